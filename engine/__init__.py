@@ -1,0 +1,7 @@
+"""Tapeline's engine: batches in, a trained model out.
+
+Read in the order a run happens: `config`, `trainer`, `state`, `step`, `loop`, `evaluate`.
+Importing the package imports nothing heavy, so that bad flags fail before TensorFlow loads.
+"""
+
+__version__ = "0.1.0"

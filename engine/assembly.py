@@ -1,0 +1,160 @@
+"""Config -> the parts of a run, put together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+import models
+import pipelines
+from engine import distribute, optimizers, schedule
+from engine.config import Config
+from engine.evaluate import Evaluation
+from engine.loop import Loop
+from engine.progress import Progress
+from engine.state import TrainState
+from engine.step import evaluation_step, training_step
+from engine.task import Classification, Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of, ready to go."""
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    device: str  # in words
+    source: pipelines.Source
+    feed_kind: str  # "resident" or "stream"
+    data_bytes: int  # of the decoded splits
+    task: Task
+    schedule: schedule.Schedule
+    state: TrainState
+    loop: Loop
+    evaluations: dict[str, Evaluation]  # "validation" and "test", where there is such a split
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def model(self) -> models.Sequential:
+        """The network."""
+        return self.state.model
+
+    @property
+    def traces(self) -> dict[str, int]:
+        """How often each compiled function was traced (L6); not those never called."""
+        counted = {"train": self.loop.traces}
+        counted |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
+        return {name: traces for name, traces in counted.items() if traces}
+
+
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+    """Steps of a whole run."""
+    return config.training.train_steps or config.training.epochs * steps_per_epoch
+
+
+def assemble(config: Config) -> Parts:
+    """Puts a run together: devices, data, model, optimizer, state, loop.
+
+    Raises:
+      ValueError: for an option that names something which is not there.
+    """
+    training, seed = config.training, config.run.seed
+    strategy, device = distribute.choose(training.strategy, training.virtual_devices)
+    cache_dir = config.data.cache_dir or pipelines.default_cache_dir()
+    source = pipelines.open_source(
+        config.data.dataset,
+        data_dir=config.data.data_dir or None,
+        cache_dir=cache_dir,
+        train_split=config.data.train_split,
+        validation_split=config.data.validation_split,
+        test_split=config.data.test_split,
+        image_size=config.data.image_size or None,  # type: ignore[arg-type]
+    )
+    steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
+    steps = total_steps(config, steps_per_epoch)
+    rate = _schedule(config, steps)
+    task = Classification()
+    with strategy.scope():
+        model = models.build(
+            config.network.model,
+            input_shape=source.image_shape,
+            classes=source.classes,
+            seed=seed,
+            hidden=config.network.hidden,
+        )
+        optimizer = _optimizer(config)
+        optimizer.create_slots(model.trainable_variables)
+    state = TrainState(model, optimizer, task.metrics)
+
+    feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
+
+    def feed(records: pipelines.Records, batch: int, shuffled: bool) -> pipelines.Feed:
+        progress = Progress(
+            config.keeping.progress, f"decoding {records.name}", len(records), unit="examples"
+        )
+        try:
+            return pipelines.open_feed(
+                feed_kind,
+                source,
+                records,
+                global_batch_size=batch,
+                seed=seed if shuffled else None,
+                strategy=strategy,
+                cache_dir=cache_dir,
+                progress=progress.advance,
+            )
+        finally:
+            progress.close()
+
+    step = training_step(model=model, task=task, optimizer=optimizer, schedule=rate, seed=seed)
+    score = evaluation_step(model=model, task=task)
+    held_out = {"validation": source.validation, "test": source.test}
+    return Parts(
+        config=config,
+        strategy=strategy,
+        device=device,
+        source=source,
+        feed_kind=feed_kind,
+        data_bytes=data_bytes,
+        task=task,
+        schedule=rate,
+        state=state,
+        loop=Loop(strategy, state, feed(source.train, training.global_batch_size, True), step),
+        evaluations={
+            split: Evaluation(
+                strategy, feed(records, training.evaluation_batch_size, False), score, task
+            )
+            for split, records in held_out.items()
+            if records is not None
+        },
+        steps_per_epoch=steps_per_epoch,
+        total_steps=steps,
+    )
+
+
+def _schedule(config: Config, steps: int) -> schedule.Schedule:
+    options = config.optimization
+    return schedule.build(
+        options.schedule,
+        learning_rate=options.learning_rate,
+        total_steps=steps,
+        warmup_steps=options.warmup_steps,
+        decay_rate=options.decay_rate,
+        decay_steps=options.decay_steps,
+        final_fraction=options.final_fraction,
+    )
+
+
+def _optimizer(config: Config) -> optimizers.Optimizer:
+    options = config.optimization
+    return optimizers.build(
+        options.optimizer,
+        momentum=options.momentum,
+        rho=options.rho,
+        beta_1=options.beta_1,
+        beta_2=options.beta_2,
+        epsilon=options.epsilon,
+        weight_decay=options.weight_decay,
+    )

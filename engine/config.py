@@ -1,0 +1,317 @@
+"""The one list of options.
+
+Each option is declared once, as a field of a frozen dataclass. The command-line flags, `--help`,
+`DIR/config.flags` and the table in the docs are derived from these fields by `engine.flags`.
+This module imports no TensorFlow, so that bad input fails at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+MODES = ("train", "evaluate")
+RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report", "verify")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    trajectory: bool = False,
+) -> Any:
+    """Declares an option.
+
+    Args:
+      default: the value without the flag; its type is the option's type.
+      help: one line for `--help` and the docs.
+      choices: the values allowed, where they are a closed list.
+      minimum: the least value of a number.
+      above: what a number must exceed.
+      below: what a number must stay under.
+      trajectory: whether another value changes what a run computes; a run cannot be continued
+        with another value of such an option.
+    """
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "minimum": minimum,
+        "above": above,
+        "below": below,
+        "trajectory": trajectory,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def did_you_mean(value: str, known: Sequence[str]) -> str:
+    """`; did you mean 'adam'?` when something known is close to `value`, else nothing."""
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def check(section: Any) -> None:
+    """Holds every field of a section against its declaration.
+
+    Raises:
+      ValueError: naming the flag, the value and what is allowed.
+    """
+    for field in dataclasses.fields(section):
+        value, rules = getattr(section, field.name), field.metadata
+        flag = f"--{field.name}={value}"
+        if rules["choices"] and value not in rules["choices"]:
+            known = ", ".join(rules["choices"])
+            hint = did_you_mean(str(value), rules["choices"])
+            raise ValueError(f"{flag}: choose one of {known}{hint}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (str, bool)):
+                continue
+            if number != number or number in (float("inf"), float("-inf")):
+                raise ValueError(f"{flag}: must be a finite number")
+            if rules["minimum"] is not None and number < rules["minimum"]:
+                raise ValueError(f"{flag}: must be at least {rules['minimum']}")
+            if rules["above"] is not None and number <= rules["above"]:
+                raise ValueError(f"{flag}: must be above {rules['above']}")
+            if rules["below"] is not None and number >= rules["below"]:
+                raise ValueError(f"{flag}: must be below {rules['below']}")
+
+
+class _Section:
+    """Checks itself when it is made."""
+
+    def __post_init__(self) -> None:
+        check(self)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(_Section):
+    """What to do, and where it is kept."""
+
+    mode: str = option("train", "what to do: " + ", ".join(MODES))
+    run_dir: str = option("", "where the run is kept; empty: runs/DATASET-MODEL")
+    resume: str = option(
+        "auto",
+        "auto: go on from the newest checkpoint if there is one; never: refuse a run_dir in use; "
+        "must: refuse one without a checkpoint",
+        choices=("auto", "never", "must"),
+    )
+    weights: str = option(
+        "auto",
+        "which weights to evaluate: newest, best, or auto: as --restore_best of the run says",
+        choices=("auto", "newest", "best"),
+    )
+    seed: int = option(
+        0, "decides initial weights, shuffling and dropout", minimum=0, trajectory=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode in RESERVED_MODES:
+            raise ValueError(
+                f"--mode={self.mode}: not built yet; this version has {', '.join(MODES)}"
+            )
+        if self.mode not in MODES:
+            hint = did_you_mean(self.mode, MODES)
+            raise ValueError(f"--mode={self.mode}: choose one of {', '.join(MODES)}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Data(_Section):
+    """What to train on."""
+
+    dataset: str = option(
+        "digits",
+        "a TFDS image-classification data set by name, or the embedded digits",
+        trajectory=True,
+    )
+    data_dir: str = option("", "where TFDS keeps its data sets; empty: ~/tensorflow_datasets")
+    cache_dir: str = option("", "where decoded data is kept; empty: the user's cache directory")
+    train_split: str = option("train", "TFDS split to train on", trajectory=True)
+    validation_split: str = option(
+        "0.1",
+        "a fraction, cut from the end of the training split, or a TFDS split; 0: none",
+        trajectory=True,
+    )
+    test_split: str = option(
+        "auto", "TFDS split to test on at the end; auto: 'test' if there is one; empty: none"
+    )
+    image_size: tuple[int, ...] = option(
+        (), "HEIGHT,WIDTH to resize images to; empty: as they are", minimum=1, trajectory=True
+    )
+    feed: str = option(
+        "auto",
+        "resident: decoded once and kept where the loop runs; stream: decoded as it goes; "
+        "auto: resident when it fits. Both see the same examples in the same order",
+        choices=("auto", "resident", "stream"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.image_size) not in (0, 2):
+            sizes = ",".join(map(str, self.image_size))
+            raise ValueError(f"--image_size={sizes}: give HEIGHT,WIDTH, such as 64,64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Network(_Section):
+    """What to train."""
+
+    model: str = option("cnn", "network: logistic, mlp, cnn, seed_000 to seed_004", trajectory=True)
+    hidden: tuple[int, ...] = option(
+        (512, 512), "units of each hidden layer of the mlp", minimum=1, trajectory=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization(_Section):
+    """How the weights move."""
+
+    optimizer: str = option("adam", "update rule", choices=OPTIMIZERS, trajectory=True)
+    learning_rate: float = option(
+        0.001, "the schedule's highest learning rate", above=0, trajectory=True
+    )
+    momentum: float = option(0.9, "of momentum and nesterov", minimum=0, below=1, trajectory=True)
+    rho: float = option(0.9, "decay of rmsprop's mean square", minimum=0, below=1, trajectory=True)
+    beta_1: float = option(
+        0.9, "decay of adam's mean gradient", minimum=0, below=1, trajectory=True
+    )
+    beta_2: float = option(
+        0.999, "decay of adam's mean square", minimum=0, below=1, trajectory=True
+    )
+    epsilon: float = option(
+        1e-7, "added to the denominator of adam and rmsprop", above=0, trajectory=True
+    )
+    weight_decay: float = option(
+        0.01,
+        "decoupled weight decay of adamw, not on biases and norms",
+        minimum=0,
+        trajectory=True,
+    )
+    schedule: str = option(
+        "constant", "learning rate over the steps", choices=SCHEDULES, trajectory=True
+    )
+    warmup_steps: int = option(
+        0, "steps of linear warmup before the schedule", minimum=0, trajectory=True
+    )
+    decay_rate: float = option(
+        0.1,
+        "factor of the step and exponential schedules for every decay_steps",
+        above=0,
+        trajectory=True,
+    )
+    decay_steps: int = option(
+        0, "steps to one decay; 0: a third of the run", minimum=0, trajectory=True
+    )
+    final_fraction: float = option(
+        0.0, "where cosine ends, as a fraction of learning_rate", minimum=0, trajectory=True
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(_Section):
+    """How long, in what portions, on which devices."""
+
+    global_batch_size: int = option(
+        128, "examples that one update sees, over all replicas", minimum=1, trajectory=True
+    )
+    evaluation_batch_size: int = option(
+        512, "examples a step of evaluation, over all replicas; the result is the same", minimum=1
+    )
+    epochs: int = option(5, "passes over the training split", minimum=1)
+    train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)
+    steps_per_loop: int = option(
+        0, "steps inside one call of the graph; 0: as many as take a fifth of a second", minimum=0
+    )
+    strategy: str = option(
+        "auto",
+        "auto: the one device there is, or all GPUs mirrored; cpu; gpu: one GPU; mirrored: all "
+        "GPUs, or the virtual devices",
+        choices=("auto", "cpu", "gpu", "mirrored"),
+    )
+    virtual_devices: int = option(
+        0, "split the CPU into this many devices, to try replicas anywhere", minimum=0
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stopping(_Section):
+    """When to stop early, and which weights to keep."""
+
+    monitor: str = option(
+        "auto",
+        "what decides the best epoch: validation_loss, validation_accuracy, train_loss, "
+        "train_accuracy; auto: validation_accuracy, or train_loss without a validation split",
+        choices=(
+            "auto",
+            "validation_loss",
+            "validation_accuracy",
+            "train_loss",
+            "train_accuracy",
+        ),
+        trajectory=True,
+    )
+    min_delta: float = option(
+        0.0, "an improvement smaller than this does not count", minimum=0, trajectory=True
+    )
+    patience: int = option(
+        -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True
+    )
+    restore_best: bool = option(False, "test the best epoch's weights instead of the last's")
+
+
+@dataclasses.dataclass(frozen=True)
+class Keeping(_Section):
+    """What is written, and how often."""
+
+    checkpoint_every: int = option(
+        0, "steps between checkpoints, beside the one at each epoch's end; 0: no others", minimum=0
+    )
+    keep: int = option(3, "newest checkpoints kept", minimum=2)
+    log_every: int = option(
+        0,
+        "steps between the points of the training curves; 0: one an epoch",
+        minimum=0,
+    )
+    progress: str = option(
+        "auto",
+        "progress bar: auto: when the output is a terminal; on; off",
+        choices=("auto", "on", "off"),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Every option of a run, resolved."""
+
+    run: Run = Run()
+    data: Data = Data()
+    network: Network = Network()
+    optimization: Optimization = Optimization()
+    training: Training = Training()
+    stopping: Stopping = Stopping()
+    keeping: Keeping = Keeping()
+
+
+def sections() -> Iterator[tuple[str, Any]]:
+    """Yields (attribute of Config, its dataclass), in the order of the docs."""
+    for field in dataclasses.fields(Config):
+        yield field.name, type(field.default)
+
+
+def changed_trajectory(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
+    """Lists (option, value before, value now) for what would change a run's trajectory."""
+    return [
+        (field.name, old, new)
+        for name, section in sections()
+        for field in dataclasses.fields(section)
+        if field.metadata["trajectory"]
+        and (old := getattr(getattr(before, name), field.name))
+        != (new := getattr(getattr(now, name), field.name))
+    ]

@@ -1,0 +1,69 @@
+"""Which strategy, on which devices."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str]:
+    """Picks the strategy; a device that was asked for and is not there is an error.
+
+    Args:
+      name: auto, cpu, gpu or mirrored.
+      virtual_devices: into how many devices the CPU is split; 0: it is not.
+
+    Returns:
+      The strategy, and in words what it runs on.
+
+    Raises:
+      ValueError: when there is no such device.
+    """
+    if virtual_devices and name in ("cpu", "gpu"):
+        raise ValueError(
+            f"--strategy={name} is one device and --virtual_devices={virtual_devices} asks for "
+            "several: leave one of them out"
+        )
+    if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
+        raise ValueError(
+            f"--strategy={name}: TensorFlow finds no GPU on this machine; install the driver and "
+            "tensorflow[and-cuda], or run on the CPU with --flagfile=cpu.flags"
+            + (" or --virtual_devices=2" if name == "mirrored" else "")
+        )
+    _prepare(virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
+    gpus = tf.config.list_logical_devices("GPU")
+    if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
+        devices = [f"CPU:{i}" for i in range(virtual_devices)]
+        return tf.distribute.MirroredStrategy(devices), f"{virtual_devices} virtual CPU devices"
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        devices = [f"GPU:{i}" for i in range(len(gpus))]
+        return tf.distribute.MirroredStrategy(devices), f"{len(gpus)} x {_gpu_name()}, mirrored"
+    # The default strategy is one device without any machinery: the first GPU, or the CPU.
+    return tf.distribute.get_strategy(), _gpu_name() if gpus else "CPU"
+
+
+def _gpus() -> list:
+    return tf.config.list_physical_devices("GPU")
+
+
+def _gpu_name() -> str:
+    details = tf.config.experimental.get_device_details(_gpus()[0])
+    return f"GPU {details.get('device_name', '')}".strip()
+
+
+def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
+    """Sets TensorFlow's devices up, which it allows once, before the first tensor."""
+    tf.config.experimental.enable_op_determinism()  # L3: the same bits again, on a GPU too
+    try:
+        if hide_gpus:
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in tf.config.get_visible_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if virtual_devices:
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0],
+                [tf.config.LogicalDeviceConfiguration()] * virtual_devices,
+            )
+    except RuntimeError as error:
+        # Already started, as in a notebook or a test: what there is may still do.
+        if len(tf.config.list_logical_devices("CPU")) < max(virtual_devices, 1):
+            raise ValueError(f"--virtual_devices={virtual_devices}: {error}") from None

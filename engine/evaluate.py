@@ -1,0 +1,86 @@
+"""The whole split, every example once (L8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from engine import metrics
+from engine.loop import Pace, failure, stopwatch
+from engine.task import Task
+from pipelines import Batch, Feed
+
+
+class Evaluation:
+    """The compiled evaluation of one split.
+
+    Args:
+      strategy: over whose replicas a step is taken.
+      feed: of the split, in file order.
+      step: Batch -> sums of the global batch, in replica context.
+      task: names the metrics.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        feed: Feed,
+        step: Callable[[Batch], tf.Tensor],
+        task: Task,
+    ) -> None:
+        self.traces = 0
+        self._strategy, self._feed, self._step, self._task = strategy, feed, step, task
+        self._pace = Pace(0)
+        self._compiled = tf.function(self._steps, autograph=False)
+
+    def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
+        """Means over the split, and its number of examples; None when interrupted.
+
+        Args:
+          interrupted: asked now and then whether to give up.
+
+        Raises:
+          RuntimeError: when TensorFlow fails.
+        """
+        sums = np.zeros(metrics.size(self._task.metrics))
+        step, end = 0, self._feed.steps_per_epoch
+        while step < end:
+            if interrupted():
+                return None
+            steps = self._pace.steps(end - step)
+            started = stopwatch()
+            opened = self._feed.open(step, steps)
+            start = tf.constant(step, tf.int64)
+            try:
+                sums += self._compiled(start, tf.constant(steps, tf.int64), opened).numpy()
+            except tf.errors.OpError as error:
+                raise RuntimeError(failure(f"evaluation, batch {step}", error)) from error
+            self._pace.took(steps, stopwatch() - started)
+            step += steps
+        means = metrics.means(sums, self._task.metrics)
+        # L8: the count is of rows that were scored, so it proves that none was lost or doubled.
+        assert means["examples"] == self._feed.examples, (
+            f"evaluation scored {means['examples']} of {self._feed.examples} examples"
+        )
+        return means
+
+    def _steps(self, start: tf.Tensor, steps: tf.Tensor, opened: object) -> tf.Tensor:
+        self.traces += 1
+        feed = self._feed
+
+        def on_replica(element: object, step: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return self._step(feed.batch(element, step, replica))
+
+        def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            sums = self._strategy.run(on_replica, args=(feed.next(opened), step))
+            sums = self._strategy.experimental_local_results(sums)[0]
+            return step + 1, total + tf.cast(sums, tf.float64)
+
+        zeros = tf.zeros([metrics.size(self._task.metrics)], tf.float64)
+        _, total = tf.while_loop(
+            lambda step, _: step < start + steps, body, [start, zeros], parallel_iterations=1
+        )
+        return total

@@ -1,0 +1,174 @@
+"""Command line -> Config, and Config -> flagfile, help and table of options.
+
+Uses absl's flag parser on a registry of its own, so that the flags which TensorFlow's modules
+define do not leak in. `--flagfile=FILE` works as absl does it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from engine.config import Config, did_you_mean, sections
+
+
+class HelpRequest(Exception):  # noqa: N818 - a request, not an error
+    """The command line asked for help; the message is the help text."""
+
+
+def _parse_integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+    except ValueError:
+        raise ValueError("give whole numbers separated by commas, such as 512,512") from None
+
+
+def _format(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def _registry() -> absl_flags.FlagValues:
+    registry = absl_flags.FlagValues()
+    define = {
+        bool: absl_flags.DEFINE_boolean,
+        int: absl_flags.DEFINE_integer,
+        float: absl_flags.DEFINE_float,
+        str: absl_flags.DEFINE_string,
+        tuple: absl_flags.DEFINE_string,
+    }
+    for _, section in sections():
+        for field in dataclasses.fields(section):
+            default = field.default
+            text = _format(default) if isinstance(default, tuple) else default
+            define[type(default)](field.name, text, field.metadata["help"], flag_values=registry)
+    absl_flags.DEFINE_boolean("help", False, "show the options", flag_values=registry)
+    return registry
+
+
+def _one_line(error: Exception) -> str:
+    """The message without absl's line breaks."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text[0].lower() + text[1:] if text.startswith("Unknown") else text
+
+
+def _options() -> dict[str, type]:
+    return {f.name: type(f.default) for _, s in sections() for f in dataclasses.fields(s)}
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Reads the command line, the program's name left out.
+
+    Raises:
+      HelpRequest: for --help.
+      ValueError: for anything unknown or out of range, naming the flag and the value.
+    """
+    registry = _registry()
+    try:
+        rest = registry(["run.py", *arguments])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        hint = did_you_mean(error.flagname, list(_options()))
+        message = f"unknown flag --{error.flagname}{hint or '; --help lists the flags'}"
+        raise ValueError(message) from None
+    except absl_flags.Error as error:
+        raise ValueError(_one_line(error)) from None
+    if registry.help:
+        raise HelpRequest(help_text())
+    if rest:
+        raise ValueError(f"unexpected argument {rest[0]!r}; options are written --name=value")
+    return from_values({name: registry[name].value for name in _options()})
+
+
+def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
+    """The command line of a run that exists, with `arguments` on top of it.
+
+    Raises:
+      ValueError: when there is no run in `run_dir`.
+    """
+    path = os.path.join(run_dir, "config.flags")
+    if not os.path.isfile(path):
+        raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
+    return [f"--flagfile={path}", *arguments]
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """Builds a Config from option values by name; options left out take their default.
+
+    Raises:
+      ValueError: for a value out of range.
+    """
+    parts = {}
+    for name, section in sections():
+        chosen: dict[str, Any] = {}
+        for field in dataclasses.fields(section):
+            value = values.get(field.name, field.default)
+            if isinstance(field.default, tuple) and isinstance(value, str):
+                try:
+                    value = _parse_integers(value)
+                except ValueError as error:
+                    raise ValueError(f"--{field.name}={value}: {error}") from None
+            if isinstance(value, str) and "\n" in value:
+                raise ValueError(f"--{field.name}: must be one line")
+            chosen[field.name] = value
+        parts[name] = section(**chosen)
+    config = Config(**parts)
+    if not config.run.run_dir:
+        dataset = config.data.dataset.rstrip("/").split("/")[-1].replace(":", "-")
+        run_dir = os.path.join("runs", f"{dataset}-{config.network.model}")
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=run_dir))
+    return config
+
+
+def flagfile(config: Config) -> str:
+    """The text of a flagfile that gives this very Config again."""
+    lines = ["# Every option of this run. Go on with it, or do it again elsewhere:"]
+    lines.append("#   python run.py --flagfile=THIS_FILE [--run_dir=ANOTHER]")
+    for name, section in sections():
+        lines.append("")
+        lines.append(f"# {section.__doc__.splitlines()[0]}")
+        values = getattr(config, name)
+        lines += [
+            f"--{field.name}={_format(getattr(values, field.name))}"
+            for field in dataclasses.fields(section)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _described(field: dataclasses.Field) -> str:
+    """The help line, with the choices where the help does not already spell them out."""
+    choices = field.metadata["choices"]
+    missing = [choice for choice in choices if choice not in field.metadata["help"]]
+    return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "")
+
+
+def help_text() -> str:
+    """The text of `--help`."""
+    lines = ["usage: python run.py [--flagfile=FILE] [--OPTION=VALUE ...]", ""]
+    lines.append("Running the same command again goes on where it stopped.")
+    for _, section in sections():
+        lines += ["", section.__doc__.splitlines()[0]]
+        for field in dataclasses.fields(section):
+            default = _format(field.default)
+            lines.append(f"  --{field.name}={default}")
+            lines.append(f"      {_described(field)}")
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """The options as a Markdown table, for the docs."""
+    lines = []
+    for _, section in sections():
+        lines += ["", f"**{section.__doc__.splitlines()[0]}**", ""]
+        lines += ["| option | default | meaning |", "|---|---|---|"]
+        for field in dataclasses.fields(section):
+            default = f"`{_format(field.default)}`" if _format(field.default) else "(empty)"
+            lines.append(f"| `--{field.name}` | {default} | {_described(field)} |")
+    return "\n".join(lines).strip() + "\n"

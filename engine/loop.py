@@ -1,0 +1,112 @@
+"""N steps in the graph, N a tensor: one trace for a whole run (L6)."""
+
+from __future__ import annotations
+
+import time
+
+import tensorflow as tf
+
+from engine.state import TrainState
+from engine.step import ReplicaStep
+from pipelines import Feed
+
+
+class Loop:
+    """The compiled training loop.
+
+    Args:
+      strategy: over whose replicas a step is taken.
+      state: what the steps move.
+      feed: what they see.
+      step: what each replica does.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        state: TrainState,
+        feed: Feed,
+        step: ReplicaStep,
+    ) -> None:
+        self.traces = 0
+        self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
+        self._compiled = tf.function(self._steps, autograph=False)
+
+    def run(self, steps: int) -> None:
+        """Takes `steps` steps, which must lie in one epoch.
+
+        Raises:
+          RuntimeError: when TensorFlow fails in one of them.
+        """
+        before = int(self._state.step)
+        try:
+            self._compiled(tf.constant(steps, tf.int64), self._feed.open(before, steps))
+        except tf.errors.OpError as error:
+            raise RuntimeError(failure(f"training after step {before}", error)) from error
+        taken = int(self._state.step) - before
+        assert taken == steps, f"the loop was asked for {steps} steps and took {taken}"
+
+    def _steps(self, steps: tf.Tensor, opened: object) -> None:
+        self.traces += 1
+        state, feed = self._state, self._feed
+
+        def on_replica(element: object, step: tf.Tensor, updates: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return self._step(feed.batch(element, step, replica), step, updates)
+
+        def body(done: tf.Tensor) -> tf.Tensor:
+            arguments = feed.next(opened), state.step.read_value(), state.updates.read_value()
+            sums = self._strategy.run(on_replica, args=arguments)
+            # After the reduction every replica holds the same sums: any one will do.
+            sums = self._strategy.experimental_local_results(sums)[0]
+            state.sums.assign_add(tf.cast(sums, tf.float64))
+            state.updates.assign_add(1)
+            state.step.assign_add(1)
+            return done + 1
+
+        tf.while_loop(
+            lambda done: done < steps,
+            body,
+            [tf.constant(0, tf.int64)],
+            parallel_iterations=1,
+        )
+
+
+def failure(when: str, error: tf.errors.OpError) -> str:
+    """One line for a failure inside the graph; TensorFlow's messages go on for pages."""
+    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+    return f"{type(error).__name__} in {when}: {lines[0][:300] if lines else 'no reason given'}"
+
+
+class Pace:
+    """How many steps one call of the graph takes.
+
+    A signal is heard between two calls, and progress is shown then, so a call should take about
+    `seconds`; the first one takes a single step, to be traced and timed. The length never changes
+    what is computed.
+
+    Args:
+      steps_per_loop: a fixed number of steps; 0: as many as take `seconds`.
+      seconds: that one call should take.
+    """
+
+    def __init__(self, steps_per_loop: int, seconds: float = 0.2) -> None:
+        self._fixed, self._seconds = steps_per_loop, seconds
+        self._steps = steps_per_loop or 1
+        self._calls = 0
+
+    def steps(self, most: int) -> int:
+        """Steps of the next call, at most `most`."""
+        return max(1, min(self._steps, most))
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Learns from a call; the first one is not counted, because it traces."""
+        self._calls += 1
+        if not self._fixed and self._calls > 1:
+            fitting = int(steps * self._seconds / max(seconds, 1e-6))
+            self._steps = max(1, min(fitting, 4 * self._steps))  # grow by steps: one may be a fluke
+
+
+def stopwatch() -> float:
+    """Seconds on a clock that never goes back."""
+    return time.perf_counter()

@@ -1,0 +1,63 @@
+"""Explicit sums and counts, and the means they give.
+
+A step's sums are float32 [2 + metrics]: loss, each metric of the task, examples. They are added up
+in float64, where counts stay exact to 2^53 and a mean over an epoch does not drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from engine.task import Scores
+
+
+def size(metrics: Sequence[str]) -> int:
+    """Length of the vector of sums for a task with these metrics."""
+    return len(metrics) + 2
+
+
+def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
+    """Sums of one replica's rows, float32 [2 + metrics]; padding adds nothing, not even a nan.
+
+    Args:
+      scores: of each row.
+      mask: float32 [rows], 1 an example, 0 padding.
+    """
+    valid = mask > 0
+    kept = [
+        tf.reduce_sum(tf.where(valid, values, tf.zeros_like(values)))
+        for values in (scores.losses, *scores.metrics)
+    ]
+    return tf.stack([*kept, tf.reduce_sum(mask)])
+
+
+def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
+    """{"loss", each metric, "examples"} from float64 sums; the means are nan for no examples."""
+    examples = round(float(sums[-1]))
+    with np.errstate(invalid="ignore"):
+        values = np.asarray(sums[:-1], np.float64) / np.float64(examples)
+    named = dict(zip(("loss", *metrics), map(float, values), strict=True))
+    return {**named, "examples": examples}
+
+
+def brief(values: Mapping[str, float | int]) -> str:
+    """A few words for a line of progress: `loss 0.0312, accuracy 98.97%`."""
+    words = []
+    for name, value in values.items():
+        if name == "accuracy":
+            words.append(f"accuracy {value:.2%}")
+        elif name != "examples":
+            words.append(f"{name} {value:.4f}")
+    return ", ".join(words)
+
+
+def jsonable(value: Any) -> Any:
+    """JSON has no nan and no infinity: null says so to every reader. Mappings go through whole."""
+    if isinstance(value, Mapping):
+        return {name: jsonable(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,68 @@
+"""What a person sees while a run goes on: a bar on a terminal, and a line an epoch everywhere."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from engine import metrics
+
+
+class Progress:
+    """A bar for long work on standard error, and lines on standard output that do not tear it.
+
+    Args:
+      mode: auto, on or off; auto shows the bar when standard error is a terminal.
+      description: what is going on.
+      total: of what is counted.
+      done: how much of it is behind already.
+      unit: what is counted.
+    """
+
+    def __init__(
+        self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
+    ) -> None:
+        self._bar: Any = None
+        if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=description,
+                total=total,
+                initial=done,
+                unit=f" {unit}",
+                dynamic_ncols=True,
+                leave=False,
+                smoothing=0.1,
+            )
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar: what is only for it need not be computed."""
+        return self._bar is not None
+
+    def advance(self, amount: int, values: Mapping[str, float | int] | None = None) -> None:
+        """Moves the bar; `values` stand behind it."""
+        if self._bar is not None:
+            if values:
+                self._bar.set_postfix_str(metrics.brief(values), refresh=False)
+            self._bar.update(amount)
+
+    def describe(self, description: str) -> None:
+        """Says what is going on now."""
+        if self._bar is not None:
+            self._bar.set_description(description)
+
+    def line(self, text: str) -> None:
+        """Prints a line on standard output."""
+        if self._bar is not None:
+            self._bar.clear()
+        print(text, flush=True)
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()

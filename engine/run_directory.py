@@ -1,0 +1,111 @@
+"""run_dir: may it be used, and is what it holds the run that was asked for?"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from engine import flags, schedule
+from engine.config import Config, changed_trajectory
+from engine.files import replace_file
+
+_OPTIONS = "config.flags"
+
+
+def options_file(run_dir: str) -> str:
+    """Where a run's options are kept."""
+    return os.path.join(run_dir, _OPTIONS)
+
+
+def options_of(run_dir: str) -> Config | None:
+    """The options of the run in a directory; None where there is none.
+
+    Raises:
+      ValueError: when the file cannot be read as options.
+    """
+    path = options_file(run_dir)
+    if not os.path.isfile(path):
+        return None
+    try:
+        return flags.parse([f"--flagfile={path}"])
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot read {path}: {error}; delete it to start anew") from None
+
+
+def has_checkpoint(run_dir: str) -> bool:
+    """Whether a run has something to go on from."""
+    return os.path.isfile(os.path.join(run_dir, "checkpoints", "checkpoint"))
+
+
+def open_for_training(config: Config) -> Config | None:
+    """Checks run_dir against `--resume`, before anything is loaded.
+
+    Returns:
+      The options of the run to go on with; None for a new run.
+
+    Raises:
+      ValueError: when run_dir cannot be used so.
+    """
+    run_dir, resume = config.run.run_dir, config.run.resume
+    for ancestor in _ancestors(run_dir):
+        if os.path.lexists(ancestor) and not os.path.isdir(ancestor):
+            raise ValueError(f"--run_dir={run_dir}: {ancestor} is a file; give a directory")
+        if os.path.isdir(ancestor):
+            if not os.access(ancestor, os.W_OK | os.X_OK):
+                raise ValueError(f"--run_dir={run_dir}: {ancestor} is not writable")
+            break
+    in_use = has_checkpoint(run_dir)
+    if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
+        raise ValueError(
+            f"--resume=never: {run_dir} already holds a run; give another --run_dir, or leave "
+            "--resume out to go on with it"
+        )
+    if resume == "must" and not in_use:
+        raise ValueError(f"--resume=must: {run_dir} holds no checkpoint to go on from")
+    return options_of(run_dir) if in_use else None
+
+
+def refuse_another_trajectory(config: Config, before: Config | None, steps_per_epoch: int) -> None:
+    """Lets a run be continued only as the run it is; what changes nothing computed may change.
+
+    Raises:
+      ValueError: naming each option with both values.
+    """
+    if before is None:
+        return
+    changed = [
+        f"--{name}={now} (was {old})" for name, old, now in changed_trajectory(before, config)
+    ]
+    rule = config.optimization
+    if schedule.depends_on_length(rule.schedule, rule.decay_steps):
+        lengths = [
+            c.training.train_steps or c.training.epochs * steps_per_epoch for c in (before, config)
+        ]
+        if lengths[0] != lengths[1]:
+            changed.append(
+                f"{lengths[1]} steps in all (was {lengths[0]}), on which the {rule.schedule} "
+                "schedule depends"
+            )
+    if changed:
+        raise ValueError(
+            f"{config.run.run_dir} holds a run with other options: {', '.join(changed)}; give "
+            "another --run_dir, or the options it was started with"
+        )
+
+
+def write_options(config: Config) -> None:
+    """Makes run_dir and writes config.flags; takes away the result of an earlier stop."""
+    os.makedirs(config.run.run_dir, exist_ok=True)
+    replace_file(options_file(config.run.run_dir), flags.flagfile(config))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(config.run.run_dir, "result.json"))
+
+
+def _ancestors(path: str) -> list[str]:
+    """The path itself, then its parents up to the root."""
+    path = os.path.abspath(path)
+    found = [path]
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        found.append(path)
+    return found

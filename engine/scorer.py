@@ -1,0 +1,51 @@
+"""`--mode=evaluate`: a run's weights on what was held out."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from engine import metrics
+from engine.assembly import assemble
+from engine.checkpoint import Checkpoints
+from engine.config import Config
+from engine.guard import Signals
+from engine.metrics import jsonable
+
+
+def evaluate(config: Config) -> int:
+    """Scores the validation and the test split; prints a line each, and JSON as the last line.
+
+    Args:
+      config: the run's options.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      ValueError: when the run has no such weights, or nothing was held out.
+    """
+    kind, run_dir = config.run.weights, config.run.run_dir
+    if kind == "auto":
+        kind = "best" if config.stopping.restore_best else "newest"
+    folder = os.path.join(run_dir, "best" if kind == "best" else "checkpoints")
+    if not os.path.isfile(os.path.join(folder, "checkpoint")):
+        raise ValueError(f"--weights={kind}: {run_dir} has no such checkpoint yet; train first")
+    with Signals() as signals:
+        parts = assemble(config)
+        if not parts.evaluations:
+            raise ValueError("nothing was held out: give --validation_split or --test_split")
+        checkpoints = Checkpoints(run_dir, parts.state, config.keeping.keep)
+        path = checkpoints.best if kind == "best" else checkpoints.newest
+        assert path is not None
+        checkpoints.restore_model(path)
+        print(f"evaluating {path} on {parts.device}", flush=True)
+        results = {}
+        for split, evaluation in parts.evaluations.items():
+            means = evaluation.run(lambda: bool(signals.received))
+            if means is None:
+                return signals.exit_status
+            results[split] = means
+            print(f"{split} {metrics.brief(means)} of {means['examples']:,} examples", flush=True)
+        print(json.dumps(jsonable({"weights": path, **results})))
+        return signals.exit_status

@@ -1,0 +1,93 @@
+"""TrainState: everything that must survive (L5).
+
+If it is not in here it does not survive; if it must survive it is in here. A checkpoint is this
+object and nothing else. Data state is the step alone: which examples come next follows from it
+and from the seed (L4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import tensorflow as tf
+
+from engine import metrics
+from engine.optimizers import Optimizer
+
+
+def _counter(name: str, value: int = 0) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.int64, trainable=False, name=name)
+
+
+def _number(name: str, value: float = 0.0) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.float64, trainable=False, name=name)
+
+
+class Best(tf.Module):
+    """The best epoch so far by the monitored metric; step -1: none yet."""
+
+    def __init__(self) -> None:
+        super().__init__(name="best")
+        self.value = _number("value", float("nan"))
+        self.step = _counter("step", -1)
+
+
+class Patience(tf.Module):
+    """Counters of early stopping."""
+
+    def __init__(self) -> None:
+        super().__init__(name="patience")
+        self.reference = _number("reference", float("nan"))  # last value that counted as better
+        self.waited = _counter("waited")  # epochs since
+        self.stopped = _counter("stopped")  # 1: training has ended early
+
+
+class Times(tf.Module):
+    """What the clock must remember, in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(name="times")
+        self.first_start = _number("first_start")  # since the epoch of the system's clock
+        self.training = _number("training")  # inside the loop, tracing included
+        self.steady = _number("steady")  # inside the loop, each start's first call left out
+        self.steady_steps = _counter("steady_steps")
+        self.restarts = _counter("restarts")
+
+
+class TrainState(tf.Module):
+    """One state.
+
+    Args:
+      model: a tf.Module whose variables exist already, made in the strategy's scope.
+      optimizer: with its slots made in the same scope.
+      task_metrics: names of the task's metrics.
+    """
+
+    def __init__(
+        self, model: tf.Module, optimizer: Optimizer, task_metrics: tuple[str, ...]
+    ) -> None:
+        super().__init__(name="state")
+        self.model = model
+        self.optimizer = optimizer
+        # The rest is read by the host, or once a step: one copy, beside the host, not mirrored.
+        with tf.device("CPU:0"):
+            self.step = _counter("step")
+            self.updates = _counter("updates")  # steps that moved the weights
+            self.ended = _counter("ended")  # step of the last epoch end that was dealt with
+            self.written = _counter("written", -1)  # step of the last rows in metrics.jsonl
+            zeros = tf.zeros([metrics.size(task_metrics)], tf.float64)
+            self.sums = tf.Variable(zeros, trainable=False, name="sums")  # of the epoch so far
+            self.logged = tf.Variable(
+                zeros, trainable=False, name="logged"
+            )  # of them, in the curves
+            self.best = Best()
+            self.patience = Patience()
+            self.times = Times()
+
+
+def weights_sha256(model: tf.Module) -> str:
+    """Digest of the trained variables' bytes, in the model's own fixed order."""
+    digest = hashlib.sha256()
+    for variable in model.trainable_variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,324 @@
+"""A run, in the order in which it happens. No arithmetic here."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+import engine
+import models
+from engine import metrics, run_directory, stopping
+from engine.assembly import Parts, assemble
+from engine.board import Board
+from engine.checkpoint import Checkpoints
+from engine.clock import Clock
+from engine.config import Config
+from engine.files import replace_file
+from engine.guard import Signals
+from engine.loop import Pace, stopwatch
+from engine.progress import Progress
+from engine.state import weights_sha256
+
+
+def train(config: Config, imported_at: float) -> int:
+    """Trains, or goes on training, and writes the result.
+
+    Args:
+      config: all options.
+      imported_at: when TensorFlow's import was done, on the monotonic clock.
+
+    Returns:
+      The exit status: 0 done, 130 or 143 stopped by a signal, after saving.
+
+    Raises:
+      ValueError: for bad input; nothing has been written then.
+    """
+    before = run_directory.open_for_training(config)
+    parts = assemble(config)
+    run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
+    with Signals() as signals:
+        trainer = Trainer(parts, signals, imported_at)
+        try:
+            trainer.start()
+            trainer.train()
+            if not signals.received:
+                trainer.finish()
+        finally:
+            trainer.close()
+        return signals.exit_status
+
+
+class Trainer:
+    """Composes the parts of one run.
+
+    Args:
+      parts: of the run.
+      signals: asked between two calls of the graph whether to stop.
+      imported_at: when TensorFlow's import was done, on the monotonic clock.
+    """
+
+    def __init__(self, parts: Parts, signals: Signals, imported_at: float) -> None:
+        config = parts.config
+        self.parts, self.state, self.config = parts, parts.state, config
+        self._signals, self._imported_at = signals, imported_at
+        metric = stopping.resolve(config.stopping.monitor, "validation" in parts.evaluations)
+        self._monitor = stopping.Monitor(
+            metric, config.stopping.min_delta, config.stopping.patience
+        )
+        self._dir = config.run.run_dir
+        self._checkpoints = Checkpoints(self._dir, parts.state, config.keeping.keep)
+        self._board = Board(self._dir)
+        self._pace = Pace(config.training.steps_per_loop)
+        self._first_step_seconds: float | None = None
+        self._interrupted = False
+        self._progress = Progress("off", "", 0)
+
+    # --- the start -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Restores the newest checkpoint if there is one, and says what is about to happen."""
+        newest = self._checkpoints.newest
+        if newest:
+            self._checkpoints.restore(newest)
+        if newest and not self._over():
+            self.state.times.restarts.assign_add(1)
+        run_directory.write_options(self.config)
+        self._board.rewind(int(self.state.written) if newest else -1)
+        self._clock = Clock(self.state.times)
+        for line in self._introduction(resumed=bool(newest)):
+            print(line, flush=True)
+        self._progress = Progress(
+            self.config.keeping.progress, "training", self.parts.total_steps, int(self.state.step)
+        )
+
+    def _introduction(self, resumed: bool) -> list[str]:
+        parts, source = self.parts, self.parts.source
+        training, step = self.config.training, int(self.state.step)
+        sizes = {"train": source.train, "validation": source.validation, "test": source.test}
+        counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
+        shape = "x".join(map(str, source.image_shape))
+        rule = self.config.optimization
+        how = "new"
+        if resumed:
+            how = f"goes on from step {step:,}, start {int(self.state.times.restarts) + 1}"
+            if self._over():
+                how = f"done already at step {step:,}; raise --epochs to go on"
+        return [
+            f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
+            f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
+            f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+            f"model  {self.config.network.model}",
+            *(f"       {line}" for line in models.table(parts.model).splitlines()),
+            f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; batch "
+            f"{training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning rate "
+            f"{rule.learning_rate:g}, seed {self.config.run.seed}",
+            f"run    {self._dir}: {how}",
+        ]
+
+    # --- the middle ------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        step = int(self.state.step)
+        ended = int(self.state.ended) == step
+        return bool(int(self.state.patience.stopped)) or (step >= self.parts.total_steps and ended)
+
+    def train(self) -> None:
+        """Steps and epoch ends, until the run is over or a signal comes."""
+        while not self._over() and not self._interrupted:
+            if self._signals.received:
+                self._interrupted = True
+            elif self._at_epoch_end():
+                self._end_epoch()
+            else:
+                self._take_steps()
+        if self._interrupted:
+            self._checkpoints.save()
+            self._progress.line(
+                f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
+                "saved; run the same command to go on"
+            )
+
+    def _at_epoch_end(self) -> bool:
+        step = int(self.state.step)
+        if step == int(self.state.ended):
+            return False
+        return step % self.parts.steps_per_epoch == 0 or step == self.parts.total_steps
+
+    def _take_steps(self) -> None:
+        """One call of the graph, then what is due at the step it reached."""
+        step = int(self.state.step)
+        keeping = self.config.keeping
+        to_log = _until_multiple(step, keeping.log_every)
+        to_save = _until_multiple(step, keeping.checkpoint_every)
+        to_end = min(
+            _until_multiple(step, self.parts.steps_per_epoch), self.parts.total_steps - step
+        )
+        steps = self._pace.steps(min(to_log, to_save, to_end))
+        started = stopwatch()
+        self.parts.loop.run(steps)
+        seconds = stopwatch() - started
+        if self._first_step_seconds is None:
+            self._first_step_seconds = time.monotonic() - self._imported_at
+        self._pace.took(steps, seconds)
+        self._clock.loop_took(steps, seconds)
+        if self._progress.shown:
+            self._progress.describe(f"epoch {self._epoch()}/{self._epochs()}")
+            self._progress.advance(steps, self._means(self.state.sums.numpy()))
+        if steps < to_end:  # at an epoch's end the epoch writes and saves
+            if steps == to_log:
+                self._write_training_point()
+            if steps == to_save:
+                self._checkpoints.save()
+
+    def _end_epoch(self) -> None:
+        """Evaluates, decides, writes, saves: in this order, so that a checkpoint has it all."""
+        state, step = self.state, int(self.state.step)
+        results: dict[str, dict[str, float | int]] = {"train": self._means(state.sums.numpy())}
+        if "validation" in self.parts.evaluations:
+            validation = self.parts.evaluations["validation"].run(self._stop_asked)
+            if validation is None:
+                self._interrupted = True
+                return
+            results["validation"] = validation
+        self._write_training_point()
+        if "validation" in results:
+            self._board.write("validation", step, self._epoch(), results["validation"])
+        value = self._monitor.value(results)
+        previous = float(state.best.value)
+        is_best = self._monitor.is_best(value, step, state.best)
+        stop = self._monitor.should_stop(value, self._epoch() == 1, state.patience)
+        state.ended.assign(step)
+        state.sums.assign(tf.zeros_like(state.sums))
+        state.logged.assign(tf.zeros_like(state.logged))
+        if is_best:
+            self._checkpoints.save_best()
+        self._checkpoints.save()
+        self._progress.line(self._epoch_line(results, is_best, previous))
+        if stop:
+            self._progress.line(
+                f"stopped early after epoch {self._epoch()}: {self._monitor.metric} did not "
+                f"improve by more than {self.config.stopping.min_delta:g} for "
+                f"{int(state.patience.waited)} epochs"
+            )
+
+    def _epoch_line(
+        self, results: Mapping[str, Mapping[str, float | int]], is_best: bool, previous: float
+    ) -> str:
+        words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+        words.append(f"{self._clock.steps_per_second:.1f} steps/s")
+        metric = self._monitor.metric
+        best = float(self.state.best.value)
+        if not is_best:
+            words.append(f"{metric} not better than {best:.4f}")
+        elif previous != previous:  # nan: none before
+            words.append(f"{metric} {best:.4f} saved to {os.path.join(self._dir, 'best')}")
+        else:
+            words.append(
+                f"{metric} better, {previous:.4f} to {best:.4f}, saved to "
+                f"{os.path.join(self._dir, 'best')}"
+            )
+        return f"epoch {self._epoch()}/{self._epochs()}: " + "; ".join(words)
+
+    def _write_training_point(self) -> None:
+        """Means since the point before, so that a curve's points do not overlap."""
+        state, step = self.state, int(self.state.step)
+        sums = state.sums.numpy()
+        values: dict[str, Any] = self._means(sums - state.logged.numpy())
+        values["learning_rate"] = float(self.parts.schedule(tf.constant(step - 1, tf.int64)))
+        values["steps_per_second"] = self._clock.steps_per_second
+        self._board.write("train", step, self._epoch(), values)
+        state.logged.assign(sums)
+        state.written.assign(step)
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Evaluates the final weights on what was held out, and writes result.json last."""
+        parts, state = self.parts, self.state
+        step, best = int(state.step), int(state.best.step)
+        restore_best = self.config.stopping.restore_best and best >= 0
+        if restore_best and self._checkpoints.best:
+            self._checkpoints.restore_model(self._checkpoints.best)
+        self._progress.describe("evaluating")
+        results = {}
+        for split, evaluation in parts.evaluations.items():
+            means = evaluation.run(self._stop_asked)
+            if means is None:
+                self._progress.line("stopped by a signal; run the same command to evaluate")
+                return
+            results[split] = means
+            weights = f"weights of step {best:,}, the best" if restore_best else "final weights"
+            self._progress.line(
+                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
+            )
+        if "test" in results:
+            self._board.write("test", step, self._epoch(), results["test"])
+        self._write_result(results)
+
+    def _write_result(self, results: Mapping[str, Mapping[str, float | int]]) -> None:
+        state, parts = self.state, self.parts
+        best = None
+        if int(state.best.step) >= 0:
+            best = {
+                "step": int(state.best.step),
+                "metric": self._monitor.metric,
+                "value": float(state.best.value),
+            }
+        result = {
+            "step": int(state.step),
+            "epoch": self._epoch(),
+            "stopped_early": bool(int(state.patience.stopped)),
+            "best": best,
+            "validation": results.get("validation"),
+            "test": results.get("test"),
+            "train_seconds": self._clock.train_seconds,
+            "steps_per_second": self._clock.steps_per_second,
+            "goodput": self._clock.goodput,
+            "restarts": int(state.times.restarts),
+            "first_step_seconds": self._first_step_seconds,
+            "traces": parts.traces,
+            "skipped_steps": int(state.step) - int(state.updates),
+            "weights_sha256": weights_sha256(parts.model),
+            "parameters": sum(row.parameters for row in models.rows(parts.model)),
+            "dataset": f"{parts.source.name}:{parts.source.version}",
+            "device": parts.device,
+            "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
+        }
+        path = os.path.join(self._dir, "result.json")
+        replace_file(path, json.dumps(metrics.jsonable(result), indent=2) + "\n")
+        traced = ", ".join(f"{name} {count}" for name, count in parts.traces.items())
+        self._progress.line(
+            f"result {path}: trained {self._clock.train_seconds:.1f} s at "
+            f"{self._clock.steps_per_second:.1f} steps/s, goodput {self._clock.goodput:.0%}; "
+            f"traces: {traced}"
+        )
+
+    def close(self) -> None:
+        """Finishes the files and takes the bar away."""
+        self._progress.close()
+        self._board.close()
+
+    # --- words -----------------------------------------------------------------------------
+
+    def _stop_asked(self) -> bool:
+        return bool(self._signals.received)
+
+    def _means(self, sums: Any) -> dict[str, float | int]:
+        return metrics.means(sums, self.parts.task.metrics)
+
+    def _epoch(self) -> int:
+        """The epoch that the current step ends or lies in, counted from 1."""
+        return max(1, -(-int(self.state.step) // self.parts.steps_per_epoch))
+
+    def _epochs(self) -> int:
+        return -(-self.parts.total_steps // self.parts.steps_per_epoch)
+
+
+def _until_multiple(step: int, every: int) -> int:
+    """Steps from `step` to the next multiple of `every`; 0 is never."""
+    return every - step % every if every else 1 << 62

@@ -1,0 +1,107 @@
+"""The built-in networks: each a list of layers, for any image size that fits and any classes.
+
+`logistic`, `mlp` and `cnn` are the engine's own. `seed_000` to `seed_004` are five classifiers of
+28x28 handwritten digits, kept exactly as their authors drew them; `recipes/` trains them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.contract import Layer
+from models.layers import Convolution, Dense, Dropout, Flatten, MaxPool
+from models.registry import register
+
+ImageShape = tuple[int, int, int]
+
+
+@register("logistic")
+def logistic(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """Multinomial logistic regression: what any other network has to beat."""
+    return [Flatten(), Dense(classes)]
+
+
+@register("mlp")
+def mlp(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """A multilayer perceptron with one ReLU layer per entry of `hidden`."""
+    return [Flatten(), *(Dense(units, "relu") for units in hidden), Dense(classes)]
+
+
+@register("cnn")
+def cnn(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """The default: small, and padded so that it takes images from 4x4 up."""
+    return [
+        Convolution(32, padding="SAME", activation="relu"),
+        MaxPool(),
+        Convolution(64, padding="SAME", activation="relu"),
+        MaxPool(),
+        Flatten(),
+        Dropout(0.25),
+        Dense(classes),
+    ]
+
+
+@register("seed_000")
+def seed_000(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """Two equally wide convolutions and a dense layer."""
+    return [
+        Convolution(32, activation="relu"),
+        MaxPool(),
+        Convolution(32, activation="relu"),
+        MaxPool(),
+        Flatten(),
+        Dense(64, "relu"),
+        Dense(classes),
+    ]
+
+
+@register("seed_001")
+def seed_001(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """Three convolutions, the last without a pool, and a dense layer."""
+    return [
+        Convolution(32, activation="relu"),
+        MaxPool(),
+        Convolution(64, activation="relu"),
+        MaxPool(),
+        Convolution(64, activation="relu"),
+        Flatten(),
+        Dense(64, "relu"),
+        Dense(classes),
+    ]
+
+
+@register("seed_002")
+def seed_002(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """The smallest: ten filters, then five."""
+    return [
+        Convolution(10, activation="relu"),
+        MaxPool(),
+        Convolution(5, activation="relu"),
+        MaxPool(),
+        Flatten(),
+        Dense(classes),
+    ]
+
+
+@register("seed_003")
+def seed_003(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """Two convolutions, and half of what they see dropped."""
+    return _two_convolutions_with_dropout(classes, rate=0.5)
+
+
+@register("seed_004")
+def seed_004(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+    """`seed_003` with half its dropout."""
+    return _two_convolutions_with_dropout(classes, rate=0.25)
+
+
+def _two_convolutions_with_dropout(classes: int, rate: float) -> list[Layer]:
+    return [
+        Convolution(32, activation="relu"),
+        MaxPool(),
+        Convolution(64, activation="relu"),
+        MaxPool(),
+        Flatten(),
+        Dropout(rate),
+        Dense(classes),
+    ]

@@ -1,0 +1,95 @@
+"""A network that is a list of layers, from images to logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from models.contract import Initializer, Layer, Pass, Shape
+from models.layers import Convolution, MaxPool
+
+
+class Sequential(tf.Module):
+    """A list of layers, built at once, that maps images to logits.
+
+    Variables are created here, so inside the caller's `tf.distribute` scope if there is one.
+    Weights are a pure function of (seed, index of the layer). `trainable_variables` are ordered
+    by layer, and in a layer by the name of the attribute: the order that checkpoints rely on.
+
+    name: a Python identifier.
+    input_shape: (height, width, channels) of the images.
+    Raises ValueError where the layers do not fit the images or one another, or do not end in a
+    vector of logits.
+    """
+
+    def __init__(self, name: str, layers: Sequence[Layer], input_shape: Shape, seed: int):
+        super().__init__(name)
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError(f"{name}: a layer is listed twice; make one object per layer")
+        shapes = [tuple(int(side) for side in input_shape)]
+        for index, layer in enumerate(layers):
+            initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
+            shapes.append(layer.build(shapes[-1], initializer))
+        if len(shapes[-1]) != 1:
+            raise ValueError(
+                f"{name} must end in a vector of logits, got shape {shapes[-1]}:"
+                " end it with Flatten() and Dense(classes)"
+            )
+        self.layers = list(layers)
+        self._shapes = shapes
+
+    @property
+    def input_shape(self) -> Shape:
+        """(height, width, channels) of the images."""
+        return tuple(self._shapes[0])
+
+    @property
+    def output_shapes(self) -> list[Shape]:
+        """The output shape of each layer."""
+        return [tuple(shape) for shape in self._shapes[1:]]
+
+    @property
+    def classes(self) -> int:
+        """The number of logits."""
+        return self._shapes[-1][0]
+
+    def __call__(self, images: tf.Tensor, call: Pass | None = None) -> tf.Tensor:
+        """Maps images [rows, *input_shape] to logits float32 [rows, classes].
+
+        uint8 images are divided by 255, here so that nobody can forget it; float images are
+        taken as they are. Without `call` the network evaluates in float32.
+        Raises ValueError for images of another shape.
+        """
+        if not images.shape[1:].is_compatible_with(self.input_shape):
+            raise ValueError(
+                f"{self.name} was built for images {self.input_shape}, got"
+                f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
+            )
+        call = call or Pass()
+        x = tf.cast(images, call.dtype)
+        if images.dtype == tf.uint8:
+            x = x / 255
+        for index, layer, pool in pooled(self.layers):
+            with tf.name_scope(f"{index}_{layer.name}"):
+                if pool:
+                    x = layer.finish(pool(layer.convolve(x, call), call), call)
+                else:
+                    x = layer(x, call)
+        return tf.cast(x, tf.float32)
+
+
+def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
+    """Lists (index, layer, None) for each layer, but a convolution together with its max pool.
+
+    The largest of some numbers stays the largest when all get the same bias and then the same
+    non-decreasing activation, and rounding keeps their order too. So the pool may come first: the
+    same function to the bit, and bias and activation touch a quarter of the elements.
+    """
+    stages: list[tuple[int, Layer, MaxPool | None]] = []
+    for index, layer in enumerate(layers):
+        if isinstance(layer, MaxPool) and index and isinstance(layers[index - 1], Convolution):
+            stages[-1] = (index - 1, layers[index - 1], layer)
+        else:
+            stages.append((index, layer, None))
+    return stages

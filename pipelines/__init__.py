@@ -1,0 +1,27 @@
+"""Raw data -> batches.
+
+    source = open_source("digits", data_dir=None, cache_dir=default_cache_dir())
+    feed = open_feed("resident", source, source.train, global_batch_size=128, seed=0, ...)
+
+Imports neither `engine` nor `models`.
+"""
+
+from pipelines.cache import default_dir as default_cache_dir
+from pipelines.feed import Batch, Feed, Resident, Stream, choose_feed, open_feed
+from pipelines.order import permutation, steps_per_epoch
+from pipelines.source import Records, Source, open_source
+
+__all__ = [
+    "Batch",
+    "Feed",
+    "Records",
+    "Resident",
+    "Source",
+    "Stream",
+    "choose_feed",
+    "default_cache_dir",
+    "open_feed",
+    "open_source",
+    "permutation",
+    "steps_per_epoch",
+]

@@ -1,0 +1,110 @@
+"""Decoded examples, kept between starts.
+
+A cache entry is found by what it was made from - the bytes of the source files, the ranges taken
+from them and how they were decoded - and is checked against its own digest before it is used. An
+entry which fails is decoded again: a cache may make a start faster, never wrong.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+_VERSION = 1
+_BUDGET = 8 << 30  # bytes of entries kept; the least recently used go first
+
+
+def default_dir() -> str:
+    """The user's cache directory for Tapeline."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "tapeline")
+
+
+def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
+    """Names the decoded form of `ranges` of TFRecord files, decoded as `recipe` says.
+
+    The files' contents are hashed, not their names and times: a file that changed in place, or
+    another data set's file of the same name, gives another key.
+    """
+    digest = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
+    for path, first, stop in ranges:
+        with open(path, "rb") as file:
+            digest.update(f"{first} {stop} {_digest_of(file)}\n".encode())
+    return digest.hexdigest()[:32]
+
+
+def _digest_of(file) -> str:
+    digest = hashlib.sha256()
+    while block := file.read(1 << 22):
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+    """Reads an entry, (uint8 [n, H, W, C], int32 [n]); None when there is no sound one."""
+    path = os.path.join(cache_dir, f"{name}.decoded")
+    try:
+        with open(path, "rb") as file:
+            header = json.loads(file.readline())
+            content = np.fromfile(file, np.uint8)
+        shape = tuple(header["shape"])
+        labels_at = int(np.prod(shape))
+        if (
+            content.size != labels_at + 4 * shape[0]
+            or hashlib.sha256(content).hexdigest() != header["sha256"]
+        ):
+            return None
+        images = content[:labels_at].reshape(shape)
+        labels = content[labels_at:].copy().view("<i4").astype(np.int32)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # used now: the last to be pruned
+    return images, labels
+
+
+def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Writes an entry, whole or not at all. A cache that cannot be written is done without.
+
+    Args:
+      cache_dir: made if need be.
+      name: as `key` gave it.
+      images: uint8 [n, H, W, C].
+      labels: int32 [n].
+    """
+    label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
+    images = np.ascontiguousarray(images)
+    digest = hashlib.sha256(images)
+    digest.update(label_bytes)
+    header = {"shape": images.shape, "sha256": digest.hexdigest()}
+    temporary = None
+    try:
+        os.makedirs(cache_dir, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(images)
+            file.write(label_bytes)
+        os.replace(temporary, os.path.join(cache_dir, f"{name}.decoded"))
+        _prune(cache_dir)
+    except OSError:
+        if temporary:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+
+
+def _prune(cache_dir: str) -> None:
+    entries = [entry for entry in os.scandir(cache_dir) if entry.name.endswith(".decoded")]
+    entries.sort(key=lambda entry: entry.stat().st_mtime)
+    excess = sum(entry.stat().st_size for entry in entries) - _BUDGET
+    for entry in entries[:-1]:
+        if excess <= 0:
+            break
+        excess -= entry.stat().st_size
+        os.unlink(entry.path)

@@ -1,0 +1,124 @@
+"""The embedded data set: scikit-learn's handwritten digits, as a TFDS data set.
+
+1,797 scans of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
+Digits, UCI Machine Learning Repository, 1998). They come with scikit-learn, so that everything
+here can be tried, and tested, without a network. scikit-learn is needed once, to prepare them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from pipelines.download import one_line, quiet
+
+# TFRecord frames each record with a length, and a checksum of the length and of the data.
+_FRAME_BYTES = 16
+_TEST_EVERY = 5
+
+
+# Not registered with TFDS: a second import would be refused, and open_source finds it anyway.
+class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
+    """Scans of handwritten digits: image uint8 [8, 8, 1] in 0..255, label in 0..9.
+
+    Every fifth scan, from the first, is test (360); the rest is train (1,437).
+    """
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self) -> Any:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Handwritten digits of 8 x 8 pixels, from scikit-learn.",
+            features=tfds.features.FeaturesDict(
+                {
+                    # As bare numbers: encoding 64 pixels as PNG would make them larger.
+                    "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
+                    "label": tfds.features.ClassLabel(num_classes=10),
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        del dl_manager  # nothing to download
+        return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
+
+    def _generate_examples(self, test: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+        from sklearn.datasets import load_digits
+
+        scans = load_digits()
+        images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
+        for index, (image, label) in enumerate(zip(images, scans.target, strict=True)):
+            if (index % _TEST_EVERY == 0) == test:
+                yield index, {"image": image, "label": int(label)}
+
+
+def prepared(cache_dir: str) -> Any:
+    """The builder of the digits, prepared under `cache_dir`/digits if they are not there yet.
+
+    Safe for several processes at once: each prepares in a directory of its own and renames it;
+    the first one there wins. A damaged copy is replaced.
+
+    Raises:
+      ValueError: if `cache_dir` cannot be written, or scikit-learn is missing.
+    """
+    root = Path(cache_dir).expanduser()
+    directory = root / "digits" / str(Digits.VERSION)
+    builder = _intact(directory)
+    if builder is None:
+        try:
+            _prepare(directory)
+        except ImportError as error:
+            raise ValueError(
+                "the digits data set is made from scikit-learn's copy: pip install scikit-learn"
+            ) from error
+        except OSError as error:
+            raise ValueError(
+                f"cannot prepare the digits data set in {root}: {one_line(error)}; give a "
+                "--cache_dir that can be written"
+            ) from error
+        builder = _intact(directory)
+        if builder is None:
+            raise ValueError(f"the digits data set in {directory} is damaged: remove it")
+    return builder
+
+
+def _prepare(directory: Path) -> None:
+    """Prepare the digits beside `directory` and move them there, unless they are there by then."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as workshop:
+        with quiet():
+            builder = Digits(data_dir=workshop)
+            builder.download_and_prepare(file_format="tfrecord")
+        if directory.exists() and _intact(directory) is None:
+            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+                os.rename(directory, Path(workshop) / "damaged")
+        try:
+            os.rename(builder.data_dir, directory)
+        except OSError:
+            # Another process moved its own there; the bytes are the same.
+            if _intact(directory) is None:
+                raise
+
+
+def _intact(directory: Path) -> Any | None:
+    """The builder of a complete copy in `directory`; None where files are missing or cut short."""
+    try:
+        with quiet():
+            builder = tfds.builder_from_directory(str(directory))
+        for name in ("train", "test"):
+            split = builder.info.splits[name]
+            expected = split.num_bytes + _FRAME_BYTES * split.num_examples
+            if sum(os.path.getsize(path) for path in split.filepaths) != expected:
+                return None
+    except Exception:  # whatever is wrong with the copy, the answer is to make a new one
+        return None
+    return builder

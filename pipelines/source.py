@@ -1,0 +1,361 @@
+"""What a labelled image data set has on disk: which records each split is, and how to decode one.
+
+Works for any TFDS image classification data set stored as TFRecord files. Nothing is read here
+beyond metadata and one record a split; `Source.decode` goes into a tf.data map.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.download import one_line, open_builder, parse_name
+
+# Raise it when `decode` returns other bits for the same record: caches are keyed by it.
+_DECODE_VERSION = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Records:
+    """The examples of one split, in file order, as ranges of TFRecord files."""
+
+    name: str  # for messages: "train[:48000]"
+    ranges: tuple[tuple[str, int, int], ...]  # (path, first record, past-the-last record)
+
+    def __len__(self) -> int:
+        return sum(last - first for _, first, last in self.ranges)
+
+    def part(self, start: int, stop: int, name: str) -> Records:
+        """Examples `start` to `stop` (past the last) of this split, 0 <= start <= stop <= len."""
+        assert 0 <= start <= stop <= len(self), (start, stop, len(self))
+        ranges, offset = [], 0
+        for path, first, last in self.ranges:
+            begin = first + max(start - offset, 0)
+            end = min(last, first + stop - offset)
+            if begin < end:
+                ranges.append((path, begin, end))
+            offset += last - first
+        return Records(name, tuple(ranges))
+
+    def overlaps(self, other: Records) -> bool:
+        """Whether an example is in both."""
+        return any(
+            path == other_path and first < other_last and other_first < last
+            for path, first, last in self.ranges
+            for other_path, other_first, other_last in other.ranges
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A labelled image data set on disk."""
+
+    name: str  # "mnist", or "name/config"
+    version: str  # "3.0.1"
+    image_shape: tuple[int, int, int]  # height, width, channels
+    class_names: tuple[str, ...]
+    train: Records
+    validation: Records | None
+    test: Records | None
+    # One serialized example, string [] -> (image uint8 [H, W, C], label int32 []).
+    decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    # A short stable text of everything that decides what decode returns, for cache keys.
+    recipe: str
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are; labels are 0 to classes - 1."""
+        return len(self.class_names)
+
+
+def open_source(
+    dataset: str,
+    *,
+    data_dir: str | None,
+    cache_dir: str,
+    train_split: str = "train",
+    validation_split: str = "0.1",
+    test_split: str = "auto",
+    image_size: tuple[int, int] | None = None,
+) -> Source:
+    """Find a data set on disk, or prepare it, and say which records its splits are.
+
+    Args:
+      dataset: a TFDS name ("mnist", "mnist:3.0.1", "name/config"), the path of a prepared
+        version directory, or "digits", the embedded data set.
+      data_dir: where TFDS data sets are; None for TFDS's own place. Not used for "digits".
+      cache_dir: where "digits" is prepared.
+      train_split: a TFDS split, such as "train", "train[:50%]" or "train+extra".
+      validation_split: "" or "0" for none; a fraction below 1, cut from the end of train as
+        Keras does; or a TFDS split that shares no example with train.
+      test_split: "auto" for "test" where the data set has it (with labels), "" for none, or a
+        TFDS split.
+      image_size: (height, width) to resize images to, bilinearly; None leaves them.
+
+    Raises:
+      ValueError: one line: what is wrong, where, and what to do.
+    """
+    builder = _builder(dataset, data_dir, cache_dir)
+    info = builder.info
+    name = builder.name + (f"/{info.config_name}" if info.config_name else "")
+    if (stored := getattr(info.file_format, "value", "tfrecord")) != "tfrecord":
+        raise ValueError(
+            f"{name} in {builder.data_dir} is stored as {stored}, which tf.data cannot read; "
+            "prepare it again with file_format='tfrecord'"
+        )
+    image_key, label_key = _keys(name, info)
+    image_shape = _image_shape(name, image_key, info.features[image_key], image_size)
+    decode, recipe = _decoder(info.features, image_key, label_key, image_shape)
+
+    def records(flag: str, split: str) -> Records:
+        found = _records(name, builder, flag, split)
+        if _first_label(found, label_key) == -1:
+            raise ValueError(
+                f"the examples of {found.name} of {name} have no labels (they are all -1); "
+                f"give another --{flag}"
+            )
+        return found
+
+    train = records("train_split", train_split)
+    train, validation = _cut(name, train, validation_split, records)
+    if test_split == "auto":
+        test = _records(name, builder, "test_split", "test") if "test" in info.splits else None
+        if test is not None and _first_label(test, label_key) == -1:
+            test = None  # a competition's test split: its labels are kept secret
+    else:
+        test = records("test_split", test_split) if test_split else None
+    return Source(
+        name=name,
+        version=str(builder.version),
+        image_shape=image_shape,
+        class_names=tuple(info.features[label_key].names),
+        train=train,
+        validation=validation,
+        test=test,
+        decode=decode,
+        recipe=recipe,
+    )
+
+
+def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
+    if re.split(r"[:/]", dataset, maxsplit=1)[0].lower() != "digits":
+        return open_builder(dataset, data_dir)
+    from pipelines import digits
+
+    _, arguments = parse_name(dataset)
+    version = arguments.pop("version", None)
+    if arguments or (version and not digits.Digits.VERSION.match(version)):
+        raise ValueError(f"--dataset={dataset}: there is only digits:{digits.Digits.VERSION}")
+    return digits.prepared(cache_dir)
+
+
+def _cut(
+    name: str, train: Records, validation_split: str, records: Callable[[str, str], Records]
+) -> tuple[Records, Records | None]:
+    """Train and validation, from the records of train and what `validation_split` asks for."""
+    text = validation_split.strip()
+    try:
+        fraction = float(text or "0")
+    except ValueError:
+        validation = records("validation_split", text)
+        if validation.overlaps(train):
+            raise ValueError(
+                f"validation_split {text!r} shares examples with train_split {train.name!r}: "
+                "leave them out of train, as with --train_split='train[:90%]' and "
+                "--validation_split='train[90%:]'"
+            ) from None
+        return train, validation
+    if fraction == 0:
+        return train, None
+    if not 0 < fraction < 1:  # not a number is neither
+        raise ValueError(
+            f"validation_split is {text}; give a fraction between 0 and 1, or a split such as "
+            "'train[90%:]'"
+        )
+    count = len(train)
+    # The arithmetic of Keras's validation_split, rounding included, so that both see the
+    # same examples.
+    split_at = math.floor(count * (1.0 - fraction))
+    if split_at in (0, count):
+        empty = "train" if split_at == 0 else "validation"
+        raise ValueError(
+            f"validation_split={text} of the {count} examples in {train.name} of {name} leaves "
+            f"none for {empty}; give another --validation_split, or --validation_split=0 for none"
+        )
+    return (
+        train.part(0, split_at, f"{train.name}[:{split_at}]"),
+        train.part(split_at, count, f"{train.name}[{split_at}:]"),
+    )
+
+
+def _records(name: str, builder: Any, flag: str, split: str) -> Records:
+    """The records of a TFDS split, all of whose files are there."""
+    splits = builder.info.splits
+    asked = [re.split(r"\[", part.strip())[0] for part in split.split("+")]
+    unknown = [part for part in asked if part not in splits and part != "all"]
+    if unknown:
+        fraction = ", or a fraction such as 0.1" if flag == "validation_split" else ""
+        raise ValueError(
+            f"{flag} is {split!r}, but {name} has no split {unknown[0]!r}: it has "
+            f"{', '.join(splits) or 'none'}{fraction}"
+        )
+    try:
+        instructions = splits[split].file_instructions
+    except Exception as error:  # TFDS raises ValueError, KeyError or AssertionError
+        # Its parser's message is mostly the address of a page.
+        why = "" if "parsing" in str(error) else f" ({one_line(error, 160)})"
+        raise ValueError(
+            f"{flag} is {split!r}, which cannot be read as a split{why}; write 'train', "
+            "'train[:90%]' or 'train[100:200]'"
+        ) from error
+    ranges = []
+    for part in instructions:
+        last = part.examples_in_shard if part.take < 0 else part.skip + part.take
+        if part.skip < last:
+            ranges.append((os.fspath(part.filename), part.skip, last))
+    records = Records(split, tuple(ranges))
+    if not len(records):
+        raise ValueError(f"{flag}={split} of {name} holds no examples; give another --{flag}")
+    _check_files(name, records, splits)
+    return records
+
+
+def _check_files(name: str, records: Records, splits: Any) -> None:
+    """Refuse what is missing or cut short now, not in the middle of an epoch."""
+    again = "copy it again, or remove its directory and prepare the data set again"
+    used = {path for path, _, _ in records.ranges}
+    for path in sorted(used):
+        if not os.path.isfile(path):
+            raise ValueError(f"{name} is incomplete: {path} is missing; {again}")
+    for split in splits.values():
+        paths = [os.fspath(path) for path in split.filepaths]
+        # num_bytes counts the examples without their frames, so a sound file is larger.
+        if used.intersection(paths) and all(map(os.path.isfile, paths)):
+            stored = sum(map(os.path.getsize, paths))
+            if stored < split.num_bytes:
+                where = paths[0] if len(paths) == 1 else f"{Path(paths[0]).parent} ({split.name})"
+                raise ValueError(
+                    f"{name} is damaged: {where} has {stored} bytes of at least "
+                    f"{int(split.num_bytes)}; {again}"
+                )
+
+
+def _first_label(records: Records, label_key: str) -> int:
+    """The label of the first example of the split's first file.
+
+    Read in Python: a TensorFlow operation would start its runtime, after which the CPU can no
+    longer be split into virtual devices.
+    """
+    path = records.ranges[0][0]
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q4x", file.read(12))
+            data = file.read(length) if length <= os.path.getsize(path) else b""
+        feature = tf.train.Example.FromString(data).features.feature[label_key]
+        return feature.int64_list.value[0]
+    except Exception as error:  # the protocol buffer library's error class is not public
+        raise ValueError(
+            f"cannot read the first example of {path}: {one_line(error, 80)}; the file is damaged "
+            "or no TFRecord file of TFDS: copy or prepare it again"
+        ) from error
+
+
+def _keys(name: str, info: Any) -> tuple[str, str]:
+    """Which features are the image and the label: supervised_keys, else the only ones."""
+    from tensorflow_datasets import features as kinds
+
+    # features.json is read in no fixed order; messages should have one.
+    features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
+    supervised = info.supervised_keys or ()
+    described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
+
+    def is_image(feature: Any) -> bool:
+        # A labelled image is a segmentation mask.
+        return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
+
+    def is_pixels(feature: Any) -> bool:
+        if type(feature) is not kinds.Tensor or len(feature.shape) != 3:
+            return False
+        return np.dtype(feature.np_dtype) == np.uint8
+
+    images = [key for key, value in features.items() if is_image(value) or is_pixels(value)]
+    labels = [key for key, value in features.items() if isinstance(value, kinds.ClassLabel)]
+    images = [key for key in images if key in supervised] or images
+    labels = [key for key in labels if key in supervised] or labels
+    if not labels:
+        raise ValueError(
+            f"the data set {name} has no labels: none of its features is a ClassLabel; its "
+            f"features are {described or info.features}"
+        )
+    if not images:
+        raise ValueError(
+            f"the data set {name} has no images: it needs an Image, or a uint8 Tensor of rank 3; "
+            f"its features are {described}"
+        )
+    for kind, found in (("images", images), ("labels", labels)):
+        if len(found) > 1:
+            raise ValueError(
+                f"the data set {name} has several {kind} ({', '.join(found)}) and does not say "
+                "which to use (supervised_keys); choose a data set with one"
+            )
+    if not features[labels[0]].num_classes:
+        raise ValueError(f"the label {labels[0]!r} of {name} does not say how many classes it has")
+    return images[0], labels[0]
+
+
+def _image_shape(
+    name: str, key: str, feature: Any, image_size: tuple[int, int] | None
+) -> tuple[int, int, int]:
+    """Height, width and channels of what decode returns."""
+    dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
+    if dtype != "uint8":
+        raise ValueError(f"the images of {name} are {dtype}; only uint8 images can be read")
+    if len(shape) != 3 or not shape[2]:
+        raise ValueError(
+            f"the images of {name} ({key!r}) have the shape {shape}; it has to be height, width "
+            "and a known number of channels"
+        )
+    if image_size is not None:
+        if len(image_size) != 2 or min(image_size) < 1:
+            raise ValueError(f"image_size is {image_size}; give height,width: --image_size=64,64")
+        return (int(image_size[0]), int(image_size[1]), shape[2])
+    if None in shape:
+        raise ValueError(f"images of {name} vary in size: give --image_size=64,64")
+    return shape
+
+
+def _decoder(
+    features: Any, image_key: str, label_key: str, image_shape: tuple[int, int, int]
+) -> tuple[Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], str]:
+    """The decode function of a Source, and its recipe."""
+    from tensorflow_datasets import features as kinds
+
+    # A dictionary of the two alone: the parser then skips every other feature of the record.
+    wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
+    stored_shape = tuple(features[image_key].shape)
+    resize = stored_shape != image_shape
+
+    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = wanted.deserialize_example(serialized)
+        image = example[image_key]
+        if resize:
+            image = tf.image.resize(image, image_shape[:2], method="bilinear")
+            image = tf.cast(tf.round(image), tf.uint8)
+        return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int32)
+
+    kind = type(features[image_key]).__name__
+    recipe = (
+        f"image={image_key}:{kind}{stored_shape}:uint8;label={label_key};"
+        f"out={'x'.join(map(str, image_shape))}:{'bilinear' if resize else 'as stored'};"
+        f"decode={_DECODE_VERSION}"
+    )
+    return decode, recipe

@@ -1,0 +1,48 @@
+"""Tapeline's command: flags -> Config -> one mode.
+
+    python run.py --flagfile=cpu.flags --run_dir=runs/mine
+
+Exit status: 0 done; 2 bad input, with one line that says what to do; 130 and 143 stopped by SIGINT
+and SIGTERM, after saving; 1 anything else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from engine import flags
+from engine.startup import import_tensorflow
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs one mode and gives the exit status."""
+    try:
+        config = flags.parse(arguments)
+        if config.run.mode == "evaluate":
+            config = flags.parse(flags.of_run(config.run.run_dir, arguments))
+        imported_at = import_tensorflow()
+        from engine import scorer, trainer
+
+        if config.run.mode == "evaluate":
+            return scorer.evaluate(config)
+        return trainer.train(config, imported_at)
+    except flags.HelpRequest as help_text:
+        print(help_text)
+        return 0
+    except ValueError as error:
+        return _fail(str(error), 2)
+    except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
+        return _fail(f"{error}; the last checkpoint is whole: run the same command to go on", 1)
+    except KeyboardInterrupt:
+        return _fail("stopped before training began; nothing was written", 130)
+
+
+def _fail(text: str, status: int) -> int:
+    """One line on standard error."""
+    print("error:", " ".join(text.split()), file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

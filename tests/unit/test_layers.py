@@ -1,0 +1,397 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import (
+    Activation,
+    BatchNorm,
+    Convolution,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAveragePool,
+    Initializer,
+    MaxPool,
+    Noise,
+    Pass,
+    Sequential,
+    build,
+)
+from models.sequential import pooled
+
+EVALUATION = Pass()
+
+
+def normal(*shape, seed=0):
+    return tf.constant(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def made(layer, input_shape, index=0):
+    layer.output_shape = layer.build(input_shape, Initializer(0, index, "layer"))
+    for variable in layer.trainable_variables:
+        variable.assign(normal(*variable.shape, seed=5))
+    return layer
+
+
+def training(step=0, row=0, **kwargs):
+    return Pass(
+        training=True,
+        noise=Noise(3, tf.constant(step, tf.int64), tf.constant(row, tf.int64)),
+        **kwargs,
+    )
+
+
+# Convolution, pooling, dense
+
+
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_convolution_is_keras_convolution(padding, stride, activation):
+    x = normal(2, 11, 8, 3)
+    layer = made(Convolution(5, 3, stride, padding, activation), (11, 8, 3))
+    twin = keras.layers.Conv2D(5, 3, stride, padding.lower(), activation=activation)
+    twin.build(x.shape)
+    twin.set_weights([layer.kernel.numpy(), layer.bias.numpy()])
+    y = layer(x, EVALUATION)
+    np.testing.assert_allclose(y, twin(x), rtol=1e-4, atol=1e-5)
+    assert y.shape[1:] == layer.output_shape
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_max_pool_is_keras_max_pool(size):
+    x = normal(2, 7, 6, 3)
+    layer = made(MaxPool(size), (7, 6, 3))
+    y = layer(x, EVALUATION)
+    np.testing.assert_array_equal(y, keras.layers.MaxPooling2D(size)(x))
+    assert y.shape[1:] == layer.output_shape
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+def test_dense_is_a_product_a_bias_and_an_activation(activation):
+    x = normal(4, 6)
+    layer = made(Dense(3, activation), (6,))
+    expected = x.numpy() @ layer.kernel.numpy() + layer.bias.numpy()
+    expected = np.maximum(expected, 0) if activation else expected
+    np.testing.assert_allclose(layer(x, EVALUATION), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_flatten_average_and_activation_are_what_numpy_says():
+    x = normal(2, 3, 4, 5)
+    flat = made(Flatten(), (3, 4, 5))(x, EVALUATION)
+    np.testing.assert_array_equal(flat, x.numpy().reshape(2, 60))
+    mean = made(GlobalAveragePool(), (3, 4, 5))(x, EVALUATION)
+    np.testing.assert_allclose(mean, x.numpy().mean((1, 2)), rtol=1e-5, atol=1e-6)
+    relu = made(Activation("relu"), (3, 4, 5))(x, EVALUATION)
+    np.testing.assert_array_equal(relu, np.maximum(x, 0))
+
+
+def test_new_kernels_are_glorot_uniform_and_biases_zero():
+    layer = Convolution(64)
+    layer.build((9, 9, 32), Initializer(0, 0, "convolution"))
+    limit = np.sqrt(6 / (9 * 32 + 9 * 64))
+    kernel = layer.kernel.numpy()
+    assert np.abs(kernel).max() <= limit
+    assert np.abs(kernel).max() > 0.99 * limit
+    np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
+    np.testing.assert_array_equal(layer.bias, np.zeros(64))
+
+
+@pytest.mark.parametrize(
+    ("declare", "message"),
+    [
+        (lambda: Convolution(0), "filters of a convolution must be at least 1, got 0"),
+        (lambda: Convolution(3, padding="same"), "padding must be one of VALID, SAME, got 'same'"),
+        (lambda: Dense(3, "rleu"), "activation must be one of None, relu, got 'rleu'"),
+        (lambda: Activation(None), "activation must be one of relu, got None"),
+        (lambda: MaxPool(0), "size of a max pool must be at least 1"),
+        (lambda: Dropout(1.0), r"rate of a dropout must be in \[0, 1\), got 1.0"),
+        (lambda: BatchNorm(momentum=2), r"momentum of a batch norm must be in \[0, 1\], got 2"),
+    ],
+)
+def test_an_impossible_layer_is_refused_by_what_is_wrong_with_it(declare, message):
+    with pytest.raises(ValueError, match=message):
+        declare()
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ([Dense(3)], r"dense \(layer 0\) takes vectors, got shape \(8, 8, 1\): put Flatten"),
+        ([Flatten(), MaxPool()], r"max pool 2x2 \(layer 1\) takes images .* got shape \(64,\)"),
+        ([Flatten(), *[Dense(4)] * 2], "a layer is listed twice"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused_with_a_way_out(layers, message):
+    with pytest.raises(ValueError, match=message):
+        Sequential("misfit", layers, (8, 8, 1), seed=0)
+
+
+# Dropout
+
+
+def test_dropout_keeps_the_expectation_and_drops_at_its_rate():
+    layer = made(Dropout(0.3), (400,))
+    y = layer(tf.ones([500, 400]), training()).numpy()
+    # 200,000 draws: the share of zeros has a standard deviation of 0.001.
+    assert abs(np.mean(y == 0) - 0.3) < 0.005
+    assert abs(y.mean() - 1) < 0.01
+    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-6)
+
+
+def test_dropout_is_off_in_evaluation_and_at_rate_zero():
+    x = normal(4, 8)
+    assert made(Dropout(0.5), (8,))(x, EVALUATION) is x
+    assert made(Dropout(0.0), (8,))(x, Pass(training=True)) is x
+
+
+def test_dropout_drops_the_same_for_any_number_of_replicas():
+    layer = made(Dropout(0.5), (3, 3, 2))
+    x = tf.ones([12, 3, 3, 2])
+    whole = layer(x, training())
+    halves = [layer(x[row : row + 6], training(row=row)) for row in (0, 6)]
+    np.testing.assert_array_equal(whole, tf.concat(halves, 0))
+
+
+def test_dropout_differs_between_steps_and_between_layers():
+    x = tf.ones([20, 50])
+    first, second = made(Dropout(0.5), (50,), index=1), made(Dropout(0.5), (50,), index=2)
+    patterns = [first(x, training()), first(x, training(step=1)), second(x, training())]
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        # 1,000 pairs of coins agree half the time, with a standard deviation of 0.016.
+        assert abs(np.mean(patterns[one].numpy() == patterns[other].numpy()) - 0.5) < 0.08
+
+
+def test_dropout_passes_gradients_exactly_where_it_kept():
+    x = tf.ones([6, 10])
+    layer = made(Dropout(0.4), (10,))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training())
+    np.testing.assert_array_equal(tape.gradient(y, x), y)
+
+
+def test_dropout_without_noise_is_refused():
+    with pytest.raises(ValueError, match=r"Pass\.noise, which is None"):
+        made(Dropout(0.5), (8,))(normal(4, 8), Pass(training=True))
+
+
+# Batch norm
+
+
+def norm(channels=3, **kwargs):
+    layer = made(BatchNorm(**kwargs), (channels,))
+    layer.moving_mean.assign(normal(channels, seed=6))
+    layer.moving_variance.assign(tf.square(normal(channels, seed=7)) + 0.5)
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(16, 3), (8, 5, 4, 3)])
+def test_batch_norm_is_keras_batch_norm_in_training_and_evaluation(shape):
+    x = normal(*shape, seed=1) * 3 + 1
+    layer, twin = norm(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
+    twin.build(shape)
+    variables = (layer.scale, layer.offset, layer.moving_mean, layer.moving_variance)
+    twin.set_weights([variable.numpy() for variable in variables])
+    np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-5)
+    call = training()
+    np.testing.assert_allclose(layer(x, call), twin(x, training=True), rtol=1e-4, atol=1e-4)
+    for (variable, value), expected in zip(call.updates, twin.get_weights()[2:], strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+        variable.assign(value)
+    np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-4)
+
+
+def test_batch_norm_proposes_updates_and_assigns_nothing():
+    layer, call = norm(), training()
+    before = [variable.numpy() for variable in layer.variables]
+    layer(normal(8, 3), call)
+    for variable, value in zip(layer.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    assert [v is w for (v, _), w in zip(call.updates, layer.non_trainable_variables, strict=True)]
+    evaluation = Pass()
+    layer(normal(8, 3), evaluation)
+    assert evaluation.updates == []
+
+
+def forward_and_gradients(layer, x, weight, call):
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, call)
+        loss = tf.reduce_sum(tf.square(y) * weight)
+    return y, tape.gradient(loss, [x, *layer.trainable_variables])
+
+
+def test_batch_norm_of_a_padded_batch_is_batch_norm_of_its_valid_rows():
+    layer = norm()
+    x, weight = normal(6, 4, 4, 3), normal(6, 4, 4, 3, seed=9)
+    plain = training()
+    expected, expected_gradients = forward_and_gradients(layer, x, weight, plain)
+
+    padding = tf.fill([3, 4, 4, 3], 1000.0)
+    masked = training(mask=tf.constant([1.0] * 6 + [0.0] * 3))
+    y, gradients = forward_and_gradients(
+        layer, tf.concat([x, padding], 0), tf.pad(weight, [[0, 3], [0, 0], [0, 0], [0, 0]]), masked
+    )
+    np.testing.assert_allclose(y[:6], expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(gradients[0][6:], tf.zeros_like(padding))
+    gradients[0] = gradients[0][:6]
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
+    for (_, value), (_, reference) in zip(masked.updates, plain.updates, strict=True):
+        np.testing.assert_allclose(value, reference, rtol=1e-5)
+
+
+def test_batch_norm_on_two_replicas_is_batch_norm_of_the_global_batch():
+    layer = norm()
+    x, weight = normal(8, 4, 3), normal(8, 4, 3, seed=9)
+    mask = tf.constant([1.0] * 7 + [0.0])
+    whole = training(mask=mask)
+    expected, expected_gradients = forward_and_gradients(layer, x, weight, whole)
+
+    parts = [slice(0, 5), slice(5, 8)]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        sums = []
+
+        def record(tensors):
+            sums.append(tensors)
+            return tensors
+
+        for part in parts:
+            layer(x[part], training(mask=mask[part], all_reduce=record))
+        total = [sum(pair) for pair in zip(*sums, strict=True)]
+        passes = [training(mask=mask[part], all_reduce=lambda _: total) for part in parts]
+        y = tf.concat(
+            [layer(x[part], call) for part, call in zip(parts, passes, strict=True)], axis=0
+        )
+        loss = tf.reduce_sum(tf.square(y) * weight)
+    gradients = tape.gradient(loss, [x, *layer.trainable_variables])
+
+    np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
+    for call in passes:
+        for (_, value), (_, reference) in zip(call.updates, whole.updates, strict=True):
+            np.testing.assert_allclose(value, reference, rtol=1e-5)
+
+
+def test_a_batch_of_nothing_but_padding_moves_no_average_and_stays_finite():
+    layer, call = norm(), training(mask=tf.zeros([4]))
+    assert np.isfinite(layer(normal(4, 3), call)).all()
+    for variable, value in call.updates:
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_batch_norm_computes_in_float32_and_answers_in_the_compute_dtype():
+    layer = norm()
+    x = tf.cast(normal(64, 3) * 300, tf.float16)  # Squares of these overflow float16.
+    y = layer(x, training(dtype=tf.float16))
+    assert y.dtype == tf.float16
+    expected = layer(tf.cast(x, tf.float32), training())
+    np.testing.assert_allclose(tf.cast(y, tf.float32), expected, rtol=2e-3, atol=2e-3)
+
+
+# Sequential
+
+
+def test_pooling_before_bias_and_relu_is_the_same_function():
+    model = Sequential(
+        "pooled", [Convolution(8, activation="relu"), MaxPool(), Flatten()], (12, 12, 3), seed=1
+    )
+    convolution, pool, flatten = model.layers
+    convolution.bias.assign(normal(8) * 0.1)
+    x, weight = normal(16, 12, 12, 3), normal(16, 200, seed=2)
+
+    def straightforward(x, call):
+        return flatten(pool(convolution(x, call), call), call)
+
+    results = []
+    for function in (model, straightforward):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x, EVALUATION)
+            loss = tf.reduce_sum(y * weight)
+        results.append((y, tape.gradient(loss, [x, convolution.kernel, convolution.bias])))
+    (y, gradients), (expected, expected_gradients) = results
+    np.testing.assert_array_equal(y, expected)
+    assert np.mean(y.numpy() == 0) > 0.01, "the relu was not put to the test"
+    for gradient, reference in zip(gradients, expected_gradients, strict=True):
+        tolerance = 1e-6 * np.abs(reference).max()
+        np.testing.assert_allclose(gradient, reference, rtol=1e-6, atol=tolerance)
+
+
+def test_only_a_max_pool_right_behind_a_convolution_is_moved_and_no_layer_is_lost():
+    layers = [Convolution(4), MaxPool(), MaxPool(), Convolution(4), Dropout(0.1), MaxPool()]
+    assert pooled(layers) == [
+        (0, layers[0], layers[1]),
+        (2, layers[2], None),
+        (3, layers[3], None),
+        (4, layers[4], None),
+        (5, layers[5], None),
+    ]
+
+
+def test_uint8_images_are_scaled_and_float_images_are_not():
+    model = Sequential("flat", [Flatten()], (2, 2, 1), seed=0)
+    images = np.array([[0, 51, 102, 255]], np.uint8).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(
+        model(tf.constant(images)), np.float32([[0, 51, 102, 255]]) / np.float32(255)
+    )
+    as_float = images.astype(np.float32)
+    np.testing.assert_array_equal(model(tf.constant(as_float)), as_float.reshape(1, 4))
+
+
+def test_images_of_another_shape_are_refused():
+    model = build("logistic", input_shape=(8, 8, 1), classes=2, seed=0)
+    with pytest.raises(ValueError, match=r"built for images \(8, 8, 1\), got \(8, 9, 1\)"):
+        model(tf.zeros([2, 8, 9, 1]))
+
+
+def test_variables_are_ordered_by_layer_beyond_ten_layers_and_have_unique_names():
+    hidden = range(21, 34)
+    model = build("mlp", input_shape=(2, 2, 1), classes=3, seed=0, hidden=hidden)
+    names = [variable.name for variable in model.trainable_variables]
+    assert names == [
+        f"{index}_dense/{variable}:0" for index in range(1, 15) for variable in ("bias", "kernel")
+    ]
+    assert [v.shape[0] for v in model.trainable_variables[::2]] == [*hidden, 3]
+    again = build("mlp", input_shape=(2, 2, 1), classes=3, seed=0, hidden=hidden)
+    assert names == [variable.name for variable in again.trainable_variables]
+
+
+def test_weights_are_float32_and_get_float32_gradients_in_every_precision():
+    model = build("seed_002", input_shape=(28, 28, 1), classes=10, seed=0)
+    images = tf.constant(np.random.default_rng(0).integers(0, 256, [8, 28, 28, 1], np.uint8))
+    results = {}
+    for dtype in (tf.float32, tf.bfloat16, tf.float16):
+        with tf.GradientTape() as tape:
+            logits = model(images, training(dtype=dtype))
+            loss = tf.reduce_mean(tf.square(logits))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        assert all(gradient.dtype == tf.float32 for gradient in gradients)
+        results[dtype] = logits
+    for dtype in (tf.bfloat16, tf.float16):
+        np.testing.assert_allclose(results[dtype], results[tf.float32], atol=0.02)
+
+
+def test_a_model_survives_a_checkpoint(tmp_path):
+    layers = [Flatten(), Dense(5, "relu"), BatchNorm(), Dense(2)]
+    model = Sequential("saved", layers, (3, 3, 1), seed=0)
+    for index, variable in enumerate(model.variables):
+        variable.assign(normal(*variable.shape, seed=index))
+    path = tf.train.Checkpoint(model=model).write(str(tmp_path / "checkpoint"))
+    layers = [Flatten(), Dense(5, "relu"), BatchNorm(), Dense(2)]
+    other = Sequential("saved", layers, (3, 3, 1), seed=1)
+    tf.train.Checkpoint(model=other).read(path).assert_consumed()
+    for saved, restored in zip(model.variables, other.variables, strict=True):
+        np.testing.assert_array_equal(saved, restored)
+
+
+def test_a_pass_cannot_be_changed_and_shares_no_updates():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        EVALUATION.training = True
+    assert Pass().updates is not Pass().updates

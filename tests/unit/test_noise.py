@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from models import Noise
+from models.noise import stream_key
+
+ROWS, FEATURES = 64, 100
+
+
+def draw(seed=7, step=3, row=0, stream=0, rows=ROWS, features=FEATURES):
+    step, row = tf.constant(step, tf.int64), tf.constant(row, tf.int64)
+    return Noise(seed, step, row).uniform(stream, rows, features).numpy()
+
+
+@pytest.mark.parametrize("features", [1, 3, 4, 10, 1600])
+@pytest.mark.parametrize("row", [1, 17, 63])
+def test_a_replica_draws_its_rows_of_the_global_batch_to_the_bit(features, row):
+    whole = draw(features=features)
+    part = draw(row=row, rows=ROWS - row, features=features)
+    np.testing.assert_array_equal(whole[row:], part)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_the_same_holds_in_a_graph_with_row_and_step_as_tensors(jit_compile):
+    @tf.function(jit_compile=jit_compile)
+    def both(step, row):
+        whole = Noise(7, step, 0).uniform(5, ROWS, 10)
+        return whole[16:], Noise(7, step, row).uniform(5, ROWS - 16, 10)
+
+    whole, part = both(tf.constant(9, tf.int64), tf.constant(16, tf.int64))
+    np.testing.assert_array_equal(whole, part)
+
+
+def test_a_draw_depends_on_nothing_but_its_arguments():
+    first = draw()
+    draw(step=4)
+    tf.random.set_seed(123)
+    np.testing.assert_array_equal(first, draw())
+
+
+def test_draws_are_uniform_in_zero_to_one():
+    drawn = draw(rows=1000)
+    assert drawn.dtype == np.float32
+    assert drawn.shape == (1000, FEATURES)
+    assert drawn.min() >= 0 and drawn.max() < 1
+    counts, _ = np.histogram(drawn, bins=10, range=(0, 1))
+    # 100,000 draws: a bin of 10,000 has a standard deviation of 95.
+    np.testing.assert_allclose(counts, 10_000, atol=450)
+
+
+@pytest.mark.parametrize(
+    "other", [{"step": 4}, {"stream": 1}, {"seed": 8}, {"row": ROWS}, {"seed": 3, "step": 7}]
+)
+def test_another_seed_step_stream_or_row_is_another_draw(other):
+    one, two = draw().ravel(), draw(**other).ravel()
+    # The correlation of 6,400 independent pairs has a standard deviation of 0.0125.
+    assert abs(np.corrcoef(one, two)[0, 1]) < 0.06
+    assert np.mean(one == two) < 0.01
+
+
+def test_the_key_of_a_stream_never_changes_between_versions():
+    assert stream_key(0, 0) == 5857645148978988075
+    assert stream_key(-1, 12) != stream_key(-11, 2)
+
+
+def test_steps_and_rows_beyond_32_bits_are_told_apart():
+    assert np.mean(draw(step=1) == draw(step=1 + 2**32)) < 0.01
+    assert np.mean(draw(row=1) == draw(row=1 + 2**32)) < 0.01

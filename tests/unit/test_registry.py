@@ -1,0 +1,165 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from models import registry
+
+BUILT_IN = ("cnn", "logistic", "mlp", *(f"seed_00{number}" for number in range(5)))
+
+
+def build(name="cnn", input_shape=(28, 28, 1), classes=10, seed=0, **kwargs):
+    return models.build(name, input_shape=input_shape, classes=classes, seed=seed, **kwargs)
+
+
+@pytest.fixture
+def own_networks(monkeypatch):
+    monkeypatch.setattr(registry, "_networks", dict(registry._networks))
+
+
+def test_all_built_in_networks_are_known():
+    assert set(BUILT_IN) <= set(models.names())
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_every_network_maps_images_to_finite_float32_logits(name):
+    model = build(name)
+    images = tf.zeros([3, 28, 28, 1], tf.uint8)
+    noise = models.Noise(0, tf.constant(0, tf.int64))
+    for call in (
+        None,
+        models.Pass(training=True, noise=noise),
+        models.Pass(training=True, noise=noise, dtype=tf.bfloat16),
+        models.Pass(dtype=tf.float16),
+    ):
+        logits = model(images, call)
+        assert logits.shape == (3, 10)
+        assert logits.dtype == tf.float32
+        assert np.isfinite(logits).all()
+    assert model.input_shape == (28, 28, 1)
+    assert model.classes == 10
+    assert model.name == name
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("logistic", 7_850),
+        ("mlp", 669_706),
+        ("seed_000", 61_482),
+        ("seed_001", 93_322),
+        ("seed_002", 1_815),
+        ("seed_003", 34_826),
+        ("seed_004", 34_826),
+    ],
+)
+def test_networks_have_the_number_of_parameters_that_counting_by_hand_gives(name, parameters):
+    assert sum(int(tf.size(v)) for v in build(name).trainable_variables) == parameters
+
+
+def keras_twin(name):
+    def convolution(filters):
+        return keras.layers.Conv2D(filters, 3, activation="relu")
+
+    def dense(units, activation=None):
+        return keras.layers.Dense(units, activation=activation)
+
+    pool, flatten, dropout = keras.layers.MaxPooling2D, keras.layers.Flatten, keras.layers.Dropout
+    head = {
+        "seed_000": [convolution(32), pool(), flatten(), dense(64, "relu")],
+        "seed_001": [convolution(64), pool(), convolution(64), flatten(), dense(64, "relu")],
+        "seed_002": [convolution(5), pool(), flatten()],
+        "seed_003": [convolution(64), pool(), flatten(), dropout(0.5)],
+        "seed_004": [convolution(64), pool(), flatten(), dropout(0.25)],
+    }[name]
+    first = convolution(10 if name == "seed_002" else 32)
+    return keras.Sequential([keras.Input((28, 28, 1)), first, pool(), *head, dense(10)])
+
+
+@pytest.mark.parametrize("name", BUILT_IN[3:])
+def test_a_seed_is_the_same_function_as_its_keras_original(name):
+    model, twin = build(name, seed=4), keras_twin(name)
+    holders = [layer for layer in model.layers if layer.variables]
+    twin.set_weights([v.numpy() for layer in holders for v in (layer.kernel, layer.bias)])
+    images = np.random.default_rng(0).integers(0, 256, [5, 28, 28, 1], np.uint8)
+    np.testing.assert_allclose(
+        model(tf.constant(images)), twin(images / np.float32(255)), rtol=1e-4, atol=1e-5
+    )
+    rates = [layer.rate for layer in model.layers if isinstance(layer, models.Dropout)]
+    assert rates == [layer.rate for layer in twin.layers if isinstance(layer, keras.layers.Dropout)]
+
+
+@pytest.mark.parametrize("input_shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
+def test_the_default_network_fits_images_of_any_usual_size(input_shape):
+    model = build("cnn", input_shape, classes=7)
+    assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
+
+
+def test_hidden_sets_the_widths_of_the_mlp():
+    shapes = [v.shape for v in build("mlp", hidden=[20, 30, 40]).trainable_variables]
+    assert shapes[1::2] == [(784, 20), (20, 30), (30, 40), (40, 10)]
+
+
+def test_weights_are_a_pure_function_of_the_seed():
+    def kernels(seed):
+        return [v.numpy() for v in build(seed=seed).trainable_variables if "kernel" in v.name]
+
+    first = kernels(1)
+    tf.random.set_seed(99)
+    for one, again, other in zip(first, kernels(1), kernels(2), strict=True):
+        np.testing.assert_array_equal(one, again)
+        assert np.mean(one == other) < 0.01
+
+
+def test_layers_of_one_shape_start_from_different_weights():
+    _, one, _, two, *_ = build("mlp", hidden=[784, 784]).trainable_variables
+    assert np.mean(one.numpy() == two.numpy()) < 0.01
+
+
+def test_an_unknown_name_is_answered_with_the_nearest_and_all_names():
+    with pytest.raises(ValueError) as error:
+        build("cn")
+    known = ", ".join(models.names())
+    assert str(error.value) == f"unknown model 'cn'; did you mean 'cnn'? known: {known}"
+    with pytest.raises(ValueError, match="unknown model 'qqqq'; known: cnn,"):
+        build("qqqq")
+
+
+def test_images_too_small_are_refused_with_the_layer_and_a_way_out():
+    with pytest.raises(ValueError, match=r"3x3x64 relu \(layer 2\).*3x3, got 2x2.*--model=mlp"):
+        build("seed_003", (7, 7, 1))
+    with pytest.raises(ValueError, match=r"max pool 2x2 \(layer 3\).*2x2, got 1x1.*--image_size"):
+        build("seed_003", (8, 8, 1))
+    build("mlp", (1, 1, 1))
+
+
+def test_what_is_no_image_shape_is_refused():
+    for shape in ((28, 28), (0, 28, 1), ()):
+        with pytest.raises(ValueError, match="height, width, channels"):
+            build("logistic", shape)
+
+
+def test_a_user_adds_a_network_in_a_few_lines(own_networks):
+    @models.register("linear")
+    def linear(input_shape, classes, hidden):
+        return [models.Flatten(), models.BatchNorm(), models.Dense(classes)]
+
+    assert "linear" in models.names()
+    assert build("linear", classes=3)(tf.zeros([2, 28, 28, 1])).shape == (2, 3)
+
+
+def test_a_name_is_never_taken_twice_nor_unusable(own_networks):
+    with pytest.raises(ValueError, match="'cnn' is registered already"):
+        models.register("cnn")
+    with pytest.raises(ValueError, match="identifier, got 'my-net'"):
+        models.register("my-net")
+
+
+def test_a_network_with_the_wrong_number_of_logits_is_refused(own_networks):
+    models.register("short")(lambda *_: [models.Flatten(), models.Dense(9)])
+    with pytest.raises(ValueError, match="short gives 9 logits for 10 classes"):
+        build("short")
+    models.register("open_ended")(lambda *_: [models.MaxPool()])
+    with pytest.raises(ValueError, match=r"must end in a vector of logits, got shape \(14, 14, 1"):
+        build("open_ended")

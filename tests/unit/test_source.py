@@ -1,0 +1,371 @@
+"""What a split is: which records of which files, with nothing lost and nothing shared."""
+
+import json
+import math
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipelines.source import Records, open_source
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA_DIR = Path(
+    os.environ.get("TAPELINE_TEST_DATA_DIR") or REPOSITORY.parent / "shared" / "tensorflow_datasets"
+)
+needs_mnist = pytest.mark.skipif(
+    not (DATA_DIR / "mnist").is_dir(), reason="needs MNIST prepared by TFDS"
+)
+
+
+class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Examples whose image says which one it is; a subclass changes one thing."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    NAMES = ("cat", "dog", "eel")
+    FEATURES = {  # noqa: RUF012
+        "image": tfds.features.Image(shape=(4, 6, 1)),
+        "label": tfds.features.ClassLabel(names=NAMES),
+    }
+    KEYS = ("image", "label")
+    TRAIN, TEST = 50, 10
+    TEST_LABEL = None
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(self.FEATURES),
+            supervised_keys=self.KEYS,
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(0), "test": self._generate_examples(1)}
+
+    def _generate_examples(self, test):
+        for index in range(self.TEST if test else self.TRAIN):
+            label = self.TEST_LABEL if test and self.TEST_LABEL is not None else index % 3
+            yield index, self.example(index, label)
+
+    def example(self, index, label):
+        return {"image": np.full((4, 6, 1), index, np.uint8), "label": label}
+
+
+class Coloured(Sample, skip_registration=True):
+    """Other features beside image and label, one of them an image that is not the image."""
+
+    FEATURES = {  # noqa: RUF012
+        "id": tfds.features.Text(),
+        "mask": tfds.features.Image(shape=(4, 6, 1)),
+        "photo": tfds.features.Image(shape=(None, None, 3)),
+        "boxes": tfds.features.Sequence(tfds.features.BBoxFeature()),
+        "kind": tfds.features.ClassLabel(num_classes=3),
+    }
+    KEYS = ("photo", "kind")
+    TRAIN, TEST = 6, 3
+
+    def example(self, index, label):
+        photo = np.full((4 + index, 6, 3), index, np.uint8)
+        mask = np.zeros((4, 6, 1), np.uint8)
+        return {"id": str(index), "mask": mask, "photo": photo, "boxes": [], "kind": label}
+
+
+class Undecided(Coloured, skip_registration=True):
+    KEYS = None
+
+
+class SecretTest(Sample, skip_registration=True):
+    TEST_LABEL = -1
+
+
+class Unlabelled(Sample, skip_registration=True):
+    FEATURES = {"image": tfds.features.Image(shape=(4, 6, 1))}  # noqa: RUF012
+    KEYS = None
+
+    def example(self, index, label):
+        return {"image": np.zeros((4, 6, 1), np.uint8)}
+
+
+class Imageless(Sample, skip_registration=True):
+    FEATURES = {"x": np.float32, "label": tfds.features.ClassLabel(num_classes=3)}  # noqa: RUF012
+    KEYS = ("x", "label")
+
+    def example(self, index, label):
+        return {"x": 1.0, "label": label}
+
+
+class Deep(Sample, skip_registration=True):
+    FEATURES = {  # noqa: RUF012
+        "image": tfds.features.Image(shape=(4, 6, 1), dtype=np.uint16, encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+
+    def example(self, index, label):
+        return {"image": np.zeros((4, 6, 1), np.uint16), "label": label}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory):
+    """A data_dir with every data set above; the train split of `sample` is in three files."""
+    root = tmp_path_factory.mktemp("shelf")
+    tfds.disable_progress_bar()
+    for kind in (Sample, Coloured, Undecided, SecretTest, Unlabelled, Imageless, Deep):
+        config = tfds.download.DownloadConfig(num_shards=3 if kind is Sample else 1)
+        kind(data_dir=str(root)).download_and_prepare(download_config=config)
+    return root
+
+
+@pytest.fixture
+def opened(shelf):
+    def open_it(dataset="sample", **arguments):
+        arguments.setdefault("data_dir", str(shelf))
+        return open_source(dataset, cache_dir="unused", **arguments)
+
+    return open_it
+
+
+@pytest.fixture
+def copied(shelf, tmp_path):
+    """A copy of `sample` to damage, and its directory."""
+    place = tmp_path / "sample" / "1.0.0"
+    shutil.copytree(shelf / "sample" / "1.0.0", place)
+    return tmp_path, place
+
+
+def read(source, records):
+    """(first pixel, label) of each example, by tf.data from the ranges."""
+    found = []
+    for path, first, last in records.ranges:
+        raw = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(last - first)
+        found += [(int(i[0, 0, 0]), int(label)) for i, label in raw.map(source.decode)]
+    return found
+
+
+def said(call, **arguments):
+    with pytest.raises(ValueError) as error:
+        call(**arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+# Parts
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
+def test_a_part_is_the_slice_of_the_examples(lengths, data):
+    starts = data.draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
+    ranges = [(f"f{i}", s, s + n) for i, (s, n) in enumerate(zip(starts, lengths, strict=True))]
+    whole = Records("train", tuple(ranges))
+
+    def listed(records):
+        return [(path, i) for path, first, last in records.ranges for i in range(first, last)]
+
+    start = data.draw(st.integers(0, len(whole)))
+    stop = data.draw(st.integers(start, len(whole)))
+    part = whole.part(start, stop, "part")
+    assert listed(part) == listed(whole)[start:stop]
+    assert len(part) == stop - start
+    assert part.overlaps(whole) == (start < stop)
+    assert not part.overlaps(whole.part(stop, len(whole), "rest"))
+
+
+def test_a_split_over_several_files_is_read_in_order_and_cut_where_keras_cuts(opened):
+    source = opened(validation_split="0.3")
+    assert len(source.train.ranges) == 3
+    everything = [(i, i % 3) for i in range(50)]
+    assert read(source, source.train) == everything[:35]
+    assert read(source, source.validation) == everything[35:]
+    assert read(source, source.test) == everything[:10]
+    assert (source.train.name, source.validation.name) == ("train[:35]", "train[35:]")
+
+
+def test_a_sub_split_is_cut_at_its_own_end(opened):
+    source = opened(train_split="train[20%:50%]", validation_split="0.2")
+    assert [i for i, _ in read(source, source.train)] == list(range(10, 22))
+    assert [i for i, _ in read(source, source.validation)] == list(range(22, 25))
+
+
+def test_splits_add_up(opened):
+    source = opened(train_split="train[:5]+test[8:]", validation_split="", test_split="")
+    assert [i for i, _ in read(source, source.train)] == [0, 1, 2, 3, 4, 8, 9]
+    assert source.test is None and source.validation is None
+
+
+@pytest.mark.parametrize("fraction", ["0.1", "0.2", "0.3", "0.7", "1e-1", " 0.29 "])
+def test_the_cut_is_computed_as_keras_computes_it(opened, fraction):
+    source = opened(validation_split=fraction)
+    assert len(source.train) == math.floor(50 * (1.0 - float(fraction)))
+    assert len(source.train) + len(source.validation) == 50
+
+
+@pytest.mark.parametrize("none", ["", "0", "0.0"])
+def test_no_validation_leaves_all_of_train(opened, none):
+    source = opened(validation_split=none)
+    assert source.validation is None and len(source.train) == 50
+
+
+def test_a_validation_split_of_tfds_is_taken_when_it_shares_nothing(opened):
+    source = opened(train_split="train[:80%]", validation_split="train[80%:]")
+    assert [i for i, _ in read(source, source.validation)] == list(range(40, 50))
+    assert len(opened(validation_split="test").validation) == 10
+    message = said(opened, validation_split="train[80%:]")
+    assert "shares examples" in message and "--train_split='train[:90%]'" in message
+
+
+@needs_mnist
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_mnist_is_cut_as_keras_cuts_it(opened, name):
+    for fraction, sizes in (
+        ("0.1", (54000, 6000)),
+        ("0.2", (48000, 12000)),
+        ("0.3", (42000, 18000)),
+    ):
+        source = opened(name, data_dir=str(DATA_DIR), validation_split=fraction)
+        assert (len(source.train), len(source.validation), len(source.test)) == (*sizes, 10000)
+    half = opened(name, data_dir=str(DATA_DIR), train_split="train[:50%]", validation_split="0.1")
+    assert (len(half.train), len(half.validation)) == (27000, 3000)
+    assert (source.image_shape, source.classes, source.version) == ((28, 28, 1), 10, "3.0.1")
+
+
+@needs_mnist
+def test_mnist_decodes_to_what_tfds_decodes(opened):
+    source = opened("mnist", data_dir=str(DATA_DIR))
+    raw = tf.data.TFRecordDataset(source.test.ranges[0][0], buffer_size=1 << 20)
+    builder = tfds.builder_from_directory(str(DATA_DIR / "mnist" / "3.0.1"))
+    theirs = builder.as_dataset(split="test[:50]", as_supervised=True)
+    for mine, (image, label) in zip(raw.take(50).map(source.decode), theirs, strict=True):
+        assert np.array_equal(mine[0], image) and int(mine[1]) == int(label)
+
+
+# Decoding
+
+
+def test_decode_gives_the_promised_types_and_static_shapes(opened):
+    source = opened()
+    raw = tf.data.TFRecordDataset(source.train.ranges[0][0], buffer_size=1 << 20)
+    image, label = raw.map(source.decode).element_spec
+    assert (image.shape, image.dtype) == ((4, 6, 1), tf.uint8) == (source.image_shape, tf.uint8)
+    assert (label.shape, label.dtype) == ((), tf.int32)
+    assert source.class_names == ("cat", "dog", "eel") and source.classes == 3
+
+
+def test_images_of_varying_size_need_a_size_and_are_resized_to_it(opened):
+    assert "vary in size: give --image_size=64,64" in said(opened, dataset="coloured")
+    source = opened("coloured", image_size=(5, 7), validation_split="")
+    assert source.image_shape == (5, 7, 3)
+    # Supervised keys decide between the two images; the other features are not read.
+    assert read(source, source.train) == [(i, i % 3) for i in range(6)]
+
+
+def test_a_resized_image_is_the_rounded_bilinear_one(opened):
+    source, small = opened(), opened(image_size=(2, 3))
+    image = np.random.default_rng(0).integers(0, 256, (4, 6, 1), np.uint8)
+    features = tfds.features.FeaturesDict(Sample.FEATURES)
+    record = features.serialize_example({"image": image, "label": 2})
+    assert np.array_equal(source.decode(record)[0], image)
+    resized, label = small.decode(record)
+    expected = np.rint(tf.image.resize(image, (2, 3)).numpy()).astype(np.uint8)
+    assert np.array_equal(resized, expected) and int(label) == 2
+
+
+def test_the_recipe_changes_with_what_decode_returns_and_with_nothing_else(opened):
+    assert opened().recipe == opened(train_split="test", validation_split="").recipe
+    assert opened(image_size=(4, 6)).recipe == opened().recipe
+    recipes = {opened(image_size=size).recipe for size in (None, (2, 3), (3, 2))}
+    assert len(recipes) == 3
+
+
+def test_a_version_directory_is_a_data_set(opened, shelf):
+    source = opened(str(shelf / "sample" / "1.0.0"), data_dir=None)
+    assert (source.name, source.version, len(source.train)) == ("sample", "1.0.0", 45)
+
+
+def test_a_test_split_without_labels_is_left_out_unless_asked_for(opened):
+    assert opened("secret_test").test is None
+    assert "have no labels" in said(opened, dataset="secret_test", test_split="test")
+
+
+def test_nothing_starts_the_tensorflow_runtime():
+    """Else the CPU could no longer be split into virtual devices afterwards."""
+    import subprocess
+    import sys
+
+    code = (
+        "import tempfile, tensorflow as tf; from pipelines.source import open_source\n"
+        "open_source('digits', data_dir=None, cache_dir=tempfile.mkdtemp())\n"
+        "cpu = tf.config.list_physical_devices('CPU')[0]\n"
+        "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"
+        "tf.config.set_logical_device_configuration(cpu, two)\n"
+        "assert len(tf.config.list_logical_devices('CPU')) == 2\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=120)
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"dataset": "unlabelled"}, "has no labels: none of its features is a ClassLabel"),
+        ({"dataset": "imageless"}, "has no images"),
+        ({"dataset": "undecided"}, "several images (mask, photo)"),
+        ({"dataset": "deep"}, "are uint16; only uint8"),
+        ({"image_size": (0, 6)}, "--image_size=64,64"),
+        ({"validation_split": "1.5"}, "validation_split is 1.5; give a fraction between 0 and 1"),
+        ({"validation_split": "1"}, "a fraction between 0 and 1"),
+        ({"validation_split": "-0.1"}, "a fraction between 0 and 1"),
+        ({"validation_split": "nan"}, "a fraction between 0 and 1"),
+        ({"validation_split": "0.99"}, "leaves none for train"),
+        ({"validation_split": "1e-30"}, "leaves none for validation"),
+        ({"validation_split": "valid"}, "has no split 'valid': it has train, test, or a fraction"),
+        ({"train_split": "trian"}, "train_split is 'trian', but sample has no split 'trian'"),
+        ({"train_split": "train[half]"}, "cannot be read as a split; write 'train'"),
+        ({"train_split": "train[90:]"}, "cannot be read as a split (Requested slice"),
+        ({"train_split": "train[:0]"}, "holds no examples; give another --train_split"),
+        ({"test_split": "test+exam"}, "has no split 'exam'"),
+        ({"dataset": "sampel"}, "did you mean sample"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_in_one_line(opened, arguments, expected):
+    assert expected in said(opened, **arguments)
+
+
+def test_a_missing_file_is_named(opened, copied):
+    root, place = copied
+    shard = place / "sample-train.tfrecord-00001-of-00003"
+    shard.unlink()
+    assert f"{shard} is missing" in said(opened, data_dir=str(root))
+    # Only what is asked for has to be there.
+    assert len(opened(data_dir=str(root), train_split="test", validation_split="").train) == 10
+
+
+def test_a_file_cut_short_is_refused(opened, copied):
+    root, place = copied
+    shard = place / "sample-test.tfrecord-00000-of-00003"
+    shard.write_bytes(shard.read_bytes()[:20])
+    message = said(opened, data_dir=str(root))
+    assert "is damaged" in message and str(place) in message
+
+
+@pytest.mark.parametrize("content", [bytes(1 << 16), struct.pack("<QI", 1 << 60, 0) * 4096])
+def test_a_file_of_something_else_is_refused(opened, copied, content):
+    root, place = copied
+    shard = place / "sample-test.tfrecord-00000-of-00003"
+    shard.write_bytes(content)
+    assert f"cannot read the first example of {shard}" in said(opened, data_dir=str(root))
+
+
+def test_a_format_that_tf_data_cannot_read_is_refused(opened, copied):
+    root, place = copied
+    info = json.loads((place / "dataset_info.json").read_text())
+    info["fileFormat"] = "array_record"
+    (place / "dataset_info.json").write_text(json.dumps(info))
+    assert "stored as array_record" in said(opened, data_dir=str(root))
