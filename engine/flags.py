@@ -38,7 +38,7 @@ def _format(value: Any) -> str:
 
 def _registry() -> absl_flags.FlagValues:
     registry = absl_flags.FlagValues()
-    define = {
+    define: dict[type, Any] = {
         bool: absl_flags.DEFINE_boolean,
         int: absl_flags.DEFINE_integer,
         float: absl_flags.DEFINE_float,

@@ -7,7 +7,7 @@ in float64 and handed to the kernels as one float32 number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -199,7 +199,7 @@ def build(
     Raises:
       ValueError: for an unknown name.
     """
-    known = {
+    known: dict[str, Callable[[], Optimizer]] = {
         "sgd": GradientDescent,
         "momentum": lambda: Momentum(momentum, nesterov=False),
         "nesterov": lambda: Momentum(momentum, nesterov=True),

@@ -36,7 +36,7 @@ class Classification:
     probability of the labelled class.
     """
 
-    metrics = ("accuracy",)
+    metrics: tuple[str, ...] = ("accuracy",)
 
     def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
         """See `Task`. `model` gives float32 logits [rows, classes]."""

@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-import engine
-import models
-from engine import metrics, run_directory, stopping
+from engine import metrics, narration, result, run_directory, stopping
 from engine.assembly import Parts, assemble
 from engine.board import Board
 from engine.checkpoint import Checkpoints
 from engine.clock import Clock
 from engine.config import Config
-from engine.files import replace_file
 from engine.guard import Signals
 from engine.loop import Pace, stopwatch
 from engine.progress import Progress
-from engine.state import weights_sha256
 
 
 def train(config: Config, imported_at: float) -> int:
@@ -90,35 +84,10 @@ class Trainer:
         run_directory.write_options(self.config)
         self._board.rewind(int(self.state.written) if newest else -1)
         self._clock = Clock(self.state.times)
-        for line in self._introduction(resumed=bool(newest)):
-            print(line, flush=True)
+        print(narration.introduction(self.parts, resumed=bool(newest), over=self._over()))
         self._progress = Progress(
             self.config.keeping.progress, "training", self.parts.total_steps, int(self.state.step)
         )
-
-    def _introduction(self, resumed: bool) -> list[str]:
-        parts, source = self.parts, self.parts.source
-        training, step = self.config.training, int(self.state.step)
-        sizes = {"train": source.train, "validation": source.validation, "test": source.test}
-        counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
-        shape = "x".join(map(str, source.image_shape))
-        rule = self.config.optimization
-        how = "new"
-        if resumed:
-            how = f"goes on from step {step:,}, start {int(self.state.times.restarts) + 1}"
-            if self._over():
-                how = f"done already at step {step:,}; raise --epochs to go on"
-        return [
-            f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
-            f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
-            f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
-            f"model  {self.config.network.model}",
-            *(f"       {line}" for line in models.table(parts.model).splitlines()),
-            f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; batch "
-            f"{training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning rate "
-            f"{rule.learning_rate:g}, seed {self.config.run.seed}",
-            f"run    {self._dir}: {how}",
-        ]
 
     # --- the middle ------------------------------------------------------------------------
 
@@ -198,31 +167,23 @@ class Trainer:
         if is_best:
             self._checkpoints.save_best()
         self._checkpoints.save()
-        self._progress.line(self._epoch_line(results, is_best, previous))
+        self._progress.line(
+            narration.epoch_line(
+                f"{self._epoch()}/{self._epochs()}",
+                results,
+                steps_per_second=self._clock.steps_per_second,
+                metric=self._monitor.metric,
+                best=value if is_best else float(state.best.value),
+                before=previous if is_best else None,
+                saved_to=os.path.join(self._dir, "best"),
+            )
+        )
         if stop:
             self._progress.line(
                 f"stopped early after epoch {self._epoch()}: {self._monitor.metric} did not "
                 f"improve by more than {self.config.stopping.min_delta:g} for "
                 f"{int(state.patience.waited)} epochs"
             )
-
-    def _epoch_line(
-        self, results: Mapping[str, Mapping[str, float | int]], is_best: bool, previous: float
-    ) -> str:
-        words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
-        words.append(f"{self._clock.steps_per_second:.1f} steps/s")
-        metric = self._monitor.metric
-        best = float(self.state.best.value)
-        if not is_best:
-            words.append(f"{metric} not better than {best:.4f}")
-        elif previous != previous:  # nan: none before
-            words.append(f"{metric} {best:.4f} saved to {os.path.join(self._dir, 'best')}")
-        else:
-            words.append(
-                f"{metric} better, {previous:.4f} to {best:.4f}, saved to "
-                f"{os.path.join(self._dir, 'best')}"
-            )
-        return f"epoch {self._epoch()}/{self._epochs()}: " + "; ".join(words)
 
     def _write_training_point(self) -> None:
         """Means since the point before, so that a curve's points do not overlap."""
@@ -258,45 +219,15 @@ class Trainer:
             )
         if "test" in results:
             self._board.write("test", step, self._epoch(), results["test"])
-        self._write_result(results)
-
-    def _write_result(self, results: Mapping[str, Mapping[str, float | int]]) -> None:
-        state, parts = self.state, self.parts
-        best = None
-        if int(state.best.step) >= 0:
-            best = {
-                "step": int(state.best.step),
-                "metric": self._monitor.metric,
-                "value": float(state.best.value),
-            }
-        result = {
-            "step": int(state.step),
-            "epoch": self._epoch(),
-            "stopped_early": bool(int(state.patience.stopped)),
-            "best": best,
-            "validation": results.get("validation"),
-            "test": results.get("test"),
-            "train_seconds": self._clock.train_seconds,
-            "steps_per_second": self._clock.steps_per_second,
-            "goodput": self._clock.goodput,
-            "restarts": int(state.times.restarts),
-            "first_step_seconds": self._first_step_seconds,
-            "traces": parts.traces,
-            "skipped_steps": int(state.step) - int(state.updates),
-            "weights_sha256": weights_sha256(parts.model),
-            "parameters": sum(row.parameters for row in models.rows(parts.model)),
-            "dataset": f"{parts.source.name}:{parts.source.version}",
-            "device": parts.device,
-            "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
-        }
-        path = os.path.join(self._dir, "result.json")
-        replace_file(path, json.dumps(metrics.jsonable(result), indent=2) + "\n")
-        traced = ", ".join(f"{name} {count}" for name, count in parts.traces.items())
-        self._progress.line(
-            f"result {path}: trained {self._clock.train_seconds:.1f} s at "
-            f"{self._clock.steps_per_second:.1f} steps/s, goodput {self._clock.goodput:.0%}; "
-            f"traces: {traced}"
+        written = result.write(
+            self.parts,
+            self._clock,
+            epoch=self._epoch(),
+            metric=self._monitor.metric,
+            held_out=results,
+            first_step_seconds=self._first_step_seconds,
         )
+        self._progress.line(written)
 
     def close(self) -> None:
         """Finishes the files and takes the bar away."""

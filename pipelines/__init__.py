@@ -7,9 +7,12 @@ Imports neither `engine` nor `models`.
 """
 
 from pipelines.cache import default_dir as default_cache_dir
-from pipelines.feed import Batch, Feed, Resident, Stream, choose_feed, open_feed
+from pipelines.feed import choose_feed, open_feed
 from pipelines.order import permutation, steps_per_epoch
+from pipelines.plan import Batch, Feed
+from pipelines.resident import Resident
 from pipelines.source import Records, Source, open_source
+from pipelines.stream import Stream
 
 __all__ = [
     "Batch",

@@ -57,7 +57,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         labels_at = int(np.prod(shape))
         if (
             content.size != labels_at + 4 * shape[0]
-            or hashlib.sha256(content).hexdigest() != header["sha256"]
+            or hashlib.sha256(content.data).hexdigest() != header["sha256"]
         ):
             return None
         images = content[:labels_at].reshape(shape)
@@ -80,7 +80,7 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
     """
     label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
     images = np.ascontiguousarray(images)
-    digest = hashlib.sha256(images)
+    digest = hashlib.sha256(images.data)
     digest.update(label_bytes)
     header = {"shape": images.shape, "sha256": digest.hexdigest()}
     temporary = None
@@ -89,7 +89,7 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
         descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
         with os.fdopen(descriptor, "wb") as file:
             file.write(json.dumps(header).encode() + b"\n")
-            file.write(images)
+            file.write(images.data)
             file.write(label_bytes)
         os.replace(temporary, os.path.join(cache_dir, f"{name}.decoded"))
         _prune(cache_dir)

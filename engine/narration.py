@@ -1,0 +1,75 @@
+"""What a run says of itself, in lines for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+import engine
+import models
+from engine import metrics
+from engine.assembly import Parts
+
+
+def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
+    """What is about to happen: device, data, model, plan, and whether it goes on.
+
+    Args:
+      parts: of the run, restored.
+      resumed: whether there was a checkpoint.
+      over: whether nothing is left to train.
+    """
+    source, state, config = parts.source, parts.state, parts.config
+    sizes = {"train": source.train, "validation": source.validation, "test": source.test}
+    counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
+    shape = "x".join(map(str, source.image_shape))
+    rule, step = config.optimization, int(state.step)
+    how = "new"
+    if resumed:
+        how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
+    if resumed and over:
+        how = f"done already at step {step:,}; raise --epochs to go on"
+    lines = [
+        f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
+        f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
+        f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+        f"model  {config.network.model}",
+        *(f"       {line}" for line in models.table(parts.model).splitlines()),
+        f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; batch "
+        f"{config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning rate "
+        f"{rule.learning_rate:g}, seed {config.run.seed}",
+        f"run    {config.run.run_dir}: {how}",
+    ]
+    return "\n".join(lines)
+
+
+def epoch_line(
+    epoch: str,
+    results: Mapping[str, Mapping[str, float | int]],
+    *,
+    steps_per_second: float,
+    metric: str,
+    best: float,
+    before: float | None,
+    saved_to: str,
+) -> str:
+    """One epoch in one line.
+
+    Args:
+      epoch: "3/10".
+      results: {split: {metric: mean}}.
+      steps_per_second: so far.
+      metric: the monitored one.
+      best: its best value so far.
+      before: what was best before this epoch, nan for nothing; None when this one is not better.
+      saved_to: where the best is kept.
+    """
+    words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    words.append(f"{steps_per_second:.1f} steps/s")
+    if before is None:
+        words.append(f"{metric} not better than {best:.4f}")
+    else:
+        better = "" if before != before else f"better, {before:.4f} to "
+        words.append(f"{metric} {better}{best:.4f}, saved to {saved_to}")
+    return f"epoch {epoch}: " + "; ".join(words)

@@ -1,0 +1,77 @@
+"""result.json: the outcome of a run, written last and whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+import engine
+import models
+from engine.assembly import Parts
+from engine.clock import Clock
+from engine.files import replace_file
+from engine.metrics import jsonable
+from engine.state import weights_sha256
+
+
+def write(
+    parts: Parts,
+    clock: Clock,
+    *,
+    epoch: int,
+    metric: str,
+    held_out: Mapping[str, Mapping[str, float | int]],
+    first_step_seconds: float | None,
+) -> str:
+    """Writes run_dir/result.json.
+
+    Args:
+      parts: of the run; the model holds the weights that `held_out` was measured with.
+      clock: of the run.
+      epoch: the last one, counted from 1.
+      metric: the monitored one.
+      held_out: {split: means} of validation and test.
+      first_step_seconds: from TensorFlow's import to the end of this start's first step; None
+        when this start took none.
+
+    Returns:
+      One line about it for a person.
+    """
+    state = parts.state
+    best = None
+    if int(state.best.step) >= 0:
+        best = {
+            "step": int(state.best.step),
+            "metric": metric,
+            "value": float(state.best.value),
+        }
+    outcome = {
+        "step": int(state.step),
+        "epoch": epoch,
+        "stopped_early": bool(int(state.patience.stopped)),
+        "best": best,
+        "validation": held_out.get("validation"),
+        "test": held_out.get("test"),
+        "train_seconds": clock.train_seconds,
+        "steps_per_second": clock.steps_per_second,
+        "goodput": clock.goodput,
+        "restarts": int(state.times.restarts),
+        "first_step_seconds": first_step_seconds,
+        "traces": parts.traces,
+        "skipped_steps": int(state.step) - int(state.updates),
+        "weights_sha256": weights_sha256(parts.model),
+        "parameters": sum(row.parameters for row in models.rows(parts.model)),
+        "dataset": f"{parts.source.name}:{parts.source.version}",
+        "device": parts.device,
+        "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
+    }
+    path = os.path.join(parts.config.run.run_dir, "result.json")
+    replace_file(path, json.dumps(jsonable(outcome), indent=2) + "\n")
+    traced = ", ".join(f"{name} {count}" for name, count in parts.traces.items())
+    return (
+        f"result {path}: trained {clock.train_seconds:.1f} s at {clock.steps_per_second:.1f} "
+        f"steps/s, goodput {clock.goodput:.0%}; traces: {traced}"
+    )

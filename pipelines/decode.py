@@ -1,0 +1,61 @@
+"""Serialized examples -> pixels and labels, a portion at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.records import RecordReader, damaged
+from pipelines.source import Records, Source
+
+
+def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Decodes serialized examples, string [k], to (uint8 [k, H, W, C], int32 [k]), in the graph."""
+    signature = (
+        tf.TensorSpec(source.image_shape, tf.uint8),
+        tf.TensorSpec([], tf.int32),
+    )
+    return tf.map_fn(source.decode, serialized, fn_output_signature=signature)
+
+
+def decode_all(
+    source: Source, records: Records, progress: Callable[[int], None] = lambda done: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Decodes a whole split: (images uint8 [n, H, W, C], labels int32 [n]).
+
+    Args:
+      source: how an example is decoded.
+      records: which examples.
+      progress: told how many more examples are done, now and then.
+
+    Raises:
+      ValueError: when an example cannot be decoded.
+    """
+    reader = RecordReader(records.ranges)
+    images = np.empty((len(records), *source.image_shape), np.uint8)
+    labels = np.empty(len(records), np.int32)
+    portion = 256
+
+    def decode(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def read(at: np.int64) -> np.ndarray:
+            return reader.read(np.arange(int(at), min(int(at) + portion, len(reader))))
+
+        serialized = tf.numpy_function(read, [start], tf.string, stateful=False)
+        return decode_batch(source, tf.ensure_shape(serialized, [None]))
+
+    dataset = tf.data.Dataset.range(0, len(reader), portion).map(
+        decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    done = 0
+    try:
+        for some_images, some_labels in dataset.as_numpy_iterator():
+            stop = done + len(some_labels)
+            images[done:stop], labels[done:stop] = some_images, some_labels
+            progress(stop - done)
+            done = stop
+    except tf.errors.OpError as error:
+        where = f"{source.name}, {records.name}, near example {done}"
+        raise ValueError(damaged(where, error)) from None
+    return images, labels

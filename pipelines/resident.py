@@ -1,0 +1,61 @@
+"""The resident feed: examples decoded once, kept where the loop runs, gathered in the graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines.plan import Batch, Plan
+
+
+class Resident:
+    """All examples in memory on every device, decoded; batches are gathered in the graph.
+
+    Args:
+      images: uint8 [n, H, W, C].
+      labels: int32 [n].
+      plan: which examples a step sees.
+      strategy: whose devices hold the examples.
+    """
+
+    def __init__(
+        self, images: np.ndarray, labels: np.ndarray, plan: Plan, strategy: tf.distribute.Strategy
+    ) -> None:
+        self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
+        self._plan = plan
+        self._opened: tuple[int, tf.Tensor] | None = None
+        self._data: Any
+        if strategy.num_replicas_in_sync == 1:
+            self._data = tf.constant(images), tf.constant(labels)
+        else:
+            devices = strategy.extended.worker_devices
+
+            def copy(context: tf.distribute.ReplicaContext) -> tuple[tf.Tensor, tf.Tensor]:
+                with tf.device(devices[int(context.replica_id_in_sync_group)]):
+                    return tf.constant(images), tf.constant(labels)
+
+            self._data = strategy.experimental_distribute_values_from_function(copy)
+
+    def open(self, step: int, steps: int) -> tf.Tensor:
+        """The epoch's order, int32 [n]."""
+        del steps
+        epoch = step // self.steps_per_epoch
+        if self._opened is None or self._opened[0] != epoch:
+            self._opened = epoch, tf.constant(self._plan.order(epoch))
+        return self._opened[1]
+
+    def next(self, opened: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        """The order, and each replica's copy of the examples."""
+        return opened, self._data
+
+    def batch(self, element: Any, step: tf.Tensor, replica: tf.Tensor | int) -> Batch:
+        """Gathers the replica's rows."""
+        in_order, (images, labels) = element
+        arange = tf.range(self._plan.rows, dtype=tf.int64)
+        _, places, _ = self._plan.places(step, tf.cast(replica, tf.int64), arange)
+        chosen = tf.gather(in_order, tf.minimum(places, self.examples - 1))
+        return self._plan.masked(
+            tf.gather(images, chosen), tf.gather(labels, chosen), step, replica
+        )
