@@ -15,13 +15,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from pipelines.download import one_line, open_builder, parse_name
-
-# Raise it when `decode` returns other bits for the same record: caches are keyed by it.
-_DECODE_VERSION = 1
+from pipelines import features
+from pipelines.builders import open_builder, parse_name
+from pipelines.download import one_line
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,9 +110,9 @@ def open_source(
             f"{name} in {builder.data_dir} is stored as {stored}, which tf.data cannot read; "
             "prepare it again with file_format='tfrecord'"
         )
-    image_key, label_key = _keys(name, info)
-    image_shape = _image_shape(name, image_key, info.features[image_key], image_size)
-    decode, recipe = _decoder(info.features, image_key, label_key, image_shape)
+    image_key, label_key = features.keys(name, info)
+    image_shape = features.image_shape(name, image_key, info.features[image_key], image_size)
+    decode, recipe = features.decoder(info.features, image_key, label_key, image_shape)
 
     def records(flag: str, split: str) -> Records:
         found = _records(name, builder, flag, split)
@@ -267,95 +265,3 @@ def _first_label(records: Records, label_key: str) -> int:
             f"cannot read the first example of {path}: {one_line(error, 80)}; the file is damaged "
             "or no TFRecord file of TFDS: copy or prepare it again"
         ) from error
-
-
-def _keys(name: str, info: Any) -> tuple[str, str]:
-    """Which features are the image and the label: supervised_keys, else the only ones."""
-    from tensorflow_datasets import features as kinds
-
-    # features.json is read in no fixed order; messages should have one.
-    features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
-    supervised = info.supervised_keys or ()
-    described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
-
-    def is_image(feature: Any) -> bool:
-        # A labelled image is a segmentation mask.
-        return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
-
-    def is_pixels(feature: Any) -> bool:
-        if type(feature) is not kinds.Tensor or len(feature.shape) != 3:
-            return False
-        return np.dtype(feature.np_dtype) == np.uint8
-
-    images = [key for key, value in features.items() if is_image(value) or is_pixels(value)]
-    labels = [key for key, value in features.items() if isinstance(value, kinds.ClassLabel)]
-    images = [key for key in images if key in supervised] or images
-    labels = [key for key in labels if key in supervised] or labels
-    if not labels:
-        raise ValueError(
-            f"the data set {name} has no labels: none of its features is a ClassLabel; its "
-            f"features are {described or info.features}"
-        )
-    if not images:
-        raise ValueError(
-            f"the data set {name} has no images: it needs an Image, or a uint8 Tensor of rank 3; "
-            f"its features are {described}"
-        )
-    for kind, found in (("images", images), ("labels", labels)):
-        if len(found) > 1:
-            raise ValueError(
-                f"the data set {name} has several {kind} ({', '.join(found)}) and does not say "
-                "which to use (supervised_keys); choose a data set with one"
-            )
-    if not features[labels[0]].num_classes:
-        raise ValueError(f"the label {labels[0]!r} of {name} does not say how many classes it has")
-    return images[0], labels[0]
-
-
-def _image_shape(
-    name: str, key: str, feature: Any, image_size: tuple[int, int] | None
-) -> tuple[int, int, int]:
-    """Height, width and channels of what decode returns."""
-    dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
-    if dtype != "uint8":
-        raise ValueError(f"the images of {name} are {dtype}; only uint8 images can be read")
-    if len(shape) != 3 or not shape[2]:
-        raise ValueError(
-            f"the images of {name} ({key!r}) have the shape {shape}; it has to be height, width "
-            "and a known number of channels"
-        )
-    if image_size is not None:
-        if len(image_size) != 2 or min(image_size) < 1:
-            raise ValueError(f"image_size is {image_size}; give height,width: --image_size=64,64")
-        return (int(image_size[0]), int(image_size[1]), shape[2])
-    if None in shape:
-        raise ValueError(f"images of {name} vary in size: give --image_size=64,64")
-    return shape
-
-
-def _decoder(
-    features: Any, image_key: str, label_key: str, image_shape: tuple[int, int, int]
-) -> tuple[Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], str]:
-    """The decode function of a Source, and its recipe."""
-    from tensorflow_datasets import features as kinds
-
-    # A dictionary of the two alone: the parser then skips every other feature of the record.
-    wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
-    stored_shape = tuple(features[image_key].shape)
-    resize = stored_shape != image_shape
-
-    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = wanted.deserialize_example(serialized)
-        image = example[image_key]
-        if resize:
-            image = tf.image.resize(image, image_shape[:2], method="bilinear")
-            image = tf.cast(tf.round(image), tf.uint8)
-        return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int32)
-
-    kind = type(features[image_key]).__name__
-    recipe = (
-        f"image={image_key}:{kind}{stored_shape}:uint8;label={label_key};"
-        f"out={'x'.join(map(str, image_shape))}:{'bilinear' if resize else 'as stored'};"
-        f"decode={_DECODE_VERSION}"
-    )
-    return decode, recipe

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import download
+from pipelines import builders, download
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -82,7 +82,7 @@ def test_no_network_is_told_with_the_three_things_to_do(tmp_path, no_network):
 
 def test_a_tfds_data_set_that_is_not_there_asks_the_network_and_nothing_else(tmp_path, no_network):
     with pytest.raises(ValueError, match="network cannot be reached"):
-        download.open_builder("mnist", str(tmp_path))
+        builders.open_builder("mnist", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,16 +149,16 @@ def test_prepared_data_is_opened_without_its_code_highest_version_first(shelf):
         ("tiny:1.*.*", "1.10.0"),
         (str(shelf / "tiny" / "1.9.0"), "1.9.0"),
     ):
-        assert str(download.open_builder(name, str(shelf)).version) == version
+        assert str(builders.open_builder(name, str(shelf)).version) == version
 
 
 def test_a_config_is_found_by_name_or_as_the_only_one(shelf, tmp_path):
     shutil.copytree(shelf / "tiny" / "1.2.0", tmp_path / "other" / "small" / "1.2.0")
     for name in ("other", "other/small", "other/small:1.2.0"):
-        assert download.open_builder(name, str(tmp_path)).data_dir.endswith("other/small/1.2.0")
+        assert builders.open_builder(name, str(tmp_path)).data_dir.endswith("other/small/1.2.0")
     shutil.copytree(shelf / "tiny" / "1.2.0", tmp_path / "other" / "large" / "1.2.0")
     with pytest.raises(ValueError, match=r"other/large:1\.2\.0, other/small:1\.2\.0"):
-        download.open_builder("other", str(tmp_path))
+        builders.open_builder("other", str(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ def test_a_config_is_found_by_name_or_as_the_only_one(shelf, tmp_path):
 def test_an_unknown_name_is_one_line_with_a_way_out(shelf, name, said):
     start = time.monotonic()
     with pytest.raises(ValueError, match=said) as error:
-        download.open_builder(name, str(shelf))
+        builders.open_builder(name, str(shelf))
     message(error)
     assert time.monotonic() - start < 5
 
@@ -192,10 +192,10 @@ def test_garbled_metadata_is_one_line_that_names_the_directory(shelf, tmp_path, 
     shutil.copytree(shelf / "tiny" / "1.2.0", place)
     (place / file).write_text('{"name": ')
     with pytest.raises(ValueError, match="cannot read the data set in") as error:
-        download.open_builder("tiny", str(tmp_path))
+        builders.open_builder("tiny", str(tmp_path))
     assert str(place) in message(error)
 
 
 def test_a_remote_data_dir_is_refused():
     with pytest.raises(ValueError, match="only local directories"):
-        download.open_builder("mnist", "gs://bucket/data")
+        builders.open_builder("mnist", "gs://bucket/data")

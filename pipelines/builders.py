@@ -1,0 +1,202 @@
+"""From the name of a data set to a TFDS builder whose files are on disk.
+
+The disk comes first: a prepared data set is opened from its own files, without its code and
+without the network. Only what is not there is downloaded (`pipelines.download`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from pipelines.download import DATASET_INFO, one_line, prepare, quiet
+
+
+def open_builder(dataset: str, data_dir: str | None) -> Any:
+    """The TFDS builder of a data set, prepared: its files are on disk.
+
+    Args:
+      dataset: "name", "name:version", "name/config", "name/config:version", or the path of a
+        version directory, which holds a dataset_info.json.
+      data_dir: where prepared data sets are; None for TFDS's own place.
+
+    Returns:
+      A `tfds.core.DatasetBuilder`. Of several prepared versions that fit, the highest.
+
+    Raises:
+      ValueError: one line, for whatever keeps the data set from being opened.
+    """
+    as_path = Path(dataset).expanduser()
+    if (as_path / DATASET_INFO).is_file():
+        return _builder_from(as_path)
+    if as_path.is_absolute() or dataset.startswith((".", "~")):
+        raise ValueError(
+            f"no prepared data set in {as_path}: give the version directory, which holds a "
+            f"{DATASET_INFO}"
+        )
+    root = data_directory(data_dir)
+    name, arguments = parse_name(dataset)
+    if set(arguments) <= {"config", "version"}:
+        directory = _prepared_directory(root / name, **arguments)
+        if directory is not None:
+            return _builder_from(directory)
+
+    builder = _builder_from_code(dataset, name, arguments, root)
+    # Data from before TFDS 4 carries no features.json: its code has to read it.
+    if not (Path(builder.data_dir) / DATASET_INFO).is_file():
+        prepare(builder)
+    return builder
+
+
+def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
+    """Split "name/config:version" as TFDS does, into the name and the builder's arguments.
+
+    Raises:
+      ValueError: for what is no such name, and for community data sets ("namespace:name").
+    """
+    from tensorflow_datasets.core import naming
+
+    try:
+        name, arguments = naming.parse_builder_name_kwargs(dataset)
+    except ValueError:
+        raise ValueError(
+            f"--dataset={dataset!r} is no data set name; write name, name/config, name:1.0.0 or "
+            "the path of a prepared version directory"
+        ) from None
+    if name.namespace:
+        raise ValueError(
+            f"--dataset={dataset} is a community data set, which would need the network to be "
+            f"looked up; prepare it with TFDS and give --dataset={name.name} with its --data_dir"
+        )
+    return name.name, arguments
+
+
+def data_directory(data_dir: str | None) -> Path:
+    """`data_dir`, or where TFDS keeps its data: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in place:
+        raise ValueError(f"--data_dir={place}: only local directories can be read; copy it here")
+    return Path(place).expanduser()
+
+
+def _builder_from(directory: Path) -> Any:
+    """The read-only builder of a version directory."""
+    import tensorflow_datasets as tfds
+
+    try:
+        with quiet():
+            return tfds.builder_from_directory(str(directory))
+    except Exception as error:  # JSON, protocol buffer, file system: all mean the same here
+        raise ValueError(
+            f"cannot read the data set in {directory}: {one_line(error, 120)}; prepare it again, "
+            "or give another --data_dir"
+        ) from error
+
+
+def _prepared_directory(
+    root: Path, config: str | None = None, version: str | None = None
+) -> Path | None:
+    """The highest version under `root` (a data set's directory) that fits, or None.
+
+    Args:
+      root: `data_dir/name`.
+      config: None takes the data without a config, else TFDS's default config, else the only
+        one there is.
+      version: "1.2.3", with * for any number, or None for any version.
+    """
+    if config is not None:
+        return _highest_version(root / config, version)
+    directory = _highest_version(root, version)
+    if directory is None and (default := _default_config(root)):
+        directory = _highest_version(root / default, version)
+    return directory
+
+
+def _highest_version(directory: Path, wanted: str | None) -> Path | None:
+    numbers = [re.escape(part).replace(r"\*", r"\d+") for part in (wanted or "*.*.*").split(".")]
+    pattern = re.compile(r"\.".join(numbers))
+    found = [
+        path
+        for path in _subdirectories(directory)
+        if pattern.fullmatch(path.name)
+        and (path / DATASET_INFO).is_file()
+        and (path / "features.json").is_file()
+    ]
+    return max(found, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+
+
+def _default_config(root: Path) -> str | None:
+    from tensorflow_datasets.core import dataset_builder
+
+    with contextlib.suppress(OSError, ValueError):
+        if name := dataset_builder.load_default_config_name(root):
+            return name
+    configs = [path.name for path in _subdirectories(root) if _highest_version(path, None)]
+    return configs[0] if len(configs) == 1 else None
+
+
+def _subdirectories(directory: Path) -> list[Path]:
+    try:
+        return sorted(path for path in directory.iterdir() if path.is_dir())
+    except OSError:
+        return []
+
+
+def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root: Path) -> Any:
+    """The builder that TFDS, or an imported module, has for `name`; its files may be missing."""
+    import tensorflow_datasets as tfds
+
+    with quiet():
+        try:
+            builder_class = tfds.builder_cls(name)
+        except tfds.core.registered.DatasetNotFoundError:
+            raise ValueError(_unknown(dataset, name, root)) from None
+        except ImportError as error:
+            raise ValueError(
+                f"the data set {name} needs a package that is not installed: {one_line(error)}"
+            ) from error
+        configs = list(builder_class.builder_configs)
+        config = arguments.get("config")
+        if config is not None and config not in configs:
+            known = f"it has {_some(configs)}" if configs else "it has none"
+            raise ValueError(f"--dataset={dataset}: {name} has no config {config!r}; {known}")
+        try:
+            return builder_class(data_dir=str(root), **arguments)
+        except Exception as error:  # an unknown version, or whatever a builder's code raises
+            raise ValueError(f"--dataset={dataset} cannot be opened: {one_line(error)}") from error
+
+
+def _unknown(dataset: str, name: str, root: Path) -> str:
+    """What to say of a data set for which there is neither code nor fitting files."""
+    import tensorflow_datasets as tfds
+
+    if (root / name).is_dir():
+        found = _prepared_names(root / name)
+        return (
+            f"--dataset={dataset} is not prepared in {root}, which has {_some(found)}; give one "
+            "of these, or prepare it with TFDS"
+        )
+    on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
+    # Community data sets are left out: their list is on the network.
+    known = {*tfds.list_builders(with_community_datasets=False), *on_disk, "digits"}
+    close = difflib.get_close_matches(name, sorted(known), n=3)
+    guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_some(on_disk)}."
+    return f"unknown data set {name!r}: {guess} Give a name that TFDS lists, or --dataset=digits"
+
+
+def _prepared_names(root: Path) -> list[str]:
+    """What can be given as --dataset for the data set whose directory is `root`."""
+    places = {root.name: root}
+    places.update({f"{root.name}/{path.name}": path for path in _subdirectories(root)})
+    highest = {name: _highest_version(place, None) for name, place in places.items()}
+    return [f"{name}:{path.name}" for name, path in highest.items() if path]
+
+
+def _some(names: list[str], limit: int = 8) -> str:
+    """The first names of a list, for a message."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more if names else "none"
