@@ -44,5 +44,10 @@ def _fail(text: str, status: int) -> int:
     return status
 
 
-if __name__ == "__main__":
+def entry() -> None:
+    """The installed command."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    entry()

@@ -32,13 +32,21 @@ def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str
     _prepare(virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
     gpus = tf.config.list_logical_devices("GPU")
     if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
-        devices = [f"CPU:{i}" for i in range(virtual_devices)]
-        return tf.distribute.MirroredStrategy(devices), f"{virtual_devices} virtual CPU devices"
+        return mirrored("CPU", virtual_devices), f"{virtual_devices} virtual CPU devices, mirrored"
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        devices = [f"GPU:{i}" for i in range(len(gpus))]
-        return tf.distribute.MirroredStrategy(devices), f"{len(gpus)} x {_gpu_name()}, mirrored"
+        return mirrored("GPU", len(gpus)), f"{len(gpus)} x {_gpu_name()}, mirrored"
     # The default strategy is one device without any machinery: the first GPU, or the CPU.
     return tf.distribute.get_strategy(), _gpu_name() if gpus else "CPU"
+
+
+def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
+    """Mirrors variables over the first `count` devices of a kind, "CPU" or "GPU"."""
+    # NCCL, the default, is for GPUs. On virtual CPU devices its stand-in allows one number of
+    # devices a process, and there is nothing to gain: adding up on one device is a plain sum in
+    # a fixed order.
+    operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    devices = [f"{kind}:{i}" for i in range(count)]
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
 
 
 def _gpus() -> list:

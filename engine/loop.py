@@ -73,9 +73,11 @@ class Loop:
 
 
 def failure(when: str, error: tf.errors.OpError) -> str:
-    """One line for a failure inside the graph; TensorFlow's messages go on for pages."""
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    return f"{type(error).__name__} in {when}: {lines[0][:300] if lines else 'no reason given'}"
+    """One line for a failure inside the graph: TensorFlow's message without its stack trace."""
+    noise = ("Graph execution error", "Detected at node", "File ", "[[{{node", "Stack trace")
+    lines = [line.strip() for line in error.message.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(noise)]
+    return f"{type(error).__name__} in {when}: {telling[0][:300] if telling else 'no reason given'}"
 
 
 class Pace:

@@ -1,0 +1,199 @@
+"""`python run.py ...` as its user runs it: a process of its own, with nothing of this one's.
+
+Run as a module this file is the other end of `Warm`: a process that has imported TensorFlow once
+and forks for each command line, which spares dozens of refusals the seconds of that import. All
+that a process can show - status, streams, what happens at its exit - stays as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HANG = 300  # seconds after which a process is taken to hang
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a process leaves behind."""
+
+    status: int
+    out: str
+    err: str
+
+    def said(self) -> str:
+        """Everything, for the message of a failed assertion."""
+        return f"exit status {self.status}\n--- out\n{self.out}\n--- err\n{self.err}"
+
+
+class Command:
+    """Tapeline's command.
+
+    Args:
+      home: a directory that stands for the user's, empty at first.
+      cache_dir: where the digits are prepared.
+    """
+
+    def __init__(self, home: Path, cache_dir: str) -> None:
+        self.home, self.cache_dir = home, cache_dir
+        own = ("TF_", "TFDS_", "PYTHONWARNINGS", "TAPELINE_")  # a test session's own settings
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+        self.environment |= {
+            "HOME": str(home),
+            "XDG_CACHE_HOME": str(home / "cache"),
+            "CUDA_VISIBLE_DEVICES": "",  # the same answers on a machine that has a GPU
+        }
+
+    def line(self, *arguments: str) -> list[str]:
+        """The command line of a process."""
+        return [sys.executable, "run.py", f"--cache_dir={self.cache_dir}", *arguments]
+
+    def run(self, *arguments: str, **environment: str) -> Outcome:
+        """Runs it to its end."""
+        done = subprocess.run(
+            self.line(*arguments),
+            cwd=REPOSITORY,
+            env=self.environment | environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def train(self, run_dir: Path, *arguments: str) -> Run:
+        """Runs it to its good end, and gives what it wrote."""
+        outcome = self.run(f"--run_dir={run_dir}", *arguments)
+        assert outcome.status == 0, outcome.said()
+        assert outcome.err == "", outcome.said()
+        return Run(run_dir, outcome)
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """Starts it; whatever happens within, it has ended afterwards."""
+        process = subprocess.Popen(
+            self.line(*arguments),
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    @contextmanager
+    def warmed(self, folder: Path) -> Iterator[Warm]:
+        """A process that has imported TensorFlow already; `folder` holds what its children say."""
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cli.command"],
+            cwd=REPOSITORY,
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            try:
+                yield Warm(process, folder, self.cache_dir)
+            finally:
+                process.kill()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run_dir, and what the process said that filled it."""
+
+    run_dir: Path
+    outcome: Outcome
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """result.json."""
+        return json.loads((self.run_dir / "result.json").read_text())
+
+    def rows(self, split: str | None = None) -> list[dict[str, Any]]:
+        """metrics.jsonl, of one split or of all."""
+        rows = rows_of(self.run_dir)
+        return [row for row in rows if split in (None, row["split"])]
+
+    @property
+    def curves(self) -> list[dict[str, Any]]:
+        """metrics.jsonl without what the clock decides."""
+        return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in self.rows()]
+
+    @property
+    def checkpoints(self) -> list[int]:
+        """Steps of the checkpoints kept, the oldest first."""
+        names = (self.run_dir / "checkpoints").glob("ckpt-*.index")
+        return sorted(int(name.stem.split("-")[1]) for name in names)
+
+
+def rows_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The whole rows of metrics.jsonl so far; none where there is no such file yet."""
+    path = run_dir / "metrics.jsonl"
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
+class Warm:
+    """The near end of `serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], folder: Path, cache_dir: str) -> None:
+        self._process, self._folder, self._cache_dir = process, folder, cache_dir
+
+    def run(self, *arguments: str, **environment: str) -> Outcome:
+        """Runs the command in a fork of the process that has TensorFlow."""
+        out, err = self._folder / "out", self._folder / "err"
+        asked = {
+            "arguments": [f"--cache_dir={self._cache_dir}", *arguments],
+            "environment": environment,
+            "out": str(out),
+            "err": str(err),
+        }
+        assert self._process.stdin and self._process.stdout
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        status = self._process.stdout.readline()
+        assert status, "the process that forks has ended"
+        return Outcome(int(status), out.read_text(), err.read_text())
+
+
+def serve() -> None:
+    """Reads command lines as JSON, runs each in a fork, answers with its exit status."""
+    from engine.startup import import_tensorflow
+
+    import_tensorflow()
+    import run
+    from engine import scorer, trainer
+
+    del scorer, trainer  # imported for the children
+    for line in sys.stdin:
+        asked = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(HANG)
+            os.environ.update(asked["environment"])
+            for descriptor, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
+                flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+                os.dup2(os.open(path, flags, 0o600), descriptor)
+            sys.exit(run.main(asked["arguments"]))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,33 @@
+"""One TensorFlow for the whole session: four virtual CPU devices, deterministic, quiet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import pytest
+import tensorflow as tf
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+tf.config.experimental.enable_op_determinism()
+tf.get_logger().setLevel("ERROR")
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A cache of the session's own: nothing from an earlier run can help."""
+    return str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def real_data() -> str:
+    """Where MNIST and Fashion-MNIST are prepared; tests that need them are skipped elsewhere."""
+    beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
+    place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
+    if not os.path.isdir(os.path.join(place, "mnist")):
+        pytest.skip("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")
+    return place

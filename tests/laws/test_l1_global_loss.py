@@ -1,0 +1,74 @@
+"""L1: summed over valid examples, divided by the global number of valid examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import models
+from engine.metrics import masked_sums
+from engine.task import Scores
+from tests.harness import CLASSES, pictures, relative_difference, training
+
+
+def logistic():
+    return [models.Flatten(), models.Dense(CLASSES)]
+
+
+def reference_weights(images, labels, batch, steps, rate):
+    """Gradient descent on the mean loss of each batch, in float64, batches in file order."""
+    kernel, bias = [w.astype(np.float64) for w in initial_weights(images, labels)]
+    inputs = images.reshape(len(images), -1) / 255.0
+    per_epoch = -(-len(images) // batch)
+    for step in range(steps):
+        rows = slice(step % per_epoch * batch, (step % per_epoch + 1) * batch)
+        x, y = inputs[rows], np.eye(CLASSES)[labels[rows]]
+        logits = x @ kernel + bias
+        p = np.exp(logits - logits.max(axis=1, keepdims=True))
+        p /= p.sum(axis=1, keepdims=True)
+        kernel = kernel - rate * x.T @ (p - y) / len(x)
+        bias = bias - rate * (p - y).mean(axis=0)
+    return kernel, bias
+
+
+def initial_weights(images, labels):
+    made = training(images, labels, network=logistic())
+    weights = {v.name.split("/")[-1]: v.numpy() for v in made.state.model.trainable_variables}
+    return weights["kernel:0"], weights["bias:0"]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+@pytest.mark.parametrize("examples", [7, 8, 9, 5])
+def test_a_partial_batch_weighs_as_its_examples_do_on_any_number_of_replicas(examples, replicas):
+    images, labels = pictures(examples)
+    made = training(
+        images,
+        labels,
+        replicas=replicas,
+        batch=4,
+        optimizer="sgd",
+        learning_rate=0.1,
+        network=logistic(),
+        shuffle=False,
+    ).take(6)
+    kernel, bias = reference_weights(images, labels, batch=4, steps=6, rate=0.1)
+    found = {v.name.split("/")[-1]: v.numpy() for v in made.state.model.trainable_variables}
+    assert relative_difference([kernel, bias], [found["kernel:0"], found["bias:0"]]) < 1e-5
+
+
+@pytest.mark.parametrize(("batch", "replicas"), [(6, 4), (7, 2), (3, 4)])
+def test_a_batch_that_the_replicas_do_not_divide_loses_and_doubles_no_example(batch, replicas):
+    images, labels = pictures(17)
+    alone = training(images, labels, batch=batch, network=logistic(), optimizer="sgd").take(9)
+    many = training(
+        images, labels, batch=batch, network=logistic(), optimizer="sgd", replicas=replicas
+    ).take(9)
+    assert relative_difference(alone.weights(), many.weights()) < 1e-5
+    assert np.array_equal(alone.state.sums.numpy()[-1], many.state.sums.numpy()[-1])
+
+
+def test_padding_adds_nothing_even_where_its_loss_is_not_a_number():
+    losses = tf.constant([1.0, 2.0, np.nan, np.inf])
+    sums = masked_sums(Scores(losses, (losses,)), tf.constant([1.0, 1.0, 0.0, 0.0]))
+    assert sums.numpy().tolist() == [3.0, 3.0, 2.0]

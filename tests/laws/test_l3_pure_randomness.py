@@ -1,0 +1,55 @@
+"""L3: shuffle order and dropout are pure functions of (seed, step) and of the example's place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import permutation
+from tests.harness import pictures, relative_difference, same_bits, training
+
+
+@given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6), n=st.integers(0, 300))
+@settings(deadline=None, max_examples=50, derandomize=True)
+def test_an_epoch_holds_every_example_once(seed, epoch, n):
+    assert sorted(permutation(seed, epoch, n)) == list(range(n))
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 12345])
+def test_epochs_and_seeds_are_uncorrelated(seed):
+    n = 60_000
+    orders = [permutation(seed, epoch, n) for epoch in range(4)]
+    orders += [permutation(seed + 1, epoch, n) for epoch in range(2)]
+    for i, one in enumerate(orders):
+        for other in orders[:i]:
+            # The correlation of independent orders has a deviation of 1 / sqrt(n) = 0.004.
+            assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
+        assert abs(np.corrcoef(one, np.arange(n))[0, 1]) < 0.02
+
+
+def test_the_order_of_a_seed_is_for_ever():
+    assert permutation(0, 0, 10).tolist() == GOLDEN[0]
+    assert permutation(7, 3, 10).tolist() == GOLDEN[1]
+
+
+GOLDEN = ([0, 8, 9, 3, 7, 5, 1, 2, 6, 4], [7, 1, 9, 6, 0, 4, 2, 8, 3, 5])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+    images, labels = pictures(40)
+    one, two = (training(images, labels, seed=5).take(12).weights() for _ in range(2))
+    other = training(images, labels, seed=6).take(12).weights()
+    assert same_bits(one, two)
+    assert not same_bits(one, other)
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_dropout_does_not_change_with_the_number_of_replicas(replicas):
+    images, labels = pictures(40)
+    alone = training(images, labels, batch=8, learning_rate=0.1, optimizer="sgd").take(1)
+    many = training(
+        images, labels, batch=8, learning_rate=0.1, optimizer="sgd", replicas=replicas
+    ).take(1)
+    assert relative_difference(alone.weights(), many.weights()) < 1e-6

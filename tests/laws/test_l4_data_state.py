@@ -1,0 +1,100 @@
+"""L4: which examples a step sees is a pure function of (seed, step)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines import default_cache_dir, open_feed, open_source, permutation
+from pipelines.plan import Plan
+
+
+def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(images, labels) of the valid rows of each step, on one replica."""
+    found = []
+    opened = feed.open(step, steps)
+    for at in range(step, step + steps):
+        batch = feed.batch(feed.next(opened), tf.constant(at, tf.int64), 0)
+        valid = batch.mask.numpy() > 0
+        found.append((batch.inputs.numpy()[valid], batch.targets.numpy()[valid]))
+    return found
+
+
+@pytest.fixture(scope="module")
+def feeds(cache_dir):
+    source = open_source("digits", data_dir=None, cache_dir=cache_dir)
+
+    def make(kind: str, seed: int | None = 3):
+        return open_feed(
+            kind,
+            source,
+            source.train,
+            global_batch_size=100,
+            seed=seed,
+            strategy=tf.distribute.get_strategy(),
+            cache_dir=cache_dir,
+        )
+
+    return make
+
+
+def test_both_feeds_give_the_same_examples_in_the_same_order(feeds):
+    resident, stream = feeds("resident"), feeds("stream")
+    assert resident.steps_per_epoch == stream.steps_per_epoch == 13
+    for step in range(26):
+        (images, labels), (streamed, streamed_labels) = (
+            rows_of(feed, step)[0] for feed in (resident, stream)
+        )
+        assert np.array_equal(images, streamed)
+        assert np.array_equal(labels, streamed_labels)
+
+
+@pytest.mark.parametrize("kind", ["resident", "stream"])
+def test_a_feed_opened_in_the_middle_goes_on_as_one_that_came_from_the_start(feeds, kind):
+    through, fresh = feeds(kind), feeds(kind)
+    for step in range(20):
+        seen = rows_of(through, step)[0]
+    again = rows_of(fresh, 19)[0]
+    assert np.array_equal(seen[0], again[0])
+    assert np.array_equal(seen[1], again[1])
+
+
+@pytest.mark.parametrize("kind", ["resident", "stream"])
+def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(feeds, kind):
+    feed = feeds(kind)
+    epochs = []
+    for epoch in range(2):
+        parts = rows_of(feed, 13 * epoch, 13)
+        epochs.append(np.concatenate([images for images, _ in parts]))
+    in_file_order = np.concatenate([images for images, _ in rows_of(feeds(kind, None), 0, 13)])
+    assert len(in_file_order) == feed.examples
+    for epoch, seen in enumerate(epochs):
+        assert np.array_equal(seen, in_file_order[permutation(3, epoch, feed.examples)])
+    assert not np.array_equal(epochs[0], epochs[1])
+
+
+@given(
+    examples=st.integers(1, 60),
+    batch=st.integers(1, 70),
+    replicas=st.integers(1, 5),
+)
+@settings(deadline=None, max_examples=80, derandomize=True)
+def test_any_batch_on_any_replicas_covers_the_epoch_once(examples, batch, replicas):
+    plan = Plan(examples=examples, global_batch_size=batch, replicas=replicas, seed=1)
+    seen = []
+    for step in range(plan.steps_per_epoch):
+        in_batch = 0
+        for replica in range(replicas):
+            first, places, valid = plan.places(step, replica, np.arange(plan.rows))
+            assert first == replica * plan.rows
+            seen += plan.order(0)[places[valid]].tolist()
+            in_batch += int(valid.sum())
+        assert in_batch == min(batch, examples - step * batch)
+    assert sorted(seen) == list(range(examples))
+
+
+def test_the_user_has_a_cache_directory():
+    assert default_cache_dir().endswith("tapeline")

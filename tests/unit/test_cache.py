@@ -1,0 +1,88 @@
+"""The decoded cache: faster, never wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipelines import cache
+
+IMAGES = np.arange(5 * 4 * 3 * 2, dtype=np.uint8).reshape(5, 4, 3, 2)
+LABELS = np.array([3, 1, 4, 1, 5], np.int32)
+
+
+def entry(place):
+    (path,) = place.glob("*.decoded")
+    return path
+
+
+def test_what_was_stored_is_loaded(tmp_path):
+    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    images, labels = cache.load(str(tmp_path), "name")
+    assert np.array_equal(images, IMAGES)
+    assert np.array_equal(labels, LABELS)
+    assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
+
+
+def test_nothing_is_loaded_from_nowhere(tmp_path):
+    assert cache.load(str(tmp_path / "none"), "name") is None
+
+
+def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    whole = entry(tmp_path).read_bytes()
+    header = whole.index(b"\n") + 1
+    for at in [*range(header, len(whole)), *range(0, header, 7)]:
+        damaged = bytearray(whole)
+        damaged[at] ^= 4
+        entry(tmp_path).write_bytes(damaged)
+        found = cache.load(str(tmp_path), "name")
+        assert found is None or np.array_equal(found[0], IMAGES), at
+
+
+@pytest.mark.parametrize("size", [0, 1, 20, 150, -1])
+def test_a_cut_entry_is_noticed(tmp_path, size):
+    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    entry(tmp_path).write_bytes(entry(tmp_path).read_bytes()[:size])
+    assert cache.load(str(tmp_path), "name") is None
+
+
+def test_a_key_is_of_the_contents_the_ranges_and_the_recipe(tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_bytes(b"abc")
+    other.write_bytes(b"abc")
+    key = cache.key([(str(one), 0, 2)], "recipe")
+    assert cache.key([(str(other), 0, 2)], "recipe") == key
+    assert cache.key([(str(one), 0, 3)], "recipe") != key
+    assert cache.key([(str(one), 0, 2)], "another") != key
+    one.write_bytes(b"abd")
+    assert cache.key([(str(one), 0, 2)], "recipe") != key
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    cache.store(str(blocked), "name", IMAGES, LABELS)
+    assert cache.load(str(blocked), "name") is None
+
+
+def test_the_least_recently_used_entries_go_when_the_budget_is_spent(tmp_path, monkeypatch):
+    import os
+
+    for i, name in enumerate("abc"):
+        cache.store(str(tmp_path), name, IMAGES, LABELS)
+        os.utime(tmp_path / f"{name}.decoded", (i, i))
+    assert cache.load(str(tmp_path), "a") is not None  # used now
+    size = os.path.getsize(tmp_path / "a.decoded")
+    monkeypatch.setattr(cache, "_BUDGET", 2 * size)
+    cache.store(str(tmp_path), "d", IMAGES, LABELS)
+    assert sorted(path.name[0] for path in tmp_path.glob("*.decoded")) == ["a", "d"]
+
+
+def test_no_half_written_entry_stays(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,171 @@
+"""The list of options: each explained, its default allowed, and what a run may not change known."""
+
+import dataclasses
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import config
+from engine.config import RESERVED_MODES, Config, changed_trajectory, did_you_mean, sections
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FIELDS = [(name, f) for name, section in sections() for f in dataclasses.fields(section)]
+NUMBERS = [(name, f) for name, f in FIELDS if type(f.default) in (int, float)]
+
+# Where the computation ends, what is shown and where things lie may change when a run goes on.
+FREE = {
+    *("mode", "run_dir", "resume", "weights", "data_dir", "cache_dir", "feed", "test_split"),
+    *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
+    *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
+}
+# Another value of these is another experiment.
+BOUND = {
+    *("seed", "dataset", "train_split", "validation_split", "image_size", "model", "hidden"),
+    *("optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon"),
+    *("weight_decay", "schedule", "warmup_steps", "decay_rate", "decay_steps", "final_fraction"),
+    *("global_batch_size", "monitor", "min_delta", "patience"),
+}
+
+
+def ids(value):
+    return value.name if isinstance(value, dataclasses.Field) else None
+
+
+def with_value(name, field, value, base=None):
+    """`base` with one option changed."""
+    base = base or Config()
+    section = dataclasses.replace(getattr(base, name), **{field.name: value})
+    return dataclasses.replace(base, **{name: section})
+
+
+def another(field):
+    """A valid value that is not the default."""
+    default = field.default
+    if field.name == "mode":
+        return "evaluate"
+    if field.metadata["choices"]:
+        return next(choice for choice in field.metadata["choices"] if choice != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, tuple):
+        return (7, 9)
+    if isinstance(default, float):
+        return default / 2 if default else 0.25
+    return default + 1 if isinstance(default, int) else default + "x"
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS, ids=ids)
+def test_every_option_says_in_one_line_what_it_is(name, field):
+    text = field.metadata["help"]
+    assert len(text) > 5 and "\n" not in text
+
+
+def test_no_two_options_share_a_name():
+    names = [field.name for _, field in FIELDS]
+    assert len(names) == len(set(names))
+
+
+def test_an_option_has_one_of_the_types_that_flags_can_carry():
+    assert {type(field.default) for _, field in FIELDS} <= {bool, int, float, str, tuple}
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS, ids=ids)
+def test_defaults_are_valid(name, field):
+    with_value(name, field, field.default)
+    if field.metadata["choices"]:
+        assert field.default in field.metadata["choices"]
+
+
+def test_options_cannot_be_changed_behind_a_runs_back():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().run.seed = 1
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS, ids=ids)
+def test_a_number_out_of_its_range_is_refused_and_its_bounds_are_kept(name, field):
+    rules = field.metadata
+    step = 1 if isinstance(field.default, int) else 1e-6
+    wrong, right = [], []
+    if rules["minimum"] is not None:
+        wrong.append(type(field.default)(rules["minimum"] - step))
+        right.append(type(field.default)(rules["minimum"]))
+    if rules["above"] is not None:
+        wrong.append(type(field.default)(rules["above"]))
+        right.append(rules["above"] + step)
+    if rules["below"] is not None:
+        wrong.append(type(field.default)(rules["below"]))
+        right.append(rules["below"] - step)
+    assert wrong, f"--{field.name} takes any number at all"
+    for value in wrong:
+        with pytest.raises(ValueError, match=f"--{field.name}={value}"):
+            with_value(name, field, value)
+    for value in right:
+        with_value(name, field, value)
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS, ids=ids)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_nan_and_infinity_are_never_a_number_of_an_option(name, field, value):
+    with pytest.raises(ValueError, match=f"--{field.name}={value}"):
+        with_value(name, field, value)
+
+
+@pytest.mark.parametrize("mode", RESERVED_MODES)
+def test_a_reserved_mode_says_that_it_is_not_built_yet(mode):
+    with pytest.raises(ValueError, match=f"--mode={mode}: not built yet"):
+        config.Run(mode=mode)
+
+
+def test_an_image_size_is_two_numbers_or_none():
+    assert config.Data(image_size=(64, 32)).image_size == (64, 32)
+    for wrong in ((64,), (1, 2, 3), (0, 4)):
+        with pytest.raises(ValueError, match="--image_size="):
+            config.Data(image_size=wrong)
+
+
+def test_a_hint_is_given_only_for_something_close():
+    assert "'adam'" in did_you_mean("adm", config.OPTIMIZERS)
+    assert did_you_mean("zebra", config.OPTIMIZERS) == ""
+
+
+def test_the_same_options_are_the_same_trajectory():
+    assert changed_trajectory(Config(), Config()) == []
+
+
+@pytest.mark.parametrize(("name", "field"), FIELDS, ids=ids)
+def test_a_changed_option_is_named_when_it_changes_the_trajectory_and_only_then(name, field):
+    changed = changed_trajectory(Config(), with_value(name, field, another(field)))
+    kept = [(field.name, field.default, another(field))]
+    assert changed == (kept if field.metadata["trajectory"] else [])
+
+
+def test_all_changed_options_are_named_with_the_old_value_first():
+    now = Config()
+    for name, field in FIELDS:
+        now = with_value(name, field, another(field), now)
+    assert changed_trajectory(Config(), now) == [
+        (field.name, field.default, another(field))
+        for _, field in FIELDS
+        if field.metadata["trajectory"]
+    ]
+
+
+def test_each_option_was_asked_whether_a_run_may_go_on_with_another_value():
+    bound = {field.name for _, field in FIELDS if field.metadata["trajectory"]}
+    free = {field.name for _, field in FIELDS} - bound
+    assert bound >= BOUND and free >= FREE
+
+
+def test_reading_options_loads_no_tensorflow():
+    program = (
+        "import sys, engine.config, engine.flags\n"
+        "engine.flags.parse(['--epochs=3'])\n"
+        "print([m for m in sys.modules if m.split('.')[0] in ('tensorflow', 'keras', 'numpy')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,119 @@
+"""The feeds from a data set on disk."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine import distribute
+from pipelines import choose_feed, decode, open_feed, open_source
+from tests.harness import strategy_of
+
+
+@pytest.fixture(scope="module")
+def source(cache_dir):
+    return open_source("digits", data_dir=None, cache_dir=cache_dir)
+
+
+def opened(source, kind, place, *, replicas=1, batch=100, seed=0):
+    return open_feed(
+        kind,
+        source,
+        source.train,
+        global_batch_size=batch,
+        seed=seed,
+        strategy=strategy_of(replicas),
+        cache_dir=str(place),
+    )
+
+
+def global_batch(feed, strategy, step):
+    """All replicas' portions of one step, put together."""
+
+    @tf.function(autograph=False)
+    def once(inputs):
+        element = feed.next(inputs)
+
+        def on_replica(element):
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return feed.batch(element, tf.constant(step, tf.int64), replica)
+
+        return strategy.run(on_replica, args=(element,))
+
+    result = once(feed.open(step, 1))
+    local = [strategy.experimental_local_results(part) for part in result]
+    return [np.concatenate([np.atleast_1d(piece) for piece in part]) for part in local]
+
+
+@pytest.mark.parametrize("kind", ["resident", "stream"])
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("step", [0, 12, 14])
+def test_the_replicas_share_the_batch_that_one_would_have(source, tmp_path, kind, replicas, step):
+    one = opened(source, kind, tmp_path)
+    many = opened(source, kind, tmp_path, replicas=replicas)
+    alone = global_batch(one, strategy_of(1), step)
+    shared = global_batch(many, many_strategy(many, replicas), step)
+    for images in (alone, shared):
+        assert images[0].dtype == np.uint8
+    valid, shared_valid = alone[2] > 0, shared[2] > 0
+    assert np.array_equal(alone[0][valid], shared[0][shared_valid])
+    assert np.array_equal(alone[1][valid], shared[1][shared_valid])
+    assert shared[4].tolist() == [valid.sum()] * replicas
+
+
+def many_strategy(feed, replicas):
+    return getattr(feed, "_strategy", None) or distribute.mirrored("CPU", replicas)
+
+
+def test_the_second_start_does_not_decode(source, tmp_path, monkeypatch):
+    first = opened(source, "resident", tmp_path)
+
+    def never(*_, **__):
+        raise AssertionError("decoded again")
+
+    monkeypatch.setattr("pipelines.feed.decode_all", never)
+    again = opened(source, "resident", tmp_path)
+    for part, other in zip(
+        global_batch(first, strategy_of(1), 0), global_batch(again, strategy_of(1), 0), strict=True
+    ):
+        assert np.array_equal(part, other)
+
+
+def test_a_damaged_cache_is_decoded_again(source, tmp_path):
+    first = opened(source, "resident", tmp_path)
+    (entry,) = tmp_path.glob("*.decoded")
+    content = bytearray(entry.read_bytes())
+    content[-50] ^= 255
+    entry.write_bytes(content)
+    again = opened(source, "resident", tmp_path)
+    for part, other in zip(
+        global_batch(first, strategy_of(1), 3), global_batch(again, strategy_of(1), 3), strict=True
+    ):
+        assert np.array_equal(part, other)
+
+
+def test_decoding_tells_its_progress(source):
+    done = []
+    images, labels = decode.decode_all(source, source.train, done.append)
+    assert sum(done) == len(source.train) == len(images) == len(labels)
+
+
+def test_an_example_that_cannot_be_decoded_is_reported_in_one_line(source):
+    def broken(serialized):
+        return tf.io.decode_png(serialized), tf.constant(0)
+
+    damaged = dataclasses.replace(source, decode=broken)
+    with pytest.raises(ValueError, match="damaged data in digits") as error:
+        decode.decode_all(damaged, source.train)
+    assert "\n" not in str(error.value)
+
+
+def test_auto_is_resident_for_what_fits_and_stream_for_what_does_not(source, monkeypatch):
+    assert choose_feed("auto", source) == ("resident", 1797 * 68)
+    assert choose_feed("stream", source)[0] == "stream"
+    huge = dataclasses.replace(source, image_shape=(2000, 2000, 3))
+    assert choose_feed("auto", huge)[0] == "stream"
+    assert choose_feed("resident", huge)[0] == "resident"

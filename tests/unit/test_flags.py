@@ -1,0 +1,189 @@
+"""The command line: what is written there is what runs, and what cannot be is refused in a line."""
+
+import dataclasses
+import tempfile
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine import flags
+from engine.config import MODES, Config, sections
+
+FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
+LINES = st.text(
+    st.characters(codec="utf-8", exclude_categories=("C", "Z")), min_size=1, max_size=12
+)
+
+
+def refusal(*arguments):
+    """The message with which a command line is refused."""
+    with pytest.raises(ValueError) as caught:
+        flags.parse(arguments)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    return str(caught.value)
+
+
+def values_of(field):
+    """Sensible values of an option, from its declaration."""
+    rules, kind = field.metadata, type(field.default)
+    if field.name == "mode":
+        return st.sampled_from(MODES)
+    if rules["choices"]:
+        return st.sampled_from(rules["choices"])
+    if kind is bool:
+        return st.booleans()
+    if kind is int:
+        return st.integers(rules["minimum"], 10**9)
+    if kind is float:
+        least = rules["minimum"] if rules["above"] is None else rules["above"]
+        return st.floats(
+            least,
+            rules["below"] or 1e30,
+            exclude_min=rules["above"] is not None,
+            exclude_max=rules["below"] is not None,
+        )
+    if kind is tuple:
+        sizes = st.integers(1, 4096)
+        pairs = st.tuples(sizes, sizes)
+        return st.just(()) | pairs if field.name == "image_size" else st.lists(sizes).map(tuple)
+    return LINES if field.name == "run_dir" else st.just("") | LINES
+
+
+CONFIGS = st.fixed_dictionaries({field.name: values_of(field) for field in FIELDS})
+
+
+def by_name(config):
+    parts = [getattr(config, name) for name, _ in sections()]
+    return {f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part)}
+
+
+def test_no_arguments_give_the_defaults():
+    config, defaults = flags.parse([]), Config()
+    assert config.run.run_dir == "runs/digits-cnn"
+    assert dataclasses.replace(config, run=defaults.run) == defaults
+
+
+def test_the_run_dir_left_out_is_named_after_data_set_and_model():
+    config = flags.parse(["--dataset=mnist:3.0.1", "--model=mlp"])
+    assert config.run.run_dir == "runs/mnist-3.0.1-mlp"
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(CONFIGS)
+def test_a_flagfile_gives_the_very_same_options_again(values):
+    config = flags.from_values(values)
+    assert by_name(config) == values
+    with tempfile.NamedTemporaryFile("w", suffix=".flags", encoding="utf-8") as file:
+        file.write(flags.flagfile(config))
+        file.flush()
+        again = flags.parse([f"--flagfile={file.name}"])
+    assert again == config
+    assert flags.flagfile(again) == flags.flagfile(config)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(CONFIGS)
+def test_a_command_line_gives_the_values_written_on_it(values):
+    arguments = [
+        f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+        for name, value in values.items()
+    ]
+    assert by_name(flags.parse(arguments)) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("#x", "//x", "--epochs=3", "a=b", '"quoted"', "a b", "-", "a ", " a", "\ta", "a\rb"),
+        *("ä/ö", "$HOME", "~", "%s", "\\n", "a\x1fb", "a\x85", "a\u2028"),
+    ],
+)
+def test_any_text_that_is_taken_survives_the_flagfile(text, tmp_path):
+    path = tmp_path / "config.flags"
+    try:
+        config = flags.parse([f"--run_dir={text}", f"--train_split={text}"])
+    except ValueError as error:
+        assert "--run_dir" in str(error)  # refused: nothing to survive
+        return
+    path.write_text(flags.flagfile(config), encoding="utf-8")
+    assert flags.parse([f"--flagfile={path}"]) == config
+
+
+def test_a_line_break_in_a_value_is_refused():
+    assert "--run_dir" in refusal("--run_dir=a\n--epochs=3")
+
+
+def test_later_flags_win_over_a_flagfile_and_files_over_earlier_flags(tmp_path):
+    path = tmp_path / "some.flags"
+    path.write_text("# a comment\n\n--epochs=7\n--seed=3\n")
+    config = flags.parse(["--epochs=1", f"--flagfile={path}", "--seed=4"])
+    assert (config.training.epochs, config.run.seed) == (7, 4)
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("--optimzer=adam", ["--optimzer", "did you mean", "optimizer"]),
+        ("--xyzzy=1", ["--xyzzy", "--help"]),
+        ("--optimizer=adm", ["--optimizer=adm", "did you mean 'adam'", "nesterov"]),
+        ("--mode=trian", ["--mode=trian", "did you mean 'train'"]),
+        ("--mode=predict", ["--mode=predict", "not built yet", "train"]),
+        ("--strategy=tpu9", ["--strategy=tpu9", "mirrored"]),
+        ("--epochs=0", ["--epochs=0", "at least 1"]),
+        ("--epochs=1.5", ["--epochs=1.5"]),
+        ("--epochs=many", ["--epochs=many"]),
+        ("--epochs", ["--epochs"]),
+        ("--learning_rate=0", ["--learning_rate=0", "above 0"]),
+        ("--learning_rate=nan", ["--learning_rate=nan", "finite"]),
+        ("--min_delta=inf", ["--min_delta=inf", "finite"]),
+        ("--beta_1=1", ["--beta_1=1", "below 1"]),
+        ("--hidden=64,many", ["--hidden=64,many", "512,512"]),
+        ("--hidden=64,0", ["--hidden=64,0", "at least 1"]),
+        ("--image_size=64", ["--image_size=64", "HEIGHT,WIDTH"]),
+        ("--restore_best=maybe", ["--restore_best=maybe"]),
+        ("--seed=9223372036854775808", ["--seed=9223372036854775808"]),
+        ("train", ["'train'", "--name=value"]),
+        ("--flagfile=/no/such.flags", ["--flagfile=/no/such.flags"]),
+        ("--flagfile", ["--flagfile"]),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_that_names_flag_and_value(argument, parts):
+    message = refusal(argument)
+    assert [part for part in parts if part not in message] == [], message
+    assert not message.startswith(("error", "ERROR"))  # run.py says so already
+
+
+def test_a_flagfile_that_is_no_text_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "picture.flags"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+    assert str(path) in refusal(f"--flagfile={path}")
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_help_lists_the_option_with_its_default_and_choices(field):
+    with pytest.raises(flags.HelpRequest) as caught:
+        flags.parse(["--help"])
+    text = str(caught.value)
+    start = text.index(f"  --{field.name}=")
+    entry = text[start:].split("\n  --")[0]
+    assert field.metadata["help"] in entry
+    assert [choice for choice in field.metadata["choices"] if choice not in entry] == []
+
+
+@pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
+def test_the_table_of_the_docs_has_the_option_once(field):
+    rows = [row for row in flags.table().splitlines() if row.startswith(f"| `--{field.name}` |")]
+    assert len(rows) == 1 and field.metadata["help"] in rows[0]
+    assert rows[0].replace("\\|", "").count("|") == 4
+
+
+def test_a_runs_own_options_come_first_and_arguments_change_them(tmp_path):
+    (tmp_path / "config.flags").write_text("--epochs=7\n--seed=3\n")
+    config = flags.parse(flags.of_run(str(tmp_path), ["--epochs=9"]))
+    assert (config.training.epochs, config.run.seed) == (9, 3)
+
+
+def test_a_directory_without_a_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=f"--run_dir={tmp_path}"):
+        flags.of_run(str(tmp_path), [])

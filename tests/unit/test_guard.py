@@ -1,0 +1,102 @@
+"""The first signal asks for a polite stop; the second one ends the process."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from engine.guard import Signals
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+BOTH = (signal.SIGINT, signal.SIGTERM)
+STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
+
+
+def handlers():
+    return [signal.getsignal(number) for number in BOTH]
+
+
+@pytest.fixture(autouse=True)
+def untouched():
+    """Whatever a test does, the next one starts with the handlers it would have had."""
+    before = handlers()
+    yield
+    for number, handler in zip(BOTH, before, strict=True):
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_a_signal_is_noted_and_work_goes_on(number):
+    with Signals() as signals:
+        assert (signals.received, signals.exit_status) == (0, 0)
+        os.kill(os.getpid(), number)
+        assert signals.received == number
+    assert signals.exit_status == STATUS[number]
+
+
+@pytest.mark.parametrize("number", BOTH)
+def test_after_the_first_signal_any_second_one_is_the_systems_own(number):
+    with Signals():
+        assert signal.SIG_DFL not in handlers()
+        os.kill(os.getpid(), number)
+        assert handlers() == [signal.SIG_DFL, signal.SIG_DFL]
+
+
+@pytest.mark.parametrize("number", [None, *BOTH])
+def test_the_handlers_of_before_are_back_afterwards(number):
+    before = handlers()
+    with Signals():
+        if number:
+            os.kill(os.getpid(), number)
+    assert handlers() == before
+
+
+def test_the_handlers_of_before_are_back_after_an_error():
+    before = handlers()
+    with pytest.raises(RuntimeError, match="inside"), Signals():
+        raise RuntimeError("inside")
+    assert handlers() == before
+
+
+def test_a_handler_of_the_callers_own_is_put_back():
+    def own(number, frame):
+        pass
+
+    signal.signal(signal.SIGTERM, own)
+    with Signals():
+        assert signal.getsignal(signal.SIGTERM) is not own
+    assert signal.getsignal(signal.SIGTERM) is own
+
+
+def test_in_another_thread_signals_are_left_alone():
+    before, seen = handlers(), []
+
+    def work():
+        with Signals() as signals:
+            seen.append((handlers(), signals.exit_status))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(before, 0)]
+
+
+@pytest.mark.parametrize("second", BOTH)
+def test_a_second_signal_ends_the_process_at_once(second):
+    program = (
+        "import os, signal\n"
+        "from engine.guard import Signals\n"
+        "with Signals():\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print('polite', flush=True)\n"
+        f"    os.kill(os.getpid(), {int(second)})\n"
+        "    print('still here', flush=True)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.stdout, done.returncode) == ("polite\n", -second)

@@ -1,0 +1,58 @@
+"""How long the host is away: about a fifth of a second, never past what is due."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.loop import Pace
+
+CALLS = st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 1e4)), max_size=20)
+
+
+def test_the_first_call_is_one_step_and_teaches_nothing():
+    pace = Pace(0)
+    assert pace.steps(1000) == 1
+    pace.took(1, 1e-4)  # a lucky trace, or a slow one: neither is the time of a step
+    assert pace.steps(1000) == 1
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(CALLS)
+def test_a_call_is_never_longer_than_is_due_nor_empty_and_grows_at_most_fourfold(calls):
+    pace, unbounded = Pace(0), 10**18
+    length = pace.steps(unbounded)
+    assert length == 1
+    for most, seconds in calls:
+        steps = pace.steps(most)
+        assert 1 <= steps <= most
+        pace.took(steps, seconds)
+        assert 1 <= pace.steps(unbounded) <= 4 * length
+        length = pace.steps(unbounded)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(st.integers(1, 10**6), CALLS)
+def test_a_fixed_length_is_kept_whatever_the_calls_took(fixed, calls):
+    pace = Pace(fixed)
+    for most, seconds in calls:
+        assert pace.steps(most) == min(fixed, most)
+        pace.took(pace.steps(most), seconds)
+
+
+@pytest.mark.parametrize("step_seconds", [1e-4, 3e-3, 0.05, 0.2, 7.0])
+def test_calls_come_to_take_the_seconds_they_should(step_seconds):
+    pace = Pace(0, seconds=0.2)
+    for _ in range(12):
+        steps = pace.steps(10**9)
+        pace.took(steps, steps * step_seconds)
+    # Within one step of the aim; a step that takes longer goes alone.
+    assert abs(pace.steps(10**9) - max(1, 0.2 / step_seconds)) <= 1
+
+
+def test_calls_become_shorter_at_once_when_steps_become_slower():
+    pace = Pace(0, seconds=0.2)
+    for _ in range(8):
+        pace.took(pace.steps(10**9), pace.steps(10**9) * 0.001)
+    assert pace.steps(10**9) > 100
+    pace.took(200, 20.0)
+    assert pace.steps(10**9) == 2

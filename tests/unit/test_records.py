@@ -1,0 +1,74 @@
+"""Examples by number, from TFRecord files."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipelines.records import RecordReader
+
+
+def write(path, examples) -> str:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for example in examples:
+            writer.write(example)
+    return str(path)
+
+
+EXAMPLES = [bytes([i]) * (i * 7 % 50) for i in range(40)]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    place = tmp_path_factory.mktemp("records")
+    return write(place / "a", EXAMPLES[:25]), write(place / "b", EXAMPLES[25:])
+
+
+def test_every_example_is_what_was_written_in_any_order(files):
+    reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
+    order = np.random.default_rng(0).permutation(40)
+    assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
+
+
+@given(start=st.integers(0, 25), stop=st.integers(0, 25), more=st.integers(0, 15))
+@settings(deadline=None, max_examples=30, derandomize=True)
+def test_ranges_of_files_are_parts_of_the_split(files, start, stop, more):
+    start, stop = min(start, stop), max(start, stop)
+    reader = RecordReader([(files[0], start, stop), (files[1], 0, more)])
+    expected = EXAMPLES[start:stop] + EXAMPLES[25 : 25 + more]
+    assert len(reader) == len(expected)
+    assert reader.read(np.arange(len(expected))).tolist() == expected
+
+
+def test_a_file_shorter_than_promised_is_refused(files):
+    with pytest.raises(ValueError, match="holds 25 examples and 26 were promised"):
+        RecordReader([(files[0], 0, 26)])
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "text"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
+    path = tmp_path / "damaged"
+    write(path, EXAMPLES)
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        content = content[: len(content) // 2]
+    elif damage == "flip":
+        content[len(content) // 2] ^= 1
+    else:
+        content = bytearray(b"this is no TFRecord file, and never was one" * 9)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged") as error:
+        RecordReader([(str(path), 0, 40)])
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_replaced_in_place_is_read_anew(tmp_path):
+    path = tmp_path / "replaced"
+    write(path, EXAMPLES[:10])
+    assert len(RecordReader([(str(path), 0, 10)])) == 10
+    write(path, EXAMPLES[:20])
+    reader = RecordReader([(str(path), 0, 20)])
+    assert reader.read(np.array([19])).tolist() == [EXAMPLES[19]]

@@ -1,0 +1,189 @@
+"""run_dir: used only as asked, and continued only as the run it is."""
+
+import dataclasses
+import os
+
+import pytest
+
+from engine import flags, run_directory
+
+
+def config(run_dir, *arguments):
+    return flags.parse([f"--run_dir={run_dir}", *arguments])
+
+
+def started(run_dir, *arguments, saved=True):
+    """A directory in which a run was begun, and saved unless said otherwise."""
+    kept = config(run_dir, *arguments)
+    run_directory.write_options(kept)
+    if saved:
+        checkpoints = os.path.join(run_dir, "checkpoints")
+        os.makedirs(checkpoints)
+        with open(os.path.join(checkpoints, "checkpoint"), "w", encoding="utf-8") as file:
+            file.write('model_checkpoint_path: "ckpt-1"\n')
+    return kept
+
+
+def refusal(configuration):
+    with pytest.raises(ValueError) as caught:
+        run_directory.open_for_training(configuration)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("resume", ["auto", "never"])
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_empty_directory_is_for_a_new_run(tmp_path, resume, exists):
+    run_dir = tmp_path / "deep" / "run"
+    if exists:
+        run_dir.mkdir(parents=True)
+    assert run_directory.open_for_training(config(run_dir, f"--resume={resume}")) is None
+    assert os.listdir(tmp_path) == (["deep"] if exists else [])  # looked at, not written
+
+
+def test_must_refuses_a_directory_with_nothing_to_go_on_from(tmp_path):
+    assert "--resume=must" in refusal(config(tmp_path, "--resume=must"))
+    started(tmp_path, saved=False)
+    assert "--resume=must" in refusal(config(tmp_path, "--resume=must"))
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_never_refuses_a_directory_that_holds_a_run(tmp_path, saved):
+    started(tmp_path, saved=saved)
+    message = refusal(config(tmp_path, "--resume=never"))
+    assert "--resume=never" in message and str(tmp_path) in message
+
+
+@pytest.mark.parametrize("resume", ["auto", "must"])
+def test_a_run_that_was_saved_is_gone_on_with(tmp_path, resume):
+    kept = started(tmp_path, "--seed=3", "--learning_rate=0.25", "--hidden=7,9")
+    found = run_directory.open_for_training(config(tmp_path, f"--resume={resume}"))
+    assert found == kept
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+    started(tmp_path, "--seed=3", saved=False)
+    assert run_directory.open_for_training(config(tmp_path, "--seed=4")) is None
+
+
+def test_a_run_dir_that_is_a_file_is_refused(tmp_path):
+    path = tmp_path / "run"
+    path.write_text("a file")
+    message = refusal(config(path))
+    assert f"--run_dir={path}" in message and "is a file" in message
+
+
+def test_a_run_dir_below_a_file_is_refused_and_the_file_named(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("a file")
+    message = refusal(config(path / "deep" / "run"))
+    assert f"{path} is a file" in message
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_directory_that_may_not_be_written_is_refused(tmp_path):
+    tmp_path.chmod(0o500)
+    assert "not writable" in refusal(config(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    "content", [b"--no_such_option=1\n", b"--epochs=many\n", b"stray words\n", b"\xff\xfe\x00"]
+)
+def test_options_that_cannot_be_read_are_refused_by_their_file(tmp_path, content):
+    started(tmp_path)
+    path = tmp_path / "config.flags"
+    path.write_bytes(content)
+    assert str(path) in refusal(config(tmp_path))
+
+
+def test_a_checkpoint_whose_options_are_gone_is_not_taken_for_a_new_run(tmp_path):
+    started(tmp_path)
+    path = tmp_path / "config.flags"
+    path.unlink()
+    assert str(path) in refusal(config(tmp_path, "--seed=5"))
+
+
+def continued(before, now, steps_per_epoch=10):
+    """The message with which going on is refused; empty when it is not."""
+    try:
+        run_directory.refuse_another_trajectory(now, before, steps_per_epoch)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def test_a_new_run_may_be_anything(tmp_path):
+    assert continued(None, config(tmp_path, "--seed=8")) == ""
+
+
+@pytest.mark.parametrize(
+    ("argument", "both"),
+    [
+        ("--seed=4", "--seed=4 (was 0)"),
+        ("--learning_rate=0.5", "--learning_rate=0.5 (was 0.001)"),
+        ("--model=mlp", "--model=mlp (was cnn)"),
+        ("--hidden=64,32", "--hidden=64,32 (was 512,512)"),
+        ("--global_batch_size=64", "--global_batch_size=64 (was 128)"),
+        ("--patience=2", "--patience=2 (was -1)"),
+    ],
+)
+def test_another_trajectory_is_refused_by_option_with_both_values(tmp_path, argument, both):
+    message = continued(config(tmp_path), config(tmp_path, argument))
+    assert both in message and str(tmp_path) in message
+
+
+def test_every_changed_option_is_named(tmp_path):
+    message = continued(config(tmp_path), config(tmp_path, "--seed=4", "--optimizer=sgd"))
+    assert "--seed=4 (was 0)" in message and "--optimizer=sgd (was adam)" in message
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        *("--keep=9", "--checkpoint_every=3", "--log_every=2", "--progress=on", "--feed=stream"),
+        *("--strategy=cpu", "--steps_per_loop=4", "--evaluation_batch_size=7", "--resume=must"),
+        *("--data_dir=elsewhere", "--restore_best", "--test_split="),
+    ],
+)
+def test_what_changes_nothing_computed_may_change(tmp_path, argument):
+    assert continued(config(tmp_path), config(tmp_path, argument)) == ""
+
+
+@pytest.mark.parametrize(
+    ("schedule", "longer_is_another_run"),
+    [
+        (["--schedule=constant"], False),
+        (["--schedule=constant", "--warmup_steps=5"], False),
+        (["--schedule=step", "--decay_steps=7"], False),
+        (["--schedule=step"], True),
+        (["--schedule=exponential"], True),
+        (["--schedule=cosine"], True),
+        (["--schedule=one_cycle"], True),
+    ],
+)
+@pytest.mark.parametrize("longer", ["--epochs=9", "--train_steps=90"])
+def test_a_run_may_be_made_longer_where_its_schedule_does_not_depend_on_it(
+    tmp_path, schedule, longer_is_another_run, longer
+):
+    message = continued(config(tmp_path, *schedule), config(tmp_path, *schedule, longer))
+    if longer_is_another_run:
+        assert "90 steps" in message and "50" in message and schedule[0][11:] in message
+    else:
+        assert message == ""
+
+
+def test_the_same_length_said_in_other_words_is_the_same_run(tmp_path):
+    before, now = (config(tmp_path, "--schedule=cosine", x) for x in ("--epochs=5", "--epochs=8"))
+    now = dataclasses.replace(now, training=dataclasses.replace(now.training, train_steps=50))
+    assert continued(before, now) == ""
+
+
+def test_writing_the_options_makes_the_directory_and_removes_an_old_result(tmp_path):
+    run_dir = tmp_path / "deep" / "run"
+    started(run_dir, saved=False)
+    (run_dir / "result.json").write_text("{}")
+    (run_dir / "metrics.jsonl").write_text("kept")
+    kept = config(run_dir, "--seed=5")
+    run_directory.write_options(kept)
+    assert run_directory.options_of(str(run_dir)) == kept
+    assert sorted(os.listdir(run_dir)) == ["config.flags", "metrics.jsonl"]
