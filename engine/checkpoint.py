@@ -1,7 +1,8 @@
 """Checkpoints of the one state: the newest few, and apart from them the best.
 
 `tf.train.CheckpointManager` writes the data files first and names them in its index last, so a
-kill during a save leaves the previous checkpoint whole.
+kill during a save leaves the previous checkpoint whole. They are numbered one after the other, not
+by step: two of one step (stopped in an evaluation, then gone on) must not share a file.
 """
 
 from __future__ import annotations
@@ -43,16 +44,16 @@ class Checkpoints:
         return self._best.latest_checkpoint
 
     def save(self) -> str:
-        """Saves the state as the newest checkpoint, numbered by its step."""
+        """Saves the state as the newest checkpoint, and gives its path."""
         return self._save(self._newest)
 
     def save_best(self) -> str:
-        """Saves the state as the best one, in place of the one before."""
+        """Saves the state as the best one, in place of the one before, and gives its path."""
         return self._save(self._best)
 
     def _save(self, manager: tf.train.CheckpointManager) -> str:
         try:
-            path = manager.save(checkpoint_number=int(self._state.step))
+            path = manager.save()
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "message", None) or str(error)
             raise OSError(f"cannot save to {manager.directory}: {_first_line(reason)}") from error

@@ -163,12 +163,21 @@ def help_text() -> str:
 
 
 def table() -> str:
-    """The options as a Markdown table, for the docs."""
-    lines = []
+    """The options as Markdown tables, the text of OPTIONS.md."""
+    lines = [
+        "# Options",
+        "",
+        "Written by `python -m engine.flags > OPTIONS.md` from `engine/config.py`. Give them as",
+        "`--NAME=VALUE`, or a line each in a file for `--flagfile=FILE`; the later one counts.",
+    ]
     for _, section in sections():
-        lines += ["", f"**{section.__doc__.splitlines()[0]}**", ""]
+        lines += ["", f"## {section.__doc__.splitlines()[0].rstrip('.')}", ""]
         lines += ["| option | default | meaning |", "|---|---|---|"]
         for field in dataclasses.fields(section):
             default = f"`{_format(field.default)}`" if _format(field.default) else "(empty)"
             lines.append(f"| `--{field.name}` | {default} | {_described(field)} |")
-    return "\n".join(lines).strip() + "\n"
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":  # python -m engine.flags > OPTIONS.md
+    print(table(), end="")

@@ -39,7 +39,7 @@ def evaluate(config: Config) -> int:
         path = checkpoints.best if kind == "best" else checkpoints.newest
         assert path is not None
         checkpoints.restore_model(path)
-        print(f"evaluating {path} on {parts.device}", flush=True)
+        print(f"evaluating the {kind} weights, {path}, on {parts.device}", flush=True)
         results = {}
         for split, evaluation in parts.evaluations.items():
             means = evaluation.run(lambda: bool(signals.received))

@@ -93,12 +93,20 @@ def test_json_gets_null_for_nan_and_infinity_and_all_else_as_it_is():
     values = {
         "a": math.nan,
         "b": {"c": math.inf, "d": 1.5, "e": {"f": -math.inf}},
-        **{"g": 3, "h": "nan", "i": None, "j": True, "k": np.float64("nan")},
+        "g": 3,
+        "h": "nan",
+        "i": None,
+        "j": True,
+        "k": np.float64("nan"),
     }
     wanted = {
         "a": None,
         "b": {"c": None, "d": 1.5, "e": {"f": None}},
-        **{"g": 3, "h": "nan", "i": None, "j": True, "k": None},
+        "g": 3,
+        "h": "nan",
+        "i": None,
+        "j": True,
+        "k": None,
     }
     assert metrics.jsonable(values) == wanted
     assert json.loads(json.dumps(metrics.jsonable(values), allow_nan=False)) == wanted

@@ -184,5 +184,5 @@ def test_what_is_monitored_follows_from_the_splits_unless_it_was_said():
     assert resolve("auto", False) == "train_loss"
     assert resolve("train_accuracy", False) == "train_accuracy"
     assert resolve("validation_loss", True) == "validation_loss"
-    with pytest.raises(ValueError, match="--monitor=validation_loss: .*--monitor=train_loss"):
+    with pytest.raises(ValueError, match=r"--monitor=validation_loss: .*--monitor=train_loss"):
         resolve("validation_loss", False)
