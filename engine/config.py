@@ -236,7 +236,7 @@ class Training(_Section):
         choices=("auto", "cpu", "gpu", "mirrored"),
     )
     virtual_devices: int = option(
-        0, "split the CPU into this many devices, to try replicas anywhere", minimum=0
+        0, "split the CPU into this many devices, to try replicas anywhere", minimum=0, below=65
     )
 
 

@@ -7,11 +7,13 @@ that a process can show - status, streams, what happens at its exit - stays as i
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,7 +37,23 @@ class Outcome:
         return f"exit status {self.status}\n--- out\n{self.out}\n--- err\n{self.err}"
 
 
-class Command:
+class Runner:
+    """Something that runs the command."""
+
+    def run(self, *arguments: str, **environment: str) -> Outcome:
+        """Runs it to its end."""
+        raise NotImplementedError
+
+    def train(self, run_dir: Path, *arguments: str) -> Run:
+        """Runs it to its good end, and gives what it wrote."""
+        outcome = self.run(f"--run_dir={run_dir}", *arguments)
+        assert outcome.status == 0, outcome.said()
+        # Not a terminal: no bar, and nothing to warn of.
+        assert outcome.err == "", outcome.said()
+        return Run(run_dir, outcome)
+
+
+class Command(Runner):
     """Tapeline's command.
 
     Args:
@@ -70,13 +88,6 @@ class Command:
         )
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def train(self, run_dir: Path, *arguments: str) -> Run:
-        """Runs it to its good end, and gives what it wrote."""
-        outcome = self.run(f"--run_dir={run_dir}", *arguments)
-        assert outcome.status == 0, outcome.said()
-        assert outcome.err == "", outcome.said()
-        return Run(run_dir, outcome)
-
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """Starts it; whatever happens within, it has ended afterwards."""
@@ -99,7 +110,7 @@ class Command:
     def warmed(self, folder: Path) -> Iterator[Warm]:
         """A process that has imported TensorFlow already; `folder` holds what its children say."""
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.cli.command"],
+            [sys.executable, "-m", "tests.cli.command", self.cache_dir],
             cwd=REPOSITORY,
             env=self.environment,
             stdin=subprocess.PIPE,
@@ -111,6 +122,15 @@ class Command:
                 yield Warm(process, folder, self.cache_dir)
             finally:
                 process.kill()
+
+
+@dataclass(frozen=True)
+class Interrupted:
+    """A run that was stopped, and then gone on with by the same command."""
+
+    stopped: Outcome
+    left: list[str]  # names in run_dir when it had stopped
+    resumed: Run
 
 
 @dataclass(frozen=True)
@@ -142,6 +162,15 @@ class Run:
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
 
+def await_rows(process: subprocess.Popen[str], run_dir: Path, rows: int) -> None:
+    """Waits until metrics.jsonl has so many rows: training is under way."""
+    end = time.monotonic() + HANG
+    while len(rows_of(run_dir)) < rows:
+        assert process.poll() is None, f"ended before row {rows}: {process.communicate()}"
+        assert time.monotonic() < end, f"row {rows} has not come"
+        time.sleep(0.005)
+
+
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     """The whole rows of metrics.jsonl so far; none where there is no such file yet."""
     path = run_dir / "metrics.jsonl"
@@ -149,7 +178,7 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
-class Warm:
+class Warm(Runner):
     """The near end of `serve`."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, cache_dir: str) -> None:
@@ -177,10 +206,13 @@ def serve() -> None:
     from engine.startup import import_tensorflow
 
     import_tensorflow()
+    import pipelines
     import run
     from engine import scorer, trainer
 
-    del scorer, trainer  # imported for the children
+    del scorer, trainer  # imported for the children, like what TFDS imports when it is used
+    pipelines.open_source("digits", data_dir=None, cache_dir=sys.argv[1])
+    gc.freeze()  # else a child's exit takes a second to look through all of TensorFlow
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()

@@ -34,7 +34,7 @@ def values_of(field):
     if kind is bool:
         return st.booleans()
     if kind is int:
-        return st.integers(rules["minimum"], 10**9)
+        return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)
     if kind is float:
         least = rules["minimum"] if rules["above"] is None else rules["above"]
         return st.floats(

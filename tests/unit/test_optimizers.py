@@ -188,6 +188,32 @@ def test_slots_are_not_trained_and_have_the_shape_of_what_they_belong_to(name):
         assert slot.shape in [variable.shape for variable in variables]
 
 
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("adam", "beta_1", 0.99999999),  # 1 in float32: no correction is left to divide by
+        ("adam", "beta_2", 0.99999999),  # 1 in float32: the corrected rate is 0
+        ("adam", "epsilon", 1e-50),  # 0 in float32: 0 / 0 for a weight without gradient
+        ("rmsprop", "rho", 0.99999999),
+        ("rmsprop", "epsilon", 1e-50),
+    ],
+)
+def test_what_float32_rounds_to_the_bound_of_an_option_is_refused_or_does_no_harm(
+    name, option, value
+):
+    try:
+        optimizer = optimizers.build(name, **{**OPTIONS, option: value})
+    except ValueError as error:
+        assert f"--{option}={value}" in str(error)
+        return
+    variable = tf.Variable([0.0, 0.0])
+    optimizer.create_slots([variable])
+    rate, update = tf.constant(0.01, tf.float64), tf.constant(0, tf.int64)
+    optimizer.apply([tf.constant([0.0, 1.0])], [variable], rate, update)
+    still, moved = variable.numpy()
+    assert still == 0.0 and -0.2 < moved < 0.0
+
+
 def test_an_unknown_optimizer_is_refused_by_name():
     with pytest.raises(ValueError, match=r"'lion'.*adamw"):
         optimizers.build("lion")

@@ -1,0 +1,346 @@
+"""Bad input: one line that says what is wrong, status 2, and nothing written."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tests.cli.command import Command, Outcome, Warm
+
+
+class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Three kinds of noise; a subclass changes one thing."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    FEATURES = {  # noqa: RUF012
+        "image": tfds.features.Image(shape=(8, 8, 1)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(self.FEATURES),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(60), "test": self._generate_examples(12)}
+
+    def _generate_examples(self, examples):
+        random = np.random.default_rng(examples)
+        for index in range(examples):
+            yield index, self.example(random.integers(0, 256, (8, 8, 1), np.uint8), index)
+
+    def example(self, image, index):
+        return {"image": image, "label": index % 3}
+
+
+class Unlabelled(Sample, skip_registration=True):
+    FEATURES = {"image": tfds.features.Image(shape=(8, 8, 1))}  # noqa: RUF012
+
+    def example(self, image, index):
+        return {"image": image}
+
+
+class Varying(Sample, skip_registration=True):
+    FEATURES = {  # noqa: RUF012
+        "image": tfds.features.Image(shape=(None, None, 1)),
+        "label": tfds.features.ClassLabel(num_classes=3),
+    }
+
+    def example(self, image, index):
+        return {"image": image[: 4 + index % 5], "label": index % 3}
+
+
+@pytest.fixture(scope="module")
+def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with the data sets above, each split in two files."""
+    root = tmp_path_factory.mktemp("shelf")
+    tfds.disable_progress_bar()
+    config = tfds.download.DownloadConfig(num_shards=2)
+    for kind in (Sample, Unlabelled, Varying):
+        kind(data_dir=str(root)).download_and_prepare(download_config=config)
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run_dir of a run that is done."""
+    run_dir = tmp_path_factory.mktemp("finished") / "run"
+    outcome = warm.run(f"--run_dir={run_dir}", "--model=logistic", "--epochs=1")
+    assert outcome.status == 0, outcome.said()
+    return run_dir
+
+
+def line_of(outcome: Outcome) -> str:
+    """The one line that a refusal is."""
+    assert outcome.status == 2, outcome.said()
+    assert outcome.out == "", outcome.said()
+    assert outcome.err.startswith("error: ") and outcome.err.endswith("\n"), outcome.said()
+    (line,) = outcome.err.splitlines()
+    text = line.removeprefix("error: ")
+    assert len(text.split()) > 3, outcome.said()
+    # TensorFlow's and absl's own words say nothing to a user.
+    for foreign in ("Traceback", "{{", "[Op:", "ERROR:", "0x"):
+        assert foreign not in text, outcome.said()
+    return text
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a directory."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+# What needs no TensorFlow
+
+
+@pytest.fixture
+def without_tensorflow(tmp_path: Path) -> dict[str, str]:
+    """An environment in which importing TensorFlow ends the process with another status."""
+    for name in ("tensorflow", "tensorflow_datasets"):
+        (tmp_path / f"{name}.py").write_text("import os; os._exit(77)\n")
+    return {"PYTHONPATH": str(tmp_path)}
+
+
+SHOWN_BY_THE_OPTIONS = {
+    "--epoch=3": ["--epoch", "epochs"],
+    "--no_such_flag": ["--no_such_flag", "--help"],
+    "--optimizer=adamm": ["--optimizer=adamm", "adamw", "did you mean 'adam'"],
+    "--global_batch_size=0": ["--global_batch_size=0", "at least 1"],
+    "--global_batch_size=many": ["--global_batch_size=many"],
+    "--hidden=abc": ["--hidden=abc", "512,512"],
+    "--hidden=0": ["--hidden=0:", "at least 1"],
+    "--learning_rate=nan": ["--learning_rate=nan", "finite"],
+    "--learning_rate=0": ["--learning_rate=0", "above 0"],
+    "--keep=0": ["--keep=0", "at least"],
+    "digits": ["'digits'", "--name=value"],
+    "--flagfile=nowhere.flags": ["nowhere.flags"],
+    "--mode=trian": ["--mode=trian", "train", "evaluate"],
+    "--mode=predict": ["--mode=predict", "not built yet"],
+    "--mode=export": ["--mode=export", "not built yet"],
+    "--mode=benchmark": ["--mode=benchmark", "not built yet"],
+    "--mode=tune": ["--mode=tune", "not built yet"],
+    "--mode=report": ["--mode=report", "not built yet"],
+    "--mode=verify": ["--mode=verify", "not built yet"],
+    "--mode=evaluate": ["no run here", "train one first"],
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"), SHOWN_BY_THE_OPTIONS.items(), ids=SHOWN_BY_THE_OPTIONS
+)
+def test_what_the_options_alone_show_is_refused_before_tensorflow_is_imported(
+    command: Command,
+    tmp_path: Path,
+    without_tensorflow: dict[str, str],
+    arguments: str,
+    expected: list[str],
+):
+    run_dir = tmp_path / "run"
+    line = line_of(command.run(f"--run_dir={run_dir}", *arguments.split(), **without_tensorflow))
+    for words in expected:
+        assert words in line
+    assert not run_dir.exists()
+
+
+# What does
+
+
+CANNOT_BE_DONE = {
+    "--dataset=digit": ["digit", "did you mean", "digits"],
+    "--dataset=no_such_data": ["unknown data set 'no_such_data'", "--dataset=digits"],
+    "--model=cnnn": ["unknown model 'cnnn'", "did you mean 'cnn'", "seed_004"],
+    "--train_split=nope": ["train_split", "'nope'", "train, test"],
+    "--validation_split=nope": ["validation_split", "'nope'", "a fraction"],
+    "--test_split=nope": ["test_split", "'nope'", "train, test"],
+    "--validation_split=1.5": ["validation_split", "1.5", "between 0 and 1"],
+    "--validation_split=train[90%:]": ["shares examples", "--train_split"],
+    "--monitor=validation_loss --validation_split=0": ["--monitor", "train_loss"],
+    "--warmup_steps=100 --train_steps=100": ["--warmup_steps=100", "100 steps"],
+    "--model=seed_000": ["pool", "1x1", "--image_size"],
+    "--strategy=gpu": ["--strategy=gpu", "no GPU", "cpu.flags"],
+    "--flagfile=gpu.flags": ["--strategy=gpu", "no GPU", "cpu.flags"],
+    "--flagfile=multi_gpu.flags": [
+        "--strategy=mirrored",
+        "no GPU",
+        "cpu.flags",
+        "--virtual_devices=2",
+    ],
+    "--strategy=gpu --virtual_devices=2": ["--strategy=gpu", "--virtual_devices=2", "leave one"],
+    "--resume=must": ["--resume=must", "no checkpoint"],
+    "--seed=99999999999999999999": ["--seed"],
+    "--global_batch_size=99999999999": ["--global_batch_size"],
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), CANNOT_BE_DONE.items(), ids=CANNOT_BE_DONE)
+def test_what_cannot_be_done_is_refused_before_anything_is_written(
+    warm: Warm, tmp_path: Path, arguments: str, expected: list[str]
+):
+    run_dir = tmp_path / "run"
+    line = line_of(warm.run(f"--run_dir={run_dir}", *arguments.split()))
+    for words in expected:
+        assert words in line
+    assert not run_dir.exists()
+
+
+def test_a_refusal_after_the_import_shows_none_of_tensorflows_noise(
+    command: Command, tmp_path: Path
+):
+    outcome = command.run(f"--run_dir={tmp_path / 'run'}", "--model=cnnn")
+    assert "unknown model 'cnnn'" in line_of(outcome)
+
+
+@pytest.mark.parametrize("below", ["", "deeper/still"])
+def test_a_run_dir_that_is_or_lies_below_a_file_is_refused(warm: Warm, tmp_path: Path, below: str):
+    file = tmp_path / "file"
+    file.write_text("mine")
+    line = line_of(warm.run(f"--run_dir={file / below}"))
+    assert f"{file} is a file" in line and "--run_dir" in line
+    assert file.read_text() == "mine"
+
+
+def test_images_that_vary_in_size_need_a_size(warm: Warm, shelf: Path, tmp_path: Path):
+    arguments = "--dataset=varying", f"--data_dir={shelf}", f"--run_dir={tmp_path / 'run'}"
+    line = line_of(warm.run(*arguments))
+    assert "varying vary in size" in line and "--image_size=64,64" in line
+    assert not (tmp_path / "run").exists()
+    outcome = warm.run(*arguments, "--image_size=8,8", "--epochs=1")
+    assert outcome.status == 0, outcome.said()
+
+
+def test_a_data_set_without_labels_is_refused(warm: Warm, shelf: Path, tmp_path: Path):
+    arguments = "--dataset=unlabelled", f"--data_dir={shelf}", f"--run_dir={tmp_path / 'run'}"
+    line = line_of(warm.run(*arguments))
+    assert "unlabelled has no labels" in line and "image" in line
+    assert not (tmp_path / "run").exists()
+
+
+# Damaged data
+
+
+def cut_short(folder: Path) -> None:
+    shard = folder / "sample-train.tfrecord-00001-of-00002"
+    shard.write_bytes(shard.read_bytes()[:-50])
+
+
+def cut_in_half(folder: Path) -> None:
+    shard = folder / "sample-train.tfrecord-00001-of-00002"
+    shard.write_bytes(shard.read_bytes()[: shard.stat().st_size // 2])
+
+
+def flip_a_byte(folder: Path) -> None:
+    shard = folder / "sample-train.tfrecord-00000-of-00002"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+
+
+def flip_a_byte_of_test(folder: Path) -> None:
+    shard = folder / "sample-test.tfrecord-00001-of-00002"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    shard.write_bytes(content)
+
+
+def replace_by_text(folder: Path) -> None:
+    shard = folder / "sample-train.tfrecord-00001-of-00002"
+    shard.write_text("<html>404 not found</html>\n" * 1000)
+
+
+def delete_a_shard(folder: Path) -> None:
+    (folder / "sample-train.tfrecord-00001-of-00002").unlink()
+
+
+def garble_the_info(folder: Path) -> None:
+    (folder / "dataset_info.json").write_text('{"name": "sample", ')
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (cut_short, "sample-train.tfrecord-00001-of-00002"),
+        (cut_in_half, "sample/1.0.0 (train)"),
+        (flip_a_byte, "sample-train.tfrecord-00000-of-00002"),
+        (flip_a_byte_of_test, "sample-test.tfrecord-00001-of-00002"),
+        (replace_by_text, "sample-train.tfrecord-00001-of-00002"),
+        (delete_a_shard, "sample-train.tfrecord-00001-of-00002"),
+        (garble_the_info, "sample/1.0.0"),
+    ],
+)
+def test_damaged_data_is_refused_before_training_and_the_place_is_named(
+    warm: Warm,
+    shelf: Path,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    named: str,
+    feed: str,
+):
+    shutil.copytree(shelf / "sample", tmp_path / "sample")
+    damage(tmp_path / "sample" / "1.0.0")
+    run_dir = tmp_path / "run"
+    outcome = warm.run(
+        "--dataset=sample", f"--data_dir={tmp_path}", f"--run_dir={run_dir}", f"--feed={feed}"
+    )
+    line = line_of(outcome)
+    assert str(tmp_path) in line and named in line
+    assert "again" in line  # what to do: copy or prepare it again
+    assert not run_dir.exists()
+
+
+# A run that is there already
+
+
+ANOTHER_RUN = {
+    "--seed=1": ["--seed=1 (was 0)"],
+    "--model=mlp": ["--model=mlp (was logistic)"],
+    "--model=mlp --seed=2": ["--seed=2 (was 0)", "--model=mlp (was logistic)"],
+    "--resume=never": ["--resume=never", "already holds a run"],
+    "--schedule=cosine": ["--schedule=cosine (was constant)"],
+    "--mode=evaluate --model=mlp": ["--model=mlp", "logistic"],
+}
+
+
+@pytest.mark.parametrize(("arguments", "expected"), ANOTHER_RUN.items(), ids=ANOTHER_RUN)
+def test_a_run_is_not_continued_as_another_one(
+    warm: Warm, finished: Path, arguments: str, expected: list[str]
+):
+    before = contents(finished)
+    line = line_of(warm.run(f"--run_dir={finished}", "--model=logistic", *arguments.split()))
+    assert str(finished) in line
+    for words in expected:
+        assert words in line
+    assert contents(finished) == before
+
+
+# No network
+
+
+def test_without_data_and_network_it_says_soon_what_can_be_done(warm: Warm, tmp_path: Path):
+    with socket.socket() as unused:  # bound and not listening: whoever connects is refused
+        unused.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy)
+        started = time.monotonic()
+        outcome = warm.run(
+            "--dataset=mnist",
+            f"--data_dir={tmp_path / 'data'}",
+            f"--run_dir={tmp_path / 'run'}",
+            **proxies,
+            no_proxy="",
+        )
+        assert time.monotonic() - started < 20
+    line = line_of(outcome)
+    assert "mnist" in line and str(tmp_path / "data") in line
+    for way_out in ("connect and run again", "--data_dir", "--dataset=digits"):
+        assert way_out in line
+    assert not (tmp_path / "run").exists()

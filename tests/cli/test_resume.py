@@ -1,0 +1,165 @@
+"""Stopped anywhere, by anything, the same command ends with the same bits."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.util import event_pb2
+
+from tests.cli.command import HANG, Command, Interrupted, Run, Warm, rows_of
+from tests.cli.conftest import LONG
+
+TOTAL = 6 * 81
+
+
+def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
+    """What a split's event files hold: (step, value's bytes) of each tag, in the order written."""
+    points: dict[str, list[tuple[int, bytes]]] = {}
+    for path in sorted((run_dir / "tensorboard" / split).iterdir()):
+        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+            event = event_pb2.Event.FromString(record)
+            for value in event.summary.value:
+                point = event.step, value.tensor.SerializeToString()
+                points.setdefault(value.tag, []).append(point)
+    return points
+
+
+def state_of(folder: Path) -> dict[str, np.ndarray]:
+    """Every variable in the newest checkpoint below, but for what the clock decides."""
+    path = tf.train.latest_checkpoint(str(folder))
+    assert path, f"no checkpoint in {folder}"
+    reader = tf.train.load_checkpoint(path)
+    return {
+        name: reader.get_tensor(name)
+        for name in reader.get_variable_to_shape_map()
+        if name.startswith("state/") and "/times/" not in name
+    }
+
+
+def assert_same_state(one: Path, other: Path) -> None:
+    first, second = state_of(one), state_of(other)
+    assert first.keys() == second.keys() and len(first) > 20
+    differing = [name for name in first if first[name].tobytes() != second[name].tobytes()]
+    assert not differing
+
+
+def assert_same_run(one: Run, other: Run) -> None:
+    """All that a run leaves is the same to the bit, wall time apart."""
+    for key in ("step", "epoch", "best", "validation", "test", "weights_sha256", "skipped_steps"):
+        assert one.result[key] == other.result[key], key
+    assert one.curves == other.curves
+    for split in ("train", "validation", "test"):
+        first, second = points_of(one.run_dir, split), points_of(other.run_dir, split)
+        first.pop("steps_per_second", None), second.pop("steps_per_second", None)
+        assert "loss" in first and first == second
+    assert_same_state(one.run_dir / "checkpoints", other.run_dir / "checkpoints")
+    assert_same_state(one.run_dir / "best", other.run_dir / "best")
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+)
+def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
+    interrupted_by: Callable[[signal.Signals], Interrupted],
+    whole: Run,
+    number: signal.Signals,
+    status: int,
+):
+    run = interrupted_by(number)
+    assert run.stopped.status == status, run.stopped.said()
+    assert run.stopped.err == ""
+    last = run.stopped.out.splitlines()[-1]
+    found = re.search(r"step ([\d,]+)\b.*\bsaved\b.*run the same command", last)
+    assert found, last
+    step = int(found[1].replace(",", ""))
+    assert 0 < step < TOTAL
+    assert "result.json" not in run.left and "checkpoints" in run.left
+    assert f"goes on from step {step:,}" in run.resumed.outcome.out
+    assert run.resumed.result["restarts"] == 1
+    assert run.resumed.result["traces"]["train"] == 1
+    assert_same_run(run.resumed, whole)
+
+
+def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
+    command: Command, whole: Run, tmp_path: Path
+):
+    run_dir = tmp_path / "run"
+    # A checkpoint an epoch and a row every fifth step: what is lost had been written already.
+    options = [*LONG, "--checkpoint_every=0"]
+    index = run_dir / "checkpoints" / "checkpoint"
+    with command.started(f"--run_dir={run_dir}", *options) as process:
+        saved, end = 0, time.monotonic() + HANG
+        while True:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+            if not index.exists():
+                continue
+            process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
+            saved = max(row["step"] for row in rows_of(run_dir) if row["split"] == "validation")
+            if rows_of(run_dir)[-1]["step"] >= saved + 10:
+                break
+            process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGKILL)
+        process.communicate(timeout=HANG)
+    assert process.returncode == -signal.SIGKILL
+    assert not (run_dir / "result.json").exists()
+    assert rows_of(run_dir)[-1]["step"] > saved
+    resumed = command.train(run_dir, *options)
+    assert f"goes on from step {saved:,}" in resumed.outcome.out
+    assert_same_run(resumed, whole)
+
+
+def test_a_finished_run_is_done_already_and_its_result_stays(
+    warm: Warm, whole: Run, tmp_path: Path
+):
+    shutil.copytree(whole.run_dir, tmp_path / "run")
+    again = warm.train(tmp_path / "run", *LONG)
+    assert f"done already at step {TOTAL}" in again.outcome.out
+    assert again.result["restarts"] == whole.result["restarts"] == 0
+    assert_same_run(again, whole)
+
+
+@pytest.fixture(scope="module")
+def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Run]:
+    """A run of four epochs made one of six, and the checkpoints that it had after four."""
+    run_dir = tmp_path_factory.mktemp("raised") / "run"
+    warm.train(run_dir, *LONG, "--epochs=4", "--keep=100")
+    files = (run_dir / "checkpoints").glob("ckpt-*")
+    before = {str(path): path.read_bytes() for path in files}
+    return before, warm.train(run_dir, *LONG, "--keep=100")
+
+
+def test_more_epochs_make_it_the_run_that_had_them_from_the_start(
+    raised: tuple[dict[str, bytes], Run], whole: Run
+):
+    _, run = raised
+    assert f"goes on from step {4 * 81}" in run.outcome.out
+    assert_same_run(run, whole)
+
+
+def test_going_on_writes_over_no_checkpoint_that_is_there(
+    raised: tuple[dict[str, bytes], Run],
+):
+    """Else a kill in the middle of a save would take the newest one with it."""
+    before, run = raised
+    assert before == {name: Path(name).read_bytes() for name in before}
+    # One at every 30th step and one at each epoch's end.
+    assert len(run.checkpoints) == TOTAL // 30 + 6
+
+
+def test_an_early_stopped_run_says_that_more_epochs_will_not_go_on(warm: Warm, tmp_path: Path):
+    options = "--model=logistic", "--patience=1", "--min_delta=9"
+    first = warm.train(tmp_path / "run", *options, "--epochs=4")
+    assert first.result["stopped_early"] and first.result["epoch"] == 2
+    again = warm.train(tmp_path / "run", *options, "--epochs=9")
+    assert again.result["weights_sha256"] == first.result["weights_sha256"]
+    (line,) = (line for line in again.outcome.out.splitlines() if "done already" in line)
+    assert "stopped early" in line and "raise --epochs" not in line
