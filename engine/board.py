@@ -44,7 +44,7 @@ class Board:
         assert not self._writers, "rewind before writing"
         if os.path.exists(self._metrics):
             with open(self._metrics, encoding="utf-8") as file:
-                kept = [line for line in file if _belongs(line, step)]
+                kept = [line.rstrip("\n") + "\n" for line in file if _belongs(line, step)]
             replace_file(self._metrics, "".join(kept))
         for split in SPLITS:
             directory = os.path.join(self._tensorboard, split)
@@ -89,10 +89,13 @@ def _belongs(line: str, step: int) -> bool:
 
 def _rewind_events(directory: str, step: int) -> None:
     """Rewrites a split's event files without what came after `step`."""
-    for name in sorted(os.listdir(directory)):
+    names = [name for name in sorted(os.listdir(directory)) if ".tfevents." in name]
+    for name in names:
+        if name.endswith(".part"):  # of a rewinding that was killed
+            os.unlink(os.path.join(directory, name))
+    for name in names:
         path = os.path.join(directory, name)
         if name.endswith(".part"):
-            os.unlink(path)
             continue
         kept, dropped = [], False
         # A kill may cut the last event short: what was whole before it stays.

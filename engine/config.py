@@ -57,6 +57,15 @@ def did_you_mean(value: str, known: Sequence[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def written(value: Any) -> str:
+    """A value as it stands on the command line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
 def check(section: Any) -> None:
     """Holds every field of a section against its declaration.
 
@@ -65,7 +74,7 @@ def check(section: Any) -> None:
     """
     for field in dataclasses.fields(section):
         value, rules = getattr(section, field.name), field.metadata
-        flag = f"--{field.name}={value}"
+        flag = f"--{field.name}={written(value)}"
         if rules["choices"] and value not in rules["choices"]:
             known = ", ".join(rules["choices"])
             hint = did_you_mean(str(value), rules["choices"])
@@ -73,6 +82,8 @@ def check(section: Any) -> None:
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (str, bool)):
                 continue
+            if isinstance(number, int) and abs(number) >= 1 << 63:
+                raise ValueError(f"{flag}: must fit in 64 bits")
             if number != number or number in (float("inf"), float("-inf")):
                 raise ValueError(f"{flag}: must be a finite number")
             if rules["minimum"] is not None and number < rules["minimum"]:
@@ -258,7 +269,7 @@ class Stopping(_Section):
         trajectory=True,
     )
     min_delta: float = option(
-        0.0, "an improvement smaller than this does not count", minimum=0, trajectory=True
+        0.0, "an improvement must be larger than this to count", minimum=0, trajectory=True
     )
     patience: int = option(
         -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True

@@ -14,7 +14,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from engine.config import Config, did_you_mean, sections
+from engine.config import Config, did_you_mean, sections, written
 
 
 class HelpRequest(Exception):  # noqa: N818 - a request, not an error
@@ -26,14 +26,6 @@ def _parse_integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
     except ValueError:
         raise ValueError("give whole numbers separated by commas, such as 512,512") from None
-
-
-def _format(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return repr(value) if isinstance(value, float) else str(value)
 
 
 def _registry() -> absl_flags.FlagValues:
@@ -48,7 +40,7 @@ def _registry() -> absl_flags.FlagValues:
     for _, section in sections():
         for field in dataclasses.fields(section):
             default = field.default
-            text = _format(default) if isinstance(default, tuple) else default
+            text = written(default) if isinstance(default, tuple) else default
             define[type(default)](field.name, text, field.metadata["help"], flag_values=registry)
     absl_flags.DEFINE_boolean("help", False, "show the options", flag_values=registry)
     return registry
@@ -78,6 +70,13 @@ def parse(arguments: Sequence[str]) -> Config:
         hint = did_you_mean(error.flagname, list(_options()))
         message = f"unknown flag --{error.flagname}{hint or '; --help lists the flags'}"
         raise ValueError(message) from None
+    except absl_flags.CantOpenFlagFileError as error:
+        cause = error.__context__
+        assert isinstance(cause, OSError)
+        raise ValueError(f"--flagfile={cause.filename}: {cause.strerror}") from None
+    except UnicodeDecodeError:
+        files = " ".join(argument for argument in arguments if "flagfile" in argument)
+        raise ValueError(f"{files}: is no text file") from None
     except absl_flags.Error as error:
         raise ValueError(_one_line(error)) from None
     if registry.help:
@@ -115,8 +114,8 @@ def from_values(values: dict[str, Any]) -> Config:
                     value = _parse_integers(value)
                 except ValueError as error:
                     raise ValueError(f"--{field.name}={value}: {error}") from None
-            if isinstance(value, str) and "\n" in value:
-                raise ValueError(f"--{field.name}: must be one line")
+            if isinstance(value, str) and (value != value.strip() or len(value.splitlines()) > 1):
+                raise ValueError(f"--{field.name}: must be one line without space around it")
             chosen[field.name] = value
         parts[name] = section(**chosen)
     config = Config(**parts)
@@ -136,7 +135,7 @@ def flagfile(config: Config) -> str:
         lines.append(f"# {section.__doc__.splitlines()[0]}")
         values = getattr(config, name)
         lines += [
-            f"--{field.name}={_format(getattr(values, field.name))}"
+            f"--{field.name}={written(getattr(values, field.name))}"
             for field in dataclasses.fields(section)
         ]
     return "\n".join(lines) + "\n"
@@ -156,7 +155,7 @@ def help_text() -> str:
     for _, section in sections():
         lines += ["", section.__doc__.splitlines()[0]]
         for field in dataclasses.fields(section):
-            default = _format(field.default)
+            default = written(field.default)
             lines.append(f"  --{field.name}={default}")
             lines.append(f"      {_described(field)}")
     return "\n".join(lines)
@@ -174,7 +173,7 @@ def table() -> str:
         lines += ["", f"## {section.__doc__.splitlines()[0].rstrip('.')}", ""]
         lines += ["| option | default | meaning |", "|---|---|---|"]
         for field in dataclasses.fields(section):
-            default = f"`{_format(field.default)}`" if _format(field.default) else "(empty)"
+            default = f"`{written(field.default)}`" if written(field.default) else "(empty)"
             lines.append(f"| `--{field.name}` | {default} | {_described(field)} |")
     return "\n".join(lines) + "\n"
 

@@ -199,6 +199,12 @@ def build(
     Raises:
       ValueError: for an unknown name.
     """
+    rounded = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}
+    for option, value in rounded.items():
+        if np.float32(value) >= 1:
+            raise ValueError(f"--{option}={value}: is 1 in float32; give a smaller one")
+    if np.float32(epsilon) < np.finfo(np.float32).tiny:
+        raise ValueError(f"--epsilon={epsilon}: is 0 in float32; give a greater one")
     known: dict[str, Callable[[], Optimizer]] = {
         "sgd": GradientDescent,
         "momentum": lambda: Momentum(momentum, nesterov=False),

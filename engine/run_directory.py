@@ -6,7 +6,7 @@ import contextlib
 import os
 
 from engine import flags, schedule
-from engine.config import Config, changed_trajectory
+from engine.config import Config, changed_trajectory, written
 from engine.files import replace_file
 
 _OPTIONS = "config.flags"
@@ -29,7 +29,7 @@ def options_of(run_dir: str) -> Config | None:
     try:
         return flags.parse([f"--flagfile={path}"])
     except (ValueError, OSError) as error:
-        raise ValueError(f"cannot read {path}: {error}; delete it to start anew") from None
+        raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
 
 
 def has_checkpoint(run_dir: str) -> bool:
@@ -62,7 +62,13 @@ def open_for_training(config: Config) -> Config | None:
         )
     if resume == "must" and not in_use:
         raise ValueError(f"--resume=must: {run_dir} holds no checkpoint to go on from")
-    return options_of(run_dir) if in_use else None
+    before = options_of(run_dir) if in_use else None
+    if in_use and before is None:
+        raise ValueError(
+            f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
+            "is not known; give another --run_dir"
+        )
+    return before
 
 
 def refuse_another_trajectory(config: Config, before: Config | None, steps_per_epoch: int) -> None:
@@ -74,7 +80,8 @@ def refuse_another_trajectory(config: Config, before: Config | None, steps_per_e
     if before is None:
         return
     changed = [
-        f"--{name}={now} (was {old})" for name, old, now in changed_trajectory(before, config)
+        f"--{name}={written(now)} (was {written(old)})"
+        for name, old, now in changed_trajectory(before, config)
     ]
     rule = config.optimization
     if schedule.depends_on_length(rule.schedule, rule.decay_steps):

@@ -20,7 +20,7 @@ class Schedule(Protocol):
         """Step, int64 [], counted from 0 -> learning rate, float64 []."""
 
 
-def _float(value: float | tf.Tensor) -> tf.Tensor:
+def _float(value: tf.Tensor) -> tf.Tensor:
     return tf.cast(value, tf.float64)
 
 
@@ -41,12 +41,14 @@ def cosine(final_fraction: float) -> Callable[[tf.Tensor, float], tf.Tensor]:
 
 def step_decay(rate: float, steps: int) -> Callable[[tf.Tensor, float], tf.Tensor]:
     """`rate ** floor(step / steps)`; 0 steps: a third of the run."""
-    return lambda step, total: tf.pow(_float(rate), tf.floor(step / (steps or total / 3)))
+    base = tf.constant(rate, tf.float64)
+    return lambda step, total: tf.pow(base, tf.floor(step / (steps or total / 3)))
 
 
 def exponential(rate: float, steps: int) -> Callable[[tf.Tensor, float], tf.Tensor]:
     """`rate ** (step / steps)`; 0 steps: a third of the run."""
-    return lambda step, total: tf.pow(_float(rate), step / (steps or total / 3))
+    base = tf.constant(rate, tf.float64)
+    return lambda step, total: tf.pow(base, step / (steps or total / 3))
 
 
 def one_cycle() -> Callable[[tf.Tensor, float], tf.Tensor]:

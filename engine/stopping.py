@@ -2,7 +2,7 @@
 
 The rules are those of Keras's EarlyStopping and of its best-only ModelCheckpoint. They keep two
 references, on purpose: the best weights are the best by however little, while patience waits for
-an improvement of at least `min_delta`.
+an improvement of more than `min_delta`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Monitor:
 
     Args:
       metric: "validation_accuracy" and the like: the split, an underscore, the metric.
-      min_delta: 0 or more; patience counts a smaller improvement as none.
+      min_delta: 0 or more; patience counts an improvement of no more than this as none.
       patience: epochs without improvement before stopping, as Keras counts them; -1: never stop.
     """
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -35,7 +34,7 @@ def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def interrupted_by(
-    command: Command, tmp_path_factory: pytest.TempPathFactory
+    command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[signal.Signals], Interrupted]:
     """Gives a run of `LONG` that a signal stopped; each signal's is made once."""
     made: dict[signal.Signals, Interrupted] = {}
@@ -49,7 +48,7 @@ def interrupted_by(
                 out, err = process.communicate(timeout=HANG)
             stopped = Outcome(process.returncode, out, err)
             left = sorted(path.name for path in run_dir.iterdir())
-            made[number] = Interrupted(stopped, left, command.train(run_dir, *LONG))
+            made[number] = Interrupted(stopped, left, warm.train(run_dir, *LONG))
         return made[number]
 
     return by

@@ -89,7 +89,7 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
 
 
 def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
-    command: Command, whole: Run, tmp_path: Path
+    command: Command, warm: Warm, whole: Run, tmp_path: Path
 ):
     run_dir = tmp_path / "run"
     # A checkpoint an epoch and a row every fifth step: what is lost had been written already.
@@ -112,7 +112,7 @@ def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
     assert process.returncode == -signal.SIGKILL
     assert not (run_dir / "result.json").exists()
     assert rows_of(run_dir)[-1]["step"] > saved
-    resumed = command.train(run_dir, *options)
+    resumed = warm.train(run_dir, *options)
     assert f"goes on from step {saved:,}" in resumed.outcome.out
     assert_same_run(resumed, whole)
 
