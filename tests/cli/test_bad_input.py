@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from tests.cli.command import Command, Outcome, Warm
@@ -177,7 +178,6 @@ CANNOT_BE_DONE = {
     "--strategy=gpu --virtual_devices=2": ["--strategy=gpu", "--virtual_devices=2", "leave one"],
     "--resume=must": ["--resume=must", "no checkpoint"],
     "--seed=99999999999999999999": ["--seed"],
-    "--global_batch_size=99999999999": ["--global_batch_size"],
 }
 
 
@@ -295,6 +295,31 @@ def test_damaged_data_is_refused_before_training_and_the_place_is_named(
     assert str(tmp_path) in line and named in line
     assert "again" in line  # what to do: copy or prepare it again
     assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_an_example_that_cannot_be_decoded_is_said_in_one_line(
+    warm: Warm, shelf: Path, tmp_path: Path, feed: str
+):
+    """Its checksum is right, so a stream meets it in the middle of the first epoch."""
+    shutil.copytree(shelf / "sample", tmp_path / "sample")
+    shard = tmp_path / "sample" / "1.0.0" / "sample-train.tfrecord-00001-of-00002"
+    examples = [raw.numpy() for raw in tf.data.TFRecordDataset(str(shard))]
+    example = tf.train.Example.FromString(examples[3])
+    example.features.feature["image"].bytes_list.value[0] = b"\x89PNG" + bytes(1000)
+    with tf.io.TFRecordWriter(str(shard)) as writer:
+        for index, raw in enumerate(examples):
+            writer.write(example.SerializeToString() if index == 3 else raw)
+    run_dir = tmp_path / "run"
+    outcome = warm.run(
+        "--dataset=sample", f"--data_dir={tmp_path}", f"--run_dir={run_dir}", f"--feed={feed}"
+    )
+    assert outcome.status == (2 if feed == "resident" else 1), outcome.said()
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ")
+    for foreign in ("Traceback", "{{", "[Op:", "stack trace"):
+        assert foreign not in line
+    assert not (run_dir / "result.json").exists()
 
 
 # A run that is there already

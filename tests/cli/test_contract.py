@@ -251,3 +251,10 @@ def test_evaluate_takes_the_weights_that_the_run_was_told_to_test(early: Run, wa
         assert evaluated()[split] == early.result[split]
     newest = evaluated("--weights=newest")
     assert newest["validation"]["loss"] == early.rows("validation")[-1]["loss"]
+
+
+def test_a_tilde_is_the_users_home(command: Command, warm: Warm):
+    """No shell expands it behind an equals sign, and in a flagfile there is no shell."""
+    warm.train(command.home / "mine", "--model=logistic", "--epochs=1")
+    outcome = warm.run("--mode=evaluate", "--run_dir=~/mine")
+    assert outcome.status == 0, outcome.said()

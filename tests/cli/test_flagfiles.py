@@ -9,7 +9,7 @@ import pytest
 
 import models
 from engine import config, flags
-from tests.cli.command import REPOSITORY, Command, Outcome, Warm
+from tests.cli.command import HANG, REPOSITORY, Command, Outcome, Warm
 
 FLAGFILES = sorted(REPOSITORY.glob("*.flags")) + sorted(REPOSITORY.glob("recipes/*.flags"))
 
@@ -98,6 +98,14 @@ def test_help_lists_every_option_without_tensorflow(command: Command, tmp_path: 
             assert field.metadata["help"] in lines[at + 1]
             for choice in field.metadata["choices"]:
                 assert choice in lines[at + 1]
+
+
+def test_who_reads_only_the_first_lines_of_the_help_sees_no_traceback(command: Command):
+    with command.started("--help") as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        process.wait(HANG)
 
 
 # seed_003's network

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from tests.cli.command import HANG, Command, Interrupted, Run, Warm, rows_of
+from tests.cli.command import HANG, Command, Interrupted, Run, Warm, await_rows, rows_of
 from tests.cli.conftest import LONG
 
 TOTAL = 6 * 81
@@ -117,6 +117,33 @@ def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
     assert_same_run(resumed, whole)
 
 
+def test_a_signal_at_the_end_of_the_last_epoch_still_says_how_to_go_on(
+    command: Command, warm: Warm, tmp_path: Path
+):
+    options = f"--run_dir={tmp_path / 'run'}", "--epochs=2"
+    with command.started(*options) as process:
+        await_rows(process, tmp_path / "run", 4)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=HANG)
+    if not (tmp_path / "run" / "result.json").exists():  # else it came too late
+        assert process.returncode == 130 and err == ""
+        assert "run the same command" in out.splitlines()[-1], out
+    assert warm.train(tmp_path / "run", "--epochs=2").result["step"] == 22
+
+
+def test_two_processes_do_not_share_a_run_dir(command: Command, warm: Warm, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    with command.started(f"--run_dir={run_dir}", *LONG) as process:
+        await_rows(process, run_dir, 3)
+        process.send_signal(signal.SIGSTOP)  # it stays in the middle, however long this takes
+        before = (run_dir / "metrics.jsonl").read_bytes()
+        outcome = warm.run(f"--run_dir={run_dir}", *LONG)
+        assert (run_dir / "metrics.jsonl").read_bytes() == before
+    assert outcome.status == 2, outcome.said()
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: ") and str(run_dir) in line
+
+
 def test_a_finished_run_is_done_already_and_its_result_stays(
     warm: Warm, whole: Run, tmp_path: Path
 ):
@@ -153,6 +180,52 @@ def test_going_on_writes_over_no_checkpoint_that_is_there(
     assert before == {name: Path(name).read_bytes() for name in before}
     # One at every 30th step and one at each epoch's end.
     assert len(run.checkpoints) == TOTAL // 30 + 6
+
+
+# Damage
+
+
+def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
+    warm: Warm, whole: Run, tmp_path: Path
+):
+    run_dir = tmp_path / "run"
+    warm.train(run_dir, *LONG, "--epochs=4")
+    newest = tf.train.latest_checkpoint(str(run_dir / "checkpoints"))
+    data = Path(f"{newest}.data-00000-of-00001")
+    data.write_bytes(data.read_bytes()[:1000])
+    outcome = warm.run(f"--run_dir={run_dir}", *LONG)
+    if outcome.status:  # then it says which files to delete, and that has to help
+        (line,) = outcome.err.splitlines()
+        assert line.startswith(f"error: cannot load checkpoint {newest}")
+        assert "{{" not in line and "delete it" in line
+        for path in (run_dir / "checkpoints").glob(f"{Path(newest).name}.*"):
+            path.unlink()
+        outcome = warm.run(f"--run_dir={run_dir}", *LONG)
+    assert outcome.status == 0, outcome.said()
+    assert_same_run(Run(run_dir, outcome), whole)
+
+
+@pytest.mark.parametrize("content", ["", "torn"])
+def test_a_damaged_list_of_checkpoints_never_starts_the_run_anew_in_silence(
+    warm: Warm, tmp_path: Path, content: str
+):
+    """A power cut can leave the small file that names the newest one empty."""
+    run_dir = tmp_path / "run"
+    options = "--model=logistic", "--epochs=2"
+    warm.train(run_dir, *options)
+    (run_dir / "checkpoints" / "checkpoint").write_text(content)
+    before = (run_dir / "metrics.jsonl").read_bytes()
+    outcome = warm.run(f"--run_dir={run_dir}", *options, "--epochs=3")
+    if outcome.status:
+        (line,) = outcome.err.splitlines()
+        assert line.startswith("error: ") and f"{run_dir}/checkpoints" in line
+        assert "delete" in line or "--run_dir" in line  # what to do
+        assert (run_dir / "metrics.jsonl").read_bytes() == before
+    else:
+        assert "goes on from step 22" in outcome.out, outcome.said()
+
+
+# What is done
 
 
 def test_an_early_stopped_run_says_that_more_epochs_will_not_go_on(warm: Warm, tmp_path: Path):
