@@ -130,6 +130,8 @@ class Interrupted:
 
     stopped: Outcome
     left: list[str]  # names in run_dir when it had stopped
+    saved: int  # step of the newest checkpoint then
+    rows: list[dict[str, Any]]  # of metrics.jsonl then
     resumed: Run
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.command import HANG, Command, Interrupted, Outcome, Run, Warm, await_rows
+from tests.cli.command import HANG, Command, Interrupted, Outcome, Run, Warm, rows_of
 
-# 81 steps an epoch; dropout, shuffling, and a metric that is not best at the end of every epoch.
+# 81 steps an epoch, 6 epochs; with dropout, and points of the curves inside the epochs.
 LONG = ("--global_batch_size=16", "--epochs=6", "--log_every=5", "--checkpoint_every=30")
 
 
@@ -33,22 +34,26 @@ def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def interrupted_by(
-    command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[signal.Signals], Interrupted]:
-    """Gives a run of `LONG` that a signal stopped; each signal's is made once."""
-    made: dict[signal.Signals, Interrupted] = {}
-
-    def by(number: signal.Signals) -> Interrupted:
-        if number not in made:
-            run_dir = tmp_path_factory.mktemp(number.name) / "run"
-            with command.started(f"--run_dir={run_dir}", *LONG) as process:
-                await_rows(process, run_dir, 8)
-                process.send_signal(number)
-                out, err = process.communicate(timeout=HANG)
-            stopped = Outcome(process.returncode, out, err)
-            left = sorted(path.name for path in run_dir.iterdir())
-            made[number] = Interrupted(stopped, left, warm.train(run_dir, *LONG))
-        return made[number]
-
-    return by
+def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    """The same, killed where rows and points later than the newest checkpoint were written."""
+    run_dir = tmp_path_factory.mktemp("killed") / "run"
+    options = [*LONG, "--checkpoint_every=0"]  # one an epoch
+    listed = run_dir / "checkpoints" / "checkpoint"
+    with command.started(f"--run_dir={run_dir}", *options) as process:
+        end = time.monotonic() + HANG
+        while True:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.02)
+            if not listed.exists():
+                continue
+            process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
+            rows = rows_of(run_dir)
+            saved = max(row["step"] for row in rows if row["split"] == "validation")
+            if rows[-1]["step"] >= saved + 10:
+                break
+            process.send_signal(signal.SIGCONT)
+        process.send_signal(signal.SIGKILL)
+        out, err = process.communicate(timeout=HANG)
+    left = [path.name for path in run_dir.iterdir()]
+    stopped = Outcome(process.returncode, out, err)
+    return Interrupted(stopped, left, saved, rows, warm.train(run_dir, *options))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import shutil
 import signal
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,56 +63,45 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"]
+    ("number", "status", "feed"),
+    [(signal.SIGINT, 130, "resident"), (signal.SIGTERM, 143, "stream")],
+    ids=["SIGINT", "SIGTERM"],
 )
 def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
-    interrupted_by: Callable[[signal.Signals], Interrupted],
+    command: Command,
+    warm: Warm,
     whole: Run,
+    tmp_path: Path,
     number: signal.Signals,
     status: int,
+    feed: str,
 ):
-    run = interrupted_by(number)
-    assert run.stopped.status == status, run.stopped.said()
-    assert run.stopped.err == ""
-    last = run.stopped.out.splitlines()[-1]
-    found = re.search(r"step ([\d,]+)\b.*\bsaved\b.*run the same command", last)
-    assert found, last
+    run_dir, options = tmp_path / "run", [*LONG, f"--feed={feed}"]
+    with command.started(f"--run_dir={run_dir}", *options) as process:
+        await_rows(process, run_dir, 8)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=HANG)
+    assert (process.returncode, err) == (status, "")
+    found = re.search(r"step ([\d,]+)\b.*\bsaved\b.*run the same command", out.splitlines()[-1])
+    assert found, out
     step = int(found[1].replace(",", ""))
     assert 0 < step < TOTAL
-    assert "result.json" not in run.left and "checkpoints" in run.left
-    assert f"goes on from step {step:,}" in run.resumed.outcome.out
-    assert run.resumed.result["restarts"] == 1
-    assert run.resumed.result["traces"]["train"] == 1
-    assert_same_run(run.resumed, whole)
+    assert not (run_dir / "result.json").exists()
+    resumed = warm.train(run_dir, *options)
+    assert f"goes on from step {step:,}" in resumed.outcome.out
+    assert resumed.result["restarts"] == 1
+    assert resumed.result["traces"]["train"] == 1
+    assert_same_run(resumed, whole)
 
 
 def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
-    command: Command, warm: Warm, whole: Run, tmp_path: Path
+    killed: Interrupted, whole: Run
 ):
-    run_dir = tmp_path / "run"
-    # A checkpoint an epoch and a row every fifth step: what is lost had been written already.
-    options = [*LONG, "--checkpoint_every=0"]
-    index = run_dir / "checkpoints" / "checkpoint"
-    with command.started(f"--run_dir={run_dir}", *options) as process:
-        saved, end = 0, time.monotonic() + HANG
-        while True:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.02)
-            if not index.exists():
-                continue
-            process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
-            saved = max(row["step"] for row in rows_of(run_dir) if row["split"] == "validation")
-            if rows_of(run_dir)[-1]["step"] >= saved + 10:
-                break
-            process.send_signal(signal.SIGCONT)
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=HANG)
-    assert process.returncode == -signal.SIGKILL
-    assert not (run_dir / "result.json").exists()
-    assert rows_of(run_dir)[-1]["step"] > saved
-    resumed = warm.train(run_dir, *options)
-    assert f"goes on from step {saved:,}" in resumed.outcome.out
-    assert_same_run(resumed, whole)
+    assert killed.stopped.status == -signal.SIGKILL
+    assert "result.json" not in killed.left
+    assert killed.rows[-1]["step"] > killed.saved  # there was something to take back
+    assert f"goes on from step {killed.saved:,}" in killed.resumed.outcome.out
+    assert_same_run(killed.resumed, whole)
 
 
 def test_a_signal_at_the_end_of_the_last_epoch_still_says_how_to_go_on(

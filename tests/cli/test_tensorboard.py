@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-import signal
 import subprocess
 import sys
 import time
@@ -54,7 +53,7 @@ def tensorboard(command: Command, logdir: Path, log: Path) -> Iterator[Get]:
 
 def await_points(get: Get, run: Run) -> None:
     """TensorBoard loads in the background: waits for as many points as there are rows."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 30
     for split in ("train", "validation", "test"):
         loaded = 0
         while loaded < len(run.rows(split)) and time.monotonic() < end:
@@ -73,16 +72,16 @@ def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     return found[0]
 
 
-@pytest.fixture(scope="module", params=["whole", "interrupted"])
+@pytest.fixture(scope="module", params=["whole", "killed"])
 def shown(
     request: pytest.FixtureRequest,
     command: Command,
     whole: Run,
-    interrupted_by: Callable[[signal.Signals], Interrupted],
+    killed: Interrupted,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Run, Get]]:
-    """A finished run, and TensorBoard on it; then one that was interrupted and gone on with."""
-    run = whole if request.param == "whole" else interrupted_by(signal.SIGINT).resumed
+    """A finished run, and TensorBoard on it; then one that was killed and gone on with."""
+    run = whole if request.param == "whole" else killed.resumed
     log = tmp_path_factory.mktemp("tensorboard") / "log"
     with tensorboard(command, run.run_dir / "tensorboard", log) as get:
         await_points(get, run)
