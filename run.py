@@ -8,6 +8,7 @@ and SIGTERM, after saving; 1 anything else.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -32,6 +33,8 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     except ValueError as error:
         return _fail(str(error), 2)
+    except BrokenPipeError:
+        raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
         return _fail(f"{error}; the last checkpoint is whole: run the same command to go on", 1)
     except KeyboardInterrupt:
@@ -46,7 +49,13 @@ def _fail(text: str, status: int) -> int:
 
 def entry() -> None:
     """The installed command."""
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output, `head` say, has gone: nothing more to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,31 @@
 """Checkpoints of the one state: the newest few, and apart from them the best.
 
-`tf.train.CheckpointManager` writes the data files first and names them in its index last, so a
-kill during a save leaves the previous checkpoint whole. They are numbered one after the other, not
-by step: two of one step (stopped in an evaluation, then gone on) must not share a file.
+`tf.train.CheckpointManager` writes the data first and the index, by which a checkpoint is found
+here, last: a kill during a save leaves the previous checkpoint whole. They are numbered one after
+the other, never by a number that is taken: no file is ever written over.
 """
 
 from __future__ import annotations
 
+import glob
 import os
+import re
 
 import tensorflow as tf
 
 from engine.state import TrainState
+
+
+def list_checkpoints(directory: str) -> list[str]:
+    """The checkpoints in a directory, oldest first, as TensorFlow names them.
+
+    Found by their files: the small list that the manager keeps beside them may be lost.
+    """
+    found = {}
+    for path in glob.glob(os.path.join(glob.escape(directory), "ckpt-*.index")):
+        if match := re.fullmatch(r"(.*/ckpt-(\d+))\.index", path):
+            found[int(match[2])] = match[1]
+    return [found[number] for number in sorted(found)]
 
 
 class Checkpoints:
@@ -24,24 +38,20 @@ class Checkpoints:
     """
 
     def __init__(self, run_dir: str, state: TrainState, keep: int) -> None:
+        self._checkpoint = tf.train.Checkpoint(state=state)
         self._state = state
-        checkpoint = tf.train.Checkpoint(state=state)
         self._newest = tf.train.CheckpointManager(
-            checkpoint, os.path.join(run_dir, "checkpoints"), max_to_keep=keep
+            self._checkpoint, os.path.join(run_dir, "checkpoints"), max_to_keep=keep
         )
         self._best = tf.train.CheckpointManager(
-            checkpoint, os.path.join(run_dir, "best"), max_to_keep=1
+            self._checkpoint, os.path.join(run_dir, "best"), max_to_keep=1
         )
-
-    @property
-    def newest(self) -> str | None:
-        """Path of the newest checkpoint, None without one."""
-        return self._newest.latest_checkpoint
 
     @property
     def best(self) -> str | None:
         """Path of the best epoch's checkpoint, None without one."""
-        return self._best.latest_checkpoint
+        saved = list_checkpoints(self._best.directory)
+        return saved[-1] if saved else None
 
     def save(self) -> str:
         """Saves the state as the newest checkpoint, and gives its path."""
@@ -52,38 +62,64 @@ class Checkpoints:
         return self._save(self._best)
 
     def _save(self, manager: tf.train.CheckpointManager) -> str:
+        taken = list_checkpoints(self._newest.directory) + list_checkpoints(self._best.directory)
+        number = 1 + max((int(path.rsplit("-", 1)[1]) for path in taken), default=0)
         try:
-            path = manager.save()
+            path = manager.save(checkpoint_number=number)
         except (OSError, tf.errors.OpError) as error:
             reason = getattr(error, "message", None) or str(error)
             raise OSError(f"cannot save to {manager.directory}: {_first_line(reason)}") from error
         assert path is not None
         return path
 
-    def restore(self, path: str) -> None:
-        """Loads the whole state.
+    def restore(self) -> tuple[str | None, list[str]]:
+        """Loads the newest checkpoint that can be loaded.
+
+        Returns:
+          Its path, None when there is none at all; and a line for each newer one that is damaged.
 
         Raises:
-          OSError: when the file is damaged or belongs to another model.
+          OSError: when there are checkpoints and none can be loaded.
         """
-        _restore(tf.train.Checkpoint(state=self._state), path)
+        problems: list[str] = []
+        for path in reversed(list_checkpoints(self._newest.directory)):
+            try:
+                _restore(self._checkpoint, path)
+            except OSError as error:
+                problems.append(str(error))
+                continue
+            return path, problems
+        if problems:
+            raise OSError(
+                f"{problems[0]}; nor can any other in {self._newest.directory} be: delete that "
+                "directory to start anew, or give another --run_dir"
+            )
+        return None, []
 
     def restore_model(self, path: str) -> None:
         """Loads the model alone: the rest of the state stays, so that the run can go on."""
-        _restore(tf.train.Checkpoint(state=tf.train.Checkpoint(model=self._state.model)), path)
+        restore_model(self._state.model, path)
+
+
+def restore_model(model: tf.Module, path: str) -> None:
+    """Loads a checkpoint's model into `model`.
+
+    Raises:
+      OSError: when the file is damaged or holds another model.
+    """
+    _restore(tf.train.Checkpoint(state=tf.train.Checkpoint(model=model)), path)
 
 
 def _restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
     try:
-        status = checkpoint.restore(path)
+        status = checkpoint.read(path)
         status.assert_existing_objects_matched()
         status.expect_partial()
     except Exception as error:  # the reader of damaged files raises IndexError and the like too
-        raise OSError(
-            f"cannot load checkpoint {path}: {_first_line(str(error))}; delete it to go on from "
-            "the one before"
-        ) from error
+        raise OSError(f"cannot load checkpoint {path}: {_first_line(str(error))}") from error
 
 
 def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0][:300] if text.strip() else "unknown reason"
+    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", text)
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    return lines[0][:300] if lines else "no reason given"

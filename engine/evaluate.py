@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from engine import metrics
-from engine.loop import Pace, failure, stopwatch
+from engine.loop import Pace, stopwatch
 from engine.task import Task
-from pipelines import Batch, Feed
+from pipelines import Batch, Feed, reason
 
 
 class Evaluation:
@@ -56,7 +56,7 @@ class Evaluation:
             try:
                 sums += self._compiled(start, tf.constant(steps, tf.int64), opened).numpy()
             except tf.errors.OpError as error:
-                raise RuntimeError(failure(f"evaluation, batch {step}", error)) from error
+                raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
             self._pace.took(steps, stopwatch() - started)
             step += steps
         means = metrics.means(sums, self._task.metrics)

@@ -16,6 +16,8 @@ from absl import flags as absl_flags
 
 from engine.config import Config, did_you_mean, sections, written
 
+_PATHS = ("run_dir", "data_dir", "cache_dir")
+
 
 class HelpRequest(Exception):  # noqa: N818 - a request, not an error
     """The command line asked for help; the message is the help text."""
@@ -92,7 +94,7 @@ def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
     Raises:
       ValueError: when there is no run in `run_dir`.
     """
-    path = os.path.join(run_dir, "config.flags")
+    path = os.path.join(os.path.expanduser(run_dir), "config.flags")
     if not os.path.isfile(path):
         raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
     return [f"--flagfile={path}", *arguments]
@@ -116,6 +118,8 @@ def from_values(values: dict[str, Any]) -> Config:
                     raise ValueError(f"--{field.name}={value}: {error}") from None
             if isinstance(value, str) and (value != value.strip() or len(value.splitlines()) > 1):
                 raise ValueError(f"--{field.name}: must be one line without space around it")
+            if field.name in _PATHS:
+                value = os.path.expanduser(value)  # no shell does it behind an equals sign
             chosen[field.name] = value
         parts[name] = section(**chosen)
     config = Config(**parts)

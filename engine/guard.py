@@ -1,9 +1,13 @@
-"""Signals: a polite stop at the next boundary, and a hard one for who asks twice."""
+"""Signals, and one writer for a run directory."""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import signal
+import socket
 import threading
+import time
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -44,3 +48,54 @@ class Signals:
     def exit_status(self) -> int:
         """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM; 0: none came."""
         return 128 + self.received if self.received else 0
+
+
+class RunLock:
+    """Holds a run directory for one process, while entered.
+
+    The system takes the lock away when its holder ends, however it ends, so none is left behind.
+
+    Args:
+      run_dir: locked on entering if it exists, else by `take` once it does.
+    """
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+        self._file: int | None = None
+
+    def __enter__(self) -> RunLock:
+        if os.path.isdir(self._run_dir):
+            self.take()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+    def take(self) -> None:
+        """Takes the lock, if it is not held already.
+
+        Raises:
+          ValueError: when another process holds it, naming it.
+        """
+        if self._file is not None:
+            return
+        path = os.path.join(self._run_dir, "lock")
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            raise ValueError(
+                f"--run_dir={self._run_dir} is in use by {holder}: wait for it, or give another"
+            ) from None
+        now = time.strftime("%Y-%m-%d %H:%M:%S")
+        os.ftruncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
+        self._file = file

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.state import TrainState
 from engine.step import ReplicaStep
-from pipelines import Feed
+from pipelines import Feed, reason
 
 
 class Loop:
@@ -42,7 +42,7 @@ class Loop:
         try:
             self._compiled(tf.constant(steps, tf.int64), self._feed.open(before, steps))
         except tf.errors.OpError as error:
-            raise RuntimeError(failure(f"training after step {before}", error)) from error
+            raise RuntimeError(f"training failed after step {before}: {reason(error)}") from error
         taken = int(self._state.step) - before
         assert taken == steps, f"the loop was asked for {steps} steps and took {taken}"
 
@@ -70,14 +70,6 @@ class Loop:
             [tf.constant(0, tf.int64)],
             parallel_iterations=1,
         )
-
-
-def failure(when: str, error: tf.errors.OpError) -> str:
-    """One line for a failure inside the graph: TensorFlow's message without its stack trace."""
-    noise = ("Graph execution error", "Detected at node", "File ", "[[{{node", "Stack trace")
-    lines = [line.strip() for line in error.message.splitlines()]
-    telling = [line for line in lines if line and not line.startswith(noise)]
-    return f"{type(error).__name__} in {when}: {telling[0][:300] if telling else 'no reason given'}"
 
 
 class Pace:

@@ -29,7 +29,10 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
     if resumed:
         how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
     if resumed and over:
-        how = f"done already at step {step:,}; raise --epochs to go on"
+        early = bool(int(state.patience.stopped))
+        how = f"done already at step {step:,}" + (
+            ", stopped early" if early else "; raise --epochs to go on"
+        )
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
         f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import glob
 import os
 
 from engine import flags, schedule
@@ -34,7 +36,7 @@ def options_of(run_dir: str) -> Config | None:
 
 def has_checkpoint(run_dir: str) -> bool:
     """Whether a run has something to go on from."""
-    return os.path.isfile(os.path.join(run_dir, "checkpoints", "checkpoint"))
+    return bool(glob.glob(os.path.join(glob.escape(run_dir), "checkpoints", "*.index")))
 
 
 def open_for_training(config: Config) -> Config | None:
@@ -100,9 +102,26 @@ def refuse_another_trajectory(config: Config, before: Config | None, steps_per_e
         )
 
 
+def refuse_another_network(config: Config) -> None:
+    """Lets a run's weights be used only in the network they are of.
+
+    Raises:
+      ValueError: naming each option with both values.
+    """
+    before = options_of(config.run.run_dir)
+    assert before is not None, "a run has options"
+    network = {field.name for field in dataclasses.fields(config.network)}
+    changed = [
+        f"--{name}={written(now)} (is {written(old)})"
+        for name, old, now in changed_trajectory(before, config)
+        if name in network
+    ]
+    if changed:
+        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(changed)}")
+
+
 def write_options(config: Config) -> None:
-    """Makes run_dir and writes config.flags; takes away the result of an earlier stop."""
-    os.makedirs(config.run.run_dir, exist_ok=True)
+    """Writes config.flags, and takes away the result of an earlier end."""
     replace_file(options_file(config.run.run_dir), flags.flagfile(config))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(config.run.run_dir, "result.json"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 
-from engine import metrics
+from engine import metrics, run_directory
 from engine.assembly import assemble
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import list_checkpoints, restore_model
 from engine.config import Config
 from engine.guard import Signals
 from engine.metrics import jsonable
@@ -28,17 +28,17 @@ def evaluate(config: Config) -> int:
     kind, run_dir = config.run.weights, config.run.run_dir
     if kind == "auto":
         kind = "best" if config.stopping.restore_best else "newest"
-    folder = os.path.join(run_dir, "best" if kind == "best" else "checkpoints")
-    if not os.path.isfile(os.path.join(folder, "checkpoint")):
+    folder = "best" if kind == "best" else "checkpoints"
+    saved = list_checkpoints(os.path.join(run_dir, folder))
+    if not saved:
         raise ValueError(f"--weights={kind}: {run_dir} has no such checkpoint yet; train first")
+    run_directory.refuse_another_network(config)
     with Signals() as signals:
         parts = assemble(config)
         if not parts.evaluations:
             raise ValueError("nothing was held out: give --validation_split or --test_split")
-        checkpoints = Checkpoints(run_dir, parts.state, config.keeping.keep)
-        path = checkpoints.best if kind == "best" else checkpoints.newest
-        assert path is not None
-        checkpoints.restore_model(path)
+        path = saved[-1]
+        restore_model(parts.model, path)
         print(f"evaluating the {kind} weights, {path}, on {parts.device}", flush=True)
         results = {}
         for split, evaluation in parts.evaluations.items():

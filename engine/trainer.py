@@ -14,7 +14,7 @@ from engine.board import Board
 from engine.checkpoint import Checkpoints
 from engine.clock import Clock
 from engine.config import Config
-from engine.guard import Signals
+from engine.guard import RunLock, Signals
 from engine.loop import Pace, stopwatch
 from engine.progress import Progress
 
@@ -32,19 +32,19 @@ def train(config: Config, imported_at: float) -> int:
     Raises:
       ValueError: for bad input; nothing has been written then.
     """
-    before = run_directory.open_for_training(config)
-    parts = assemble(config)
-    run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
-    with Signals() as signals:
-        trainer = Trainer(parts, signals, imported_at)
-        try:
-            trainer.start()
-            trainer.train()
-            if not signals.received:
+    with RunLock(config.run.run_dir) as lock:
+        before = run_directory.open_for_training(config)
+        parts = assemble(config)
+        run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
+        with Signals() as signals:
+            trainer = Trainer(parts, signals, imported_at)
+            try:
+                trainer.start(lock)
+                trainer.train()
                 trainer.finish()
-        finally:
-            trainer.close()
-        return signals.exit_status
+            finally:
+                trainer.close()
+            return signals.exit_status
 
 
 class Trainer:
@@ -74,11 +74,13 @@ class Trainer:
 
     # --- the start -------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, lock: RunLock) -> None:
         """Restores the newest checkpoint if there is one, and says what is about to happen."""
-        newest = self._checkpoints.newest
-        if newest:
-            self._checkpoints.restore(newest)
+        os.makedirs(self._dir, exist_ok=True)
+        lock.take()
+        newest, problems = self._checkpoints.restore()
+        for problem in problems:
+            print(f"{problem}; going on from the one before")
         if newest and not self._over():
             self.state.times.restarts.assign_add(1)
         run_directory.write_options(self.config)
@@ -200,6 +202,8 @@ class Trainer:
 
     def finish(self) -> None:
         """Evaluates the final weights on what was held out, and writes result.json last."""
+        if self._interrupted:
+            return
         parts, state = self.parts, self.state
         step, best = int(state.step), int(state.best.step)
         restore_best = self.config.stopping.restore_best and best >= 0
@@ -210,7 +214,10 @@ class Trainer:
         for split, evaluation in parts.evaluations.items():
             means = evaluation.run(self._stop_asked)
             if means is None:
-                self._progress.line("stopped by a signal; run the same command to evaluate")
+                self._progress.line(
+                    f"stopped by signal {self._signals.received} after the last step; run the "
+                    "same command to evaluate"
+                )
                 return
             results[split] = means
             weights = f"weights of step {best:,}, the best" if restore_best else "final weights"

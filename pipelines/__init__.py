@@ -7,6 +7,7 @@ Imports neither `engine` nor `models`.
 """
 
 from pipelines.cache import default_dir as default_cache_dir
+from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.plan import Batch, Feed
@@ -26,5 +27,6 @@ __all__ = [
     "open_feed",
     "open_source",
     "permutation",
+    "reason",
     "steps_per_epoch",
 ]

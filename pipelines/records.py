@@ -16,6 +16,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from pipelines.errors import reason
+
 _HEADER = 12  # bytes before an example: its length and the length's CRC
 _FRAME = 16  # bytes around an example, the CRC behind it included
 
@@ -81,11 +83,13 @@ def _lengths(path: str, size: int, modified: int) -> np.ndarray:
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
         raise ValueError(damaged(path, error)) from None
     except tf.errors.OpError as error:
-        raise ValueError(f"cannot read {path}: {error.message.splitlines()[0]}") from None
+        raise ValueError(f"cannot read {path}: {reason(error)}") from None
     return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
 
 
 def damaged(where: str, error: tf.errors.OpError) -> str:
     """One line about data that cannot be read or decoded, and what to do."""
-    reason = error.message.splitlines()[0].split("{{node")[0].strip()[:200]
-    return f"damaged data in {where}: {reason}; delete the data set's folder and prepare it again"
+    return (
+        f"damaged data in {where}: {reason(error)}; delete the data set's folder and prepare it "
+        "again"
+    )

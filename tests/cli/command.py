@@ -22,6 +22,8 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANG = 300  # seconds after which a process is taken to hang
+# 81 steps an epoch, 6 epochs; with dropout, and points of the curves inside the epochs.
+LONG = ("--global_batch_size=16", "--epochs=6", "--log_every=5", "--checkpoint_every=30")
 
 
 @dataclass(frozen=True)

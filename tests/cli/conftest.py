@@ -8,10 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cli.command import HANG, Command, Interrupted, Outcome, Run, Warm, rows_of
-
-# 81 steps an epoch, 6 epochs; with dropout, and points of the curves inside the epochs.
-LONG = ("--global_batch_size=16", "--epochs=6", "--log_every=5", "--checkpoint_every=30")
+from tests.cli.command import HANG, LONG, Command, Interrupted, Outcome, Run, Warm, rows_of
 
 
 @pytest.fixture(scope="session")

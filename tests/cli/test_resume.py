@@ -12,8 +12,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from tests.cli.command import HANG, Command, Interrupted, Run, Warm, await_rows, rows_of
-from tests.cli.conftest import LONG
+from tests.cli.command import HANG, LONG, Command, Interrupted, Run, Warm, await_rows
 
 TOTAL = 6 * 81
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -26,8 +28,7 @@ def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer,
     stopped = made(optimizer=optimizer).take(stop)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save()
     resumed = made(optimizer=optimizer)
-    checkpoints = Checkpoints(str(tmp_path), resumed.state, keep=2)
-    checkpoints.restore(checkpoints.newest)
+    Checkpoints(str(tmp_path), resumed.state, keep=2).restore()
     resumed.take(11 - stop)
     assert same_bits(untouched.weights(), resumed.weights())
     assert int(resumed.state.step) == 11
@@ -59,8 +60,7 @@ def test_a_run_saved_on_n_replicas_continues_on_m(tmp_path, before, after):
     stopped = made(before).take(5)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save()
     resumed = made(after)
-    checkpoints = Checkpoints(str(tmp_path), resumed.state, keep=2)
-    checkpoints.restore(checkpoints.newest)
+    Checkpoints(str(tmp_path), resumed.state, keep=2).restore()
     assert same_bits(stopped.weights(), resumed.weights())
     assert relative_difference(untouched.weights(), resumed.take(7).weights()) < 1e-4
 
@@ -83,21 +83,52 @@ def test_the_best_checkpoint_is_kept_apart_and_the_newest_are_counted(tmp_path):
         if step == 1:
             checkpoints.save_best()
     assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 2
-    checkpoints.restore(checkpoints.best)
-    assert int(run.state.step) == 2
-    checkpoints.restore(checkpoints.newest)
+    weights = run.weights()
+    checkpoints.restore_model(checkpoints.best)
+    assert same_bits(run.weights(), made().take(2).weights())
+    checkpoints.restore()
+    assert same_bits(run.weights(), weights)
     assert int(run.state.step) == 5
 
 
-def test_two_checkpoints_of_one_step_do_not_share_a_file(tmp_path):
-    checkpoints = Checkpoints(str(tmp_path), made().take(1).state, keep=2)
-    assert checkpoints.save() != checkpoints.save()
+def test_no_checkpoint_is_ever_written_over(tmp_path):
+    state = made().take(1).state
+    checkpoints = Checkpoints(str(tmp_path), state, keep=9)
+    paths = [checkpoints.save(), checkpoints.save_best(), checkpoints.save()]
+    paths.append(Checkpoints(str(tmp_path), state, keep=9).save())  # after a restart
+    assert len(set(map(str, (p.rsplit("-", 1)[1] for p in paths)))) == 4
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path):
-    run = made().take(1)
-    path = Checkpoints(str(tmp_path), run.state, keep=2).save()
-    data = next((tmp_path / "checkpoints").glob("*.data-*"))
+def damage(path: str) -> None:
+    data = next(Path(path).parent.glob(f"{Path(path).name}.data-*"))
     data.write_bytes(data.read_bytes()[:100])
+
+
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path):
+    run = made()
+    checkpoints = Checkpoints(str(tmp_path), run.state, keep=3)
+    first = checkpoints.save() if run.take(1) else ""
+    second = checkpoints.save() if run.take(1) else ""
+    damage(second)
+    restored, problems = checkpoints.restore()
+    assert restored == first
+    assert int(run.state.step) == 1
+    assert len(problems) == 1 and second in problems[0] and "\n" not in problems[0]
+
+
+def test_damaged_checkpoints_alone_are_refused_and_never_taken_for_a_new_run(tmp_path):
+    run = made().take(1)
+    checkpoints = Checkpoints(str(tmp_path), run.state, keep=2)
+    damage(checkpoints.save())
     with pytest.raises(OSError, match="cannot load checkpoint"):
-        Checkpoints(str(tmp_path), run.state, keep=2).restore(path)
+        checkpoints.restore()
+
+
+def test_a_lost_list_of_checkpoints_loses_no_checkpoint(tmp_path):
+    run = made().take(3)
+    Checkpoints(str(tmp_path), run.state, keep=2).save()
+    (tmp_path / "checkpoints" / "checkpoint").write_text("torn")
+    other = made()
+    restored, _ = Checkpoints(str(tmp_path), other.state, keep=2).restore()
+    assert restored is not None
+    assert int(other.state.step) == 3

@@ -1,0 +1,17 @@
+"""TensorFlow's errors in one line: its messages go on for pages."""
+
+from __future__ import annotations
+
+import re
+
+import tensorflow as tf
+
+_NOISE = ("Graph execution error", "Detected at node", "File ", "Stack trace", "Traceback")
+
+
+def reason(error: tf.errors.OpError) -> str:
+    """What a failed operation says, without its stack trace and the names of graph nodes."""
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", error.message or "")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(_NOISE)]
+    return telling[0][:300] if telling else type(error).__name__
