@@ -40,12 +40,16 @@ class Checkpoints:
     def __init__(self, run_dir: str, state: TrainState, keep: int) -> None:
         self._checkpoint = tf.train.Checkpoint(state=state)
         self._state = state
-        self._newest = tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(run_dir, "checkpoints"), max_to_keep=keep
-        )
-        self._best = tf.train.CheckpointManager(
-            self._checkpoint, os.path.join(run_dir, "best"), max_to_keep=1
-        )
+        self._newest = self._manager(os.path.join(run_dir, "checkpoints"), keep)
+        self._best = self._manager(os.path.join(run_dir, "best"), 1)
+
+    def _manager(self, directory: str, keep: int) -> tf.train.CheckpointManager:
+        try:
+            return tf.train.CheckpointManager(self._checkpoint, directory, max_to_keep=keep)
+        except ValueError:
+            # Its list of checkpoints is torn, by a power cut say. They are found without it.
+            os.unlink(os.path.join(directory, "checkpoint"))
+            return tf.train.CheckpointManager(self._checkpoint, directory, max_to_keep=keep)
 
     @property
     def best(self) -> str | None:

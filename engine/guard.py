@@ -61,6 +61,7 @@ class RunLock:
 
     def __init__(self, run_dir: str) -> None:
         self._run_dir = run_dir
+        self._path = os.path.join(run_dir, "lock")
         self._file: int | None = None
 
     def __enter__(self) -> RunLock:
@@ -75,6 +76,7 @@ class RunLock:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
+            os.unlink(self._path)  # while it is held: nobody else can have taken this file
             os.close(self._file)
 
     def take(self) -> None:
@@ -85,17 +87,23 @@ class RunLock:
         """
         if self._file is not None:
             return
-        path = os.path.join(self._run_dir, "lock")
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
-            os.close(file)
-            raise ValueError(
-                f"--run_dir={self._run_dir} is in use by {holder}: wait for it, or give another"
-            ) from None
+        while self._file is None:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+                os.close(file)
+                raise ValueError(
+                    f"--run_dir={self._run_dir} is in use by {holder}: wait for it, or give another"
+                ) from None
+            # Between opening and locking, a holder may have finished and taken its file away.
+            if os.path.exists(self._path) and os.path.samestat(os.stat(self._path), os.fstat(file)):
+                self._file = file
+            else:
+                os.close(file)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
-        os.ftruncate(file, 0)
-        os.write(file, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode())
-        self._file = file
+        os.ftruncate(self._file, 0)
+        os.write(
+            self._file, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode()
+        )

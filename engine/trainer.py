@@ -32,8 +32,8 @@ def train(config: Config, imported_at: float) -> int:
     Raises:
       ValueError: for bad input; nothing has been written then.
     """
+    before = run_directory.open_for_training(config)
     with RunLock(config.run.run_dir) as lock:
-        before = run_directory.open_for_training(config)
         parts = assemble(config)
         run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
         with Signals() as signals:

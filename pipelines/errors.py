@@ -6,7 +6,7 @@ import re
 
 import tensorflow as tf
 
-_NOISE = ("Graph execution error", "Detected at node", "File ", "Stack trace", "Traceback")
+_NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Traceback")
 
 
 def reason(error: tf.errors.OpError) -> str:
