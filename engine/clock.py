@@ -23,6 +23,7 @@ class Clock:
     def loop_took(self, steps: int, seconds: float) -> None:
         """Counts one call of the training loop; a process's first is not in the rate: it traces."""
         self._times.training.assign_add(seconds)
+        self._times.last_step.assign(time.time())
         self._calls += 1
         if self._calls > 1:
             self._times.steady.assign_add(seconds)
@@ -41,6 +42,6 @@ class Clock:
 
     @property
     def goodput(self) -> float:
-        """train_seconds over the wall time since the first start, in 0 to 1."""
-        wall = time.time() - float(self._times.first_start)
+        """train_seconds over the wall time from the first start to the last step, in 0 to 1."""
+        wall = float(self._times.last_step) - float(self._times.first_start)
         return min(1.0, self.train_seconds / wall) if wall > 0 else 0.0

@@ -48,6 +48,7 @@ class Times(tf.Module):
     def __init__(self) -> None:
         super().__init__(name="times")
         self.first_start = _number("first_start")  # since the epoch of the system's clock
+        self.last_step = _number("last_step")  # likewise
         self.training = _number("training")  # inside the loop, tracing included
         self.steady = _number("steady")  # inside the loop, each start's first call left out
         self.steady_steps = _counter("steady_steps")

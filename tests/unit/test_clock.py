@@ -60,19 +60,30 @@ def test_a_restart_goes_on_counting_and_leaves_its_own_first_call_out(wall):
 
 def test_goodput_counts_the_time_between_two_starts_as_lost(wall):
     times = Times()
-    Clock(times).loop_took(1, 10.0)
-    wall.now += 40.0
-    after = Clock(restored(times))
-    assert after.goodput == 10.0 / 40.0
-    after.loop_took(1, 10.0)
+    before = Clock(times)
     wall.now += 10.0
+    before.loop_took(1, 10.0)
+    assert before.goodput == 1.0
+    wall.now += 30.0
+    after = Clock(restored(times))
+    wall.now += 10.0
+    after.loop_took(1, 10.0)
     assert after.goodput == 20.0 / 50.0
+
+
+def test_goodput_stays_when_a_finished_run_is_looked_at_again(wall):
+    measured = Clock(Times())
+    wall.now += 20.0
+    measured.loop_took(1, 10.0)
+    wall.now += 1000.0
+    assert measured.goodput == 0.5
 
 
 def test_goodput_lies_in_zero_to_one_even_when_the_wall_clock_is_set_back(wall):
     measured = Clock(Times())
-    measured.loop_took(1, 10.0)
     wall.now += 1.0
+    measured.loop_took(1, 10.0)
     assert measured.goodput == 1.0
     wall.now -= 500.0
+    measured.loop_took(1, 10.0)
     assert measured.goodput == 0.0
