@@ -35,6 +35,12 @@ class Parts:
     evaluations: dict[str, Evaluation]  # "validation" and "test", where there is such a split
     steps_per_epoch: int
     total_steps: int
+    feeds: tuple[pipelines.Feed, ...]
+
+    def close(self) -> None:
+        """Stops feeds that read ahead."""
+        for feed in self.feeds:
+            feed.close()
 
     @property
     def model(self) -> models.Sequential:
@@ -59,7 +65,15 @@ def assemble(config: Config) -> Parts:
 
     Raises:
       ValueError: for an option that names something which is not there.
+      RuntimeError: when TensorFlow fails, for want of memory say.
     """
+    try:
+        return _assemble(config)
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
+
+
+def _assemble(config: Config) -> Parts:
     training, seed = config.training, config.run.seed
     strategy, device = distribute.choose(training.strategy, training.virtual_devices)
     cache_dir = config.data.cache_dir or pipelines.default_cache_dir()
@@ -108,9 +122,15 @@ def assemble(config: Config) -> Parts:
         finally:
             progress.close()
 
+    training_feed = feed(source.train, training.global_batch_size, True)
+    held_out = {"validation": source.validation, "test": source.test}
+    held_out_feeds = {
+        split: feed(records, training.evaluation_batch_size, False)
+        for split, records in held_out.items()
+        if records is not None
+    }
     step = training_step(model=model, task=task, optimizer=optimizer, schedule=rate, seed=seed)
     score = evaluation_step(model=model, task=task)
-    held_out = {"validation": source.validation, "test": source.test}
     return Parts(
         config=config,
         strategy=strategy,
@@ -121,16 +141,14 @@ def assemble(config: Config) -> Parts:
         task=task,
         schedule=rate,
         state=state,
-        loop=Loop(strategy, state, feed(source.train, training.global_batch_size, True), step),
+        loop=Loop(strategy, state, training_feed, step),
         evaluations={
-            split: Evaluation(
-                strategy, feed(records, training.evaluation_batch_size, False), score, task
-            )
-            for split, records in held_out.items()
-            if records is not None
+            split: Evaluation(strategy, held_out_feed, score, task)
+            for split, held_out_feed in held_out_feeds.items()
         },
         steps_per_epoch=steps_per_epoch,
         total_steps=steps,
+        feeds=(training_feed, *held_out_feeds.values()),
     )
 
 

@@ -230,10 +230,17 @@ class Training(_Section):
     """How long, in what portions, on which devices."""
 
     global_batch_size: int = option(
-        128, "examples that one update sees, over all replicas", minimum=1, trajectory=True
+        128,
+        "examples that one update sees, over all replicas",
+        minimum=1,
+        below=1 << 31,
+        trajectory=True,
     )
     evaluation_batch_size: int = option(
-        512, "examples a step of evaluation, over all replicas; the result is the same", minimum=1
+        512,
+        "examples a step of evaluation, over all replicas; the result is the same",
+        minimum=1,
+        below=1 << 31,
     )
     epochs: int = option(5, "passes over the training split", minimum=1)
     train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)

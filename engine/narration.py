@@ -29,9 +29,10 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
     if resumed:
         how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
     if resumed and over:
+        length = "train_steps" if config.training.train_steps else "epochs"
         early = bool(int(state.patience.stopped))
         how = f"done already at step {step:,}" + (
-            ", stopped early" if early else "; raise --epochs to go on"
+            ", stopped early" if early else f"; raise --{length} to go on"
         )
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -58,7 +59,10 @@ class Progress:
         """Prints a line on standard output."""
         if self._bar is not None:
             self._bar.clear()
-        print(text, flush=True)
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # who read along has gone; that is no reason to stop a training
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
         if self._bar is not None:
             self._bar.refresh()
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 
+import tensorflow as tf
+
 from engine import metrics, run_directory
-from engine.assembly import assemble
+from engine.assembly import Parts, assemble
 from engine.checkpoint import list_checkpoints, restore_model
 from engine.config import Config
 from engine.guard import Signals
@@ -35,6 +37,7 @@ def evaluate(config: Config) -> int:
     run_directory.refuse_another_network(config)
     with Signals() as signals:
         parts = assemble(config)
+        _refuse_other_data(parts)
         if not parts.evaluations:
             raise ValueError("nothing was held out: give --validation_split or --test_split")
         path = saved[-1]
@@ -47,5 +50,25 @@ def evaluate(config: Config) -> int:
                 return signals.exit_status
             results[split] = means
             print(f"{split} {metrics.brief(means)} of {means['examples']:,} examples", flush=True)
+        parts.close()
         print(json.dumps(jsonable({"weights": path, **results})))
         return signals.exit_status
+
+
+def _refuse_other_data(parts: Parts) -> None:
+    """A data set of other images or classes than the weights were trained on is bad input."""
+    config = parts.config
+    before = run_directory.options_of(config.run.run_dir)
+    assert before is not None, "a run has options"
+    if (config.data.dataset, config.data.image_size) == (
+        before.data.dataset,
+        before.data.image_size,
+    ):
+        return
+    saved = list_checkpoints(os.path.join(config.run.run_dir, "checkpoints"))[-1]
+    shapes = {tuple(shape) for name, shape in tf.train.list_variables(saved) if "/model/" in name}
+    if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
+        raise ValueError(
+            f"--dataset={config.data.dataset} (was {before.data.dataset}): its images or classes "
+            f"are not those that the weights in {config.run.run_dir} were trained on"
+        )

@@ -31,7 +31,7 @@ def import_tensorflow() -> float:
         os.dup2(held_back.fileno(), 2)
         try:
             tensorflow = importlib.import_module("tensorflow")
-        except BaseException:
+        except Exception:  # not an interruption: that needs no explanation
             held_back.seek(0)
             os.write(terminal, held_back.read())
             raise

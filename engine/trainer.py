@@ -80,13 +80,16 @@ class Trainer:
         lock.take()
         newest, problems = self._checkpoints.restore()
         for problem in problems:
-            print(f"{problem}; going on from the one before")
+            self._progress.line(f"{problem}; going on from the one before")
         if newest and not self._over():
             self.state.times.restarts.assign_add(1)
-        run_directory.write_options(self.config)
+        if not (newest and self._over()):
+            run_directory.write_options(self.config)
         self._board.rewind(int(self.state.written) if newest else -1)
         self._clock = Clock(self.state.times)
-        print(narration.introduction(self.parts, resumed=bool(newest), over=self._over()))
+        self._progress.line(
+            narration.introduction(self.parts, resumed=bool(newest), over=self._over())
+        )
         self._progress = Progress(
             self.config.keeping.progress, "training", self.parts.total_steps, int(self.state.step)
         )
@@ -237,7 +240,8 @@ class Trainer:
         self._progress.line(written)
 
     def close(self) -> None:
-        """Finishes the files and takes the bar away."""
+        """Finishes the files, takes the bar away and stops reading ahead."""
+        self.parts.close()
         self._progress.close()
         self._board.close()
 

@@ -10,6 +10,8 @@ import tensorflow as tf
 from pipelines.records import RecordReader, damaged
 from pipelines.source import Records, Source
 
+_PORTION = 256  # examples that one thread decodes at a time
+
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes serialized examples, string [k], to (uint8 [k, H, W, C], int32 [k]), in the graph."""
@@ -18,6 +20,17 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
         tf.TensorSpec([], tf.int32),
     )
     return tf.map_fn(source.decode, serialized, fn_output_signature=signature)
+
+
+def _serialized(records: Records) -> tf.data.Dataset:
+    """The examples of a split in file order, read from one end to the other."""
+    RecordReader(records.ranges)  # refuses a damaged or short file by its name
+    dataset = None
+    for path, first, stop in records.ranges:
+        part = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
+        dataset = part if dataset is None else dataset.concatenate(part)
+    assert dataset is not None, "a split holds at least one example"
+    return dataset
 
 
 def decode_all(
@@ -33,20 +46,16 @@ def decode_all(
     Raises:
       ValueError: when an example cannot be decoded.
     """
-    reader = RecordReader(records.ranges)
     images = np.empty((len(records), *source.image_shape), np.uint8)
     labels = np.empty(len(records), np.int32)
-    portion = 256
-
-    def decode(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def read(at: np.int64) -> np.ndarray:
-            return reader.read(np.arange(int(at), min(int(at) + portion, len(reader))))
-
-        serialized = tf.numpy_function(read, [start], tf.string, stateful=False)
-        return decode_batch(source, tf.ensure_shape(serialized, [None]))
-
-    dataset = tf.data.Dataset.range(0, len(reader), portion).map(
-        decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    dataset = (
+        _serialized(records)
+        .batch(_PORTION)
+        .map(
+            lambda some: decode_batch(source, some),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
     )
     done = 0
     try:

@@ -41,6 +41,9 @@ class Feed(Protocol):
     def batch(self, element: Any, step: tf.Tensor, replica: tf.Tensor | int) -> Batch:
         """In the graph, on a replica: its portion of the global batch of `step` (int64 [])."""
 
+    def close(self) -> None:
+        """On the host: stops reading ahead, where it does."""
+
 
 class Plan:
     """The arithmetic that both feeds share: step -> places -> examples.
@@ -56,8 +59,9 @@ class Plan:
         self, *, examples: int, global_batch_size: int, replicas: int, seed: int | None
     ) -> None:
         self.examples = examples
-        self.global_batch_size = global_batch_size
-        self.rows = -(-global_batch_size // replicas)
+        # A batch beyond the split would hold the same examples and padding: nothing but memory.
+        self.global_batch_size = min(global_batch_size, examples)
+        self.rows = -(-self.global_batch_size // replicas)
         self.replicas = replicas
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
         self._seed = seed

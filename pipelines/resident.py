@@ -46,6 +46,9 @@ class Resident:
             self._opened = epoch, tf.constant(self._plan.order(epoch))
         return self._opened[1]
 
+    def close(self) -> None:
+        """Nothing to stop."""
+
     def next(self, opened: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """The order, and each replica's copy of the examples."""
         return opened, self._data

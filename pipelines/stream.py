@@ -1,7 +1,16 @@
-"""The stream feed: examples read and decoded by tf.data while the loop runs."""
+"""The stream feed: examples read and decoded while the loop runs.
+
+A thread slices serialized examples out of the mapped files and puts them in a queue, a replica's
+rows at a time; tf.data takes them out and decodes them side by side. No Python runs inside the
+pipeline: TensorFlow takes a pipeline down while it holds Python's lock, and one that waited for
+Python then would wait for ever.
+"""
 
 from __future__ import annotations
 
+import atexit
+import threading
+import weakref
 from typing import Any
 
 import numpy as np
@@ -12,9 +21,20 @@ from pipelines.plan import Batch, Plan
 from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
+_READ_AHEAD = 8  # portions a replica: reading is cheap beside decoding, so a few suffice
+
+_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends the reading threads while Python still runs."""
+    for stream in list(_streams):
+        stream.close()
+
 
 class Stream:
-    """Examples read and decoded by tf.data while the loop runs.
+    """Examples read and decoded as they are needed.
 
     Args:
       source: how an example is decoded.
@@ -27,46 +47,59 @@ class Stream:
         self, source: Source, records: Records, plan: Plan, strategy: tf.distribute.Strategy
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
-        self._plan, self._strategy = plan, strategy
+        self._plan, self._strategy, self._source = plan, strategy, source
         self._reader = RecordReader(records.ranges)
-        self._source = source
         self._iterator: Any = None
+        self._queue: Any = None
+        self._thread: threading.Thread | None = None
         self._at = -1
+        _streams.add(self)
 
     def open(self, step: int, steps: int) -> Any:
         """An iterator that stands at `step`; the running one if it does, else a new one."""
         if self._iterator is None or self._at != step:
-            if self._strategy.num_replicas_in_sync == 1:
-                self._iterator = iter(self._dataset(step))
-            else:
-                self._iterator = iter(
-                    self._strategy.distribute_datasets_from_function(lambda _: self._dataset(step))
-                )
+            self.close()
+            self._start(step)
         self._at = step + steps
         return self._iterator
 
-    def _dataset(self, step: int) -> tf.data.Dataset:
-        """Every replica's rows of `step`, then of the next step, without an end."""
+    def close(self) -> None:
+        """Stops reading ahead; `open` starts it again."""
+        if self._thread is not None:
+            self._queue.close(cancel_pending_enqueues=True)
+            self._thread.join()
+        self._iterator = self._queue = self._thread = None
+
+    def _start(self, step: int) -> None:
         plan = self._plan
-        arange = np.arange(plan.rows)
+        with tf.device("CPU:0"):
+            queue = tf.queue.FIFOQueue(
+                _READ_AHEAD * plan.replicas, [tf.string], shapes=[[plan.rows]]
+            )
 
-        def read(turn: np.int64) -> np.ndarray:
-            at, replica = divmod(int(turn), plan.replicas)
-            _, places, _ = plan.places(at, replica, arange)
-            chosen = plan.order(at // plan.steps_per_epoch)[np.minimum(places, plan.examples - 1)]
-            return self._reader.read(chosen)
+            def pipeline(_: object = None) -> tf.data.Dataset:
+                # A whole portion is decoded by one thread, portions side by side: half the cost
+                # of mapping example by example and batching after.
+                return (
+                    tf.data.Dataset.counter()
+                    .map(lambda _: queue.dequeue())
+                    .map(
+                        lambda serialized: decode_batch(self._source, serialized),
+                        num_parallel_calls=tf.data.AUTOTUNE,
+                        deterministic=True,
+                    )
+                    .prefetch(tf.data.AUTOTUNE)
+                )
 
-        def decode(turn: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            serialized = tf.numpy_function(read, [turn], tf.string, stateful=False)
-            return decode_batch(self._source, tf.ensure_shape(serialized, [plan.rows]))
-
-        # A whole portion is decoded by one thread, portions side by side: half the cost of
-        # mapping example by example and batching after.
-        return (
-            tf.data.Dataset.counter(step * plan.replicas, 1)
-            .map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            .prefetch(tf.data.AUTOTUNE)
+            if plan.replicas == 1:
+                self._iterator = iter(pipeline())
+            else:
+                self._iterator = iter(self._strategy.distribute_datasets_from_function(pipeline))
+        self._queue = queue
+        self._thread = threading.Thread(
+            target=_fill, args=(queue, self._reader, plan, step), daemon=True, name="read-ahead"
         )
+        self._thread.start()
 
     def next(self, opened: Any) -> Any:
         """The next portion of every replica."""
@@ -76,3 +109,21 @@ class Stream:
         """The portion with its mask."""
         images, labels = element
         return self._plan.masked(images, labels, step, replica)
+
+
+def _fill(queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, step: int) -> None:
+    """Puts every replica's rows of `step`, then of the next step, into the queue, until closed."""
+    arange = np.arange(plan.rows)
+    try:
+        while True:
+            order = plan.order(step // plan.steps_per_epoch)
+            for replica in range(plan.replicas):
+                _, places, _ = plan.places(step, replica, arange)
+                chosen = order[np.minimum(places, plan.examples - 1)]
+                with tf.device("CPU:0"):
+                    queue.enqueue(tf.constant(reader.read(chosen)))
+            step += 1
+    except tf.errors.CancelledError:
+        pass
+    finally:
+        queue.close()  # were reading to fail, who waits for more must not wait for ever

@@ -347,6 +347,18 @@ def test_a_run_is_not_continued_as_another_one(
     assert contents(finished) == before
 
 
+def test_weights_are_not_evaluated_on_data_that_they_do_not_fit(
+    warm: Warm, finished: Path, shelf: Path
+):
+    before = contents(finished)
+    outcome = warm.run(
+        "--mode=evaluate", f"--run_dir={finished}", "--dataset=sample", f"--data_dir={shelf}"
+    )
+    line = line_of(outcome)
+    assert "sample" in line and "digits" in line
+    assert contents(finished) == before
+
+
 # No network
 
 

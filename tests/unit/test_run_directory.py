@@ -15,12 +15,13 @@ def config(run_dir, *arguments):
 def started(run_dir, *arguments, saved=True):
     """A directory in which a run was begun, and saved unless said otherwise."""
     kept = config(run_dir, *arguments)
+    os.makedirs(run_dir, exist_ok=True)
     run_directory.write_options(kept)
     if saved:
         checkpoints = os.path.join(run_dir, "checkpoints")
         os.makedirs(checkpoints)
-        with open(os.path.join(checkpoints, "checkpoint"), "w", encoding="utf-8") as file:
-            file.write('model_checkpoint_path: "ckpt-1"\n')
+        with open(os.path.join(checkpoints, "ckpt-1.index"), "wb"):
+            pass
     return kept
 
 
@@ -179,7 +180,7 @@ def test_the_same_length_said_in_other_words_is_the_same_run(tmp_path):
     assert continued(before, now) == ""
 
 
-def test_writing_the_options_makes_the_directory_and_removes_an_old_result(tmp_path):
+def test_writing_the_options_removes_an_old_result(tmp_path):
     run_dir = tmp_path / "deep" / "run"
     started(run_dir, saved=False)
     (run_dir / "result.json").write_text("{}")
