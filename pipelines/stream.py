@@ -27,7 +27,7 @@ _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
 
 @atexit.register
-def _close_all() -> None:
+def close_all() -> None:
     """Ends the reading threads while Python still runs."""
     for stream in list(_streams):
         stream.close()
@@ -48,10 +48,10 @@ class Stream:
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
-        self._reader = RecordReader(records.ranges)
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None
+        self._reader = RecordReader(records.ranges)
         self._at = -1
         _streams.add(self)
 
@@ -123,7 +123,7 @@ def _fill(queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, step: int
                 with tf.device("CPU:0"):
                     queue.enqueue(tf.constant(reader.read(chosen)))
             step += 1
-    except tf.errors.CancelledError:
+    except (tf.errors.CancelledError, tf.errors.AbortedError):  # closed while, or before, waiting
         pass
     finally:
         queue.close()  # were reading to fail, who waits for more must not wait for ever

@@ -7,8 +7,12 @@ from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from collections.abc import Iterator
+
 import pytest
 import tensorflow as tf
+
+from pipelines.stream import close_all
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
@@ -31,3 +35,10 @@ def real_data() -> str:
     if not os.path.isdir(os.path.join(place, "mnist")):
         pytest.skip("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")
     return place
+
+
+@pytest.fixture(autouse=True)
+def no_stream_reads_on() -> Iterator[None]:
+    """What a test opened does not read ahead during the next one."""
+    yield
+    close_all()
