@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine import flags, run_directory
+from engine import flags
 from engine.startup import import_tensorflow
 
 
@@ -36,6 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
+        from engine import run_directory
+
         saved = run_directory.has_checkpoint(config.run.run_dir)
         return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)
     except KeyboardInterrupt:

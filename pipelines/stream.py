@@ -123,7 +123,8 @@ def _fill(queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, step: int
                 with tf.device("CPU:0"):
                     queue.enqueue(tf.constant(reader.read(chosen)))
             step += 1
-    except (tf.errors.CancelledError, tf.errors.AbortedError):  # closed while, or before, waiting
-        pass
-    finally:
-        queue.close()  # were reading to fail, who waits for more must not wait for ever
+    except (tf.errors.CancelledError, tf.errors.AbortedError):
+        return  # closed while, or before, waiting for room
+    except BaseException:
+        queue.close()  # reading failed: who waits for more must not wait for ever
+        raise
