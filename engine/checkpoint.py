@@ -14,6 +14,7 @@ import re
 import tensorflow as tf
 
 from engine.state import TrainState
+from pipelines import reason
 
 
 def list_checkpoints(directory: str) -> list[str]:
@@ -71,8 +72,7 @@ class Checkpoints:
         try:
             path = manager.save(checkpoint_number=number)
         except (OSError, tf.errors.OpError) as error:
-            reason = getattr(error, "message", None) or str(error)
-            raise OSError(f"cannot save to {manager.directory}: {_first_line(reason)}") from error
+            raise OSError(f"cannot save to {manager.directory}: {reason(error)}") from error
         assert path is not None
         return path
 
@@ -120,10 +120,4 @@ def _restore(checkpoint: tf.train.Checkpoint, path: str) -> None:
         status.assert_existing_objects_matched()
         status.expect_partial()
     except Exception as error:  # the reader of damaged files raises IndexError and the like too
-        raise OSError(f"cannot load checkpoint {path}: {_first_line(str(error))}") from error
-
-
-def _first_line(text: str) -> str:
-    text = re.sub(r"\{\{.*?\}\}|\[Op:.*?\]", "", text)
-    lines = [line for line in map(str.strip, text.splitlines()) if line]
-    return lines[0][:300] if lines else "no reason given"
+        raise OSError(f"cannot load checkpoint {path}: {reason(error)}") from error

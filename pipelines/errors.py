@@ -9,9 +9,10 @@ import tensorflow as tf
 _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Traceback")
 
 
-def reason(error: tf.errors.OpError) -> str:
+def reason(error: BaseException) -> str:
     """What a failed operation says, without its stack trace and the names of graph nodes."""
-    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", error.message or "")
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")
     lines = [" ".join(line.split()) for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
     return telling[0][:300] if telling else type(error).__name__
