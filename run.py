@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
-        from engine import run_directory
+        from engine.keeping import run_directory
 
         saved = run_directory.has_checkpoint(config.run.run_dir)
         return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)

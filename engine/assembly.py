@@ -11,8 +11,8 @@ import pipelines
 from engine import distribute, optimizers, schedule
 from engine.config import Config
 from engine.evaluate import Evaluation
+from engine.keeping.progress import Progress
 from engine.loop import Loop
-from engine.progress import Progress
 from engine.state import TrainState
 from engine.step import evaluation_step, training_step
 from engine.task import Classification, Task

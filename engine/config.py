@@ -194,15 +194,15 @@ class Optimization(_Section):
         0.9, "decay of adam's mean gradient", minimum=0, below=1, trajectory=True
     )
     beta_2: float = option(
-        0.999, "decay of adam's mean square", minimum=0, below=1, trajectory=True
+        0.0, "decay of adam's mean square; 0: 0.999", minimum=0, below=1, trajectory=True
     )
     epsilon: float = option(
         1e-7, "added to the denominator of adam and rmsprop", above=0, trajectory=True
     )
     weight_decay: float = option(
-        0.01,
-        "decoupled weight decay of adamw, not on biases and norms",
-        minimum=0,
+        -1.0,
+        "decoupled weight decay, not on biases and norms; -1: 0.01 for adamw, else 0",
+        minimum=-1,
         trajectory=True,
     )
     schedule: str = option(

@@ -11,8 +11,8 @@ import tensorflow as tf
 import engine
 import models
 from engine.assembly import Parts
-from engine.clock import Clock
-from engine.files import replace_file
+from engine.keeping.clock import Clock
+from engine.keeping.files import replace_file
 from engine.metrics import jsonable
 from engine.state import weights_sha256
 

@@ -7,11 +7,12 @@ import os
 
 import tensorflow as tf
 
-from engine import metrics, run_directory
+from engine import metrics
 from engine.assembly import Parts, assemble
-from engine.checkpoint import list_checkpoints, restore_model
 from engine.config import Config
-from engine.guard import Signals
+from engine.keeping import run_directory
+from engine.keeping.checkpoint import list_checkpoints, restore_model
+from engine.keeping.guard import Signals
 from engine.metrics import jsonable
 
 

@@ -8,15 +8,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine import metrics, narration, result, run_directory, stopping
+from engine import metrics, narration, result, stopping
 from engine.assembly import Parts, assemble
-from engine.board import Board
-from engine.checkpoint import Checkpoints
-from engine.clock import Clock
 from engine.config import Config
-from engine.guard import RunLock, Signals
+from engine.keeping import run_directory
+from engine.keeping.board import Board
+from engine.keeping.checkpoint import Checkpoints
+from engine.keeping.clock import Clock
+from engine.keeping.guard import RunLock, Signals
+from engine.keeping.progress import Progress
 from engine.loop import Pace, stopwatch
-from engine.progress import Progress
 
 
 def train(config: Config, imported_at: float) -> int:

@@ -97,7 +97,7 @@ BREAKS = (
     Break(
         "L5",
         "the metric sums are not in the state",
-        "engine/checkpoint.py",
+        "engine/keeping/checkpoint.py",
         "checkpoint = tf.train.Checkpoint(state=state)",
         "checkpoint = tf.train.Checkpoint(model=state.model, step=state.step)",
     ),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpoint import Checkpoints
+from engine.keeping.checkpoint import Checkpoints
 from tests.harness import pictures, relative_difference, same_bits, training
 
 

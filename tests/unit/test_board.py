@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.core.util import event_pb2
 
-from engine.board import SPLITS, Board
+from engine.keeping.board import SPLITS, Board
 
 
 def values(split, step):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from engine import clock
-from engine.clock import Clock
+from engine.keeping import clock
+from engine.keeping.clock import Clock
 from engine.state import Times
 
 

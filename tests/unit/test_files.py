@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from engine.files import replace_file
+from engine.keeping.files import replace_file
 
 
 def test_the_file_holds_the_text_and_nothing_else_is_left(tmp_path):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.guard import RunLock, Signals
+from engine.keeping.guard import RunLock, Signals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_in_another_thread_signals_are_left_alone():
 def test_a_second_signal_ends_the_process_at_once(second):
     program = (
         "import os, signal\n"
-        "from engine.guard import Signals\n"
+        "from engine.keeping.guard import Signals\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('polite', flush=True)\n"
@@ -118,7 +118,7 @@ def test_a_lock_is_gone_with_its_holder_and_leaves_nothing_behind(tmp_path):
 def test_a_killed_holder_does_not_keep_its_lock(tmp_path):
     code = (
         "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from engine.guard import RunLock\n"
+        "from engine.keeping.guard import RunLock\n"
         "with RunLock(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(REPOSITORY), str(tmp_path)])

@@ -67,7 +67,7 @@ class Reference:
 
 def build(name, weights):
     """The optimizer, its variables, and one update compiled."""
-    optimizer = optimizers.build(name, weight_decay=DECAY, **OPTIONS)
+    optimizer = optimizers.build(name, weight_decay=DECAY if name == "adamw" else 0.0, **OPTIONS)
     variables = [tf.Variable(weight) for weight in weights]
     optimizer.create_slots(variables)
 

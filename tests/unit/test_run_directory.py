@@ -5,7 +5,8 @@ import os
 
 import pytest
 
-from engine import flags, run_directory
+from engine import flags
+from engine.keeping import run_directory
 
 
 def config(run_dir, *arguments):

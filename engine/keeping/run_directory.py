@@ -9,7 +9,7 @@ import os
 
 from engine import flags, schedule
 from engine.config import Config, changed_trajectory, written
-from engine.files import replace_file
+from engine.keeping.files import replace_file
 
 _OPTIONS = "config.flags"
 

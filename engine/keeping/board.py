@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 from tensorflow.core.util import event_pb2
 
-from engine.files import replace_file
+from engine.keeping.files import replace_file
 from engine.metrics import jsonable
 
 SPLITS = ("train", "validation", "test")

@@ -7,49 +7,12 @@ in float64 and handed to the kernels as one float32 number.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-
-class Optimizer(Protocol):
-    """Implement it, as a tf.Module, to bring an update rule of your own."""
-
-    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Makes the variables that must survive; called once, inside the strategy's scope."""
-
-    def apply(
-        self,
-        gradients: Sequence[tf.Tensor],
-        variables: Sequence[tf.Variable],
-        learning_rate: tf.Tensor,
-        update: tf.Tensor,
-    ) -> None:
-        """Moves the variables, in the graph, on each replica.
-
-        Args:
-          gradients: float32, of the global batch, one for each variable.
-          variables: float32, as given to `create_slots`.
-          learning_rate: float64 [].
-          update: int64 [], updates applied before this one.
-        """
-
-
-def _zeros_like(variables: Sequence[tf.Variable], slot: str) -> list[tf.Variable]:
-    return [
-        tf.Variable(
-            tf.zeros(variable.shape, variable.dtype),
-            trainable=False,
-            name=f"{variable.name.split(':')[0]}/{slot}",
-        )
-        for variable in variables
-    ]
-
-
-def _float32(value: tf.Tensor) -> tf.Tensor:
-    return tf.cast(value, tf.float32)
+from engine.optimizers.contract import float32, slots
 
 
 class GradientDescent(tf.Module):
@@ -60,7 +23,7 @@ class GradientDescent(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """See `Optimizer`."""
-        rate = _float32(learning_rate)
+        rate = float32(learning_rate)
         for gradient, variable in zip(gradients, variables, strict=True):
             tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
 
@@ -78,11 +41,11 @@ class Momentum(tf.Module):
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """One velocity a variable."""
-        self.velocities = _zeros_like(variables, "velocity")
+        self.velocities = slots(variables, "velocity")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """See `Optimizer`."""
-        rate = _float32(learning_rate)
+        rate = float32(learning_rate)
         for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
@@ -108,12 +71,12 @@ class RMSProp(tf.Module):
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """A mean square a variable, and the last update, which the kernel keeps."""
-        self.squares = _zeros_like(variables, "square")
-        self.updates = _zeros_like(variables, "update")
+        self.squares = slots(variables, "square")
+        self.updates = slots(variables, "update")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """See `Optimizer`."""
-        rate = _float32(learning_rate)
+        rate = float32(learning_rate)
         for gradient, variable, square, last in zip(
             gradients, variables, self.squares, self.updates, strict=True
         ):
@@ -130,28 +93,25 @@ class RMSProp(tf.Module):
 
 
 class Adam(tf.Module):
-    """Adam (Kingma and Ba 2015), and AdamW (Loshchilov and Hutter 2019) with `weight_decay`.
+    """Adam (Kingma and Ba 2015); with decoupled decay it is AdamW (Loshchilov and Hutter 2019).
 
     `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     w -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)`, with t counted from 1, the
-    order of the paper's section 2 and of Keras. Decay is `w -= rate * weight_decay * w` before the
-    update, on matrices and kernels only: biases and norms are left alone.
+    order of the paper's section 2 and of Keras.
     """
 
-    def __init__(
-        self, beta_1: float, beta_2: float, epsilon: float, weight_decay: float = 0.0
-    ) -> None:
+    def __init__(self, beta_1: float, beta_2: float, epsilon: float) -> None:
         super().__init__(name="adam")
         # The kernel holds the betas in float32; the correction must be of those very numbers.
         self._beta_1, self._beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
-        self._epsilon, self._weight_decay = epsilon, weight_decay
+        self._epsilon = epsilon
         self.means: list[tf.Variable] = []
         self.squares: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """A mean and a mean square a variable."""
-        self.means = _zeros_like(variables, "mean")
-        self.squares = _zeros_like(variables, "square")
+        self.means = slots(variables, "mean")
+        self.squares = slots(variables, "square")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """See `Optimizer`."""
@@ -159,16 +119,10 @@ class Adam(tf.Module):
         correction = tf.sqrt(1.0 - tf.pow(tf.cast(self._beta_2, tf.float64), turn)) / (
             1.0 - tf.pow(tf.cast(self._beta_1, tf.float64), turn)
         )
-        corrected_rate = _float32(learning_rate * correction)
-        if self._weight_decay:
-            decay = _float32(learning_rate * self._weight_decay)
+        corrected_rate = float32(learning_rate * correction)
         for gradient, variable, mean, square in zip(
             gradients, variables, self.means, self.squares, strict=True
         ):
-            if self._weight_decay and variable.shape.rank > 1:
-                tf.raw_ops.ResourceApplyGradientDescent(
-                    var=variable.handle, alpha=decay, delta=variable
-                )
             # Powers of zero switch the kernel's own correction, made in float32, off.
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
@@ -182,37 +136,3 @@ class Adam(tf.Module):
                 epsilon=self._epsilon,
                 grad=gradient,
             )
-
-
-def build(
-    name: str,
-    *,
-    momentum: float = 0.9,
-    rho: float = 0.9,
-    beta_1: float = 0.9,
-    beta_2: float = 0.999,
-    epsilon: float = 1e-7,
-    weight_decay: float = 0.0,
-) -> Optimizer:
-    """Makes an optimizer: sgd, momentum, nesterov, rmsprop, adam or adamw.
-
-    Raises:
-      ValueError: for an unknown name.
-    """
-    rounded = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}
-    for option, value in rounded.items():
-        if np.float32(value) >= 1:
-            raise ValueError(f"--{option}={value}: is 1 in float32; give a smaller one")
-    if np.float32(epsilon) < np.finfo(np.float32).tiny:
-        raise ValueError(f"--epsilon={epsilon}: is 0 in float32; give a greater one")
-    known: dict[str, Callable[[], Optimizer]] = {
-        "sgd": GradientDescent,
-        "momentum": lambda: Momentum(momentum, nesterov=False),
-        "nesterov": lambda: Momentum(momentum, nesterov=True),
-        "rmsprop": lambda: RMSProp(rho, epsilon),
-        "adam": lambda: Adam(beta_1, beta_2, epsilon),
-        "adamw": lambda: Adam(beta_1, beta_2, epsilon, weight_decay),
-    }
-    if name not in known:
-        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(known)}")
-    return known[name]()

@@ -1,0 +1,61 @@
+"""Optimizers by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from engine.optimizers.contract import Optimizer
+from engine.optimizers.decay import DecoupledDecay
+from engine.optimizers.fused import Adam, GradientDescent, Momentum, RMSProp
+
+_DEFAULT_DECAY = 0.01
+_DECAYING = ("adamw",)
+
+
+def build(
+    name: str,
+    *,
+    momentum: float = 0.9,
+    rho: float = 0.9,
+    beta_1: float = 0.9,
+    beta_2: float = 0.0,
+    epsilon: float = 1e-7,
+    weight_decay: float = -1.0,
+) -> Optimizer:
+    """Makes an optimizer: sgd, momentum, nesterov, rmsprop, adam or adamw.
+
+    Args:
+      name: of the update rule.
+      momentum: of momentum and nesterov.
+      rho: decay of rmsprop's mean square.
+      beta_1: decay of the mean gradient.
+      beta_2: decay of the mean square; 0: 0.999.
+      epsilon: added to denominators.
+      weight_decay: decoupled; -1: 0.01 for adamw, and none for the others.
+
+    Raises:
+      ValueError: for an unknown name, and for a number that float32 cannot hold apart from 0 or 1.
+    """
+    beta_2 = beta_2 or 0.999
+    if weight_decay < 0:
+        weight_decay = _DEFAULT_DECAY if name in _DECAYING else 0.0
+    rounded = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}
+    for option, value in rounded.items():
+        if np.float32(value) >= 1:
+            raise ValueError(f"--{option}={value}: is 1 in float32; give a smaller one")
+    if np.float32(epsilon) < np.finfo(np.float32).tiny:
+        raise ValueError(f"--epsilon={epsilon}: is 0 in float32; give a greater one")
+    known: dict[str, Callable[[], Optimizer]] = {
+        "sgd": GradientDescent,
+        "momentum": lambda: Momentum(momentum, nesterov=False),
+        "nesterov": lambda: Momentum(momentum, nesterov=True),
+        "rmsprop": lambda: RMSProp(rho, epsilon),
+        "adam": lambda: Adam(beta_1, beta_2, epsilon),
+        "adamw": lambda: Adam(beta_1, beta_2, epsilon),
+    }
+    if name not in known:
+        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(known)}")
+    optimizer = known[name]()
+    return DecoupledDecay(optimizer, weight_decay) if weight_decay else optimizer
