@@ -9,12 +9,15 @@ import tensorflow as tf
 import models
 import pipelines
 from engine import distribute, optimizers, schedule
+from engine.clipping import Clip
 from engine.config import Config
 from engine.evaluate import Evaluation
 from engine.keeping.progress import Progress
 from engine.loop import Loop
+from engine.precision import LossScale, compute_dtype
+from engine.reduction import reductions
 from engine.state import TrainState
-from engine.step import evaluation_step, training_step
+from engine.step import Step, evaluation_step
 from engine.task import Classification, Task
 
 
@@ -74,8 +77,9 @@ def assemble(config: Config) -> Parts:
 
 
 def _assemble(config: Config) -> Parts:
-    training, seed = config.training, config.run.seed
+    training, optimization, seed = config.training, config.optimization, config.run.seed
     strategy, device = distribute.choose(training.strategy, training.virtual_devices)
+    shards = distribute.check_shards(training.shards, strategy)
     cache_dir = config.data.cache_dir or pipelines.default_cache_dir()
     source = pipelines.open_source(
         config.data.dataset,
@@ -89,22 +93,33 @@ def _assemble(config: Config) -> Parts:
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
-    task = Classification()
-    with strategy.scope():
-        model = models.build(
+    task = Classification(optimization.label_smoothing)
+
+    def network() -> models.Sequential:
+        return models.build(
             config.network.model,
             input_shape=source.image_shape,
             classes=source.classes,
             seed=seed,
             hidden=config.network.hidden,
         )
+
+    with strategy.scope():
+        model = network()
+        average = network() if optimization.ema else None  # starts as the model: the same seed
         optimizer = _optimizer(config)
         optimizer.create_slots(model.trainable_variables)
-    state = TrainState(model, optimizer, task.metrics)
+    state = TrainState(
+        model,
+        optimizer,
+        task.metrics,
+        average=average,
+        make_loss_scale=lambda: _loss_scale(config),
+    )
 
     feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
 
-    def feed(records: pipelines.Records, batch: int, shuffled: bool) -> pipelines.Feed:
+    def feed(records: pipelines.Records, batch: int, *, trained_on: bool) -> pipelines.Feed:
         progress = Progress(
             config.keeping.progress, f"decoding {records.name}", len(records), unit="examples"
         )
@@ -114,7 +129,10 @@ def _assemble(config: Config) -> Parts:
                 source,
                 records,
                 global_batch_size=batch,
-                seed=seed if shuffled else None,
+                seed=seed if trained_on else None,
+                layout=pipelines.Layout(
+                    strategy.num_replicas_in_sync, training.accumulate if trained_on else 1, shards
+                ),
                 strategy=strategy,
                 cache_dir=cache_dir,
                 progress=progress.advance,
@@ -122,15 +140,31 @@ def _assemble(config: Config) -> Parts:
         finally:
             progress.close()
 
-    training_feed = feed(source.train, training.global_batch_size, True)
+    training_feed = feed(source.train, training.global_batch_size, trained_on=True)
     held_out = {"validation": source.validation, "test": source.test}
     held_out_feeds = {
-        split: feed(records, training.evaluation_batch_size, False)
+        split: feed(records, training.evaluation_batch_size, trained_on=False)
         for split, records in held_out.items()
         if records is not None
     }
-    step = training_step(model=model, task=task, optimizer=optimizer, schedule=rate, seed=seed)
-    score = evaluation_step(model=model, task=task)
+    synchronise, reduce = reductions(shards)
+    dtype = compute_dtype(config.precision.precision)
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        schedule=rate,
+        seed=seed,
+        dtype=dtype,
+        scaled=state.loss_scale.dynamic,
+        clip=Clip(optimization.clip_norm, optimization.clip_value),
+        average=average,
+        ema=optimization.ema,
+        synchronise=synchronise,
+        reduce=reduce,
+    )
+    scored = state.scored_model(config.stopping.evaluate_ema)
+    score = evaluation_step(model=scored, task=task, dtype=dtype)
     return Parts(
         config=config,
         strategy=strategy,
@@ -162,6 +196,17 @@ def _schedule(config: Config, steps: int) -> schedule.Schedule:
         decay_rate=options.decay_rate,
         decay_steps=options.decay_steps,
         final_fraction=options.final_fraction,
+    )
+
+
+def _loss_scale(config: Config) -> LossScale:
+    options = config.precision
+    return LossScale(
+        options.precision,
+        options.loss_scale,
+        options.loss_scale_growth_steps,
+        options.loss_scale_factor,
+        options.loss_scale_floor,
     )
 
 

@@ -8,101 +8,20 @@ This module imports no TensorFlow, so that bad input fails at once.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
+
+from engine.options import Section, did_you_mean, option
 
 MODES = ("train", "evaluate")
 RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report", "verify")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
 
-def option(
-    default: Any,
-    help: str,
-    *,
-    choices: Sequence[str] = (),
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    trajectory: bool = False,
-) -> Any:
-    """Declares an option.
-
-    Args:
-      default: the value without the flag; its type is the option's type.
-      help: one line for `--help` and the docs.
-      choices: the values allowed, where they are a closed list.
-      minimum: the least value of a number.
-      above: what a number must exceed.
-      below: what a number must stay under.
-      trajectory: whether another value changes what a run computes; a run cannot be continued
-        with another value of such an option.
-    """
-    metadata = {
-        "help": help,
-        "choices": tuple(choices),
-        "minimum": minimum,
-        "above": above,
-        "below": below,
-        "trajectory": trajectory,
-    }
-    return dataclasses.field(default=default, metadata=metadata)
-
-
-def did_you_mean(value: str, known: Sequence[str]) -> str:
-    """`; did you mean 'adam'?` when something known is close to `value`, else nothing."""
-    close = difflib.get_close_matches(value, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def written(value: Any) -> str:
-    """A value as it stands on the command line."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
-    return repr(value) if isinstance(value, float) else str(value)
-
-
-def check(section: Any) -> None:
-    """Holds every field of a section against its declaration.
-
-    Raises:
-      ValueError: naming the flag, the value and what is allowed.
-    """
-    for field in dataclasses.fields(section):
-        value, rules = getattr(section, field.name), field.metadata
-        flag = f"--{field.name}={written(value)}"
-        if rules["choices"] and value not in rules["choices"]:
-            known = ", ".join(rules["choices"])
-            hint = did_you_mean(str(value), rules["choices"])
-            raise ValueError(f"{flag}: choose one of {known}{hint}")
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (str, bool)):
-                continue
-            if isinstance(number, int) and abs(number) >= 1 << 63:
-                raise ValueError(f"{flag}: must fit in 64 bits")
-            if number != number or number in (float("inf"), float("-inf")):
-                raise ValueError(f"{flag}: must be a finite number")
-            if rules["minimum"] is not None and number < rules["minimum"]:
-                raise ValueError(f"{flag}: must be at least {rules['minimum']}")
-            if rules["above"] is not None and number <= rules["above"]:
-                raise ValueError(f"{flag}: must be above {rules['above']}")
-            if rules["below"] is not None and number >= rules["below"]:
-                raise ValueError(f"{flag}: must be below {rules['below']}")
-
-
-class _Section:
-    """Checks itself when it is made."""
-
-    def __post_init__(self) -> None:
-        check(self)
-
-
 @dataclasses.dataclass(frozen=True)
-class Run(_Section):
+class Run(Section):
     """What to do, and where it is kept."""
 
     mode: str = option("train", "what to do: " + ", ".join(MODES))
@@ -134,7 +53,7 @@ class Run(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Data(_Section):
+class Data(Section):
     """What to train on."""
 
     dataset: str = option(
@@ -156,6 +75,12 @@ class Data(_Section):
     image_size: tuple[int, ...] = option(
         (), "HEIGHT,WIDTH to resize images to; empty: as they are", minimum=1, trajectory=True
     )
+    augment: str = option(
+        "",
+        "random changes of training images, NAME[:STRENGTH],...: shift, rotation, zoom, shear, "
+        "elastic, cutout, flip, mixup; empty: none",
+        trajectory=True,
+    )
     feed: str = option(
         "auto",
         "resident: decoded once and kept where the loop runs; stream: decoded as it goes; "
@@ -171,7 +96,7 @@ class Data(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Network(_Section):
+class Network(Section):
     """What to train."""
 
     model: str = option("cnn", "network: logistic, mlp, cnn, seed_000 to seed_004", trajectory=True)
@@ -181,7 +106,7 @@ class Network(_Section):
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimization(_Section):
+class Optimization(Section):
     """How the weights move."""
 
     optimizer: str = option("adam", "update rule", choices=OPTIMIZERS, trajectory=True)
@@ -205,6 +130,29 @@ class Optimization(_Section):
         minimum=-1,
         trajectory=True,
     )
+    clip_norm: float = option(
+        0.0,
+        "greatest norm of the whole gradient, which is scaled down to it; 0: any",
+        minimum=0,
+        trajectory=True,
+    )
+    clip_value: float = option(
+        0.0, "greatest absolute value in the gradient; 0: any", minimum=0, trajectory=True
+    )
+    label_smoothing: float = option(
+        0.0,
+        "probability that training takes from the label and spreads over all classes",
+        minimum=0,
+        below=1,
+        trajectory=True,
+    )
+    ema: float = option(
+        0.0,
+        "decay of the exponential moving average of the weights, such as 0.999; 0: none is kept",
+        minimum=0,
+        below=1,
+        trajectory=True,
+    )
     schedule: str = option(
         "constant", "learning rate over the steps", choices=SCHEDULES, trajectory=True
     )
@@ -224,9 +172,55 @@ class Optimization(_Section):
         0.0, "where cosine ends, as a fraction of learning_rate", minimum=0, trajectory=True
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if -1 < self.weight_decay < 0:
+            raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
+
 
 @dataclasses.dataclass(frozen=True)
-class Training(_Section):
+class Precision(Section):
+    """In what numbers it is computed; weights are float32 always."""
+
+    precision: str = option(
+        "float32",
+        "float32; mixed_bfloat16 or mixed_float16: layers compute in it, weights, loss, norms and "
+        "sums in float32",
+        choices=PRECISIONS,
+        trajectory=True,
+    )
+    loss_scale: float = option(
+        0.0,
+        "factor on the loss that keeps small gradients from vanishing, at the start, a power of "
+        "2; 0: 32768 for mixed_float16, 1 for the others, which need none; 1 stays 1",
+        minimum=0,
+        power_of_2=True,
+        trajectory=True,
+    )
+    loss_scale_growth_steps: int = option(
+        2000,
+        "steps without an overflow after which the loss scale grows by its factor",
+        minimum=1,
+        trajectory=True,
+    )
+    loss_scale_factor: float = option(
+        2.0,
+        "by which the loss scale grows, and shrinks at an overflow, a power of 2",
+        above=1,
+        power_of_2=True,
+        trajectory=True,
+    )
+    loss_scale_floor: float = option(
+        1.0,
+        "the loss scale shrinks no further, a power of 2",
+        above=0,
+        power_of_2=True,
+        trajectory=True,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Training(Section):
     """How long, in what portions, on which devices."""
 
     global_batch_size: int = option(
@@ -241,6 +235,21 @@ class Training(_Section):
         "examples a step of evaluation, over all replicas; the result is the same",
         minimum=1,
         below=1 << 31,
+    )
+    accumulate: int = option(
+        1,
+        "micro-batches that a global batch is cut into, computed in turn: less memory, one update",
+        minimum=1,
+        trajectory=True,
+    )
+    shards: int = option(
+        0,
+        "virtual shards that a global batch is cut into, whatever the number of devices, so that "
+        "any number of them gives the same bits; a power of 2; 0: off",
+        minimum=0,
+        below=1025,
+        power_of_2=True,
+        trajectory=True,
     )
     epochs: int = option(5, "passes over the training split", minimum=1)
     train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)
@@ -257,9 +266,17 @@ class Training(_Section):
         0, "split the CPU into this many devices, to try replicas anywhere", minimum=0, below=65
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.accumulate > self.global_batch_size:
+            raise ValueError(
+                f"--accumulate={self.accumulate}: cuts --global_batch_size="
+                f"{self.global_batch_size} into less than one example each"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
-class Stopping(_Section):
+class Stopping(Section):
     """When to stop early, and which weights to keep."""
 
     monitor: str = option(
@@ -281,11 +298,14 @@ class Stopping(_Section):
     patience: int = option(
         -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True
     )
+    evaluate_ema: bool = option(
+        True, "with --ema: evaluate, and keep the best by, the averaged weights", trajectory=True
+    )
     restore_best: bool = option(False, "test the best epoch's weights instead of the last's")
 
 
 @dataclasses.dataclass(frozen=True)
-class Keeping(_Section):
+class Keeping(Section):
     """What is written, and how often."""
 
     checkpoint_every: int = option(
@@ -312,6 +332,7 @@ class Config:
     data: Data = Data()
     network: Network = Network()
     optimization: Optimization = Optimization()
+    precision: Precision = Precision()
     training: Training = Training()
     stopping: Stopping = Stopping()
     keeping: Keeping = Keeping()

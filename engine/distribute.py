@@ -39,6 +39,21 @@ def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str
     return tf.distribute.get_strategy(), _gpu_name() if gpus else "CPU"
 
 
+def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
+    """The number of virtual shards, when the replicas can share them equally.
+
+    Raises:
+      ValueError: when they cannot.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if shards and (shards % replicas or replicas & (replicas - 1)):
+        raise ValueError(
+            f"--shards={shards}: {replicas} devices cannot share them equally; give a power of 2 "
+            "from the number of devices up, and train on 1, 2, 4, 8, ... devices"
+        )
+    return shards
+
+
 def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
     """Mirrors variables over the first `count` devices of a kind, "CPU" or "GPU"."""
     # NCCL, the default, is for GPUs. On virtual CPU devices its stand-in allows one number of

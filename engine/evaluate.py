@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from engine import metrics
 from engine.loop import Pace, stopwatch
+from engine.pieces import Pieces
+from engine.reduction import Tensors, reductions
 from engine.task import Task
 from pipelines import Batch, Feed, reason
 
@@ -19,7 +21,7 @@ class Evaluation:
     Args:
       strategy: over whose replicas a step is taken.
       feed: of the split, in file order.
-      step: Batch -> sums of the global batch, in replica context.
+      step: Batch -> [its sums], in replica context.
       task: names the metrics.
     """
 
@@ -27,11 +29,14 @@ class Evaluation:
         self,
         strategy: tf.distribute.Strategy,
         feed: Feed,
-        step: Callable[[Batch], tf.Tensor],
+        step: Callable[[Batch], Tensors],
         task: Task,
     ) -> None:
         self.traces = 0
-        self._strategy, self._feed, self._step, self._task = strategy, feed, step, task
+        self._strategy, self._feed, self._task = strategy, feed, task
+        self._size = metrics.size(task.metrics)
+        self._pieces = Pieces(strategy, feed, lambda: [tf.zeros([self._size])], step)
+        _, self._reduce = reductions(feed.layout.shards)
         self._pace = Pace(0)
         self._compiled = tf.function(self._steps, autograph=False)
 
@@ -44,7 +49,7 @@ class Evaluation:
         Raises:
           RuntimeError: when TensorFlow fails.
         """
-        sums = np.zeros(metrics.size(self._task.metrics))
+        sums = np.zeros(self._size)
         step, end = 0, self._feed.steps_per_epoch
         while step < end:
             if interrupted():
@@ -68,19 +73,18 @@ class Evaluation:
 
     def _steps(self, start: tf.Tensor, steps: tf.Tensor, opened: object) -> tf.Tensor:
         self.traces += 1
-        feed = self._feed
-
-        def on_replica(element: object, step: tf.Tensor) -> tf.Tensor:
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return self._step(feed.batch(element, step, replica))
+        pieces, strategy = self._pieces, self._strategy
 
         def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            sums = self._strategy.run(on_replica, args=(feed.next(opened), step))
-            sums = self._strategy.experimental_local_results(sums)[0]
+            found = pieces.total(self._feed.next(opened), step)
+            sums = strategy.run(self._reduce, args=(found,))[0]
+            sums = strategy.experimental_local_results(sums)[0]
             return step + 1, total + tf.cast(sums, tf.float64)
 
-        zeros = tf.zeros([metrics.size(self._task.metrics)], tf.float64)
         _, total = tf.while_loop(
-            lambda step, _: step < start + steps, body, [start, zeros], parallel_iterations=1
+            lambda step, _: step < start + steps,
+            body,
+            [start, tf.zeros([self._size], tf.float64)],
+            parallel_iterations=1,
         )
         return total

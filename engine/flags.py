@@ -14,7 +14,8 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from engine.config import Config, did_you_mean, sections, written
+from engine.config import Config, sections
+from engine.options import did_you_mean, written
 
 _PATHS = ("run_dir", "data_dir", "cache_dir")
 

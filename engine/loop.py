@@ -6,8 +6,9 @@ import time
 
 import tensorflow as tf
 
+from engine.pieces import Pieces
 from engine.state import TrainState
-from engine.step import ReplicaStep
+from engine.step import At, Step
 from pipelines import Feed, reason
 
 
@@ -26,10 +27,11 @@ class Loop:
         strategy: tf.distribute.Strategy,
         state: TrainState,
         feed: Feed,
-        step: ReplicaStep,
+        step: Step,
     ) -> None:
         self.traces = 0
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
+        self._pieces = Pieces(strategy, feed, step.zeros, step.contribute)
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, steps: int) -> None:
@@ -50,17 +52,16 @@ class Loop:
         self.traces += 1
         state, feed = self._state, self._feed
 
-        def on_replica(element: object, step: tf.Tensor, updates: tf.Tensor) -> tf.Tensor:
-            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            return self._step(feed.batch(element, step, replica), step, updates)
-
         def body(done: tf.Tensor) -> tf.Tensor:
-            arguments = feed.next(opened), state.step.read_value(), state.updates.read_value()
-            sums = self._strategy.run(on_replica, args=arguments)
-            # After the reduction every replica holds the same sums: any one will do.
-            sums = self._strategy.experimental_local_results(sums)[0]
-            state.sums.assign_add(tf.cast(sums, tf.float64))
-            state.updates.assign_add(1)
+            at = At(state.step.read_value(), state.updates.read_value(), state.loss_scale.read())
+            total = self._pieces.total(feed.next(opened), at.step, at)
+            outcome = self._strategy.run(self._step.act, args=(total, at))
+            # After the reduction every replica holds the same: any one will do.
+            good, sums = map(self._any, outcome)
+            added = state.sums + tf.cast(sums, tf.float64)
+            state.sums.assign(tf.where(good, added, state.sums))
+            state.loss_scale.learn(good)
+            state.updates.assign_add(tf.cast(good, tf.int64))
             state.step.assign_add(1)
             return done + 1
 
@@ -70,6 +71,9 @@ class Loop:
             [tf.constant(0, tf.int64)],
             parallel_iterations=1,
         )
+
+    def _any(self, replicated: object) -> tf.Tensor:
+        return self._strategy.experimental_local_results(replicated)[0]
 
 
 class Pace:

@@ -1,7 +1,8 @@
 """Explicit sums and counts, and the means they give.
 
-A step's sums are float32 [2 + metrics]: loss, each metric of the task, examples. They are added up
-in float64, where counts stay exact to 2^53 and a mean over an epoch does not drift.
+Sums over examples are float32 [2 + metrics]: loss, each metric of the task, examples. A training
+step's are two longer: norm of the gradient, and 1 for the step. They are added up in float64,
+where counts stay exact to 2^53 and a mean over an epoch does not drift.
 """
 
 from __future__ import annotations
@@ -34,6 +35,18 @@ def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
         for values in (scores.losses, *scores.metrics)
     ]
     return tf.stack([*kept, tf.reduce_sum(mask)])
+
+
+def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+    """A training step's sums, float32 [4 + metrics]: those of its examples, norm, 1."""
+    return tf.concat([sums, [norm, 1.0]], 0)
+
+
+def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
+    """`means` over the examples of some training steps, and "gradient_norm" over those steps."""
+    with np.errstate(invalid="ignore"):
+        norm = float(np.float64(sums[-2]) / np.float64(sums[-1]))
+    return {**means(sums[:-2], metrics), "gradient_norm": norm}
 
 
 def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:

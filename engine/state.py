@@ -8,11 +8,13 @@ and from the seed (L4).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from engine import metrics
 from engine.optimizers import Optimizer
+from engine.precision import LossScale
 
 
 def _counter(name: str, value: int = 0) -> tf.Variable:
@@ -62,13 +64,22 @@ class TrainState(tf.Module):
       model: a tf.Module whose variables exist already, made in the strategy's scope.
       optimizer: with its slots made in the same scope.
       task_metrics: names of the task's metrics.
+      average: a model of the same variables, the averaged weights; None: none are kept.
+      make_loss_scale: makes the loss scale, where its variables belong.
     """
 
     def __init__(
-        self, model: tf.Module, optimizer: Optimizer, task_metrics: tuple[str, ...]
+        self,
+        model: tf.Module,
+        optimizer: Optimizer,
+        task_metrics: tuple[str, ...],
+        *,
+        average: tf.Module | None = None,
+        make_loss_scale: Callable[[], LossScale] = LossScale,
     ) -> None:
         super().__init__(name="state")
         self.model = model
+        self.average = average
         self.optimizer = optimizer
         # The rest is read by the host, or once a step: one copy, beside the host, not mirrored.
         with tf.device("CPU:0"):
@@ -76,7 +87,8 @@ class TrainState(tf.Module):
             self.updates = _counter("updates")  # steps that moved the weights
             self.ended = _counter("ended")  # step of the last epoch end that was dealt with
             self.written = _counter("written", -1)  # step of the last rows in metrics.jsonl
-            zeros = tf.zeros([metrics.size(task_metrics)], tf.float64)
+            self.loss_scale = make_loss_scale()
+            zeros = tf.zeros([metrics.size(task_metrics) + 2], tf.float64)
             self.sums = tf.Variable(zeros, trainable=False, name="sums")  # of the epoch so far
             self.logged = tf.Variable(
                 zeros, trainable=False, name="logged"
@@ -84,6 +96,10 @@ class TrainState(tf.Module):
             self.best = Best()
             self.patience = Patience()
             self.times = Times()
+
+    def scored_model(self, averaged: bool) -> tf.Module:
+        """What is evaluated: the averaged weights where there are any and they are asked for."""
+        return self.average if averaged and self.average is not None else self.model
 
 
 def weights_sha256(model: tf.Module) -> str:

@@ -1,90 +1,184 @@
 """One step, as the mathematics reads (L1, L2).
 
-losses        = task(model, batch)                    per example
-gradients     = tape of  sum(losses * mask) / valid   valid: of the global batch
-gradients, sums = all_reduce(gradients, sums)         one reduction, before anything is judged
-variables     = optimizer(gradients, schedule(step))
+losses             = task(model, piece of the batch)           per example
+contribution       = tape of  scale * sum(losses * mask) / valid       valid: of the global batch
+gradients, sums    = sum over pieces and replicas              one reduction, before any judgement
+gradients          = gradients / scale; good = all finite; clip by the norm of the whole
+state              = optimizer(state, gradients, schedule(step))       if good, else as it was
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import tensorflow as tf
 
-from engine import metrics
+from engine import averages, metrics
+from engine.clipping import Clip
 from engine.optimizers import Optimizer
+from engine.reduction import Reduction, Tensors, all_reduce
 from engine.schedule import Schedule
-from engine.task import Task
-from models import Noise, Pass
+from engine.task import Scores, Task
+from models import Noise, Pass, Update
 from pipelines import Batch
 
-ReplicaStep = Callable[[Batch, tf.Tensor, tf.Tensor], tf.Tensor]
+
+class At(NamedTuple):
+    """Where training stands when a step is taken."""
+
+    step: tf.Tensor  # int64 []
+    updates: tf.Tensor  # int64 [], steps before this one that moved the weights
+    loss_scale: tf.Tensor  # float32 []
 
 
-def all_reduce(tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums of each tensor over the replicas; call in replica context. One replica: unchanged."""
-    context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return list(tensors)
-    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+class Outcome(NamedTuple):
+    """What came of a step, the same on every replica."""
+
+    good: tf.Tensor  # bool []: whether the weights moved
+    sums: tf.Tensor  # float32 [4 + metrics]: metrics.step_sums
 
 
-def training_step(
-    *, model: tf.Module, task: Task, optimizer: Optimizer, schedule: Schedule, seed: int
-) -> ReplicaStep:
-    """Makes the step that each replica takes.
+class Step:
+    """A step in two halves: what a piece of the batch contributes, and what all of it does.
+
+    Both are called in replica context, in the graph.
 
     Args:
       model: its trainable variables move.
       task: gives the loss of each example.
       optimizer: with slots for the model's trainable variables.
       schedule: learning rate of each step.
-      seed: of dropout.
-
-    Returns:
-      A function of (Batch, step int64 [], updates int64 []) to be called in replica context,
-      which moves the model and gives the global batch's sums, float32 [2 + metrics].
+      seed: of dropout and augmentation.
+      dtype: that layers compute in.
+      scaled: whether the loss scale may be another number than 1.
+      clip: what is done to a gradient that is too long.
+      average: a model of the same variables that follows `model`; None: there is none.
+      ema: the decay with which it follows.
+      augment: (Batch, seed) -> Batch, changes what is trained on; None: nothing.
+      synchronise: sums over the replicas that compute one micro-batch together, for batch norm.
+      reduce: sums over all that contributed.
     """
-    variables = model.trainable_variables
 
-    def step_on_replica(batch: Batch, step: tf.Tensor, updates: tf.Tensor) -> tf.Tensor:
+    def __init__(
+        self,
+        *,
+        model: tf.Module,
+        task: Task,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        seed: int,
+        dtype: tf.DType = tf.float32,
+        scaled: bool = False,
+        clip: Clip | None = None,
+        average: tf.Module | None = None,
+        ema: float = 0.0,
+        augment: Callable[[Batch, int], Batch] | None = None,
+        synchronise: Reduction = all_reduce,
+        reduce: Reduction = all_reduce,
+    ) -> None:
+        self._model, self._task, self._optimizer = model, task, optimizer
+        self._schedule, self._seed, self._dtype, self._scaled = schedule, seed, dtype, scaled
+        self._clip, self._average, self._ema = clip or Clip(), average, ema
+        self._augment, self._synchronise, self._reduce = augment, synchronise, reduce
+        self._weights = model.trainable_variables
+        trained = {id(variable) for variable in self._weights}
+        self._statistics = [v for v in model.variables if id(v) not in trained]
+
+    def zeros(self) -> Tensors:
+        """What nothing contributes."""
+        shapes = [
+            *(weight.shape for weight in self._weights),
+            *(statistic.shape for statistic in self._statistics),
+            [len(self._statistics)],
+            [metrics.size(self._task.metrics)],
+        ]
+        return [tf.zeros(shape) for shape in shapes]
+
+    def contribute(self, batch: Batch, at: At) -> Tensors:
+        """Gradients, weighted statistics, their weights and metric sums of one piece.
+
+        Raises:
+          ValueError: where the loss does not depend on a trainable variable.
+        """
+        if self._augment:
+            batch = self._augment(batch, self._seed)
         # L3: randomness is a function of the step and of the row in the global batch.
         call = Pass(
             training=True,
             mask=batch.mask,
-            noise=Noise(seed, step, batch.row),
-            all_reduce=all_reduce,
+            noise=Noise(self._seed, at.step, batch.row),
+            dtype=self._dtype,
+            all_reduce=self._synchronise,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(variables)
-            scores = task(model, batch, call)
-            sums = metrics.masked_sums(scores, batch.mask)
+            tape.watch(self._weights)
+            scores = self._task(self._model, batch, call)
+            sums = metrics.masked_sums(_in_float32(scores), batch.mask)
             loss = sums[0] / batch.valid  # L1: the global count, never the replica's
-        gradients = tape.gradient(loss, variables)
-        _refuse_unused(gradients, variables)
-        # L2: reduce, then act. Gradients and sums go together.
-        *gradients, sums = all_reduce([*gradients, sums])
-        optimizer.apply(gradients, variables, schedule(step), updates)
-        for variable, value in call.updates:
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=value)
-        return sums
+            if self._scaled:
+                loss *= at.loss_scale
+        gradients = tape.gradient(loss, self._weights)
+        unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
+        if unused:
+            raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+        return [*gradients, *self._weighted(call.updates), sums]
 
-    return step_on_replica
+    def act(self, total: Tensors, at: At) -> Outcome:
+        """Reduces, judges, and moves the model if all is well."""
+        # L2: reduce, then judge, then act. Gradients and sums go together.
+        *gradients, weights_of_statistics, sums = self._reduce(total)
+        gradients, statistics = gradients[: len(self._weights)], gradients[len(self._weights) :]
+        if self._scaled:
+            gradients = [gradient / at.loss_scale for gradient in gradients]
+        gradients, norm = self._clip(gradients)
+        # An infinity or a nan anywhere makes these sums one. The verdict is of what all replicas
+        # share, so it is one verdict.
+        parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]
+        good = tf.reduce_all(tf.math.is_finite(tf.stack(parts)))
+
+        def move() -> tf.Tensor:
+            rate = self._schedule(at.step)
+            self._optimizer.apply(gradients, self._weights, rate, at.updates)
+            self._write_statistics(statistics, weights_of_statistics)
+            if self._average is not None:
+                averages.follow(self._average, self._model, self._ema, at.updates)
+            return tf.constant(True)
+
+        moved = tf.cond(good, move, lambda: tf.constant(False))
+        return Outcome(moved, metrics.step_sums(sums, norm))
+
+    def _weighted(self, updates: Sequence[Update]) -> Tensors:
+        """For each statistic the sum of weight * proposal; and all sums of weights, a vector."""
+        places = {id(variable): place for place, variable in enumerate(self._statistics)}
+        values = [tf.zeros(variable.shape) for variable in self._statistics]
+        weights = [tf.zeros([])] * len(values)
+        for variable, value, weight in updates:
+            place = places[id(variable)]
+            values[place] += value * weight
+            weights[place] += weight
+        return [*values, tf.stack(weights) if weights else tf.zeros([0])]
+
+    def _write_statistics(self, values: Tensors, weights: tf.Tensor) -> None:
+        for place, (variable, value) in enumerate(zip(self._statistics, values, strict=True)):
+            weight = weights[place]
+            mean = tf.where(weight > 0, value / tf.maximum(weight, 1e-30), variable)
+            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=mean)
 
 
-def evaluation_step(*, model: tf.Module, task: Task) -> Callable[[Batch], tf.Tensor]:
-    """Makes the step of evaluation: Batch -> the global batch's sums, in replica context."""
+def evaluation_step(
+    *, model: tf.Module, task: Task, dtype: tf.DType = tf.float32
+) -> Callable[[Batch], Tensors]:
+    """Makes the step of evaluation: Batch -> [its sums], in replica context."""
 
-    def step_on_replica(batch: Batch) -> tf.Tensor:
-        scores = task(model, batch, Pass(mask=batch.mask))
-        (sums,) = all_reduce([metrics.masked_sums(scores, batch.mask)])
-        return sums
+    def contribute(batch: Batch) -> Tensors:
+        scores = task(model, batch, Pass(mask=batch.mask, dtype=dtype))
+        return [metrics.masked_sums(_in_float32(scores), batch.mask)]
 
-    return step_on_replica
+    return contribute
 
 
-def _refuse_unused(gradients: Sequence[object], variables: Sequence[tf.Variable]) -> None:
-    unused = [v.name for g, v in zip(gradients, variables, strict=True) if g is None]
-    if unused:
-        raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+def _in_float32(scores: Scores) -> Scores:
+    """Sums of losses and metrics are taken in float32, whatever the task computed them in."""
+    losses, *rest = (tf.cast(part, tf.float32) for part in (scores.losses, *scores.metrics))
+    return Scores(losses, tuple(rest))

@@ -30,17 +30,34 @@ class Task(Protocol):
 
 
 class Classification:
-    """Cross-entropy on softmax, in float32, with integer labels; and accuracy.
+    """Cross-entropy on softmax, in float32; and accuracy.
 
-    One-hot labels give the same loss: the cross-entropy with a one-hot target is the negative log
-    probability of the labelled class.
+    Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
+    as mixup makes them; the accuracy is then on the class with the highest probability.
+
+    Args:
+      smoothing: in training, the probability taken from the target and spread evenly over all
+        classes (Szegedy et al. 2016, "Rethinking the Inception architecture"). Evaluation does not
+        smooth: its loss can be compared between runs.
     """
 
     metrics: tuple[str, ...] = ("accuracy",)
 
+    def __init__(self, smoothing: float = 0.0) -> None:
+        self._smoothing = smoothing
+
     def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
         """See `Task`. `model` gives float32 logits [rows, classes]."""
-        logits = model(batch.inputs, call)
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(batch.targets, logits)
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), batch.targets)
+        logits = tf.cast(model(batch.inputs, call), tf.float32)
+        targets = labels = batch.targets
+        if targets.dtype.is_floating:
+            labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        else:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        if self._smoothing and call.training:
+            # The cross-entropy is linear in the target.
+            spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+            losses = (1 - self._smoothing) * losses + self._smoothing * spread
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
         return Scores(losses, (tf.cast(right, tf.float32),))

@@ -252,7 +252,7 @@ class Trainer:
         return bool(self._signals.received)
 
     def _means(self, sums: Any) -> dict[str, float | int]:
-        return metrics.means(sums, self.parts.task.metrics)
+        return metrics.step_means(sums, self.parts.task.metrics)
 
     def _epoch(self) -> int:
         """The epoch that the current step ends or lies in, counted from 1."""

@@ -13,7 +13,7 @@ Nothing here knows of training: neither `engine` nor `pipelines` is imported.
 
 from models import networks as networks  # registers the built-in networks
 from models.batch_norm import BatchNorm
-from models.contract import Initializer, Layer, Pass
+from models.contract import Initializer, Layer, Pass, Update
 from models.layers import (
     Activation,
     Convolution,
@@ -43,6 +43,7 @@ __all__ = [
     "Pass",
     "Row",
     "Sequential",
+    "Update",
     "build",
     "names",
     "register",

@@ -6,15 +6,18 @@ import math
 
 import tensorflow as tf
 
-from models.contract import Initializer, Layer, Pass, Shape
+from models.contract import Initializer, Layer, Pass, Shape, Update
 
 
 class BatchNorm(Layer):
     """Normalises each channel (the last dimension) to a learned offset and scale.
 
     Ioffe and Szegedy, 2015, "Batch Normalization". In training with the mean and the biased
-    variance of the valid rows of the global batch, else with their moving averages. A pass
-    proposes new moving averages in `Pass.updates` and never assigns them.
+    variance of the valid rows of the batch, over all replicas, else with their moving averages.
+    Where a global batch is cut into micro-batches or virtual shards, each of them is a batch to
+    this layer (Hoffer et al., 2017, "Train longer, generalize better", call it ghost batch norm),
+    and the moving averages move once, towards the mean of their statistics. A pass proposes new
+    moving averages in `Pass.updates` and never assigns them.
     """
 
     kind = "batch norm"
@@ -39,32 +42,35 @@ class BatchNorm(Layer):
         """[rows, ..., channels] to the same shape, computed in float32."""
         x = tf.cast(x, tf.float32)  # Squares overflow float16, and sums outgrow bfloat16.
         if call.training:
-            mean, variance = self._global_moments(x, call)
+            mean, variance = self._moments(x, call)
         else:
             mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
         scale = self.scale * tf.math.rsqrt(variance + self.epsilon)
         return tf.cast(x * scale + (self.offset - mean * scale), call.dtype)
 
-    def _global_moments(self, x: tf.Tensor, call: Pass) -> tuple[tf.Tensor, tf.Tensor]:
+    def _moments(self, x: tf.Tensor, call: Pass) -> tuple[tf.Tensor, tf.Tensor]:
         """Mean and variance [channels] over all replicas' valid rows; proposes moving averages."""
         axes = list(range(x.shape.rank - 1))
+        # Squares of numbers around the moving mean, not around zero: the variance is then no small
+        # difference of large numbers once the moving mean is near the batch's.
+        shift = tf.identity(self.moving_mean)
+        centred = x - shift
         if call.mask is None:
-            valid, rows = x, tf.cast(tf.shape(x)[0], tf.float32)
+            valid, rows = centred, tf.cast(tf.shape(x)[0], tf.float32)
         else:
-            valid = x * tf.reshape(call.mask, [-1] + [1] * (x.shape.rank - 1))
+            valid = centred * tf.reshape(call.mask, [-1] + [1] * (x.shape.rank - 1))
             rows = tf.reduce_sum(call.mask)
+        here = rows * math.prod(x.shape[1:-1])
         sums, squares, count = call.all_reduce(
-            [
-                tf.reduce_sum(valid, axes),
-                tf.reduce_sum(valid * x, axes),
-                rows * math.prod(x.shape[1:-1]),
-            ]
+            [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), here]
         )
-        mean = sums / tf.maximum(count, 1.0)
+        offset = sums / tf.maximum(count, 1.0)
+        mean = shift + offset
         # Rounding may take a variance of almost nothing below zero.
-        variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(mean), 0.0)
-        # A batch of nothing but padding has no statistics, so it must not move the averages.
-        pull = tf.where(count > 0, 1 - self.momentum, 0.0)
+        variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
+        pull = 1 - self.momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            call.updates.append((moving, moving + pull * (tf.stop_gradient(batch) - moving)))
+            proposed = moving + pull * (tf.stop_gradient(batch) - moving)
+            # Padding has no statistics: a batch of nothing else has no weight.
+            call.updates.append(Update(moving, proposed, here))
         return mean, variance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -18,19 +19,32 @@ def identity(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
     return tensors
 
 
+class Update(NamedTuple):
+    """What a layer proposes for one of its non-trainable variables.
+
+    A global batch may be computed in pieces, each with a proposal of its own: the variable becomes
+    their weighted mean, and stays as it is where the weights add up to 0.
+    """
+
+    variable: tf.Variable
+    value: tf.Tensor  # float32, of the variable's shape
+    weight: tf.Tensor  # float32 []
+
+
 @dataclass(frozen=True)
 class Pass:
     """What one forward pass knows besides its inputs.
 
-    A pass writes nothing: a layer that has new values for its non-trainable variables appends
-    them to `updates`, and the training step writes them after its verdict on the gradients (L2).
+    A pass writes nothing: what a layer has to say of its non-trainable variables it appends to
+    `updates`, and the training step writes it after its verdict on the gradients (L2).
 
     training: whether dropout drops and batch norm uses the statistics of the batch.
     mask: float32 [rows], 1 for a valid row and 0 for padding; None when all rows are valid.
     noise: where dropout draws from; needed when training a network that drops out.
     dtype: what layers compute in. Weights stay float32 and are cast where they are used.
-    all_reduce: sums each tensor over the replicas; gradients must flow through it.
-    updates: (variable, its new value) pairs, in the order of the layers.
+    all_reduce: sums each tensor over what is computed at the same time on other replicas;
+      gradients must flow through it.
+    updates: proposals, in the order of the layers.
     """
 
     training: bool = False
@@ -38,7 +52,7 @@ class Pass:
     noise: Noise | None = None
     dtype: tf.DType = tf.float32
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = identity
-    updates: list[tuple[tf.Variable, tf.Tensor]] = field(default_factory=list)
+    updates: list[Update] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

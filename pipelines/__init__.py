@@ -10,7 +10,7 @@ from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
 from pipelines.order import permutation, steps_per_epoch
-from pipelines.plan import Batch, Feed
+from pipelines.plan import Batch, Feed, Layout
 from pipelines.resident import Resident
 from pipelines.source import Records, Source, open_source
 from pipelines.stream import Stream
@@ -18,6 +18,7 @@ from pipelines.stream import Stream
 __all__ = [
     "Batch",
     "Feed",
+    "Layout",
     "Records",
     "Resident",
     "Source",

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from pipelines import cache
 from pipelines.decode import decode_all
-from pipelines.plan import Plan
+from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 from pipelines.source import Records, Source
 from pipelines.stream import Stream
@@ -44,8 +44,10 @@ def open_feed(
     *,
     global_batch_size: int,
     seed: int | None,
+    layout: Layout,
     strategy: tf.distribute.Strategy,
     cache_dir: str,
+    look_ahead: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Resident | Stream:
     """Makes the feed of a split.
@@ -56,8 +58,10 @@ def open_feed(
       records: the split.
       global_batch_size: examples of one full step, over all replicas.
       seed: of the order of each epoch; None: file order.
+      layout: how a global batch is cut.
       strategy: whose devices are fed.
       cache_dir: where decoded examples are kept between starts.
+      look_ahead: whether a piece comes with the example after its last one.
       progress: told how many more examples are decoded, now and then.
 
     Raises:
@@ -66,8 +70,9 @@ def open_feed(
     plan = Plan(
         examples=len(records),
         global_batch_size=global_batch_size,
-        replicas=strategy.num_replicas_in_sync,
+        layout=layout,
         seed=seed,
+        look_ahead=look_ahead,
     )
     if kind == "stream":
         return Stream(source, records, plan, strategy)

@@ -1,9 +1,13 @@
-"""Which examples step t sees, on which replica; what a batch is, and what a feed must offer.
+"""Which examples step t sees, and where; what a batch is, and what a feed must offer.
 
-One global batch is `global_batch_size` consecutive places of the epoch's order; replica r of N
-holds an equal portion of them. Places past the epoch's end, or past the global batch where N does
-not divide it, are padding: a mask of zero, so that they weigh nothing (L1). All of it is a pure
-function of (seed, step) (L4).
+One global batch is `global_batch_size` consecutive places of the epoch's order. It is cut into
+micro-batches, which a device computes in turn, and each of those into shards, an equal number for
+every device. What a device computes at once is a piece: one shard of one micro-batch. By default
+there is one micro-batch, and one shard a device. Which rows form a micro-batch does not depend on
+the number of devices, nor which rows form a shard where their number is given.
+
+Places past the epoch's end, or past a piece where the cuts do not come out even, are padding: a
+mask of zero, so that they weigh nothing (L1). All of it is a pure function of (seed, step) (L4).
 """
 
 from __future__ import annotations
@@ -17,13 +21,15 @@ from pipelines import order
 
 
 class Batch(NamedTuple):
-    """One replica's portion of a global batch."""
+    """One piece of a global batch."""
 
-    inputs: tf.Tensor  # uint8 [rows, H, W, C]
-    targets: tf.Tensor  # int32 [rows]
+    inputs: tf.Tensor  # uint8 [rows, H, W, C]; one row more where the plan looks ahead
+    targets: tf.Tensor  # int32, as many
     mask: tf.Tensor  # float32 [rows]: 1 an example, 0 padding
     row: tf.Tensor  # int64 []: place of the first row in the global batch
-    valid: tf.Tensor  # float32 []: examples in the global batch, over all replicas
+    valid: tf.Tensor  # float32 []: examples in the global batch, over all its pieces
+    epoch: tf.Tensor  # int64 []
+    place: tf.Tensor  # int64 []: place of the first row in the epoch's order
 
 
 class Feed(Protocol):
@@ -31,6 +37,7 @@ class Feed(Protocol):
 
     examples: int
     steps_per_epoch: int
+    layout: Layout
 
     def open(self, step: int, steps: int) -> Any:
         """On the host: what the graph needs for `steps` steps from `step`, all in one epoch."""
@@ -38,11 +45,41 @@ class Feed(Protocol):
     def next(self, opened: Any) -> Any:
         """In the graph, across replicas: what `batch` needs for one more step."""
 
-    def batch(self, element: Any, step: tf.Tensor, replica: tf.Tensor | int) -> Batch:
-        """In the graph, on a replica: its portion of the global batch of `step` (int64 [])."""
+    def batch(
+        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int
+    ) -> Batch:
+        """In the graph, on a replica: a piece of its portion of the global batch of `step`."""
 
     def close(self) -> None:
         """On the host: stops reading ahead, where it does."""
+
+
+class Layout(NamedTuple):
+    """How a global batch is cut.
+
+    replicas: devices that share it.
+    micro_batches: that each device computes in turn, of ceil(global batch / micro_batches) rows.
+    shards: of each micro-batch, over all devices; 0: one a device. A multiple of the replicas.
+    """
+
+    replicas: int = 1
+    micro_batches: int = 1
+    shards: int = 0
+
+    @property
+    def all_shards(self) -> int:
+        """Shards of a micro-batch, over all replicas."""
+        return self.shards or self.replicas
+
+    @property
+    def local_shards(self) -> int:
+        """Shards of a micro-batch that one replica computes."""
+        return self.all_shards // self.replicas
+
+    @property
+    def pieces(self) -> int:
+        """Pieces of a global batch that one replica computes, shard by shard."""
+        return self.local_shards * self.micro_batches
 
 
 class Plan:
@@ -51,18 +88,27 @@ class Plan:
     Args:
       examples: of the split, n.
       global_batch_size: examples of one full step, over all replicas.
-      replicas: devices that share a global batch.
+      layout: how a global batch is cut.
       seed: of the order; None: file order, every epoch (evaluation).
+      look_ahead: whether a piece comes with the example after its last one (for mixup).
     """
 
     def __init__(
-        self, *, examples: int, global_batch_size: int, replicas: int, seed: int | None
+        self,
+        *,
+        examples: int,
+        global_batch_size: int,
+        layout: Layout,
+        seed: int | None,
+        look_ahead: bool = False,
     ) -> None:
         self.examples = examples
         # A batch beyond the split would hold the same examples and padding: nothing but memory.
         self.global_batch_size = min(global_batch_size, examples)
-        self.rows = -(-self.global_batch_size // replicas)
-        self.replicas = replicas
+        self.layout = layout
+        self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
+        self.rows = -(-self._micro_rows // layout.all_shards)  # of a piece
+        self.fetched = self.rows + look_ahead  # examples that a piece is made from
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
         self._seed = seed
 
@@ -72,21 +118,39 @@ class Plan:
             return np.arange(self.examples, dtype=np.int32)
         return order.permutation(self._seed, epoch, self.examples)
 
-    def places(self, step: Any, replica: Any, arange: Any) -> Any:
+    def places(self, step: Any, replica: Any, piece: Any, arange: Any) -> Any:
         """(place of the first row in the global batch, place of each row in the epoch, valid).
 
         Integer arithmetic only, so the same lines serve NumPy on the host and tensors in the
-        graph. `valid` is boolean [rows].
-        """
-        first = replica * self.rows
-        in_batch = first + arange
-        in_epoch = step % self.steps_per_epoch * self.global_batch_size + in_batch
-        return first, in_epoch, (in_batch < self.global_batch_size) & (in_epoch < self.examples)
+        graph. Places may lie past the epoch's end: there it begins again. `valid` is boolean, and
+        false for rows that are padding or belong to another piece.
 
-    def masked(self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any) -> Batch:
-        """A Batch of rows that were fetched for `step` and `replica`."""
-        replica = tf.cast(replica, tf.int64)
-        first, _, valid = self.places(step, replica, tf.range(self.rows, dtype=tf.int64))
+        Args:
+          step: int64, the training step.
+          replica: int64, from 0.
+          piece: int64, from 0, of the replica's.
+          arange: int64 [m], rows of the piece to tell of, from 0.
+        """
+        layout = self.layout
+        shard = replica * layout.local_shards + piece // layout.micro_batches
+        in_micro_batch = shard * self.rows + arange
+        in_batch = piece % layout.micro_batches * self._micro_rows + in_micro_batch
+        in_epoch = step % self.steps_per_epoch * self.global_batch_size + in_batch
+        valid = (
+            (arange < self.rows)
+            & (in_micro_batch < self._micro_rows)
+            & (in_batch < self.global_batch_size)
+            & (in_epoch < self.examples)
+        )
+        return in_batch[0], in_epoch, valid
+
+    def masked(
+        self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any
+    ) -> Batch:
+        """A Batch of the rows that were fetched for a piece."""
+        replica, piece = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
+        arange = tf.range(self.rows, dtype=tf.int64)
+        first, in_epoch, valid = self.places(step, replica, piece, arange)
         left = self.examples - step % self.steps_per_epoch * self.global_batch_size
         return Batch(
             inputs,
@@ -94,4 +158,6 @@ class Plan:
             tf.cast(valid, tf.float32),
             first,
             tf.cast(tf.minimum(left, self.global_batch_size), tf.float32),
+            step // self.steps_per_epoch,
+            in_epoch[0],
         )

@@ -24,7 +24,7 @@ class Resident:
         self, images: np.ndarray, labels: np.ndarray, plan: Plan, strategy: tf.distribute.Strategy
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
-        self._plan = plan
+        self._plan, self.layout = plan, plan.layout
         self._opened: tuple[int, tf.Tensor] | None = None
         self._data: Any
         if strategy.num_replicas_in_sync == 1:
@@ -53,12 +53,13 @@ class Resident:
         """The order, and each replica's copy of the examples."""
         return opened, self._data
 
-    def batch(self, element: Any, step: tf.Tensor, replica: tf.Tensor | int) -> Batch:
-        """Gathers the replica's rows."""
+    def batch(
+        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
+    ) -> Batch:
+        """Gathers the rows of a piece."""
         in_order, (images, labels) = element
-        arange = tf.range(self._plan.rows, dtype=tf.int64)
-        _, places, _ = self._plan.places(step, tf.cast(replica, tf.int64), arange)
-        chosen = tf.gather(in_order, tf.minimum(places, self.examples - 1))
-        return self._plan.masked(
-            tf.gather(images, chosen), tf.gather(labels, chosen), step, replica
-        )
+        at = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
+        arange = tf.range(self._plan.fetched, dtype=tf.int64)
+        _, places, _ = self._plan.places(step, *at, arange)
+        chosen = tf.gather(in_order, places % self.examples)
+        return self._plan.masked(tf.gather(images, chosen), tf.gather(labels, chosen), step, *at)

@@ -48,6 +48,7 @@ class Stream:
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
+        self.layout = plan.layout
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None
@@ -74,7 +75,9 @@ class Stream:
         plan = self._plan
         with tf.device("CPU:0"):
             queue = tf.queue.FIFOQueue(
-                _READ_AHEAD * plan.replicas, [tf.string], shapes=[[plan.rows]]
+                _READ_AHEAD * plan.layout.replicas,
+                [tf.string],
+                shapes=[[plan.layout.pieces * plan.fetched]],
             )
 
             def pipeline(_: object = None) -> tf.data.Dataset:
@@ -91,7 +94,7 @@ class Stream:
                     .prefetch(tf.data.AUTOTUNE)
                 )
 
-            if plan.replicas == 1:
+            if plan.layout.replicas == 1:
                 self._iterator = iter(pipeline())
             else:
                 self._iterator = iter(self._strategy.distribute_datasets_from_function(pipeline))
@@ -105,21 +108,30 @@ class Stream:
         """The next portion of every replica."""
         return next(opened)
 
-    def batch(self, element: Any, step: tf.Tensor, replica: tf.Tensor | int) -> Batch:
-        """The portion with its mask."""
+    def batch(
+        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
+    ) -> Batch:
+        """A piece of the portion, with its mask."""
+        if self.layout.pieces > 1:
+            arange = tf.range(self._plan.fetched, dtype=tf.int64)
+            rows = tf.cast(piece, tf.int64) * self._plan.fetched + arange
+            element = [tf.gather(part, rows) for part in element]
         images, labels = element
-        return self._plan.masked(images, labels, step, replica)
+        return self._plan.masked(images, labels, step, replica, piece)
 
 
 def _fill(queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, step: int) -> None:
     """Puts every replica's rows of `step`, then of the next step, into the queue, until closed."""
-    arange = np.arange(plan.rows)
+    arange = np.arange(plan.fetched)
     try:
         while True:
             order = plan.order(step // plan.steps_per_epoch)
-            for replica in range(plan.replicas):
-                _, places, _ = plan.places(step, replica, arange)
-                chosen = order[np.minimum(places, plan.examples - 1)]
+            for replica in range(plan.layout.replicas):
+                places = [
+                    plan.places(step, replica, piece, arange)[1]
+                    for piece in range(plan.layout.pieces)
+                ]
+                chosen = order[np.concatenate(places) % plan.examples]
                 with tf.device("CPU:0"):
                     queue.enqueue(tf.constant(reader.read(chosen)))
             step += 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,12 +10,15 @@ import tensorflow as tf
 
 import models
 from engine import distribute, optimizers, schedule
+from engine.clipping import Clip
 from engine.evaluate import Evaluation
 from engine.loop import Loop
+from engine.precision import LossScale, compute_dtype
+from engine.reduction import reductions
 from engine.state import TrainState
-from engine.step import evaluation_step, training_step
+from engine.step import Step, evaluation_step
 from engine.task import Classification, Task
-from pipelines.plan import Plan
+from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 
 CLASSES = 3
@@ -37,9 +40,8 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
     return images, labels
 
 
-def norm_network(input_shape: tuple, classes: int) -> list[models.Layer]:
+def norm_network(classes: int = CLASSES) -> list[models.Layer]:
     """A small network with batch norm and dropout."""
-    del input_shape
     return [
         models.Convolution(4, activation="relu"),
         models.BatchNorm(),
@@ -78,7 +80,7 @@ class Training:
         plan = Plan(
             examples=len(images),
             global_batch_size=batch,
-            replicas=self.strategy.num_replicas_in_sync,
+            layout=Layout(self.strategy.num_replicas_in_sync),
             seed=None,
         )
         feed = Resident(images, labels, plan, self.strategy)
@@ -97,27 +99,57 @@ def training(
     seed: int = 0,
     optimizer: str = "adam",
     learning_rate: float = 0.01,
-    network: Sequence[models.Layer] | None = None,
+    network: Callable[[], Sequence[models.Layer]] = norm_network,
     shuffle: bool = True,
+    precision: str = "float32",
+    accumulate: int = 1,
+    shards: int = 0,
+    clip: Clip | None = None,
+    ema: float = 0.0,
+    task: Task | None = None,
 ) -> Training:
     """Puts a training together on so many replicas."""
     strategy = strategy_of(replicas)
-    task = Classification()
+    task = task or Classification()
+
+    def made() -> models.Sequential:
+        return models.Sequential("network", list(network()), images.shape[1:], seed)
+
     with strategy.scope():
-        layers = network if network is not None else norm_network(images.shape[1:], CLASSES)
-        model = models.Sequential("network", list(layers), images.shape[1:], seed)
+        model = made()
+        average = made() if ema else None
         rule = optimizers.build(optimizer)
         rule.create_slots(model.trainable_variables)
-    state = TrainState(model, rule, task.metrics)
+    state = TrainState(
+        model,
+        rule,
+        task.metrics,
+        average=average,
+        make_loss_scale=lambda: LossScale(precision),
+    )
     plan = Plan(
         examples=len(images),
         global_batch_size=batch,
-        replicas=replicas,
+        layout=Layout(replicas, accumulate, shards),
         seed=seed if shuffle else None,
     )
     feed = Resident(images, labels, plan, strategy)
     rate = schedule.build("constant", learning_rate=learning_rate, total_steps=10_000)
-    step = training_step(model=model, task=task, optimizer=rule, schedule=rate, seed=seed)
+    synchronise, reduce = reductions(shards)
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=rule,
+        schedule=rate,
+        seed=seed,
+        dtype=compute_dtype(precision),
+        scaled=state.loss_scale.dynamic,
+        clip=clip,
+        average=average,
+        ema=ema,
+        synchronise=synchronise,
+        reduce=reduce,
+    )
     return Training(strategy, feed, state, Loop(strategy, state, feed, step), task)
 
 

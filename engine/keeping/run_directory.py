@@ -8,8 +8,9 @@ import glob
 import os
 
 from engine import flags, schedule
-from engine.config import Config, changed_trajectory, written
+from engine.config import Config, changed_trajectory
 from engine.keeping.files import replace_file
+from engine.options import written
 
 _OPTIONS = "config.flags"
 

@@ -33,7 +33,7 @@ def reference_weights(images, labels, batch, steps, rate):
 
 
 def initial_weights(images, labels):
-    made = training(images, labels, network=logistic())
+    made = training(images, labels, network=logistic)
     weights = {v.name.split("/")[-1]: v.numpy() for v in made.state.model.trainable_variables}
     return weights["kernel:0"], weights["bias:0"]
 
@@ -49,7 +49,7 @@ def test_a_partial_batch_weighs_as_its_examples_do_on_any_number_of_replicas(exa
         batch=4,
         optimizer="sgd",
         learning_rate=0.1,
-        network=logistic(),
+        network=logistic,
         shuffle=False,
     ).take(6)
     kernel, bias = reference_weights(images, labels, batch=4, steps=6, rate=0.1)
@@ -60,9 +60,9 @@ def test_a_partial_batch_weighs_as_its_examples_do_on_any_number_of_replicas(exa
 @pytest.mark.parametrize(("batch", "replicas"), [(6, 4), (7, 2), (3, 4)])
 def test_a_batch_that_the_replicas_do_not_divide_loses_and_doubles_no_example(batch, replicas):
     images, labels = pictures(17)
-    alone = training(images, labels, batch=batch, network=logistic(), optimizer="sgd").take(9)
+    alone = training(images, labels, batch=batch, network=logistic, optimizer="sgd").take(9)
     many = training(
-        images, labels, batch=batch, network=logistic(), optimizer="sgd", replicas=replicas
+        images, labels, batch=batch, network=logistic, optimizer="sgd", replicas=replicas
     ).take(9)
     assert relative_difference(alone.weights(), many.weights()) < 1e-5
     assert np.array_equal(alone.state.sums.numpy()[-1], many.state.sums.numpy()[-1])

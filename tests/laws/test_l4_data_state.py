@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import default_cache_dir, open_feed, open_source, permutation
-from pipelines.plan import Plan
+from pipelines.plan import Layout, Plan
 
 
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -34,6 +34,7 @@ def feeds(cache_dir):
             source.train,
             global_batch_size=100,
             seed=seed,
+            layout=Layout(),
             strategy=tf.distribute.get_strategy(),
             cache_dir=cache_dir,
         )
@@ -83,12 +84,12 @@ def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(feeds, 
 )
 @settings(deadline=None, max_examples=80, derandomize=True)
 def test_any_batch_on_any_replicas_covers_the_epoch_once(examples, batch, replicas):
-    plan = Plan(examples=examples, global_batch_size=batch, replicas=replicas, seed=1)
+    plan = Plan(examples=examples, global_batch_size=batch, layout=Layout(replicas), seed=1)
     seen = []
     for step in range(plan.steps_per_epoch):
         in_batch = 0
         for replica in range(replicas):
-            first, places, valid = plan.places(step, replica, np.arange(plan.rows))
+            first, places, valid = plan.places(step, replica, 0, np.arange(plan.rows))
             assert first == replica * plan.rows
             seen += plan.order(0)[places[valid]].tolist()
             in_batch += int(valid.sum())

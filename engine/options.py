@@ -1,0 +1,104 @@
+"""How an option is declared and checked.
+
+This module imports no TensorFlow, so that bad input fails at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    power_of_2: bool = False,
+    trajectory: bool = False,
+) -> Any:
+    """Declares an option.
+
+    Args:
+      default: the value without the flag; its type is the option's type.
+      help: one line for `--help` and the docs.
+      choices: the values allowed, where they are a closed list.
+      minimum: the least value of a number.
+      above: what a number must exceed.
+      below: what a number must stay under.
+      power_of_2: whether a number must be one, from 2^-60 to 2^60, or 0 where that is allowed.
+      trajectory: whether another value changes what a run computes; a run cannot be continued
+        with another value of such an option.
+    """
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "minimum": minimum,
+        "above": above,
+        "below": below,
+        "power_of_2": power_of_2,
+        "trajectory": trajectory,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def did_you_mean(value: str, known: Sequence[str]) -> str:
+    """`; did you mean 'adam'?` when something known is close to `value`, else nothing."""
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def written(value: Any) -> str:
+    """A value as it stands on the command line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def check(section: Any) -> None:
+    """Holds every field of a section against its declaration.
+
+    Raises:
+      ValueError: naming the flag, the value and what is allowed.
+    """
+    for field in dataclasses.fields(section):
+        value, rules = getattr(section, field.name), field.metadata
+        flag = f"--{field.name}={written(value)}"
+        if rules["choices"] and value not in rules["choices"]:
+            known = ", ".join(rules["choices"])
+            hint = did_you_mean(str(value), rules["choices"])
+            raise ValueError(f"{flag}: choose one of {known}{hint}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (str, bool)):
+                continue
+            if isinstance(number, int) and abs(number) >= 1 << 63:
+                raise ValueError(f"{flag}: must fit in 64 bits")
+            if number != number or number in (float("inf"), float("-inf")):
+                raise ValueError(f"{flag}: must be a finite number")
+            if rules["minimum"] is not None and number < rules["minimum"]:
+                raise ValueError(f"{flag}: must be at least {rules['minimum']}")
+            if rules["above"] is not None and number <= rules["above"]:
+                raise ValueError(f"{flag}: must be above {rules['above']}")
+            if rules["below"] is not None and number >= rules["below"]:
+                raise ValueError(f"{flag}: must be below {rules['below']}")
+            if rules["power_of_2"] and number and not _is_power_of_2(number):
+                raise ValueError(f"{flag}: must be a power of 2, at least 2^-60 and at most 2^60")
+
+
+def _is_power_of_2(number: float) -> bool:
+    return math.frexp(number)[0] == 0.5 and 2.0**-60 <= number <= 2.0**60
+
+
+class Section:
+    """A frozen dataclass of options that checks itself when it is made."""
+
+    def __post_init__(self) -> None:
+        check(self)
