@@ -33,6 +33,13 @@ def values_of(field):
         return st.sampled_from(rules["choices"])
     if kind is bool:
         return st.booleans()
+    if rules["power_of_2"]:
+        most = (rules["below"] or 2**60) // 2
+        return st.integers(1, most.bit_length() - 1).map(lambda power: kind(2**power))
+    if field.name == "weight_decay":
+        return st.just(-1.0) | st.floats(0, 1e30)
+    if field.name == "accumulate":
+        return st.just(1)  # no more than the batch holds
     if kind is int:
         return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)
     if kind is float:
