@@ -64,7 +64,7 @@ def brief(values: Mapping[str, float | int]) -> str:
     for name, value in values.items():
         if name == "accuracy":
             words.append(f"accuracy {value:.2%}")
-        elif name != "examples":
+        elif name not in ("examples", "gradient_norm"):
             words.append(f"{name} {value:.4f}")
     return ", ".join(words)
 

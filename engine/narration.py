@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import tensorflow as tf
@@ -10,6 +11,8 @@ import engine
 import models
 from engine import metrics
 from engine.assembly import Parts
+from engine.config import Config
+from engine.options import written
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
@@ -42,10 +45,23 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
         *(f"       {line}" for line in models.table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; batch "
         f"{config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning rate "
-        f"{rule.learning_rate:g}, seed {config.run.seed}",
+        f"{rule.learning_rate:g}, seed {config.run.seed}{_unusual(config)}",
         f"run    {config.run.run_dir}: {how}",
     ]
     return "\n".join(lines)
+
+
+def _unusual(config: Config) -> str:
+    """What is not as usual in a step, `, accumulate 4, clip_norm 1.0` say."""
+    sections = config.precision, config.training, config.optimization, config.data
+    names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
+    words = ""
+    for section in sections:
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
+            if field.name in names and value != field.default:
+                words += f", {field.name} {written(value)}"
+    return words
 
 
 def epoch_line(
@@ -57,6 +73,7 @@ def epoch_line(
     best: float,
     before: float | None,
     saved_to: str,
+    skipped: int = 0,
 ) -> str:
     """One epoch in one line.
 
@@ -68,6 +85,7 @@ def epoch_line(
       best: its best value so far.
       before: what was best before this epoch, nan for nothing; None when this one is not better.
       saved_to: where the best is kept.
+      skipped: steps so far whose gradient was not finite.
     """
     words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
     words.append(f"{steps_per_second:.1f} steps/s")
@@ -76,4 +94,6 @@ def epoch_line(
     else:
         better = "" if before != before else f"better, {before:.4f} to "
         words.append(f"{metric} {better}{best:.4f}, saved to {saved_to}")
+    if skipped:
+        words.append(f"{skipped:,} steps skipped so far (gradient not finite)")
     return f"epoch {epoch}: " + "; ".join(words)

@@ -11,7 +11,7 @@ from engine import metrics
 from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import run_directory
-from engine.keeping.checkpoint import list_checkpoints, restore_model
+from engine.keeping.checkpoint import list_checkpoints, restore_weights
 from engine.keeping.guard import Signals
 from engine.metrics import jsonable
 
@@ -42,7 +42,7 @@ def evaluate(config: Config) -> int:
         if not parts.evaluations:
             raise ValueError("nothing was held out: give --validation_split or --test_split")
         path = saved[-1]
-        restore_model(parts.model, path)
+        restore_weights(parts.state, path)
         print(f"evaluating the {kind} weights, {path}, on {parts.device}", flush=True)
         results = {}
         for split, evaluation in parts.evaluations.items():

@@ -93,6 +93,7 @@ class TrainState(tf.Module):
             self.logged = tf.Variable(
                 zeros, trainable=False, name="logged"
             )  # of them, in the curves
+            self.update_ratio = _number("update_ratio", float("nan"))  # at the last point
             self.best = Best()
             self.patience = Patience()
             self.times = Times()

@@ -18,6 +18,7 @@ from engine.keeping.clock import Clock
 from engine.keeping.guard import RunLock, Signals
 from engine.keeping.progress import Progress
 from engine.loop import Pace, stopwatch
+from engine.update_ratio import UpdateRatio
 
 
 def train(config: Config, imported_at: float) -> int:
@@ -69,6 +70,7 @@ class Trainer:
         self._checkpoints = Checkpoints(self._dir, parts.state, config.keeping.keep)
         self._board = Board(self._dir)
         self._pace = Pace(config.training.steps_per_loop)
+        self._ratio = UpdateRatio(parts.model.trainable_variables)
         self._first_step_seconds: float | None = None
         self._interrupted = False
         self._progress = Progress("off", "", 0)
@@ -134,12 +136,20 @@ class Trainer:
             _until_multiple(step, self.parts.steps_per_epoch), self.parts.total_steps - step
         )
         steps = self._pace.steps(min(to_log, to_save, to_end))
+        to_point = min(to_log, to_end)
+        if 1 < steps == to_point:
+            steps -= 1  # the step of a point is taken alone, so that what it moves can be measured
+        if steps == to_point:
+            self._ratio.start()
         started = stopwatch()
         self.parts.loop.run(steps)
         seconds = stopwatch() - started
         if self._first_step_seconds is None:
             self._first_step_seconds = time.monotonic() - self._imported_at
-        self._pace.took(steps, seconds)
+        if steps < to_point:
+            self._pace.took(steps, seconds)
+        else:
+            self.state.update_ratio.assign(self._ratio.measure())
         self._clock.loop_took(steps, seconds)
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._epochs()}")
@@ -182,6 +192,7 @@ class Trainer:
                 best=value if is_best else float(state.best.value),
                 before=previous if is_best else None,
                 saved_to=os.path.join(self._dir, "best"),
+                skipped=step - int(state.updates),
             )
         )
         if stop:
@@ -197,6 +208,10 @@ class Trainer:
         sums = state.sums.numpy()
         values: dict[str, Any] = self._means(sums - state.logged.numpy())
         values["learning_rate"] = float(self.parts.schedule(tf.constant(step - 1, tf.int64)))
+        values["update_ratio"] = float(state.update_ratio)
+        if state.loss_scale.dynamic:
+            values["loss_scale"] = float(state.loss_scale.value)
+        values["skipped_steps"] = step - int(state.updates)
         values["steps_per_second"] = self._clock.steps_per_second
         self._board.write("train", step, self._epoch(), values)
         state.logged.assign(sums)
@@ -212,7 +227,7 @@ class Trainer:
         step, best = int(state.step), int(state.best.step)
         restore_best = self.config.stopping.restore_best and best >= 0
         if restore_best and self._checkpoints.best:
-            self._checkpoints.restore_model(self._checkpoints.best)
+            self._checkpoints.restore_weights(self._checkpoints.best)
         self._progress.describe("evaluating")
         results = {}
         for split, evaluation in parts.evaluations.items():

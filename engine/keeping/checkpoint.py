@@ -100,18 +100,21 @@ class Checkpoints:
             )
         return None, []
 
-    def restore_model(self, path: str) -> None:
-        """Loads the model alone: the rest of the state stays, so that the run can go on."""
-        restore_model(self._state.model, path)
+    def restore_weights(self, path: str) -> None:
+        """Loads the weights alone: the rest of the state stays, so that the run can go on."""
+        restore_weights(self._state, path)
 
 
-def restore_model(model: tf.Module, path: str) -> None:
-    """Loads a checkpoint's model into `model`.
+def restore_weights(state: TrainState, path: str) -> None:
+    """Loads a checkpoint's model, and its averaged weights where the state keeps them.
 
     Raises:
       OSError: when the file is damaged or holds another model.
     """
-    _restore(tf.train.Checkpoint(state=tf.train.Checkpoint(model=model)), path)
+    weights = {"model": state.model}
+    if state.average is not None:
+        weights["average"] = state.average
+    _restore(tf.train.Checkpoint(state=tf.train.Checkpoint(**weights)), path)
 
 
 def _restore(checkpoint: tf.train.Checkpoint, path: str) -> None:

@@ -69,7 +69,7 @@ def test_the_weights_alone_can_be_restored_and_leave_the_rest(tmp_path):
     saved = made().take(4)
     path = Checkpoints(str(tmp_path), saved.state, keep=2).save()
     other = made().take(6)
-    Checkpoints(str(tmp_path / "other"), other.state, keep=2).restore_model(path)
+    Checkpoints(str(tmp_path / "other"), other.state, keep=2).restore_weights(path)
     assert same_bits(saved.weights(), other.weights())
     assert int(other.state.step) == 6
 
@@ -84,7 +84,7 @@ def test_the_best_checkpoint_is_kept_apart_and_the_newest_are_counted(tmp_path):
             checkpoints.save_best()
     assert len(list((tmp_path / "checkpoints").glob("*.index"))) == 2
     weights = run.weights()
-    checkpoints.restore_model(checkpoints.best)
+    checkpoints.restore_weights(checkpoints.best)
     assert same_bits(run.weights(), made().take(2).weights())
     checkpoints.restore()
     assert same_bits(run.weights(), weights)
