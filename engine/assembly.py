@@ -63,20 +63,24 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
     return config.training.train_steps or config.training.epochs * steps_per_epoch
 
 
-def assemble(config: Config) -> Parts:
+def assemble(config: Config, task: Task | None = None) -> Parts:
     """Puts a run together: devices, data, model, optimizer, state, loop.
+
+    Args:
+      config: all options.
+      task: what is learned; None: classification, as the options say.
 
     Raises:
       ValueError: for an option that names something which is not there.
       RuntimeError: when TensorFlow fails, for want of memory say.
     """
     try:
-        return _assemble(config)
+        return _assemble(config, task)
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
 
-def _assemble(config: Config) -> Parts:
+def _assemble(config: Config, task: Task | None) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
     strategy, device = distribute.choose(training.strategy, training.virtual_devices)
     shards = distribute.check_shards(training.shards, strategy)
@@ -93,7 +97,7 @@ def _assemble(config: Config) -> Parts:
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
-    task = Classification(optimization.label_smoothing)
+    task = task or Classification(optimization.label_smoothing)
 
     def network() -> models.Sequential:
         return models.build(

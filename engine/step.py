@@ -90,7 +90,7 @@ class Step:
         shapes = [
             *(weight.shape for weight in self._weights),
             *(statistic.shape for statistic in self._statistics),
-            [len(self._statistics)],
+            *([] for _ in self._statistics),
             [metrics.size(self._task.metrics)],
         ]
         return [tf.zeros(shape) for shape in shapes]
@@ -127,8 +127,8 @@ class Step:
     def act(self, total: Tensors, at: At) -> Outcome:
         """Reduces, judges, and moves the model if all is well."""
         # L2: reduce, then judge, then act. Gradients and sums go together.
-        *gradients, weights_of_statistics, sums = self._reduce(total)
-        gradients, statistics = gradients[: len(self._weights)], gradients[len(self._weights) :]
+        *reduced, sums = self._reduce(total)
+        gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self._scaled:
             gradients = [gradient / at.loss_scale for gradient in gradients]
         gradients, norm = self._clip(gradients)
@@ -140,7 +140,7 @@ class Step:
         def move() -> tf.Tensor:
             rate = self._schedule(at.step)
             self._optimizer.apply(gradients, self._weights, rate, at.updates)
-            self._write_statistics(statistics, weights_of_statistics)
+            self._write_statistics(statistics)
             if self._average is not None:
                 averages.follow(self._average, self._model, self._ema, at.updates)
             return tf.constant(True)
@@ -149,7 +149,7 @@ class Step:
         return Outcome(moved, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[Update]) -> Tensors:
-        """For each statistic the sum of weight * proposal; and all sums of weights, a vector."""
+        """For each statistic the sum of weight * proposal, then for each the sum of weights."""
         places = {id(variable): place for place, variable in enumerate(self._statistics)}
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
@@ -157,11 +157,13 @@ class Step:
             place = places[id(variable)]
             values[place] += value * weight
             weights[place] += weight
-        return [*values, tf.stack(weights) if weights else tf.zeros([0])]
+        return [*values, *weights]
 
-    def _write_statistics(self, values: Tensors, weights: tf.Tensor) -> None:
-        for place, (variable, value) in enumerate(zip(self._statistics, values, strict=True)):
-            weight = weights[place]
+    def _write_statistics(self, reduced: Tensors) -> None:
+        count = len(self._statistics)
+        for variable, value, weight in zip(
+            self._statistics, reduced[:count], reduced[count:], strict=True
+        ):
             mean = tf.where(weight > 0, value / tf.maximum(weight, 1e-30), variable)
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=mean)
 

@@ -118,6 +118,14 @@ class Layer(tf.Module):
         """The layer in a few words, with what tells it apart: "max pool 2x2"."""
         return self.kind
 
+    def expect_norm(self) -> None:
+        """Told before `build` where a batch norm comes next: a bias of its own would do nothing.
+
+        The norm takes any offset away again. The gradient of such a bias is rounding noise, of
+        which an optimizer that normalises gradients makes steps of full length, other ones for
+        each number of replicas.
+        """
+
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables for inputs [rows, *input_shape]; returns the outputs' shape."""
         raise NotImplementedError

@@ -17,7 +17,10 @@ ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
 
 
 class Convolution(Layer):
-    """A two-dimensional convolution with a bias: Glorot-uniform kernel, zero bias."""
+    """A two-dimensional convolution: Glorot-uniform kernel, zero bias.
+
+    It has a bias, unless a batch norm comes next.
+    """
 
     kind = "convolution"
 
@@ -35,6 +38,11 @@ class Convolution(Layer):
         self.stride = _at_least_one("the stride of a convolution", stride)
         self.padding = _one_of("padding", padding, ("VALID", "SAME"))
         self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
+        self.has_bias = True
+
+    def expect_norm(self) -> None:
+        """See `Layer`."""
+        self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
@@ -50,7 +58,8 @@ class Convolution(Layer):
         self.kernel = initializer.glorot_uniform(
             "kernel", (self.size, self.size, channels, self.filters)
         )
-        self.bias = initializer.constant("bias", (self.filters,), 0.0)
+        if self.has_bias:
+            self.bias = initializer.constant("bias", (self.filters,), 0.0)
         covered = self.size if self.padding == "VALID" else 1
         positions = [(side - covered) // self.stride + 1 for side in (height, width)]
         return (*positions, self.filters)
@@ -65,7 +74,9 @@ class Convolution(Layer):
 
     def finish(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """The second half: bias and activation, non-decreasing in each element of `x`."""
-        return ACTIVATIONS[self.activation](tf.nn.bias_add(x, tf.cast(self.bias, call.dtype)))
+        if self.has_bias:
+            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+        return ACTIVATIONS[self.activation](x)
 
 
 class MaxPool(Layer):
@@ -123,7 +134,10 @@ class Flatten(Layer):
 
 
 class Dense(Layer):
-    """A fully connected layer: Glorot-uniform kernel, zero bias."""
+    """A fully connected layer: Glorot-uniform kernel, zero bias.
+
+    It has a bias, unless a batch norm comes next.
+    """
 
     kind = "dense"
 
@@ -131,6 +145,11 @@ class Dense(Layer):
         super().__init__()
         self.units = _at_least_one("the units of a dense layer", units)
         self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
+        self.has_bias = True
+
+    def expect_norm(self) -> None:
+        """See `Layer`."""
+        self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
@@ -145,13 +164,16 @@ class Dense(Layer):
                 " put Flatten() or GlobalAveragePool() before it"
             )
         self.kernel = initializer.glorot_uniform("kernel", (input_shape[0], self.units))
-        self.bias = initializer.constant("bias", (self.units,), 0.0)
+        if self.has_bias:
+            self.bias = initializer.constant("bias", (self.units,), 0.0)
         return (self.units,)
 
     def __call__(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """[rows, features] to [rows, units]."""
         x = tf.matmul(x, tf.cast(self.kernel, call.dtype))
-        return ACTIVATIONS[self.activation](tf.nn.bias_add(x, tf.cast(self.bias, call.dtype)))
+        if self.has_bias:
+            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+        return ACTIVATIONS[self.activation](x)
 
 
 class Activation(Layer):

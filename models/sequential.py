@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from models.batch_norm import BatchNorm
 from models.contract import Initializer, Layer, Pass, Shape
-from models.layers import Convolution, MaxPool
+from models.layers import Convolution, Flatten, MaxPool
 
 
 class Sequential(tf.Module):
@@ -29,6 +30,8 @@ class Sequential(tf.Module):
             raise ValueError(f"{name}: a layer is listed twice; make one object per layer")
         shapes = [tuple(int(side) for side in input_shape)]
         for index, layer in enumerate(layers):
+            if isinstance(_next_that_computes(layers, index), BatchNorm):
+                layer.expect_norm()
             initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
             shapes.append(layer.build(shapes[-1], initializer))
         if len(shapes[-1]) != 1:
@@ -77,6 +80,14 @@ class Sequential(tf.Module):
                 else:
                     x = layer(x, call)
         return tf.cast(x, tf.float32)
+
+
+def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:
+    """The layer behind `index`, past those that only rearrange or choose among their inputs."""
+    for layer in layers[index + 1 :]:
+        if not isinstance(layer, Flatten | MaxPool):
+            return layer
+    return None
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:

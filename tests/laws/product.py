@@ -1,0 +1,188 @@
+"""The product of features on which the laws are proved, and a small part that covers it.
+
+A case is one choice for each factor. `-m full` runs them all; without it a covering design runs, in
+which every triple of choices of three factors occurs (Kuhn et al. 2004 found that hardly any fault
+needs more than three factors to meet).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import models
+from engine import flags
+from engine.assembly import Parts, assemble
+from engine.task import Scores, Task
+
+STEPS = 20
+
+
+class Case(NamedTuple):
+    """One choice for each factor."""
+
+    replicas: int
+    precision: str
+    accumulate: int
+    clip_norm: float
+    remainder: str
+    ema: float
+    feed: str
+    model: str
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+
+FACTORS: dict[str, tuple[Any, ...]] = {
+    "replicas": (1, 2, 4),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+    "accumulate": (1, 4),
+    "clip_norm": (0.0, 0.5),
+    "remainder": ("exact", "partial"),
+    "ema": (0.0, 0.9),
+    "feed": ("resident", "stream"),
+    "model": ("law_dropout", "law_norm"),
+}
+
+
+def everything() -> list[Case]:
+    """All cases."""
+    return [Case(*choice) for choice in itertools.product(*FACTORS.values())]
+
+
+def covering(strength: int = 3) -> list[Case]:
+    """Cases among which every choice of any `strength` factors occurs; greedy, always the same."""
+    cases = everything()
+
+    def covered(case: Case) -> set:
+        return set(itertools.combinations(enumerate(case), strength))
+
+    missing = set().union(*map(covered, cases))
+    chosen = []
+    while missing:
+        case = max(cases, key=lambda case: len(covered(case) & missing))
+        chosen.append(case)
+        missing -= covered(case)
+    return chosen
+
+
+@models.register("law_dropout")
+def law_dropout(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+    """Convolution, pool, dropout."""
+    return [
+        models.Convolution(4, activation="relu"),
+        models.MaxPool(2),
+        models.Flatten(),
+        models.Dropout(0.4),
+        models.Dense(classes),
+    ]
+
+
+@models.register("law_norm")
+def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+    """The same with batch norm beside dropout."""
+    return [
+        models.Convolution(4),
+        models.BatchNorm(),
+        models.Activation("relu"),
+        models.MaxPool(2),
+        models.Flatten(),
+        models.Dropout(0.4),
+        models.Dense(classes),
+    ]
+
+
+class Poisoned:
+    """A task whose gradient of one row can be made an infinity or a nan; its loss stays as it is.
+
+    factor: what that row's gradient is multiplied with.
+    row: which one, its place in the global batch; -1: none.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.metrics = task.metrics
+        self._task = task
+        self.factor = tf.Variable(1.0, trainable=False)
+        self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)
+
+    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
+        scores = self._task(model, batch, call)
+        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
+        factor = tf.where(rows == self.row, self.factor, 1.0)
+
+        @tf.custom_gradient
+        def poisoned(losses: tf.Tensor) -> Any:
+            return tf.identity(losses), lambda upstream: upstream * factor
+
+        return Scores(poisoned(scores.losses), scores.metrics)
+
+
+def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
+    """A run on the embedded digits, put together as the command does it."""
+    values = {
+        "run_dir": f"{place}/run",
+        "cache_dir": f"{place}/cache",
+        "strategy": "cpu" if replicas == 1 else "mirrored",
+        "virtual_devices": 0 if replicas == 1 else replicas,
+        "validation_split": "0",
+        "test_split": "",
+        "progress": "off",
+        **options,
+    }
+    return assemble(flags.from_values(values), task)
+
+
+def options_of(case: Case) -> dict[str, Any]:
+    """The options that a case stands for, the number of replicas left out."""
+    exact = case.remainder == "exact"
+    return {
+        "precision": case.precision,
+        "accumulate": case.accumulate,
+        "clip_norm": case.clip_norm,
+        "ema": case.ema,
+        "feed": case.feed,
+        "model": case.model,
+        # 5 full batches, or 4 and 5 examples, in portions that neither 2 nor 4 replicas divide.
+        "train_split": "train[:80]" if exact else "train[:77]",
+        "global_batch_size": 16 if exact else 18,
+    }
+
+
+def take(parts: Parts, steps: int = STEPS) -> Parts:
+    """Takes steps, epoch by epoch."""
+    while steps:
+        left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
+        parts.loop.run(min(steps, left))
+        steps -= min(steps, left)
+    return parts
+
+
+def take_measured(parts: Parts, steps: int = STEPS) -> dict[str, float]:
+    """Takes steps one by one; how far each tensor went, the sum of the norms of its moves."""
+    path = dict.fromkeys(weights(parts), 0.0)
+    for _ in range(steps):
+        before = weights(parts)
+        parts.loop.run(1)
+        for name, value in weights(parts).items():
+            path[name] += float(np.linalg.norm(value - before[name]))
+    return path
+
+
+def weights(parts: Parts) -> dict[str, np.ndarray]:
+    """Every variable of the model and of its average, by name."""
+    state = parts.state
+    named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
+    if state.average is not None:
+        named |= {f"average/{v.name}": v.numpy() for v in state.average.variables}
+    return named
+
+
+def everything_in(parts: Parts) -> dict[str, bytes]:
+    """The bytes of all of the state but its clock."""
+    times = {id(variable) for variable in parts.state.times.variables}
+    kept = [v for v in parts.state.variables if id(v) not in times]
+    return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}

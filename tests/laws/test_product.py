@@ -1,0 +1,125 @@
+"""The laws on the product of features: replicas, precision, accumulation, clipping, a remainder,
+averaged weights, feeds and models, as the command puts them together.
+
+    python -m pytest tests/laws             a covering part of the product
+    python -m pytest tests/laws -m full     all of it
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.task import Classification
+from tests.laws.product import (
+    Case,
+    Poisoned,
+    assembled,
+    covering,
+    everything,
+    everything_in,
+    options_of,
+    take,
+    take_measured,
+    weights,
+)
+
+COVERING = covering()
+CASES = [
+    pytest.param(case, id=str(case), marks=() if case in COVERING else pytest.mark.full)
+    for case in everything()
+]
+
+# Half the distance between two neighbouring numbers at 1.
+UNIT_ROUNDOFF = {"mixed_bfloat16": 2.0**-8, "mixed_float16": 2.0**-11}
+
+
+def bound(precision: str, path: float, length: float) -> float:
+    """The largest relative difference between N replicas and one, of one tensor after some steps.
+
+    In float32 a flat 1e-5. Else a gradient leaves a layer rounded to the compute dtype, a relative
+    error of the unit roundoff u: once on one replica, once for each portion on several, where the
+    errors add up to at most u times the sum of the portions' sizes, about twice the whole where
+    portions cancel each other. Activations of a row may be rounded the other way where a kernel
+    adds in another order, which is an error of 2u again. So two runs disagree by about 4u of each
+    move, and no more than that builds up over a path of moves, while weights are not yet so far
+    apart that their gradients differ for that reason.
+
+    Args:
+      precision: of the layers.
+      path: sum of the norms of the tensor's moves.
+      length: its norm at the end.
+    """
+    if precision == "float32":
+        return 1e-5
+    return 4 * UNIT_ROUNDOFF[precision] * path / length
+
+
+def difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray], name: str) -> float:
+    return float(np.linalg.norm(one[name] - other[name]) / np.linalg.norm(one[name]))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_laws_hold(case: Case, tmp_path_factory):
+    place, options = str(tmp_path_factory.getbasetemp()), options_of(case)
+    task = Poisoned(Classification())
+    many = take(assembled(place, replicas=case.replicas, task=task, **options))
+
+    # L1, L2, L7: N replicas train as one does.
+    alone = assembled(place, **options)
+    path = take_measured(alone)
+    ours, theirs = weights(alone), weights(many)
+    for name, value in ours.items():
+        allowed = bound(case.precision, path[name], float(np.linalg.norm(value)))
+        if case.replicas == 1:
+            assert value.tobytes() == theirs[name].tobytes(), name
+        else:
+            assert difference(ours, theirs, name) <= allowed, name
+    assert int(alone.state.updates) == int(many.state.updates)
+    examples = 80 * 4 if case.remainder == "exact" else 77 * 4
+    if not int(alone.state.step) - int(alone.state.updates):
+        assert many.state.sums.numpy()[2] == alone.state.sums.numpy()[2] == examples
+
+    overflow(case, many, task)
+
+    # L7 with virtual shards: the same bits.
+    if case.replicas > 1:
+        sharded = [
+            everything_in(take(assembled(place, replicas=replicas, shards=4, **options)))
+            for replicas in (1, case.replicas)
+        ]
+        assert sharded[0] == sharded[1]
+
+
+def overflow(case: Case, parts, task: Poisoned) -> None:
+    """L2: what is not finite on one replica moves nothing on any; the next step goes on."""
+    scale = parts.state.loss_scale
+    for row, factor in ((0, np.inf), (parts.config.training.global_batch_size - 1, np.nan)):
+        while int(parts.state.step) % parts.steps_per_epoch:  # to a batch with all its rows
+            parts.loop.run(1)
+        before, scale_before = everything_in(parts), float(scale.value)
+        step, updates = int(parts.state.step), int(parts.state.updates)
+        task.row.assign(row)
+        task.factor.assign(factor)
+        parts.loop.run(1)
+        task.row.assign(-1)
+        after = everything_in(parts)
+        changed = {name.split("/", 1)[1] for name in before if before[name] != after[name]}
+        assert changed <= {"step:0", "value:0", "good_steps:0"}
+        assert (int(parts.state.step), int(parts.state.updates)) == (step + 1, updates)
+        halved = case.precision == "mixed_float16"
+        assert float(scale.value) == scale_before / (2 if halved else 1)
+        parts.loop.run(1)
+        assert int(parts.state.updates) == updates + 1
+        assert all(np.isfinite(value).all() for value in weights(parts).values())
+
+
+def test_the_covering_part_covers_every_triple_of_choices():
+    found = {triple for case in COVERING for triple in triples(case)}
+    assert found == {triple for case in everything() for triple in triples(case)}
+    assert len(COVERING) < len(everything()) / 10
+
+
+def triples(case: Case) -> set:
+    at = list(enumerate(case))
+    return {(a, b, c) for a in at for b in at for c in at if a[0] < b[0] < c[0]}
