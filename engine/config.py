@@ -15,8 +15,8 @@ from engine.options import Section, did_you_mean, option
 
 MODES = ("train", "evaluate")
 RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report", "verify")
-OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
 
@@ -113,20 +113,40 @@ class Optimization(Section):
     learning_rate: float = option(
         0.001, "the schedule's highest learning rate", above=0, trajectory=True
     )
-    momentum: float = option(0.9, "of momentum and nesterov", minimum=0, below=1, trajectory=True)
+    momentum: float = option(
+        0.9,
+        "of momentum, nesterov and muon, whose authors take 0.95",
+        minimum=0,
+        below=1,
+        trajectory=True,
+    )
     rho: float = option(0.9, "decay of rmsprop's mean square", minimum=0, below=1, trajectory=True)
     beta_1: float = option(
-        0.9, "decay of adam's mean gradient", minimum=0, below=1, trajectory=True
+        0.9,
+        "decay of the mean gradient of adam, adamw, lamb and, on vectors, muon; its share in "
+        "lion's update",
+        minimum=0,
+        below=1,
+        trajectory=True,
     )
     beta_2: float = option(
-        0.0, "decay of adam's mean square; 0: 0.999", minimum=0, below=1, trajectory=True
+        0.0,
+        "decay of the mean square of adam, adamw, lamb and, on vectors, muon; of lion's mean "
+        "gradient; 0: 0.999, lion 0.99",
+        minimum=0,
+        below=1,
+        trajectory=True,
     )
     epsilon: float = option(
-        1e-7, "added to the denominator of adam and rmsprop", above=0, trajectory=True
+        1e-7,
+        "added to the denominator of rmsprop, adam, adamw, lamb and muon",
+        above=0,
+        trajectory=True,
     )
     weight_decay: float = option(
         -1.0,
-        "decoupled weight decay, not on biases and norms; -1: 0.01 for adamw, else 0",
+        "decoupled weight decay, in lamb part of the update, not on biases and norms; -1: 0.01 for "
+        "adamw, lamb, lion and muon, else 0",
         minimum=-1,
         trajectory=True,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from engine.optimizers.arithmetic import descend
 from engine.optimizers.contract import Optimizer, float32, is_matrix
 
 
@@ -33,7 +34,5 @@ class DecoupledDecay(tf.Module):
         """See `Optimizer`."""
         decay = float32(learning_rate * self._decay)
         for variable in filter(is_matrix, variables):
-            tf.raw_ops.ResourceApplyGradientDescent(
-                var=variable.handle, alpha=decay, delta=variable
-            )
+            descend(variable, decay, variable)
         self.optimizer.apply(gradients, variables, learning_rate, update)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from engine.optimizers.arithmetic import bias_correction, descend
 from engine.optimizers.contract import float32, slots
 
 
@@ -25,7 +26,7 @@ class GradientDescent(tf.Module):
         """See `Optimizer`."""
         rate = float32(learning_rate)
         for gradient, variable in zip(gradients, variables, strict=True):
-            tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=gradient)
+            descend(variable, rate, gradient)
 
 
 class Momentum(tf.Module):
@@ -115,10 +116,8 @@ class Adam(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """See `Optimizer`."""
-        turn = tf.cast(update + 1, tf.float64)
-        correction = tf.sqrt(1.0 - tf.pow(tf.cast(self._beta_2, tf.float64), turn)) / (
-            1.0 - tf.pow(tf.cast(self._beta_1, tf.float64), turn)
-        )
+        correction = tf.sqrt(bias_correction(self._beta_2, update))
+        correction /= bias_correction(self._beta_1, update)
         corrected_rate = float32(learning_rate * correction)
         for gradient, variable, mean, square in zip(
             gradients, variables, self.means, self.squares, strict=True

@@ -9,9 +9,14 @@ import numpy as np
 from engine.optimizers.contract import Optimizer
 from engine.optimizers.decay import DecoupledDecay
 from engine.optimizers.fused import Adam, GradientDescent, Momentum, RMSProp
+from engine.optimizers.lamb import Lamb
+from engine.optimizers.lion import Lion
+from engine.optimizers.muon import Muon
 
 _DEFAULT_DECAY = 0.01
-_DECAYING = ("adamw",)
+_DECAYING = ("adamw", "lamb", "lion", "muon")
+_DEFAULT_BETA_2 = {"lion": 0.99}
+_DECAYS_ITSELF = ("lamb",)
 
 
 def build(
@@ -24,21 +29,22 @@ def build(
     epsilon: float = 1e-7,
     weight_decay: float = -1.0,
 ) -> Optimizer:
-    """Makes an optimizer: sgd, momentum, nesterov, rmsprop, adam or adamw.
+    """Makes an optimizer: sgd, momentum, nesterov, rmsprop, adam, adamw, lamb, lion or muon.
 
     Args:
       name: of the update rule.
-      momentum: of momentum and nesterov.
+      momentum: of momentum, nesterov and muon.
       rho: decay of rmsprop's mean square.
-      beta_1: decay of the mean gradient.
-      beta_2: decay of the mean square; 0: 0.999.
+      beta_1: decay of the mean gradient; lion's: the mean's share in the update.
+      beta_2: decay of the mean square, and of lion's mean; 0: 0.999, lion 0.99.
       epsilon: added to denominators.
-      weight_decay: decoupled; -1: 0.01 for adamw, and none for the others.
+      weight_decay: -1: 0.01 for adamw, lamb, lion and muon, and none for the others. Decoupled,
+        except in lamb, where it is part of the update.
 
     Raises:
       ValueError: for an unknown name, and for a number that float32 cannot hold apart from 0 or 1.
     """
-    beta_2 = beta_2 or 0.999
+    beta_2 = beta_2 or _DEFAULT_BETA_2.get(name, 0.999)
     if weight_decay < 0:
         weight_decay = _DEFAULT_DECAY if name in _DECAYING else 0.0
     rounded = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}
@@ -54,8 +60,13 @@ def build(
         "rmsprop": lambda: RMSProp(rho, epsilon),
         "adam": lambda: Adam(beta_1, beta_2, epsilon),
         "adamw": lambda: Adam(beta_1, beta_2, epsilon),
+        "lamb": lambda: Lamb(beta_1, beta_2, epsilon, weight_decay),
+        "lion": lambda: Lion(beta_1, beta_2),
+        "muon": lambda: Muon(momentum, Adam(beta_1, beta_2, epsilon), epsilon),
     }
     if name not in known:
         raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(known)}")
     optimizer = known[name]()
-    return DecoupledDecay(optimizer, weight_decay) if weight_decay else optimizer
+    if weight_decay and name not in _DECAYS_ITSELF:
+        return DecoupledDecay(optimizer, weight_decay)
+    return optimizer

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.config import OPTIMIZERS
 from engine.keeping.checkpoint import Checkpoints
 from tests.harness import pictures, relative_difference, same_bits, training
 
@@ -21,7 +22,7 @@ def values(run) -> list[np.ndarray]:
     return [variable.numpy() for variable in run.state.variables]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [3, 4, 7])
 def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer, stop):
     untouched = made(optimizer=optimizer).take(11)

@@ -7,7 +7,7 @@ import pytest
 from tests.harness import pictures, relative_difference, training
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam"])
+@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "lamb", "muon"])
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("examples", [40, 37])
 def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(replicas, optimizer, examples):

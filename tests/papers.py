@@ -1,0 +1,89 @@
+"""The update rules as their papers have them, in float64 NumPy, one variable at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+class Reference:
+    """One variable under one rule.
+
+    `options` are those of `optimizers.build`, with a `beta_2` of 0 for the paper's own;
+    `weight_decay` is of matrices and kernels, under the rules that decay.
+    """
+
+    def __init__(self, name, weight, options):
+        self.weight = weight.astype(np.float64)
+        self.first, self.second = np.zeros_like(self.weight), np.zeros_like(self.weight)
+        self.is_matrix = weight.ndim > 1
+        self.momentum, self.rho = options["momentum"], options["rho"]
+        self.b1 = options["beta_1"]
+        self.b2 = options["beta_2"] or (0.99 if name == "lion" else 0.999)
+        self.epsilon = options["epsilon"]
+        self.decay = options["weight_decay"] if self.is_matrix else 0.0
+        self._rule = getattr(self, f"_{name}")
+
+    def update(self, gradient, rate, turn):
+        """Moves `weight`; turns are counted from 1."""
+        self.weight = self._rule(gradient.astype(np.float64), rate, turn)
+
+    def _sgd(self, g, rate, turn):
+        return self.weight - rate * g
+
+    def _momentum(self, g, rate, turn):
+        self.first = self.momentum * self.first - rate * g
+        return self.weight + self.first
+
+    def _nesterov(self, g, rate, turn):
+        self.first = self.momentum * self.first - rate * g
+        return self.weight + self.momentum * self.first - rate * g
+
+    def _rmsprop(self, g, rate, turn):
+        self.second = self.rho * self.second + (1 - self.rho) * g**2
+        return self.weight - rate * g / np.sqrt(self.second + self.epsilon)
+
+    def _moments(self, g):
+        self.first = self.b1 * self.first + (1 - self.b1) * g
+        self.second = self.b2 * self.second + (1 - self.b2) * g**2
+
+    def _adam(self, g, rate, turn):
+        self._moments(g)
+        alpha = rate * np.sqrt(1 - self.b2**turn) / (1 - self.b1**turn)
+        return self.weight - alpha * self.first / (np.sqrt(self.second) + self.epsilon)
+
+    def _adamw(self, g, rate, turn):
+        return self._adam(g, rate, turn) - rate * self.decay * self.weight
+
+    def _lamb(self, g, rate, turn):
+        self._moments(g)
+        first, second = self.first / (1 - self.b1**turn), self.second / (1 - self.b2**turn)
+        direction = first / (np.sqrt(second) + self.epsilon) + self.decay * self.weight
+        ours, its = np.linalg.norm(self.weight), np.linalg.norm(direction)
+        ratio = ours / its if self.is_matrix and ours and its else 1.0
+        return self.weight - rate * ratio * direction
+
+    def _lion(self, g, rate, turn):
+        ahead = self.b1 * self.first + (1 - self.b1) * g
+        # How far the sign is from turning, in units of what was added up.
+        sizes = self.b1 * np.abs(self.first) + (1 - self.b1) * np.abs(g)
+        self.margin = np.min(np.abs(ahead[sizes > 0]) / sizes[sizes > 0], initial=1.0)
+        self.first = self.b2 * self.first + (1 - self.b2) * g
+        return self.weight - rate * (np.sign(ahead) + self.decay * self.weight)
+
+    def _muon(self, g, rate, turn):
+        if not self.is_matrix:
+            return self._adam(g, rate, turn)
+        self.first = self.momentum * self.first + g
+        ahead = (g + self.momentum * self.first).reshape(-1, g.shape[-1])
+        scale = 0.2 * np.sqrt(max(ahead.shape))
+        direction = scale * orthogonalized(ahead, self.epsilon).reshape(g.shape)
+        return self.weight - rate * (direction + self.decay * self.weight)
+
+
+def orthogonalized(matrix, epsilon):
+    """Muon's five iterations, of which each is a polynomial of the singular values alone."""
+    left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
+    values /= np.linalg.norm(values) + epsilon
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return (left * values) @ right
