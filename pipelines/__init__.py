@@ -6,6 +6,7 @@
 Imports neither `engine` nor `models`.
 """
 
+from pipelines.augment import Augmentation, augmentation
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
@@ -16,6 +17,7 @@ from pipelines.source import Records, Source, open_source
 from pipelines.stream import Stream
 
 __all__ = [
+    "Augmentation",
     "Batch",
     "Feed",
     "Layout",
@@ -23,6 +25,7 @@ __all__ = [
     "Resident",
     "Source",
     "Stream",
+    "augmentation",
     "choose_feed",
     "default_cache_dir",
     "open_feed",

@@ -1,0 +1,221 @@
+"""Augmentation: `--augment` -> a pure function of images and uniform random numbers.
+
+    augment = augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
+    images, targets = augment(images, labels, numbers, classes=10)
+
+Row i of the result depends on row i of what is passed, with mixup on row i + 1 too, and on nothing
+else, to the bit. The numbers come from outside, so there is no generator here to save or restore.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import table
+from pipelines.warp import LARGEST, NUMBERS, Warp
+
+FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
+# In the order in which they are applied, and in which the numbers are theirs.
+NAMES = ("flip", *NUMBERS, "cutout", "mixup")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What `augmentation` makes of an option.
+
+    image_shape: height, width and channels.
+    strengths: of each transform that there is.
+    """
+
+    image_shape: tuple[int, int, int]
+    strengths: Mapping[str, Any]
+
+    @functools.cached_property
+    def numbers(self) -> int:
+        """How many uniform numbers one example needs."""
+        return sum(self._numbers.values())
+
+    @property
+    def mixes(self) -> bool:
+        """Whether one row more than comes out has to go in."""
+        return "mixup" in self.strengths
+
+    def __call__(
+        self, images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, classes: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Augments a batch, in the graph; with mixup there is one row more of each argument.
+
+        Args:
+          images: uint8 [rows, H, W, C].
+          labels: int32 [rows].
+          numbers: float32 [rows, self.numbers] in [0, 1).
+          classes: how many there are.
+
+        Returns:
+          (float32 [rows, H, W, C] in 0..1, targets). The targets are the labels; with mixup they
+          are distributions, float32 [rows, classes].
+        """
+        drawn = dict(
+            zip(self._numbers, tf.split(numbers, list(self._numbers.values()), axis=1), strict=True)
+        )
+        if "flip" in drawn:
+            images = flip(images, drawn["flip"], FLIPS[self.strengths["flip"]])
+        images = self._warp(images, drawn) if self._warp else tf.cast(images, tf.float32)
+        images = images / 255
+        if "cutout" in drawn:
+            images = cutout(images, drawn["cutout"], self.strengths["cutout"])
+        if "mixup" in drawn:
+            return mixup(images, labels, table.look_up(self._weights, drawn["mixup"]), classes)
+        return images, labels
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
+        counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
+        return {name: counts[name] for name in NAMES if name in self.strengths}
+
+    @functools.cached_property
+    def _warp(self) -> Warp | None:
+        moves = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
+        return Warp(self.image_shape, moves) if moves else None
+
+    @functools.cached_property
+    def _weights(self) -> np.ndarray:
+        return table.larger_beta(self.strengths["mixup"])
+
+
+def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
+    """Mirrors along each of the axes with probability 1/2: where its number is at least 1/2."""
+    for column, axis in enumerate(axes):
+        mirrored = numbers[:, column, tf.newaxis, tf.newaxis, tf.newaxis] >= 0.5
+        images = tf.where(mirrored, tf.reverse(images, [axis]), images)
+    return images
+
+
+def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
+    """Sets a square of `side` pixels to zero (DeVries and Taylor 2017).
+
+    Its centre is any pixel of the image, uniformly, so that it may overhang the border. Of an even
+    side, the centre is the pixel below and to the right of the middle.
+    """
+    height, width = images.shape[1:3]
+    corner = tf.floor(numbers * [height, width]) - side // 2
+    y = tf.range(height, dtype=tf.float32) - corner[:, :1]
+    x = tf.range(width, dtype=tf.float32) - corner[:, 1:]
+    inside_y, inside_x = (y >= 0) & (y < side), (x >= 0) & (x < side)
+    inside = inside_y[:, :, tf.newaxis, tf.newaxis] & inside_x[:, tf.newaxis, :, tf.newaxis]
+    return tf.where(inside, 0.0, images)
+
+
+def mixup(
+    images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, classes: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes each row but the last with the next one (Zhang et al. 2018).
+
+    Args:
+      images: float32 [rows + 1, H, W, C].
+      labels: int32 [rows + 1].
+      weights: float32 [rows + 1, 1]: the row's own share, in 1/2..1; the last one is not used.
+      classes: how many there are.
+
+    Returns:
+      (images float32 [rows, H, W, C], targets float32 [rows, classes]).
+    """
+    own = weights[:-1]
+
+    def mixed(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+        return own * rows[:-1] + (1 - own) * rows[1:]
+
+    targets = mixed(tf.one_hot(labels, classes), own)
+    return mixed(images, own[:, :, tf.newaxis, tf.newaxis]), targets
+
+
+def augmentation(spec: str, image_shape: tuple[int, int, int]) -> Augmentation | None:
+    """Makes the function that `--augment` describes; None of an empty one.
+
+    Args:
+      spec: `name` or `name:strength`, separated by commas. The order means nothing. Strengths,
+        and their defaults in images of 28 x 28, where pixels grow with the shorter side:
+          flip: horizontal (default), vertical or both; each with probability 1/2.
+          shift: up to so many pixels along each axis, whole or not; 2.
+          rotation: up to so many degrees either way; 10.
+          zoom: to between 1 - strength and 1 + strength times the size; 0.1.
+          shear: up to so many pixels to the side per pixel above or below the centre; 0.1.
+          elastic: distorts by up to so many pixels along each axis; 3.
+          cutout: side of the square that is zeroed, in whole pixels; 8.
+          mixup: alpha of the Beta distribution, the larger the more is mixed; 0.2.
+      image_shape: height, width and channels.
+
+    Raises:
+      ValueError: naming the flag, the value and what is allowed.
+    """
+    strengths: dict[str, Any] = {}
+    for item in spec.split(",") if spec.strip() else ():
+        name, colon, strength = (part.strip() for part in item.partition(":"))
+        flag = f"--augment={item.strip()}"
+        if name not in NAMES:
+            hint = _did_you_mean(name, NAMES)
+            raise ValueError(f"{flag}: the transforms are {', '.join(NAMES)}{hint}")
+        if name in strengths:
+            raise ValueError(f"{flag}: {name} is listed twice")
+        strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
+    if not strengths:
+        return None
+    height, width, _ = image_shape
+    if max(height, width) > LARGEST:
+        raise ValueError(
+            f"--augment={spec}: images are {height} x {width} pixels; at most {LARGEST} a side"
+        )
+    return Augmentation(image_shape, strengths)
+
+
+def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, int, int]) -> Any:
+    if name == "flip":
+        text = "horizontal" if text is None else text
+        if text not in FLIPS:
+            hint = _did_you_mean(text, tuple(FLIPS))
+            raise ValueError(f"{flag}: flips are {', '.join(FLIPS)}{hint}")
+        return text
+    side = min(image_shape[:2])
+    pixels = f"pixels, the image's shorter side being {side}"
+    default, most, allowed = {
+        "shift": (side / 14, _under(side), f"below {side} {pixels}"),
+        "rotation": (10.0, 180.0, "at most 180 degrees"),
+        "zoom": (0.1, 0.99, "at most 0.99"),
+        "shear": (0.1, 1.0, "at most 1"),
+        "elastic": (side * 3 / 28, side / 4, f"at most {side / 4:g} {pixels}"),
+        "cutout": (max(1, round(side * 2 / 7)), side - 1, f"at most {side - 1} {pixels}"),
+        "mixup": (0.2, 100.0, "at most 100"),
+    }[name]
+    try:
+        number = default if text is None else float(text)
+    except ValueError:
+        raise ValueError(f"{flag}: {text!r} is not a number; give {name}:{default:g}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{flag}: must be a finite number")
+    if number <= 0:
+        raise ValueError(f"{flag}: must be above 0; to go without, leave {name} out")
+    if number > most:
+        raise ValueError(f"{flag}: must be {allowed}")
+    if name == "cutout":
+        if number != int(number):
+            raise ValueError(f"{flag}: must be a whole number of pixels")
+        return int(number)
+    return number
+
+
+def _under(limit: float) -> float:
+    return math.nextafter(limit, 0)
+
+
+def _did_you_mean(value: str, known: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

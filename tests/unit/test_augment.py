@@ -1,0 +1,302 @@
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from scipy import stats
+
+from pipelines import Augmentation, augmentation
+
+SHAPE = (28, 28, 1)
+WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
+EVERYTHING = f"{WARPS},cutout:8,flip:both,mixup:0.2"
+ALONE = ["shift", "rotation", "zoom", "shear", "elastic", "cutout", "flip", "flip:both", "mixup"]
+LARGEST = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
+CLASSES = 10
+
+
+def batch(augment, rows, seed=0, shape=SHAPE):
+    """Images, labels and numbers for `rows` rows of the result."""
+    rng, rows = np.random.default_rng(seed), rows + augment.mixes
+    images = rng.integers(0, 256, (rows, *shape)).astype(np.uint8)
+    labels = rng.integers(0, CLASSES, rows).astype(np.int32)
+    return images, labels, rng.random((rows, augment.numbers), dtype=np.float32)
+
+
+def applied(augment, images, labels, numbers):
+    return [np.asarray(part) for part in augment(images, labels, numbers, CLASSES)]
+
+
+def compiled(augment, jit_compile, shape=SHAPE):
+    signature = [
+        tf.TensorSpec([None, *shape], tf.uint8),
+        tf.TensorSpec([None], tf.int32),
+        tf.TensorSpec([None, augment.numbers], tf.float32),
+    ]
+    function = functools.partial(augment, classes=CLASSES)
+    return tf.function(
+        lambda *arguments: function(*arguments), input_signature=signature, jit_compile=jit_compile
+    )
+
+
+# The option
+
+
+@pytest.mark.parametrize("spec", ["", "  "])
+def test_an_empty_option_is_no_augmentation(spec):
+    assert augmentation(spec, SHAPE) is None
+
+
+def test_an_option_is_names_and_strengths():
+    augment = augmentation(" shift:1.5, flip:vertical ,mixup:0.4", SHAPE)
+    assert isinstance(augment, Augmentation) and augment.mixes
+    assert augment.strengths == {"shift": 1.5, "flip": "vertical", "mixup": 0.4}
+    assert augment.numbers == 2 + 1 + 1
+    assert not augmentation("shift", SHAPE).mixes
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [
+        (28, {"shift": 2.0, "elastic": 3.0, "cutout": 8}),
+        (32, {"shift": 32 / 14, "elastic": 96 / 28, "cutout": 9}),
+        (8, {"shift": 8 / 14, "elastic": 24 / 28, "cutout": 2}),
+    ],
+)
+def test_defaults_in_pixels_grow_with_the_shorter_side(side, expected):
+    fixed = {"rotation": 10.0, "zoom": 0.1, "shear": 0.1, "mixup": 0.2, "flip": "horizontal"}
+    spec = ",".join([*fixed, *expected])
+    assert augmentation(spec, (side, side + 9, 3)).strengths == pytest.approx({**fixed, **expected})
+
+
+def test_the_order_of_the_list_means_nothing():
+    names = EVERYTHING.split(",")
+    one, other = augmentation(EVERYTHING, SHAPE), augmentation(",".join(names[::-1]), SHAPE)
+    for left, right in zip(
+        applied(one, *batch(one, 3)), applied(other, *batch(one, 3)), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rotatoin:10", r"--augment=rotatoin:10: the transforms are flip, shift, .*'rotation'\?$"),
+        ("blur", r"--augment=blur: the transforms are flip, shift, .*, cutout, mixup$"),
+        ("shift,,flip", r"--augment=: the transforms are "),
+        ("shift,flip,shift:3", r"--augment=shift:3: shift is listed twice$"),
+        ("shift:far", r"--augment=shift:far: 'far' is not a number; give shift:2$"),
+        ("zoom:", r"--augment=zoom:: '' is not a number; give zoom:0.1$"),
+        ("flip:horizontl", r"flip:horizontl: .* horizontal, vertical, both; .* 'horizontal'\?$"),
+        ("flip:1", r"--augment=flip:1: flips are horizontal, vertical, both$"),
+        ("shift:-1", r"--augment=shift:-1: must be above 0; to go without, leave shift out$"),
+        ("elastic:0", r"--augment=elastic:0: must be above 0"),
+        ("zoom:nan", r"--augment=zoom:nan: must be a finite number$"),
+        ("mixup:inf", r"--augment=mixup:inf: must be a finite number$"),
+        ("shift:28", r"--augment=shift:28: must be below 28 pixels, .* shorter side being 28$"),
+        ("cutout:28", r"--augment=cutout:28: must be at most 27 pixels, .* side being 28$"),
+        ("cutout:2.5", r"--augment=cutout:2.5: must be a whole number of pixels$"),
+        ("elastic:7.1", r"--augment=elastic:7.1: must be at most 7 pixels, .* side being 28$"),
+        ("rotation:181", r"--augment=rotation:181: must be at most 180 degrees$"),
+        ("zoom:1", r"--augment=zoom:1: must be at most 0.99$"),
+        ("shear:1.5", r"--augment=shear:1.5: must be at most 1$"),
+        ("mixup:101", r"--augment=mixup:101: must be at most 100$"),
+    ],
+)
+def test_what_is_wrong_with_an_option_is_said_in_one_line(spec, message):
+    with pytest.raises(ValueError, match=message) as error:
+        augmentation(spec, SHAPE)
+    assert "\n" not in str(error.value)
+
+
+def test_images_that_are_too_small_or_too_large_are_refused():
+    with pytest.raises(ValueError, match="--augment=cutout: must be at most 0 pixels"):
+        augmentation("cutout", (1, 5, 1))
+    with pytest.raises(ValueError, match=r"--augment=zoom: images are 5000 x 20 .* at most 4000 a"):
+        augmentation("zoom", (5000, 20, 3))
+
+
+# Purity
+
+
+@pytest.mark.parametrize("spec", [*ALONE, WARPS, EVERYTHING])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_a_row_is_the_same_bits_in_a_batch_of_any_size(spec, in_graph):
+    augment = augmentation(spec, SHAPE)
+    function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
+    arguments = batch(augment, 128)
+    whole = [np.asarray(part) for part in function(*arguments)]
+    assert whole[0].shape == (128, *SHAPE) and whole[0].dtype == np.float32
+    for first, rows in ((0, 128), (0, 5), (3, 5), (17, 1), (100, 28), (127, 1)):
+        part = function(*(a[first : first + rows + augment.mixes] for a in arguments))
+        for some, every in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(some, every[first : first + rows])
+
+
+def test_a_graph_that_knows_its_shapes_gives_the_same_bits():
+    augment = augmentation(EVERYTHING, SHAPE)
+    arguments = batch(augment, 64)
+    whole = compiled(augment, False)(*arguments)
+    for rows in (64, 5):
+        known = tf.function(functools.partial(augment, classes=CLASSES))
+        for some, every in zip(known(*(a[: rows + 1] for a in arguments)), whole, strict=True):
+            np.testing.assert_array_equal(some, every[:rows])
+
+
+def test_compiled_by_xla_rows_agree_closely():
+    augment = augmentation(EVERYTHING, SHAPE)
+    arguments = batch(augment, 32)
+    function = compiled(augment, True)
+    whole = function(*arguments)
+    for first, rows in ((0, 5), (17, 1)):
+        part = function(*(a[first : first + rows + augment.mixes] for a in arguments))
+        for some, every in zip(part, whole, strict=True):
+            np.testing.assert_allclose(some, every[first : first + rows], atol=1e-6)
+    for fused, plain in zip(whole, applied(augment, *arguments), strict=True):
+        np.testing.assert_allclose(fused, plain, atol=1e-6)
+
+
+def test_a_row_depends_on_its_own_image_and_numbers_only():
+    augment = augmentation(EVERYTHING, SHAPE)
+    images, labels, numbers = batch(augment, 6)
+    before, targets = applied(augment, images, labels, numbers)
+    images[3], labels[3], numbers[3] = 255 - images[3], (labels[3] + 1) % CLASSES, numbers[0]
+    after, other_targets = applied(augment, images, labels, numbers)
+    changed = [0, 1, 4, 5]  # not row 3, and not row 2, which is mixed with it
+    np.testing.assert_array_equal(after[changed], before[changed])
+    np.testing.assert_array_equal(other_targets[changed], targets[changed])
+    assert (after[2] != before[2]).any() and (after[3] != before[3]).any()
+
+
+def test_nothing_but_the_arguments_matters():
+    augment = augmentation(EVERYTHING, SHAPE)
+    first = applied(augment, *batch(augment, 4))
+    tf.random.set_seed(5)
+    again = applied(augmentation(EVERYTHING, SHAPE), *batch(augment, 4))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+# Values
+
+
+@pytest.mark.parametrize("spec", [EVERYTHING, LARGEST])
+@pytest.mark.parametrize(("shape", "jit_compile"), [(SHAPE, True), ((28, 40, 3), False)])
+def test_values_stay_within_zero_and_one(spec, shape, jit_compile):
+    augment = augmentation(spec, shape)
+    images, labels, numbers = batch(augment, 60, shape=shape)
+    images[:20] = 255
+    numbers[::3] = numbers[::3].round() * np.float32(1 - 2**-24)  # as extreme as they get
+    result, targets = map(
+        np.asarray, compiled(augment, jit_compile, shape)(images, labels, numbers)
+    )
+    assert np.isfinite(result).all() and result.min() >= 0 and result.max() <= 1
+    assert np.isfinite(targets).all() and targets.min() >= 0 and targets.max() <= 1
+
+
+@pytest.mark.parametrize("spec", ["cutout:5", "flip"])
+@pytest.mark.parametrize("in_graph", [False, True])
+def test_without_a_warp_pixels_are_exactly_theirs_and_labels_untouched(spec, in_graph):
+    def divided(images):
+        return tf.cast(images, tf.float32) / 255
+
+    augment = augmentation(spec, SHAPE)
+    images, labels, numbers = batch(augment, 2)
+    images[:] = np.arange(784).reshape(SHAPE) % 256
+    numbers[:] = 0  # no flip; a cutout at the corner
+    # In a graph TensorFlow multiplies by 1 / 255, in the model as here: a last bit's difference.
+    function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
+    expected = (tf.function(divided) if in_graph else divided)(tf.constant(images)).numpy()
+    np.testing.assert_allclose(expected, images / 255, rtol=1.2e-7)
+    if spec == "cutout:5":
+        expected[:, :3, :3] = 0
+    result, targets = function(images, labels, numbers)
+    np.testing.assert_array_equal(result, expected)
+    np.testing.assert_array_equal(targets, labels)
+    assert np.asarray(targets).dtype == np.int32
+
+
+def test_numbers_at_one_half_leave_the_picture_as_it_is():
+    augment = augmentation(WARPS, SHAPE)
+    images, labels, numbers = batch(augment, 3)
+    result, _ = applied(augment, images, labels, np.full_like(numbers, 0.5))
+    np.testing.assert_array_equal(result, images.astype(np.float32) / np.float32(255))
+
+
+# Flip, cutout, mixup
+
+
+@pytest.mark.parametrize(
+    ("spec", "numbers", "axes"),
+    [
+        ("flip", [0.49], ()),
+        ("flip", [0.5], (1,)),
+        ("flip:vertical", [0.9], (0,)),
+        ("flip:both", [0.9, 0.1], (1,)),
+        ("flip:both", [0.1, 0.9], (0,)),
+        ("flip:both", [0.5, 0.5], (0, 1)),
+    ],
+)
+def test_a_flip_mirrors_where_its_number_is_at_least_one_half(spec, numbers, axes):
+    augment = augmentation(spec, (5, 4, 3))
+    images, labels, _ = batch(augment, 1, shape=(5, 4, 3))
+    result, _ = applied(augment, images, labels, np.array([numbers], np.float32))
+    np.testing.assert_array_equal(result[0], np.flip(images[0], axes) / np.float32(255))
+
+
+def test_a_flip_comes_before_a_warp():
+    augment = augmentation("shift:4,flip", SHAPE)
+    images, labels, _ = batch(augment, 1)
+    result, _ = applied(augment, images, labels, np.array([[0.5, 0.5, 0.75]], np.float32))
+    np.testing.assert_array_equal(result[0, :, 2:], images[0, :, :1:-1] / np.float32(255))
+
+
+@pytest.mark.parametrize("side", [1, 4, 7, 10])
+def test_a_cutout_is_a_square_that_may_overhang_the_border(side):
+    height, width = 12, 15
+    augment = augmentation(f"cutout:{side}", (height, width, 2))
+    y, x = np.mgrid[:height, :width]
+    numbers = np.stack([(y.ravel() + 0.5) / height, (x.ravel() + 0.5) / width], axis=1)
+    images = np.full((height * width, height, width, 2), 255, np.uint8)
+    labels = np.zeros(height * width, np.int32)
+    result, _ = applied(augment, images, labels, numbers.astype(np.float32))
+    assert set(np.unique(result)) <= {0, 1}
+    for row, (i, j) in enumerate(zip(y.ravel(), x.ravel(), strict=True)):
+        expected = np.ones((height, width, 2))
+        top, left = i - side // 2, j - side // 2
+        expected[max(top, 0) : top + side, max(left, 0) : left + side] = 0
+        np.testing.assert_array_equal(result[row], expected)
+        if 0 <= top <= height - side and 0 <= left <= width - side:
+            assert (result[row] == 0).sum() == 2 * side * side
+
+
+def test_mixup_is_a_weighted_mean_with_the_next_row():
+    augment = augmentation("mixup:0.4", SHAPE)
+    images, labels, numbers = batch(augment, 40)
+    result, targets = applied(augment, images, labels, numbers)
+    assert result.shape == (40, *SHAPE) and targets.shape == (40, CLASSES)
+    assert targets.dtype == np.float32
+    own = stats.beta.ppf((1 + numbers[:-1, 0].astype(np.float64)) / 2, 0.4, 0.4)
+    assert own.min() >= 0.5
+    pixels, one_hot = images / 255, np.eye(CLASSES)[labels]
+    weight = own[:, np.newaxis]
+    expected = weight * one_hot[:-1] + (1 - weight) * one_hot[1:]
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
+    np.testing.assert_allclose(targets.sum(axis=1), 1, atol=1e-6)
+    weight = own[:, np.newaxis, np.newaxis, np.newaxis]
+    np.testing.assert_allclose(result, weight * pixels[:-1] + (1 - weight) * pixels[1:], atol=1e-6)
+
+
+def test_mixup_mixes_rows_that_are_already_warped_and_cut():
+    mixed, plain = (
+        augmentation(EVERYTHING, SHAPE),
+        augmentation(f"{WARPS},cutout:8,flip:both", SHAPE),
+    )
+    images, labels, numbers = batch(mixed, 8)
+    result, targets = applied(mixed, images, labels, numbers)
+    parts, _ = applied(plain, images, labels, numbers[:, :-1])  # mixup's number is the last
+    own = stats.beta.ppf((1 + numbers[:-1, -1:].astype(np.float64)) / 2, 0.2, 0.2)
+    one_hot = np.eye(CLASSES)[labels]
+    np.testing.assert_allclose(targets, own * one_hot[:-1] + (1 - own) * one_hot[1:], atol=1e-6)
+    own = own[:, :, np.newaxis, np.newaxis]
+    np.testing.assert_allclose(result, own * parts[:-1] + (1 - own) * parts[1:], atol=1e-6)
