@@ -9,6 +9,7 @@ import tensorflow as tf
 import models
 import pipelines
 from engine import distribute, optimizers, schedule
+from engine.augmenting import augmenter
 from engine.clipping import Clip
 from engine.config import Config
 from engine.evaluate import Evaluation
@@ -97,6 +98,7 @@ def _assemble(config: Config, task: Task | None) -> Parts:
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
+    augmentation = pipelines.augmentation(config.data.augment, source.image_shape)
     task = task or Classification(optimization.label_smoothing)
 
     def network() -> models.Sequential:
@@ -137,6 +139,7 @@ def _assemble(config: Config, task: Task | None) -> Parts:
                 layout=pipelines.Layout(
                     strategy.num_replicas_in_sync, training.accumulate if trained_on else 1, shards
                 ),
+                look_ahead=trained_on and augmentation is not None and augmentation.mixes,
                 strategy=strategy,
                 cache_dir=cache_dir,
                 progress=progress.advance,
@@ -164,6 +167,7 @@ def _assemble(config: Config, task: Task | None) -> Parts:
         clip=Clip(optimization.clip_norm, optimization.clip_value),
         average=average,
         ema=optimization.ema,
+        augment=augmenter(augmentation, source.classes, seed) if augmentation else None,
         synchronise=synchronise,
         reduce=reduce,
     )

@@ -77,8 +77,8 @@ class Data(Section):
     )
     augment: str = option(
         "",
-        "random changes of training images, NAME[:STRENGTH],...: shift, rotation, zoom, shear, "
-        "elastic, cutout, flip, mixup; empty: none",
+        "random changes of training images, NAME[:STRENGTH],...: flip, shift and elastic in "
+        "pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
         trajectory=True,
     )
     feed: str = option(

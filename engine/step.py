@@ -49,13 +49,13 @@ class Step:
       task: gives the loss of each example.
       optimizer: with slots for the model's trainable variables.
       schedule: learning rate of each step.
-      seed: of dropout and augmentation.
+      seed: of dropout.
       dtype: that layers compute in.
       scaled: whether the loss scale may be another number than 1.
       clip: what is done to a gradient that is too long.
       average: a model of the same variables that follows `model`; None: there is none.
       ema: the decay with which it follows.
-      augment: (Batch, seed) -> Batch, changes what is trained on; None: nothing.
+      augment: changes what is trained on; None: nothing does.
       synchronise: sums over the replicas that compute one micro-batch together, for batch norm.
       reduce: sums over all that contributed.
     """
@@ -73,7 +73,7 @@ class Step:
         clip: Clip | None = None,
         average: tf.Module | None = None,
         ema: float = 0.0,
-        augment: Callable[[Batch, int], Batch] | None = None,
+        augment: Callable[[Batch], Batch] | None = None,
         synchronise: Reduction = all_reduce,
         reduce: Reduction = all_reduce,
     ) -> None:
@@ -102,7 +102,7 @@ class Step:
           ValueError: where the loss does not depend on a trainable variable.
         """
         if self._augment:
-            batch = self._augment(batch, self._seed)
+            batch = self._augment(batch)
         # L3: randomness is a function of the step and of the row in the global batch.
         call = Pass(
             training=True,

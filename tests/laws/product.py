@@ -145,6 +145,7 @@ def options_of(case: Case) -> dict[str, Any]:
         "clip_norm": case.clip_norm,
         "ema": case.ema,
         "feed": case.feed,
+        "augment": "shift:1,rotation:10,mixup:0.3",
         "model": case.model,
         # 5 full batches, or 4 and 5 examples, in portions that neither 2 nor 4 replicas divide.
         "train_split": "train[:80]" if exact else "train[:77]",

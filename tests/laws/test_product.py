@@ -41,8 +41,9 @@ def bound(precision: str, path: float, length: float) -> float:
     error of the unit roundoff u: once on one replica, once for each portion on several, where the
     errors add up to at most u times the sum of the portions' sizes, about twice the whole where
     portions cancel each other. Activations of a row may be rounded the other way where a kernel
-    adds in another order, which is an error of 2u again. So two runs disagree by about 4u of each
-    move, and no more than that builds up over a path of moves, while weights are not yet so far
+    adds in another order, which is an error of 2u again. So two gradients differ by about 4u. An
+    optimizer that divides a mean gradient by the root of a mean square has both errors in its
+    moves, 8u. No more than that builds up over a path of moves, while weights are not yet so far
     apart that their gradients differ for that reason.
 
     Args:
@@ -52,7 +53,7 @@ def bound(precision: str, path: float, length: float) -> float:
     """
     if precision == "float32":
         return 1e-5
-    return 4 * UNIT_ROUNDOFF[precision] * path / length
+    return 8 * UNIT_ROUNDOFF[precision] * path / length
 
 
 def difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray], name: str) -> float:

@@ -1,0 +1,68 @@
+"""What augmentation makes of an example depends on (seed, epoch, example) and nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.augmenting import augmenter
+from pipelines import Layout, augmentation
+from pipelines.plan import Plan
+from pipelines.resident import Resident
+from tests.harness import pictures
+
+EXAMPLES = 37
+IMAGES, LABELS = pictures(EXAMPLES, seed=4)
+
+
+def seen(spec: str, *, batch: int, layout: Layout, epoch: int, seed: int = 0) -> dict:
+    """{example: (image, target)} of one epoch; examples are told apart by their order."""
+    augment = augmentation(spec, IMAGES.shape[1:])
+    plan = Plan(
+        examples=EXAMPLES,
+        global_batch_size=batch,
+        layout=layout,
+        seed=seed,
+        look_ahead=augment.mixes,
+    )
+    feed = Resident(IMAGES, LABELS, plan, tf.distribute.get_strategy())
+    apply = augmenter(augment, 3, seed)
+    found = {}
+    for step in range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch):
+        opened = feed.open(step, 1)
+        for replica in range(layout.replicas):
+            for piece in range(layout.pieces):
+                at = tf.constant(step, tf.int64)
+                result = apply(feed.batch(feed.next(opened), at, replica, piece))
+                arange = np.arange(plan.rows)
+                _, places, valid = plan.places(step, replica, piece, arange)
+                for row in arange[valid]:
+                    example = plan.order(epoch)[places[row]]
+                    assert example not in found
+                    found[example] = (
+                        result.inputs[row].numpy().tobytes(),
+                        result.targets[row].numpy().tobytes(),
+                    )
+    assert len(found) == EXAMPLES
+    return found
+
+
+@pytest.mark.parametrize("spec", ["shift,rotation,zoom,shear,elastic,cutout,flip", "shift,mixup:1"])
+@pytest.mark.parametrize(
+    ("batch", "layout"),
+    [(8, Layout(2)), (8, Layout(4)), (12, Layout(1, 4)), (16, Layout(2, 2, 4)), (37, Layout())],
+)
+def test_no_cut_of_the_batch_changes_a_bit(spec, batch, layout):
+    one = seen(spec, batch=10, layout=Layout(), epoch=1)
+    assert one == seen(spec, batch=batch, layout=layout, epoch=1)
+
+
+def test_every_epoch_and_every_seed_shows_it_otherwise():
+    first = seen("shift", batch=8, layout=Layout(), epoch=0)
+    for other in (
+        seen("shift", batch=8, layout=Layout(), epoch=1),
+        seen("shift", batch=8, layout=Layout(), epoch=0, seed=1),
+    ):
+        same = sum(first[example][0] == other[example][0] for example in range(EXAMPLES))
+        assert same < EXAMPLES / 4
