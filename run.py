@@ -13,7 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from engine import flags
+from engine.keeping import run_directory
 from engine.startup import import_tensorflow
+from engine.workers.company import Company
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -22,12 +24,17 @@ def main(arguments: Sequence[str]) -> int:
         config = flags.parse(arguments)
         if config.run.mode == "evaluate":
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
-        imported_at = import_tensorflow()
-        from engine import scorer, trainer
-
         if config.run.mode == "evaluate":
+            import_tensorflow()
+            from engine import scorer
+
             return scorer.evaluate(config)
-        return trainer.train(config, imported_at)
+        with Company(config, dict(os.environ)) as company:
+            before = run_directory.open_for_training(config) if company.is_chief else None
+            imported_at = import_tensorflow()
+            from engine import trainer
+
+            return trainer.train(config, before, imported_at, company)
     except flags.HelpRequest as help_text:
         print(help_text)
         return 0
@@ -36,8 +43,6 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
-        from engine.keeping import run_directory
-
         saved = run_directory.has_checkpoint(config.run.run_dir)
         return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)
     except KeyboardInterrupt:

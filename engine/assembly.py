@@ -20,6 +20,7 @@ from engine.reduction import reductions
 from engine.state import TrainState
 from engine.step import Step, evaluation_step
 from engine.task import Classification, Task
+from engine.workers.crew import Crew
 
 
 @dataclass(frozen=True)
@@ -64,26 +65,27 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
     return config.training.train_steps or config.training.epochs * steps_per_epoch
 
 
-def assemble(config: Config, task: Task | None = None) -> Parts:
+def assemble(config: Config, task: Task | None = None, crew: Crew | None = None) -> Parts:
     """Puts a run together: devices, data, model, optimizer, state, loop.
 
     Args:
       config: all options.
       task: what is learned; None: classification, as the options say.
+      crew: the workers, where there are several.
 
     Raises:
       ValueError: for an option that names something which is not there.
       RuntimeError: when TensorFlow fails, for want of memory say.
     """
     try:
-        return _assemble(config, task)
+        return _assemble(config, task, crew or Crew())
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
 
-def _assemble(config: Config, task: Task | None) -> Parts:
+def _assemble(config: Config, task: Task | None, crew: Crew) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
-    strategy, device = distribute.choose(training.strategy, training.virtual_devices)
+    strategy, device = distribute.choose(training.strategy, training.virtual_devices, crew)
     shards = distribute.check_shards(training.shards, strategy)
     cache_dir = config.data.cache_dir or pipelines.default_cache_dir()
     source = pipelines.open_source(
@@ -185,7 +187,7 @@ def _assemble(config: Config, task: Task | None) -> Parts:
         state=state,
         loop=Loop(strategy, state, training_feed, step),
         evaluations={
-            split: Evaluation(strategy, held_out_feed, score, task)
+            split: Evaluation(strategy, held_out_feed, score, task, crew.of_chief)
             for split, held_out_feed in held_out_feeds.items()
         },
         steps_per_epoch=steps_per_epoch,

@@ -197,6 +197,12 @@ class Optimization(Section):
         if -1 < self.weight_decay < 0:
             raise ValueError(f"--weight_decay={self.weight_decay}: give 0 or more, or -1 for auto")
 
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether another number of steps changes the rate of steps that both runs have."""
+        by_thirds = self.schedule in ("step", "exponential") and not self.decay_steps
+        return self.schedule in ("cosine", "one_cycle") or by_thirds
+
 
 @dataclasses.dataclass(frozen=True)
 class Precision(Section):
@@ -279,8 +285,17 @@ class Training(Section):
     strategy: str = option(
         "auto",
         "auto: the one device there is, or all GPUs mirrored; cpu; gpu: one GPU; mirrored: all "
-        "GPUs, or the virtual devices",
-        choices=("auto", "cpu", "gpu", "mirrored"),
+        "GPUs, or the virtual devices; multi_worker: the GPUs, or the CPU, of several machines",
+        choices=("auto", "cpu", "gpu", "mirrored", "multi_worker"),
+    )
+    cluster: str = option(
+        "tf_config",
+        "where multi_worker finds out which machines there are: tf_config: the variable TF_CONFIG; "
+        "slurm: the variables of a Slurm job step",
+        choices=("tf_config", "slurm"),
+    )
+    cluster_timeout: int = option(
+        300, "seconds that multi_worker waits for the other machines at the start", minimum=1
     )
     virtual_devices: int = option(
         0, "split the CPU into this many devices, to try replicas anywhere", minimum=0, below=65

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from engine.workers.crew import Crew
 
-def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str]:
+
+def choose(name: str, virtual_devices: int, crew: Crew) -> tuple[tf.distribute.Strategy, str]:
     """Picks the strategy; a device that was asked for and is not there is an error.
 
     Args:
-      name: auto, cpu, gpu or mirrored.
+      name: auto, cpu, gpu, mirrored or multi_worker.
       virtual_devices: into how many devices the CPU is split; 0: it is not.
+      crew: the workers, where there are several.
 
     Returns:
       The strategy, and in words what it runs on.
@@ -18,10 +21,10 @@ def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str
     Raises:
       ValueError: when there is no such device.
     """
-    if virtual_devices and name in ("cpu", "gpu"):
+    if virtual_devices and name in ("cpu", "gpu", "multi_worker"):
         raise ValueError(
-            f"--strategy={name} is one device and --virtual_devices={virtual_devices} asks for "
-            "several: leave one of them out"
+            f"--strategy={name} is one device a machine and --virtual_devices={virtual_devices} "
+            "asks for several: leave one of them out"
         )
     if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
         raise ValueError(
@@ -30,6 +33,10 @@ def choose(name: str, virtual_devices: int) -> tuple[tf.distribute.Strategy, str
             + (" or --virtual_devices=2" if name == "mirrored" else "")
         )
     _prepare(virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
+    if crew:
+        strategy = crew.strategy()
+        count, kind = strategy.num_replicas_in_sync, _gpu_name() if _gpus() else "CPU"
+        return strategy, f"{count} x {kind} of several workers"
     gpus = tf.config.list_logical_devices("GPU")
     if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
         return mirrored("CPU", virtual_devices), f"{virtual_devices} virtual CPU devices, mirrored"

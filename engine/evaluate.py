@@ -23,6 +23,7 @@ class Evaluation:
       feed: of the split, in file order.
       step: Batch -> [its sums], in replica context.
       task: names the metrics.
+      agree: as in `Pace`.
     """
 
     def __init__(
@@ -31,13 +32,14 @@ class Evaluation:
         feed: Feed,
         step: Callable[[Batch], Tensors],
         task: Task,
+        agree: Callable[[int], int] = lambda steps: steps,
     ) -> None:
         self.traces = 0
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
         self._pieces = Pieces(strategy, feed, lambda: [tf.zeros([self._size])], step)
         _, self._reduce = reductions(feed.layout.shards)
-        self._pace = Pace(0)
+        self._pace = Pace(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:

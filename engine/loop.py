@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -86,16 +87,22 @@ class Pace:
     Args:
       steps_per_loop: a fixed number of steps; 0: as many as take `seconds`.
       seconds: that one call should take.
+      agree: makes of each worker's number the one that all take.
     """
 
-    def __init__(self, steps_per_loop: int, seconds: float = 0.2) -> None:
-        self._fixed, self._seconds = steps_per_loop, seconds
+    def __init__(
+        self,
+        steps_per_loop: int,
+        seconds: float = 0.2,
+        agree: Callable[[int], int] = lambda steps: steps,
+    ) -> None:
+        self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1
         self._calls = 0
 
     def steps(self, most: int) -> int:
         """Steps of the next call, at most `most`."""
-        return max(1, min(self._steps, most))
+        return self._agree(max(1, min(self._steps, most)))
 
     def took(self, steps: int, seconds: float) -> None:
         """Learns from a call; the first one is not counted, because it traces."""

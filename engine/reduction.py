@@ -15,7 +15,9 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return list(tensors)
-    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors)))
+    # A tensor that comes straight into a function has no device, which collectives ask for.
+    tensors = [tf.identity(tensor) for tensor in tensors]
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
 def tree_reduce(stacks: Sequence[tf.Tensor]) -> Tensors:
@@ -30,12 +32,13 @@ def tree_reduce(stacks: Sequence[tf.Tensor]) -> Tensors:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return sums
-    flat = tf.concat([tf.reshape(part, [-1]) for part in sums], 0)
+    replica = tf.cast(context.replica_id_in_sync_group, tf.float32)
+    flat = tf.concat([[replica], *(tf.reshape(part, [-1]) for part in sums)], 0)
     gathered = context.all_gather(flat[tf.newaxis], axis=0)
-    parts = tf.split(
-        _tree(tf.ensure_shape(gathered, [context.num_replicas_in_sync, *flat.shape])),
-        [part.shape.num_elements() for part in sums],
-    )
+    gathered = tf.ensure_shape(gathered, [context.num_replicas_in_sync, *flat.shape])
+    # Several machines come in the order of their names, in which 10 stands before 2.
+    in_order = tf.gather(gathered, tf.argsort(gathered[:, 0]))
+    parts = tf.split(_tree(in_order[:, 1:]), [part.shape.num_elements() for part in sums])
     return [tf.reshape(part, like.shape) for part, like in zip(parts, sums, strict=True)]
 
 

@@ -117,8 +117,3 @@ def build(
         return tf.where(step < warmup_steps, rising, rate)
 
     return schedule
-
-
-def depends_on_length(name: str, decay_steps: int) -> bool:
-    """Whether another number of steps changes the rate of steps that both runs have."""
-    return name in ("cosine", "one_cycle") or (name in ("step", "exponential") and not decay_steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 
@@ -37,6 +38,9 @@ def evaluate(config: Config) -> int:
         raise ValueError(f"--weights={kind}: {run_dir} has no such checkpoint yet; train first")
     run_directory.refuse_another_network(config)
     with Signals() as signals:
+        if config.training.strategy == "multi_worker":  # one machine is enough to evaluate
+            alone = dataclasses.replace(config.training, strategy="auto")
+            config = dataclasses.replace(config, training=alone)
         parts = assemble(config)
         _refuse_other_data(parts)
         if not parts.evaluations:

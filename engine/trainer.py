@@ -13,20 +13,24 @@ from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import run_directory
 from engine.keeping.board import Board
-from engine.keeping.checkpoint import Checkpoints
+from engine.keeping.checkpoint import Checkpoints, checkpoint_number
 from engine.keeping.clock import Clock
 from engine.keeping.guard import RunLock, Signals
 from engine.keeping.progress import Progress
 from engine.loop import Pace, stopwatch
 from engine.update_ratio import UpdateRatio
+from engine.workers.company import Company
+from engine.workers.crew import Crew
 
 
-def train(config: Config, imported_at: float) -> int:
+def train(config: Config, before: Config | None, imported_at: float, company: Company) -> int:
     """Trains, or goes on training, and writes the result.
 
     Args:
       config: all options.
+      before: those of the run to go on with; None for a new one.
       imported_at: when TensorFlow's import was done, on the monotonic clock.
+      company: the other workers, if any; one of all writes.
 
     Returns:
       The exit status: 0 done, 130 or 143 stopped by a signal, after saving.
@@ -34,12 +38,12 @@ def train(config: Config, imported_at: float) -> int:
     Raises:
       ValueError: for bad input; nothing has been written then.
     """
-    before = run_directory.open_for_training(config)
-    with RunLock(config.run.run_dir) as lock:
-        parts = assemble(config)
+    crew = Crew(company)
+    with RunLock(config.run.run_dir, taken=crew.is_chief) as lock:
+        parts = assemble(config, crew=crew)
         run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
         with Signals() as signals:
-            trainer = Trainer(parts, signals, imported_at)
+            trainer = Trainer(parts, signals, imported_at, crew)
             try:
                 trainer.start(lock)
                 trainer.train()
@@ -56,37 +60,37 @@ class Trainer:
       parts: of the run.
       signals: asked between two calls of the graph whether to stop.
       imported_at: when TensorFlow's import was done, on the monotonic clock.
+      crew: the workers; all take the same decisions, and the chief writes.
     """
 
-    def __init__(self, parts: Parts, signals: Signals, imported_at: float) -> None:
+    def __init__(self, parts: Parts, signals: Signals, imported_at: float, crew: Crew) -> None:
         config = parts.config
         self.parts, self.state, self.config = parts, parts.state, config
-        self._signals, self._imported_at = signals, imported_at
+        self._signals, self._imported_at, self._crew = signals, imported_at, crew
         metric = stopping.resolve(config.stopping.monitor, "validation" in parts.evaluations)
         self._monitor = stopping.Monitor(
             metric, config.stopping.min_delta, config.stopping.patience
         )
         self._dir = config.run.run_dir
-        self._checkpoints = Checkpoints(self._dir, parts.state, config.keeping.keep)
-        self._board = Board(self._dir)
-        self._pace = Pace(config.training.steps_per_loop)
+        self._checkpoints = Checkpoints(
+            self._dir, parts.state, config.keeping.keep, writes=crew.is_chief
+        )
+        self._board = Board(self._dir, writes=crew.is_chief)
+        self._pace = Pace(config.training.steps_per_loop, agree=crew.of_chief)
         self._ratio = UpdateRatio(parts.model.trainable_variables)
         self._first_step_seconds: float | None = None
         self._interrupted = False
-        self._progress = Progress("off", "", 0)
+        self._shown = config.keeping.progress if crew.is_chief else "silent"
+        self._progress = Progress("off" if crew.is_chief else "silent", "", 0)
 
     # --- the start -------------------------------------------------------------------------
 
     def start(self, lock: RunLock) -> None:
         """Restores the newest checkpoint if there is one, and says what is about to happen."""
-        os.makedirs(self._dir, exist_ok=True)
-        lock.take()
-        newest, problems = self._checkpoints.restore()
-        for problem in problems:
-            self._progress.line(f"{problem}; going on from the one before")
+        newest = self._restore(lock)
         if newest and not self._over():
             self.state.times.restarts.assign_add(1)
-        if not (newest and self._over()):
+        if self._crew.is_chief and not (newest and self._over()):
             run_directory.write_options(self.config)
         self._board.rewind(int(self.state.written) if newest else -1)
         self._clock = Clock(self.state.times)
@@ -94,8 +98,23 @@ class Trainer:
             narration.introduction(self.parts, resumed=bool(newest), over=self._over())
         )
         self._progress = Progress(
-            self.config.keeping.progress, "training", self.parts.total_steps, int(self.state.step)
+            self._shown, "training", self.parts.total_steps, int(self.state.step)
         )
+
+    def _restore(self, lock: RunLock) -> str | None:
+        """Goes on from the newest checkpoint that can be loaded: the chief's choice, if any."""
+        newest = None
+        if self._crew.is_chief:
+            os.makedirs(self._dir, exist_ok=True)
+            lock.take()
+            newest, problems = self._checkpoints.restore()
+            for problem in problems:
+                self._progress.line(f"{problem}; going on from the one before")
+        number = self._crew.of_chief(checkpoint_number(newest))
+        if not self._crew.is_chief:
+            newest = self._checkpoints.restore_same(number)
+        self._crew.same("step to go on from", int(self.state.step))
+        return newest
 
     # --- the middle ------------------------------------------------------------------------
 
@@ -107,7 +126,7 @@ class Trainer:
     def train(self) -> None:
         """Steps and epoch ends, until the run is over or a signal comes."""
         while not self._over() and not self._interrupted:
-            if self._signals.received:
+            if self._stop_asked():
                 self._interrupted = True
             elif self._at_epoch_end():
                 self._end_epoch()
@@ -227,6 +246,7 @@ class Trainer:
         step, best = int(state.step), int(state.best.step)
         restore_best = self.config.stopping.restore_best and best >= 0
         if restore_best and self._checkpoints.best:
+            self._crew.same("best checkpoint", checkpoint_number(self._checkpoints.best))
             self._checkpoints.restore_weights(self._checkpoints.best)
         self._progress.describe("evaluating")
         results = {}
@@ -245,6 +265,8 @@ class Trainer:
             )
         if "test" in results:
             self._board.write("test", step, self._epoch(), results["test"])
+        if not self._crew.is_chief:
+            return
         written = result.write(
             self.parts,
             self._clock,
@@ -264,7 +286,7 @@ class Trainer:
     # --- words -----------------------------------------------------------------------------
 
     def _stop_asked(self) -> bool:
-        return bool(self._signals.received)
+        return bool(self._signals.agree(self._crew.most))
 
     def _means(self, sums: Any) -> dict[str, float | int]:
         return metrics.step_means(sums, self.parts.task.metrics)

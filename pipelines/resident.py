@@ -33,7 +33,8 @@ class Resident:
             devices = strategy.extended.worker_devices
 
             def copy(context: tf.distribute.ReplicaContext) -> tuple[tf.Tensor, tf.Tensor]:
-                with tf.device(devices[int(context.replica_id_in_sync_group)]):
+                # Devices are this machine's, and the number counts those of all machines.
+                with tf.device(devices[int(context.replica_id_in_sync_group) % len(devices)]):
                     return tf.constant(images), tf.constant(labels)
 
             self._data = strategy.experimental_distribute_values_from_function(copy)

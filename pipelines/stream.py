@@ -73,9 +73,10 @@ class Stream:
 
     def _start(self, step: int) -> None:
         plan = self._plan
+        here = _local_replicas(self._strategy)
         with tf.device("CPU:0"):
             queue = tf.queue.FIFOQueue(
-                _READ_AHEAD * plan.layout.replicas,
+                _READ_AHEAD * len(here),
                 [tf.string],
                 shapes=[[plan.layout.pieces * plan.fetched]],
             )
@@ -100,7 +101,10 @@ class Stream:
                 self._iterator = iter(self._strategy.distribute_datasets_from_function(pipeline))
         self._queue = queue
         self._thread = threading.Thread(
-            target=_fill, args=(queue, self._reader, plan, step), daemon=True, name="read-ahead"
+            target=_fill,
+            args=(queue, self._reader, plan, here, step),
+            daemon=True,
+            name="read-ahead",
         )
         self._thread.start()
 
@@ -120,13 +124,25 @@ class Stream:
         return self._plan.masked(images, labels, step, replica, piece)
 
 
-def _fill(queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, step: int) -> None:
-    """Puts every replica's rows of `step`, then of the next step, into the queue, until closed."""
+def _local_replicas(strategy: tf.distribute.Strategy) -> range:
+    """Which replicas are this machine's."""
+    if strategy.num_replicas_in_sync == 1:
+        return range(1)
+    count = len(strategy.extended.worker_devices)
+    resolver = strategy.cluster_resolver
+    first = resolver.task_id * count if resolver is not None else 0
+    return range(first, first + count)
+
+
+def _fill(
+    queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, replicas: range, step: int
+) -> None:
+    """Puts each replica's rows of `step`, then of the next step, into the queue, until closed."""
     arange = np.arange(plan.fetched)
     try:
         while True:
             order = plan.order(step // plan.steps_per_epoch)
-            for replica in range(plan.layout.replicas):
+            for replica in replicas:
                 places = [
                     plan.places(step, replica, piece, arange)[1]
                     for piece in range(plan.layout.pieces)

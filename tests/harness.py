@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -151,6 +154,19 @@ def training(
         reduce=reduce,
     )
     return Training(strategy, feed, state, Loop(strategy, state, feed, step), task)
+
+
+def tf_configs(workers: int) -> list[str]:
+    """TF_CONFIG of each of some workers on the loopback address, at ports that are free."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    return [
+        json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": task}})
+        for task in range(workers)
+    ]
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:

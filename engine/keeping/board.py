@@ -25,9 +25,11 @@ class Board:
 
     Args:
       run_dir: where they go.
+      writes: whether this process writes them; another one may do it for all.
     """
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, writes: bool = True) -> None:
+        self._writes = writes
         self._metrics = os.path.join(run_dir, "metrics.jsonl")
         self._tensorboard = os.path.join(run_dir, "tensorboard")
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
@@ -42,6 +44,8 @@ class Board:
           step: the last one whose rows are kept; -1: none.
         """
         assert not self._writers, "rewind before writing"
+        if not self._writes:
+            return
         if os.path.exists(self._metrics):
             with open(self._metrics, encoding="utf-8") as file:
                 kept = [line.rstrip("\n") + "\n" for line in file if _belongs(line, step)]
@@ -60,6 +64,8 @@ class Board:
           epoch: counted from 1, the one that `step` ends or lies in.
           values: by name; nan and infinity are null in the row.
         """
+        if not self._writes:
+            return
         row = jsonable({"step": step, "epoch": epoch, "split": split, **values})
         with open(self._metrics, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

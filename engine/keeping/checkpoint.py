@@ -29,6 +29,11 @@ def list_checkpoints(directory: str) -> list[str]:
     return [found[number] for number in sorted(found)]
 
 
+def checkpoint_number(path: str | None) -> int:
+    """The number in a checkpoint's name, 1 or more; 0 for none."""
+    return int(path.rsplit("-", 1)[1]) if path else 0
+
+
 class Checkpoints:
     """A run's checkpoints.
 
@@ -36,11 +41,12 @@ class Checkpoints:
       run_dir: holds `checkpoints/` and `best/`.
       state: what is saved and restored.
       keep: how many of the newest stay.
+      writes: whether this process saves; another one may do it for all.
     """
 
-    def __init__(self, run_dir: str, state: TrainState, keep: int) -> None:
+    def __init__(self, run_dir: str, state: TrainState, keep: int, writes: bool = True) -> None:
         self._checkpoint = tf.train.Checkpoint(state=state)
-        self._state = state
+        self._state, self._writes = state, writes
         self._newest = self._manager(os.path.join(run_dir, "checkpoints"), keep)
         self._best = self._manager(os.path.join(run_dir, "best"), 1)
 
@@ -59,16 +65,18 @@ class Checkpoints:
         return saved[-1] if saved else None
 
     def save(self) -> str:
-        """Saves the state as the newest checkpoint, and gives its path."""
+        """Saves the state as the newest checkpoint, and gives its path; "" where another saves."""
         return self._save(self._newest)
 
     def save_best(self) -> str:
-        """Saves the state as the best one, in place of the one before, and gives its path."""
+        """Saves the state as the best one, in place of the one before; else as `save`."""
         return self._save(self._best)
 
     def _save(self, manager: tf.train.CheckpointManager) -> str:
+        if not self._writes:
+            return ""
         taken = list_checkpoints(self._newest.directory) + list_checkpoints(self._best.directory)
-        number = 1 + max((int(path.rsplit("-", 1)[1]) for path in taken), default=0)
+        number = 1 + max(map(checkpoint_number, taken), default=0)
         try:
             path = manager.save(checkpoint_number=number)
         except (OSError, tf.errors.OpError) as error:
@@ -99,6 +107,18 @@ class Checkpoints:
                 "directory to start anew, or give another --run_dir"
             )
         return None, []
+
+    def restore_same(self, number: int) -> str | None:
+        """Loads the checkpoint that another process chose, by its number; 0: none.
+
+        Raises:
+          OSError: when it cannot be loaded here.
+        """
+        if not number:
+            return None
+        path = os.path.join(self._newest.directory, f"ckpt-{number}")
+        _restore(self._checkpoint, path)
+        return path
 
     def restore_weights(self, path: str) -> None:
         """Loads the weights alone: the rest of the state stays, so that the run can go on."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType, TracebackType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -44,6 +45,15 @@ class Signals:
         for other in _SIGNALS:
             signal.signal(other, signal.SIG_DFL)
 
+    def agree(self, most: Callable[[int], int]) -> int:
+        """The signal that any worker received; all take it for theirs.
+
+        Args:
+          most: the greatest of what all workers give.
+        """
+        self.received = most(self.received)
+        return self.received
+
     @property
     def exit_status(self) -> int:
         """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM; 0: none came."""
@@ -57,15 +67,16 @@ class RunLock:
 
     Args:
       run_dir: locked on entering if it exists, else by `take` once it does.
+      taken: whether it is at all; of several workers one holds it for all.
     """
 
-    def __init__(self, run_dir: str) -> None:
-        self._run_dir = run_dir
+    def __init__(self, run_dir: str, taken: bool = True) -> None:
+        self._run_dir, self._taken = run_dir, taken
         self._path = os.path.join(run_dir, "lock")
         self._file: int | None = None
 
     def __enter__(self) -> RunLock:
-        if os.path.isdir(self._run_dir):
+        if self._taken and os.path.isdir(self._run_dir):
             self.take()
         return self
 

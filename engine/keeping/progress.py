@@ -14,7 +14,8 @@ class Progress:
     """A bar for long work on standard error, and lines on standard output that do not tear it.
 
     Args:
-      mode: auto, on or off; auto shows the bar when standard error is a terminal.
+      mode: auto, on, off or silent; auto shows the bar when standard error is a terminal, silent
+        prints no lines either.
       description: what is going on.
       total: of what is counted.
       done: how much of it is behind already.
@@ -25,6 +26,7 @@ class Progress:
         self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
     ) -> None:
         self._bar: Any = None
+        self._silent = mode == "silent"
         if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
             from tqdm import tqdm
 
@@ -57,6 +59,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Prints a line on standard output."""
+        if self._silent:
+            return
         if self._bar is not None:
             self._bar.clear()
         try:

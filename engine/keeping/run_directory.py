@@ -7,7 +7,7 @@ import dataclasses
 import glob
 import os
 
-from engine import flags, schedule
+from engine import flags
 from engine.config import Config, changed_trajectory
 from engine.keeping.files import replace_file
 from engine.options import written
@@ -87,7 +87,7 @@ def refuse_another_trajectory(config: Config, before: Config | None, steps_per_e
         for name, old, now in changed_trajectory(before, config)
     ]
     rule = config.optimization
-    if schedule.depends_on_length(rule.schedule, rule.decay_steps):
+    if rule.depends_on_length:
         lengths = [
             c.training.train_steps or c.training.epochs * steps_per_epoch for c in (before, config)
         ]

@@ -91,12 +91,12 @@ class Command(Runner):
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     @contextmanager
-    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    def started(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
         """Starts it; whatever happens within, it has ended afterwards."""
         process = subprocess.Popen(
             self.line(*arguments),
             cwd=REPOSITORY,
-            env=self.environment,
+            env=self.environment | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -162,6 +162,15 @@ def take(parts: Parts, steps: int = STEPS) -> Parts:
     return parts
 
 
+def poisoned_steps(parts: Parts, task: Poisoned, poison: dict[int, int], steps: int) -> None:
+    """Takes steps one by one; at a step in `poison`, its row has an infinite gradient."""
+    for _ in range(steps):
+        row = poison.get(int(parts.state.step), -1)
+        task.row.assign(row)
+        task.factor.assign(np.inf if row >= 0 else 1.0)
+        parts.loop.run(1)
+
+
 def take_measured(parts: Parts, steps: int = STEPS) -> dict[str, float]:
     """Takes steps one by one; how far each tensor went, the sum of the norms of its moves."""
     path = dict.fromkeys(weights(parts), 0.0)

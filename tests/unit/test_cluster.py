@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from engine.cluster import Cluster, expand_counts, expand_hosts, read
+from engine.workers.cluster import Cluster, expand_counts, expand_hosts, read
 
 TWO = {"worker": ["a:2222", "b:2222"]}
 
@@ -63,9 +63,22 @@ def test_a_tf_config_that_makes_no_sense_is_one_clear_line(environment, message)
 
 
 def test_slurm_gives_every_task_a_port_of_its_machine():
-    workers = ("n01:20041", "n01:20042", "n02:20041", "n02:20042")
+    workers = ("n01:14870", "n01:14871", "n02:14870", "n02:14871")
     assert read("slurm", slurm()) == Cluster(workers, 2)
-    assert read("slurm", slurm(SLURM_JOB_ID="99999999")).task == 2
+    for job in range(0, 10**6, 997):
+        cluster = read("slurm", slurm(SLURM_JOB_ID=str(job), SLURM_STEP_ID="3"))
+        assert all(12_000 <= int(worker.split(":")[1]) < 32_000 for worker in cluster.workers)
+
+
+def test_ports_that_slurm_reserved_are_taken():
+    reserved = read("slurm", slurm(SLURM_STEP_RESV_PORTS="12050-12051"))
+    assert reserved.workers == ("n01:12050", "n01:12051", "n02:12050", "n02:12051")
+
+
+def test_a_task_knows_its_machine():
+    assert read("slurm", slurm(SLURMD_NODENAME="n02.cluster")).task == 2
+    with pytest.raises(ValueError, match="--distribution=block"):
+        read("slurm", slurm(SLURMD_NODENAME="n01"))
 
 
 def test_older_names_of_slurm_do_too():
@@ -89,6 +102,7 @@ def test_older_names_of_slurm_do_too():
         ({"SLURM_STEP_NODELIST": "n[01-"}, "cannot read"),
         ({"SLURM_STEP_NODELIST": "n[a]"}, "cannot read"),
         ({"SLURM_STEP_TASKS_PER_NODE": "two"}, "cannot read"),
+        ({"SLURM_STEP_RESV_PORTS": "12050"}, "--resv-ports=2"),
     ],
 )
 def test_a_slurm_environment_that_makes_no_sense_is_one_clear_line(changed, message):

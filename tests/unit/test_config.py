@@ -20,6 +20,7 @@ NUMBERS = [(name, f) for name, f in FIELDS if type(f.default) in (int, float)]
 FREE = {
     *("mode", "run_dir", "resume", "weights", "data_dir", "cache_dir", "feed", "test_split"),
     *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
+    *("cluster", "cluster_timeout"),
     *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
 }
 # Another value of these is another experiment.

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine import schedule
+from engine.config import Optimization
 
 NAMES = ("constant", "cosine", "step", "exponential", "one_cycle")
 PEAK = 0.05
@@ -142,4 +143,5 @@ def test_a_schedule_depends_on_length_exactly_when_a_longer_run_begins_otherwise
 ):
     options = {"decay_steps": decay_steps, "warmup_steps": warmup}
     short, long = rates(name, 20, **options), rates(name, 40, range(20), **options)
-    assert schedule.depends_on_length(name, decay_steps) == (short.tobytes() != long.tobytes())
+    of_run = Optimization(schedule=name, decay_steps=decay_steps)
+    assert of_run.depends_on_length == (short.tobytes() != long.tobytes())

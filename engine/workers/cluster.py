@@ -11,9 +11,6 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-_FIRST_PORT = 20_000
-_PORTS = 20_000
-
 
 class Cluster(NamedTuple):
     """The processes that train together.
@@ -29,6 +26,15 @@ class Cluster(NamedTuple):
     def is_chief(self) -> bool:
         """Whether this process writes."""
         return self.task == 0
+
+    def name(self, worker: int) -> str:
+        """A worker in words."""
+        return f"worker {worker} ({self.workers[worker]})"
+
+    def address(self, worker: int) -> tuple[str, int]:
+        """Host and port of a worker."""
+        host, _, port = self.workers[worker].rpartition(":")
+        return host.strip("[]"), int(port)
 
 
 def read(kind: str, environment: Mapping[str, str]) -> Cluster:
@@ -82,7 +88,7 @@ def from_tf_config(environment: Mapping[str, str]) -> Cluster:
 def from_slurm(environment: Mapping[str, str]) -> Cluster:
     """Reads a Slurm job step: one worker a task, so `srun --ntasks-per-node=1` for one a machine.
 
-    Ports are 20000 and up, by the job's number, one for each task of a machine.
+    Ports are those of `srun --resv-ports`, or else from 12000 up, by the numbers of job and step.
 
     Raises:
       ValueError: when it is not there or makes no sense.
@@ -90,16 +96,34 @@ def from_slurm(environment: Mapping[str, str]) -> Cluster:
     nodes = _slurm(environment, "SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
     per_node = _slurm(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     job = _slurm(environment, "SLURM_JOB_ID", "SLURM_JOBID")
-    index = _slurm(environment, "SLURM_PROCID")
+    task = _slurm(environment, "SLURM_PROCID")
     count = _slurm(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
     hosts, tasks = expand_hosts(nodes), expand_counts(per_node)
-    if not (job + index + count).isdigit():
-        raise ValueError(f"--cluster=slurm: job {job}, task {index} or tasks {count} is no number")
+    if not (job + task + count).isdigit():
+        raise ValueError(f"--cluster=slurm: job {job}, task {task} or tasks {count} is no number")
     if len(tasks) != len(hosts) or sum(tasks) != int(count):
         raise ValueError(f"--cluster=slurm: {count} tasks are not {per_node} on the hosts {nodes}")
-    first = _FIRST_PORT + int(job) % (_PORTS - max(tasks))
-    pairs = [(host, first + i) for host, n in zip(hosts, tasks, strict=True) for i in range(n)]
-    return _checked("--cluster=slurm", tuple(f"{host}:{port}" for host, port in pairs), int(index))
+    if reserved := environment.get("SLURM_STEP_RESV_PORTS"):
+        ports = list(map(int, _numbers(reserved)))
+    else:  # below those that Linux gives to connections, 32768 and up
+        step = environment.get("SLURM_STEP_ID", "0")
+        first = 12_000 + (7 * int(job) + int(step if step.isdigit() else 0)) % 1_900 * 10
+        ports = list(range(first, first + max(tasks)))
+    if len(ports) < max(tasks):
+        raise ValueError(
+            f"--cluster=slurm: {len(ports)} ports are reserved, and a machine has {max(tasks)} "
+            f"tasks; give srun --resv-ports={max(tasks)}"
+        )
+    places = [(host, local) for host, n in zip(hosts, tasks, strict=True) for local in range(n)]
+    workers = tuple(f"{host}:{ports[local]}" for host, local in places)
+    found = _checked("--cluster=slurm", workers, int(task))
+    here, listed = environment.get("SLURMD_NODENAME", ""), places[int(task)][0]
+    if here and here.split(".")[0] != listed.split(".")[0]:
+        raise ValueError(
+            f"--cluster=slurm: task {task} runs on {here}, not on {listed}; start the workers with "
+            "srun --distribution=block"
+        )
+    return found
 
 
 def _slurm(environment: Mapping[str, str], *names: str) -> str:

@@ -1,0 +1,154 @@
+"""All workers are there, and were started alike, before anything waits for them in the graph.
+
+TensorFlow's own waiting cannot be interrupted and may last for ever: so this comes before its
+import. The chief listens at its own address of the cluster; the others connect and say who
+they are. The connections stay open; the port is free again for TensorFlow's server.
+
+    hello    worker -> chief    {"worker": 1, "of": 2, "digest": "..."}
+    go       chief -> worker    {"go": true}
+    refuse   chief -> worker    {"refuse": "why"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+
+from engine.workers.cluster import Cluster
+from engine.workers.connection import Connection
+
+_AGAIN = 0.2  # seconds between two attempts to connect
+
+
+def meet(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]:
+    """Waits for all workers.
+
+    Args:
+      cluster: who they are.
+      digest: of what all must have been started with.
+      seconds: to wait at most.
+
+    Returns:
+      {worker: connection}: the chief's to all others, the others' to the chief.
+
+    Raises:
+      RuntimeError: when a worker does not come, or was started otherwise.
+    """
+    meeting = _gather if cluster.is_chief else _join
+    return meeting(cluster, digest, seconds)
+
+
+def _gather(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]:
+    deadline = time.monotonic() + seconds
+    there: dict[int, Connection] = {}
+    with _listener(cluster) as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        while len(there) < len(cluster.workers) - 1:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                absent = [w for w in range(1, len(cluster.workers)) if w not in there]
+                names = ", ".join(map(cluster.name, absent))
+                _refuse(there, f"{names} did not come within {seconds:g} s: see why, and start it")
+            for key, _ in selector.select(min(left, 1.0)):
+                if key.fileobj is listener:
+                    accepted, where = listener.accept()
+                    stranger = Connection(accepted, f"{where[0]}:{where[1]}")
+                    selector.register(stranger, selectors.EVENT_READ)
+                    continue
+                connection = key.fileobj
+                assert isinstance(connection, Connection)
+                messages = connection.read()
+                if messages is None:  # a stranger, or a worker that ended and may be started again
+                    selector.unregister(connection)
+                    connection.close()
+                    there = {w: c for w, c in there.items() if c is not connection}
+                for message in messages or ():
+                    _welcome(cluster, digest, connection, message, there)
+    for connection in there.values():
+        connection.wait_at_most(5)
+        connection.heard = time.monotonic()
+        connection.send(go=True)
+    return there
+
+
+def _listener(cluster: Cluster) -> socket.socket:
+    _, port = cluster.address(0)
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("", port))
+        listener.listen(len(cluster.workers))
+    except OSError as error:
+        listener.close()
+        raise RuntimeError(
+            f"{cluster.name(0)} cannot listen on port {port}: {error.strerror}"
+        ) from None
+    return listener
+
+
+def _welcome(
+    cluster: Cluster, digest: str, connection: Connection, message: dict, there: dict
+) -> None:
+    """Takes a worker in; who is none is left standing, and a worker started otherwise ends all."""
+    worker = message.get("worker")
+    if not isinstance(worker, int) or connection in there.values():
+        return
+    alike = message.get("of") == len(cluster.workers) and message.get("digest") == digest
+    if not alike or not 0 < worker < len(cluster.workers) or worker in there:
+        there[-1] = connection
+        _refuse(
+            there,
+            f"worker {worker} at {connection.name} was started with other options, in another "
+            f"cluster or with another version than {cluster.name(0)}",
+        )
+    connection.name = cluster.name(worker)
+    there[worker] = connection
+
+
+def _refuse(there: dict[int, Connection], why: str) -> None:
+    for connection in there.values():
+        connection.send(refuse=why)
+    raise RuntimeError(why)
+
+
+def _join(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]:
+    deadline = time.monotonic() + seconds
+    chief: Connection | None = None
+    last = "no answer"
+    while (left := deadline - time.monotonic()) > 0:
+        if chief is None:
+            try:
+                chief = _connect(cluster, left)
+            except OSError as error:
+                last = error.strerror or str(error)
+                time.sleep(_AGAIN)
+                continue
+            chief.send(worker=cluster.task, of=len(cluster.workers), digest=digest)
+        chief.wait_at_most(min(0.5, left))
+        messages = chief.read()
+        if messages is None:
+            chief.close()
+            chief, last = None, "it closed the connection"
+            time.sleep(_AGAIN)
+        for message in messages or ():
+            if "refuse" in message:
+                raise RuntimeError(str(message["refuse"]))
+            if chief is not None and message.get("go") is True:
+                chief.wait_at_most(5)
+                return {0: chief}
+    if chief is None:
+        raise RuntimeError(
+            f"{cluster.name(0)} did not answer within {seconds:g} s ({last}): see why, and start it"
+        )
+    raise RuntimeError(f"{cluster.name(0)} did not find all workers within {seconds:g} s")
+
+
+def _connect(cluster: Cluster, seconds: float) -> Connection:
+    peer = socket.create_connection(cluster.address(0), timeout=max(_AGAIN, min(5.0, seconds)))
+    with contextlib.suppress(OSError):
+        if peer.getsockname() == peer.getpeername():  # a free local port may connect to itself
+            peer.close()
+            raise ConnectionRefusedError(0, "no answer")
+    return Connection(peer, cluster.name(0))

@@ -1,0 +1,161 @@
+"""The command on several machines: two processes on the loopback address."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import HANG, Command, Run, await_rows
+from tests.harness import tf_configs
+
+SHORT = (
+    "--flagfile=quickstart.flags",
+    "--strategy=multi_worker",
+    "--shards=2",
+    "--epochs=8",
+    "--log_every=5",
+    "--checkpoint_every=7",
+    "--feed=stream",
+    "--progress=off",
+)
+
+
+@contextlib.contextmanager
+def workers(command: Command, run_dir: Path, *options: str, count: int = 2, start: int = 2):
+    """Starts the first `start` of `count` workers."""
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                command.started(f"--run_dir={run_dir}", *SHORT, *options, TF_CONFIG=config)
+            )
+            for config in tf_configs(count)[:start]
+        ]
+
+
+def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = worker.communicate(timeout=HANG)
+    return worker.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run of two workers that nothing stopped."""
+    run_dir = tmp_path_factory.mktemp("together") / "run"
+    with workers(command, run_dir) as started:
+        (status, out, err), (other, other_out, other_err) = map(ended, started)
+    assert (status, err, other, other_out, other_err) == (0, "", 0, "", "")
+    assert "2 x CPU of several workers" in out
+    return Run(run_dir, None)
+
+
+def test_two_workers_end_with_the_bits_and_curves_of_one_process(together: Run, warm, tmp_path):
+    options = [option for option in SHORT if "strategy" not in option]
+    alone = warm.train(tmp_path / "run", *options, "--strategy=cpu")
+    assert together.result["weights_sha256"] == alone.result["weights_sha256"]
+    assert together.curves == alone.curves
+    assert set(together.result["traces"].values()) == {1}
+
+
+@pytest.mark.parametrize("signalled", [0, 1])
+def test_a_signal_to_either_stops_both_and_the_same_command_goes_on(
+    command: Command, together: Run, tmp_path, signalled
+):
+    run_dir = tmp_path / "run"
+    with workers(command, run_dir) as started:
+        await_rows(started[0], run_dir, 6)
+        started[signalled].send_signal(signal.SIGTERM)
+        (status, out, err), (other, _, other_err) = map(ended, started)
+    assert (status, err, other, other_err) == (143, "", 143, "")
+    assert "saved; run the same command to go on" in out
+    with workers(command, run_dir) as started:
+        assert [ended(worker)[0] for worker in started] == [0, 0]
+    resumed = Run(run_dir, None)
+    assert resumed.result["restarts"] == 1
+    assert resumed.result["weights_sha256"] == together.result["weights_sha256"]
+    assert resumed.curves == together.curves
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_worker_ends_the_other_with_one_line_and_a_whole_checkpoint(
+    command: Command, together: Run, tmp_path, victim
+):
+    run_dir = tmp_path / "run"
+    with workers(command, run_dir) as started:
+        await_rows(started[0], run_dir, 6)
+        started[victim].kill()
+        since = time.monotonic()
+        status, _, err = ended(started[1 - victim])
+        assert time.monotonic() - since < 60
+    assert status == 1
+    assert err.startswith(f"error: worker {victim} (127.0.0.1:") and err.count("\n") == 1
+    assert "is gone" in err
+    with workers(command, run_dir) as started:
+        assert [ended(worker)[0] for worker in started] == [0, 0]
+    assert Run(run_dir, None).result["weights_sha256"] == together.result["weights_sha256"]
+
+
+@pytest.mark.parametrize(("started", "absent"), [(1, 1)])
+def test_a_worker_that_never_comes_up_is_named_in_time(command, tmp_path, started, absent):
+    run_dir = tmp_path / "run"
+    with workers(command, run_dir, "--cluster_timeout=3", start=started) as (chief,):
+        since = time.monotonic()
+        status, out, err = ended(chief)
+        assert time.monotonic() - since < 60
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: worker {absent} (127.0.0.1:") and err.count("\n") == 1
+    assert "did not come within 3 s" in err
+    assert not run_dir.exists()
+
+
+def test_a_chief_that_never_comes_up_is_named_too(command: Command, tmp_path):
+    options = (f"--run_dir={tmp_path / 'run'}", *SHORT, "--cluster_timeout=2")
+    with command.started(*options, TF_CONFIG=tf_configs(2)[1]) as worker:
+        status, _, err = ended(worker)
+    assert status == 1
+    assert err.startswith("error: worker 0 (127.0.0.1:") and "did not answer within 2 s" in err
+
+
+def test_workers_that_were_started_with_other_options_refuse_each_other(command, tmp_path):
+    configs = tf_configs(2)
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(
+                command.started(
+                    f"--run_dir={tmp_path / 'run'}", *SHORT, f"--seed={task}", TF_CONFIG=config
+                )
+            )
+            for task, config in enumerate(configs)
+        ]
+        outcomes = list(map(ended, started))
+    for status, _, err in outcomes:
+        assert status == 1
+        assert "was started with other options" in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "environment", "message"),
+    [
+        ((), {}, "TF_CONFIG is not set"),
+        ((), {"TF_CONFIG": "{"}, "TF_CONFIG: cannot be read"),
+        (("--cluster=slurm",), {}, "start the command by srun"),
+        (("--cluster=pbs",), {}, "--cluster=pbs: choose one of tf_config, slurm"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_bad_input(warm, tmp_path, options, environment, message):
+    arguments = (f"--run_dir={tmp_path / 'run'}", "--strategy=multi_worker", *options)
+    outcome = warm.run(*arguments, **environment)
+    assert outcome.status == 2
+    assert message in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_a_run_of_several_machines_is_evaluated_on_one(together: Run, warm):
+    outcome = warm.run("--mode=evaluate", f"--run_dir={together.run_dir}")
+    assert outcome.status == 0, outcome.err
+    scored = json.loads(outcome.out.splitlines()[-1])
+    assert scored["test"] == together.result["test"]
