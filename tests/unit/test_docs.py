@@ -17,7 +17,19 @@ def test_the_table_of_options_is_the_one_that_the_code_gives():
 
 def test_every_option_that_the_docs_name_exists():
     texts = [ROOT / "README.md", ROOT / "BUILD.md", *ROOT.glob("*.flags"), *ROOT.glob("recipes/*")]
-    others = {"without-pip", "python", "logdir", "check", "flagfile", "help", "name"}
+    others = {
+        "nodes",
+        "ntasks-per-node",
+        "gpus-per-node",
+        "resv-ports",
+        "without-pip",
+        "python",
+        "logdir",
+        "check",
+        "flagfile",
+        "help",
+        "name",
+    }
     for text in texts:
         named = set(re.findall(r"--([a-z][\w-]+)", text.read_text()))
         assert not named - set(flags._options()) - others, text.name
