@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from engine.pieces import Pieces
+from engine.precision import Scale
 from engine.state import TrainState
 from engine.step import At, Step
 from pipelines import Feed, reason
+
+
+class Now(NamedTuple):
+    """What changes with every step besides the model and what follows it."""
+
+    step: tf.Tensor  # int64 []
+    updates: tf.Tensor  # int64 []
+    sums: tf.Tensor  # float64, as TrainState.sums
+    scale: Scale
 
 
 class Loop:
@@ -51,30 +62,46 @@ class Loop:
 
     def _steps(self, steps: tf.Tensor, opened: object) -> None:
         self.traces += 1
-        state, feed = self._state, self._feed
+        state, scale = self._state, self._state.loss_scale
 
-        def body(done: tf.Tensor) -> tf.Tensor:
-            at = At(state.step.read_value(), state.updates.read_value(), state.loss_scale.read())
-            total = self._pieces.total(feed.next(opened), at.step, at)
+        def body(now: Now) -> tuple[Now]:
+            at = At(now.step, now.updates, now.scale.value)
+            total = self._pieces.total(self._feed.next(opened), at.step, at)
             outcome = self._strategy.run(self._step.act, args=(total, at))
             # After the reduction every replica holds the same: any one will do.
             good, sums = map(self._any, outcome)
-            added = state.sums + tf.cast(sums, tf.float64)
-            state.sums.assign(tf.where(good, added, state.sums))
-            state.loss_scale.learn(good)
-            state.updates.assign_add(tf.cast(good, tf.int64))
-            state.step.assign_add(1)
-            return done + 1
+            with _on_host():
+                added = now.sums + tf.cast(sums, tf.float64)
+                return (
+                    Now(
+                        now.step + 1,
+                        now.updates + tf.cast(good, tf.int64),
+                        tf.where(good, added, now.sums),
+                        scale.after(now.scale, good),
+                    ),
+                )
 
-        tf.while_loop(
-            lambda done: done < steps,
-            body,
-            [tf.constant(0, tf.int64)],
-            parallel_iterations=1,
-        )
+        # Numbers go round in the loop and into the state when it is done: a variable a step costs.
+        with _on_host():
+            first = Now(state.step + 0, state.updates + 0, state.sums + 0, scale.read())
+            end = first.step + steps
+
+        def goes_on(now: Now) -> tf.Tensor:
+            with _on_host():
+                return now.step < end
+
+        (last,) = tf.while_loop(goes_on, body, [first], parallel_iterations=1)
+        state.step.assign(last.step)
+        state.updates.assign(last.updates)
+        state.sums.assign(last.sums)
+        scale.write(last.scale)
 
     def _any(self, replicated: object) -> tf.Tensor:
         return self._strategy.experimental_local_results(replicated)[0]
+
+
+def _on_host() -> tf.device:
+    return tf.device("CPU:0")
 
 
 class Pace:

@@ -9,6 +9,8 @@ training"). Scales are powers of two, so that neither rounds.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 _COMPUTED_IN = {
@@ -22,6 +24,13 @@ _FLOAT16_SCALE = 2.0**15
 def compute_dtype(policy: str) -> tf.DType:
     """What layers compute in, of a policy by name."""
     return _COMPUTED_IN[policy]
+
+
+class Scale(NamedTuple):
+    """The loss scale as it goes through the graph."""
+
+    value: tf.Tensor  # float32 []
+    good_steps: tf.Tensor  # int64 [], good ones in a row
 
 
 class LossScale(tf.Module):
@@ -51,18 +60,25 @@ class LossScale(tf.Module):
         self._growth_steps, self._factor = growth_steps, factor
         self._floor = min(floor, initial)
 
-    def read(self) -> tf.Tensor:
-        """The scale, float32 []; in the graph."""
-        return self.value.read_value()
-
-    def learn(self, good: tf.Tensor) -> None:
-        """Takes a step's verdict, bool [], into account; in the graph, once a step."""
+    def read(self) -> Scale:
+        """The state, in the graph; a constant scale is a constant there too."""
         if not self.dynamic:
-            return
-        scale, run = self.value.read_value(), self.good_steps.read_value() + 1
+            return Scale(tf.constant(1.0), tf.constant(0, tf.int64))
+        return Scale(self.value.read_value(), self.good_steps.read_value())
+
+    def after(self, scale: Scale, good: tf.Tensor) -> Scale:
+        """What a step's verdict, bool [], makes of the scale."""
+        if not self.dynamic:
+            return scale
+        run = scale.good_steps + 1
         due = run >= self._growth_steps
-        grown = tf.where(due, scale * self._factor, scale)
-        grown = tf.where(tf.math.is_finite(grown), grown, scale)
-        shrunk = tf.maximum(scale / self._factor, self._floor)
-        self.value.assign(tf.where(good, grown, shrunk))
-        self.good_steps.assign(tf.where(good & ~due, run, 0))
+        grown = tf.where(due, scale.value * self._factor, scale.value)
+        grown = tf.where(tf.math.is_finite(grown), grown, scale.value)
+        shrunk = tf.maximum(scale.value / self._factor, self._floor)
+        return Scale(tf.where(good, grown, shrunk), tf.where(good & ~due, run, 0))
+
+    def write(self, scale: Scale) -> None:
+        """Takes it into the state."""
+        if self.dynamic:
+            self.value.assign(scale.value)
+            self.good_steps.assign(scale.good_steps)

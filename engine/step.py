@@ -135,7 +135,7 @@ class Step:
         # An infinity or a nan anywhere makes these sums one. The verdict is of what all replicas
         # share, so it is one verdict.
         parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]
-        good = tf.reduce_all(tf.math.is_finite(tf.stack(parts)))
+        good = tf.math.is_finite(tf.add_n(parts))
 
         def move() -> tf.Tensor:
             rate = self._schedule(at.step)
