@@ -11,10 +11,11 @@ they are. The connections stay open; the port is free again for TensorFlow's ser
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import time
+from collections.abc import Iterable
+from typing import NoReturn
 
 from engine.workers.cluster import Cluster
 from engine.workers.connection import Connection
@@ -41,36 +42,59 @@ def meet(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]
 
 
 def _gather(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]:
-    deadline = time.monotonic() + seconds
     there: dict[int, Connection] = {}
-    with _listener(cluster) as listener, selectors.DefaultSelector() as selector:
-        selector.register(listener, selectors.EVENT_READ)
-        while len(there) < len(cluster.workers) - 1:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                absent = [w for w in range(1, len(cluster.workers)) if w not in there]
-                names = ", ".join(map(cluster.name, absent))
-                _refuse(there, f"{names} did not come within {seconds:g} s: see why, and start it")
-            for key, _ in selector.select(min(left, 1.0)):
-                if key.fileobj is listener:
-                    accepted, where = listener.accept()
-                    stranger = Connection(accepted, f"{where[0]}:{where[1]}")
-                    selector.register(stranger, selectors.EVENT_READ)
-                    continue
-                connection = key.fileobj
-                assert isinstance(connection, Connection)
-                messages = connection.read()
-                if messages is None:  # a stranger, or a worker that ended and may be started again
-                    selector.unregister(connection)
-                    connection.close()
-                    there = {w: c for w, c in there.items() if c is not connection}
-                for message in messages or ():
-                    _welcome(cluster, digest, connection, message, there)
+    open_ones: set[Connection] = set()
+    try:
+        with _listener(cluster) as listener, selectors.DefaultSelector() as selector:
+            selector.register(listener, selectors.EVENT_READ)
+            _receive(cluster, digest, seconds, selector, there, open_ones)
+    except BaseException:
+        there.clear()
+        raise
+    finally:
+        for stranger in open_ones - set(there.values()):
+            stranger.close()
     for connection in there.values():
         connection.wait_at_most(5)
         connection.heard = time.monotonic()
         connection.send(go=True)
     return there
+
+
+def _receive(
+    cluster: Cluster,
+    digest: str,
+    seconds: float,
+    selector: selectors.BaseSelector,
+    there: dict[int, Connection],
+    open_ones: set[Connection],
+) -> None:
+    """Fills `there` with the workers that come, and `open_ones` with whoever does."""
+    deadline = time.monotonic() + seconds
+    while len(there) < len(cluster.workers) - 1:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            absent = [w for w in range(1, len(cluster.workers)) if w not in there]
+            names = ", ".join(map(cluster.name, absent))
+            _refuse(there.values(), f"{names} did not come within {seconds:g} s: see why, start it")
+        for key, _ in selector.select(min(left, 1.0)):
+            if isinstance(key.fileobj, socket.socket):
+                accepted, where = key.fileobj.accept()
+                stranger = Connection(accepted, f"{where[0]}:{where[1]}")
+                open_ones.add(stranger)
+                selector.register(stranger, selectors.EVENT_READ)
+                continue
+            connection = key.fileobj
+            assert isinstance(connection, Connection)
+            messages = connection.read()
+            if messages is None:  # a stranger, or a worker that ended and may be started again
+                selector.unregister(connection)
+                connection.close()
+                open_ones.discard(connection)
+                for worker in [w for w, c in there.items() if c is connection]:
+                    del there[worker]
+            for message in messages or ():
+                _welcome(cluster, digest, connection, message, there)
 
 
 def _listener(cluster: Cluster) -> socket.socket:
@@ -97,9 +121,8 @@ def _welcome(
         return
     alike = message.get("of") == len(cluster.workers) and message.get("digest") == digest
     if not alike or not 0 < worker < len(cluster.workers) or worker in there:
-        there[-1] = connection
         _refuse(
-            there,
+            [connection, *there.values()],
             f"worker {worker} at {connection.name} was started with other options, in another "
             f"cluster or with another version than {cluster.name(0)}",
         )
@@ -107,8 +130,8 @@ def _welcome(
     there[worker] = connection
 
 
-def _refuse(there: dict[int, Connection], why: str) -> None:
-    for connection in there.values():
+def _refuse(connections: Iterable[Connection], why: str) -> NoReturn:
+    for connection in connections:
         connection.send(refuse=why)
     raise RuntimeError(why)
 
@@ -133,22 +156,24 @@ def _join(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection
             chief, last = None, "it closed the connection"
             time.sleep(_AGAIN)
         for message in messages or ():
+            assert chief is not None
             if "refuse" in message:
+                chief.close()
                 raise RuntimeError(str(message["refuse"]))
-            if chief is not None and message.get("go") is True:
+            if message.get("go") is True:
                 chief.wait_at_most(5)
                 return {0: chief}
     if chief is None:
         raise RuntimeError(
             f"{cluster.name(0)} did not answer within {seconds:g} s ({last}): see why, and start it"
         )
+    chief.close()
     raise RuntimeError(f"{cluster.name(0)} did not find all workers within {seconds:g} s")
 
 
 def _connect(cluster: Cluster, seconds: float) -> Connection:
     peer = socket.create_connection(cluster.address(0), timeout=max(_AGAIN, min(5.0, seconds)))
-    with contextlib.suppress(OSError):
-        if peer.getsockname() == peer.getpeername():  # a free local port may connect to itself
-            peer.close()
-            raise ConnectionRefusedError(0, "no answer")
+    if peer.getsockname() == peer.getpeername():  # a free local port may connect to itself
+        peer.close()
+        raise ConnectionRefusedError(0, "no answer")
     return Connection(peer, cluster.name(0))

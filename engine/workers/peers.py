@@ -40,7 +40,8 @@ class Peers:
         self._gone: set[int] = set()
         self._on_loss: Callable[[str], None] | None = None
         self._closing = threading.Event()
-        threading.Thread(target=self._watch, daemon=True, name="peers").start()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="peers")
+        self._thread.start()
 
     def when_lost(self, call: Callable[[str], None]) -> None:
         """Has `call` told why, in the watching thread, when a worker is lost; at once if one is."""
@@ -62,11 +63,19 @@ class Peers:
             self._tell(bye=True)
         while not self.lost and len(self._left) < len(self._connections):
             time.sleep(0.02)
+        if self.lost is None and self._cluster.is_chief:
+            self._tell(bye=True)
+        self.close()
         if self.lost:
             raise RuntimeError(self.lost)
-        if self._cluster.is_chief:
-            self._tell(bye=True)
+
+    def close(self) -> None:
+        """Watches no longer, and ends the connections."""
         self._closing.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join()
+        for connection in self._connections.values():
+            connection.close()
 
     def _tell(self, **message: object) -> None:
         for worker, connection in self._connections.items():
