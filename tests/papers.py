@@ -1,4 +1,5 @@
-"""The update rules as their papers have them, in float64 NumPy, one variable at a time."""
+"""What the papers say, in float64 and without TensorFlow: update rules, one variable at a time,
+and clipping."""
 
 from __future__ import annotations
 
@@ -78,6 +79,16 @@ class Reference:
         scale = 0.2 * np.sqrt(max(ahead.shape))
         direction = scale * orthogonalized(ahead, self.epsilon).reshape(g.shape)
         return self.weight - rate * (direction + self.decay * self.weight)
+
+
+def clipped(gradients, norm=0.0, value=0.0):
+    """Element by element to `value`, then all tensors as one vector to `norm`; 0: as they are."""
+    gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
+    if value:
+        gradients = [np.clip(gradient, -value, value) for gradient in gradients]
+    length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+    factor = norm / length if norm and length > norm else 1.0
+    return [gradient * factor for gradient in gradients]
 
 
 def orthogonalized(matrix, epsilon):

@@ -11,12 +11,11 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 import models
 from engine import flags
 from engine.assembly import Parts, assemble
-from engine.task import Scores, Task
+from engine.task import Task
 
 STEPS = 20
 
@@ -94,31 +93,6 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
         models.Dropout(0.4),
         models.Dense(classes),
     ]
-
-
-class Poisoned:
-    """A task whose gradient of one row can be made an infinity or a nan; its loss stays as it is.
-
-    factor: what that row's gradient is multiplied with.
-    row: which one, its place in the global batch; -1: none.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.metrics = task.metrics
-        self._task = task
-        self.factor = tf.Variable(1.0, trainable=False)
-        self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)
-
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
-        scores = self._task(model, batch, call)
-        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
-        factor = tf.where(rows == self.row, self.factor, 1.0)
-
-        @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
-            return tf.identity(losses), lambda upstream: upstream * factor
-
-        return Scores(poisoned(scores.losses), scores.metrics)
 
 
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
