@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -239,6 +239,14 @@ def put_together(
         reduce=reduce,
     )
     return Training(strategy, feed, state, Loop(strategy, state, feed, step), task)
+
+
+def rates_of(rate: schedule.Schedule, steps: Iterable[int]) -> np.ndarray:
+    """A schedule's values at some steps, in their order, out of one graph."""
+    compiled = tf.function(rate, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
+    values = [compiled(tf.constant(step, tf.int64)) for step in steps]
+    assert all(value.dtype == tf.float64 and value.shape == [] for value in values)
+    return np.array(values)
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
