@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +21,8 @@ from engine.precision import LossScale, compute_dtype
 from engine.reduction import reductions
 from engine.state import TrainState
 from engine.step import Step, evaluation_step
-from engine.task import Classification, Task
+from engine.task import Classification, Scores, Task
+from pipelines import Feed
 from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 
@@ -55,12 +57,55 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
     ]
 
 
+class Poisoned:
+    """A task of which one row can go wrong: a part of what it gives becomes infinite or nan."""
+
+    PARTS = ("gradient", "loss", "metric", "statistic")
+
+    def __init__(self, task: Task) -> None:
+        self.metrics = task.metrics
+        self._task = task
+        self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
+
+    def poison(self, row: int, factor: float, part: str = "gradient") -> None:
+        """From now on a row, by its place in the global batch, has one part times `factor`.
+
+        "gradient" leaves the loss as it is, and "loss" the gradient. "statistic" is all that
+        layers propose for the piece of the batch in which the row is.
+        """
+        self._row.assign(row)
+        self._factors[part].assign(factor)
+
+    def heal(self) -> None:
+        """All is well again."""
+        self._row.assign(-1)
+        for factor in self._factors.values():
+            factor.assign(1.0)
+
+    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
+        scores = self._task(model, batch, call)
+        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
+        gradient, loss, metric, statistic = (
+            tf.where(rows == self._row, self._factors[part], 1.0) for part in self.PARTS
+        )
+
+        @tf.custom_gradient
+        def poisoned(losses: tf.Tensor) -> Any:
+            return losses * loss, lambda upstream: upstream * gradient
+
+        of_piece = tf.reduce_prod(statistic)
+        proposed = [update._replace(value=update.value * of_piece) for update in call.updates]
+        call.updates[:] = proposed
+        return Scores(poisoned(scores.losses), tuple(each * metric for each in scores.metrics))
+
+
 @dataclass
 class Training:
     """A training put together, ready to take steps."""
 
     strategy: tf.distribute.Strategy
-    feed: Resident
+    feed: Feed
     state: TrainState
     loop: Loop
     task: Task
@@ -78,12 +123,20 @@ class Training:
             steps -= portion
         return self
 
-    def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int) -> dict:
+    def everywhere(self) -> dict[str, bytes]:
+        """The bits of all of the state on each replica, by variable and replica."""
+        return {
+            f"{place}/{variable.name}/{replica}": copy.numpy().tobytes()
+            for place, variable in enumerate(self.state.variables)
+            for replica, copy in enumerate(self.strategy.experimental_local_results(variable))
+        }
+
+    def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int, shards: int = 0) -> dict:
         """Means over a split."""
         plan = Plan(
             examples=len(images),
             global_batch_size=batch,
-            layout=Layout(self.strategy.num_replicas_in_sync),
+            layout=Layout(self.strategy.num_replicas_in_sync, shards=shards),
             seed=None,
         )
         feed = Resident(images, labels, plan, self.strategy)
@@ -100,50 +153,85 @@ def training(
     replicas: int = 1,
     batch: int = 8,
     seed: int = 0,
-    optimizer: str = "adam",
-    learning_rate: float = 0.01,
     network: Callable[[], Sequence[models.Layer]] = norm_network,
     shuffle: bool = True,
-    precision: str = "float32",
     accumulate: int = 1,
     shards: int = 0,
-    clip: Clip | None = None,
-    ema: float = 0.0,
     task: Task | None = None,
+    **options: Any,
 ) -> Training:
-    """Puts a training together on so many replicas."""
-    strategy = strategy_of(replicas)
-    task = task or Classification()
-
-    def made() -> models.Sequential:
-        return models.Sequential("network", list(network()), images.shape[1:], seed)
-
-    with strategy.scope():
-        model = made()
-        average = made() if ema else None
-        rule = optimizers.build(optimizer)
-        rule.create_slots(model.trainable_variables)
-    state = TrainState(
-        model,
-        rule,
-        task.metrics,
-        average=average,
-        make_loss_scale=lambda: LossScale(precision),
-    )
+    """Puts the training of a network on images together; `options` as in `put_together`."""
+    layout = Layout(replicas, accumulate, shards)
     plan = Plan(
         examples=len(images),
         global_batch_size=batch,
-        layout=Layout(replicas, accumulate, shards),
+        layout=layout,
         seed=seed if shuffle else None,
     )
-    feed = Resident(images, labels, plan, strategy)
-    rate = schedule.build("constant", learning_rate=learning_rate, total_steps=10_000)
-    synchronise, reduce = reductions(shards)
+    return put_together(
+        lambda: models.Sequential("network", list(network()), images.shape[1:], seed),
+        lambda strategy: Resident(images, labels, plan, strategy),
+        task or Classification(),
+        layout=layout,
+        seed=seed,
+        **options,
+    )
+
+
+def put_together(
+    make_model: Callable[[], tf.Module],
+    make_feed: Callable[[tf.distribute.Strategy], Feed],
+    task: Task,
+    *,
+    layout: Layout,
+    seed: int = 0,
+    optimizer: str = "adam",
+    rule: Mapping[str, float] | None = None,
+    learning_rate: float = 0.01,
+    rate: schedule.Schedule | None = None,
+    precision: str = "float32",
+    make_loss_scale: Callable[[], LossScale] | None = None,
+    clip: Clip | None = None,
+    ema: float = 0.0,
+) -> Training:
+    """Puts a training together.
+
+    Args:
+      make_model: called in the strategy's scope.
+      make_feed: of the layout.
+      task: what is learned.
+      layout: on so many replicas, in so many pieces.
+      seed: of dropout.
+      optimizer: by name.
+      rule: its options.
+      learning_rate: constant.
+      rate: a schedule in its place.
+      precision: a policy by name.
+      make_loss_scale: None: the policy's.
+      clip: of the gradient.
+      ema: decay of averaged weights; 0: none are kept.
+    """
+    strategy = strategy_of(layout.replicas)
+    with strategy.scope():
+        model = make_model()
+        average = make_model() if ema else None
+        moves = optimizers.build(optimizer, **(rule or {}))
+        moves.create_slots(model.trainable_variables)
+    state = TrainState(
+        model,
+        moves,
+        task.metrics,
+        average=average,
+        make_loss_scale=make_loss_scale or (lambda: LossScale(precision)),
+    )
+    feed = make_feed(strategy)
+    constant = schedule.build("constant", learning_rate=learning_rate, total_steps=10_000)
+    synchronise, reduce = reductions(layout.shards)
     step = Step(
         model=model,
         task=task,
-        optimizer=rule,
-        schedule=rate,
+        optimizer=moves,
+        schedule=rate or constant,
         seed=seed,
         dtype=compute_dtype(precision),
         scaled=state.loss_scale.dynamic,
@@ -167,6 +255,14 @@ def tf_configs(workers: int) -> list[str]:
         json.dumps({"cluster": {"worker": hosts}, "task": {"type": "worker", "index": task}})
         for task in range(workers)
     ]
+
+
+def rates_of(rate: schedule.Schedule, steps: Iterable[int]) -> np.ndarray:
+    """A schedule's values at some steps, in their order, out of one graph."""
+    compiled = tf.function(rate, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
+    values = [compiled(tf.constant(step, tf.int64)) for step in steps]
+    assert all(value.dtype == tf.float64 and value.shape == [] for value in values)
+    return np.array(values)
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:

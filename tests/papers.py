@@ -1,6 +1,9 @@
-"""The update rules as their papers have them, in float64 NumPy, one variable at a time."""
+"""What the papers say, in float64 and without TensorFlow: update rules, one variable at a time,
+schedules and clipping."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 
@@ -78,6 +81,49 @@ class Reference:
         scale = 0.2 * np.sqrt(max(ahead.shape))
         direction = scale * orthogonalized(ahead, self.epsilon).reshape(g.shape)
         return self.weight - rate * (direction + self.decay * self.weight)
+
+
+def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, final_fraction=0.0):
+    """The learning rate of a step, counted from 0, of a run of `total` steps."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    step, total = step - warmup, total - warmup
+    if name == "constant":
+        return peak
+    if name == "cosine":
+        low = peak * final_fraction
+        return low + 0.5 * (peak - low) * (1 + math.cos(math.pi * step / total))
+    if name == "step":
+        return peak * decay_rate ** (step // decay_steps if decay_steps else 3 * step // total)
+    if name == "exponential":
+        return peak * decay_rate ** (step / decay_steps if decay_steps else 3 * step / total)
+    return _pytorch_one_cycle(step, total, peak)
+
+
+def _pytorch_one_cycle(step, total, peak):
+    """OneCycleLR's two phases (three_phase=False), anneal_strategy "cos", with its defaults."""
+    pct_start, div_factor, final_div_factor = 0.3, 25.0, 1e4
+    initial = peak / div_factor
+    phases = [
+        (float(pct_start * total) - 1, initial, peak),
+        (total - 1, peak, initial / final_div_factor),
+    ]
+    start_step = 0.0
+    for index, (end_step, start, end) in enumerate(phases):
+        if step <= end_step or index == len(phases) - 1:
+            fraction = (step - start_step) / (end_step - start_step)
+            return end + (start - end) / 2.0 * (math.cos(math.pi * fraction) + 1)
+        start_step = end_step
+
+
+def clipped(gradients, norm=0.0, value=0.0):
+    """Element by element to `value`, then all tensors as one vector to `norm`; 0: as they are."""
+    gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
+    if value:
+        gradients = [np.clip(gradient, -value, value) for gradient in gradients]
+    length = np.sqrt(sum(np.sum(gradient**2) for gradient in gradients))
+    factor = norm / length if norm and length > norm else 1.0
+    return [gradient * factor for gradient in gradients]
 
 
 def orthogonalized(matrix, epsilon):

@@ -11,12 +11,12 @@ import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 import models
 from engine import flags
 from engine.assembly import Parts, assemble
-from engine.task import Scores, Task
+from engine.task import Task
+from tests.harness import Poisoned
 
 STEPS = 20
 
@@ -96,31 +96,6 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
     ]
 
 
-class Poisoned:
-    """A task whose gradient of one row can be made an infinity or a nan; its loss stays as it is.
-
-    factor: what that row's gradient is multiplied with.
-    row: which one, its place in the global batch; -1: none.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.metrics = task.metrics
-        self._task = task
-        self.factor = tf.Variable(1.0, trainable=False)
-        self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)
-
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
-        scores = self._task(model, batch, call)
-        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
-        factor = tf.where(rows == self.row, self.factor, 1.0)
-
-        @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
-            return tf.identity(losses), lambda upstream: upstream * factor
-
-        return Scores(poisoned(scores.losses), scores.metrics)
-
-
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
     """A run on the embedded digits, put together as the command does it."""
     values = {
@@ -165,10 +140,10 @@ def take(parts: Parts, steps: int = STEPS) -> Parts:
 def poisoned_steps(parts: Parts, task: Poisoned, poison: dict[int, int], steps: int) -> None:
     """Takes steps one by one; at a step in `poison`, its row has an infinite gradient."""
     for _ in range(steps):
-        row = poison.get(int(parts.state.step), -1)
-        task.row.assign(row)
-        task.factor.assign(np.inf if row >= 0 else 1.0)
+        if (step := int(parts.state.step)) in poison:
+            task.poison(poison[step], np.inf)
         parts.loop.run(1)
+        task.heal()
 
 
 def take_measured(parts: Parts, steps: int = STEPS) -> dict[str, float]:

@@ -9,7 +9,47 @@ import tensorflow as tf
 import models
 from engine.metrics import masked_sums
 from engine.task import Scores
-from tests.harness import CLASSES, pictures, relative_difference, training
+from pipelines import Layout, Resident
+from pipelines.plan import Plan
+from tests.harness import CLASSES, pictures, put_together, relative_difference, training
+from tests.vectors import Weights
+
+
+class Distance:
+    """Half the squared distance of a number from the only weight: w goes to the numbers' mean."""
+
+    metrics: tuple[str, ...] = ()
+
+    def __call__(self, model, batch, call):
+        numbers = tf.cast(tf.reshape(batch.inputs, [-1]), tf.float32)
+        return Scores(0.5 * tf.square(model.parts[0] - numbers), ())
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_7_rows_in_batches_of_4_end_at_the_same_weight_on_1_2_and_4_devices(devices):
+    numbers, rate, epochs = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8), 0.1, 5
+    layout = Layout(devices)
+    plan = Plan(examples=7, global_batch_size=4, layout=layout, seed=None)
+    run = put_together(
+        lambda: Weights(2.0),
+        lambda strategy: Resident(
+            numbers.reshape(7, 1, 1, 1), np.zeros(7, np.int32), plan, strategy
+        ),
+        Distance(),
+        layout=layout,
+        optimizer="sgd",
+        learning_rate=rate,
+    )
+    run.take(2 * epochs)
+    # A batch of mean m makes (1 - rate) w + rate m of w. An epoch does it with the mean of 4 rows
+    # and with the mean of 3, which weigh no less for being fewer: w = q w + c, and so on.
+    q, c = (1 - rate) ** 2, rate * ((1 - rate) * 9 / 4 + 16 / 3)
+    wanted = q**epochs * 2.0 + c * (1 - q**epochs) / (1 - q)
+    (found,) = run.weights()
+    # Each of 10 steps rounds a weight below 4 by at most 2^-23, and its gradient less.
+    assert float(found) == pytest.approx(wanted, rel=0, abs=2 * 10 * 2**-23)
+    losses, examples = run.state.sums.numpy()[:2]
+    assert examples == 7 * epochs and np.isfinite(losses)
 
 
 def logistic():

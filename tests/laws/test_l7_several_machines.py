@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from engine.task import Classification
-from tests.harness import tf_configs
-from tests.laws.product import STEPS, Poisoned, assembled, poisoned_steps, weights
+from tests.harness import Poisoned, tf_configs
+from tests.laws.product import STEPS, assembled, poisoned_steps, weights
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = {

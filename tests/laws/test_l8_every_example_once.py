@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.evaluate import Evaluation
 from engine.step import evaluation_step
+from engine.task import Scores
 from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
 from tests.harness import pictures, same_bits, training
@@ -31,16 +34,46 @@ def reference(run) -> dict:
     return {"loss": losses.mean(), "right": int((logits.argmax(axis=1) == LABELS).sum())}
 
 
-@pytest.mark.parametrize("replicas", [1, 2, 4])
-@given(batch=st.integers(1, EXAMPLES + 5))
-@settings(deadline=None, max_examples=8, derandomize=True)
-def test_every_example_is_scored_once_for_any_batch_size(runs, replicas, batch):
+each_layout = pytest.mark.parametrize(("replicas", "shards"), [(1, 0), (2, 0), (4, 0), (2, 4)])
+any_batch_size = given(batch=st.integers(1, EXAMPLES + 5))
+some_of_them = settings(deadline=None, max_examples=6, derandomize=True)
+
+
+@each_layout
+@any_batch_size
+@example(batch=1)
+@example(batch=EXAMPLES)
+@some_of_them
+def test_metrics_are_those_of_saved_predictions_for_any_batch_size(runs, replicas, shards, batch):
     run = runs[replicas]
-    means, expected = run.evaluate(IMAGES, LABELS, batch), reference(run)
+    means, expected = run.evaluate(IMAGES, LABELS, batch, shards), reference(run)
     assert means["examples"] == EXAMPLES
     assert round(means["accuracy"] * EXAMPLES) == expected["right"]
     assert means["accuracy"] == expected["right"] / EXAMPLES
     assert means["loss"] == pytest.approx(expected["loss"], rel=1e-5)
+
+
+class Register:
+    """A metric for each example, which is 1 for it and 0 for all others; labels are numbers."""
+
+    metrics = tuple(f"example_{number}" for number in range(EXAMPLES))
+
+    def __call__(self, model, batch, call):
+        number = tf.one_hot(batch.targets, EXAMPLES)
+        return Scores(tf.ones_like(number[:, 0]), tuple(tf.unstack(number, axis=1)))
+
+
+@each_layout
+@any_batch_size
+@some_of_them
+def test_every_example_is_scored_once_and_by_name(runs, replicas, shards, batch):
+    run = dataclasses.replace(runs[replicas], task=Register())
+    means = run.evaluate(IMAGES, np.arange(EXAMPLES, dtype=np.int32), batch, shards)
+    assert means == {
+        "loss": 1.0,
+        **dict.fromkeys(Register.metrics, 1 / EXAMPLES),
+        "examples": EXAMPLES,
+    }
 
 
 def test_evaluation_leaves_the_state_as_it_was(runs):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from engine.task import Classification
+from tests.harness import Poisoned
 from tests.laws.product import (
     Case,
-    Poisoned,
     assembled,
     covering,
     everything,
@@ -100,10 +100,9 @@ def overflow(case: Case, parts, task: Poisoned) -> None:
             parts.loop.run(1)
         before, scale_before = everything_in(parts), float(scale.value)
         step, updates = int(parts.state.step), int(parts.state.updates)
-        task.row.assign(row)
-        task.factor.assign(factor)
+        task.poison(row, factor)
         parts.loop.run(1)
-        task.row.assign(-1)
+        task.heal()
         after = everything_in(parts)
         changed = {name.split("/", 1)[1] for name in before if before[name] != after[name]}
         assert changed <= {"step:0", "value:0", "good_steps:0"}

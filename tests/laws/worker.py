@@ -22,7 +22,8 @@ from engine.assembly import assemble
 from engine.task import Classification
 from engine.workers.company import Company
 from engine.workers.crew import Crew
-from tests.laws.product import STEPS, Poisoned, poisoned_steps, weights
+from tests.harness import Poisoned
+from tests.laws.product import STEPS, poisoned_steps, weights
 
 
 def main(options: dict, out: str) -> None:

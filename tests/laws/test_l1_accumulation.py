@@ -1,0 +1,108 @@
+"""L1: the global batch is what one update sees, in however many micro-batches it is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import models
+from engine.assembly import Parts
+from tests.harness import CLASSES, pictures, training
+from tests.laws.product import assembled
+
+STEPS = 20
+RATES = {"sgd": 0.3, "adam": 0.001}  # at which a step moves the weights by some thousandths
+# 8 batches of 128, and one of 5: less than a micro-batch.
+SPLIT = "train[:1029]"
+# A sum over 128 examples has about 7 levels, of which each rounds by 2^-24 of it at most: two
+# orders of adding up give gradients that agree to 8e-7. The weights that they move agree far
+# better, but for their own rounding, 2^-24. Moves have that rounding too, which is up to 1e-6 of
+# them, and in Adam's the gradient's error once more.
+CLOSE, CLOSE_IN_MOVES = 1e-6, 1e-5
+
+
+def vector(run: Parts) -> np.ndarray:
+    """All trained weights as one vector."""
+    weights = run.state.model.trainable_variables
+    return np.concatenate([weight.numpy().ravel() for weight in weights]).astype(np.float64)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("optimizer", RATES)
+@pytest.mark.parametrize("micro_batches", [4, 7])  # of 32; of 19, of which the last has 14
+def test_each_step_of_a_batch_of_128_with_dropout_is_the_same_in_1_and_in_k_micro_batches(
+    tmp_path_factory, replicas, optimizer, micro_batches
+):
+    def cut_into(pieces: int) -> Parts:
+        return assembled(
+            str(tmp_path_factory.getbasetemp()),
+            replicas=replicas,
+            model="law_dropout",
+            train_split=SPLIT,
+            global_batch_size=128,
+            accumulate=pieces,
+            optimizer=optimizer,
+            learning_rate=RATES[optimizer],
+        )
+
+    whole, cut = cut_into(1), cut_into(micro_batches)
+    for _ in range(STEPS):
+        # From the same state: what differs is the step, and not what steps before it added up to.
+        for ours, theirs in zip(whole.state.variables, cut.state.variables, strict=True):
+            theirs.assign(ours)
+        before = vector(whole)
+        whole.loop.run(1)
+        cut.loop.run(1)
+        one, other = vector(whole), vector(cut)
+        assert np.linalg.norm(one - other) <= CLOSE * np.linalg.norm(one)
+        assert np.linalg.norm(one - other) <= CLOSE_IN_MOVES * np.linalg.norm(one - before)
+        (loss, *counts), (cut_loss, *cut_counts) = (
+            run.state.sums.numpy()[:3] for run in (whole, cut)
+        )
+        assert counts == cut_counts
+        assert cut_loss == pytest.approx(loss, rel=CLOSE)
+    assert int(cut.state.updates) == STEPS
+    assert cut.state.sums.numpy()[2] == 2 * 1029 + 2 * 128
+
+
+def norm_first() -> list[models.Layer]:
+    return [models.BatchNorm(), models.Flatten(), models.Dense(CLASSES)]
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(("batch", "cuts"), [(22, (6, 12, 18)), (21, (7, 14))])
+def test_batch_norm_sees_micro_batches_and_its_averages_move_once_to_their_weighted_mean(
+    replicas, batch, cuts
+):
+    images, labels = pictures(batch)
+    run = training(
+        images,
+        labels,
+        replicas=replicas,
+        batch=batch,
+        accumulate=len(cuts) + 1,
+        network=norm_first,
+        shuffle=False,
+    )
+    layers = run.state.model.layers
+    kernel, norm = layers[-1].kernel.numpy().astype(np.float64), layers[0]
+    run.take(1)
+
+    losses, means, variances = [], [], []
+    for rows in np.split(np.arange(batch), cuts):
+        x = images[rows] / 255.0
+        means.append(len(rows) * x.mean())
+        variances.append(len(rows) * x.var())
+        normed = (x - x.mean()) / np.sqrt(x.var() + norm.epsilon)
+        logits = normed.reshape(len(rows), -1) @ kernel
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        chosen = exponentials[np.arange(len(rows)), labels[rows]]
+        losses += list(-np.log(chosen / exponentials.sum(axis=1)))
+    pull = 1 - norm.momentum
+    # 1e-6: sums of some hundred squares in float32.
+    assert norm.moving_mean.numpy() == pytest.approx(pull * sum(means) / batch, rel=1e-6)
+    wanted = 1 + pull * (sum(variances) / batch - 1)
+    assert norm.moving_variance.numpy() == pytest.approx(wanted, rel=1e-6)
+    assert run.state.sums.numpy()[0] == pytest.approx(sum(losses), rel=1e-6)
+    # The variance of the whole batch is another one, so this is not what was seen.
+    assert abs(pull * ((images / 255.0).var() - sum(variances) / batch)) > 1e-5

@@ -1,0 +1,253 @@
+"""Optimizers, schedules and clipping against references that share no line with them: the papers'
+formulas in float64, and Keras.
+
+First each alone, and then all of them in the engine's own loop.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from engine import schedule
+from engine.clipping import Clip
+from engine.config import OPTIMIZERS, SCHEDULES
+from pipelines import Layout
+from tests import papers
+from tests.harness import put_together, rates_of
+from tests.updates import (
+    CLOSE,
+    DECAY,
+    OPTIONS,
+    SHAPES,
+    STEPS,
+    STILL,
+    each_optimizer,
+    error,
+    start,
+    trained,
+)
+from tests.vectors import Linear, Vectors, Weights
+
+PEAK = 0.05
+
+# Update rules alone
+
+
+def references(name, weights):
+    """Each weight, under the rule of the paper."""
+    options = {**OPTIONS, "weight_decay": DECAY[name]}
+    return [papers.Reference(name, weight, options) for weight in weights]
+
+
+@functools.cache
+def referred(name):
+    """What the paper makes of the weights."""
+    weights, gradients, rates = start()
+    moved = references(name, weights)
+    for turn in range(STEPS):
+        for reference, gradient in zip(moved, gradients[turn], strict=True):
+            reference.update(gradient, rates[turn], turn + 1)
+    return [reference.weight for reference in moved]
+
+
+@each_optimizer
+def test_fifty_updates_are_those_of_the_paper(name):
+    weights, _, _ = start()
+    for weight, found, wanted in zip(weights, trained(name), referred(name), strict=True):
+        assert found.dtype == np.float32
+        assert error(found, wanted) < CLOSE
+        # The weights went somewhere: what agrees is not their beginning.
+        assert error(wanted, weight) > 0.02 or weight.shape in STILL
+
+
+@each_optimizer
+def test_fifty_updates_compiled_by_xla_are_those_of_the_paper(name):
+    for found, wanted in zip(trained(name, jit_compile=True), referred(name), strict=True):
+        assert error(found, wanted) < CLOSE
+
+
+@pytest.fixture
+def keras_in_float64():
+    """Keras with weights in float64.
+
+    It makes Adam's bias correction in the precision of the weights, and in float32 that is wrong by
+    2e-6 of these. What is left is that it rounds the betas to float32: 8.4e-7.
+    """
+    usual = keras.config.floatx()
+    keras.config.set_floatx("float64")
+    yield
+    keras.config.set_floatx(usual)
+
+
+def keras_optimizer(name):
+    momentum, b = OPTIONS["momentum"], (OPTIONS["beta_1"], 0.99 if name == "lion" else 0.999)
+    eps, decay = OPTIONS["epsilon"], DECAY[name]
+    return {
+        "sgd": lambda: keras.optimizers.SGD(),
+        "momentum": lambda: keras.optimizers.SGD(momentum=momentum),
+        "nesterov": lambda: keras.optimizers.SGD(momentum=momentum, nesterov=True),
+        "rmsprop": lambda: keras.optimizers.RMSprop(rho=OPTIONS["rho"], epsilon=eps),
+        "adam": lambda: keras.optimizers.Adam(beta_1=b[0], beta_2=b[1], epsilon=eps),
+        "adamw": lambda: keras.optimizers.AdamW(
+            weight_decay=decay, beta_1=b[0], beta_2=b[1], epsilon=eps
+        ),
+        "lamb": lambda: keras.optimizers.Lamb(beta_1=b[0], beta_2=b[1], epsilon=eps),
+        "lion": lambda: keras.optimizers.Lion(beta_1=b[0], beta_2=b[1], weight_decay=decay),
+        "muon": lambda: keras.optimizers.Muon(
+            momentum=momentum,
+            adam_beta_1=b[0],
+            adam_beta_2=b[1],
+            epsilon=eps,
+            weight_decay=decay,
+        ),
+    }[name]()
+
+
+# Keras differs on purpose in three places, which are left out here. Its Lamb decays beside the
+# update where the paper decays inside, and gives vectors the ratio too: compared without decay, on
+# matrices. Its Muon leaves kernels of rank 4 to Adam: it is given them as the matrices they are.
+@each_optimizer
+def test_fifty_updates_are_those_of_keras_in_float64(name, keras_in_float64):
+    weights, gradients, rates = start()
+    shapes = [(-1, s[-1]) if name == "muon" and len(s) > 1 else s for s in SHAPES]
+    variables = [
+        keras.Variable(weight.reshape(shape), dtype="float64")
+        for weight, shape in zip(weights, shapes, strict=True)
+    ]
+    optimizer = keras_optimizer(name)
+    if DECAY[name]:
+        optimizer.exclude_from_weight_decay([v for v in variables if len(v.shape) < 2])
+    optimizer.build(variables)
+    for turn in range(STEPS):
+        optimizer.learning_rate = rates[turn]
+        shaped = [g.reshape(s).astype(float) for g, s in zip(gradients[turn], shapes, strict=True)]
+        optimizer.apply_gradients(zip(shaped, variables, strict=True))
+    ours = trained(name, decay=0.0 if name == "lamb" else None)
+    for found, variable in zip(ours, variables, strict=True):
+        if name != "lamb" or found.ndim > 1:
+            assert error(found, variable.numpy().reshape(found.shape)) < CLOSE
+
+
+# Schedules alone
+
+
+def rates(name, total, **options):
+    built = schedule.build(name, learning_rate=PEAK, total_steps=total, **options)
+    return rates_of(built, range(total))
+
+
+@pytest.mark.parametrize("warmup", [0, 7])
+@pytest.mark.parametrize("total", [8, 101])
+@pytest.mark.parametrize(
+    ("name", "decay_rate", "decay_steps", "final_fraction"),
+    [
+        ("constant", 0.1, 0, 0.0),
+        ("cosine", 0.1, 0, 0.0),
+        ("cosine", 0.1, 0, 0.25),
+        ("step", 0.1, 0, 0.0),
+        ("step", 0.5, 4, 0.0),
+        ("exponential", 0.1, 0, 0.0),
+        ("exponential", 0.97, 1, 0.0),
+        ("one_cycle", 0.1, 0, 0.0),
+    ],
+)
+def test_every_step_has_the_rate_of_the_formula(
+    name, decay_rate, decay_steps, final_fraction, total, warmup
+):
+    rules = {
+        "decay_rate": decay_rate,
+        "decay_steps": decay_steps,
+        "final_fraction": final_fraction,
+    }
+    found = rates(name, total, warmup_steps=warmup, **rules)
+    wanted = [papers.rate(name, s, total, PEAK, warmup=warmup, **rules) for s in range(total)]
+    # A few roundings of float64; where a cosine ends near zero they are relative to the peak.
+    np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15 * PEAK)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_a_run_of_one_to_three_steps_has_the_rates_of_the_formula(name):
+    for total in (1, 2, 3):
+        wanted = [papers.rate(name, step, total, PEAK) for step in range(total)]
+        np.testing.assert_allclose(rates(name, total), wanted, rtol=1e-12)
+
+
+KERAS_SCHEDULES = {
+    "cosine": lambda: keras.optimizers.schedules.CosineDecay(PEAK, 51, alpha=0.25),
+    "step": lambda: keras.optimizers.schedules.ExponentialDecay(PEAK, 17, 0.5, staircase=True),
+    "exponential": lambda: keras.optimizers.schedules.ExponentialDecay(PEAK, 17, 0.5),
+}
+
+
+@pytest.mark.parametrize("name", KERAS_SCHEDULES)
+def test_every_step_has_the_rate_of_keras(name):
+    wanted = [float(KERAS_SCHEDULES[name]()(step)) for step in range(51)]
+    found = rates(name, 51, decay_rate=0.5, decay_steps=17, final_fraction=0.25)
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+
+
+# All of it in the engine's own loop
+
+TOTAL = 51
+NORM = 20.0  # about the middle of what there is
+SETTINGS = [
+    (optimizer, name, warmup)
+    for optimizer, (name, warmup) in zip(
+        itertools.cycle(OPTIMIZERS), itertools.product(SCHEDULES, (0, 7)), strict=False
+    )
+]
+
+
+def made_up():
+    """Weights, and for each step the gradients of two examples, as vectors: float32."""
+    random = np.random.default_rng(11)
+    weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
+    length = sum(weight.size for weight in weights)
+    sizes = 10.0 ** random.uniform(-1, 1, (TOTAL, 1, 1))
+    return weights, (random.normal(size=(TOTAL, 2, length)) * sizes).astype(np.float32)
+
+
+def cut(vector):
+    """The tensors that were put together in a vector."""
+    ends = np.cumsum([np.prod(shape) for shape in SHAPES])
+    return [part.reshape(s) for part, s in zip(np.split(vector, ends[:-1]), SHAPES, strict=True)]
+
+
+@functools.cache
+def expected(optimizer, name, warmup):
+    weights, vectors = made_up()
+    moved = references(optimizer, weights)
+    clipped = 0
+    for step, examples in enumerate(vectors.astype(np.float64)):
+        gradient = examples.mean(axis=0)
+        rate = papers.rate(name, step, TOTAL, PEAK, warmup=warmup)
+        clipped += bool(np.linalg.norm(gradient) > NORM)
+        for reference, part in zip(moved, papers.clipped(cut(gradient), NORM), strict=True):
+            reference.update(part, rate, step + 1)
+            # No sign that Lion takes is near its turn: it could turn on a rounding.
+            assert optimizer != "lion" or reference.margin > 2e-6
+    assert TOTAL / 3 < clipped < 2 * TOTAL / 3
+    return [reference.weight for reference in moved]
+
+
+@pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2)], ids=["1", "2"])
+@pytest.mark.parametrize(("optimizer", "name", "warmup"), SETTINGS)
+def test_fifty_steps_of_the_loop_are_those_of_the_papers(optimizer, name, warmup, layout):
+    weights, vectors = made_up()
+    run = put_together(
+        lambda: Weights(*weights),
+        lambda strategy: Vectors(vectors, layout),
+        Linear(),
+        layout=layout,
+        optimizer=optimizer,
+        rule={**OPTIONS, "weight_decay": DECAY[optimizer]},
+        rate=schedule.build(name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup),
+        clip=Clip(norm=NORM),
+    ).take(TOTAL)
+    for found, wanted in zip(run.weights(), expected(optimizer, name, warmup), strict=True):
+        assert error(found, wanted) < CLOSE

@@ -1,0 +1,102 @@
+"""Fifty updates of an optimizer, alone, on gradients that are made up."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine import optimizers
+from engine.config import OPTIMIZERS
+from engine.reduction import all_reduce
+from tests.harness import strategy_of
+
+SHAPES = ((7, 5), (5,), (3, 3, 2, 4), (1, 4), (4, 6), (3,))
+STILL = ((4, 6), (3,))  # get no gradient
+STEPS = 50
+OPTIONS = {"momentum": 0.85, "rho": 0.92, "beta_1": 0.9, "beta_2": 0.0, "epsilon": 1e-7}
+DECAYING = ("adamw", "lamb", "lion", "muon")
+DECAY = {name: 0.05 if name in DECAYING else 0.0 for name in OPTIMIZERS}
+
+# Each step rounds each weight to float32 once: an error of at most half a unit in the last place,
+# 2^-24, spread evenly, so 2^-24/sqrt(3) in the mean. Over 50 steps these add up as a random walk,
+# to sqrt(50) * 2^-24 / sqrt(3) = 2.4e-7 of the weights' norm; rounding the update adds less. Decay
+# rounds once more.
+CLOSE = 1e-6
+each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
+
+
+def start():
+    """Weights, float32 exactly, and gradients and rates of each step."""
+    random = np.random.default_rng(7)
+    weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
+    gradients = [
+        [
+            np.float32(random.normal(size=s) * 10.0 ** random.uniform(-2, 1) * (s not in STILL))
+            for s in SHAPES
+        ]
+        for _ in range(STEPS)
+    ]
+    rates = 0.01 * (1.0 + 0.5 * np.sin(np.arange(STEPS)))
+    return weights, gradients, rates
+
+
+class Engine:
+    """An optimizer with its variables, and one update compiled."""
+
+    def __init__(self, name, weights, *, decay=None, replicas=1, jit_compile=False):
+        self.strategy = strategy_of(replicas)
+        decay = DECAY[name] if decay is None else decay
+        self.optimizer = optimizers.build(name, weight_decay=decay, **OPTIONS)
+        with self.strategy.scope():
+            self.variables = [tf.Variable(weight) for weight in weights]
+            self.optimizer.create_slots(self.variables)
+
+        def on_replica(move, gradients, rate, turn):
+            # Halved and added up again on two replicas: the very same numbers.
+            gradients = all_reduce([gradient / replicas for gradient in gradients])
+
+            def update():
+                self.optimizer.apply(gradients, self.variables, rate, turn)
+                return 1
+
+            return update() if move is None else tf.cond(move, update, lambda: 0)
+
+        @tf.function(jit_compile=jit_compile)
+        def update(move, gradients, rate, turn):
+            self.strategy.run(on_replica, args=(move, gradients, rate, turn))
+
+        self._update = update
+
+    def apply(self, gradients, rate, turn, move=None):
+        """One update; where `move` is a bool, in a branch of the graph that is taken or not."""
+        move = None if move is None else tf.constant(move)
+        gradients = [tf.constant(gradient) for gradient in gradients]
+        self._update(move, gradients, tf.constant(rate, tf.float64), tf.constant(turn, tf.int64))
+
+    def train(self, begin=0, end=STEPS, **how):
+        _, gradients, rates = start()
+        for turn in range(begin, end):
+            self.apply(gradients[turn], rates[turn], turn, **how)
+        return self
+
+    @property
+    def weights(self):
+        return [variable.numpy() for variable in self.variables]
+
+    def state(self, replica=0):
+        """Weights and slots on one replica."""
+        everything = (*self.variables, *self.optimizer.variables)
+        return [self.strategy.experimental_local_results(v)[replica].numpy() for v in everything]
+
+
+@functools.cache
+def trained(name, **options):
+    """The engine's own weights after all updates."""
+    return Engine(name, start()[0], **options).train().weights
+
+
+def error(found, wanted):
+    return np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
