@@ -303,6 +303,11 @@ class Training(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.virtual_devices and self.strategy in ("cpu", "gpu", "multi_worker"):
+            raise ValueError(
+                f"--strategy={self.strategy} is one device a machine and --virtual_devices="
+                f"{self.virtual_devices} asks for several: leave one of them out"
+            )
         if self.accumulate > self.global_batch_size:
             raise ValueError(
                 f"--accumulate={self.accumulate}: cuts --global_batch_size="

@@ -21,11 +21,6 @@ def choose(name: str, virtual_devices: int, crew: Crew) -> tuple[tf.distribute.S
     Raises:
       ValueError: when there is no such device.
     """
-    if virtual_devices and name in ("cpu", "gpu", "multi_worker"):
-        raise ValueError(
-            f"--strategy={name} is one device a machine and --virtual_devices={virtual_devices} "
-            "asks for several: leave one of them out"
-        )
     if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
         raise ValueError(
             f"--strategy={name}: TensorFlow finds no GPU on this machine; install the driver and "

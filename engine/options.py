@@ -90,7 +90,8 @@ def check(section: Any) -> None:
             if rules["below"] is not None and number >= rules["below"]:
                 raise ValueError(f"{flag}: must be below {rules['below']}")
             if rules["power_of_2"] and number and not _is_power_of_2(number):
-                raise ValueError(f"{flag}: must be a power of 2, at least 2^-60 and at most 2^60")
+                limits = "" if isinstance(number, int) else ", at least 2^-60 and at most 2^60"
+                raise ValueError(f"{flag}: must be a power of 2{limits}")
 
 
 def _is_power_of_2(number: float) -> bool:

@@ -132,6 +132,17 @@ SHOWN_BY_THE_OPTIONS = {
     "--mode=report": ["--mode=report", "not built yet"],
     "--mode=verify": ["--mode=verify", "not built yet"],
     "--mode=evaluate": ["no run here", "train one first"],
+    "--strategy=gpu --virtual_devices=2": ["--strategy=gpu", "--virtual_devices=2", "leave one"],
+    "--strategy=multi_worker --virtual_devices=2": ["multi_worker", "leave one"],
+    "--strategy=multi_worker": ["TF_CONFIG is not set", '"worker"'],
+    "--strategy=multi_worker --cluster=slurm": ["--cluster=slurm", "srun"],
+    "--resume=must": ["--resume=must", "no checkpoint"],
+    "--precision=float16": ["--precision=float16", "mixed_float16"],
+    "--loss_scale=1000": ["--loss_scale=1000", "power of 2"],
+    "--shards=3": ["--shards=3", "power of 2"],
+    "--accumulate=65 --global_batch_size=64": ["--accumulate=65", "--global_batch_size=64"],
+    "--ema=1": ["--ema=1", "below 1"],
+    "--weight_decay=-0.5": ["--weight_decay=-0.5", "-1"],
 }
 
 
@@ -175,8 +186,9 @@ CANNOT_BE_DONE = {
         "cpu.flags",
         "--virtual_devices=2",
     ],
-    "--strategy=gpu --virtual_devices=2": ["--strategy=gpu", "--virtual_devices=2", "leave one"],
-    "--resume=must": ["--resume=must", "no checkpoint"],
+    "--shards=2 --virtual_devices=4": ["--shards=2", "4 devices"],
+    "--augment=shfit": ["--augment=shfit", "did you mean 'shift'"],
+    "--augment=shift:8": ["--augment=shift:8", "below 8 pixels"],
     "--seed=99999999999999999999": ["--seed"],
 }
 

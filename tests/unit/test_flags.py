@@ -38,8 +38,8 @@ def values_of(field):
         return st.integers(1, most.bit_length() - 1).map(lambda power: kind(2**power))
     if field.name == "weight_decay":
         return st.just(-1.0) | st.floats(0, 1e30)
-    if field.name == "accumulate":
-        return st.just(1)  # no more than the batch holds
+    if field.name in ("accumulate", "virtual_devices"):
+        return st.just(field.default)  # others do not go with every batch or every strategy
     if kind is int:
         return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)
     if kind is float:
