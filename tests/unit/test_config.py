@@ -152,7 +152,8 @@ def test_a_changed_option_is_named_when_it_changes_the_trajectory_and_only_then(
 def test_all_changed_options_are_named_with_the_old_value_first():
     now = Config()
     for name, field in FIELDS:
-        now = with_value(name, field, another(field), now)
+        if field.name != "virtual_devices":  # which does not go with every strategy
+            now = with_value(name, field, another(field), now)
     assert changed_trajectory(Config(), now) == [
         (field.name, field.default, another(field))
         for _, field in FIELDS
