@@ -1,0 +1,77 @@
+"""Sums over shards: the same additions for any number of replicas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.distribute import check_shards
+from engine.reduction import reductions
+from tests.harness import strategy_of
+
+SHARDS = 8
+
+
+def parts() -> list[np.ndarray]:
+    """One contribution a shard, of sizes that round differently in every order."""
+    random = np.random.default_rng(0)
+    scale = 10.0 ** random.uniform(-6, 6, (SHARDS, 1))
+    return [
+        (scale * random.standard_normal((SHARDS, 50))).astype(np.float32),
+        (scale[:, :, None] * random.standard_normal((SHARDS, 3, 4))).astype(np.float32),
+        random.standard_normal(SHARDS).astype(np.float32),
+    ]
+
+
+def tree(stack: np.ndarray) -> np.ndarray:
+    while len(stack) > 1:
+        stack = stack[0::2] + stack[1::2]
+    return stack[0]
+
+
+def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
+    """What every replica holds after the reduction."""
+    strategy = strategy_of(replicas)
+    _, reduce = reductions(shards)
+    local = SHARDS // replicas
+
+    @tf.function(autograph=False)
+    def everywhere():
+        def on_replica():
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows = tf.cast(replica, tf.int32) * local + tf.range(local)
+            stacks = [tf.gather(tf.constant(part), rows) for part in parts()]
+            return reduce(stacks if shards else [tf.reduce_sum(stack, 0) for stack in stacks])
+
+        return strategy.run(on_replica)
+
+    results = [strategy.experimental_local_results(part) for part in everywhere()]
+    return [[part.numpy() for part in replica] for replica in zip(*results, strict=True)]
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_shards_are_added_in_one_tree_to_the_bit(replicas):
+    for held in reduced(replicas, SHARDS):
+        for ours, part in zip(held, parts(), strict=True):
+            assert ours.tobytes() == tree(part).tobytes()
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_without_shards_every_replica_holds_the_sum(replicas):
+    for held in reduced(replicas, 0):
+        for ours, part in zip(held, parts(), strict=True):
+            expected = part.astype(np.float64).sum(0)
+            largest = np.abs(part).max(0)
+            assert (np.abs(ours - expected) <= 1e-5 * largest).all()
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(0, 1), (0, 2), (1, 1), (2, 2), (8, 4), (4, 1)])
+def test_shards_that_the_replicas_can_share_are_taken(shards, replicas):
+    assert check_shards(shards, strategy_of(replicas)) == shards
+
+
+@pytest.mark.parametrize(("shards", "replicas"), [(1, 2), (2, 4), (4, 3), (8, 3)])
+def test_shards_that_they_cannot_share_are_refused(shards, replicas):
+    with pytest.raises(ValueError, match=f"--shards={shards}: {replicas} devices"):
+        check_shards(shards, strategy_of(replicas))
