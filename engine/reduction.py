@@ -20,26 +20,28 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
-def tree_reduce(stacks: Sequence[tf.Tensor]) -> Tensors:
-    """Sums over all shards of all replicas, to the same bits for any number of replicas.
+def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
+    """Sums of each tensor over the replicas, added as a binary tree; call in replica context.
 
-    Each stack is float32 [local shards, ...], and their numbers are powers of two. Neighbours are
-    added first, then neighbouring sums: one binary tree over all shards. The shards of a replica
-    are a subtree of it, so one tensor a replica travels; sums of replicas are gathered and added
-    on each of them in the same order.
+    Neighbours are added first, then neighbouring sums. Where each replica's tensors are such sums
+    over its own shards, all of it is one tree over all shards, to the same bits for any number of
+    replicas; both numbers are powers of two.
     """
-    sums = [_tree(stack) for stack in stacks]
     context = tf.distribute.get_replica_context()
-    if context.num_replicas_in_sync == 1:
-        return sums
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return list(tensors)
     replica = tf.cast(context.replica_id_in_sync_group, tf.float32)
-    flat = tf.concat([[replica], *(tf.reshape(part, [-1]) for part in sums)], 0)
-    gathered = context.all_gather(flat[tf.newaxis], axis=0)
-    gathered = tf.ensure_shape(gathered, [context.num_replicas_in_sync, *flat.shape])
+    flat = tf.concat([[replica], *(tf.reshape(tensor, [-1]) for tensor in tensors)], 0)
+    gathered = tf.ensure_shape(
+        context.all_gather(flat[tf.newaxis], axis=0), [replicas, *flat.shape]
+    )
     # Several machines come in the order of their names, in which 10 stands before 2.
-    in_order = tf.gather(gathered, tf.argsort(gathered[:, 0]))
-    parts = tf.split(_tree(in_order[:, 1:]), [part.shape.num_elements() for part in sums])
-    return [tf.reshape(part, like.shape) for part, like in zip(parts, sums, strict=True)]
+    stack = tf.gather(gathered, tf.argsort(gathered[:, 0]))[:, 1:]
+    while stack.shape[0] > 1:
+        stack = stack[0::2] + stack[1::2]
+    parts = tf.split(stack[0], [tensor.shape.num_elements() for tensor in tensors])
+    return [tf.reshape(part, like.shape) for part, like in zip(parts, tensors, strict=True)]
 
 
 def reductions(shards: int) -> tuple[Reduction, Reduction]:
@@ -52,10 +54,3 @@ def reductions(shards: int) -> tuple[Reduction, Reduction]:
       shards: virtual shards; 0: none, each replica is a part of the micro-batch.
     """
     return (list, tree_reduce) if shards else (all_reduce, all_reduce)
-
-
-def _tree(stack: tf.Tensor) -> tf.Tensor:
-    """[a power of two, ...] to [...]."""
-    while stack.shape[0] > 1:
-        stack = stack[0::2] + stack[1::2]
-    return stack[0]

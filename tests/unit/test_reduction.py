@@ -30,6 +30,13 @@ def tree(stack: np.ndarray) -> np.ndarray:
     return stack[0]
 
 
+def summed(stacks: list[tf.Tensor]) -> list[tf.Tensor]:
+    """A replica's own shards, as the same tree."""
+    while stacks[0].shape[0] > 1:
+        stacks = [stack[0::2] + stack[1::2] for stack in stacks]
+    return [stack[0] for stack in stacks]
+
+
 def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
     """What every replica holds after the reduction."""
     strategy = strategy_of(replicas)
@@ -42,7 +49,7 @@ def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
             rows = tf.cast(replica, tf.int32) * local + tf.range(local)
             stacks = [tf.gather(tf.constant(part), rows) for part in parts()]
-            return reduce(stacks if shards else [tf.reduce_sum(stack, 0) for stack in stacks])
+            return reduce(summed(stacks) if shards else [tf.reduce_sum(s, 0) for s in stacks])
 
         return strategy.run(on_replica)
 
