@@ -27,12 +27,18 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(tmp_path_factory.mktemp("cache"))
 
 
+def prepared_data() -> str | None:
+    """Where MNIST and Fashion-MNIST are prepared; None: nowhere."""
+    beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
+    place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
+    return place if os.path.isdir(os.path.join(place, "mnist")) else None
+
+
 @pytest.fixture(scope="session")
 def real_data() -> str:
     """Where MNIST and Fashion-MNIST are prepared; tests that need them are skipped elsewhere."""
-    beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
-    place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
-    if not os.path.isdir(os.path.join(place, "mnist")):
+    place = prepared_data()
+    if place is None:
         pytest.skip("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")
     return place
 
