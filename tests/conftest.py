@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -13,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines.stream import close_all
+from tests import prepared
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
@@ -30,9 +30,8 @@ def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def real_data() -> str:
     """Where MNIST and Fashion-MNIST are prepared; tests that need them are skipped elsewhere."""
-    beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
-    place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
-    if not os.path.isdir(os.path.join(place, "mnist")):
+    place = prepared.data_dir()
+    if place is None:
         pytest.skip("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")
     return place
 

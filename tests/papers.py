@@ -1,5 +1,5 @@
 """What the papers say, in float64 and without TensorFlow: update rules, one variable at a time,
-schedules and clipping."""
+moving averages, schedules and clipping."""
 
 from __future__ import annotations
 
@@ -81,6 +81,12 @@ class Reference:
         scale = 0.2 * np.sqrt(max(ahead.shape))
         direction = scale * orthogonalized(ahead, self.epsilon).reshape(g.shape)
         return self.weight - rate * (direction + self.decay * self.weight)
+
+
+def averaged(average, weight, decay, turn):
+    """The moving average of a weight after an update; turns are counted from 1."""
+    kept = min(decay, turn / (9 + turn))
+    return kept * average + (1 - kept) * weight
 
 
 def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, final_fraction=0.0):

@@ -7,8 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import permutation
-from tests.harness import pictures, relative_difference, same_bits, training
+import models
+from engine.task import Classification
+from pipelines import Layout, Resident, permutation
+from pipelines.plan import Plan
+from tests.harness import (
+    norm_network,
+    pictures,
+    put_together,
+    relative_difference,
+    same_bits,
+    training,
+)
 
 
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6), n=st.integers(0, 300))
@@ -53,3 +63,26 @@ def test_dropout_does_not_change_with_the_number_of_replicas(replicas):
         images, labels, batch=8, learning_rate=0.1, optimizer="sgd", replicas=replicas
     ).take(1)
     assert relative_difference(alone.weights(), many.weights()) < 1e-6
+
+
+def test_dropout_drops_others_at_every_step_and_under_every_seed():
+    images, labels = pictures(8)
+    plan = Plan(examples=8, global_batch_size=8, layout=Layout(), seed=None)
+
+    def losses(seed):
+        # One batch, and weights that stay as they are: what differs is dropout.
+        run = put_together(
+            lambda: models.Sequential("network", norm_network(), images.shape[1:], 0),
+            lambda strategy: Resident(images, labels, plan, strategy),
+            Classification(),
+            layout=Layout(),
+            seed=seed,
+            optimizer="sgd",
+            learning_rate=1e-30,
+        )
+        sums = [run.take(1).state.sums.numpy()[0] for _ in range(5)]
+        return np.diff([0.0, *sums]).tolist()
+
+    one, same, other = losses(5), losses(5), losses(6)
+    assert one == same
+    assert len({*one, *other}) == 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -10,30 +11,40 @@ import tensorflow as tf
 
 from engine.config import OPTIMIZERS
 from engine.keeping.checkpoint import Checkpoints
+from engine.precision import LossScale
 from tests.harness import pictures, relative_difference, same_bits, training
 
 
 def made(replicas: int = 1, optimizer: str = "adam"):
-    images, labels = pictures(30)
-    return training(images, labels, replicas=replicas, optimizer=optimizer)
+    """With all that a step can keep: slots, averages, a loss scale that grows every other step."""
+    return training(
+        *pictures(30),
+        replicas=replicas,
+        optimizer=optimizer,
+        ema=0.9,
+        make_loss_scale=lambda: LossScale(initial=2.0, growth_steps=2),
+    )
 
 
 def values(run) -> list[np.ndarray]:
     return [variable.numpy() for variable in run.state.variables]
 
 
+@functools.cache
+def untouched(optimizer: str) -> list[np.ndarray]:
+    return values(made(optimizer=optimizer).take(11))
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("stop", [3, 4, 7])
 def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer, stop):
-    untouched = made(optimizer=optimizer).take(11)
     stopped = made(optimizer=optimizer).take(stop)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save()
     resumed = made(optimizer=optimizer)
     Checkpoints(str(tmp_path), resumed.state, keep=2).restore()
     resumed.take(11 - stop)
-    assert same_bits(untouched.weights(), resumed.weights())
     assert int(resumed.state.step) == 11
-    assert same_bits(values(untouched), values(resumed))
+    assert same_bits(untouched(optimizer), values(resumed))
 
 
 def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):

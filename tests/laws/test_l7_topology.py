@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.harness import pictures, relative_difference, training
+import models
+from tests.harness import CLASSES, pictures, relative_difference, training
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "lamb", "muon"])
@@ -19,3 +20,26 @@ def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(replicas, opti
     ours, theirs = alone.state.sums.numpy(), many.state.sums.numpy()
     assert ours[1:3].tolist() == theirs[1:3].tolist()  # counts are exact
     assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+
+
+def without_norm() -> list[models.Layer]:
+    """To batch norm a shard is a batch: with it, shards are another run by more than rounding."""
+    return [models.Flatten(), models.Dropout(0.5), models.Dense(CLASSES)]
+
+
+@pytest.mark.parametrize("network", [None, without_norm], ids=["norm", "no_norm"])
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_with_shards_any_number_of_replicas_gives_the_same_bits(accumulate, network):
+    # Batches of 16 and one of 5: a shard has 4 rows, 2 or none.
+    options = {"batch": 16, "accumulate": accumulate, "learning_rate": 0.001, "ema": 0.9}
+    options |= {"network": network} if network else {}
+
+    def trained(**layout):
+        return training(*pictures(37), **options, **layout).take(9)
+
+    one, two, four = (trained(shards=4, replicas=replicas) for replicas in (1, 2, 4))
+    for many in (two, four):
+        for ours, theirs in zip(one.state.variables, many.state.variables, strict=True):
+            assert ours.numpy().tobytes() == theirs.numpy().tobytes(), ours.name
+    if network:
+        assert relative_difference(trained().weights(), one.weights()) < 1e-5

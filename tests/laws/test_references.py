@@ -195,6 +195,7 @@ def test_every_step_has_the_rate_of_keras(name):
 
 TOTAL = 51
 NORM = 20.0  # about the middle of what there is
+EMA = 0.8  # reached after 36 updates
 SETTINGS = [
     (optimizer, name, warmup)
     for optimizer, (name, warmup) in zip(
@@ -220,8 +221,10 @@ def cut(vector):
 
 @functools.cache
 def expected(optimizer, name, warmup):
+    """Weights, and their moving averages."""
     weights, vectors = made_up()
     moved = references(optimizer, weights)
+    averages = [reference.weight for reference in moved]
     clipped = 0
     for step, examples in enumerate(vectors.astype(np.float64)):
         gradient = examples.mean(axis=0)
@@ -231,8 +234,12 @@ def expected(optimizer, name, warmup):
             reference.update(part, rate, step + 1)
             # No sign that Lion takes is near its turn: it could turn on a rounding.
             assert optimizer != "lion" or reference.margin > 2e-6
+        averages = [
+            papers.averaged(average, reference.weight, EMA, step + 1)
+            for average, reference in zip(averages, moved, strict=True)
+        ]
     assert TOTAL / 3 < clipped < 2 * TOTAL / 3
-    return [reference.weight for reference in moved]
+    return [reference.weight for reference in moved], averages
 
 
 @pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2)], ids=["1", "2"])
@@ -248,6 +255,11 @@ def test_fifty_steps_of_the_loop_are_those_of_the_papers(optimizer, name, warmup
         rule={**OPTIONS, "weight_decay": DECAY[optimizer]},
         rate=schedule.build(name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup),
         clip=Clip(norm=NORM),
+        ema=EMA,
     ).take(TOTAL)
-    for found, wanted in zip(run.weights(), expected(optimizer, name, warmup), strict=True):
-        assert error(found, wanted) < CLOSE
+    averages = [variable.numpy() for variable in run.state.average.variables]
+    for kept, papers_have in zip(
+        (run.weights(), averages), expected(optimizer, name, warmup), strict=True
+    ):
+        for found, wanted in zip(kept, papers_have, strict=True):
+            assert error(found, wanted) < CLOSE

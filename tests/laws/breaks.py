@@ -1,0 +1,578 @@
+"""What each law is tried by: ways of breaking it that its tests must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+LAWS = {
+    "L1": "global loss",
+    "accumulation": "the global batch is what one update sees",
+    "L2": "reduce, judge, act",
+    "loss scale": "what overflows is skipped, and nothing else changes",
+    "L3": "pure randomness",
+    "L4": "data state is two integers",
+    "L5": "one state",
+    "L6": "one trace",
+    "L7": "topology is not state",
+    "shards": "the same bits on any number of replicas",
+    "L8": "every example is scored once",
+    "references": "update rules, schedules, clipping and averages are those of their papers",
+    "golden": "a run is what it was",
+}
+
+_GLOBAL_LOSS = ("tests/laws/test_l1_global_loss.py",)
+_ACCUMULATION = ("tests/laws/test_l1_accumulation.py",)
+_L2 = "tests/laws/test_l2_reduce_judge_act.py"
+_CLIPPING = (f"{_L2}::test_what_is_clipped_is_the_gradient_of_all_and_never_that_of_a_part",)
+_VERDICT = (
+    f"{_L2}::test_what_is_not_finite_on_one_replica_moves_nothing_on_any_and_the_next_step_goes_on",
+)
+_SCALED = (f"{_L2}::test_a_loss_scale_changes_no_bit_where_nothing_leaves_the_range",)
+_SCALE = (
+    f"{_L2}::test_a_scale_never_becomes_infinite_nor_falls_below_its_floor",
+    f"{_L2}::test_a_scale_grows_only_after_enough_good_steps_in_a_row",
+)
+_RANDOMNESS = ("tests/laws/test_l3_pure_randomness.py",)
+_AUGMENTING = ("tests/unit/test_augmenting.py",)
+_DATA_STATE = ("tests/laws/test_l4_data_state.py",)
+_ONE_STATE = ("tests/laws/test_l5_one_state.py",)
+_ONE_TRACE = ("tests/laws/test_l6_one_trace.py",)
+_TOPOLOGY = ("tests/laws/test_l7_topology.py",)
+_ONCE = ("tests/laws/test_l8_every_example_once.py",)
+_REFERENCED = "tests/laws/test_references.py"
+_UPDATES = (f"{_REFERENCED}::test_fifty_updates_are_those_of_the_paper",)
+_RATES = (f"{_REFERENCED}::test_every_step_has_the_rate_of_the_formula",)
+_LOOP = (f"{_REFERENCED}::test_fifty_steps_of_the_loop_are_those_of_the_papers",)
+_GOLDEN = ("tests/laws/test_golden.py",)
+
+
+@dataclass(frozen=True)
+class Break:
+    """One way of breaking a law: in `file`, `old`, which is there once, becomes `new`.
+
+    why: what it simulates.
+    tests: the files, or the tests of a file that takes long, of which one must notice.
+    """
+
+    law: str
+    why: str
+    tests: tuple[str, ...]
+    file: str
+    old: str
+    new: str
+
+
+BREAKS = (
+    # L1
+    Break(
+        "L1",
+        "a replica divides by its own count",
+        _GLOBAL_LOSS,
+        "engine/step.py",
+        "sums[0] / batch.valid",
+        "sums[0] / tf.maximum(sums[-1], 1.0) / 2.0",
+    ),
+    Break(
+        "L1",
+        "padding counts as examples",
+        _GLOBAL_LOSS,
+        "engine/metrics.py",
+        "valid = mask > 0",
+        "valid = mask > -1",
+    ),
+    Break(
+        "L1",
+        "the remainder is dropped",
+        _GLOBAL_LOSS,
+        "pipelines/order.py",
+        "return -(-examples // global_batch_size)",
+        "return max(1, examples // global_batch_size)",
+    ),
+    # Accumulation
+    Break(
+        "accumulation",
+        "micro-batches are averaged and not added up",
+        _ACCUMULATION,
+        "engine/pieces.py",
+        "return total + found",
+        "return total + found / self._layout.micro_batches",
+    ),
+    Break(
+        "accumulation",
+        "the last micro-batch replaces those before it",
+        _ACCUMULATION,
+        "engine/pieces.py",
+        "return total + found",
+        "return found",
+    ),
+    Break(
+        "accumulation",
+        "a micro-batch divides by its own count",
+        _ACCUMULATION,
+        "pipelines/plan.py",
+        "tf.cast(tf.minimum(left, self.global_batch_size), tf.float32)",
+        "tf.cast(tf.minimum(left, self._micro_rows), tf.float32)",
+    ),
+    Break(
+        "accumulation",
+        "micro-batches that do not come out even share rows",
+        _ACCUMULATION,
+        "pipelines/plan.py",
+        "            & (in_micro_batch < self._micro_rows)\n",
+        "",
+    ),
+    Break(
+        "accumulation",
+        "all micro-batches drop out the same",
+        _ACCUMULATION,
+        "pipelines/plan.py",
+        "return in_batch[0], in_epoch, valid",
+        "return in_micro_batch[0], in_epoch, valid",
+    ),
+    Break(
+        "accumulation",
+        "a short micro-batch has the say of a long one in the moving averages",
+        _ACCUMULATION,
+        "models/batch_norm.py",
+        "Update(moving, proposed, here)",
+        "Update(moving, proposed, tf.ones([]))",
+    ),
+    # L2
+    Break(
+        "L2",
+        "each replica judges what it has, before the reduction",
+        _VERDICT,
+        "engine/step.py",
+        "parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "parts = [tf.reduce_sum(part) for part in total]",
+    ),
+    Break(
+        "L2",
+        "each replica clips what it has, before the reduction",
+        _CLIPPING,
+        "engine/step.py",
+        "*reduced, sums = self._reduce(total)",
+        "local = len(self._weights)\n"
+        "        total = [*self._clip(total[:local])[0], *total[local:]]\n"
+        "        *reduced, sums = self._reduce(total)",
+    ),
+    Break(
+        "L2",
+        "there is no verdict",
+        _VERDICT,
+        "engine/step.py",
+        "good = tf.reduce_all(tf.math.is_finite(tf.stack(parts)))",
+        "good = tf.reduce_all(tf.stack(parts) != 12345.0)",
+    ),
+    Break(
+        "L2",
+        "the verdict is not of the statistics",
+        _VERDICT,
+        "engine/step.py",
+        "parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "parts = [norm, tf.reduce_sum(sums)]",
+    ),
+    Break(
+        "L2",
+        "statistics are written whatever the verdict",
+        _VERDICT,
+        "engine/step.py",
+        "        moved = tf.cond(",
+        "        self._write_statistics(statistics)\n        moved = tf.cond(",
+    ),
+    Break(
+        "L2",
+        "averages follow whatever the verdict",
+        _VERDICT,
+        "engine/step.py",
+        "        return Outcome(moved,",
+        "        if self._average is not None:\n"
+        "            averages.follow(self._average, self._model, self._ema, at.updates)\n"
+        "        return Outcome(moved,",
+    ),
+    Break(
+        "L2",
+        "a bad step counts as an update",
+        _VERDICT,
+        "engine/loop.py",
+        "state.updates.assign_add(tf.cast(good, tf.int64))",
+        "state.updates.assign_add(1)",
+    ),
+    Break(
+        "L2",
+        "the metrics of a bad step count",
+        _VERDICT,
+        "engine/loop.py",
+        "state.sums.assign(tf.where(good, added, state.sums))",
+        "state.sums.assign(added)",
+    ),
+    Break(
+        "L2",
+        "a bad step is taken again",
+        _VERDICT,
+        "engine/loop.py",
+        "state.step.assign_add(1)",
+        "state.step.assign_add(tf.cast(good, tf.int64))",
+    ),
+    # Loss scale
+    Break(
+        "loss scale",
+        "the clip is of the scaled gradient",
+        _SCALED,
+        "engine/step.py",
+        "        if self._scaled:\n"
+        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n"
+        "        gradients, norm = self._clip(gradients)\n",
+        "        gradients, norm = self._clip(gradients)\n"
+        "        if self._scaled:\n"
+        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n",
+    ),
+    Break(
+        "loss scale",
+        "the gradient stays scaled",
+        _SCALED,
+        "engine/step.py",
+        "gradients = [gradient / at.loss_scale for gradient in gradients]",
+        "gradients = list(gradients)",
+    ),
+    Break(
+        "loss scale",
+        "the scale never shrinks",
+        _VERDICT,
+        "engine/precision.py",
+        "self.value.assign(tf.where(good, grown, shrunk))",
+        "self.value.assign(tf.where(good, grown, scale))",
+    ),
+    Break(
+        "loss scale",
+        "the scale falls through its floor",
+        _SCALE,
+        "engine/precision.py",
+        "shrunk = tf.maximum(scale / self._factor, self._floor)",
+        "shrunk = scale / self._factor",
+    ),
+    Break(
+        "loss scale",
+        "the scale grows to infinity",
+        _SCALE,
+        "engine/precision.py",
+        "grown = tf.where(tf.math.is_finite(grown), grown, scale)",
+        "grown = tf.identity(grown)",
+    ),
+    Break(
+        "loss scale",
+        "good steps need not come in a row",
+        _SCALE,
+        "engine/precision.py",
+        "self.good_steps.assign(tf.where(good & ~due, run, 0))",
+        "self.good_steps.assign(tf.where(~due, run, 0))",
+    ),
+    # L3
+    Break(
+        "L3",
+        "epochs share one order",
+        _RANDOMNESS,
+        "pipelines/order.py",
+        "np.random.SeedSequence([seed, epoch])",
+        "np.random.SeedSequence([seed])",
+    ),
+    Break(
+        "L3",
+        "dropout depends on the replica",
+        _RANDOMNESS,
+        "engine/step.py",
+        "noise=Noise(self._seed, at.step, batch.row)",
+        "noise=Noise(self._seed, at.step, 0 * batch.row)",
+    ),
+    Break(
+        "L3",
+        "every step drops out the same",
+        _RANDOMNESS,
+        "engine/step.py",
+        "noise=Noise(self._seed, at.step, batch.row)",
+        "noise=Noise(self._seed, 0 * at.step, batch.row)",
+    ),
+    Break(
+        "L3",
+        "the seed is forgotten",
+        _RANDOMNESS,
+        "pipelines/plan.py",
+        "return order.permutation(self._seed, epoch, self.examples)",
+        "return np.random.permutation(self.examples).astype(np.int32)",
+    ),
+    Break(
+        "L3",
+        "augmentation depends on how the batch is cut",
+        _AUGMENTING,
+        "engine/augmenting.py",
+        "Noise(seed, batch.epoch, batch.place)",
+        "Noise(seed, batch.epoch, 0 * batch.place)",
+    ),
+    # L4
+    Break(
+        "L4",
+        "the stream starts again at the epoch's begin",
+        _DATA_STATE,
+        "pipelines/stream.py",
+        "args=(queue, self._reader, plan, step)",
+        "args=(queue, self._reader, plan, 0)",
+    ),
+    Break(
+        "L4",
+        "the stream reads in file order",
+        _DATA_STATE,
+        "pipelines/stream.py",
+        "order = plan.order(step // plan.steps_per_epoch)",
+        "order = np.arange(plan.examples)",
+    ),
+    Break(
+        "L4",
+        "the resident feed keeps the first epoch's order",
+        _DATA_STATE,
+        "pipelines/resident.py",
+        "if self._opened is None or self._opened[0] != epoch:",
+        "if self._opened is None:",
+    ),
+    # L5
+    Break(
+        "L5",
+        "the optimizer's slots are not in the state",
+        _ONE_STATE,
+        "engine/state.py",
+        "self.optimizer = optimizer",
+        "self._slots = lambda: optimizer",
+    ),
+    Break(
+        "L5",
+        "the averaged weights are not in the state",
+        _ONE_STATE,
+        "engine/state.py",
+        "self.average = average",
+        "self._average = lambda: average",
+    ),
+    Break(
+        "L5",
+        "the loss scale is not in the checkpoint",
+        _ONE_STATE,
+        "engine/keeping/checkpoint.py",
+        "checkpoint = tf.train.Checkpoint(state=state)",
+        'kept = {k: v for k, v in vars(state).items() if hasattr(v, "name")}\n'
+        '    kept.pop("loss_scale")\n'
+        "    checkpoint = tf.train.Checkpoint(**kept)",
+    ),
+    Break(
+        "L5",
+        "the metric sums are not in the checkpoint",
+        _ONE_STATE,
+        "engine/keeping/checkpoint.py",
+        "checkpoint = tf.train.Checkpoint(state=state)",
+        "checkpoint = tf.train.Checkpoint(model=state.model, step=state.step)",
+    ),
+    # L6
+    Break(
+        "L6",
+        "the number of steps is a Python number",
+        _ONE_TRACE,
+        "engine/loop.py",
+        "self._compiled(tf.constant(steps, tf.int64),",
+        "self._compiled(steps,",
+    ),
+    Break(
+        "L6",
+        "evaluation's number of steps is a Python number",
+        _ONE_TRACE,
+        "engine/evaluate.py",
+        "self._compiled(start, tf.constant(steps, tf.int64), opened)",
+        "self._compiled(start, steps, opened)",
+    ),
+    # L7
+    Break(
+        "L7",
+        "gradients are not reduced",
+        _TOPOLOGY,
+        "engine/step.py",
+        "*reduced, sums = self._reduce(total)",
+        "*reduced, sums = [*total[:-1], self._reduce(total)[-1]]",
+    ),
+    Break(
+        "L7",
+        "batch norm sees one replica",
+        _TOPOLOGY,
+        "models/batch_norm.py",
+        "call.all_reduce(",
+        "list(",
+    ),
+    # Shards
+    Break(
+        "shards",
+        "a replica adds its shards in a row and not as a tree",
+        _TOPOLOGY,
+        "engine/reduction.py",
+        "sums = [_tree(stack) for stack in stacks]",
+        "sums = [sum(tf.unstack(stack)) for stack in stacks]",
+    ),
+    Break(
+        "shards",
+        "replicas are added in a row and not as a tree",
+        _TOPOLOGY,
+        "engine/reduction.py",
+        "_tree(tf.ensure_shape(gathered, [context.num_replicas_in_sync, *flat.shape])),",
+        "sum(tf.unstack(gathered, context.num_replicas_in_sync)),",
+    ),
+    Break(
+        "shards",
+        "a shard adds its micro-batches to another one's",
+        _TOPOLOGY,
+        "engine/pieces.py",
+        "shard = piece // self._layout.micro_batches",
+        "shard = piece % self._layout.local_shards",
+    ),
+    Break(
+        "shards",
+        "padding counts",
+        _TOPOLOGY,
+        "pipelines/plan.py",
+        "tf.cast(valid, tf.float32)",
+        "tf.ones_like(valid, tf.float32)",
+    ),
+    Break(
+        "shards",
+        "batch norm sees more shards where a replica has fewer",
+        _TOPOLOGY,
+        "engine/reduction.py",
+        "return (list, tree_reduce) if shards else (all_reduce, all_reduce)",
+        "return (all_reduce, tree_reduce) if shards else (all_reduce, all_reduce)",
+    ),
+    # L8
+    Break(
+        "L8",
+        "evaluation counts padding",
+        _ONCE,
+        "pipelines/plan.py",
+        "tf.cast(valid, tf.float32)",
+        "tf.ones_like(valid, tf.float32)",
+    ),
+    Break(
+        "L8",
+        "evaluation leaves the last batch out",
+        _ONCE,
+        "engine/evaluate.py",
+        "step, end = 0, self._feed.steps_per_epoch",
+        "step, end = 0, max(1, self._feed.steps_per_epoch - 1)",
+    ),
+    Break(
+        "L8",
+        "evaluation scores one example twice and leaves one out",
+        _ONCE,
+        "pipelines/resident.py",
+        "chosen = tf.gather(in_order, places % self.examples)",
+        "chosen = tf.gather(in_order, tf.maximum(places % self.examples, 1))",
+    ),
+    Break(
+        "L8",
+        "evaluation drops out",
+        _ONCE,
+        "engine/step.py",
+        "scores = task(model, batch, Pass(mask=batch.mask, dtype=dtype))",
+        "scores = task(model, batch, Pass(\n"
+        "            training=True, mask=batch.mask, noise=Noise(0, batch.place), dtype=dtype))",
+    ),
+    # References
+    Break(
+        "references",
+        "Lion's own beta is Adam's",
+        _UPDATES,
+        "engine/optimizers/registry.py",
+        '_DEFAULT_BETA_2 = {"lion": 0.99}',
+        "_DEFAULT_BETA_2: dict[str, float] = {}",
+    ),
+    Break(
+        "references",
+        "Adam's correction is of the update before",
+        _UPDATES,
+        "engine/optimizers/arithmetic.py",
+        "turn = tf.cast(update + 1, tf.float64)",
+        "turn = tf.cast(tf.maximum(update, 1), tf.float64)",
+    ),
+    Break(
+        "references",
+        "biases decay",
+        _UPDATES,
+        "engine/optimizers/decay.py",
+        "filter(is_matrix, variables)",
+        "variables",
+    ),
+    Break(
+        "references",
+        "the schedule is a step late",
+        _LOOP,
+        "engine/step.py",
+        "rate = self._schedule(at.step)",
+        "rate = self._schedule(tf.maximum(at.step - 1, 0))",
+    ),
+    Break(
+        "references",
+        "one cycle ends at another rate",
+        _RATES,
+        "engine/schedule.py",
+        "down = _cosine(1.0, 1 / 250_000,",
+        "down = _cosine(1.0, 1 / 10_000,",
+    ),
+    Break(
+        "references",
+        "warmup begins at 0",
+        _RATES,
+        "engine/schedule.py",
+        "rising = learning_rate * _float(step + 1) / warmup_steps",
+        "rising = learning_rate * _float(step) / warmup_steps",
+    ),
+    Break(
+        "references",
+        "a short gradient is stretched to the norm that is allowed",
+        _LOOP,
+        "engine/clipping.py",
+        "factor = self.norm / tf.maximum(length, self.norm)",
+        "factor = self.norm / length",
+    ),
+    Break(
+        "references",
+        "averages follow from the first step at their last pace",
+        _LOOP,
+        "engine/averages.py",
+        "kept = tf.minimum(tf.constant(decay, tf.float64), (1.0 + turn) / (10.0 + turn))",
+        "kept = tf.constant(decay, tf.float64) + 0.0 * turn",
+    ),
+    # Golden
+    Break(
+        "golden",
+        "first weights are a thousandth wider",
+        _GOLDEN,
+        "models/contract.py",
+        "limit = math.sqrt(6 / (",
+        "limit = math.sqrt(6.012 / (",
+    ),
+    Break(
+        "golden",
+        "images are divided by 256",
+        _GOLDEN,
+        "models/sequential.py",
+        "x = x / 255",
+        "x = x / 256",
+    ),
+    Break(
+        "golden",
+        "Adam's default epsilon is another one",
+        _GOLDEN,
+        "engine/config.py",
+        "        1e-7,\n",
+        "        1e-6,\n",
+    ),
+    Break(
+        "golden",
+        "a seed means another order",
+        _GOLDEN,
+        "pipelines/order.py",
+        "np.random.SeedSequence([seed, epoch])",
+        "np.random.SeedSequence([epoch, seed + 1])",
+    ),
+)

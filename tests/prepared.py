@@ -1,0 +1,13 @@
+"""Where data sets are prepared, if anywhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def data_dir() -> str | None:
+    """Where MNIST and Fashion-MNIST are; None: nowhere."""
+    beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
+    place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
+    return place if os.path.isdir(os.path.join(place, "mnist")) else None
