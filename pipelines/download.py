@@ -78,7 +78,7 @@ def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
             # A certificate that this Python does not know came from a host that answered.
             if isinstance(error.reason, ssl.SSLError):
                 answered.set()
-        except (OSError, ValueError):
+        except Exception:  # a question: whatever else goes wrong is no answer, and no traceback
             pass
 
     probe = threading.Thread(target=ask, daemon=True, name="network-probe")
