@@ -21,6 +21,7 @@ from engine.workers.cluster import Cluster
 from engine.workers.connection import Connection
 
 _AGAIN = 0.2  # seconds between two attempts to connect
+_GRACE = 5.0  # seconds more for a chief that is there: it knows who is not, and says so
 
 
 def meet(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection]:
@@ -140,7 +141,7 @@ def _join(cluster: Cluster, digest: str, seconds: float) -> dict[int, Connection
     deadline = time.monotonic() + seconds
     chief: Connection | None = None
     last = "no answer"
-    while (left := deadline - time.monotonic()) > 0:
+    while (left := deadline + (_GRACE if chief else 0.0) - time.monotonic()) > 0:
         if chief is None:
             try:
                 chief = _connect(cluster, left)
