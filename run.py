@@ -24,9 +24,12 @@ def main(arguments: Sequence[str]) -> int:
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
         imported_at = import_tensorflow()
         from engine import scorer, trainer
+        from engine.verify import command
 
         if config.run.mode == "evaluate":
             return scorer.evaluate(config)
+        if config.run.mode == "verify":
+            return command.run(config)
         return trainer.train(config, imported_at)
     except flags.HelpRequest as help_text:
         print(help_text)
