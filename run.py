@@ -41,10 +41,10 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
         from engine.keeping import run_directory
 
-        saved = run_directory.has_checkpoint(config.run.run_dir)
+        saved = config.run.mode == "train" and run_directory.has_checkpoint(config.run.run_dir)
         return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)
     except KeyboardInterrupt:
-        return _fail("stopped before training began; nothing was written", 130)
+        return _fail("stopped before it began; nothing was written", 130)
 
 
 def _fail(text: str, status: int) -> int:

@@ -12,7 +12,7 @@ from engine.metrics import jsonable
 # From the root: where a law is broken, so may be those behind it, for that reason alone. Other
 # data are another run; nothing that differs by chance can be compared; what a trace or a hidden
 # variable adds, micro-batches and replicas show too; and so on.
-ROOTS = ("L4", "L3", "L6", "L5", "L2", "L1", "L8", "L7")
+ROOTS = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
 @dataclass(frozen=True)

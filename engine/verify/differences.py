@@ -43,8 +43,9 @@ def worst(differences: Sequence[Difference]) -> Difference:
 
 
 def difference(one: np.ndarray | float, other: np.ndarray | float) -> float:
-    """Relative to `one`, in norm; 0 where they are the same, a tensor of zeros too."""
-    apart, length = _norm(np.subtract(one, other)), _norm(one)
+    """Relative to `one`, in norm; 0 where they are the same, a tensor of zeros too; may be nan."""
+    with np.errstate(invalid="ignore"):
+        apart, length = _norm(np.subtract(one, other)), _norm(one)
     return apart / length if apart and length else apart and float("inf")
 
 

@@ -20,13 +20,13 @@ class Poisoned:
 
     def __init__(self, task: Task) -> None:
         self.metrics = task.metrics
-        self._task = task
+        self.task = task
         self.factor = tf.Variable(1.0, trainable=False)  # of the row's gradient
         self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)  # in the global batch; -1: none
 
     def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
         """See `Task`."""
-        scores = self._task(model, batch, call)
+        scores = self.task(model, batch, call)
         losses = scores.losses
         if losses.shape.rank == 0:  # not what a task may give; L1 is to say so
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))
@@ -39,6 +39,11 @@ class Poisoned:
             return tf.identity(losses), lambda upstream: upstream * factor
 
         return Scores(poisoned(losses), scores.metrics)
+
+    @property
+    def switches(self) -> tuple[tf.Variable, tf.Variable]:
+        """Its own variables; no step writes them."""
+        return self.factor, self.row
 
     def strike(self, row: int, factor: float) -> None:
         """Multiplies the gradient of a row with `factor` from now on; row -1: of none."""

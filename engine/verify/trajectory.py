@@ -57,10 +57,10 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
     return named
 
 
-def everything_in(parts: Parts) -> dict[str, bytes]:
-    """The bytes of all of the state but its clock, by place and name."""
-    times = {id(variable) for variable in parts.state.times.variables}
-    kept = [v for v in parts.state.variables if id(v) not in times]
+def everything_in(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
+    """The bytes of all of the state but its clock and some others, by place and name."""
+    left_out = {id(variable) for variable in (*parts.state.times.variables, *but)}
+    kept = [v for v in parts.state.variables if id(v) not in left_out]
     return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
 
 
@@ -88,7 +88,9 @@ class Trajectory:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean loss and mean norm of the gradient over the steps."""
+        """Mean loss and mean norm of the gradient over the steps that moved; 0 for none."""
+        if not self.sums[-1]:
+            return {"loss": 0.0, "gradient norm": 0.0}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
         return {"loss": means["loss"], "gradient norm": means["gradient_norm"]}
 
@@ -120,6 +122,17 @@ def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
     for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
         theirs.assign(ours.numpy())
     return travelled(one, 1), travelled(other, 1)
+
+
+def moved_alike(
+    pairs: Sequence[tuple[Trajectory, Trajectory]],
+) -> list[tuple[Trajectory, Trajectory]]:
+    """Pairs of steps of which both moved the weights, or neither did, where there is a loss scale.
+
+    A gradient near the end of float16 may overflow as a whole and not in portions.
+    """
+    scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
+    return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]
 
 
 def _torn(copies: Sequence[tf.Variable]) -> bool:

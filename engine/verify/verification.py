@@ -18,7 +18,8 @@ from engine.loop import stopwatch
 from engine.task import Task
 from engine.verify.bench import SAVED, STEPS, Bench, Interrupted, MakeTask
 from engine.verify.certificate import Certificate, Verdict
-from engine.verify.checks import LAWS, Finding, Law
+from engine.verify.finding import Finding, not_compared
+from engine.verify.laws import LAWS, Law
 from pipelines import reason
 
 
@@ -116,20 +117,21 @@ def _judged(law: Law, bench: Bench, *, skipped: bool) -> Verdict:
     return Verdict(law.number, law.name, *finding, seconds=seconds)
 
 
-_INCOMPARABLE = Finding(None, "", "the same run twice is not the same, see L3")
+_INCOMPARABLE = not_compared("the same run twice is not the same, see L3")
 
 
 def _data(bench: Bench) -> dict[str, object]:
-    whole, source = bench.whole, bench.source
+    sample = bench.sample
     return {
-        "dataset": f"{whole.name}:{whole.version}",
-        "train": len(source.train),
-        "of_train": len(whole.train),
-        "evaluated": bench.scored_from,
-        "examples_evaluated": bench.examples_scored,
+        "dataset": f"{sample.whole.name}:{sample.whole.version}",
+        "train": len(sample.source.train),
+        "of_train": len(sample.whole.train),
+        "evaluated": sample.scored_from,
+        "examples_evaluated": sample.examples_scored,
+        "of_evaluated": sample.examples_held_out,
         "feed": bench.feed_kind,
         "steps": STEPS,
-        "steps_per_epoch": bench.home.parts.steps_per_epoch,
+        "steps_per_epoch": bench.home.whole.parts.steps_per_epoch,
         "saved_after": SAVED,
     }
 
@@ -147,7 +149,8 @@ def _device(bench: Bench) -> dict[str, object]:
 
 def _heading(bench: Bench) -> str:
     """What is verified; the run on its own devices is taken first."""
-    parts, config, whole = bench.home.parts, bench.config, bench.whole
+    parts, config, sample = bench.home.whole.parts, bench.config, bench.sample
+    whole = sample.whole
     home, _, many, note = bench.topologies
     beside = "" if many is home else f"; replicas: {many.words}"
     shape = "x".join(map(str, whole.image_shape))
@@ -156,9 +159,9 @@ def _heading(bench: Bench) -> str:
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, python "
         f"{platform.python_version()}, on {home.words}{beside}",
         f"note   {note}",
-        f"data   {whole.name} {whole.version}: {len(bench.source.train):,} of "
-        f"{len(whole.train):,} train, {bench.examples_scored:,} of "
-        f"{bench.examples_held_out:,} {bench.scored_from}; images {shape}; "
+        f"data   {whole.name} {whole.version}: {len(sample.source.train):,} of "
+        f"{len(whole.train):,} train, {sample.examples_scored:,} of "
+        f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
         f"{bench.feed_kind} feed",
         f"model  {config.network.model}, {parameters:,} parameters, {config.precision.precision}",
         f"train  the first {STEPS} of {bench.total_steps:,} steps, {parts.steps_per_epoch} an "

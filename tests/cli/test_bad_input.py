@@ -130,7 +130,6 @@ SHOWN_BY_THE_OPTIONS = {
     "--mode=benchmark": ["--mode=benchmark", "not built yet"],
     "--mode=tune": ["--mode=tune", "not built yet"],
     "--mode=report": ["--mode=report", "not built yet"],
-    "--mode=verify": ["--mode=verify", "not built yet"],
     "--mode=evaluate": ["no run here", "train one first"],
 }
 

@@ -10,15 +10,10 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
-import numpy as np
-import tensorflow as tf
-
 import models
 from engine import flags
 from engine.assembly import Parts, assemble
-from engine.task import Scores, Task
-
-STEPS = 20
+from engine.task import Task
 
 
 class Case(NamedTuple):
@@ -96,31 +91,6 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
     ]
 
 
-class Poisoned:
-    """A task whose gradient of one row can be made an infinity or a nan; its loss stays as it is.
-
-    factor: what that row's gradient is multiplied with.
-    row: which one, its place in the global batch; -1: none.
-    """
-
-    def __init__(self, task: Task) -> None:
-        self.metrics = task.metrics
-        self._task = task
-        self.factor = tf.Variable(1.0, trainable=False)
-        self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)
-
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
-        scores = self._task(model, batch, call)
-        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
-        factor = tf.where(rows == self.row, self.factor, 1.0)
-
-        @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
-            return tf.identity(losses), lambda upstream: upstream * factor
-
-        return Scores(poisoned(scores.losses), scores.metrics)
-
-
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
     """A run on the embedded digits, put together as the command does it."""
     values = {
@@ -151,39 +121,3 @@ def options_of(case: Case) -> dict[str, Any]:
         "train_split": "train[:80]" if exact else "train[:77]",
         "global_batch_size": 16 if exact else 18,
     }
-
-
-def take(parts: Parts, steps: int = STEPS) -> Parts:
-    """Takes steps, epoch by epoch."""
-    while steps:
-        left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
-        parts.loop.run(min(steps, left))
-        steps -= min(steps, left)
-    return parts
-
-
-def take_measured(parts: Parts, steps: int = STEPS) -> dict[str, float]:
-    """Takes steps one by one; how far each tensor went, the sum of the norms of its moves."""
-    path = dict.fromkeys(weights(parts), 0.0)
-    for _ in range(steps):
-        before = weights(parts)
-        parts.loop.run(1)
-        for name, value in weights(parts).items():
-            path[name] += float(np.linalg.norm(value - before[name]))
-    return path
-
-
-def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Every variable of the model and of its average, by name."""
-    state = parts.state
-    named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
-    if state.average is not None:
-        named |= {f"average/{v.name}": v.numpy() for v in state.average.variables}
-    return named
-
-
-def everything_in(parts: Parts) -> dict[str, bytes]:
-    """The bytes of all of the state but its clock."""
-    times = {id(variable) for variable in parts.state.times.variables}
-    kept = [v for v in parts.state.variables if id(v) not in times]
-    return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
