@@ -34,7 +34,7 @@ class Difference:
 
     def __str__(self) -> str:
         apart = f"{self.name} {self.measured:.1e} apart" if self.measured else "nothing apart"
-        return f"{apart}, {self.bound:.1e} allowed"
+        return f"{apart}, {self.bound:.2g} allowed"
 
 
 def worst(differences: Sequence[Difference]) -> Difference:

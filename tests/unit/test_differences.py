@@ -33,7 +33,7 @@ def test_what_is_not_finite_is_worse_than_anything_and_never_within(wrong):
 def test_the_worst_is_the_furthest_apart_for_what_it_may_be():
     loose, tight = Difference("loose", 1e-2, 1e-1), Difference("tight", 1e-6, 1e-6)
     assert worst([loose, tight]) is tight and tight.within
-    assert str(tight) == "tight 1.0e-06 apart, 1.0e-06 allowed"
+    assert str(tight) == "tight 1.0e-06 apart, 1e-06 allowed"
 
 
 def test_bounds_grow_with_the_roundoff_and_the_path():

@@ -155,7 +155,7 @@ BROKEN = {
     CountsItsCalls(): (["L5", "L1", "L7"], "steps write calls:0, not in the state"),
     AssignsInThePass: (["L2", "L1"], "inf changed 1_dense/bias:0"),
     LooksAtItsPortion: (["L1", "L7", "L8"], "losses of rows"),
-    CountsInPython(): (["L6", "L1", "L7", "L8"], "a number of Python's"),
+    CountsInPython(): (["L6", "L1", "L7", "L8"], "by a number of Python's"),
     KnowsItsReplica: (["L7", "L8"], "gradient norm"),
     SumsItsMetric: (["L8"], "accuracy"),
 }

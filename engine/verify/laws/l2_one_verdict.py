@@ -25,10 +25,10 @@ def check(bench: Bench) -> Finding:
             continue  # what cannot be run on several devices is for L7 to tell
         parts = bench.restored(run.parts)
         row, replica = _last_row(parts, bench.sample.batch)
-        where = f"row {row} of {bench.sample.batch}, on replica {replica + 1} of {devices.replicas}"
+        where = f"row {row} of {bench.sample.batch} (replica {replica + 1} of {devices.replicas})"
         for factor in (np.inf, np.nan):
             problems += _strike(bench, parts, row, factor)
-    done = f"an infinity, then a nan, in the gradient of {where}"
+    done = f"infinity, then nan, in the gradient of {where}"
     words = "changed nothing but step and loss scale; the next step moved the weights"
     if problems:
         words = "; ".join(dict.fromkeys(problems))

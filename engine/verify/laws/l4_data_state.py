@@ -29,8 +29,8 @@ def check(bench: Bench) -> Finding:
         differing += sum(_batch_at(fresh, step) != came[step] for step in _AT)
         fresh.close()
     done = (
-        f"batches of steps {', '.join(map(str, _AT))} from feeds opened there, resident and "
-        f"stream, and from a {bench.feed_kind} one that came from step 0"
+        f"batches {', '.join(map(str, _AT))} of fresh feeds, resident and stream, and of a "
+        f"{bench.feed_kind} one from step 0"
     )
     words = f"{differing} of {2 * len(_AT)} differ" if differing else "the same bits"
     return Finding(not differing, done, words, differing, 0)

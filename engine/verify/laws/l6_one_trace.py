@@ -17,9 +17,8 @@ def check(bench: Bench) -> Finding:
     loop = bench.on(bench.topologies.one).parts.loop
     once, anew = (graph.fingerprint(loop.graph(anew=anew)) for anew in (False, True))
     other = sum(((once - anew) + (anew - once)).values())
-    words = ", ".join(f"{name} {count}" for name, count in most.items())
-    words += f"; {other} operations differ, as by a number of Python's" * bool(other)
+    counts = ", ".join(f"{name} {count}" for name, count in most.items())
+    graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"
     done = f"traces of each function in {len(bench.built)} runs, and a step traced again"
-    return Finding(
-        max(most.values()) == 1 and not other, done, words, max(most.values()) + other, 1
-    )
+    count = max(most.values()) + other
+    return Finding(count == 1, done, f"{counts}; {graphs}", count, 1)
