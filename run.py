@@ -29,6 +29,11 @@ def main(arguments: Sequence[str]) -> int:
             from engine import scorer
 
             return scorer.evaluate(config)
+        if config.run.mode == "verify":
+            import_tensorflow()
+            from engine.verify import command
+
+            return command.run(config)
         with Company(config, dict(os.environ)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
             imported_at = import_tensorflow()
@@ -43,10 +48,10 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
-        saved = run_directory.has_checkpoint(config.run.run_dir)
+        saved = config.run.mode == "train" and run_directory.has_checkpoint(config.run.run_dir)
         return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)
     except KeyboardInterrupt:
-        return _fail("stopped before training began; nothing was written", 130)
+        return _fail("stopped before it began; nothing was written", 130)
 
 
 def _fail(text: str, status: int) -> int:

@@ -65,12 +65,43 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
     return config.training.train_steps or config.training.epochs * steps_per_epoch
 
 
-def assemble(config: Config, task: Task | None = None, crew: Crew | None = None) -> Parts:
+def open_source(config: Config) -> pipelines.Source:
+    """The data set and its splits, as the options say.
+
+    Raises:
+      ValueError: for one that is not there or is damaged.
+    """
+    return pipelines.open_source(
+        config.data.dataset,
+        data_dir=config.data.data_dir or None,
+        cache_dir=_cache_dir(config),
+        train_split=config.data.train_split,
+        validation_split=config.data.validation_split,
+        test_split=config.data.test_split,
+        image_size=config.data.image_size or None,  # type: ignore[arg-type]
+    )
+
+
+def classification(config: Config) -> Task:
+    """What is learned where nothing else is given."""
+    return Classification(config.optimization.label_smoothing)
+
+
+def assemble(
+    config: Config,
+    task: Task | None = None,
+    *,
+    source: pipelines.Source | None = None,
+    devices: distribute.Devices | None = None,
+    crew: Crew | None = None,
+) -> Parts:
     """Puts a run together: devices, data, model, optimizer, state, loop.
 
     Args:
       config: all options.
       task: what is learned; None: classification, as the options say.
+      source: what is learned from; None: as the options say.
+      devices: to compute on; None: as the options say.
       crew: the workers, where there are several.
 
     Raises:
@@ -78,30 +109,28 @@ def assemble(config: Config, task: Task | None = None, crew: Crew | None = None)
       RuntimeError: when TensorFlow fails, for want of memory say.
     """
     try:
-        return _assemble(config, task, crew or Crew())
+        return _assemble(config, task or classification(config), source, devices, crew or Crew())
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
 
-def _assemble(config: Config, task: Task | None, crew: Crew) -> Parts:
+def _assemble(
+    config: Config,
+    task: Task,
+    source: pipelines.Source | None,
+    devices: distribute.Devices | None,
+    crew: Crew,
+) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
-    strategy, device = distribute.choose(training.strategy, training.virtual_devices, crew)
+    # Devices before data: opening it may be TensorFlow's first work.
+    devices = devices or distribute.choose(training.strategy, training.virtual_devices, crew)
+    strategy, device = devices
     shards = distribute.check_shards(training.shards, strategy)
-    cache_dir = config.data.cache_dir or pipelines.default_cache_dir()
-    source = pipelines.open_source(
-        config.data.dataset,
-        data_dir=config.data.data_dir or None,
-        cache_dir=cache_dir,
-        train_split=config.data.train_split,
-        validation_split=config.data.validation_split,
-        test_split=config.data.test_split,
-        image_size=config.data.image_size or None,  # type: ignore[arg-type]
-    )
+    source = source or open_source(config)
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
     augmentation = pipelines.augmentation(config.data.augment, source.image_shape)
-    task = task or Classification(optimization.label_smoothing)
 
     def network() -> models.Sequential:
         return models.build(
@@ -143,7 +172,7 @@ def _assemble(config: Config, task: Task | None, crew: Crew) -> Parts:
                 ),
                 look_ahead=trained_on and augmentation is not None and augmentation.mixes,
                 strategy=strategy,
-                cache_dir=cache_dir,
+                cache_dir=_cache_dir(config),
                 progress=progress.advance,
             )
         finally:
@@ -194,6 +223,10 @@ def _assemble(config: Config, task: Task | None, crew: Crew) -> Parts:
         total_steps=steps,
         feeds=(training_feed, *held_out_feeds.values()),
     )
+
+
+def _cache_dir(config: Config) -> str:
+    return config.data.cache_dir or pipelines.default_cache_dir()
 
 
 def _schedule(config: Config, steps: int) -> schedule.Schedule:

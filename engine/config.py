@@ -13,8 +13,8 @@ from typing import Any
 
 from engine.options import Section, did_you_mean, option
 
-MODES = ("train", "evaluate")
-RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report", "verify")
+MODES = ("train", "evaluate", "verify")
+RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
@@ -382,6 +382,21 @@ def sections() -> Iterator[tuple[str, Any]]:
     """Yields (attribute of Config, its dataclass), in the order of the docs."""
     for field in dataclasses.fields(Config):
         yield field.name, type(field.default)
+
+
+def replaced(config: Config, **values: Any) -> Config:
+    """The same options but for those given by name.
+
+    Raises:
+      ValueError: for a value out of range.
+    """
+    parts = {}
+    for name, section in sections():
+        named = [field.name for field in dataclasses.fields(section) if field.name in values]
+        chosen = {field: values.pop(field) for field in named}
+        parts[name] = dataclasses.replace(getattr(config, name), **chosen)
+    assert not values, f"no such options: {', '.join(values)}"
+    return Config(**parts)
 
 
 def changed_trajectory(before: Config, now: Config) -> list[tuple[str, Any, Any]]:

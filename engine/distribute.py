@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import tensorflow as tf
 
 from engine.workers.crew import Crew
 
 
-def choose(name: str, virtual_devices: int, crew: Crew) -> tuple[tf.distribute.Strategy, str]:
+class Devices(NamedTuple):
+    """What a run computes on: a strategy, and the same in words."""
+
+    strategy: tf.distribute.Strategy
+    words: str
+
+    @property
+    def replicas(self) -> int:
+        """How many devices share a global batch."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def are_gpus(self) -> bool:
+        """Whether it computes on GPUs."""
+        return "GPU" in self.words
+
+
+class Topologies(NamedTuple):
+    """Devices to verify a configuration on.
+
+    home: those that it trains on.
+    one: a single one.
+    many: several of that kind. `home` is `one` or `many`, except on a machine with a single GPU,
+      where `one` and `many` are of the CPU.
+    note: what is not as the configuration asks; empty where all is.
+    """
+
+    home: Devices
+    one: Devices
+    many: Devices
+    note: str
+
+
+def choose(name: str, virtual_devices: int, crew: Crew) -> Devices:
     """Picks the strategy; a device that was asked for and is not there is an error.
 
     Args:
@@ -31,14 +66,46 @@ def choose(name: str, virtual_devices: int, crew: Crew) -> tuple[tf.distribute.S
     if crew:
         strategy = crew.strategy()
         count, kind = strategy.num_replicas_in_sync, _gpu_name() if _gpus() else "CPU"
-        return strategy, f"{count} x {kind} of several workers"
+        return Devices(strategy, f"{count} x {kind} of several workers")
     gpus = tf.config.list_logical_devices("GPU")
     if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
-        return mirrored("CPU", virtual_devices), f"{virtual_devices} virtual CPU devices, mirrored"
+        return _mirrored_cpu(virtual_devices)
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        return mirrored("GPU", len(gpus)), f"{len(gpus)} x {_gpu_name()}, mirrored"
-    # The default strategy is one device without any machinery: the first GPU, or the CPU.
-    return tf.distribute.get_strategy(), _gpu_name() if gpus else "CPU"
+        return _mirrored_gpus(len(gpus))
+    return _single(bool(gpus))
+
+
+def topologies(name: str, virtual_devices: int) -> Topologies:
+    """Arranges one device and several, so that the same can be computed on both.
+
+    Several are the GPUs that training takes, where it takes several; else as many virtual CPU
+    devices as were asked for, or two. A GPU that was asked for and is not there is no error: the
+    CPU stands in, and the note says so.
+
+    Args:
+      name: auto, cpu, gpu or mirrored.
+      virtual_devices: into how many devices the CPU is split; 0 and 1: two.
+
+    Raises:
+      ValueError: when TensorFlow has started already, with too few devices.
+    """
+    on_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
+    gpus = 0 if on_cpu else len(_gpus())
+    _prepare(max(virtual_devices, 2), hide_gpus=not gpus)
+    several = _mirrored_cpu(max(virtual_devices, 2))
+    if gpus and name != "gpu" and gpus > 1:
+        several = _mirrored_gpus(gpus)
+        return Topologies(several, _single(True), several, "")
+    if gpus:
+        cpu = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
+        note = f"one GPU is used: replicas are compared on the CPU, {several.words}"
+        home = _mirrored_gpus(1) if name == "mirrored" else _single(True)
+        return Topologies(home, cpu, several, note)
+    one, note = _single(False), ""
+    if name in ("gpu", "mirrored") and not on_cpu:
+        note = f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
+    home = several if name == "mirrored" or (virtual_devices > 1 and name == "auto") else one
+    return Topologies(home, one, several, note)
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
@@ -66,6 +133,19 @@ def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
 
 
+def _mirrored_cpu(count: int) -> Devices:
+    return Devices(mirrored("CPU", count), f"{count} virtual CPU devices, mirrored")
+
+
+def _mirrored_gpus(count: int) -> Devices:
+    return Devices(mirrored("GPU", count), f"{count} x {_gpu_name()}, mirrored")
+
+
+def _single(gpu: bool) -> Devices:
+    """The default strategy: one device without any machinery, the first GPU or the CPU."""
+    return Devices(tf.distribute.get_strategy(), _gpu_name() if gpu else "CPU")
+
+
 def _gpus() -> list:
     return tf.config.list_physical_devices("GPU")
 
@@ -88,7 +168,10 @@ def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
                 tf.config.list_physical_devices("CPU")[0],
                 [tf.config.LogicalDeviceConfiguration()] * virtual_devices,
             )
-    except RuntimeError as error:
+    except RuntimeError:
         # Already started, as in a notebook or a test: what there is may still do.
         if len(tf.config.list_logical_devices("CPU")) < max(virtual_devices, 1):
-            raise ValueError(f"--virtual_devices={virtual_devices}: {error}") from None
+            raise ValueError(
+                f"--virtual_devices={virtual_devices}: TensorFlow has started with fewer devices; "
+                "ask for them before anything makes a tensor"
+            ) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -44,7 +44,7 @@ class Loop:
         self.traces = 0
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
         self._pieces = Pieces(strategy, feed, step.zeros, step.contribute)
-        self._compiled = tf.function(self._steps, autograph=False)
+        self._compiled = tf.function(self._counted, autograph=False)
 
     def run(self, steps: int) -> None:
         """Takes `steps` steps, which must lie in one epoch.
@@ -60,8 +60,21 @@ class Loop:
         taken = int(self._state.step) - before
         assert taken == steps, f"the loop was asked for {steps} steps and took {taken}"
 
-    def _steps(self, steps: tf.Tensor, opened: object) -> None:
+    def graph(self, *, anew: bool = False) -> Any:
+        """A call as TensorFlow's ConcreteFunction, to be looked at; nothing runs.
+
+        Args:
+          anew: traced once more, apart from what `run` calls; not counted in `traces`.
+        """
+        opened = self._feed.open(int(self._state.step), 1)
+        function = tf.function(self._steps, autograph=False) if anew else self._compiled
+        return function.get_concrete_function(tf.constant(1, tf.int64), opened)
+
+    def _counted(self, steps: tf.Tensor, opened: object) -> None:
         self.traces += 1
+        self._steps(steps, opened)
+
+    def _steps(self, steps: tf.Tensor, opened: object) -> None:
         state, scale = self._state, self._state.loss_scale
 
         def body(now: Now) -> tuple[Now]:

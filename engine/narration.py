@@ -27,7 +27,7 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
     sizes = {"train": source.train, "validation": source.validation, "test": source.test}
     counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
     shape = "x".join(map(str, source.image_shape))
-    rule, step = config.optimization, int(state.step)
+    step = int(state.step)
     how = "new"
     if resumed:
         how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
@@ -43,12 +43,19 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
         f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
         f"model  {config.network.model}",
         *(f"       {line}" for line in models.table(parts.model).splitlines()),
-        f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; batch "
-        f"{config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning rate "
-        f"{rule.learning_rate:g}, seed {config.run.seed}{_unusual(config)}",
+        f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
         f"run    {config.run.run_dir}: {how}",
     ]
     return "\n".join(lines)
+
+
+def plan(config: Config) -> str:
+    """How it is trained: batch, update rule, learning rate, seed, and what is not as usual."""
+    rule = config.optimization
+    return (
+        f"batch {config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning "
+        f"rate {rule.learning_rate:g}, seed {config.run.seed}{_unusual(config)}"
+    )
 
 
 def _unusual(config: Config) -> str:

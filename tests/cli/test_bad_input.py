@@ -130,7 +130,6 @@ SHOWN_BY_THE_OPTIONS = {
     "--mode=benchmark": ["--mode=benchmark", "not built yet"],
     "--mode=tune": ["--mode=tune", "not built yet"],
     "--mode=report": ["--mode=report", "not built yet"],
-    "--mode=verify": ["--mode=verify", "not built yet"],
     "--mode=evaluate": ["no run here", "train one first"],
     "--strategy=gpu --virtual_devices=2": ["--strategy=gpu", "--virtual_devices=2", "leave one"],
     "--strategy=multi_worker --virtual_devices=2": ["multi_worker", "leave one"],

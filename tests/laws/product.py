@@ -128,15 +128,6 @@ def options_of(case: Case) -> dict[str, Any]:
     }
 
 
-def take(parts: Parts, steps: int = STEPS) -> Parts:
-    """Takes steps, epoch by epoch."""
-    while steps:
-        left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
-        parts.loop.run(min(steps, left))
-        steps -= min(steps, left)
-    return parts
-
-
 def poisoned_steps(parts: Parts, task: Poisoned, poison: dict[int, int], steps: int) -> None:
     """Takes steps one by one; at a step in `poison`, its row has an infinite gradient."""
     for _ in range(steps):
@@ -144,30 +135,3 @@ def poisoned_steps(parts: Parts, task: Poisoned, poison: dict[int, int], steps: 
             task.poison(poison[step], np.inf)
         parts.loop.run(1)
         task.heal()
-
-
-def take_measured(parts: Parts, steps: int = STEPS) -> dict[str, float]:
-    """Takes steps one by one; how far each tensor went, the sum of the norms of its moves."""
-    path = dict.fromkeys(weights(parts), 0.0)
-    for _ in range(steps):
-        before = weights(parts)
-        parts.loop.run(1)
-        for name, value in weights(parts).items():
-            path[name] += float(np.linalg.norm(value - before[name]))
-    return path
-
-
-def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Every variable of the model and of its average, by name."""
-    state = parts.state
-    named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
-    if state.average is not None:
-        named |= {f"average/{v.name}": v.numpy() for v in state.average.variables}
-    return named
-
-
-def everything_in(parts: Parts) -> dict[str, bytes]:
-    """The bytes of all of the state but its clock."""
-    times = {id(variable) for variable in parts.state.times.variables}
-    kept = [v for v in parts.state.variables if id(v) not in times]
-    return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}

@@ -1,0 +1,71 @@
+"""What stands in a traced function."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+# Operations that draw from a generator of their own, which no checkpoint holds.
+_GENERATORS = frozenset(
+    (
+        *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
+        *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2"),
+        *("RandomShuffle", "Multinomial", "NonDeterministicInts", "RngSkip", "RngReadAndSkip"),
+        *("StatefulUniform", "StatefulUniformInt", "StatefulUniformFullInt"),
+        *("StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
+        *("StatefulRandomBinomial",),
+    )
+)
+
+
+def generators(function: Any) -> list[str]:
+    """Kinds of operations in a function that draw hidden random numbers (L3)."""
+    return sorted({node.op for node in _nodes(function)} & _GENERATORS)
+
+
+def strangers(function: Any, known: tf.Module) -> list[tf.Variable]:
+    """Variables that a function reads or writes and that are not in `known` (L5)."""
+    ours = {id(part) for variable in known.variables for part in _parts(variable)}
+    return [
+        variable
+        for variable in function.variables
+        if not ours.intersection(map(id, _parts(variable)))
+    ]
+
+
+def fingerprint(function: Any) -> Counter:
+    """How often each operation occurs with its constants, not its name: each trace has others.
+
+    Two traces of the same mathematics have the same. A number of Python's that went into one of
+    them is a constant of it, or decided a branch.
+    """
+    return Counter(
+        (node.op, tuple(sorted((key, _written(value)) for key, value in _attributes(node))))
+        for node in _nodes(function)
+    )
+
+
+def _nodes(function: Any) -> Iterator[Any]:
+    graph = function.graph.as_graph_def()
+    yield from graph.node
+    for inner in graph.library.function:
+        yield from inner.node_def
+
+
+def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
+    for key, value in node.attr.items():
+        numbered = value.WhichOneof("value") in ("func", "s") or value.list.func or value.list.s
+        if not (numbered or key.startswith("_") or key in ("seed", "seed2")):
+            yield key, value
+
+
+def _written(value: Any) -> bytes:
+    return value.SerializeToString(deterministic=True)
+
+
+def _parts(variable: Any) -> list[Any]:
+    """The variable, and its copies where it is mirrored."""
+    return [variable, *getattr(variable, "values", ())]

@@ -1,0 +1,49 @@
+"""A check for each law: what is done to runs of a configuration, and what comes of it.
+
+Each starts from a state of its own making, so that they may be read, and run, in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine.verify.bench import Bench
+from engine.verify.finding import Finding
+from engine.verify.laws import (
+    l1_global_loss,
+    l2_one_verdict,
+    l3_pure_randomness,
+    l4_data_state,
+    l5_one_state,
+    l6_one_trace,
+    l7_topology,
+    l8_every_example_once,
+)
+
+
+class Law(NamedTuple):
+    """A law with its check.
+
+    compares: whether runs are held against each other, which tells nothing where the same run
+      twice is not the same (L3).
+    """
+
+    number: str
+    name: str
+    check: Callable[[Bench], Finding]
+    compares: bool = False
+
+
+# In the order in which they are checked: what others rest on comes first, and what counts the
+# traces of all runs comes last.
+LAWS = (
+    Law("L4", "data state is two integers", l4_data_state.check),
+    Law("L3", "pure randomness", l3_pure_randomness.check),
+    Law("L5", "one state", l5_one_state.check, compares=True),
+    Law("L2", "reduce, then judge, then act", l2_one_verdict.check),
+    Law("L1", "global loss", l1_global_loss.check, compares=True),
+    Law("L7", "topology is not state", l7_topology.check, compares=True),
+    Law("L8", "every example is scored once", l8_every_example_once.check, compares=True),
+    Law("L6", "one trace", l6_one_trace.check),
+)

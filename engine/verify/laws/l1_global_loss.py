@@ -1,0 +1,80 @@
+"""L1: a row's loss is its own, and micro-batches add up to the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+import models
+import pipelines
+from engine.assembly import Parts
+from engine.precision import compute_dtype
+from engine.verify import bounds
+from engine.verify.bench import Bench, poisoned
+from engine.verify.differences import Difference, as_a_whole, difference, worst
+from engine.verify.finding import Finding, apart, not_compared
+from engine.verify.trajectory import moved_alike, step_together
+
+_UPDATES = 4  # from the step that was saved: a partial batch and an epoch's end are among them
+
+
+def check(bench: Bench) -> Finding:
+    """Rows evaluated in portions; then updates of micro-batches, each from the same state."""
+    batch, given = bench.sample.batch, bench.config.training.accumulate
+    devices = bench.topologies.home if bench.topologies.home.replicas == 1 else bench.topologies.one
+    own = bench.restored(bench.on(devices).parts)
+    wrong = _rows_together(bench, own)
+    if not wrong.passed or batch == 1:
+        return wrong
+    if bench.batch_norm:
+        return not_compared("batch norm sees its micro-batch")
+    pieces = 1 if given > 1 else min(4, batch)
+    cut = bench.assembled(devices, accumulate=pieces)
+    pairs = moved_alike([step_together(own, cut) for _ in range(_UPDATES)])
+    if not pairs:
+        return not_compared("gradients overflow at this loss scale")
+    arithmetic = bench.arithmetic(devices)
+    found = worst([part for pair in pairs for part in as_a_whole(*pair, arithmetic)])
+    done = f"{len(pairs)} updates of {pieces} micro-batches and of {given} from the same state"
+    return apart(done, found)
+
+
+def _rows_together(bench: Bench, parts: Parts) -> Finding:
+    """Whether losses of rows depend on the rows beside them; evaluated, so without batch norm."""
+    done = f"{bench.sample.batch} rows evaluated at once and in 4 portions"
+    feed = pipelines.open_feed(
+        "resident",
+        bench.sample.source,
+        bench.sample.source.train,
+        global_batch_size=bench.sample.batch,
+        seed=None,
+        layout=pipelines.Layout(),
+        strategy=tf.distribute.get_strategy(),
+        cache_dir=parts.config.data.cache_dir,
+    )
+    whole = feed.batch(feed.next(feed.open(0, 1)), tf.constant(0, tf.int64), 0)
+    dtype = compute_dtype(bench.config.precision.precision)
+
+    @tf.function(autograph=False)
+    def losses(batch: pipelines.Batch) -> tf.Tensor:
+        call = models.Pass(mask=batch.mask, dtype=dtype)
+        return tf.cast(poisoned(parts).task(parts.model, batch, call).losses, tf.float32)
+
+    together = losses(whole).numpy()
+    if together.shape != (bench.sample.batch,):
+        return Finding(False, done, f"losses of shape {together.shape}, not one a row")
+    batch, portions = bench.sample.batch, []
+    size = -(-batch // 4)
+    for first in range(0, batch, size):
+        rows = slice(first, first + size)
+        portion = whole._replace(
+            inputs=whole.inputs[rows],
+            targets=whole.targets[rows],
+            mask=whole.mask[rows],
+            row=whole.row + first,
+            place=whole.place + first,
+        )
+        portions.append(losses(portion).numpy())
+    allowed = bounds.step_figure_bound(bench.arithmetic(bench.topologies.one))
+    measured = difference(together, np.concatenate(portions))
+    return apart(done, Difference("losses of rows", measured, allowed))

@@ -1,0 +1,82 @@
+"""L2: an infinity in what one replica computes moves nothing on any."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.assembly import Parts
+from engine.verify.bench import Bench, poisoned
+from engine.verify.finding import Finding, few
+from engine.verify.trajectory import changed, everything_in, take, weights
+
+_OVERFLOWS = 8  # steps that may overflow by themselves before one moves, at a loss scale
+
+
+def check(bench: Bench) -> Finding:
+    """An infinity and a nan in the gradient of one row of the last replica."""
+    home, many = bench.topologies.home, bench.topologies.many
+    problems, where = [], ""
+    for devices in (home, many)[: 1 if many.words == home.words else 2]:
+        try:
+            run = bench.on(devices)
+        except (ValueError, RuntimeError):
+            if devices is home:
+                raise
+            continue  # what cannot be run on several devices is for L7 to tell
+        parts = bench.restored(run.parts)
+        row, replica = _last_row(parts, bench.sample.batch)
+        where = f"row {row} of {bench.sample.batch} (replica {replica + 1} of {devices.replicas})"
+        for factor in (np.inf, np.nan):
+            problems += _strike(bench, parts, row, factor)
+    done = f"infinity, then nan, in the gradient of {where}"
+    words = "changed nothing but step and loss scale; the next step moved the weights"
+    if problems:
+        words = "; ".join(dict.fromkeys(problems))
+    return Finding(not problems, done, words, len(problems), 0)
+
+
+def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
+    """The last row of a full batch that the last replica computes, and which replica that is."""
+    layout = parts.feeds[0].layout
+    micro_rows = -(-batch // layout.micro_batches)
+    rows = -(-micro_rows // layout.all_shards)
+
+    def replica(row: int) -> int:
+        return row % micro_rows // rows // layout.local_shards
+
+    last = max(range(batch), key=lambda row: (replica(row), row))
+    return last, replica(last)
+
+
+def _strike(bench: Bench, parts: Parts, row: int, factor: float) -> list[str]:
+    """A full batch with a bad row, and the step after it: what did not go as it must."""
+    state, options = parts.state, parts.config.precision
+    scale = state.loss_scale
+    bench.take(parts, -int(state.step) % parts.steps_per_epoch)
+    free = (state.step, scale.value, scale.good_steps)
+    before, step, updates = everything_in(parts, but=free), int(state.step), int(state.updates)
+    expected = float(scale.value)
+    if scale.dynamic:
+        floor = min(options.loss_scale_floor, expected)
+        expected = max(expected / options.loss_scale_factor, floor)
+    poisoned(parts).strike(row, factor)
+    take(parts, 1)
+    poisoned(parts).strike(-1, 1.0)
+    problems = []
+    if moved := changed(before, everything_in(parts, but=free)):
+        problems.append(f"{factor} changed {few(moved)}")
+    if int(state.step) != step + 1:
+        problems.append(f"{factor} took the step to {int(state.step)}, not to {step + 1}")
+    if float(scale.value) != expected:
+        problems.append(f"the loss scale became {float(scale.value):g}, not {expected:g}")
+    stood = weights(parts)
+    for _ in range(_OVERFLOWS if scale.dynamic else 1):
+        take(parts, 1)
+        if int(state.updates) > updates:
+            break
+    went = weights(parts)
+    if all(went[name].tobytes() == stood[name].tobytes() for name in stood):
+        problems.append(f"the step after {factor} did not move the weights")
+    if not all(np.isfinite(value).all() for value in went.values()):
+        problems.append(f"weights are not finite after {factor}")
+    return problems

@@ -1,0 +1,27 @@
+"""L3: the same seed gives the same bits."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.verify import graph
+from engine.verify.bench import STEPS, Bench
+from engine.verify.finding import Finding, few, same_bits
+from engine.verify.trajectory import changed, everything_in
+
+
+def check(bench: Bench) -> Finding:
+    """The same run twice, the second in other portions, and what its graph draws from."""
+    home = bench.home
+    again = bench.take(bench.assembled(bench.topologies.home), STEPS)
+    differing = changed(home.whole.everything, everything_in(again))
+    scores = bench.score(again)
+    differing += [name for name in scores if _differ(scores[name], home.scores[name])]
+    drawn = graph.generators(home.whole.parts.loop.graph())
+    more = [f"a step draws by {few(drawn)}, whose generator no checkpoint holds"] if drawn else []
+    done = f"{STEPS} steps and an evaluation, twice from seed {bench.config.run.seed}"
+    return same_bits(done, differing, len(home.whole.everything), more)
+
+
+def _differ(one: float, other: float) -> bool:
+    return np.float64(one).tobytes() != np.float64(other).tobytes()

@@ -1,0 +1,56 @@
+"""L4: the batch of a step does not depend on how a feed came to it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import pipelines
+from engine.assembly import Parts
+from engine.verify.bench import SAVED, STEPS, Bench
+from engine.verify.finding import Finding
+from engine.verify.sample import FULL_BATCHES
+
+_AT = (FULL_BATCHES, SAVED, STEPS - 1)  # a partial batch, and in the middle of later epochs
+
+
+def check(bench: Bench) -> Finding:
+    """Batches from feeds of both kinds, opened at a step, and from one that came from the start."""
+    home = bench.topologies.home
+    through = bench.assembled(home)
+    came = [_batch_at(through, step) for step in range(STEPS)]
+    through.close()
+    differing = 0
+    for kind in ("resident", "stream"):
+        fresh = bench.assembled(home, feed=kind)
+        differing += sum(_batch_at(fresh, step) != came[step] for step in _AT)
+        fresh.close()
+    done = (
+        f"batches {', '.join(map(str, _AT))} of fresh feeds, resident and stream, and of a "
+        f"{bench.feed_kind} one from step 0"
+    )
+    words = f"{differing} of {2 * len(_AT)} differ" if differing else "the same bits"
+    return Finding(not differing, done, words, differing, 0)
+
+
+def _batch_at(parts: Parts, step: int) -> bytes:
+    """Digest of the examples of a step: images, labels, mask and place, piece by piece."""
+    feed, digest = parts.feeds[0], hashlib.sha256()
+    element, at = feed.next(feed.open(step, 1)), tf.constant(step, tf.int64)
+
+    def portion(element: Any, piece: tf.Tensor) -> pipelines.Batch:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return feed.batch(element, at, replica, piece)
+
+    for piece in range(feed.layout.pieces):
+        found = parts.strategy.run(portion, args=(element, tf.constant(piece, tf.int64)))
+        copies = [parts.strategy.experimental_local_results(part) for part in found]
+        for batch in map(pipelines.Batch._make, zip(*copies, strict=True)):
+            rows = np.flatnonzero(batch.mask)
+            shown = (batch.inputs.numpy()[rows], batch.targets.numpy()[rows], *batch[2:])
+            for part in shown:
+                digest.update(np.asarray(part).tobytes())
+    return digest.digest()

@@ -1,0 +1,24 @@
+"""L6: each function is traced once, and what it traces to is no matter of when."""
+
+from __future__ import annotations
+
+from engine.verify import graph
+from engine.verify.bench import Bench
+from engine.verify.finding import Finding
+
+
+def check(bench: Bench) -> Finding:
+    """Counts the traces of all runs so far; traces a step again and looks for another graph."""
+    bench.score(bench.home.whole.parts)  # once more
+    most: dict[str, int] = {}
+    for parts in bench.built:
+        for name, count in parts.traces.items():
+            most[name] = max(count, most.get(name, 0))
+    loop = bench.on(bench.topologies.one).parts.loop
+    once, anew = (graph.fingerprint(loop.graph(anew=anew)) for anew in (False, True))
+    other = sum(((once - anew) + (anew - once)).values())
+    counts = ", ".join(f"{name} {count}" for name, count in most.items())
+    graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"
+    done = f"traces of each function in {len(bench.built)} runs, and a step traced again"
+    count = max(most.values()) + other
+    return Finding(count == 1, done, f"{counts}; {graphs}", count, 1)

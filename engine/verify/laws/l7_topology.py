@@ -1,0 +1,61 @@
+"""L7: N replicas train as one does, and go on where another number stopped."""
+
+from __future__ import annotations
+
+from engine.distribute import Devices
+from engine.verify.bench import SAVED, STEPS, Bench
+from engine.verify.differences import tensors, worst
+from engine.verify.finding import Finding, apart, few, not_compared, same_bits
+from engine.verify.trajectory import changed, moved_alike, step_together
+
+
+def check(bench: Bench) -> Finding:
+    """The same steps on one device and on several, from the start and from a checkpoint.
+
+    A rounding can switch a ReLU, after which two runs part, whatever they are computed on. So where
+    they are further apart than roundings make them, single steps from the same state decide: if
+    those agree, the order of summation is all that differs.
+    """
+    one, many = bench.topologies.one, bench.topologies.many
+    if many is one:
+        return not_compared("--shards=1 leaves nothing to share")
+    options, arithmetic = _in_turn(bench, one, many)
+    cut = f", in {options['accumulate']} micro-batches," if options else ""
+    done = f"{STEPS} steps on 1{cut} and on {many.replicas} replicas, and on from step {SAVED}"
+    pairs = [
+        (bench.on(one, **options), bench.on(many)),
+        (bench.continued(one, **options), bench.continued(many)),
+    ]
+    if torn := [name for _, several in pairs for name in several.torn]:
+        return Finding(False, done, f"replicas hold different {few(torn)}", len(torn), 0)
+    if bench.config.training.shards:
+        differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
+        return same_bits(done, differing, len(pairs[0][0].everything))
+    free = worst([part for pair in pairs for part in tensors(*pair, arithmetic)])
+    if free.within:
+        return apart(done, free)
+    alone, several = (bench.restored(trajectory.parts) for trajectory in pairs[0])
+    steps = moved_alike([step_together(alone, several) for _ in range(STEPS - SAVED)])
+    if not steps:
+        return not_compared("gradients overflow at this loss scale")
+    single = worst([part for pair in steps for part in tensors(*pair, arithmetic)])
+    if not single.within:
+        return apart(done, free, f"{free}; after one step from the same state {single}")
+    words = f"{single}, each from the same state; left alone a rounding grew to {free.measured:.1e}"
+    return apart(done, single, words)
+
+
+def _in_turn(bench: Bench, one: Devices, many: Devices) -> tuple[dict[str, int], str]:
+    """Options with which one device computes what several do, and what then rounds.
+
+    In a mixed precision the gradient of each portion is rounded, and a bound on that must allow for
+    portions that cancel each other. A device that computes the same portions in turn rounds each
+    to the same bits: only float32 sums are left to differ.
+    """
+    given, arithmetic = bench.config.training.accumulate, bench.arithmetic(one)
+    portions = given * many.replicas
+    same = portions <= bench.sample.batch and (given == 1 or bench.sample.batch % portions == 0)
+    exact = arithmetic == "float32" or bench.config.training.shards > 0
+    if exact or bench.batch_norm or not same:
+        return {}, arithmetic
+    return {"accumulate": portions}, "float32"

@@ -1,0 +1,43 @@
+"""L8: any number of replicas scores each example once, in batches of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.verify import bounds
+from engine.verify.bench import Bench
+from engine.verify.differences import Difference, difference, worst
+from engine.verify.finding import Finding
+
+
+def check(bench: Bench) -> Finding:
+    """A split scored on one device and, in batches that do not come out even, on several."""
+    one, many = bench.topologies.one, bench.topologies.many
+    examples, usual = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
+    size = _uneven(examples, usual, many.replicas)
+    runs = [bench.on(one).parts, bench.assembled(many, evaluation_batch_size=size)]
+    scores = [bench.score(bench.restored(parts)) for parts in runs]
+    counted = [int(means["examples"]) for means in scores]
+    wrong = sum(abs(count - examples) for count in counted)
+    words = [f"{counted[0]:,} and {counted[1]:,} of {examples:,} examples"]
+    arithmetic, differences = bench.arithmetic(one), []
+    allowed = bounds.step_figure_bound(arithmetic)
+    for name in ("loss", *runs[0].task.metrics):
+        sums = [means[name] * means["examples"] for means in scores]
+        if name != "loss" and np.allclose(sums, np.round(sums), rtol=0, atol=1e-3):  # it counts
+            right = [round(value) for value in sums]
+            words.append(f"{name} {right[0]:,} and {right[1]:,}")
+            if arithmetic == "float32":
+                wrong += abs(right[0] - right[1])
+                continue
+        differences.append(Difference(name, difference(*sums), allowed))
+    furthest = worst(differences)
+    done = f"{bench.sample.scored_from} in batches of {usual} on 1 and of {size} on {many.replicas}"
+    passed = not wrong and furthest.within
+    return Finding(passed, f"{done} replicas", ", ".join([*words, str(furthest)]), wrong, 0)
+
+
+def _uneven(examples: int, most: int, replicas: int) -> int:
+    """A batch size that divides neither the split nor among the replicas, where there is one."""
+    sizes = range(min(most, 2 * examples // 5), 1, -1)
+    return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)

@@ -1,0 +1,139 @@
+"""The steps of a run, and where they led."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from engine import metrics
+from engine.assembly import Parts
+
+
+def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
+    """Takes steps, epoch by epoch.
+
+    Args:
+      parts: of the run.
+      steps: how many.
+      at_once: the most that one call of the graph takes.
+    """
+    while steps:
+        left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
+        portion = min(steps, left, at_once)
+        parts.loop.run(portion)
+        steps -= portion
+    return parts
+
+
+def take_measured(
+    parts: Parts, steps: int, between: Callable[[], None] = lambda: None
+) -> dict[str, float]:
+    """Takes steps one by one; how far each tensor went, the sum of the norms of its moves.
+
+    Args:
+      parts: of the run.
+      steps: how many.
+      between: called before each.
+    """
+    path = dict.fromkeys(weights(parts), 0.0)
+    for _ in range(steps):
+        between()
+        before = weights(parts)
+        parts.loop.run(1)
+        for name, value in weights(parts).items():
+            path[name] += float(np.linalg.norm(value - before[name]))
+    return path
+
+
+def weights(parts: Parts) -> dict[str, np.ndarray]:
+    """Every variable of the model and of its average, by name."""
+    state = parts.state
+    named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
+    if state.average is not None:
+        named |= {f"average/{v.name}": v.numpy() for v in state.average.variables}
+    return named
+
+
+def everything_in(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
+    """The bytes of all of the state but its clock and some others, by place and name."""
+    left_out = {id(variable) for variable in (*parts.state.times.variables, *but)}
+    kept = [v for v in parts.state.variables if id(v) not in left_out]
+    return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
+
+
+def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
+    """Names of what is not the same to the bit."""
+    return [name.split("/", 1)[1] for name in before if before[name] != after[name]]
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Where a run stood after some steps; the run itself may have gone on since.
+
+    path: how far each tensor of `weights` went.
+    sums: of those steps, metrics.step_sums.
+    torn: variables of which replicas hold different copies.
+    """
+
+    parts: Parts
+    path: dict[str, float]
+    weights: dict[str, np.ndarray]
+    everything: dict[str, bytes]
+    sums: np.ndarray
+    updates: int
+    torn: list[str]
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Mean loss and mean norm of the gradient over the steps that moved; 0 for none."""
+        if not self.sums[-1]:
+            return {"loss": 0.0, "gradient norm": 0.0}
+        means = metrics.step_means(self.sums, self.parts.task.metrics)
+        return {"loss": means["loss"], "gradient norm": means["gradient_norm"]}
+
+
+def travelled(parts: Parts, steps: int, between: Callable[[], None] = lambda: None) -> Trajectory:
+    """Takes steps one by one, and gives where they led.
+
+    Args:
+      parts: of the run.
+      steps: how many.
+      between: called before each.
+    """
+    before = parts.state.sums.numpy()
+    path = take_measured(parts, steps, between)
+    state = parts.state
+    return Trajectory(
+        parts,
+        path,
+        weights(parts),
+        everything_in(parts),
+        state.sums.numpy() - before,
+        int(state.updates),
+        [v.name for v in state.variables if _torn(parts.strategy.experimental_local_results(v))],
+    )
+
+
+def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
+    """A step of each from the state of the first."""
+    for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
+        theirs.assign(ours.numpy())
+    return travelled(one, 1), travelled(other, 1)
+
+
+def moved_alike(
+    pairs: Sequence[tuple[Trajectory, Trajectory]],
+) -> list[tuple[Trajectory, Trajectory]]:
+    """Pairs of steps of which both moved the weights, or neither did, where there is a loss scale.
+
+    A gradient near the end of float16 may overflow as a whole and not in portions.
+    """
+    scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
+    return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]
+
+
+def _torn(copies: Sequence[tf.Variable]) -> bool:
+    return len({copy.numpy().tobytes() for copy in copies}) > 1

@@ -1,0 +1,61 @@
+"""What is read in a graph: generators, hidden variables, and whether two traces are the same."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from engine.verify import graph
+from tests.harness import pictures, training
+
+
+def traced(function):
+    return tf.function(function, autograph=False).get_concrete_function()
+
+
+def test_generators_are_found_wherever_they_hide():
+    def body(i):
+        with tf.control_dependencies([tf.random.normal([])]):
+            return i + 1
+
+    def looped():
+        return tf.while_loop(lambda i: i < 3, body, [tf.constant(0)])
+
+    tf.random.set_seed(1)
+    found = graph.generators(traced(looped))
+    tf.random.set_seed(None)
+    assert found == ["RandomStandardNormal"]
+    generator = tf.random.Generator.from_seed(1)
+    assert graph.generators(traced(lambda: generator.uniform([]))) == ["RngReadAndSkip"]
+    stateless = traced(lambda: tf.random.stateless_uniform([3], seed=[1, 2]))
+    assert graph.generators(stateless) == []
+
+
+def test_two_traces_of_the_same_have_the_same_fingerprint_and_numbers_of_pythons_show():
+    numbers = iter([1.0, 1.0, 2.0])
+
+    def scaled():
+        number = next(numbers)
+        return tf.while_loop(lambda x: x < 9.0, lambda x: x + number, [tf.constant(0.0)])
+
+    first, same, other = (graph.fingerprint(traced(scaled)) for _ in range(3))
+    assert first == same
+    assert first != other
+
+
+def test_a_step_knows_nothing_but_the_state():
+    images, labels = pictures(20)
+    for replicas in (1, 2):
+        run = training(images, labels, replicas=replicas)
+        assert graph.strangers(run.loop.graph(), run.state) == []
+        but_one = tf.Module()
+        but_one.known = [v for v in run.state.variables if v is not run.state.step]
+        assert graph.strangers(run.loop.graph(), but_one) == [run.state.step]
+
+
+def test_looking_at_the_graph_of_a_loop_traces_it_once_and_takes_no_step():
+    images, labels = pictures(20)
+    run = training(images, labels)
+    assert graph.fingerprint(run.loop.graph()) == graph.fingerprint(run.loop.graph(anew=True))
+    assert (run.loop.traces, int(run.state.step)) == (1, 0)
+    run.take(3)
+    assert run.loop.traces == 1

@@ -1,0 +1,262 @@
+"""Verify: a sound task holds all laws, and one that breaks a law is told which."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tests.laws.product  # noqa: F401 - registers law_norm
+from engine import flags
+from engine.task import Classification, Scores
+from engine.verify import command, verify
+from engine.verify.bench import Interrupted
+from engine.verify.certificate import Certificate
+
+SMALL = ("--model=logistic", "--global_batch_size=16", "--validation_split=0.05", "--test_split=")
+
+
+@pytest.fixture
+def config(cache_dir, tmp_path):
+    def made(*options):
+        run_dir = f"--run_dir={tmp_path / 'run'}"
+        return flags.parse([*SMALL, f"--cache_dir={cache_dir}", run_dir, *options])
+
+    return made
+
+
+# Sound
+
+
+def test_all_laws_hold_of_a_sound_configuration_and_nothing_is_written(config, tmp_path):
+    lines: list[str] = []
+    certificate = verify(config("--strategy=gpu", "--ema=0.9"), tell=lines.append)
+    assert certificate.passed and certificate.broken == []
+    assert [verdict.law for verdict in certificate.verdicts] == [f"L{n}" for n in range(1, 9)]
+    assert all(verdict.passed for verdict in certificate.verdicts), lines
+    assert certificate.summary.startswith("PASS: 8 laws hold")
+    assert [line.split()[0] for line in lines[1:]] == [
+        *("L4", "L3", "L5", "L2", "L1", "L7", "L8", "L6")
+    ]
+    assert all(" ... ok " in line for line in lines[1:])
+    # There is no GPU here: it says so, and claims none.
+    assert "--strategy=gpu asks for a GPU and TensorFlow finds none" in lines[0]
+    assert lines[0].splitlines()[0].endswith("on CPU; replicas: 2 virtual CPU devices, mirrored")
+    read = json.loads(certificate.json)
+    assert read["passed"] is True and len(read["laws"]) == 8
+    assert read["config"]["ema"] == 0.9 and read["device"]["device"] == "CPU"
+    assert all(law["measured"] <= law["bound"] for law in read["laws"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_batch_norm_is_not_held_against_its_micro_batches_and_that_is_no_failure(config):
+    certificate = verify(config("--model=law_norm"))
+    assert certificate["L1"].passed is None and certificate.passed
+    reason = "L1 not compared (batch norm sees its micro-batch)"
+    assert certificate.summary.startswith(f"PASS: 7 laws hold, {reason}")
+
+
+def test_with_shards_replicas_give_the_same_bits_and_a_metric_need_not_count(config):
+    certificate = verify(config("--shards=2", "--virtual_devices=2"), Squared)
+    assert certificate.passed, certificate.summary
+    assert "the same bits in all" in certificate["L7"].found
+    assert certificate.device["device"] == "2 virtual CPU devices, mirrored"
+
+
+class Squared:
+    """A task of another kind, whose metric is no count."""
+
+    metrics = ("error",)
+
+    def __call__(self, model, batch, call):
+        wanted = tf.one_hot(batch.targets, 10)
+        error = tf.reduce_mean((model(batch.inputs, call) - wanted) ** 2, axis=-1)
+        return Scores(error, (error,))
+
+
+# Broken
+
+
+class Changed(Classification):
+    """Classification with another loss."""
+
+    def __call__(self, model, batch, call):
+        losses, measured = super().__call__(model, batch, call)
+        return Scores(self.changed(losses, model, call), measured)
+
+    def changed(self, losses, model, call):
+        raise NotImplementedError
+
+
+class DrawsHiddenNumbers(Changed):
+    def changed(self, losses, model, call):
+        return losses * tf.random.uniform(tf.shape(losses))
+
+
+class DrawsInPython(Changed):
+    def changed(self, losses, model, call):
+        return losses * np.float32(np.random.default_rng().uniform())
+
+
+class CountsItsCalls(Changed):
+    def __init__(self):
+        super().__init__()
+        self.calls = tf.Variable(0.0, trainable=False, name="calls")
+
+    def changed(self, losses, model, call):
+        if call.training:
+            self.calls.assign_add(1.0)
+        return losses / (1.0 + self.calls)
+
+
+class AssignsInThePass(Changed):
+    def changed(self, losses, model, call):
+        if call.training:
+            weight = model.trainable_variables[0]
+            weight.assign(weight * 0.999)
+        return losses
+
+
+class LooksAtItsPortion(Changed):
+    def changed(self, losses, model, call):
+        return losses - 0.5 * tf.reduce_mean(losses)
+
+
+class CountsInPython(Changed):
+    calls = 0
+
+    def changed(self, losses, model, call):
+        self.calls += 1
+        return losses * self.calls
+
+
+class KnowsItsReplica(Changed):
+    def changed(self, losses, model, call):
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return losses * (1.0 + tf.cast(replica, tf.float32))
+
+
+class SumsItsMetric(Classification):
+    def __call__(self, model, batch, call):
+        losses, (right,) = super().__call__(model, batch, call)
+        return Scores(losses, (tf.fill(tf.shape(right), tf.reduce_sum(right)),))
+
+
+# What is given as it is, not as a class, is copied: what it remembers must not blur the verdict.
+BROKEN = {
+    DrawsHiddenNumbers: (["L3"], "draws by RandomUniform"),
+    DrawsInPython: (["L3", "L6"], "tensors differ"),
+    CountsItsCalls(): (["L5", "L1", "L7"], "steps write calls:0, not in the state"),
+    AssignsInThePass: (["L2", "L1"], "inf changed 1_dense/bias:0"),
+    LooksAtItsPortion: (["L1", "L7", "L8"], "losses of rows"),
+    CountsInPython(): (["L6", "L1", "L7", "L8"], "by a number of Python's"),
+    KnowsItsReplica: (["L7", "L8"], "gradient norm"),
+    SumsItsMetric: (["L8"], "accuracy"),
+}
+
+
+@pytest.fixture(scope="module")
+def certificate_of(cache_dir):
+    """Certificates of tasks, each made once."""
+
+    @functools.cache
+    def made(task) -> Certificate:
+        return verify(flags.parse([*SMALL, f"--cache_dir={cache_dir}"]), task)
+
+    return made
+
+
+def name_of(task) -> str:
+    return task.__name__ if isinstance(task, type) else type(task).__name__
+
+
+@pytest.mark.parametrize("task", BROKEN, ids=name_of)
+def test_a_broken_law_is_named_by_its_number_and_the_root_comes_first(certificate_of, task):
+    broken, words = BROKEN[task]
+    certificate = certificate_of(task)
+    assert certificate.broken == broken, certificate.summary
+    assert certificate.summary.startswith(f"FAIL {broken[0]} ")
+    assert words in certificate[broken[0]].found
+    for law in broken[1:]:
+        assert law in certificate.summary.split("also broken: ")[1]
+
+
+def test_where_the_same_run_twice_differs_nothing_else_is_compared(certificate_of):
+    verdicts = certificate_of(DrawsHiddenNumbers).verdicts
+    left_open = {verdict.law for verdict in verdicts if verdict.passed is None}
+    assert left_open == {"L1", "L5", "L7", "L8"}
+
+
+# Asked for in vain
+
+
+def test_a_function_that_gives_the_same_task_again_is_refused(config):
+    task = Squared()
+    with pytest.raises(ValueError, match="the same task twice"):
+        verify(config(), lambda: task)
+
+
+def test_a_task_that_cannot_be_copied_is_refused(config):
+    task = Squared()
+    task.lock = threading.Lock()  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match="cannot be copied"):
+        verify(config(), task)
+
+
+def test_what_a_task_raises_the_first_time_comes_through(config):
+    class Wrong(Squared):
+        def __call__(self, model, batch, call):
+            raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        verify(config(), Wrong)
+
+
+def test_it_can_be_stopped(config):
+    with pytest.raises(Interrupted):
+        verify(config(), interrupted=lambda: True)
+
+
+# The command
+
+
+def test_a_signal_stops_the_command_between_two_laws(config, tmp_path, monkeypatch, capsys):
+    def stopped(config, *, tell, interrupted):
+        def told(line):
+            tell(line)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        return verify(config, tell=told, interrupted=interrupted)
+
+    monkeypatch.setattr(command, "verify", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    (tmp_path / "run").mkdir()
+    assert command.run(config()) == 130
+    assert signal.getsignal(signal.SIGINT) is before
+    assert capsys.readouterr().out.endswith("stopped by signal 2; nothing was written\n")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_broken_law_is_exit_status_1_and_the_last_line(
+    config, tmp_path, monkeypatch, capsys, certificate_of, exists
+):
+    broken = certificate_of(SumsItsMetric)
+    monkeypatch.setattr(command, "verify", lambda config, **told: broken)
+    if exists:
+        (tmp_path / "run").mkdir()
+    assert command.run(config()) == 1
+    *_, text, last = capsys.readouterr().out.splitlines()
+    assert last == broken.summary and last.startswith("FAIL L8 ")
+    assert json.loads(text)["broken"] == ["L8"]
+    written = tmp_path / "run" / "verify.json"
+    assert written.exists() == exists
+    if exists:
+        assert json.loads(written.read_text()) == json.loads(text)
+        assert [path.name for path in written.parent.iterdir()] == ["verify.json"]
