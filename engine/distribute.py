@@ -42,6 +42,11 @@ class Topologies(NamedTuple):
     note: str
 
 
+_OTHER_MACHINES = (
+    "--strategy=multi_worker: replicas on this machine stand in for the other machines"
+)
+
+
 def choose(name: str, virtual_devices: int, crew: Crew) -> Devices:
     """Picks the strategy; a device that was asked for and is not there is an error.
 
@@ -80,10 +85,10 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
 
     Several are the GPUs that training takes, where it takes several; else as many virtual CPU
     devices as were asked for, or two. A GPU that was asked for and is not there is no error: the
-    CPU stands in, and the note says so.
+    CPU stands in, and the note says so. For other machines the devices of this one stand in.
 
     Args:
-      name: auto, cpu, gpu or mirrored.
+      name: auto, cpu, gpu, mirrored or multi_worker.
       virtual_devices: into how many devices the CPU is split; 0 and 1: two.
 
     Raises:
@@ -93,15 +98,16 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
     gpus = 0 if on_cpu else len(_gpus())
     _prepare(max(virtual_devices, 2), hide_gpus=not gpus)
     several = _mirrored_cpu(max(virtual_devices, 2))
+    beside = _OTHER_MACHINES if name == "multi_worker" else ""
     if gpus and name != "gpu" and gpus > 1:
         several = _mirrored_gpus(gpus)
-        return Topologies(several, _single(True), several, "")
+        return Topologies(several, _single(True), several, beside)
     if gpus:
         cpu = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
         note = f"one GPU is used: replicas are compared on the CPU, {several.words}"
         home = _mirrored_gpus(1) if name == "mirrored" else _single(True)
-        return Topologies(home, cpu, several, note)
-    one, note = _single(False), ""
+        return Topologies(home, cpu, several, "; ".join(filter(None, (beside, note))))
+    one, note = _single(False), beside
     if name in ("gpu", "mirrored") and not on_cpu:
         note = f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
     home = several if name == "mirrored" or (virtual_devices > 1 and name == "auto") else one

@@ -18,6 +18,7 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 tf.config.experimental.enable_op_determinism()
+tf.config.list_logical_devices()  # starts TensorFlow: no test changes the devices of the others
 tf.get_logger().setLevel("ERROR")
 
 

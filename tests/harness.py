@@ -21,7 +21,7 @@ from engine.precision import LossScale, compute_dtype
 from engine.reduction import reductions
 from engine.state import TrainState
 from engine.step import Step, evaluation_step
-from engine.task import Classification, Scores, Task
+from engine.task import Classification, Task
 from pipelines import Feed
 from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
@@ -55,49 +55,6 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
         models.Dropout(0.5),
         models.Dense(classes),
     ]
-
-
-class Poisoned:
-    """A task of which one row can go wrong: a part of what it gives becomes infinite or nan."""
-
-    PARTS = ("gradient", "loss", "metric", "statistic")
-
-    def __init__(self, task: Task) -> None:
-        self.metrics = task.metrics
-        self._task = task
-        self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
-        self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
-
-    def poison(self, row: int, factor: float, part: str = "gradient") -> None:
-        """From now on a row, by its place in the global batch, has one part times `factor`.
-
-        "gradient" leaves the loss as it is, and "loss" the gradient. "statistic" is all that
-        layers propose for the piece of the batch in which the row is.
-        """
-        self._row.assign(row)
-        self._factors[part].assign(factor)
-
-    def heal(self) -> None:
-        """All is well again."""
-        self._row.assign(-1)
-        for factor in self._factors.values():
-            factor.assign(1.0)
-
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
-        scores = self._task(model, batch, call)
-        rows = batch.row + tf.range(scores.losses.shape[0], dtype=tf.int64)
-        gradient, loss, metric, statistic = (
-            tf.where(rows == self._row, self._factors[part], 1.0) for part in self.PARTS
-        )
-
-        @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
-            return losses * loss, lambda upstream: upstream * gradient
-
-        of_piece = tf.reduce_prod(statistic)
-        proposed = [update._replace(value=update.value * of_piece) for update in call.updates]
-        call.updates[:] = proposed
-        return Scores(poisoned(scores.losses), tuple(each * metric for each in scores.metrics))
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""A gradient that is made infinite on purpose."""
+"""A task that goes wrong on purpose."""
 
 from __future__ import annotations
 
@@ -10,19 +10,45 @@ from engine.task import Scores, Task
 
 
 class Poisoned:
-    """A task whose gradient of one row can be made an infinity or a nan; its loss stays as it is.
+    """A task of which one row can go wrong: a part of what it gives becomes infinite or nan.
 
-    While it is off, gradients are multiplied with 1, which changes no bit.
+    While all is well everything is multiplied with 1, which changes no bit.
 
     Args:
       task: as it is.
     """
 
+    PARTS = ("gradient", "loss", "metric", "statistic")
+
     def __init__(self, task: Task) -> None:
         self.metrics = task.metrics
         self.task = task
-        self.factor = tf.Variable(1.0, trainable=False)  # of the row's gradient
-        self.row = tf.Variable(-1, dtype=tf.int64, trainable=False)  # in the global batch; -1: none
+        self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
+
+    @property
+    def switches(self) -> tuple[tf.Variable, ...]:
+        """Its own variables; no step writes them."""
+        return self._row, *self._factors.values()
+
+    def poison(self, row: int, factor: float, part: str = "gradient") -> None:
+        """From now on a row has one part times `factor`.
+
+        Args:
+          row: its place in the global batch.
+          factor: what to multiply with.
+          part: "gradient" leaves the loss as it is, and "loss" the gradient; "metric" is all of
+            the task's; "statistic" is all that layers propose for the piece of the batch in which
+            the row is.
+        """
+        self._row.assign(row)
+        self._factors[part].assign(factor)
+
+    def heal(self) -> None:
+        """All is well again."""
+        self._row.assign(-1)
+        for factor in self._factors.values():
+            factor.assign(1.0)
 
     def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
         """See `Task`."""
@@ -31,21 +57,22 @@ class Poisoned:
         if losses.shape.rank == 0:  # not what a task may give; L1 is to say so
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))
         rows = batch.row + tf.range(tf.shape(batch.mask)[0], dtype=tf.int64)
-        factor = tf.cast(tf.where(rows == self.row, self.factor, 1.0), losses.dtype)
-        factor = tf.reshape(factor, [-1] + [1] * (losses.shape.rank - 1))
+        gradient, loss, metric, statistic = (
+            tf.where(rows == self._row, self._factors[part], 1.0) for part in self.PARTS
+        )
+        gradient, loss = (_of_rows(factor, losses) for factor in (gradient, loss))
 
         @tf.custom_gradient
         def poisoned(losses: tf.Tensor) -> Any:
-            return tf.identity(losses), lambda upstream: upstream * factor
+            return losses * loss, lambda upstream: upstream * gradient
 
-        return Scores(poisoned(losses), scores.metrics)
+        of_piece = tf.reduce_prod(statistic)
+        call.updates[:] = [u._replace(value=u.value * of_piece) for u in call.updates]
+        metrics = tuple(each * _of_rows(metric, each) for each in scores.metrics)
+        return Scores(poisoned(losses), metrics)
 
-    @property
-    def switches(self) -> tuple[tf.Variable, tf.Variable]:
-        """Its own variables; no step writes them."""
-        return self.factor, self.row
 
-    def strike(self, row: int, factor: float) -> None:
-        """Multiplies the gradient of a row with `factor` from now on; row -1: of none."""
-        self.row.assign(row)
-        self.factor.assign(factor)
+def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """A factor for each row, in the shape and dtype of `values`."""
+    shape = [-1] + [1] * ((values.shape.rank or 1) - 1)
+    return tf.cast(tf.reshape(factor, shape), values.dtype)

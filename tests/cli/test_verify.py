@@ -82,3 +82,4 @@ def test_every_flagfile_is_certified(warm: Warm, real_data: str, tmp_path: Path,
     certificate = assert_certified(outcome)
     assert certificate["seconds"] < 90
     assert ("finds none" in outcome.out) == ("gpu" in path.name)
+    assert ("stand in for the other machines" in outcome.out) == ("worker" in path.name)

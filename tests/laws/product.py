@@ -16,7 +16,7 @@ import models
 from engine import flags
 from engine.assembly import Parts, assemble
 from engine.task import Task
-from tests.harness import Poisoned
+from engine.verify.poison import Poisoned
 
 STEPS = 20
 

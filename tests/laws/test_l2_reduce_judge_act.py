@@ -10,9 +10,10 @@ import models
 from engine.clipping import Clip
 from engine.precision import LossScale
 from engine.task import Classification
+from engine.verify.poison import Poisoned
 from pipelines import Layout
 from tests import papers
-from tests.harness import CLASSES, Poisoned, pictures, put_together, same_bits, training
+from tests.harness import CLASSES, pictures, put_together, same_bits, training
 from tests.vectors import Linear, Vectors, Weights
 
 

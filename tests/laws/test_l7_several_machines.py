@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from engine.task import Classification
+from engine.verify.poison import Poisoned
 from engine.verify.trajectory import weights
-from tests.harness import Poisoned, tf_configs
+from tests.harness import tf_configs
 from tests.laws.product import STEPS, assembled, poisoned_steps
 
 ROOT = Path(__file__).parents[2]

@@ -65,9 +65,9 @@ def overflow(case: Case, parts, task: Poisoned) -> None:
         free = (parts.state.step, scale.value, scale.good_steps)
         before, scale_before = everything_in(parts, but=free), float(scale.value)
         step, updates = int(parts.state.step), int(parts.state.updates)
-        task.strike(row, factor)
+        task.poison(row, factor)
         parts.loop.run(1)
-        task.strike(-1, 1.0)
+        task.heal()
         assert everything_in(parts, but=free) == before
         assert (int(parts.state.step), int(parts.state.updates)) == (step + 1, updates)
         halved = case.precision == "mixed_float16"

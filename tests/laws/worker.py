@@ -20,10 +20,10 @@ import tensorflow as tf
 from engine import flags
 from engine.assembly import assemble
 from engine.task import Classification
+from engine.verify.poison import Poisoned
 from engine.verify.trajectory import weights
 from engine.workers.company import Company
 from engine.workers.crew import Crew
-from tests.harness import Poisoned
 from tests.laws.product import STEPS, poisoned_steps
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.distribute import choose, topologies
+from engine.workers.crew import Crew
 
 ONE, TWO, FOUR = "CPU", "2 virtual CPU devices, mirrored", "4 virtual CPU devices, mirrored"
 
@@ -37,7 +38,15 @@ def test_where_there_is_no_gpu_the_cpu_stands_in_and_it_says_so(strategy, virtua
     assert f"--strategy={strategy} asks for a GPU and TensorFlow finds none" in found.note
 
 
+def test_for_other_machines_the_devices_of_this_one_stand_in_and_it_says_so():
+    found = topologies("multi_worker", 0)
+    assert (found.home.words, found.one.words, found.many.words) == (ONE, ONE, TWO)
+    assert found.note.startswith("--strategy=multi_worker: replicas on this machine stand in")
+
+
 def test_more_devices_than_tensorflow_started_with_are_refused():
-    for ask in (topologies, choose):
-        with pytest.raises(ValueError, match="--virtual_devices=9: TensorFlow has started"):
-            ask("auto", 9)
+    refused = pytest.raises(ValueError, match="--virtual_devices=9: TensorFlow has started")
+    with refused:
+        topologies("auto", 9)
+    with refused:
+        choose("auto", 9, Crew())

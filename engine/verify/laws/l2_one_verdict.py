@@ -59,9 +59,9 @@ def _strike(bench: Bench, parts: Parts, row: int, factor: float) -> list[str]:
     if scale.dynamic:
         floor = min(options.loss_scale_floor, expected)
         expected = max(expected / options.loss_scale_factor, floor)
-    poisoned(parts).strike(row, factor)
+    poisoned(parts).poison(row, factor)
     take(parts, 1)
-    poisoned(parts).strike(-1, 1.0)
+    poisoned(parts).heal()
     problems = []
     if moved := changed(before, everything_in(parts, but=free)):
         problems.append(f"{factor} changed {few(moved)}")
