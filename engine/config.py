@@ -351,6 +351,9 @@ class Keeping(Section):
     checkpoint_every: int = option(
         0, "steps between checkpoints, beside the one at each epoch's end; 0: no others", minimum=0
     )
+    checkpoint_seconds: int = option(
+        300, "seconds between checkpoints, beside those; 0: no others", minimum=0
+    )
     keep: int = option(3, "newest checkpoints kept", minimum=2)
     log_every: int = option(
         0,

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-
-import tensorflow as tf
 
 from engine import metrics
 from engine.assembly import Parts, assemble
 from engine.config import Config
-from engine.keeping import run_directory
-from engine.keeping.checkpoint import list_checkpoints, restore_weights
+from engine.keeping import catalogue, run_directory
+from engine.keeping.checkpoints import restore_weights
 from engine.keeping.guard import Signals
 from engine.metrics import jsonable
 
@@ -32,9 +29,8 @@ def evaluate(config: Config) -> int:
     kind, run_dir = config.run.weights, config.run.run_dir
     if kind == "auto":
         kind = "best" if config.stopping.restore_best else "newest"
-    folder = "best" if kind == "best" else "checkpoints"
-    saved = list_checkpoints(os.path.join(run_dir, folder))
-    if not saved:
+    path = catalogue.best_of(run_dir) if kind == "best" else catalogue.newest_of(run_dir)
+    if path is None:
         raise ValueError(f"--weights={kind}: {run_dir} has no such checkpoint yet; train first")
     run_directory.refuse_another_network(config)
     with Signals() as signals:
@@ -42,10 +38,9 @@ def evaluate(config: Config) -> int:
             alone = dataclasses.replace(config.training, strategy="auto")
             config = dataclasses.replace(config, training=alone)
         parts = assemble(config)
-        _refuse_other_data(parts)
+        _refuse_other_data(parts, path)
         if not parts.evaluations:
             raise ValueError("nothing was held out: give --validation_split or --test_split")
-        path = saved[-1]
         restore_weights(parts.state, path)
         print(f"evaluating the {kind} weights, {path}, on {parts.device}", flush=True)
         results = {}
@@ -60,7 +55,7 @@ def evaluate(config: Config) -> int:
         return signals.exit_status
 
 
-def _refuse_other_data(parts: Parts) -> None:
+def _refuse_other_data(parts: Parts, path: str) -> None:
     """A data set of other images or classes than the weights were trained on is bad input."""
     config = parts.config
     before = run_directory.options_of(config.run.run_dir)
@@ -70,8 +65,8 @@ def _refuse_other_data(parts: Parts) -> None:
         before.data.image_size,
     ):
         return
-    saved = list_checkpoints(os.path.join(config.run.run_dir, "checkpoints"))[-1]
-    shapes = {tuple(shape) for name, shape in tf.train.list_variables(saved) if "/model/" in name}
+    arrays = catalogue.read_facts(path)["arrays"]
+    shapes = {tuple(a["shape"]) for name, a in arrays.items() if name.startswith("model/")}
     if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
         raise ValueError(
             f"--dataset={config.data.dataset} (was {before.data.dataset}): its images or classes "

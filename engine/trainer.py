@@ -13,7 +13,8 @@ from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import run_directory
 from engine.keeping.board import Board
-from engine.keeping.checkpoint import Checkpoints, checkpoint_number
+from engine.keeping.catalogue import checkpoint_number
+from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
 from engine.keeping.guard import RunLock, Signals
 from engine.keeping.progress import Progress
@@ -73,8 +74,13 @@ class Trainer:
         )
         self._dir = config.run.run_dir
         self._checkpoints = Checkpoints(
-            self._dir, parts.state, config.keeping.keep, writes=crew.is_chief
+            self._dir,
+            parts.state,
+            config.keeping.keep,
+            data=parts.source.fingerprint,
+            writes=crew.is_chief,
         )
+        self._saved_at = stopwatch()
         self._board = Board(self._dir, writes=crew.is_chief)
         self._pace = Pace(config.training.steps_per_loop, agree=crew.of_chief)
         self._ratio = UpdateRatio(parts.model.trainable_variables)
@@ -109,7 +115,7 @@ class Trainer:
             lock.take()
             newest, problems = self._checkpoints.restore()
             for problem in problems:
-                self._progress.line(f"{problem}; going on from the one before")
+                self._progress.line(problem)
         number = self._crew.of_chief(checkpoint_number(newest))
         if not self._crew.is_chief:
             newest = self._checkpoints.restore_same(number)
@@ -126,6 +132,7 @@ class Trainer:
     def train(self) -> None:
         """Steps and epoch ends, until the run is over or a signal comes."""
         while not self._over() and not self._interrupted:
+            self._checkpoints.check()
             if self._stop_asked():
                 self._interrupted = True
             elif self._at_epoch_end():
@@ -133,7 +140,7 @@ class Trainer:
             else:
                 self._take_steps()
         if self._interrupted:
-            self._checkpoints.save()
+            self._checkpoints.save_now()
             self._progress.line(
                 f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
                 "saved; run the same command to go on"
@@ -176,8 +183,8 @@ class Trainer:
         if steps < to_end:  # at an epoch's end the epoch writes and saves
             if steps == to_log:
                 self._write_training_point()
-            if steps == to_save:
-                self._checkpoints.save()
+            if steps == to_save or self._time_to_save():
+                self._save(soon=True)
 
     def _end_epoch(self) -> None:
         """Evaluates, decides, writes, saves: in this order, so that a checkpoint has it all."""
@@ -199,9 +206,7 @@ class Trainer:
         state.ended.assign(step)
         state.sums.assign(tf.zeros_like(state.sums))
         state.logged.assign(tf.zeros_like(state.logged))
-        if is_best:
-            self._checkpoints.save_best()
-        self._checkpoints.save()
+        self._save(best=is_best)
         self._progress.line(
             narration.epoch_line(
                 f"{self._epoch()}/{self._epochs()}",
@@ -220,6 +225,15 @@ class Trainer:
                 f"improve by more than {self.config.stopping.min_delta:g} for "
                 f"{int(state.patience.waited)} epochs"
             )
+
+    def _time_to_save(self) -> bool:
+        seconds = self.config.keeping.checkpoint_seconds
+        due = bool(seconds) and stopwatch() - self._saved_at >= seconds
+        return bool(self._crew.of_chief(int(due))) if seconds else False
+
+    def _save(self, *, best: bool = False, soon: bool = False) -> None:
+        self._checkpoints.save(best=best, soon=soon)
+        self._saved_at = stopwatch()
 
     def _write_training_point(self) -> None:
         """Means since the point before, so that a curve's points do not overlap."""
@@ -244,10 +258,11 @@ class Trainer:
             return
         parts, state = self.parts, self.state
         step, best = int(state.step), int(state.best.step)
-        restore_best = self.config.stopping.restore_best and best >= 0
-        if restore_best and self._checkpoints.best:
-            self._crew.same("best checkpoint", checkpoint_number(self._checkpoints.best))
-            self._checkpoints.restore_weights(self._checkpoints.best)
+        self._checkpoints.finish()
+        restored = None
+        if self.config.stopping.restore_best and best >= 0:
+            restored = self._checkpoints.restore_best_weights()
+            self._crew.same("best checkpoint", checkpoint_number(restored))
         self._progress.describe("evaluating")
         results = {}
         for split, evaluation in parts.evaluations.items():
@@ -259,7 +274,7 @@ class Trainer:
                 )
                 return
             results[split] = means
-            weights = f"weights of step {best:,}, the best" if restore_best else "final weights"
+            weights = f"weights of step {best:,}, the best" if restored else "final weights"
             self._progress.line(
                 f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
             )
@@ -280,6 +295,7 @@ class Trainer:
     def close(self) -> None:
         """Finishes the files, takes the bar away and stops reading ahead."""
         self.parts.close()
+        self._checkpoints.close()
         self._progress.close()
         self._board.close()
 

@@ -16,6 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pipelines.fingerprint import digest
+
 _VERSION = 1
 _BUDGET = 8 << 30  # bytes of entries kept; the least recently used go first
 
@@ -32,18 +34,10 @@ def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
     The files' contents are hashed, not their names and times: a file that changed in place, or
     another data set's file of the same name, gives another key.
     """
-    digest = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
+    found = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
     for path, first, stop in ranges:
-        with open(path, "rb") as file:
-            digest.update(f"{first} {stop} {_digest_of(file)}\n".encode())
-    return digest.hexdigest()[:32]
-
-
-def _digest_of(file) -> str:
-    digest = hashlib.sha256()
-    while block := file.read(1 << 22):
-        digest.update(block)
-    return digest.hexdigest()
+        found.update(f"{first} {stop} {digest(path)}\n".encode())
+    return found.hexdigest()[:32]
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -80,9 +74,9 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
     """
     label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
     images = np.ascontiguousarray(images)
-    digest = hashlib.sha256(images.data)
-    digest.update(label_bytes)
-    header = {"shape": images.shape, "sha256": digest.hexdigest()}
+    content = hashlib.sha256(images.data)
+    content.update(label_bytes)
+    header = {"shape": images.shape, "sha256": content.hexdigest()}
     temporary = None
     try:
         os.makedirs(cache_dir, exist_ok=True)

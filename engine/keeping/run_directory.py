@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import glob
 import os
 
 from engine import flags
 from engine.config import Config, changed_trajectory
+from engine.keeping import catalogue
 from engine.keeping.files import replace_file
 from engine.options import written
 
@@ -37,7 +37,7 @@ def options_of(run_dir: str) -> Config | None:
 
 def has_checkpoint(run_dir: str) -> bool:
     """Whether a run has something to go on from."""
-    return bool(glob.glob(os.path.join(glob.escape(run_dir), "checkpoints", "*.index")))
+    return bool(catalogue.list_checkpoints(catalogue.newest_directory(run_dir)))
 
 
 def open_for_training(config: Config) -> Config | None:
@@ -57,6 +57,11 @@ def open_for_training(config: Config) -> Config | None:
             if not os.access(ancestor, os.W_OK | os.X_OK):
                 raise ValueError(f"--run_dir={run_dir}: {ancestor} is not writable")
             break
+    if os.path.isfile(os.path.join(catalogue.newest_directory(run_dir), "checkpoint")):
+        raise ValueError(
+            f"{run_dir} holds a run of Tapeline 0.2 or older: go on with that version, or give "
+            "another --run_dir"
+        )
     in_use = has_checkpoint(run_dir)
     if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
         raise ValueError(

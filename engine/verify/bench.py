@@ -18,7 +18,7 @@ from engine import assembly
 from engine.assembly import Parts
 from engine.config import Config, replaced
 from engine.distribute import Devices, topologies
-from engine.keeping.checkpoint import Checkpoints
+from engine.keeping.checkpoints import Checkpoints
 from engine.task import Task
 from engine.verify import bounds, graph
 from engine.verify.poison import Poisoned
@@ -160,7 +160,7 @@ class Bench:
         parts = self.assembled(self.topologies.home)
         self._hidden = [(v, v.numpy()) for v in self._strangers(parts)]
         start = travelled(parts, SAVED, self.poll)
-        Checkpoints(self._folder, parts.state, keep=2).save()
+        Checkpoints(self._folder, parts.state, keep=2).save_now()
         rest = travelled(parts, STEPS - SAVED, self.poll)
         written = [v.name for v, before in self._hidden if _differ(v.numpy(), before)]
         path = {name: start.path[name] + rest.path[name] for name in start.path}

@@ -162,7 +162,7 @@ class Run:
     @property
     def checkpoints(self) -> list[int]:
         """Steps of the checkpoints kept, the oldest first."""
-        names = (self.run_dir / "checkpoints").glob("ckpt-*.index")
+        names = (self.run_dir / "checkpoints").glob("ckpt-*.npz")
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from engine.keeping.catalogue import newest_of, read_facts
 from tests.cli.command import HANG, LONG, Command, Interrupted, Outcome, Run, Warm, rows_of
 
 
@@ -35,17 +36,16 @@ def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactor
     """The same, killed where rows and points later than the newest checkpoint were written."""
     run_dir = tmp_path_factory.mktemp("killed") / "run"
     options = [*LONG, "--checkpoint_every=0"]  # one an epoch
-    listed = run_dir / "checkpoints" / "checkpoint"
     with command.started(f"--run_dir={run_dir}", *options) as process:
         end = time.monotonic() + HANG
         while True:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
-            if not listed.exists():
+            if not newest_of(str(run_dir)):
                 continue
             process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
             rows = rows_of(run_dir)
-            saved = max(row["step"] for row in rows if row["split"] == "validation")
+            saved = read_facts(newest_of(str(run_dir)) or "")["step"]
             if rows[-1]["step"] >= saved + 10:
                 break
             process.send_signal(signal.SIGCONT)

@@ -61,7 +61,7 @@ def test_a_run_dir_holds_what_scripts_look_for_and_no_half_written_file(run: Run
 
 def test_so_many_of_the_newest_checkpoints_are_kept_and_one_best(run: Run):
     assert len(run.checkpoints) == 2
-    assert len(list((run.run_dir / "best").glob("ckpt-*.index"))) == 1
+    assert len(list((run.run_dir / "best").glob("ckpt-*.npz"))) == 1
 
 
 def test_config_flags_is_this_run_again(run: Run, warm: Warm, tmp_path: Path):

@@ -21,7 +21,7 @@ def started(run_dir, *arguments, saved=True):
     if saved:
         checkpoints = os.path.join(run_dir, "checkpoints")
         os.makedirs(checkpoints)
-        with open(os.path.join(checkpoints, "ckpt-1.index"), "wb"):
+        with open(os.path.join(checkpoints, "ckpt-1.npz"), "wb"):
             pass
     return kept
 
