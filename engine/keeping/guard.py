@@ -51,8 +51,10 @@ class Signals:
         Args:
           most: the greatest of what all workers give.
         """
-        self.received = most(self.received)
-        return self.received
+        agreed = most(self.received)
+        if agreed:  # a signal that came while they were asked is not written over: it is for later
+            self.received = agreed
+        return agreed
 
     @property
     def exit_status(self) -> int:

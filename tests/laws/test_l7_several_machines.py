@@ -56,6 +56,7 @@ def two_workers(place: Path, cache: Path, options: dict) -> list[dict[str, np.nd
     finally:
         for worker in running:
             worker.kill()
+            worker.communicate()
     return [dict(np.load(place / f"{task}.npz")) for task in range(2)]
 
 

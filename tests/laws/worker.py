@@ -35,7 +35,7 @@ def main(options: dict, out: str) -> None:
         tf.config.experimental.enable_op_determinism()
         crew.strategy()  # before the task's variables: TensorFlow wants it first
         task = Poisoned(Classification(config.optimization.label_smoothing))
-        parts = assemble(config, task, crew)
+        parts = assemble(config, task, crew=crew)
         poisoned_steps(parts, task, poison, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])
         np.savez(out, counts=counts, sums=parts.state.sums.numpy(), **weights(parts))

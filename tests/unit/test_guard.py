@@ -135,3 +135,14 @@ def test_a_run_dir_that_is_not_there_yet_is_locked_once_it_is(tmp_path):
         lock.take()
         with pytest.raises(ValueError, match="in use"):
             RunLock(str(run_dir)).take()
+
+
+def test_a_signal_that_comes_while_the_workers_agree_is_not_lost():
+    def nobody_has_one(received: int) -> int:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return received
+
+    with Signals() as signals:
+        assert signals.agree(nobody_has_one) == 0
+        assert signals.agree(lambda received: received) == signal.SIGTERM
+        assert signals.exit_status == 143
