@@ -208,11 +208,11 @@ BREAKS = (
     ),
     Break(
         "L2",
-        "a bad step is taken again",
+        "a bad step takes the number of the next one too",
         _VERDICT,
         "engine/loop.py",
         "now.step + 1,",
-        "now.step + tf.cast(good, tf.int64),",
+        "now.step + 2 - tf.cast(good, tf.int64),",
     ),
     # Loss scale
     Break(
