@@ -55,6 +55,7 @@ class Times(tf.Module):
         self.steady = _number("steady")  # inside the loop, each start's first call left out
         self.steady_steps = _counter("steady_steps")
         self.restarts = _counter("restarts")
+        self.lost_steps = _counter("lost_steps")  # taken again because a kill came before a save
 
 
 class TrainState(tf.Module):

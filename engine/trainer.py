@@ -82,6 +82,7 @@ class Trainer:
         )
         self._saved_at = stopwatch()
         self._board = Board(self._dir, writes=crew.is_chief)
+        self._clock = Clock(parts.state.times, self._dir, writes=crew.is_chief)
         self._pace = Pace(config.training.steps_per_loop, agree=crew.of_chief)
         self._ratio = UpdateRatio(parts.model.trainable_variables)
         self._first_step_seconds: float | None = None
@@ -94,12 +95,10 @@ class Trainer:
     def start(self, lock: RunLock) -> None:
         """Restores the newest checkpoint if there is one, and says what is about to happen."""
         newest = self._restore(lock)
-        if newest and not self._over():
-            self.state.times.restarts.assign_add(1)
+        self._clock.start(int(self.state.step), counts=not self._over())
         if self._crew.is_chief and not (newest and self._over()):
             run_directory.write_options(self.config)
         self._board.rewind(int(self.state.written) if newest else -1)
-        self._clock = Clock(self.state.times)
         self._progress.line(
             narration.introduction(self.parts, resumed=bool(newest), over=self._over())
         )
@@ -141,6 +140,7 @@ class Trainer:
                 self._take_steps()
         if self._interrupted:
             self._checkpoints.save_now()
+            self._clock.beat(int(self.state.step), at_once=True)
             self._progress.line(
                 f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
                 "saved; run the same command to go on"
@@ -177,6 +177,7 @@ class Trainer:
         else:
             self.state.update_ratio.assign(self._ratio.measure())
         self._clock.loop_took(steps, seconds)
+        self._clock.beat(step + steps)
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._epochs()}")
             self._progress.advance(steps, self._means(self.state.sums.numpy()))
@@ -246,7 +247,7 @@ class Trainer:
             values["loss_scale"] = float(state.loss_scale.value)
         values["skipped_steps"] = step - int(state.updates)
         values["steps_per_second"] = self._clock.steps_per_second
-        self._board.write("train", step, self._epoch(), values)
+        self._board.write("train", step, self._epoch(), values, self._clock.figures)
         state.logged.assign(sums)
         state.written.assign(step)
 
@@ -258,6 +259,7 @@ class Trainer:
             return
         parts, state = self.parts, self.state
         step, best = int(state.step), int(state.best.step)
+        self._clock.beat(step, at_once=True)
         self._checkpoints.finish()
         restored = None
         if self.config.stopping.restore_best and best >= 0:

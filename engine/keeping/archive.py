@@ -145,11 +145,11 @@ def _facts(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _described(array: np.ndarray) -> dict[str, Any]:
-    digest = hashlib.sha256(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+    content = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
     return {
         "dtype": array.dtype.name,
         "shape": list(array.shape),
-        "sha256": digest.hexdigest(),
+        "sha256": hashlib.sha256(content.data).hexdigest(),
     }
 
 

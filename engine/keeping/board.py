@@ -16,6 +16,7 @@ from tensorflow.core.util import event_pb2
 
 from engine.keeping.files import replace_file
 from engine.metrics import jsonable
+from pipelines import reason
 
 SPLITS = ("train", "validation", "test")
 
@@ -29,7 +30,7 @@ class Board:
     """
 
     def __init__(self, run_dir: str, writes: bool = True) -> None:
-        self._writes = writes
+        self._run_dir, self._writes = run_dir, writes
         self._metrics = os.path.join(run_dir, "metrics.jsonl")
         self._tensorboard = os.path.join(run_dir, "tensorboard")
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
@@ -55,7 +56,14 @@ class Board:
             if os.path.isdir(directory):
                 _rewind_events(directory, -1 if split == "test" else step)
 
-    def write(self, split: str, step: int, epoch: int, values: Mapping[str, float | int]) -> None:
+    def write(
+        self,
+        split: str,
+        step: int,
+        epoch: int,
+        values: Mapping[str, float | int],
+        of_clock: Mapping[str, float | int] | None = None,
+    ) -> None:
         """One row, and one point on each chart.
 
         Args:
@@ -63,19 +71,31 @@ class Board:
           step: steps taken so far.
           epoch: counted from 1, the one that `step` ends or lies in.
           values: by name; nan and infinity are null in the row.
+          of_clock: points of charts of the clock's alone; no two runs have the same.
+
+        Raises:
+          OSError: when they cannot be written.
         """
         if not self._writes:
             return
         row = jsonable({"step": step, "epoch": epoch, "split": split, **values})
-        with open(self._metrics, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        points = {name: value for name, value in values.items() if name != "examples"}
+        points |= {f"clock/{name}": value for name, value in (of_clock or {}).items()}
+        try:
+            with open(self._metrics, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self._draw(split, step, points)
+        except (OSError, tf.errors.OpError) as error:
+            words = (isinstance(error, OSError) and error.strerror) or reason(error)
+            raise OSError(f"cannot write curves to {self._run_dir}: {words}") from error
+
+    def _draw(self, split: str, step: int, points: Mapping[str, float | int]) -> None:
         if split not in self._writers:
             directory = os.path.join(self._tensorboard, split)
             self._writers[split] = tf.summary.create_file_writer(directory)
         with self._writers[split].as_default():
-            for name, value in values.items():
-                if name != "examples":
-                    tf.summary.scalar(name, value, step=step)
+            for name, value in points.items():
+                tf.summary.scalar(name, value, step=step)
         self._writers[split].flush()
 
     def close(self) -> None:

@@ -100,7 +100,8 @@ def test_the_splits_share_their_charts(shown: tuple[Run, Get]):
     for split in ("validation", "test"):
         assert set(tags[split]) == {"loss", "accuracy"}
     of_steps = {"learning_rate", "gradient_norm", "update_ratio", "skipped_steps"}
-    assert {"loss", "accuracy", "steps_per_second"} | of_steps == set(tags["train"])
+    of_clock = {"steps_per_second", "clock/goodput", "clock/restarts", "clock/lost_steps"}
+    assert {"loss", "accuracy"} | of_steps | of_clock == set(tags["train"])
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
