@@ -130,7 +130,7 @@ def _assemble(
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
-    augmentation = pipelines.augmentation(config.data.augment, source.image_shape)
+    augmentation = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
 
     def network() -> models.Sequential:
         return models.build(

@@ -54,13 +54,13 @@ class Augmentation:
         """Augments a batch, in the graph; with mixup there is one row more of each argument.
 
         Args:
-          images: uint8 [rows, H, W, C].
+          images: uint8 [rows, H, W, C]; float32 where nothing warps them.
           labels: int32 [rows].
           numbers: float32 [rows, self.numbers] in [0, 1).
           classes: how many there are.
 
         Returns:
-          (float32 [rows, H, W, C] in 0..1, targets). The targets are the labels; with mixup they
+          (float32 [rows, H, W, C], in 0..1 where they came as uint8, targets). The targets are the labels; with mixup they
           are distributions, float32 [rows, classes].
         """
         drawn = dict(
@@ -68,8 +68,9 @@ class Augmentation:
         )
         if "flip" in drawn:
             images = flip(images, drawn["flip"], FLIPS[self.strengths["flip"]])
+        one = 255.0 if images.dtype == tf.uint8 else 1.0
         images = self._warp(images, drawn) if self._warp else tf.cast(images, tf.float32)
-        images = images / 255
+        images = images / one
         if "cutout" in drawn:
             images = cutout(images, drawn["cutout"], self.strengths["cutout"])
         if "mixup" in drawn:
@@ -138,7 +139,9 @@ def mixup(
     return mixed(images, own[:, :, tf.newaxis, tf.newaxis]), targets
 
 
-def augmentation(spec: str, image_shape: tuple[int, int, int]) -> Augmentation | None:
+def augmentation(
+    spec: str, image_shape: tuple[int, int, int], dtype: str = "uint8"
+) -> Augmentation | None:
     """Makes the function that `--augment` describes; None of an empty one.
 
     Args:
@@ -153,6 +156,7 @@ def augmentation(spec: str, image_shape: tuple[int, int, int]) -> Augmentation |
           cutout: side of the square that is zeroed, in whole pixels; 8.
           mixup: alpha of the Beta distribution, the larger the more is mixed; 0.2.
       image_shape: height, width and channels.
+      dtype: of the images.
 
     Raises:
       ValueError: naming the flag, the value and what is allowed.
@@ -169,6 +173,8 @@ def augmentation(spec: str, image_shape: tuple[int, int, int]) -> Augmentation |
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
     if not strengths:
         return None
+    if warps := [name for name in strengths if name in NUMBERS and dtype != "uint8"]:
+        raise ValueError(f"--augment={spec}: {warps[0]} is of uint8 images, and these are {dtype}")
     height, width, _ = image_shape
     if max(height, width) > LARGEST:
         raise ValueError(

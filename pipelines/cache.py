@@ -41,20 +41,21 @@ def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Reads an entry, (uint8 [n, H, W, C], int32 [n]); None when there is no sound one."""
+    """Reads an entry, (images [n, H, W, C], labels int32 [n]); None when there is no sound one."""
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
             content = np.fromfile(file, np.uint8)
         shape = tuple(header["shape"])
-        labels_at = int(np.prod(shape))
+        dtype = np.dtype(header.get("dtype", "uint8"))
+        labels_at = int(np.prod(shape)) * dtype.itemsize
         if (
             content.size != labels_at + 4 * shape[0]
             or hashlib.sha256(content.data).hexdigest() != header["sha256"]
         ):
             return None
-        images = content[:labels_at].reshape(shape)
+        images = content[:labels_at].view(dtype).reshape(shape)
         labels = content[labels_at:].copy().view("<i4").astype(np.int32)
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -69,14 +70,14 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
     Args:
       cache_dir: made if need be.
       name: as `key` gave it.
-      images: uint8 [n, H, W, C].
+      images: [n, H, W, C].
       labels: int32 [n].
     """
     label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
     images = np.ascontiguousarray(images)
     content = hashlib.sha256(images.data)
     content.update(label_bytes)
-    header = {"shape": images.shape, "sha256": content.hexdigest()}
+    header = {"shape": images.shape, "dtype": images.dtype.name, "sha256": content.hexdigest()}
     temporary = None
     try:
         os.makedirs(cache_dir, exist_ok=True)

@@ -14,9 +14,9 @@ _PORTION = 256  # examples that one thread decodes at a time
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes serialized examples, string [k], to (uint8 [k, H, W, C], int32 [k]), in the graph."""
+    """Decodes serialized examples, string [k], to (images [k, H, W, C], int32 [k]), in the graph."""
     signature = (
-        tf.TensorSpec(source.image_shape, tf.uint8),
+        tf.TensorSpec(source.image_shape, source.dtype),
         tf.TensorSpec([], tf.int32),
     )
     return tf.map_fn(source.decode, serialized, fn_output_signature=signature)
@@ -36,7 +36,7 @@ def _serialized(records: Records) -> tf.data.Dataset:
 def decode_all(
     source: Source, records: Records, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a whole split: (images uint8 [n, H, W, C], labels int32 [n]).
+    """Decodes a whole split: (images [n, H, W, C], labels int32 [n]).
 
     Args:
       source: how an example is decoded.
@@ -46,7 +46,7 @@ def decode_all(
     Raises:
       ValueError: when an example cannot be decoded.
     """
-    images = np.empty((len(records), *source.image_shape), np.uint8)
+    images = np.empty((len(records), *source.image_shape), source.dtype)
     labels = np.empty(len(records), np.int32)
     dataset = (
         _serialized(records)

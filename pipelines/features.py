@@ -11,6 +11,8 @@ import tensorflow as tf
 # Raise it when `decode` returns other bits for the same record: caches are keyed by it.
 _DECODE_VERSION = 1
 
+DTYPES = ("uint8", "float32")  # of images; what is float32 is learned from as it is
+
 
 def keys(name: str, info: Any) -> tuple[str, str]:
     """Which features are the image and the label: supervised_keys, else the only ones."""
@@ -28,7 +30,7 @@ def keys(name: str, info: Any) -> tuple[str, str]:
     def is_pixels(feature: Any) -> bool:
         if type(feature) is not kinds.Tensor or len(feature.shape) != 3:
             return False
-        return np.dtype(feature.np_dtype) == np.uint8
+        return np.dtype(feature.np_dtype).name in DTYPES
 
     images = [key for key, value in features.items() if is_image(value) or is_pixels(value)]
     labels = [key for key, value in features.items() if isinstance(value, kinds.ClassLabel)]
@@ -41,8 +43,8 @@ def keys(name: str, info: Any) -> tuple[str, str]:
         )
     if not images:
         raise ValueError(
-            f"the data set {name} has no images: it needs an Image, or a uint8 Tensor of rank 3; "
-            f"its features are {described}"
+            f"the data set {name} has no images: it needs an Image, or a Tensor of rank 3, of "
+            f"{' or '.join(DTYPES)}; its features are {described}"
         )
     for kind, found in (("images", images), ("labels", labels)):
         if len(found) > 1:
@@ -60,8 +62,10 @@ def image_shape(
 ) -> tuple[int, int, int]:
     """Height, width and channels of what decode returns."""
     dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
-    if dtype != "uint8":
-        raise ValueError(f"the images of {name} are {dtype}; only uint8 images can be read")
+    if dtype not in DTYPES:
+        raise ValueError(
+            f"the images of {name} are {dtype}; only {' and '.join(DTYPES)} images can be read"
+        )
     if len(shape) != 3 or not shape[2]:
         raise ValueError(
             f"the images of {name} ({key!r}) have the shape {shape}; it has to be height, width "
@@ -86,18 +90,19 @@ def decoder(
     wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
     stored_shape = tuple(features[image_key].shape)
     resize = stored_shape != image_shape
+    dtype = np.dtype(features[image_key].np_dtype).name
 
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = wanted.deserialize_example(serialized)
         image = example[image_key]
         if resize:
             image = tf.image.resize(image, image_shape[:2], method="bilinear")
-            image = tf.cast(tf.round(image), tf.uint8)
+            image = tf.cast(tf.round(image), tf.uint8) if dtype == "uint8" else image
         return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int32)
 
     kind = type(features[image_key]).__name__
     recipe = (
-        f"image={image_key}:{kind}{stored_shape}:uint8;label={label_key};"
+        f"image={image_key}:{kind}{stored_shape}:{dtype};label={label_key};"
         f"out={'x'.join(map(str, image_shape))}:{'bilinear' if resize else 'as stored'};"
         f"decode={_DECODE_VERSION}"
     )

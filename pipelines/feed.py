@@ -29,7 +29,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
       source: the data set, with its splits.
     """
     splits = (source.train, source.validation, source.test)
-    per_example = int(np.prod(source.image_shape)) + 4
+    per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize + 4
     needed = sum(len(split) * per_example for split in splits if split is not None)
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if kind == "auto":

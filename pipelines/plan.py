@@ -23,7 +23,7 @@ from pipelines import order
 class Batch(NamedTuple):
     """One piece of a global batch."""
 
-    inputs: tf.Tensor  # uint8 [rows, H, W, C]; one row more where the plan looks ahead
+    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one row more where the plan looks ahead
     targets: tf.Tensor  # int32, as many
     mask: tf.Tensor  # float32 [rows]: 1 an example, 0 padding
     row: tf.Tensor  # int64 []: place of the first row in the global batch

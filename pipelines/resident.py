@@ -14,7 +14,7 @@ class Resident:
     """All examples in memory on every device, decoded; batches are gathered in the graph.
 
     Args:
-      images: uint8 [n, H, W, C].
+      images: uint8 or float32 [n, H, W, C].
       labels: int32 [n].
       plan: which examples a step sees.
       strategy: whose devices hold the examples.

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from pipelines import features
@@ -65,7 +66,8 @@ class Source:
     train: Records
     validation: Records | None
     test: Records | None
-    # One serialized example, string [] -> (image uint8 [H, W, C], label int32 []).
+    dtype: str  # of images: "uint8" or "float32"
+    # One serialized example, string [] -> (image [H, W, C], label int32 []).
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     # A short stable text of everything that decides what decode returns, for cache keys.
     recipe: str
@@ -142,6 +144,7 @@ def open_source(
         name=name,
         version=str(builder.version),
         image_shape=image_shape,
+        dtype=np.dtype(info.features[image_key].np_dtype).name,
         class_names=tuple(info.features[label_key].names),
         train=train,
         validation=validation,
