@@ -10,7 +10,7 @@ from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import catalogue, run_directory
 from engine.keeping.checkpoints import restore_weights
-from engine.keeping.guard import Signals
+from engine.keeping.signals import Signals
 from engine.metrics import jsonable
 
 

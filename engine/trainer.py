@@ -16,8 +16,9 @@ from engine.keeping.board import Board
 from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
-from engine.keeping.guard import RunLock, Signals
+from engine.keeping.lock import RunLock
 from engine.keeping.progress import Progress
+from engine.keeping.signals import Signals
 from engine.loop import Pace, stopwatch
 from engine.update_ratio import UpdateRatio
 from engine.workers.company import Company

@@ -6,7 +6,7 @@ import os
 
 from engine.config import Config
 from engine.keeping.files import replace_file
-from engine.keeping.guard import Signals
+from engine.keeping.signals import Signals
 from engine.verify.bench import Interrupted
 from engine.verify.verification import verify
 

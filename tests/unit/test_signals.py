@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.keeping.guard import RunLock, Signals
+from engine.keeping.signals import Signals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 BOTH = (signal.SIGINT, signal.SIGTERM)
@@ -89,7 +89,7 @@ def test_in_another_thread_signals_are_left_alone():
 def test_a_second_signal_ends_the_process_at_once(second):
     program = (
         "import os, signal\n"
-        "from engine.keeping.guard import Signals\n"
+        "from engine.keeping.signals import Signals\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('polite', flush=True)\n"
@@ -100,41 +100,6 @@ def test_a_second_signal_ends_the_process_at_once(second):
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True
     )
     assert (done.stdout, done.returncode) == ("polite\n", -second)
-
-
-def test_one_run_dir_has_one_writer_and_the_second_is_told_who(tmp_path):
-    with RunLock(str(tmp_path)), pytest.raises(ValueError, match=f"process {os.getpid()} "):
-        RunLock(str(tmp_path)).take()
-
-
-def test_a_lock_is_gone_with_its_holder_and_leaves_nothing_behind(tmp_path):
-    with RunLock(str(tmp_path)):
-        assert (tmp_path / "lock").exists()
-    assert list(tmp_path.iterdir()) == []
-    with RunLock(str(tmp_path)):
-        pass
-
-
-def test_a_killed_holder_does_not_keep_its_lock(tmp_path):
-    code = (
-        "import os, signal, sys; sys.path.insert(0, sys.argv[1])\n"
-        "from engine.keeping.guard import RunLock\n"
-        "with RunLock(sys.argv[2]): os.kill(os.getpid(), signal.SIGKILL)\n"
-    )
-    killed = subprocess.run([sys.executable, "-c", code, str(REPOSITORY), str(tmp_path)])
-    assert killed.returncode == -signal.SIGKILL
-    assert (tmp_path / "lock").exists()
-    with RunLock(str(tmp_path)):
-        pass
-
-
-def test_a_run_dir_that_is_not_there_yet_is_locked_once_it_is(tmp_path):
-    run_dir = tmp_path / "later"
-    with RunLock(str(run_dir)) as lock:
-        run_dir.mkdir()
-        lock.take()
-        with pytest.raises(ValueError, match="in use"):
-            RunLock(str(run_dir)).take()
 
 
 def test_a_signal_that_comes_while_the_workers_agree_is_not_lost():
