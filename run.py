@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from engine import flags
+from engine.guard import GuardError
 from engine.keeping import run_directory
 from engine.startup import import_tensorflow
 from engine.workers.company import Company
@@ -49,7 +50,10 @@ def main(arguments: Sequence[str]) -> int:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
         saved = config.run.mode == "train" and run_directory.has_checkpoint(config.run.run_dir)
-        return _fail(f"{error}" + saved * "; run the same command to go on from its checkpoint", 1)
+        goes_on = saved and not isinstance(error, GuardError)
+        return _fail(
+            f"{error}" + goes_on * "; run the same command to go on from its checkpoint", 1
+        )
     except KeyboardInterrupt:
         return _fail("stopped before it began; nothing was written", 130)
 

@@ -214,7 +214,7 @@ def _assemble(
         task=task,
         schedule=rate,
         state=state,
-        loop=Loop(strategy, state, training_feed, step),
+        loop=Loop(strategy, state, training_feed, step, watched=bool(config.guarding.spike)),
         evaluations={
             split: Evaluation(strategy, held_out_feed, score, task, crew.of_chief)
             for split, held_out_feed in held_out_feeds.items()

@@ -8,6 +8,7 @@ This module imports no TensorFlow, so that bad input fails at once.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from engine.options import Section, did_you_mean, option
 MODES = ("train", "evaluate", "verify")
 RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+MOST_LEFT_OUT = 128  # steps that a state has room for
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
@@ -345,6 +347,48 @@ class Stopping(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Guarding(Section):
+    """What happens to a step that goes wrong."""
+
+    bad_steps: int = option(
+        -1,
+        "steps whose gradient is not finite that a run lets pass; at one more it goes back to its "
+        "last checkpoint and leaves that step out; -1: 0, or any number with a dynamic loss scale",
+        minimum=-1,
+        trajectory=True,
+    )
+    bad_steps_in_a_row: int = option(
+        -1,
+        "the same of those in a row; -1: 0, or 20 with a dynamic loss scale",
+        minimum=-1,
+        trajectory=True,
+    )
+    spike: float = option(
+        0.0,
+        "a step whose loss is more than so many robust standard deviations above the median of "
+        "the 64 before it has gone wrong too; 0: whatever its loss",
+        minimum=0,
+        trajectory=True,
+    )
+    leave_out: str = option(
+        "", "steps to leave out in any case, by their numbers from 0: 120,350", trajectory=True
+    )
+    most_left_out: int = option(
+        10,
+        "steps that go wrong and are left out; at one more the run stops with a report",
+        minimum=0,
+        below=MOST_LEFT_OUT + 1,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"(\d+(,\d+)*)?", self.leave_out):
+            raise ValueError(
+                f"--leave_out={self.leave_out}: give numbers of steps, such as 120,350"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Keeping(Section):
     """What is written, and how often."""
 
@@ -378,6 +422,7 @@ class Config:
     precision: Precision = Precision()
     training: Training = Training()
     stopping: Stopping = Stopping()
+    guarding: Guarding = Guarding()
     keeping: Keeping = Keeping()
 
 

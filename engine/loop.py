@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
+from engine import metrics
 from engine.pieces import Pieces
 from engine.precision import Scale
 from engine.state import TrainState
@@ -22,6 +24,20 @@ class Now(NamedTuple):
     updates: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
     scale: Scale
+    good: tf.Tensor  # bool []: whether the last step was finite
+
+
+class Taken(NamedTuple):
+    """What came of some steps.
+
+    steps: how many were taken; all but the last were finite.
+    good: whether the last was.
+    losses: float32 [steps], of each; empty where they are not watched.
+    """
+
+    steps: int
+    good: bool
+    losses: np.ndarray
 
 
 class Loop:
@@ -32,6 +48,7 @@ class Loop:
       state: what the steps move.
       feed: what they see.
       step: what each replica does.
+      watched: whether the loss of each step is given.
     """
 
     def __init__(
@@ -40,25 +57,32 @@ class Loop:
         state: TrainState,
         feed: Feed,
         step: Step,
+        watched: bool = False,
     ) -> None:
         self.traces = 0
+        self._watched = watched
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
         self._pieces = Pieces(strategy, feed, step.zeros, step.contribute)
         self._compiled = tf.function(self._counted, autograph=False)
 
-    def run(self, steps: int) -> None:
-        """Takes `steps` steps, which must lie in one epoch.
+    def run(self, steps: int) -> Taken:
+        """Takes `steps` steps, which must lie in one epoch; the first that is bad ends it early.
 
         Raises:
           RuntimeError: when TensorFlow fails in one of them.
         """
         before = int(self._state.step)
         try:
-            self._compiled(tf.constant(steps, tf.int64), self._feed.open(before, steps))
+            good, losses = self._compiled(
+                tf.constant(steps, tf.int64), self._feed.open(before, steps)
+            )
         except tf.errors.OpError as error:
             raise RuntimeError(f"training failed after step {before}: {reason(error)}") from error
-        taken = int(self._state.step) - before
-        assert taken == steps, f"the loop was asked for {steps} steps and took {taken}"
+        taken = Taken(int(self._state.step) - before, bool(good), losses.numpy())
+        assert 0 < taken.steps <= steps and (taken.steps == steps or not taken.good), (
+            f"the loop was asked for {steps} steps and took {taken.steps}"
+        )
+        return taken
 
     def graph(self, *, anew: bool = False) -> Any:
         """A call as TensorFlow's ConcreteFunction, to be looked at; nothing runs.
@@ -70,14 +94,15 @@ class Loop:
         function = tf.function(self._steps, autograph=False) if anew else self._compiled
         return function.get_concrete_function(tf.constant(1, tf.int64), opened)
 
-    def _counted(self, steps: tf.Tensor, opened: object) -> None:
+    def _counted(self, steps: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
         self.traces += 1
-        self._steps(steps, opened)
+        return self._steps(steps, opened)
 
-    def _steps(self, steps: tf.Tensor, opened: object) -> None:
+    def _steps(self, steps: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
+        """(whether the last step was good, float32 losses of the steps that were taken)."""
         state, scale = self._state, self._state.loss_scale
 
-        def body(now: Now) -> tuple[Now]:
+        def body(now: Now, *losses: tf.TensorArray) -> tuple[Now, ...]:
             at = At(now.step, now.updates, now.scale.value)
             total = self._pieces.total(self._feed.next(opened), at.step, at)
             outcome = self._strategy.run(self._step.act, args=(total, at))
@@ -85,29 +110,41 @@ class Loop:
             good, sums = map(self._any, outcome)
             with _on_host():
                 added = now.sums + tf.cast(sums, tf.float64)
-                return (
-                    Now(
-                        now.step + 1,
-                        now.updates + tf.cast(good, tf.int64),
-                        tf.where(good, added, now.sums),
-                        scale.after(now.scale, good),
-                    ),
+                after = Now(
+                    now.step + 1,
+                    now.updates + tf.cast(good, tf.int64),
+                    tf.where(good, added, now.sums),
+                    scale.after(now.scale, good),
+                    good,
                 )
+                place, loss = tf.cast(now.step - first.step, tf.int32), metrics.step_loss(sums)
+                return after, *(each.write(place, loss) for each in losses)
 
         # Numbers go round in the loop and into the state when it is done: a variable a step costs.
         with _on_host():
-            first = Now(state.step + 0, state.updates + 0, state.sums + 0, scale.read())
+            started = tf.constant(True)
+            first = Now(state.step + 0, state.updates + 0, state.sums + 0, scale.read(), started)
             end = first.step + steps
 
-        def goes_on(now: Now) -> tf.Tensor:
+        def goes_on(now: Now, *_: object) -> tf.Tensor:
             with _on_host():
-                return now.step < end
+                return (now.step < end) & now.good
 
-        (last,) = tf.while_loop(goes_on, body, [first], parallel_iterations=1)
+        last, *losses = tf.while_loop(
+            goes_on, body, [first, *self._losses()], parallel_iterations=1
+        )
         state.step.assign(last.step)
         state.updates.assign(last.updates)
         state.sums.assign(last.sums)
         scale.write(last.scale)
+        return last.good, losses[0].stack() if losses else tf.zeros([0])
+
+    def _losses(self) -> list[tf.TensorArray]:
+        """Where losses go; nowhere when they are not watched, because each costs."""
+        if not self._watched:
+            return []
+        with _on_host():
+            return [tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[])]
 
     def _any(self, replicated: object) -> tf.Tensor:
         return self._strategy.experimental_local_results(replicated)[0]

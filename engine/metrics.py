@@ -42,6 +42,11 @@ def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
     return tf.concat([sums, [norm, 1.0]], 0)
 
 
+def step_loss(sums: tf.Tensor) -> tf.Tensor:
+    """The mean loss of a training step, float32 [], of its sums."""
+    return sums[0] / sums[-3]
+
+
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
     """`means` over the examples of some training steps, and "gradient_norm" over those steps."""
     with np.errstate(invalid="ignore"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -25,6 +25,7 @@ def write(
     metric: str,
     held_out: Mapping[str, Mapping[str, float | int]],
     first_step_seconds: float | None,
+    left_out: Sequence[int],
 ) -> str:
     """Writes run_dir/result.json.
 
@@ -36,6 +37,7 @@ def write(
       held_out: {split: means} of validation and test.
       first_step_seconds: from TensorFlow's import to the end of this start's first step; None
         when this start took none.
+      left_out: steps that were left out.
 
     Returns:
       One line about it for a person.
@@ -61,6 +63,7 @@ def write(
         "first_step_seconds": first_step_seconds,
         "traces": parts.traces,
         "skipped_steps": int(state.step) - int(state.updates),
+        "left_out": left_out,
         "weights_sha256": weights_sha256(parts.model),
         "parameters": sum(row.parameters for row in models.rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",

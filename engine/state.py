@@ -13,8 +13,11 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from engine import metrics
+from engine.config import MOST_LEFT_OUT
 from engine.optimizers import Optimizer
 from engine.precision import LossScale
+
+REMEMBERED = 64  # losses
 
 
 def _counter(name: str, value: int = 0) -> tf.Variable:
@@ -58,6 +61,20 @@ class Times(tf.Module):
         self.lost_steps = _counter("lost_steps")  # taken again because a kill came before a save
 
 
+class Watch(tf.Module):
+    """What the guard must remember."""
+
+    def __init__(self) -> None:
+        super().__init__(name="watch")
+        self.bad = _counter("bad")  # steps that were not finite and that it let pass
+        self.in_a_row = _counter("in_a_row")  # of them, up to the last step
+        unused = tf.fill([MOST_LEFT_OUT], tf.constant(-1, tf.int64))
+        self.left_out = tf.Variable(unused, trainable=False, name="left_out")  # steps; -1: none
+        self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a guard.Reason
+        no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
+        self.losses = tf.Variable(no_losses, trainable=False, name="losses")  # the last good steps'
+
+
 class TrainState(tf.Module):
     """One state.
 
@@ -97,6 +114,7 @@ class TrainState(tf.Module):
             self.update_ratio = _number("update_ratio", float("nan"))  # at the last point
             self.best = Best()
             self.patience = Patience()
+            self.watch = Watch()
             self.times = Times()
 
     def scored_model(self, averaged: bool) -> tf.Module:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 import tensorflow as tf
 
 from engine import metrics, narration, result, stopping
+from engine.advance import Advance
 from engine.assembly import Parts, assemble
 from engine.config import Config
+from engine.guard import Fault, Guard, GuardError
 from engine.keeping import run_directory
 from engine.keeping.board import Board
 from engine.keeping.catalogue import checkpoint_number
@@ -19,8 +20,7 @@ from engine.keeping.clock import Clock
 from engine.keeping.lock import RunLock
 from engine.keeping.progress import Progress
 from engine.keeping.signals import Signals
-from engine.loop import Pace, stopwatch
-from engine.update_ratio import UpdateRatio
+from engine.loop import stopwatch
 from engine.workers.company import Company
 from engine.workers.crew import Crew
 
@@ -68,7 +68,7 @@ class Trainer:
     def __init__(self, parts: Parts, signals: Signals, imported_at: float, crew: Crew) -> None:
         config = parts.config
         self.parts, self.state, self.config = parts, parts.state, config
-        self._signals, self._imported_at, self._crew = signals, imported_at, crew
+        self._signals, self._crew = signals, crew
         metric = stopping.resolve(config.stopping.monitor, "validation" in parts.evaluations)
         self._monitor = stopping.Monitor(
             metric, config.stopping.min_delta, config.stopping.patience
@@ -84,9 +84,8 @@ class Trainer:
         self._saved_at = stopwatch()
         self._board = Board(self._dir, writes=crew.is_chief)
         self._clock = Clock(parts.state.times, self._dir, writes=crew.is_chief)
-        self._pace = Pace(config.training.steps_per_loop, agree=crew.of_chief)
-        self._ratio = UpdateRatio(parts.model.trainable_variables)
-        self._first_step_seconds: float | None = None
+        self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
+        self._advance = Advance(parts, self._guard, self._clock, crew, imported_at, self._tell)
         self._interrupted = False
         self._shown = config.keeping.progress if crew.is_chief else "silent"
         self._progress = Progress("off" if crew.is_chief else "silent", "", 0)
@@ -95,7 +94,12 @@ class Trainer:
 
     def start(self, lock: RunLock) -> None:
         """Restores the newest checkpoint if there is one, and says what is about to happen."""
-        newest = self._restore(lock)
+        if self._crew.is_chief:
+            os.makedirs(self._dir, exist_ok=True)
+            lock.take()
+        newest = self._restore()
+        if newest is None:
+            self._checkpoints.save()  # a step that goes wrong in the first epoch leads back here
         self._clock.start(int(self.state.step), counts=not self._over())
         if self._crew.is_chief and not (newest and self._over()):
             run_directory.write_options(self.config)
@@ -107,12 +111,10 @@ class Trainer:
             self._shown, "training", self.parts.total_steps, int(self.state.step)
         )
 
-    def _restore(self, lock: RunLock) -> str | None:
-        """Goes on from the newest checkpoint that can be loaded: the chief's choice, if any."""
+    def _restore(self) -> str | None:
+        """Loads the newest checkpoint that can be loaded: the chief's choice, if any."""
         newest = None
         if self._crew.is_chief:
-            os.makedirs(self._dir, exist_ok=True)
-            lock.take()
             newest, problems = self._checkpoints.restore()
             for problem in problems:
                 self._progress.line(problem)
@@ -120,6 +122,7 @@ class Trainer:
         if not self._crew.is_chief:
             newest = self._checkpoints.restore_same(number)
         self._crew.same("step to go on from", int(self.state.step))
+        self._guard.load()
         return newest
 
     # --- the middle ------------------------------------------------------------------------
@@ -162,23 +165,11 @@ class Trainer:
         to_end = min(
             _until_multiple(step, self.parts.steps_per_epoch), self.parts.total_steps - step
         )
-        steps = self._pace.steps(min(to_log, to_save, to_end))
-        to_point = min(to_log, to_end)
-        if 1 < steps == to_point:
-            steps -= 1  # the step of a point is taken alone, so that what it moves can be measured
-        if steps == to_point:
-            self._ratio.start()
-        started = stopwatch()
-        self.parts.loop.run(steps)
-        seconds = stopwatch() - started
-        if self._first_step_seconds is None:
-            self._first_step_seconds = time.monotonic() - self._imported_at
-        if steps < to_point:
-            self._pace.took(steps, seconds)
-        else:
-            self.state.update_ratio.assign(self._ratio.measure())
-        self._clock.loop_took(steps, seconds)
-        self._clock.beat(step + steps)
+        fault = self._advance.go(min(to_log, to_save, to_end), min(to_log, to_end))
+        if fault is not None:
+            self._go_back(fault)
+            return
+        steps = int(self.state.step) - step
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._epochs()}")
             self._progress.advance(steps, self._means(self.state.sums.numpy()))
@@ -187,6 +178,27 @@ class Trainer:
                 self._write_training_point()
             if steps == to_save or self._time_to_save():
                 self._save(soon=True)
+
+    def _go_back(self, fault: Fault) -> None:
+        """To the last checkpoint, from where the run goes on without a step."""
+        reached = int(self.state.step)
+        self._checkpoints.finish()
+        self._restore()
+        try:
+            self._guard.leave_out(fault)
+        except GuardError:
+            self._advance.record(fault)
+            raise
+        step = int(self.state.step)
+        self._clock.went_back(reached - step, step)
+        self._checkpoints.save_now()
+        self._board.close()
+        self._board.rewind(int(self.state.written))
+        self._progress.set(step)
+        self._progress.line(
+            f"step {fault.step:,} went wrong ({fault.why.words}): back to step {step:,}, to go on "
+            "without it"
+        )
 
     def _end_epoch(self) -> None:
         """Evaluates, decides, writes, saves: in this order, so that a checkpoint has it all."""
@@ -291,7 +303,8 @@ class Trainer:
             epoch=self._epoch(),
             metric=self._monitor.metric,
             held_out=results,
-            first_step_seconds=self._first_step_seconds,
+            first_step_seconds=self._advance.first_step_seconds,
+            left_out=[each for each in sorted(self._guard.left_out) if each < step],
         )
         self._progress.line(written)
 
@@ -303,6 +316,9 @@ class Trainer:
         self._board.close()
 
     # --- words -----------------------------------------------------------------------------
+
+    def _tell(self, line: str) -> None:
+        self._progress.line(line)
 
     def _stop_asked(self) -> bool:
         return bool(self._signals.agree(self._crew.most))

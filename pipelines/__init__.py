@@ -10,6 +10,7 @@ from pipelines.augment import Augmentation, augmentation
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
+from pipelines.lookup import Examples, examples_of_step
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.plan import Batch, Feed, Layout
 from pipelines.resident import Resident
@@ -19,6 +20,7 @@ from pipelines.stream import Stream
 __all__ = [
     "Augmentation",
     "Batch",
+    "Examples",
     "Feed",
     "Layout",
     "Records",
@@ -28,6 +30,7 @@ __all__ = [
     "augmentation",
     "choose_feed",
     "default_cache_dir",
+    "examples_of_step",
     "open_feed",
     "open_source",
     "permutation",

@@ -60,8 +60,8 @@ class Augmentation:
           classes: how many there are.
 
         Returns:
-          (float32 [rows, H, W, C], in 0..1 where they came as uint8, targets). The targets are the labels; with mixup they
-          are distributions, float32 [rows, classes].
+          (float32 [rows, H, W, C], in 0..1 where they came as uint8; targets). The targets are the
+          labels; with mixup they are distributions, float32 [rows, classes].
         """
         drawn = dict(
             zip(self._numbers, tf.split(numbers, list(self._numbers.values()), axis=1), strict=True)

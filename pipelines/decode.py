@@ -14,7 +14,7 @@ _PORTION = 256  # examples that one thread decodes at a time
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes serialized examples, string [k], to (images [k, H, W, C], int32 [k]), in the graph."""
+    """Serialized examples, string [k] -> (images [k, H, W, C], int32 [k]), in the graph."""
     signature = (
         tf.TensorSpec(source.image_shape, source.dtype),
         tf.TensorSpec([], tf.int32),

@@ -7,7 +7,9 @@ there is one micro-batch, and one shard a device. Which rows form a micro-batch 
 the number of devices, nor which rows form a shard where their number is given.
 
 Places past the epoch's end, or past a piece where the cuts do not come out even, are padding: a
-mask of zero, so that they weigh nothing (L1). All of it is a pure function of (seed, step) (L4).
+mask of zero, so that they weigh nothing (L1). What stands there is an example of the same global
+batch: were it of another one, a nan in it would come into a step that does not see it, because
+zero times nan is nan. All of it is a pure function of (seed, step) (L4).
 """
 
 from __future__ import annotations
@@ -110,6 +112,7 @@ class Plan:
         self.rows = -(-self._micro_rows // layout.all_shards)  # of a piece
         self.fetched = self.rows + look_ahead  # examples that a piece is made from
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
+        self._look_ahead = int(look_ahead)
         self._seed = seed
 
     def order(self, epoch: int) -> np.ndarray:
@@ -121,9 +124,9 @@ class Plan:
     def places(self, step: Any, replica: Any, piece: Any, arange: Any) -> Any:
         """(place of the first row in the global batch, place of each row in the epoch, valid).
 
-        Integer arithmetic only, so the same lines serve NumPy on the host and tensors in the
-        graph. Places may lie past the epoch's end: there it begins again. `valid` is boolean, and
-        false for rows that are padding or belong to another piece.
+        The same lines serve NumPy on the host and tensors in the graph. The example after the
+        epoch's last one, for mixup, is its first. `valid` is boolean, and false for rows that are
+        padding or belong to another piece.
 
         Args:
           step: int64, the training step.
@@ -135,14 +138,17 @@ class Plan:
         shard = replica * layout.local_shards + piece // layout.micro_batches
         in_micro_batch = shard * self.rows + arange
         in_batch = piece % layout.micro_batches * self._micro_rows + in_micro_batch
-        in_epoch = step % self.steps_per_epoch * self.global_batch_size + in_batch
+        begin = step % self.steps_per_epoch * self.global_batch_size
+        in_epoch = begin + in_batch
         valid = (
             (arange < self.rows)
             & (in_micro_batch < self._micro_rows)
             & (in_batch < self.global_batch_size)
             & (in_epoch < self.examples)
         )
-        return in_batch[0], in_epoch, valid
+        minimum = tf.minimum if tf.is_tensor(arange) else np.minimum
+        end = minimum(begin + self.global_batch_size, self.examples)
+        return in_batch[0], minimum(in_epoch, end - 1 + self._look_ahead), valid
 
     def masked(
         self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any

@@ -76,8 +76,7 @@ class Training:
         while steps:
             step = int(self.state.step)
             portion = min(steps, self.feed.steps_per_epoch - step % self.feed.steps_per_epoch)
-            self.loop.run(portion)
-            steps -= portion
+            steps -= self.loop.run(portion).steps
         return self
 
     def everywhere(self) -> dict[str, bytes]:

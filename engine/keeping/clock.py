@@ -30,6 +30,7 @@ class Clock:
     def __init__(self, times: Times, run_dir: str, writes: bool = True) -> None:
         self._times, self._writes = times, writes
         self._path = os.path.join(run_dir, _FILE)
+        self._known = 0, 0, 0.0  # restarts, lost steps, first start
         self._calls = 0
         self._beaten = -_BEAT
 
@@ -46,10 +47,22 @@ class Clock:
         if counts and (before or step):
             restarts += 1
             lost += max(0, before.get("step", step) - step)
-        times.restarts.assign(restarts)
-        times.lost_steps.assign(lost)
-        if not float(times.first_start):
-            times.first_start.assign(before.get("first_start", time.time()))
+        first_start = float(times.first_start) or before.get("first_start", time.time())
+        self._known = restarts, lost, first_start
+        self.went_back(0, step)
+
+    def went_back(self, steps: int, step: int) -> None:
+        """The state is an earlier one: what the clock knows is not.
+
+        Args:
+          steps: that are to be taken again.
+          step: that it is at now.
+        """
+        restarts, lost, first_start = self._known
+        self._known = restarts, lost + steps, first_start
+        self._times.restarts.assign(restarts)
+        self._times.lost_steps.assign(lost + steps)
+        self._times.first_start.assign(first_start)
         self.beat(step, at_once=True)
 
     def loop_took(self, steps: int, seconds: float) -> None:

@@ -52,6 +52,12 @@ class Progress:
                 self._bar.set_postfix_str(metrics.brief(values), refresh=False)
             self._bar.update(amount)
 
+    def set(self, done: int) -> None:
+        """Sets the bar to how much is done: it may go back."""
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.refresh()
+
     def describe(self, description: str) -> None:
         """Says what is going on now."""
         if self._bar is not None:

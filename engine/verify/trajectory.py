@@ -23,8 +23,7 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
     while steps:
         left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
         portion = min(steps, left, at_once)
-        parts.loop.run(portion)
-        steps -= portion
+        steps -= parts.loop.run(portion).steps
     return parts
 
 

@@ -138,6 +138,14 @@ BREAKS = (
         "Update(moving, proposed, here)",
         "Update(moving, proposed, tf.ones([]))",
     ),
+    Break(
+        "L1",
+        "padding shows examples of another batch",
+        _GLOBAL_LOSS,
+        "pipelines/plan.py",
+        "return in_batch[0], minimum(in_epoch, end - 1 + self._look_ahead), valid",
+        "return in_batch[0], in_epoch, valid",
+    ),
     # L2
     Break(
         "L2",

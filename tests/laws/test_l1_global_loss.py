@@ -52,6 +52,29 @@ def test_7_rows_in_batches_of_4_end_at_the_same_weight_on_1_2_and_4_devices(devi
     assert examples == 7 * epochs and np.isfinite(losses)
 
 
+@pytest.mark.parametrize(
+    "layout",
+    [Layout(1), Layout(2), Layout(4), Layout(1, 3), Layout(2, 3), Layout(2, 1, 4)],
+    ids=lambda layout: "-".join(map(str, layout)),
+)
+def test_a_nan_in_an_example_comes_into_no_step_but_its_own(layout):
+    """Padding is there to be computed and not to count: zero times nan is nan."""
+    images, labels = pictures(37)
+    images = images.astype(np.float32)
+    images[[0, 16], 2, 3] = np.nan  # what the last batch's padding and the second's would show
+    run = training(
+        images,
+        labels,
+        batch=8,
+        shuffle=False,
+        replicas=layout.replicas,
+        accumulate=layout.micro_batches,
+        shards=layout.shards,
+    )
+    good = [run.loop.run(1).good for _ in range(5)]
+    assert good == [False, True, False, True, True]
+
+
 def logistic():
     return [models.Flatten(), models.Dense(CLASSES)]
 

@@ -1,0 +1,134 @@
+"""The guard: which steps went wrong, and which are left out because of it.
+
+It sees each step once, in order, and decides by what the state remembers: so it decides the same
+wherever calls of the graph, checkpoints and kills fall. A step that is left out keeps its number,
+and with it its examples and its learning rate; it moves nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from engine.config import MOST_LEFT_OUT, Guarding
+
+if TYPE_CHECKING:
+    from engine.state import Watch
+
+_IN_A_ROW = 20  # with a dynamic loss scale, which halves at each of them
+_HISTORY = 32  # losses without which no loss is a spike
+_ROBUST = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
+_LEAST = 0.01  # of the median, that a standard deviation is taken to be
+
+
+class Reason(enum.IntEnum):
+    """Why a step is left out."""
+
+    ASKED_FOR = 0
+    NOT_FINITE = 1
+    SPIKE = 2
+
+    @property
+    def words(self) -> str:
+        """For a person."""
+        return ("asked for", "gradient not finite", "loss far above those before")[self]
+
+
+class GuardError(RuntimeError):
+    """More went wrong than a run may leave out: going on as before would not help."""
+
+
+class Fault(NamedTuple):
+    """A step that went wrong."""
+
+    step: int
+    why: Reason
+
+
+class Guard:
+    """Watches the steps of a run.
+
+    Args:
+      options: what is let pass.
+      scaled: whether there is a dynamic loss scale, for which some bad steps are no fault.
+      watch: what the state remembers; read anew by `load`.
+    """
+
+    def __init__(self, options: Guarding, scaled: bool, watch: Watch) -> None:
+        self._options, self._watch = options, watch
+        in_a_row, bad = options.bad_steps_in_a_row, options.bad_steps
+        self._most_in_a_row = in_a_row if in_a_row >= 0 else _IN_A_ROW * scaled
+        self._most_bad = bad if bad >= 0 else (1 << 62) * scaled
+        self._asked = [int(step) for step in options.leave_out.split(",") if step]
+        self.load()
+
+    def load(self) -> None:
+        """Reads what the state remembers; call it when the state was restored."""
+        steps, reasons = self._watch.left_out.numpy(), self._watch.why.numpy()
+        self._bad, self._in_a_row = int(self._watch.bad), int(self._watch.in_a_row)
+        losses = self._watch.losses.numpy()
+        self._losses = list(losses[~np.isnan(losses)])
+        self._found = {
+            int(step): Reason(why) for step, why in zip(steps, reasons, strict=True) if step >= 0
+        }
+        self.left_out = dict.fromkeys(self._asked, Reason.ASKED_FOR) | self._found
+
+    def until_left_out(self, step: int) -> int:
+        """Steps from `step` to the next one that is left out; 0: that is this one."""
+        return min((each - step for each in self.left_out if each >= step), default=1 << 62)
+
+    def examine(self, step: int, taken: int, good: bool, losses: np.ndarray) -> Fault | None:
+        """Looks at steps that were taken, each once and in order.
+
+        Args:
+          step: the first of them.
+          taken: how many; all but the last were finite.
+          good: whether the last was.
+          losses: float [taken], of each; empty where spikes are not looked for.
+        """
+        finite = losses if good else losses[:-1]
+        for place, loss in enumerate(finite):
+            if self._is_spike(float(loss)):
+                return Fault(step + place, Reason.SPIKE)
+            self._losses = [*self._losses, float(loss)][-len(self._watch.losses) :]
+        if len(finite):
+            padded = np.full(len(self._watch.losses), np.nan)
+            padded[: len(self._losses)] = self._losses
+            self._watch.losses.assign(padded)
+        before = self._bad, self._in_a_row
+        self._in_a_row = 0 if good else self._in_a_row * (taken == 1) + 1
+        self._bad += not good
+        if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:
+            return Fault(step + taken - 1, Reason.NOT_FINITE)
+        if (self._bad, self._in_a_row) != before:
+            self._watch.bad.assign(self._bad)
+            self._watch.in_a_row.assign(self._in_a_row)
+        return None
+
+    def leave_out(self, fault: Fault) -> None:
+        """Has a step left out from now on; call it after `load`, the state having gone back.
+
+        Raises:
+          GuardError: when it is one too many.
+        """
+        count = len(self._found)
+        if count >= min(self._options.most_left_out, MOST_LEFT_OUT):
+            steps = ", ".join(f"{step:,}" for step in sorted([*self._found, fault.step]))
+            raise GuardError(
+                f"step {fault.step:,} went wrong ({fault.why.words}), one more than "
+                f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "
+                "left_out.jsonl has their examples. Mend the data, or train more slowly in "
+                "another --run_dir, or raise --most_left_out and go on"
+            )
+        self._watch.left_out.scatter_nd_update([[count]], [fault.step])
+        self._watch.why.scatter_nd_update([[count]], [int(fault.why)])
+        self.load()
+
+    def _is_spike(self, loss: float) -> bool:
+        if not self._options.spike or len(self._losses) < _HISTORY:
+            return False
+        middle = float(np.median(self._losses))
+        spread = _ROBUST * float(np.median(np.abs(np.subtract(self._losses, middle))))
+        return loss > middle + self._options.spike * max(spread, _LEAST * abs(middle))

@@ -1,0 +1,132 @@
+"""A broken example is found, its steps are gone back from and left out, and the record names it."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests import measured
+from tests.cli.command import HANG, Command, Run, Warm, await_rows
+from tests.measured import BROKEN
+
+EPOCHS = 3
+OPTIONS = (
+    "--model=cnn",
+    "--global_batch_size=10",
+    f"--epochs={EPOCHS}",
+    "--validation_split=0.1",
+    "--log_every=4",
+    "--checkpoint_every=5",
+    "--ema=0.9",
+)
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """On data of which one example has a nan."""
+    return [f"--dataset={measured.prepared(tmp_path_factory.mktemp('data'))}", *OPTIONS]
+
+
+@pytest.fixture(scope="module")
+def found(warm: Warm, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that was told nothing of it."""
+    return warm.train(tmp_path_factory.mktemp("found") / "run", *options)
+
+
+def records(run_dir: Path) -> list[dict]:
+    return [json.loads(line) for line in (run_dir / "left_out.jsonl").read_text().splitlines()]
+
+
+def test_each_of_its_steps_is_gone_back_from_and_left_out_and_the_run_completes(found: Run):
+    left_out = [row["step"] for row in records(found.run_dir)]
+    assert len(left_out) == EPOCHS and found.result["left_out"] == left_out
+    assert found.result["skipped_steps"] == EPOCHS
+    for step in left_out:
+        assert f"step {step:,} went wrong (gradient not finite): back to step" in found.outcome.out
+        assert f"step {step:,} left out: gradient not finite" in found.outcome.out
+    assert all(np.isfinite(row["loss"]) for row in found.rows())
+
+
+def test_the_record_names_the_example_and_keeps_the_batch(found: Run):
+    for row in records(found.run_dir):
+        assert row["split"] == "train[:135]" and row["why"] == "gradient not finite"
+        (unsound,) = row["unsound"]
+        assert (unsound["example"], unsound["image"]) == (BROKEN, "not finite")
+        assert BROKEN in row["examples"] and len(row["examples"]) <= 10
+        with np.load(found.run_dir / row["batch"]) as batch:
+            assert batch["numbers"].tolist() == row["examples"]
+            (at,) = np.flatnonzero(np.isnan(batch["images"]).any((1, 2, 3)))
+            assert batch["numbers"][at] == BROKEN
+            assert np.isfinite(np.delete(batch["losses"], at)).all()
+
+
+def test_a_run_that_is_told_from_the_start_ends_with_the_same_bits(
+    warm: Warm, options: list[str], found: Run, tmp_path: Path
+):
+    steps = ",".join(map(str, found.result["left_out"]))
+    told = warm.train(tmp_path / "run", *options, f"--leave_out={steps}", "--most_left_out=0")
+    assert "went wrong" not in told.outcome.out
+    assert told.result["weights_sha256"] == found.result["weights_sha256"]
+    assert told.curves == found.curves
+    assert [row["why"] for row in records(told.run_dir)] == ["asked for"] * EPOCHS
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_interrupted_it_finds_the_same(
+    command: Command, warm: Warm, options: list[str], found: Run, tmp_path: Path, number
+):
+    run_dir = tmp_path / "run"
+    with command.started(f"--run_dir={run_dir}", *options) as process:
+        await_rows(process, run_dir, 6)
+        process.send_signal(number)
+        process.communicate(timeout=HANG)
+    resumed = warm.train(run_dir, *options)
+    assert resumed.result["weights_sha256"] == found.result["weights_sha256"]
+    assert resumed.result["left_out"] == found.result["left_out"]
+    assert resumed.curves == found.curves
+    assert records(run_dir) == records(found.run_dir)
+
+
+def test_past_the_budget_it_stops_with_a_report_and_can_go_on_with_a_larger_one(
+    warm: Warm, options: list[str], found: Run, tmp_path: Path
+):
+    run_dir = tmp_path / "run"
+    outcome = warm.run(f"--run_dir={run_dir}", *options, "--most_left_out=1")
+    assert outcome.status == 1
+    (line,) = outcome.err.splitlines()
+    first, second, _ = found.result["left_out"]
+    assert line.startswith(f"error: step {second:,} went wrong") and "--most_left_out=1" in line
+    assert f"steps {first:,}, {second:,}" in line and "run the same command" not in line
+    assert [row["step"] for row in records(run_dir)] == [first, second]
+    assert all((run_dir / row["batch"]).exists() for row in records(run_dir))
+    on = warm.train(run_dir, *options, "--most_left_out=5")
+    assert on.result["weights_sha256"] == found.result["weights_sha256"]
+
+
+def test_steps_that_are_let_pass_move_nothing_and_are_counted(
+    warm: Warm, options: list[str], found: Run, tmp_path: Path
+):
+    passed = warm.train(tmp_path / "run", *options, "--bad_steps=9", "--bad_steps_in_a_row=9")
+    assert passed.result["left_out"] == [] and passed.result["skipped_steps"] == EPOCHS
+    assert passed.result["weights_sha256"] == found.result["weights_sha256"]
+
+
+def test_data_that_change_under_a_run_are_refused(warm: Warm, tmp_path: Path):
+    """By another preparation in the same place, say."""
+    data = tmp_path / "data"
+    dataset = measured.prepared(data)
+    options = [*OPTIONS, "--epochs=1", f"--run_dir={tmp_path / 'run'}", f"--dataset={dataset}"]
+    assert warm.run(*options).status == 0
+    other = measured.prepared(tmp_path / "other", measured.Whole)
+    for path in Path(dataset).glob("*.tfrecord*"):
+        path.unlink()
+    for path in Path(other).glob("*.tfrecord*"):
+        path.rename(Path(dataset) / path.name.replace("whole", "measured"))
+    outcome = warm.run(*options, "--epochs=2")
+    assert outcome.status == 2, outcome.said()
+    (line,) = outcome.err.splitlines()
+    assert line.startswith("error: the data set is not the one that") and "--run_dir" in line

@@ -1,0 +1,55 @@
+"""A data set of float32 images, as an instrument gives them, with an example that is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+BROKEN = 57  # place in the training split of the example with a nan
+
+
+class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Images float32 [8, 8, 1] around 0, of three classes that can be told apart."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BROKEN = True
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.float32),
+                    "label": tfds.features.ClassLabel(num_classes=3),
+                }
+            ),
+            supervised_keys=("image", "label"),
+            disable_shuffling=True,
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(150, 0), "test": self._generate_examples(40, 1)}
+
+    def _generate_examples(self, count: int, seed: int):
+        random = np.random.default_rng(seed)
+        for number in range(count):
+            label = number % 3
+            image = random.normal(label / 4, 1, (8, 8, 1)).astype(np.float32)
+            if self.BROKEN and seed == 0 and number == BROKEN:
+                image[3, 4] = np.nan
+            yield number, {"image": image, "label": label}
+
+
+class Whole(Measured, skip_registration=True):
+    """The same without a broken example."""
+
+    BROKEN = False
+
+
+def prepared(data_dir: Path, builder: type[Measured] = Measured) -> str:
+    """Prepares it; the path by which it is used as a data set."""
+    made = builder(data_dir=str(data_dir))
+    made.download_and_prepare()
+    return str(made.data_dir)

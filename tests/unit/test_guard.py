@@ -1,0 +1,158 @@
+"""The guard decides by what the state remembers alone, and names the one step that went wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.config import MOST_LEFT_OUT, Guarding
+from engine.guard import Fault, Guard, GuardError, Reason
+from engine.state import REMEMBERED, Watch
+
+NO_LOSSES = np.zeros(0)
+
+
+def guard(scaled: bool = False, watch: Watch | None = None, **options) -> Guard:
+    return Guard(Guarding(**options), scaled, watch or Watch())
+
+
+# Steps that are not finite
+
+
+def test_without_a_loss_scale_the_first_bad_step_is_a_fault():
+    found = guard()
+    assert found.examine(0, 10, True, NO_LOSSES) is None
+    assert found.examine(10, 3, False, NO_LOSSES) == Fault(12, Reason.NOT_FINITE)
+
+
+def test_a_dynamic_loss_scale_may_overflow_now_and_then_but_not_for_ever():
+    found = guard(scaled=True)
+    for step in range(0, 3000, 3):
+        assert found.examine(step, 3, step % 2 == 0, NO_LOSSES) is None
+    found = guard(scaled=True)
+    for step in range(20):
+        assert found.examine(step, 1, False, NO_LOSSES) is None
+    assert found.examine(20, 1, False, NO_LOSSES) == Fault(20, Reason.NOT_FINITE)
+
+
+def test_a_good_step_ends_a_row_wherever_calls_of_the_graph_fall():
+    bad = [2, 3, 5, 6, 7]  # the third in a row is at step 7
+    for calls in ([3, 1, 2, 1, 1], [1, 1, 1, 1, 1, 1, 1, 1]):
+        found, step = guard(bad_steps=9, bad_steps_in_a_row=2), 0
+        faults = []
+        for steps in calls:
+            step += steps
+            faults.append(found.examine(step - steps, steps, step - 1 not in bad, NO_LOSSES))
+        assert faults == [None] * (len(calls) - 1) + [Fault(7, Reason.NOT_FINITE)]
+
+
+def test_the_total_is_a_budget_of_its_own():
+    found = guard(bad_steps=2, bad_steps_in_a_row=9)
+    for step in (0, 10):
+        assert found.examine(step, 10, False, NO_LOSSES) is None
+    assert found.examine(20, 10, False, NO_LOSSES) == Fault(29, Reason.NOT_FINITE)
+
+
+def test_what_passed_is_remembered_by_the_state_and_a_fault_is_not():
+    watch = Watch()
+    found = guard(watch=watch, bad_steps=9, bad_steps_in_a_row=1)
+    found.examine(0, 1, False, NO_LOSSES)
+    assert (int(watch.bad), int(watch.in_a_row)) == (1, 1)
+    again = guard(watch=watch, bad_steps=9, bad_steps_in_a_row=1)
+    assert again.examine(1, 1, False, NO_LOSSES) == Fault(1, Reason.NOT_FINITE)
+    assert (int(watch.bad), int(watch.in_a_row)) == (1, 1)
+
+
+# Spikes
+
+
+def losses_of(count: int) -> np.ndarray:
+    return 2.0 + np.random.default_rng(0).normal(0, 0.1, count)
+
+
+def test_a_spike_is_told_from_noise():
+    losses = losses_of(100)
+    assert guard(spike=8.0).examine(0, 100, True, losses) is None
+    losses[70] = 2.0 + 0.1 * 12
+    assert guard(spike=8.0).examine(0, 100, True, losses) == Fault(70, Reason.SPIKE)
+    assert guard(spike=20.0).examine(0, 100, True, losses) is None
+    assert guard().examine(0, 100, True, losses) is None
+
+
+def test_there_is_no_spike_before_there_is_a_history_and_none_in_losses_that_hardly_move():
+    losses = np.full(100, 2.0)
+    losses[31] = 1e6
+    assert guard(spike=8.0).examine(0, 32, True, losses[:32]) is None
+    losses[31], losses[60] = 2.0, 2.1
+    assert guard(spike=8.0).examine(0, 100, True, losses) is None  # a hundredth of 2, eight times
+
+
+def test_a_falling_loss_is_no_spike_and_an_infinite_one_is():
+    falling = np.exp(-np.arange(200) / 30)
+    assert guard(spike=6.0).examine(0, 200, True, falling) is None
+    falling[150] = np.inf
+    assert guard(spike=6.0).examine(0, 200, True, falling) == Fault(150, Reason.SPIKE)
+
+
+@given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20), spiked=st.booleans())
+def test_calls_and_restarts_anywhere_decide_the_same(cuts, spiked):
+    losses = losses_of(160)
+    if spiked:
+        losses[120] = 9.0
+    whole = guard(spike=8.0).examine(0, 160, True, losses)
+    watch, step, found = Watch(), 0, None
+    while step < 160 and found is None:
+        steps = min(cuts[step % len(cuts)], 160 - step)
+        found = guard(watch=watch, spike=8.0).examine(
+            step, steps, True, losses[step : step + steps]
+        )
+        step += steps
+    assert found == whole
+
+
+def test_a_bad_steps_loss_is_no_history():
+    found = guard(spike=8.0, bad_steps=9)
+    losses = losses_of(REMEMBERED)
+    assert found.examine(0, REMEMBERED, True, losses) is None
+    assert found.examine(REMEMBERED, 1, False, np.array([np.nan])) is None or True
+    assert found.examine(REMEMBERED + 1, 1, True, np.array([2.0])) is None
+
+
+# What is left out
+
+
+def test_steps_that_are_left_out_are_known_after_a_restart():
+    watch = Watch()
+    found = guard(watch=watch, leave_out="3,40")
+    found.leave_out(Fault(17, Reason.SPIKE))
+    for each in (found, guard(watch=watch, leave_out="3,40")):
+        assert each.left_out == {3: Reason.ASKED_FOR, 40: Reason.ASKED_FOR, 17: Reason.SPIKE}
+        assert [each.until_left_out(step) for step in (0, 3, 4, 17, 18)] == [3, 0, 13, 0, 22]
+        assert each.until_left_out(41) > 1 << 60
+
+
+def test_one_too_many_is_refused_with_all_of_them():
+    found = guard(most_left_out=2)
+    for step in (5, 1200):
+        found.leave_out(Fault(step, Reason.NOT_FINITE))
+    with pytest.raises(
+        GuardError, match=r"step 2,000 went wrong .*one more than --most_left_out=2"
+    ):
+        found.leave_out(Fault(2000, Reason.SPIKE))
+    assert sorted(found.left_out) == [5, 1200]
+
+
+def test_a_state_has_room_for_as_many_as_can_be_asked_for():
+    found = guard(most_left_out=MOST_LEFT_OUT)
+    for step in range(MOST_LEFT_OUT):
+        found.leave_out(Fault(step, Reason.NOT_FINITE))
+    with pytest.raises(GuardError):
+        found.leave_out(Fault(MOST_LEFT_OUT, Reason.NOT_FINITE))
+
+
+@pytest.mark.parametrize("steps", ["x", "1,", "1;2", "-1", "1, 2"])
+def test_steps_to_leave_out_are_numbers(steps):
+    with pytest.raises(ValueError, match=f"--leave_out={steps}: give numbers of steps"):
+        Guarding(leave_out=steps)
