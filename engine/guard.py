@@ -17,6 +17,8 @@ from engine.config import MOST_LEFT_OUT, Guarding
 if TYPE_CHECKING:
     from engine.state import Watch
 
+REMEMBERED = 64  # losses that a spike is told by
+
 _IN_A_ROW = 20  # with a dynamic loss scale, which halves at each of them
 _HISTORY = 32  # losses without which no loss is a spike
 _ROBUST = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
@@ -92,9 +94,9 @@ class Guard:
         for place, loss in enumerate(finite):
             if self._is_spike(float(loss)):
                 return Fault(step + place, Reason.SPIKE)
-            self._losses = [*self._losses, float(loss)][-len(self._watch.losses) :]
+            self._losses = [*self._losses, float(loss)][-REMEMBERED:]
         if len(finite):
-            padded = np.full(len(self._watch.losses), np.nan)
+            padded = np.full(REMEMBERED, np.nan)
             padded[: len(self._losses)] = self._losses
             self._watch.losses.assign(padded)
         before = self._bad, self._in_a_row

@@ -14,10 +14,9 @@ import tensorflow as tf
 
 from engine import metrics
 from engine.config import MOST_LEFT_OUT
+from engine.guard import REMEMBERED
 from engine.optimizers import Optimizer
 from engine.precision import LossScale
-
-REMEMBERED = 64  # losses
 
 
 def _counter(name: str, value: int = 0) -> tf.Variable:
