@@ -42,10 +42,17 @@ def bound(precision: str, path: float, length: float) -> float:
     error of the unit roundoff u: once on one replica, once for each portion on several, where the
     errors add up to at most u times the sum of the portions' sizes, about twice the whole where
     portions cancel each other. Activations of a row may be rounded the other way where a kernel
-    adds in another order, which is an error of 2u again. So two gradients differ by about 4u. An
-    optimizer that divides a mean gradient by the root of a mean square has both errors in its
-    moves, 8u. No more than that builds up over a path of moves, while weights are not yet so far
-    apart that their gradients differ for that reason.
+    adds in another order, which is an error of 2u again. So two gradients differ by about 4u.
+
+    What is 2u apart may be on either side of zero, or of its neighbour in a pool: of a unit normal
+    distribution 1.6u is that near, at most 2u. Such a unit adds to one gradient what it does not to
+    the other. The gradient of a batch is a sum of contributions with unrelated signs, so that its
+    norm is the root of their number; leaving out a share of 2u changes it by the root of 2u. With
+    layers that switch nothing 4u is all there is, and seen; switches are rare and far larger.
+
+    An optimizer that divides a mean gradient by the root of a mean square has both errors in its
+    moves: twice as much. No more than that builds up over a path of moves, while weights are not
+    yet so far apart that their gradients differ for that reason.
 
     Args:
       precision: of the layers.
@@ -54,7 +61,8 @@ def bound(precision: str, path: float, length: float) -> float:
     """
     if precision == "float32":
         return FLOAT32_RUN
-    return 8 * UNIT_ROUNDOFF[precision] * path / length
+    u = UNIT_ROUNDOFF[precision]
+    return 2 * (4 * u + (2 * u) ** 0.5) * path / length
 
 
 def step_bound(precision: str, move: float, length: float, optimizer: str = "") -> float:

@@ -7,56 +7,19 @@ import shutil
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
-import tensorflow as tf
-from tensorflow.core.util import event_pb2
 
-from engine.keeping.catalogue import list_checkpoints, read
+from engine.keeping.catalogue import list_checkpoints
 from tests.cli.command import HANG, LONG, Command, Interrupted, Run, Warm, await_rows
 from tests.cli.test_bad_input import contents
+from tests.sameness import differences
 
 TOTAL = 6 * 81
 
 
-def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
-    """What a split's event files hold: (step, value's bytes) of each tag, in the order written."""
-    points: dict[str, list[tuple[int, bytes]]] = {}
-    for path in sorted((run_dir / "tensorboard" / split).iterdir()):
-        for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-            event = event_pb2.Event.FromString(record)
-            for value in event.summary.value:
-                point = event.step, value.tensor.SerializeToString()
-                points.setdefault(value.tag, []).append(point)
-    return points
-
-
-def state_of(folder: Path) -> dict[str, np.ndarray]:
-    """Every variable in the newest checkpoint below, but for what the clock decides."""
-    path = list_checkpoints(str(folder))[-1]
-    return {n: value for n, value in read(path).arrays.items() if not n.startswith("times/")}
-
-
-def assert_same_state(one: Path, other: Path) -> None:
-    first, second = state_of(one), state_of(other)
-    assert first.keys() == second.keys() and len(first) > 20
-    differing = [name for name in first if first[name].tobytes() != second[name].tobytes()]
-    assert not differing
-
-
 def assert_same_run(one: Run, other: Run) -> None:
     """All that a run leaves is the same to the bit, wall time apart."""
-    for key in ("step", "epoch", "best", "validation", "test", "weights_sha256", "skipped_steps"):
-        assert one.result[key] == other.result[key], key
-    assert one.curves == other.curves
-    for split in ("train", "validation", "test"):
-        first, second = points_of(one.run_dir, split), points_of(other.run_dir, split)
-        for points in (first, second):  # what the clock decides
-            for tag in [t for t in points if t == "steps_per_second" or t.startswith("clock/")]:
-                del points[tag]
-        assert "loss" in first and first == second
-    assert_same_state(one.run_dir / "checkpoints", other.run_dir / "checkpoints")
-    assert_same_state(one.run_dir / "best", other.run_dir / "best")
+    assert differences(one.run_dir, other.run_dir) == []
 
 
 @pytest.mark.parametrize(

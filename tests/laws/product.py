@@ -96,6 +96,13 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
     ]
 
 
+@models.register("law_linear")
+def law_linear(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+    """Nothing in it switches: no ReLU, no choice of a pool."""
+    layers = [models.Convolution(4), models.BatchNorm(), models.Flatten(), models.Dropout(0.4)]
+    return [*layers, models.Dense(classes)]
+
+
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
     """A run on the embedded digits, put together as the command does it."""
     values = {

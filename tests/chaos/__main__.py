@@ -1,0 +1,51 @@
+"""Kills runs at random instants, goes on with each, and holds it against one that nobody touched.
+
+    python -m tests.chaos --kills=200 --seed=1
+    python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
+
+Weights, curves, TensorBoard's points, decisions and the state in the checkpoints have to be the
+same to the bit; only what measures time may differ. Exit status 1 when one run is not the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from engine.startup import import_tensorflow
+
+
+def main() -> int:
+    """Runs it, and says what came of it."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")
+    parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
+    parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
+    parser.add_argument("--virtual_devices", type=int, default=0, help="replicas on the CPU")
+    parser.add_argument("--feed", choices=("resident", "stream"), default="resident")
+    asked = parser.parse_args()
+    import_tensorflow()
+    from tests.chaos.ordeal import Ordeal
+
+    place, parent = tempfile.mkdtemp(prefix="tapeline-chaos-"), os.getpid()
+    try:
+        ordeal = Ordeal(
+            Path(place),
+            signal_name=asked.signal,
+            seed=asked.seed,
+            options=[f"--virtual_devices={asked.virtual_devices}", f"--feed={asked.feed}"],
+        )
+        failures = ordeal.go(asked.kills, tell=lambda line: print(line, flush=True))
+    finally:
+        if os.getpid() == parent:  # and no child of it, which leaves by this way too
+            shutil.rmtree(place)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Runs that are killed, each as often as chance has it, until there were enough kills."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import engine.trainer  # noqa: F401 - for the children
+from tests.chaos.victim import PLACES, Ended, Instant, run
+from tests.sameness import differences
+
+REPOSITORY = Path(__file__).parents[2]
+OPTIONS = (
+    "--dataset=digits",
+    "--model=cnn",
+    "--augment=shift:1,rotation:10",
+    "--ema=0.9",
+    "--global_batch_size=48",
+    "--learning_rate=0.003",
+    "--epochs=9",
+    "--patience=2",
+    "--min_delta=0.02",  # stops early
+    "--restore_best",
+    "--log_every=7",
+    "--checkpoint_every=11",
+    "--progress=off",
+)
+_FRESH = 0.05  # share of kills in a process of its own, at TensorFlow's import too
+_AGAIN = 0.6  # of runs that were killed, share that is killed once more
+_IMPORT = 4.0  # seconds that a process of its own has more
+
+
+class Ordeal:
+    """Kills runs.
+
+    Args:
+      place: a directory for them.
+      signal_name: KILL, TERM or INT.
+      seed: of the instants.
+      options: of the command, beside OPTIONS.
+    """
+
+    def __init__(self, place: Path, *, signal_name: str, seed: int, options: list[str]) -> None:
+        self._place, self._random = place, np.random.default_rng(seed)
+        self._number = int(signal.Signals[f"SIG{signal_name}"])
+        self._options = [*OPTIONS, f"--cache_dir={place / 'cache'}", *options]
+        self._hit: Counter[str] = Counter()
+        self._seconds = 0.0
+
+    def go(self, kills: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
+        """Kills so many times.
+
+        Args:
+          kills: in all.
+          tell: is given a line now and then.
+
+        Returns:
+          What was not the same, a line each.
+        """
+        untouched = self._place / "untouched"
+        run(self._arguments(untouched), self._place / "said", self._number, None)  # decodes
+        shutil.rmtree(untouched)
+        started = time.monotonic()
+        ended = run(self._arguments(untouched), self._place / "said", self._number, None)
+        self._seconds = time.monotonic() - started
+        assert ended.status == 0, ended.said
+        tell(f"untouched: {self._seconds:.1f} s; {ended.said.splitlines()[-1]}")
+        failures: list[str] = []
+        runs = done = 0
+        while done < kills:
+            runs += 1
+            made, problem = self._tormented(self._place / f"run-{runs}", untouched, kills - done)
+            done += made
+            if problem:
+                failures.append(f"run {runs}, {made} kills: {problem}")
+                tell(f"DIFFERS {failures[-1]}")
+            tell(f"{done} of {kills} kills in {runs} runs; {len(failures)} differ")
+        phases = ", ".join(f"{phase} {count}" for phase, count in sorted(self._hit.items()))
+        tell(f"instants: {phases}")
+        same = runs - len(failures)
+        tell(f"{same} of {runs} runs end as the untouched one, after {done} kills")
+        return failures
+
+    def _tormented(self, run_dir: Path, untouched: Path, most: int) -> tuple[int, str]:
+        """Kills one run a few times and lets it end; how often, and what is wrong with it."""
+        made, history = 0, []
+        while made < most:
+            instant = self._instant()
+            ended = self._struck(run_dir, instant)
+            if ended.status == 0:  # it was done before its time
+                break
+            if ended.status not in (-self._number, 128 + self._number):
+                return made, f"exit status {ended.status} at {instant}: {ended.said[-800:]}"
+            made += 1
+            self._hit[instant.phase] += 1
+            history.append(instant)
+            if self._random.random() > _AGAIN:
+                break
+        ended = run(self._arguments(run_dir), self._place / "said", self._number, None)
+        if ended.status:
+            return made, f"exit status {ended.status} after {history}: {ended.said[-800:]}"
+        found = differences(untouched, run_dir)
+        if not found:
+            shutil.rmtree(run_dir)
+        return made, f"{', '.join(found[:8])} after {history}" if found else ""
+
+    def _struck(self, run_dir: Path, instant: Instant) -> Ended:
+        arguments, said = self._arguments(run_dir), self._place / "said"
+        if instant.phase != "a fresh process":
+            return run(arguments, said, self._number, instant)
+        with open(said, "w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "run.py", *arguments], cwd=REPOSITORY, stdout=file, stderr=file
+            )
+            try:
+                process.wait(instant.seconds)
+            except subprocess.TimeoutExpired:
+                process.send_signal(self._number)
+            return Ended(process.wait(300), said.read_text())
+
+    def _instant(self) -> Instant:
+        random = self._random
+        if random.random() < _FRESH:
+            return Instant("a fresh process", seconds=random.uniform(0, self._seconds + _IMPORT))
+        phase = str(random.choice([*PLACES, "any", "any"]))
+        if phase == "any":
+            return Instant("any", seconds=random.uniform(0, self._seconds))
+        # Of what happens often, early and late ones alike.
+        nth = int(np.ceil(np.exp(random.uniform(0, 4))) if phase in _OFTEN else 1)
+        place = int(random.integers(len(PLACES[phase])))
+        return Instant(phase, place, nth, bool(random.integers(2)))
+
+    def _arguments(self, run_dir: Path) -> list[str]:
+        return [*self._options, f"--run_dir={run_dir}"]
+
+
+_OFTEN = ("loop", "save", "moving files", "evaluation", "logging")

@@ -1,0 +1,30 @@
+"""A dozen kills of the hundreds that `python -m tests.chaos` makes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--signal=KILL", "--seed=1"),
+        ("--signal=KILL", "--seed=2", "--virtual_devices=2", "--feed=stream"),
+        ("--signal=TERM", "--seed=3"),
+    ],
+    ids=["kill", "kill-replicas-stream", "term"],
+)
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_nobody_touched(options):
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", "--kills=4", *options],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert "end as the untouched one, after 4 kills" in ran.stdout.splitlines()[-1]
