@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import numpy as np
@@ -20,6 +21,22 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
         tf.TensorSpec([], tf.int32),
     )
     return tf.map_fn(source.decode, serialized, fn_output_signature=signature)
+
+
+def side_by_side() -> int:
+    """How many portions are decoded at a time: as many as there are cores for it."""
+    return len(os.sched_getaffinity(0))
+
+
+def untuned() -> tf.data.Options:
+    """Options of a pipeline whose numbers are fixed.
+
+    TensorFlow's tuner is a thread that sleeps up to a minute at a time, and now and then misses
+    that it is to end: who takes the pipeline down then waits for it.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _serialized(records: Records) -> tf.data.Dataset:
@@ -53,9 +70,10 @@ def decode_all(
         .batch(_PORTION)
         .map(
             lambda some: decode_batch(source, some),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=side_by_side(),
             deterministic=True,
         )
+        .with_options(untuned())
     )
     done = 0
     try:

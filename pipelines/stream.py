@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import decode_batch
+from pipelines.decode import decode_batch, side_by_side, untuned
 from pipelines.plan import Batch, Plan
 from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
 _READ_AHEAD = 8  # portions a replica: reading is cheap beside decoding, so a few suffice
+_READY = 2  # decoded portions a replica that wait
 
 _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
@@ -89,10 +90,11 @@ class Stream:
                     .map(lambda _: queue.dequeue())
                     .map(
                         lambda serialized: decode_batch(self._source, serialized),
-                        num_parallel_calls=tf.data.AUTOTUNE,
+                        num_parallel_calls=side_by_side(),
                         deterministic=True,
                     )
-                    .prefetch(tf.data.AUTOTUNE)
+                    .prefetch(_READY)
+                    .with_options(untuned())
                 )
 
             if plan.layout.replicas == 1:
