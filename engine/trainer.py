@@ -274,10 +274,11 @@ class Trainer:
         step, best = int(state.step), int(state.best.step)
         self._clock.beat(step, at_once=True)
         self._checkpoints.finish()
-        restored = None
+        restored = 0
         if self.config.stopping.restore_best and best >= 0:
-            restored = self._checkpoints.restore_best_weights()
-            self._crew.same("best checkpoint", checkpoint_number(restored))
+            restored = self._crew.of_chief(self._checkpoints.best_number())
+        if restored:
+            self._checkpoints.restore_best_weights(restored)
         self._progress.describe("evaluating")
         results = {}
         for split, evaluation in parts.evaluations.items():

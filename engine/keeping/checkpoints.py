@@ -17,6 +17,7 @@ import engine
 from engine.keeping import archive, catalogue
 from engine.keeping.archive import Archive, DamagedError
 from engine.keeping.background import Background
+from engine.keeping.catalogue import checkpoint_number
 from engine.state import TrainState
 
 
@@ -179,19 +180,18 @@ class Checkpoints:
         self._assign(self._read(path))
         return path
 
-    def restore_best_weights(self) -> str | None:
-        """Loads the weights of the best step alone: the rest of the state stays.
+    def best_number(self) -> int:
+        """The number of the checkpoint of the state's best step; 0 where there is none."""
+        return checkpoint_number(catalogue.find_best(self._run_dir, int(self._state.best.step)))
 
-        Returns:
-          The checkpoint's path; None where there is none.
+    def restore_best_weights(self, number: int) -> None:
+        """Loads the weights of a best checkpoint alone: the rest of the state stays.
 
         Raises:
           OSError: when it is damaged.
         """
-        path = catalogue.find_best(self._run_dir, int(self._state.best.step))
-        if path is not None:
-            restore_weights(self._state, path)
-        return path
+        directory = catalogue.best_directory(self._run_dir)
+        restore_weights(self._state, catalogue.checkpoint_path(directory, number))
 
     def _read(self, path: str) -> Archive:
         """A checkpoint, if it is one of this run."""
