@@ -49,7 +49,7 @@ def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_a_run_dir_holds_what_scripts_look_for_and_no_half_written_file(run: Run):
     found = {path.name for path in run.run_dir.iterdir()}
-    expected = {"config.flags", "checkpoints", "best", "tensorboard", "metrics.jsonl"}
+    expected = {"config.flags", "checkpoints", "best", "tensorboard", "metrics.jsonl", "clock.json"}
     assert found == {*expected, "result.json"}
     boards = {path.name for path in (run.run_dir / "tensorboard").iterdir()}
     assert boards == {"train", "validation", "test"}
