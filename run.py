@@ -2,8 +2,8 @@
 
     python run.py --flagfile=cpu.flags --run_dir=runs/mine
 
-Exit status: 0 done; 2 bad input, with one line that says what to do; 130 and 143 stopped by SIGINT
-and SIGTERM, after saving; 1 anything else.
+Exit status: 0 done; 2 bad input, with one line that says what to do; 130, 143 and 129 stopped by
+SIGINT, SIGTERM and SIGHUP, after saving; 1 anything else.
 """
 
 from __future__ import annotations

@@ -7,11 +7,13 @@ import threading
 from collections.abc import Callable
 from types import FrameType, TracebackType
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """While entered, SIGINT and SIGTERM are noted instead of ending the process.
+    """While entered, SIGINT, SIGTERM and SIGHUP are noted instead of ending the process.
+
+    One that the process was started to ignore, as by nohup, it goes on to ignore.
 
     After the first one the system's own handling is back, so that a second one ends the process
     at once; what is on disk stays whole, because every write there is atomic.
@@ -24,6 +26,8 @@ class Signals:
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._note)
         return self
 
@@ -38,7 +42,7 @@ class Signals:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = number
-        for other in _SIGNALS:
+        for other in self._before:
             signal.signal(other, signal.SIG_DFL)
 
     def agree(self, most: Callable[[int], int]) -> int:
@@ -54,5 +58,5 @@ class Signals:
 
     @property
     def exit_status(self) -> int:
-        """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM; 0: none came."""
+        """128 + the signal's number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP; 0: none."""
         return 128 + self.received if self.received else 0
