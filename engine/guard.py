@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 REMEMBERED = 64  # losses that a spike is told by
 
 _IN_A_ROW = 20  # with a dynamic loss scale, which halves at each of them
-_HISTORY = 32  # losses without which no loss is a spike
+_HISTORY = 16  # losses without which no loss is a spike
 _ROBUST = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
 _LEAST = 0.01  # of the median, that a standard deviation is taken to be
 

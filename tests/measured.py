@@ -14,7 +14,7 @@ class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Images float32 [8, 8, 1] around 0, of three classes that can be told apart."""
 
     VERSION = tfds.core.Version("1.0.0")
-    BROKEN = True
+    VALUE = np.nan  # of a pixel of the broken example
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -37,15 +37,21 @@ class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         for number in range(count):
             label = number % 3
             image = random.normal(label / 4, 1, (8, 8, 1)).astype(np.float32)
-            if self.BROKEN and seed == 0 and number == BROKEN:
-                image[3, 4] = np.nan
+            if seed == 0 and number == BROKEN:
+                image[3, 4] = self.VALUE
             yield number, {"image": image, "label": label}
 
 
 class Whole(Measured, skip_registration=True):
     """The same without a broken example."""
 
-    BROKEN = False
+    VALUE = 0.5
+
+
+class Loud(Measured, skip_registration=True):
+    """The same with a pixel that is far too bright."""
+
+    VALUE = 3e4
 
 
 def prepared(data_dir: Path, builder: type[Measured] = Measured) -> str:

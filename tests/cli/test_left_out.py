@@ -115,6 +115,23 @@ def test_steps_that_are_let_pass_move_nothing_and_are_counted(
     assert passed.result["weights_sha256"] == found.result["weights_sha256"]
 
 
+def test_a_loss_far_above_the_others_is_gone_back_from_where_that_is_asked_for(
+    warm: Warm, tmp_path: Path
+):
+    dataset = measured.prepared(tmp_path / "data", measured.Loud)
+    options = [f"--dataset={dataset}", *OPTIONS, "--epochs=6", "--spike=50", "--virtual_devices=2"]
+    found = warm.train(tmp_path / "found", *options)
+    rows = records(tmp_path / "found")
+    assert rows and {row["why"] for row in rows} == {"loss far above those before"}
+    assert all(BROKEN in row["examples"] for row in rows)
+    assert found.result["left_out"] == [row["step"] for row in rows]
+    assert found.result["skipped_steps"] == len(rows)
+    steps = ",".join(map(str, found.result["left_out"]))
+    told = warm.train(tmp_path / "told", *options, f"--leave_out={steps}")
+    assert told.result["weights_sha256"] == found.result["weights_sha256"]
+    assert told.curves == found.curves
+
+
 def test_data_that_change_under_a_run_are_refused(warm: Warm, tmp_path: Path):
     """By another preparation in the same place, say."""
     data = tmp_path / "data"

@@ -83,10 +83,10 @@ def test_a_spike_is_told_from_noise():
 
 def test_there_is_no_spike_before_there_is_a_history_and_none_in_losses_that_hardly_move():
     losses = np.full(100, 2.0)
-    losses[31] = 1e6
-    assert guard(spike=8.0).examine(0, 32, True, losses[:32]) is None
-    losses[31], losses[60] = 2.0, 2.1
-    assert guard(spike=8.0).examine(0, 100, True, losses) is None  # a hundredth of 2, eight times
+    losses[15] = 1e6
+    assert guard(spike=8.0).examine(0, 16, True, losses[:16]) is None
+    losses[15], losses[60] = 2.0, 2.03
+    assert guard(spike=8.0).examine(0, 100, True, losses) is None  # 8 hundredths of 2 are more
 
 
 def test_a_falling_loss_is_no_spike_and_an_infinite_one_is():
