@@ -46,7 +46,7 @@ def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactor
             process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
             rows = rows_of(run_dir)
             saved = read_facts(newest_of(str(run_dir)) or "")["step"]
-            if rows[-1]["step"] >= saved + 10:
+            if saved and rows[-1]["step"] >= saved + 10:
                 break
             process.send_signal(signal.SIGCONT)
         process.send_signal(signal.SIGKILL)

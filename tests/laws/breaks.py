@@ -127,8 +127,8 @@ BREAKS = (
         "all micro-batches drop out the same",
         _ACCUMULATION,
         "pipelines/plan.py",
-        "return in_batch[0], in_epoch, valid",
-        "return in_micro_batch[0], in_epoch, valid",
+        "return in_batch[0], minimum(",
+        "return in_micro_batch[0], minimum(",
     ),
     Break(
         "accumulation",
@@ -413,8 +413,8 @@ BREAKS = (
         "the number of steps is a Python number",
         _ONE_TRACE,
         "engine/loop.py",
-        "self._compiled(tf.constant(steps, tf.int64),",
-        "self._compiled(steps,",
+        "tf.constant(steps, tf.int64), self._feed.open(before, steps)",
+        "steps, self._feed.open(before, steps)",
     ),
     Break(
         "L6",
