@@ -51,6 +51,8 @@ def another(field):
     default = field.default
     if field.name == "mode":
         return "evaluate"
+    if field.name == "leave_out":
+        return "120,350"
     if field.metadata["choices"]:
         return next(choice for choice in field.metadata["choices"] if choice != default)
     if isinstance(default, bool):

@@ -29,6 +29,8 @@ def test_every_option_that_the_docs_name_exists():
         "flagfile",
         "help",
         "name",
+        "kills",
+        "signal",
     }
     for text in texts:
         named = set(re.findall(r"--([a-z][\w-]+)", text.read_text()))
