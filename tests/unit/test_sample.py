@@ -15,7 +15,7 @@ def source(train: int, validation: int = 0, test: int = 0, side: int = 8) -> Sou
         return Records(name, ((name, 0, count),)) if count else None
 
     splits = records("train", train), records("validation", validation), records("test", test)
-    return Source("some", "1.0.0", (side, side, 1), ("a", "b"), *splits, None, "")
+    return Source("some", "1.0.0", (side, side, 1), ("a", "b"), *splits, "uint8", None, "")
 
 
 @given(train=st.integers(1, 3000), batch=st.integers(1, 1000))

@@ -24,6 +24,7 @@ def handlers():
 def untouched():
     """Whatever a test does, the next one starts with the handlers it would have had."""
     before = handlers()
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     yield
     for number, handler in zip(ALL, before, strict=True):
         signal.signal(number, handler)
@@ -89,6 +90,7 @@ def test_in_another_thread_signals_are_left_alone():
 def test_a_second_signal_ends_the_process_at_once(second):
     program = (
         "import os, signal\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "from engine.keeping.signals import Signals\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
