@@ -16,10 +16,13 @@ LAWS = {
     "L7": "topology is not state",
     "shards": "the same bits on any number of replicas",
     "L8": "every example is scored once",
+    "nothing lost": "stopped anywhere, by anything, a run ends with the same bits",
     "references": "update rules, schedules, clipping and averages are those of their papers",
     "golden": "a run is what it was",
 }
 
+_RESUME = ("tests/cli/test_resume.py",)
+_LEFT_OUT = ("tests/cli/test_left_out.py",)
 _GLOBAL_LOSS = ("tests/laws/test_l1_global_loss.py",)
 _ACCUMULATION = ("tests/laws/test_l1_accumulation.py",)
 _L2 = "tests/laws/test_l2_reduce_judge_act.py"
@@ -523,6 +526,57 @@ BREAKS = (
         "scores = task(model, batch, Pass(mask=batch.mask, dtype=dtype))",
         "scores = task(model, batch, Pass(\n"
         "            training=True, mask=batch.mask, noise=Noise(0, batch.place), dtype=dtype))",
+    ),
+    # Nothing lost
+    Break(
+        "nothing lost",
+        "curves are not rewound",
+        _RESUME,
+        "engine/keeping/board.py",
+        'return row["step"] <= step and row["split"] != "test"',
+        "return True",
+    ),
+    Break(
+        "nothing lost",
+        "the sums of the epoch so far start again",
+        _RESUME,
+        "engine/keeping/checkpoints.py",
+        "        for name, variable in self._variables.items():\n"
+        "            variable.assign(found.arrays[name])",
+        "        for name, variable in self._variables.items():\n"
+        '            name == "sums" or variable.assign(found.arrays[name])',
+    ),
+    Break(
+        "nothing lost",
+        "a step that went wrong is not gone back from",
+        _LEFT_OUT,
+        "engine/guard.py",
+        "if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:",
+        "if False:",
+    ),
+    Break(
+        "nothing lost",
+        "a step that is left out is taken after all",
+        _LEFT_OUT,
+        "engine/guard.py",
+        "return min((each - step for each in self.left_out if each >= step), default=1 << 62)",
+        "return 1 << 62",
+    ),
+    Break(
+        "nothing lost",
+        "other data are not noticed",
+        _LEFT_OUT,
+        "engine/keeping/checkpoints.py",
+        'if (data := found.facts["data"]) != self._data:',
+        'if (data := found.facts["data"]) is None:',
+    ),
+    Break(
+        "nothing lost",
+        "a signal that comes while workers agree is written over",
+        ("tests/unit/test_signals.py",),
+        "engine/keeping/signals.py",
+        "        if agreed:  # a",
+        "        if True:  # a",
     ),
     # References
     Break(
