@@ -41,6 +41,7 @@ class Parts:
     steps_per_epoch: int
     total_steps: int
     feeds: tuple[pipelines.Feed, ...]
+    data: pipelines.Identity
 
     def close(self) -> None:
         """Stops feeds that read ahead."""
@@ -222,6 +223,7 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=steps,
         feeds=(training_feed, *held_out_feeds.values()),
+        data=pipelines.identity_of(source, _cache_dir(config)),
     )
 
 

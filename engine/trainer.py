@@ -78,7 +78,7 @@ class Trainer:
             self._dir,
             parts.state,
             config.keeping.keep,
-            data=parts.source.fingerprint,
+            data=parts.data,
             writes=crew.is_chief,
         )
         self._saved_at = stopwatch()

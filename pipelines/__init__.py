@@ -10,6 +10,7 @@ from pipelines.augment import Augmentation, augmentation
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
+from pipelines.identity import Identity, identity_of
 from pipelines.lookup import Examples, examples_of_step
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.plan import Batch, Feed, Layout
@@ -22,6 +23,7 @@ __all__ = [
     "Batch",
     "Examples",
     "Feed",
+    "Identity",
     "Layout",
     "Records",
     "Resident",
@@ -31,6 +33,7 @@ __all__ = [
     "choose_feed",
     "default_cache_dir",
     "examples_of_step",
+    "identity_of",
     "open_feed",
     "open_source",
     "permutation",

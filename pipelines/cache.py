@@ -64,6 +64,22 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     return images, labels
 
 
+def digest_of(cache_dir: str, name: str) -> str | None:
+    """The digest of an entry's examples, as its header has it; None when there is no entry."""
+    try:
+        with open(os.path.join(cache_dir, f"{name}.decoded"), "rb") as file:
+            return str(json.loads(file.readline())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
+    """SHA-256 of examples, in hexadecimal."""
+    found = hashlib.sha256(np.ascontiguousarray(images).data)
+    found.update(np.ascontiguousarray(labels, "<i4").tobytes())
+    return found.hexdigest()
+
+
 def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes an entry, whole or not at all. A cache that cannot be written is done without.
 
@@ -75,9 +91,11 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
     """
     label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
     images = np.ascontiguousarray(images)
-    content = hashlib.sha256(images.data)
-    content.update(label_bytes)
-    header = {"shape": images.shape, "dtype": images.dtype.name, "sha256": content.hexdigest()}
+    header = {
+        "shape": images.shape,
+        "dtype": images.dtype.name,
+        "sha256": content_digest(images, labels),
+    }
     temporary = None
     try:
         os.makedirs(cache_dir, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Are these the bytes they were? Digests of files, and of what a data set's splits are made of."""
+"""Are these the bytes they were? Digests of files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _digest(path: str, size: int, modified: int, whole: bool) -> str:
     return found.hexdigest()
 
 
-def fingerprint(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
+def digest_of_ranges(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
     """Tells one set of examples from another: 32 hexadecimal digits.
 
     The same wherever the files lie. Of more than 1 GiB each file's size and 256 MiB of it are read.

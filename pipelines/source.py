@@ -21,7 +21,6 @@ import tensorflow as tf
 from pipelines import features
 from pipelines.builders import open_builder, parse_name
 from pipelines.download import one_line
-from pipelines.fingerprint import fingerprint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +75,6 @@ class Source:
     def classes(self) -> int:
         """How many classes there are; labels are 0 to classes - 1."""
         return len(self.class_names)
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the examples that are trained on and validated with: other ones give another."""
-        validation = self.validation.ranges if self.validation else ()
-        return fingerprint(self.train.ranges + validation, self.recipe)
 
 
 def open_source(

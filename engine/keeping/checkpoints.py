@@ -19,6 +19,7 @@ from engine.keeping.archive import Archive, DamagedError
 from engine.keeping.background import Background
 from engine.keeping.catalogue import checkpoint_number
 from engine.state import TrainState
+from pipelines import Identity
 
 
 def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
@@ -34,15 +35,21 @@ class Checkpoints:
       run_dir: holds `checkpoints/` and `best/`.
       state: what is saved and restored.
       keep: how many of the newest stay.
-      data: what the run learns from, as `Source.fingerprint` says.
+      data: what the run learns from; None: whatever.
       writes: whether this process saves; another one may do it for all.
     """
 
     def __init__(
-        self, run_dir: str, state: TrainState, keep: int, *, data: str = "", writes: bool = True
+        self,
+        run_dir: str,
+        state: TrainState,
+        keep: int,
+        *,
+        data: Identity | None = None,
+        writes: bool = True,
     ) -> None:
         self._run_dir, self._state, self._keep = run_dir, state, keep
-        self._data, self._writes = data, writes
+        self._data, self._writes = data or Identity(), writes
         self._variables = named_variables(state)
         self._number = 0
         self._background = Background()
@@ -87,7 +94,7 @@ class Checkpoints:
             "number": self._number,
             "step": int(arrays["step"]),
             "best_step": int(arrays["best/step"]),
-            "data": self._data,
+            "data": self._data._asdict(),
             "tapeline": engine.__version__,
             "tensorflow": tf.__version__,
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -196,10 +203,10 @@ class Checkpoints:
     def _read(self, path: str) -> Archive:
         """A checkpoint, if it is one of this run."""
         found = catalogue.read(path)
-        if (data := found.facts["data"]) != self._data:
+        if not self._data.is_that_of(Identity(**found.facts["data"])):
             raise ValueError(
                 f"the data set is not the one that {path} was made with: its examples have "
-                f"changed; put them back, or give another --run_dir ({data} then, {self._data} now)"
+                "changed; put them back, or give another --run_dir"
             )
         _refuse_other_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():

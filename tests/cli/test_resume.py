@@ -160,6 +160,15 @@ def test_damaged_checkpoints_alone_never_start_the_run_anew_in_silence(warm: War
     assert contents(run_dir) == before
 
 
+def test_the_same_examples_prepared_again_are_the_same_data(warm: Warm, whole: Run, tmp_path: Path):
+    """As on another machine: the fields of a record are written in any order."""
+    run_dir = tmp_path / "run"
+    warm.train(run_dir, *LONG, "--epochs=4")
+    resumed = warm.train(run_dir, *LONG, f"--cache_dir={tmp_path / 'cache'}")
+    assert "goes on from step 324" in resumed.outcome.out
+    assert_same_run(resumed, whole)
+
+
 # What is done
 
 
