@@ -41,7 +41,6 @@ def untuned() -> tf.data.Options:
 
 def _serialized(records: Records) -> tf.data.Dataset:
     """The examples of a split in file order, read from one end to the other."""
-    RecordReader(records.ranges)  # refuses a damaged or short file by its name
     dataset = None
     for path, first, stop in records.ranges:
         part = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
@@ -63,6 +62,7 @@ def decode_all(
     Raises:
       ValueError: when an example cannot be decoded.
     """
+    reader = RecordReader(records.ranges)  # refuses a damaged or short file by its name
     images = np.empty((len(records), *source.image_shape), source.dtype)
     labels = np.empty(len(records), np.int32)
     dataset = (
@@ -83,6 +83,23 @@ def decode_all(
             progress(stop - done)
             done = stop
     except tf.errors.OpError as error:
-        where = f"{source.name}, {records.name}, near example {done}"
+        number, error = _culprit(source, reader, done, error)
+        where = f"{source.name}, {records.name}, example {number}"
         raise ValueError(damaged(where, error)) from None
     return images, labels
+
+
+def _culprit(
+    source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
+) -> tuple[int, tf.errors.OpError]:
+    """The first example at or behind `first` that cannot be decoded, and why.
+
+    Portions are decoded side by side and fail as a whole, so it is looked for one by one.
+    """
+    decode = tf.function(source.decode, autograph=False)
+    for number in range(first, len(reader)):
+        try:
+            decode(tf.constant(reader.read(np.array([number]))[0]))
+        except tf.errors.OpError as found:
+            return number, found
+    return first, error

@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import models
 from engine import distribute
+from engine.task import Classification
 from pipelines import Layout, choose_feed, decode, open_feed, open_source
-from tests.harness import strategy_of
+from pipelines.records import RecordReader
+from tests.harness import norm_network, put_together, strategy_of
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +105,46 @@ def test_decoding_tells_its_progress(source):
     assert sum(done) == len(source.train) == len(images) == len(labels)
 
 
-def test_an_example_that_cannot_be_decoded_is_reported_in_one_line(source):
-    def broken(serialized):
-        return tf.io.decode_png(serialized), tf.constant(0)
+def undecodable(source, number):
+    """The source, where one example of train cannot be decoded."""
+    culprit = RecordReader(source.train.ranges).read(np.array([number]))[0]
 
-    damaged = dataclasses.replace(source, decode=broken)
-    with pytest.raises(ValueError, match="damaged data in digits") as error:
-        decode.decode_all(damaged, source.train)
+    def broken(serialized):
+        fine = tf.debugging.Assert(serialized != culprit, ["no picture"])
+        with tf.control_dependencies([fine]):
+            return source.decode(serialized)
+
+    return dataclasses.replace(source, decode=broken)
+
+
+def test_an_example_that_cannot_be_decoded_is_named_in_one_line(source):
+    with pytest.raises(
+        ValueError, match=r"damaged data in digits, train.*, example 700: "
+    ) as error:
+        decode.decode_all(undecodable(source, 700), source.train)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_a_stream_that_meets_one_ends_the_training_in_one_line(source, tmp_path, replicas):
+    def feed(strategy):
+        return open_feed(
+            "stream",
+            undecodable(source, 700),
+            source.train,
+            global_batch_size=100,
+            seed=0,
+            layout=Layout(replicas),
+            strategy=strategy,
+            cache_dir=str(tmp_path),
+        )
+
+    def network():
+        return models.Sequential("network", norm_network(10), source.image_shape, 0)
+
+    made = put_together(network, feed, Classification(), layout=Layout(replicas), seed=0)
+    with pytest.raises(RuntimeError, match=r"^training failed after step \d+: ") as error:
+        made.take(made.feed.steps_per_epoch)
     assert "\n" not in str(error.value)
 
 
