@@ -9,7 +9,7 @@ from engine import metrics
 from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import catalogue, run_directory
-from engine.keeping.checkpoints import restore_weights
+from engine.keeping.restorer import restore_weights
 from engine.keeping.signals import Signals
 from engine.metrics import jsonable
 

@@ -11,7 +11,9 @@ from engine import metrics, narration, result, stopping
 from engine.advance import Advance
 from engine.assembly import Parts, assemble
 from engine.config import Config
+from engine.curves import training_point
 from engine.guard import Fault, Guard, GuardError
+from engine.held_out import HeldOut
 from engine.keeping import run_directory
 from engine.keeping.board import Board
 from engine.keeping.catalogue import checkpoint_number
@@ -19,8 +21,10 @@ from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
 from engine.keeping.lock import RunLock
 from engine.keeping.progress import Progress
+from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
 from engine.loop import stopwatch
+from engine.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
 
@@ -73,22 +77,27 @@ class Trainer:
         self._monitor = stopping.Monitor(
             metric, config.stopping.min_delta, config.stopping.patience
         )
-        self._dir = config.run.run_dir
-        self._checkpoints = Checkpoints(
-            self._dir,
-            parts.state,
-            config.keeping.keep,
-            data=parts.data,
-            writes=crew.is_chief,
+        self._timetable = Timetable(
+            steps_per_epoch=parts.steps_per_epoch,
+            total_steps=parts.total_steps,
+            log_every=config.keeping.log_every,
+            save_every=config.keeping.checkpoint_every,
         )
+        self._dir = config.run.run_dir
+        chief, data = crew.is_chief, parts.data
+        self._checkpoints = Checkpoints(
+            self._dir, parts.state, config.keeping.keep, data=data, writes=chief
+        )
+        self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()
-        self._board = Board(self._dir, writes=crew.is_chief)
-        self._clock = Clock(parts.state.times, self._dir, writes=crew.is_chief)
+        self._board = Board(self._dir, writes=chief)
+        self._clock = Clock(parts.state.times, self._dir, writes=chief)
         self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
         self._advance = Advance(parts, self._guard, self._clock, crew, imported_at, self._tell)
+        self._held_out = HeldOut(parts, self._restorer, crew, self._tell)
         self._interrupted = False
-        self._shown = config.keeping.progress if crew.is_chief else "silent"
-        self._progress = Progress("off" if crew.is_chief else "silent", "", 0)
+        self._shown = config.keeping.progress if chief else "silent"
+        self._progress = Progress("off" if chief else "silent", "", 0)
 
     # --- the start -------------------------------------------------------------------------
 
@@ -115,12 +124,12 @@ class Trainer:
         """Loads the newest checkpoint that can be loaded: the chief's choice, if any."""
         newest = None
         if self._crew.is_chief:
-            newest, problems = self._checkpoints.restore()
+            newest, problems = self._restorer.newest()
             for problem in problems:
                 self._progress.line(problem)
         number = self._crew.of_chief(checkpoint_number(newest))
         if not self._crew.is_chief:
-            newest = self._checkpoints.restore_same(number)
+            newest = self._restorer.same(number)
         self._crew.same("step to go on from", int(self.state.step))
         self._guard.load()
         return newest
@@ -152,31 +161,24 @@ class Trainer:
 
     def _at_epoch_end(self) -> bool:
         step = int(self.state.step)
-        if step == int(self.state.ended):
-            return False
-        return step % self.parts.steps_per_epoch == 0 or step == self.parts.total_steps
+        return step != int(self.state.ended) and self._timetable.ends_epoch(step)
 
     def _take_steps(self) -> None:
         """One call of the graph, then what is due at the step it reached."""
         step = int(self.state.step)
-        keeping = self.config.keeping
-        to_log = _until_multiple(step, keeping.log_every)
-        to_save = _until_multiple(step, keeping.checkpoint_every)
-        to_end = min(
-            _until_multiple(step, self.parts.steps_per_epoch), self.parts.total_steps - step
-        )
-        fault = self._advance.go(min(to_log, to_save, to_end), min(to_log, to_end))
+        due = self._timetable.due(step)
+        fault = self._advance.go(min(due), min(due.log, due.end))
         if fault is not None:
             self._go_back(fault)
             return
         steps = int(self.state.step) - step
         if self._progress.shown:
-            self._progress.describe(f"epoch {self._epoch()}/{self._epochs()}")
+            self._progress.describe(f"epoch {self._epoch()}/{self._timetable.epochs}")
             self._progress.advance(steps, self._means(self.state.sums.numpy()))
-        if steps < to_end:  # at an epoch's end the epoch writes and saves
-            if steps == to_log:
+        if steps < due.end:  # at an epoch's end the epoch writes and saves
+            if steps == due.log:
                 self._write_training_point()
-            if steps == to_save or self._time_to_save():
+            if steps == due.save or self._time_to_save():
                 self._save(soon=True)
 
     def _go_back(self, fault: Fault) -> None:
@@ -223,7 +225,7 @@ class Trainer:
         self._save(best=is_best)
         self._progress.line(
             narration.epoch_line(
-                f"{self._epoch()}/{self._epochs()}",
+                f"{self._epoch()}/{self._timetable.epochs}",
                 results,
                 steps_per_second=self._clock.steps_per_second,
                 metric=self._monitor.metric,
@@ -250,19 +252,9 @@ class Trainer:
         self._saved_at = stopwatch()
 
     def _write_training_point(self) -> None:
-        """Means since the point before, so that a curve's points do not overlap."""
-        state, step = self.state, int(self.state.step)
-        sums = state.sums.numpy()
-        values: dict[str, Any] = self._means(sums - state.logged.numpy())
-        values["learning_rate"] = float(self.parts.schedule(tf.constant(step - 1, tf.int64)))
-        values["update_ratio"] = float(state.update_ratio)
-        if state.loss_scale.dynamic:
-            values["loss_scale"] = float(state.loss_scale.value)
-        values["skipped_steps"] = step - int(state.updates)
+        values = training_point(self.parts)
         values["steps_per_second"] = self._clock.steps_per_second
-        self._board.write("train", step, self._epoch(), values, self._clock.figures)
-        state.logged.assign(sums)
-        state.written.assign(step)
+        self._board.write("train", int(self.state.step), self._epoch(), values, self._clock.figures)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -270,30 +262,17 @@ class Trainer:
         """Evaluates the final weights on what was held out, and writes result.json last."""
         if self._interrupted:
             return
-        parts, state = self.parts, self.state
-        step, best = int(state.step), int(state.best.step)
+        step = int(self.state.step)
         self._clock.beat(step, at_once=True)
         self._checkpoints.finish()
-        restored = 0
-        if self.config.stopping.restore_best and best >= 0:
-            restored = self._crew.of_chief(self._checkpoints.best_number())
-        if restored:
-            self._checkpoints.restore_best_weights(restored)
         self._progress.describe("evaluating")
-        results = {}
-        for split, evaluation in parts.evaluations.items():
-            means = evaluation.run(self._stop_asked)
-            if means is None:
-                self._progress.line(
-                    f"stopped by signal {self._signals.received} after the last step; run the "
-                    "same command to evaluate"
-                )
-                return
-            results[split] = means
-            weights = f"weights of step {best:,}, the best" if restored else "final weights"
+        results = self._held_out.evaluate(self._stop_asked)
+        if results is None:
             self._progress.line(
-                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
+                f"stopped by signal {self._signals.received} after the last step; run the same "
+                "command to evaluate"
             )
+            return
         if "test" in results:
             self._board.write("test", step, self._epoch(), results["test"])
         if not self._crew.is_chief:
@@ -328,13 +307,4 @@ class Trainer:
         return metrics.step_means(sums, self.parts.task.metrics)
 
     def _epoch(self) -> int:
-        """The epoch that the current step ends or lies in, counted from 1."""
-        return max(1, -(-int(self.state.step) // self.parts.steps_per_epoch))
-
-    def _epochs(self) -> int:
-        return -(-self.parts.total_steps // self.parts.steps_per_epoch)
-
-
-def _until_multiple(step: int, every: int) -> int:
-    """Steps from `step` to the next multiple of `every`; 0 is never."""
-    return every - step % every if every else 1 << 62
+        return self._timetable.epoch(int(self.state.step))

@@ -19,6 +19,7 @@ from engine.assembly import Parts
 from engine.config import Config, replaced
 from engine.distribute import Devices, topologies
 from engine.keeping.checkpoints import Checkpoints
+from engine.keeping.restorer import Restorer
 from engine.task import Task
 from engine.verify import bounds, graph
 from engine.verify.poison import Poisoned
@@ -194,7 +195,7 @@ class Bench:
           OSError: when what was saved is not what the state holds.
         """
         self._turn_to(parts)
-        Checkpoints(self._folder, parts.state, keep=2).restore()
+        Restorer(self._folder, parts.state).newest()
         return parts
 
     def arithmetic(self, devices: Devices) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from engine.keeping.catalogue import checkpoint_number, list_checkpoints
-from engine.keeping.checkpoints import Checkpoints, named_variables
+from engine.keeping.checkpoints import Checkpoints
+from engine.keeping.restorer import Restorer
+from engine.keeping.variables import named_variables
 from tests.harness import pictures, training
 
 KEEP = 3
@@ -80,7 +82,7 @@ def test_damage_is_never_loaded_but_fallen_back_from_or_refused(saved, fresh, tm
     done = [corrupt(random, tmp_path, names) for _ in range(1 + seed % 2)]
     before = len(list_checkpoints(str(tmp_path / "checkpoints")))
     try:
-        path, problems = Checkpoints(str(tmp_path), fresh.state, KEEP).restore()
+        path, problems = Restorer(str(tmp_path), fresh.state).newest()
     except OSError as error:
         assert "cannot load checkpoint" in str(error) and "\n" not in str(error), done
         assert len(list_checkpoints(str(tmp_path / "checkpoints"))) == before, done
@@ -100,7 +102,7 @@ def test_a_lost_best_one_costs_the_steps_to_it_where_an_earlier_checkpoint_needs
     run.take(1).state.best.step.assign(2)
     newest = checkpoints.save_now(best=True)
     os.unlink(tmp_path / "best" / Path(newest).name)
-    path, problems = Checkpoints(str(tmp_path), run.state, KEEP).restore()
+    path, problems = Restorer(str(tmp_path), run.state).newest()
     assert checkpoint_number(path) == 1
     assert problems == [f"the best checkpoint, of step 2, is gone or damaged, which {newest} needs"]
 
@@ -110,7 +112,7 @@ def test_where_every_checkpoint_has_lost_its_best_one_the_newest_goes_on_without
     run.state.best.step.assign(1)
     newest = Checkpoints(str(tmp_path), run.state, KEEP).save_now(best=True)
     (tmp_path / "best" / Path(newest).name).write_bytes(b"torn")
-    path, problems = Checkpoints(str(tmp_path), run.state, KEEP).restore()
+    path, problems = Restorer(str(tmp_path), run.state).newest()
     assert path == newest and len(problems) == 2
     assert f"going on from {newest} without" in problems[-1]
 
@@ -125,7 +127,7 @@ def test_the_best_one_of_a_later_step_stays_when_a_run_falls_back(tmp_path):
     os.unlink(newest)  # it falls back to step 3
     again = made()
     checkpoints = Checkpoints(str(tmp_path), again.state, KEEP)
-    checkpoints.restore()
+    Restorer(str(tmp_path), again.state).newest()
     again.take(1)
     again.state.best.step.assign(4)  # worse than what is to come
     checkpoints.save_now(best=True)

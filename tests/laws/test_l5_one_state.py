@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from engine.config import OPTIMIZERS
-from engine.keeping.checkpoints import Checkpoints, restore_weights
+from engine.keeping.checkpoints import Checkpoints
+from engine.keeping.restorer import Restorer, restore_weights
 from engine.precision import LossScale
 from tests.harness import pictures, relative_difference, same_bits, training
 
@@ -41,7 +42,7 @@ def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer,
     stopped = made(optimizer=optimizer).take(stop)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save_now()
     resumed = made(optimizer=optimizer)
-    Checkpoints(str(tmp_path), resumed.state, keep=2).restore()
+    Restorer(str(tmp_path), resumed.state).newest()
     resumed.take(11 - stop)
     assert int(resumed.state.step) == 11
     assert same_bits(untouched(optimizer), values(resumed))
@@ -72,7 +73,7 @@ def test_a_run_saved_on_n_replicas_continues_on_m(tmp_path, before, after):
     stopped = made(before).take(5)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save_now()
     resumed = made(after)
-    Checkpoints(str(tmp_path), resumed.state, keep=2).restore()
+    Restorer(str(tmp_path), resumed.state).newest()
     assert same_bits(stopped.weights(), resumed.weights())
     assert relative_difference(untouched.weights(), resumed.take(7).weights()) < 1e-4
 
@@ -96,10 +97,11 @@ def test_the_best_checkpoint_is_kept_apart_and_the_newest_are_counted(tmp_path):
         checkpoints.save_now(best=step == 1)
     assert len(list((tmp_path / "checkpoints").glob("*.npz"))) == 2
     weights = run.weights()
-    assert checkpoints.best_number() == 2
-    checkpoints.restore_best_weights(2)
+    restorer = Restorer(str(tmp_path), run.state)
+    assert restorer.best_number() == 2
+    restorer.best_weights(2)
     assert same_bits(run.weights(), made().take(2).weights())
-    checkpoints.restore()
+    restorer.newest()
     assert same_bits(run.weights(), weights)
     assert int(run.state.step) == 5
 
@@ -123,7 +125,7 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tm
     first = checkpoints.save_now() if run.take(1) else ""
     second = checkpoints.save_now() if run.take(1) else ""
     damage(second)
-    restored, problems = checkpoints.restore()
+    restored, problems = Restorer(str(tmp_path), run.state).newest()
     assert restored == first
     assert int(run.state.step) == 1
     assert len(problems) == 1 and second in problems[0] and "\n" not in problems[0]
@@ -134,4 +136,4 @@ def test_damaged_checkpoints_alone_are_refused_and_never_taken_for_a_new_run(tmp
     checkpoints = Checkpoints(str(tmp_path), run.state, keep=2)
     damage(checkpoints.save_now())
     with pytest.raises(OSError, match="cannot load checkpoint"):
-        checkpoints.restore()
+        Restorer(str(tmp_path), run.state).newest()

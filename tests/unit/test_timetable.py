@@ -1,0 +1,39 @@
+"""What is due at which step."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.timetable import Timetable
+
+
+def made(**options: int) -> Timetable:
+    return Timetable(
+        **{"steps_per_epoch": 10, "total_steps": 25, "log_every": 4, "save_every": 6, **options}
+    )
+
+
+def test_a_walk_from_one_to_the_next_meets_every_one_once():
+    timetable = made()
+    step, logged, saved, ended = 0, [], [], []
+    while step < 25:
+        log, save, end = timetable.due(step)
+        taken = min(log, save, end)
+        step += taken
+        for places, due in ((logged, log), (saved, save), (ended, end)):
+            if taken == due:
+                places.append(step)
+    assert logged == [4, 8, 12, 16, 20, 24]
+    assert saved == [6, 12, 18, 24]
+    assert ended == [10, 20, 25]
+    assert [s for s in range(1, 26) if timetable.ends_epoch(s)] == ended
+
+
+def test_nothing_is_saved_inside_an_epoch_when_nobody_asked():
+    assert made(save_every=0).due(3).save > 25
+
+
+@pytest.mark.parametrize(("step", "epoch"), [(0, 1), (1, 1), (10, 1), (11, 2), (25, 3)])
+def test_an_epoch_has_its_last_step_and_not_the_one_it_starts_from(step, epoch):
+    assert made().epoch(step) == epoch
+    assert made().epochs == 3
