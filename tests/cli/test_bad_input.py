@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -353,6 +355,30 @@ def test_a_run_is_not_continued_as_another_one(
     for words in expected:
         assert words in line
     assert contents(finished) == before
+
+
+@pytest.mark.parametrize("which", ["newest", "all"])
+def test_checkpoints_of_another_version_are_refused_and_stay(
+    warm: Warm, finished: Path, tmp_path: Path, which: str
+):
+    """Also where an older one could be read: going on from it would lose what the newest has."""
+    run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
+    saved = sorted((run_dir / "checkpoints").glob("*.npz"))
+    for path in saved[-1:] if which == "newest" else saved:
+        with zipfile.ZipFile(path) as old:
+            members = {name: old.read(name) for name in old.namelist()}
+        manifest = json.loads(members["manifest.json"]) | {"format": 99}
+        members["manifest.json"] = json.dumps(manifest).encode()
+        with zipfile.ZipFile(path, "w") as new:
+            for name, content in members.items():
+                new.writestr(name, content)
+    before = contents(run_dir)
+    for mode in ("train", "evaluate"):
+        line = line_of(
+            warm.run(f"--mode={mode}", f"--run_dir={run_dir}", "--model=logistic", "--epochs=2")
+        )
+        assert "format 99" in line and "format 1" in line and str(run_dir) in line
+        assert contents(run_dir) == before
 
 
 def test_weights_are_not_evaluated_on_data_that_they_do_not_fit(

@@ -1,4 +1,4 @@
-"""A disk that fills up stops a run with one line, and takes nothing of it."""
+"""A disk that fills up or becomes read-only stops a run with one line, and takes nothing of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import LONG, Command, Run, Warm
+from tests.cli.command import HANG, LONG, Command, Run, Warm, await_rows
 from tests.sameness import differences
 
 
@@ -46,4 +46,28 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_same_command_goes_on_when_th
         resumed = warm.train(run_dir, *LONG)
         if size != "200k":  # there not even the first checkpoint had room
             assert "goes on from step" in resumed.outcome.out
+        assert differences(whole.run_dir, run_dir) == []
+
+
+def test_a_disk_that_becomes_read_only_stops_the_run_and_refuses_the_next_until_it_is_not(
+    command: Command, warm: Warm, whole: Run, tmp_path: Path
+):
+    disk = tmp_path / "disk"
+    run_dir = disk / "run"
+    with small_disk(disk, "64m"):
+        with command.started(f"--run_dir={run_dir}", *LONG) as process:
+            await_rows(process, run_dir, 6)
+            saved = str(run_dir / "checkpoints")  # where nothing is open, so that it can be hidden
+            subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", saved], check=True)
+            out, err = process.communicate(timeout=HANG)
+            subprocess.run(["umount", saved], check=True)
+        assert process.returncode == 1, (out, err)
+        (line,) = err.splitlines()
+        assert line.startswith("error: cannot ") and "Read-only file system" in line
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        refused = warm.run(f"--run_dir={run_dir}", *LONG)
+        assert (refused.status, refused.out) == (2, "")
+        assert "is not writable" in refused.err
+        subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
+        warm.train(run_dir, *LONG)
         assert differences(whole.run_dir, run_dir) == []

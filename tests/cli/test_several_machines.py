@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import HANG, Command, Run, await_rows
+from tests import measured
+from tests.cli.command import HANG, Command, Run, Warm, await_rows
 from tests.harness import tf_configs
 
 SHORT = (
@@ -79,6 +80,24 @@ def test_a_signal_to_either_stops_both_and_the_same_command_goes_on(
     assert resumed.result["restarts"] == 1
     assert resumed.result["weights_sha256"] == together.result["weights_sha256"]
     assert resumed.curves == together.curves
+
+
+def test_a_step_that_goes_wrong_is_gone_back_from_by_all_and_left_out(
+    command: Command, warm: Warm, tmp_path: Path
+):
+    data = f"--dataset={measured.prepared(tmp_path / 'data')}"
+    options = (data, "--model=cnn", "--global_batch_size=10", "--epochs=3")
+    with workers(command, tmp_path / "two", *options) as started:
+        outcomes = [ended(worker) for worker in started]
+    assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
+    assert outcomes[0][1].count("went wrong (gradient not finite): back to step") == 3
+    alone = [option for option in SHORT if "strategy" not in option]
+    one = warm.train(tmp_path / "one", *alone, *options, "--strategy=cpu")
+    two = Run(tmp_path / "two", None)
+    assert len(one.result["left_out"]) == 3
+    for name in ("left_out", "skipped_steps", "weights_sha256"):
+        assert two.result[name] == one.result[name]
+    assert two.curves == one.curves
 
 
 @pytest.mark.parametrize("victim", [0, 1])

@@ -13,14 +13,13 @@ from engine.config import OPTIMIZERS
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer, restore_weights
 from engine.precision import LossScale
-from tests.harness import pictures, relative_difference, same_bits, training
+from tests.harness import pictures, same_bits, training
 
 
-def made(replicas: int = 1, optimizer: str = "adam"):
+def made(optimizer: str = "adam"):
     """With all that a step can keep: slots, averages, a loss scale that grows every other step."""
     return training(
         *pictures(30),
-        replicas=replicas,
         optimizer=optimizer,
         ema=0.9,
         make_loss_scale=lambda: LossScale(initial=2.0, growth_steps=2),
@@ -65,17 +64,6 @@ def test_every_variable_that_a_step_reads_is_in_the_state():
     known = {id(variable) for variable in run.state.variables}
     strangers = [v.name for v in function.graph.variables if id(v) not in known]
     assert not strangers
-
-
-@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2)])
-def test_a_run_saved_on_n_replicas_continues_on_m(tmp_path, before, after):
-    untouched = made(before).take(12)
-    stopped = made(before).take(5)
-    Checkpoints(str(tmp_path), stopped.state, keep=2).save_now()
-    resumed = made(after)
-    Restorer(str(tmp_path), resumed.state).newest()
-    assert same_bits(stopped.weights(), resumed.weights())
-    assert relative_difference(untouched.weights(), resumed.take(7).weights()) < 1e-4
 
 
 def test_the_weights_alone_can_be_restored_and_leave_the_rest(tmp_path):
