@@ -35,6 +35,11 @@ def main(arguments: Sequence[str]) -> int:
             from engine.verify import command
 
             return command.run(config)
+        if config.run.mode == "benchmark":
+            import_tensorflow()
+            from engine.benchmark import command as benchmark
+
+            return benchmark.run(config)
         with Company(config, dict(os.environ)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
             imported_at = import_tensorflow()

@@ -14,11 +14,12 @@ from typing import Any
 
 from engine.options import Section, did_you_mean, option
 
-MODES = ("train", "evaluate", "verify")
-RESERVED_MODES = ("predict", "export", "benchmark", "tune", "report")
+MODES = ("train", "evaluate", "verify", "benchmark")
+RESERVED_MODES = ("predict", "export", "tune", "report")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
+BESIDE = ("saving", "logging", "evaluation")  # the steps, in a benchmark
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
 
@@ -412,6 +413,42 @@ class Keeping(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Benchmarking(Section):
+    """What --mode=benchmark measures."""
+
+    benchmark_steps: int = option(
+        0,
+        "training steps that are timed, in all; 0: as many as take about eight seconds",
+        minimum=0,
+    )
+    benchmark_data: str = option(
+        "real",
+        "real: the data set, through the feed; synthetic: one batch of random numbers of its "
+        "shape, which lies where the loop runs",
+        choices=("real", "synthetic"),
+    )
+    benchmark_with: str = option(
+        "",
+        "what is measured besides: any of saving, logging, evaluation, separated by commas",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.beside:
+            if name not in BESIDE:
+                hint = did_you_mean(name, BESIDE)
+                raise ValueError(
+                    f"--benchmark_with={self.benchmark_with}: {name!r} is none of "
+                    f"{', '.join(BESIDE)}{hint}"
+                )
+
+    @property
+    def beside(self) -> tuple[str, ...]:
+        """What is measured besides the steps."""
+        return tuple(part.strip() for part in self.benchmark_with.split(",") if part.strip())
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Every option of a run, resolved."""
 
@@ -424,6 +461,7 @@ class Config:
     stopping: Stopping = Stopping()
     guarding: Guarding = Guarding()
     keeping: Keeping = Keeping()
+    benchmarking: Benchmarking = Benchmarking()
 
 
 def sections() -> Iterator[tuple[str, Any]]:

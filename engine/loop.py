@@ -84,6 +84,10 @@ class Loop:
         )
         return taken
 
+    def fed(self, feed: Feed) -> Loop:
+        """The same steps on what another feed gives."""
+        return Loop(self._strategy, self._state, feed, self._step, self._watched)
+
     def graph(self, *, anew: bool = False) -> Any:
         """A call as TensorFlow's ConcreteFunction, to be looked at; nothing runs.
 

@@ -23,10 +23,7 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
       resumed: whether there was a checkpoint.
       over: whether nothing is left to train.
     """
-    source, state, config = parts.source, parts.state, parts.config
-    sizes = {"train": source.train, "validation": source.validation, "test": source.test}
-    counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
-    shape = "x".join(map(str, source.image_shape))
+    state, config = parts.state, parts.config
     step = int(state.step)
     how = "new"
     if resumed:
@@ -37,6 +34,15 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
         how = f"done already at step {step:,}" + (
             ", stopped early" if early else f"; raise --{length} to go on"
         )
+    return f"{setting(parts)}\nrun    {config.run.run_dir}: {how}"
+
+
+def setting(parts: Parts) -> str:
+    """What is trained on what, where: device, data, model, plan."""
+    source, config = parts.source, parts.config
+    sizes = {"train": source.train, "validation": source.validation, "test": source.test}
+    counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
+    shape = "x".join(map(str, source.image_shape))
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
         f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
@@ -44,7 +50,6 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
         f"model  {config.network.model}",
         *(f"       {line}" for line in models.table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
-        f"run    {config.run.run_dir}: {how}",
     ]
     return "\n".join(lines)
 

@@ -107,11 +107,11 @@ class Trainer:
             os.makedirs(self._dir, exist_ok=True)
             lock.take()
         newest = self._restore()
+        if self._crew.is_chief and not (newest and self._over()):
+            run_directory.write_options(self.config)  # before anything that was made with them
         if newest is None:
             self._checkpoints.save()  # a step that goes wrong in the first epoch leads back here
         self._clock.start(int(self.state.step), counts=not self._over())
-        if self._crew.is_chief and not (newest and self._over()):
-            run_directory.write_options(self.config)
         self._board.rewind(int(self.state.written) if newest else -1)
         self._progress.line(
             narration.introduction(self.parts, resumed=bool(newest), over=self._over())

@@ -2,6 +2,7 @@
 
     python -m tests.chaos --kills=200 --seed=1
     python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
+    python -m tests.chaos --sweep=2
 
 Weights, curves, TensorBoard's points, decisions and the state in the checkpoints have to be the
 same to the bit; only what measures time may differ. Exit status 1 when one run is not the same.
@@ -10,6 +11,7 @@ same to the bit; only what measures time may differ. Exit status 1 when one run 
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import shutil
 import sys
@@ -24,6 +26,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")
+    parser.add_argument(
+        "--sweep", type=int, default=0, help="not at random: the first so many times at each place"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the instants (default 0)")
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--virtual_devices", type=int, default=0, help="replicas on the CPU")
@@ -40,7 +45,8 @@ def main() -> int:
             seed=asked.seed,
             options=[f"--virtual_devices={asked.virtual_devices}", f"--feed={asked.feed}"],
         )
-        failures = ordeal.go(asked.kills, tell=lambda line: print(line, flush=True))
+        tell = functools.partial(print, flush=True)
+        failures = ordeal.sweep(asked.sweep, tell) if asked.sweep else ordeal.go(asked.kills, tell)
     finally:
         if os.getpid() == parent:  # and no child of it, which leaves by this way too
             shutil.rmtree(place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import signal
 import subprocess
@@ -65,14 +66,7 @@ class Ordeal:
         Returns:
           What was not the same, a line each.
         """
-        untouched = self._place / "untouched"
-        run(self._arguments(untouched), self._place / "said", self._number, None)  # decodes
-        shutil.rmtree(untouched)
-        started = time.monotonic()
-        ended = run(self._arguments(untouched), self._place / "said", self._number, None)
-        self._seconds = time.monotonic() - started
-        assert ended.status == 0, ended.said
-        tell(f"untouched: {self._seconds:.1f} s; {ended.said.splitlines()[-1]}")
+        untouched = self._untouched(tell)
         failures: list[str] = []
         runs = done = 0
         while done < kills:
@@ -87,6 +81,35 @@ class Ordeal:
         tell(f"instants: {phases}")
         same = runs - len(failures)
         tell(f"{same} of {runs} runs end as the untouched one, after {done} kills")
+        return failures
+
+    def sweep(self, times: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
+        """Kills a run at each place, on entering and on leaving, each of the first few times.
+
+        Args:
+          times: how often a place is come to before.
+          tell: is given a line now and then.
+
+        Returns:
+          What was not the same, a line each.
+        """
+        untouched = self._untouched(tell)
+        failures: list[str] = []
+        instants = [
+            Instant(phase, place, nth, entered)
+            for phase, places in PLACES.items()
+            for place, nth in itertools.product(range(len(places)), range(1, times + 1))
+            for entered in (True, False)
+        ]
+        for runs, instant in enumerate(instants, 1):
+            run_dir = self._place / f"run-{runs}"
+            killed = self._struck(run_dir, instant).status != 0
+            if killed and (problem := self._ended(run_dir, untouched, [instant])):
+                failures.append(f"run {runs}: {problem}")
+                tell(f"DIFFERS {failures[-1]}")
+            words = "killed" if killed else "over before that"
+            tell(f"{runs} of {len(instants)}, {instant.phase} {instant[1:4]}: {words}")
+        tell(f"{len(instants) - len(failures)} of {len(instants)} runs end as the untouched one")
         return failures
 
     def _tormented(self, run_dir: Path, untouched: Path, most: int) -> tuple[int, str]:
@@ -104,13 +127,29 @@ class Ordeal:
             history.append(instant)
             if self._random.random() > _AGAIN:
                 break
+        return made, self._ended(run_dir, untouched, history)
+
+    def _untouched(self, tell: Callable[[str], None]) -> Path:
+        """The run_dir of a run that nobody kills."""
+        run_dir = self._place / "untouched"
+        run(self._arguments(run_dir), self._place / "said", self._number, None)  # decodes
+        shutil.rmtree(run_dir)
+        started = time.monotonic()
+        ended = run(self._arguments(run_dir), self._place / "said", self._number, None)
+        self._seconds = time.monotonic() - started
+        assert ended.status == 0, ended.said
+        tell(f"untouched: {self._seconds:.1f} s; {ended.said.splitlines()[-1]}")
+        return run_dir
+
+    def _ended(self, run_dir: Path, untouched: Path, history: list[Instant]) -> str:
+        """Lets a run end, and says what is wrong with it then."""
         ended = run(self._arguments(run_dir), self._place / "said", self._number, None)
         if ended.status:
-            return made, f"exit status {ended.status} after {history}: {ended.said[-800:]}"
+            return f"exit status {ended.status} after {history}: {ended.said[-800:]}"
         found = differences(untouched, run_dir)
         if not found:
             shutil.rmtree(run_dir)
-        return made, f"{', '.join(found[:8])} after {history}" if found else ""
+        return f"{', '.join(found[:8])} after {history}" if found else ""
 
     def _struck(self, run_dir: Path, instant: Instant) -> Ended:
         arguments, said = self._arguments(run_dir), self._place / "said"

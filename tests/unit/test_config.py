@@ -20,7 +20,7 @@ NUMBERS = [(name, f) for name, f in FIELDS if type(f.default) in (int, float)]
 FREE = {
     *("mode", "run_dir", "resume", "weights", "data_dir", "cache_dir", "feed", "test_split"),
     *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
-    *("cluster", "cluster_timeout"),
+    *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
     *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
 }
 # Another value of these is another experiment.
@@ -53,6 +53,8 @@ def another(field):
         return "evaluate"
     if field.name == "leave_out":
         return "120,350"
+    if field.name == "benchmark_with":
+        return "saving,logging"
     if field.metadata["choices"]:
         return next(choice for choice in field.metadata["choices"] if choice != default)
     if isinstance(default, bool):

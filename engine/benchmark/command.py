@@ -1,0 +1,55 @@
+"""`--mode=benchmark`: measures, prints a table, and the figures as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+
+from engine.benchmark import report
+from engine.benchmark.measurement import ROUNDS, Interrupted, measure
+from engine.config import Config
+from engine.keeping.progress import Progress
+from engine.keeping.signals import Signals
+from engine.metrics import jsonable
+
+
+def run(config: Config) -> int:
+    """Benchmarks a configuration; run_dir is not touched.
+
+    Args:
+      config: all options.
+
+    Returns:
+      The exit status: 0; 130 or 143 when stopped by a signal.
+
+    Raises:
+      ValueError: for bad input.
+    """
+    if config.training.strategy == "multi_worker":
+        raise ValueError(
+            "--mode=benchmark measures one machine: leave --strategy=multi_worker out, or time a "
+            "training, whose result.json has steps_per_second"
+        )
+    bar = Progress(config.keeping.progress, "benchmark", ROUNDS, unit="rounds")
+
+    def progress(doing: str, done: int, of: int) -> None:
+        bar.describe(doing)
+        bar.set(done)
+        del of
+
+    with Signals() as signals:
+        try:
+            measured = measure(
+                config,
+                tell=bar.line,
+                progress=progress,
+                interrupted=lambda: bool(signals.received),
+            )
+        except Interrupted:
+            bar.line(f"stopped by signal {signals.received}; nothing was written")
+            return signals.exit_status
+        finally:
+            bar.close()
+    found = report.figures(measured)
+    print(report.table(found))
+    print(json.dumps(jsonable(found)), flush=True)
+    return 0

@@ -1,0 +1,120 @@
+"""Floating-point operations of a traced function, counted from its graph.
+
+Those of matrix products and convolutions are counted, a multiplication and an addition each: what
+a machine's rate of matrix products can be compared with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+
+def flops_of_step(loop: Any, pieces: int) -> float:
+    """Operations of one step, on all replicas.
+
+    Args:
+      loop: a ConcreteFunction whose one while loop takes the steps.
+      pieces: of the global batch, that a replica computes in turn, in loops inside that one.
+
+    Raises:
+      ValueError: where a size is not known from the graph.
+    """
+    (steps,) = (op for op in loop.graph.get_operations() if op.type in _WHILE)
+    (body,) = _called(loop.graph, steps)
+    return _of_graph(body, pieces)
+
+
+def _of_graph(graph: Any, trips: int) -> float:
+    """Operations of a graph; loops in it, one inside the other, run `trips` times in all."""
+    total = 0.0
+    for op in _needed(graph):
+        if op.type in _CONTRACTIONS:
+            total += 2.0 * _product(op, _CONTRACTIONS[op.type](op))
+            continue
+        inner = [_of_graph(each, trips) for each in _called(graph, op)]
+        if op.type in _WHILE:
+            nested = any(each.type in _WHILE for g in _called(graph, op) for each in _needed(g))
+            total += sum(inner) if nested else trips * sum(inner)
+        elif inner:
+            total += max(inner) if op.type in _BRANCHES else sum(inner)
+    return total
+
+
+def _needed(graph: Any) -> list[tf.Operation]:
+    """Operations whose results or effects are wanted: the others are never computed."""
+    found: set[tf.Operation] = set()
+    waiting = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
+    while waiting:
+        op = waiting.pop()
+        if op not in found:
+            found.add(op)
+            waiting += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+    return [op for op in graph.get_operations() if op in found]
+
+
+def _called(graph: Any, op: tf.Operation) -> list[Any]:
+    """The graphs of the functions that an operation calls; of a loop that of its body."""
+    found = []
+    for attribute in (_WHILE | _BRANCHES | _CALLS).get(op.type, ()):
+        value = op.get_attr(attribute)
+        for function in value if isinstance(value, list) else [value]:
+            found.append(graph._get_function(function.name).graph)
+    return found
+
+
+def _of_product(op: tf.Operation) -> list[int | None]:
+    """Sizes of a matrix product, or of a batch of them."""
+    transposed = _attribute(op, "transpose_a") or _attribute(op, "adj_x")
+    left = op.inputs[0].shape
+    return [*op.outputs[0].shape, left[-2] if transposed else left[-1]]
+
+
+def _of_convolution(output: Callable, kernel: Callable) -> Callable:
+    """Sizes of a convolution or of its gradient: each output pixel meets the whole kernel."""
+
+    def count(op: tf.Operation) -> list[int | None]:
+        *taps, channels, filters = kernel(op)
+        place = output(op)
+        pixels = (
+            [*place[:1], *place[2:]] if _attribute(op, "data_format") == b"NCHW" else place[:-1]
+        )
+        return [*pixels, *taps, channels, filters]
+
+    return count
+
+
+def _attribute(op: tf.Operation, name: str) -> Any:
+    return op.node_def.attr[name].b or op.node_def.attr[name].s
+
+
+def _product(op: tf.Operation, sizes: list[int | None]) -> int:
+    if any(size is None for size in sizes):
+        raise ValueError(f"{op.name}: a size is not known from the graph")
+    return math.prod(int(size) for size in sizes if size is not None)
+
+
+_WHILE = {"While": ("body",), "StatelessWhile": ("body",)}
+_BRANCHES = {
+    "If": ("then_branch", "else_branch"),
+    "StatelessIf": ("then_branch", "else_branch"),
+    "Case": ("branches",),
+    "StatelessCase": ("branches",),
+}
+_CALLS = {"PartitionedCall": ("f",), "StatefulPartitionedCall": ("f",)}
+_CONTRACTIONS = {
+    "MatMul": _of_product,
+    "BatchMatMul": _of_product,
+    "BatchMatMulV2": _of_product,
+    "BatchMatMulV3": _of_product,
+    "Conv2D": _of_convolution(lambda op: op.outputs[0].shape, lambda op: op.inputs[1].shape),
+    "Conv2DBackpropInput": _of_convolution(
+        lambda op: op.inputs[2].shape, lambda op: op.inputs[1].shape
+    ),
+    "Conv2DBackpropFilter": _of_convolution(
+        lambda op: op.inputs[2].shape, lambda op: op.outputs[0].shape
+    ),
+}

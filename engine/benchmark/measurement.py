@@ -1,0 +1,273 @@
+"""Configuration -> figures: steps per second, and what a step's time goes to."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import config as determinism
+
+import pipelines
+from engine import assembly, narration
+from engine.advance import Advance
+from engine.assembly import Parts
+from engine.benchmark.blocks import interleaved
+from engine.benchmark.extras import EXTRAS, Extra
+from engine.benchmark.feeds import Stamped, Still
+from engine.benchmark.flops import flops_of_step
+from engine.benchmark.machine import GpuWatch
+from engine.benchmark.roofline import Roofline
+from engine.config import Config
+from engine.guard import Guard
+from engine.keeping.clock import Clock
+from engine.loop import Loop, stopwatch
+from engine.precision import compute_dtype
+from engine.workers.crew import Crew
+
+ROUNDS = 15
+_SECONDS = 0.5  # of a block, about, where nobody says how many steps
+_STAMPED = 400  # steps at most that are timed one by one
+_ANYWHERE = 1 << 62
+
+
+class Interrupted(Exception):  # noqa: N818 - a request, not an error
+    """Somebody asked to stop."""
+
+
+@dataclasses.dataclass
+class Measured:
+    """What was measured.
+
+    Times are in seconds. Lists have one entry a round; entries of one place lie beside each other
+    in time.
+    """
+
+    parts: Parts
+    steps: int  # in a block
+    blocks: dict[str, list[float]]  # seconds of a block: "plain", "still" and the extras
+    each_step: np.ndarray  # seconds of single steps
+    stamped: bool  # whether by a clock in the graph, or a call of the graph each
+    flop: float  # of a step, on all replicas
+    roofline: list[float]  # GFLOP/s of all devices together
+    trace_seconds: float
+    first_call_seconds: float  # of the first step: trace, TensorFlow's optimiser, the step itself
+    utilisation: list[float]  # of the first GPU, 0 to 1
+    extras: dict[str, Extra]
+
+
+def measure(
+    config: Config,
+    *,
+    tell: Callable[[str], None],
+    progress: Callable[[str, int, int], None],
+    interrupted: Callable[[], bool],
+) -> Measured:
+    """Measures a configuration; writes nothing that stays.
+
+    Args:
+      config: all options.
+      tell: is given a line for a person now and then.
+      progress: is told what goes on, how many rounds are done, and of how many.
+      interrupted: asked now and then whether to stop.
+
+    Raises:
+      Interrupted: when it was asked to stop.
+      ValueError: for bad input.
+      RuntimeError: when TensorFlow fails, or a step goes wrong.
+    """
+    parts = assembly.assemble(config)
+    try:
+        tell(narration.setting(parts))
+        with tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place:
+            return _Measurement(parts, Path(place), progress, interrupted).whole()
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"cannot benchmark: {pipelines.reason(error)}") from error
+    finally:
+        parts.close()
+
+
+class _Measurement:
+    def __init__(
+        self,
+        parts: Parts,
+        place: Path,
+        progress: Callable[[str, int, int], None],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        self._config, self._place = parts.config, place
+        self._progress, self._interrupted = progress, interrupted
+        self._gpu = bool(tf.config.list_logical_devices("GPU"))
+        feed = parts.feeds[0]
+        still = functools.partial(Still, feed, parts.strategy, classes=parts.source.classes)
+        if self._config.benchmarking.benchmark_data == "synthetic":
+            self._feed: Any = still(seed=self._config.run.seed)
+            parts = dataclasses.replace(parts, loop=parts.loop.fed(self._feed))
+            self._still = parts.loop
+        else:
+            self._feed = feed
+            self._still = parts.loop.fed(still(seed=None))
+        self._parts = parts
+        state = parts.state
+        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale]
+        if state.average is not None:
+            moving.append(state.average)
+        variables = [variable for part in moving for variable in part.variables]
+        self._start = [(variable, variable.numpy()) for variable in variables]
+
+    def whole(self) -> Measured:
+        """Warms up, then takes the rounds."""
+        self._poll("tracing")
+        plain = self._stepper(self._parts.loop)
+        started = stopwatch()
+        graph = self._parts.loop.graph()
+        trace_seconds = stopwatch() - started
+        plain(1, _ANYWHERE)
+        first_call_seconds = stopwatch() - started
+        flop = flops_of_step(graph, self._feed.layout.pieces)
+        self._poll("warming up")
+        steps = self._steps_of_block(plain)
+        roofline = Roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)
+        devices = self._parts.strategy.num_replicas_in_sync if self._gpu else 1
+        rates: list[float] = []
+
+        def ceiling() -> float:
+            rates.append(roofline.measure() * devices)
+            return 0.0
+
+        extras = {
+            name: EXTRAS[name](self._parts, self._place)
+            for name in self._config.benchmarking.beside
+        }
+        variants = {"plain": functools.partial(self._block, plain, steps)}
+        if self._still is not self._parts.loop:
+            variants["still"] = functools.partial(self._block, self._stepper(self._still), steps)
+        for name, extra in extras.items():
+            variants[name] = functools.partial(self._block, plain, steps, extra)
+        for variant in variants.values():  # traces, and grows its calls to their length
+            variant()
+        for extra in extras.values():
+            extra.forget()
+        blocks: dict[str, list[float]] = {name: [] for name in variants}
+        rounds = min(ROUNDS, self._config.benchmarking.benchmark_steps or ROUNDS)
+        with GpuWatch() as watch:
+            for found in interleaved({**variants, "ceiling": ceiling}, rounds):
+                for name in variants:
+                    blocks[name].append(found[name])
+                self._poll("measuring", len(blocks["plain"]), rounds)
+        each_step = self._each_step(steps)
+        for extra in extras.values():
+            extra.close()
+        return Measured(
+            parts=self._parts,
+            steps=steps,
+            blocks=blocks,
+            each_step=each_step,
+            stamped=not self._gpu,
+            flop=flop,
+            roofline=rates,
+            trace_seconds=trace_seconds,
+            first_call_seconds=first_call_seconds,
+            utilisation=watch.utilisation,
+            extras=extras,
+        )
+
+    def _poll(self, doing: str, done: int = 0, of: int = 0) -> None:
+        self._progress(doing, done, of)
+        if self._interrupted():
+            raise Interrupted
+
+    def _steps_of_block(self, plain: Callable[[int, int], None]) -> int:
+        """As asked for, or as many as take a while."""
+        if asked := self._config.benchmarking.benchmark_steps:
+            return -(-asked // min(ROUNDS, asked))
+        taken, seconds = 1, 0.0
+        while True:
+            started = stopwatch()
+            plain(taken, _ANYWHERE)
+            seconds = stopwatch() - started
+            if seconds > _SECONDS / 4:
+                return max(1, round(taken * _SECONDS / seconds))
+            self._poll("warming up")
+            taken *= 2
+
+    def _block(
+        self, take: Callable[[int, int], None], steps: int, extra: Extra | None = None
+    ) -> float:
+        """Seconds of a block of steps, and of what is done beside them."""
+        for variable, value in self._start:  # the same work in every block
+            variable.assign(value)
+        take(max(1, steps // 8), _ANYWHERE)  # what read ahead meanwhile is used up
+        self._synchronise()
+        started = stopwatch()
+        if extra is None:
+            take(steps, _ANYWHERE)
+        else:
+            extra.before()
+            take(steps, steps if extra.is_point else _ANYWHERE)
+            extra.after()
+        self._synchronise()
+        seconds = stopwatch() - started
+        if extra is not None:
+            extra.settle()
+        return seconds
+
+    def _stepper(self, loop: Loop) -> Callable[[int, int], None]:
+        """What takes steps as a run does, with all that it does between two calls."""
+        parts = dataclasses.replace(self._parts, loop=loop)
+        state = parts.state
+        guard = Guard(self._config.guarding, state.loss_scale.dynamic, state.watch)
+        clock = Clock(state.times, str(self._place), writes=False)
+        advance = Advance(parts, guard, clock, Crew(), time.monotonic(), lambda line: None)
+
+        def take(steps: int, to_point: int) -> None:
+            while steps > 0:
+                if self._interrupted():
+                    raise Interrupted
+                step = int(state.step)
+                to_end = parts.steps_per_epoch - step % parts.steps_per_epoch
+                fault = advance.go(min(steps, to_end), to_point)
+                if fault is not None:
+                    raise RuntimeError(
+                        f"step {fault.step:,} went wrong ({fault.why.words}): what is measured "
+                        "has to train"
+                    )
+                taken = int(state.step) - step
+                steps, to_point = steps - taken, to_point - taken
+
+        return take
+
+    def _each_step(self, steps: int) -> np.ndarray:
+        """Seconds of single steps.
+
+        A clock in the graph tells them, which sees a step begin when the one before is done. For
+        a GPU it is not done then: there each step is a call of its own, until the device is.
+        """
+        self._poll("timing single steps")
+        count = max(2, min(_STAMPED, 4 * steps))
+        if not self._gpu:
+            stamped = Stamped(self._feed, count + 3)
+            take = self._stepper(self._parts.loop.fed(stamped))
+            determinism.disable_op_determinism()  # it forbids to ask for the time
+            try:
+                take(count + 3, _ANYWHERE)  # the first one traces, the second opens a longer call
+            finally:
+                determinism.enable_op_determinism()
+            return stamped.read()[2:]
+        take, found = self._stepper(self._parts.loop), []
+        for _ in range(count):
+            started = stopwatch()
+            take(1, _ANYWHERE)
+            self._synchronise()
+            found.append(stopwatch() - started)
+        return np.array(found)
+
+    def _synchronise(self) -> None:
+        if self._gpu:
+            tf.test.experimental.sync_devices()

@@ -1,0 +1,52 @@
+"""What this machine reaches in plain matrix products: the ceiling that a step is held against."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from engine.loop import stopwatch
+
+_SIZES = (512, 1024, 2048, 4096)
+_SECONDS = 0.15  # of one measurement, about
+
+
+class Roofline:
+    """Square matrix products in a dtype on one device, as many in a row as take a while.
+
+    Args:
+      dtype: that layers compute in.
+      gpu: whether the device is the first GPU.
+    """
+
+    def __init__(self, dtype: tf.DType, *, gpu: bool) -> None:
+        self._dtype, self._device = dtype, "GPU:0" if gpu else "CPU:0"
+        found = {size: self._rate(size, 1) for size in _SIZES[: None if gpu else -1]}
+        self._size = max(found, key=found.__getitem__)
+        flop = 2.0 * self._size**3
+        self._times = max(1, int(_SECONDS * found[self._size] * 1e9 / flop))
+
+    def measure(self) -> float:
+        """Its rate now, in GFLOP/s."""
+        return self._rate(self._size, self._times)
+
+    def _rate(self, size: int, times: int) -> float:
+        """GFLOP/s over `times` products of size x size, the first call left out."""
+        with tf.device(self._device):
+            matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
+            identity = tf.cast(tf.eye(size), self._dtype)
+        _products(matrix, identity, tf.constant(1)).numpy()
+        started = stopwatch()
+        _products(matrix, identity, tf.constant(times)).numpy()
+        return 2.0 * size**3 * times / (stopwatch() - started) / 1e9
+
+
+@tf.function(autograph=False)
+def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
+    """One number of matrix * identity * ... * identity, which stays in range however often."""
+    _, last = tf.while_loop(
+        lambda done, _: done < times,
+        lambda done, product: (done + 1, tf.matmul(product, identity)),
+        [tf.constant(0), matrix],
+        parallel_iterations=1,
+    )
+    return last[0, 0]

@@ -1,0 +1,100 @@
+"""`--mode=benchmark` gives the figures of the contract, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import HANG, Command, Warm
+
+FAST = ("--mode=benchmark", "--model=logistic", "--benchmark_steps=30", "--progress=off")
+
+
+def figures(warm: Warm, *options: str) -> dict:
+    outcome = warm.run(*FAST, *options)
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    return json.loads(outcome.out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        (),
+        ("--feed=stream", "--global_batch_size=50"),
+        ("--virtual_devices=2", "--shards=2"),
+        ("--benchmark_data=synthetic", "--precision=mixed_bfloat16", "--model=cnn"),
+    ],
+    ids=str,
+)
+def test_the_last_line_has_every_figure(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
+    found = figures(warm, f"--run_dir={tmp_path / 'run'}", *options)
+    rate = found["steps_per_second"]
+    assert 0 < rate["p10"] <= rate["median"] <= rate["p90"]
+    step = found["step_ms"]
+    assert 0 < step["p50"] <= step["p90"] <= step["p99"]
+    for name in ("examples_per_second", "gflops", "gflop_per_step", "roofline_gflops"):
+        assert found[name] > 0, name
+    assert 0 < found["roofline_fraction"] < 1.5
+    assert 0 <= found["input_wait_fraction"] < 1
+    assert found["peak_rss_mb"] > 100
+    assert found["traces"] == {"train": 1}
+    assert found["steps_timed"] >= 30
+    assert found["config"]["model"] in ("logistic", "cnn")
+    assert found["versions"]["tensorflow"] and found["device"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_done_besides_is_measured_where_it_is_asked_for(warm: Warm):
+    found = figures(warm, "--benchmark_with=saving,logging,evaluation")
+    for name in ("saving", "logging", "evaluation"):
+        assert 0 < found[name]["stall_ms"]["median"] <= found[name]["stall_ms"]["max"]
+    assert found["saving"]["megabytes"] > 0.005
+    assert found["evaluation"]["examples"] == 144 + 360
+    assert "saving" not in figures(warm)
+
+
+def test_a_run_is_not_touched(warm: Warm, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    assert warm.run("--model=logistic", "--epochs=1", f"--run_dir={run_dir}").status == 0
+    before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
+    figures(warm, f"--run_dir={run_dir}", "--benchmark_with=saving,logging")
+    assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--benchmark_with=savings",), "did you mean 'saving'?"),
+        (("--benchmark_data=random",), "choose one of real, synthetic"),
+        (
+            ("--benchmark_with=evaluation", "--validation_split=0", "--test_split="),
+            "nothing was held out",
+        ),
+        (("--strategy=multi_worker",), "measures one machine"),
+    ],
+)
+def test_what_cannot_be_measured_is_said_in_one_line(
+    warm: Warm, options: tuple[str, ...], words: str
+):
+    outcome = warm.run(*FAST, *options)
+    assert outcome.status == 2, outcome.said()
+    assert outcome.err.startswith("error: ") and words in outcome.err
+    assert outcome.err.count("\n") == 1
+
+
+def test_a_signal_stops_it(command: Command, tmp_path: Path):
+    options = ("--mode=benchmark", "--benchmark_steps=10000000", f"--run_dir={tmp_path / 'run'}")
+    with command.started(*options) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("train "):
+                break
+        time.sleep(2)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=HANG)
+    assert (process.returncode, err) == (143, "")
+    assert "nothing was written" in out

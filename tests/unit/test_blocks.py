@@ -1,0 +1,28 @@
+"""Blocks of several variants in turn."""
+
+from __future__ import annotations
+
+import pytest
+
+from engine.benchmark.blocks import interleaved, median_ratio, spread
+
+
+def test_every_variant_has_a_block_in_each_round_and_each_comes_first_in_turn():
+    order: list[str] = []
+
+    def block(name: str, seconds: float):
+        def take() -> float:
+            order.append(name)
+            return seconds
+
+        return take
+
+    found = list(interleaved({"a": block("a", 1.0), "b": block("b", 2.0)}, 3))
+    assert found == [{"a": 1.0, "b": 2.0}] * 3
+    assert order == ["a", "b", "b", "a", "a", "b"]
+
+
+def test_percentiles_and_ratios_are_numpys():
+    assert spread([3.0, 1.0, 2.0], 50, 90) == {"median": 2.0, "p90": pytest.approx(2.8)}
+    # A machine that becomes half as fast changes both of a pair.
+    assert median_ratio([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]) == 2.0
