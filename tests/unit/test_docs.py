@@ -30,6 +30,7 @@ def test_every_option_that_the_docs_name_exists():
         "help",
         "name",
         "kills",
+        "sweep",
         "signal",
     }
     for text in texts:
