@@ -141,16 +141,20 @@ class Trainer:
         ended = int(self.state.ended) == step
         return bool(int(self.state.patience.stopped)) or (step >= self.parts.total_steps and ended)
 
-    def train(self) -> None:
-        """Steps and epoch ends, until the run is over or a signal comes."""
-        while not self._over() and not self._interrupted:
+    def train(self, until: int | None = None) -> None:
+        """Steps and epoch ends, until the run is over or a signal comes.
+
+        Args:
+          until: a step to stop before, epoch ends that lie there left for later; None: none.
+        """
+        while not self._over() and not self._interrupted and int(self.state.step) != until:
             self._checkpoints.check()
             if self._stop_asked():
                 self._interrupted = True
             elif self._at_epoch_end():
                 self._end_epoch()
             else:
-                self._take_steps()
+                self._take_steps(until)
         if self._interrupted:
             self._checkpoints.save_now()
             self._clock.beat(int(self.state.step), at_once=True)
@@ -163,11 +167,12 @@ class Trainer:
         step = int(self.state.step)
         return step != int(self.state.ended) and self._timetable.ends_epoch(step)
 
-    def _take_steps(self) -> None:
+    def _take_steps(self, until: int | None) -> None:
         """One call of the graph, then what is due at the step it reached."""
         step = int(self.state.step)
         due = self._timetable.due(step)
-        fault = self._advance.go(min(due), min(due.log, due.end))
+        most = min(due) if until is None else min(*due, until - step)
+        fault = self._advance.go(most, min(due.log, due.end))
         if fault is not None:
             self._go_back(fault)
             return

@@ -1,0 +1,172 @@
+"""A loop written by hand, without the engine: the same mathematics, to the bit.
+
+What somebody would write who knows TensorFlow well and wants nothing but speed: many steps in one
+`tf.function`, data gathered in the graph, the pool in front of bias and ReLU, the fused Adam
+kernel. It has no metrics, no verdict, no masks, no checkpoints. Initial weights, order and dropout
+are drawn as the engine draws them, so that both can be held against each other bit for bit; for
+that it asks TensorFlow for deterministic operations, as the engine does.
+
+    python -m benchmarks.bare W1 mnist.npz      waits to be asked, see benchmarks/serve.py
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+
+from engine.startup import import_tensorflow
+
+import_tensorflow()
+
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+import models  # noqa: E402
+from benchmarks.serve import serve  # noqa: E402
+from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
+from models.noise import stream_key  # noqa: E402
+from pipelines import permutation  # noqa: E402
+
+BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
+DROPOUT, DROPOUT_LAYER = 0.5, 5  # its place among the layers tells its draws from others'
+MODELS = {"convolutional": "seed_003", "dense": "mlp"}
+
+
+class Bare:
+    """The loop.
+
+    Args:
+      workload: what is trained.
+      images: uint8 [n, 28, 28, 1].
+      labels: int32 [n].
+      jit: whether XLA compiles all of it.
+    """
+
+    def __init__(
+        self, workload: Workload, images: np.ndarray, labels: np.ndarray, jit: bool = False
+    ) -> None:
+        self._workload = workload
+        self._examples, self._batch = len(images), workload.batch
+        self._images, self._labels = tf.constant(images), tf.constant(labels)
+        initial = models.build(
+            MODELS[workload.network],
+            input_shape=(28, 28, 1),
+            classes=10,
+            seed=SEED,
+            hidden=workload.hidden,
+        )
+        self.weights = [tf.Variable(v.numpy()) for v in initial.trainable_variables]
+        self._means = [tf.Variable(tf.zeros_like(w)) for w in self.weights]
+        self._squares = [tf.Variable(tf.zeros_like(w)) for w in self.weights]
+        self._step = 0
+        self._forward = {"convolutional": self._convolutional, "dense": self._dense}[
+            workload.network
+        ]
+        self._dtype = tf.bfloat16 if workload.bfloat16 else tf.float32
+        self._compiled = tf.function(self._steps, autograph=False, jit_compile=jit)
+
+    def take(self, steps: int) -> None:
+        """Takes steps, epoch by epoch."""
+        per_epoch = self._examples // self._batch
+        while steps:
+            epoch, at = divmod(self._step, per_epoch)
+            portion = min(steps, per_epoch - at)
+            order = tf.constant(permutation(SEED, epoch, self._examples))
+            last = self._compiled(
+                tf.constant(self._step, tf.int64), tf.constant(portion, tf.int64), order
+            )
+            self._step = int(last)
+            steps -= portion
+
+    def _steps(self, step: tf.Tensor, steps: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+        end = step + steps
+        return tf.while_loop(
+            lambda step: step < end,
+            lambda step: [self._one(step, order)],
+            [step],
+            parallel_iterations=1,
+        )[0]
+
+    def _one(self, step: tf.Tensor, order: tf.Tensor) -> tf.Tensor:
+        per_epoch = self._examples // self._batch
+        begin = step % per_epoch * self._batch
+        chosen = tf.slice(order, [begin], [self._batch])
+        images, labels = tf.gather(self._images, chosen), tf.gather(self._labels, chosen)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.weights)
+            x = tf.cast(images, self._dtype) / 255
+            logits = tf.cast(self._forward(x, step), tf.float32)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses) / self._batch
+        gradients = tape.gradient(loss, self.weights)
+        turn = tf.cast(step + 1, tf.float64)
+        correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
+        correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
+        # The engine's schedule is in float64; the kernel takes float32.
+        rate = tf.cast(RATE * correction, tf.float32)
+        for gradient, weight, mean, square in zip(
+            gradients, self.weights, self._means, self._squares, strict=True
+        ):
+            tf.raw_ops.ResourceApplyAdam(
+                var=weight.handle,
+                m=mean.handle,
+                v=square.handle,
+                beta1_power=0.0,
+                beta2_power=0.0,
+                lr=rate,
+                beta1=BETA_1,
+                beta2=BETA_2,
+                epsilon=EPSILON,
+                grad=gradient,
+            )
+        return step + 1
+
+    def _convolutional(self, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        bias_1, kernel_1, bias_2, kernel_2, bias_3, kernel_3 = (
+            tf.cast(weight, self._dtype) for weight in self.weights
+        )
+        for kernel, bias in ((kernel_1, bias_1), (kernel_2, bias_2)):
+            x = tf.nn.max_pool2d(tf.nn.conv2d(x, kernel, 1, "VALID"), 2, 2, "VALID")
+            x = tf.nn.relu(tf.nn.bias_add(x, bias))
+        x = tf.reshape(x, [-1, 1600])
+        drawn = tf.raw_ops.StatelessRandomUniformV2(
+            shape=[self._batch, 1600],
+            key=tf.constant([stream_key(SEED, DROPOUT_LAYER)], tf.uint64),
+            counter=tf.cast(tf.stack([tf.zeros([], tf.int64), step]), tf.uint64),
+            alg=1,
+        )
+        x *= tf.cast(drawn >= DROPOUT, self._dtype) * (1 / (1 - DROPOUT))
+        return tf.nn.bias_add(tf.matmul(x, kernel_3), bias_3)
+
+    def _dense(self, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:
+        del step
+        x = tf.reshape(x, [-1, 784])
+        biases, kernels = self.weights[::2], self.weights[1::2]
+        for place, (bias, kernel) in enumerate(zip(biases, kernels, strict=True)):
+            if place:
+                x = tf.nn.relu(x)
+            x = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        return x
+
+    def sha256(self) -> str:
+        """Digest of the weights' bytes, in the order of the engine's."""
+        digest = hashlib.sha256()
+        for weight in self.weights:
+            digest.update(weight.numpy().tobytes())
+        return digest.hexdigest()
+
+
+def main() -> None:
+    """Serves."""
+    workload = WORKLOADS[sys.argv[1]]
+    with np.load(sys.argv[2]) as data:
+        count = EXAMPLES[workload.batch]
+        images, labels = data["images"][:count], data["labels"][:count].astype(np.int32)
+    tf.config.experimental.enable_op_determinism()
+    bare = Bare(workload, images, labels, jit="jit" in sys.argv[3:])
+    bare.take(1)
+    serve(bare.take, {"tensorflow": tf.__version__}, bare.sha256)
+
+
+if __name__ == "__main__":
+    main()

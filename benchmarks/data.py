@@ -1,0 +1,32 @@
+"""MNIST's training split as arrays in one file, for contenders that know nothing of TFDS.
+
+python -m benchmarks.data DATA_DIR mnist.npz
+"""
+
+from __future__ import annotations
+
+import sys
+
+from engine.startup import import_tensorflow
+
+
+def main() -> None:
+    """Decodes it and writes it."""
+    import_tensorflow()
+    import numpy as np
+
+    from pipelines import default_cache_dir, open_source
+    from pipelines.decode import decode_all
+
+    data_dir, path = sys.argv[1:]
+    source = open_source(
+        "mnist", data_dir=data_dir, cache_dir=default_cache_dir(), validation_split="0"
+    )
+    assert source.test is not None
+    images, labels = decode_all(source, source.train)
+    test_images, test_labels = decode_all(source, source.test)
+    np.savez(path, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The engine as a contender: a training as the command runs it.
+
+With metrics, points of the curves, checkpoints at the ends of epochs and the progress bar on; only
+the step to stop before is another.
+
+    python -m benchmarks.engine_loop W1 DATA_DIR [--OPTION=VALUE ...]   see benchmarks/serve.py
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from typing import Any
+
+from engine.startup import import_tensorflow
+
+import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+
+import engine  # noqa: E402
+from benchmarks.serve import serve  # noqa: E402
+from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
+from engine import flags  # noqa: E402
+from engine.assembly import assemble  # noqa: E402
+from engine.config import Config  # noqa: E402
+from engine.keeping.lock import RunLock  # noqa: E402
+from engine.keeping.signals import Signals  # noqa: E402
+from engine.state import weights_sha256  # noqa: E402
+from engine.trainer import Trainer  # noqa: E402
+from engine.workers.crew import Crew  # noqa: E402
+
+
+def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) -> Config:
+    """The options of a workload; no validation, because no other contender has one."""
+    return flags.parse(
+        [
+            "--dataset=mnist",
+            f"--data_dir={data_dir}",
+            f"--train_split=train[:{EXAMPLES[workload.batch]}]",
+            "--validation_split=0",
+            "--test_split=",
+            "--optimizer=adam",
+            f"--learning_rate={RATE}",
+            f"--seed={SEED}",
+            "--epochs=1000000",
+            "--progress=on",
+            "--log_every=100",
+            f"--run_dir={run_dir}",
+            *workload.options,
+            *options,
+        ]
+    )
+
+
+def main() -> None:
+    """Serves."""
+    workload, data_dir, *options = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as run_dir:
+        config = config_of(WORKLOADS[workload], data_dir, run_dir, *options)
+        with RunLock(run_dir, taken=True) as lock, Signals() as signals:
+            parts = assemble(config)
+            trainer = Trainer(parts, signals, time.monotonic(), Crew())
+            trainer.start(lock)
+            trainer.train(until=1)
+
+            def take(steps: int) -> None:
+                trainer.train(until=int(parts.state.step) + steps)
+
+            def final() -> Any:
+                return weights_sha256(parts.model)
+
+            versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}
+            serve(take, versions, final)
+            trainer.close()
+
+
+if __name__ == "__main__":
+    main()

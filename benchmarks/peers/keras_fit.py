@@ -1,0 +1,89 @@
+"""Keras `fit` on TensorFlow.
+
+    python keras_fit.py W1 mnist.npz '{"steps_per_execution": 32, "jit": "auto", "input": "array"}'
+
+steps_per_execution: of `compile`. jit: true, false or "auto", Keras's default. input: "array", or
+"dataset" for tf.data.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from serve import serve
+from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
+
+
+def model_of(workload: Workload) -> keras.Model:
+    """The network, as Keras's own examples write it."""
+    layers = keras.layers
+    images = keras.Input((28, 28, 1))
+    x = layers.Rescaling(1 / 255)(images)
+    if workload.network == "convolutional":
+        for filters in (32, 64):
+            x = layers.Conv2D(filters, 3, activation="relu")(x)
+            x = layers.MaxPooling2D()(x)
+        x = layers.Dropout(0.5)(layers.Flatten()(x))
+    else:
+        x = layers.Flatten()(x)
+        for units in workload.hidden:
+            x = layers.Dense(units, activation="relu")(x)
+    return keras.Model(images, layers.Dense(10, dtype="float32")(x))
+
+
+def main() -> None:
+    """Serves."""
+    workload, variant = WORKLOADS[sys.argv[1]], json.loads(sys.argv[3])
+    with np.load(sys.argv[2]) as data:
+        count = EXAMPLES[workload.batch]
+        images, labels = data["images"][:count], data["labels"][:count].astype(np.int32)
+    keras.utils.set_random_seed(SEED)
+    if workload.bfloat16:
+        keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    model = model_of(workload)
+    model.compile(
+        keras.optimizers.Adam(RATE),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        steps_per_execution=variant["steps_per_execution"],
+        jit_compile=variant["jit"],
+    )
+    batch = workload.batch
+
+    def take(steps: int) -> None:
+        if variant["input"] == "dataset":
+            model.fit(dataset, steps_per_epoch=steps, epochs=1, verbose=0)
+            return
+        per_epoch = count // batch
+        while steps:
+            portion = min(steps, per_epoch)
+            rows = portion * batch
+            model.fit(images[:rows], labels[:rows], batch_size=batch, epochs=1, verbose=0)
+            steps -= portion
+
+    dataset = (
+        tf.data.Dataset.from_tensor_slices((images, labels))
+        .cache()
+        .shuffle(10_000)
+        .repeat()
+        .batch(batch, drop_remainder=True)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+    take(max(2, variant["steps_per_execution"]))
+
+    def final() -> list[float]:
+        return [float(value) for value in model.evaluate(images, labels, 1000, verbose=0)]
+
+    serve(take, {"keras": keras.__version__, "tensorflow": tf.__version__}, final)
+
+
+if __name__ == "__main__":
+    main()

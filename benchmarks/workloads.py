@@ -1,0 +1,78 @@
+"""What every contender trains. Standard library only: each runs in an environment of its own."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Workload(NamedTuple):
+    """A training that all contenders take the same steps of.
+
+    Images are uint8 [n, 28, 28, 1], divided by 255; Adam with its usual settings; no remainder:
+    the examples are a multiple of the batch.
+
+    name: W1 and so on.
+    what: in words.
+    network: "convolutional": conv 3x3x32, pool, conv 3x3x64, pool, dropout 0.5, dense 10, without
+      padding, or "dense": a hidden layer of ReLUs for each number in `hidden`, then dense 10.
+    hidden: units of each.
+    batch: examples a step.
+    bfloat16: whether layers compute in bfloat16; weights and loss in float32 always.
+    options: of Tapeline's command.
+    """
+
+    name: str
+    what: str
+    network: str
+    hidden: tuple[int, ...]
+    batch: int
+    bfloat16: bool
+    options: tuple[str, ...]
+
+
+EXAMPLES = {128: 59_904, 32: 60_000}  # of MNIST's training split, by batch
+RATE = 0.001
+SEED = 0
+
+_CONVOLUTIONAL = ("--model=seed_003", "--global_batch_size=128")
+WORKLOADS = {
+    each.name: each
+    for each in (
+        Workload(
+            "W1",
+            "two convolutions, batch 128, float32",
+            "convolutional",
+            (),
+            128,
+            False,
+            _CONVOLUTIONAL,
+        ),
+        Workload(
+            "W2",
+            "two convolutions, batch 128, bfloat16",
+            "convolutional",
+            (),
+            128,
+            True,
+            (*_CONVOLUTIONAL, "--precision=mixed_bfloat16"),
+        ),
+        Workload(
+            "W3",
+            "logistic regression on 784 inputs, batch 32",
+            "dense",
+            (),
+            32,
+            False,
+            ("--model=logistic", "--global_batch_size=32"),
+        ),
+        Workload(
+            "W4",
+            "two hidden layers of 512, batch 32",
+            "dense",
+            (512, 512),
+            32,
+            False,
+            ("--model=mlp", "--hidden=512,512", "--global_batch_size=32"),
+        ),
+    )
+}
