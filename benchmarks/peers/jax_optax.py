@@ -47,9 +47,7 @@ def logits_of(workload: Workload, weights: list, x: jax.Array, key: jax.Array) -
             )
             x = jax.nn.relu(x + bias)
             window = (1, 2, 2, 1)
-            x = jax.lax.reduce_window(
-                x, jnp.array(-jnp.inf, dtype), jax.lax.max, window, window, "VALID"
-            )
+            x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
         x = x.reshape(x.shape[0], -1)
         x = jnp.where(jax.random.bernoulli(key, 0.5, x.shape), x / 0.5, 0)
         kernel, bias = weights[2]
