@@ -8,6 +8,7 @@ SIGINT, SIGTERM and SIGHUP, after saving; 1 anything else.
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,13 @@ from engine.keeping import run_directory
 from engine.startup import import_tensorflow
 from engine.workers.company import Company
 
+# Imported when it is asked for. Training is apart: it looks at run_dir before TensorFlow comes.
+MODULES = {
+    "evaluate": "engine.scorer",
+    "verify": "engine.verify.command",
+    "benchmark": "engine.benchmark.command",
+}
+
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one mode and gives the exit status."""
@@ -25,21 +33,9 @@ def main(arguments: Sequence[str]) -> int:
         config = flags.parse(arguments)
         if config.run.mode == "evaluate":
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
-        if config.run.mode == "evaluate":
+        if config.run.mode in MODULES:
             import_tensorflow()
-            from engine import scorer
-
-            return scorer.evaluate(config)
-        if config.run.mode == "verify":
-            import_tensorflow()
-            from engine.verify import command
-
-            return command.run(config)
-        if config.run.mode == "benchmark":
-            import_tensorflow()
-            from engine.benchmark import command as benchmark
-
-            return benchmark.run(config)
+            return importlib.import_module(MODULES[config.run.mode]).run(config)
         with Company(config, dict(os.environ)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
             imported_at = import_tensorflow()

@@ -18,6 +18,7 @@ MODES = ("train", "evaluate", "verify", "benchmark")
 RESERVED_MODES = ("predict", "export", "tune", "report")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
+REMEMBERED = 64  # losses that a spike is told by
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 BESIDE = ("saving", "logging", "evaluation")  # the steps, in a benchmark
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")

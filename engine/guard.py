@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.config import MOST_LEFT_OUT, Guarding
+from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
 
 if TYPE_CHECKING:
     from engine.state import Watch
-
-REMEMBERED = 64  # losses that a spike is told by
 
 _IN_A_ROW = 20  # with a dynamic loss scale, which halves at each of them
 _HISTORY = 16  # losses without which no loss is a spike

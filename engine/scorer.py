@@ -14,7 +14,7 @@ from engine.keeping.signals import Signals
 from engine.metrics import jsonable
 
 
-def evaluate(config: Config) -> int:
+def run(config: Config) -> int:
     """Scores the validation and the test split; prints a line each, and JSON as the last line.
 
     Args:

@@ -13,8 +13,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from engine import metrics
-from engine.config import MOST_LEFT_OUT
-from engine.guard import REMEMBERED
+from engine.config import MOST_LEFT_OUT, REMEMBERED
 from engine.optimizers import Optimizer
 from engine.precision import LossScale
 

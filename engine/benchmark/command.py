@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 
 from engine.benchmark import report
-from engine.benchmark.measurement import ROUNDS, Interrupted, measure
+from engine.benchmark.measurement import ROUNDS, measure
+from engine.benchmark.stepper import Interrupted
 from engine.config import Config
 from engine.keeping.progress import Progress
 from engine.keeping.signals import Signals

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from tensorflow.python.framework import config as determinism
 
 import pipelines
 from engine import assembly, narration
-from engine.advance import Advance
 from engine.assembly import Parts
 from engine.benchmark.blocks import interleaved
 from engine.benchmark.extras import EXTRAS, Extra
@@ -24,21 +23,14 @@ from engine.benchmark.feeds import Stamped, Still
 from engine.benchmark.flops import flops_of_step
 from engine.benchmark.machine import GpuWatch
 from engine.benchmark.roofline import Roofline
+from engine.benchmark.stepper import Interrupted, Stepper
 from engine.config import Config
-from engine.guard import Guard
-from engine.keeping.clock import Clock
 from engine.loop import Loop, stopwatch
 from engine.precision import compute_dtype
-from engine.workers.crew import Crew
 
 ROUNDS = 15
 _SECONDS = 0.5  # of a block, about, where nobody says how many steps
 _STAMPED = 400  # steps at most that are timed one by one
-_ANYWHERE = 1 << 62
-
-
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """Somebody asked to stop."""
 
 
 @dataclasses.dataclass
@@ -85,8 +77,13 @@ def measure(
     parts = assembly.assemble(config)
     try:
         tell(narration.setting(parts))
-        with tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place:
-            return _Measurement(parts, Path(place), progress, interrupted).whole()
+        with (
+            tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place,
+            contextlib.closing(
+                _Measurement(parts, Path(place), progress, interrupted)
+            ) as measurement,
+        ):
+            return measurement.whole()
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot benchmark: {pipelines.reason(error)}") from error
     finally:
@@ -120,6 +117,9 @@ class _Measurement:
             moving.append(state.average)
         variables = [variable for part in moving for variable in part.variables]
         self._start = [(variable, variable.numpy()) for variable in variables]
+        self._extras = {
+            name: EXTRAS[name](parts, place) for name in self._config.benchmarking.beside
+        }
 
     def whole(self) -> Measured:
         """Warms up, then takes the rounds."""
@@ -128,7 +128,7 @@ class _Measurement:
         started = stopwatch()
         graph = self._parts.loop.graph()
         trace_seconds = stopwatch() - started
-        plain(1, _ANYWHERE)
+        plain.take(1)
         first_call_seconds = stopwatch() - started
         flop = flops_of_step(graph, self._feed.layout.pieces)
         self._poll("warming up")
@@ -141,10 +141,7 @@ class _Measurement:
             rates.append(roofline.measure() * devices)
             return 0.0
 
-        extras = {
-            name: EXTRAS[name](self._parts, self._place)
-            for name in self._config.benchmarking.beside
-        }
+        extras = self._extras
         variants = {"plain": functools.partial(self._block, plain, steps)}
         if self._still is not self._parts.loop:
             variants["still"] = functools.partial(self._block, self._stepper(self._still), steps)
@@ -161,14 +158,11 @@ class _Measurement:
                 for name in variants:
                     blocks[name].append(found[name])
                 self._poll("measuring", len(blocks["plain"]), rounds)
-        each_step = self._each_step(steps)
-        for extra in extras.values():
-            extra.close()
         return Measured(
             parts=self._parts,
             steps=steps,
             blocks=blocks,
-            each_step=each_step,
+            each_step=self._each_step(steps),
             stamped=not self._gpu,
             flop=flop,
             roofline=rates,
@@ -178,39 +172,45 @@ class _Measurement:
             extras=extras,
         )
 
+    def close(self) -> None:
+        """Ends what extras have open."""
+        for extra in self._extras.values():
+            extra.close()
+
     def _poll(self, doing: str, done: int = 0, of: int = 0) -> None:
         self._progress(doing, done, of)
         if self._interrupted():
             raise Interrupted
 
-    def _steps_of_block(self, plain: Callable[[int, int], None]) -> int:
+    def _steps_of_block(self, plain: Stepper) -> int:
         """As asked for, or as many as take a while."""
         if asked := self._config.benchmarking.benchmark_steps:
             return -(-asked // min(ROUNDS, asked))
         taken, seconds = 1, 0.0
         while True:
             started = stopwatch()
-            plain(taken, _ANYWHERE)
+            plain.take(taken)
             seconds = stopwatch() - started
             if seconds > _SECONDS / 4:
                 return max(1, round(taken * _SECONDS / seconds))
             self._poll("warming up")
             taken *= 2
 
-    def _block(
-        self, take: Callable[[int, int], None], steps: int, extra: Extra | None = None
-    ) -> float:
+    def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
         """Seconds of a block of steps, and of what is done beside them."""
         for variable, value in self._start:  # the same work in every block
             variable.assign(value)
-        take(max(1, steps // 8), _ANYWHERE)  # what read ahead meanwhile is used up
+        stepper.take(max(1, steps // 8))  # what read ahead meanwhile is used up
         self._synchronise()
         started = stopwatch()
         if extra is None:
-            take(steps, _ANYWHERE)
+            stepper.take(steps)
         else:
             extra.before()
-            take(steps, steps if extra.is_point else _ANYWHERE)
+            if extra.is_point:
+                stepper.take(steps, to_point=steps)
+            else:
+                stepper.take(steps)
             extra.after()
         self._synchronise()
         seconds = stopwatch() - started
@@ -218,30 +218,8 @@ class _Measurement:
             extra.settle()
         return seconds
 
-    def _stepper(self, loop: Loop) -> Callable[[int, int], None]:
-        """What takes steps as a run does, with all that it does between two calls."""
-        parts = dataclasses.replace(self._parts, loop=loop)
-        state = parts.state
-        guard = Guard(self._config.guarding, state.loss_scale.dynamic, state.watch)
-        clock = Clock(state.times, str(self._place), writes=False)
-        advance = Advance(parts, guard, clock, Crew(), time.monotonic(), lambda line: None)
-
-        def take(steps: int, to_point: int) -> None:
-            while steps > 0:
-                if self._interrupted():
-                    raise Interrupted
-                step = int(state.step)
-                to_end = parts.steps_per_epoch - step % parts.steps_per_epoch
-                fault = advance.go(min(steps, to_end), to_point)
-                if fault is not None:
-                    raise RuntimeError(
-                        f"step {fault.step:,} went wrong ({fault.why.words}): what is measured "
-                        "has to train"
-                    )
-                taken = int(state.step) - step
-                steps, to_point = steps - taken, to_point - taken
-
-        return take
+    def _stepper(self, loop: Loop) -> Stepper:
+        return Stepper(self._parts, loop, self._interrupted)
 
     def _each_step(self, steps: int) -> np.ndarray:
         """Seconds of single steps.
@@ -253,17 +231,17 @@ class _Measurement:
         count = max(2, min(_STAMPED, 4 * steps))
         if not self._gpu:
             stamped = Stamped(self._feed, count + 3)
-            take = self._stepper(self._parts.loop.fed(stamped))
+            stepper = self._stepper(self._parts.loop.fed(stamped))
             determinism.disable_op_determinism()  # it forbids to ask for the time
             try:
-                take(count + 3, _ANYWHERE)  # the first one traces, the second opens a longer call
+                stepper.take(count + 3)  # the first one traces, the second opens a longer call
             finally:
                 determinism.enable_op_determinism()
             return stamped.read()[2:]
-        take, found = self._stepper(self._parts.loop), []
+        stepper, found = self._stepper(self._parts.loop), []
         for _ in range(count):
             started = stopwatch()
-            take(1, _ANYWHERE)
+            stepper.take(1)
             self._synchronise()
             found.append(stopwatch() - started)
         return np.array(found)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.config import MOST_LEFT_OUT, Guarding
-from engine.guard import REMEMBERED, Fault, Guard, GuardError, Reason
+from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
+from engine.guard import Fault, Guard, GuardError, Reason
 from engine.state import Watch
 
 NO_LOSSES = np.zeros(0)
