@@ -129,7 +129,6 @@ SHOWN_BY_THE_OPTIONS = {
     "--mode=trian": ["--mode=trian", "train", "evaluate"],
     "--mode=predict": ["--mode=predict", "not built yet"],
     "--mode=export": ["--mode=export", "not built yet"],
-    "--mode=tune": ["--mode=benchmark", "not built yet"],
     "--mode=tune": ["--mode=tune", "not built yet"],
     "--mode=report": ["--mode=report", "not built yet"],
     "--mode=evaluate": ["no run here", "train one first"],
