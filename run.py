@@ -8,6 +8,7 @@ SIGINT, SIGTERM and SIGHUP, after saving; 1 anything else.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import sys
@@ -73,6 +74,7 @@ def entry() -> None:
     except BrokenPipeError:  # who read the output, `head` say, has gone: nothing more to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    gc.freeze()  # what lives dies with the process: to look for cycles in it first takes a second
     sys.exit(status)
 
 

@@ -52,7 +52,7 @@ def main() -> int:
                 text=True,
             )
             ended = time.monotonic()
-            if ran.returncode != 143 or "saved; run the same command" not in ran.stdout:
+            if ran.returncode != 143 or "; run the same command to" not in ran.stdout:
                 print(f"{where}: exit status {ran.returncode}: {ran.stdout[-300:]}{ran.stderr}")
                 return 1
             taken[where].append(ended - float(at.read_text()))
