@@ -10,6 +10,7 @@ from engine.guard import Fault, Guard
 from engine.inspection import Inspector
 from engine.keeping.clock import Clock
 from engine.loop import Pace, stopwatch
+from engine.scalars import real
 from engine.update_ratio import UpdateRatio
 from engine.workers.crew import Crew
 
@@ -72,7 +73,7 @@ class Advance:
         if self.first_step_seconds is None:
             self.first_step_seconds = time.monotonic() - self._imported_at
         if alone:
-            state.update_ratio.assign(self._ratio.measure())
+            state.update_ratio.assign(real(self._ratio.measure()))
         else:
             self._pace.took(taken.steps, seconds)
         self._clock.loop_took(taken.steps, seconds)

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from engine import metrics
 from engine.assembly import Parts
+from engine.scalars import whole
 
 
 def training_point(parts: Parts) -> dict[str, float | int]:
@@ -19,11 +20,11 @@ def training_point(parts: Parts) -> dict[str, float | int]:
     state, step = parts.state, int(parts.state.step)
     sums = state.sums.numpy()
     values = metrics.step_means(sums - state.logged.numpy(), parts.task.metrics)
-    values["learning_rate"] = float(parts.schedule(tf.constant(step - 1, tf.int64)))
+    values["learning_rate"] = float(parts.schedule(tf.constant(whole(step - 1))))
     values["update_ratio"] = float(state.update_ratio)
     if state.loss_scale.dynamic:
         values["loss_scale"] = float(state.loss_scale.value)
     values["skipped_steps"] = step - int(state.updates)
     state.logged.assign(sums)
-    state.written.assign(step)
+    state.written.assign(whole(step))
     return values

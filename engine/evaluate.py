@@ -11,6 +11,7 @@ from engine import metrics
 from engine.loop import Pace, stopwatch
 from engine.pieces import Pieces
 from engine.reduction import Tensors, reductions
+from engine.scalars import whole
 from engine.task import Task
 from pipelines import Batch, Feed, reason
 
@@ -59,9 +60,9 @@ class Evaluation:
             steps = self._pace.steps(end - step)
             started = stopwatch()
             opened = self._feed.open(step, steps)
-            start = tf.constant(step, tf.int64)
+            start = tf.constant(whole(step))
             try:
-                sums += self._compiled(start, tf.constant(steps, tf.int64), opened).numpy()
+                sums += self._compiled(start, tf.constant(whole(steps)), opened).numpy()
             except tf.errors.OpError as error:
                 raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
             self._pace.took(steps, stopwatch() - started)

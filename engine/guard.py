@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
+from engine.scalars import whole
 
 if TYPE_CHECKING:
     from engine.state import Watch
@@ -103,8 +104,8 @@ class Guard:
         if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:
             return Fault(step + taken - 1, Reason.NOT_FINITE)
         if (self._bad, self._in_a_row) != before:
-            self._watch.bad.assign(self._bad)
-            self._watch.in_a_row.assign(self._in_a_row)
+            self._watch.bad.assign(whole(self._bad))
+            self._watch.in_a_row.assign(whole(self._in_a_row))
         return None
 
     def leave_out(self, fault: Fault) -> None:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from engine import metrics
 from engine.pieces import Pieces
 from engine.precision import Scale
+from engine.scalars import whole
 from engine.state import TrainState
 from engine.step import At, Step
 from pipelines import Feed, reason
@@ -73,9 +74,7 @@ class Loop:
         """
         before = int(self._state.step)
         try:
-            good, losses = self._compiled(
-                tf.constant(steps, tf.int64), self._feed.open(before, steps)
-            )
+            good, losses = self._compiled(tf.constant(whole(steps)), self._feed.open(before, steps))
         except tf.errors.OpError as error:
             raise RuntimeError(f"training failed after step {before}: {reason(error)}") from error
         taken = Taken(int(self._state.step) - before, bool(good), losses.numpy())

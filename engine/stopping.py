@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from engine.scalars import real, whole
 from engine.state import Best, Patience
 
 
@@ -42,8 +43,8 @@ class Monitor:
         """Records the value when it is the best so far, and says whether it is."""
         if not self._better(value, float(best.value), 0.0):
             return False
-        best.value.assign(value)
-        best.step.assign(step)
+        best.value.assign(real(value))
+        best.step.assign(whole(step))
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: Patience) -> bool:
@@ -57,7 +58,7 @@ class Monitor:
         if self._patience < 0:
             return False
         if self._better(value, float(patience.reference), self._min_delta):
-            patience.reference.assign(value)
+            patience.reference.assign(real(value))
             patience.waited.assign(0)
         else:
             patience.waited.assign_add(1)

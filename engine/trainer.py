@@ -24,6 +24,7 @@ from engine.keeping.progress import Progress
 from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
 from engine.loop import stopwatch
+from engine.scalars import whole
 from engine.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
@@ -224,7 +225,7 @@ class Trainer:
         previous = float(state.best.value)
         is_best = self._monitor.is_best(value, step, state.best)
         stop = self._monitor.should_stop(value, self._epoch() == 1, state.patience)
-        state.ended.assign(step)
+        state.ended.assign(whole(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.logged.assign(tf.zeros_like(state.logged))
         self._save(best=is_best)

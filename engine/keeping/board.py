@@ -16,6 +16,7 @@ from tensorflow.core.util import event_pb2
 
 from engine.keeping.files import replace_file
 from engine.metrics import jsonable
+from engine.scalars import real, whole
 from pipelines import reason
 
 SPLITS = ("train", "validation", "test")
@@ -95,7 +96,7 @@ class Board:
             self._writers[split] = tf.summary.create_file_writer(directory)
         with self._writers[split].as_default():
             for name, value in points.items():
-                tf.summary.scalar(name, value, step=step)
+                tf.summary.scalar(name, real(value), step=whole(step))
         self._writers[split].flush()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import os
 import time
 
 from engine.keeping.files import replace_file
+from engine.scalars import real, whole
 from engine.state import Times
 
 _FILE = "clock.json"
@@ -60,19 +61,19 @@ class Clock:
         """
         restarts, lost, first_start = self._known
         self._known = restarts, lost + steps, first_start
-        self._times.restarts.assign(restarts)
-        self._times.lost_steps.assign(lost + steps)
-        self._times.first_start.assign(first_start)
+        self._times.restarts.assign(whole(restarts))
+        self._times.lost_steps.assign(whole(lost + steps))
+        self._times.first_start.assign(real(first_start))
         self.beat(step, at_once=True)
 
     def loop_took(self, steps: int, seconds: float) -> None:
         """Counts one call of the training loop; a process's first is not in the rate: it traces."""
-        self._times.training.assign_add(seconds)
-        self._times.last_step.assign(time.time())
+        self._times.training.assign_add(real(seconds))
+        self._times.last_step.assign(real(time.time()))
         self._calls += 1
         if self._calls > 1:
-            self._times.steady.assign_add(seconds)
-            self._times.steady_steps.assign_add(steps)
+            self._times.steady.assign_add(real(seconds))
+            self._times.steady_steps.assign_add(whole(steps))
 
     def beat(self, step: int, *, at_once: bool = False) -> None:
         """Notes the step that the run is at, about once a second.

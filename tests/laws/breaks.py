@@ -416,7 +416,7 @@ BREAKS = (
         "the number of steps is a Python number",
         _ONE_TRACE,
         "engine/loop.py",
-        "tf.constant(steps, tf.int64), self._feed.open(before, steps)",
+        "tf.constant(whole(steps)), self._feed.open(before, steps)",
         "steps, self._feed.open(before, steps)",
     ),
     Break(
@@ -424,7 +424,7 @@ BREAKS = (
         "evaluation's number of steps is a Python number",
         _ONE_TRACE,
         "engine/evaluate.py",
-        "self._compiled(start, tf.constant(steps, tf.int64), opened)",
+        "self._compiled(start, tf.constant(whole(steps)), opened)",
         "self._compiled(start, steps, opened)",
     ),
     # L7
