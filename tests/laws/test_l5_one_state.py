@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 import tensorflow as tf
 
 from engine.config import OPTIMIZERS
+from engine.keeping import archive
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer, restore_weights
 from engine.precision import LossScale
+from pipelines import identity_of, open_source
 from tests.harness import pictures, same_bits, training
 
 
@@ -54,6 +57,21 @@ def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):
         names = set(saved.files) - {"manifest.json"}
     assert len(names) == len(state.variables)
     assert {"model/layers/0/kernel", "optimizer/means/0", "loss_scale/value"} <= names
+
+
+def test_a_checkpoint_does_not_grow_with_the_data_and_says_little_of_them(tmp_path, cache_dir):
+    """L4: data state is the step. What tells other data from these is beside it."""
+    source = open_source("digits", data_dir=None, cache_dir=str(cache_dir))
+    data = identity_of(source, str(cache_dir))
+    found = []
+    for examples in (30, 3000):
+        run = training(*pictures(examples), ema=0.9).take(2)
+        folder = tmp_path / str(examples)
+        path = Checkpoints(str(folder), run.state, keep=2, data=data).save_now()
+        found.append(archive.read(path))
+    shapes = [{name: array.shape for name, array in each.arrays.items()} for each in found]
+    assert shapes[0] == shapes[1]
+    assert len(json.dumps(found[1].facts["data"])) + found[1].arrays["step"].nbytes < 1024
 
 
 def test_every_variable_that_a_step_reads_is_in_the_state():
