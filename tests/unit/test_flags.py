@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine import flags
-from engine.config import MODES, Config, sections
+from engine.config import BESIDE, MODES, Config, sections
 
 FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
 LINES = st.text(
@@ -56,6 +56,8 @@ def values_of(field):
         return st.just(()) | pairs if field.name == "image_size" else st.lists(sizes).map(tuple)
     if field.name == "leave_out":
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
+    if field.name == "benchmark_with":
+        return st.lists(st.sampled_from(BESIDE)).map(",".join)
     return LINES if field.name == "run_dir" else st.just("") | LINES
 
 
