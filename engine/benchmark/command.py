@@ -32,10 +32,9 @@ def run(config: Config) -> int:
         )
     bar = Progress(config.keeping.progress, "benchmark", ROUNDS, unit="rounds")
 
-    def progress(doing: str, done: int, of: int) -> None:
+    def progress(doing: str, done: int) -> None:
         bar.describe(doing)
         bar.set(done)
-        del of
 
     with Signals() as signals:
         try:

@@ -58,7 +58,7 @@ def measure(
     config: Config,
     *,
     tell: Callable[[str], None],
-    progress: Callable[[str, int, int], None],
+    progress: Callable[[str, int], None],
     interrupted: Callable[[], bool],
 ) -> Measured:
     """Measures a configuration; writes nothing that stays.
@@ -66,7 +66,7 @@ def measure(
     Args:
       config: all options.
       tell: is given a line for a person now and then.
-      progress: is told what goes on, how many rounds are done, and of how many.
+      progress: is told what goes on, and how many rounds are done.
       interrupted: asked now and then whether to stop.
 
     Raises:
@@ -95,7 +95,7 @@ class _Measurement:
         self,
         parts: Parts,
         place: Path,
-        progress: Callable[[str, int, int], None],
+        progress: Callable[[str, int], None],
         interrupted: Callable[[], bool],
     ) -> None:
         self._config, self._place = parts.config, place
@@ -157,7 +157,7 @@ class _Measurement:
             for found in interleaved({**variants, "ceiling": ceiling}, rounds):
                 for name in variants:
                     blocks[name].append(found[name])
-                self._poll("measuring", len(blocks["plain"]), rounds)
+                self._poll("measuring", len(blocks["plain"]))
         return Measured(
             parts=self._parts,
             steps=steps,
@@ -177,8 +177,8 @@ class _Measurement:
         for extra in self._extras.values():
             extra.close()
 
-    def _poll(self, doing: str, done: int = 0, of: int = 0) -> None:
-        self._progress(doing, done, of)
+    def _poll(self, doing: str, done: int = 0) -> None:
+        self._progress(doing, done)
         if self._interrupted():
             raise Interrupted
 
