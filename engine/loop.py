@@ -22,9 +22,8 @@ class Now(NamedTuple):
     """What changes with every step besides the model and what follows it."""
 
     step: tf.Tensor  # int64 []
-    updates: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
-    scale: Scale
+    scale: tuple[Scale, ...]  # none where it is constant
     good: tf.Tensor  # bool []: whether the last step was finite
 
 
@@ -106,7 +105,8 @@ class Loop:
         state, scale = self._state, self._state.loss_scale
 
         def body(now: Now, *losses: tf.TensorArray) -> tuple[Now, ...]:
-            at = At(now.step, now.updates, now.scale.value)
+            # A bad step ends the loop: until then all steps in it were updates.
+            at = At(now.step, now.step - skipped, scale.value_of(now.scale))
             total = self._pieces.total(self._feed.next(opened), at.step, at)
             outcome = self._strategy.run(self._step.act, args=(total, at))
             # After the reduction every replica holds the same: any one will do.
@@ -115,7 +115,6 @@ class Loop:
                 added = now.sums + tf.cast(sums, tf.float64)
                 after = Now(
                     now.step + 1,
-                    now.updates + tf.cast(good, tf.int64),
                     tf.where(good, added, now.sums),
                     scale.after(now.scale, good),
                     good,
@@ -126,7 +125,8 @@ class Loop:
         # Numbers go round in the loop and into the state when it is done: a variable a step costs.
         with _on_host():
             started = tf.constant(True)
-            first = Now(state.step + 0, state.updates + 0, state.sums + 0, scale.read(), started)
+            first = Now(state.step + 0, state.sums + 0, scale.read(), started)
+            skipped = first.step - state.updates
             end = first.step + steps
 
         def goes_on(now: Now, *_: object) -> tf.Tensor:
@@ -137,7 +137,7 @@ class Loop:
             goes_on, body, [first, *self._losses()], parallel_iterations=1
         )
         state.step.assign(last.step)
-        state.updates.assign(last.updates)
+        state.updates.assign(last.step - skipped - tf.cast(~last.good, tf.int64))
         state.sums.assign(last.sums)
         scale.write(last.scale)
         return last.good, losses[0].stack() if losses else tf.zeros([0])

@@ -29,12 +29,8 @@ def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
       scores: of each row.
       mask: float32 [rows], 1 an example, 0 padding.
     """
-    valid = mask > 0
-    kept = [
-        tf.reduce_sum(tf.where(valid, values, tf.zeros_like(values)))
-        for values in (scores.losses, *scores.metrics)
-    ]
-    return tf.stack([*kept, tf.reduce_sum(mask)])
+    values = tf.stack([scores.losses, *scores.metrics, mask])
+    return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
 
 
 def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:

@@ -60,16 +60,22 @@ class LossScale(tf.Module):
         self._growth_steps, self._factor = growth_steps, factor
         self._floor = min(floor, initial)
 
-    def read(self) -> Scale:
-        """The state, in the graph; a constant scale is a constant there too."""
+    def read(self) -> tuple[Scale, ...]:
+        """The state, in the graph; nothing where it is constant."""
         if not self.dynamic:
-            return Scale(tf.constant(1.0), tf.constant(0, tf.int64))
-        return Scale(self.value.read_value(), self.good_steps.read_value())
+            return ()
+        return (Scale(self.value.read_value(), self.good_steps.read_value()),)
 
-    def after(self, scale: Scale, good: tf.Tensor) -> Scale:
-        """What a step's verdict, bool [], makes of the scale."""
-        if not self.dynamic:
-            return scale
+    @staticmethod
+    def value_of(scale: tuple[Scale, ...]) -> tf.Tensor:
+        """The factor, float32 [], of what was read."""
+        return scale[0].value if scale else tf.constant(1.0)
+
+    def after(self, scale: tuple[Scale, ...], good: tf.Tensor) -> tuple[Scale, ...]:
+        """What a step's verdict, bool [], makes of what was read."""
+        return tuple(self._after(each, good) for each in scale)
+
+    def _after(self, scale: Scale, good: tf.Tensor) -> Scale:
         run = scale.good_steps + 1
         due = run >= self._growth_steps
         grown = tf.where(due, scale.value * self._factor, scale.value)
@@ -77,8 +83,8 @@ class LossScale(tf.Module):
         shrunk = tf.maximum(scale.value / self._factor, self._floor)
         return Scale(tf.where(good, grown, shrunk), tf.where(good & ~due, run, 0))
 
-    def write(self, scale: Scale) -> None:
-        """Takes it into the state."""
-        if self.dynamic:
-            self.value.assign(scale.value)
-            self.good_steps.assign(scale.good_steps)
+    def write(self, scale: tuple[Scale, ...]) -> None:
+        """Takes what was read and went on into the state."""
+        for each in scale:
+            self.value.assign(each.value)
+            self.good_steps.assign(each.good_steps)

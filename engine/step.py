@@ -113,15 +113,15 @@ class Step:
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
-            scores = self._task(self._model, batch, call)
-            sums = metrics.masked_sums(_in_float32(scores), batch.mask)
-            loss = sums[0] / batch.valid  # L1: the global count, never the replica's
-            if self._scaled:
-                loss *= at.loss_scale
-        gradients = tape.gradient(loss, self._weights)
+            scores = _in_float32(self._task(self._model, batch, call))
+        weight = batch.mask / batch.valid  # L1: the global count, never the replica's
+        if self._scaled:
+            weight *= at.loss_scale
+        gradients = tape.gradient(scores.losses, self._weights, output_gradients=weight)
         unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
         if unused:
             raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+        sums = metrics.masked_sums(scores, batch.mask)
         return [*gradients, *self._weighted(call.updates), sums]
 
     def act(self, total: Tensors, at: At) -> Outcome:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
+from engine.cross_entropy import cross_entropy
 from pipelines import Batch
 
 
@@ -54,7 +55,7 @@ class Classification:
             labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+            losses = cross_entropy(logits, targets)
         if self._smoothing and call.training:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)

@@ -239,7 +239,7 @@ def scales_of(verdicts, **options):
     @tf.function
     def learn(good):
         scale.write(scale.after(scale.read(), good))
-        return scale.read().value
+        return scale.value_of(scale.read())
 
     return [float(learn(tf.constant(good))) for good in verdicts]
 
