@@ -3,8 +3,7 @@
 What somebody would write who knows TensorFlow well and wants nothing but speed: many steps in one
 `tf.function`, data gathered in the graph, the pool in front of bias and ReLU, the fused Adam
 kernel. It has no metrics, no verdict, no masks, no checkpoints. Initial weights, order and dropout
-are drawn as the engine draws them, so that both can be held against each other bit for bit; for
-that it asks TensorFlow for deterministic operations, as the engine does.
+are drawn as the engine draws them, so that both can be held against each other bit for bit.
 
     python -m benchmarks.bare W1 mnist.npz      waits to be asked, see benchmarks/serve.py
 """
@@ -162,7 +161,6 @@ def main() -> None:
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]
         images, labels = data["images"][:count], data["labels"][:count].astype(np.int32)
-    tf.config.experimental.enable_op_determinism()
     bare = Bare(workload, images, labels, jit="jit" in sys.argv[3:])
     bare.take(1)
     serve(bare.take, {"tensorflow": tf.__version__}, bare.sha256)

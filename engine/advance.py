@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from engine.assembly import Parts
+from engine.curves import standing
 from engine.guard import Fault, Guard
 from engine.inspection import Inspector
 from engine.keeping.clock import Clock
-from engine.loop import Pace, stopwatch
-from engine.scalars import real
-from engine.update_ratio import UpdateRatio
+from engine.pace import Pace, stopwatch
+from engine.points import Point, Points
 from engine.workers.crew import Crew
+
+
+class Passed(NamedTuple):
+    """What came of going on.
+
+    steps: that are behind now; 0 or more of them were taken.
+    fault: what went wrong in one of them, if anything did.
+    points: of the curves, that were passed.
+    """
+
+    steps: int
+    fault: Fault | None
+    points: list[Point]
 
 
 class Advance:
@@ -40,45 +54,39 @@ class Advance:
         self._parts, self._state, self._guard, self._clock = parts, parts.state, guard, clock
         self._imported_at, self._tell = imported_at, tell
         self._pace = Pace(parts.config.training.steps_per_loop, agree=crew.of_chief)
-        self._ratio = UpdateRatio(parts.model.trainable_variables)
         self._inspector = Inspector(parts) if crew.is_chief else None
 
-    def go(self, most: int, to_point: int) -> Fault | None:
+    def go(self, most: int, points: Points) -> Passed:
         """Takes a step or more, or leaves one out.
 
         Args:
           most: steps, at most.
-          to_point: steps to the next point of the curves.
-
-        Returns:
-          What went wrong in one of them, if anything did.
+          points: which are points of the curves.
         """
-        state, step = self._state, int(self._state.step)
+        step = int(self._state.step)
         to_left_out = self._guard.until_left_out(step)
         if not to_left_out:
-            self.record(Fault(step, self._guard.left_out[step]))
-            state.step.assign_add(1)
-            if to_point == 1:
-                state.update_ratio.assign(0.0)
-            return None
-        steps = self._pace.steps(min(most, to_left_out))
-        if 1 < steps == to_point:
-            steps -= 1  # the step of a point is taken alone, so that what it moves can be measured
-        alone = steps == to_point
-        if alone:
-            self._ratio.start()
+            return self._leave_out(step, points)
+        steps = self._pace.steps(min(most, to_left_out, points.most_steps(step)))
         started = stopwatch()
-        taken = self._parts.loop.run(steps)
+        taken = self._parts.loop.run(steps, points)
         seconds = stopwatch() - started
         if self.first_step_seconds is None:
             self.first_step_seconds = time.monotonic() - self._imported_at
-        if alone:
-            state.update_ratio.assign(real(self._ratio.measure()))
-        else:
-            self._pace.took(taken.steps, seconds)
+        self._pace.took(taken.steps, seconds)
         self._clock.loop_took(taken.steps, seconds)
         self._clock.beat(step + taken.steps)
-        return self._guard.examine(step, *taken)
+        fault = self._guard.examine(step, taken.steps, taken.good, taken.losses)
+        return Passed(taken.steps, fault, taken.points)
+
+    def _leave_out(self, step: int, points: Points) -> Passed:
+        state = self._state
+        self.record(Fault(step, self._guard.left_out[step]))
+        state.step.assign_add(1)
+        if points.after(step) > 1:
+            return Passed(1, None, [])
+        state.update_ratio.assign(0.0)
+        return Passed(1, None, [standing(self._parts)])
 
     def record(self, fault: Fault) -> None:
         """Keeps what a step that is left out had seen, and says so."""

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import models
 import pipelines
-from engine import distribute, optimizers, schedule
+from engine import compiling, distribute, optimizers, schedule
 from engine.augmenting import augmenter
 from engine.clipping import Clip
 from engine.config import Config
@@ -33,6 +33,7 @@ class Parts:
     source: pipelines.Source
     feed_kind: str  # "resident" or "stream"
     data_bytes: int  # of the decoded splits
+    jit: str  # what XLA compiles: "off", "step" or "loop"
     task: Task
     schedule: schedule.Schedule
     state: TrainState
@@ -186,6 +187,7 @@ def _assemble(
         for split, records in held_out.items()
         if records is not None
     }
+    jit = compiling.choose(config, devices, model, feed_kind)
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
     step = Step(
@@ -202,6 +204,7 @@ def _assemble(
         augment=augmenter(augmentation, source.classes, seed) if augmentation else None,
         synchronise=synchronise,
         reduce=reduce,
+        compiled=jit != "off",
     )
     scored = state.scored_model(config.stopping.evaluate_ema)
     score = evaluation_step(model=scored, task=task, dtype=dtype)
@@ -212,10 +215,13 @@ def _assemble(
         source=source,
         feed_kind=feed_kind,
         data_bytes=data_bytes,
+        jit=jit,
         task=task,
         schedule=rate,
         state=state,
-        loop=Loop(strategy, state, training_feed, step, watched=bool(config.guarding.spike)),
+        loop=Loop(
+            strategy, state, training_feed, step, watched=bool(config.guarding.spike), jit=jit
+        ),
         evaluations={
             split: Evaluation(strategy, held_out_feed, score, task, crew.of_chief)
             for split, held_out_feed in held_out_feeds.items()

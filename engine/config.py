@@ -286,6 +286,13 @@ class Training(Section):
     steps_per_loop: int = option(
         0, "steps inside one call of the graph; 0: as many as take a fifth of a second", minimum=0
     )
+    jit: str = option(
+        "auto",
+        "what XLA compiles, on one device: off: nothing; step: each step; loop: the whole loop; "
+        "auto: the loop of a network without convolutions on a CPU, else nothing",
+        choices=("auto", "off", "step", "loop"),
+        trajectory=True,
+    )
     strategy: str = option(
         "auto",
         "auto: the one device there is, or all GPUs mirrored; cpu; gpu: one GPU; mirrored: all "

@@ -6,25 +6,43 @@ import tensorflow as tf
 
 from engine import metrics
 from engine.assembly import Parts
+from engine.points import Point
 from engine.scalars import whole
 
 
-def training_point(parts: Parts) -> dict[str, float | int]:
-    """Means since the point before, so that points do not overlap, and what moved the weights.
+def standing(parts: Parts) -> Point:
+    """The point where a run stands, after one step or more."""
+    state, step = parts.state, int(parts.state.step)
+    return Point(
+        step=step,
+        updates=int(state.updates),
+        loss_scale=float(state.loss_scale.value),
+        learning_rate=float(parts.schedule(tf.constant(whole(step - 1)))),
+        update_ratio=float(state.update_ratio),
+        sums=state.sums.numpy(),
+    )
 
-    The state remembers that they were written.
+
+def rows_of(parts: Parts, points: list[Point]) -> list[tuple[int, dict[str, float | int]]]:
+    """(step, values) of each: means since the point before, and what moved the weights.
+
+    Points do not overlap: the state remembers what was in the last one.
 
     Args:
-      parts: of a run that has taken a step since the point before.
+      parts: of the run.
+      points: 1 or more of the epoch, in order, that were passed since the last ones.
     """
-    state, step = parts.state, int(parts.state.step)
-    sums = state.sums.numpy()
-    values = metrics.step_means(sums - state.logged.numpy(), parts.task.metrics)
-    values["learning_rate"] = float(parts.schedule(tf.constant(whole(step - 1))))
-    values["update_ratio"] = float(state.update_ratio)
-    if state.loss_scale.dynamic:
-        values["loss_scale"] = float(state.loss_scale.value)
-    values["skipped_steps"] = step - int(state.updates)
-    state.logged.assign(sums)
-    state.written.assign(whole(step))
-    return values
+    state, rows = parts.state, []
+    logged = state.logged.numpy()
+    for point in points:
+        values = metrics.step_means(point.sums - logged, parts.task.metrics)
+        values["learning_rate"] = point.learning_rate
+        values["update_ratio"] = point.update_ratio
+        if state.loss_scale.dynamic:
+            values["loss_scale"] = point.loss_scale
+        values["skipped_steps"] = point.step - point.updates
+        rows.append((point.step, values))
+        logged = point.sums
+    state.logged.assign(logged)
+    state.written.assign(whole(points[-1].step))
+    return rows

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine import metrics
-from engine.loop import Pace, stopwatch
+from engine.pace import Pace, stopwatch
 from engine.pieces import Pieces
 from engine.reduction import Tensors, reductions
 from engine.scalars import whole

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from engine import metrics
+from engine import metrics, points
 from engine.pieces import Pieces
+from engine.points import Point, Points
 from engine.precision import Scale
-from engine.scalars import whole
 from engine.state import TrainState
 from engine.step import At, Step
+from engine.update_ratio import update_ratio
 from pipelines import Feed, reason
+
+MOST_WATCHED = 4096  # steps of a call whose losses it has room for
+
+
+def _compiled(function: Callable) -> Callable:
+    return tf.function(function, autograph=False, jit_compile=True)
 
 
 class Now(NamedTuple):
@@ -27,17 +34,28 @@ class Now(NamedTuple):
     good: tf.Tensor  # bool []: whether the last step was finite
 
 
+class Call(NamedTuple):
+    """What a call of the graph is given, int64 [] each."""
+
+    end: tf.Tensor  # the step to stop before
+    every: tf.Tensor  # points.Points
+    last: tf.Tensor  # likewise
+    skipped: tf.Tensor  # steps so far that moved nothing
+
+
 class Taken(NamedTuple):
     """What came of some steps.
 
     steps: how many were taken; all but the last were finite.
     good: whether the last was.
     losses: float32 [steps], of each; empty where they are not watched.
+    points: of the curves, that were passed.
     """
 
     steps: int
     good: bool
     losses: np.ndarray
+    points: list[Point]
 
 
 class Loop:
@@ -49,6 +67,7 @@ class Loop:
       feed: what they see.
       step: what each replica does.
       watched: whether the loss of each step is given.
+      jit: what XLA compiles, on one replica: "off", "step" or "loop".
     """
 
     def __init__(
@@ -57,34 +76,56 @@ class Loop:
         state: TrainState,
         feed: Feed,
         step: Step,
+        *,
         watched: bool = False,
+        jit: str = "off",
     ) -> None:
         self.traces = 0
-        self._watched = watched
+        self._watched, self._jit, self._xla = watched, jit, jit == "loop"
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
-        self._pieces = Pieces(strategy, feed, step.zeros, step.contribute)
+        halves: list[Callable] = [step.contribute, step.act]
+        contribute, self._act = map(_compiled, halves) if jit == "step" else halves
+        self._pieces = Pieces(strategy, feed, step.zeros, contribute)
         self._compiled = tf.function(self._counted, autograph=False)
 
-    def run(self, steps: int) -> Taken:
+    def run(self, steps: int, at: Points = Points()) -> Taken:  # noqa: B008 - a constant
         """Takes `steps` steps, which must lie in one epoch; the first that is bad ends it early.
+
+        Args:
+          steps: how many, 1 or more; fewer are taken where there is no room for their losses.
+          at: which of them are points of the curves; no more than there is room for.
 
         Raises:
           RuntimeError: when TensorFlow fails in one of them.
         """
         before = int(self._state.step)
+        steps = min(steps, MOST_WATCHED) if self._watched else steps
+        asked = tf.constant(np.array([steps, *at], np.int64))
         try:
-            good, losses = self._compiled(tf.constant(whole(steps)), self._feed.open(before, steps))
+            found = self._compiled(asked, self._feed.open(before, steps))
         except tf.errors.OpError as error:
-            raise RuntimeError(f"training failed after step {before}: {reason(error)}") from error
-        taken = Taken(int(self._state.step) - before, bool(good), losses.numpy())
-        assert 0 < taken.steps <= steps and (taken.steps == steps or not taken.good), (
-            f"the loop was asked for {steps} steps and took {taken.steps}"
+            hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
+            raise RuntimeError(
+                f"training failed after step {before}: {reason(error)}{hint}"
+            ) from error
+        taken, good, seen, rows, losses = (each.numpy() for each in found)
+        assert 0 < taken <= steps and (taken == steps or not good), (
+            f"the loop was asked for {steps} steps and took {taken}"
         )
-        return taken
+        return Taken(
+            int(taken), bool(good), losses[:taken], [Point.of_row(row) for row in rows[:seen]]
+        )
 
     def fed(self, feed: Feed) -> Loop:
         """The same steps on what another feed gives."""
-        return Loop(self._strategy, self._state, feed, self._step, self._watched)
+        return Loop(
+            self._strategy,
+            self._state,
+            feed,
+            self._step,
+            watched=self._watched,
+            jit=self._jit,
+        )
 
     def graph(self, *, anew: bool = False) -> Any:
         """A call as TensorFlow's ConcreteFunction, to be looked at; nothing runs.
@@ -94,24 +135,91 @@ class Loop:
         """
         opened = self._feed.open(int(self._state.step), 1)
         function = tf.function(self._steps, autograph=False) if anew else self._compiled
-        return function.get_concrete_function(tf.constant(1, tf.int64), opened)
+        return function.get_concrete_function(tf.constant([1, *Points()], tf.int64), opened)
 
-    def _counted(self, steps: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
+    def _counted(self, asked: tf.Tensor, opened: object) -> tuple[tf.Tensor, ...]:
         self.traces += 1
-        return self._steps(steps, opened)
+        return self._steps(asked, opened)
 
-    def _steps(self, steps: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
-        """(whether the last step was good, float32 losses of the steps that were taken)."""
+    def _steps(self, asked: tf.Tensor, opened: object) -> tuple[tf.Tensor, ...]:
+        """(steps taken, whether the last was good, points passed, their rows, losses)."""
         state, scale = self._state, self._state.loss_scale
+        # Numbers go round in the loop and into the state when it is done: a variable a step costs.
+        with self._on_host():
+            started = tf.constant(True)
+            first = Now(state.step + 0, state.sums + 0, scale.read(), started)
+            steps, every, last = tf.unstack(asked)
+            call = Call(first.step + steps, every, last, first.step - state.updates)
+        stretches = _compiled(self._stretches) if self._xla else self._stretches
+        now, ratio, *noted = stretches(call, first, state.update_ratio + 0, opened)
+        state.step.assign(now.step)
+        state.updates.assign(now.step - call.skipped - tf.cast(~now.good, tf.int64))
+        state.sums.assign(now.sums)
+        state.update_ratio.assign(ratio)
+        scale.write(now.scale)
+        return now.step - first.step, now.good, *noted
 
-        def body(now: Now, *losses: tf.TensorArray) -> tuple[Now, ...]:
+    def _stretches(
+        self, call: Call, first: Now, ratio: tf.Tensor, opened: object
+    ) -> tuple[Any, ...]:
+        """Stretches of steps: those up to the one of a point, then that one alone, and so on.
+
+        So what a point needs beside the sums costs nothing between two points.
+        """
+        weights = self._state.model.trainable_variables
+
+        def stretch(
+            now: Now, ratio: tf.Tensor, seen: tf.Tensor, rows: tf.TensorArray, *losses: Any
+        ) -> tuple[Any, ...]:
+            with self._on_host():
+                to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
+                alone = to_point == 1
+                end = tf.minimum(call.end, now.step + tf.where(alone, to_point, to_point - 1))
+            before = [tf.identity(weight) for weight in weights]
+            now, *told = self._stretch(call, first.step, now, end, opened, *losses)
+            moved = update_ratio(before, weights, self._xla)
+            with self._on_host():
+                ratio = tf.where(alone, moved, ratio)
+                row = points.row(
+                    step=now.step,
+                    updates=now.step - call.skipped - tf.cast(~now.good, tf.int64),
+                    loss_scale=self._state.loss_scale.value_of(now.scale),
+                    learning_rate=self._step.rate(now.step - 1),
+                    update_ratio=ratio,
+                    sums=now.sums,
+                )
+                # What is noted down elsewhere than at a point is written over.
+                return now, ratio, seen + tf.cast(alone, tf.int32), rows.write(seen, row), *told
+
+        with self._on_host():
+            length = len(Point._fields) - 1 + first.sums.shape[0]
+            rows = tf.TensorArray(tf.float64, points.MOST + 1, element_shape=[length])
+            start = first, ratio, tf.constant(0), rows, *self._losses()
+        now, ratio, seen, rows, *losses = tf.while_loop(
+            lambda now, *_: self._goes_on(now, call.end), stretch, start, parallel_iterations=1
+        )
+        return now, ratio, seen, rows.stack(), losses[0].stack() if losses else tf.zeros([0])
+
+    def _stretch(
+        self,
+        call: Call,
+        first: tf.Tensor,
+        now: Now,
+        end: tf.Tensor,
+        opened: object,
+        *losses: tf.TensorArray,
+    ) -> list[Any]:
+        """Steps until `end`, or until one is bad."""
+
+        def body(now: Now, *losses: tf.TensorArray) -> tuple[Any, ...]:
             # A bad step ends the loop: until then all steps in it were updates.
-            at = At(now.step, now.step - skipped, scale.value_of(now.scale))
+            scale = self._state.loss_scale
+            at = At(now.step, now.step - call.skipped, scale.value_of(now.scale))
             total = self._pieces.total(self._feed.next(opened), at.step, at)
-            outcome = self._strategy.run(self._step.act, args=(total, at))
+            outcome = self._strategy.run(self._act, args=(total, at))
             # After the reduction every replica holds the same: any one will do.
             good, sums = map(self._any, outcome)
-            with _on_host():
+            with self._on_host():
                 added = now.sums + tf.cast(sums, tf.float64)
                 after = Now(
                     now.step + 1,
@@ -119,79 +227,24 @@ class Loop:
                     scale.after(now.scale, good),
                     good,
                 )
-                place, loss = tf.cast(now.step - first.step, tf.int32), metrics.step_loss(sums)
+                place, loss = tf.cast(now.step - first, tf.int32), metrics.step_loss(sums)
                 return after, *(each.write(place, loss) for each in losses)
 
-        # Numbers go round in the loop and into the state when it is done: a variable a step costs.
-        with _on_host():
-            started = tf.constant(True)
-            first = Now(state.step + 0, state.sums + 0, scale.read(), started)
-            skipped = first.step - state.updates
-            end = first.step + steps
-
-        def goes_on(now: Now, *_: object) -> tf.Tensor:
-            with _on_host():
-                return (now.step < end) & now.good
-
-        last, *losses = tf.while_loop(
-            goes_on, body, [first, *self._losses()], parallel_iterations=1
+        return tf.while_loop(
+            lambda now, *_: self._goes_on(now, end), body, [now, *losses], parallel_iterations=1
         )
-        state.step.assign(last.step)
-        state.updates.assign(last.step - skipped - tf.cast(~last.good, tf.int64))
-        state.sums.assign(last.sums)
-        scale.write(last.scale)
-        return last.good, losses[0].stack() if losses else tf.zeros([0])
+
+    def _goes_on(self, now: Now, end: tf.Tensor) -> tf.Tensor:
+        with self._on_host():
+            return (now.step < end) & now.good
 
     def _losses(self) -> list[tf.TensorArray]:
         """Where losses go; nowhere when they are not watched, because each costs."""
-        if not self._watched:
-            return []
-        with _on_host():
-            return [tf.TensorArray(tf.float32, 0, dynamic_size=True, element_shape=[])]
+        return [tf.TensorArray(tf.float32, MOST_WATCHED, element_shape=[])] * self._watched
 
     def _any(self, replicated: object) -> tf.Tensor:
         return self._strategy.experimental_local_results(replicated)[0]
 
-
-def _on_host() -> tf.device:
-    return tf.device("CPU:0")
-
-
-class Pace:
-    """How many steps one call of the graph takes.
-
-    A signal is heard between two calls, and progress is shown then, so a call should take about
-    `seconds`; the first one takes a single step, to be traced and timed. The length never changes
-    what is computed.
-
-    Args:
-      steps_per_loop: a fixed number of steps; 0: as many as take `seconds`.
-      seconds: that one call should take.
-      agree: makes of each worker's number the one that all take.
-    """
-
-    def __init__(
-        self,
-        steps_per_loop: int,
-        seconds: float = 0.2,
-        agree: Callable[[int], int] = lambda steps: steps,
-    ) -> None:
-        self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
-        self._steps = steps_per_loop or 1
-        self._calls = 0
-
-    def steps(self, most: int) -> int:
-        """Steps of the next call, at most `most`."""
-        return self._agree(max(1, min(self._steps, most)))
-
-    def took(self, steps: int, seconds: float) -> None:
-        """Learns from a call; the first one is not counted, because it traces."""
-        self._calls += 1
-        if not self._fixed and self._calls > 1:
-            fitting = int(steps * self._seconds / max(seconds, 1e-6))
-            self._steps = max(1, min(fitting, 4 * self._steps))  # grow by steps: one may be a fluke
-
-
-def stopwatch() -> float:
-    """Seconds on a clock that never goes back."""
-    return time.perf_counter()
+    def _on_host(self) -> contextlib.AbstractContextManager:
+        """Numbers about numbers belong to the host; what XLA compiles lies on one device."""
+        return contextlib.nullcontext() if self._xla else tf.device("CPU:0")

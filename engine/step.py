@@ -9,6 +9,7 @@ state              = optimizer(state, gradients, schedule(step))       if good, 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ from engine.schedule import Schedule
 from engine.task import Scores, Task
 from models import Noise, Pass, Update
 from pipelines import Batch
+
+ONCE = "once"  # name of a loop that takes one turn at most
 
 
 class At(NamedTuple):
@@ -58,6 +61,7 @@ class Step:
       augment: changes what is trained on; None: nothing does.
       synchronise: sums over the replicas that compute one micro-batch together, for batch norm.
       reduce: sums over all that contributed.
+      compiled: whether XLA compiles it.
     """
 
     def __init__(
@@ -76,10 +80,14 @@ class Step:
         augment: Callable[[Batch], Batch] | None = None,
         synchronise: Reduction = all_reduce,
         reduce: Reduction = all_reduce,
+        compiled: bool = False,
     ) -> None:
+        self.rate = schedule
+        self._compiled = compiled
         self._model, self._task, self._optimizer = model, task, optimizer
-        self._schedule, self._seed, self._dtype, self._scaled = schedule, seed, dtype, scaled
-        self._clip, self._average, self._ema = clip or Clip(), average, ema
+        self._seed, self._dtype, self._scaled = seed, dtype, scaled
+        self._clip = dataclasses.replace(clip or Clip(), compiled=compiled)
+        self._average, self._ema = average, ema
         self._augment, self._synchronise, self._reduce = augment, synchronise, reduce
         self._weights = model.trainable_variables
         trained = {id(variable) for variable in self._weights}
@@ -137,16 +145,15 @@ class Step:
         parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]
         good = tf.math.is_finite(tf.add_n(parts))
 
-        def move() -> tf.Tensor:
-            rate = self._schedule(at.step)
+        def move() -> None:
+            rate = self.rate(at.step)
             self._optimizer.apply(gradients, self._weights, rate, at.updates)
             self._write_statistics(statistics)
             if self._average is not None:
                 averages.follow(self._average, self._model, self._ema, at.updates)
-            return tf.constant(True)
 
-        moved = tf.cond(good, move, lambda: tf.constant(False))
-        return Outcome(moved, metrics.step_sums(sums, norm))
+        _if(good, move, self._compiled)
+        return Outcome(good, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[Update]) -> Tensors:
         """For each statistic the sum of weight * proposal, then for each the sum of weights."""
@@ -178,6 +185,24 @@ def evaluation_step(
         return [metrics.masked_sums(_in_float32(scores), batch.mask)]
 
     return contribute
+
+
+def _if(condition: tf.Tensor, act: Callable[[], None], compiled: bool) -> None:
+    """Acts if the condition, bool [], holds.
+
+    For XLA it is a loop of at most one turn: what a loop changes it changes in place, and what a
+    branch changes it copies.
+    """
+
+    def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
+        act()
+        return (tf.constant(False),)
+
+    if not compiled:
+        tf.cond(condition, lambda: once()[0], lambda: tf.constant(False))
+        return
+
+    tf.while_loop(lambda due: due, once, [condition], parallel_iterations=1, name=ONCE)
 
 
 def _in_float32(scores: Scores) -> Scores:

@@ -1,16 +1,15 @@
-"""When things are due, in steps: logging, saving, the ends of epochs and of the run."""
+"""When things are due, in steps: points of the curves, saves, ends of epochs and of the run."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-_NEVER = 1 << 62
+from engine.points import NEVER, Points
 
 
 class Due(NamedTuple):
     """Steps from where a run is to what comes next; each 1 or more."""
 
-    log: int
     save: int
     end: int  # of the epoch or of the run
 
@@ -34,10 +33,13 @@ class Timetable:
     def due(self, step: int) -> Due:
         """What comes next, at `step` < total_steps."""
         return Due(
-            _until_multiple(step, self._log_every),
             _until_multiple(step, self._save_every),
             min(_until_multiple(step, self.steps_per_epoch), self.total_steps - step),
         )
+
+    def points(self, step: int) -> Points:
+        """Which steps from `step` are points of the curves: the epoch's end is one."""
+        return Points(self._log_every or NEVER, step + self.due(step).end)
 
     def ends_epoch(self, step: int) -> bool:
         """Whether an epoch, or the run, ends after `step` steps."""
@@ -54,4 +56,4 @@ class Timetable:
 
 
 def _until_multiple(step: int, every: int) -> int:
-    return every - step % every if every else _NEVER
+    return every - step % every if every else NEVER

@@ -11,11 +11,11 @@ from engine import metrics, narration, result, stopping
 from engine.advance import Advance
 from engine.assembly import Parts, assemble
 from engine.config import Config
-from engine.curves import training_point
+from engine.curves import rows_of, standing
 from engine.guard import Fault, Guard, GuardError
 from engine.held_out import HeldOut
 from engine.keeping import run_directory
-from engine.keeping.board import Board
+from engine.keeping.board import Board, Row
 from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
@@ -23,7 +23,8 @@ from engine.keeping.lock import RunLock
 from engine.keeping.progress import Progress
 from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
-from engine.loop import stopwatch
+from engine.pace import stopwatch
+from engine.points import Point
 from engine.scalars import whole
 from engine.timetable import Timetable
 from engine.workers.company import Company
@@ -172,20 +173,20 @@ class Trainer:
         """One call of the graph, then what is due at the step it reached."""
         step = int(self.state.step)
         due = self._timetable.due(step)
-        most = min(due) if until is None else min(*due, until - step)
-        fault = self._advance.go(most, min(due.log, due.end))
-        if fault is not None:
-            self._go_back(fault)
+        most = min(due.save, due.end, until - step if until is not None else due.end)
+        passed = self._advance.go(most, self._timetable.points(step))
+        if passed.fault is not None:
+            self._go_back(passed.fault)
             return
-        steps = int(self.state.step) - step
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._timetable.epochs}")
-            self._progress.advance(steps, self._means(self.state.sums.numpy()))
-        if steps < due.end:  # at an epoch's end the epoch writes and saves
-            if steps == due.log:
-                self._write_training_point()
-            if steps == due.save or self._time_to_save():
-                self._save(soon=True)
+            self._progress.advance(passed.steps, self._means(self.state.sums.numpy()))
+        at_end = passed.steps == due.end  # where the epoch writes its point and saves
+        points = passed.points[:-1] if at_end else passed.points
+        if points:
+            self._write_points(points)
+        if not at_end and (passed.steps == due.save or self._time_to_save()):
+            self._save(soon=True)
 
     def _go_back(self, fault: Fault) -> None:
         """To the last checkpoint, from where the run goes on without a step."""
@@ -218,9 +219,9 @@ class Trainer:
                 self._interrupted = True
                 return
             results["validation"] = validation
-        self._write_training_point()
+        self._write_points([standing(self.parts)])
         if "validation" in results:
-            self._board.write("validation", step, self._epoch(), results["validation"])
+            self._board.write("validation", [Row(step, self._epoch(), results["validation"])])
         value = self._monitor.value(results)
         previous = float(state.best.value)
         is_best = self._monitor.is_best(value, step, state.best)
@@ -257,10 +258,13 @@ class Trainer:
         self._checkpoints.save(best=best, soon=soon)
         self._saved_at = stopwatch()
 
-    def _write_training_point(self) -> None:
-        values = training_point(self.parts)
-        values["steps_per_second"] = self._clock.steps_per_second
-        self._board.write("train", int(self.state.step), self._epoch(), values, self._clock.figures)
+    def _write_points(self, points: list[Point]) -> None:
+        rate, of_clock = {"steps_per_second": self._clock.steps_per_second}, self._clock.figures
+        rows = [
+            Row(step, self._timetable.epoch(step), values | rate, of_clock)
+            for step, values in rows_of(self.parts, points)
+        ]
+        self._board.write("train", rows)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -280,7 +284,7 @@ class Trainer:
             )
             return
         if "test" in results:
-            self._board.write("test", step, self._epoch(), results["test"])
+            self._board.write("test", [Row(step, self._epoch(), results["test"])])
         if not self._crew.is_chief:
             return
         written = result.write(

@@ -1,4 +1,4 @@
-"""How far one update moves the weights, measured only where a point of the curves is due."""
+"""How far an update moves the weights, measured only where a point of the curves is due."""
 
 from __future__ import annotations
 
@@ -6,28 +6,24 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
+from engine import norms
 
-class UpdateRatio:
-    """Norm of an update over the norm of the weights it moves, all of them as one vector.
 
-    About 1e-3 is usual; much more is too fast, much less too slow. It costs a copy of the weights
-    at a point of the curves and nothing between two of them.
+def update_ratio(
+    before: Sequence[tf.Tensor], after: Sequence[tf.Tensor], compiled: bool = False
+) -> tf.Tensor:
+    """Norm of an update over the norm of the weights it moved, all of them as one vector.
+
+    About 1e-3 is usual; much more is too fast, much less too slow.
 
     Args:
-      weights: the trained variables.
+      before: the trained weights, float32.
+      after: the same after the update.
+      compiled: whether XLA compiles it.
+
+    Returns:
+      float64 []: 0 for a step that moved nothing, nan for weights of 0.
     """
-
-    def __init__(self, weights: Sequence[tf.Variable]) -> None:
-        self._weights = weights
-        self._before: list[tf.Tensor] = []
-
-    def start(self) -> None:
-        """Call before the step."""
-        self._before = [tf.identity(weight) for weight in self._weights]
-
-    def measure(self) -> float:
-        """Call after it: the ratio; 0 for a step that moved nothing, nan for weights of 0."""
-        before, self._before = self._before, []
-        moved = [weight - old for weight, old in zip(self._weights, before, strict=True)]
-        length = float(tf.linalg.global_norm(before))
-        return float(tf.linalg.global_norm(moved)) / length if length else float("nan")
+    moved = [new - old for old, new in zip(before, after, strict=True)]
+    way, size = (tf.cast(norms.length(each, compiled), tf.float64) for each in (moved, before))
+    return tf.where(size > 0, way / size, tf.constant(float("nan"), tf.float64))

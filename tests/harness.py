@@ -149,6 +149,7 @@ def put_together(
     make_loss_scale: Callable[[], LossScale] | None = None,
     clip: Clip | None = None,
     ema: float = 0.0,
+    jit: str = "off",
 ) -> Training:
     """Puts a training together.
 
@@ -166,6 +167,7 @@ def put_together(
       make_loss_scale: None: the policy's.
       clip: of the gradient.
       ema: decay of averaged weights; 0: none are kept.
+      jit: what XLA compiles.
     """
     strategy = strategy_of(layout.replicas)
     with strategy.scope():
@@ -196,8 +198,9 @@ def put_together(
         ema=ema,
         synchronise=synchronise,
         reduce=reduce,
+        compiled=jit != "off",
     )
-    return Training(strategy, feed, state, Loop(strategy, state, feed, step), task)
+    return Training(strategy, feed, state, Loop(strategy, state, feed, step, jit=jit), task)
 
 
 def tf_configs(workers: int) -> list[str]:

@@ -7,16 +7,17 @@ from typing import Any
 
 from engine.assembly import Parts
 from engine.benchmark.blocks import spread
-from engine.curves import training_point
-from engine.keeping.board import Board
+from engine.curves import rows_of
+from engine.keeping.board import Board, Row
 from engine.keeping.checkpoints import Checkpoints
-from engine.loop import stopwatch
+from engine.pace import stopwatch
+from engine.points import Point
 
 
 class Extra:
     """Something that is done once in a block.
 
-    is_point: whether a point of the curves follows the block, whose step is taken alone.
+    is_point: whether the block's last step is a point of the curves.
     stalls: seconds that the loop waited for it, one a block.
     """
 
@@ -28,8 +29,12 @@ class Extra:
     def before(self) -> None:
         """Does it before the block's steps."""
 
-    def after(self) -> None:
-        """Does it behind them."""
+    def after(self, points: list[Point]) -> None:
+        """Does it behind them.
+
+        Args:
+          points: of the curves, that the block passed.
+        """
 
     def settle(self) -> None:
         """Waits, outside the block, until it is done."""
@@ -90,11 +95,11 @@ class Logging(Extra):
         super().__init__()
         self._parts, self._board = parts, Board(str(place))
 
-    def after(self) -> None:
-        """Makes the point and writes it."""
+    def after(self, points: list[Point]) -> None:
+        """Writes the point."""
         started = stopwatch()
-        step = int(self._parts.state.step)
-        self._board.write("train", step, 1, training_point(self._parts))
+        rows = [Row(step, 1, values) for step, values in rows_of(self._parts, points)]
+        self._board.write("train", rows)
         self.stalls.append(stopwatch() - started)
 
     def close(self) -> None:
@@ -115,8 +120,9 @@ class Evaluating(Extra):
             )
         self._evaluations, self._examples = parts.evaluations, 0
 
-    def after(self) -> None:
+    def after(self, points: list[Point]) -> None:
         """Scores them."""
+        del points
         started = stopwatch()
         found = [evaluation.run() for evaluation in self._evaluations.values()]
         self.stalls.append(stopwatch() - started)

@@ -12,20 +12,32 @@ from typing import Any
 
 import tensorflow as tf
 
+from engine.step import ONCE
+
 
 def flops_of_step(loop: Any, pieces: int) -> float:
     """Operations of one step, on all replicas.
 
     Args:
-      loop: a ConcreteFunction whose one while loop takes the steps.
+      loop: a ConcreteFunction whose one while loop is of stretches, in which one takes the steps;
+        a function that it calls may have it.
       pieces: of the global batch, that a replica computes in turn, in loops inside that one.
 
     Raises:
       ValueError: where a size is not known from the graph.
     """
-    (steps,) = (op for op in loop.graph.get_operations() if op.type in _WHILE)
-    (body,) = _called(loop.graph, steps)
-    return _of_graph(body, pieces)
+    return _of_graph(_body(_body(loop.graph)), pieces)
+
+
+def _body(graph: Any) -> Any:
+    """Of the one loop in a graph, or in the function that it calls."""
+    operations = graph.get_operations()
+    loops = [op for op in operations if op.type in _WHILE]
+    if not loops:
+        (call,) = (op for op in operations if op.type in _CALLS)
+        return _body(*_called(graph, call))
+    (loop,) = loops
+    return _called(graph, loop)[0]
 
 
 def _of_graph(graph: Any, trips: int) -> float:
@@ -38,7 +50,7 @@ def _of_graph(graph: Any, trips: int) -> float:
         inner = [_of_graph(each, trips) for each in _called(graph, op)]
         if op.type in _WHILE:
             nested = any(each.type in _WHILE for g in _called(graph, op) for each in _needed(g))
-            total += sum(inner) if nested else trips * sum(inner)
+            total += sum(inner) if nested or ONCE in op.name else trips * sum(inner)
         elif inner:
             total += max(inner) if op.type in _BRANCHES else sum(inner)
     return total

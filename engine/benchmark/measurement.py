@@ -25,7 +25,8 @@ from engine.benchmark.machine import GpuWatch
 from engine.benchmark.roofline import Roofline
 from engine.benchmark.stepper import Interrupted, Stepper
 from engine.config import Config
-from engine.loop import Loop, stopwatch
+from engine.loop import Loop
+from engine.pace import stopwatch
 from engine.precision import compute_dtype
 
 ROUNDS = 15
@@ -207,11 +208,7 @@ class _Measurement:
             stepper.take(steps)
         else:
             extra.before()
-            if extra.is_point:
-                stepper.take(steps, to_point=steps)
-            else:
-                stepper.take(steps)
-            extra.after()
+            extra.after(stepper.take(steps, point=extra.is_point))
         self._synchronise()
         seconds = stopwatch() - started
         if extra is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.loop import stopwatch
+from engine.pace import stopwatch
 
 _SIZES = (512, 1024, 2048, 4096)
 _SECONDS = 0.15  # of one measurement, about

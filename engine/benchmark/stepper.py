@@ -11,9 +11,8 @@ from engine.assembly import Parts
 from engine.guard import Guard
 from engine.keeping.clock import Clock
 from engine.loop import Loop
+from engine.points import Point, Points
 from engine.workers.crew import Crew
-
-_NO_POINT = 1 << 62
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
@@ -36,27 +35,32 @@ class Stepper:
         clock = Clock(self._state.times, "", writes=False)
         self._advance = Advance(own, guard, clock, Crew(), time.monotonic(), lambda line: None)
 
-    def take(self, steps: int, to_point: int = _NO_POINT) -> None:
+    def take(self, steps: int, *, point: bool = False) -> list[Point]:
         """Takes so many, epoch by epoch.
 
         Args:
           steps: how many.
-          to_point: steps to a point of the curves, whose step is taken alone.
+          point: whether the last one is a point of the curves.
+
+        Returns:
+          That point, if there is one.
 
         Raises:
           Interrupted: when it was asked to stop.
           RuntimeError: when one goes wrong.
         """
-        while steps > 0:
+        points: list[Point] = []
+        end = int(self._state.step) + steps
+        at = Points(last=end) if point else Points()
+        while (step := int(self._state.step)) < end:
             if self._interrupted():
                 raise Interrupted
-            step = int(self._state.step)
             to_end = self._parts.steps_per_epoch - step % self._parts.steps_per_epoch
-            fault = self._advance.go(min(steps, to_end), to_point)
-            if fault is not None:
+            passed = self._advance.go(min(end - step, to_end), at)
+            if (fault := passed.fault) is not None:
                 raise RuntimeError(
                     f"step {fault.step:,} went wrong ({fault.why.words}): what is measured has to "
                     "train"
                 )
-            taken = int(self._state.step) - step
-            steps, to_point = steps - taken, to_point - taken
+            points += passed.points
+        return points

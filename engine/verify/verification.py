@@ -14,7 +14,7 @@ import engine
 import models
 from engine import narration
 from engine.config import Config, sections
-from engine.loop import stopwatch
+from engine.pace import stopwatch
 from engine.task import Task
 from engine.verify.bench import SAVED, STEPS, Bench, Interrupted, MakeTask
 from engine.verify.certificate import Certificate, Verdict

@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.core.util import event_pb2
 
-from engine.keeping.board import SPLITS, Board
+from engine.keeping.board import SPLITS, Board, Row
 
 
 def values(split, step):
@@ -23,7 +23,7 @@ def write(run_dir, *points):
     """A process that writes points (split, step) and ends."""
     board = Board(str(run_dir))
     for split, step in points:
-        board.write(split, step, step // 10 + 1, values(split, step))
+        board.write(split, [Row(step, step // 10 + 1, values(split, step))])
     board.close()
 
 
@@ -96,7 +96,7 @@ def test_tensorboard_reads_the_same_tags_in_each_split(tmp_path):
 
 def test_what_is_written_is_there_before_the_board_is_closed(tmp_path):
     board = Board(str(tmp_path))
-    board.write("train", 10, 1, values("train", 10))
+    board.write("train", [Row(10, 1, values("train", 10))])
     assert standing(tmp_path) == [("train", 10)]
     assert points(tmp_path, "train") == wanted_points("train", 10)
     board.close()
@@ -104,7 +104,7 @@ def test_what_is_written_is_there_before_the_board_is_closed(tmp_path):
 
 def test_nan_and_infinity_are_null_in_the_row(tmp_path):
     board = Board(str(tmp_path))
-    board.write("train", 1, 1, {"loss": math.nan, "learning_rate": math.inf})
+    board.write("train", [Row(1, 1, {"loss": math.nan, "learning_rate": math.inf})])
     board.close()
     assert rows(tmp_path) == [
         {"step": 1, "epoch": 1, "split": "train", "loss": None, "learning_rate": None}
@@ -142,7 +142,7 @@ def test_rewinding_a_directory_with_nothing_in_it_is_no_error(tmp_path):
 
 def test_rewinding_after_writing_is_a_mistake(tmp_path):
     board = Board(str(tmp_path))
-    board.write("train", 1, 1, values("train", 1))
+    board.write("train", [Row(1, 1, values("train", 1))])
     with pytest.raises(AssertionError, match="rewind before writing"):
         board.rewind(0)
     board.close()
@@ -160,7 +160,7 @@ def test_a_run_killed_anywhere_has_the_rows_of_one_never_killed(tmp_path):
         board = rewound(killed, saved)
         for split, step in plan[:until]:
             if step > saved or split == "test":
-                board.write(split, step, step // 10 + 1, values(split, step))
+                board.write(split, [Row(step, step // 10 + 1, values(split, step))])
         board.close()
     assert (killed / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
     for split in SPLITS:
@@ -175,7 +175,7 @@ def test_a_row_cut_short_anywhere_spoils_neither_its_neighbours_nor_the_next(tmp
     for cut in (0, 1, 2, 3, last // 2, last - 1):
         (tmp_path / "metrics.jsonl").write_bytes(whole[: len(whole) - cut])
         board = rewound(tmp_path, 20)
-        board.write("train", 30, 4, values("train", 30))
+        board.write("train", [Row(30, 4, values("train", 30))])
         board.close()
         kept = [10, 20] if cut <= 1 else [10]  # without its line break a row is still whole
         assert [row["step"] for row in rows(tmp_path)] == [*kept, 30], f"{cut} bytes lost"

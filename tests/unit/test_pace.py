@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.loop import Pace
+from engine.pace import Pace
 
 CALLS = st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 1e4)), max_size=20)
 

@@ -1,0 +1,91 @@
+"""TensorBoard's event files: written a point at a time, and rewound."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+import tensorflow as tf
+from tensorflow.core.framework import summary_pb2, tensor_pb2, types_pb2
+from tensorflow.core.util import event_pb2
+
+_IN_PROCESS = itertools.count()
+
+
+class EventFile:
+    """A file of scalars, as TensorFlow's own summaries are, with one record a point.
+
+    Args:
+      directory: that gets it; made where there is none.
+    """
+
+    def __init__(self, directory: str) -> None:
+        os.makedirs(directory, exist_ok=True)
+        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_IN_PROCESS)}"
+        self._writer = tf.io.TFRecordWriter(os.path.join(directory, f"events.out.tfevents.{name}"))
+        self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, step: int, values: Mapping[str, float | int]) -> None:
+        """One point on each chart, by tag; as float32."""
+        drawn = [
+            summary_pb2.Summary.Value(
+                tag=tag,
+                metadata=_SCALAR,
+                tensor=tensor_pb2.TensorProto(
+                    dtype=types_pb2.DT_FLOAT,
+                    tensor_shape={},
+                    float_val=[value],
+                ),
+            )
+            for tag, value in values.items()
+        ]
+        summary = summary_pb2.Summary(value=drawn)
+        self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def flush(self) -> None:
+        """Hands over to the system what was added."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finishes the file."""
+        self._writer.close()
+
+    def _write(self, event: event_pb2.Event) -> None:
+        self._writer.write(event.SerializeToString())
+
+
+_SCALAR = summary_pb2.SummaryMetadata(
+    plugin_data={"plugin_name": "scalars"}, data_class=summary_pb2.DATA_CLASS_SCALAR
+)
+
+
+def rewind(directory: str, step: int) -> None:
+    """Rewrites a directory's event files without what came after `step`."""
+    names = [name for name in sorted(os.listdir(directory)) if ".tfevents." in name]
+    for name in names:
+        if name.endswith(".part"):  # of a rewinding that was killed
+            os.unlink(os.path.join(directory, name))
+    for name in names:
+        path = os.path.join(directory, name)
+        if name.endswith(".part"):
+            continue
+        kept, dropped = [], False
+        # A kill may cut the last event short: what was whole before it stays.
+        with contextlib.suppress(tf.errors.DataLossError):
+            for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+                event = event_pb2.Event.FromString(record)
+                if event.step <= step or event.HasField("file_version"):
+                    kept.append(record)
+                else:
+                    dropped = True
+        size = sum(len(record) + 16 for record in kept)
+        if not dropped and size == os.path.getsize(path):
+            continue
+        with tf.io.TFRecordWriter(f"{path}.part") as writer:
+            for record in kept:
+                writer.write(record)
+        os.replace(f"{path}.part", path)
