@@ -58,6 +58,11 @@ class Taken(NamedTuple):
     points: list[Point]
 
 
+def _updates(now: Now, call: Call) -> tf.Tensor:
+    """Steps so far that moved the weights, int64 []: in a call only its last one may not have."""
+    return now.step - call.skipped - tf.cast(~now.good, tf.int64)
+
+
 class Loop:
     """The compiled training loop.
 
@@ -153,7 +158,7 @@ class Loop:
         stretches = _compiled(self._stretches) if self._xla else self._stretches
         now, ratio, *noted = stretches(call, first, state.update_ratio + 0, opened)
         state.step.assign(now.step)
-        state.updates.assign(now.step - call.skipped - tf.cast(~now.good, tf.int64))
+        state.updates.assign(_updates(now, call))
         state.sums.assign(now.sums)
         state.update_ratio.assign(ratio)
         scale.write(now.scale)
@@ -182,7 +187,7 @@ class Loop:
                 ratio = tf.where(alone, moved, ratio)
                 row = points.row(
                     step=now.step,
-                    updates=now.step - call.skipped - tf.cast(~now.good, tf.int64),
+                    updates=_updates(now, call),
                     loss_scale=self._state.loss_scale.value_of(now.scale),
                     learning_rate=self._step.rate(now.step - 1),
                     update_ratio=ratio,

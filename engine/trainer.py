@@ -158,6 +158,7 @@ class Trainer:
             else:
                 self._take_steps(until)
         if self._interrupted:
+            self._clock.note()
             self._checkpoints.save_now()
             self._clock.beat(int(self.state.step), at_once=True)
             self._progress.line(
@@ -255,6 +256,7 @@ class Trainer:
         return bool(self._crew.of_chief(int(due))) if seconds else False
 
     def _save(self, *, best: bool = False, soon: bool = False) -> None:
+        self._clock.note()
         self._checkpoints.save(best=best, soon=soon)
         self._saved_at = stopwatch()
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.ahead import Orders
 from pipelines.plan import Batch, Plan
 
 
@@ -25,6 +26,7 @@ class Resident:
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self.layout = plan, plan.layout
+        self._orders = Orders(plan)
         self._opened: tuple[int, tf.Tensor] | None = None
         self._data: Any
         if strategy.num_replicas_in_sync == 1:
@@ -44,11 +46,12 @@ class Resident:
         del steps
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
-            self._opened = epoch, tf.constant(self._plan.order(epoch))
+            self._opened = epoch, tf.constant(self._orders.of(epoch))
         return self._opened[1]
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Stops making orders ahead."""
+        self._orders.close()
 
     def next(self, opened: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """The order, and each replica's copy of the examples."""

@@ -7,6 +7,7 @@ at, its starts and the steps that it lost go into a small file beside, about onc
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -19,11 +20,24 @@ _FILE = "clock.json"
 _BEAT = 1.0  # seconds
 
 
+@dataclasses.dataclass
+class _Known:
+    """As in state.Times."""
+
+    first_start: float = 0.0
+    last_step: float = 0.0
+    training: float = 0.0
+    steady: float = 0.0
+    steady_steps: int = 0
+    restarts: int = 0
+    lost_steps: int = 0
+
+
 class Clock:
     """Measures this process and adds to what the state and the file remember.
 
     Args:
-      times: in the state, so that a restart goes on counting.
+      times: in the state, so that a restart goes on counting; read at the start, written by `note`.
       run_dir: has the file.
       writes: whether this process writes it; another one may do it for all.
     """
@@ -31,7 +45,7 @@ class Clock:
     def __init__(self, times: Times, run_dir: str, writes: bool = True) -> None:
         self._times, self._writes = times, writes
         self._path = os.path.join(run_dir, _FILE)
-        self._known = 0, 0, 0.0  # restarts, lost steps, first start
+        self._known = self._noted()
         self._calls = 0
         self._beaten = -_BEAT
 
@@ -42,14 +56,14 @@ class Clock:
           step: that the run starts from; 0 when there was nothing to go on from.
           counts: whether steps are to be taken; looking at a finished run is no restart.
         """
-        times, before = self._times, self._read()
-        restarts = max(int(times.restarts), before.get("restarts", 0))
-        lost = max(int(times.lost_steps), before.get("lost_steps", 0))
+        self._known, before = self._noted(), self._read()
+        known = self._known
+        known.restarts = max(known.restarts, before.get("restarts", 0))
+        known.lost_steps = max(known.lost_steps, before.get("lost_steps", 0))
         if counts and (before or step):
-            restarts += 1
-            lost += max(0, before.get("step", step) - step)
-        first_start = float(times.first_start) or before.get("first_start", time.time())
-        self._known = restarts, lost, first_start
+            known.restarts += 1
+            known.lost_steps += max(0, before.get("step", step) - step)
+        known.first_start = known.first_start or before.get("first_start", time.time())
         self.went_back(0, step)
 
     def went_back(self, steps: int, step: int) -> None:
@@ -59,21 +73,31 @@ class Clock:
           steps: that are to be taken again.
           step: that it is at now.
         """
-        restarts, lost, first_start = self._known
-        self._known = restarts, lost + steps, first_start
-        self._times.restarts.assign(whole(restarts))
-        self._times.lost_steps.assign(whole(lost + steps))
-        self._times.first_start.assign(real(first_start))
+        known, self._known = self._known, self._noted()
+        self._known.first_start = known.first_start
+        self._known.restarts, self._known.lost_steps = known.restarts, known.lost_steps + steps
+        self.note()
         self.beat(step, at_once=True)
+
+    def note(self) -> None:
+        """Takes what is known into the state; call it before that is saved."""
+        for name, value in dataclasses.asdict(self._known).items():
+            number = whole(value) if isinstance(value, int) else real(value)
+            getattr(self._times, name).assign(number)
+
+    def _noted(self) -> _Known:
+        return _Known(
+            **{each.name: getattr(self._times, each.name).numpy().item() for each in _FIELDS}
+        )
 
     def loop_took(self, steps: int, seconds: float) -> None:
         """Counts one call of the training loop; a process's first is not in the rate: it traces."""
-        self._times.training.assign_add(real(seconds))
-        self._times.last_step.assign(real(time.time()))
+        self._known.training += seconds
+        self._known.last_step = time.time()
         self._calls += 1
         if self._calls > 1:
-            self._times.steady.assign_add(real(seconds))
-            self._times.steady_steps.assign_add(whole(steps))
+            self._known.steady += seconds
+            self._known.steady_steps += steps
 
     def beat(self, step: int, *, at_once: bool = False) -> None:
         """Notes the step that the run is at, about once a second.
@@ -88,9 +112,9 @@ class Clock:
         self._beaten = now
         known = {
             "step": step,
-            "restarts": int(self._times.restarts),
-            "lost_steps": int(self._times.lost_steps),
-            "first_start": float(self._times.first_start),
+            "restarts": self._known.restarts,
+            "lost_steps": self._known.lost_steps,
+            "first_start": self._known.first_start,
         }
         with contextlib.suppress(OSError):  # no run ends for want of a figure
             replace_file(self._path, json.dumps(known) + "\n", durable=False)
@@ -106,18 +130,17 @@ class Clock:
     @property
     def steps_per_second(self) -> float:
         """Over all steady calls since the first start; 0 when there was none."""
-        seconds = float(self._times.steady)
-        return int(self._times.steady_steps) / seconds if seconds else 0.0
+        return self._known.steady_steps / self._known.steady if self._known.steady else 0.0
 
     @property
     def train_seconds(self) -> float:
         """Seconds of the steps taken since the first start, tracing included, lost ones not."""
-        return float(self._times.training)
+        return self._known.training
 
     @property
     def goodput(self) -> float:
         """train_seconds over the wall time from the first start to the last step, in 0 to 1."""
-        wall = float(self._times.last_step) - float(self._times.first_start)
+        wall = self._known.last_step - self._known.first_start
         return min(1.0, self.train_seconds / wall) if wall > 0 else 0.0
 
     @property
@@ -125,9 +148,10 @@ class Clock:
         """Goodput, and what its loss is made of."""
         return {
             "goodput": self.goodput,
-            "restarts": int(self._times.restarts),
-            "lost_steps": int(self._times.lost_steps),
+            "restarts": self._known.restarts,
+            "lost_steps": self._known.lost_steps,
         }
 
 
+_FIELDS = dataclasses.fields(_Known)
 _NOTHING = {"step": 0, "restarts": 0, "lost_steps": 0, "first_start": 0.0}

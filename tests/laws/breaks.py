@@ -40,6 +40,8 @@ _AUGMENTING = ("tests/unit/test_augmenting.py",)
 _DATA_STATE = ("tests/laws/test_l4_data_state.py",)
 _DAMAGE = ("tests/laws/test_l5_damage.py", "tests/unit/test_archive.py")
 _ONE_STATE = ("tests/laws/test_l5_one_state.py",)
+_COMPILED = ("tests/laws/test_compiled.py",)
+_POINTS = ("tests/laws/test_points.py",)
 _ONE_TRACE = ("tests/laws/test_l6_one_trace.py",)
 _TOPOLOGY = ("tests/laws/test_l7_topology.py",)
 _ONCE = ("tests/laws/test_l8_every_example_once.py",)
@@ -189,26 +191,34 @@ BREAKS = (
         "statistics are written whatever the verdict",
         _VERDICT,
         "engine/step.py",
-        "        moved = tf.cond(",
-        "        self._write_statistics(statistics)\n        moved = tf.cond(",
+        "        _if(good, move",
+        "        self._write_statistics(statistics)\n        _if(good, move",
     ),
     Break(
         "L2",
         "averages follow whatever the verdict",
         _VERDICT,
         "engine/step.py",
-        "        return Outcome(moved,",
+        "        return Outcome(good,",
         "        if self._average is not None:\n"
         "            averages.follow(self._average, self._model, self._ema, at.updates)\n"
-        "        return Outcome(moved,",
+        "        return Outcome(good,",
     ),
     Break(
         "L2",
         "a bad step counts as an update",
         _VERDICT,
         "engine/loop.py",
-        "last.step - skipped - tf.cast(~last.good, tf.int64)",
-        "last.step - skipped",
+        "return now.step - call.skipped - tf.cast(~now.good, tf.int64)",
+        "return now.step - call.skipped",
+    ),
+    Break(
+        "L2",
+        "what XLA compiles acts whatever the verdict",
+        _COMPILED,
+        "engine/step.py",
+        "    if not compiled:\n        tf.cond(",
+        "    if compiled:\n        act()\n    else:\n        tf.cond(",
     ),
     Break(
         "L2",
@@ -416,8 +426,8 @@ BREAKS = (
         "the number of steps is a Python number",
         _ONE_TRACE,
         "engine/loop.py",
-        "tf.constant(whole(steps)), self._feed.open(before, steps)",
-        "steps, self._feed.open(before, steps)",
+        "self._compiled(asked, self._feed.open(before, steps))",
+        "self._compiled([steps, *at], self._feed.open(before, steps))",
     ),
     Break(
         "L6",
@@ -426,6 +436,22 @@ BREAKS = (
         "engine/evaluate.py",
         "self._compiled(start, tf.constant(whole(steps)), opened)",
         "self._compiled(start, steps, opened)",
+    ),
+    Break(
+        "L6",
+        "the update ratio of a point is of all steps before it",
+        _POINTS,
+        "engine/loop.py",
+        "now.step + tf.where(alone, to_point, to_point - 1)",
+        "now.step + to_point",
+    ),
+    Break(
+        "L6",
+        "a call begins its epoch's sums anew at each point",
+        _POINTS,
+        "engine/curves.py",
+        "        logged = point.sums\n",
+        "",
     ),
     # L7
     Break(
@@ -627,8 +653,8 @@ BREAKS = (
         "the schedule is a step late",
         _LOOP,
         "engine/step.py",
-        "rate = self._schedule(at.step)",
-        "rate = self._schedule(tf.maximum(at.step - 1, 0))",
+        "rate = self.rate(at.step)",
+        "rate = self.rate(tf.maximum(at.step - 1, 0))",
     ),
     Break(
         "references",

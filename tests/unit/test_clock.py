@@ -38,8 +38,9 @@ def started(wall, tmp_path):
     return start
 
 
-def restored(times):
+def restored(times, noted_by):
     """A fresh object with the values that a checkpoint would restore."""
+    noted_by.note()
     fresh = Times()
     for old, new in zip(times.variables, fresh.variables, strict=True):
         new.assign(old)
@@ -65,7 +66,7 @@ def test_a_restart_goes_on_counting_and_leaves_its_own_first_call_out(wall, star
     before = started(times)
     before.loop_took(1, 5.0)
     before.loop_took(10, 1.0)
-    after = started(restored(times))
+    after = started(restored(times, before))
     assert after.steps_per_second == 10.0
     after.loop_took(1, 7.0)
     after.loop_took(30, 1.0)
@@ -79,7 +80,7 @@ def test_goodput_counts_the_time_between_two_starts_as_lost(wall, started):
     before.loop_took(1, 10.0)
     assert before.goodput == 1.0
     wall.now += 30.0
-    after = started(restored(times))
+    after = started(restored(times, before))
     wall.now += 10.0
     after.loop_took(1, 10.0)
     assert after.goodput == 20.0 / 50.0

@@ -7,7 +7,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from engine.keeping.board import Board
+from engine.keeping.board import Board, Row
 from engine.keeping.clock import Clock
 from engine.scalars import real, whole
 from engine.state import Best, Times
@@ -38,8 +38,8 @@ def test_what_a_run_writes_again_and_again_is_not_kept(tmp_path, what):
     clock = Clock(Times(), str(tmp_path), writes=False)
     board, best = Board(str(tmp_path)), Best()
     uses = {
-        "clock": lambda number: clock.loop_took(1, number),
-        "board": lambda number: board.write("train", 1, 1, {"loss": number}),
+        "clock": lambda number: (clock.loop_took(1, number), clock.note()),
+        "board": lambda number: board.write("train", [Row(1, 1, {"loss": number})]),
         "best": lambda number: Monitor("train_loss", 0.0, -1).is_best(number, 1, best),
     }
     assert not kept(uses[what])

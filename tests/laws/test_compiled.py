@@ -1,0 +1,123 @@
+"""What XLA compiles is the same mathematics, and keeps the laws."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import models
+from engine.task import Classification
+from engine.verify.poison import Poisoned
+from engine.verify.trajectory import everything_in, take, take_measured, weights
+from tests.laws.product import assembled
+
+SPLIT = {"train_split": "train[:77]", "global_batch_size": 18}
+STEPS = 10
+
+
+@models.register("law_dense")
+def law_dense(input_shape, classes, hidden) -> list[models.Layer]:
+    """Nothing in it switches."""
+    return [models.Flatten(), models.Dense(24), models.Dropout(0.4), models.Dense(classes)]
+
+
+FEATURES = [
+    {},
+    {"accumulate": 4},
+    {"precision": "mixed_bfloat16"},
+    {"precision": "mixed_float16", "clip_norm": 0.5, "ema": 0.9},
+    {"optimizer": "lamb", "schedule": "cosine"},
+    {"optimizer": "muon", "momentum": 0.95},
+    {"model": "law_norm", "optimizer": "nesterov"},
+]
+
+
+@pytest.mark.parametrize("jit", ["step", "loop"])
+@pytest.mark.parametrize("options", FEATURES, ids=str)
+def test_it_goes_where_the_plain_graph_goes(tmp_path, options, jit):
+    options = {"model": "law_dense", **SPLIT, **options}
+    plain, compiled = (assembled(str(tmp_path), jit=each, **options) for each in ("off", jit))
+    assert (plain.jit, compiled.jit) == ("off", jit)
+    far = take_measured(plain, STEPS)
+    take(compiled, STEPS)
+    half = options.get("precision", "float32") != "float32"
+    for name, value in weights(compiled).items():
+        apart = np.linalg.norm(value - weights(plain)[name])
+        # The order of sums is another; in half precision each layer rounds to 8 or 11 bits.
+        assert apart <= (2e-2 if half else 2e-5) * far[name] + 1e-7, name
+    for parts in (plain, compiled):
+        parts.close()
+
+
+@pytest.mark.parametrize("jit", ["step", "loop"])
+def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
+    found = []
+    for at_once in (1, 2, 1 << 62):
+        parts = assembled(str(tmp_path), model="law_dense", jit=jit, ema=0.9, **SPLIT)
+        take(parts, STEPS, at_once=at_once)
+        assert parts.traces == {"train": 1}
+        found.append(everything_in(parts, but=[parts.state.update_ratio]))
+        parts.close()
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize("jit", ["step", "loop"])
+def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit):
+    task = Poisoned(Classification(), 77)
+    parts = assembled(
+        str(tmp_path), task=task, model="law_dense", jit=jit, ema=0.9, optimizer="adam", **SPLIT
+    )
+    take(parts, 1)
+    moving = [parts.state.step, parts.state.update_ratio]
+    before = everything_in(parts, but=moving)
+    task.poison(3, np.inf)
+    taken = parts.loop.run(3)
+    assert (taken.steps, taken.good) == (1, False)
+    assert everything_in(parts, but=moving) == before
+    assert (int(parts.state.step), int(parts.state.updates)) == (2, 1)
+    task.heal()
+    assert parts.loop.run(2).good and int(parts.state.updates) == 3
+    parts.close()
+
+
+def test_losses_are_told_under_xla(tmp_path):
+    told = []
+    for jit in ("off", "loop"):
+        parts = assembled(str(tmp_path), model="law_dense", jit=jit, spike=20.0, **SPLIT)
+        told.append(parts.loop.run(5).losses)
+        parts.close()
+    assert told[1].shape == (5,) and told[1] == pytest.approx(told[0], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "jit"),
+    [
+        ({"model": "logistic"}, "loop"),
+        ({"model": "mlp"}, "loop"),
+        ({"model": "cnn"}, "off"),
+        ({"model": "logistic", "feed": "stream"}, "off"),
+        ({"model": "logistic", "shards": 2}, "off"),
+        ({"model": "logistic", "augment": "shift:1"}, "off"),
+        ({"model": "logistic", "replicas": 2}, "off"),
+    ],
+    ids=str,
+)
+def test_what_auto_stands_for(tmp_path, options, jit):
+    parts = assembled(str(tmp_path), **SPLIT, **options)
+    assert parts.jit == jit
+    parts.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"jit": "loop", "replicas": 2}, "--jit=loop: is for one device"),
+        ({"jit": "step", "replicas": 2}, "--jit=step: is for one device"),
+        ({"jit": "step", "shards": 2}, "--shards promises the same"),
+        ({"jit": "loop", "feed": "stream"}, "give --jit=step"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_compiled_is_refused(tmp_path, options, words):
+    with pytest.raises(ValueError, match=words):
+        assembled(str(tmp_path), model="logistic", **SPLIT, **options)

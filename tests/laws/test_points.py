@@ -1,0 +1,101 @@
+"""Points of the curves say the same wherever the calls of the graph fall."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.curves import rows_of, standing
+from engine.points import MOST, Points
+from engine.verify.trajectory import take, weights
+from tests.laws.product import assembled
+
+OPTIONS = {"train_split": "train[:77]", "global_batch_size": 18, "schedule": "cosine"}
+EPOCH = 5  # steps
+WAYS = [
+    {"model": "law_norm"},
+    {"model": "law_norm", "replicas": 2},
+    {"model": "logistic", "jit": "loop"},
+]
+
+
+def rows_by_calls(parts, calls, every):
+    """Rows of an epoch, whose steps are taken in calls of some lengths."""
+    rows = []
+    for steps in calls:
+        step = int(parts.state.step)
+        taken = parts.loop.run(steps, Points(every, EPOCH))
+        assert [point.step for point in taken.points] == [
+            each
+            for each in range(step + 1, step + steps + 1)
+            if each % every == 0 or each == EPOCH
+        ]
+        if taken.points:
+            rows += rows_of(parts, taken.points)
+    return rows
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_however_the_steps_are_portioned_the_points_are_the_same(tmp_path, options, every):
+    found = []
+    for calls in ([1] * EPOCH, [EPOCH], [2, 3], [1, 3, 1]):
+        parts = assembled(str(tmp_path), **OPTIONS, **options)
+        found.append(rows_by_calls(parts, calls, every))
+        assert parts.traces == {"train": 1}
+        assert int(parts.state.written) == EPOCH
+        parts.close()
+    assert all(rows == found[0] for rows in found)
+
+
+@pytest.mark.parametrize("options", WAYS, ids=str)
+def test_a_point_is_of_the_steps_since_the_one_before(tmp_path, options):
+    parts = assembled(str(tmp_path), **OPTIONS, **options)
+    single = assembled(str(tmp_path), **OPTIONS, **options)
+    points = parts.loop.run(EPOCH, Points(2, EPOCH)).points
+    rows = dict(rows_of(parts, points))
+    sums = [np.zeros_like(single.state.sums)]
+    ratios = []
+    for step in range(EPOCH):
+        before = weights(single)
+        take(single, 1)
+        moved = [after - before[name] for name, after in weights(single).items()]
+        names = {f"model/{v.name}" for v in single.model.trainable_variables}
+        trained = [before[name] for name in before if name in names]
+        moved = [m for m, name in zip(moved, before, strict=True) if name in names]
+        ratios.append(_norm(moved) / _norm(trained))
+        sums.append(single.state.sums.numpy())
+        if (row := rows.get(step + 1)) is not None:
+            since = sums[-1] - sums[step + 1 - (2 if (step + 1) % 2 == 0 else 1)]
+            assert row["examples"] == since[2]
+            assert row["loss"] == pytest.approx(since[0] / since[2], rel=1e-12)
+            assert row["gradient_norm"] == pytest.approx(since[3] / since[4], rel=1e-12)
+            assert row["update_ratio"] == pytest.approx(ratios[-1], rel=1e-5)
+            rate = float(single.schedule(tf.constant(step, tf.int64)))
+            assert row["learning_rate"] == pytest.approx(rate, rel=1e-12)
+    assert sorted(rows) == [2, 4, 5]
+    for each in (parts, single):
+        each.close()
+
+
+def test_where_a_run_stands_is_what_its_last_point_says(tmp_path):
+    parts = assembled(str(tmp_path), **OPTIONS, model="law_norm", precision="mixed_float16")
+    *_, point = parts.loop.run(EPOCH, Points(2, EPOCH)).points
+    found = standing(parts)
+    assert found[:-1] == point[:-1]
+    assert np.array_equal(found.sums, point.sums)
+    parts.close()
+
+
+def test_a_call_has_room_for_as_many_points_as_it_is_told():
+    for every, last, step in ((1, 10_000, 0), (3, 10_000, 7), (100, 1 << 62, 99)):
+        points = Points(every, last)
+        most = min(points.most_steps(step), 5_000)
+        passed = [each for each in range(step + 1, step + most + 1) if each % every == 0]
+        assert len(passed) <= MOST
+    assert Points(10, 25).after(20) == 5 and Points(10, 25).after(9) == 1
+
+
+def _norm(arrays):
+    return float(np.sqrt(sum(np.sum(np.square(a, dtype=np.float64)) for a in arrays)))
