@@ -25,11 +25,34 @@ def test_a_replica_draws_its_rows_of_the_global_batch_to_the_bit(features, row):
 def test_the_same_holds_in_a_graph_with_row_and_step_as_tensors(jit_compile):
     @tf.function(jit_compile=jit_compile)
     def both(step, row):
-        whole = Noise(7, step, 0).uniform(5, ROWS, 10)
-        return whole[16:], Noise(7, step, row).uniform(5, ROWS - 16, 10)
+        whole = Noise(7, step, 0, compiled=jit_compile).uniform(5, ROWS, 10)
+        return whole[16:], Noise(7, step, row, compiled=jit_compile).uniform(5, ROWS - 16, 10)
 
     whole, part = both(tf.constant(9, tf.int64), tf.constant(16, tf.int64))
     np.testing.assert_array_equal(whole, part)
+    np.testing.assert_array_equal(whole, draw(step=9, stream=5, features=10)[16:])
+
+
+@pytest.mark.parametrize("features", [1, 10, 64])
+def test_a_draw_that_xla_compiles_has_the_same_bits(features):
+    @tf.function(
+        input_signature=[tf.TensorSpec([], tf.int64)] * 2 + [tf.TensorSpec([None])],
+        jit_compile=True,
+    )
+    def compiled(step, row, examples):
+        rows = tf.shape(examples)[0]
+        drawn = Noise(7, step, row, compiled=True).uniform(2, rows, features)
+        assert drawn.shape[1:] == [features]
+        return drawn
+
+    # Rows whose first block is beyond 32 bits, and one before it.
+    edge = 2**32 // -(-features // 4)
+    for step, row in [(0, 0), (3, 17), (2**40 + 1, 5), (1, edge - 2), (2**62, edge + 1)]:
+        args = tf.constant(step, tf.int64), tf.constant(row, tf.int64)
+        expected = draw(step=step, row=row, stream=2, rows=6, features=features)
+        np.testing.assert_array_equal(compiled(*args, tf.zeros([6])), expected)
+        eager = Noise(7, *args, compiled=True).uniform(2, 6, features)
+        np.testing.assert_array_equal(eager, expected)
 
 
 def test_a_draw_depends_on_nothing_but_its_arguments():
