@@ -188,6 +188,7 @@ def _assemble(
         if records is not None
     }
     jit = compiling.choose(config, devices, model, feed_kind)
+    compiled = jit != "off"
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
     step = Step(
@@ -201,10 +202,12 @@ def _assemble(
         clip=Clip(optimization.clip_norm, optimization.clip_value),
         average=average,
         ema=optimization.ema,
-        augment=augmenter(augmentation, source.classes, seed) if augmentation else None,
+        augment=augmenter(augmentation, source.classes, seed, jit != "off")
+        if augmentation
+        else None,
         synchronise=synchronise,
         reduce=reduce,
-        compiled=jit != "off",
+        compiled=compiled,
     )
     scored = state.scored_model(config.stopping.evaluate_ema)
     score = evaluation_step(model=scored, task=task, dtype=dtype)

@@ -10,7 +10,9 @@ from pipelines import Augmentation, Batch
 _STREAM = -1  # layers draw from streams 0, 1, 2, ...
 
 
-def augmenter(augmentation: Augmentation, classes: int, seed: int) -> Callable[[Batch], Batch]:
+def augmenter(
+    augmentation: Augmentation, classes: int, seed: int, compiled: bool = False
+) -> Callable[[Batch], Batch]:
     """Makes the function that changes a batch in training, in the graph.
 
     The numbers of an example are those of its place in the epoch's order, which is a pure function
@@ -21,10 +23,11 @@ def augmenter(augmentation: Augmentation, classes: int, seed: int) -> Callable[[
       augmentation: what is done to an example.
       classes: how many there are.
       seed: of the run.
+      compiled: whether XLA compiles it.
     """
 
     def augmented(batch: Batch) -> Batch:
-        noise = Noise(seed, batch.epoch, batch.place)
+        noise = Noise(seed, batch.epoch, batch.place, compiled=compiled)
         numbers = noise.uniform(_STREAM, batch.inputs.shape[0], augmentation.numbers)
         inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes)
         return batch._replace(inputs=inputs, targets=targets)

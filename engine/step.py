@@ -115,7 +115,7 @@ class Step:
         call = Pass(
             training=True,
             mask=batch.mask,
-            noise=Noise(self._seed, at.step, batch.row),
+            noise=Noise(self._seed, at.step, batch.row, compiled=self._compiled),
             dtype=self._dtype,
             all_reduce=self._synchronise,
         )

@@ -23,12 +23,12 @@ def law_dense(input_shape, classes, hidden) -> list[models.Layer]:
 
 FEATURES = [
     {},
-    {"accumulate": 4},
-    {"precision": "mixed_bfloat16"},
+    {"accumulate": 4, "augment": "shift:1,rotation:10,mixup:0.3"},
+    {"precision": "mixed_bfloat16", "optimizer": "momentum"},
     {"precision": "mixed_float16", "clip_norm": 0.5, "ema": 0.9},
     {"optimizer": "lamb", "schedule": "cosine"},
     {"optimizer": "muon", "momentum": 0.95},
-    {"model": "law_norm", "optimizer": "nesterov"},
+    {"model": "law_linear", "optimizer": "nesterov"},
 ]
 
 
@@ -63,7 +63,7 @@ def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
 
 @pytest.mark.parametrize("jit", ["step", "loop"])
 def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit):
-    task = Poisoned(Classification(), 77)
+    task = Poisoned(Classification())
     parts = assembled(
         str(tmp_path), task=task, model="law_dense", jit=jit, ema=0.9, optimizer="adam", **SPLIT
     )

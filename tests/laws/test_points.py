@@ -27,9 +27,7 @@ def rows_by_calls(parts, calls, every):
         step = int(parts.state.step)
         taken = parts.loop.run(steps, Points(every, EPOCH))
         assert [point.step for point in taken.points] == [
-            each
-            for each in range(step + 1, step + steps + 1)
-            if each % every == 0 or each == EPOCH
+            each for each in range(step + 1, step + steps + 1) if each % every == 0 or each == EPOCH
         ]
         if taken.points:
             rows += rows_of(parts, taken.points)
@@ -37,16 +35,23 @@ def rows_by_calls(parts, calls, every):
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-@pytest.mark.parametrize("every", [1, 2, 3])
-def test_however_the_steps_are_portioned_the_points_are_the_same(tmp_path, options, every):
+def test_however_the_steps_are_portioned_the_points_are_the_same(tmp_path, options):
+    for every in (1, 2):
+        portioned(tmp_path, options, every)
+
+
+def portioned(tmp_path, options, every):
     found = []
-    for calls in ([1] * EPOCH, [EPOCH], [2, 3], [1, 3, 1]):
-        parts = assembled(str(tmp_path), **OPTIONS, **options)
+    parts = assembled(str(tmp_path), **OPTIONS, **options)
+    start = [(variable, variable.numpy()) for variable in parts.state.variables]
+    for calls in ([1] * EPOCH, [EPOCH], [2, 3]):
+        for variable, value in start:
+            variable.assign(value)
         found.append(rows_by_calls(parts, calls, every))
-        assert parts.traces == {"train": 1}
         assert int(parts.state.written) == EPOCH
-        parts.close()
+    assert parts.traces == {"train": 1}
     assert all(rows == found[0] for rows in found)
+    parts.close()
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
