@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -40,6 +41,9 @@ class Evaluation:
         self._size = metrics.size(task.metrics)
         self._pieces = Pieces(strategy, feed, lambda: [tf.zeros([self._size])], step)
         _, self._reduce = reductions(feed.layout.shards)
+        # Steps know nothing of each other, and a device of several cores is seldom busy with one.
+        # Replicas meet in every step, and have to meet in the same one.
+        self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
         self._pace = Pace(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
@@ -78,16 +82,27 @@ class Evaluation:
         self.traces += 1
         pieces, strategy = self._pieces, self._strategy
 
-        def body(step: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            found = pieces.total(self._feed.next(opened), step)
-            sums = strategy.run(self._reduce, args=(found,))[0]
+        def body(
+            step: tf.Tensor, fed: tf.Tensor, total: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # `fed` is nothing but the order in which a feed is asked when steps overlap.
+            with tf.control_dependencies([fed]):
+                element = self._feed.next(opened)
+            with tf.control_dependencies(_tensors(element) if self._overlapping > 1 else []):
+                fed = tf.identity(fed)
+            sums = strategy.run(self._reduce, args=(pieces.total(element, step),))[0]
             sums = strategy.experimental_local_results(sums)[0]
-            return step + 1, total + tf.cast(sums, tf.float64)
+            return step + 1, fed, total + tf.cast(sums, tf.float64)
 
-        _, total = tf.while_loop(
-            lambda step, _: step < start + steps,
+        *_, total = tf.while_loop(
+            lambda step, *_: step < start + steps,
             body,
-            [start, tf.zeros([self._size], tf.float64)],
-            parallel_iterations=1,
+            [start, tf.constant(0), tf.zeros([self._size], tf.float64)],
+            parallel_iterations=self._overlapping,
         )
         return total
+
+
+def _tensors(element: Any) -> list[tf.Tensor]:
+    """All tensors that a feed gives on one replica."""
+    return [part for part in tf.nest.flatten(element) if tf.is_tensor(part)]

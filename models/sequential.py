@@ -75,8 +75,10 @@ class Sequential(tf.Module):
             x = x / 255
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
-                if pool:
+                if pool and call.training:
                     x = layer.finish(pool(layer.convolve(x, call), call), call)
+                elif pool:  # no gradient in the way, TensorFlow makes one operation of the layer
+                    x = pool(layer(x, call), call)
                 else:
                     x = layer(x, call)
         return tf.cast(x, tf.float32)
@@ -95,7 +97,8 @@ def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
 
     The largest of some numbers stays the largest when all get the same bias and then the same
     non-decreasing activation, and rounding keeps their order too. So the pool may come first: the
-    same function to the bit, and bias and activation touch a quarter of the elements.
+    same function to the bit, and bias and activation touch a quarter of the elements. (Evaluation
+    gains more from a convolution that adds the bias and takes the activation as it goes.)
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):

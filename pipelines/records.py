@@ -3,7 +3,7 @@
 A TFRecord file is a sequence of [length uint64][crc uint32][bytes][crc uint32]. One sequential
 pass through tf.data, which checks every CRC, gives the lengths and so where each example lies;
 afterwards examples are sliced out of the mapped file. So both feeds see the same examples in the
-same order, a resume costs nothing, and memory does not grow with the data set.
+same order, a resume costs nothing, and memory grows with the data set by a few bytes an example.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pipelines.errors import reason
 
 _HEADER = 12  # bytes before an example: its length and the length's CRC
 _FRAME = 16  # bytes around an example, the CRC behind it included
+_MAPPED = 200  # files at a time: each takes one of the files that a process may have open
 
 
 class RecordReader:
@@ -33,27 +34,23 @@ class RecordReader:
     """
 
     def __init__(self, ranges: Sequence[tuple[str, int, int]]) -> None:
-        self._files: list[mmap.mmap] = []
-        starts, lengths, files = [], [], []
+        self._paths = [path for path, _, _ in ranges]
+        self._offsets = []
         for path, first, stop in ranges:
-            all_lengths = _lengths(path, os.path.getsize(path), os.stat(path).st_mtime_ns)
-            if stop > len(all_lengths):
+            offsets = _offsets(path, os.path.getsize(path), os.stat(path).st_mtime_ns)
+            if stop >= len(offsets):
                 raise ValueError(
-                    f"{path} holds {len(all_lengths)} examples and {stop} were promised: the data "
+                    f"{path} holds {len(offsets) - 1} examples and {stop} were promised: the data "
                     "set is damaged; delete its folder and prepare it again"
                 )
-            offsets = np.cumsum(all_lengths + _FRAME) - all_lengths - _FRAME + _HEADER
-            starts.append(offsets[first:stop])
-            lengths.append(all_lengths[first:stop])
-            files.append(np.full(stop - first, len(self._files), np.int32))
-            with open(path, "rb") as file:
-                self._files.append(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._starts = np.concatenate(starts)
-        self._lengths = np.concatenate(lengths)
-        self._file = np.concatenate(files)
+            self._offsets.append(offsets[first : stop + 1])
+        counts = np.array([stop - first for _, first, stop in ranges], np.int64)
+        self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
+        self._file = functools.lru_cache(_MAPPED)(_mapped)
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return int(self._ends[-1])
 
     def read(self, numbers: np.ndarray) -> np.ndarray:
         """Serialized examples.
@@ -65,18 +62,27 @@ class RecordReader:
           object [k] of bytes.
         """
         found = np.empty(len(numbers), object)
-        places = zip(
-            self._file[numbers], self._starts[numbers], self._lengths[numbers], strict=True
-        )
-        for i, (file, start, length) in enumerate(places):
-            found[i] = self._files[file][start : start + length]
+        files = np.searchsorted(self._ends, numbers, side="right")
+        places = (numbers - self._begins[files]).tolist()
+        for i, (file, place) in enumerate(zip(files.tolist(), places, strict=True)):
+            start, following = self._offsets[file][place : place + 2].tolist()
+            found[i] = self._file(self._paths[file])[start : following - _FRAME]
         return found
 
 
+def _mapped(path: str) -> mmap.mmap:
+    with open(path, "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
 @functools.lru_cache(maxsize=1024)
-def _lengths(path: str, size: int, modified: int) -> np.ndarray:
-    """Bytes of each example in a file, int64 [n]. Size and time only key the memory of it."""
-    del size, modified
+def _offsets(path: str, size: int, modified: int) -> np.ndarray:
+    """Where each example in a file begins, and where one behind the last would, int [n + 1].
+
+    Of four bytes each in a file below 4 GiB: these are what memory does grow with. Size and time
+    only key the memory of it.
+    """
+    del modified
     lengths = tf.data.TFRecordDataset(path, buffer_size=1 << 20).batch(4096).map(tf.strings.length)
     try:
         found = list(lengths.as_numpy_iterator())
@@ -84,7 +90,9 @@ def _lengths(path: str, size: int, modified: int) -> np.ndarray:
         raise ValueError(damaged(path, error)) from None
     except tf.errors.OpError as error:
         raise ValueError(f"cannot read {path}: {reason(error)}") from None
-    return np.concatenate(found).astype(np.int64) if found else np.zeros(0, np.int64)
+    frames = np.concatenate([[0], *found]).astype(np.int64) + _FRAME
+    frames[0] = _HEADER
+    return np.cumsum(frames).astype(np.uint32 if size + _HEADER < 1 << 32 else np.int64)
 
 
 def damaged(where: str, error: tf.errors.OpError) -> str:

@@ -141,9 +141,12 @@ def _fill(
 ) -> None:
     """Puts each replica's rows of `step`, then of the next step, into the queue, until closed."""
     arange = np.arange(plan.fetched)
+    epoch, order = -1, np.zeros(0, np.int32)
     try:
         while True:
-            order = plan.order(step // plan.steps_per_epoch)
+            if epoch != step // plan.steps_per_epoch:
+                epoch = step // plan.steps_per_epoch
+                order = plan.order(epoch)
             for replica in replicas:
                 places = [
                     plan.places(step, replica, piece, arange)[1]

@@ -105,6 +105,19 @@ def test_decoding_tells_its_progress(source):
     assert sum(done) == len(source.train) == len(images) == len(labels)
 
 
+@pytest.mark.parametrize("count", [1, 16, 37])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_portion_is_decoded_as_its_examples_are_alone(source, count, known):
+    serialized = RecordReader(source.train.ranges).read(np.arange(count))
+    signature = [tf.TensorSpec([count if known else None], tf.string)]
+    together = tf.function(lambda some: decode.decode_batch(source, some), signature)
+    images, labels = together(tf.constant(serialized))
+    assert images.shape[0] == labels.shape[0] == count
+    for image, label, alone in zip(images, labels, serialized, strict=True):
+        expected_image, expected_label = source.decode(tf.constant(alone))
+        assert np.array_equal(image, expected_image) and label == expected_label
+
+
 def undecodable(source, number):
     """The source, where one example of train cannot be decoded."""
     culprit = RecordReader(source.train.ranges).read(np.array([number]))[0]

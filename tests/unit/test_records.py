@@ -8,6 +8,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipelines import records
 from pipelines.records import RecordReader
 
 
@@ -31,6 +32,14 @@ def test_every_example_is_what_was_written_in_any_order(files):
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
     assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
+
+
+def test_few_files_are_open_at_a_time_however_many_there_are(files, monkeypatch):
+    monkeypatch.setattr(records, "_MAPPED", 1)
+    reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
+    order = np.random.default_rng(0).permutation(40)
+    assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
+    assert reader._file.cache_info().currsize == 1
 
 
 @given(start=st.integers(0, 25), stop=st.integers(0, 25), more=st.integers(0, 15))

@@ -1,0 +1,48 @@
+"""The engine's evaluation as a contender: a split scored as a run scores it at an epoch's end.
+
+    python -m benchmarks.engine_evaluation W1 DATA_DIR [--OPTION=VALUE ...]
+
+See benchmarks/serve.py; what is asked for is passes over MNIST's test split.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks.engine_loop import config_of
+from benchmarks.serve import serve
+from benchmarks.workloads import WORKLOADS
+
+
+def main() -> None:
+    """Serves."""
+    import tensorflow as tf
+
+    import engine
+    from engine.assembly import assemble
+
+    workload, data_dir, *options = sys.argv[1:]
+    with tempfile.TemporaryDirectory() as run_dir:
+        config = config_of(
+            WORKLOADS[workload], data_dir, run_dir, "--test_split=test", "--progress=off", *options
+        )
+        parts = assemble(config)
+        evaluation, means = parts.evaluations["test"], {}
+
+        def take(passes: int) -> None:
+            for _ in range(passes):
+                means.update(evaluation.run() or {})
+
+        def final() -> dict[str, Any]:
+            return means
+
+        take(2)
+        versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}
+        serve(take, versions, final)
+        parts.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The stream feed as a contender: batches taken in the graph, without a model.
+
+    python -m benchmarks.engine_stream DATA_DIR [EXAMPLES]      see benchmarks/serve.py
+
+EXAMPLES: of the training split, 59,904 unless told. What is asked for is batches.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from engine.startup import import_tensorflow
+
+import_tensorflow()
+
+import tensorflow as tf  # noqa: E402
+
+import engine  # noqa: E402
+from benchmarks.serve import serve  # noqa: E402
+from benchmarks.workloads import EXAMPLES, SEED  # noqa: E402
+from pipelines import Layout, Stream, default_cache_dir, open_feed, open_source  # noqa: E402
+
+BATCH = 128
+
+
+class Consumer:
+    """Takes batches of a feed, many in one call of the graph, as training does.
+
+    Args:
+      data_dir: where MNIST is prepared.
+      examples: of its training split; 0: all.
+    """
+
+    def __init__(self, data_dir: str, examples: int = EXAMPLES[BATCH]) -> None:
+        source = open_source(
+            "mnist",
+            data_dir=data_dir,
+            cache_dir=default_cache_dir(),
+            train_split=f"train[:{examples}]" if examples else "train",
+            validation_split="0",
+            test_split="",
+        )
+        feed = open_feed(
+            "stream",
+            source,
+            source.train,
+            global_batch_size=BATCH,
+            seed=SEED,
+            layout=Layout(),
+            strategy=tf.distribute.get_strategy(),
+            cache_dir=default_cache_dir(),
+        )
+        assert isinstance(feed, Stream)
+        self.feed = feed
+        self.seen = {"examples": 0, "labels": 0}
+        self._step = 0
+        self._compiled = tf.function(self._batches, autograph=False)
+
+    def take(self, steps: int) -> None:
+        """Takes batches, epoch by epoch."""
+        per_epoch = self.feed.steps_per_epoch
+        while steps:
+            portion = min(steps, per_epoch - self._step % per_epoch)
+            opened = self.feed.open(self._step, portion)
+            step = tf.constant(self._step, tf.int64)
+            examples, labels = self._compiled(step, step + portion, opened)
+            self.seen["examples"] += int(examples)
+            self.seen["labels"] += int(labels)
+            self._step += portion
+            steps -= portion
+
+    def _batches(self, step: tf.Tensor, end: tf.Tensor, opened: object) -> list[tf.Tensor]:
+        """How many examples there are and the sum of their labels."""
+
+        def one(step: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+            batch = self.feed.batch(self.feed.next(opened), step, 0)
+            valid = tf.cast(batch.mask, tf.int64)
+            more = tf.reduce_sum(tf.cast(batch.targets, tf.int64) * valid)
+            with tf.control_dependencies([batch.inputs]):
+                return [step + 1, examples + tf.reduce_sum(valid), labels + more]
+
+        zero = tf.constant(0, tf.int64)
+        return tf.while_loop(
+            lambda step, *_: step < end, one, [step, zero, zero], parallel_iterations=1
+        )[1:]
+
+
+def main() -> None:
+    """Serves."""
+    data_dir, *examples = sys.argv[1:]
+    consumer = Consumer(data_dir, *map(int, examples))
+    consumer.take(1)
+    versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}
+    serve(consumer.take, versions, lambda: consumer.seen)
+    consumer.feed.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Contenders in turn, and the table of what came of it.
+
+Each contender is a process that sleeps until it is asked. Of those with variants each variant is
+tried alone first, and the fastest goes on. Then rounds: a block of each, who comes first changing
+from round to round. What is compared is a median of ratios of blocks that lie beside each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.benchmark.blocks import interleaved
+from engine.benchmark.machine import described
+
+HERE = Path(__file__).parent
+SECONDS = 3.0  # of a block, about
+
+
+class Contender(NamedTuple):
+    """Something that does the work.
+
+    name: in the table.
+    variants: what can be chosen, in words -> the command.
+    """
+
+    name: str
+    variants: dict[str, list[str]]
+
+
+class Answering:
+    """A contender's process.
+
+    Args:
+      command: of it.
+      errors: a file for what it prints besides.
+    """
+
+    def __init__(self, command: list[str], errors: Any) -> None:
+        environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=HERE.parent,
+            env=environment,
+        )
+        self.facts = self._answer()
+        self.steps = 1
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                return json.loads(line)
+        raise RuntimeError(f"exit status {self._process.wait()}")
+
+    def take(self, steps: int) -> float:
+        """Seconds of so many steps."""
+        assert self._process.stdin is not None
+        print(steps, file=self._process.stdin, flush=True)
+        return self._answer()["seconds"]
+
+    def fit(self, seconds: float) -> None:
+        """Finds how many steps take so long."""
+        while (taken := self.take(self.steps)) < seconds / 3:
+            self.steps *= 2
+        self.steps = max(1, round(self.steps * seconds / taken))
+
+    def block(self) -> float:
+        """Steps a second over a block."""
+        return self.steps / self.take(self.steps)
+
+    def end(self) -> Any:
+        """Ends it; what it shows for its work."""
+        assert self._process.stdin is not None
+        print(0, file=self._process.stdin, flush=True)
+        final = self._answer()["final"]
+        self._process.wait()
+        return final
+
+
+def variants(
+    command: Callable[[dict[str, Any]], list[str]], **choices: Iterable[Any]
+) -> dict[str, list[str]]:
+    """The command of each combination of the choices, by its words."""
+    made = {}
+    for chosen in itertools.product(*choices.values()):
+        variant = dict(zip(choices, chosen, strict=True))
+        made[", ".join(f"{name} {value}" for name, value in variant.items())] = command(variant)
+    return made
+
+
+def compared(
+    asked: list[Contender], args: argparse.Namespace, errors: Any, unit: str, each: int = 1
+) -> dict[str, Any]:
+    """Lets them do their work in turn.
+
+    Args:
+      asked: the contenders.
+      args: of `parser`.
+      errors: a file for what they print besides.
+      unit: of the rates: "steps/s".
+      each: how many of those a step is.
+
+    Returns:
+      The rates of each contender, round by round, and what ran.
+    """
+    if args.only:
+        asked = [contender for contender in asked if contender.name in args.only.split(",")]
+    chosen, tried = {}, {}
+    for contender in asked:
+        chosen[contender.name], tried[contender.name] = _fastest(contender, errors, unit, each)
+    processes = {
+        contender.name: Answering(contender.variants[chosen[contender.name]], errors)
+        for contender in asked
+    }
+    for process in processes.values():
+        process.fit(args.seconds)
+        process.block()
+    rates: dict[str, list[float]] = {name: [] for name in processes}
+    blocks = {name: process.block for name, process in processes.items()}
+    for number, found in enumerate(interleaved(blocks, args.rounds), 1):
+        for name, rate in found.items():
+            rates[name].append(each * rate)
+        words = ", ".join(f"{name} {each * rate:,.1f}" for name, rate in found.items())
+        print(f"  round {number} of {args.rounds}: {words}", flush=True)
+    return {
+        "unit": unit,
+        "rates": rates,
+        "variants": chosen,
+        "tried": tried,
+        "versions": {name: process.facts for name, process in processes.items()},
+        "final": {name: process.end() for name, process in processes.items()},
+    }
+
+
+def _fastest(
+    contender: Contender, errors: Any, unit: str, each: int
+) -> tuple[str, dict[str, float]]:
+    """The variant to go on with, and the rate of each."""
+    rates: dict[str, float] = {}
+    if len(contender.variants) == 1:
+        return next(iter(contender.variants)), rates
+    for words, command in contender.variants.items():
+        try:
+            process = Answering(command, errors)
+            process.fit(SECONDS / 2)
+            rates[words] = each * float(np.median([process.block() for _ in range(3)]))
+            process.end()
+        except RuntimeError as error:
+            rates[words] = 0.0
+            print(f"  {contender.name}, {words}: {error}", flush=True)
+            continue
+        print(f"  {contender.name}, {words}: {rates[words]:,.1f} {unit}", flush=True)
+    return max(rates, key=rates.__getitem__), rates
+
+
+def rows(found: dict[str, Any]) -> Iterator[str]:
+    """The table of one comparison."""
+    rates = found["rates"]
+    yield f"| | {found['unit']} | Tapeline is so many times as fast | as |"
+    yield "|---|---|---|---|"
+    for name, each in rates.items():
+        ratios = np.divide(rates["Tapeline"], each)
+        p10, median, p90 = np.percentile(ratios, [10, 50, 90])
+        cells = f"{np.median(each):,.1f} | {median:.2f} ({p10:.2f} to {p90:.2f})"
+        yield f"| {name} | {cells} | {found['variants'][name]} |"
+
+
+def versions(found: dict[str, Any]) -> str:
+    """A line: what ran."""
+    named = {
+        f"{package} {version}"
+        for facts in found["versions"].values()
+        for package, version in facts.items()
+        if package != "ready"
+    }
+    return f"Versions: {', '.join(sorted(named))}."
+
+
+def heading(title: str, results: dict[str, Any]) -> list[str]:
+    """The first lines of a file of results."""
+    machine = results["machine"]
+    return [
+        f"# {title}",
+        "",
+        f"Written by `{results['command']}`, {results['date']}. Medians of {results['rounds']} "
+        "rounds; a ratio is the median, with tenth and ninetieth percentile, of the ratios of "
+        f"blocks that lie beside each other in time. The raw figures are in {results['raw']}.",
+        "",
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}.",
+    ]
+
+
+def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    """The options that every comparison has."""
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
+    made.add_argument("--rounds", type=int, default=9)
+    made.add_argument("--seconds", type=float, default=SECONDS, help="of a block")
+    made.add_argument("--only", default="", help="contenders, separated by commas")
+    made.add_argument("--quick", action="store_true", help="fewer variants")
+    made.add_argument("--out", type=Path, default=HERE, help="where the results go")
+    return made
+
+
+def begun(module: str, raw: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Results, before there are any."""
+    return {
+        "command": f"python -m benchmarks.{module}",
+        "raw": raw,
+        "date": time.strftime("%Y-%m-%d"),
+        "machine": described(),
+        "rounds": args.rounds,
+    }
+
+
+def write(out: Path, results: dict[str, Any], table: str, lines: list[str]) -> None:
+    """Writes the raw figures and the table."""
+    (out / results["raw"]).write_text(json.dumps(results, indent=1) + "\n")
+    (out / table).write_text("\n".join(lines) + "\n")

@@ -1,0 +1,98 @@
+"""Streams MNIST with the engine's feed and with tf.data in turn and writes the table.
+
+    python -m benchmarks.streaming --data_dir=DATA_DIR [--times=100]
+
+The engine's feed sees a new order every epoch, the pipeline written by hand reads the file from one
+end to the other. How it is done: benchmarks/rounds.py. With --times=T then also how much memory the
+feed takes for a data set T times as large, which is written to a temporary folder: 20 MB each.
+Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import rounds
+from benchmarks.repeated import repeat
+from benchmarks.rounds import HERE, Contender
+
+BATCH = 128
+
+
+def contenders(data_dir: str, quick: bool) -> list[Contender]:
+    """The engine's feed, and tf.data at its best."""
+
+    def bare(variant: dict[str, Any]) -> list[str]:
+        return [sys.executable, str(HERE / "bare_stream.py"), data_dir, json.dumps(variant)]
+
+    tuned = rounds.variants(
+        bare,
+        decode=("unrolled",) if quick else ("each", "batch", "unrolled"),
+        ordered=(True,) if quick else (True, False),
+        reads=("one", "tuned"),
+    )
+    here = [sys.executable, "-m", "benchmarks.engine_stream", data_dir]
+    return [Contender("Tapeline", {"": here}), Contender("bare tf.data", tuned)]
+
+
+def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
+    """What streaming takes: a small data set, one `times` as large, as much of the small one."""
+
+    def streamed(place: str, *batches: str) -> dict[str, Any]:
+        command = [sys.executable, "-m", "benchmarks.stream_memory", place, *batches]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    with tempfile.TemporaryDirectory() as scratch:
+        examples = repeat(Path(data_dir), Path(scratch), times)
+        return {
+            "MNIST, an epoch": streamed(data_dir),
+            f"MNIST, {times} epochs": streamed(data_dir, str(-(-examples // BATCH))),
+            f"{times} times MNIST, an epoch": streamed(scratch),
+        }
+
+
+def memory_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """The table of memory."""
+    yield "| | examples streamed | own memory, MB | mapped files, MB |"
+    yield "|---|---|---|---|"
+    for name, each in found.items():
+        own, files = each["most"]["RssAnon"], each["most"]["RssFile"]
+        yield f"| {name} | {each['examples']:,} | {own:,.0f} | {files:,.0f} |"
+
+
+def main() -> int:
+    """Runs it."""
+    parser = rounds.parser("streaming", __doc__)
+    parser.add_argument("--times", type=int, default=0, help="how large a data set for memory")
+    args = parser.parse_args()
+    results = rounds.begun("streaming", "streaming.json", args)
+    with tempfile.TemporaryFile() as errors:
+        asked = contenders(args.data_dir, args.quick)
+        found = rounds.compared(asked, args, errors, "examples/s", BATCH)
+    results |= found
+    lines = [
+        *rounds.heading("Streaming", results),
+        "",
+        f"MNIST's training split in batches of {BATCH}, decoded and not looked at.",
+        "",
+        *rounds.rows(found),
+        "",
+        rounds.versions(found),
+    ]
+    if args.times:
+        results["memory"] = memory(args.data_dir, args.times)
+        lines += ["", "The most memory held:", "", *memory_rows(results["memory"])]
+    rounds.write(args.out, results, "STREAMING.md", lines)
+    print("\n".join(lines[8:]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
