@@ -303,16 +303,16 @@ BREAKS = (
         "dropout depends on the replica",
         _RANDOMNESS,
         "engine/step.py",
-        "noise=Noise(self._seed, at.step, batch.row)",
-        "noise=Noise(self._seed, at.step, 0 * batch.row)",
+        "noise=Noise(self._seed, at.step, batch.row,",
+        "noise=Noise(self._seed, at.step, 0 * batch.row,",
     ),
     Break(
         "L3",
         "every step drops out the same",
         _RANDOMNESS,
         "engine/step.py",
-        "noise=Noise(self._seed, at.step, batch.row)",
-        "noise=Noise(self._seed, 0 * at.step, batch.row)",
+        "noise=Noise(self._seed, at.step, batch.row,",
+        "noise=Noise(self._seed, 0 * at.step, batch.row,",
     ),
     Break(
         "L3",
@@ -327,8 +327,8 @@ BREAKS = (
         "augmentation depends on how the batch is cut",
         _AUGMENTING,
         "engine/augmenting.py",
-        "Noise(seed, batch.epoch, batch.place)",
-        "Noise(seed, batch.epoch, 0 * batch.place)",
+        "Noise(seed, batch.epoch, batch.place,",
+        "Noise(seed, batch.epoch, 0 * batch.place,",
     ),
     # L4
     Break(
@@ -344,7 +344,7 @@ BREAKS = (
         "the stream reads in file order",
         _DATA_STATE,
         "pipelines/stream.py",
-        "order = plan.order(step // plan.steps_per_epoch)",
+        "order = plan.order(epoch)",
         "order = np.arange(plan.examples)",
     ),
     Break(
