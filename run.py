@@ -25,6 +25,7 @@ MODULES = {
     "evaluate": "engine.scorer",
     "verify": "engine.verify.command",
     "benchmark": "engine.benchmark.command",
+    "tune": "engine.tune.command",
 }
 
 

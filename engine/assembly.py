@@ -124,7 +124,8 @@ def _assemble(
     crew: Crew,
 ) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
-    # Devices before data: opening it may be TensorFlow's first work.
+    # Threads and devices before data: opening it may be TensorFlow's first work.
+    distribute.set_threads(training.intra_op_threads, training.inter_op_threads)
     devices = devices or distribute.choose(training.strategy, training.virtual_devices, crew)
     strategy, device = devices
     shards = distribute.check_shards(training.shards, strategy)

@@ -14,8 +14,8 @@ from typing import Any
 
 from engine.options import Section, did_you_mean, option
 
-MODES = ("train", "evaluate", "verify", "benchmark")
-RESERVED_MODES = ("predict", "export", "tune", "report")
+MODES = ("train", "evaluate", "verify", "benchmark", "tune")
+RESERVED_MODES = ("predict", "export", "report")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
 REMEMBERED = 64  # losses that a spike is told by
@@ -293,6 +293,15 @@ class Training(Section):
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )
+    intra_op_threads: int = option(
+        0,
+        "threads of one TensorFlow operation; another number rounds sums otherwise; 0: one a core",
+        minimum=0,
+        below=4097,
+    )
+    inter_op_threads: int = option(
+        0, "TensorFlow operations side by side; 0: one a core", minimum=0, below=4097
+    )
     strategy: str = option(
         "auto",
         "auto: the one device there is, or all GPUs mirrored; cpu; gpu: one GPU; mirrored: all "
@@ -457,6 +466,13 @@ class Benchmarking(Section):
 
 
 @dataclasses.dataclass(frozen=True)
+class Tuning(Section):
+    """Where --mode=tune puts what it finds."""
+
+    tuned_flags: str = option("tuned.flags", "the flagfile that --mode=tune writes")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """Every option of a run, resolved."""
 
@@ -470,6 +486,7 @@ class Config:
     guarding: Guarding = Guarding()
     keeping: Keeping = Keeping()
     benchmarking: Benchmarking = Benchmarking()
+    tuning: Tuning = Tuning()
 
 
 def sections() -> Iterator[tuple[str, Any]]:

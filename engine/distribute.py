@@ -80,6 +80,42 @@ def choose(name: str, virtual_devices: int, crew: Crew) -> Devices:
     return _single(bool(gpus))
 
 
+def set_threads(intra_op: int, inter_op: int) -> None:
+    """Sets how many threads TensorFlow takes; before its first tensor.
+
+    Args:
+      intra_op: threads of one operation; 0: TensorFlow's own choice.
+      inter_op: operations side by side; likewise.
+
+    Raises:
+      ValueError: when TensorFlow has started with other numbers.
+    """
+    threading = tf.config.threading
+    for name, count, read, write in (
+        (
+            "intra",
+            intra_op,
+            threading.get_intra_op_parallelism_threads,
+            threading.set_intra_op_parallelism_threads,
+        ),
+        (
+            "inter",
+            inter_op,
+            threading.get_inter_op_parallelism_threads,
+            threading.set_inter_op_parallelism_threads,
+        ),
+    ):
+        if not count or count == read():
+            continue
+        try:
+            write(count)
+        except RuntimeError:
+            raise ValueError(
+                f"--{name}_op_threads={count}: TensorFlow has started with other threads; ask for "
+                "them before anything makes a tensor"
+            ) from None
+
+
 def topologies(name: str, virtual_devices: int) -> Topologies:
     """Arranges one device and several, so that the same can be computed on both.
 

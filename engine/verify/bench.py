@@ -17,7 +17,7 @@ import pipelines
 from engine import assembly
 from engine.assembly import Parts
 from engine.config import Config, replaced
-from engine.distribute import Devices, topologies
+from engine.distribute import Devices, set_threads, topologies
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer
 from engine.task import Task
@@ -79,6 +79,7 @@ class Bench:
         self._folder, self._interrupted = folder, interrupted
         self._hidden: list[tuple[tf.Variable, np.ndarray]] = []
         self._taken: dict[tuple, Trajectory] = {}
+        set_threads(training.intra_op_threads, training.inter_op_threads)
         self.topologies = topologies(training.strategy, training.virtual_devices)
         self._make_task = _maker(task, config)  # its task may make tensors
         if training.shards == 1:  # the one shard of a batch is on one device

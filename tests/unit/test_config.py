@@ -21,6 +21,7 @@ FREE = {
     *("mode", "run_dir", "resume", "weights", "data_dir", "cache_dir", "feed", "test_split"),
     *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
+    *("intra_op_threads", "inter_op_threads", "tuned_flags"),
     *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
 }
 # Another value of these is another experiment.
@@ -31,7 +32,7 @@ BOUND = {
     *("global_batch_size", "monitor", "min_delta", "patience", "augment", "clip_norm"),
     *("clip_value", "label_smoothing", "ema", "evaluate_ema", "accumulate", "shards"),
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
-    *("loss_scale_floor",),
+    *("loss_scale_floor", "jit"),
 }
 
 

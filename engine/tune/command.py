@@ -1,0 +1,118 @@
+"""`--mode=tune`: measures, and writes the fastest choice as a flagfile."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import engine
+from engine.benchmark.stepper import Interrupted
+from engine.config import Config
+from engine.keeping.files import replace_file
+from engine.keeping.progress import Progress
+from engine.keeping.signals import Signals
+from engine.options import written
+from engine.tune import choices
+from engine.tune.choices import Choice
+from engine.tune.contest import Found, contest
+
+
+def run(config: Config) -> int:
+    """Tunes a configuration; run_dir is not touched.
+
+    Args:
+      config: all options.
+
+    Returns:
+      The exit status: 0; 130 or 143 when stopped by a signal.
+
+    Raises:
+      ValueError: for bad input.
+      RuntimeError: when it cannot be trained.
+      OSError: when the flagfile cannot be written.
+    """
+    if config.training.strategy == "multi_worker":
+        raise ValueError(
+            "--mode=tune measures one machine: leave --strategy=multi_worker out, and give all "
+            "machines what it finds"
+        )
+    path = config.tuning.tuned_flags
+    if not path or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        raise ValueError(f"--tuned_flags={path}: give a file in a directory that can be written to")
+    bar = Progress(config.keeping.progress, "tuning", 0, unit="blocks")
+    with Signals() as signals:
+
+        def poll() -> None:
+            bar.advance(1)
+            if signals.received:
+                raise Interrupted
+
+        try:
+            best, found = _tune(config, bar, poll)
+        except Interrupted:
+            bar.line(f"stopped by signal {signals.received}; nothing was written")
+            return signals.exit_status
+        finally:
+            bar.close()
+    try:
+        replace_file(path, _flagfile(config, best, found))
+    except OSError as error:
+        raise OSError(f"--tuned_flags={path}: {error.strerror or error}") from error
+    print(f"chosen: {best}; written to {path}: give --flagfile={path} after the other options")
+    return 0
+
+
+def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Choice, list[Found]]:
+    bar.line("tuning: what XLA compiles, and threads")
+    cores = choices.cores()
+
+    def first(facts: dict[str, Any]) -> list[Choice]:
+        tried = choices.first(facts["jit"], facts["feed"], cores)
+        # XLA compiles for one device only.
+        return [each for each in tried if "mirrored" not in facts["device"] or each.jit == "auto"]
+
+    one = contest(config, Choice(), first, poll)
+    _tell(bar, one)
+    best = one.best()
+    bar.line(f"tuning: what is around {best}")
+    jit, feed = one.facts["jit"], one.facts["feed"]
+    two = contest(config, best, lambda _: choices.around(best, jit, feed, cores), poll)
+    _tell(bar, two)
+    return two.best(), [one, two]
+
+
+def _tell(bar: Progress, found: Found) -> None:
+    for line in _lines(found):
+        bar.line(line)
+
+
+def _lines(found: Found) -> list[str]:
+    lines = []
+    for choice in sorted(found.ratios, key=lambda each: -found.ratios[each]):
+        if choice in found.errors:
+            lines.append(f"         -   {choice}: {found.errors[choice]}")
+        else:
+            rate = f"{found.rates[choice]:10,.1f} steps/s"
+            lines.append(f"{rate}  x{found.ratios[choice]:.3f}  {choice}")
+    return lines
+
+
+def _flagfile(config: Config, best: Choice, found: list[Found]) -> str:
+    """The choice, with what was measured as comments."""
+    network = f"{config.network.model} on {config.data.dataset}"
+    lines = [
+        f"# Tuned on {time.strftime('%Y-%m-%d')} by Tapeline {engine.__version__} for {network}, "
+        f"batch {config.training.global_batch_size}, {config.precision.precision},",
+        f"# on {found[0].facts['device']}, {choices.cores()} cores. Steps per second, and how many "
+        "times those of the first choice:",
+    ]
+    for contest_found in found:
+        lines += ["#", *(f"# {line}" for line in _lines(contest_found))]
+    lines.append("")
+    lines += [
+        f"--{field.name}={written(getattr(best, field.name))}" for field in dataclasses.fields(best)
+    ]
+    return "\n".join(lines) + "\n"

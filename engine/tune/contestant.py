@@ -1,0 +1,66 @@
+"""A configuration as a process that waits to be asked, because threads are set at its start.
+
+    python -m engine.tune.contestant --OPTION=VALUE ...
+
+It says one line of JSON when it is ready, or why it cannot be. Then each line that it reads is a
+number of seconds, for about which it trains, and its answer a line with steps and seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+from engine import flags
+from engine.startup import import_tensorflow
+
+
+def main() -> None:
+    """Answers until there are no more questions."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    import_tensorflow()
+    try:
+        config = flags.parse(sys.argv[1:])
+        _serve(config, answer)
+    except (ValueError, RuntimeError) as error:
+        _say(answer, error=" ".join(str(error).split()))
+
+
+def _serve(config: Any, answer: TextIO) -> None:
+    from engine.assembly import assemble
+    from engine.benchmark.stepper import Stepper
+    from engine.pace import stopwatch
+
+    parts = assemble(config)
+    stepper = Stepper(parts, parts.loop, lambda: False)
+    start = [(variable, variable.numpy()) for variable in parts.state.variables]
+
+    def timed(steps: int) -> float:
+        for variable, value in start:  # the same work each time
+            variable.assign(value)
+        started = stopwatch()
+        stepper.take(steps)
+        return stopwatch() - started
+
+    timed(1)  # traces, and XLA compiles
+    steps, seconds = 1, timed(1)
+    while seconds < 0.1 and steps < 1 << 20:
+        steps *= 2
+        seconds = timed(steps)
+    _say(answer, jit=parts.jit, feed=parts.feed_kind, device=parts.device)
+    for line in sys.stdin:
+        steps = max(1, round(steps * float(line) / seconds))
+        seconds = timed(steps)
+        _say(answer, steps=steps, seconds=seconds)
+    parts.close()
+
+
+def _say(answer: TextIO, **facts: Any) -> None:
+    print(json.dumps(facts), file=answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
