@@ -104,7 +104,8 @@ def contest(
       poll: called now and then; what it raises ends the contest.
 
     Raises:
-      RuntimeError: when the first cannot be measured.
+      ValueError: when that one is bad input.
+      RuntimeError: when it fails.
     """
     contestants: list[Contestant] = []
     found = Found()
@@ -113,7 +114,8 @@ def contest(
         contestants.append(first)
         poll()
         if not first.ready():
-            raise RuntimeError(f"cannot tune: {first.facts['error']}")
+            kind = ValueError if first.facts.get("bad_input") else RuntimeError
+            raise kind(first.facts["error"])
         found.facts = first.facts
         for other in others(first.facts):
             contestants.append(Contestant(config, other))

@@ -26,7 +26,7 @@ def main() -> None:
         config = flags.parse(sys.argv[1:])
         _serve(config, answer)
     except (ValueError, RuntimeError) as error:
-        _say(answer, error=" ".join(str(error).split()))
+        _say(answer, error=" ".join(str(error).split()), bad_input=isinstance(error, ValueError))
 
 
 def _serve(config: Any, answer: TextIO) -> None:

@@ -34,7 +34,7 @@ PLACES = {
         ("engine.keeping.board", "Board", "write"),
         ("engine.keeping.board", "Board", "_draw"),
     ],
-    "rewinding": [("engine.keeping.board", "", "_rewind_events")],
+    "rewinding": [("engine.keeping.events", "", "rewind")],
     "exit": [("engine.result", "", "write"), ("engine.trainer", "Trainer", "close")],
 }
 
