@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 
-from engine.distribute import choose, topologies
+from engine.distribute import choose, set_threads, topologies
 from engine.workers.crew import Crew
 
 ONE, TWO, FOUR = "CPU", "2 virtual CPU devices, mirrored", "4 virtual CPU devices, mirrored"
@@ -50,3 +51,12 @@ def test_more_devices_than_tensorflow_started_with_are_refused():
         topologies("auto", 9)
     with refused:
         choose("auto", 9, Crew())
+
+
+def test_other_threads_than_tensorflow_started_with_are_refused():
+    tf.zeros([])  # it has started
+    set_threads(0, 0)  # as it is
+    with pytest.raises(ValueError, match="--intra_op_threads=3: TensorFlow has started"):
+        set_threads(3, 0)
+    with pytest.raises(ValueError, match="--inter_op_threads=3: TensorFlow has started"):
+        set_threads(0, 3)
