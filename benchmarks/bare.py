@@ -28,6 +28,7 @@ from pipelines import permutation  # noqa: E402
 
 BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
 DROPOUT, DROPOUT_LAYER = 0.5, 5  # its place among the layers tells its draws from others'
+SEEN = 26  # rows and columns of an image: the last pool leaves out what the others are seen by
 MODELS = {"convolutional": "seed_003", "dense": "mlp"}
 
 
@@ -91,6 +92,8 @@ class Bare:
         begin = step % per_epoch * self._batch
         chosen = tf.slice(order, [begin], [self._batch])
         images, labels = tf.gather(self._images, chosen), tf.gather(self._labels, chosen)
+        if self._workload.network == "convolutional":
+            images = images[:, :SEEN, :SEEN]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.weights)
             x = tf.cast(images, self._dtype) / 255

@@ -130,6 +130,14 @@ class Layer(tf.Module):
         """Creates the variables for inputs [rows, *input_shape]; returns the outputs' shape."""
         raise NotImplementedError
 
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """What its first [height, width] outputs depend on: the first so many rows and columns.
+
+        And on nothing else, in training too, whatever the size of what it is given; None: on all
+        of what it was built for.
+        """
+        return None
+
     def __call__(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """Maps [rows, *input_shape] to [rows, *output_shape], both in `call.dtype`."""
         raise NotImplementedError

@@ -68,6 +68,12 @@ class Convolution(Layer):
         """[rows, height, width, channels] to [rows, height', width', filters]."""
         return self.finish(self.convolve(x, call), call)
 
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """See `Layer`; where the edges are padded, they have to be the image's."""
+        if self.padding == "SAME":
+            return None
+        return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
+
     def convolve(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """The first half of the layer: the convolution alone."""
         return tf.nn.conv2d(x, tf.cast(self.kernel, call.dtype), self.stride, self.padding)
@@ -101,6 +107,10 @@ class MaxPool(Layer):
     def __call__(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """[rows, height, width, channels] to [rows, height // size, width // size, channels]."""
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """See `Layer`."""
+        return height * self.size, width * self.size
 
 
 class GlobalAveragePool(Layer):
@@ -194,6 +204,10 @@ class Activation(Layer):
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Any shape to itself."""
         return input_shape
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """See `Layer`."""
+        return height, width
 
     def __call__(self, x: tf.Tensor, call: Pass) -> tf.Tensor:
         """[rows, ...] to the same shape."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -41,6 +42,7 @@ class Sequential(tf.Module):
             )
         self.layers = list(layers)
         self._shapes = shapes
+        self._read = _read(self.layers, shapes)
 
     @property
     def input_shape(self) -> Shape:
@@ -57,6 +59,15 @@ class Sequential(tf.Module):
         """The number of logits."""
         return self._shapes[-1][0]
 
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Meanwhile it computes what nothing depends on too, as its layers are written."""
+        read, self._read = self._read, self.input_shape[:2]
+        try:
+            yield
+        finally:
+            self._read = read
+
     def __call__(self, images: tf.Tensor, call: Pass | None = None) -> tf.Tensor:
         """Maps images [rows, *input_shape] to logits float32 [rows, classes].
 
@@ -70,6 +81,9 @@ class Sequential(tf.Module):
                 f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
             )
         call = call or Pass()
+        if self._read != self.input_shape[:2]:
+            height, width = self._read
+            images = images[:, :height, :width]
         x = tf.cast(images, call.dtype)
         if images.dtype == tf.uint8:
             x = x / 255
@@ -82,6 +96,20 @@ class Sequential(tf.Module):
                 else:
                     x = layer(x, call)
         return tf.cast(x, tf.float32)
+
+
+def _read(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
+    """(rows, columns) of the images that the logits depend on.
+
+    A pool leaves out what does not fill a tile, and a stride what it steps over at the end: what
+    lies beyond is never seen, so it need not be computed, in any layer in front.
+    """
+    wanted: tuple[int, int] | None = None  # of what comes out of a layer; None: all
+    for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
+        if wanted is None and len(shape) == 3:
+            wanted = shape[0], shape[1]
+        wanted = layer.reads(*wanted) if wanted else None
+    return wanted or tuple(shapes[0][:2])
 
 
 def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:

@@ -47,7 +47,8 @@ class Measured:
     blocks: dict[str, list[float]]  # seconds of a block: "plain", "still" and the extras
     each_step: np.ndarray  # seconds of single steps
     stamped: bool  # whether by a clock in the graph, or a call of the graph each
-    flop: float  # of a step, on all replicas
+    flop: float  # of a step, on all replicas, that are computed
+    model_flop: float  # the same of the layers as they are written
     roofline: list[float]  # GFLOP/s of all devices together
     trace_seconds: float
     first_call_seconds: float  # of the first step: trace, TensorFlow's optimiser, the step itself
@@ -132,6 +133,9 @@ class _Measurement:
         plain.take(1)
         first_call_seconds = stopwatch() - started
         flop = flops_of_step(graph, self._feed.layout.pieces)
+        with self._parts.model.whole():
+            as_written = self._parts.loop.graph(anew=True)
+        model_flop = flops_of_step(as_written, self._feed.layout.pieces)
         self._poll("warming up")
         steps = self._steps_of_block(plain)
         roofline = Roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)
@@ -166,6 +170,7 @@ class _Measurement:
             each_step=self._each_step(steps),
             stamped=not self._gpu,
             flop=flop,
+            model_flop=model_flop,
             roofline=rates,
             trace_seconds=trace_seconds,
             first_call_seconds=first_call_seconds,
