@@ -46,7 +46,7 @@ class Measured:
     steps: int  # in a block
     blocks: dict[str, list[float]]  # seconds of a block: "plain", "still" and the extras
     each_step: np.ndarray  # seconds of single steps
-    stamped: bool  # whether by a clock in the graph, or a call of the graph each
+    each_step_by: str  # how, in words
     flop: float  # of a step, on all replicas, that are computed
     model_flop: float  # the same of the layers as they are written
     roofline: list[float]  # GFLOP/s of all devices together
@@ -103,6 +103,7 @@ class _Measurement:
         self._config, self._place = parts.config, place
         self._progress, self._interrupted = progress, interrupted
         self._gpu = bool(tf.config.list_logical_devices("GPU"))
+        self._stamped = not self._gpu and parts.jit != "loop"
         feed = parts.feeds[0]
         still = functools.partial(Still, feed, parts.strategy, classes=parts.source.classes)
         if self._config.benchmarking.benchmark_data == "synthetic":
@@ -168,7 +169,9 @@ class _Measurement:
             steps=steps,
             blocks=blocks,
             each_step=self._each_step(steps),
-            stamped=not self._gpu,
+            each_step_by=(
+                "a clock in the graph" if self._stamped else f"calls of {self._at_once(steps):,}"
+            ),
             flop=flop,
             model_flop=model_flop,
             roofline=rates,
@@ -227,11 +230,12 @@ class _Measurement:
         """Seconds of single steps.
 
         A clock in the graph tells them, which sees a step begin when the one before is done. For
-        a GPU it is not done then: there each step is a call of its own, until the device is.
+        a GPU it is not done then: there each step is a call of its own, until the device is. What
+        XLA compiles as a whole has no clock: there they are means over short calls.
         """
         self._poll("timing single steps")
         count = max(2, min(_STAMPED, 4 * steps))
-        if not self._gpu:
+        if self._stamped:
             stamped = Stamped(self._feed, count + 3)
             stepper = self._stepper(self._parts.loop.fed(stamped))
             determinism.disable_op_determinism()  # it forbids to ask for the time
@@ -241,12 +245,17 @@ class _Measurement:
                 determinism.enable_op_determinism()
             return stamped.read()[2:]
         stepper, found = self._stepper(self._parts.loop), []
-        for _ in range(count):
+        at_once = self._at_once(steps)
+        for _ in range(_STAMPED // 4 if at_once > 1 else count):
             started = stopwatch()
-            stepper.take(1)
+            stepper.take(at_once)
             self._synchronise()
-            found.append(stopwatch() - started)
+            found.append((stopwatch() - started) / at_once)
         return np.array(found)
+
+    def _at_once(self, steps: int) -> int:
+        """Steps of a call that times them: a block's fiftieth of what XLA takes as a whole."""
+        return max(1, steps // 50) if self._parts.jit == "loop" else 1
 
     def _synchronise(self) -> None:
         if self._gpu:

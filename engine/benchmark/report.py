@@ -29,7 +29,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         "steps_per_second": steps_per_second,
         "examples_per_second": steps_per_second["median"] * feed.examples / feed.steps_per_epoch,
         "step_ms": {"p50": percentiles.pop("median"), **percentiles},
-        "step_ms_by": "a clock in the graph" if measured.stamped else "a call for each step",
+        "step_ms_by": measured.each_step_by,
         "gflops": float(np.median(flops)),
         "gflop_per_step": measured.model_flop / 1e9,
         "computed_gflop_per_step": measured.flop / 1e9,
