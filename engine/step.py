@@ -25,6 +25,7 @@ from models import Noise, Pass, Update
 from pipelines import Batch
 
 ONCE = "once"  # name of a loop that takes one turn at most
+_FEW = 1 << 15  # elements that are sooner written twice than branched around
 
 
 class At(NamedTuple):
@@ -92,6 +93,11 @@ class Step:
         self._weights = model.trainable_variables
         trained = {id(variable) for variable in self._weights}
         self._statistics = [v for v in model.variables if id(v) not in trained]
+        self._moved = [
+            *model.variables,
+            *optimizer.variables,
+            *(average.variables if average is not None else ()),
+        ]
 
     def zeros(self) -> Tensors:
         """What nothing contributes."""
@@ -152,7 +158,7 @@ class Step:
             if self._average is not None:
                 averages.follow(self._average, self._model, self._ema, at.updates)
 
-        _if(good, move, self._compiled)
+        _if(good, move, self._moved, self._compiled)
         return Outcome(good, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[Update]) -> Tensors:
@@ -187,11 +193,20 @@ def evaluation_step(
     return contribute
 
 
-def _if(condition: tf.Tensor, act: Callable[[], None], compiled: bool) -> None:
+def _if(
+    condition: tf.Tensor, act: Callable[[], None], moved: Sequence[tf.Variable], compiled: bool
+) -> None:
     """Acts if the condition, bool [], holds.
 
-    For XLA it is a loop of at most one turn: what a loop changes it changes in place, and what a
-    branch changes it copies.
+    What a branch changes XLA copies. What a loop changes it changes in place, so that it is given
+    a loop of at most one turn; but a loop takes longer than a small network's whole update, and
+    that it is given without any branch, to choose between new and old.
+
+    Args:
+      condition: whether it acts.
+      act: changes variables.
+      moved: all that it may change.
+      compiled: whether XLA compiles it.
     """
 
     def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
@@ -200,9 +215,14 @@ def _if(condition: tf.Tensor, act: Callable[[], None], compiled: bool) -> None:
 
     if not compiled:
         tf.cond(condition, lambda: once()[0], lambda: tf.constant(False))
-        return
-
-    tf.while_loop(lambda due: due, once, [condition], parallel_iterations=1, name=ONCE)
+    elif sum(variable.shape.num_elements() for variable in moved) > _FEW:
+        tf.while_loop(lambda due: due, once, [condition], parallel_iterations=1, name=ONCE)
+    else:
+        before = [variable.read_value() for variable in moved]
+        act()
+        for variable, old in zip(moved, before, strict=True):
+            chosen = tf.where(condition, variable.read_value(), old)
+            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
 
 
 def _in_float32(scores: Scores) -> Scores:

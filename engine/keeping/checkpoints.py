@@ -16,7 +16,7 @@ import tensorflow as tf
 import engine
 from engine.keeping import archive, catalogue
 from engine.keeping.background import Background
-from engine.keeping.variables import named_variables
+from engine.keeping.variables import named_variables, value_of
 from engine.state import TrainState
 from pipelines import Identity
 
@@ -80,7 +80,7 @@ class Checkpoints:
     def _copied(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Facts and arrays of a checkpoint of the state as it is now, with the next number."""
         self._number = 1 + max(self._number, catalogue.last_number(self._run_dir))
-        arrays = {name: variable.numpy() for name, variable in self._variables.items()}
+        arrays = {name: value_of(variable) for name, variable in self._variables.items()}
         facts = {
             "number": self._number,
             "step": int(arrays["step"]),

@@ -14,6 +14,15 @@ def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
     return {"/".join(map(str, path)): variable for path, variable in found}
 
 
+def value_of(variable: tf.Variable) -> np.ndarray:
+    """A copy of its value; of a mirrored one, of the first replica's.
+
+    As `variable.numpy()`, without what that costs around it: a state has dozens of numbers.
+    """
+    (first, *_) = getattr(variable, "values", (variable,))
+    return tf.raw_ops.ReadVariableOp(resource=first.handle, dtype=first.dtype).numpy()
+
+
 def refuse_other_variables(
     path: str, arrays: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> None:

@@ -11,6 +11,10 @@ import tensorflow as tf
 class Optimizer(Protocol):
     """Implement it, as a tf.Module, to bring an update rule of your own."""
 
+    @property
+    def variables(self) -> Sequence[tf.Variable]:
+        """All that it has, as a tf.Module tells them."""
+
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Makes the variables that must survive; called once, inside the strategy's scope."""
 

@@ -217,8 +217,16 @@ BREAKS = (
         "what XLA compiles acts whatever the verdict",
         _COMPILED,
         "engine/step.py",
-        "    if not compiled:\n        tf.cond(",
-        "    if compiled:\n        act()\n    else:\n        tf.cond(",
+        "chosen = tf.where(condition, variable.read_value(), old)",
+        "chosen = variable.read_value()",
+    ),
+    Break(
+        "L2",
+        "the loop of at most one turn takes it whatever the verdict",
+        _COMPILED,
+        "engine/step.py",
+        "once, [condition], parallel",
+        "once, [tf.constant(True)], parallel",
     ),
     Break(
         "L2",

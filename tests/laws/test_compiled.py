@@ -62,11 +62,11 @@ def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
 
 
 @pytest.mark.parametrize("jit", ["step", "loop"])
-def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit):
+@pytest.mark.parametrize("model", ["law_dense", "mlp"], ids=["small", "large"])
+def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit, model):
     task = Poisoned(Classification())
-    parts = assembled(
-        str(tmp_path), task=task, model="law_dense", jit=jit, ema=0.9, optimizer="adam", **SPLIT
-    )
+    options = {"model": model, "jit": jit, "ema": 0.9, "optimizer": "adam", **SPLIT}
+    parts = assembled(str(tmp_path), task=task, **options)
     take(parts, 1)
     moving = [parts.state.step, parts.state.update_ratio]
     before = everything_in(parts, but=moving)
