@@ -53,7 +53,7 @@ class Advance:
         self.first_step_seconds: float | None = None  # from the import to the end of the first step
         self._parts, self._state, self._guard, self._clock = parts, parts.state, guard, clock
         self._imported_at, self._tell = imported_at, tell
-        self._pace = Pace(parts.config.training.steps_per_loop, agree=crew.of_chief)
+        self._pace = Pace(parts.config.training.fixed_steps_per_loop, agree=crew.of_chief)
         self._inspector = Inspector(parts) if crew.is_chief else None
 
     def go(self, most: int, points: Points) -> Passed:

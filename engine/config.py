@@ -283,8 +283,8 @@ class Training(Section):
     )
     epochs: int = option(5, "passes over the training split", minimum=1)
     train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)
-    steps_per_loop: int = option(
-        0, "steps inside one call of the graph; 0: as many as take a fifth of a second", minimum=0
+    steps_per_loop: str = option(
+        "auto", "steps inside one call of the graph; auto: as many as take a fifth of a second"
     )
     jit: str = option(
         "auto",
@@ -328,11 +328,20 @@ class Training(Section):
                 f"--strategy={self.strategy} is one device a machine and --virtual_devices="
                 f"{self.virtual_devices} asks for several: leave one of them out"
             )
+        if not re.fullmatch(r"auto|[0-9]{1,9}", self.steps_per_loop):
+            raise ValueError(
+                f"--steps_per_loop={self.steps_per_loop}: give auto or a number of steps"
+            )
         if self.accumulate > self.global_batch_size:
             raise ValueError(
                 f"--accumulate={self.accumulate}: cuts --global_batch_size="
                 f"{self.global_batch_size} into less than one example each"
             )
+
+    @property
+    def fixed_steps_per_loop(self) -> int:
+        """Steps inside one call; 0: as many as take a while."""
+        return 0 if self.steps_per_loop == "auto" else int(self.steps_per_loop)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ class Choice:
     feed: str = "auto"
     intra_op_threads: int = 0
     inter_op_threads: int = 0
-    steps_per_loop: int = 0
+    steps_per_loop: str = "auto"
 
     def __str__(self) -> str:
         return " ".join(self.flags()) or "as it is"
@@ -71,7 +71,7 @@ def around(best: Choice, jit: str, feed: str, cores: int) -> Iterator[Choice]:
         if count != best.inter_op_threads:
             yield dataclasses.replace(best, inter_op_threads=count)
             break
-    for steps in (32, 1024):
+    for steps in ("32", "1024"):
         yield dataclasses.replace(best, steps_per_loop=steps)
 
 

@@ -123,6 +123,7 @@ SHOWN_BY_THE_OPTIONS = {
     "--hidden=0": ["--hidden=0:", "at least 1"],
     "--learning_rate=nan": ["--learning_rate=nan", "finite"],
     "--learning_rate=0": ["--learning_rate=0", "above 0"],
+    "--steps_per_loop=many": ["--steps_per_loop=many", "auto"],
     "--keep=0": ["--keep=0", "at least"],
     "digits": ["'digits'", "--name=value"],
     "--flagfile=nowhere.flags": ["nowhere.flags"],

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import models
+from engine.keeping.checkpoints import Checkpoints
+from engine.keeping.restorer import Restorer
 from engine.task import Classification
 from engine.verify.poison import Poisoned
 from engine.verify.trajectory import everything_in, take, take_measured, weights
@@ -78,6 +80,22 @@ def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit, model):
     task.heal()
     assert parts.loop.run(2).good and int(parts.state.updates) == 3
     parts.close()
+
+
+def test_a_run_gone_on_with_ends_with_the_same_bits(tmp_path):
+    whole, begun, again = (
+        assembled(str(tmp_path), model="law_dense", jit="loop", precision="mixed_float16", **SPLIT)
+        for _ in range(3)
+    )
+    take(whole, STEPS)
+    Checkpoints(str(tmp_path), take(begun, 4).state, keep=2).save_now()
+    newest, _ = Restorer(str(tmp_path), again.state).newest()
+    assert newest is not None
+    take(again, STEPS - 4)
+    ratio = [whole.state.update_ratio], [again.state.update_ratio]
+    assert everything_in(whole, but=ratio[0]) == everything_in(again, but=ratio[1])
+    for parts in (whole, begun, again):
+        parts.close()
 
 
 def test_losses_are_told_under_xla(tmp_path):

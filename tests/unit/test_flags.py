@@ -54,6 +54,8 @@ def values_of(field):
         sizes = st.integers(1, 4096)
         pairs = st.tuples(sizes, sizes)
         return st.just(()) | pairs if field.name == "image_size" else st.lists(sizes).map(tuple)
+    if field.name == "steps_per_loop":
+        return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
     if field.name == "leave_out":
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
     if field.name == "benchmark_with":

@@ -29,7 +29,7 @@ def test_what_is_tried_is_possible_and_nothing_twice(jit, feed, cores):
 
 
 def test_a_choice_is_options_that_are_no_part_of_the_mathematics():
-    choice = Choice("loop", "resident", 1, 2, 32)
+    choice = Choice("loop", "resident", 1, 2, "32")
     config = choice.applied(Config())
     assert flags.parse(choice.flags()) == flags.parse(
         [
