@@ -1,13 +1,18 @@
-"""A point of the training curves: what the steps since the point before came to."""
+"""The curves of a run: what the steps since the point before came to, and what was scored."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import tensorflow as tf
 
 from engine import metrics
 from engine.assembly import Parts
+from engine.keeping.board import Board, Row
+from engine.keeping.clock import Clock
 from engine.points import Point
 from engine.scalars import whole
+from engine.timetable import Timetable
 
 
 def standing(parts: Parts) -> Point:
@@ -46,3 +51,31 @@ def rows_of(parts: Parts, points: list[Point]) -> list[tuple[int, dict[str, floa
     state.logged.assign(logged)
     state.written.assign(whole(points[-1].step))
     return rows
+
+
+class Curves:
+    """Writes a run's curves.
+
+    Args:
+      parts: of the run.
+      board: that they go to.
+      clock: of the same state.
+      timetable: of the run.
+    """
+
+    def __init__(self, parts: Parts, board: Board, clock: Clock, timetable: Timetable) -> None:
+        self._parts, self._board, self._clock, self._timetable = parts, board, clock, timetable
+
+    def passed(self, points: list[Point]) -> None:
+        """Points of the training curves, one or more, as `rows_of` takes them."""
+        rate, of_clock = {"steps_per_second": self._clock.steps_per_second}, self._clock.figures
+        rows = [
+            Row(step, self._timetable.epoch(step), values | rate, of_clock)
+            for step, values in rows_of(self._parts, points)
+        ]
+        self._board.write("train", rows)
+
+    def scored(self, split: str, means: Mapping[str, float | int]) -> None:
+        """What a split that was held out gave, where the run stands."""
+        step = int(self._parts.state.step)
+        self._board.write(split, [Row(step, self._timetable.epoch(step), means)])

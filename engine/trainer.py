@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import tensorflow as tf
-
-from engine import metrics, narration, result, stopping
+from engine import metrics, narration, result
 from engine.advance import Advance
 from engine.assembly import Parts, assemble
 from engine.config import Config
-from engine.curves import rows_of, standing
+from engine.curves import Curves
+from engine.epoch_end import EpochEnd
 from engine.guard import Fault, Guard, GuardError
 from engine.held_out import HeldOut
 from engine.keeping import run_directory
-from engine.keeping.board import Board, Row
+from engine.keeping.board import Board
 from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
@@ -24,8 +23,6 @@ from engine.keeping.progress import Progress
 from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
 from engine.pace import stopwatch
-from engine.points import Point
-from engine.scalars import whole
 from engine.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
@@ -75,10 +72,6 @@ class Trainer:
         config = parts.config
         self.parts, self.state, self.config = parts, parts.state, config
         self._signals, self._crew = signals, crew
-        metric = stopping.resolve(config.stopping.monitor, "validation" in parts.evaluations)
-        self._monitor = stopping.Monitor(
-            metric, config.stopping.min_delta, config.stopping.patience
-        )
         self._timetable = Timetable(
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
@@ -94,6 +87,8 @@ class Trainer:
         self._saved_at = stopwatch()
         self._board = Board(self._dir, writes=chief)
         self._clock = Clock(parts.state.times, self._dir, writes=chief)
+        self._curves = Curves(parts, self._board, self._clock, self._timetable)
+        self._epoch_end = EpochEnd(parts, self._timetable, self._clock, self._curves)
         self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
         self._advance = Advance(parts, self._guard, self._clock, crew, imported_at, self._tell)
         self._held_out = HeldOut(parts, self._restorer, crew, self._tell)
@@ -185,7 +180,7 @@ class Trainer:
         at_end = passed.steps == due.end  # where the epoch writes its point and saves
         points = passed.points[:-1] if at_end else passed.points
         if points:
-            self._write_points(points)
+            self._curves.passed(points)
         if not at_end and (passed.steps == due.save or self._time_to_save()):
             self._save(soon=True)
 
@@ -211,44 +206,14 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Evaluates, decides, writes, saves: in this order, so that a checkpoint has it all."""
-        state, step = self.state, int(self.state.step)
-        results: dict[str, dict[str, float | int]] = {"train": self._means(state.sums.numpy())}
-        if "validation" in self.parts.evaluations:
-            validation = self.parts.evaluations["validation"].run(self._stop_asked)
-            if validation is None:
-                self._interrupted = True
-                return
-            results["validation"] = validation
-        self._write_points([standing(self.parts)])
-        if "validation" in results:
-            self._board.write("validation", [Row(step, self._epoch(), results["validation"])])
-        value = self._monitor.value(results)
-        previous = float(state.best.value)
-        is_best = self._monitor.is_best(value, step, state.best)
-        stop = self._monitor.should_stop(value, self._epoch() == 1, state.patience)
-        state.ended.assign(whole(step))
-        state.sums.assign(tf.zeros_like(state.sums))
-        state.logged.assign(tf.zeros_like(state.logged))
-        self._save(best=is_best)
-        self._progress.line(
-            narration.epoch_line(
-                f"{self._epoch()}/{self._timetable.epochs}",
-                results,
-                steps_per_second=self._clock.steps_per_second,
-                metric=self._monitor.metric,
-                best=value if is_best else float(state.best.value),
-                before=previous if is_best else None,
-                saved_to=os.path.join(self._dir, "best"),
-                skipped=step - int(state.updates),
-            )
-        )
-        if stop:
-            self._progress.line(
-                f"stopped early after epoch {self._epoch()}: {self._monitor.metric} did not "
-                f"improve by more than {self.config.stopping.min_delta:g} for "
-                f"{int(state.patience.waited)} epochs"
-            )
+        """Deals with the end of an epoch, and saves what came of it before it says so."""
+        ended = self._epoch_end.run(self._stop_asked)
+        if ended is None:
+            self._interrupted = True
+            return
+        self._save(best=ended.is_best)
+        for line in ended.lines:
+            self._progress.line(line)
 
     def _time_to_save(self) -> bool:
         seconds = self.config.keeping.checkpoint_seconds
@@ -259,14 +224,6 @@ class Trainer:
         self._clock.note()
         self._checkpoints.save(best=best, soon=soon)
         self._saved_at = stopwatch()
-
-    def _write_points(self, points: list[Point]) -> None:
-        rate, of_clock = {"steps_per_second": self._clock.steps_per_second}, self._clock.figures
-        rows = [
-            Row(step, self._timetable.epoch(step), values | rate, of_clock)
-            for step, values in rows_of(self.parts, points)
-        ]
-        self._board.write("train", rows)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -286,14 +243,14 @@ class Trainer:
             )
             return
         if "test" in results:
-            self._board.write("test", [Row(step, self._epoch(), results["test"])])
+            self._curves.scored("test", results["test"])
         if not self._crew.is_chief:
             return
         written = result.write(
             self.parts,
             self._clock,
             epoch=self._epoch(),
-            metric=self._monitor.metric,
+            metric=self._epoch_end.monitor.metric,
             held_out=results,
             first_step_seconds=self._advance.first_step_seconds,
             left_out=[each for each in sorted(self._guard.left_out) if each < step],

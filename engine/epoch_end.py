@@ -1,0 +1,87 @@
+"""The end of an epoch: what came of it, and what follows from that."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from engine import metrics, narration, stopping
+from engine.assembly import Parts
+from engine.curves import Curves, standing
+from engine.keeping.clock import Clock
+from engine.scalars import whole
+from engine.timetable import Timetable
+
+
+class Ended(NamedTuple):
+    """What came of an epoch.
+
+    is_best: whether it is the best so far.
+    lines: for a person.
+    """
+
+    is_best: bool
+    lines: list[str]
+
+
+class EpochEnd:
+    """Evaluates, decides, writes: in this order, so that the checkpoint that follows has it all.
+
+    Args:
+      parts: of the run.
+      timetable: of the run.
+      clock: of the same state.
+      curves: that are written.
+    """
+
+    def __init__(self, parts: Parts, timetable: Timetable, clock: Clock, curves: Curves) -> None:
+        self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
+        self._timetable, self._clock, self._curves = timetable, clock, curves
+        metric = stopping.resolve(self._options.monitor, "validation" in parts.evaluations)
+        self.monitor = stopping.Monitor(metric, self._options.min_delta, self._options.patience)
+
+    def run(self, interrupted: Callable[[], bool]) -> Ended | None:
+        """Deals with the epoch that the run stands at the end of.
+
+        Args:
+          interrupted: asked now and then whether to stop.
+
+        Returns:
+          What came of it; None where it was interrupted, and is to be dealt with again.
+        """
+        state, step = self._state, int(self._state.step)
+        sums = state.sums.numpy()
+        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
+        if "validation" in self._parts.evaluations:
+            validation = self._parts.evaluations["validation"].run(interrupted)
+            if validation is None:
+                return None
+            results["validation"] = validation
+        self._curves.passed([standing(self._parts)])
+        if "validation" in results:
+            self._curves.scored("validation", results["validation"])
+        epoch = self._timetable.epoch(step)
+        value, previous = self.monitor.value(results), float(state.best.value)
+        is_best = self.monitor.is_best(value, step, state.best)
+        stop = self.monitor.should_stop(value, epoch == 1, state.patience)
+        state.ended.assign(whole(step))
+        state.sums.assign(tf.zeros_like(state.sums))
+        state.logged.assign(tf.zeros_like(state.logged))
+        line = narration.epoch_line(
+            f"{epoch}/{self._timetable.epochs}",
+            results,
+            steps_per_second=self._clock.steps_per_second,
+            metric=self.monitor.metric,
+            best=float(state.best.value),
+            before=previous if is_best else None,
+            saved_to=os.path.join(self._parts.config.run.run_dir, "best"),
+            skipped=step - int(state.updates),
+        )
+        stopped = (
+            f"stopped early after epoch {epoch}: {self.monitor.metric} did not improve by more "
+            f"than {self._options.min_delta:g} for {int(state.patience.waited)} epochs"
+        )
+        return Ended(is_best, [line, stopped] if stop else [line])
