@@ -1,8 +1,8 @@
 """Contenders in turn, and the table of what came of it.
 
 Each contender is a process that sleeps until it is asked. Of those with variants each variant is
-tried alone first, and the fastest goes on. Then rounds: a block of each, who comes first changing
-from round to round. What is compared is a median of ratios of blocks that lie beside each other.
+tried alone first, and the fastest goes on. Then rounds: a block of each, in an order that is drawn
+anew. What is compared is a median of ratios of blocks that lie beside each other.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.benchmark.blocks import interleaved
 from engine.benchmark.machine import described
 
 HERE = Path(__file__).parent
 SECONDS = 3.0  # of a block, about
+_PAUSE = 0.5  # seconds in which threads of the one before stop looking for work
 
 
 class Contender(NamedTuple):
@@ -131,10 +131,12 @@ def compared(
         process.block()
     rates: dict[str, list[float]] = {name: [] for name in processes}
     blocks = {name: process.block for name, process in processes.items()}
-    for number, found in enumerate(interleaved(blocks, args.rounds), 1):
-        for name, rate in found.items():
-            rates[name].append(each * rate)
-        words = ", ".join(f"{name} {each * rate:,.1f}" for name, rate in found.items())
+    shuffled = np.random.default_rng(0)
+    for number in range(1, args.rounds + 1):
+        for name in shuffled.permutation(list(blocks)):  # nobody is behind the same one each time
+            time.sleep(_PAUSE)
+            rates[name].append(each * blocks[name]())
+        words = ", ".join(f"{name} {every[-1]:,.1f}" for name, every in rates.items())
         print(f"  round {number} of {args.rounds}: {words}", flush=True)
     return {
         "unit": unit,
