@@ -188,7 +188,7 @@ def _assemble(
         for split, records in held_out.items()
         if records is not None
     }
-    jit = compiling.choose(config, devices, model, feed_kind)
+    jit = compiling.choose(config, devices, feed_kind)
     compiled = jit != "off"
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)

@@ -288,8 +288,9 @@ class Training(Section):
     )
     jit: str = option(
         "auto",
-        "what XLA compiles, on one device: off: nothing; step: each step; loop: the whole loop; "
-        "auto: the loop of a network without convolutions on a CPU, else nothing",
+        "what XLA compiles, on one device: off: nothing; step: each step; loop: the whole loop, "
+        "faster for networks without convolutions on a CPU; auto: nothing, so that both feeds "
+        "give the same bits",
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )

@@ -25,6 +25,7 @@ def figures(warm: Warm, *options: str) -> dict:
     [
         (),
         ("--feed=stream", "--global_batch_size=50"),
+        ("--jit=loop",),
         ("--virtual_devices=2", "--shards=2"),
         ("--benchmark_data=synthetic", "--precision=mixed_bfloat16", "--model=cnn"),
     ],

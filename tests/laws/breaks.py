@@ -357,6 +357,14 @@ BREAKS = (
     ),
     Break(
         "L4",
+        "what XLA compiles by default depends on the feed",
+        _COMPILED,
+        "engine/compiling.py",
+        '        return "off"\n',
+        '        return "off" if asked == "off" or feed_kind == "stream" else "loop"\n',
+    ),
+    Break(
+        "L4",
         "the resident feed keeps the first epoch's order",
         _DATA_STATE,
         "pipelines/resident.py",

@@ -107,23 +107,14 @@ def test_losses_are_told_under_xla(tmp_path):
     assert told[1].shape == (5,) and told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("options", "jit"),
-    [
-        ({"model": "logistic"}, "loop"),
-        ({"model": "mlp"}, "loop"),
-        ({"model": "cnn"}, "off"),
-        ({"model": "logistic", "feed": "stream"}, "off"),
-        ({"model": "logistic", "shards": 2}, "off"),
-        ({"model": "logistic", "augment": "shift:1"}, "off"),
-        ({"model": "logistic", "replicas": 2}, "off"),
-    ],
-    ids=str,
-)
-def test_what_auto_stands_for(tmp_path, options, jit):
-    parts = assembled(str(tmp_path), **SPLIT, **options)
-    assert parts.jit == jit
-    parts.close()
+@pytest.mark.parametrize("model", ["logistic", "mlp"])
+def test_by_default_both_feeds_give_the_same_bits(tmp_path, model):
+    found = []
+    for feed in ("resident", "stream"):
+        parts = take(assembled(str(tmp_path), model=model, feed=feed, **SPLIT), STEPS)
+        found.append(everything_in(parts))
+        parts.close()
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
