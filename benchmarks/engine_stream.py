@@ -60,20 +60,20 @@ class Consumer:
         """Takes batches, epoch by epoch."""
         per_epoch = self.feed.steps_per_epoch
         while steps:
-            portion = min(steps, per_epoch - self._step % per_epoch)
-            opened = self.feed.open(self._step, portion)
+            most = min(steps, per_epoch - self._step % per_epoch)
+            portion, given = self.feed.open(self._step, most)
             step = tf.constant(self._step, tf.int64)
-            examples, labels = self._compiled(step, step + portion, opened)
+            examples, labels = self._compiled(step, step + portion, given)
             self.seen["examples"] += int(examples)
             self.seen["labels"] += int(labels)
             self._step += portion
             steps -= portion
 
-    def _batches(self, step: tf.Tensor, end: tf.Tensor, opened: object) -> list[tf.Tensor]:
+    def _batches(self, step: tf.Tensor, end: tf.Tensor, given: object) -> list[tf.Tensor]:
         """How many examples there are and the sum of their labels."""
 
         def one(step: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
-            batch = self.feed.batch(self.feed.next(opened), step, 0)
+            batch = self.feed.batch(self.feed.next(given), step, 0)
             valid = tf.cast(batch.mask, tf.int64)
             more = tf.reduce_sum(tf.cast(batch.targets, tf.int64) * valid)
             with tf.control_dependencies([batch.inputs]):

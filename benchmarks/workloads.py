@@ -63,7 +63,7 @@ WORKLOADS = {
             (),
             32,
             False,
-            ("--model=logistic", "--global_batch_size=32", "--jit=loop"),
+            ("--model=logistic", "--global_batch_size=32"),
         ),
         Workload(
             "W4",
@@ -72,7 +72,7 @@ WORKLOADS = {
             (512, 512),
             32,
             False,
-            ("--model=mlp", "--hidden=512,512", "--global_batch_size=32", "--jit=loop"),
+            ("--model=mlp", "--hidden=512,512", "--global_batch_size=32"),
         ),
     )
 }

@@ -188,7 +188,7 @@ def _assemble(
         for split, records in held_out.items()
         if records is not None
     }
-    jit = compiling.choose(config, devices, feed_kind)
+    jit = compiling.choose(config, devices, model, (task, optimizer))
     compiled = jit != "off"
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
@@ -203,9 +203,7 @@ def _assemble(
         clip=Clip(optimization.clip_norm, optimization.clip_value),
         average=average,
         ema=optimization.ema,
-        augment=augmenter(augmentation, source.classes, seed, jit != "off")
-        if augmentation
-        else None,
+        augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
         synchronise=synchronise,
         reduce=reduce,
         compiled=compiled,

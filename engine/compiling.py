@@ -7,34 +7,50 @@ exchange is no part of a compiled program.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+import tensorflow as tf
+
 from engine.config import Config
 from engine.distribute import Devices
 
+_CONVOLUTION = 4  # rank of its kernel
+_OWN = ("engine", "models")
 
-def choose(config: Config, devices: Devices, feed_kind: str) -> str:
+
+def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[object]) -> str:
     """What `--jit` means: "off", "step" or "loop".
 
-    Auto is "off". It may not be what is fastest: the loop cannot be compiled around a stream, and
-    XLA rounds otherwise, while a run has the same bits with either feed (L4).
+    Auto is what is faster as far as is known, and nothing that depends on the feed: XLA rounds
+    otherwise, and a run has the same bits with either (L4).
 
     Args:
       config: all options.
       devices: that are computed on.
-      feed_kind: "resident" or "stream".
+      model: that is trained.
+      others: what the loop computes besides: the task, the optimizer.
 
     Raises:
       ValueError: when that cannot be compiled.
     """
     asked = config.training.jit
-    if asked in ("auto", "off"):
-        return "off"
-    if devices.replicas > 1:
-        raise ValueError(f"--jit={asked}: is for one device, and there are {devices.replicas}")
-    if config.training.shards:
-        raise ValueError(
-            f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
-            "and --shards promises the same"
-        )
-    if asked == "loop" and feed_kind == "stream":
-        raise ValueError("--jit=loop: what --feed=stream reads comes in between; give --jit=step")
+    if asked == "auto":
+        ranks = [variable.shape.rank for variable in model.trainable_variables]
+        small = not config.data.augment and max(ranks, default=0) < _CONVOLUTION
+        alone = devices.replicas == 1 and not config.training.shards and not devices.are_gpus
+        # Of other people's operations nobody knows whether XLA can compile them.
+        own = all(map(_is_own, [*model.submodules, *others]))
+        return "loop" if small and alone and own else "off"
+    if asked != "off":
+        if devices.replicas > 1:
+            raise ValueError(f"--jit={asked}: is for one device, and there are {devices.replicas}")
+        if config.training.shards:
+            raise ValueError(
+                f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
+                "and --shards promises the same"
+            )
     return asked
+
+
+def _is_own(part: object) -> bool:
+    return type(part).__module__.partition(".")[0] in _OWN

@@ -289,8 +289,8 @@ class Training(Section):
     jit: str = option(
         "auto",
         "what XLA compiles, on one device: off: nothing; step: each step; loop: the whole loop, "
-        "faster for networks without convolutions on a CPU; auto: nothing, so that both feeds "
-        "give the same bits",
+        "faster for networks without convolutions on a CPU; auto: the loop of Tapeline's own such "
+        "networks there, else nothing",
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )

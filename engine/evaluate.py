@@ -61,12 +61,11 @@ class Evaluation:
         while step < end:
             if interrupted():
                 return None
-            steps = self._pace.steps(end - step)
             started = stopwatch()
-            opened = self._feed.open(step, steps)
-            start = tf.constant(whole(step))
             try:
-                sums += self._compiled(start, tf.constant(whole(steps)), opened).numpy()
+                steps, given = self._feed.open(step, self._pace.steps(end - step))
+                start = tf.constant(whole(step))
+                sums += self._compiled(start, tf.constant(whole(steps)), given).numpy()
             except tf.errors.OpError as error:
                 raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
             self._pace.took(steps, stopwatch() - started)
@@ -78,7 +77,7 @@ class Evaluation:
         )
         return means
 
-    def _steps(self, start: tf.Tensor, steps: tf.Tensor, opened: object) -> tf.Tensor:
+    def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> tf.Tensor:
         self.traces += 1
         pieces, strategy = self._pieces, self._strategy
 
@@ -87,7 +86,7 @@ class Evaluation:
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             # `fed` is nothing but the order in which a feed is asked when steps overlap.
             with tf.control_dependencies([fed]):
-                element = self._feed.next(opened)
+                element = self._feed.next(given)
             with tf.control_dependencies(_tensors(element) if self._overlapping > 1 else []):
                 fed = tf.identity(fed)
             sums = strategy.run(self._reduce, args=(pieces.total(element, step),))[0]

@@ -97,7 +97,8 @@ class Loop:
         """Takes `steps` steps, which must lie in one epoch; the first that is bad ends it early.
 
         Args:
-          steps: how many, 1 or more; fewer are taken where there is no room for their losses.
+          steps: how many, 1 or more; fewer are taken where the feed has no more at hand, or
+            there is no room for their losses.
           at: which of them are points of the curves; no more than there is room for.
 
         Raises:
@@ -105,9 +106,9 @@ class Loop:
         """
         before = int(self._state.step)
         steps = min(steps, MOST_WATCHED) if self._watched else steps
-        asked = tf.constant(np.array([steps, *at], np.int64))
         try:
-            found = self._compiled(asked, self._feed.open(before, steps))
+            steps, given = self._feed.open(before, steps)
+            found = self._compiled(tf.constant(np.array([steps, *at], np.int64)), given)
         except tf.errors.OpError as error:
             hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
             raise RuntimeError(
@@ -138,15 +139,15 @@ class Loop:
         Args:
           anew: traced once more, apart from what `run` calls; not counted in `traces`.
         """
-        opened = self._feed.open(int(self._state.step), 1)
+        _, given = self._feed.open(int(self._state.step), 1)
         function = tf.function(self._steps, autograph=False) if anew else self._compiled
-        return function.get_concrete_function(tf.constant([1, *Points()], tf.int64), opened)
+        return function.get_concrete_function(tf.constant([1, *Points()], tf.int64), given)
 
-    def _counted(self, asked: tf.Tensor, opened: object) -> tuple[tf.Tensor, ...]:
+    def _counted(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         self.traces += 1
-        return self._steps(asked, opened)
+        return self._steps(asked, given)
 
-    def _steps(self, asked: tf.Tensor, opened: object) -> tuple[tf.Tensor, ...]:
+    def _steps(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         """(steps taken, whether the last was good, points passed, their rows, losses)."""
         state, scale = self._state, self._state.loss_scale
         # Numbers go round in the loop and into the state when it is done: a variable a step costs.
@@ -156,7 +157,7 @@ class Loop:
             steps, every, last = tf.unstack(asked)
             call = Call(first.step + steps, every, last, first.step - state.updates)
         stretches = _compiled(self._stretches) if self._xla else self._stretches
-        now, ratio, *noted = stretches(call, first, state.update_ratio + 0, opened)
+        now, ratio, *noted = stretches(call, first, state.update_ratio + 0, given)
         state.step.assign(now.step)
         state.updates.assign(_updates(now, call))
         state.sums.assign(now.sums)
@@ -165,7 +166,7 @@ class Loop:
         return now.step - first.step, now.good, *noted
 
     def _stretches(
-        self, call: Call, first: Now, ratio: tf.Tensor, opened: object
+        self, call: Call, first: Now, ratio: tf.Tensor, given: object
     ) -> tuple[Any, ...]:
         """Stretches of steps: those up to the one of a point, then that one alone, and so on.
 
@@ -181,7 +182,7 @@ class Loop:
                 alone = to_point == 1
                 end = tf.minimum(call.end, now.step + tf.where(alone, to_point, to_point - 1))
             before = [tf.identity(weight) for weight in weights]
-            now, *told = self._stretch(call, first.step, now, end, opened, *losses)
+            now, *told = self._stretch(call, first.step, now, end, given, *losses)
             moved = update_ratio(before, weights, self._xla)
             with self._on_host():
                 ratio = tf.where(alone, moved, ratio)
@@ -211,7 +212,7 @@ class Loop:
         first: tf.Tensor,
         now: Now,
         end: tf.Tensor,
-        opened: object,
+        given: object,
         *losses: tf.TensorArray,
     ) -> list[Any]:
         """Steps until `end`, or until one is bad."""
@@ -220,7 +221,7 @@ class Loop:
             # A bad step ends the loop: until then all steps in it were updates.
             scale = self._state.loss_scale
             at = At(now.step, now.step - call.skipped, scale.value_of(now.scale))
-            total = self._pieces.total(self._feed.next(opened), at.step, at)
+            total = self._pieces.total(self._feed.next(given), at.step, at)
             outcome = self._strategy.run(self._act, args=(total, at))
             # After the reduction every replica holds the same: any one will do.
             good, sums = map(self._any, outcome)

@@ -13,7 +13,7 @@ from pipelines.feed import choose_feed, open_feed
 from pipelines.identity import Identity, identity_of
 from pipelines.lookup import Examples, examples_of_step
 from pipelines.order import permutation, steps_per_epoch
-from pipelines.plan import Batch, Feed, Layout
+from pipelines.plan import Batch, Feed, Layout, Opened
 from pipelines.resident import Resident
 from pipelines.source import Records, Source, open_source
 from pipelines.stream import Stream
@@ -25,6 +25,7 @@ __all__ = [
     "Feed",
     "Identity",
     "Layout",
+    "Opened",
     "Records",
     "Resident",
     "Source",

@@ -12,13 +12,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
 
 import numpy as np
 
 from pipelines.fingerprint import digest
 
 _VERSION = 1
+_ENTRIES = (".decoded", ".index")
 _BUDGET = 8 << 30  # bytes of entries kept; the least recently used go first
 
 
@@ -59,8 +61,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         labels = content[labels_at:].copy().view("<i4").astype(np.int32)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    with contextlib.suppress(OSError):
-        os.utime(path)  # used now: the last to be pruned
+    used(path)
     return images, labels
 
 
@@ -96,24 +97,44 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
         "dtype": images.dtype.name,
         "sha256": content_digest(images, labels),
     }
-    temporary = None
+    with contextlib.suppress(OSError), written(os.path.join(cache_dir, f"{name}.decoded")) as file:
+        file.write(json.dumps(header).encode() + b"\n")
+        file.write(images.data)
+        file.write(label_bytes)
+
+
+@contextlib.contextmanager
+def written(path: str) -> Iterator[BinaryIO]:
+    """A new entry: it takes its place when all of it is written, and entries long unused go.
+
+    Args:
+      path: of the entry, in a directory that is made if need be.
+
+    Raises:
+      OSError: when it cannot be written; then there is none.
+    """
+    cache_dir = os.path.dirname(path)
+    os.makedirs(cache_dir, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
     try:
-        os.makedirs(cache_dir, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
         with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(header).encode() + b"\n")
-            file.write(images.data)
-            file.write(label_bytes)
-        os.replace(temporary, os.path.join(cache_dir, f"{name}.decoded"))
-        _prune(cache_dir)
-    except OSError:
-        if temporary:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
+            yield file
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _prune(cache_dir)
+
+
+def used(path: str) -> None:
+    """Makes an entry the last to be pruned."""
+    with contextlib.suppress(OSError):
+        os.utime(path)
 
 
 def _prune(cache_dir: str) -> None:
-    entries = [entry for entry in os.scandir(cache_dir) if entry.name.endswith(".decoded")]
+    entries = [entry for entry in os.scandir(cache_dir) if entry.name.endswith(_ENTRIES)]
     entries.sort(key=lambda entry: entry.stat().st_mtime)
     excess = sum(entry.stat().st_size for entry in entries) - _BUDGET
     for entry in entries[:-1]:

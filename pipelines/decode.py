@@ -4,48 +4,65 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.records import RecordReader, damaged
+from pipelines.errors import damaged, reason
+from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
 _PORTION = 256  # examples that one thread decodes at a time
-_AT_ONCE = 16  # examples that one turn of a loop in the graph decodes
+AT_ONCE = 64  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Serialized examples, string [k] -> (images [k, H, W, C], int32 [k]), in the graph.
+    """Serialized examples, string [k] -> (images [k, H, W, C], int32 [k]), in the graph."""
+    label = tf.TensorSpec([], tf.int32)
+    if source.pictures is None:
+        return _each(source.decode, serialized, (_image_of(source), label))
+    image_key, label_key = source.pictures.fields
+    stored = {
+        image_key: tf.io.FixedLenFeature([], tf.string),
+        label_key: tf.io.FixedLenFeature([], tf.int64),
+    }
+    parsed = tf.io.parse_example(serialized, stored)
+    return decode_pictures(source, parsed[image_key]), tf.cast(parsed[label_key], tf.int32)
 
-    A turn of a loop in the graph costs as much as decoding a small image, so a turn decodes
-    several; those that are left over take a turn each.
-    """
-    shape, dtype = source.image_shape, source.dtype
-    count = serialized.shape[0]
-    left_over = (tf.shape(serialized)[0] if count is None else count) // _AT_ONCE * _AT_ONCE
 
-    def several(some: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = zip(*map(source.decode, tf.unstack(some, _AT_ONCE)), strict=True)
-        return tf.stack(images), tf.stack(labels)
+def decode_pictures(source: Source, encoded: tf.Tensor) -> tf.Tensor:
+    """Encoded images, string [k] -> [k, H, W, C], in the graph."""
+    assert source.pictures is not None
+    return _each(source.pictures.decode, encoded, _image_of(source))
 
-    images, labels = tf.map_fn(
+
+def _image_of(source: Source) -> tf.TensorSpec:
+    return tf.TensorSpec(source.image_shape, source.dtype)
+
+
+def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
+    """`decode` of each, in turns of several; those that are left over take a turn each."""
+    count = stored.shape[0]
+    if count is not None and count <= AT_ONCE:
+        return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
+    turns = (tf.shape(stored)[0] if count is None else count) // AT_ONCE
+
+    def several(some: tf.Tensor) -> Any:
+        return _each(decode, tf.ensure_shape(some, [AT_ONCE]), made)
+
+    def stacked(spec: tf.TensorSpec) -> tf.TensorSpec:
+        return tf.TensorSpec([AT_ONCE, *spec.shape], spec.dtype)
+
+    first = tf.map_fn(
         several,
-        tf.reshape(serialized[:left_over], [-1, _AT_ONCE]),
-        fn_output_signature=(
-            tf.TensorSpec([_AT_ONCE, *shape], dtype),
-            tf.TensorSpec([_AT_ONCE], tf.int32),
-        ),
+        tf.reshape(stored[: turns * AT_ONCE], [-1, AT_ONCE]),
+        fn_output_signature=tf.nest.map_structure(stacked, made),
     )
-    images, labels = tf.reshape(images, [-1, *shape]), tf.reshape(labels, [-1])
-    if count is not None and left_over == count:
-        return images, labels
-    last_images, last_labels = tf.map_fn(
-        source.decode,
-        serialized[left_over:],
-        fn_output_signature=(tf.TensorSpec(shape, dtype), tf.TensorSpec([], tf.int32)),
+    last = tf.map_fn(decode, stored[turns * AT_ONCE :], fn_output_signature=made)
+    return tf.nest.map_structure(
+        lambda many, few: tf.concat([tf.reshape(many, [-1, *few.shape[1:]]), few], 0), first, last
     )
-    return tf.concat([images, last_images], 0), tf.concat([labels, last_labels], 0)
 
 
 def side_by_side() -> int:
@@ -110,7 +127,7 @@ def decode_all(
     except tf.errors.OpError as error:
         number, error = _culprit(source, reader, done, error)
         where = f"{source.name}, {records.name}, example {number}"
-        raise ValueError(damaged(where, error)) from None
+        raise ValueError(damaged(where, reason(error))) from None
     return images, labels
 
 
@@ -124,7 +141,7 @@ def _culprit(
     decode = tf.function(source.decode, autograph=False)
     for number in range(first, len(reader)):
         try:
-            decode(tf.constant(reader.read(np.array([number]))[0]))
+            decode(tf.constant(reader.read(np.array([number]))[0][0]))
         except tf.errors.OpError as found:
             return number, found
     return first, error

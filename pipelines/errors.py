@@ -16,3 +16,8 @@ def reason(error: BaseException) -> str:
     lines = [" ".join(line.split()) for line in text.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_NOISE)]
     return telling[0][:300] if telling else type(error).__name__
+
+
+def damaged(where: str, why: str) -> str:
+    """One line about data that cannot be read or decoded, and what to do."""
+    return f"damaged data in {where}: {why}; delete the data set's folder and prepare it again"

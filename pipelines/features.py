@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from pipelines.index import Fields
 
 # Raise it when `decode` returns other bits for the same record: caches are keyed by it.
 _DECODE_VERSION = 1
@@ -80,10 +82,34 @@ def image_shape(
     return shape
 
 
+class Pictures(NamedTuple):
+    """Images that are stored encoded, one in each example, so that all else can be passed over.
+
+    fields: of the image and the label.
+    decode: encoded, string [] -> image [H, W, C].
+    """
+
+    fields: Fields
+    decode: Callable[[tf.Tensor], tf.Tensor]
+
+
+class Decoder(NamedTuple):
+    """How examples are decoded.
+
+    decode: serialized, string [] -> (image [H, W, C], label int32 []).
+    pictures: None where images are stored otherwise.
+    recipe: a short stable text of everything that decides what decode returns, for cache keys.
+    """
+
+    decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    pictures: Pictures | None
+    recipe: str
+
+
 def decoder(
     features: Any, image_key: str, label_key: str, image_shape: tuple[int, int, int]
-) -> tuple[Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]], str]:
-    """The decode function of a Source, and its recipe."""
+) -> Decoder:
+    """How the examples of a data set are decoded, to images of one shape."""
     from tensorflow_datasets import features as kinds
 
     # A dictionary of the two alone: the parser then skips every other feature of the record.
@@ -92,18 +118,26 @@ def decoder(
     resize = stored_shape != image_shape
     dtype = np.dtype(features[image_key].np_dtype).name
 
-    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = wanted.deserialize_example(serialized)
-        image = example[image_key]
+    def sized(image: tf.Tensor) -> tf.Tensor:
         if resize:
             image = tf.image.resize(image, image_shape[:2], method="bilinear")
             image = tf.cast(tf.round(image), tf.uint8) if dtype == "uint8" else image
-        return tf.ensure_shape(image, image_shape), tf.cast(example[label_key], tf.int32)
+        return tf.ensure_shape(image, image_shape)
 
+    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        example = wanted.deserialize_example(serialized)
+        return sized(example[image_key]), tf.cast(example[label_key], tf.int32)
+
+    def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
+        return sized(features[image_key].decode_example(encoded))
+
+    pictures = None
+    if isinstance(features[image_key], kinds.Image):
+        pictures = Pictures(Fields(image_key, label_key), decode_picture)
     kind = type(features[image_key]).__name__
     recipe = (
         f"image={image_key}:{kind}{stored_shape}:{dtype};label={label_key};"
         f"out={'x'.join(map(str, image_shape))}:{'bilinear' if resize else 'as stored'};"
         f"decode={_DECODE_VERSION}"
     )
-    return decode, recipe
+    return Decoder(decode, pictures, recipe)

@@ -60,9 +60,9 @@ def open_feed(
       seed: of the order of each epoch; None: file order.
       layout: how a global batch is cut.
       strategy: whose devices are fed.
-      cache_dir: where decoded examples are kept between starts.
+      cache_dir: where decoded examples, or where each lies, are kept between starts.
       look_ahead: whether a piece comes with the example after its last one.
-      progress: told how many more examples are decoded, now and then.
+      progress: told how many more examples are decoded, or found, now and then.
 
     Raises:
       ValueError: when the data is missing or damaged.
@@ -75,7 +75,7 @@ def open_feed(
         look_ahead=look_ahead,
     )
     if kind == "stream":
-        return Stream(source, records, plan, strategy)
+        return Stream(source, records, plan, strategy, cache_dir, progress)
     name = cache.key(records.ranges, source.recipe)
     decoded = cache.load(cache_dir, name)
     if decoded is None:

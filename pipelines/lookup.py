@@ -49,8 +49,8 @@ def examples_of_step(
     first = place * global_batch_size
     end = min(first + global_batch_size, len(records)) + look_ahead
     places = np.arange(first, end) % len(records)
-    numbers = order.permutation(seed, epoch, len(records))[places]
+    numbers = order.permuted(seed, epoch, len(records), places)
     with tf.device("CPU:0"):
-        serialized = tf.constant(RecordReader(records.ranges).read(numbers))
-        images, labels = decode_batch(source, serialized)
+        serialized, _ = RecordReader(records.ranges).read(numbers)
+        images, labels = decode_batch(source, tf.constant(serialized))
     return Examples(numbers, images.numpy(), labels.numpy())

@@ -34,6 +34,17 @@ class Batch(NamedTuple):
     place: tf.Tensor  # int64 []: place of the first row in the epoch's order
 
 
+class Opened(NamedTuple):
+    """What the graph is given for some steps.
+
+    steps: how many, 1 or more.
+    given: nested tensors, of the same shapes every time.
+    """
+
+    steps: int
+    given: Any
+
+
 class Feed(Protocol):
     """What the loop needs of a feed; implement it to bring another source of batches."""
 
@@ -41,10 +52,13 @@ class Feed(Protocol):
     steps_per_epoch: int
     layout: Layout
 
-    def open(self, step: int, steps: int) -> Any:
-        """On the host: what the graph needs for `steps` steps from `step`, all in one epoch."""
+    def open(self, step: int, steps: int) -> Opened:
+        """On the host: what the graph needs for `steps` steps from `step`, all in one epoch.
 
-    def next(self, opened: Any) -> Any:
+        It may be for fewer of them; then it is asked again for the others.
+        """
+
+    def next(self, given: Any) -> Any:
         """In the graph, across replicas: what `batch` needs for one more step."""
 
     def batch(
@@ -120,6 +134,17 @@ class Plan:
         if self._seed is None:
             return np.arange(self.examples, dtype=np.int32)
         return order.permutation(self._seed, epoch, self.examples)
+
+    def chosen(self, epoch: int, places: np.ndarray) -> np.ndarray:
+        """Which examples stand at some places of the order of an epoch, int [k]."""
+        if self._seed is None:
+            return places
+        return order.permuted(self._seed, epoch, self.examples, places)
+
+    @property
+    def in_file_order(self) -> bool:
+        """Whether every epoch is the same."""
+        return self._seed is None
 
     def places(self, step: Any, replica: Any, piece: Any, arange: Any) -> Any:
         """(place of the first row in the global batch, place of each row in the epoch, valid).

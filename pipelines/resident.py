@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.ahead import Orders
-from pipelines.plan import Batch, Plan
+from pipelines.plan import Batch, Opened, Plan
 
 
 class Resident:
@@ -41,21 +41,20 @@ class Resident:
 
             self._data = strategy.experimental_distribute_values_from_function(copy)
 
-    def open(self, step: int, steps: int) -> tf.Tensor:
+    def open(self, step: int, steps: int) -> Opened:
         """The epoch's order, int32 [n]."""
-        del steps
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
             self._opened = epoch, tf.constant(self._orders.of(epoch))
-        return self._opened[1]
+        return Opened(steps, self._opened[1])
 
     def close(self) -> None:
         """Stops making orders ahead."""
         self._orders.close()
 
-    def next(self, opened: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
         """The order, and each replica's copy of the examples."""
-        return opened, self._data
+        return given, self._data
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0

@@ -68,6 +68,7 @@ class Source:
     dtype: str  # of images: "uint8" or "float32"
     # One serialized example, string [] -> (image [H, W, C], label int32 []).
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    pictures: features.Pictures | None  # where images are stored encoded: the short way to them
     # A short stable text of everything that decides what decode returns, for cache keys.
     recipe: str
 
@@ -114,7 +115,7 @@ def open_source(
         )
     image_key, label_key = features.keys(name, info)
     image_shape = features.image_shape(name, image_key, info.features[image_key], image_size)
-    decode, recipe = features.decoder(info.features, image_key, label_key, image_shape)
+    decode, pictures, recipe = features.decoder(info.features, image_key, label_key, image_shape)
 
     def records(flag: str, split: str) -> Records:
         found = _records(name, builder, flag, split)
@@ -143,6 +144,7 @@ def open_source(
         validation=validation,
         test=test,
         decode=decode,
+        pictures=pictures,
         recipe=recipe,
     )
 

@@ -1,9 +1,10 @@
-"""The stream feed: examples read and decoded while the loop runs.
+"""The stream feed: examples read and decoded while the loop runs, a table of some steps at a time.
 
-A thread slices serialized examples out of the mapped files and puts them in a queue, a replica's
-rows at a time; tf.data takes them out and decodes them side by side. No Python runs inside the
-pipeline: TensorFlow takes a pipeline down while it holds Python's lock, and one that waited for
-Python then would wait for ever.
+A thread reads encoded examples and puts them in a queue, a few at a time; tf.data takes them out,
+decodes them side by side and makes tables of them. No Python runs inside the pipeline: TensorFlow
+takes a pipeline down while it holds Python's lock, and one that waited for Python then would wait
+for ever. The loop is given a table, not the pipeline: so it may be compiled, and is as fast as with
+the resident feed where decoding keeps up.
 """
 
 from __future__ import annotations
@@ -11,18 +12,20 @@ from __future__ import annotations
 import atexit
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import decode_batch, side_by_side, untuned
-from pipelines.plan import Batch, Plan
+from pipelines.decode import AT_ONCE, decode_batch, decode_pictures, side_by_side, untuned
+from pipelines.plan import Batch, Opened, Plan
 from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
-_READ_AHEAD = 8  # portions a replica: reading is cheap beside decoding, so a few suffice
-_READY = 2  # decoded portions a replica that wait
+_TABLE = 4 << 20  # bytes of a table, about; one step at least
+_READ_AHEAD = 16  # portions: reading is cheap beside decoding, so a few suffice
+_READY = 1  # decoded tables that wait, beside one that is being made
 
 _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
@@ -42,10 +45,18 @@ class Stream:
       records: which examples.
       plan: which of them a step sees.
       strategy: whose replicas are fed.
+      cache_dir: where the records' index is kept between starts.
+      progress: told how many more examples are in the index, now and then.
     """
 
     def __init__(
-        self, source: Source, records: Records, plan: Plan, strategy: tf.distribute.Strategy
+        self,
+        source: Source,
+        records: Records,
+        plan: Plan,
+        strategy: tf.distribute.Strategy,
+        cache_dir: str,
+        progress: Callable[[int], None] = lambda done: None,
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
@@ -53,77 +64,127 @@ class Stream:
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None
-        self._reader = RecordReader(records.ranges)
-        self._at = -1
+        fields = source.pictures.fields if source.pictures else None
+        self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
+        # Steps of a table, and portions that it is decoded in: as equal as can be.
+        self._of_step = plan.layout.pieces * plan.fetched
+        pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
+        fitting = max(1, _TABLE // (self._of_step * pixels))
+        self._steps = min(fitting, plan.steps_per_epoch)
+        self._portions = -(-self._steps * self._of_step // AT_ONCE)
+        self._of_portion = -(-self._steps * self._of_step // self._portions)
+        self._table: Any = None
+        self._first = 0  # the step that the table begins with
         _streams.add(self)
 
-    def open(self, step: int, steps: int) -> Any:
-        """An iterator that stands at `step`; the running one if it does, else a new one."""
-        if self._iterator is None or self._at != step:
-            self.close()
-            self._start(step)
-        self._at = step + steps
-        return self._iterator
+    def open(self, step: int, steps: int) -> Opened:
+        """(steps from the first of a table to step 0, the table), of each replica."""
+        at = step
+        if self._plan.in_file_order:  # each epoch is the same: goes on where it stands
+            at = self._first + (step - self._first) % self.steps_per_epoch
+        first = at - at % self._steps
+        if self._table is None or first != self._first:
+            follows = self._table is not None and first == self._first + self._steps
+            self._table = None  # should the next one fail
+            if not follows:
+                self.close()
+                first = step - step % self._steps
+                at = step
+                self._start(first)
+            self._table, self._first = next(self._iterator), first
+        left = first + self._steps - at
+        return Opened(min(steps, left), (tf.constant(at - step - first, tf.int64), self._table))
 
     def close(self) -> None:
         """Stops reading ahead; `open` starts it again."""
         if self._thread is not None:
             self._queue.close(cancel_pending_enqueues=True)
             self._thread.join()
-        self._iterator = self._queue = self._thread = None
+        self._iterator = self._queue = self._thread = self._table = None
+
+    def next(self, given: Any) -> Any:
+        """The same for all steps of a table."""
+        return given
+
+    def batch(
+        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
+    ) -> Batch:
+        """Slices the rows of a piece."""
+        shift, (images, labels) = element
+        rows, at = self._plan.fetched, tf.cast(piece, tf.int64)
+        begin = ((step + shift) * self.layout.pieces + at) * rows
+        images = tf.slice(images, tf.stack([begin, 0, 0, 0]), [rows, *self._source.image_shape])
+        return self._plan.masked(images, tf.slice(labels, [begin], [rows]), step, replica, piece)
 
     def _start(self, step: int) -> None:
-        plan = self._plan
         here = _local_replicas(self._strategy)
+        size, portions = self._of_portion, self._portions
         with tf.device("CPU:0"):
-            queue = tf.queue.FIFOQueue(
-                _READ_AHEAD * len(here),
-                [tf.string],
-                shapes=[[plan.layout.pieces * plan.fetched]],
-            )
+            queue = tf.queue.FIFOQueue(_READ_AHEAD, [tf.string, tf.int32], [[size], [size]])
 
             def pipeline(_: object = None) -> tf.data.Dataset:
-                # A whole portion is decoded by one thread, portions side by side: half the cost
-                # of mapping example by example and batching after.
+                # A whole portion is decoded by one thread, portions side by side: a quarter of the
+                # cost of mapping example by example and batching after.
                 return (
                     tf.data.Dataset.counter()
                     .map(lambda _: queue.dequeue())
-                    .map(
-                        lambda serialized: decode_batch(self._source, serialized),
-                        num_parallel_calls=side_by_side(),
-                        deterministic=True,
-                    )
+                    .map(self._decode, num_parallel_calls=side_by_side(), deterministic=True)
+                    .batch(portions, drop_remainder=True)
+                    .map(lambda *parts: tuple(map(_in_one, parts)))
                     .prefetch(_READY)
                     .with_options(untuned())
                 )
 
-            if plan.layout.replicas == 1:
+            if self.layout.replicas == 1:
                 self._iterator = iter(pipeline())
             else:
                 self._iterator = iter(self._strategy.distribute_datasets_from_function(pipeline))
         self._queue = queue
         self._thread = threading.Thread(
-            target=_fill,
-            args=(queue, self._reader, plan, here, step),
-            daemon=True,
-            name="read-ahead",
+            target=self._fill, args=(queue, here, step), daemon=True, name="read-ahead"
         )
         self._thread.start()
 
-    def next(self, opened: Any) -> Any:
-        """The next portion of every replica."""
-        return next(opened)
+    def _decode(self, stored: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if self._source.pictures is None:
+            return decode_batch(self._source, stored)
+        return decode_pictures(self._source, stored), labels
 
-    def batch(
-        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
-    ) -> Batch:
-        """A piece of the portion, with its mask."""
-        if self.layout.pieces > 1:
-            arange = tf.range(self._plan.fetched, dtype=tf.int64)
-            rows = tf.cast(piece, tf.int64) * self._plan.fetched + arange
-            element = [tf.gather(part, rows) for part in element]
-        images, labels = element
-        return self._plan.masked(images, labels, step, replica, piece)
+    def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
+        """Puts each replica's rows of a table, then of the next table, into the queue."""
+        count = self._portions * self._of_portion
+        try:
+            while True:
+                for replica in replicas:
+                    # Rows of the last portion that are no step's are those of its beginning.
+                    numbers = np.resize(self._rows(step, replica), count)
+                    for some in np.split(numbers, self._portions):
+                        stored, labels = self._reader.read(some)
+                        with tf.device("CPU:0"):
+                            queue.enqueue([tf.constant(stored), tf.constant(labels)])
+                step += self._steps
+        except (tf.errors.CancelledError, tf.errors.AbortedError):
+            return  # closed while, or before, waiting for room
+        except BaseException:
+            queue.close()  # reading failed: who waits for more must not wait for ever
+            raise
+
+    def _rows(self, first: int, replica: int) -> np.ndarray:
+        """Which examples a replica's table holds, in the order of its rows, int [k]."""
+        plan = self._plan
+        steps = np.arange(first, first + self._steps)
+        of_each = np.arange(plan.layout.pieces)[:, None], np.arange(plan.fetched)
+        _, places, _ = plan.places(steps[:, None, None], replica, *of_each)
+        epochs = np.broadcast_to(steps[:, None, None] // plan.steps_per_epoch, places.shape)
+        found = np.empty(places.shape, np.int64)
+        for epoch in np.unique(epochs):
+            found[epochs == epoch] = plan.chosen(epoch, places[epochs == epoch] % plan.examples)
+        return found.ravel()
+
+
+def _in_one(portions: tf.Tensor) -> tf.Tensor:
+    """[p, k, ...] -> [p k, ...]."""
+    return tf.reshape(portions, [-1, *portions.shape[2:]])
 
 
 def _local_replicas(strategy: tf.distribute.Strategy) -> range:
@@ -134,30 +195,3 @@ def _local_replicas(strategy: tf.distribute.Strategy) -> range:
     resolver = strategy.cluster_resolver
     first = resolver.task_id * count if resolver is not None else 0
     return range(first, first + count)
-
-
-def _fill(
-    queue: tf.queue.FIFOQueue, reader: RecordReader, plan: Plan, replicas: range, step: int
-) -> None:
-    """Puts each replica's rows of `step`, then of the next step, into the queue, until closed."""
-    arange = np.arange(plan.fetched)
-    epoch, order = -1, np.zeros(0, np.int32)
-    try:
-        while True:
-            if epoch != step // plan.steps_per_epoch:
-                epoch = step // plan.steps_per_epoch
-                order = plan.order(epoch)
-            for replica in replicas:
-                places = [
-                    plan.places(step, replica, piece, arange)[1]
-                    for piece in range(plan.layout.pieces)
-                ]
-                chosen = order[np.concatenate(places) % plan.examples]
-                with tf.device("CPU:0"):
-                    queue.enqueue(tf.constant(reader.read(chosen)))
-            step += 1
-    except (tf.errors.CancelledError, tf.errors.AbortedError):
-        return  # closed while, or before, waiting for room
-    except BaseException:
-        queue.close()  # reading failed: who waits for more must not wait for ever
-        raise

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines import Batch, Feed
+from pipelines import Batch, Feed, Opened
 
 
 class Still:
@@ -28,8 +28,8 @@ class Still:
         random = None if seed is None else np.random.default_rng(seed)
 
         @tf.function(autograph=False)
-        def first(opened: Any) -> Any:
-            element, step = feed.next(opened), tf.constant(0, tf.int64)
+        def first(given: Any) -> Any:
+            element, step = feed.next(given), tf.constant(0, tf.int64)
 
             def pieces() -> Batch:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -38,7 +38,7 @@ class Still:
 
             return strategy.run(pieces)
 
-        held = Batch(*first(feed.open(0, 1)))
+        held = Batch(*first(feed.open(0, 1).given))
         feed.close()
         if random is not None:
             images, targets = (
@@ -52,11 +52,11 @@ class Still:
             )
         self._held = held
 
-    def open(self, step: int, steps: int) -> tf.Tensor:
+    def open(self, step: int, steps: int) -> Opened:
         """Nothing to prepare."""
-        return tf.constant(0)
+        return Opened(steps, tf.constant(0))
 
-    def next(self, opened: Any) -> Batch:
+    def next(self, given: Any) -> Batch:
         """The pieces of every replica."""
         return self._held
 
@@ -84,12 +84,12 @@ class Stamped:
             self._stamps = tf.Variable(tf.zeros([most], tf.float64), trainable=False)
             self._count = tf.Variable(0, trainable=False)
 
-    def next(self, opened: Any) -> Any:
+    def next(self, given: Any) -> Any:
         """What `feed` gives, and a note of the time."""
         with tf.device("CPU:0"):
             place = self._count.assign_add(1) - 1
             self._stamps.scatter_nd_update([[place]], [tf.timestamp()])
-        return self._feed.next(opened)
+        return self._feed.next(given)
 
     def read(self) -> np.ndarray:
         """Seconds from step to step, float64 [steps - 1]."""

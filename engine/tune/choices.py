@@ -46,27 +46,22 @@ def threads(cores: int) -> list[int]:
     return sorted({1, cores // 2} - {0, cores})
 
 
-def first(jit: str, feed: str, cores: int) -> Iterator[Choice]:
+def first(jit: str, cores: int) -> Iterator[Choice]:
     """What is tried first beside `Choice()`: what XLA compiles, with all threads and fewer.
 
     Args:
       jit: that `--jit=auto` stands for.
-      feed: that `--feed=auto` stands for.
       cores: that this process may use.
     """
-    others = [each for each in JITS if each != jit and not (each == "loop" and feed == "stream")]
-    for compiled in ("auto", *others):
+    for compiled in ("auto", *(each for each in JITS if each != jit)):
         for count in (0, *threads(cores)):
             if (choice := Choice(jit=compiled, intra_op_threads=count)) != Choice():
                 yield choice
 
 
-def around(best: Choice, jit: str, feed: str, cores: int) -> Iterator[Choice]:
+def around(best: Choice, feed: str, cores: int) -> Iterator[Choice]:
     """What is tried around the best of those: the other feed, other threads, fixed calls."""
-    other = next(each for each in FEEDS if each != feed)
-    whole_loop = (jit if best.jit == "auto" else best.jit) == "loop"
-    if not (whole_loop and other == "stream"):
-        yield dataclasses.replace(best, feed=other)
+    yield dataclasses.replace(best, feed=next(each for each in FEEDS if each != feed))
     for count in (1, *threads(cores)):
         if count != best.inter_op_threads:
             yield dataclasses.replace(best, inter_op_threads=count)

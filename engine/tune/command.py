@@ -70,7 +70,7 @@ def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Choi
     cores = choices.cores()
 
     def first(facts: dict[str, Any]) -> list[Choice]:
-        tried = choices.first(facts["jit"], facts["feed"], cores)
+        tried = choices.first(facts["jit"], cores)
         # XLA compiles for one device only.
         return [each for each in tried if "mirrored" not in facts["device"] or each.jit == "auto"]
 
@@ -78,8 +78,8 @@ def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Choi
     _tell(bar, one)
     best = one.best()
     bar.line(f"tuning: what is around {best}")
-    jit, feed = one.facts["jit"], one.facts["feed"]
-    two = contest(config, best, lambda _: choices.around(best, jit, feed, cores), poll)
+    feed = one.facts["feed"]
+    two = contest(config, best, lambda _: choices.around(best, feed, cores), poll)
     _tell(bar, two)
     return two.best(), [one, two]
 

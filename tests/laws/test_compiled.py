@@ -107,14 +107,45 @@ def test_losses_are_told_under_xla(tmp_path):
     assert told[1].shape == (5,) and told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-@pytest.mark.parametrize("model", ["logistic", "mlp"])
-def test_by_default_both_feeds_give_the_same_bits(tmp_path, model):
+@pytest.mark.parametrize("jit", ["off", "step", "loop"])
+@pytest.mark.parametrize("model", ["logistic", "mlp", "law_dense"])
+def test_both_feeds_give_the_same_bits(tmp_path, model, jit):
     found = []
     for feed in ("resident", "stream"):
-        parts = take(assembled(str(tmp_path), model=model, feed=feed, **SPLIT), STEPS)
-        found.append(everything_in(parts))
+        parts = assembled(str(tmp_path), model=model, feed=feed, jit=jit, **SPLIT)
+        found.append(everything_in(take(parts, STEPS)))
         parts.close()
     assert found[0] == found[1]
+
+
+@models.register("law_foreign")
+def law_foreign(input_shape, classes, hidden) -> list[models.Layer]:
+    """Of a layer that is not the engine's."""
+
+    class Mine(models.Flatten):
+        pass
+
+    return [Mine(), models.Dense(classes)]
+
+
+@pytest.mark.parametrize(
+    ("options", "jit"),
+    [
+        ({"model": "logistic"}, "loop"),
+        ({"model": "mlp"}, "loop"),
+        ({"model": "cnn"}, "off"),
+        ({"model": "law_foreign"}, "off"),
+        ({"model": "logistic", "feed": "stream"}, "loop"),
+        ({"model": "logistic", "shards": 2}, "off"),
+        ({"model": "logistic", "augment": "shift:1"}, "off"),
+        ({"model": "logistic", "replicas": 2}, "off"),
+    ],
+    ids=str,
+)
+def test_what_auto_stands_for(tmp_path, options, jit):
+    parts = assembled(str(tmp_path), **SPLIT, **options)
+    assert parts.jit == jit
+    parts.close()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +154,6 @@ def test_by_default_both_feeds_give_the_same_bits(tmp_path, model):
         ({"jit": "loop", "replicas": 2}, "--jit=loop: is for one device"),
         ({"jit": "step", "replicas": 2}, "--jit=step: is for one device"),
         ({"jit": "step", "shards": 2}, "--shards promises the same"),
-        ({"jit": "loop", "feed": "stream"}, "give --jit=step"),
     ],
     ids=str,
 )

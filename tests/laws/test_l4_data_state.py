@@ -15,11 +15,13 @@ from pipelines.plan import Layout, Plan
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
     """(images, labels) of the valid rows of each step, on one replica."""
     found = []
-    opened = feed.open(step, steps)
-    for at in range(step, step + steps):
-        batch = feed.batch(feed.next(opened), tf.constant(at, tf.int64), 0)
-        valid = batch.mask.numpy() > 0
-        found.append((batch.inputs.numpy()[valid], batch.targets.numpy()[valid]))
+    while steps:
+        taken, given = feed.open(step, steps)
+        for at in range(step, step + taken):
+            batch = feed.batch(feed.next(given), tf.constant(at, tf.int64), 0)
+            valid = batch.mask.numpy() > 0
+            found.append((batch.inputs.numpy()[valid], batch.targets.numpy()[valid]))
+        step, steps = step + taken, steps - taken
     return found
 
 
@@ -51,6 +53,30 @@ def test_both_feeds_give_the_same_examples_in_the_same_order(feeds):
         )
         assert np.array_equal(images, streamed)
         assert np.array_equal(labels, streamed_labels)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 13])
+def test_however_many_steps_a_table_of_the_stream_has(feeds, steps, monkeypatch):
+    monkeypatch.setattr("pipelines.stream._TABLE", steps * 100 * 64)
+    stream, resident = feeds("stream"), feeds("resident")
+    for step in [*range(30), 28, 26, 5, 40, 6]:  # on and on, back in a table, and anywhere
+        left, (_, (images, _)) = stream.open(step, 99)
+        assert left == steps - step % steps
+        assert len(images) - steps * 100 in range(64)
+        for one, other in zip(rows_of(resident, step)[0], rows_of(stream, step)[0], strict=True):
+            assert np.array_equal(one, other)
+
+
+def test_in_file_order_the_stream_goes_on_from_epoch_to_epoch(feeds, monkeypatch):
+    monkeypatch.setattr("pipelines.stream._TABLE", 4 * 100 * 64)
+    stream, resident = feeds("stream", None), feeds("resident", None)
+    expected = rows_of(resident, 0, 13)
+    for epoch in range(3):
+        for found, wanted in zip(rows_of(stream, 0, 13), expected, strict=True):
+            assert np.array_equal(found[0], wanted[0]) and np.array_equal(found[1], wanted[1])
+        if not epoch:
+            iterator = stream._iterator
+        assert stream._iterator is iterator
 
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])

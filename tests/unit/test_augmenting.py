@@ -30,11 +30,11 @@ def seen(spec: str, *, batch: int, layout: Layout, epoch: int, seed: int = 0) ->
     apply = augmenter(augment, 3, seed)
     found = {}
     for step in range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch):
-        opened = feed.open(step, 1)
+        _, given = feed.open(step, 1)
         for replica in range(layout.replicas):
             for piece in range(layout.pieces):
                 at = tf.constant(step, tf.int64)
-                result = apply(feed.batch(feed.next(opened), at, replica, piece))
+                result = apply(feed.batch(feed.next(given), at, replica, piece))
                 arange = np.arange(plan.rows)
                 _, places, valid = plan.places(step, replica, piece, arange)
                 for row in arange[valid]:

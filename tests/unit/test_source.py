@@ -14,6 +14,8 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.decode import decode_batch, decode_pictures
+from pipelines.records import RecordReader
 from pipelines.source import Records, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -273,6 +275,24 @@ def test_a_resized_image_is_the_rounded_bilinear_one(opened):
     resized, label = small.decode(record)
     expected = np.rint(tf.image.resize(image, (2, 3)).numpy()).astype(np.uint8)
     assert np.array_equal(resized, expected) and int(label) == 2
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"image_size": (2, 3)}, {"dataset": "coloured", "image_size": (5, 7)}], ids=str
+)
+@pytest.mark.parametrize("at_once", [2, 64])
+def test_the_short_way_to_pictures_leads_where_decoding_does(opened, options, at_once, monkeypatch):
+    monkeypatch.setattr("pipelines.decode.AT_ONCE", at_once)
+    source = opened(validation_split="", **options)
+    numbers = np.array([3, 1, 5, 2, 0])
+    stored, labels = RecordReader(source.train.ranges, source.pictures.fields).read(numbers)
+    whole, none = RecordReader(source.train.ranges).read(numbers)
+    images, batch = decode_pictures(source, tf.constant(stored)), decode_batch(source, whole)
+    assert none.tolist() == [-1] * 5
+    for i, serialized in enumerate(whole):
+        image, label = source.decode(tf.constant(serialized))
+        assert np.array_equal(images[i], image) and labels[i] == label
+        assert np.array_equal(batch[0][i], image) and batch[1][i] == label
 
 
 def test_the_recipe_changes_with_what_decode_returns_and_with_nothing_else(opened):

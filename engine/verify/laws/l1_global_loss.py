@@ -52,7 +52,7 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
         strategy=tf.distribute.get_strategy(),
         cache_dir=parts.config.data.cache_dir,
     )
-    whole = feed.batch(feed.next(feed.open(0, 1)), tf.constant(0, tf.int64), 0)
+    whole = feed.batch(feed.next(feed.open(0, 1).given), tf.constant(0, tf.int64), 0)
     dtype = compute_dtype(bench.config.precision.precision)
 
     @tf.function(autograph=False)

@@ -1,0 +1,122 @@
+"""Where each example lies, and what is kept of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines import index
+from pipelines.index import Fields, index_of
+from pipelines.records import RecordReader
+
+FIELDS = Fields("picture", "kind")
+
+
+def example(image: bytes | None, label: int, other: bytes = b"") -> bytes:
+    features = {
+        "kind": tf.train.Feature(int64_list=tf.train.Int64List(value=[label])),
+        "other": tf.train.Feature(bytes_list=tf.train.BytesList(value=[other])),
+    }
+    if image is not None:
+        features["picture"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[image]))
+    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+
+
+def write(path, examples) -> str:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for each in examples:
+            writer.write(each)
+    return str(path)
+
+
+IMAGES = [bytes([65 + i]) * (1 + i * i % 300) for i in range(60)]
+
+
+@pytest.fixture
+def ranges(tmp_path):
+    stored = [example(image, i * 7, b"?" * i) for i, image in enumerate(IMAGES)]
+    one, other = write(tmp_path / "one", stored[:40]), write(tmp_path / "other", stored[40:])
+    return (one, 5, 40), (other, 0, 17)
+
+
+def check(reader: RecordReader) -> None:
+    order = np.random.default_rng(0).permutation(52)
+    found, labels = reader.read(order)
+    assert found.tolist() == [IMAGES[5 + i] for i in order]
+    assert labels.tolist() == [7 * (5 + i) for i in order] and labels.dtype == np.int32
+
+
+def test_images_and_labels_are_found_without_the_rest(ranges):
+    seen = []
+    check(RecordReader(ranges, FIELDS, progress=seen.append))
+    assert sum(seen) == 52
+
+
+def test_a_portion_may_end_anywhere(ranges, monkeypatch):
+    for size in (1, 3, 5, 39):
+        monkeypatch.setattr(index, "_PORTION", size)
+        check(RecordReader(ranges, FIELDS))
+
+
+def test_what_was_found_is_kept(ranges, tmp_path, monkeypatch):
+    check(RecordReader(ranges, FIELDS, str(tmp_path)))
+
+    def never(*_):
+        raise AssertionError("looked for again")
+
+    monkeypatch.setattr(index, "_examples", never)
+    check(RecordReader(ranges, FIELDS, str(tmp_path)))
+    with pytest.raises(AssertionError):
+        RecordReader(ranges, None, str(tmp_path))
+
+
+def test_a_large_index_is_not_held_in_memory(ranges, tmp_path, monkeypatch):
+    monkeypatch.setattr(index, "_IN_MEMORY", 51)
+    for _ in range(2):
+        reader = RecordReader(ranges, FIELDS, str(tmp_path))
+        assert reader._index._rows is None
+        check(reader)
+
+
+def test_a_changed_file_has_another_index(ranges, tmp_path):
+    check(RecordReader(ranges, FIELDS, str(tmp_path)))
+    path = ranges[1][0]
+    write(path, [example(b"new", 1) for _ in range(20)])
+    found, labels = RecordReader(ranges, FIELDS, str(tmp_path)).read(np.array([40]))
+    assert (found.tolist(), labels.tolist()) == ([b"new"], [1])
+
+
+def test_a_damaged_index_is_made_anew(ranges, tmp_path):
+    check(RecordReader(ranges, FIELDS, str(tmp_path)))
+    (entry,) = tmp_path.glob("*.index")
+    content = entry.read_bytes()
+    for at in range(0, len(content), 41):
+        damaged = bytearray(content)
+        damaged[at] ^= 4
+        entry.write_bytes(damaged)
+        check(RecordReader(ranges, FIELDS, str(tmp_path)))
+        assert entry.read_bytes() == content
+    entry.write_bytes(content[:-1])
+    check(RecordReader(ranges, FIELDS, str(tmp_path)))
+
+
+def test_where_nothing_can_be_kept_it_goes_on(ranges, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    check(RecordReader(ranges, FIELDS, str(tmp_path / "file" / "cache")))
+
+
+@pytest.mark.parametrize(
+    "bad", [b"this is no example", b"", example(None, 3)], ids=["bytes", "empty", "no image"]
+)
+def test_an_example_without_its_image_is_named_in_one_line(tmp_path, bad):
+    path = write(tmp_path / "bad", [example(b"image", 0)] * 6 + [bad])
+    with pytest.raises(ValueError, match=r"damaged data in .*bad, example 6: it ") as error:
+        RecordReader([(path, 0, 7)], FIELDS)
+    assert "\n" not in str(error.value)
+    assert len(RecordReader([(path, 0, 6)], FIELDS)) == 6
+
+
+def test_nothing_is_an_index_too(ranges):
+    path = ranges[0][0]
+    assert len(index_of([(path, 5, 5)], FIELDS, None)) == 0
