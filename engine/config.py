@@ -103,7 +103,9 @@ class Data(Section):
 class Network(Section):
     """What to train."""
 
-    model: str = option("cnn", "network: logistic, mlp, cnn, seed_000 to seed_004", trajectory=True)
+    model: str = option(
+        "cnn", "network: logistic, mlp, cnn, speedrun, seed_000 to seed_004", trajectory=True
+    )
     hidden: tuple[int, ...] = option(
         (512, 512), "units of each hidden layer of the mlp", minimum=1, trajectory=True
     )

@@ -6,7 +6,8 @@ import tensorflow as tf
 import models
 from models import registry
 
-BUILT_IN = ("cnn", "logistic", "mlp", *(f"seed_00{number}" for number in range(5)))
+SEEDS = tuple(f"seed_00{number}" for number in range(5))
+BUILT_IN = ("cnn", "logistic", "mlp", "speedrun", *SEEDS)
 
 
 def build(name="cnn", input_shape=(28, 28, 1), classes=10, seed=0, **kwargs):
@@ -47,6 +48,7 @@ def test_every_network_maps_images_to_finite_float32_logits(name):
     [
         ("logistic", 7_850),
         ("mlp", 669_706),
+        ("speedrun", 33_722),  # 272 + 4,640 + 18,432 without a bias + 128 + 10,250
         ("seed_000", 61_482),
         ("seed_001", 93_322),
         ("seed_002", 1_815),
@@ -77,7 +79,7 @@ def keras_twin(name):
     return keras.Sequential([keras.Input((28, 28, 1)), first, pool(), *head, dense(10)])
 
 
-@pytest.mark.parametrize("name", BUILT_IN[3:])
+@pytest.mark.parametrize("name", SEEDS)
 def test_a_seed_is_the_same_function_as_its_keras_original(name):
     model, twin = build(name, seed=4), keras_twin(name)
     holders = [layer for layer in model.layers if layer.variables]
@@ -94,6 +96,14 @@ def test_a_seed_is_the_same_function_as_its_keras_original(name):
 def test_the_default_network_fits_images_of_any_usual_size(input_shape):
     model = build("cnn", input_shape, classes=7)
     assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
+
+
+@pytest.mark.parametrize("input_shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
+def test_the_speedruns_network_fits_images_from_16x16_up(input_shape):
+    model = build("speedrun", input_shape, classes=7)
+    assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
+    with pytest.raises(ValueError, match=r"3x3x64 \(layer 2\).*3x3, got 2x3.*--model=mlp"):
+        build("speedrun", (15, 16, 1))
 
 
 def test_hidden_sets_the_widths_of_the_mlp():

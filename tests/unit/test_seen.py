@@ -15,6 +15,10 @@ NETWORKS = {
         *(Flatten(), Dense(3)),
     ],
     "stride": lambda: [Convolution(4, 3, 2), MaxPool(3), Flatten(), Dense(3)],
+    "strides in front of a norm": lambda: [
+        *(Convolution(4, 4, 2, activation="relu"), Convolution(5, 3, 2), BatchNorm()),
+        *(models.Activation("relu"), Flatten(), Dense(3)),
+    ],
     "activation": lambda: [
         *(Convolution(4), models.Activation("relu"), MaxPool()),
         *(Flatten(), Dense(3)),
@@ -30,6 +34,7 @@ NETWORKS = {
 READ = {
     "pools": 14,  # 14 -> 12 -> 6 -> 4 -> 2
     "stride": 13,  # 13 -> 6 -> 2
+    "strides in front of a norm": 12,  # 12 -> 5 -> 2
     "activation": 14,
     "norm in front of a pool": 14,  # 14 -> 12 -> 4 -> 2, which the norm sees all of
     "padding": 15,
