@@ -32,6 +32,7 @@ def test_every_option_that_the_docs_name_exists():
         "kills",
         "sweep",
         "signal",
+        "keras",
     }
     for text in texts:
         named = set(re.findall(r"--([a-z][\w-]+)", text.read_text()))

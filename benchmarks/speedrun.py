@@ -1,0 +1,262 @@
+"""99% on MNIST's test split, and how long it takes on two cores: recipes/mnist_speedrun.flags.
+
+    python -m benchmarks.speedrun --data_dir=DATA_DIR
+    python -m benchmarks.speedrun --data_dir=DATA_DIR --keras
+
+Trains once a seed, each a process of its own, and writes the table. The exit status is 1, with one
+line that says why, where the mean accuracy or the mean time misses the goal, or a run fails.
+
+Seconds are of training alone: the data in memory, the graph traced, tests left out. With --keras
+each seed is also trained by Keras's `fit` with the network and settings of recipes/seed_003.flags,
+until its first epoch at 99% on test; that needs
+
+    python -m benchmarks.environments .benchmarks
+    python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
+
+and a quarter of an hour. Run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import rounds
+from benchmarks.environments import python_of
+from benchmarks.rounds import HERE
+
+RECIPE = HERE.parent / "recipes" / "mnist_speedrun.flags"
+ACCURACY = 0.99  # on test, mean over the seeds, at least
+SECONDS = 5.0  # of training, mean over the seeds, at most
+CORES = 2
+_PAUSE = 1.0  # seconds between two processes
+
+
+class RunError(RuntimeError):
+    """A training that came to no end; the message is one line."""
+
+
+def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
+    """What misses its goal, in words; nothing where all is well.
+
+    Args:
+      accuracies: on test, one a seed, in 0 to 1.
+      seconds: of training, one a seed.
+    """
+    # Written so that a nan misses, and so does a mean of nothing.
+    missed = []
+    accuracy = sum(accuracies) / max(len(accuracies), 1)
+    if not accuracy >= ACCURACY:
+        missed.append(f"mean test accuracy {accuracy:.3%}, at least {ACCURACY:.1%} is wanted")
+    mean = sum(seconds) / len(seconds) if seconds else float("inf")
+    if not mean <= SECONDS:
+        missed.append(f"mean training time {mean:.2f} s, at most {SECONDS:g} s is wanted")
+    return missed
+
+
+def measured(result: dict[str, Any]) -> dict[str, Any]:
+    """Accuracy and seconds of one run.
+
+    Args:
+      result: what result.json holds. Its `train_seconds` have the tracing in them; its
+        `steps_per_second` leave out the call that traces, a single step, and know of no tests.
+
+    Raises:
+      RunError: where it does not tell.
+    """
+    test, rate = result.get("test"), result.get("steps_per_second")
+    if not test or not rate:
+        raise RunError("result.json tells no test accuracy or no steps per second")
+    return {
+        "accuracy": test["accuracy"],
+        "seconds": result["step"] / rate,
+        "steps": result["step"],
+        "train_seconds": result["train_seconds"],
+    }
+
+
+def train(data_dir: str, seed: int) -> dict[str, Any]:
+    """Trains by the recipe.
+
+    Raises:
+      RunError: where that fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        options = (f"--data_dir={data_dir}", f"--run_dir={scratch}/run", "--progress=off")
+        command = [sys.executable, "run.py", f"--flagfile={RECIPE}", f"--seed={seed}", *options]
+        _told(command, f"seed {seed}")
+        result = json.loads((Path(scratch) / "run" / "result.json").read_text())
+    try:
+        return measured(result) | {"versions": result["versions"]}
+    except RunError as error:
+        raise RunError(f"seed {seed}: {error}") from None
+
+
+def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
+    """Trains by Keras's `fit` until the first epoch that reaches the accuracy.
+
+    Raises:
+      RunError: where that fails.
+    """
+    python, arrays = (
+        str(python_of(place, "keras").absolute()),
+        str((place / "mnist.npz").absolute()),
+    )
+    script = str(HERE / "peers" / "keras_until.py")
+    said = _told([python, script, arrays, str(seed), str(ACCURACY)], f"Keras, seed {seed}")
+    found = json.loads(next(line for line in reversed(said) if line.startswith("{")))
+    return found | {
+        "epochs": len(found["seconds"]),
+        "reached": max(found["accuracies"]) >= ACCURACY,
+    }
+
+
+def _told(command: list[str], who: str) -> list[str]:
+    """The lines that a command prints."""
+    time.sleep(_PAUSE)
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise RunError(f"{who}: exit status {done.returncode}: {last}")
+    return done.stdout.splitlines()
+
+
+def collected(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What came of each seed, Keras and the recipe in turn."""
+    found = []
+    for seed in range(args.rounds):
+        run: dict[str, Any] = {"seed": seed} | train(args.data_dir, seed)
+        words = f"accuracy {run['accuracy']:.2%} in {run['seconds']:.2f} s"
+        if args.keras:
+            run["keras"] = train_with_keras(args.place, seed)
+            words += f"; Keras {_epochs(run['keras'])} in {sum(run['keras']['seconds']):.1f} s"
+        print(f"  seed {seed} of {args.rounds}: {words}", flush=True)
+        found.append(run)
+    return found
+
+
+def _epochs(keras: dict[str, Any]) -> str:
+    return f"{keras['epochs']} epochs" + ("" if keras["reached"] else ", not reached")
+
+
+def ratios(runs: list[dict[str, Any]]) -> list[float]:
+    """How many times as long Keras takes, one a seed; none where it was not asked."""
+    return [sum(run["keras"]["seconds"]) / run["seconds"] for run in runs if "keras" in run]
+
+
+def table(runs: list[dict[str, Any]]) -> Iterator[str]:
+    """A row a seed, and one with means and standard deviations."""
+    with_keras = bool(ratios(runs))
+    more = " Keras: epochs | test accuracy | seconds | times as long |" if with_keras else ""
+    yield f"| seed | test accuracy | seconds |{more}"
+    yield "|---|---|---|" + "---|" * (4 if with_keras else 0)
+    for run in runs:
+        row = f"| {run['seed']} | {run['accuracy']:.2%} | {run['seconds']:.2f} |"
+        if keras := run.get("keras"):
+            took = sum(keras["seconds"])
+            row += f" {_epochs(keras)} | {keras['accuracies'][-1]:.2%} | {took:.1f} |"
+            row += f" {took / run['seconds']:.1f} |"
+        yield row
+    accuracies = [100 * run["accuracy"] for run in runs]
+    row = f"| mean | {_spread(accuracies, 2)} | {_spread([run['seconds'] for run in runs], 2)} |"
+    if with_keras:
+        epochs = [run["keras"]["epochs"] for run in runs]
+        last = [100 * run["keras"]["accuracies"][-1] for run in runs]
+        row += f" {_spread(epochs, 1)} | {_spread(last, 2)} |"
+        row += f" {_spread([sum(run['keras']['seconds']) for run in runs], 1)} |"
+        row += f" {_spread(ratios(runs), 1)} |"
+    yield row
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    return f"{np.mean(values):.{digits}f} ± {deviation:.{digits}f}"
+
+
+def text(results: dict[str, Any]) -> list[str]:
+    """The lines of SPEEDRUN.md."""
+    machine, runs, missed = results["machine"], results["runs"], results["missed"]
+    versions = runs[0]["versions"] | runs[0].get("keras", {}).get("versions", {})
+    lines = [
+        "# Speedrun",
+        "",
+        f"Written by `{results['command']}`, {results['date']}: recipes/mnist_speedrun.flags, "
+        f"trained once a seed. The raw figures are in {results['raw']}.",
+        "",
+        f"Machine: {machine['processor']}, {machine['cores']} cores, {machine['system']}. "
+        f"Versions: {', '.join(f'{name} {version}' for name, version in versions.items())}.",
+        "",
+        "Seconds are of training alone: the data in memory, the graph traced, tests left out. "
+        "The last row has means and standard deviations.",
+    ]
+    if ratios(runs):
+        lines[-1] += (
+            " Beside it Keras `fit`, at its defaults, with the network and settings of "
+            f"recipes/seed_003.flags, until its first epoch at {ACCURACY:.1%} on test (15 epochs "
+            "at most), timed likewise and in turn."
+        )
+    goal = f"mean test accuracy at least {ACCURACY:.1%}, mean training time at most {SECONDS:g} s"
+    lines += ["", *table(runs), "", f"The goal, {goal}: {'MISSED' if missed else 'reached'}."]
+    return lines
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.speedrun", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
+    made.add_argument("--seeds", type=int, default=10, dest="rounds", help="so many, from 0")
+    made.add_argument("--keras", action="store_true", help="Keras beside it")
+    made.add_argument("--out", type=Path, default=HERE, help="where the results go")
+    return made
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs it.
+
+    Args:
+      given: the command line; None: the process's own.
+    """
+    args = parser().parse_args(given)
+    if args.rounds < 1:
+        return _failed(f"--seeds={args.rounds}: give at least 1")
+    needed = (python_of(args.place, "keras"), args.place / "mnist.npz") if args.keras else ()
+    for path in needed:
+        if not path.exists():
+            return _failed(f"--keras needs {path}: `python -m benchmarks.speedrun --help` says how")
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
+    results = rounds.begun("speedrun", "speedrun.json", args)
+    results["command"] += " --data_dir=DATA_DIR" + " --keras" * args.keras
+    try:
+        results["runs"] = collected(args)
+    except RunError as error:
+        return _failed(str(error))
+    runs = results["runs"]
+    missed = misses([run["accuracy"] for run in runs], [run["seconds"] for run in runs])
+    results["missed"] = missed
+    lines = text(results)
+    rounds.write(args.out, results, "SPEEDRUN.md", lines)
+    print("\n".join(lines[8:]), flush=True)
+    return _failed("; ".join(missed)) if missed else 0
+
+
+def _failed(why: str) -> int:
+    print(f"FAIL {why}", file=sys.stderr, flush=True)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
