@@ -298,7 +298,8 @@ class Training(Section):
     )
     intra_op_threads: int = option(
         0,
-        "threads of one TensorFlow operation; another number rounds sums otherwise; 0: one a core",
+        "threads of one TensorFlow operation; another number may round sums otherwise; 0: one a "
+        "core, and a single one for a network so small that it is faster",
         minimum=0,
         below=4097,
     )

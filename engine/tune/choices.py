@@ -41,20 +41,21 @@ class Choice:
         return replaced(config, **dataclasses.asdict(self))
 
 
-def threads(cores: int) -> list[int]:
-    """Numbers of threads worth a trial beside TensorFlow's own, which is one a core."""
-    return sorted({1, cores // 2} - {0, cores})
+def threads(cores: int, now: int = 0) -> list[int]:
+    """Numbers of threads worth a trial beside those there are now; 0: one a core."""
+    return sorted({1, cores // 2, cores} - {0, now or cores})
 
 
-def first(jit: str, cores: int) -> Iterator[Choice]:
+def first(jit: str, now: int, cores: int) -> Iterator[Choice]:
     """What is tried first beside `Choice()`: what XLA compiles, with all threads and fewer.
 
     Args:
       jit: that `--jit=auto` stands for.
+      now: threads that `--intra_op_threads=0` stands for; 0: one a core.
       cores: that this process may use.
     """
     for compiled in ("auto", *(each for each in JITS if each != jit)):
-        for count in (0, *threads(cores)):
+        for count in (0, *threads(cores, now)):
             if (choice := Choice(jit=compiled, intra_op_threads=count)) != Choice():
                 yield choice
 

@@ -70,7 +70,7 @@ def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Choi
     cores = choices.cores()
 
     def first(facts: dict[str, Any]) -> list[Choice]:
-        tried = choices.first(facts["jit"], cores)
+        tried = choices.first(facts["jit"], facts["threads"], cores)
         # XLA compiles for one device only.
         return [each for each in tried if "mirrored" not in facts["device"] or each.jit == "auto"]
 

@@ -30,6 +30,8 @@ def main() -> None:
 
 
 def _serve(config: Any, answer: TextIO) -> None:
+    import tensorflow as tf
+
     from engine.assembly import assemble
     from engine.benchmark.stepper import Stepper
     from engine.pace import stopwatch
@@ -50,7 +52,8 @@ def _serve(config: Any, answer: TextIO) -> None:
     while seconds < 0.1 and steps < 1 << 20:
         steps *= 2
         seconds = timed(steps)
-    _say(answer, jit=parts.jit, feed=parts.feed_kind, device=parts.device)
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    _say(answer, jit=parts.jit, threads=threads, feed=parts.feed_kind, device=parts.device)
     for line in sys.stdin:
         steps = max(1, round(steps * float(line) / seconds))
         seconds = timed(steps)

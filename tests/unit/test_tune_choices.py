@@ -12,10 +12,14 @@ from engine.tune.contest import Found
 
 @pytest.mark.parametrize("jit", ["off", "step", "loop"])
 @pytest.mark.parametrize("cores", [1, 2, 16])
+@pytest.mark.parametrize("now", [0, 1])
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_nothing_is_tried_twice(jit, feed, cores):
-    tried = [Choice(), *first(jit, cores)]
+def test_nothing_is_tried_twice(jit, now, feed, cores):
+    tried = [Choice(), *first(jit, now, cores)]
     assert len(set(tried)) == len(tried)
+    counts = {each.intra_op_threads or now or cores for each in tried}
+    assert counts == {1, max(1, cores // 2), cores}
+    assert now not in {each.intra_op_threads for each in tried} - {0}
     assert jit not in {each.jit for each in tried}  # auto stands for it
     for best in tried:
         beside = list(around(best, feed, cores))
