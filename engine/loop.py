@@ -14,7 +14,7 @@ from engine.pieces import Pieces
 from engine.points import Point, Points
 from engine.precision import Scale
 from engine.state import TrainState
-from engine.step import At, Step
+from engine.step import At, Step, in_place
 from engine.update_ratio import update_ratio
 from pipelines import Feed, reason
 
@@ -175,17 +175,34 @@ class Loop:
         weights = self._state.model.trainable_variables
 
         def stretch(
-            now: Now, ratio: tf.Tensor, seen: tf.Tensor, rows: tf.TensorArray, *losses: Any
+            now: Now,
+            ratio: tf.Tensor,
+            held: list[tf.Tensor],
+            seen: tf.Tensor,
+            rows: tf.TensorArray,
+            *losses: Any,
         ) -> tuple[Any, ...]:
             with self._on_host():
                 to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
                 alone = to_point == 1
                 end = tf.minimum(call.end, now.step + tf.where(alone, to_point, to_point - 1))
-            before = [tf.identity(weight) for weight in weights]
+
+            def copied() -> list[tf.Tensor]:
+                return [tf.identity(weight) for weight in weights]
+
+            before = held = in_place(alone, copied, held) if self._xla else copied()
             now, *told = self._stretch(call, first.step, now, end, given, *losses)
-            moved = update_ratio(before, weights, self._xla)
+
+            def measured() -> list[tf.Tensor]:
+                return [update_ratio(before, weights, self._xla)]
+
+            if self._xla:
+                (ratio,) = in_place(alone, measured, [ratio])
+            else:
+                held = []
+                with self._on_host():
+                    ratio = tf.where(alone, *measured(), ratio)
             with self._on_host():
-                ratio = tf.where(alone, moved, ratio)
                 row = points.row(
                     step=now.step,
                     updates=_updates(now, call),
@@ -195,13 +212,15 @@ class Loop:
                     sums=now.sums,
                 )
                 # What is noted down elsewhere than at a point is written over.
-                return now, ratio, seen + tf.cast(alone, tf.int32), rows.write(seen, row), *told
+                seen, rows = seen + tf.cast(alone, tf.int32), rows.write(seen, row)
+                return now, ratio, held, seen, rows, *told
 
         with self._on_host():
             length = len(Point._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, points.MOST + 1, element_shape=[length])
-            start = first, ratio, tf.constant(0), rows, *self._losses()
-        now, ratio, seen, rows, *losses = tf.while_loop(
+            held = [tf.zeros(weight.shape) for weight in weights] if self._xla else []
+            start = first, ratio, held, tf.constant(0), rows, *self._losses()
+        now, ratio, _, seen, rows, *losses = tf.while_loop(
             lambda now, *_: self._goes_on(now, call.end), stretch, start, parallel_iterations=1
         )
         return now, ratio, seen, rows.stack(), losses[0].stack() if losses else tf.zeros([0])

@@ -225,6 +225,19 @@ def _if(
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
 
 
+def in_place(
+    due: tf.Tensor, make: Callable[[], list[tf.Tensor]], old: list[tf.Tensor]
+) -> list[tf.Tensor]:
+    """What `make` gives where it is due, bool [], else what there was, for XLA: without a copy."""
+
+    def once(*_: tf.Tensor) -> list[tf.Tensor]:
+        return [tf.constant(False), *make()]
+
+    return tf.while_loop(lambda due, *_: due, once, [due, *old], parallel_iterations=1, name=ONCE)[
+        1:
+    ]
+
+
 def _in_float32(scores: Scores) -> Scores:
     """Sums of losses and metrics are taken in float32, whatever the task computed them in."""
     losses, *rest = (tf.cast(part, tf.float32) for part in (scores.losses, *scores.metrics))

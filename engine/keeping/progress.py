@@ -26,6 +26,7 @@ class Progress:
         self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
     ) -> None:
         self._bar: Any = None
+        self._described = description
         self._silent = mode == "silent"
         if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
             from tqdm import tqdm
@@ -60,8 +61,9 @@ class Progress:
 
     def describe(self, description: str) -> None:
         """Says what is going on now."""
-        if self._bar is not None:
+        if self._bar is not None and description != self._described:
             self._bar.set_description(description)
+            self._described = description
 
     def line(self, text: str) -> None:
         """Prints a line on standard output."""

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 import models
+from engine import compiling
+from engine.config import Config, replaced
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer
 from engine.task import Classification
@@ -146,6 +148,25 @@ def test_what_auto_stands_for(tmp_path, options, jit):
     parts = assembled(str(tmp_path), **SPLIT, **options)
     assert parts.jit == jit
     parts.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"model": "logistic"}, 1),
+        ({"model": "mlp", "hidden": (40,)}, 1),
+        ({"model": "mlp", "hidden": (64,)}, 0),
+        ({"model": "mlp", "hidden": (40,), "jit": "off"}, 0),
+        ({"model": "logistic", "shards": 2}, 0),
+        ({"model": "logistic", "augment": "shift:1"}, 0),
+        ({"model": "logistic", "virtual_devices": 2}, 0),
+        ({"model": "logistic", "strategy": "gpu"}, 0),
+        ({"model": "cnn"}, 0),
+    ],
+    ids=str,
+)
+def test_a_small_network_that_is_compiled_is_computed_on_one_thread(options, count):
+    assert compiling.threads(replaced(Config(), **options), (28, 28, 1), 10) == count
 
 
 @pytest.mark.parametrize(
