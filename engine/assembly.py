@@ -125,15 +125,16 @@ def _assemble(
     crew: Crew,
 ) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
-    # Threads and devices before TensorFlow's first work; opening the data is none.
+    # Threads and devices come before TensorFlow's first work.
     distribute.set_threads(training.intra_op_threads, training.inter_op_threads)
-    source = source or open_source(config)
-    if not training.intra_op_threads:
+    if not training.intra_op_threads and compiling.may_be_small(config):
+        source = source or open_source(config)
         with contextlib.suppress(ValueError):  # TensorFlow has started: as it is, then
             distribute.set_threads(compiling.threads(config, source.image_shape, source.classes), 0)
     devices = devices or distribute.choose(training.strategy, training.virtual_devices, crew)
     strategy, device = devices
     shards = distribute.check_shards(training.shards, strategy)
+    source = source or open_source(config)
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)

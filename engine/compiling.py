@@ -21,6 +21,7 @@ from engine.distribute import Devices
 
 _CONVOLUTION = 4  # rank of its kernel
 _OWN = ("engine", "models")
+_DENSE = ("logistic", "mlp")
 _SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter of it and gains a sixth
 
 
@@ -58,6 +59,14 @@ def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[
     return asked
 
 
+def may_be_small(config: Config) -> bool:
+    """Whether `threads` is to be asked, which has to know the data: a dense network, compiled."""
+    training = config.training
+    dense = config.network.model in _DENSE and training.jit in ("auto", "loop")
+    cut = training.virtual_devices > 1 or training.shards or config.data.augment
+    return dense and not cut and training.strategy in ("auto", "cpu")
+
+
 def threads(config: Config, image_shape: tuple[int, ...], classes: int) -> int:
     """Threads of one operation where that is left open; 0: one a core.
 
@@ -66,12 +75,9 @@ def threads(config: Config, image_shape: tuple[int, ...], classes: int) -> int:
       image_shape: of an example.
       classes: how many there are.
     """
-    training, network = config.training, config.network
-    hidden = {"logistic": (), "mlp": network.hidden}.get(network.model)
-    may_be = training.jit in ("auto", "loop") and training.strategy in ("auto", "cpu")
-    cut = training.virtual_devices > 1 or training.shards or config.data.augment
-    if hidden is None or cut or not may_be or tf.config.list_physical_devices("GPU"):
+    if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
         return 0
+    hidden = config.network.hidden if config.network.model == "mlp" else ()
     widths = [math.prod(image_shape), *hidden, classes]
     weights = sum(before * after for before, after in itertools.pairwise(widths))
     return 1 if weights <= _SMALL else 0

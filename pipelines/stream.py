@@ -95,6 +95,11 @@ class Stream:
         left = first + self._steps - at
         return Opened(min(steps, left), (tf.constant(at - step - first, tf.int64), self._table))
 
+    @property
+    def ahead(self) -> int:
+        """Steps, at most, whose examples are ready or on the way when one is opened."""
+        return self._steps * (_READY + 3)  # the one that is open, and one being made on either side
+
     def close(self) -> None:
         """Stops reading ahead; `open` starts it again."""
         if self._thread is not None:

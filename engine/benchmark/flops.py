@@ -19,7 +19,7 @@ def flops_of_step(loop: Any, pieces: int) -> float:
     """Operations of one step, on all replicas.
 
     Args:
-      loop: a ConcreteFunction whose one while loop is of stretches, in which one takes the steps;
+      loop: a ConcreteFunction whose one loop is of stretches, in which one takes the steps;
         a function that it calls may have it.
       pieces: of the global batch, that a replica computes in turn, in loops inside that one.
 
@@ -30,9 +30,9 @@ def flops_of_step(loop: Any, pieces: int) -> float:
 
 
 def _body(graph: Any) -> Any:
-    """Of the one loop in a graph, or in the function that it calls."""
+    """Of the one loop of many turns in a graph, or in the function that it calls."""
     operations = graph.get_operations()
-    loops = [op for op in operations if op.type in _WHILE]
+    loops = [op for op in operations if op.type in _WHILE and ONCE not in op.name]
     if not loops:
         (call,) = (op for op in operations if op.type in _CALLS)
         return _body(*_called(graph, call))

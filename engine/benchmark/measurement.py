@@ -209,7 +209,7 @@ class _Measurement:
         """Seconds of a block of steps, and of what is done beside them."""
         for variable, value in self._start:  # the same work in every block
             variable.assign(value)
-        stepper.take(max(1, steps // 8))  # what read ahead meanwhile is used up
+        stepper.take(max(1, steps // 8, stepper.read_ahead))  # what was read meanwhile is used up
         self._synchronise()
         started = stopwatch()
         if extra is None:

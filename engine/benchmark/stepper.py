@@ -13,6 +13,7 @@ from engine.keeping.clock import Clock
 from engine.loop import Loop
 from engine.points import Point, Points
 from engine.workers.crew import Crew
+from pipelines import Stream
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
@@ -34,6 +35,12 @@ class Stepper:
         guard = Guard(parts.config.guarding, self._state.loss_scale.dynamic, self._state.watch)
         clock = Clock(self._state.times, "", writes=False)
         self._advance = Advance(own, guard, clock, Crew(), time.monotonic(), lambda line: None)
+
+    @property
+    def read_ahead(self) -> int:
+        """Steps that cost no reading, because it was done in a pause before them; 0: none."""
+        feed = self._parts.feeds[0]
+        return feed.ahead if isinstance(feed, Stream) else 0
 
     def take(self, steps: int, *, point: bool = False) -> list[Point]:
         """Takes so many, epoch by epoch.

@@ -38,11 +38,15 @@ def _serve(config: Any, answer: TextIO) -> None:
 
     parts = assemble(config)
     stepper = Stepper(parts, parts.loop, lambda: False)
-    start = [(variable, variable.numpy()) for variable in parts.state.variables]
+    goes_on = {id(parts.state.step)} if stepper.read_ahead else set()
+    variables = [each for each in parts.state.variables if id(each) not in goes_on]
+    start = [(variable, variable.numpy()) for variable in variables]
 
     def timed(steps: int) -> float:
         for variable, value in start:  # the same work each time
             variable.assign(value)
+        if stepper.read_ahead:  # while others were asked
+            stepper.take(stepper.read_ahead)
         started = stopwatch()
         stepper.take(steps)
         return stopwatch() - started

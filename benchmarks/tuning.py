@@ -1,0 +1,137 @@
+"""Holds what --mode=tune finds against an exhaustive grid and writes the table.
+
+    python -m benchmarks.tuning --data_dir=DATA_DIR [--workloads=W3,W4]
+
+For each workload: tune once; then every combination of what it may choose, a few processes at a
+time, each beside what was tuned. The fastest of the grid is measured beside it once more, because
+the luckiest of many is not the fastest. It takes some ten minutes a workload. Run nothing beside
+it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import rounds
+from benchmarks.engine_loop import config_of
+from benchmarks.workloads import WORKLOADS
+from engine import flags
+from engine.config import Config
+from engine.tune import choices
+from engine.tune.choices import Choice
+from engine.tune.contest import contest
+
+TOGETHER = 6  # processes at a time
+
+
+def grid(cores: int) -> list[Choice]:
+    """All that may be chosen."""
+    combinations = itertools.product(
+        choices.JITS,
+        choices.FEEDS,
+        sorted({1, max(1, cores // 2), cores}),
+        (0, 1),
+        ("auto", "32", "1024"),
+    )
+    return [Choice(*combination) for combination in combinations]
+
+
+def tuned(config: Config, scratch: str) -> tuple[Choice, float]:
+    """What the command chooses, and its seconds."""
+    path = Path(scratch) / "tuned.flags"
+    options = Path(scratch) / "options.flags"
+    options.write_text(flags.flagfile(config))
+    command = [sys.executable, "run.py", f"--flagfile={options}", "--mode=tune"]
+    started = time.perf_counter()
+    subprocess.run(
+        [*command, f"--tuned_flags={path}", "--progress=off"],
+        cwd=rounds.HERE.parent,
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    seconds = time.perf_counter() - started
+    found = flags.parse([f"--flagfile={path}"])
+    training = found.training
+    return Choice(
+        training.jit,
+        found.data.feed,
+        training.intra_op_threads,
+        training.inter_op_threads,
+        training.steps_per_loop,
+    ), seconds
+
+
+def against_grid(config: Config, chosen: Choice) -> dict[str, Any]:
+    """Steps per second of each choice over those of the chosen one."""
+    others = [Choice(), *grid(choices.cores())]
+    others = [choice for choice in others if choice != chosen]
+    ratios: dict[str, float] = {}
+    fastest, most = chosen, 1.0
+    for first in range(0, len(others), TOGETHER - 1):
+        some = others[first : first + TOGETHER - 1]
+        found = contest(config, chosen, lambda _, some=some: some, lambda: None)
+        for choice in some:
+            ratios[str(choice)] = found.ratios[choice]
+            if found.ratios[choice] > most:
+                fastest, most = choice, found.ratios[choice]
+        done = min(len(others), first + TOGETHER - 1)
+        print(f"  {done} of {len(others)}: at best x{most:.3f}, {fastest}", flush=True)
+    again = [choice for choice in {fastest, Choice()} if choice != chosen]
+    found = contest(config, chosen, lambda _: again, lambda: None)
+    return {
+        "grid": ratios,
+        "fastest": str(fastest),
+        "fastest_over_tuned": found.ratios[fastest],
+        "default_over_tuned": found.ratios[Choice()],
+        "tuned_steps_per_second": found.rates[chosen],
+    }
+
+
+def rows(results: dict[str, Any]) -> Iterator[str]:
+    """The table."""
+    yield "| | tuned in, s | tuned | steps/s | tuned over the grid's fastest | default over it | |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, found in results["workloads"].items():
+        best = max(1.0, found["fastest_over_tuned"])
+        yield (
+            f"| {name} | {found['seconds']:.0f} | {found['tuned']} | "
+            f"{found['tuned_steps_per_second']:,.0f} | {1 / best:.3f} | "
+            f"{found['default_over_tuned'] / best:.3f} | fastest: {found['fastest']} |"
+        )
+
+
+def main() -> int:
+    """Runs it."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--workloads", default=",".join(WORKLOADS))
+    made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
+    args = made.parse_args()
+    args.rounds = 11
+    results = rounds.begun("tuning", "tuning.json", args) | {"workloads": {}}
+    for name in args.workloads.split(","):
+        print(f"{name}: {WORKLOADS[name].what}", flush=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            config = config_of(WORKLOADS[name], args.data_dir, f"{scratch}/run")
+            chosen, seconds = tuned(config, scratch)
+            print(f"  tuned in {seconds:.0f} s: {chosen}", flush=True)
+            found = against_grid(config, chosen)
+        results["workloads"][name] = {"tuned": str(chosen), "seconds": seconds, **found}
+        lines = [*rounds.heading("Tuning", results), "", *rows(results)]
+        rounds.write(args.out, results, "TUNING.md", lines)
+    print("\n".join(lines[8:]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
