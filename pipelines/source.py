@@ -68,9 +68,11 @@ class Source:
     dtype: str  # of images: "uint8" or "float32"
     # One serialized example, string [] -> (image [H, W, C], label int32 []).
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    pictures: features.Pictures | None  # where images are stored encoded: the short way to them
     # A short stable text of everything that decides what decode returns, for cache keys.
     recipe: str
+    pictures: features.Pictures | None = (
+        None  # where images are stored encoded: a short way to them
+    )
 
     @property
     def classes(self) -> int:
@@ -144,8 +146,8 @@ def open_source(
         validation=validation,
         test=test,
         decode=decode,
-        pictures=pictures,
         recipe=recipe,
+        pictures=pictures,
     )
 
 

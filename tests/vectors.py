@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.task import Scores
-from pipelines import Batch, Layout
+from pipelines import Batch, Layout, Opened
 
 
 class Weights(tf.Module):
@@ -49,11 +49,11 @@ class Vectors:
         self.examples = self.steps_per_epoch * self._rows
         self.layout = layout
 
-    def open(self, step: int, steps: int) -> tf.Tensor:
-        return tf.constant(self._vectors)
+    def open(self, step: int, steps: int) -> Opened:
+        return Opened(steps, tf.constant(self._vectors))
 
-    def next(self, opened: tf.Tensor) -> tf.Tensor:
-        return opened
+    def next(self, given: tf.Tensor) -> tf.Tensor:
+        return given
 
     def batch(self, element: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any) -> Batch:
         row = self.row(tf.cast(replica, tf.int64), tf.cast(piece, tf.int64))
