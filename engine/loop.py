@@ -14,8 +14,8 @@ from engine.pieces import Pieces
 from engine.points import Point, Points
 from engine.precision import Scale
 from engine.state import TrainState
-from engine.step import At, Step, in_place
-from engine.update_ratio import update_ratio
+from engine.step import At, Step
+from engine.update_ratio import Measured
 from pipelines import Feed, reason
 
 MOST_WATCHED = 4096  # steps of a call whose losses it has room for
@@ -172,7 +172,7 @@ class Loop:
 
         So what a point needs beside the sums costs nothing between two points.
         """
-        weights = self._state.model.trainable_variables
+        measured = Measured(self._state.model.trainable_variables, self._xla)
 
         def stretch(
             now: Now,
@@ -186,22 +186,9 @@ class Loop:
                 to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
                 alone = to_point == 1
                 end = tf.minimum(call.end, now.step + tf.where(alone, to_point, to_point - 1))
-
-            def copied() -> list[tf.Tensor]:
-                return [tf.identity(weight) for weight in weights]
-
-            before = held = in_place(alone, copied, held) if self._xla else copied()
+            before = measured.before(alone, held)
             now, *told = self._stretch(call, first.step, now, end, given, *losses)
-
-            def measured() -> list[tf.Tensor]:
-                return [update_ratio(before, weights, self._xla)]
-
-            if self._xla:
-                (ratio,) = in_place(alone, measured, [ratio])
-            else:
-                held = []
-                with self._on_host():
-                    ratio = tf.where(alone, *measured(), ratio)
+            ratio = measured.after(alone, before, ratio)
             with self._on_host():
                 row = points.row(
                     step=now.step,
@@ -213,13 +200,12 @@ class Loop:
                 )
                 # What is noted down elsewhere than at a point is written over.
                 seen, rows = seen + tf.cast(alone, tf.int32), rows.write(seen, row)
-                return now, ratio, held, seen, rows, *told
+                return now, ratio, measured.held(before), seen, rows, *told
 
         with self._on_host():
             length = len(Point._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, points.MOST + 1, element_shape=[length])
-            held = [tf.zeros(weight.shape) for weight in weights] if self._xla else []
-            start = first, ratio, held, tf.constant(0), rows, *self._losses()
+            start = first, ratio, measured.nothing(), tf.constant(0), rows, *self._losses()
         now, ratio, _, seen, rows, *losses = tf.while_loop(
             lambda now, *_: self._goes_on(now, call.end), stretch, start, parallel_iterations=1
         )

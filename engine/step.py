@@ -16,6 +16,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from engine import averages, metrics
+from engine.branches import act_if
 from engine.clipping import Clip
 from engine.optimizers import Optimizer
 from engine.reduction import Reduction, Tensors, all_reduce
@@ -23,9 +24,6 @@ from engine.schedule import Schedule
 from engine.task import Scores, Task
 from models import Noise, Pass, Update
 from pipelines import Batch
-
-ONCE = "once"  # name of a loop that takes one turn at most
-_FEW = 1 << 15  # elements that are sooner written twice than branched around
 
 
 class At(NamedTuple):
@@ -158,7 +156,7 @@ class Step:
             if self._average is not None:
                 averages.follow(self._average, self._model, self._ema, at.updates)
 
-        _if(good, move, self._moved, self._compiled)
+        act_if(good, move, self._moved, self._compiled)
         return Outcome(good, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[Update]) -> Tensors:
@@ -191,51 +189,6 @@ def evaluation_step(
         return [metrics.masked_sums(_in_float32(scores), batch.mask)]
 
     return contribute
-
-
-def _if(
-    condition: tf.Tensor, act: Callable[[], None], moved: Sequence[tf.Variable], compiled: bool
-) -> None:
-    """Acts if the condition, bool [], holds.
-
-    What a branch changes XLA copies. What a loop changes it changes in place, so that it is given
-    a loop of at most one turn; but a loop takes longer than a small network's whole update, and
-    that it is given without any branch, to choose between new and old.
-
-    Args:
-      condition: whether it acts.
-      act: changes variables.
-      moved: all that it may change.
-      compiled: whether XLA compiles it.
-    """
-
-    def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
-        act()
-        return (tf.constant(False),)
-
-    if not compiled:
-        tf.cond(condition, lambda: once()[0], lambda: tf.constant(False))
-    elif sum(variable.shape.num_elements() for variable in moved) > _FEW:
-        tf.while_loop(lambda due: due, once, [condition], parallel_iterations=1, name=ONCE)
-    else:
-        before = [variable.read_value() for variable in moved]
-        act()
-        for variable, old in zip(moved, before, strict=True):
-            chosen = tf.where(condition, variable.read_value(), old)
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
-
-
-def in_place(
-    due: tf.Tensor, make: Callable[[], list[tf.Tensor]], old: list[tf.Tensor]
-) -> list[tf.Tensor]:
-    """What `make` gives where it is due, bool [], else what there was, for XLA: without a copy."""
-
-    def once(*_: tf.Tensor) -> list[tf.Tensor]:
-        return [tf.constant(False), *make()]
-
-    return tf.while_loop(lambda due, *_: due, once, [due, *old], parallel_iterations=1, name=ONCE)[
-        1:
-    ]
 
 
 def _in_float32(scores: Scores) -> Scores:
