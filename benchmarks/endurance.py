@@ -78,7 +78,11 @@ def main() -> int:
     command = [sys.executable, "-m", "benchmarks.endurance", f"--data_dir={args.data_dir}", "--one"]
     for number in range(1, args.rounds + 1):
         done = subprocess.run(
-            [*command, f"--steps={args.steps}"], stdout=subprocess.PIPE, text=True, check=True
+            [*command, f"--steps={args.steps}"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
         )
         runs.append(json.loads(done.stdout.splitlines()[-1]))
         seconds = runs[-1]["seconds"]

@@ -14,7 +14,7 @@ from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
 _PORTION = 256  # examples that one thread decodes at a time
-AT_ONCE = 64  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
+AT_ONCE = 128  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
