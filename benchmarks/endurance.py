@@ -2,18 +2,17 @@
 
     python -m benchmarks.endurance --data_dir=DATA_DIR
 
-Trains several times, each a process of its own with metrics, curves and checkpoints as in any run.
-What is compared is the rate of the last tenth with that of the first, of which the steps that trace
-and compile are left out; the median over the runs, because the machine itself drifts. The exit
-status is 1 where it is not within 2%, or the graph was traced more than once. Run nothing beside
-it.
+Trains with metrics, curves and checkpoints as in any run, a hundredth at a time, and in turn with
+it a loop written by hand (`bare.py`) that starts anew before every tenth: it cannot grow tired, and
+where the machine drifts both do. What is compared is the rate of the last tenth with that of the
+first, each as a multiple of the bare loop's beside it; the median over several such trainings. The
+exit status is 1 where it is not within 2%. A training whose graph is traced more than once has no
+result (`engine_loop.py`). Run nothing beside it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,42 +21,36 @@ from typing import Any
 import numpy as np
 
 from benchmarks import rounds
+from benchmarks.rounds import Answering
 from benchmarks.workloads import WORKLOADS
 
-STEPS, TENTHS = 200_000, 10
+STEPS, TENTHS, PIECES = 200_000, 10, 10  # a tenth is taken in so many pieces
 WITHIN = 0.02
-_WARM = 2_000  # steps before the first tenth
+_WARM = 2_000  # steps of each process that are not counted: they trace and compile
 
 
-def one(data_dir: str, steps: int) -> None:
-    """Trains; prints JSON: seconds of each tenth, and how often the graph was traced."""
-    from engine.startup import import_tensorflow
+def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict[str, Any]:
+    """One training.
 
-    import_tensorflow()
-    import time
-
-    from benchmarks.engine_loop import config_of
-    from engine.assembly import assemble
-    from engine.keeping.lock import RunLock
-    from engine.keeping.signals import Signals
-    from engine.trainer import Trainer
-    from engine.workers.crew import Crew
-
-    with tempfile.TemporaryDirectory() as run_dir:
-        config = config_of(WORKLOADS["W3"], data_dir, run_dir)
-        with RunLock(run_dir, taken=True) as lock, Signals() as signals:
-            parts = assemble(config)
-            trainer = Trainer(parts, signals, time.monotonic(), Crew())
-            trainer.start(lock)
-            trainer.train(until=_WARM)
-            seconds = []
-            for tenth in range(1, TENTHS + 1):
-                started = time.perf_counter()
-                trainer.train(until=_WARM + tenth * steps // TENTHS)
-                seconds.append(time.perf_counter() - started)
-            traces = parts.traces
-            trainer.close()
-    print(json.dumps({"seconds": seconds, "traces": traces}))
+    Returns:
+      Seconds of each tenth, and the bare loop's beside them.
+    """
+    piece = steps // TENTHS // PIECES
+    seconds, beside = [], []
+    measured = Answering(engine, errors)
+    measured.take(_WARM)
+    for tenth in range(1, TENTHS + 1):
+        fresh = Answering(bare, errors)
+        fresh.take(_WARM)
+        measured.take(piece)  # leads in: it slept while the other began
+        pairs = [(measured.take(piece), fresh.take(piece)) for _ in range(PIECES)]
+        fresh.end()
+        ours, theirs = np.sum(np.divide(piece, pairs), axis=0)
+        seconds.append(ours)
+        beside.append(theirs)
+        print(f"  tenth {tenth} of {TENTHS}: {piece * PIECES / ours:,.0f} steps/s", flush=True)
+    measured.end()
+    return {"seconds": seconds, "beside": beside}
 
 
 def main() -> int:
@@ -65,46 +58,52 @@ def main() -> int:
     made = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
-    made.add_argument("--runs", type=int, default=7, dest="rounds")
+    made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="where the data is")
+    made.add_argument("--runs", type=int, default=5, dest="rounds")
     made.add_argument("--steps", type=int, default=STEPS)
     made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
-    made.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = made.parse_args()
-    if args.one:
-        one(args.data_dir, args.steps)
-        return 0
     results = rounds.begun("endurance", "endurance.json", args) | {"runs": []}
     runs: list[dict[str, Any]] = results["runs"]
-    command = [sys.executable, "-m", "benchmarks.endurance", f"--data_dir={args.data_dir}", "--one"]
-    for number in range(1, args.rounds + 1):
-        done = subprocess.run(
-            [*command, f"--steps={args.steps}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=True,
-        )
-        runs.append(json.loads(done.stdout.splitlines()[-1]))
-        seconds = runs[-1]["seconds"]
-        print(f"  run {number}: last over first tenth {seconds[0] / seconds[-1]:.3f}", flush=True)
-    tenths = np.median([args.steps / TENTHS / np.array(run["seconds"]) for run in runs], axis=0)
-    ratio = float(np.median([run["seconds"][0] / run["seconds"][-1] for run in runs]))
-    traces = {count for run in runs for count in run["traces"].values()}
-    lines = [
-        *rounds.heading("Endurance", results),
-        "",
-        f"W3, {WORKLOADS['W3'].what}: {args.steps:,} steps, tenth by tenth, in steps a second:",
-        "",
-        "| " + " | ".join(map(str, range(1, TENTHS + 1))) + " |",
-        "|" + "---|" * TENTHS,
-        "| " + " | ".join(f"{rate:,.0f}" for rate in tenths) + " |",
-        "",
-        f"The last tenth over the first: {ratio:.3f}. Each compiled function was traced "
-        f"{' or '.join(map(str, sorted(traces)))} time.",
+    here = [sys.executable, "-m"]
+    engine = [*here, "benchmarks.engine_loop", "W3", args.data_dir]
+    bare = [*here, "benchmarks.bare", "W3", str(args.place / "mnist.npz"), "jit"]
+    with tempfile.TemporaryFile() as errors:
+        for number in range(1, args.rounds + 1):
+            runs.append(trained(engine, bare, args.steps, errors))
+            ratio = lasting(runs[-1])
+            print(f"run {number} of {args.rounds}: last tenth over first {ratio:.3f}", flush=True)
+    ratios = [lasting(run) for run in runs]
+    ratio = float(np.median(ratios))
+    lines = [*rounds.heading("Endurance", results), "", *table(runs, args.steps), ""]
+    lines += [
+        f"The last tenth over the first, both as multiples of the bare loop: {ratio:.3f} "
+        f"({min(ratios):.3f} to {max(ratios):.3f}). Each compiled function was traced once.",
     ]
     rounds.write(args.out, results, "ENDURANCE.md", lines)
-    print("\n".join(lines[8:]), flush=True)
-    return 0 if abs(ratio - 1) <= WITHIN and traces == {1} else 1
+    print("\n".join(lines[6:]), flush=True)
+    return 0 if abs(ratio - 1) <= WITHIN else 1
+
+
+def lasting(run: dict[str, Any]) -> float:
+    """The rate of a run's last tenth over that of its first, each over the bare loop's beside."""
+    multiples = np.divide(run["beside"], run["seconds"])
+    return float(multiples[-1] / multiples[0])
+
+
+def table(runs: list[dict[str, Any]], steps: int) -> list[str]:
+    """Tenth by tenth."""
+    seconds = np.array([run["seconds"] for run in runs])
+    multiples = np.median([np.divide(run["beside"], run["seconds"]) for run in runs], axis=0)
+    rates = np.median(steps / TENTHS / seconds, axis=0)
+    return [
+        f"W3, {WORKLOADS['W3'].what}: {steps:,} steps, tenth by tenth.",
+        "",
+        "| | " + " | ".join(map(str, range(1, TENTHS + 1))) + " |",
+        "|---" * (TENTHS + 1) + "|",
+        "| steps/s | " + " | ".join(f"{rate:,.0f}" for rate in rates) + " |",
+        "| over the bare loop | " + " | ".join(f"{many:.3f}" for many in multiples) + " |",
+    ]
 
 
 if __name__ == "__main__":

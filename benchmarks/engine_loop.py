@@ -69,6 +69,8 @@ def main() -> None:
                 trainer.train(until=int(parts.state.step) + steps)
 
             def final() -> Any:
+                if set(parts.traces.values()) != {1}:
+                    raise RuntimeError(f"traced again: {parts.traces}")
                 return weights_sha256(parts.model)
 
             versions = {"tapeline": engine.__version__, "tensorflow": tf.__version__}

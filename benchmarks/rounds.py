@@ -67,24 +67,26 @@ class Answering:
         raise RuntimeError(f"exit status {self._process.wait()}")
 
     def take(self, steps: int) -> float:
-        """Seconds of so many steps."""
+        """Takes so many steps, or more where it cannot take as few; steps a second."""
         assert self._process.stdin is not None
         print(steps, file=self._process.stdin, flush=True)
-        return self._answer()["seconds"]
+        found = self._answer()
+        return found["steps"] / found["seconds"]
 
-    def fit(self, seconds: float) -> None:
-        """Finds how many steps take so long."""
-        while (taken := self.take(self.steps)) < seconds / 3:
+    def fit(self, seconds: float) -> float:
+        """Finds how many steps take so long; steps a second."""
+        while self.steps / (rate := self.take(self.steps)) < seconds / 3:
             self.steps *= 2
-        self.steps = max(1, round(self.steps * seconds / taken))
+        self.steps = max(1, round(rate * seconds))
+        return rate
 
     def block(self) -> float:
-        """Steps a second over a block, after some that are not timed.
+        """Steps a second over a block, after some that are not counted.
 
         What was read ahead while it slept is used up by then, and caches hold what it needs.
         """
         self.take(-(-self.steps // 8))
-        return self.steps / self.take(self.steps)
+        return self.take(self.steps)
 
     def end(self) -> Any:
         """Ends it; what it shows for its work."""
@@ -132,6 +134,7 @@ def compared(
     }
     for process in processes.values():
         process.fit(args.seconds)
+        process.steps = max(process.steps, process.facts.get("at_least", 1))
         process.block()
     rates: dict[str, list[float]] = {name: [] for name in processes}
     blocks = {name: process.block for name, process in processes.items()}
@@ -162,8 +165,10 @@ def _fastest(
     for words, command in contender.variants.items():
         try:
             process = Answering(command, errors)
-            process.fit(SECONDS / 2)
-            rates[words] = each * float(np.median([process.block() for _ in range(3)]))
+            first = each * process.fit(SECONDS / 2)
+            hopeless = first < max(rates.values(), default=0.0) / 2
+            blocks = [] if hopeless else [each * process.block() for _ in range(3)]
+            rates[words] = float(np.median(blocks or [first]))
             process.end()
         except RuntimeError as error:
             rates[words] = 0.0
@@ -191,7 +196,7 @@ def versions(found: dict[str, Any]) -> str:
         f"{package} {version}"
         for facts in found["versions"].values()
         for package, version in facts.items()
-        if package != "ready"
+        if package not in ("ready", "at_least")
     }
     return f"Versions: {', '.join(sorted(named))}."
 

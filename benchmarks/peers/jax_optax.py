@@ -96,17 +96,18 @@ def main() -> None:
         waiting[:] = [together[steps:]]
         return together[:steps]
 
-    def take(steps: int) -> None:
+    def take(steps: int) -> int:
         nonlocal state
-        last = None
+        last, taken = None, 0
         at_once = variant["scan"]
-        if not at_once:
-            for rows in batches(steps):
-                state, last = one(state, rows)
-        while at_once and steps > 0:  # a length it was compiled for
+        while taken < steps and at_once:  # a length it was compiled for
             state, found = many(state, batches(at_once))
-            last, steps = found[-1], steps - at_once
+            last, taken = found[-1], taken + at_once
+        for rows in batches(0 if at_once else steps):
+            state, last = one(state, rows)
+            taken += 1
         losses[0] = float(jax.block_until_ready(last))
+        return taken
 
     take(variant["scan"] or 2)
     versions = {"jax": jax.__version__, "optax": optax.__version__}
