@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from engine import flags
 from engine.guard import GuardError
 from engine.keeping import run_directory
-from engine.startup import import_tensorflow
+from engine.startup import Startup, import_tensorflow
 from engine.workers.company import Company
 
 # Imported when it is asked for. Training is apart: it looks at run_dir before TensorFlow comes.
@@ -31,6 +31,7 @@ MODULES = {
 
 def main(arguments: Sequence[str]) -> int:
     """Runs one mode and gives the exit status."""
+    startup = Startup()
     try:
         config = flags.parse(arguments)
         if config.run.mode == "evaluate":
@@ -40,10 +41,13 @@ def main(arguments: Sequence[str]) -> int:
             return importlib.import_module(MODULES[config.run.mode]).run(config)
         with Company(config, dict(os.environ)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
-            imported_at = import_tensorflow()
+            startup.ended("python")
+            import_tensorflow()
+            startup.ended("tensorflow")
             from engine import trainer
 
-            return trainer.train(config, before, imported_at, company)
+            startup.ended("engine")
+            return trainer.train(config, before, startup, company)
     except flags.HelpRequest as help_text:
         print(help_text)
         return 0

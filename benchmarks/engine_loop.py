@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
 from typing import Any
 
-from engine.startup import import_tensorflow
+from engine.startup import Startup, import_tensorflow
 
 import_tensorflow()
 
@@ -61,7 +60,7 @@ def main() -> None:
         config = config_of(WORKLOADS[workload], data_dir, run_dir, *options)
         with RunLock(run_dir, taken=True) as lock, Signals() as signals:
             parts = assemble(config)
-            trainer = Trainer(parts, signals, time.monotonic(), Crew())
+            trainer = Trainer(parts, signals, Startup(), Crew())
             trainer.start(lock)
             trainer.train(until=1)
 

@@ -184,10 +184,14 @@ def rows(found: dict[str, Any]) -> Iterator[str]:
     yield f"| | {found['unit']} | Tapeline is so many times as fast | as |"
     yield "|---|---|---|---|"
     for name, each in rates.items():
-        ratios = np.divide(rates["Tapeline"], each)
-        p10, median, p90 = np.percentile(ratios, [10, 50, 90])
-        cells = f"{np.median(each):,.1f} | {median:.2f} ({p10:.2f} to {p90:.2f})"
+        cells = f"{np.median(each):,.1f} | {ratio(rates['Tapeline'], each)}"
         yield f"| {name} | {cells} | {found['variants'][name]} |"
+
+
+def ratio(rates: list[float], others: list[float]) -> str:
+    """How many times as fast: the median, and the tenth and ninetieth percentile."""
+    p10, median, p90 = np.percentile(np.divide(rates, others), [10, 50, 90])
+    return f"{median:.2f} ({p10:.2f} to {p90:.2f})"
 
 
 def versions(found: dict[str, Any]) -> str:

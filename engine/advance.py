@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from engine.inspection import Inspector
 from engine.keeping.clock import Clock
 from engine.pace import Pace, stopwatch
 from engine.points import Point, Points
+from engine.startup import Startup
 from engine.workers.crew import Crew
 
 
@@ -37,7 +37,7 @@ class Advance:
       guard: of the same state.
       clock: of the same state.
       crew: the workers; all take the same steps.
-      imported_at: when TensorFlow's import was done, on the monotonic clock.
+      startup: takes the start apart; its last parts, to the end of the first step, are taken here.
       tell: is given a line for a person now and then.
     """
 
@@ -47,12 +47,12 @@ class Advance:
         guard: Guard,
         clock: Clock,
         crew: Crew,
-        imported_at: float,
+        startup: Startup,
         tell: Callable[[str], None],
     ) -> None:
-        self.first_step_seconds: float | None = None  # from the import to the end of the first step
+        self.startup_seconds: dict[str, float] | None = None  # of its parts, after the first step
         self._parts, self._state, self._guard, self._clock = parts, parts.state, guard, clock
-        self._imported_at, self._tell = imported_at, tell
+        self._startup, self._tell = startup, tell
         self._pace = Pace(parts.config.training.fixed_steps_per_loop, agree=crew.of_chief)
         self._inspector = Inspector(parts) if crew.is_chief else None
 
@@ -68,11 +68,14 @@ class Advance:
         if not to_left_out:
             return self._leave_out(step, points)
         steps = self._pace.steps(min(most, to_left_out, points.most_steps(step)))
+        if self.startup_seconds is None:
+            self._startup.ended("restore")
         started = stopwatch()
         taken = self._parts.loop.run(steps, points)
         seconds = stopwatch() - started
-        if self.first_step_seconds is None:
-            self.first_step_seconds = time.monotonic() - self._imported_at
+        if self.startup_seconds is None:
+            self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
+            self.startup_seconds = self._startup.seconds
         self._pace.took(taken.steps, seconds)
         self._clock.loop_took(taken.steps, seconds)
         self._clock.beat(step + taken.steps)

@@ -18,6 +18,7 @@ from engine.keeping.progress import Progress
 from engine.loop import Loop
 from engine.precision import LossScale, compute_dtype
 from engine.reduction import reductions
+from engine.startup import Startup
 from engine.state import TrainState
 from engine.step import Step, evaluation_step
 from engine.task import Classification, Task
@@ -97,6 +98,7 @@ def assemble(
     source: pipelines.Source | None = None,
     devices: distribute.Devices | None = None,
     crew: Crew | None = None,
+    startup: Startup | None = None,
 ) -> Parts:
     """Puts a run together: devices, data, model, optimizer, state, loop.
 
@@ -106,13 +108,21 @@ def assemble(
       source: what is learned from; None: as the options say.
       devices: to compute on; None: as the options say.
       crew: the workers, where there are several.
+      startup: is told what took how long.
 
     Raises:
       ValueError: for an option that names something which is not there.
       RuntimeError: when TensorFlow fails, for want of memory say.
     """
     try:
-        return _assemble(config, task or classification(config), source, devices, crew or Crew())
+        return _assemble(
+            config,
+            task or classification(config),
+            source,
+            devices,
+            crew or Crew(),
+            startup or Startup(),
+        )
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
@@ -123,18 +133,23 @@ def _assemble(
     source: pipelines.Source | None,
     devices: distribute.Devices | None,
     crew: Crew,
+    startup: Startup,
 ) -> Parts:
     training, optimization, seed = config.training, config.optimization, config.run.seed
     # Threads and devices come before TensorFlow's first work.
     distribute.set_threads(training.intra_op_threads, training.inter_op_threads)
     if not training.intra_op_threads and compiling.may_be_small(config):
+        startup.ended("devices")
         source = source or open_source(config)
+        startup.ended("data")
         with contextlib.suppress(ValueError):  # TensorFlow has started: as it is, then
             distribute.set_threads(compiling.threads(config, source.image_shape, source.classes), 0)
     devices = devices or distribute.choose(training.strategy, training.virtual_devices, crew)
     strategy, device = devices
     shards = distribute.check_shards(training.shards, strategy)
+    startup.ended("devices")
     source = source or open_source(config)
+    startup.ended("data")
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = _schedule(config, steps)
@@ -161,6 +176,7 @@ def _assemble(
         average=average,
         make_loss_scale=lambda: _loss_scale(config),
     )
+    startup.ended("network")
 
     feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
 
@@ -193,6 +209,7 @@ def _assemble(
         for split, records in held_out.items()
         if records is not None
     }
+    startup.ended("data")
     jit = compiling.choose(config, devices, model, (task, optimizer))
     compiled = jit != "off"
     synchronise, reduce = reductions(shards)

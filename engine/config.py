@@ -286,7 +286,7 @@ class Training(Section):
     epochs: int = option(5, "passes over the training split", minimum=1)
     train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)
     steps_per_loop: str = option(
-        "auto", "steps inside one call of the graph; auto: as many as take a third of a second"
+        "auto", "steps inside one call of the graph; auto: as many as take half a second"
     )
     jit: str = option(
         "auto",

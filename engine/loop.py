@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine import metrics, points
+from engine.pace import stopwatch
 from engine.pieces import Pieces
 from engine.points import Point, Points
 from engine.precision import Scale
@@ -66,6 +67,8 @@ def _updates(now: Now, call: Call) -> tf.Tensor:
 class Loop:
     """The compiled training loop.
 
+    traces: how often it was traced, in `trace_seconds`.
+
     Args:
       strategy: over whose replicas a step is taken.
       state: what the steps move.
@@ -85,7 +88,7 @@ class Loop:
         watched: bool = False,
         jit: str = "off",
     ) -> None:
-        self.traces = 0
+        self.traces, self.trace_seconds = 0, 0.0
         self._watched, self._jit, self._xla = watched, jit, jit == "loop"
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
         halves: list[Callable] = [step.contribute, step.act]
@@ -145,7 +148,10 @@ class Loop:
 
     def _counted(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         self.traces += 1
-        return self._steps(asked, given)
+        started = stopwatch()
+        found = self._steps(asked, given)
+        self.trace_seconds += stopwatch() - started
+        return found
 
     def _steps(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         """(steps taken, whether the last was good, points passed, their rows, losses)."""

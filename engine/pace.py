@@ -22,7 +22,7 @@ class Pace:
     def __init__(
         self,
         steps_per_loop: int,
-        seconds: float = 0.33,
+        seconds: float = 0.5,
         agree: Callable[[int], int] = lambda steps: steps,
     ) -> None:
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree

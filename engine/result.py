@@ -14,6 +14,7 @@ from engine.assembly import Parts
 from engine.keeping.clock import Clock
 from engine.keeping.files import replace_file
 from engine.metrics import jsonable
+from engine.startup import after_import
 from engine.state import weights_sha256
 
 
@@ -24,7 +25,7 @@ def write(
     epoch: int,
     metric: str,
     held_out: Mapping[str, Mapping[str, float | int]],
-    first_step_seconds: float | None,
+    startup_seconds: Mapping[str, float] | None,
     left_out: Sequence[int],
 ) -> str:
     """Writes run_dir/result.json.
@@ -35,8 +36,8 @@ def write(
       epoch: the last one, counted from 1.
       metric: the monitored one.
       held_out: {split: means} of validation and test.
-      first_step_seconds: from TensorFlow's import to the end of this start's first step; None
-        when this start took none.
+      startup_seconds: of each part of this start, from the launch to the end of the first step;
+        None when this start took none.
       left_out: steps that were left out.
 
     Returns:
@@ -60,7 +61,8 @@ def write(
         "train_seconds": clock.train_seconds,
         "steps_per_second": clock.steps_per_second,
         **clock.figures,
-        "first_step_seconds": first_step_seconds,
+        "first_step_seconds": startup_seconds and after_import(startup_seconds),
+        "startup_seconds": startup_seconds,
         "traces": parts.traces,
         "skipped_steps": int(state.step) - int(state.updates),
         "left_out": left_out,

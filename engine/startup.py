@@ -1,4 +1,4 @@
-"""Importing TensorFlow without its noise.
+"""A start: what it takes, and importing TensorFlow without its noise.
 
 TensorFlow's C++ side writes to the file descriptor of standard error while it is imported, before
 its log level is read: five lines that say nothing to a user, and that would drown the one line
@@ -13,17 +13,50 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Mapping
 
 
-def import_tensorflow() -> float:
-    """Imports TensorFlow quietly.
+class Startup:
+    """Takes the time from a process's launch to its first step apart.
 
-    Returns:
-      The time, on the monotonic clock, at which the import was done: start-up is counted from it.
+    seconds: of each part so far, in the order in which they ended first.
     """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic() - _age()
+
+    def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
+        """All since the last end was this part; some of its seconds may belong to another."""
+        now = time.monotonic()
+        spent, self._last = now - self._last, now
+        if of_which is not None:
+            inner, seconds = of_which
+            self.seconds[inner] = self.seconds.get(inner, 0.0) + seconds
+            spent -= seconds
+        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+
+
+def after_import(seconds: Mapping[str, float]) -> float:
+    """Seconds of those parts of a start that come after TensorFlow's import."""
+    return sum(spent for part, spent in seconds.items() if part not in ("python", "tensorflow"))
+
+
+def _age() -> float:
+    """Seconds since this process was launched; 0 where the system does not say."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as stat:
+            launched = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - launched / os.sysconf("SC_CLK_TCK")
+    except (OSError, AttributeError):
+        return 0.0
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow quietly."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         importlib.import_module("tensorflow")
-        return time.monotonic()
+        return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.stderr.flush()
     terminal = os.dup(2)
@@ -40,4 +73,3 @@ def import_tensorflow() -> float:
             os.close(terminal)
     tensorflow.get_logger().setLevel("ERROR")
     warnings.filterwarnings("ignore", module="tensorflow_datasets")
-    return time.monotonic()

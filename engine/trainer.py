@@ -23,18 +23,19 @@ from engine.keeping.progress import Progress
 from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
 from engine.pace import stopwatch
+from engine.startup import Startup
 from engine.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
 
 
-def train(config: Config, before: Config | None, imported_at: float, company: Company) -> int:
+def train(config: Config, before: Config | None, startup: Startup, company: Company) -> int:
     """Trains, or goes on training, and writes the result.
 
     Args:
       config: all options.
       before: those of the run to go on with; None for a new one.
-      imported_at: when TensorFlow's import was done, on the monotonic clock.
+      startup: takes the start apart; all before this is in it.
       company: the other workers, if any; one of all writes.
 
     Returns:
@@ -45,10 +46,10 @@ def train(config: Config, before: Config | None, imported_at: float, company: Co
     """
     crew = Crew(company)
     with RunLock(config.run.run_dir, taken=crew.is_chief) as lock:
-        parts = assemble(config, crew=crew)
+        parts = assemble(config, crew=crew, startup=startup)
         run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
         with Signals() as signals:
-            trainer = Trainer(parts, signals, imported_at, crew)
+            trainer = Trainer(parts, signals, startup, crew)
             try:
                 trainer.start(lock)
                 trainer.train()
@@ -64,11 +65,11 @@ class Trainer:
     Args:
       parts: of the run.
       signals: asked between two calls of the graph whether to stop.
-      imported_at: when TensorFlow's import was done, on the monotonic clock.
+      startup: takes the start apart.
       crew: the workers; all take the same decisions, and the chief writes.
     """
 
-    def __init__(self, parts: Parts, signals: Signals, imported_at: float, crew: Crew) -> None:
+    def __init__(self, parts: Parts, signals: Signals, startup: Startup, crew: Crew) -> None:
         config = parts.config
         self.parts, self.state, self.config = parts, parts.state, config
         self._signals, self._crew = signals, crew
@@ -90,7 +91,7 @@ class Trainer:
         self._curves = Curves(parts, self._board, self._clock, self._timetable)
         self._epoch_end = EpochEnd(parts, self._timetable, self._clock, self._curves)
         self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
-        self._advance = Advance(parts, self._guard, self._clock, crew, imported_at, self._tell)
+        self._advance = Advance(parts, self._guard, self._clock, crew, startup, self._tell)
         self._held_out = HeldOut(parts, self._restorer, crew, self._tell)
         self._interrupted = False
         self._shown = config.keeping.progress if chief else "silent"
@@ -252,7 +253,7 @@ class Trainer:
             epoch=self._epoch(),
             metric=self._epoch_end.monitor.metric,
             held_out=results,
-            first_step_seconds=self._advance.first_step_seconds,
+            startup_seconds=self._advance.startup_seconds,
             left_out=[each for each in sorted(self._guard.left_out) if each < step],
         )
         self._progress.line(written)

@@ -43,13 +43,17 @@ def _image_of(source: Source) -> tf.TensorSpec:
 
 def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
     """`decode` of each, in turns of several; those that are left over take a turn each."""
+    return _in_turns(tf.function(decode, autograph=False), stored, made)  # traced once for all
+
+
+def _in_turns(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
     count = stored.shape[0]
     if count is not None and count <= AT_ONCE:
         return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
     turns = (tf.shape(stored)[0] if count is None else count) // AT_ONCE
 
     def several(some: tf.Tensor) -> Any:
-        return _each(decode, tf.ensure_shape(some, [AT_ONCE]), made)
+        return _in_turns(decode, tf.ensure_shape(some, [AT_ONCE]), made)
 
     def stacked(spec: tf.TensorSpec) -> tf.TensorSpec:
         return tf.TensorSpec([AT_ONCE, *spec.shape], spec.dtype)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable
 
 from engine.advance import Advance
@@ -12,6 +11,7 @@ from engine.guard import Guard
 from engine.keeping.clock import Clock
 from engine.loop import Loop
 from engine.points import Point, Points
+from engine.startup import Startup
 from engine.workers.crew import Crew
 from pipelines import Stream
 
@@ -34,7 +34,7 @@ class Stepper:
         own = dataclasses.replace(parts, loop=loop)
         guard = Guard(parts.config.guarding, self._state.loss_scale.dynamic, self._state.watch)
         clock = Clock(self._state.times, "", writes=False)
-        self._advance = Advance(own, guard, clock, Crew(), time.monotonic(), lambda line: None)
+        self._advance = Advance(own, guard, clock, Crew(), Startup(), lambda line: None)
 
     @property
     def read_ahead(self) -> int:

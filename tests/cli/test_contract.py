@@ -122,6 +122,15 @@ def test_the_result_says_how_the_run_ended(run: Run):
     }
 
 
+def test_a_start_is_taken_apart(run: Run):
+    startup = run.result["startup_seconds"]
+    imports, ours = ["python", "tensorflow"], ["engine", "devices", "data", "network", "restore"]
+    assert list(startup) == [*imports, *ours, "trace", "step"]
+    assert all(seconds >= 0 for seconds in startup.values())
+    after = sum(seconds for part, seconds in startup.items() if part not in imports)
+    assert run.result["first_step_seconds"] == pytest.approx(after)
+
+
 def test_it_learns(run: Run):
     assert run.result["test"]["accuracy"] > 0.85
 

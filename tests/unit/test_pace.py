@@ -1,4 +1,4 @@
-"""How long the host is away: about a third of a second, never past what is due."""
+"""How long the host is away: about half a second, never past what is due."""
 
 import pytest
 from hypothesis import given, settings

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 
 import pytest
 
 from engine import flags, trainer
 from engine.keeping import run_directory
+from engine.startup import Startup
 from engine.workers.company import Company
 
 
@@ -26,5 +26,5 @@ def test_no_checkpoint_is_there_before_the_options_that_it_was_made_with(
         {"run_dir": str(tmp_path / "run"), "cache_dir": str(cache_dir), "model": "logistic"}
     )
     with Company(config, {}) as company, pytest.raises(Killed):
-        trainer.train(config, None, time.monotonic(), company)
+        trainer.train(config, None, Startup(), company)
     assert not list(tmp_path.rglob("*.npz"))

@@ -1,0 +1,103 @@
+"""How long a start takes, from the launch to the end of the first step, part by part.
+
+    python -m benchmarks.startup --data_dir=DATA_DIR
+
+Starts each workload several times, in turn, as the command does: once with an empty cache, which
+decodes the data first, and then with the decoded data kept. Beside them an interpreter that only
+imports TensorFlow. Medians; run nothing beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import rounds
+from benchmarks.engine_loop import config_of
+from benchmarks.workloads import WORKLOADS
+from engine import flags
+
+IMPORT = "import tensorflow"
+
+
+def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, float]:
+    """Seconds of each part of one start."""
+    run_dir = scratch / "run"
+    config = config_of(WORKLOADS[name], data_dir, str(run_dir), f"--cache_dir={cache}")
+    options = scratch / "options.flags"
+    options.write_text(flags.flagfile(config))
+    command = [sys.executable, "run.py", f"--flagfile={options}", "--train_steps=1"]
+    _run([*command, "--progress=off"])
+    return json.loads((run_dir / "result.json").read_text())["startup_seconds"]
+
+
+def imported() -> dict[str, float]:
+    """Seconds of an interpreter that imports TensorFlow and ends."""
+    begun = time.perf_counter()
+    _run([sys.executable, "-c", IMPORT])
+    return {IMPORT: time.perf_counter() - begun}
+
+
+def _run(command: list[str]) -> None:
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, cwd=rounds.HERE.parent, check=True, stdout=quiet, stderr=quiet)
+
+
+def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """Medians of the parts and of all together."""
+    parts = list(next(iter(found.values()))[0])
+    lines = ["| seconds | " + " | ".join(parts) + " | together |", "|---" * (len(parts) + 2) + "|"]
+    for name, starts in found.items():
+        medians = [np.median([each.get(part, 0.0) for each in starts]) for part in parts]
+        whole = np.median([sum(each.values()) for each in starts])
+        cells = [f"{seconds:.2f}" if seconds else "" for seconds in (*medians, whole)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> int:
+    """Runs it."""
+    made = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--rounds", type=int, default=7)
+    made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
+    args = made.parse_args()
+    results = rounds.begun("startup", "startup.json", args)
+    starts: dict[str, list[dict[str, Any]]] = {}
+    with tempfile.TemporaryDirectory() as kept:
+        for number in range(1, args.rounds + 1):
+            for name in WORKLOADS:
+                with tempfile.TemporaryDirectory() as scratch:
+                    place = Path(scratch)
+                    first = started(name, args.data_dir, place, place / "cache")
+                with tempfile.TemporaryDirectory() as scratch:
+                    again = started(name, args.data_dir, Path(scratch), Path(kept))
+                starts.setdefault(f"{name}, first", []).append(first)
+                if number > 1:  # the first of these filled the cache
+                    starts.setdefault(name, []).append(again)
+            starts.setdefault(f"`{IMPORT}` alone", []).append(imported())
+            print(f"  round {number} of {args.rounds}", flush=True)
+    results["starts"] = starts
+    lines = [
+        *rounds.heading("Startup", results),
+        "",
+        "From the launch to the end of the first step. `first`: with an empty cache.",
+        "",
+        *table(starts),
+    ]
+    rounds.write(args.out, results, "STARTUP.md", lines)
+    print("\n".join(lines[8:]), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
