@@ -114,12 +114,17 @@ class Stream:
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
     ) -> Batch:
-        """Slices the rows of a piece."""
+        """Gathers the rows of a piece.
+
+        They lie side by side, but XLA takes where a slice begins for a constant, as far as it can,
+        and would compile the loop anew for every table.
+        """
         shift, (images, labels) = element
         rows, at = self._plan.fetched, tf.cast(piece, tf.int64)
-        begin = ((step + shift) * self.layout.pieces + at) * rows
-        images = tf.slice(images, tf.stack([begin, 0, 0, 0]), [rows, *self._source.image_shape])
-        return self._plan.masked(images, tf.slice(labels, [begin], [rows]), step, replica, piece)
+        first = ((step + shift) * self.layout.pieces + at) * rows
+        chosen = first + tf.range(rows, dtype=tf.int64)
+        images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
+        return self._plan.masked(images, labels, step, replica, piece)
 
     def _start(self, step: int) -> None:
         here = _local_replicas(self._strategy)

@@ -44,6 +44,18 @@ def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     )
 
 
+# The graph
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_xla_compiles_the_loop_once_whatever_it_is_given(command: Command, tmp_path: Path, feed):
+    logged = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compiler=2"}
+    options = (*OPTIONS, "--model=logistic", "--jit=loop", f"--feed={feed}", "--progress=off")
+    outcome = command.run(f"--run_dir={tmp_path / 'run'}", *options, **logged)
+    assert outcome.status == 0, outcome.said()
+    assert outcome.err.count("Compilation of XLA executable time") == 1
+
+
 # The directory
 
 

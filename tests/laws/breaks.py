@@ -360,8 +360,8 @@ BREAKS = (
         "all steps of a table see its first rows",
         _DATA_STATE,
         "pipelines/stream.py",
-        "begin = ((step + shift) * self.layout.pieces + at) * rows",
-        "begin = (0 * (step + shift) * self.layout.pieces + at) * rows",
+        "first = ((step + shift) * self.layout.pieces + at) * rows",
+        "first = (0 * (step + shift) * self.layout.pieces + at) * rows",
     ),
     Break(
         "L4",
