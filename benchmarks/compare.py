@@ -122,7 +122,7 @@ def main() -> int:
     parser = rounds.parser("compare", __doc__)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     args = parser.parse_args()
-    results = rounds.begun("compare", "results.json", args)
+    results = rounds.begun("compare", "results.json", args, "rounds", "seconds")
     raw = args.out / results["raw"]
     before = json.loads(raw.read_text())["workloads"] if raw.exists() else {}
     with tempfile.TemporaryFile() as errors:

@@ -59,11 +59,11 @@ def main() -> int:
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
     made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="where the data is")
-    made.add_argument("--runs", type=int, default=5, dest="rounds")
+    made.add_argument("--rounds", type=int, default=5)
     made.add_argument("--steps", type=int, default=STEPS)
     made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
     args = made.parse_args()
-    results = rounds.begun("endurance", "endurance.json", args) | {"runs": []}
+    results = rounds.begun("endurance", "endurance.json", args, "rounds", "steps") | {"runs": []}
     runs: list[dict[str, Any]] = results["runs"]
     here = [sys.executable, "-m"]
     engine = [*here, "benchmarks.engine_loop", "W3", args.data_dir]

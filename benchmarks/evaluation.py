@@ -83,7 +83,7 @@ def main() -> int:
     """Runs it."""
     args = rounds.parser("evaluation", __doc__).parse_args()
     workload = WORKLOADS["W1"]
-    results = rounds.begun("evaluation", "evaluation.json", args)
+    results = rounds.begun("evaluation", "evaluation.json", args, "rounds", "seconds")
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as errors:
         weights = Path(scratch) / "weights.npz"
         write_weights(workload, weights)

@@ -233,10 +233,11 @@ def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def begun(module: str, raw: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Results, before there are any."""
+def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dict[str, Any]:
+    """Results, before there are any; `options` are those of the command that the table names."""
+    given = [f"--{name}={getattr(args, name):g}" for name in options]
     return {
-        "command": f"python -m benchmarks.{module}",
+        "command": " ".join([f"python -m benchmarks.{module} --data_dir=DATA_DIR", *given]),
         "raw": raw,
         "date": time.strftime("%Y-%m-%d"),
         "machine": described(),

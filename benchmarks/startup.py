@@ -71,7 +71,7 @@ def main() -> int:
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
     args = made.parse_args()
-    results = rounds.begun("startup", "startup.json", args)
+    results = rounds.begun("startup", "startup.json", args, "rounds")
     starts: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as kept:
         for number in range(1, args.rounds + 1):
