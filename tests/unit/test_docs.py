@@ -34,6 +34,8 @@ def test_every_option_that_the_docs_name_exists():
         "signal",
         "keras",
         "dist",
+        "rounds",
+        "seconds",
     }
     for text in texts:
         named = set(re.findall(r"--([a-z][\w-]+)", text.read_text()))
