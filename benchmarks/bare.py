@@ -27,7 +27,7 @@ from models.noise import stream_key  # noqa: E402
 from pipelines import permutation  # noqa: E402
 
 BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
-DROPOUT, DROPOUT_LAYER = 0.5, 5  # its place among the layers tells its draws from others'
+DROPOUT_LAYER = 5  # its place among the layers tells its draws from others'
 SEEN = 26  # rows and columns of an image: the last pool leaves out what the others are seen by
 MODELS = {"convolutional": "seed_003", "dense": "mlp"}
 
@@ -131,13 +131,16 @@ class Bare:
             x = tf.nn.max_pool2d(tf.nn.conv2d(x, kernel, 1, "VALID"), 2, 2, "VALID")
             x = tf.nn.relu(tf.nn.bias_add(x, bias))
         x = tf.reshape(x, [-1, 1600])
-        drawn = tf.raw_ops.StatelessRandomUniformV2(
-            shape=[self._batch, 1600],
+        drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
+            shape=[self._batch, 52],  # 1,600 bits, and what fills the last block of 128
             key=tf.constant([stream_key(SEED, DROPOUT_LAYER)], tf.uint64),
             counter=tf.cast(tf.stack([tf.zeros([], tf.int64), step]), tf.uint64),
             alg=1,
+            dtype=tf.uint32,
         )
-        x *= tf.cast(drawn >= DROPOUT, self._dtype) * (1 / (1 - DROPOUT))
+        coins = tf.reshape(tf.bitcast(drawn, tf.uint8), [self._batch, 208])[:, :200]
+        doubled = tf.constant(np.arange(256)[:, None] >> np.arange(8) & 1, self._dtype) * 2
+        x *= tf.reshape(tf.gather(doubled, tf.cast(coins, tf.int32)), [-1, 1600])
         return tf.nn.bias_add(tf.matmul(x, kernel_3), bias_3)
 
     def _dense(self, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:

@@ -245,9 +245,10 @@ class Dropout(Layer):
             return x
         if call.noise is None:
             raise ValueError("a dropout in training draws from Pass.noise, which is None: give it")
-        drawn = call.noise.uniform(self.stream, tf.shape(x)[0], self.features)
-        kept = tf.cast(drawn >= self.rate, call.dtype) * (1 / (1 - self.rate))
-        return x * tf.reshape(kept, tf.shape(x))
+        drawn = call.noise.dropout(
+            self.stream, tf.shape(x)[0], self.features, self.rate, call.dtype
+        )
+        return x * tf.reshape(drawn, tf.shape(x))
 
 
 def _image_shape(

@@ -1,9 +1,10 @@
-"""Random numbers that no generator remembers: the draw behind dropout."""
+"""Random numbers that no generator remembers: those behind dropout and augmentation."""
 
 from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import tensorflow as tf
 
 from models import philox
@@ -38,13 +39,9 @@ class Noise:
 
         stream: tells the draws of one step apart; by convention the drawing layer's index.
         """
-        # Philox maps (64-bit key, 128-bit counter) to a block, so give each of the three arguments
-        # a place of its own: the stream is the key, the step the counter's high word. A row is a
-        # whole number of blocks, so that row k starts where the low word says k * blocks.
         blocks = -(-features // philox.WORDS)
         width = blocks * philox.WORDS
-        key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
-        counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
+        key, counter = self._place(stream, blocks)
         if self._compiled:  # where XLA replaces the kernel by a draw of other floats
             drawn = philox.uniform(key[0], counter, tf.cast(rows, tf.int64) * blocks)
             drawn = tf.reshape(drawn, [rows, width])
@@ -53,6 +50,57 @@ class Noise:
                 shape=[rows, width], key=key, counter=counter, alg=PHILOX
             )
         return drawn if features == width else drawn[:, :features]
+
+    def dropout(
+        self, stream: int, rows: tf.Tensor | int, features: int, rate: float, dtype: tf.DType
+    ) -> tf.Tensor:
+        """Draws 0 with probability `rate`, else what makes up for it, of `dtype` [rows, features].
+
+        A draw takes the fewest bits that hold the rate: one for 1/2, up to eight for 256ths. Others
+        take sixteen, and are rounded to a 65,536th; what makes up for it is exact of the rounded
+        one, 1 / (1 - rate).
+
+        stream: as of `uniform`; no two draws of a step share one.
+        rate: in [0, 1).
+        """
+        bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 16)
+        numbers = 2**bits
+        # Those below it are dropped. What makes up for it is 2^15 at most, which float16 can hold.
+        dropped = min(round(rate * numbers), 2**16 - 2)
+        factor = numbers / (numbers - dropped)
+        if bits < 16:  # a byte of noise at a time, looked up
+            drawn = tf.cast(self._bits(stream, rows, features * bits, tf.uint8), tf.int32)
+            fields = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (numbers - 1)
+            table = tf.constant(np.where(fields < dropped, 0, factor), dtype)
+            drawn = tf.reshape(tf.gather(table, drawn), [rows, drawn.shape[1] * 8 // bits])
+        else:
+            drawn = self._bits(stream, rows, features * bits, tf.int16)
+            drawn = tf.cast(drawn >= tf.constant(dropped - 2**15, tf.int16), dtype) * factor
+        return drawn if features == drawn.shape[1] else drawn[:, :features]
+
+    def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
+        """Draws at least so many bits a row, as [rows, whole numbers]; as few as hold them."""
+        blocks = -(-bits // (32 * philox.WORDS))
+        width = blocks * philox.WORDS
+        key, counter = self._place(stream, blocks)
+        if self._compiled:
+            words = philox.bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
+        else:
+            words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+                shape=[rows, width], key=key, counter=counter, alg=PHILOX, dtype=tf.uint32
+            )
+        numbers = tf.reshape(tf.bitcast(words, dtype), [rows, width * 4 // dtype.size])
+        return numbers[:, : -(-bits // (8 * dtype.size))]
+
+    def _place(self, stream: int, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Where a row's draws of so many blocks start: key, uint64 [1], and counter, uint64 [2].
+
+        Philox maps (64-bit key, 128-bit counter) to a block, so each of the three arguments has a
+        place of its own: the stream is the key, the step the counter's high word. A row is a whole
+        number of blocks, so that row k starts where the low word says k * blocks.
+        """
+        key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
+        return key, tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
 
 
 def stream_key(seed: int, stream: int) -> int:

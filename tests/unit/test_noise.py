@@ -55,6 +55,76 @@ def test_a_draw_that_xla_compiles_has_the_same_bits(features):
         np.testing.assert_array_equal(eager, expected)
 
 
+# 1, 2, 4 and 8 bits a draw, and 16.
+RATES = [0.5, 0.25, 0.75, 15 / 16, 3 / 256, 0.1, 0.3]
+
+
+def dropout(rate, step=3, row=0, rows=ROWS, features=FEATURES, dtype=tf.float32, **kwargs):
+    step, row = tf.constant(step, tf.int64), tf.constant(row, tf.int64)
+    return Noise(7, step, row, **kwargs).dropout(2, rows, features, rate, dtype)
+
+
+@pytest.mark.parametrize("features", [1, 3, 8, 13, 1600])
+@pytest.mark.parametrize("rate", RATES)
+def test_a_replica_drops_what_one_device_drops_of_its_rows(rate, features):
+    whole = dropout(rate, features=features)
+    assert whole.shape == (ROWS, features)
+    for row in (1, 17, 63):
+        part = dropout(rate, row=row, rows=ROWS - row, features=features)
+        np.testing.assert_array_equal(whole[row:], part)
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_dropout_that_xla_compiles_has_the_same_bits(rate):
+    @tf.function(
+        input_signature=[tf.TensorSpec([], tf.int64)] * 2 + [tf.TensorSpec([None])],
+        jit_compile=True,
+    )
+    def compiled(step, row, examples):
+        noise = Noise(7, step, row, compiled=True)
+        drawn = noise.dropout(2, tf.shape(examples)[0], 70, rate, tf.float32)
+        assert drawn.shape[1:] == [70]
+        return drawn
+
+    for step, row in [(0, 0), (3, 17), (2**40 + 1, 5), (2**62, 2**32 - 2)]:
+        args = tf.constant(step, tf.int64), tf.constant(row, tf.int64)
+        expected = dropout(rate, step=step, row=row, rows=6, features=70)
+        np.testing.assert_array_equal(compiled(*args, tf.zeros([6])), expected)
+        eager = dropout(rate, step=step, row=row, rows=6, features=70, compiled=True)
+        np.testing.assert_array_equal(eager, expected)
+
+
+@pytest.mark.parametrize("rate", [*RATES, 1e-5, 1 - 1e-7])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
+def test_dropout_drops_at_its_rate_in_every_place_and_keeps_the_expectation(rate, dtype):
+    rows, features = 2000, 96
+    drawn = dropout(rate, rows=rows, features=features, dtype=dtype)
+    assert drawn.dtype == dtype
+    drawn = tf.cast(drawn, tf.float64).numpy()
+    taken = np.mean(drawn == 0)
+    sixteenth = min(round(rate * 65536), 65534) / 65536
+    deviation = np.sqrt(sixteenth * (1 - sixteenth))
+    assert abs(taken - sixteenth) <= 5 * deviation / np.sqrt(rows * features)
+    places = np.mean(drawn == 0, axis=0)
+    assert np.abs(places - sixteenth).max() <= 5 * deviation / np.sqrt(rows) + 2 / rows
+    for kept in np.unique(drawn[drawn != 0]):
+        np.testing.assert_allclose(kept * (1 - sixteenth), 1, rtol=float(2 * dtype_epsilon(dtype)))
+
+
+def dtype_epsilon(dtype):
+    return {tf.float32: 2.0**-24, tf.bfloat16: 2.0**-9, tf.float16: 2.0**-12}[dtype]
+
+
+@pytest.mark.parametrize("rate", RATES)
+def test_no_two_places_of_dropout_are_alike(rate):
+    rows = 4000
+    drawn = dropout(rate, rows=rows, features=64).numpy() == 0
+    between = np.corrcoef(drawn, rowvar=False) - np.eye(64)
+    assert np.abs(between).max() < 6 / np.sqrt(rows)  # 2,016 pairs
+    steps = [dropout(rate, step=step, rows=rows).numpy() == 0 for step in (3, 4)]
+    assert abs(np.corrcoef(*(each.ravel() for each in steps))[0, 1]) < 0.01
+
+
 def test_a_draw_depends_on_nothing_but_its_arguments():
     first = draw()
     draw(step=4)
