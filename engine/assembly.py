@@ -244,7 +244,13 @@ def _assemble(
         schedule=rate,
         state=state,
         loop=Loop(
-            strategy, state, training_feed, step, watched=bool(config.guarding.spike), jit=jit
+            strategy,
+            state,
+            training_feed,
+            step,
+            watched=bool(config.guarding.spike),
+            jit=jit,
+            apart=compiling.apart(jit, devices, model),
         ),
         evaluations={
             split: Evaluation(strategy, held_out_feed, score, task, crew.of_chief)

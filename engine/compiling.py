@@ -1,4 +1,4 @@
-"""What XLA compiles, and on how many threads it is computed.
+"""What XLA compiles, what TensorFlow's executor calls, and on how many threads it is computed.
 
 On two CPU cores XLA is 1.5 to 2 times faster than TensorFlow's executor where a step is many small
 operations, and several times slower where it is a few convolutions. One device only: what replicas
@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from engine.config import Config
 from engine.distribute import Devices
+from models import MaxPool
 
 _CONVOLUTION = 4  # rank of its kernel
 _OWN = ("engine", "models")
@@ -57,6 +58,21 @@ def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[
                 "and --shards promises the same"
             )
     return asked
+
+
+def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
+    """Whether what a piece contributes is to be a function of its own, called by the loop.
+
+    TensorFlow takes oneDNN's kernel for the gradient of a max pool where it has come by the pool
+    before, on a walk over the graph in the order of addresses in memory. In a loop's body, which is
+    a circle, that is a matter of luck: a training of two convolutions is a seventh slower in one
+    start of four. A function is no circle. A call of it takes some 0.05 ms.
+    """
+    if jit != "off" or devices.are_gpus or devices.replicas > 1:
+        return False
+    convolutions = any(v.shape.rank == _CONVOLUTION for v in model.trainable_variables)
+    # What other people's networks do is not known.
+    return convolutions and any(isinstance(m, MaxPool) or not _is_own(m) for m in model.submodules)
 
 
 def may_be_small(config: Config) -> bool:

@@ -76,6 +76,7 @@ class Loop:
       step: what each replica does.
       watched: whether the loss of each step is given.
       jit: what XLA compiles, on one replica: "off", "step" or "loop".
+      apart: whether what a piece contributes is a function of its own to TensorFlow's executor.
     """
 
     def __init__(
@@ -87,12 +88,17 @@ class Loop:
         *,
         watched: bool = False,
         jit: str = "off",
+        apart: bool = False,
     ) -> None:
         self.traces, self.trace_seconds = 0, 0.0
-        self._watched, self._jit, self._xla = watched, jit, jit == "loop"
+        self._watched, self._jit, self._xla, self._apart = watched, jit, jit == "loop", apart
         self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
         halves: list[Callable] = [step.contribute, step.act]
         contribute, self._act = map(_compiled, halves) if jit == "step" else halves
+        if apart:
+            contribute = tf.function(
+                contribute, autograph=False, experimental_attributes={"_noinline": True}
+            )
         self._pieces = Pieces(strategy, feed, step.zeros, contribute)
         self._compiled = tf.function(self._counted, autograph=False)
 
@@ -134,6 +140,7 @@ class Loop:
             self._step,
             watched=self._watched,
             jit=self._jit,
+            apart=self._apart,
         )
 
     def graph(self, *, anew: bool = False) -> Any:
