@@ -45,18 +45,20 @@ def step_loss(sums: tf.Tensor) -> tf.Tensor:
 
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
     """`means` over the examples of some training steps, and "gradient_norm" over those steps."""
-    with np.errstate(invalid="ignore"):
-        norm = float(np.float64(sums[-2]) / np.float64(sums[-1]))
-    return {**means(sums[:-2], metrics), "gradient_norm": norm}
+    *of_examples, norms, steps = sums.tolist()
+    norm = norms / steps if steps else math.nan
+    return {**_means(of_examples, metrics), "gradient_norm": norm}
 
 
 def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
     """{"loss", each metric, "examples"} from float64 sums; the means are nan for no examples."""
-    examples = round(float(sums[-1]))
-    with np.errstate(invalid="ignore"):
-        values = np.asarray(sums[:-1], np.float64) / np.float64(examples)
-    named = dict(zip(("loss", *metrics), map(float, values), strict=True))
-    return {**named, "examples": examples}
+    return _means(sums.tolist(), metrics)
+
+
+def _means(sums: Sequence[float], metrics: Sequence[str]) -> dict[str, float | int]:
+    examples = round(sums[-1])
+    values = (each / examples if examples else math.nan for each in sums[:-1])
+    return {**dict(zip(("loss", *metrics), values, strict=True)), "examples": examples}
 
 
 def brief(values: Mapping[str, float | int]) -> str:

@@ -51,8 +51,8 @@ class Point(NamedTuple):
     @classmethod
     def of_row(cls, row: np.ndarray) -> Point:
         """Reads what `row` wrote; float64 holds numbers of steps to 2^53."""
-        step, updates, scale, rate, ratio, *sums = row
-        return cls(int(step), int(updates), float(scale), float(rate), float(ratio), np.array(sums))
+        step, updates, scale, rate, ratio, *sums = row.tolist()
+        return cls(int(step), int(updates), scale, rate, ratio, np.array(sums))
 
 
 def row(

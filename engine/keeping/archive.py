@@ -12,10 +12,11 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -60,14 +61,30 @@ def write(path: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
     """
     described = {name: _described(array) for name, array in arrays.items()}
     manifest = {"format": FORMAT, **facts, "arrays": described}
+    with _whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
+        for name, array in arrays.items():
+            with archive.open(name + _MEMBER, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, _plain(array), allow_pickle=False)
+
+
+def copy(path: str, to: str) -> None:
+    """Writes a checkpoint that is there under another name too, as `write` would.
+
+    Raises:
+      OSError: when it cannot be read or written; nothing is left by that name then.
+    """
+    with open(path, "rb") as file, _whole(to) as other:
+        shutil.copyfileobj(file, other, 1 << 20)
+
+
+@contextlib.contextmanager
+def _whole(path: str) -> Iterator[BinaryIO]:
+    """A file to write to, which has the name once the disk has all of it."""
     part = path + PART
     try:
         with open(part, "wb") as file:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
-                for name, array in arrays.items():
-                    with archive.open(name + _MEMBER, "w", force_zip64=True) as member:
-                        np.lib.format.write_array(member, _plain(array), allow_pickle=False)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)

@@ -109,13 +109,17 @@ class Checkpoints:
         directories = [catalogue.newest_directory(self._run_dir)]
         if best:
             directories.insert(0, catalogue.best_directory(self._run_dir))
-        path = ""
+        written = ""
         for directory in directories:
             path = catalogue.checkpoint_path(directory, facts["number"])
             try:
                 os.makedirs(directory, exist_ok=True)
-                archive.write(path, facts, arrays)
+                if written:
+                    archive.copy(written, path)
+                else:
+                    archive.write(path, facts, arrays)
             except OSError as error:
                 raise OSError(f"cannot save to {directory}: {error.strerror or error}") from error
+            written = path
         catalogue.prune(self._run_dir, self._keep, facts["step"], facts["best_step"])
-        return path
+        return written

@@ -68,8 +68,17 @@ def test_what_cannot_be_written_leaves_nothing_and_what_was_there_stays(path, mo
     monkeypatch.setattr(os, "fsync", fails)
     with pytest.raises(OSError, match=os.strerror(error)):
         archive.write(path, FACTS, {"other": np.zeros(3)})
+    with pytest.raises(OSError, match=os.strerror(error)):
+        archive.copy(path, path.replace("3", "4"))
     assert Path(path).read_bytes() == before
     assert os.listdir(os.path.dirname(path)) == ["ckpt-3.npz"]
+
+
+def test_a_copy_is_another_file_of_the_same_bytes(path):
+    other = path.replace("ckpt-3", "best-3")
+    archive.copy(path, other)
+    assert Path(other).read_bytes() == Path(path).read_bytes()
+    assert not os.path.samefile(path, other)  # damage to one is not damage to the other
 
 
 def test_what_is_missing_is_damaged(tmp_path):
