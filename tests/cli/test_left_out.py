@@ -119,7 +119,9 @@ def test_a_loss_far_above_the_others_is_gone_back_from_where_that_is_asked_for(
     warm: Warm, tmp_path: Path
 ):
     dataset = measured.prepared(tmp_path / "data", measured.Loud)
-    options = [f"--dataset={dataset}", *OPTIONS, "--epochs=6", "--spike=50", "--virtual_devices=2"]
+    # With this seed it comes as the 23rd step: there are losses to hold its own against.
+    options = [f"--dataset={dataset}", *OPTIONS, "--global_batch_size=4", "--seed=3", "--spike=50"]
+    options.append("--virtual_devices=2")
     found = warm.train(tmp_path / "found", *options)
     rows = records(tmp_path / "found")
     assert rows and {row["why"] for row in rows} == {"loss far above those before"}

@@ -62,16 +62,24 @@ def test_the_laws_hold(case: Case, tmp_path_factory):
         assert sharded[0] == sharded[1]
 
 
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_where_nothing_switches_roundings_are_all_that_differs(precision, tmp_path_factory):
-    """The first part of the bound alone: 8u of the path."""
+def test_where_nothing_switches_roundings_are_all_that_differs(precision, seed, tmp_path_factory):
+    """The first part of the bound alone, 4u of the path, under a rule that doubles nothing.
+
+    The loss scale leaves so much room that no topology skips a step that the other takes.
+    """
     place = str(tmp_path_factory.getbasetemp())
     case = Case(2, precision, 1, 0.0, "exact", 0.0, "resident", "law_linear")
-    many = take(assembled(place, replicas=2, **options_of(case)), STEPS)
-    alone = assembled(place, **options_of(case))
+    options = {**options_of(case), "optimizer": "sgd", "seed": seed}
+    if precision == "mixed_float16":
+        options["loss_scale"] = 1024.0
+    many = take(assembled(place, replicas=2, **options), STEPS)
+    alone = assembled(place, **options)
     path, theirs = take_measured(alone, STEPS), weights(many)
+    assert int(alone.state.updates) == int(many.state.updates) == STEPS
     for name, value in weights(alone).items():
-        allowed = 8 * UNIT_ROUNDOFF[precision] * path[name] / float(np.linalg.norm(value))
+        allowed = 4 * UNIT_ROUNDOFF[precision] * path[name] / float(np.linalg.norm(value))
         assert difference(value, theirs[name]) <= allowed, name
 
 
