@@ -217,6 +217,8 @@ class Activation(Layer):
 class Dropout(Layer):
     """In training, zeroes each element with probability `rate` and scales the rest to make up.
 
+    A rate that is not a whole number of 256ths is taken to the nearest 65,536th.
+
     What is dropped depends on (seed, step, row of the global batch, this layer's index) only (L3).
     """
 
