@@ -39,17 +39,7 @@ class Noise:
 
         stream: tells the draws of one step apart; by convention the drawing layer's index.
         """
-        blocks = -(-features // philox.WORDS)
-        width = blocks * philox.WORDS
-        key, counter = self._place(stream, blocks)
-        if self._compiled:  # where XLA replaces the kernel by a draw of other floats
-            drawn = philox.uniform(key[0], counter, tf.cast(rows, tf.int64) * blocks)
-            drawn = tf.reshape(drawn, [rows, width])
-        else:
-            drawn = tf.raw_ops.StatelessRandomUniformV2(
-                shape=[rows, width], key=key, counter=counter, alg=PHILOX
-            )
-        return drawn if features == width else drawn[:, :features]
+        return philox.uniform(self._bits(stream, rows, features * 32, tf.uint32))
 
     def dropout(
         self, stream: int, rows: tf.Tensor | int, features: int, rate: float, dtype: tf.DType
@@ -80,10 +70,14 @@ class Noise:
 
     def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
         """Draws at least so many bits a row, as [rows, whole numbers]; as few as hold them."""
+        # Philox maps (64-bit key, 128-bit counter) to a block, so each of the three arguments has a
+        # place of its own: the stream is the key, the step the counter's high word. A row is a
+        # whole number of blocks, so that row k starts where the low word says k * blocks.
         blocks = -(-bits // (32 * philox.WORDS))
         width = blocks * philox.WORDS
-        key, counter = self._place(stream, blocks)
-        if self._compiled:
+        key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
+        counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
+        if self._compiled:  # where XLA replaces the kernel by a draw of other bits
             words = philox.bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
         else:
             words = tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -91,16 +85,6 @@ class Noise:
             )
         numbers = tf.reshape(tf.bitcast(words, dtype), [rows, width * 4 // dtype.size])
         return numbers[:, : -(-bits // (8 * dtype.size))]
-
-    def _place(self, stream: int, blocks: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Where a row's draws of so many blocks start: key, uint64 [1], and counter, uint64 [2].
-
-        Philox maps (64-bit key, 128-bit counter) to a block, so each of the three arguments has a
-        place of its own: the stream is the key, the step the counter's high word. A row is a whole
-        number of blocks, so that row k starts where the low word says k * blocks.
-        """
-        key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
-        return key, tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
 
 
 def stream_key(seed: int, stream: int) -> int:

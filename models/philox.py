@@ -15,13 +15,10 @@ _KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # golden ratio; sqrt(3) - 1
 _LOW = 0xFFFFFFFF
 
 
-def uniform(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tensor:
-    """Draws float32 [WORDS * blocks] from [0, 1), as `StatelessRandomUniformV2` does.
-
-    The arguments are those of `bits`.
-    """
+def uniform(words: tf.Tensor) -> tf.Tensor:
+    """uint32, drawn bits, to float32 in [0, 1): what `StatelessRandomUniformV2` makes of them."""
     # The low 23 bits are the mantissa of a number in [1, 2).
-    mantissa = tf.bitwise.bitwise_and(bits(key, counter, blocks), 0x007FFFFF)
+    mantissa = tf.bitwise.bitwise_and(words, 0x007FFFFF)
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, 0x3F800000), tf.float32) - 1
 
 

@@ -19,7 +19,8 @@ def uint64(value):
 
 
 def draw(key, counter, blocks):
-    return philox.bits(key, counter, blocks), philox.uniform(key, counter, blocks)
+    words = philox.bits(key, counter, blocks)
+    return words, philox.uniform(words)
 
 
 HOW = {
