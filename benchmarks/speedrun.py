@@ -239,7 +239,7 @@ def main(given: Sequence[str] | None = None) -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     results = rounds.begun("speedrun", "speedrun.json", args)
-    results["command"] += " --data_dir=DATA_DIR" + " --keras" * args.keras
+    results["command"] += " --keras" * args.keras
     try:
         results["runs"] = collected(args)
     except RunError as error:
