@@ -24,7 +24,7 @@ from benchmarks.environments import python_of
 from benchmarks.rounds import HERE, Answering, Contender
 from benchmarks.workloads import WORKLOADS, Workload
 
-STARTS = 4  # of the pair: how fast a process is depends on where its memory happened to lie
+PAIRED = 2  # comparisons of the pair, of several starts each
 
 
 def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> list[Contender]:
@@ -83,7 +83,7 @@ def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[
         Contender(each.name, {"": each.variants[found["variants"][each.name]]})
         for each in asked[:2]
     ]
-    starts = [rounds.compared(pair, args, errors, "steps/s") for _ in range(STARTS)]
+    starts = [rounds.compared(pair, args, errors, "steps/s") for _ in range(PAIRED)]
     first, second = ([rate for each in starts for rate in each["rates"][c.name]] for c in pair)
     bits = same_bits(pair, errors)
     return dated | {"pair": {"Tapeline": first, "bare loop": second}, "same_bits": bits}
@@ -100,7 +100,7 @@ def written(results: dict[str, Any]) -> list[str]:
             same = "the same" if found["same_bits"] else "OTHER"
             lines += [
                 "",
-                f"Beside the bare loop alone, {many} rounds over {STARTS} starts of both: "
+                f"Beside the bare loop alone, {many} rounds over several starts of both: "
                 f"{rounds.ratio(*found['pair'].values())}. After as many steps both hold {same} "
                 "bits.",
             ]

@@ -1,8 +1,9 @@
 """Contenders in turn, and the table of what came of it.
 
 Each contender is a process that sleeps until it is asked. Of those with variants each variant is
-tried alone first, and the fastest goes on. Then rounds: a block of each, in an order that is drawn
-anew. What is compared is a median of ratios of blocks that lie beside each other.
+tried alone first; as the machine drifts meanwhile, the three fastest are then tried in turn, and
+the fastest of those goes on. Then rounds: a block of each, in an order that is drawn anew, over
+three starts of all. What is compared is a median of ratios of blocks that lie beside each other.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from engine.benchmark.machine import described
 
 HERE = Path(__file__).parent
 SECONDS = 3.0  # of a block, about
+_STARTS = 3  # of every process: how fast one is depends on where its memory happened to lie
+_FINALISTS, _FINALS = 3, 5  # variants that are tried in turn, and how often
 _PAUSE = 0.5  # seconds in which threads of the one before stop looking for work
 
 
@@ -128,23 +131,26 @@ def compared(
     chosen, tried = {}, {}
     for contender in asked:
         chosen[contender.name], tried[contender.name] = _fastest(contender, errors, unit, each)
-    processes = {
-        contender.name: Answering(contender.variants[chosen[contender.name]], errors)
-        for contender in asked
-    }
-    for process in processes.values():
-        process.fit(args.seconds)
-        process.steps = max(process.steps, process.facts.get("at_least", 1))
-        process.block()
-    rates: dict[str, list[float]] = {name: [] for name in processes}
-    blocks = {name: process.block for name, process in processes.items()}
+    rates: dict[str, list[float]] = {contender.name: [] for contender in asked}
     shuffled = np.random.default_rng(0)
-    for number in range(1, args.rounds + 1):
-        for name in shuffled.permutation(list(blocks)):  # nobody is behind the same one each time
+    processes: dict[str, Answering] = {}
+    for number in range(args.rounds):
+        if number % -(-args.rounds // _STARTS) == 0:
+            for process in processes.values():
+                process.end()
+            processes = {
+                contender.name: Answering(contender.variants[chosen[contender.name]], errors)
+                for contender in asked
+            }
+            for process in processes.values():
+                process.fit(args.seconds)
+                process.steps = max(process.steps, process.facts.get("at_least", 1))
+                process.block()
+        for name in shuffled.permutation(list(processes)):  # behind another one each time
             time.sleep(_PAUSE)
-            rates[name].append(each * blocks[name]())
+            rates[name].append(each * processes[name].block())
         words = ", ".join(f"{name} {every[-1]:,.1f}" for name, every in rates.items())
-        print(f"  round {number} of {args.rounds}: {words}", flush=True)
+        print(f"  round {number + 1} of {args.rounds}: {words}", flush=True)
     return {
         "unit": unit,
         "rates": rates,
@@ -175,7 +181,33 @@ def _fastest(
             print(f"  {contender.name}, {words}: {error}", flush=True)
             continue
         print(f"  {contender.name}, {words}: {rates[words]:,.1f} {unit}", flush=True)
-    return max(rates, key=rates.__getitem__), rates
+    finalists = sorted(rates, key=rates.__getitem__, reverse=True)[:_FINALISTS]
+    finalists = [words for words in finalists if rates[words] > rates[finalists[0]] / 2]
+    if not finalists:
+        raise RuntimeError(f"{contender.name}: no variant runs")
+    return _fastest_in_turn(contender, finalists, errors, unit, each), rates
+
+
+def _fastest_in_turn(
+    contender: Contender, finalists: list[str], errors: Any, unit: str, each: int
+) -> str:
+    """The fastest of some variants, in blocks that lie beside each other in time."""
+    if len(finalists) == 1:
+        return finalists[0]
+    processes = {words: Answering(contender.variants[words], errors) for words in finalists}
+    for process in processes.values():
+        process.fit(SECONDS / 2)
+    found: dict[str, list[float]] = {words: [] for words in finalists}
+    for _ in range(_FINALS):
+        for words, process in processes.items():
+            time.sleep(_PAUSE)
+            found[words].append(each * process.block())
+    for process in processes.values():
+        process.end()
+    medians = {words: float(np.median(rates)) for words, rates in found.items()}
+    told = "; ".join(f"{words}: {rate:,.1f}" for words, rate in medians.items())
+    print(f"  {contender.name}, in turn: {told} {unit}", flush=True)
+    return max(medians, key=medians.__getitem__)
 
 
 def rows(found: dict[str, Any]) -> Iterator[str]:
