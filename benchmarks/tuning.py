@@ -3,10 +3,10 @@
     python -m benchmarks.tuning --data_dir=DATA_DIR [--workloads=W3,W4]
 
 For each workload: tune once; then every combination of what it may choose, a few processes at a
-time, each beside what was tuned. The fastest of the grid is measured beside it once more, over
-several starts of both: the luckiest of many is not the fastest, and how fast a process is depends
-on where its memory happened to lie. It takes a quarter of an hour a workload; workloads that are
-left out keep the row that they had. Run nothing beside it.
+time, each beside what was tuned. The fastest few of the grid are measured beside it once more,
+over several starts of all: the luckiest of many is not the fastest, and how fast a process is
+depends on where its memory happened to lie. It takes a quarter of an hour a workload; workloads
+that are left out keep the row that they had. Run nothing beside it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ from engine.tune.choices import Choice
 from engine.tune.contest import contest
 
 TOGETHER = 6  # processes at a time
-STARTS = 4  # of those that are measured once more
+AGAIN = 4  # the fastest of the grid that are measured once more
+STARTS = 4  # of those
 
 
 def grid(cores: int) -> list[Choice]:
@@ -78,29 +79,29 @@ def against_grid(config: Config, chosen: Choice) -> dict[str, Any]:
     """Steps per second of each choice over those of the chosen one."""
     others = [Choice(), *grid(choices.cores())]
     others = [choice for choice in others if choice != chosen]
-    ratios: dict[str, float] = {}
-    fastest, most = chosen, 1.0
+    ratios: dict[Choice, float] = {}
     for first in range(0, len(others), TOGETHER - 1):
         some = others[first : first + TOGETHER - 1]
         found = contest(config, chosen, lambda _, some=some: some, lambda: None)
         for choice in some:
-            ratios[str(choice)] = found.ratios[choice]
-            if found.ratios[choice] > most:
-                fastest, most = choice, found.ratios[choice]
+            ratios[choice] = found.ratios[choice]
         done = min(len(others), first + TOGETHER - 1)
-        print(f"  {done} of {len(others)}: at best x{most:.3f}, {fastest}", flush=True)
-    again = [choice for choice in {fastest, Choice()} if choice != chosen]
+        most = max(ratios, key=ratios.__getitem__)
+        print(f"  {done} of {len(others)}: at best x{ratios[most]:.3f}, {most}", flush=True)
+    several = sorted(ratios, key=ratios.__getitem__, reverse=True)[:AGAIN]
+    again = list(dict.fromkeys([*several, *({Choice()} - {chosen})]))
     starts = [contest(config, chosen, lambda _: again, lambda: None) for _ in range(STARTS)]
-
-    def over_tuned(choice: Choice) -> list[float]:
-        return [found.ratios[choice] for found in starts]
-
+    over_tuned = {
+        choice: statistics.median(found.ratios[choice] for found in starts) for choice in again
+    }
+    fastest = max(several, key=over_tuned.__getitem__)
     return {
-        "grid": ratios,
+        "grid": {str(choice): ratio for choice, ratio in ratios.items()},
+        "again": {str(choice): [found.ratios[choice] for found in starts] for choice in again},
         "fastest": str(fastest),
-        "fastest_over_tuned": statistics.median(over_tuned(fastest)),
-        "fastest_over_tuned_by_start": over_tuned(fastest),
-        "default_over_tuned": statistics.median(over_tuned(Choice())),
+        "fastest_over_tuned": over_tuned[fastest],
+        "fastest_over_tuned_by_start": [found.ratios[fastest] for found in starts],
+        "default_over_tuned": over_tuned.get(Choice(), 1.0),
         "tuned_steps_per_second": statistics.median(found.rates[chosen] for found in starts),
     }
 
