@@ -72,7 +72,7 @@ def main() -> int:
     parser = rounds.parser("streaming", __doc__)
     parser.add_argument("--times", type=int, default=0, help="how large a data set for memory")
     args = parser.parse_args()
-    results = rounds.begun("streaming", "streaming.json", args, "rounds", "seconds")
+    results = rounds.begun("streaming", "streaming.json", args, "rounds", "seconds", "times")
     with tempfile.TemporaryFile() as errors:
         asked = contenders(args.data_dir, args.quick)
         found = rounds.compared(asked, args, errors, "examples/s", BATCH)
