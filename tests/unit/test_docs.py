@@ -36,6 +36,7 @@ def test_every_option_that_the_docs_name_exists():
         "dist",
         "rounds",
         "seconds",
+        "times",
     }
     for text in texts:
         named = set(re.findall(r"--([a-z][\w-]+)", text.read_text()))
