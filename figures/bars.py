@@ -1,0 +1,80 @@
+"""What there is of each class, and how well each is told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from figures.style import BLUE, GREEN, LOOKS, OTHER, VERMILION, drawn, name_classes
+
+
+@drawn
+def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
+    """Examples of each class, a bar for each split.
+
+    Args:
+      counts: int [classes] of each split, 1 to 3 of them.
+      names: of the classes.
+    """
+    classes = len(names)
+    figure = Figure(figsize=(float(np.clip(2 + 0.55 * classes, 6, 14)), 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=False, axis="x")
+    width = 0.84 / len(counts)
+    for at, (split, of_class) in enumerate(counts.items()):
+        look = LOOKS.get(split, OTHER)
+        axes.bar(
+            np.arange(classes) - 0.42 + width * (at + 0.5),
+            of_class,
+            width,
+            color=look.colour,
+            edgecolor="white",
+            hatch=look.hatch,
+            linewidth=0,
+            label=f"{split}: {int(of_class.sum()):,}",
+        )
+    name_classes(axes, "x", names, upright=True)
+    axes.set_xlabel("class")
+    axes.set_ylabel("examples")
+    axes.set_title("Examples of each class")
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
+@drawn
+def class_scores(
+    precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, names: list[str], *, title: str
+) -> Figure:
+    """Precision, recall and F1 of each class, as marks on a line.
+
+    Args:
+      precision: float [classes]; nan where the class was never predicted.
+      recall: float [classes]; nan where there is none of the class.
+      f1: float [classes].
+      names: of the classes.
+      title: above.
+    """
+    classes = len(names)
+    figure = Figure(
+        figsize=(6.2, float(np.clip(1.6 + 0.26 * classes, 3, 16))), layout="constrained"
+    )
+    axes = figure.add_subplot()
+    at = np.arange(classes)
+    known = np.nan_to_num(np.stack([precision, recall, f1]), nan=1.0)
+    axes.hlines(at, 100 * known.min(0), 100 * known.max(0), color="#bbbbbb", linewidth=1)
+    marks = (
+        ("precision", precision, ">", BLUE),
+        ("recall", recall, "<", VERMILION),
+        ("F1", f1, "|", GREEN),
+    )
+    for name, values, marker, colour in marks:
+        axes.plot(100 * values, at, marker, color=colour, markersize=7, label=name)
+    name_classes(axes, "y", names)
+    axes.set_ylim(classes - 0.5, -0.5)
+    axes.set_xlabel("%")
+    axes.set_ylabel("class")
+    axes.set_title(title)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure

@@ -1,0 +1,139 @@
+"""Images side by side, each with a caption."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from figures.style import VERMILION, drawn, shortened
+
+_TILE = 0.78  # inches a side
+_CAPTION = 0.2  # below, of a caption
+_GAP = 0.08
+
+
+class Tiles(NamedTuple):
+    """Some images.
+
+    images: uint8 or float [n, H, W, C], C 1 or 3; others show their first channel.
+    captions: n of them; empty: none.
+    marked: which of them have a frame.
+    """
+
+    images: np.ndarray
+    captions: Sequence[str] = ()
+    marked: Collection[int] = ()
+
+
+@drawn
+def grid(tiles: Tiles, *, columns: int, title: str) -> Figure:
+    """Images from left to right and from top to bottom.
+
+    Args:
+      tiles: 1 or more.
+      columns: of the grid.
+      title: above it.
+    """
+    columns = min(columns, len(tiles.images))
+    rows = -(-len(tiles.images) // columns)
+    axes, figure = _sheet(rows, columns, title, bool(tiles.captions))
+    low, high = _range(tiles.images)
+    for at in range(len(tiles.images)):
+        _place(axes, tiles, at, *divmod(at, columns), low, high)
+    return figure
+
+
+@drawn
+def lines_of_images(lines: Sequence[tuple[str, Tiles]], *, title: str, margin: float) -> Figure:
+    """A line of images for each name.
+
+    Args:
+      lines: name, its images; 1 or more.
+      title: above all.
+      margin: inches for the names, on the left.
+    """
+    columns = max(len(tiles.images) for _, tiles in lines)
+    captions = any(tiles.captions for _, tiles in lines)
+    axes, figure = _sheet(len(lines), columns, title, captions, margin)
+    some = [tiles.images for _, tiles in lines if len(tiles.images)]
+    low, high = _range(np.concatenate(some))
+    height = _TILE + _GAP + captions * _CAPTION
+    for row, (name, tiles) in enumerate(lines):
+        axes.text(-0.1, row * height + _TILE / 2, name, ha="right", va="center", fontsize=9)
+        for at in range(len(tiles.images)):
+            _place(axes, tiles, at, row, at, low, high)
+    return figure
+
+
+def _sheet(
+    rows: int, columns: int, title: str, captions: bool, margin: float = 0.0
+) -> tuple[Axes, Figure]:
+    """Axes in inches, from the first tile's upper left corner, with nothing on them."""
+    width = columns * (_TILE + _GAP) - _GAP
+    height = rows * (_TILE + _GAP + captions * _CAPTION) - _GAP
+    left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # a title needs room too
+    top, bottom = 0.42, 0.12
+    whole = width + left + right, height + top + bottom
+    figure = Figure(figsize=whole)
+    axes = figure.add_axes(
+        (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
+    )
+    axes.set_axis_off()
+    axes.set_xlim(0, width)
+    axes.set_ylim(height, 0)
+    figure.text(0.15 / whole[0], 1 - 0.14 / whole[1], title, va="top", fontsize=10)
+    return axes, figure
+
+
+def _place(
+    axes: Axes, tiles: Tiles, at: int, row: int, column: int, low: float, high: float
+) -> None:
+    x = column * (_TILE + _GAP)
+    y = row * (_TILE + _GAP + bool(tiles.captions) * _CAPTION)
+    axes.imshow(
+        _pixels(tiles.images[at], low, high),
+        extent=(x, x + _TILE, y + _TILE, y),
+        cmap="gray",
+        vmin=0,
+        vmax=1,
+        interpolation="nearest" if max(tiles.images.shape[1:3]) <= 100 else "antialiased",
+    )
+    # What imshow changed.
+    axes.set_aspect("auto")
+    wrong = at in tiles.marked
+    if wrong:
+        axes.plot(
+            [x, x + _TILE, x + _TILE, x, x],
+            [y, y, y + _TILE, y + _TILE, y],
+            color=VERMILION,
+            linewidth=2,
+            clip_on=False,
+        )
+    if tiles.captions:
+        axes.text(
+            x + _TILE / 2,
+            y + _TILE + 0.03,
+            shortened(tiles.captions[at], 14),
+            ha="center",
+            va="top",
+            fontsize=7.5,
+            fontweight="bold" if wrong else "normal",
+        )
+
+
+def _range(images: np.ndarray) -> tuple[float, float]:
+    """Which values are black and white: all of uint8's, or the least and the greatest there are."""
+    if images.dtype == np.uint8:
+        return 0.0, 255.0
+    finite = images[np.isfinite(images)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+    return low, high if high > low else low + 1
+
+
+def _pixels(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    shown = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+    return shown if shown.shape[-1] == 3 else shown[..., 0]

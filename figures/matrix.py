@@ -1,0 +1,60 @@
+"""The confusion matrix as a heat map."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+
+from figures.style import drawn, name_classes
+
+_MOST_NUMBERS = 25  # classes, beyond which cells are too small for their numbers
+
+
+@drawn
+def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
+    """Truth by row, prediction by column.
+
+    Cells are as dark as their share of the row, by its square root, so that rare mistakes are seen.
+
+    Args:
+      counts: int [classes, classes].
+      names: of the classes.
+      by_row: whether cells hold percent of their row, or else counts.
+      title: above.
+    """
+    classes = len(names)
+    rows = counts.sum(axis=1, keepdims=True)
+    shares = counts / np.maximum(rows, 1)
+    side = float(np.clip(2.2 + 0.42 * classes, 4.2, 11))
+    figure = Figure(figsize=(side + 1.2, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.grid(visible=False)
+    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    name_classes(axes, "x", names, upright=True)
+    name_classes(axes, "y", names)
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("truth")
+    axes.set_title(title)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label="share of the row, %")
+    bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1", "10", "25", "50", "100"])
+    if classes <= _MOST_NUMBERS:
+        size = 8.5 if classes <= 12 else 5.5
+        for row, column in np.ndindex(counts.shape):
+            count, share = int(counts[row, column]), float(shares[row, column])
+            text = _percent(share) if by_row else f"{count:,}"
+            axes.text(
+                column,
+                row,
+                text if count else "\u00b7",
+                ha="center",
+                va="center",
+                fontsize=size,
+                color="white" if share > 0.35 else "black",
+            )
+    return figure
+
+
+def _percent(share: float) -> str:
+    """`98.9`, and a share so small that it would read 0.0 as `<0.1`."""
+    return "<0.1" if share < 0.0005 else f"{100 * share:.1f}"
