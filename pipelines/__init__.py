@@ -11,8 +11,10 @@ from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
 from pipelines.identity import Identity, identity_of
-from pipelines.lookup import Examples, examples_of_step
+from pipelines.lookup import Examples, examples_of, examples_of_step, labels_of
 from pipelines.order import permutation, steps_per_epoch
+from pipelines.pictures import Wanted, read_array, wanted
+from pipelines.pictures import read as read_picture
 from pipelines.plan import Batch, Feed, Layout, Opened
 from pipelines.resident import Resident
 from pipelines.source import Records, Source, open_source
@@ -30,14 +32,20 @@ __all__ = [
     "Resident",
     "Source",
     "Stream",
+    "Wanted",
     "augmentation",
     "choose_feed",
     "default_cache_dir",
+    "examples_of",
     "examples_of_step",
     "identity_of",
+    "labels_of",
     "open_feed",
     "open_source",
     "permutation",
+    "read_array",
+    "read_picture",
     "reason",
     "steps_per_epoch",
+    "wanted",
 ]

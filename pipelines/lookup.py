@@ -1,14 +1,16 @@
-"""The examples of one step, read on their own: to be looked at."""
+"""Some examples of a split, read on their own: to be looked at."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from pipelines import order
-from pipelines.decode import decode_batch
+from pipelines.decode import AT_ONCE, decode_all, decode_batch, decode_pictures
+from pipelines.errors import damaged, reason
 from pipelines.records import RecordReader
 from pipelines.source import Records, Source
 
@@ -49,8 +51,62 @@ def examples_of_step(
     first = place * global_batch_size
     end = min(first + global_batch_size, len(records)) + look_ahead
     places = np.arange(first, end) % len(records)
-    numbers = order.permuted(seed, epoch, len(records), places)
-    with tf.device("CPU:0"):
-        serialized, _ = RecordReader(records.ranges).read(numbers)
-        images, labels = decode_batch(source, tf.constant(serialized))
-    return Examples(numbers, images.numpy(), labels.numpy())
+    return examples_of(source, records, order.permuted(seed, epoch, len(records), places))
+
+
+def examples_of(
+    source: Source, records: Records, numbers: np.ndarray, cache_dir: str | None = None
+) -> Examples:
+    """Some examples by their numbers, in that order.
+
+    Args:
+      source: how an example is decoded.
+      records: the split.
+      numbers: int [k], each in 0 .. len(records) - 1.
+      cache_dir: where it is kept between starts where each example lies; None: nowhere, and the
+        split is read through for it.
+
+    Raises:
+      ValueError: when a file is damaged, or an example cannot be decoded.
+      OSError: when one cannot be read.
+    """
+    pictures = source.pictures if cache_dir is not None else None
+    fields = pictures.fields if pictures else None
+    stored, labels = RecordReader(records.ranges, fields, cache_dir).read(numbers)
+    try:
+        with tf.device("CPU:0"):
+            if pictures:
+                images = _graph(decode_pictures, source, len(numbers))(tf.constant(stored))
+                return Examples(numbers, images.numpy(), labels)
+            images, found = _graph(decode_batch, source, len(numbers))(tf.constant(stored))
+            return Examples(numbers, images.numpy(), found.numpy())
+    except tf.errors.OpError as error:
+        raise ValueError(damaged(f"{source.name}, {records.name}", reason(error))) from None
+
+
+def _graph(decode: Callable, source: Source, examples: int) -> Callable:
+    """What decodes so many: many in a graph, side by side; a few without the time to trace it."""
+
+    def call(stored: tf.Tensor) -> Any:
+        return decode(source, stored)
+
+    if examples <= AT_ONCE:
+        return call
+    return tf.function(call, [tf.TensorSpec([None], tf.string)], autograph=False)
+
+
+def labels_of(source: Source, records: Records, cache_dir: str) -> np.ndarray:
+    """The labels of a split, in file order, int32 [n]; no image is decoded where that can be.
+
+    Args:
+      source: how an example is decoded.
+      records: the split.
+      cache_dir: where it is kept between starts where each example lies.
+
+    Raises:
+      ValueError: when a file is damaged.
+      OSError: when one cannot be read.
+    """
+    if source.pictures is None:
+        return decode_all(source, records)[1]
+    return RecordReader(records.ranges, source.pictures.fields, cache_dir).labels()

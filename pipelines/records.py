@@ -44,6 +44,10 @@ class RecordReader:
     def __len__(self) -> int:
         return len(self._index)
 
+    def labels(self) -> np.ndarray:
+        """The labels of all examples, int32 [n]; -1 where no fields were asked for."""
+        return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
+
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What is stored of some examples.
 

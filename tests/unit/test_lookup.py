@@ -1,0 +1,57 @@
+"""Examples that are asked for by number are those of the split, in the order asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import examples_of, labels_of, open_source
+from pipelines.decode import AT_ONCE, decode_all
+
+
+@pytest.fixture(scope="module")
+def source(cache_dir):
+    return open_source("digits", data_dir=None, cache_dir=cache_dir)
+
+
+@pytest.fixture(scope="module")
+def whole(source):
+    """All of train: images, labels."""
+    return decode_all(source, source.train)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("count", [1, 7, AT_ONCE, AT_ONCE + 1, 1293])
+def test_they_are_the_splits_in_the_order_asked_for(source, whole, tmp_path, kept, count):
+    numbers = np.random.default_rng(count).permutation(len(source.train))[:count]
+    found = examples_of(source, source.train, numbers, str(tmp_path) if kept else None)
+    assert (found.numbers == numbers).all()
+    assert found.images.dtype == whole[0].dtype and (found.images == whole[0][numbers]).all()
+    assert found.labels.dtype == np.int32 and (found.labels == whole[1][numbers]).all()
+
+
+def test_one_may_be_asked_for_twice(source, whole, tmp_path):
+    found = examples_of(source, source.train, np.array([5, 0, 5]), str(tmp_path))
+    assert (found.images == whole[0][[5, 0, 5]]).all()
+
+
+def test_labels_are_those_of_all_examples(source, whole, tmp_path):
+    assert (labels_of(source, source.train, str(tmp_path)) == whole[1]).all()
+    # Where no index of fields can be made, examples are decoded for them.
+    plain = dataclasses.replace(source, pictures=None)
+    assert (labels_of(plain, plain.train, str(tmp_path)) == whole[1]).all()
+    found = examples_of(plain, plain.train, np.arange(300), str(tmp_path))
+    assert (found.images == whole[0][:300]).all()
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_file_that_ends_too_early_is_refused_by_its_name(source, tmp_path, kept):
+    path, first, last = source.train.ranges[0]
+    short = tmp_path / "short"
+    short.write_bytes(Path(path).read_bytes()[:1000])
+    records = dataclasses.replace(source.train, ranges=((str(short), first, last),))
+    with pytest.raises(ValueError, match="short"):
+        examples_of(source, records, np.arange(300), str(tmp_path) if kept else None)

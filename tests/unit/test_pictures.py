@@ -1,0 +1,214 @@
+"""Pictures of every kind become images of the data set, or are refused in a few words."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import Wanted, read_array, read_picture
+from pipelines.pictures import convert
+
+GREY = Wanted((28, 28, 1))
+COLOUR = Wanted((28, 28, 3))
+
+
+def digit(side: int = 28) -> np.ndarray:
+    """Something light on a dark ground, uint8 [side, side]."""
+    image = np.zeros((side, side), np.uint8)
+    image[side // 6 : -side // 6, side * 2 // 5 : side * 3 // 5] = 230
+    image[side // 6 : side // 3, side // 4 : side * 3 // 5] = 140
+    return image
+
+
+def saved(tmp_path: Path, picture: Image.Image, name: str = "a.png", **options) -> str:
+    path = tmp_path / name
+    picture.save(path, **options)
+    return str(path)
+
+
+def test_a_picture_of_the_data_sets_own_size_is_not_touched(tmp_path: Path):
+    path = saved(tmp_path, Image.fromarray(digit()))
+    assert (read_picture(path, GREY)[..., 0] == digit()).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr"])
+def test_a_grey_picture_is_the_same_in_every_mode(tmp_path: Path, mode: str):
+    picture = Image.fromarray(digit()).convert(mode)
+    kind = "a.png" if mode in ("L", "RGB", "RGBA", "LA", "P") else "a.tiff"
+    found = read_picture(saved(tmp_path, picture, kind), GREY)
+    assert np.abs(found[..., 0].astype(int) - digit()).max() <= 2
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path):
+    picture = Image.fromarray(digit()).convert("1", dither=Image.Dither.NONE)
+    found = read_picture(saved(tmp_path, picture), GREY)
+    assert (found[..., 0] == np.where(digit() > 127, 255, 0)).all()
+
+
+def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path):
+    deep = digit().astype(np.uint16) * 257
+    for name in ("a.png", "a.tiff"):
+        found = read_picture(saved(tmp_path, Image.fromarray(deep), name), GREY)
+        assert (found[..., 0] == digit()).all(), name
+
+
+def test_a_jpeg_is_nearly_the_same(tmp_path: Path):
+    found = read_picture(saved(tmp_path, Image.fromarray(digit()), "a.jpg", quality=95), GREY)
+    assert np.abs(found[..., 0].astype(int) - digit()).mean() < 4
+
+
+def test_grey_is_the_luminance_and_colour_keeps_its_channels(tmp_path: Path):
+    colours = np.zeros((28, 28, 3), np.uint8)
+    colours[:14, :, 0], colours[14:, :, 1] = 200, 100
+    path = saved(tmp_path, Image.fromarray(colours))
+    grey = read_picture(path, GREY)[..., 0].astype(int)
+    assert abs(grey[0, 0] - round(0.299 * 200)) <= 1 and abs(grey[20, 0] - round(58.7)) <= 1
+    assert (read_picture(path, COLOUR) == colours).all()
+    assert (
+        read_picture(saved(tmp_path, Image.fromarray(digit())), COLOUR) == digit()[..., None]
+    ).all()
+
+
+@pytest.mark.parametrize(("ink", "ground"), [(255, 0), (0, 255)])
+def test_what_is_transparent_is_dark_under_light_ink_and_light_under_dark(
+    tmp_path: Path, ink: int, ground: int
+):
+    layers = np.zeros((28, 28, 4), np.uint8)
+    layers[..., :3], layers[..., 3] = ink, digit()
+    found = read_picture(saved(tmp_path, Image.fromarray(layers)), GREY)[..., 0]
+    assert found[0, 0] == ground
+    assert abs(int(found[14, 14]) - round(ink * 230 / 255 + ground * 25 / 255)) <= 1
+
+
+def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path):
+    picture = Image.fromarray(digit()).convert("P")
+    found = read_picture(saved(tmp_path, picture, "a.gif", transparency=0), GREY)
+    assert found.max() > 100 and found.min() < 20
+
+
+def test_a_large_picture_is_averaged_and_not_sampled(tmp_path: Path):
+    """Lines of a pixel would be lost, or kept whole, by a filter without antialiasing."""
+    lines = np.zeros((280, 280), np.uint8)
+    lines[::2] = 255
+    found = read_picture(saved(tmp_path, Image.fromarray(lines)), GREY)
+    assert abs(found.astype(int)[2:-2] - 127).max() <= 3
+
+
+@pytest.mark.parametrize("size", [(60, 20), (20, 60), (4000, 3000)])
+def test_other_proportions_are_widened_by_the_borders_colour(tmp_path: Path, size):
+    picture = Image.new("L", size, 40)
+    picture.paste(200, (size[0] // 3, size[1] // 3, size[0] * 2 // 3, size[1] * 2 // 3))
+    found = read_picture(saved(tmp_path, picture), GREY)[..., 0]
+    assert found[0, 0] == found[-1, -1] == 40 and found[14, 14] == 200
+    # Proportions stay: the mark is as wide for its height as it was.
+    rows, columns = (
+        np.ptp(np.flatnonzero(found.max(1) > 100)),
+        np.ptp(np.flatnonzero(found.max(0) > 100)),
+    )
+    assert (columns + 1) / (rows + 1) == pytest.approx(size[0] / size[1], rel=0.35)
+
+
+def test_dark_and_light_change_places_where_that_is_asked_for():
+    paper = 255 - digit()[..., None]
+    assert (convert(paper, Wanted((28, 28, 1), invert=True))[..., 0] == digit()).all()
+    automatic = Wanted((28, 28, 1), ground="dark")
+    assert (convert(paper, automatic)[..., 0] == digit()).all()
+    assert (convert(digit()[..., None], automatic)[..., 0] == digit()).all()
+    assert (convert(digit()[..., None], Wanted((28, 28, 1), ground="light")) == paper).all()
+
+
+def test_a_picture_stands_as_its_exif_orientation_says(tmp_path: Path):
+    picture = Image.fromarray(digit())
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned a quarter to the right
+    found = read_picture(saved(tmp_path, picture, "a.jpg", exif=exif, quality=95), GREY)
+    turned = np.rot90(digit(), -1)
+    assert np.abs(found[..., 0].astype(int) - turned).mean() < 4
+
+
+def content(picture: Image.Image, kind: str = "PNG") -> bytes:
+    out = io.BytesIO()
+    picture.save(out, kind)
+    return out.getvalue()
+
+
+WRONG = {
+    "empty": (b"", "empty"),
+    "text": (b"this is no picture\n" * 9, "no picture"),
+    "truncated png": (
+        content(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)))[
+            :900
+        ],
+        "",
+    ),
+    "truncated jpeg": (content(Image.fromarray(digit(200)), "JPEG")[:300], ""),
+    "one pixel": (content(Image.new("L", (1, 1), 9)), "1x1 pixels"),
+    "one colour": (content(Image.new("L", (28, 28), 9)), "one colour"),
+}
+
+
+@pytest.mark.parametrize("which", WRONG)
+def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path, which: str):
+    written, words = WRONG[which]
+    path = tmp_path / "a.png"
+    path.write_bytes(written)
+    with pytest.raises(ValueError) as caught:
+        read_picture(str(path), GREY)
+    message = str(caught.value)
+    assert words in message and "\n" not in message and 0 < len(message) < 150
+
+
+def test_a_folder_or_a_file_that_is_not_there_is_refused(tmp_path: Path):
+    for path in (tmp_path, tmp_path / "nowhere.png"):
+        with pytest.raises(ValueError, match="cannot be read"):
+            read_picture(str(path), GREY)
+
+
+ARRAYS = {
+    "one": (digit(), 1),
+    "one with a channel": (digit()[..., None], 1),
+    "several": (np.stack([digit()] * 3), 3),
+    "several with a channel": (np.stack([digit()] * 3)[..., None], 3),
+    "floats": (digit() / 255, 1),
+    "half floats": ((digit() / 255).astype(np.float32), 1),
+    "whole numbers": (digit().astype(np.int64), 1),
+    "colours": (np.repeat(digit()[..., None], 3, 2), 1),
+}
+
+
+@pytest.mark.parametrize("which", ARRAYS)
+def test_an_array_is_read_as_images(tmp_path: Path, which: str):
+    array, count = ARRAYS[which]
+    np.save(tmp_path / "a.npy", array)
+    found = read_array(str(tmp_path / "a.npy"), GREY)
+    assert len(found) == count
+    for image in found:
+        assert np.abs(image[..., 0].astype(int) - digit()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.zeros(5), "shape"),
+        (np.zeros((0, 28, 28)), "shape"),
+        (np.full((28, 28), 7.0), "floats"),
+        (np.full((28, 28), np.nan), "floats"),
+        (np.full((28, 28), 900), "0 to 255"),
+        (np.zeros((2, 28, 28, 7), np.uint8), "7 channels"),
+        (np.array(["a"]), "shape"),
+    ],
+)
+def test_an_array_of_anything_else_is_refused(tmp_path: Path, array: np.ndarray, words: str):
+    np.save(tmp_path / "a.npy", array)
+    with pytest.raises(ValueError, match=words):
+        read_array(str(tmp_path / "a.npy"), GREY)
+
+
+def test_a_file_that_is_no_array_is_refused(tmp_path: Path):
+    (tmp_path / "a.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match="no NumPy array"):
+        read_array(str(tmp_path / "a.npy"), GREY)
