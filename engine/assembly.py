@@ -9,14 +9,14 @@ import tensorflow as tf
 
 import models
 import pipelines
-from engine import compiling, distribute, optimizers, schedule
+from engine import built, compiling, distribute, schedule
 from engine.augmenting import augmenter
 from engine.clipping import Clip
 from engine.config import Config
 from engine.evaluate import Evaluation
 from engine.keeping.progress import Progress
 from engine.loop import Loop
-from engine.precision import LossScale, compute_dtype
+from engine.precision import compute_dtype
 from engine.reduction import reductions
 from engine.startup import Startup
 from engine.state import TrainState
@@ -78,7 +78,7 @@ def open_source(config: Config) -> pipelines.Source:
     return pipelines.open_source(
         config.data.dataset,
         data_dir=config.data.data_dir or None,
-        cache_dir=_cache_dir(config),
+        cache_dir=cache_dir(config),
         train_split=config.data.train_split,
         validation_split=config.data.validation_split,
         test_split=config.data.test_split,
@@ -152,7 +152,7 @@ def _assemble(
     startup.ended("data")
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
-    rate = _schedule(config, steps)
+    rate = built.schedule_of(config, steps)
     augmentation = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
 
     def network() -> models.Sequential:
@@ -167,14 +167,14 @@ def _assemble(
     with strategy.scope():
         model = network()
         average = network() if optimization.ema else None  # starts as the model: the same seed
-        optimizer = _optimizer(config)
+        optimizer = built.optimizer_of(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
         model,
         optimizer,
         task.metrics,
         average=average,
-        make_loss_scale=lambda: _loss_scale(config),
+        make_loss_scale=lambda: built.loss_scale_of(config),
     )
     startup.ended("network")
 
@@ -196,7 +196,7 @@ def _assemble(
                 ),
                 look_ahead=trained_on and augmentation is not None and augmentation.mixes,
                 strategy=strategy,
-                cache_dir=_cache_dir(config),
+                cache_dir=cache_dir(config),
                 progress=progress.advance,
             )
         finally:
@@ -259,46 +259,10 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=steps,
         feeds=(training_feed, *held_out_feeds.values()),
-        data=pipelines.identity_of(source, _cache_dir(config)),
+        data=pipelines.identity_of(source, cache_dir(config)),
     )
 
 
-def _cache_dir(config: Config) -> str:
+def cache_dir(config: Config) -> str:
+    """Where what is decoded is kept between starts."""
     return config.data.cache_dir or pipelines.default_cache_dir()
-
-
-def _schedule(config: Config, steps: int) -> schedule.Schedule:
-    options = config.optimization
-    return schedule.build(
-        options.schedule,
-        learning_rate=options.learning_rate,
-        total_steps=steps,
-        warmup_steps=options.warmup_steps,
-        decay_rate=options.decay_rate,
-        decay_steps=options.decay_steps,
-        final_fraction=options.final_fraction,
-    )
-
-
-def _loss_scale(config: Config) -> LossScale:
-    options = config.precision
-    return LossScale(
-        options.precision,
-        options.loss_scale,
-        options.loss_scale_growth_steps,
-        options.loss_scale_factor,
-        options.loss_scale_floor,
-    )
-
-
-def _optimizer(config: Config) -> optimizers.Optimizer:
-    options = config.optimization
-    return optimizers.build(
-        options.optimizer,
-        momentum=options.momentum,
-        rho=options.rho,
-        beta_1=options.beta_1,
-        beta_2=options.beta_2,
-        epsilon=options.epsilon,
-        weight_decay=options.weight_decay,
-    )

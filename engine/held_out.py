@@ -24,6 +24,7 @@ class HeldOut:
         self, parts: Parts, restorer: Restorer, crew: Crew, tell: Callable[[str], None]
     ) -> None:
         self._parts, self._restorer, self._crew, self._tell = parts, restorer, crew, tell
+        self.weights = "final weights"  # which ones were scored, in words
 
     def evaluate(self, stop: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
         """Loads the weights of the best step, unless the last ones are wanted, and scores them.
@@ -40,7 +41,7 @@ class HeldOut:
             number = self._crew.of_chief(self._restorer.best_number())
         if number:
             self._restorer.best_weights(number)
-        weights = f"weights of step {best:,}, the best" if number else "final weights"
+            self.weights = f"weights of step {best:,}, the best"
         results = {}
         for split, evaluation in self._parts.evaluations.items():
             means = evaluation.run(stop)
@@ -48,6 +49,6 @@ class HeldOut:
                 return None
             results[split] = means
             self._tell(
-                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
+                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({self.weights})"
             )
         return results

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -17,8 +18,10 @@ from engine.metrics import jsonable
 from engine.startup import after_import
 from engine.state import weights_sha256
 
+_FILE = "result.json"
 
-def write(
+
+def outcome(
     parts: Parts,
     clock: Clock,
     *,
@@ -27,8 +30,8 @@ def write(
     held_out: Mapping[str, Mapping[str, float | int]],
     startup_seconds: Mapping[str, float] | None,
     left_out: Sequence[int],
-) -> str:
-    """Writes run_dir/result.json.
+) -> dict[str, Any]:
+    """What result.json is to hold.
 
     Args:
       parts: of the run; the model holds the weights that `held_out` was measured with.
@@ -39,9 +42,6 @@ def write(
       startup_seconds: of each part of this start, from the launch to the end of the first step;
         None when this start took none.
       left_out: steps that were left out.
-
-    Returns:
-      One line about it for a person.
     """
     state = parts.state
     best = None
@@ -51,7 +51,7 @@ def write(
             "metric": metric,
             "value": float(state.best.value),
         }
-    outcome = {
+    return {
         "step": int(state.step),
         "epoch": epoch,
         "stopped_early": bool(int(state.patience.stopped)),
@@ -72,10 +72,45 @@ def write(
         "device": parts.device,
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
     }
-    path = os.path.join(parts.config.run.run_dir, "result.json")
-    replace_file(path, json.dumps(jsonable(outcome), indent=2) + "\n")
-    traced = ", ".join(f"{name} {count}" for name, count in parts.traces.items())
+
+
+def write(run_dir: str, found: Mapping[str, Any]) -> str:
+    """Writes run_dir/result.json, whole.
+
+    Args:
+      run_dir: of the run.
+      found: as `outcome` gives it.
+
+    Returns:
+      One line about it for a person.
+
+    Raises:
+      OSError: when it cannot be written.
+    """
+    path = os.path.join(run_dir, _FILE)
+    replace_file(path, json.dumps(jsonable(found), indent=2) + "\n")
+    traced = ", ".join(f"{name} {count}" for name, count in found["traces"].items())
     return (
-        f"result {path}: trained {clock.train_seconds:.1f} s at {clock.steps_per_second:.1f} "
-        f"steps/s, goodput {clock.goodput:.0%}; traces: {traced}"
+        f"result {path}: trained {found['train_seconds']:.1f} s at "
+        f"{found['steps_per_second']:.1f} steps/s, goodput {found['goodput']:.0%}; "
+        f"traces: {traced}"
     )
+
+
+def read(run_dir: str) -> dict[str, Any] | None:
+    """What result.json holds; None where the run has not ended.
+
+    Raises:
+      ValueError: when it cannot be read.
+    """
+    path = os.path.join(run_dir, _FILE)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read {path}: {error}; run the same command to write it again"
+        ) from None
+    return found

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from engine import metrics, narration, result
+from engine import metrics, narration
 from engine.advance import Advance
 from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.curves import Curves
+from engine.ending import Ending
 from engine.epoch_end import EpochEnd
 from engine.guard import Fault, Guard, GuardError
 from engine.held_out import HeldOut
@@ -19,10 +20,12 @@ from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.clock import Clock
 from engine.keeping.lock import RunLock
+from engine.keeping.profiler import Profiler
 from engine.keeping.progress import Progress
 from engine.keeping.restorer import Restorer
 from engine.keeping.signals import Signals
 from engine.pace import stopwatch
+from engine.reporting import shown
 from engine.startup import Startup
 from engine.timetable import Timetable
 from engine.workers.company import Company
@@ -92,7 +95,16 @@ class Trainer:
         self._epoch_end = EpochEnd(parts, self._timetable, self._clock, self._curves)
         self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
         self._advance = Advance(parts, self._guard, self._clock, crew, startup, self._tell)
-        self._held_out = HeldOut(parts, self._restorer, crew, self._tell)
+        self._ending = Ending(
+            parts,
+            HeldOut(parts, self._restorer, crew, self._tell),
+            signals,
+            crew,
+            clock=self._clock,
+            curves=self._curves,
+            tell=self._tell,
+        )
+        self._profiler = Profiler(config.keeping.profiled, self._dir, writes=chief)
         self._interrupted = False
         self._shown = config.keeping.progress if chief else "silent"
         self._progress = Progress("off" if chief else "silent", "", 0)
@@ -117,6 +129,8 @@ class Trainer:
         self._progress = Progress(
             self._shown, "training", self.parts.total_steps, int(self.state.step)
         )
+        if self._crew.is_chief and self.config.keeping.report and not self._over():
+            shown.show(self.parts)
 
     def _restore(self) -> str | None:
         """Loads the newest checkpoint that can be loaded: the chief's choice, if any."""
@@ -170,7 +184,9 @@ class Trainer:
         """One call of the graph, then what is due at the step it reached."""
         step = int(self.state.step)
         due = self._timetable.due(step)
-        most = min(due.save, due.end, until - step if until is not None else due.end)
+        self._note_profile(self._profiler.at(step))
+        most = min(due.save, due.end, self._profiler.until(step))
+        most = min(most, until - step) if until is not None else most
         passed = self._advance.go(most, self._timetable.points(step))
         if passed.fault is not None:
             self._go_back(passed.fault)
@@ -184,6 +200,10 @@ class Trainer:
             self._curves.passed(points)
         if not at_end and (passed.steps == due.save or self._time_to_save()):
             self._save(soon=True)
+
+    def _note_profile(self, line: str) -> None:
+        if line:
+            self._progress.line(line)
 
     def _go_back(self, fault: Fault) -> None:
         """To the last checkpoint, from where the run goes on without a step."""
@@ -229,34 +249,25 @@ class Trainer:
     # --- the end ---------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Evaluates the final weights on what was held out, and writes result.json last."""
+        """Evaluates the final weights on what was held out; draws, and writes result.json last."""
+        self._note_profile(self._profiler.stop())
         if self._interrupted:
             return
         step = int(self.state.step)
         self._clock.beat(step, at_once=True)
         self._checkpoints.finish()
         self._progress.describe("evaluating")
-        results = self._held_out.evaluate(self._stop_asked)
-        if results is None:
+        whole = self._ending.run(
+            epoch=self._epoch(),
+            metric=self._epoch_end.monitor.metric,
+            startup_seconds=self._advance.startup_seconds,
+            left_out=[each for each in sorted(self._guard.left_out) if each < step],
+        )
+        if not whole:
             self._progress.line(
                 f"stopped by signal {self._signals.received} after the last step; run the same "
                 "command to evaluate"
             )
-            return
-        if "test" in results:
-            self._curves.scored("test", results["test"])
-        if not self._crew.is_chief:
-            return
-        written = result.write(
-            self.parts,
-            self._clock,
-            epoch=self._epoch(),
-            metric=self._epoch_end.monitor.metric,
-            held_out=results,
-            startup_seconds=self._advance.startup_seconds,
-            left_out=[each for each in sorted(self._guard.left_out) if each < step],
-        )
-        self._progress.line(written)
 
     def close(self) -> None:
         """Finishes the files, takes the bar away and stops reading ahead."""

@@ -6,12 +6,12 @@ import contextlib
 import os
 
 
-def replace_file(path: str, text: str, *, durable: bool = True) -> None:
-    """Writes a text file so that a reader, or a kill, meets the old one or the new one.
+def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> None:
+    """Writes a file so that a reader, or a kill, meets the old one or the new one.
 
     Args:
       path: of the file.
-      text: what it is to hold.
+      content: what it is to hold; text is written as UTF-8.
       durable: whether that is so after a power cut too, which takes the disk's time.
 
     Raises:
@@ -19,8 +19,8 @@ def replace_file(path: str, text: str, *, durable: bool = True) -> None:
     """
     temporary = f"{path}.part"
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             if durable:
                 os.fsync(file.fileno())
