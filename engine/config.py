@@ -14,8 +14,7 @@ from typing import Any
 
 from engine.options import Section, did_you_mean, option
 
-MODES = ("train", "evaluate", "verify", "benchmark", "tune")
-RESERVED_MODES = ("predict", "export", "report")
+MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
 REMEMBERED = 64  # losses that a spike is told by
@@ -38,7 +37,8 @@ class Run(Section):
     )
     weights: str = option(
         "auto",
-        "which weights to evaluate: newest, best, or auto: as --restore_best of the run says",
+        "which weights to evaluate, predict by, export or report on: newest, best, or auto: as "
+        "--restore_best of the run says",
         choices=("auto", "newest", "best"),
     )
     seed: int = option(
@@ -47,10 +47,6 @@ class Run(Section):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mode in RESERVED_MODES:
-            raise ValueError(
-                f"--mode={self.mode}: not built yet; this version has {', '.join(MODES)}"
-            )
         if self.mode not in MODES:
             hint = did_you_mean(self.mode, MODES)
             raise ValueError(f"--mode={self.mode}: choose one of {', '.join(MODES)}{hint}")
@@ -435,10 +431,64 @@ class Keeping(Section):
         "steps between the points of the training curves; 0: one an epoch",
         minimum=0,
     )
+    report: bool = option(
+        True,
+        "at the end of training: report.html, plots/ and, in TensorBoard, pictures, the network's "
+        "graph and a row of HParams",
+    )
+    histograms: bool = option(
+        False, "histograms of the weights in TensorBoard, at every epoch's end"
+    )
+    profile: str = option(
+        "",
+        "START:END: steps that TensorFlow's profiler records for TensorBoard, END left out; empty: "
+        "none",
+    )
     progress: str = option(
         "auto",
         "progress bar: auto: when the output is a terminal; on; off",
         choices=("auto", "on", "off"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.profile and not (
+            re.fullmatch(r"[0-9]{1,15}:[0-9]{1,15}", self.profile)
+            and self.profiled[0] < self.profiled[1]
+        ):
+            raise ValueError(f"--profile={self.profile}: give START:END, such as 100:120")
+
+    @property
+    def profiled(self) -> tuple[int, int]:
+        """(first, past the last) of the steps that the profiler records; (0, 0): none."""
+        if not self.profile:
+            return 0, 0
+        first, end = map(int, self.profile.split(":"))
+        return first, end
+
+
+@dataclasses.dataclass(frozen=True)
+class Using(Section):
+    """What is done with a run that was trained."""
+
+    split: str = option(
+        "", "TFDS split to evaluate or predict, such as test[:100]; empty: those of the run"
+    )
+    inputs: str = option(
+        "", "pictures to predict: files, folders, patterns and .npy files, separated by commas"
+    )
+    invert: str = option(
+        "auto",
+        "whether dark and light change places in pictures to predict: no; yes; auto: where the "
+        "border is light and the data set's are dark, or the other way round",
+        choices=("auto", "no", "yes"),
+    )
+    top_k: int = option(3, "likeliest classes told of each prediction", minimum=1)
+    predictions: str = option("", "where predictions are written; empty: RUN_DIR/predictions")
+    averaged: str = option(
+        "auto",
+        "whether the averaged weights of --ema are exported; auto: as --evaluate_ema says",
+        choices=("auto", "no", "yes"),
     )
 
 
@@ -498,6 +548,7 @@ class Config:
     stopping: Stopping = Stopping()
     guarding: Guarding = Guarding()
     keeping: Keeping = Keeping()
+    using: Using = Using()
     benchmarking: Benchmarking = Benchmarking()
     tuning: Tuning = Tuning()
 

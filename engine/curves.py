@@ -68,7 +68,12 @@ class Curves:
 
     def passed(self, points: list[Point]) -> None:
         """Points of the training curves, one or more, as `rows_of` takes them."""
-        rate, of_clock = {"steps_per_second": self._clock.steps_per_second}, self._clock.figures
+        rate = {"steps_per_second": self._clock.steps_per_second}
+        a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
+        of_clock = {
+            "examples_per_second": self._clock.steps_per_second * a_step,
+            **self._clock.figures,
+        }
         rows = [
             Row(step, self._timetable.epoch(step), values | rate, of_clock)
             for step, values in rows_of(self._parts, points)
@@ -79,3 +84,8 @@ class Curves:
         """What a split that was held out gave, where the run stands."""
         step = int(self._parts.state.step)
         self._board.write(split, [Row(step, self._timetable.epoch(step), means)])
+
+    def weights(self) -> None:
+        """Histograms of the model's variables, where the run stands."""
+        values = {f"weights/{v.name.split(':')[0]}": v.numpy() for v in self._parts.model.variables}
+        self._board.histograms(int(self._parts.state.step), values)

@@ -61,6 +61,8 @@ class EpochEnd:
                 return None
             results["validation"] = validation
         self._curves.passed([standing(self._parts)])
+        if self._parts.config.keeping.histograms:
+            self._curves.weights()
         if "validation" in results:
             self._curves.scored("validation", results["validation"])
         epoch = self._timetable.epoch(step)

@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from engine.keeping import events
@@ -96,14 +97,34 @@ class Board:
             words = (isinstance(error, OSError) and error.strerror) or reason(error)
             raise OSError(f"cannot write curves to {self._run_dir}: {words}") from error
 
-    def _draw(self, split: str, rows: Sequence[Row]) -> None:
+    def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
+        """Histograms beside the curves of the training split, by tag.
+
+        Raises:
+          OSError: when they cannot be written.
+        """
+        if not self._writes:
+            return
+        try:
+            file = self._file("train")
+            for tag, array in values.items():
+                file.add_summary(step, events.histogram(tag, array))
+            file.flush()
+        except tf.errors.OpError as error:
+            raise OSError(f"cannot write curves to {self._run_dir}: {reason(error)}") from error
+
+    def _file(self, split: str) -> EventFile:
         if split not in self._files:
             self._files[split] = EventFile(os.path.join(self._tensorboard, split))
+        return self._files[split]
+
+    def _draw(self, split: str, rows: Sequence[Row]) -> None:
+        file = self._file(split)
         for row in rows:
             points = {name: value for name, value in row.values.items() if name != "examples"}
             points |= {f"clock/{name}": value for name, value in row.of_clock.items()}
-            self._files[split].add(row.step, points)
-        self._files[split].flush()
+            file.add(row.step, points)
+        file.flush()
 
     def close(self) -> None:
         """Finishes the event files."""

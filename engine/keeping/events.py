@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Mapping
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import summary_pb2, tensor_pb2, types_pb2
 from tensorflow.core.util import event_pb2
@@ -43,8 +44,15 @@ class EventFile:
             )
             for tag, value in values.items()
         ]
-        summary = summary_pb2.Summary(value=drawn)
+        self.add_summary(step, summary_pb2.Summary(value=drawn))
+
+    def add_summary(self, step: int, summary: summary_pb2.Summary) -> None:
+        """Anything else that TensorBoard shows."""
         self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
+
+    def add_graph(self, graph: bytes) -> None:
+        """A serialized GraphDef, on the page "Graphs"."""
+        self._write(event_pb2.Event(wall_time=time.time(), graph_def=graph))
 
     def flush(self) -> None:
         """Hands over to the system what was added."""
@@ -63,16 +71,34 @@ _SCALAR = summary_pb2.SummaryMetadata(
 )
 
 
+def histogram(tag: str, values: np.ndarray) -> summary_pb2.Summary:
+    """How numbers are spread over 30 buckets of equal width; those not finite are left out."""
+    from tensorboard.plugins.histogram import metadata
+
+    counts, edges = np.histogram(values[np.isfinite(values)].astype(np.float64), 30)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    about = metadata.create_summary_metadata(None, None).SerializeToString()
+    value = summary_pb2.Summary.Value(
+        tag=tag,
+        metadata=summary_pb2.SummaryMetadata.FromString(about),
+        tensor=tf.make_tensor_proto(buckets, dtype=tf.float64),
+    )
+    return summary_pb2.Summary(value=[value])
+
+
+def event_files(directory: str) -> list[str]:
+    """Paths of a directory's event files, in no other one; none where there is no directory."""
+    if not os.path.isdir(directory):
+        return []
+    return [os.path.join(directory, n) for n in sorted(os.listdir(directory)) if ".tfevents." in n]
+
+
 def rewind(directory: str, step: int) -> None:
     """Rewrites a directory's event files without what came after `step`."""
-    names = [name for name in sorted(os.listdir(directory)) if ".tfevents." in name]
-    for name in names:
-        if name.endswith(".part"):  # of a rewinding that was killed
-            os.unlink(os.path.join(directory, name))
-    for name in names:
-        path = os.path.join(directory, name)
-        if name.endswith(".part"):
-            continue
+    for path in event_files(directory):
+        if path.endswith(".part"):  # of a rewinding that was killed
+            os.unlink(path)
+    for path in event_files(directory):
         kept, dropped = [], False
         # A kill may cut the last event short: what was whole before it stays.
         with contextlib.suppress(tf.errors.DataLossError):

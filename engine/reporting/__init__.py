@@ -1,0 +1,1 @@
+"""What a person looks at when a run has ended, or before it begins."""

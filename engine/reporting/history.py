@@ -1,0 +1,102 @@
+"""What metrics.jsonl tells of a run, as curves."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from figures import Line, Panel
+
+_UNITS = {
+    "loss": "cross-entropy, nats",
+    "accuracy": "right, %",
+    "learning_rate": "learning rate",
+    "gradient_norm": "norm of the gradient",
+    "update_ratio": "norm of the update / of the weights",
+    "loss_scale": "loss scale",
+    "steps_per_second": "steps/s since the first start",
+}
+# What is shown of the steps themselves, and whether over many magnitudes.
+_OF_STEPS = {
+    "learning_rate": False,
+    "gradient_norm": True,
+    "update_ratio": True,
+    "loss_scale": True,
+    "steps_per_second": False,
+}
+
+
+def rows(run_dir: str) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl that are whole; none where there is no such file.
+
+    Raises:
+      OSError: when it cannot be read.
+    """
+    path = os.path.join(run_dir, "metrics.jsonl")
+    if not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as file:
+        whole = [line for line in file if line.endswith("\n")]
+    return [json.loads(line) for line in whole]
+
+
+def of_learning(
+    history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+) -> list[Panel]:
+    """Charts of what is measured on more than the training split: accuracy, loss.
+
+    Args:
+      history: as `rows` gives it.
+      steps_per_epoch: of the run: charts are by epoch.
+      best_step: that is marked; None: none.
+    """
+    measured = [name for name in ("accuracy", "loss") if any(name in row for row in history)]
+    measured += sorted(
+        {
+            name
+            for row in history
+            if row["split"] == "validation"
+            for name in row
+            if name not in ("step", "epoch", "split", "examples", *measured)
+        }
+    )
+    best = None if best_step is None else best_step / steps_per_epoch
+    return [
+        Panel(
+            name.replace("_", " "),
+            _UNITS.get(name, name),
+            {
+                split: line
+                for split in ("train", "validation")
+                if len((line := _line(history, split, name, steps_per_epoch)).x)
+            },
+            best,
+        )
+        for name in measured
+    ]
+
+
+def of_steps(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Panel]:
+    """Charts of what moved the weights, and how fast: what there is of them."""
+    panels = []
+    for name, magnitudes in _OF_STEPS.items():
+        line = _line(history, "train", name, steps_per_epoch)
+        if len(line.x):
+            several = magnitudes and bool((line.y[np.isfinite(line.y)] > 0).any())
+            panels.append(
+                Panel(name.replace("_", " "), _UNITS[name], {"train": line}, logarithmic=several)
+            )
+    return panels
+
+
+def _line(history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int) -> Line:
+    points = [
+        (row["step"] / steps_per_epoch, np.nan if row[name] is None else row[name])
+        for row in history
+        if row["split"] == split and name in row
+    ]
+    x, y = np.array(points, np.float64).reshape(-1, 2).T
+    return Line(x, 100 * y if name == "accuracy" else y)

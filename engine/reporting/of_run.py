@@ -1,0 +1,144 @@
+"""A run, from its options to what came of it: tables and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import models
+from engine.config import Config, sections
+from engine.options import written
+from engine.reporting import history
+from engine.reporting.page import Element, Folded, Planned, Section, Table
+from figures import charts
+
+_WORDS = {
+    "step": "steps",
+    "epoch": "epochs",
+    "stopped_early": "stopped early",
+    "train_seconds": "seconds of training",
+    "steps_per_second": "steps/s",
+    "goodput": "goodput",
+    "restarts": "restarts",
+    "lost_steps": "steps taken again after a kill",
+    "skipped_steps": "steps that did not move the weights",
+    "left_out": "steps left out",
+    "parameters": "parameters",
+    "device": "device",
+    "dataset": "data set",
+    "weights_sha256": "SHA-256 of the weights",
+}
+
+
+def result(outcome: Mapping[str, Any] | None, weights: str) -> Section:
+    """What came of it.
+
+    Args:
+      outcome: what result.json holds; None: the run has not ended.
+      weights: which ones the predictions are by, in words.
+    """
+    if outcome is None:
+        return Section("Result", [f"This run has not ended. Predictions are by {weights}."])
+    rows = [
+        (split, f"{of['accuracy']:.2%}", f"{of['loss']:.4f}", f"{of['examples']:,}")
+        for split in ("validation", "test")
+        if (of := outcome.get(split)) and None not in (of["accuracy"], of["loss"])
+    ]
+    elements: list[Element] = []
+    if rows:
+        elements.append(Table(("split", "accuracy", "loss", "examples"), rows, f"By {weights}."))
+    if best := outcome.get("best"):
+        elements.append(
+            f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
+        )
+    figures = [
+        (words, _value(name, outcome[name])) for name, words in _WORDS.items() if name in outcome
+    ]
+    elements.append(Table((), figures))
+    return Section("Result", elements)
+
+
+def curves(
+    rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+) -> Section | None:
+    """Loss and accuracy by epoch; None where there is nothing to draw yet."""
+    panels = history.of_learning(rows, steps_per_epoch, best_step)
+    if not panels:
+        return None
+    last = {row["split"]: row for row in rows}
+    told = [
+        f"{split}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+        for split, row in last.items()
+        if isinstance(row.get("loss"), float) and isinstance(row.get("accuracy"), float)
+    ]
+    return Section(
+        "Curves",
+        [
+            f"Last points: {'; '.join(told)}.",
+            Planned(
+                "curves",
+                lambda: charts(panels, x="epoch"),
+                "Training and validation by epoch. A training point is the mean over the steps "
+                "since the point before, with dropout and augmentation where there are any. The "
+                "vertical line is the best epoch.",
+            ),
+        ],
+    )
+
+
+def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> Section | None:
+    """Learning rate, gradient, speed by epoch; None where there is nothing to draw yet."""
+    panels = history.of_steps(rows, steps_per_epoch)
+    if not panels:
+        return None
+    picture = Planned(
+        "steps",
+        lambda: charts(panels, x="epoch"),
+        "What moved the weights, and how fast: the learning rate, the mean norm of the gradient "
+        "before clipping, how far a step moved the weights relative to their norm, steps per "
+        "second.",
+    )
+    return Section("Steps", [picture])
+
+
+def network(model: models.Sequential, name: str) -> Section:
+    """The layers, what each puts out, and its parameters."""
+    rows = [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in models.rows(model)]
+    rows.append(("total", "", f"{sum(row.parameters for row in models.rows(model)):,}"))
+    header = ("layer", "output shape", "parameters")
+    return Section("Network", [Table(header, rows, name, frozenset([len(rows) - 1]))])
+
+
+def configuration(config: Config, versions: Mapping[str, str]) -> Section:
+    """What was asked for: first what is not the default, then everything."""
+    chosen, everything = [], []
+    for name, section in sections():
+        for field in dataclasses.fields(section):
+            value = getattr(getattr(config, name), field.name)
+            everything.append(f"--{field.name}={written(value)}")
+            if value != field.default:
+                chosen.append((f"--{field.name}", written(value), written(field.default)))
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Section(
+        "Configuration",
+        [
+            Table(("option", "value", "default"), chosen, "Options that are not the default."),
+            Folded("Every option", "\n".join(everything)),
+            f"Made with {told}.",
+        ],
+    )
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "goodput":
+        return f"{value:.1%}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -1,0 +1,187 @@
+"""A real browser, driven through a pipe: headless Chromium and its DevTools protocol.
+
+Chromium reads commands from file descriptor 3 and answers on 4 (`--remote-debugging-pipe`), each a
+JSON object that a zero byte ends: nothing but Python's own library is needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HANG = 60  # seconds
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+REQUIRED = "TAPELINE_TEST_BROWSER"  # "required": a test that finds no browser fails
+
+
+def find() -> str:
+    """The browser's path; without one the test is skipped, or fails where it must not be."""
+    found = next((path for name in NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        words = "no Chromium: install Debian's package chromium"
+        if os.environ.get(REQUIRED) == "required":
+            pytest.fail(words)
+        pytest.skip(f"{words}; {REQUIRED}=required makes this a failure")
+    return found
+
+
+class Page:
+    """One tab.
+
+    errors: what the page wrote to the console as errors, and what it failed to load or threw.
+    """
+
+    def __init__(self, browser: Browser, session: str) -> None:
+        self._browser, self._session = browser, session
+        self.errors: list[str] = []
+
+    def ask(self, method: str, **params: Any) -> dict[str, Any]:
+        """A command of the protocol, and its answer."""
+        return self._browser.ask(method, params, self)
+
+    def run(self, script: str) -> Any:
+        """What a JavaScript expression comes to, as JSON holds it; promises are waited for."""
+        answer = self.ask(
+            "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+        )
+        assert "exceptionDetails" not in answer, answer["exceptionDetails"]
+        return answer["result"].get("value")
+
+    def until(self, script: str, seconds: float = HANG) -> Any:
+        """Waits until an expression is true; its value then."""
+        end = time.monotonic() + seconds
+        while not (value := self.run(script)):
+            assert time.monotonic() < end, f"{script} stayed {value!r}; errors: {self.errors}"
+            time.sleep(0.2)
+        return value
+
+    def screenshot(self, path: Path, whole: bool = False) -> Path:
+        """Writes what is to be seen as a PNG: the window, or the whole page, which resizes it."""
+        answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
+        path.write_bytes(base64.b64decode(answer["data"]))
+        return path
+
+    def told(self, message: dict[str, Any]) -> None:
+        """Takes an event."""
+        params, method = message.get("params", {}), message["method"]
+        if method == "Runtime.exceptionThrown":
+            details = params["exceptionDetails"]
+            self.errors.append(str(details.get("exception", details).get("description", details)))
+        elif method == "Runtime.consoleAPICalled" and params["type"] == "error":
+            self.errors.append(" ".join(_said(each) for each in params["args"]))
+        elif method == "Log.entryAdded" and params["entry"]["level"] == "error":
+            self.errors.append(f"{params['entry']['text']} {params['entry'].get('url', '')}")
+
+    @property
+    def session(self) -> str:
+        """Its name in the protocol."""
+        return self._session
+
+
+class Browser:
+    """A browser that is running.
+
+    Args:
+      to, of: file descriptors that commands go to and answers come from.
+    """
+
+    def __init__(self, to: int, of: int) -> None:
+        self._to, self._of = to, of
+        self._rest, self._number = b"", 0
+        self._pages: dict[str, Page] = {}
+
+    def open(self, url: str, width: int = 1400, height: int = 1000) -> Page:
+        """Opens an address in a tab of this size, in pixels."""
+        target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
+        answer = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})
+        page = Page(self, answer["sessionId"])
+        self._pages[page.session] = page
+        for domain in ("Page", "Runtime", "Log"):
+            page.ask(f"{domain}.enable")
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        page.ask("Emulation.setDeviceMetricsOverride", **size)
+        page.ask("Page.navigate", url=url)
+        page.until("document.readyState === 'complete'")
+        return page
+
+    def ask(self, method: str, params: dict[str, Any], page: Page | None = None) -> dict[str, Any]:
+        """Sends a command and waits for its answer; events that come before go to their pages."""
+        self._number += 1
+        message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
+        if page is not None:
+            message["sessionId"] = page.session
+        os.write(self._to, json.dumps(message).encode() + b"\0")
+        end = time.monotonic() + HANG
+        while time.monotonic() < end:
+            answer = self._next()
+            if answer.get("id") == self._number:
+                assert "error" not in answer, (method, answer["error"])
+                return answer["result"]
+            if "method" in answer and answer.get("sessionId") in self._pages:
+                self._pages[answer["sessionId"]].told(answer)
+        raise AssertionError(f"no answer to {method} in {HANG} s")
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._rest:
+            some = os.read(self._of, 1 << 16)
+            assert some, "the browser has gone"
+            self._rest += some
+        message, self._rest = self._rest.split(b"\0", 1)
+        return json.loads(message)
+
+
+def _said(argument: dict[str, Any]) -> str:
+    """What was given to the console."""
+    return str(argument.get("value", argument.get("description", argument)))
+
+
+@contextmanager
+def browser(profile: Path) -> Iterator[Browser]:
+    """A browser with a profile of its own, that ends with the block."""
+    path = find()
+    commands, to = os.pipe()
+    of, answers = os.pipe()
+
+    def connect() -> None:  # in the child: the two ends have to be 3 and 4
+        ours = os.dup(commands), os.dup(answers)
+        os.dup2(ours[0], 3)
+        os.dup2(ours[1], 4)
+
+    line = [
+        path,
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--no-first-run",
+        "--hide-scrollbars",
+        "--remote-debugging-pipe",
+        f"--user-data-dir={profile}",
+    ]
+    process = subprocess.Popen(
+        line,
+        close_fds=False,
+        preexec_fn=connect,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(commands)
+    os.close(answers)
+    try:
+        yield Browser(to, of)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(to)
+        os.close(of)

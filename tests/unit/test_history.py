@@ -1,0 +1,48 @@
+"""metrics.jsonl as curves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from engine.reporting import history
+
+ROWS = [
+    {"step": 10, "epoch": 1, "split": "train", "loss": 2.0, "accuracy": 0.5, "learning_rate": 0.1},
+    {"step": 10, "epoch": 1, "split": "validation", "loss": 1.5, "accuracy": 0.6, "examples": 9},
+    {"step": 20, "epoch": 2, "split": "train", "loss": None, "accuracy": 0.7, "learning_rate": 0.2},
+    {"step": 20, "epoch": 2, "split": "test", "loss": 1.0, "accuracy": 0.8, "examples": 9},
+]
+
+
+def written(tmp_path: Path, tail: str = "") -> str:
+    text = "".join(json.dumps(row) + "\n" for row in ROWS) + tail
+    (tmp_path / "metrics.jsonl").write_text(text)
+    return str(tmp_path)
+
+
+def test_rows_are_those_that_are_whole(tmp_path: Path):
+    assert history.rows(written(tmp_path, '{"step": 30, "spl')) == ROWS
+    assert history.rows(str(tmp_path / "nowhere")) == []
+
+
+def test_accuracy_and_loss_are_by_epoch_with_both_splits():
+    accuracy, loss = history.of_learning(ROWS, 10, 20)
+    assert (accuracy.title, loss.title) == ("accuracy", "loss")
+    assert list(accuracy.lines) == ["train", "validation"] and accuracy.best == 2
+    np.testing.assert_allclose(accuracy.lines["train"].x, [1, 2])
+    np.testing.assert_allclose(accuracy.lines["train"].y, [50, 70])
+    np.testing.assert_allclose(loss.lines["train"].y, [2, np.nan])
+    np.testing.assert_allclose(loss.lines["validation"].y, [1.5])
+
+
+def test_what_moved_the_weights_is_drawn_where_it_is_known():
+    (rate,) = history.of_steps(ROWS, 10)
+    assert rate.title == "learning rate"
+    np.testing.assert_allclose(rate.lines["train"].y, [0.1, 0.2])
+
+
+def test_of_nothing_there_are_no_charts():
+    assert history.of_learning([], 10, None) == [] and history.of_steps([], 10) == []

@@ -1,0 +1,43 @@
+"""The profiler records the steps that are asked for, and calls of the graph end at their ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import tensorflow as tf
+
+from engine.keeping.profiler import Profiler
+from engine.points import NEVER
+
+
+class Recorded:
+    """What TensorFlow's profiler was told."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.told: list[str] = []
+        profiler = tf.profiler.experimental
+        monkeypatch.setattr(profiler, "start", lambda place: self.told.append(f"start {place}"))
+        monkeypatch.setattr(profiler, "stop", lambda: self.told.append("stop"))
+
+
+def test_calls_end_where_recording_begins_and_ends(monkeypatch, tmp_path: Path):
+    recorded, profiler = Recorded(monkeypatch), Profiler((5, 9), str(tmp_path))
+    assert [profiler.until(step) for step in (0, 4, 5, 8, 9)] == [5, 1, 4, 1, NEVER]
+    assert profiler.at(0) == "" and recorded.told == []
+    assert profiler.at(5) == "" and len(recorded.told) == 1
+    assert profiler.at(7) == "" and len(recorded.told) == 1
+    assert "steps 5 to 9" in profiler.at(9) and recorded.told[1:] == ["stop"]
+    assert profiler.at(10) == "" and profiler.stop() == "" and len(recorded.told) == 2
+
+
+def test_a_run_that_ends_while_it_records_keeps_what_there_is(monkeypatch, tmp_path: Path):
+    recorded, profiler = Recorded(monkeypatch), Profiler((5, 90), str(tmp_path))
+    profiler.at(6)
+    assert "profile" in profiler.stop() and recorded.told[1:] == ["stop"]
+
+
+def test_without_steps_or_on_another_worker_nothing_is_recorded(monkeypatch, tmp_path: Path):
+    recorded = Recorded(monkeypatch)
+    for profiler in (Profiler((0, 0), str(tmp_path)), Profiler((0, 9), str(tmp_path), False)):
+        assert profiler.until(0) == NEVER and profiler.at(0) == "" and profiler.stop() == ""
+    assert recorded.told == []
