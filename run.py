@@ -23,10 +23,15 @@ from engine.workers.company import Company
 # Imported when it is asked for. Training is apart: it looks at run_dir before TensorFlow comes.
 MODULES = {
     "evaluate": "engine.scorer",
+    "predict": "engine.serving.predict",
+    "export": "engine.serving.export",
+    "report": "engine.reporting.command",
     "verify": "engine.verify.command",
     "benchmark": "engine.benchmark.command",
     "tune": "engine.tune.command",
 }
+
+OF_RUNS = ("evaluate", "predict", "export")  # modes that need a run
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -34,7 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     startup = Startup()
     try:
         config = flags.parse(arguments)
-        if config.run.mode == "evaluate":
+        trained = run_directory.has_checkpoint(config.run.run_dir)
+        if config.run.mode in OF_RUNS or (config.run.mode == "report" and trained):
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
         if config.run.mode in MODULES:
             import_tensorflow()

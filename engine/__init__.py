@@ -4,4 +4,4 @@ Read in the order a run happens: `config`, `trainer`, `state`, `step`, `loop`, `
 Importing the package imports nothing heavy, so that bad flags fail before TensorFlow loads.
 """
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"

@@ -1,0 +1,212 @@
+"""`--mode=export`: a SavedModel that needs nothing but TensorFlow, and a TFLite model."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+import engine
+import models
+import pipelines
+from engine.assembly import cache_dir
+from engine.config import Config
+from engine.keeping.files import replace_file
+from engine.precision import compute_dtype
+from engine.weights import restored
+from models import Pass
+
+ALLOWED = 1e-6  # that a probability of the export may differ from the run's
+_CHECKED = 512  # examples
+
+
+class Serving(tf.Module):
+    """A network with its preprocessing and the names of its classes.
+
+    Args:
+      model: with variables of its own.
+      class_names: of its classes.
+      images: what it takes: dtype, and shape without the batch.
+      dtype: that layers compute in.
+    """
+
+    def __init__(
+        self,
+        model: models.Sequential,
+        class_names: tuple[str, ...],
+        images: tf.TensorSpec,
+        dtype: tf.DType,
+    ) -> None:
+        super().__init__(name="tapeline")
+        self._model, self._dtype = model, dtype
+        self._names = class_names
+        batch = tf.TensorSpec([None, *images.shape], images.dtype, "images")
+        self.serve = tf.function(self._serve, input_signature=[batch], autograph=False)
+        names = tf.function(lambda: tf.constant(class_names), input_signature=[], autograph=False)
+        self.class_names = names
+
+    def probabilities(self, images: tf.Tensor) -> tf.Tensor:
+        """[n, H, W, C] as the data set has them -> float32 [n, classes]."""
+        return tf.nn.softmax(tf.cast(self._model(images, Pass(dtype=self._dtype)), tf.float32))
+
+    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        probabilities = self.probabilities(images)
+        classes = tf.argmax(probabilities, axis=-1)
+        return {
+            "probabilities": probabilities,
+            "classes": classes,
+            "labels": tf.gather(tf.constant(self._names), classes),
+        }
+
+
+def run(config: Config) -> int:
+    """Writes run_dir/export, checks it against the run, and says what it is.
+
+    Args:
+      config: the run's options.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      ValueError: when the run has no such weights.
+      OSError: when it cannot be written.
+      RuntimeError: when what was written does not compute what the run does.
+    """
+    found = restored(config)
+    parts = found.parts
+    averaged = _averaged(config, parts.state.average is not None)
+    trained = parts.state.scored_model(averaged)
+    which = "averaged, " if averaged else ""
+    print(f"exporting {which}{found.words}, {found.path}", flush=True)
+    serving = _serving(config, parts.source, trained)
+    folder = os.path.join(config.run.run_dir, "export")
+    whole = f"{folder}.part"
+    shutil.rmtree(whole, ignore_errors=True)
+    try:
+        tf.saved_model.save(serving, whole, signatures={"serving_default": serving.serve})
+        examples = _examples(parts.source, cache_dir(config))
+        expected = _expected(trained, examples.images, config)
+        off = _difference(whole, examples.images, expected)
+        if not off <= ALLOWED:
+            raise RuntimeError(
+                f"the export is {off:.1e} off the run's probabilities, {ALLOWED:g} allowed; "
+                "nothing was exported"
+            )
+        facts = _facts(config, parts.source, found.words, averaged, off)
+        lite = _lite(serving, whole, examples.images, expected)
+        facts |= {"tflite": lite}
+        replace_file(os.path.join(whole, "about.json"), json.dumps(facts, indent=2) + "\n")
+    except BaseException as error:
+        shutil.rmtree(whole, ignore_errors=True)
+        if isinstance(error, tf.errors.OpError):
+            raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
+        raise
+    _put(whole, folder)
+    parts.close()
+    print(
+        f"export {folder}: {off:.1e} off the run on {len(examples.labels)} examples; "
+        f"{lite['words']}"
+    )
+    print(json.dumps(facts))
+    return 0
+
+
+def _averaged(config: Config, there_are: bool) -> bool:
+    kind = config.using.averaged
+    if kind == "yes" and not there_are:
+        raise ValueError(f"--averaged=yes: {config.run.run_dir} keeps no averaged weights")
+    return there_are and (kind == "yes" or (kind == "auto" and config.stopping.evaluate_ema))
+
+
+def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> Serving:
+    """On variables of its own, on one device, whatever the run's strategy."""
+    model = models.build(
+        config.network.model,
+        input_shape=source.image_shape,
+        classes=source.classes,
+        seed=0,
+        hidden=config.network.hidden,
+    )
+    for variable, value in zip(model.variables, trained.variables, strict=True):
+        variable.assign(value.numpy())
+    images = tf.TensorSpec(source.image_shape, source.dtype)
+    return Serving(model, source.class_names, images, compute_dtype(config.precision.precision))
+
+
+def _examples(source: pipelines.Source, kept: str) -> pipelines.Examples:
+    records = source.test or source.validation or source.train
+    numbers = np.arange(min(len(records), _CHECKED))
+    return pipelines.examples_of(source, records, numbers, kept)
+
+
+def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
+    dtype = compute_dtype(config.precision.precision)
+    score = tf.function(lambda x: trained(x, Pass(dtype=dtype)), autograph=False)
+    return tf.nn.softmax(tf.cast(score(tf.constant(images)), tf.float32)).numpy()
+
+
+def _difference(folder: str, images: np.ndarray, expected: np.ndarray) -> float:
+    """How far the export's probabilities are off, at most; loaded as its user would."""
+    serve = tf.saved_model.load(folder).signatures["serving_default"]
+    found = serve(images=tf.constant(images))["probabilities"].numpy()
+    return float(np.abs(found.astype(np.float64) - expected).max())
+
+
+def _facts(
+    config: Config, source: pipelines.Source, weights: str, averaged: bool, off: float
+) -> dict[str, Any]:
+    return {
+        "model": config.network.model,
+        "dataset": f"{source.name}:{source.version}",
+        "image_shape": list(source.image_shape),
+        "image_dtype": source.dtype,
+        "preprocessing": "divided by 255 inside" if source.dtype == "uint8" else "none",
+        "class_names": list(source.class_names),
+        "weights": weights,
+        "averaged": averaged,
+        "precision": config.precision.precision,
+        "difference": off,
+        "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
+    }
+
+
+def _lite(
+    serving: Serving, folder: str, images: np.ndarray, expected: np.ndarray
+) -> dict[str, Any]:
+    """Writes model.tflite where this TensorFlow can, and says how far it is off."""
+    batch = serving.serve.input_signature[0]
+    one = tf.TensorSpec([1, *batch.shape[1:]], batch.dtype, "images")
+    try:
+        traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving)
+        content = converter.convert()
+        interpreter = tf.lite.Interpreter(model_content=content)
+        interpreter.allocate_tensors()
+        taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+        found = []
+        for image in images:
+            interpreter.set_tensor(taken["index"], image[None])
+            interpreter.invoke()
+            found.append(interpreter.get_tensor(given["index"])[0])
+    except Exception as error:  # the converter and the interpreter raise what they like
+        why = " ".join(str(error).split())[:160]
+        return {"words": f"no TFLite model, which this TensorFlow cannot make of it: {why}"}
+    off = float(np.abs(np.stack(found).astype(np.float64) - expected).max())
+    replace_file(os.path.join(folder, "model.tflite"), content)
+    return {"difference": off, "words": f"model.tflite, one image at a time: {off:.1e} off"}
+
+
+def _put(whole: str, folder: str) -> None:
+    """Moves the export to its place; the one before stays until then."""
+    before = f"{folder}.before"
+    shutil.rmtree(before, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(folder, before)
+    os.rename(whole, folder)
+    shutil.rmtree(before, ignore_errors=True)

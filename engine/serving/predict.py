@@ -1,0 +1,197 @@
+"""`--mode=predict`: what a run's network says of pictures, or of a split."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import pipelines
+from engine.assembly import cache_dir, open_source
+from engine.config import Config, replaced
+from engine.keeping.files import replace_file
+from engine.keeping.progress import Progress
+from engine.keeping.signals import Signals
+from engine.precision import compute_dtype
+from engine.serving import inputs
+from engine.weights import Restored, restored
+from models import Pass
+
+_PORTION = 256  # images that are predicted at once
+_PRINTED = 50  # predictions that are also lines
+_DRAWN = 100
+_GROUND = 256  # training images that tell what ground pictures have
+
+
+class Asked(NamedTuple):
+    """What is predicted.
+
+    name: for a person.
+    image: [H, W, C].
+    label: its class, where it is known; -1 otherwise.
+    """
+
+    name: str
+    image: np.ndarray
+    label: int = -1
+
+
+def run(config: Config) -> int:
+    """Predicts, prints, and writes predictions.csv, predictions.json and predictions.png.
+
+    Args:
+      config: the run's options.
+
+    Returns:
+      The exit status: 1 where a file could not be predicted; the others were.
+
+    Raises:
+      ValueError: when there is nothing to predict, or the run has no weights.
+      OSError: when a file cannot be written.
+    """
+    if bool(config.using.inputs) == bool(config.using.split):
+        raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
+    paths = inputs.files(config.using.inputs) if config.using.inputs else []
+    with Signals() as signals:
+        found = restored(config)
+        parts = found.parts
+        print(f"predicting by {found.words}, {found.path}, on {parts.device}", flush=True)
+        failed: list[inputs.Input] = []
+        asked = _of_files(found, paths, failed) if paths else _of_split(found)
+        done: list[dict[str, Any]] = []
+        drawn: list[Asked] = []
+        for some in _portions(asked):
+            if signals.received:
+                return signals.exit_status
+            probabilities = _probabilities(found, some)
+            done += [_told(found, each, p) for each, p in zip(some, probabilities, strict=True)]
+            drawn += some[: _DRAWN - len(drawn)]
+        parts.close()
+        for each in failed:
+            print(f"error: {each.name} {each.error}", file=sys.stderr)
+        print(_write(config, done, failed, drawn), flush=True)
+        print(json.dumps({"predicted": len(done), "failed": len(failed)} | _score(done)))
+        return signals.exit_status or int(bool(failed))
+
+
+def _of_files(found: Restored, paths: list[str], failed: list[inputs.Input]) -> Iterator[Asked]:
+    source, config = found.parts.source, found.parts.config
+    some = np.arange(min(len(source.train), _GROUND))
+    images = pipelines.examples_of(source, source.train, some, cache_dir(config)).images
+    want = pipelines.wanted(source, images, config.using.invert)
+    progress = Progress(config.keeping.progress, "predicting", len(paths), unit="files")
+    for each in inputs.images(paths, want):
+        if each.image is None:
+            failed.append(each)
+        else:
+            yield Asked(each.name, each.image)
+        progress.advance(1)
+    progress.close()
+
+
+def _of_split(found: Restored) -> Iterator[Asked]:
+    config = found.parts.config
+    source = open_source(replaced(config, test_split=config.using.split))
+    assert source.test is not None, "a split was asked for"
+    progress = Progress(config.keeping.progress, "predicting", len(source.test), unit="examples")
+    for first in range(0, len(source.test), _PORTION):
+        numbers = np.arange(first, min(first + _PORTION, len(source.test)))
+        examples = pipelines.examples_of(source, source.test, numbers, cache_dir(config))
+        for number, image, label in zip(*examples, strict=True):
+            yield Asked(f"{source.test.name}[{number}]", image, int(label))
+        progress.advance(len(numbers))
+    progress.close()
+
+
+def _portions(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
+    while some := list(itertools.islice(asked, _PORTION)):
+        yield some
+
+
+def _probabilities(found: Restored, some: Sequence[Asked]) -> np.ndarray:
+    """Float32 [k, classes]."""
+    config = found.parts.config
+    model = found.parts.state.scored_model(config.stopping.evaluate_ema)
+    call = Pass(dtype=compute_dtype(config.precision.precision))
+    images = tf.constant(np.stack([each.image for each in some]))
+    return tf.nn.softmax(tf.cast(model(images, call), tf.float32)).numpy()
+
+
+def _told(found: Restored, asked: Asked, probabilities: np.ndarray) -> dict[str, Any]:
+    """One prediction as it stands in the JSON."""
+    names = found.parts.source.class_names
+    most = min(found.parts.config.using.top_k, len(names))
+    order = np.argsort(-probabilities, kind="stable")[:most]
+    told: dict[str, Any] = {
+        "input": asked.name,
+        "class": names[order[0]],
+        "probability": round(float(probabilities[order[0]]), 6),
+        "top": [
+            {"class": names[each], "probability": round(float(probabilities[each]), 6)}
+            for each in order
+        ],
+    }
+    if asked.label >= 0:
+        told |= {"label": names[asked.label], "right": bool(asked.label == order[0])}
+    return told
+
+
+def _score(done: list[dict[str, Any]]) -> dict[str, Any]:
+    known = [each["right"] for each in done if "right" in each]
+    return {"right": sum(known), "accuracy": sum(known) / len(known)} if known else {}
+
+
+def _write(
+    config: Config,
+    done: list[dict[str, Any]],
+    failed: list[inputs.Input],
+    drawn: list[Asked],
+) -> str:
+    """Prints the first few and writes all; a line about where."""
+    for each in done[:_PRINTED]:
+        is_label = "" if each.get("right", True) else f", is {each['label']}"
+        print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")
+    if len(done) > _PRINTED:
+        print(f"... and {len(done) - _PRINTED:,} more")
+    folder = config.using.predictions or os.path.join(config.run.run_dir, "predictions")
+    os.makedirs(folder, exist_ok=True)
+    errors = [{"input": each.name, "error": each.error} for each in failed]
+    text = json.dumps({"predictions": done, "errors": errors}, indent=1)
+    replace_file(os.path.join(folder, "predictions.json"), text + "\n")
+    if not done:
+        return f"nothing could be predicted: {folder}/predictions.json says why"
+    replace_file(os.path.join(folder, "predictions.csv"), _table(done))
+    replace_file(os.path.join(folder, "predictions.png"), _picture(done, drawn))
+    return f"predictions of {len(done):,} pictures: {folder}/predictions.csv, .json and .png"
+
+
+def _table(done: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    most, known = len(done[0]["top"]), "label" in done[0]
+    ranks = [name for k in range(2, most + 1) for name in (f"class_{k}", f"probability_{k}")]
+    writer.writerow(
+        ["input", "class", "probability", *ranks, *(["label", "right"] if known else [])]
+    )
+    for each in done:
+        others = [value for rank in each["top"][1:] for value in rank.values()]
+        row = [each["input"], each["class"], each["probability"], *others]
+        writer.writerow([*row, each["label"], int(each["right"])] if known else row)
+    return out.getvalue()
+
+
+def _picture(done: list[dict[str, Any]], drawn: list[Asked]) -> bytes:
+    from figures import Tiles, grid
+
+    captions = [f"{each['class']} {each['probability']:.0%}" for each in done[: len(drawn)]]
+    wrong = [at for at, each in enumerate(done[: len(drawn)]) if not each.get("right", True)]
+    images = np.stack([each.image for each in drawn])
+    return grid(Tiles(images, captions, wrong), columns=10, title="As the network sees them")

@@ -1,0 +1,119 @@
+"""`--mode=export`: what is written serves in a process that has nothing but TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines import digits
+from tests.cli.command import HANG, Command, Run, Warm
+
+SERVED = """
+import json, sys
+import numpy as np
+import tensorflow as tf
+folder, images, out = sys.argv[1:]
+loaded = tf.saved_model.load(folder)
+serve = loaded.signatures["serving_default"]
+batches = [serve(images=tf.constant(some)) for some in np.array_split(np.load(images), 3)]
+found = {name: np.concatenate([batch[name].numpy() for batch in batches]) for name in batches[0]}
+found["class_names"] = loaded.class_names().numpy()
+np.savez(out, **{k: v.astype("S") if v.dtype == object else v for k, v in found.items()})
+ours = [name for name in sys.modules if name.split(".")[0] in ("engine", "models", "pipelines")]
+assert not ours, ours
+"""
+
+
+@pytest.fixture(scope="module")
+def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with averaged weights, whose last weights are not its best."""
+    options = "--flagfile=quickstart.flags", "--epochs=4", "--ema=0.9", "--restore_best"
+    return command.train(tmp_path_factory.mktemp("export") / "run", *options)
+
+
+@pytest.fixture(scope="module")
+def test_split(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
+    """The digits' test split: uint8 [360, 8, 8, 1] and labels, in file order."""
+    some = list(digits.prepared(cache_dir).as_dataset(split="test").as_numpy_iterator())
+    return np.stack([e["image"] for e in some]), np.array([e["label"] for e in some])
+
+
+def served(folder: Path, images: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
+    """What a process of its own, elsewhere, gets from the SavedModel."""
+    np.save(tmp_path / "images.npy", images)
+    line = [sys.executable, "-c", SERVED, str(folder), "images.npy", "out.npz"]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
+    done = subprocess.run(
+        line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(np.load(tmp_path / "out.npz"))
+
+
+def export(warm: Warm, run: Run, *arguments: str) -> dict:
+    outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}", *arguments)
+    assert outcome.status == 0, outcome.said()
+    return json.loads(outcome.out.splitlines()[-1])
+
+
+def test_elsewhere_it_gives_as_many_right_answers_as_the_result(
+    run: Run, warm: Warm, test_split, tmp_path: Path
+):
+    facts = export(warm, run)
+    images, labels = test_split
+    found = served(run.run_dir / "export", images, tmp_path)
+    assert (found["classes"] == labels).sum() == round(run.result["test"]["accuracy"] * 360)
+    assert found["probabilities"].shape == (360, 10)
+    np.testing.assert_allclose(found["probabilities"].sum(1), 1, rtol=1e-5)
+    names = [name.decode() for name in found["class_names"].tolist()]
+    assert names == facts["class_names"] == [str(label) for label in range(10)]
+    assert [name.decode() for name in found["labels"].tolist()] == [
+        names[c] for c in found["classes"]
+    ]
+    assert facts["difference"] <= 1e-6 and facts["averaged"] is True
+    assert "best" in facts["weights"]
+
+
+def test_averaged_or_raw_best_or_newest_are_other_weights(
+    run: Run, warm: Warm, test_split, tmp_path: Path
+):
+    images, _ = test_split
+    kinds = ("--averaged=yes", "--averaged=no"), ("--weights=best", "--weights=newest")
+    found = {}
+    for averaged in kinds[0]:
+        for weights in kinds[1]:
+            export(warm, run, averaged, weights)
+            scratch = tmp_path / f"{averaged}{weights}"
+            scratch.mkdir()
+            probabilities = served(run.run_dir / "export", images, scratch)["probabilities"]
+            found[averaged, weights] = probabilities.tobytes()
+    assert len(set(found.values())) == 4 or run.result["best"]["step"] == run.result["step"]
+    assert found["--averaged=yes", "--weights=newest"] != found["--averaged=no", "--weights=newest"]
+
+
+def test_an_export_takes_the_place_of_the_one_before_and_leaves_nothing_else(run: Run, warm: Warm):
+    export(warm, run)
+    (run.run_dir / "export" / "old").write_text("of the one before")
+    export(warm, run)
+    left = {path.name for path in run.run_dir.iterdir() if path.name.startswith("export")}
+    assert left == {"export"} and not (run.run_dir / "export" / "old").exists()
+    assert json.loads((run.run_dir / "export" / "about.json").read_text())["model"] == "cnn"
+
+
+def test_averaged_weights_that_there_are_not_are_refused(warm: Warm, tmp_path: Path):
+    plain = warm.train(tmp_path / "run", "--model=logistic", "--epochs=1")
+    outcome = warm.run("--mode=export", f"--run_dir={plain.run_dir}", "--averaged=yes")
+    assert outcome.status == 2 and "no averaged weights" in outcome.err, outcome.said()
+    assert not (plain.run_dir / "export").exists()
+
+
+@pytest.mark.parametrize("options", [("--precision=mixed_bfloat16",), ("--virtual_devices=2",)])
+def test_whatever_it_was_trained_with(warm: Warm, tmp_path: Path, options):
+    run = warm.train(tmp_path / "run", "--model=cnn", "--epochs=1", *options)
+    assert export(warm, run)["difference"] <= 1e-6
