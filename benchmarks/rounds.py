@@ -20,7 +20,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.benchmark.machine import described
+from engine.startup import import_tensorflow
+
+import_tensorflow()  # without its lines on standard error
+
+from engine.benchmark.machine import described  # noqa: E402
 
 HERE = Path(__file__).parent
 SECONDS = 3.0  # of a block, about

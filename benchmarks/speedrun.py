@@ -92,9 +92,9 @@ def train(data_dir: str, seed: int) -> dict[str, Any]:
       RunError: where that fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        options = (f"--data_dir={data_dir}", f"--run_dir={scratch}/run", "--progress=off")
+        options = (f"--data_dir={data_dir}", f"--run_dir={scratch}/run", "--report=false")
         command = [sys.executable, "run.py", f"--flagfile={RECIPE}", f"--seed={seed}", *options]
-        _told(command, f"seed {seed}")
+        told(command, f"seed {seed}")
         result = json.loads((Path(scratch) / "run" / "result.json").read_text())
     try:
         return measured(result) | {"versions": result["versions"]}
@@ -113,7 +113,7 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
         str((place / "mnist.npz").absolute()),
     )
     script = str(HERE / "peers" / "keras_until.py")
-    said = _told([python, script, arrays, str(seed), str(ACCURACY)], f"Keras, seed {seed}")
+    said = told([python, script, arrays, str(seed), str(ACCURACY)], f"Keras, seed {seed}")
     found = json.loads(next(line for line in reversed(said) if line.startswith("{")))
     return found | {
         "epochs": len(found["seconds"]),
@@ -121,7 +121,7 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
     }
 
 
-def _told(command: list[str], who: str) -> list[str]:
+def told(command: list[str], who: str) -> list[str]:
     """The lines that a command prints."""
     time.sleep(_PAUSE)
     environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}

@@ -35,7 +35,7 @@ def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, f
     options = scratch / "options.flags"
     options.write_text(flags.flagfile(config))
     command = [sys.executable, "run.py", f"--flagfile={options}", "--train_steps=1"]
-    _run([*command, "--progress=off"])
+    _run([*command, "--progress=off", "--report=false"])
     return json.loads((run_dir / "result.json").read_text())["startup_seconds"]
 
 

@@ -73,6 +73,14 @@ def test_only_seed_004_stops_early_and_tests_its_best_weights():
             assert stopping.patience == -1 and not stopping.restore_best
 
 
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_tuned_recipe_has_the_same_network_and_no_more_epochs(seed: str):
+    tuned = recipe(f"{seed}_tuned")
+    assert (tuned.data.dataset, tuned.network.model) == ("mnist", seed)
+    assert 0 < tuned.training.epochs <= SEEDS[seed][0] and tuned.training.train_steps == 0
+    assert (tuned.data.train_split, tuned.data.test_split) == ("train", "auto")
+
+
 def test_the_recipes_take_the_steps_that_their_authors_logged():
     """422 and 1,313 an epoch: the cut of the validation split, and no remainder dropped."""
     import pipelines
