@@ -17,7 +17,10 @@ import time
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-OPTIONS = ("--model=logistic", "--global_batch_size=32", "--log_every=100", "--ema=0.99")
+OPTIONS = (
+    *("--model=logistic", "--global_batch_size=32", "--log_every=100", "--ema=0.99"),
+    "--report=false",
+)
 
 
 def main() -> int:

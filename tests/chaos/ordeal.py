@@ -33,6 +33,7 @@ OPTIONS = (
     "--log_every=7",
     "--checkpoint_every=11",
     "--progress=off",
+    "--report=false",  # but where a kill is to hit it: it takes as long as all the rest
 )
 _FRESH = 0.05  # share of kills in a process of its own, at TensorFlow's import too
 _AGAIN = 0.6  # of runs that were killed, share that is killed once more
@@ -143,16 +144,19 @@ class Ordeal:
 
     def _ended(self, run_dir: Path, untouched: Path, history: list[Instant]) -> str:
         """Lets a run end, and says what is wrong with it then."""
-        ended = run(self._arguments(run_dir), self._place / "said", self._number, None)
+        arguments = self._arguments(run_dir, *history)
+        ended = run(arguments, self._place / "said", self._number, None)
         if ended.status:
             return f"exit status {ended.status} after {history}: {ended.said[-800:]}"
         found = differences(untouched, run_dir)
+        if "--report" in arguments and not (run_dir / "report.html").exists():
+            found.append("no report.html")
         if not found:
             shutil.rmtree(run_dir)
         return f"{', '.join(found[:8])} after {history}" if found else ""
 
     def _struck(self, run_dir: Path, instant: Instant) -> Ended:
-        arguments, said = self._arguments(run_dir), self._place / "said"
+        arguments, said = self._arguments(run_dir, instant), self._place / "said"
         if instant.phase != "a fresh process":
             return run(arguments, said, self._number, instant)
         with open(said, "w") as file:
@@ -177,8 +181,9 @@ class Ordeal:
         place = int(random.integers(len(PLACES[phase])))
         return Instant(phase, place, nth, bool(random.integers(2)))
 
-    def _arguments(self, run_dir: Path) -> list[str]:
-        return [*self._options, f"--run_dir={run_dir}"]
+    def _arguments(self, run_dir: Path, *instants: Instant) -> list[str]:
+        reports = any(instant.phase == "report" for instant in instants)
+        return [*self._options, f"--run_dir={run_dir}", *(["--report"] if reports else [])]
 
 
 _OFTEN = ("loop", "save", "moving files", "evaluation", "logging")

@@ -35,6 +35,7 @@ PLACES = {
         ("engine.keeping.board", "Board", "_draw"),
     ],
     "rewinding": [("engine.keeping.events", "", "rewind")],
+    "report": [("engine.ending", "Ending", "_report"), ("engine.keeping.showcase", "", "show")],
     "exit": [("engine.result", "", "write"), ("engine.trainer", "Trainer", "close")],
 }
 

@@ -75,7 +75,9 @@ class Command(Runner):
 
     def line(self, *arguments: str) -> list[str]:
         """The command line of a process."""
-        return [sys.executable, "run.py", f"--cache_dir={self.cache_dir}", *arguments]
+        # Most tests have nothing to do with pictures, which take seconds; --report brings them.
+        ours = f"--cache_dir={self.cache_dir}", "--report=false"
+        return [sys.executable, "run.py", *ours, *arguments]
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs it to its end."""
@@ -192,7 +194,7 @@ class Warm(Runner):
         """Runs the command in a fork of the process that has TensorFlow."""
         out, err = self._folder / "out", self._folder / "err"
         asked = {
-            "arguments": [f"--cache_dir={self._cache_dir}", *arguments],
+            "arguments": [f"--cache_dir={self._cache_dir}", "--report=false", *arguments],
             "environment": environment,
             "out": str(out),
             "err": str(err),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import config
-from engine.config import RESERVED_MODES, Config, changed_trajectory, sections
+from engine.config import Config, changed_trajectory, sections
 from engine.options import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -23,6 +23,8 @@ FREE = {
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
     *("intra_op_threads", "inter_op_threads", "tuned_flags"),
     *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
+    *("report", "histograms", "profile", "split", "inputs", "invert", "top_k", "predictions"),
+    "averaged",
 }
 # Another value of these is another experiment.
 BOUND = {
@@ -58,6 +60,8 @@ def another(field):
         return "120,350"
     if field.name == "benchmark_with":
         return "saving,logging"
+    if field.name == "profile":
+        return "10:20"
     if field.metadata["choices"]:
         return next(choice for choice in field.metadata["choices"] if choice != default)
     if isinstance(default, bool):
@@ -125,12 +129,6 @@ def test_a_number_out_of_its_range_is_refused_and_its_bounds_are_kept(name, fiel
 def test_nan_and_infinity_are_never_a_number_of_an_option(name, field, value):
     with pytest.raises(ValueError, match=f"--{field.name}={value}"):
         with_value(name, field, value)
-
-
-@pytest.mark.parametrize("mode", RESERVED_MODES)
-def test_a_reserved_mode_says_that_it_is_not_built_yet(mode):
-    with pytest.raises(ValueError, match=f"--mode={mode}: not built yet"):
-        config.Run(mode=mode)
 
 
 def test_an_image_size_is_two_numbers_or_none():

@@ -16,7 +16,12 @@ def test_the_table_of_options_is_the_one_that_the_code_gives():
 
 
 def test_every_option_that_the_docs_name_exists():
-    texts = [ROOT / "README.md", ROOT / "BUILD.md", *ROOT.glob("*.flags"), *ROOT.glob("recipes/*")]
+    texts = [
+        ROOT / "README.md",
+        ROOT / "BUILD.md",
+        *ROOT.glob("*.flags"),
+        *ROOT.glob("recipes/*.[fm]*"),
+    ]
     others = {
         "nodes",
         "ntasks-per-node",
@@ -36,6 +41,7 @@ def test_every_option_that_the_docs_name_exists():
         "dist",
         "rounds",
         "seconds",
+        "seeds",
         "times",
     }
     for text in texts:

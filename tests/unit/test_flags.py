@@ -56,6 +56,8 @@ def values_of(field):
         return st.just(()) | pairs if field.name == "image_size" else st.lists(sizes).map(tuple)
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
+    if field.name == "profile":
+        return st.just("") | st.integers(0, 10**9).map(lambda first: f"{first}:{first + 7}")
     if field.name == "leave_out":
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
     if field.name == "benchmark_with":
@@ -141,7 +143,7 @@ def test_later_flags_win_over_a_flagfile_and_files_over_earlier_flags(tmp_path):
         ("--xyzzy=1", ["--xyzzy", "--help"]),
         ("--optimizer=adm", ["--optimizer=adm", "did you mean 'adam'", "nesterov"]),
         ("--mode=trian", ["--mode=trian", "did you mean 'train'"]),
-        ("--mode=predict", ["--mode=predict", "not built yet", "train"]),
+        ("--profile=20:10", ["--profile=20:10", "START:END"]),
         ("--strategy=tpu9", ["--strategy=tpu9", "mirrored"]),
         ("--epochs=0", ["--epochs=0", "at least 1"]),
         ("--epochs=1.5", ["--epochs=1.5"]),
