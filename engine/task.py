@@ -62,3 +62,14 @@ class Classification:
             losses = (1 - self._smoothing) * losses + self._smoothing * spread
         right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
         return Scores(losses, (tf.cast(right, tf.float32),))
+
+
+def probabilities(model: Any, inputs: tf.Tensor, call: Any) -> tf.Tensor:
+    """What a network that was trained by `Classification` says: float32 [rows, classes].
+
+    Args:
+      model: gives logits [rows, classes], of any float dtype.
+      inputs: of a batch.
+      call: what the model wants to know besides its inputs.
+    """
+    return tf.nn.softmax(tf.cast(model(inputs, call), tf.float32))

@@ -7,6 +7,7 @@ sheet, or one that fills its picture, has to be brought to it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -47,16 +48,18 @@ def layout(images: np.ndarray) -> Layout | None:
       None where fewer than nine in ten stand on a plain ground, all of the same kind.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
-    dark = 2 * sum(border(image) < 128 for image in plain) >= len(plain)
+    if not (common := ground([border(image) for image in plain], of=len(images))):
+        return None
+    dark = common == "dark"
     like = [image for image in plain if (border(image) < 128) == dark]
     strengths = [strength for image in like if (strength := _ink(image, dark)).any()]
-    if not strengths or len(like) < _LIKE * len(images):
+    if not strengths:
         return None
     shape = np.array(images.shape[1:3])
     extents = [float((_sides(strength) / shape).max()) for strength in strengths]
     row, column = np.mean([_centre(each) / shape for each in strengths], axis=0).tolist()
-    ground = round(float(np.median([border(image) for image in like])))
-    return Layout(ground, float(np.median(extents)), (row, column))
+    level = round(float(np.median([border(image) for image in like])))
+    return Layout(level, float(np.median(extents)), (row, column))
 
 
 def fitted(image: np.ndarray, height: int, width: int, like: Layout) -> np.ndarray | None:
@@ -97,6 +100,18 @@ def fitted(image: np.ndarray, height: int, width: int, like: Layout) -> np.ndarr
     drawn = drawn / drawn.max()  # thin lines are as strong as thick ones
     ink = 255 if like.dark else 0
     return np.rint(like.ground + drawn * (ink - like.ground)).astype(np.uint8)[..., None]
+
+
+def ground(borders: Sequence[float], of: int) -> str:
+    """The ground that nine in ten images have: "dark", "light", or "" where there is none.
+
+    Args:
+      borders: of images, see `border`.
+      of: how many images there are; those without a border count against both.
+    """
+    dark = sum(each < 128 for each in borders)
+    light = len(borders) - dark
+    return "dark" if dark >= _LIKE * of else "light" if light >= _LIKE * of else ""
 
 
 def border(luminance: np.ndarray) -> float:

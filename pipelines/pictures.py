@@ -21,7 +21,6 @@ from pipelines import ink
 from pipelines.source import Source
 
 _LEAST = 4  # pixels a side: less is no picture
-_CLEAR = 0.9  # of a data set's images with the same ground: it has one
 
 
 class Wanted(NamedTuple):
@@ -58,11 +57,7 @@ def wanted(source: Source, images: np.ndarray, invert: str) -> Wanted:
         )
     ground = ""
     if invert == "auto":
-        grounds = np.array([ink.border(_luminance(image)) for image in images])
-        if (grounds < 128).mean() >= _CLEAR:
-            ground = "dark"
-        elif (grounds >= 128).mean() >= _CLEAR:
-            ground = "light"
+        ground = ink.ground([ink.border(_luminance(image)) for image in images], of=len(images))
     layout = ink.layout(images) if source.image_shape[2] == 1 else None
     return Wanted(source.image_shape, invert == "yes", ground, layout)
 

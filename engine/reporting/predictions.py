@@ -12,6 +12,7 @@ from engine.assembly import Parts, cache_dir
 from engine.precision import compute_dtype
 from engine.reporting.scores import Predictions
 from engine.scalars import whole
+from engine.task import probabilities
 from models import Pass
 
 
@@ -51,11 +52,11 @@ def predictions(
 
     def scored(step: tf.Tensor, given: object) -> tuple[tf.Tensor, tf.Tensor]:
         batch = feed.batch(feed.next(given), step, 0, 0)
-        logits = model(batch.inputs, Pass(mask=batch.mask, dtype=dtype))
-        return tf.nn.softmax(tf.cast(logits, tf.float32)), batch.targets
+        call = Pass(mask=batch.mask, dtype=dtype)
+        return probabilities(model, batch.inputs, call), batch.targets
 
     compiled = tf.function(scored, autograph=False)
-    probabilities, labels, left = [], [], feed.examples
+    scores, labels, left = [], [], feed.examples
     try:
         for step in range(feed.steps_per_epoch):
             if interrupted():
@@ -63,7 +64,7 @@ def predictions(
             given = feed.open(step, 1).given
             found, targets = compiled(tf.constant(whole(step)), given)
             some = min(left, len(targets))  # what is left over is padding
-            probabilities.append(found.numpy()[:some])
+            scores.append(found.numpy()[:some])
             labels.append(targets.numpy()[:some])
             left -= some
     except tf.errors.OpError as error:
@@ -71,4 +72,4 @@ def predictions(
     finally:
         feed.close()
     assert not left, "every example is scored"
-    return Predictions(np.concatenate(probabilities), np.concatenate(labels))
+    return Predictions(np.concatenate(scores), np.concatenate(labels))

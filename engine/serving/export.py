@@ -18,6 +18,7 @@ from engine.assembly import cache_dir
 from engine.config import Config
 from engine.keeping.files import replace_file
 from engine.precision import compute_dtype
+from engine.task import probabilities
 from engine.weights import restored
 from models import Pass
 
@@ -52,13 +53,13 @@ class Serving(tf.Module):
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """[n, H, W, C] as the data set has them -> float32 [n, classes]."""
-        return tf.nn.softmax(tf.cast(self._model(images, Pass(dtype=self._dtype)), tf.float32))
+        return probabilities(self._model, images, Pass(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        probabilities = self.probabilities(images)
-        classes = tf.argmax(probabilities, axis=-1)
+        scores = self.probabilities(images)
+        classes = tf.argmax(scores, axis=-1)
         return {
-            "probabilities": probabilities,
+            "probabilities": scores,
             "classes": classes,
             "labels": tf.gather(tf.constant(self._names), classes),
         }
@@ -146,9 +147,9 @@ def _examples(source: pipelines.Source, kept: str) -> pipelines.Examples:
 
 
 def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
-    dtype = compute_dtype(config.precision.precision)
-    score = tf.function(lambda x: trained(x, Pass(dtype=dtype)), autograph=False)
-    return tf.nn.softmax(tf.cast(score(tf.constant(images)), tf.float32)).numpy()
+    call = Pass(dtype=compute_dtype(config.precision.precision))
+    score = tf.function(lambda x: probabilities(trained, x, call), autograph=False)
+    return score(tf.constant(images)).numpy()
 
 
 def _difference(folder: str, images: np.ndarray, expected: np.ndarray) -> float:

@@ -22,6 +22,7 @@ from engine.keeping.progress import Progress
 from engine.keeping.signals import Signals
 from engine.precision import compute_dtype
 from engine.serving import inputs
+from engine.task import probabilities
 from engine.weights import Restored, restored
 from models import Pass
 
@@ -71,8 +72,8 @@ def run(config: Config) -> int:
         for some in _portions(asked):
             if signals.received:
                 return signals.exit_status
-            probabilities = _probabilities(found, some)
-            done += [_told(found, each, p) for each, p in zip(some, probabilities, strict=True)]
+            scores = _scored(found, some)
+            done += [_told(found, each, p) for each, p in zip(some, scores, strict=True)]
             drawn += some[: _DRAWN - len(drawn)]
         parts.close()
         for each in failed:
@@ -116,26 +117,26 @@ def _portions(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
         yield some
 
 
-def _probabilities(found: Restored, some: Sequence[Asked]) -> np.ndarray:
-    """Float32 [k, classes]."""
+def _scored(found: Restored, some: Sequence[Asked]) -> np.ndarray:
+    """Their probabilities, float32 [k, classes]."""
     config = found.parts.config
     model = found.parts.state.scored_model(config.stopping.evaluate_ema)
     call = Pass(dtype=compute_dtype(config.precision.precision))
     images = tf.constant(np.stack([each.image for each in some]))
-    return tf.nn.softmax(tf.cast(model(images, call), tf.float32)).numpy()
+    return probabilities(model, images, call).numpy()
 
 
-def _told(found: Restored, asked: Asked, probabilities: np.ndarray) -> dict[str, Any]:
+def _told(found: Restored, asked: Asked, scores: np.ndarray) -> dict[str, Any]:
     """One prediction as it stands in the JSON."""
     names = found.parts.source.class_names
     most = min(found.parts.config.using.top_k, len(names))
-    order = np.argsort(-probabilities, kind="stable")[:most]
+    order = np.argsort(-scores, kind="stable")[:most]
     told: dict[str, Any] = {
         "input": asked.name,
         "class": names[order[0]],
-        "probability": round(float(probabilities[order[0]]), 6),
+        "probability": round(float(scores[order[0]]), 6),
         "top": [
-            {"class": names[each], "probability": round(float(probabilities[each]), 6)}
+            {"class": names[each], "probability": round(float(scores[each]), 6)}
             for each in order
         ],
     }
