@@ -15,14 +15,14 @@ import sys
 from collections.abc import Sequence
 
 from engine import flags
-from engine.guard import GuardError
 from engine.keeping import run_directory
 from engine.startup import Startup, import_tensorflow
+from engine.training.guard import GuardError
 from engine.workers.company import Company
 
 # Imported when it is asked for. Training is apart: it looks at run_dir before TensorFlow comes.
 MODULES = {
-    "evaluate": "engine.scorer",
+    "evaluate": "engine.reporting.scorer",
     "predict": "engine.serving.predict",
     "export": "engine.serving.export",
     "report": "engine.reporting.command",
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
             startup.ended("python")
             import_tensorflow()
             startup.ended("tensorflow")
-            from engine import trainer
+            from engine.training import trainer
 
             startup.ended("engine")
             return trainer.train(config, before, startup, company)

@@ -27,7 +27,7 @@ from engine.config import Config  # noqa: E402
 from engine.keeping.lock import RunLock  # noqa: E402
 from engine.keeping.signals import Signals  # noqa: E402
 from engine.state import weights_sha256  # noqa: E402
-from engine.trainer import Trainer  # noqa: E402
+from engine.training.trainer import Trainer  # noqa: E402
 from engine.workers.crew import Crew  # noqa: E402
 
 

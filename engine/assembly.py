@@ -11,13 +11,13 @@ import models
 import pipelines
 from engine import built, compiling, distribute, schedule
 from engine.augmenting import augmenter
-from engine.clipping import Clip
 from engine.config import Config
 from engine.evaluate import Evaluation
 from engine.keeping.progress import Progress
 from engine.loop import Loop
-from engine.precision import compute_dtype
-from engine.reduction import reductions
+from engine.numerics.clipping import Clip
+from engine.numerics.precision import compute_dtype
+from engine.numerics.reduction import reductions
 from engine.startup import Startup
 from engine.state import TrainState
 from engine.step import Step, evaluation_step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import optimizers, schedule
 from engine.config import Config
-from engine.precision import LossScale
+from engine.numerics.precision import LossScale
 
 
 def schedule_of(config: Config, steps: int) -> schedule.Schedule:

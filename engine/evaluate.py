@@ -9,10 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from engine import metrics
+from engine.numerics.reduction import Tensors, reductions
+from engine.numerics.scalars import whole
 from engine.pace import Pace, stopwatch
 from engine.pieces import Pieces
-from engine.reduction import Tensors, reductions
-from engine.scalars import whole
 from engine.task import Task
 from pipelines import Batch, Feed, reason
 

@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from engine import metrics, points
+from engine.numerics.precision import Scale
+from engine.numerics.update_ratio import Measured
 from engine.pace import stopwatch
 from engine.pieces import Pieces
 from engine.points import Point, Points
-from engine.precision import Scale
 from engine.state import TrainState
 from engine.step import At, Step
-from engine.update_ratio import Measured
 from pipelines import Feed, reason
 
 MOST_WATCHED = 4096  # steps of a call whose losses it has room for

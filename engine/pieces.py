@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.reduction import Tensors
+from engine.numerics.reduction import Tensors
 from pipelines import Feed
 
 Contribute = Callable[..., Tensors]  # (Batch, *arguments) -> what a piece contributes, float32

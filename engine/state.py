@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from engine import metrics
 from engine.config import MOST_LEFT_OUT, REMEMBERED
+from engine.numerics.precision import LossScale
 from engine.optimizers import Optimizer
-from engine.precision import LossScale
 
 
 def _counter(name: str, value: int = 0) -> tf.Variable:

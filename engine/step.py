@@ -15,11 +15,12 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from engine import averages, metrics
-from engine.branches import act_if
-from engine.clipping import Clip
+from engine import metrics
+from engine.numerics import averages
+from engine.numerics.branches import act_if
+from engine.numerics.clipping import Clip
+from engine.numerics.reduction import Reduction, Tensors, all_reduce
 from engine.optimizers import Optimizer
-from engine.reduction import Reduction, Tensors, all_reduce
 from engine.schedule import Schedule
 from engine.task import Scores, Task
 from models import Noise, Pass, Update

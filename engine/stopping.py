@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from engine.scalars import real, whole
+from engine.numerics.scalars import real, whole
 from engine.state import Best, Patience
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from engine.cross_entropy import cross_entropy
+from engine.numerics.cross_entropy import cross_entropy
 from pipelines import Batch
 
 

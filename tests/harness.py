@@ -14,11 +14,11 @@ import tensorflow as tf
 
 import models
 from engine import distribute, optimizers, schedule
-from engine.clipping import Clip
 from engine.evaluate import Evaluation
 from engine.loop import Loop
-from engine.precision import LossScale, compute_dtype
-from engine.reduction import reductions
+from engine.numerics.clipping import Clip
+from engine.numerics.precision import LossScale, compute_dtype
+from engine.numerics.reduction import reductions
 from engine.state import TrainState
 from engine.step import Step, evaluation_step
 from engine.task import Classification, Task

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from engine import optimizers
 from engine.config import OPTIMIZERS
-from engine.reduction import all_reduce
+from engine.numerics.reduction import all_reduce
 from tests.harness import strategy_of
 
 SHAPES = ((7, 5), (5,), (3, 3, 2, 4), (1, 4), (4, 6), (3,))

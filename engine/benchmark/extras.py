@@ -7,11 +7,11 @@ from typing import Any
 
 from engine.assembly import Parts
 from engine.benchmark.blocks import spread
-from engine.curves import rows_of
 from engine.keeping.board import Board, Row
 from engine.keeping.checkpoints import Checkpoints
 from engine.pace import stopwatch
 from engine.points import Point
+from engine.training.curves import rows_of
 
 
 class Extra:

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.branches import ONCE
+from engine.numerics.branches import ONCE
 
 
 def flops_of_step(loop: Any, pieces: int) -> float:

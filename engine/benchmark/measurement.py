@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as determinism
 
 import pipelines
-from engine import assembly, narration
+from engine import assembly
 from engine.assembly import Parts
 from engine.benchmark.blocks import interleaved
 from engine.benchmark.extras import EXTRAS, Extra
@@ -26,8 +26,9 @@ from engine.benchmark.roofline import Roofline
 from engine.benchmark.stepper import Interrupted, Stepper
 from engine.config import Config
 from engine.loop import Loop
+from engine.numerics.precision import compute_dtype
 from engine.pace import stopwatch
-from engine.precision import compute_dtype
+from engine.training import narration
 
 ROUNDS = 15
 _SECONDS = 0.5  # of a block, about, where nobody says how many steps

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
-from engine.advance import Advance
 from engine.assembly import Parts
-from engine.guard import Guard
 from engine.keeping.clock import Clock
 from engine.loop import Loop
 from engine.points import Point, Points
 from engine.startup import Startup
+from engine.training.advance import Advance
+from engine.training.guard import Guard
 from engine.workers.crew import Crew
 from pipelines import Stream
 

@@ -13,7 +13,7 @@ import os
 import time
 
 from engine.keeping.files import replace_file
-from engine.scalars import real, whole
+from engine.numerics.scalars import real, whole
 from engine.state import Times
 
 _FILE = "clock.json"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from engine import result
 from engine.assembly import open_source
 from engine.config import Config
 from engine.keeping import catalogue
 from engine.keeping.signals import Signals
 from engine.reporting import report
+from engine.training import result
 from engine.weights import restored
 
 

@@ -9,9 +9,9 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly import Parts, cache_dir
-from engine.precision import compute_dtype
+from engine.numerics.precision import compute_dtype
+from engine.numerics.scalars import whole
 from engine.reporting.scores import Predictions
-from engine.scalars import whole
 from engine.task import probabilities
 from models import Pass
 

@@ -17,7 +17,7 @@ import pipelines
 from engine.assembly import cache_dir
 from engine.config import Config
 from engine.keeping.files import replace_file
-from engine.precision import compute_dtype
+from engine.numerics.precision import compute_dtype
 from engine.task import probabilities
 from engine.weights import restored
 from models import Pass

@@ -20,7 +20,7 @@ from engine.config import Config, replaced
 from engine.keeping.files import replace_file
 from engine.keeping.progress import Progress
 from engine.keeping.signals import Signals
-from engine.precision import compute_dtype
+from engine.numerics.precision import compute_dtype
 from engine.serving import inputs
 from engine.task import probabilities
 from engine.weights import Restored, restored
@@ -136,8 +136,7 @@ def _told(found: Restored, asked: Asked, scores: np.ndarray) -> dict[str, Any]:
         "class": names[order[0]],
         "probability": round(float(scores[order[0]]), 6),
         "top": [
-            {"class": names[each], "probability": round(float(scores[each]), 6)}
-            for each in order
+            {"class": names[each], "probability": round(float(scores[each]), 6)} for each in order
         ],
     }
     if asked.label >= 0:

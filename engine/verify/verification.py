@@ -12,10 +12,10 @@ import tensorflow as tf
 
 import engine
 import models
-from engine import narration
 from engine.config import Config, sections
 from engine.pace import stopwatch
 from engine.task import Task
+from engine.training import narration
 from engine.verify.bench import SAVED, STEPS, Bench, Interrupted, MakeTask
 from engine.verify.certificate import Certificate, Verdict
 from engine.verify.finding import Finding, not_compared

@@ -21,7 +21,10 @@ HANG = 300  # seconds after which a child is taken to hang
 
 # phase -> (module, class or "", function) whose begin and end are instants of it.
 PLACES = {
-    "start": [("engine.assembly", "", "open_source"), ("engine.trainer", "Trainer", "start")],
+    "start": [
+        ("engine.assembly", "", "open_source"),
+        ("engine.training.trainer", "Trainer", "start"),
+    ],
     "first trace": [
         ("engine.loop", "Loop", "_counted"),
         ("engine.evaluate", "Evaluation", "_steps"),
@@ -35,8 +38,14 @@ PLACES = {
         ("engine.keeping.board", "Board", "_draw"),
     ],
     "rewinding": [("engine.keeping.events", "", "rewind")],
-    "report": [("engine.ending", "Ending", "_report"), ("engine.keeping.showcase", "", "show")],
-    "exit": [("engine.result", "", "write"), ("engine.trainer", "Trainer", "close")],
+    "report": [
+        ("engine.training.ending", "Ending", "_report"),
+        ("engine.keeping.showcase", "", "show"),
+    ],
+    "exit": [
+        ("engine.training.result", "", "write"),
+        ("engine.training.trainer", "Trainer", "close"),
+    ],
 }
 
 

@@ -214,7 +214,8 @@ def serve() -> None:
     import_tensorflow()
     import pipelines
     import run
-    from engine import scorer, trainer
+    from engine.reporting import scorer
+    from engine.training import trainer
 
     del scorer, trainer  # imported for the children, like what TFDS imports when it is used
     pipelines.open_source("digits", data_dir=None, cache_dir=sys.argv[1])

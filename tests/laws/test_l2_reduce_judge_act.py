@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 import models
-from engine.clipping import Clip
-from engine.precision import LossScale
+from engine.numerics.clipping import Clip
+from engine.numerics.precision import LossScale
 from engine.task import Classification
 from engine.verify.poison import Poisoned
 from pipelines import Layout

@@ -13,7 +13,7 @@ from engine.config import OPTIMIZERS
 from engine.keeping import archive
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer, restore_weights
-from engine.precision import LossScale
+from engine.numerics.precision import LossScale
 from pipelines import identity_of, open_source
 from tests.harness import pictures, same_bits, training
 

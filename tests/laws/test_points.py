@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.curves import rows_of, standing
 from engine.points import MOST, Points
+from engine.training.curves import rows_of, standing
 from engine.verify.trajectory import take, weights
 from tests.laws.product import assembled
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from engine import schedule
-from engine.clipping import Clip
 from engine.config import OPTIMIZERS, SCHEDULES
+from engine.numerics.clipping import Clip
 from pipelines import Layout
 from tests import papers
 from tests.harness import put_together, rates_of

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.clipping import Clip
+from engine.numerics.clipping import Clip
 
 
 def gradients(scale: float = 1.0) -> list[np.ndarray]:

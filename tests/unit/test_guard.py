@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
-from engine.guard import Fault, Guard, GuardError, Reason
 from engine.state import Watch
+from engine.training.guard import Fault, Guard, GuardError, Reason
 
 NO_LOSSES = np.zeros(0)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import norms
+from engine.numerics import norms
 
 SHAPES = [(1,), (31,), (32,), (33,), (784, 10), (3, 3, 5, 7)]
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.distribute import check_shards
-from engine.reduction import reductions
+from engine.numerics.reduction import reductions
 from tests.harness import strategy_of
 
 SHARDS = 8

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from engine.keeping.board import Board, Row
 from engine.keeping.clock import Clock
-from engine.scalars import real, whole
+from engine.numerics.scalars import real, whole
 from engine.state import Best, Times
 from engine.stopping import Monitor
 

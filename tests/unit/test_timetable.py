@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.timetable import Timetable
+from engine.training.timetable import Timetable
 
 
 def made(**options: int) -> Timetable:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from engine import flags, trainer
+from engine import flags
 from engine.keeping import run_directory
 from engine.startup import Startup
+from engine.training import trainer
 from engine.workers.company import Company
 
 

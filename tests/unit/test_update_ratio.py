@@ -7,7 +7,7 @@ import math
 import pytest
 import tensorflow as tf
 
-from engine.update_ratio import update_ratio
+from engine.numerics.update_ratio import update_ratio
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -8,7 +8,7 @@ import tensorflow as tf
 import models
 import pipelines
 from engine.assembly import Parts
-from engine.precision import compute_dtype
+from engine.numerics.precision import compute_dtype
 from engine.verify import bounds
 from engine.verify.bench import Bench, poisoned
 from engine.verify.differences import Difference, as_a_whole, difference, worst

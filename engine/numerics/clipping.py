@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from engine import norms
-from engine.reduction import Tensors
+from engine.numerics import norms
+from engine.numerics.reduction import Tensors
 
 
 @dataclass(frozen=True)

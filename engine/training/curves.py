@@ -10,9 +10,9 @@ from engine import metrics
 from engine.assembly import Parts
 from engine.keeping.board import Board, Row
 from engine.keeping.clock import Clock
+from engine.numerics.scalars import whole
 from engine.points import Point
-from engine.scalars import whole
-from engine.timetable import Timetable
+from engine.training.timetable import Timetable
 
 
 def standing(parts: Parts) -> Point:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from engine import result
 from engine.assembly import Parts
-from engine.curves import Curves
-from engine.held_out import HeldOut
 from engine.keeping.clock import Clock
 from engine.keeping.signals import Signals
+from engine.training import result
+from engine.training.curves import Curves
+from engine.training.held_out import HeldOut
 from engine.workers.crew import Crew
 
 

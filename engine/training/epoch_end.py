@@ -8,12 +8,13 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from engine import metrics, narration, stopping
+from engine import metrics, stopping
 from engine.assembly import Parts
-from engine.curves import Curves, standing
 from engine.keeping.clock import Clock
-from engine.scalars import whole
-from engine.timetable import Timetable
+from engine.numerics.scalars import whole
+from engine.training import narration
+from engine.training.curves import Curves, standing
+from engine.training.timetable import Timetable
 
 
 class Ended(NamedTuple):

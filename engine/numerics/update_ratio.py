@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine import norms
-from engine.branches import either
+from engine.numerics import norms
+from engine.numerics.branches import either
 
 
 def update_ratio(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
-from engine.scalars import whole
+from engine.numerics.scalars import whole
 
 if TYPE_CHECKING:
     from engine.state import Watch

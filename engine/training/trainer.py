@@ -5,15 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from engine import metrics, narration
-from engine.advance import Advance
+from engine import metrics
 from engine.assembly import Parts, assemble
 from engine.config import Config
-from engine.curves import Curves
-from engine.ending import Ending
-from engine.epoch_end import EpochEnd
-from engine.guard import Fault, Guard, GuardError
-from engine.held_out import HeldOut
 from engine.keeping import run_directory
 from engine.keeping.board import Board
 from engine.keeping.catalogue import checkpoint_number
@@ -27,7 +21,14 @@ from engine.keeping.signals import Signals
 from engine.pace import stopwatch
 from engine.reporting import shown
 from engine.startup import Startup
-from engine.timetable import Timetable
+from engine.training import narration
+from engine.training.advance import Advance
+from engine.training.curves import Curves
+from engine.training.ending import Ending
+from engine.training.epoch_end import EpochEnd
+from engine.training.guard import Fault, Guard, GuardError
+from engine.training.held_out import HeldOut
+from engine.training.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
 

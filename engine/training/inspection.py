@@ -17,10 +17,10 @@ import tensorflow as tf
 import models
 import pipelines
 from engine.assembly import Parts
-from engine.guard import Fault
 from engine.keeping.files import replace_file
 from engine.metrics import jsonable
-from engine.precision import compute_dtype
+from engine.numerics.precision import compute_dtype
+from engine.training.guard import Fault
 from pipelines import Examples
 
 _SHOWN = 3  # unsound examples named in a line

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from engine.assembly import Parts
-from engine.curves import standing
-from engine.guard import Fault, Guard
-from engine.inspection import Inspector
 from engine.keeping.clock import Clock
 from engine.pace import Pace, stopwatch
 from engine.points import Point, Points
 from engine.startup import Startup
+from engine.training.curves import standing
+from engine.training.guard import Fault, Guard
+from engine.training.inspection import Inspector
 from engine.workers.crew import Crew
 
 
