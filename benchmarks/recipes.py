@@ -3,31 +3,29 @@
     python -m benchmarks.recipes --data_dir=DATA_DIR [--seeds=3] [--keras] [--only=seed_003]
 
 Trains every recipe once a seed, each a process of its own, and writes the tables of
-recipes/README.md. The exit status is 1, with one line for each that misses. With --keras each of
-the authors' settings is also trained by Keras's `fit`, in turn with ours; that needs
+recipes/README.md, with --only none. The exit status is 1, with one line for each that misses. With
+--keras each of the authors' settings is also trained by Keras's `fit`, in turn with ours; that
+needs
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
 
-Once each they take a quarter of an hour, three seeds with Keras two hours. Run nothing beside it.
+Once each they take a quarter of an hour, three seeds with Keras one hour. Run nothing beside it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import rounds
-from benchmarks.environments import python_of
+from benchmarks import rounds, trainings
 from benchmarks.rounds import HERE
-from benchmarks.speedrun import RunError, told
+from benchmarks.trainings import RunError
 
 RECIPES = HERE.parent / "recipes"
 SEEDS = ("seed_000", "seed_001", "seed_002", "seed_003", "seed_004")
@@ -68,31 +66,22 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
     Raises:
       RunError: where it fails.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        run_dir = Path(scratch) / "run"
-        options = (f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--progress=off")
-        flagfile = RECIPES / f"{recipe}.flags"
-        command = [sys.executable, "run.py", f"--flagfile={flagfile}", f"--seed={seed}", *options]
-        told([*command, "--report=false"], f"{recipe}, seed {seed}")
-        result = json.loads((run_dir / "result.json").read_text())
-        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    trained = trainings.train(RECIPES / f"{recipe}.flags", data_dir, seed, f"{recipe}, seed {seed}")
+    result = trained.result
     return {
         "accuracy": result["test"]["accuracy"],
         "loss": result["test"]["loss"],
         "seconds": result["train_seconds"] / result["goodput"],
         "epochs": result["epoch"],
-        "rows": [{k: r[k] for k in ("epoch", "split", "loss", "accuracy")} for r in rows],
+        "rows": [{k: r[k] for k in ("epoch", "split", "loss", "accuracy")} for r in trained.rows],
         "versions": result["versions"],
     }
 
 
 def train_with_keras(recipe: str, place: Path, seed: int) -> dict[str, Any]:
     """Trains by Keras's `fit`; raises RunError where it fails."""
-    python, arrays = python_of(place, "keras").absolute(), (place / "mnist.npz").absolute()
-    script = HERE / "peers" / "keras_recipe.py"
-    command = [str(python), str(script), str(arrays), recipe, str(seed)]
-    said = told(command, f"Keras, {recipe}, seed {seed}")
-    return json.loads(next(line for line in reversed(said) if line.startswith("{")))
+    who = f"Keras, {recipe}, seed {seed}"
+    return trainings.train_with_keras(place, "keras_recipe.py", recipe, str(seed), who=who)
 
 
 def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
@@ -164,20 +153,43 @@ def between(text: str, name: str, lines: Sequence[str]) -> str:
     return before + start + "\n".join(lines) + "\n" + end + after
 
 
-def main() -> int:
-    """Runs it."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.recipes", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--data_dir", required=True, help="where MNIST is prepared")
-    parser.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments")
-    parser.add_argument("--seeds", type=int, default=1, dest="rounds", help="so many, from 0")
-    parser.add_argument("--keras", action="store_true", help="Keras beside the authors' settings")
+def write_tables(readme: Path, results: dict[str, Any]) -> None:
+    """Writes the tables of recipes/README.md anew."""
+    machine, found = results["machine"], results["recipes"]
+    made = (
+        f"{results['date']}, `{results['command']}`, {machine['processor']}, "
+        f"{machine['cores']} cores."
+    )
+    text = between(readme.read_text(), "results", [made, "", *table(found)])
+    if runs := found.get("seed_003"):
+        text = between(text, "curves", [made, "", *curves(runs)])
+    readme.write_text(text)
+
+
+def keep(out: Path, results: dict[str, Any]) -> None:
+    """Writes the raw figures, of some recipes beside and not over those of all."""
+    every = set(results["recipes"]) == set(WANTED)
+    name = results["raw"] if every else "results_of_some.json"
+    (out / name).write_text(json.dumps(results, indent=1) + "\n")
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Runs it.
+
+    Args:
+      given: the command line; None: the process's own.
+    """
+    parser = trainings.parser("recipes", __doc__, seeds=1, out=RECIPES)
     parser.add_argument("--only", default=",".join(WANTED), help="recipes, separated by commas")
-    parser.add_argument("--out", type=Path, default=RECIPES, help="whose README.md gets the tables")
-    args = parser.parse_args()
-    results = rounds.begun("recipes", "results.json", args)
-    results["command"] += f" --seeds={args.rounds}" + " --keras" * args.keras
+    args = parser.parse_args(given)
     found: dict[str, list[dict[str, Any]]] = {recipe: [] for recipe in args.only.split(",")}
+    if unknown := sorted(set(found) - set(WANTED)):
+        return trainings.failed(f"--only={unknown[0]}: there are {', '.join(WANTED)}")
+    if why := trainings.refusal(args):
+        return trainings.failed(why)
+    results = rounds.begun("recipes", "results.json", args) | {"recipes": found}
+    readme = args.out / "README.md"
+    results["command"] += f" --seeds={args.rounds}" + " --keras" * args.keras
     try:
         for seed in range(args.rounds):
             for recipe, runs in found.items():
@@ -189,28 +201,17 @@ def main() -> int:
                     words += f"; Keras {keras['accuracy']:.2%} in {keras['seconds']:.0f} s"
                 runs.append(run)
                 print(f"  {recipe}, seed {seed}: {words}", flush=True)
+                keep(args.out, results)
     except RunError as error:
-        print(f"FAIL {error}", file=sys.stderr, flush=True)
-        return 1
-    missed = misses(found)
-    (args.out / "results.json").write_text(
-        json.dumps(results | {"recipes": found, "missed": missed}, indent=1) + "\n"
-    )
-    machine = results["machine"]
-    made = (
-        f"{results['date']}, `{results['command']}`, {machine['processor']}, "
-        f"{machine['cores']} cores."
-    )
-    readme = args.out / "README.md"
-    if readme.exists():
-        text = between(readme.read_text(), "results", [made, "", *table(found)])
-        if runs := found.get("seed_003"):
-            text = between(text, "curves", [made, "", *curves(runs)])
-        readme.write_text(text)
+        return trainings.failed(str(error))
+    results["missed"] = misses(found)
+    keep(args.out, results)
+    if readme.exists() and set(found) == set(WANTED):
+        write_tables(readme, results)
     print("\n".join(table(found)), flush=True)
-    for each in missed:
-        print(f"FAIL {each}", file=sys.stderr, flush=True)
-    return 1 if missed else 0
+    for each in results["missed"]:
+        trainings.failed(each)
+    return 1 if results["missed"] else 0
 
 
 if __name__ == "__main__":

@@ -19,31 +19,22 @@ and a quarter of an hour. Run nothing beside it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks import rounds
-from benchmarks.environments import python_of
+from benchmarks import rounds, trainings
 from benchmarks.rounds import HERE
+from benchmarks.trainings import RunError
 
 RECIPE = HERE.parent / "recipes" / "mnist_speedrun.flags"
 ACCURACY = 0.99  # on test, mean over the seeds, at least
 SECONDS = 5.0  # of training, mean over the seeds, at most
 CORES = 2
-_PAUSE = 1.0  # seconds between two processes
-
-
-class RunError(RuntimeError):
-    """A training that came to no end; the message is one line."""
 
 
 def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
@@ -91,11 +82,7 @@ def train(data_dir: str, seed: int) -> dict[str, Any]:
     Raises:
       RunError: where that fails.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        options = (f"--data_dir={data_dir}", f"--run_dir={scratch}/run", "--report=false")
-        command = [sys.executable, "run.py", f"--flagfile={RECIPE}", f"--seed={seed}", *options]
-        told(command, f"seed {seed}")
-        result = json.loads((Path(scratch) / "run" / "result.json").read_text())
+    result = trainings.train(RECIPE, data_dir, seed, f"seed {seed}").result
     try:
         return measured(result) | {"versions": result["versions"]}
     except RunError as error:
@@ -108,28 +95,12 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
     Raises:
       RunError: where that fails.
     """
-    python, arrays = (
-        str(python_of(place, "keras").absolute()),
-        str((place / "mnist.npz").absolute()),
-    )
-    script = str(HERE / "peers" / "keras_until.py")
-    said = told([python, script, arrays, str(seed), str(ACCURACY)], f"Keras, seed {seed}")
-    found = json.loads(next(line for line in reversed(said) if line.startswith("{")))
+    given = (str(seed), str(ACCURACY))
+    found = trainings.train_with_keras(place, "keras_until.py", *given, who=f"Keras, seed {seed}")
     return found | {
         "epochs": len(found["seconds"]),
         "reached": max(found["accuracies"]) >= ACCURACY,
     }
-
-
-def told(command: list[str], who: str) -> list[str]:
-    """The lines that a command prints."""
-    time.sleep(_PAUSE)
-    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
-    if done.returncode:
-        last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
-        raise RunError(f"{who}: exit status {done.returncode}: {last}")
-    return done.stdout.splitlines()
 
 
 def collected(args: argparse.Namespace) -> list[dict[str, Any]]:
@@ -211,31 +182,15 @@ def text(results: dict[str, Any]) -> list[str]:
     return lines
 
 
-def parser() -> argparse.ArgumentParser:
-    """The options."""
-    made = argparse.ArgumentParser(prog="python -m benchmarks.speedrun", description=__doc__)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
-    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
-    made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
-    made.add_argument("--seeds", type=int, default=10, dest="rounds", help="so many, from 0")
-    made.add_argument("--keras", action="store_true", help="Keras beside it")
-    made.add_argument("--out", type=Path, default=HERE, help="where the results go")
-    return made
-
-
 def main(given: Sequence[str] | None = None) -> int:
     """Runs it.
 
     Args:
       given: the command line; None: the process's own.
     """
-    args = parser().parse_args(given)
-    if args.rounds < 1:
-        return _failed(f"--seeds={args.rounds}: give at least 1")
-    needed = (python_of(args.place, "keras"), args.place / "mnist.npz") if args.keras else ()
-    for path in needed:
-        if not path.exists():
-            return _failed(f"--keras needs {path}: `python -m benchmarks.speedrun --help` says how")
+    args = trainings.parser("speedrun", __doc__, seeds=10, out=HERE).parse_args(given)
+    if why := trainings.refusal(args):
+        return trainings.failed(why)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
     results = rounds.begun("speedrun", "speedrun.json", args)
@@ -243,19 +198,14 @@ def main(given: Sequence[str] | None = None) -> int:
     try:
         results["runs"] = collected(args)
     except RunError as error:
-        return _failed(str(error))
+        return trainings.failed(str(error))
     runs = results["runs"]
     missed = misses([run["accuracy"] for run in runs], [run["seconds"] for run in runs])
     results["missed"] = missed
     lines = text(results)
     rounds.write(args.out, results, "SPEEDRUN.md", lines)
     print("\n".join(lines[8:]), flush=True)
-    return _failed("; ".join(missed)) if missed else 0
-
-
-def _failed(why: str) -> int:
-    print(f"FAIL {why}", file=sys.stderr, flush=True)
-    return 1
+    return trainings.failed("; ".join(missed)) if missed else 0
 
 
 if __name__ == "__main__":

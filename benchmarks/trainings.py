@@ -1,0 +1,114 @@
+"""Whole trainings, each a process of its own: by a flagfile, and by Keras's `fit` beside it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks.environments import python_of
+from benchmarks.rounds import HERE
+
+_PAUSE = 1.0  # seconds between two processes
+
+
+class RunError(RuntimeError):
+    """A training that came to no end; the message is one line."""
+
+
+class Trained(NamedTuple):
+    """What a run left: the content of its result.json, and the rows of its metrics.jsonl."""
+
+    result: dict[str, Any]
+    rows: list[dict[str, Any]]
+
+
+def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
+    """Trains by a flagfile, in a directory that is gone afterwards.
+
+    Args:
+      flagfile: of the repository.
+      data_dir: where MNIST is prepared.
+      seed: of the run.
+      who: for a person, where it fails.
+
+    Raises:
+      RunError: where it fails.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = Path(scratch) / "run"
+        options = (f"--data_dir={data_dir}", f"--run_dir={run_dir}", "--report=false")
+        told([sys.executable, "run.py", f"--flagfile={flagfile}", f"--seed={seed}", *options], who)
+        result = json.loads((run_dir / "result.json").read_text())
+        rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return Trained(result, rows)
+
+
+def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[str, Any]:
+    """Trains by a script of peers/ and gives what it says last.
+
+    Args:
+      place: with Keras's environment and mnist.npz.
+      script: of peers/.
+      given: on its command line behind the arrays.
+      who: for a person, where it fails.
+
+    Raises:
+      RunError: where it fails.
+    """
+    python, arrays = python_of(place, "keras").absolute(), (place / "mnist.npz").absolute()
+    said = told([str(python), str(HERE / "peers" / script), str(arrays), *given], who)
+    return dict(json.loads(next(line for line in reversed(said) if line.startswith("{"))))
+
+
+def told(command: list[str], who: str) -> list[str]:
+    """The lines that a command prints; raises RunError where it fails."""
+    time.sleep(_PAUSE)
+    environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip() or "it says nothing").splitlines()[-1]
+        raise RunError(f"{who}: exit status {done.returncode}: {last}")
+    return done.stdout.splitlines()
+
+
+def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.ArgumentParser:
+    """The options of a command that trains once a seed.
+
+    Args:
+      module: of benchmarks/.
+      doc: its docstring.
+      seeds: so many unless told otherwise.
+      out: where the results go unless told otherwise.
+    """
+    made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
+    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
+    made.add_argument("--place", type=Path, default=Path(".benchmarks"), help="environments, data")
+    made.add_argument("--seeds", type=int, default=seeds, dest="rounds", help="so many, from 0")
+    made.add_argument("--keras", action="store_true", help="Keras beside it")
+    made.add_argument("--out", type=Path, default=out, help="where the results go")
+    return made
+
+
+def refusal(args: argparse.Namespace) -> str:
+    """Why these options cannot be followed, in a line; "" where they can."""
+    if args.rounds < 1:
+        return f"--seeds={args.rounds}: give at least 1"
+    needed = (python_of(args.place, "keras"), args.place / "mnist.npz") if args.keras else ()
+    for path in needed:
+        if not path.exists():
+            return f"--keras needs {path}: --help says how to make it"
+    return "" if args.out.is_dir() else f"--out={args.out}: there is no such directory"
+
+
+def failed(why: str) -> int:
+    """Says so; the exit status."""
+    print(f"FAIL {why}", file=sys.stderr, flush=True)
+    return 1
