@@ -9,11 +9,10 @@ import tensorflow as tf
 
 import models
 import pipelines
-from engine import built, compiling, distribute, schedule
+from engine import built, compiling, distribute, feeding, schedule
 from engine.augmenting import augmenter
 from engine.config import Config
 from engine.evaluate import Evaluation
-from engine.keeping.progress import Progress
 from engine.loop import Loop
 from engine.numerics.clipping import Clip
 from engine.numerics.precision import compute_dtype
@@ -43,13 +42,12 @@ class Parts:
     evaluations: dict[str, Evaluation]  # "validation" and "test", where there is such a split
     steps_per_epoch: int
     total_steps: int
-    feeds: tuple[pipelines.Feed, ...]
+    feeds: feeding.Feeds
     data: pipelines.Identity
 
     def close(self) -> None:
         """Stops feeds that read ahead."""
-        for feed in self.feeds:
-            feed.close()
+        self.feeds.close()
 
     @property
     def model(self) -> models.Sequential:
@@ -67,23 +65,6 @@ class Parts:
 def total_steps(config: Config, steps_per_epoch: int) -> int:
     """Steps of a whole run."""
     return config.training.train_steps or config.training.epochs * steps_per_epoch
-
-
-def open_source(config: Config) -> pipelines.Source:
-    """The data set and its splits, as the options say.
-
-    Raises:
-      ValueError: for one that is not there or is damaged.
-    """
-    return pipelines.open_source(
-        config.data.dataset,
-        data_dir=config.data.data_dir or None,
-        cache_dir=cache_dir(config),
-        train_split=config.data.train_split,
-        validation_split=config.data.validation_split,
-        test_split=config.data.test_split,
-        image_size=config.data.image_size or None,  # type: ignore[arg-type]
-    )
 
 
 def classification(config: Config) -> Task:
@@ -140,7 +121,7 @@ def _assemble(
     distribute.set_threads(training.intra_op_threads, training.inter_op_threads)
     if not training.intra_op_threads and compiling.may_be_small(config):
         startup.ended("devices")
-        source = source or open_source(config)
+        source = source or feeding.open_source(config)
         startup.ended("data")
         with contextlib.suppress(ValueError):  # TensorFlow has started: as it is, then
             distribute.set_threads(compiling.threads(config, source.image_shape, source.classes), 0)
@@ -148,25 +129,17 @@ def _assemble(
     strategy, device = devices
     shards = distribute.check_shards(training.shards, strategy)
     startup.ended("devices")
-    source = source or open_source(config)
+    source = source or feeding.open_source(config)
     startup.ended("data")
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
     rate = built.schedule_of(config, steps)
     augmentation = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
 
-    def network() -> models.Sequential:
-        return models.build(
-            config.network.model,
-            input_shape=source.image_shape,
-            classes=source.classes,
-            seed=seed,
-            hidden=config.network.hidden,
-        )
-
     with strategy.scope():
-        model = network()
-        average = network() if optimization.ema else None  # starts as the model: the same seed
+        model = built.network_of(config, source)
+        # It starts as the model does: the same seed.
+        average = built.network_of(config, source) if optimization.ema else None
         optimizer = built.optimizer_of(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
@@ -179,36 +152,14 @@ def _assemble(
     startup.ended("network")
 
     feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
-
-    def feed(records: pipelines.Records, batch: int, *, trained_on: bool) -> pipelines.Feed:
-        progress = Progress(
-            config.keeping.progress, f"decoding {records.name}", len(records), unit="examples"
-        )
-        try:
-            return pipelines.open_feed(
-                feed_kind,
-                source,
-                records,
-                global_batch_size=batch,
-                seed=seed if trained_on else None,
-                layout=pipelines.Layout(
-                    strategy.num_replicas_in_sync, training.accumulate if trained_on else 1, shards
-                ),
-                look_ahead=trained_on and augmentation is not None and augmentation.mixes,
-                strategy=strategy,
-                cache_dir=cache_dir(config),
-                progress=progress.advance,
-            )
-        finally:
-            progress.close()
-
-    training_feed = feed(source.train, training.global_batch_size, trained_on=True)
-    held_out = {"validation": source.validation, "test": source.test}
-    held_out_feeds = {
-        split: feed(records, training.evaluation_batch_size, trained_on=False)
-        for split, records in held_out.items()
-        if records is not None
-    }
+    feeds = feeding.open_feeds(
+        config,
+        source,
+        feed_kind,
+        strategy,
+        shards=shards,
+        look_ahead=augmentation is not None and augmentation.mixes,
+    )
     startup.ended("data")
     jit = compiling.choose(config, devices, model, (task, optimizer))
     compiled = jit != "off"
@@ -246,23 +197,18 @@ def _assemble(
         loop=Loop(
             strategy,
             state,
-            training_feed,
+            feeds.training,
             step,
             watched=bool(config.guarding.spike),
             jit=jit,
             apart=compiling.apart(jit, devices, model),
         ),
         evaluations={
-            split: Evaluation(strategy, held_out_feed, score, task, crew.of_chief)
-            for split, held_out_feed in held_out_feeds.items()
+            split: Evaluation(strategy, feed, score, task, crew.of_chief)
+            for split, feed in feeds.held_out.items()
         },
         steps_per_epoch=steps_per_epoch,
         total_steps=steps,
-        feeds=(training_feed, *held_out_feeds.values()),
-        data=pipelines.identity_of(source, cache_dir(config)),
+        feeds=feeds,
+        data=pipelines.identity_of(source, feeding.cache_dir(config)),
     )
-
-
-def cache_dir(config: Config) -> str:
-    """Where what is decoded is kept between starts."""
-    return config.data.cache_dir or pipelines.default_cache_dir()

@@ -1,10 +1,23 @@
-"""Options -> what moves the weights: learning rate, update rule, loss scale."""
+"""Options -> the network and what moves its weights: learning rate, update rule, loss scale."""
 
 from __future__ import annotations
 
+import models
+import pipelines
 from engine import optimizers, schedule
 from engine.config import Config
 from engine.numerics.precision import LossScale
+
+
+def network_of(config: Config, source: pipelines.Source) -> models.Sequential:
+    """The network as it starts, for a data set's images and classes."""
+    return models.build(
+        config.network.model,
+        input_shape=source.image_shape,
+        classes=source.classes,
+        seed=config.run.seed,
+        hidden=config.network.hidden,
+    )
 
 
 def schedule_of(config: Config, steps: int) -> schedule.Schedule:

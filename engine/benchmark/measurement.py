@@ -105,7 +105,7 @@ class _Measurement:
         self._progress, self._interrupted = progress, interrupted
         self._gpu = bool(tf.config.list_logical_devices("GPU"))
         self._stamped = not self._gpu and parts.jit != "loop"
-        feed = parts.feeds[0]
+        feed = parts.feeds.training
         still = functools.partial(Still, feed, parts.strategy, classes=parts.source.classes)
         if self._config.benchmarking.benchmark_data == "synthetic":
             self._feed: Any = still(seed=self._config.run.seed)

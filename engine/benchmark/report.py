@@ -20,7 +20,7 @@ def figures(measured: Measured) -> dict[str, Any]:
     parts, plain = measured.parts, np.array(measured.blocks["plain"])
     rates = measured.steps / plain
     flops = measured.model_flop * rates / 1e9
-    feed = parts.feeds[0]
+    feed = parts.feeds.training
     steps_per_second = spread(rates, 50, 10, 90)
     step_ms = [1e3 * seconds for seconds in measured.each_step]
     percentiles = spread(step_ms, 50, 90, 99)

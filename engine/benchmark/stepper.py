@@ -39,7 +39,7 @@ class Stepper:
     @property
     def read_ahead(self) -> int:
         """Steps that cost no reading, because it was done in a pause before them; 0: none."""
-        feed = self._parts.feeds[0]
+        feed = self._parts.feeds.training
         return feed.ahead if isinstance(feed, Stream) else 0
 
     def take(self, steps: int, *, point: bool = False) -> list[Point]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from engine.assembly import open_source
 from engine.config import Config
+from engine.feeding import open_source
 from engine.keeping import catalogue
 from engine.keeping.signals import Signals
 from engine.reporting import report

@@ -8,7 +8,8 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine.assembly import Parts, cache_dir
+from engine import feeding
+from engine.assembly import Parts
 from engine.numerics.precision import compute_dtype
 from engine.numerics.scalars import whole
 from engine.reporting.scores import Predictions
@@ -37,16 +38,7 @@ def predictions(
       RuntimeError: when TensorFlow fails.
     """
     config = parts.config
-    feed = pipelines.open_feed(
-        parts.feed_kind,
-        parts.source,
-        records,
-        global_batch_size=config.training.evaluation_batch_size,
-        seed=None,
-        layout=pipelines.Layout(),
-        strategy=tf.distribute.get_strategy(),
-        cache_dir=cache_dir(config),
-    )
+    feed = feeding.open_split(config, parts.source, records, parts.feed_kind)
     model = parts.state.scored_model(config.stopping.evaluate_ema)
     dtype = compute_dtype(config.precision.precision)
 

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 import engine
 import pipelines
-from engine.assembly import Parts, cache_dir
+from engine.assembly import Parts
 from engine.config import Config
+from engine.feeding import cache_dir
 from engine.keeping.files import replace_file
 from engine.keeping.progress import Progress
 from engine.reporting import history, of_data, of_predictions, of_run

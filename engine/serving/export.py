@@ -14,8 +14,9 @@ import tensorflow as tf
 import engine
 import models
 import pipelines
-from engine.assembly import cache_dir
+from engine import built
 from engine.config import Config
+from engine.feeding import cache_dir
 from engine.keeping.files import replace_file
 from engine.numerics.precision import compute_dtype
 from engine.task import probabilities
@@ -127,13 +128,7 @@ def _averaged(config: Config, there_are: bool) -> bool:
 
 def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> Serving:
     """On variables of its own, on one device, whatever the run's strategy."""
-    model = models.build(
-        config.network.model,
-        input_shape=source.image_shape,
-        classes=source.classes,
-        seed=0,
-        hidden=config.network.hidden,
-    )
+    model = built.network_of(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)

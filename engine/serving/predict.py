@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine.assembly import cache_dir, open_source
 from engine.config import Config, replaced
+from engine.feeding import cache_dir, open_source
 from engine.keeping.files import replace_file
 from engine.keeping.progress import Progress
 from engine.keeping.signals import Signals

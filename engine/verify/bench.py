@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import models
 import pipelines
-from engine import assembly
+from engine import assembly, feeding
 from engine.assembly import Parts
 from engine.config import Config, replaced
 from engine.distribute import Devices, set_threads, topologies
@@ -84,7 +84,7 @@ class Bench:
         self._make_task = _maker(task, config)  # its task may make tensors
         if training.shards == 1:  # the one shard of a batch is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
-        whole = assembly.open_source(config)
+        whole = feeding.open_source(config)
         self.sample = sample(whole, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
         self.total_steps = assembly.total_steps(config, per_epoch)

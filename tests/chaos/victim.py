@@ -22,7 +22,7 @@ HANG = 300  # seconds after which a child is taken to hang
 # phase -> (module, class or "", function) whose begin and end are instants of it.
 PLACES = {
     "start": [
-        ("engine.assembly", "", "open_source"),
+        ("engine.feeding", "", "open_source"),
         ("engine.training.trainer", "Trainer", "start"),
     ],
     "first trace": [

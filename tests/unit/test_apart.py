@@ -43,7 +43,9 @@ def test_bits_and_flops_do_not_depend_on_it(tmp_path):
     found = []
     for apart in (False, True):
         parts = assembled(str(tmp_path), model="cnn", ema=0.9, **OPTIONS)
-        loop = Loop(parts.strategy, parts.state, parts.feeds[0], parts.loop._step, apart=apart)
+        loop = Loop(
+            parts.strategy, parts.state, parts.feeds.training, parts.loop._step, apart=apart
+        )
         for _ in range(4):
             loop.run(2)
         flops = flops_of_step(loop.graph(anew=True), 1)

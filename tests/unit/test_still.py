@@ -29,7 +29,7 @@ def made(tmp_path, options):
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_the_first_step_on_a_still_batch_is_the_first_step(tmp_path, options):
     real, held = made(tmp_path, options), made(tmp_path, options)
-    still = Still(held.feeds[0], held.strategy, seed=None, classes=10)
+    still = Still(held.feeds.training, held.strategy, seed=None, classes=10)
     held = dataclasses.replace(held, loop=held.loop.fed(still))
     real.loop.run(1)
     held.loop.run(1)
@@ -43,11 +43,11 @@ def test_the_first_step_on_a_still_batch_is_the_first_step(tmp_path, options):
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_a_batch_of_random_numbers_has_the_form_of_a_real_one(tmp_path, options):
     parts = made(tmp_path, options)
-    still = Still(parts.feeds[0], parts.strategy, seed=0, classes=10)
+    still = Still(parts.feeds.training, parts.strategy, seed=0, classes=10)
     loop = parts.loop.fed(still)
     loop.run(3)
     assert parts.state.sums.numpy()[2] == 3 * 18
-    again = Still(parts.feeds[0], parts.strategy, seed=0, classes=10)
+    again = Still(parts.feeds.training, parts.strategy, seed=0, classes=10)
     copies = [
         [image.numpy() for image in parts.strategy.experimental_local_results(batch.inputs)]
         for batch in (still.next(0), again.next(0))
@@ -61,7 +61,7 @@ def test_a_batch_of_random_numbers_has_the_form_of_a_real_one(tmp_path, options)
 @pytest.mark.parametrize("options", [{}, {"replicas": 2}, {"accumulate": 4}], ids=str)
 def test_a_clock_beside_the_steps_sees_each_once(tmp_path, options):
     parts = made(tmp_path, options)
-    stamped = Stamped(parts.feeds[0], 9)
+    stamped = Stamped(parts.feeds.training, 9)
     loop = parts.loop.fed(stamped)
     determinism.disable_op_determinism()
     try:

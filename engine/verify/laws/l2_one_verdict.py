@@ -37,7 +37,7 @@ def check(bench: Bench) -> Finding:
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
     """The last row of a full batch that the last replica computes, and which replica that is."""
-    layout = parts.feeds[0].layout
+    layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)
 

@@ -38,7 +38,7 @@ def check(bench: Bench) -> Finding:
 
 def _batch_at(parts: Parts, step: int) -> bytes:
     """Digest of the examples of a step: images, labels, mask and place, piece by piece."""
-    feed, digest = parts.feeds[0], hashlib.sha256()
+    feed, digest = parts.feeds.training, hashlib.sha256()
     element, at = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 
     def portion(element: Any, piece: tf.Tensor) -> pipelines.Batch:
