@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from benchmarks import speedrun
+from benchmarks import speedrun, trainings
+from benchmarks.environments import python_of
 from engine import flags
 
 RESULT = {
@@ -45,7 +46,7 @@ def test_the_seconds_are_those_of_all_steps_without_the_tracing():
 
 @pytest.mark.parametrize("missing", [{"test": None}, {"steps_per_second": 0.0}])
 def test_a_result_that_does_not_tell_is_refused(missing):
-    with pytest.raises(speedrun.RunError, match=r"result\.json"):
+    with pytest.raises(trainings.RunError, match=r"result\.json"):
         speedrun.measured(RESULT | missing)
 
 
@@ -93,7 +94,7 @@ def test_the_command_ends_with_1_and_one_line_where_the_goal_is_missed(command, 
 
 def test_keras_beside_it_has_its_columns_and_the_ratio(command, tmp_path):
     place = tmp_path / "place"
-    for path in (speedrun.python_of(place, "keras"), place / "mnist.npz"):
+    for path in (python_of(place, "keras"), place / "mnist.npz"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
     assert command(options=["--keras", f"--place={place}"]) == 0
@@ -108,7 +109,7 @@ def test_what_keras_needs_is_asked_for_first(command, tmp_path, capsys):
 
 def test_a_run_that_fails_ends_the_command_with_its_last_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
-    monkeypatch.setattr(speedrun, "_PAUSE", 0.0)
+    monkeypatch.setattr(trainings, "_PAUSE", 0.0)
     monkeypatch.setattr(speedrun, "RECIPE", tmp_path / "nowhere.flags")
     assert speedrun.main([f"--data_dir={tmp_path}", f"--out={tmp_path}"]) == 1
     error = capsys.readouterr().err
