@@ -6,7 +6,7 @@ the same bytes.
 
 from figures.bars import class_balance, class_scores
 from figures.calibration import reliability
-from figures.grids import Tiles, grid, lines_of_images
+from figures.grids import Tiles, captions_of, grid, lines_of_images
 from figures.lines import Line, Panel, charts
 from figures.matrix import confusion_matrix
 
@@ -14,6 +14,7 @@ __all__ = [
     "Line",
     "Panel",
     "Tiles",
+    "captions_of",
     "charts",
     "class_balance",
     "class_scores",

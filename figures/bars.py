@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures.style import BLUE, GREEN, LOOKS, OTHER, VERMILION, drawn, name_classes
+from figures.style import BLUE, GREEN, LOOKS, MOST_NAMES, OTHER, VERMILION, drawn, name_classes
 
 
 @drawn
@@ -19,7 +19,7 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
       names: of the classes.
     """
     classes = len(names)
-    figure = Figure(figsize=(float(np.clip(2 + 0.55 * classes, 6, 14)), 3.4), layout="constrained")
+    figure = Figure(figsize=(_length(classes, 2, 0.55, 6, 14), 3.4), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=False, axis="x")
     width = 0.84 / len(counts)
@@ -57,9 +57,7 @@ def class_scores(
       title: above.
     """
     classes = len(names)
-    figure = Figure(
-        figsize=(6.2, float(np.clip(1.6 + 0.26 * classes, 3, 16))), layout="constrained"
-    )
+    figure = Figure(figsize=(6.2, _length(classes, 1.6, 0.26, 3, 16)), layout="constrained")
     axes = figure.add_subplot()
     at = np.arange(classes)
     known = np.nan_to_num(np.stack([precision, recall, f1]), nan=1.0)
@@ -78,3 +76,9 @@ def class_scores(
     axes.set_title(title)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
+
+
+def _length(classes: int, margin: float, each: float, least: float, most: float) -> float:
+    """Inches for so many classes; more than `most` where all their names need it."""
+    needed = margin + 0.14 * min(classes, MOST_NAMES)
+    return float(np.clip(margin + each * classes, least, max(most, needed)))

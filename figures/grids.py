@@ -12,7 +12,9 @@ from matplotlib.figure import Figure
 from figures.style import VERMILION, drawn, shortened
 
 _TILE = 0.78  # inches a side
-_CAPTION = 0.2  # below, of a caption
+_LINE = 0.12  # of a line of a caption
+_CAPTION = 0.08  # around its lines
+_ONE_LINE, _MORE_LINES = (14, 7.5), (17, 6.5)  # letters that fit below a tile, and their size
 _GAP = 0.08
 
 
@@ -20,13 +22,25 @@ class Tiles(NamedTuple):
     """Some images.
 
     images: uint8 or float [n, H, W, C], C 1 or 3; others show their first channel.
-    captions: n of them; empty: none.
+    captions: n of them, of one line or several; empty: none. See `captions_of`.
     marked: which of them have a frame.
     """
 
     images: np.ndarray
     captions: Sequence[str] = ()
     marked: Collection[int] = ()
+
+    @property
+    def lines(self) -> int:
+        """Of the longest caption."""
+        return max((caption.count("\n") + 1 for caption in self.captions), default=0)
+
+
+def captions_of(parts: Sequence[Sequence[str]]) -> list[str]:
+    """Captions of several parts each: in one line where all of them fit, else a line a part."""
+    together = [" ".join(each) for each in parts]
+    fit = all(len(each) <= _ONE_LINE[0] for each in together)
+    return together if fit else ["\n".join(each) for each in parts]
 
 
 @drawn
@@ -40,10 +54,12 @@ def grid(tiles: Tiles, *, columns: int, title: str) -> Figure:
     """
     columns = min(columns, len(tiles.images))
     rows = -(-len(tiles.images) // columns)
-    axes, figure = _sheet(rows, columns, title, bool(tiles.captions))
+    height = _height(tiles.lines)
+    axes, figure = _sheet(rows, columns, title, height)
     low, high = _range(tiles.images)
     for at in range(len(tiles.images)):
-        _place(axes, tiles, at, *divmod(at, columns), low, high)
+        row, column = divmod(at, columns)
+        _place(axes, tiles, at, row * height, column, low, high)
     return figure
 
 
@@ -57,43 +73,44 @@ def lines_of_images(lines: Sequence[tuple[str, Tiles]], *, title: str, margin: f
       margin: inches for the names, on the left.
     """
     columns = max(len(tiles.images) for _, tiles in lines)
-    captions = any(tiles.captions for _, tiles in lines)
-    axes, figure = _sheet(len(lines), columns, title, captions, margin)
+    height = _height(max(tiles.lines for _, tiles in lines))
+    axes, figure = _sheet(len(lines), columns, title, height, margin)
     some = [tiles.images for _, tiles in lines if len(tiles.images)]
     low, high = _range(np.concatenate(some))
-    height = _TILE + _GAP + captions * _CAPTION
     for row, (name, tiles) in enumerate(lines):
         axes.text(-0.1, row * height + _TILE / 2, name, ha="right", va="center", fontsize=9)
         for at in range(len(tiles.images)):
-            _place(axes, tiles, at, row, at, low, high)
+            _place(axes, tiles, at, row * height, at, low, high)
     return figure
 
 
+def _height(lines: int) -> float:
+    """Of a row, from one to the next, with captions of so many lines."""
+    return _TILE + _GAP + bool(lines) * _CAPTION + lines * _LINE
+
+
 def _sheet(
-    rows: int, columns: int, title: str, captions: bool, margin: float = 0.0
+    rows: int, columns: int, title: str, height: float, margin: float = 0.0
 ) -> tuple[Axes, Figure]:
     """Axes in inches, from the first tile's upper left corner, with nothing on them."""
     width = columns * (_TILE + _GAP) - _GAP
-    height = rows * (_TILE + _GAP + captions * _CAPTION) - _GAP
+    tall = rows * height - _GAP
     left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # a title needs room too
     top, bottom = 0.42, 0.12
-    whole = width + left + right, height + top + bottom
+    whole = width + left + right, tall + top + bottom
     figure = Figure(figsize=whole)
-    axes = figure.add_axes(
-        (left / whole[0], bottom / whole[1], width / whole[0], height / whole[1])
-    )
+    axes = figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], tall / whole[1]))
     axes.set_axis_off()
     axes.set_xlim(0, width)
-    axes.set_ylim(height, 0)
+    axes.set_ylim(tall, 0)
     figure.text(0.15 / whole[0], 1 - 0.14 / whole[1], title, va="top", fontsize=10)
     return axes, figure
 
 
 def _place(
-    axes: Axes, tiles: Tiles, at: int, row: int, column: int, low: float, high: float
+    axes: Axes, tiles: Tiles, at: int, y: float, column: int, low: float, high: float
 ) -> None:
     x = column * (_TILE + _GAP)
-    y = row * (_TILE + _GAP + bool(tiles.captions) * _CAPTION)
     axes.imshow(
         _pixels(tiles.images[at], low, high),
         extent=(x, x + _TILE, y + _TILE, y),
@@ -114,13 +131,14 @@ def _place(
             clip_on=False,
         )
     if tiles.captions:
+        most, size = _ONE_LINE if tiles.lines == 1 else _MORE_LINES
         axes.text(
             x + _TILE / 2,
             y + _TILE + 0.03,
-            shortened(tiles.captions[at], 14),
+            "\n".join(shortened(line, most) for line in tiles.captions[at].split("\n")),
             ha="center",
             va="top",
-            fontsize=7.5,
+            fontsize=size,
             fontweight="bold" if wrong else "normal",
         )
 

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from figures.style import drawn, name_classes
+from figures.style import MOST_NAMES, drawn, name_classes
 
 _MOST_NUMBERS = 25  # classes, beyond which cells are too small for their numbers
 
@@ -15,7 +15,8 @@ _MOST_NUMBERS = 25  # classes, beyond which cells are too small for their number
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
     """Truth by row, prediction by column.
 
-    Cells are as dark as their share of the row, by its square root, so that rare mistakes are seen.
+    Cells are as dark as their share of the row, by its square root, so that rare mistakes are seen;
+    counts too small to be written into their cells are as dark as they are large.
 
     Args:
       counts: int [classes, classes].
@@ -26,19 +27,25 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     classes = len(names)
     rows = counts.sum(axis=1, keepdims=True)
     shares = counts / np.maximum(rows, 1)
-    side = float(np.clip(2.2 + 0.42 * classes, 4.2, 11))
+    written = classes <= _MOST_NUMBERS
+    side = float(np.clip(2.2 + 0.42 * classes, 4.2, max(11, 2.5 + 0.12 * min(classes, MOST_NAMES))))
     figure = Figure(figsize=(side + 1.2, side), layout="constrained")
     axes = figure.add_subplot()
     axes.grid(visible=False)
-    shown = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    of_row = by_row or written
+    values, most = (shares, 1) if of_row else (counts, max(int(counts.max()), 1))
+    norm = PowerNorm(0.5, 0, most)
+    shown = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
     name_classes(axes, "x", names, upright=True)
     name_classes(axes, "y", names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     axes.set_title(title)
-    bar = figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label="share of the row, %")
-    bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1", "10", "25", "50", "100"])
-    if classes <= _MOST_NUMBERS:
+    label = "share of the row, %" if of_row else "examples"
+    bar = figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label=label)
+    if of_row:
+        bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1", "10", "25", "50", "100"])
+    if written:
         size = 8.5 if classes <= 12 else 5.5
         for row, column in np.ndindex(counts.shape):
             count, share = int(counts[row, column]), float(shares[row, column])

@@ -33,7 +33,7 @@ LOOKS = {
     "test": Look(GREEN, ":", "^", "..."),
 }
 OTHER = Look("#333333", "-", "o", "")
-MOST_NAMES = 40  # of classes beside an axis: with more, every so many-th is named
+MOST_NAMES = 120  # of classes beside an axis: with more, every so many-th is named
 
 _SETTINGS: dict[str, Any] = {
     "figure.dpi": 110,
@@ -82,7 +82,7 @@ def name_classes(axes: Axes, which: str, names: list[str], upright: bool = False
     """
     every = -(-len(names) // MOST_NAMES)
     shown = range(0, len(names), every)
-    size = 9 if len(shown) <= 20 else 7
+    size = 9 if len(shown) <= 20 else 7 if len(shown) <= 60 else 6
     rotation = 90 if upright and max(map(len, names)) > 2 else 0
     labels = [shortened(names[at]) for at in shown]
     if which == "x":

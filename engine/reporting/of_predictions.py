@@ -14,6 +14,7 @@ from engine.reporting.page import Element, Planned, Section, Table
 from engine.reporting.scores import ByClass, Predictions
 from figures import (
     Tiles,
+    captions_of,
     class_scores,
     confusion_matrix,
     grid,
@@ -126,7 +127,7 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
         either |= (of.labels == pair.other) & (predicted == pair.one)
         numbers = np.flatnonzero(either)
         surest = numbers[np.argsort(-of.confidence[numbers], kind="stable")][:_OF_PAIR]
-        captions = [f"{names[of.labels[n]]} as {names[predicted[n]]}" for n in surest]
+        captions = captions_of([(names[of.labels[n]], f"as {names[predicted[n]]}") for n in surest])
         name = f"{names[pair.one]} and {names[pair.other]}: {pair.times}"
         lines.append((name, Tiles(images(surest), captions)))
     margin = 0.15 + 0.075 * max(len(name) for name, _ in lines)
@@ -154,9 +155,12 @@ def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element
     numbers = scores.confident_mistakes(of, _MISTAKES)
     if not len(numbers):
         return ["No example was mistaken."]
-    captions = [
-        f"{names[of.labels[n]]} as {names[of.predicted[n]]} {of.confidence[n]:.0%}" for n in numbers
-    ]
+    captions = captions_of(
+        [
+            (names[of.labels[n]], f"as {names[of.predicted[n]]}", f"{of.confidence[n]:.0%}")
+            for n in numbers
+        ]
+    )
     return [
         Planned(
             "mistakes",
@@ -171,7 +175,9 @@ def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element
 def _first(split: str, of: Predictions, names: list[str], images: Images) -> Planned:
     numbers = np.arange(min(len(of.labels), _FIRST))
     wrong = [n for n in numbers.tolist() if not of.right[n]]
-    captions = [f"{names[of.predicted[n]]}, is {names[of.labels[n]]}" for n in numbers.tolist()]
+    captions = captions_of(
+        [(f"{names[of.predicted[n]]},", f"is {names[of.labels[n]]}") for n in numbers.tolist()]
+    )
     return Planned(
         "predictions",
         lambda: grid(

@@ -189,9 +189,11 @@ def _table(done: list[dict[str, Any]]) -> str:
 
 
 def _picture(done: list[dict[str, Any]], drawn: list[Asked]) -> bytes:
-    from figures import Tiles, grid
+    from figures import Tiles, captions_of, grid
 
-    captions = [f"{each['class']} {each['probability']:.0%}" for each in done[: len(drawn)]]
+    parts = [(each["class"], f"{each['probability']:.0%}") for each in done[: len(drawn)]]
     wrong = [at for at, each in enumerate(done[: len(drawn)]) if not each.get("right", True)]
     images = np.stack([each.image for each in drawn])
-    return grid(Tiles(images, captions, wrong), columns=10, title="As the network sees them")
+    return grid(
+        Tiles(images, captions_of(parts), wrong), columns=10, title="As the network sees them"
+    )

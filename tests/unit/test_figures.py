@@ -7,10 +7,13 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 import figures
+from figures.grids import captions_of
 from figures.lines import smoothed
+from figures.style import name_classes
 
 RANDOM = np.random.default_rng(0)
 
@@ -56,6 +59,9 @@ DRAWN = {
     "10 classes": lambda: figures.confusion_matrix(counts(10), names(10), by_row=False, title="t"),
     "100 classes": lambda: figures.confusion_matrix(
         counts(100), names(100), by_row=True, title="t"
+    ),
+    "100 classes, counts": lambda: figures.confusion_matrix(
+        counts(100), names(100), by_row=False, title="t"
     ),
     "an empty row": lambda: figures.confusion_matrix(
         np.array([[3, 0], [0, 0]]), names(2), by_row=True, title="t"
@@ -107,6 +113,46 @@ def test_the_same_arguments_give_the_same_bytes_whatever_the_user_has_set():
         with matplotlib.rc_context({"font.size": 30, "figure.facecolor": "red", "savefig.dpi": 30}):
             assert draw() == before
         assert b"Software" not in before
+
+
+@pytest.mark.parametrize("classes, named", [(10, 10), (100, 100), (1000, 112)])
+def test_up_to_100_classes_are_all_named(classes: int, named: int):
+    axes = Figure().add_subplot()
+    name_classes(axes, "y", names(classes))
+    ticks = axes.get_yticks().tolist()
+    assert len(ticks) == named
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == [f"class {tick}" for tick in ticks]
+
+
+def test_counts_without_room_for_numbers_are_told_by_their_darkness():
+    def drawn(of_class: np.ndarray, by_row: bool) -> bytes:  # each is right in all its examples
+        return figures.confusion_matrix(np.diag(of_class), names(100), by_row=by_row, title="t")
+
+    same, rising = np.full(100, 7), np.arange(1, 101)
+    assert drawn(same, by_row=True) == drawn(rising, by_row=True)
+    assert drawn(same, by_row=False) != drawn(rising, by_row=False)
+
+
+def test_captions_that_do_not_fit_in_a_line_have_a_line_a_part():
+    assert captions_of([("4", "as 9", "97%"), ("3", "as 5", "9%")]) == ["4 as 9 97%", "3 as 5 9%"]
+    assert captions_of([("willow tree", "as bicycle"), ("3", "as 5")]) == [
+        "willow tree\nas bicycle",
+        "3\nas 5",
+    ]
+    assert captions_of([]) == []
+
+
+def test_captions_of_several_lines_have_their_room():
+    def height(*captions: str) -> int:
+        tiles = figures.Tiles(images(2), captions)
+        return Image.open(io.BytesIO(figures.grid(tiles, columns=1, title="t"))).height
+
+    none, one, two = height(), height("a", "b"), height("a", "b\nc")
+    assert none < one < two
+    lines = [("x", figures.Tiles(images(1), ["a"])), ("y", figures.Tiles(images(1), ["a\nb"]))]
+    drawn = figures.lines_of_images(lines, title="t", margin=0.2)
+    assert Image.open(io.BytesIO(drawn)).height == two
 
 
 def test_drawing_leaves_the_users_settings_as_they_were():
