@@ -69,7 +69,7 @@ def test_what_cannot_be_written_leaves_nothing_and_what_was_there_stays(path, mo
     with pytest.raises(OSError, match=os.strerror(error)):
         archive.write(path, FACTS, {"other": np.zeros(3)})
     with pytest.raises(OSError, match=os.strerror(error)):
-        archive.copy(path, path.replace("3", "4"))
+        archive.copy(path, path.replace("ckpt-3", "ckpt-4"))
     assert Path(path).read_bytes() == before
     assert os.listdir(os.path.dirname(path)) == ["ckpt-3.npz"]
 
