@@ -19,7 +19,7 @@ import figures
 
 MOST = 2.0  # seconds
 TIMES = 5
-POINTS = 10_000  # of a curve
+POINTS = 100_000  # of a curve
 
 
 def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], bytes]]:

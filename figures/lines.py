@@ -13,6 +13,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from figures.style import LOOKS, OTHER, drawn
 
 _FEW = 30  # points that need no smoothing
+_MANY = 4000  # points, beyond which a pixel has several
+_BINS = 1000  # that they are put into then
 
 
 class Line(NamedTuple):
@@ -47,7 +49,8 @@ class Panel(NamedTuple):
 def charts(panels: Sequence[Panel], *, x: str, columns: int = 2) -> Figure:
     """Charts side by side that share the x axis' meaning.
 
-    A curve of many points is drawn smoothed, over itself as it is in a lighter shade.
+    A curve of many points is drawn smoothed, over itself as it is in a lighter shade; where a
+    pixel would have several, by their extremes.
 
     Args:
       panels: 1 or more.
@@ -60,6 +63,20 @@ def charts(panels: Sequence[Panel], *, x: str, columns: int = 2) -> Figure:
     for at, panel in enumerate(panels):
         _draw(figure.add_subplot(rows, columns, at + 1), panel, x)
     return figure
+
+
+def thinned(line: Line) -> tuple[Line, Line]:
+    """A curve of many points in bins of as many each, but for one: what is drawn in their place.
+
+    Returns:
+      the least and the greatest of each bin, one after the other, so that no peak is lost; and the
+      mean of each.
+    """
+    edges = np.linspace(0, len(line.x), _BINS + 1).astype(int)
+    first, sizes = edges[:-1], np.diff(edges)
+    ends = np.stack([np.minimum.reduceat(line.y, first), np.maximum.reduceat(line.y, first)])
+    x = np.add.reduceat(line.x, first) / sizes
+    return Line(np.repeat(x, 2), ends.T.ravel()), Line(x, np.add.reduceat(line.y, first) / sizes)
 
 
 def smoothed(y: np.ndarray, points: int) -> np.ndarray:
@@ -84,9 +101,11 @@ def _draw(axes: Axes, panel: Panel, x: str) -> None:
             axes.plot(at, y, look.stroke, color=look.colour, marker=look.marker, label=name)
             continue
         over = max(2, len(at) // _FEW)
-        axes.plot(at, y, "-", color=look.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
+        raw, mean = thinned(Line(at, y)) if len(at) > _MANY else (Line(at, y), Line(at, y))
+        axes.plot(*raw, "-", color=look.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
+        smooth = smoothed(mean.y, max(2, over * len(mean.y) // len(at)))
         label = f"{name}, over {over} points"
-        axes.plot(at, smoothed(y, over), look.stroke, color=look.colour, label=label)
+        axes.plot(mean.x, smooth, look.stroke, color=look.colour, label=label)
     if panel.logarithmic:
         axes.set_yscale("log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")  # no powers in TeX

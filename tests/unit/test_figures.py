@@ -12,7 +12,7 @@ from PIL import Image
 
 import figures
 from figures.grids import captions_of
-from figures.lines import smoothed
+from figures.lines import Line, smoothed, thinned
 from figures.style import name_classes
 
 RANDOM = np.random.default_rng(0)
@@ -67,6 +67,7 @@ DRAWN = {
         np.array([[3, 0], [0, 0]]), names(2), by_row=True, title="t"
     ),
     "curves": lambda: figures.charts(panels(500), x="epoch"),
+    "many points": lambda: figures.charts(panels(20_000), x="epoch"),
     "few points": lambda: figures.charts(panels(3), x="epoch"),
     "no number": lambda: figures.charts(
         [figures.Panel("t", "u", {"train": figures.Line(np.arange(3.0), np.full(3, np.nan))})],
@@ -159,6 +160,17 @@ def test_drawing_leaves_the_users_settings_as_they_were():
     before = dict(matplotlib.rcParams)
     figures.class_balance({"train": np.ones(2)}, names(2))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_thinned_curve_keeps_every_peak_and_the_mean():
+    x = np.arange(50_003, dtype=float)
+    y = RANDOM.random(len(x))
+    y[31_337], y[4] = 9, -9
+    raw, mean = thinned(Line(x, y))
+    assert raw.y.max() == 9 and raw.y.min() == -9 and len(raw.y) == 2 * len(mean.y) == 2000
+    assert (raw.y[::2] <= mean.y).all() and (mean.y <= raw.y[1::2]).all()
+    assert abs(raw.x[raw.y.argmax()] - 31_337) < 51 and (np.diff(mean.x) > 0).all()
+    assert mean.y.mean() == pytest.approx(y.mean(), abs=1e-3)
 
 
 def test_a_smoothed_curve_begins_where_the_curve_does_and_ends_near_its_level():
