@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import os
+from typing import Any
 
 from engine import flags
 from engine.config import Config, changed_trajectory
@@ -33,6 +35,30 @@ def options_of(run_dir: str) -> Config | None:
         return flags.parse([f"--flagfile={path}"])
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
+
+
+def result_file(run_dir: str) -> str:
+    """The path of what came of the run, written when it has ended."""
+    return os.path.join(run_dir, "result.json")
+
+
+def result_of(run_dir: str) -> dict[str, Any] | None:
+    """What came of a run; None where it has not ended.
+
+    Raises:
+      ValueError: when it cannot be read.
+    """
+    path = result_file(run_dir)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read {path}: {error}; run the same command to write it again"
+        ) from None
+    return found
 
 
 def has_checkpoint(run_dir: str) -> bool:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from engine.config import Config
 from engine.feeding import open_source
-from engine.keeping import catalogue
+from engine.keeping import catalogue, run_directory
 from engine.keeping.signals import Signals
 from engine.reporting import report
-from engine.training import result
 from engine.weights import restored
 
 
@@ -39,7 +38,7 @@ def run(config: Config) -> int:
         best = catalogue.read_facts(newest)["best_step"]
         about = report.about_run(
             found.parts,
-            result.read(run_dir),
+            run_directory.result_of(run_dir),
             found.words,
             best if best >= 0 else None,
             lambda: bool(signals.received),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +11,12 @@ import tensorflow as tf
 import engine
 import models
 from engine.assembly import Parts
+from engine.keeping import run_directory
 from engine.keeping.clock import Clock
 from engine.keeping.files import replace_file
 from engine.metrics import jsonable
 from engine.startup import after_import
 from engine.state import weights_sha256
-
-_FILE = "result.json"
 
 
 def outcome(
@@ -87,7 +85,7 @@ def write(run_dir: str, found: Mapping[str, Any]) -> str:
     Raises:
       OSError: when it cannot be written.
     """
-    path = os.path.join(run_dir, _FILE)
+    path = run_directory.result_file(run_dir)
     replace_file(path, json.dumps(jsonable(found), indent=2) + "\n")
     traced = ", ".join(f"{name} {count}" for name, count in found["traces"].items())
     return (
@@ -95,22 +93,3 @@ def write(run_dir: str, found: Mapping[str, Any]) -> str:
         f"{found['steps_per_second']:.1f} steps/s, goodput {found['goodput']:.0%}; "
         f"traces: {traced}"
     )
-
-
-def read(run_dir: str) -> dict[str, Any] | None:
-    """What result.json holds; None where the run has not ended.
-
-    Raises:
-      ValueError: when it cannot be read.
-    """
-    path = os.path.join(run_dir, _FILE)
-    try:
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"cannot read {path}: {error}; run the same command to write it again"
-        ) from None
-    return found
