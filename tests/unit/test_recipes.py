@@ -92,13 +92,12 @@ def test_some_recipes_are_not_written_over_the_tables_of_all(command, tmp_path):
     assert not (tmp_path / "results.json").exists()
 
 
-def test_what_is_done_is_kept_where_a_training_fails(command, tmp_path, monkeypatch, capsys):
+def test_what_is_done_is_kept_where_a_training_fails(tmp_path, monkeypatch, capsys):
     def train(recipe, data_dir, seed):
         if recipe == "seed_001":
             raise trainings.RunError("seed_001, seed 0: exit status 1: error: no space")
         return run(0.99)
 
-    command(0.99)
     monkeypatch.setattr(recipes, "train", train)
     assert recipes.main(["--data_dir=nowhere", f"--out={tmp_path}"]) == 1
     assert "no space" in capsys.readouterr().err

@@ -19,12 +19,6 @@ from pipelines.records import RecordReader
 from pipelines.source import Records, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-DATA_DIR = Path(
-    os.environ.get("TAPELINE_TEST_DATA_DIR") or REPOSITORY.parent / "shared" / "tensorflow_datasets"
-)
-needs_mnist = pytest.mark.skipif(
-    not (DATA_DIR / "mnist").is_dir(), reason="needs MNIST prepared by TFDS"
-)
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
@@ -221,26 +215,24 @@ def test_a_validation_split_of_tfds_is_taken_when_it_shares_nothing(opened):
     assert "shares examples" in message and "--train_split='train[:90%]'" in message
 
 
-@needs_mnist
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_mnist_is_cut_as_keras_cuts_it(opened, name):
+def test_mnist_is_cut_as_keras_cuts_it(opened, real_data, name):
     for fraction, sizes in (
         ("0.1", (54000, 6000)),
         ("0.2", (48000, 12000)),
         ("0.3", (42000, 18000)),
     ):
-        source = opened(name, data_dir=str(DATA_DIR), validation_split=fraction)
+        source = opened(name, data_dir=real_data, validation_split=fraction)
         assert (len(source.train), len(source.validation), len(source.test)) == (*sizes, 10000)
-    half = opened(name, data_dir=str(DATA_DIR), train_split="train[:50%]", validation_split="0.1")
+    half = opened(name, data_dir=real_data, train_split="train[:50%]", validation_split="0.1")
     assert (len(half.train), len(half.validation)) == (27000, 3000)
     assert (source.image_shape, source.classes, source.version) == ((28, 28, 1), 10, "3.0.1")
 
 
-@needs_mnist
-def test_mnist_decodes_to_what_tfds_decodes(opened):
-    source = opened("mnist", data_dir=str(DATA_DIR))
+def test_mnist_decodes_to_what_tfds_decodes(opened, real_data):
+    source = opened("mnist", data_dir=real_data)
     raw = tf.data.TFRecordDataset(source.test.ranges[0][0], buffer_size=1 << 20)
-    builder = tfds.builder_from_directory(str(DATA_DIR / "mnist" / "3.0.1"))
+    builder = tfds.builder_from_directory(os.path.join(real_data, "mnist", "3.0.1"))
     theirs = builder.as_dataset(split="test[:50]", as_supervised=True)
     for mine, (image, label) in zip(raw.take(50).map(source.decode), theirs, strict=True):
         assert np.array_equal(mine[0], image) and int(mine[1]) == int(label)
