@@ -45,6 +45,9 @@ def main(arguments: Sequence[str]) -> int:
         if config.run.mode in MODULES:
             import_tensorflow()
             return importlib.import_module(MODULES[config.run.mode]).run(config)
+        if done := run_directory.finished(config):
+            print(done)
+            return 0
         with Company(config, dict(os.environ)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
             startup.ended("python")

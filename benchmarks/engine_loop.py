@@ -61,7 +61,7 @@ def main() -> None:
         with RunLock(run_dir, taken=True) as lock, Signals() as signals:
             parts = assemble(config)
             trainer = Trainer(parts, signals, Startup(), Crew())
-            trainer.start(lock)
+            trainer.start(lock, None)
             trainer.train(until=1)
 
             def take(steps: int) -> None:

@@ -64,7 +64,7 @@ class Parts:
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
     """Steps of a whole run."""
-    return config.training.train_steps or config.training.epochs * steps_per_epoch
+    return config.training.steps(steps_per_epoch)
 
 
 def classification(config: Config) -> Task:

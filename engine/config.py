@@ -70,7 +70,9 @@ class Data(Section):
         trajectory=True,
     )
     test_split: str = option(
-        "auto", "TFDS split to test on at the end; auto: 'test' if there is one; empty: none"
+        "auto",
+        "TFDS split to test on at the end; auto: 'test' if there is one; empty: none",
+        affects="end",
     )
     image_size: tuple[int, ...] = option(
         (), "HEIGHT,WIDTH to resize images to; empty: as they are", minimum=1, trajectory=True
@@ -279,8 +281,10 @@ class Training(Section):
         power_of_2=True,
         trajectory=True,
     )
-    epochs: int = option(5, "passes over the training split", minimum=1)
-    train_steps: int = option(0, "optimizer steps; 0: as the epochs say", minimum=0)
+    epochs: int = option(5, "passes over the training split", minimum=1, affects="length")
+    train_steps: int = option(
+        0, "optimizer steps; 0: as the epochs say", minimum=0, affects="length"
+    )
     steps_per_loop: str = option(
         "auto", "steps inside one call of the graph; auto: as many as take half a second"
     )
@@ -338,6 +342,14 @@ class Training(Section):
                 f"{self.global_batch_size} into less than one example each"
             )
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """Returns the steps of a whole run.
+
+        Args:
+          steps_per_epoch: 1 or more.
+        """
+        return self.train_steps or self.epochs * steps_per_epoch
+
     @property
     def fixed_steps_per_loop(self) -> int:
         """Steps inside one call; 0: as many as take a while."""
@@ -370,7 +382,9 @@ class Stopping(Section):
     evaluate_ema: bool = option(
         True, "with --ema: evaluate, and keep the best by, the averaged weights", trajectory=True
     )
-    restore_best: bool = option(False, "test the best epoch's weights instead of the last's")
+    restore_best: bool = option(
+        False, "test the best epoch's weights instead of the last's", affects="end"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -430,19 +444,24 @@ class Keeping(Section):
         0,
         "steps between the points of the training curves; 0: one an epoch",
         minimum=0,
+        affects="record",
     )
     report: bool = option(
         True,
         "at the end of training: report.html, plots/ and, in TensorBoard, pictures, the network's "
         "graph and a row of HParams",
+        affects="end",
     )
     histograms: bool = option(
-        False, "histograms of the weights in TensorBoard, at every epoch's end"
+        False,
+        "histograms of the weights in TensorBoard, at every epoch's end",
+        affects="record",
     )
     profile: str = option(
         "",
         "START:END: steps that TensorFlow's profiler records for TensorBoard, END left out; empty: "
         "none",
+        affects="record",
     )
     progress: str = option(
         "auto",
@@ -574,13 +593,19 @@ def replaced(config: Config, **values: Any) -> Config:
     return Config(**parts)
 
 
-def changed_trajectory(before: Config, now: Config) -> list[tuple[str, Any, Any]]:
-    """Lists (option, value before, value now) for what would change a run's trajectory."""
+def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
+    """Lists (option, value before, value now) of the options whose values differ.
+
+    Args:
+      before: all options.
+      now: all options.
+      *affects: what an option may affect to be listed, as `option` has it, or "trajectory".
+    """
     return [
         (field.name, old, new)
         for name, section in sections()
         for field in dataclasses.fields(section)
-        if field.metadata["trajectory"]
+        if field.metadata["affects"] in affects
         and (old := getattr(getattr(before, name), field.name))
         != (new := getattr(getattr(now, name), field.name))
     ]

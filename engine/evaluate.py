@@ -14,7 +14,7 @@ from engine.numerics.scalars import whole
 from engine.pace import Pace, stopwatch
 from engine.pieces import Pieces
 from engine.task import Task
-from pipelines import Batch, Feed, reason
+from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
@@ -63,7 +63,7 @@ class Evaluation:
                 return None
             started = stopwatch()
             try:
-                steps, given = self._feed.open(step, self._pace.steps(end - step))
+                steps, given = opened(self._feed, step, self._pace.steps(end - step))
                 start = tf.constant(whole(step))
                 sums += self._compiled(start, tf.constant(whole(steps)), given).numpy()
             except tf.errors.OpError as error:

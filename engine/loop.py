@@ -13,7 +13,7 @@ from engine.points import Point, Points
 from engine.state import TrainState
 from engine.step import Step
 from engine.stretches import MOST_WATCHED, Call, Now, Stretches, on_host, updates
-from pipelines import Feed, reason
+from pipelines import Feed, opened, reason
 
 
 def _compiled(function: Callable) -> Callable:
@@ -88,15 +88,21 @@ class Loop:
         Args:
           steps: how many, 1 or more; fewer are taken where the feed has no more at hand, or
             there is no room for their losses.
-          at: which of them are points of the curves; no more than there is room for.
+          at: which of them are points of the curves; no more than there is room for, and the last
+            one not behind the steps that are asked for.
 
         Raises:
-          RuntimeError: when TensorFlow fails in one of them.
+          ValueError: when it is asked for no step, or for steps beyond the last point.
+          RuntimeError: when TensorFlow fails in one of them, or no step was taken.
         """
         before = int(self._state.step)
+        if steps < 1:
+            raise ValueError(f"{steps} steps were asked for after step {before}: must be 1 or more")
+        if steps > at.most_steps(before) or before + steps > at.last:
+            raise ValueError(f"{steps} steps after step {before} go beyond the points {at}")
         steps = min(steps, MOST_WATCHED) if self._watched else steps
         try:
-            steps, given = self._feed.open(before, steps)
+            steps, given = opened(self._feed, before, steps)
             found = self._compiled(tf.constant(np.array([steps, *at], np.int64)), given)
         except tf.errors.OpError as error:
             hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
@@ -104,9 +110,10 @@ class Loop:
                 f"training failed after step {before}: {reason(error)}{hint}"
             ) from error
         taken, good, seen, rows, losses = (each.numpy() for each in found)
-        assert 0 < taken <= steps and (taken == steps or not good), (
-            f"the loop was asked for {steps} steps and took {taken}"
-        )
+        if not (0 < taken <= steps and (taken == steps or not good)):
+            raise RuntimeError(
+                f"the loop was asked for {steps} steps after step {before} and took {taken}"
+            )
         return Taken(
             int(taken), bool(good), losses[:taken], [Point.of_row(row) for row in rows[:seen]]
         )

@@ -22,6 +22,7 @@ def option(
     below: float | None = None,
     power_of_2: bool = False,
     trajectory: bool = False,
+    affects: str = "",
 ) -> Any:
     """Declares an option.
 
@@ -35,7 +36,11 @@ def option(
       power_of_2: whether a number must be one, from 2^-60 to 2^60, or 0 where that is allowed.
       trajectory: whether another value changes what a run computes; a run cannot be continued
         with another value of such an option.
+      affects: what else of a run another value changes: "length", after which step a command ends;
+        "record", what is written while steps are taken; "end", what is written after the last step;
+        "": nothing that stays.
     """
+    assert affects in ("", "length", "record", "end") and not (trajectory and affects)
     metadata = {
         "help": help,
         "choices": tuple(choices),
@@ -44,6 +49,7 @@ def option(
         "below": below,
         "power_of_2": power_of_2,
         "trajectory": trajectory,
+        "affects": "trajectory" if trajectory else affects,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -14,7 +14,7 @@ class Pace:
     what is computed.
 
     Args:
-      steps_per_loop: a fixed number of steps; 0: as many as take `seconds`.
+      steps_per_loop: a fixed number of steps, 1 or more; 0: as many as take `seconds`.
       seconds: that one call should take.
       agree: makes of each worker's number the one that all take.
     """
@@ -25,16 +25,24 @@ class Pace:
         seconds: float = 0.5,
         agree: Callable[[int], int] = lambda steps: steps,
     ) -> None:
+        if steps_per_loop < 0:
+            raise ValueError(f"steps_per_loop is {steps_per_loop}: must be at least 0")
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1
         self._calls = 0
 
     def steps(self, most: int) -> int:
-        """Steps of the next call, at most `most`."""
-        return self._agree(max(1, min(self._steps, most)))
+        """Returns the steps of the next call, 1 to `most`.
+
+        Raises:
+          ValueError: when `most` is below 1: a call must take a step.
+        """
+        if most < 1:
+            raise ValueError(f"a call of at most {most} steps was asked for: must be at least 1")
+        return self._agree(min(self._steps, most))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Learns from a call; the first one is not counted, because it traces."""
+        """Learns from a call of 1 step or more; the first is not counted, because it traces."""
         self._calls += 1
         if not self._fixed and self._calls > 1:
             fitting = int(steps * self._seconds / max(seconds, 1e-6))

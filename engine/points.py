@@ -22,7 +22,13 @@ class Points(NamedTuple):
     last: int = NEVER
 
     def after(self, step: int) -> int:
-        """Steps from `step` to the next point, 1 or more."""
+        """Returns the steps from `step` to the next point, 1 or more.
+
+        Raises:
+          ValueError: when `last` is not ahead of `step`, or `every` is below 1.
+        """
+        if self.every < 1 or self.last <= step:
+            raise ValueError(f"no point of {self} is ahead of step {step}")
         return min(self.every - step % self.every, self.last - step)
 
     def most_steps(self, step: int) -> int:

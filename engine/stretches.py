@@ -103,7 +103,9 @@ class Stretches:
             with on_host(self._xla):
                 to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
                 alone = to_point == 1
-                end = tf.minimum(call.end, now.step + tf.where(alone, to_point, to_point - 1))
+                # A stretch is a step or more, whatever is asked for: else this loop has no end.
+                length = tf.maximum(tf.where(alone, to_point, to_point - 1), 1)
+                end = tf.minimum(call.end, now.step + length)
             before = measured.before(alone, held)
             now, *told = self._stretch(call, first.step, now, end, given, *losses)
             ratio = measured.after(alone, before, ratio)

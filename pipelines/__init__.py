@@ -15,7 +15,7 @@ from pipelines.lookup import Examples, examples_of, examples_of_step, labels_of
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import Wanted, read_array, wanted
 from pipelines.pictures import read as read_picture
-from pipelines.plan import Batch, Feed, Layout, Opened
+from pipelines.plan import Batch, Feed, Layout, Opened, opened
 from pipelines.resident import Resident
 from pipelines.source import Records, Source, open_source
 from pipelines.stream import Stream
@@ -42,6 +42,7 @@ __all__ = [
     "labels_of",
     "open_feed",
     "open_source",
+    "opened",
     "permutation",
     "read_array",
     "read_picture",

@@ -99,7 +99,12 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
     """Steps that cover every example once; the last one may be partial (L1: no remainder dropped).
 
     Args:
-      examples: of the split.
-      global_batch_size: examples of one full step, over all replicas.
+      examples: of the split, 1 or more.
+      global_batch_size: examples of one full step, over all replicas, 1 or more.
+
+    Raises:
+      ValueError: when one of them is below 1.
     """
+    if examples < 1 or global_batch_size < 1:
+        raise ValueError(f"{examples} examples in batches of {global_batch_size}: must be 1 or more")
     return -(-examples // global_batch_size)

@@ -70,6 +70,28 @@ class Feed(Protocol):
         """On the host: stops reading ahead, where it does."""
 
 
+def opened(feed: Feed, step: int, steps: int) -> Opened:
+    """Opens a feed, and checks that it gives what it must.
+
+    Args:
+      feed: of the batches.
+      step: the first one, 0 or more.
+      steps: how many are wanted, 1 or more, all in one epoch.
+
+    Raises:
+      ValueError: when no step is asked for, or steps of two epochs.
+      RuntimeError: when the feed does not give 1 to `steps` steps.
+    """
+    if step < 0 or steps < 1:
+        raise ValueError(f"{steps} steps from step {step} were asked of a feed: must be 1 or more")
+    if step % feed.steps_per_epoch + steps > feed.steps_per_epoch:
+        raise ValueError(f"{steps} steps from step {step} do not lie in one epoch")
+    found = feed.open(step, steps)
+    if not 1 <= found.steps <= steps:
+        raise RuntimeError(f"a feed was asked for {steps} steps and gave {found.steps}")
+    return found
+
+
 class Layout(NamedTuple):
     """How a global batch is cut.
 
@@ -102,8 +124,8 @@ class Plan:
     """The arithmetic that both feeds share: step -> places -> examples.
 
     Args:
-      examples: of the split, n.
-      global_batch_size: examples of one full step, over all replicas.
+      examples: of the split, n, 1 or more.
+      global_batch_size: examples of one full step, over all replicas, 1 or more.
       layout: how a global batch is cut.
       seed: of the order; None: file order, every epoch (evaluation).
       look_ahead: whether a piece comes with the example after its last one (for mixup).

@@ -52,26 +52,29 @@ class Board:
         self._tensorboard = os.path.join(run_dir, "tensorboard")
         self._files: dict[str, EventFile] = {}
 
-    def rewind(self, step: int) -> None:
-        """Drops every row and point after `step`: the run goes on from there. Before any `write`.
+    def rewind(self, train: int, validation: int) -> None:
+        """Drops the rows and points that lie ahead of a run's state. Before any `write`.
 
-        What the test split gave goes too: it belongs to the end of a run, which is yet to come.
-        Each file is replaced whole. A last line cut short by a kill is dropped with the others.
+        What belongs to the end of a command goes too, because that is yet to come: the test split's
+        rows, and those of training and validation inside an epoch. Each file is replaced whole. A
+        last line cut short by a kill is dropped with the others.
 
         Args:
-          step: the last one whose rows are kept; -1: none.
+          train: the last step whose training rows are kept; -1: none.
+          validation: the last step whose validation rows are kept.
         """
         assert not self._files, "rewind before writing"
         if not self._writes:
             return
+        last = {"train": train, "validation": validation, "test": -1}
         if os.path.exists(self._metrics):
             with open(self._metrics, encoding="utf-8") as file:
-                kept = [line.rstrip("\n") + "\n" for line in file if _belongs(line, step)]
+                kept = [line.rstrip("\n") + "\n" for line in file if _belongs(line, last)]
             replace_file(self._metrics, "".join(kept))
         for split in SPLITS:
             directory = os.path.join(self._tensorboard, split)
             if os.path.isdir(directory):
-                events.rewind(directory, -1 if split == "test" else step)
+                events.rewind(directory, last[split])
 
     def write(self, split: str, rows: Sequence[Row]) -> None:
         """Rows, and for each a point on each chart: on their way to the disk when it returns.
@@ -133,9 +136,9 @@ class Board:
         self._files.clear()
 
 
-def _belongs(line: str, step: int) -> bool:
+def _belongs(line: str, last: Mapping[str, int]) -> bool:
     try:
         row = json.loads(line)
-        return row["step"] <= step and row["split"] != "test"
+        return row["step"] <= last[row["split"]]
     except (ValueError, KeyError, TypeError):
         return False

@@ -1,7 +1,8 @@
 """Steps per second, and goodput: what of the time since the first start went into steps.
 
 What a kill cost cannot be in the state, which knows only what it saved. So the step that the run is
-at, its starts and the steps that it lost go into a small file beside, about once a second.
+at, its starts and the steps that it lost go into a small file beside, about once a second; with them
+the figures of the last start that took steps, for a start that only ends the run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import dataclasses
 import json
 import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 from engine.keeping.files import replace_file
 from engine.numerics.scalars import real, whole
@@ -47,6 +50,7 @@ class Clock:
         self._path = os.path.join(run_dir, _FILE)
         self._known = self._noted()
         self._calls = 0
+        self._launch: dict[str, Any] = {}
         self._beaten = -_BEAT
 
     def start(self, step: int, *, counts: bool = True) -> None:
@@ -64,6 +68,7 @@ class Clock:
             known.restarts += 1
             known.lost_steps += max(0, before.get("step", step) - step)
         known.first_start = known.first_start or before.get("first_start", time.time())
+        self._launch = self._launch or before.get("launch", {})
         self.went_back(0, step)
 
     def went_back(self, steps: int, step: int) -> None:
@@ -99,6 +104,25 @@ class Clock:
             self._known.steady += seconds
             self._known.steady_steps += steps
 
+    def launched(self, startup_seconds: Mapping[str, float], traces: int) -> None:
+        """Remembers figures of this start, which has taken a step.
+
+        Args:
+          startup_seconds: of each part, from the launch to the end of the first step.
+          traces: how often the loop has been traced.
+        """
+        self._launch = {"startup_seconds": dict(startup_seconds), "traces": traces}
+
+    @property
+    def startup_seconds(self) -> dict[str, float] | None:
+        """As `launched`, of the last start that took a step; None where there was none."""
+        return self._launch.get("startup_seconds")
+
+    @property
+    def traces(self) -> dict[str, int]:
+        """{"train": as `launched`}; empty where no start took a step."""
+        return {"train": self._launch["traces"]} if self._launch else {}
+
     def beat(self, step: int, *, at_once: bool = False) -> None:
         """Notes the step that the run is at, about once a second.
 
@@ -115,6 +139,7 @@ class Clock:
             "restarts": self._known.restarts,
             "lost_steps": self._known.lost_steps,
             "first_start": self._known.first_start,
+            "launch": self._launch,
         }
         with contextlib.suppress(OSError):  # no run ends for want of a figure
             replace_file(self._path, json.dumps(known) + "\n", durable=False)
@@ -123,7 +148,8 @@ class Clock:
         try:
             with open(self._path, encoding="utf-8") as file:
                 known = json.load(file)
-            return {name: type(value)(known[name]) for name, value in _NOTHING.items()}
+            found = {name: type(value)(known[name]) for name, value in _NOTHING.items()}
+            return found | {"launch": known.get("launch") or {}}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 

@@ -31,11 +31,13 @@ class Restorer:
         self._run_dir, self._state = run_dir, state
         self._data, self._writes = data or Identity(), writes
         self._variables = named_variables(state)
+        self._damaged: list[str] = []
 
     def newest(self) -> tuple[str | None, list[str]]:
         """Loads the newest checkpoint that is whole, and whose best one is.
 
-        Where none has its best one any more, the newest that is whole does.
+        Where none has its best one any more, the newest that is whole does. Nothing is written:
+        see `tidy`.
 
         Returns:
           Its path, None when there is none at all; and a line for each problem met on the way.
@@ -44,11 +46,10 @@ class Restorer:
           OSError: when there are checkpoints and none can be loaded.
           ValueError: when they are of other data, of another network or of another version.
         """
-        if self._writes:
-            catalogue.clear(self._run_dir)
         directory = catalogue.newest_directory(self._run_dir)
-        paths, problems = catalogue.list_checkpoints(directory), []
-        damaged, without_best = [], []
+        paths, problems = catalogue.list_checkpoints(directory), list[str]()
+        without_best: list[str] = []
+        damaged = self._damaged = []
         for path in reversed(paths):
             try:
                 found = self._read(path)
@@ -72,9 +73,14 @@ class Restorer:
             path = without_best[0]
             found = self._read(path)
             problems.append(f"going on from {path} without: epochs to come will make another")
-        catalogue.set_aside(damaged)
         self._assign(found)
         return path, problems
+
+    def tidy(self) -> None:
+        """Renames the damaged files that `newest` met, and removes what a kill left half written."""
+        if self._writes:
+            catalogue.set_aside(self._damaged)
+            catalogue.clear(self._run_dir)
 
     def same(self, number: int) -> str | None:
         """Loads the checkpoint that another process chose, by its number; 0: none.

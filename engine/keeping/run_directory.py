@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 from typing import Any
 
 from engine import flags
-from engine.config import Config, changed_trajectory
+from engine.config import Config, changed
 from engine.keeping import catalogue
+from engine.keeping.archive import sync_directory
 from engine.keeping.files import replace_file
 from engine.options import written
 
@@ -69,11 +71,13 @@ def has_checkpoint(run_dir: str) -> bool:
 def open_for_training(config: Config) -> Config | None:
     """Checks run_dir against `--resume`, before anything is loaded.
 
+    A run that has saved no step yet has lost nothing when it starts over with other options.
+
     Returns:
-      The options of the run to go on with; None for a new run.
+      The options of the run to resume; None for a new run.
 
     Raises:
-      ValueError: when run_dir cannot be used so.
+      ValueError: when run_dir cannot be used so, or holds a run with other options.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
     for ancestor in _ancestors(run_dir):
@@ -102,34 +106,135 @@ def open_for_training(config: Config) -> Config | None:
             f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
             "is not known; give another --run_dir"
         )
+    if before is not None and _at_start(run_dir) and changed(before, config, "trajectory"):
+        return None
+    refuse_another_trajectory(config, before)
     return before
 
 
-def refuse_another_trajectory(config: Config, before: Config | None, steps_per_epoch: int) -> None:
-    """Lets a run be continued only as the run it is; what changes nothing computed may change.
+def _at_start(run_dir: str) -> bool:
+    """Whether no step has been saved yet: the newest checkpoint is that of step 0."""
+    newest = catalogue.newest_of(run_dir)
+    try:
+        return newest is not None and catalogue.read_facts(newest)["step"] == 0
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_another_trajectory(config: Config, before: Config | None) -> None:
+    """Refuses options that would change what a run computes.
+
+    Args:
+      config: all options.
+      before: those of the run that is to be resumed; None for a new one.
+
+    Raises:
+      ValueError: naming each option with both values.
+    """
+    if before is not None:
+        _refuse(config, _differences(changed(before, config, "trajectory")))
+
+
+def refuse_other_length(
+    config: Config, before: Config | None, steps_per_epoch: int, step: int
+) -> None:
+    """Refuses a length that a run cannot have any more.
+
+    Args:
+      config: all options.
+      before: those of the run that is resumed; None for a new one.
+      steps_per_epoch: of the run.
+      step: that the run is at.
+
+    Raises:
+      ValueError: when the schedule depends on the length and it is another one, or when the run
+        is past it.
+    """
+    rule, run_dir = config.optimization, config.run.run_dir
+    old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
+    if rule.depends_on_length and old != new:
+        _refuse(
+            config,
+            [f"{new} steps in all (was {old}), on which the {rule.schedule} schedule depends"],
+        )
+    if new < step:
+        asked, least = f"--epochs={config.training.epochs}", -(-step // steps_per_epoch)
+        enough = f"--epochs={least}"
+        if config.training.train_steps:
+            asked, enough = f"--train_steps={config.training.train_steps}", f"--train_steps={step}"
+        raise ValueError(
+            f"{asked}: that is {new:,} steps, and the run in {run_dir} is at step {step:,} "
+            f"already; give {enough} or more, or another --run_dir"
+        )
+
+
+def refuse_other_record(config: Config, before: Config | None) -> None:
+    """Refuses to record the steps of a run otherwise when all of them have been taken.
+
+    Args:
+      config: all options.
+      before: those of the run that is resumed; None for a new one.
 
     Raises:
       ValueError: naming each option with both values.
     """
     if before is None:
         return
-    changed = [
-        f"--{name}={written(now)} (was {written(old)})"
-        for name, old, now in changed_trajectory(before, config)
-    ]
-    rule = config.optimization
-    if rule.depends_on_length:
-        lengths = [
-            c.training.train_steps or c.training.epochs * steps_per_epoch for c in (before, config)
-        ]
-        if lengths[0] != lengths[1]:
-            changed.append(
-                f"{lengths[1]} steps in all (was {lengths[0]}), on which the {rule.schedule} "
-                "schedule depends"
-            )
-    if changed:
+    if differences := _differences(changed(before, config, "record")):
         raise ValueError(
-            f"{config.run.run_dir} holds a run with other options: {', '.join(changed)}; give "
+            f"the run in {config.run.run_dir} has no step left to record with "
+            f"{', '.join(differences)}; leave that out, or give another --run_dir"
+        )
+
+
+def finished(config: Config) -> str:
+    """What to say of a run that has ended, where nothing that is asked for would change it.
+
+    Nothing is written, here or by the caller: the same command again leaves every byte.
+
+    Args:
+      config: all options.
+
+    Returns:
+      A line for a person; empty where there is something to do.
+
+    Raises:
+      ValueError: when the run's options cannot be read.
+    """
+    run_dir = config.run.run_dir
+    if config.run.resume == "never" or not has_checkpoint(run_dir):
+        return ""
+    try:
+        result = result_of(run_dir)
+    except ValueError:  # it is written again
+        return ""
+    before = options_of(run_dir)
+    if result is None or before is None:
+        return ""
+    if changed(before, config, "trajectory", "length", "record", "end"):
+        return ""
+    words = ["stopped early"] * bool(result.get("stopped_early"))
+    if idle := [name for name, *_ in changed(before, config, "") if name not in _OF_A_COMMAND]:
+        words.append(f"nothing is left to do with {', '.join(f'--{name}' for name in idle)}")
+    if not result.get("stopped_early"):
+        length = "train_steps" if config.training.train_steps else "epochs"
+        words.append(f"raise --{length} to go on")
+    about = "; ".join(words)
+    return f"run    {run_dir}: done already at step {result['step']:,}; {about}"
+
+
+# Options of a single command rather than of the run.
+_OF_A_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
+
+
+def _differences(found: list[tuple[str, Any, Any]]) -> list[str]:
+    return [f"--{name}={written(now)} (was {written(old)})" for name, old, now in found]
+
+
+def _refuse(config: Config, differences: list[str]) -> None:
+    if differences:
+        raise ValueError(
+            f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
             "another --run_dir, or the options it was started with"
         )
 
@@ -145,7 +250,7 @@ def refuse_another_network(config: Config) -> None:
     network = {field.name for field in dataclasses.fields(config.network)}
     changed = [
         f"--{name}={written(now)} (is {written(old)})"
-        for name, old, now in changed_trajectory(before, config)
+        for name, old, now in changed(before, config, "trajectory")
         if name in network
     ]
     if changed:
@@ -153,10 +258,28 @@ def refuse_another_network(config: Config) -> None:
 
 
 def write_options(config: Config) -> None:
-    """Writes config.flags, and takes away the result of an earlier end."""
-    replace_file(options_file(config.run.run_dir), flags.flagfile(config))
+    """Writes config.flags; the result of an earlier end is removed before.
+
+    In this order, so that a kill never leaves a result beside options that it is not of.
+    """
+    run_dir = config.run.run_dir
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(os.path.join(config.run.run_dir, "result.json"))
+        os.unlink(result_file(run_dir))
+        sync_directory(run_dir)
+    replace_file(options_file(run_dir), flags.flagfile(config))
+
+
+def clear(run_dir: str) -> None:
+    """Removes what a run left that has not saved a step, so that another one may begin here."""
+    shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
+    for path in (
+        os.path.join(run_dir, "left_out.jsonl"),
+        os.path.join(run_dir, "clock.json"),
+        *catalogue.list_checkpoints(catalogue.best_directory(run_dir)),
+        *catalogue.list_checkpoints(catalogue.newest_directory(run_dir)),
+    ):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _ancestors(path: str) -> list[str]:

@@ -60,10 +60,15 @@ class Advance:
         """Takes a step or more, or leaves one out.
 
         Args:
-          most: steps, at most.
-          points: which are points of the curves.
+          most: steps, at most; 1 or more.
+          points: which are points of the curves; one is ahead.
+
+        Raises:
+          ValueError: when no step is asked for.
         """
         step = int(self._state.step)
+        if most < 1:
+            raise ValueError(f"{most} steps were asked for at step {step}: must be 1 or more")
         to_left_out = self._guard.until_left_out(step)
         if not to_left_out:
             return self._leave_out(step, points)
@@ -76,6 +81,7 @@ class Advance:
         if self.startup_seconds is None:
             self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
             self.startup_seconds = self._startup.seconds
+            self._clock.launched(self.startup_seconds, self._parts.loop.traces)
         self._pace.took(taken.steps, seconds)
         self._clock.loop_took(taken.steps, seconds)
         self._clock.beat(step + taken.steps)

@@ -28,7 +28,9 @@ def standing(parts: Parts) -> Point:
     )
 
 
-def rows_of(parts: Parts, points: list[Point]) -> list[tuple[int, dict[str, float | int]]]:
+def rows_of(
+    parts: Parts, points: list[Point], *, kept: bool = True
+) -> list[tuple[int, dict[str, float | int]]]:
     """(step, values) of each: means since the point before, and what moved the weights.
 
     Points do not overlap: the state remembers what was in the last one.
@@ -36,7 +38,13 @@ def rows_of(parts: Parts, points: list[Point]) -> list[tuple[int, dict[str, floa
     Args:
       parts: of the run.
       points: 1 or more of the epoch, in order, that were passed since the last ones.
+      kept: whether the state remembers them; not where a resumed run is to drop them.
+
+    Raises:
+      ValueError: for no points.
     """
+    if not points:
+        raise ValueError("rows of no points were asked for: give 1 or more")
     state, rows = parts.state, []
     logged = state.logged.numpy()
     for point in points:
@@ -48,8 +56,9 @@ def rows_of(parts: Parts, points: list[Point]) -> list[tuple[int, dict[str, floa
         values["skipped_steps"] = point.step - point.updates
         rows.append((point.step, values))
         logged = point.sums
-    state.logged.assign(logged)
-    state.written.assign(whole(points[-1].step))
+    if kept:
+        state.logged.assign(logged)
+        state.written.assign(whole(points[-1].step))
     return rows
 
 
@@ -66,8 +75,8 @@ class Curves:
     def __init__(self, parts: Parts, board: Board, clock: Clock, timetable: Timetable) -> None:
         self._parts, self._board, self._clock, self._timetable = parts, board, clock, timetable
 
-    def passed(self, points: list[Point]) -> None:
-        """Points of the training curves, one or more, as `rows_of` takes them."""
+    def passed(self, points: list[Point], *, kept: bool = True) -> None:
+        """Writes points of the training curves, one or more; arguments as for `rows_of`."""
         rate = {"steps_per_second": self._clock.steps_per_second}
         a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
         of_clock = {
@@ -76,7 +85,7 @@ class Curves:
         }
         rows = [
             Row(step, self._timetable.epoch(step), values | rate, of_clock)
-            for step, values in rows_of(self._parts, points)
+            for step, values in rows_of(self._parts, points, kept=kept)
         ]
         self._board.write("train", rows)
 

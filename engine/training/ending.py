@@ -46,7 +46,6 @@ class Ending:
         *,
         epoch: int,
         metric: str,
-        startup_seconds: Mapping[str, float] | None,
         left_out: Sequence[int],
     ) -> bool:
         """Evaluates what was held out, writes the report and the result.
@@ -54,7 +53,6 @@ class Ending:
         Args:
           epoch: that it ended in.
           metric: by which the best is chosen.
-          startup_seconds: what its first step waited for; None: it was not taken here.
           left_out: steps that were.
 
         Returns:
@@ -77,7 +75,7 @@ class Ending:
             epoch=epoch,
             metric=metric,
             held_out=results,
-            startup_seconds=startup_seconds,
+            startup_seconds=self._clock.startup_seconds,
             left_out=left_out,
         )
         config = self._parts.config

@@ -44,6 +44,53 @@ class EpochEnd:
         metric = stopping.resolve(self._options.monitor, "validation" in parts.evaluations)
         self.monitor = stopping.Monitor(metric, self._options.min_delta, self._options.patience)
 
+    def within(self, interrupted: Callable[[], bool]) -> list[str] | None:
+        """Shows where a command ends inside an epoch.
+
+        Nothing is judged and the state stays as it is: a run that is lengthened later drops these
+        rows and goes on with the epoch.
+
+        Args:
+          interrupted: asked now and then whether to stop.
+
+        Returns:
+          Lines for a person; None where it was interrupted.
+        """
+        results = self._results(interrupted)
+        if results is None:
+            return None
+        point = standing(self._parts)
+        if point.step > int(self._state.written):
+            self._curves.passed([point], kept=False)
+        if "validation" in results:
+            self._curves.scored("validation", results["validation"])
+        words = narration.results_line(
+            results,
+            steps_per_second=self._clock.steps_per_second,
+            skipped=point.step - point.updates,
+        )
+        return [f"step {point.step:,}, inside epoch {self._timetable.epoch(point.step)}: {words}"]
+
+    def _results(
+        self, interrupted: Callable[[], bool]
+    ) -> dict[str, dict[str, float | int]] | None:
+        """{split: means} of the epoch's steps so far and of what is held out to validate with."""
+        sums = self._state.sums.numpy()
+        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
+        if "validation" in self._parts.evaluations:
+            validation = self._parts.evaluations["validation"].run(interrupted)
+            if validation is None:
+                return None
+            results["validation"] = validation
+        return results
+
+    def reason_to_stop(self) -> str:
+        """Says why training has ended early."""
+        return (
+            f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
+            f"{int(self._state.patience.waited)} epochs"
+        )
+
     def run(self, interrupted: Callable[[], bool]) -> Ended | None:
         """Deals with the epoch that the run stands at the end of.
 
@@ -54,13 +101,9 @@ class EpochEnd:
           What came of it; None where it was interrupted, and is to be dealt with again.
         """
         state, step = self._state, int(self._state.step)
-        sums = state.sums.numpy()
-        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
-        if "validation" in self._parts.evaluations:
-            validation = self._parts.evaluations["validation"].run(interrupted)
-            if validation is None:
-                return None
-            results["validation"] = validation
+        results = self._results(interrupted)
+        if results is None:
+            return None
         self._curves.passed([standing(self._parts)])
         if self._parts.config.keeping.histograms:
             self._curves.weights()
@@ -83,8 +126,5 @@ class EpochEnd:
             saved_to=os.path.join(self._parts.config.run.run_dir, "best"),
             skipped=step - int(state.updates),
         )
-        stopped = (
-            f"stopped early after epoch {epoch}: {self.monitor.metric} did not improve by more "
-            f"than {self._options.min_delta:g} for {int(state.patience.waited)} epochs"
-        )
+        stopped = f"stopped early after epoch {epoch}: {self.reason_to_stop()}"
         return Ended(is_best, [line, stopped] if stop else [line])

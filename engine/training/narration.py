@@ -15,13 +15,14 @@ from engine.config import Config
 from engine.options import written
 
 
-def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
+def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
     """What is about to happen: device, data, model, plan, and whether it goes on.
 
     Args:
       parts: of the run, restored.
       resumed: whether there was a checkpoint.
       over: whether nothing is left to train.
+      stopped: why it has stopped early; empty: it has not.
     """
     state, config = parts.state, parts.config
     step = int(state.step)
@@ -30,9 +31,10 @@ def introduction(parts: Parts, *, resumed: bool, over: bool) -> str:
         how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
     if resumed and over:
         length = "train_steps" if config.training.train_steps else "epochs"
-        early = bool(int(state.patience.stopped))
         how = f"done already at step {step:,}" + (
-            ", stopped early" if early else f"; raise --{length} to go on"
+            f", stopped early: {stopped}, whatever --{length} is"
+            if stopped
+            else f"; raise --{length} to go on"
         )
     return f"{setting(parts)}\nrun    {config.run.run_dir}: {how}"
 
@@ -99,13 +101,36 @@ def epoch_line(
       saved_to: where the best is kept.
       skipped: steps so far whose gradient was not finite.
     """
-    words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
-    words.append(f"{steps_per_second:.1f} steps/s")
     if before is None:
-        words.append(f"{metric} not better than {best:.4f}")
+        judged = f"{metric} not better than {best:.4f}"
     else:
         better = "" if before != before else f"better, {before:.4f} to "
-        words.append(f"{metric} {better}{best:.4f}, saved to {saved_to}")
+        judged = f"{metric} {better}{best:.4f}, saved to {saved_to}"
+    words = results_line(
+        results, steps_per_second=steps_per_second, judged=judged, skipped=skipped
+    )
+    return f"epoch {epoch}: {words}"
+
+
+def results_line(
+    results: Mapping[str, Mapping[str, float | int]],
+    *,
+    steps_per_second: float,
+    judged: str = "",
+    skipped: int = 0,
+) -> str:
+    """Results of each split in one line; arguments as for `epoch_line`.
+
+    Args:
+      results: {split: {metric: mean}}.
+      steps_per_second: so far.
+      judged: whether it is the best, in words; empty: it is not judged.
+      skipped: steps so far whose gradient was not finite.
+    """
+    words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    words.append(f"{steps_per_second:.1f} steps/s")
+    if judged:
+        words.append(judged)
     if skipped:
         words.append(f"{skipped:,} steps skipped so far (gradient not finite)")
-    return f"epoch {epoch}: " + "; ".join(words)
+    return "; ".join(words)

@@ -37,8 +37,8 @@ def outcome(
       epoch: the last one, counted from 1.
       metric: the monitored one.
       held_out: {split: means} of validation and test.
-      startup_seconds: of each part of this start, from the launch to the end of the first step;
-        None when this start took none.
+      startup_seconds: of each part of the last start that took a step, from the launch to the end
+        of the first one; None when no start did.
       left_out: steps that were left out.
     """
     state = parts.state
@@ -61,7 +61,7 @@ def outcome(
         **clock.figures,
         "first_step_seconds": startup_seconds and after_import(startup_seconds),
         "startup_seconds": startup_seconds,
-        "traces": parts.traces,
+        "traces": clock.traces | parts.traces,
         "skipped_steps": int(state.step) - int(state.updates),
         "left_out": left_out,
         "weights_sha256": weights_sha256(parts.model),

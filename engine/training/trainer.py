@@ -51,11 +51,10 @@ def train(config: Config, before: Config | None, startup: Startup, company: Comp
     crew = Crew(company)
     with RunLock(config.run.run_dir, taken=crew.is_chief) as lock:
         parts = assemble(config, crew=crew, startup=startup)
-        run_directory.refuse_another_trajectory(config, before, parts.steps_per_epoch)
         with Signals() as signals:
             trainer = Trainer(parts, signals, startup, crew)
             try:
-                trainer.start(lock)
+                trainer.start(lock, before)
                 trainer.train()
                 trainer.finish()
             finally:
@@ -112,26 +111,53 @@ class Trainer:
 
     # --- the start -------------------------------------------------------------------------
 
-    def start(self, lock: RunLock) -> None:
-        """Restores the newest checkpoint if there is one, and says what is about to happen."""
+    def start(self, lock: RunLock, before: Config | None) -> None:
+        """Restores the newest checkpoint if there is one, and says what is about to happen.
+
+        Args:
+          lock: of the run directory.
+          before: the options of the run to resume; None for a new one.
+
+        Raises:
+          ValueError: when the run cannot be resumed so; nothing has been written then.
+        """
         if self._crew.is_chief:
             os.makedirs(self._dir, exist_ok=True)
             lock.take()
+            if before is None and run_directory.has_checkpoint(self._dir):
+                run_directory.clear(self._dir)
         newest = self._restore()
-        if self._crew.is_chief and not (newest and self._over()):
+        over = bool(newest) and self._over()
+        run_directory.refuse_other_length(
+            self.config, before, self.parts.steps_per_epoch, int(self.state.step)
+        )
+        if over:
+            run_directory.refuse_other_record(self.config, before)
+        self._restorer.tidy()
+        if self._crew.is_chief:
             run_directory.write_options(self.config)  # before anything that was made with them
         if newest is None:
             self._checkpoints.save()  # a step that goes wrong in the first epoch leads back here
-        self._clock.start(int(self.state.step), counts=not self._over())
-        self._board.rewind(int(self.state.written) if newest else -1)
+        self._clock.start(int(self.state.step), counts=not over)
+        self._rewind()
+        stopped = bool(int(self.state.patience.stopped))
         self._progress.line(
-            narration.introduction(self.parts, resumed=bool(newest), over=self._over())
+            narration.introduction(
+                self.parts,
+                resumed=bool(newest),
+                over=over,
+                stopped=self._epoch_end.reason_to_stop() if stopped else "",
+            )
         )
         self._progress = Progress(
             self._shown, "training", self.parts.total_steps, int(self.state.step)
         )
-        if self._crew.is_chief and self.config.keeping.report and not self._over():
+        if self._crew.is_chief and self.config.keeping.report and not over:
             shown.show(self.parts)
+
+    def _rewind(self) -> None:
+        """Drops from the curves what lies ahead of the state."""
+        self._board.rewind(int(self.state.written), int(self.state.ended))
 
     def _restore(self) -> str | None:
         """Loads the newest checkpoint that can be loaded: the chief's choice, if any."""
@@ -150,9 +176,9 @@ class Trainer:
     # --- the middle ------------------------------------------------------------------------
 
     def _over(self) -> bool:
-        step = int(self.state.step)
-        ended = int(self.state.ended) == step
-        return bool(int(self.state.patience.stopped)) or (step >= self.parts.total_steps and ended)
+        """Whether no step is left to take and no end of an epoch to deal with."""
+        at_end = int(self.state.step) >= self.parts.total_steps and not self._at_epoch_end()
+        return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
         """Steps and epoch ends, until the run is over or a signal comes.
@@ -195,11 +221,15 @@ class Trainer:
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._timetable.epochs}")
             self._progress.advance(passed.steps, self._means(self.state.sums.numpy()))
-        at_end = passed.steps == due.end  # where the epoch writes its point and saves
-        points = passed.points[:-1] if at_end else passed.points
-        if points:
+        # An epoch's end writes its point and saves by itself, see `_end_epoch`.
+        if points := [each for each in passed.points if self._timetable.logs(each.step)]:
             self._curves.passed(points)
-        if not at_end and (passed.steps == due.save or self._time_to_save()):
+        reached = step + passed.steps
+        if self._timetable.ends_epoch(reached):
+            return
+        if reached == self.parts.total_steps:
+            self._save()
+        elif passed.steps == due.save or self._time_to_save():
             self._save(soon=True)
 
     def _note_profile(self, line: str) -> None:
@@ -220,7 +250,7 @@ class Trainer:
         self._clock.went_back(reached - step, step)
         self._checkpoints.save_now()
         self._board.close()
-        self._board.rewind(int(self.state.written))
+        self._rewind()
         self._progress.set(step)
         self._progress.line(
             f"step {fault.step:,} went wrong ({fault.why.words}): back to step {step:,}, to go on "
@@ -258,10 +288,14 @@ class Trainer:
         self._clock.beat(step, at_once=True)
         self._checkpoints.finish()
         self._progress.describe("evaluating")
-        whole = self._ending.run(
+        if not self._timetable.ends_epoch(step):
+            lines = self._epoch_end.within(self._stop_asked)
+            for line in lines or ():
+                self._progress.line(line)
+            self._interrupted = lines is None
+        whole = not self._interrupted and self._ending.run(
             epoch=self._epoch(),
             metric=self._epoch_end.monitor.metric,
-            startup_seconds=self._advance.startup_seconds,
             left_out=[each for each in sorted(self._guard.left_out) if each < step],
         )
         if not whole:

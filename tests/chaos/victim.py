@@ -67,13 +67,19 @@ class Instant(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a child ended: its exit status, negative for a signal, and what it printed."""
+    """How a child ended: its exit status, negative for a signal, and what it printed.
+
+    hung: whether it had to be killed because it did not end.
+    """
 
     status: int
     said: str
+    hung: bool = False
 
 
-def run(arguments: list[str], said: Path, number: int, instant: Instant | None) -> Ended:
+def run(
+    arguments: list[str], said: Path, number: int, instant: Instant | None, hang: float = HANG
+) -> Ended:
     """Runs the command in a child.
 
     Args:
@@ -81,6 +87,7 @@ def run(arguments: list[str], said: Path, number: int, instant: Instant | None) 
       said: a file for what it prints.
       number: of the signal that it gets.
       instant: when; None: never.
+      hang: seconds after which the child is taken to hang.
     """
     gc.freeze()
     child = os.fork()
@@ -88,15 +95,17 @@ def run(arguments: list[str], said: Path, number: int, instant: Instant | None) 
         _be(arguments, said, number, instant)
     started = time.monotonic()
     sent = instant is None or instant.place >= 0
+    passed = 0.0
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
-            return Ended(os.waitstatus_to_exitcode(status), said.read_text())
+            hung = passed > hang
+            return Ended(os.waitstatus_to_exitcode(status), said.read_text(), hung)
         passed = time.monotonic() - started
         if instant is not None and not sent and passed >= instant.seconds:
             os.kill(child, number)
             sent = True
-        if passed > HANG:
+        if passed > hang:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
 

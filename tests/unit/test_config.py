@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import config
-from engine.config import Config, changed_trajectory, sections
+from engine.config import Config, changed, sections
 from engine.options import did_you_mean
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -144,14 +144,14 @@ def test_a_hint_is_given_only_for_something_close():
 
 
 def test_the_same_options_are_the_same_trajectory():
-    assert changed_trajectory(Config(), Config()) == []
+    assert changed(Config(), Config(), "trajectory") == []
 
 
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=ids)
 def test_a_changed_option_is_named_when_it_changes_the_trajectory_and_only_then(name, field):
-    changed = changed_trajectory(Config(), with_value(name, field, another(field)))
+    found = changed(Config(), with_value(name, field, another(field)), "trajectory")
     kept = [(field.name, field.default, another(field))]
-    assert changed == (kept if field.metadata["trajectory"] else [])
+    assert found == (kept if field.metadata["trajectory"] else [])
 
 
 def test_all_changed_options_are_named_with_the_old_value_first():
@@ -159,7 +159,7 @@ def test_all_changed_options_are_named_with_the_old_value_first():
     for name, field in FIELDS:
         if field.name != "virtual_devices":  # which does not go with every strategy
             now = with_value(name, field, another(field), now)
-    assert changed_trajectory(Config(), now) == [
+    assert changed(Config(), now, "trajectory") == [
         (field.name, field.default, another(field))
         for _, field in FIELDS
         if field.metadata["trajectory"]

@@ -1,0 +1,213 @@
+"""Sequences of lengths, signals, kills and early stops: the last command decides what is there.
+
+    python -m tests.chaos.sequences --sequences=300 --seed=0
+
+A sequence is a few commands on one run directory, each with a length of its own (`--epochs` or
+`--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within its time. One that
+ends well leaves what it would have left alone, in a directory of its own and untouched: weights,
+curves, decisions, checkpoints, to the bit. One that is refused says so by name in one line, with
+exit status 2, and changes nothing. Exit status 1 at the first sequence that fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from hypothesis import strategies as st
+
+from tests.chaos.children import Children
+from tests.chaos.victim import Ended
+from tests.sameness import differences
+
+HANG = 120.0  # seconds: a hundred times what a command takes on a quiet machine
+PER_EPOCH = 9  # steps: 144 examples in batches of 16
+OPTIONS = (
+    "--dataset=digits",
+    "--train_split=train[:160]",
+    "--test_split=test[:50]",
+    "--global_batch_size=16",
+    "--model=logistic",
+    "--progress=off",
+    "--report=false",
+)
+SCHEDULES = (
+    (),
+    ("--warmup_steps=5",),
+    ("--schedule=step", "--decay_steps=15"),
+    ("--schedule=exponential",),
+    ("--schedule=cosine",),
+    ("--schedule=one_cycle",),
+)
+STOPPING = (
+    (),
+    ("--monitor=train_loss", "--patience=1", "--min_delta=0.05"),
+    ("--patience=1",),
+    ("--patience=2", "--min_delta=0.05", "--restore_best"),
+    ("--validation_split=0", "--patience=1", "--learning_rate=0.5"),
+)
+OTHERS = (
+    (),
+    ("--jit=off",),
+    ("--log_every=4", "--jit=off"),
+    ("--log_every=9", "--checkpoint_every=5", "--jit=off"),
+    ("--leave_out=3,17", "--jit=off"),
+    ("--feed=stream", "--jit=off"),
+    ("--keep=2", "--checkpoint_every=2", "--steps_per_loop=3", "--jit=off"),
+)
+
+
+class Command(NamedTuple):
+    """One command of a sequence.
+
+    length: an option.
+    signal: "", "TERM" or "KILL".
+    seconds: from its start to the signal.
+    """
+
+    length: str
+    signal: str = ""
+    seconds: float = 0.0
+
+
+LENGTHS = st.one_of(
+    st.integers(1, 7).map("--epochs={}".format),
+    st.integers(1, 7 * PER_EPOCH).map("--train_steps={}".format),
+)
+COMMANDS = st.builds(
+    Command, LENGTHS, st.sampled_from(["", "", "TERM", "KILL"]), st.floats(0.0, 2.0)
+)
+SEQUENCES = st.tuples(
+    st.sampled_from(SCHEDULES),
+    st.sampled_from(STOPPING),
+    st.sampled_from(OTHERS),
+    st.lists(COMMANDS, min_size=1, max_size=4),
+    LENGTHS,
+)
+
+
+class Property:
+    """Checks sequences.
+
+    outcomes: how often a command ended how.
+
+    Args:
+      place: a directory for runs.
+      children: run the commands.
+    """
+
+    def __init__(self, place: Path, children: Children) -> None:
+        self._place, self._children = place, children
+        self._numbers = itertools.count()
+        self.outcomes: Counter[str] = Counter()
+
+    def check(self, options: list[str], commands: list[Command]) -> None:
+        """Runs the commands of a sequence one after the other; the last one without a signal."""
+        number = next(self._numbers)
+        run_dir, alone = self._place / f"run-{number}", self._place / f"alone-{number}"
+        for command in commands:
+            before = contents(run_dir)
+            number_of = int(signal.Signals[f"SIG{command.signal}"]) if command.signal else 0
+            ended = self._run(options, command, run_dir, number_of)
+            told = f"{options} {commands}: at {command}: status {ended.status}\n{ended.said}"
+            assert not ended.hung, f"hangs: {told}"
+            if ended.status == 2:
+                self.outcomes["refused"] += 1
+                lines = [line for line in ended.said.splitlines() if line.startswith("error: ")]
+                assert len(lines) == 1 and ended.said.splitlines()[-1] == lines[0], told
+                assert "Traceback" not in ended.said, told
+                assert any(each in lines[0] for each in ("--epochs", "--train_steps", "steps")), told
+                assert contents(run_dir) == before, f"a refusal changed something: {told}"
+            elif ended.status == 0:
+                self.outcomes["ended"] += 1
+                shutil.rmtree(alone, ignore_errors=True)
+                untouched = self._run(options, command._replace(signal=""), alone, 0)
+                assert untouched.status == 0, f"alone: {untouched.said}"
+                found = differences(alone, run_dir)
+                assert not found, f"{found}: {told}"
+            else:
+                self.outcomes[f"stopped by {command.signal or 'nothing'}"] += 1
+                assert command.signal and ended.status in (-number_of, 128 + number_of), told
+        for each in (run_dir, alone):
+            shutil.rmtree(each, ignore_errors=True)
+
+    def _run(self, options: list[str], command: Command, run_dir: Path, number: int) -> Ended:
+        arguments = [
+            *(*OPTIONS, *options, command.length),
+            *(f"--cache_dir={self._place / 'cache'}", f"--run_dir={run_dir}"),
+        ]
+        return self._children.run(arguments, number, command.seconds if number else None)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path in it; none where there is no folder.
+
+    The lock is left out: a kill leaves it, and whoever comes next removes it.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Property:
+    """Checks some sequences.
+
+    Args:
+      sequences: how many.
+      number: the seed that they are drawn by.
+      place: a directory for them.
+      tell: whether to print a line now and then.
+
+    Raises:
+      AssertionError: for the first that fails.
+    """
+    done = itertools.count(1)
+    with Children(place, HANG) as children:
+        checked = Property(place, children)
+
+        @seed(number)
+        @settings(
+            max_examples=sequences,
+            deadline=None,
+            database=None,
+            phases=(Phase.generate,),  # to shrink would take as long again, many times
+            report_multiple_bugs=False,
+            suppress_health_check=list(HealthCheck),
+        )
+        @given(SEQUENCES)
+        def each(sequence: tuple) -> None:
+            schedule, stopping, others, commands, last = sequence
+            checked.check([*schedule, *stopping, *others], [*commands, Command(last)])
+            if tell and (count := next(done)) % 10 == 0:
+                print(f"{count} of {sequences} sequences: {dict(checked.outcomes)}", flush=True)
+
+        each()
+    return checked
+
+
+def main() -> int:
+    """Checks sequences, and prints how they ended."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.sequences", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("--sequences", type=int, default=300, help="how many (default 300)")
+    parser.add_argument("--seed", type=int, default=0, help="that they are drawn by (default 0)")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="tapeline-sequences-") as place:
+        try:
+            checked = run(asked.sequences, asked.seed, Path(place), tell=True)
+        except AssertionError as error:
+            print(f"FAIL {error}")
+            return 1
+    print(f"PASS: {asked.sequences} sequences; commands: {dict(checked.outcomes)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
