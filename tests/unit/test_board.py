@@ -27,9 +27,9 @@ def write(run_dir, *points):
     board.close()
 
 
-def rewound(run_dir, step):
+def rewound(run_dir, step, validation=None):
     board = Board(str(run_dir))
-    board.rewind(step)
+    board.rewind(step, step if validation is None else validation)
     return board
 
 
@@ -144,7 +144,7 @@ def test_rewinding_after_writing_is_a_mistake(tmp_path):
     board = Board(str(tmp_path))
     board.write("train", [Row(1, 1, values("train", 1))])
     with pytest.raises(AssertionError, match="rewind before writing"):
-        board.rewind(0)
+        board.rewind(0, 0)
     board.close()
 
 

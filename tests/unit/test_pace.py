@@ -56,3 +56,10 @@ def test_calls_become_shorter_at_once_when_steps_become_slower():
     assert pace.steps(10**9) > 100
     pace.took(200, 20.0)
     assert pace.steps(10**9) == 2
+
+
+@pytest.mark.parametrize("most", [0, -1, -3000])
+@pytest.mark.parametrize("fixed", [0, 7])
+def test_a_call_of_no_step_is_refused(fixed, most):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Pace(fixed).steps(most)

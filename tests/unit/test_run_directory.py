@@ -58,9 +58,11 @@ def test_never_refuses_a_directory_that_holds_a_run(tmp_path, saved):
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
 def test_a_run_that_was_saved_is_gone_on_with(tmp_path, resume):
-    kept = started(tmp_path, "--seed=3", "--learning_rate=0.25", "--hidden=7,9")
-    found = run_directory.open_for_training(config(tmp_path, f"--resume={resume}"))
+    options = "--seed=3", "--learning_rate=0.25", "--hidden=7,9"
+    kept = started(tmp_path, *options)
+    found = run_directory.open_for_training(config(tmp_path, *options, f"--resume={resume}"))
     assert found == kept
+    assert "--seed=4 (was 3)" in refusal(config(tmp_path, *options, "--seed=4"))
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
@@ -106,10 +108,11 @@ def test_a_checkpoint_whose_options_are_gone_is_not_taken_for_a_new_run(tmp_path
     assert str(path) in refusal(config(tmp_path, "--seed=5"))
 
 
-def continued(before, now, steps_per_epoch=10):
-    """The message with which going on is refused; empty when it is not."""
+def continued(before, now, steps_per_epoch=10, step=0):
+    """The message with which resuming is refused; empty when it is not."""
     try:
-        run_directory.refuse_another_trajectory(now, before, steps_per_epoch)
+        run_directory.refuse_another_trajectory(now, before)
+        run_directory.refuse_other_length(now, before, steps_per_epoch, step)
     except ValueError as error:
         return str(error)
     return ""
@@ -190,3 +193,32 @@ def test_writing_the_options_removes_an_old_result(tmp_path):
     run_directory.write_options(kept)
     assert run_directory.options_of(str(run_dir)) == kept
     assert sorted(os.listdir(run_dir)) == ["config.flags", "metrics.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("length", "step", "enough"),
+    [("--epochs=2", 21, "--epochs=3"), ("--epochs=2", 30, "--epochs=3"), ("--train_steps=9", 10, "=10")],
+)
+def test_a_length_that_the_run_is_past_is_refused_with_one_that_is_enough(
+    tmp_path, length, step, enough
+):
+    now = config(tmp_path, length)
+    message = continued(config(tmp_path, "--epochs=7"), now, step=step)
+    assert length in message and f"step {step}" in message and enough in message
+    assert continued(config(tmp_path, "--epochs=7"), now, step=now.training.steps(10)) == ""
+
+
+def test_the_result_goes_before_the_options_change(tmp_path, monkeypatch):
+    """A kill in between must not leave a result beside options that it is not of."""
+    run_dir = tmp_path / "run"
+    kept = started(run_dir)
+    (run_dir / "result.json").write_text("{}")
+
+    def killed(path, content, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_directory, "replace_file", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_directory.write_options(config(run_dir, "--epochs=9"))
+    assert not (run_dir / "result.json").exists()
+    assert run_directory.options_of(str(run_dir)) == kept

@@ -27,7 +27,9 @@ def test_a_walk_from_one_to_the_next_meets_every_one_once():
     assert logged == [4, 8, 10, 12, 16, 20, 24, 25]
     assert saved == [6, 12, 18, 24]
     assert ended == [10, 20, 25]
-    assert [s for s in range(1, 26) if timetable.ends_epoch(s)] == ended
+    # Where the command ends is no end of an epoch, unless one lies there.
+    assert [s for s in range(1, 26) if timetable.ends_epoch(s)] == [10, 20]
+    assert [s for s in range(1, 26) if timetable.logs(s)] == [4, 8, 12, 16, 24]
 
 
 def test_nothing_is_saved_inside_an_epoch_when_nobody_asked():
@@ -38,3 +40,19 @@ def test_nothing_is_saved_inside_an_epoch_when_nobody_asked():
 def test_an_epoch_has_its_last_step_and_not_the_one_it_starts_from(step, epoch):
     assert made().epoch(step) == epoch
     assert made().epochs == 3
+
+
+@pytest.mark.parametrize("step", [25, 26, 3017, -1])
+def test_nothing_is_due_where_no_step_is_left(step):
+    for method in (made().due, made().points):
+        with pytest.raises(ValueError, match="no step left to take"):
+            method(step)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps_per_epoch": 0}, {"total_steps": 0}, {"total_steps": -5}, {"log_every": -1}],
+)
+def test_lengths_are_checked_where_they_come_in(wrong):
+    with pytest.raises(ValueError, match="must be at least"):
+        made(**wrong)

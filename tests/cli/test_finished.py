@@ -1,0 +1,157 @@
+"""A finished run: the same command leaves every byte, and what is asked besides is made or refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import flags
+from engine.keeping import catalogue
+from engine.options import written
+from tests.chaos.sequences import contents
+from tests.cli.command import Command, Outcome, Run, Warm
+from tests.unit.test_config import FIELDS, another, ids
+
+OPTIONS = ("--model=logistic", "--learning_rate=0.02", "--epochs=3", "--log_every=5")
+# What a command says of itself; `mode` is another command.
+_OF_A_COMMAND = ("mode", "run_dir", "cache_dir")
+
+
+@pytest.fixture(scope="module")
+def done(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run that has ended."""
+    return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS, "--report")
+
+
+@pytest.fixture
+def run_dir(done: Run, tmp_path: Path) -> Path:
+    """A copy of it. Its own path stands in config.flags, and is that of no other run."""
+    shutil.copytree(done.run_dir, tmp_path / "run")
+    path = tmp_path / "run" / "config.flags"
+    path.write_text(path.read_text().replace(str(done.run_dir), str(tmp_path / "run")))
+    return tmp_path / "run"
+
+
+def asked(warm: Warm, run_dir: Path, *more: str) -> Outcome:
+    return warm.run(f"--run_dir={run_dir}", *OPTIONS, "--report", *more)
+
+
+def assert_consistent(run_dir: Path) -> None:
+    """config.flags, result.json, the checkpoints, the curves and the report tell of one run."""
+    config = flags.parse([f"--flagfile={run_dir / 'config.flags'}"])
+    result = json.loads((run_dir / "result.json").read_text())
+    newest = catalogue.read(catalogue.newest_of(str(run_dir)) or "")
+    total = config.training.steps(11)
+    assert result["step"] == newest.facts["step"]
+    assert result["step"] == total or (result["stopped_early"] and result["step"] < total)
+    tested = newest
+    if config.stopping.restore_best:
+        tested = catalogue.read(catalogue.best_of(str(run_dir)) or "")
+    assert result["weights_sha256"] == digest(tested.arrays)
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    of_test = [{k: row[k] for k in result["test"]} for row in rows if row["split"] == "test"]
+    assert of_test == ([result["test"]] if config.data.test_split else [])
+    assert bool(result["test"]) == bool(config.data.test_split)
+    if config.keeping.report:
+        page = (run_dir / "report.html").read_text()
+        for name in ("restore_best", "test_split", "epochs", "train_steps"):
+            (told,) = re.findall(rf"--{name}=(.*)", page)
+            assert told == re.findall(rf"--{name}=(.*)", flags.flagfile(config))[0]
+
+
+def digest(arrays: dict[str, np.ndarray]) -> str:
+    """Of a logistic regression's weights, as result.json has it."""
+    trained = [arrays[name] for name in sorted(arrays) if name.startswith("model/")]
+    found = hashlib.sha256()
+    for array in sorted(trained, key=lambda each: -each.ndim):
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def test_the_run_is_consistent_to_begin_with(run_dir: Path):
+    assert_consistent(run_dir)
+
+
+def test_the_same_command_leaves_every_byte(warm: Warm, run_dir: Path):
+    before = contents(run_dir)
+    for more in ((), ("--resume=must",), ("--progress=on",), ("--progress=off",)):
+        outcome = asked(warm, run_dir, *more)
+        assert outcome.status == 0, outcome.said()
+        assert "done already at step 33; raise --epochs to go on" in outcome.out
+        assert contents(run_dir) == before
+    figures = json.loads((run_dir / "result.json").read_text())
+    assert figures["startup_seconds"] and figures["first_step_seconds"]
+    assert figures["traces"]["train"] == 1
+
+
+def test_it_says_so_before_tensorflow_is_imported(command: Command, run_dir: Path):
+    hidden = {"PYTHONPATH": str(run_dir.parent)}
+    (run_dir.parent / "tensorflow.py").write_text("raise ImportError('not needed')")
+    outcome = command.run(f"--run_dir={run_dir}", *OPTIONS, "--report", **hidden)
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+
+
+@pytest.mark.parametrize(
+    ("name", "field"), [each for each in FIELDS if each[1].name not in _OF_A_COMMAND], ids=ids
+)
+def test_any_other_option_is_made_everywhere_or_refused(
+    warm: Warm, run_dir: Path, name: str, field
+):
+    before = contents(run_dir)
+    value = {"validation_split": "0.2", "test_split": "test[:50]"}.get(field.name, another(field))
+    option = f"--{field.name}={written(value)}"
+    outcome = asked(warm, run_dir, option)
+    assert outcome.status in (0, 2), outcome.said()
+    after = contents(run_dir)
+    if outcome.status == 2:
+        (line,) = outcome.err.splitlines()
+        assert option in line, line
+    if outcome.status == 2 or field.metadata["affects"] == "":
+        assert after == before
+    if outcome.status == 0:
+        assert_consistent(run_dir)
+        kept = f"{option}\n" in after["config.flags"].decode()
+        assert kept or f"--{field.name}" in outcome.out  # made, or said to have no effect now
+    expected = {"trajectory": 2, "record": 2, "end": 0, "": 0, "length": 0}
+    if field.name != "resume":
+        assert outcome.status == expected[field.metadata["affects"]]
+
+
+def test_the_best_weights_may_be_asked_for_afterwards(warm: Warm, tmp_path: Path):
+    """The issue was a result.json by the best weights beside a config.flags without them."""
+    spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000"
+    run = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4")
+    assert run.result["best"]["step"] < run.result["step"]
+    figures = ("startup_seconds", "first_step_seconds", "train_seconds", "steps_per_second")
+    again = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4", "--restore_best")
+    assert again.result["validation"]["accuracy"] == run.result["best"]["value"]
+    assert again.result["validation"] != run.result["validation"]
+    assert [again.result[name] for name in figures] == [run.result[name] for name in figures]
+    assert again.result["traces"] == run.result["traces"]
+    outcome = warm.run("--mode=evaluate", f"--run_dir={run.run_dir}")
+    evaluated = json.loads(outcome.out.splitlines()[-1])
+    assert evaluated["validation"] == again.result["validation"]
+    assert evaluated["test"] == again.result["test"]
+    assert_consistent(run.run_dir)
+
+
+def test_what_records_steps_is_taken_with_steps_to_record(warm: Warm, run_dir: Path):
+    outcome = asked(warm, run_dir, "--log_every=3", "--epochs=4")
+    assert outcome.status == 0, outcome.said()
+    rows = Run(run_dir, outcome).rows("train")
+    assert [row["step"] for row in rows if row["step"] > 33] == [36, 39, 42, 44]
+
+
+def test_a_result_that_cannot_be_read_is_written_again(warm: Warm, run_dir: Path):
+    before = json.loads((run_dir / "result.json").read_text())
+    (run_dir / "result.json").write_text("{")
+    assert asked(warm, run_dir).status == 0
+    after = json.loads((run_dir / "result.json").read_text())
+    assert {**after, "traces": 0} == {**before, "traces": 0}
+    assert after["traces"]["train"] == 1

@@ -1,0 +1,102 @@
+"""Whatever lengths a run is given one after the other, it is the run that had the last one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.sequences import contents
+from tests.cli.command import Run, Warm
+from tests.sameness import differences
+
+# 11 steps an epoch.
+LOGISTIC = ("--model=logistic", "--jit=off", "--log_every=4")
+EARLY = (*LOGISTIC, "--learning_rate=0.5", "--monitor=train_loss", "--patience=1", "--min_delta=1")
+
+
+def lengthened(warm: Warm, run_dir: Path, options: tuple[str, ...], *lengths: str) -> Run:
+    """The run after commands with these lengths, one after the other."""
+    for length in lengths:
+        run = warm.train(run_dir, *options, length)
+    return run
+
+
+@pytest.mark.parametrize("lengths", [(27, 55), (4, 12, 28, 33, 40), (22, 23, 33)], ids=str)
+def test_a_run_cut_short_and_lengthened_is_the_run_that_was_not(
+    warm: Warm, tmp_path: Path, lengths: tuple[int, ...]
+):
+    asked = [f"--train_steps={steps}" for steps in lengths]
+    cut = lengthened(warm, tmp_path / "cut", LOGISTIC, *asked)
+    alone = warm.train(tmp_path / "alone", *LOGISTIC, asked[-1])
+    assert differences(alone.run_dir, cut.run_dir) == []
+
+
+def test_a_command_that_ends_inside_an_epoch_shows_where_and_judges_nothing(
+    warm: Warm, tmp_path: Path
+):
+    run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=27")
+    assert [row["step"] for row in run.rows("validation")] == [11, 22, 27]
+    assert [row["step"] for row in run.rows("train")] == [4, 8, 11, 12, 16, 20, 22, 24, 27]
+    assert run.result["best"]["step"] in (11, 22)
+    (line,) = (line for line in run.outcome.out.splitlines() if line.startswith("step 27"))
+    assert "epoch 3" in line and "validation loss" in line
+
+
+def test_a_run_of_less_than_an_epoch_has_no_best_and_is_tested(warm: Warm, tmp_path: Path):
+    run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=7", "--restore_best")
+    assert run.result["best"] is None and run.result["test"]["examples"] == 360
+    assert [row["step"] for row in run.rows("train")] == [4, 7]
+
+
+def test_early_stopping_counts_whole_epochs_whatever_the_lengths_were(warm: Warm, tmp_path: Path):
+    cut = lengthened(warm, tmp_path / "cut", EARLY, "--train_steps=12", "--train_steps=220")
+    alone = warm.train(tmp_path / "alone", *EARLY, "--train_steps=220")
+    assert alone.result["stopped_early"] and alone.result["step"] % 11 == 0
+    assert 12 < alone.result["step"] < 220
+    assert differences(alone.run_dir, cut.run_dir) == []
+
+
+@pytest.mark.parametrize("length", ["--epochs=1", "--epochs=2", "--train_steps=26"])
+def test_a_length_that_the_run_is_past_is_refused_and_nothing_changes(
+    warm: Warm, tmp_path: Path, length: str
+):
+    run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=27")
+    before = contents(run.run_dir)
+    outcome = warm.run(f"--run_dir={run.run_dir}", *LOGISTIC, length)
+    assert outcome.status == 2, outcome.said()
+    (line,) = outcome.err.splitlines()
+    assert length in line and "step 27" in line and str(run.run_dir) in line
+    assert contents(run.run_dir) == before
+
+
+def test_more_epochs_after_an_early_stop_say_why_nothing_is_trained(warm: Warm, tmp_path: Path):
+    early = warm.train(tmp_path / "run", *EARLY, "--epochs=9")
+    assert early.result["stopped_early"]
+    again = warm.train(tmp_path / "run", *EARLY, "--epochs=20")
+    (line,) = (line for line in again.outcome.out.splitlines() if "done already" in line)
+    assert "train_loss did not improve by more than 1 for 1 epochs, whatever --epochs is" in line
+    assert "--epochs=20\n" in (early.run_dir / "config.flags").read_text()
+    alone = warm.train(tmp_path / "alone", *EARLY, "--epochs=20")
+    assert differences(alone.run_dir, again.run_dir) == []
+
+
+def test_fewer_epochs_than_are_behind_are_refused_at_the_end_of_one_too(
+    warm: Warm, tmp_path: Path
+):
+    warm.train(tmp_path / "run", *LOGISTIC, "--epochs=3")
+    outcome = warm.run(f"--run_dir={tmp_path / 'run'}", *LOGISTIC, "--epochs=2")
+    assert outcome.status == 2 and "--epochs=3 or more" in outcome.err, outcome.said()
+
+
+def test_a_run_that_has_saved_no_step_may_start_over_with_other_options(
+    warm: Warm, tmp_path: Path
+):
+    """Else a run that failed in its first step would keep its directory for ever."""
+    warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
+    (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it had not come so far
+    (tmp_path / "run" / "result.json").unlink()
+    run = warm.train(tmp_path / "run", *LOGISTIC, "--epochs=2", "--seed=5")
+    alone = warm.train(tmp_path / "alone", *LOGISTIC, "--epochs=2", "--seed=5")
+    assert differences(alone.run_dir, run.run_dir) == []
+    assert run.result["restarts"] == 0
