@@ -106,5 +106,7 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
       ValueError: when one of them is below 1.
     """
     if examples < 1 or global_batch_size < 1:
-        raise ValueError(f"{examples} examples in batches of {global_batch_size}: must be 1 or more")
+        raise ValueError(
+            f"{examples} examples in batches of {global_batch_size}: must be 1 or more"
+        )
     return -(-examples // global_batch_size)

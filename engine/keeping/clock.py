@@ -1,8 +1,8 @@
 """Steps per second, and goodput: what of the time since the first start went into steps.
 
 What a kill cost cannot be in the state, which knows only what it saved. So the step that the run is
-at, its starts and the steps that it lost go into a small file beside, about once a second; with them
-the figures of the last start that took steps, for a start that only ends the run.
+at, its starts and the steps that it lost go into a small file beside, about once a second. The same
+file keeps the figures of the last start that took steps, for a start that only ends the run.
 """
 
 from __future__ import annotations

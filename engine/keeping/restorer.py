@@ -77,7 +77,7 @@ class Restorer:
         return path, problems
 
     def tidy(self) -> None:
-        """Renames the damaged files that `newest` met, and removes what a kill left half written."""
+        """Renames damaged files that `newest` met, and removes what a kill left half written."""
         if self._writes:
             catalogue.set_aside(self._damaged)
             catalogue.clear(self._run_dir)

@@ -248,13 +248,13 @@ def refuse_another_network(config: Config) -> None:
     before = options_of(config.run.run_dir)
     assert before is not None, "a run has options"
     network = {field.name for field in dataclasses.fields(config.network)}
-    changed = [
+    others = [
         f"--{name}={written(now)} (is {written(old)})"
         for name, old, now in changed(before, config, "trajectory")
         if name in network
     ]
-    if changed:
-        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(changed)}")
+    if others:
+        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(others)}")
 
 
 def write_options(config: Config) -> None:

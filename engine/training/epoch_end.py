@@ -71,9 +71,7 @@ class EpochEnd:
         )
         return [f"step {point.step:,}, inside epoch {self._timetable.epoch(point.step)}: {words}"]
 
-    def _results(
-        self, interrupted: Callable[[], bool]
-    ) -> dict[str, dict[str, float | int]] | None:
+    def _results(self, interrupted: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
         """{split: means} of the epoch's steps so far and of what is held out to validate with."""
         sums = self._state.sums.numpy()
         results = {"train": metrics.step_means(sums, self._parts.task.metrics)}

@@ -106,9 +106,7 @@ def epoch_line(
     else:
         better = "" if before != before else f"better, {before:.4f} to "
         judged = f"{metric} {better}{best:.4f}, saved to {saved_to}"
-    words = results_line(
-        results, steps_per_second=steps_per_second, judged=judged, skipped=skipped
-    )
+    words = results_line(results, steps_per_second=steps_per_second, judged=judged, skipped=skipped)
     return f"epoch {epoch}: {words}"
 
 

@@ -3,10 +3,10 @@
     python -m tests.chaos.sequences --sequences=300 --seed=0
 
 A sequence is a few commands on one run directory, each with a length of its own (`--epochs` or
-`--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within its time. One that
-ends well leaves what it would have left alone, in a directory of its own and untouched: weights,
-curves, decisions, checkpoints, to the bit. One that is refused says so by name in one line, with
-exit status 2, and changes nothing. Exit status 1 at the first sequence that fails.
+`--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within its time. One
+that ends well leaves what it would have left alone, in a directory of its own and untouched:
+weights, curves, decisions, checkpoints, to the bit. One that is refused says so by name in one
+line, with exit status 2, and changes nothing. Exit status 1 at the first sequence that fails.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ class Property:
                 lines = [line for line in ended.said.splitlines() if line.startswith("error: ")]
                 assert len(lines) == 1 and ended.said.splitlines()[-1] == lines[0], told
                 assert "Traceback" not in ended.said, told
-                assert any(each in lines[0] for each in ("--epochs", "--train_steps", "steps")), told
+                assert any(each in lines[0] for each in ("--epochs", "--train_steps", "steps")), (
+                    told
+                )
                 assert contents(run_dir) == before, f"a refusal changed something: {told}"
             elif ended.status == 0:
                 self.outcomes["ended"] += 1

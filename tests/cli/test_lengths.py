@@ -81,17 +81,13 @@ def test_more_epochs_after_an_early_stop_say_why_nothing_is_trained(warm: Warm, 
     assert differences(alone.run_dir, again.run_dir) == []
 
 
-def test_fewer_epochs_than_are_behind_are_refused_at_the_end_of_one_too(
-    warm: Warm, tmp_path: Path
-):
+def test_fewer_epochs_than_are_behind_are_refused_at_the_end_of_one_too(warm: Warm, tmp_path: Path):
     warm.train(tmp_path / "run", *LOGISTIC, "--epochs=3")
     outcome = warm.run(f"--run_dir={tmp_path / 'run'}", *LOGISTIC, "--epochs=2")
     assert outcome.status == 2 and "--epochs=3 or more" in outcome.err, outcome.said()
 
 
-def test_a_run_that_has_saved_no_step_may_start_over_with_other_options(
-    warm: Warm, tmp_path: Path
-):
+def test_a_run_that_has_saved_no_step_may_start_over_with_other_options(warm: Warm, tmp_path: Path):
     """Else a run that failed in its first step would keep its directory for ever."""
     warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
     (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it had not come so far

@@ -197,7 +197,11 @@ def test_writing_the_options_removes_an_old_result(tmp_path):
 
 @pytest.mark.parametrize(
     ("length", "step", "enough"),
-    [("--epochs=2", 21, "--epochs=3"), ("--epochs=2", 30, "--epochs=3"), ("--train_steps=9", 10, "=10")],
+    [
+        ("--epochs=2", 21, "--epochs=3"),
+        ("--epochs=2", 30, "--epochs=3"),
+        ("--train_steps=9", 10, "=10"),
+    ],
 )
 def test_a_length_that_the_run_is_past_is_refused_with_one_that_is_enough(
     tmp_path, length, step, enough
