@@ -203,7 +203,9 @@ class Beside:
         """What a mode answers, without the path of the checkpoint and what a clock decides."""
         paths = sorted(path for each in READING[name].answers for path in run_dir.glob(each))
         assert paths, f"{name} wrote none of {READING[name].answers}"
-        found: list[object] = [(str(path.relative_to(run_dir)), path.read_bytes()) for path in paths]
+        found: list[object] = [
+            (str(path.relative_to(run_dir)), path.read_bytes()) for path in paths
+        ]
         if name == "evaluate":
             last = json.loads(ended.said.splitlines()[-1])
             found.append({key: value for key, value in last.items() if key != "weights"})

@@ -100,9 +100,7 @@ def test_the_best_is_the_one_that_the_newest_names_and_not_the_last_in_its_folde
     assert catalogue.load_best(str(tmp_path)).step == 10
 
 
-def test_a_file_that_is_pruned_while_it_is_read_is_read_to_its_end(
-    training, tmp_path, monkeypatch
-):
+def test_a_file_that_is_pruned_while_it_is_read_is_read_to_its_end(training, tmp_path, monkeypatch):
     training.save()
     path = catalogue.newest_of(str(tmp_path))
     facts = archive._facts
