@@ -91,7 +91,7 @@ def test_more_of_them_than_training_would_leave_out_are_said(warm: Warm, tmp_pat
 
 
 def test_a_block_that_starts_again_is_no_spike(warm: Warm):
-    """Its first losses are those of the first weights, far above those that the last one ended at."""
+    """Its first losses are those of the first weights, far above the last ones before it."""
     learns = "--learning_rate=0.05", "--spike=10", "--benchmark_steps=3000"
     assert figures(warm, *learns)["steps_left_out"] == 0
 

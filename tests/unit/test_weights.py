@@ -26,7 +26,7 @@ def config(run_dir: Path, *options: str):
 
 def test_the_best_before_an_epoch_has_been_judged_is_refused(training, tmp_path):
     training.save()
-    with pytest.raises(ValueError, match="--weights=best: .* has no best checkpoint yet"):
+    with pytest.raises(ValueError, match=r"--weights=best: .* has no best checkpoint yet"):
         weights.choose(config(tmp_path, "--weights=best"))
 
 
