@@ -90,12 +90,6 @@ def test_more_of_them_than_training_would_leave_out_are_said(warm: Warm, tmp_pat
     assert "gradient not finite" in line and "--most_left_out=1" in line
 
 
-def test_a_block_that_starts_again_is_no_spike(warm: Warm):
-    """Its first losses are those of the first weights, far above the last ones before it."""
-    learns = "--learning_rate=0.05", "--spike=10", "--benchmark_steps=3000"
-    assert figures(warm, *learns)["steps_left_out"] == 0
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
