@@ -138,16 +138,17 @@ class Beside:
         names = [*READING] * times + [n for n, (count, _) in OTHERS.items() for _ in range(count)]
         done: Counter[str] = Counter()
         failed: Counter[str] = Counter()
+        names = [name for name in names if not only or name in only]
         try:
             for name in names:
-                if only and name not in only:
-                    continue
                 problem = self._once(name, done[name])
                 done[name] += 1
                 if problem:
                     failed[name] += 1
                     self._problems.append(f"{name}: {problem}")
                     self._tell(f"FAILED {self._problems[-1]}")
+                count = sum(done.values())
+                self._tell(f"{count} of {len(names)}, {name}; {len(self._problems)} problems")
             if self._training is not None:
                 self._end(self._training)
         finally:
