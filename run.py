@@ -44,7 +44,10 @@ def main(arguments: Sequence[str]) -> int:
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
         if config.run.mode in MODULES:
             import_tensorflow()
-            return importlib.import_module(MODULES[config.run.mode]).run(config)
+            module = importlib.import_module(MODULES[config.run.mode])
+            if config.run.mode == "report" and not trained:  # nor are the options those of a run
+                return module.run_on_data(config)
+            return module.run(config)
         if done := run_directory.finished(config):
             print(done)
             return 0

@@ -33,7 +33,10 @@ class Still:
 
             def pieces() -> Batch:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                made = [feed.batch(element, step, replica, i) for i in range(self.layout.pieces)]
+                made = [
+                    _finite(feed.batch(element, step, replica, i))
+                    for i in range(self.layout.pieces)
+                ]
                 return Batch(*(tf.stack(parts) for parts in zip(*made, strict=True)))
 
             return strategy.run(pieces)
@@ -94,6 +97,14 @@ class Stamped:
     def read(self) -> np.ndarray:
         """Seconds from step to step, float64 [steps - 1]."""
         return np.diff(self._stamps.numpy()[: int(self._count)])
+
+
+def _finite(batch: Batch) -> Batch:
+    """The same with 0 for what is not finite, which would end every call of the graph."""
+    if not batch.inputs.dtype.is_floating:
+        return batch
+    zeros = tf.zeros_like(batch.inputs)
+    return batch._replace(inputs=tf.where(tf.math.is_finite(batch.inputs), batch.inputs, zeros))
 
 
 def _everywhere(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:

@@ -55,6 +55,7 @@ class Measured:
     first_call_seconds: float  # of the first step: trace, TensorFlow's optimiser, the step itself
     utilisation: list[float]  # of the first GPU, 0 to 1
     extras: dict[str, Extra]
+    left_out: int  # steps, of all that were taken, that training would leave out
 
 
 def measure(
@@ -116,11 +117,12 @@ class _Measurement:
             self._still = parts.loop.fed(still(seed=None))
         self._parts = parts
         state = parts.state
-        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale]
+        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale, state.watch]
         if state.average is not None:
             moving.append(state.average)
         variables = [variable for part in moving for variable in part.variables]
         self._start = [(variable, variable.numpy()) for variable in variables]
+        self._steppers: list[Stepper] = []
         self._extras = {
             name: EXTRAS[name](parts, place) for name in self._config.benchmarking.beside
         }
@@ -151,7 +153,9 @@ class _Measurement:
         extras = self._extras
         variants = {"plain": functools.partial(self._block, plain, steps)}
         if self._still is not self._parts.loop:
-            variants["still"] = functools.partial(self._block, self._stepper(self._still), steps)
+            # Its one batch may be one that training would leave out.
+            still = self._stepper(self._still, judged=False)
+            variants["still"] = functools.partial(self._block, still, steps)
         for name, extra in extras.items():
             variants[name] = functools.partial(self._block, plain, steps, extra)
         for variant in variants.values():  # traces, and grows its calls to their length
@@ -165,11 +169,12 @@ class _Measurement:
                 for name in variants:
                     blocks[name].append(found[name])
                 self._poll("measuring", len(blocks["plain"]))
+        each_step = self._each_step(steps)
         return Measured(
             parts=self._parts,
             steps=steps,
             blocks=blocks,
-            each_step=self._each_step(steps),
+            each_step=each_step,
             each_step_by=(
                 "a clock in the graph" if self._stamped else f"calls of {self._at_once(steps):,}"
             ),
@@ -180,6 +185,7 @@ class _Measurement:
             first_call_seconds=first_call_seconds,
             utilisation=watch.utilisation,
             extras=extras,
+            left_out=sum(stepper.left_out for stepper in self._steppers),
         )
 
     def close(self) -> None:
@@ -198,6 +204,7 @@ class _Measurement:
             return -(-asked // min(ROUNDS, asked))
         taken, seconds = 1, 0.0
         while True:
+            plain.restart()
             started = stopwatch()
             plain.take(taken)
             seconds = stopwatch() - started
@@ -208,8 +215,7 @@ class _Measurement:
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
         """Seconds of a block of steps, and of what is done beside them."""
-        for variable, value in self._start:  # the same work in every block
-            variable.assign(value)
+        stepper.restart()  # the same work in every block
         stepper.take(max(1, steps // 8, stepper.read_ahead))  # what was read meanwhile is used up
         self._synchronise()
         started = stopwatch()
@@ -224,8 +230,11 @@ class _Measurement:
             extra.settle()
         return seconds
 
-    def _stepper(self, loop: Loop) -> Stepper:
-        return Stepper(self._parts, loop, self._interrupted)
+    def _stepper(self, loop: Loop, *, judged: bool = True) -> Stepper:
+        stepper = Stepper(self._parts, loop, self._interrupted, self._start, judged=judged)
+        if judged:
+            self._steppers.append(stepper)
+        return stepper
 
     def _each_step(self, steps: int) -> np.ndarray:
         """Seconds of single steps.

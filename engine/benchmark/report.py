@@ -44,6 +44,7 @@ def figures(measured: Measured) -> dict[str, Any]:
         ),
         "peak_rss_mb": machine.peak_rss_mb(),
         "steps_timed": measured.steps * len(plain),
+        "steps_left_out": measured.left_out,
         "blocks": len(plain),
         "data": beside.benchmark_data,
         "feed": parts.feed_kind,
@@ -129,6 +130,9 @@ def table(found: dict[str, Any]) -> str:
         ("traces", ", ".join(f"{k} {v}" for k, v in found["traces"].items()), ""),
         ("memory", f"{found['peak_rss_mb']:,.0f} MB", "at most"),
     ]
+    if found["steps_left_out"]:
+        words = "of all that were taken went wrong; a training would leave them out"
+        rows.append(("steps left out", f"{found['steps_left_out']:,}", words))
     if "gpu" in found:
         used = found["gpu"]["utilisation"]
         known = f"{used:.0%}" if used is not None else "not known"

@@ -9,6 +9,7 @@ by its name; and nothing of it is believed on reading that the manifest does not
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -26,10 +27,15 @@ PART = ".part"  # what is being written ends so
 
 _MANIFEST = "manifest.json"
 _MEMBER = ".npy"
+_GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: taken away on a network file system while open
 
 
 class DamagedError(OSError):
     """A file that is not what was written, or that is not there."""
+
+
+class MissingError(DamagedError):
+    """A file that is not there, or no longer."""
 
 
 class OtherFormatError(ValueError):
@@ -107,8 +113,11 @@ def sync_directory(path: str) -> None:
 def read(path: str) -> Archive:
     """Reads a checkpoint and checks all of it.
 
+    It is opened once: taken away meanwhile it is read to its end nevertheless.
+
     Raises:
-      DamagedError: when it is not there or not what was written.
+      MissingError: when it is not there.
+      DamagedError: when it is not what was written.
       OtherFormatError: when another version of Tapeline wrote it.
     """
     with _opened(path) as archive:
@@ -148,7 +157,9 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
             words = error.strerror
         else:
             words = " ".join(str(error).split()) or type(error).__name__
-        raise DamagedError(f"cannot load checkpoint {path}: {words}") from error
+        gone = isinstance(error, OSError) and error.errno in _GONE
+        kind = MissingError if gone else DamagedError
+        raise kind(f"cannot load checkpoint {path}: {words}") from error
 
 
 def _facts(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:

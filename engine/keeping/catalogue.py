@@ -13,10 +13,10 @@ import contextlib
 import glob
 import os
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.keeping import archive
-from engine.keeping.archive import Archive, DamagedError
+from engine.keeping.archive import Archive, DamagedError, MissingError
 
 DAMAGED = ".damaged"
 
@@ -79,6 +79,90 @@ def read_facts(path: str) -> dict[str, Any]:
     return facts
 
 
+class Snapshot(NamedTuple):
+    """A checkpoint in memory; its file may be gone.
+
+    path: where it was.
+    archive: what it holds.
+    """
+
+    path: str
+    archive: Archive
+
+    @property
+    def step(self) -> int:
+        """The step that it was saved at."""
+        return int(self.archive.facts["step"])
+
+    @property
+    def best_step(self) -> int:
+        """The step of the best epoch up to then; -1: there was none."""
+        return int(self.archive.facts["best_step"])
+
+
+def load_newest(run_dir: str) -> Snapshot | None:
+    """Reads a run's newest checkpoint, also while a training saves and prunes there.
+
+    A file that vanishes between listing and opening has been pruned, so there is a newer one. Each
+    further attempt needs another newest file: it ends unless the training goes on for ever.
+
+    Returns:
+      None where there is none.
+
+    Raises:
+      DamagedError: when the newest one is not what was written, or cannot be opened though it is
+        listed.
+      OtherFormatError: when another version of Tapeline wrote it.
+    """
+    vanished: MissingError | None = None
+    before = None
+    while (path := newest_of(run_dir)) is not None:
+        if path == before:
+            assert vanished is not None
+            raise vanished
+        try:
+            return Snapshot(path, read(path))
+        except MissingError as error:
+            before, vanished = path, error
+    return None
+
+
+def load_best(run_dir: str) -> Snapshot | None:
+    """Reads the best checkpoint, which the newest one names, also while a training saves there.
+
+    The best one of a step that is no longer the best may be pruned. A newer checkpoint, which names
+    another, was written before that: so where it is not found, the newest is read again, as often
+    as there is another one.
+
+    Returns:
+      None where there is none: the run has no checkpoint, or no epoch has been judged.
+
+    Raises:
+      DamagedError: when the newest or the best one is not what was written, or the best one is
+        lost.
+      OtherFormatError: when another version of Tapeline wrote one of them.
+    """
+    before = None
+    while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:
+        damaged: DamagedError | None = None
+        for path in reversed(list_checkpoints(best_directory(run_dir))):
+            try:
+                found = read(path)
+            except DamagedError as error:
+                if not isinstance(error, MissingError):
+                    damaged = damaged or error
+                continue
+            if found.facts["step"] == newest.best_step:
+                return Snapshot(path, found)
+        if newest.path == before:
+            raise damaged or DamagedError(
+                f"{newest.path} names step {newest.best_step:,} as the best, and there is no "
+                f"checkpoint of it in {best_directory(run_dir)}; give --weights=newest"
+            )
+        before = newest.path
+    return None
+
+
 def find_best(run_dir: str, step: int) -> str | None:
     """Path of the best checkpoint, if it is that of a step; None where there is none."""
     for path in reversed(list_checkpoints(best_directory(run_dir))):
@@ -92,12 +176,6 @@ def newest_of(run_dir: str) -> str | None:
     """Path of a run's newest checkpoint; None where there is none."""
     saved = list_checkpoints(newest_directory(run_dir))
     return saved[-1] if saved else None
-
-
-def best_of(run_dir: str) -> str | None:
-    """Path of the checkpoint that a run's newest one calls the best; None where there is none."""
-    newest = newest_of(run_dir)
-    return find_best(run_dir, read_facts(newest)["best_step"]) if newest else None
 
 
 def lost_best(run_dir: str, step: int) -> str:

@@ -105,7 +105,8 @@ class Restorer:
           OSError: when it is damaged.
         """
         directory = catalogue.best_directory(self._run_dir)
-        restore_weights(self._state, catalogue.checkpoint_path(directory, number))
+        path = catalogue.checkpoint_path(directory, number)
+        restore_weights(self._state, path, catalogue.read(path))
 
     def _read(self, path: str) -> Archive:
         """A checkpoint, if it is one of this run."""
@@ -126,11 +127,15 @@ class Restorer:
             variable.assign(found.arrays[name])
 
 
-def restore_weights(state: TrainState, path: str) -> None:
-    """Loads a checkpoint's model, and its averaged weights where the state keeps them.
+def restore_weights(state: TrainState, path: str, found: Archive) -> None:
+    """Assigns a checkpoint's model, and its averaged weights where the state keeps them.
+
+    Args:
+      state: whose other variables stay as they are.
+      path: of the checkpoint, for messages; the file is not opened.
+      found: what it holds.
 
     Raises:
-      OSError: when the file is damaged.
       ValueError: when it holds another model.
     """
     weights = {
@@ -138,7 +143,6 @@ def restore_weights(state: TrainState, path: str) -> None:
         for name, variable in named_variables(state).items()
         if name.startswith(("model/", "average/"))
     }
-    found = catalogue.read(path)
     refuse_other_variables(path, found.arrays, weights)
     for name, variable in weights.items():
         variable.assign(found.arrays[name])

@@ -35,11 +35,11 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
     Raises:
       OSError: when it cannot be read.
     """
-    path = os.path.join(run_dir, "metrics.jsonl")
-    if not os.path.exists(path):
+    try:
+        with open(os.path.join(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
+            whole = [line for line in file if line.endswith("\n")]
+    except FileNotFoundError:
         return []
-    with open(path, encoding="utf-8") as file:
-        whole = [line for line in file if line.endswith("\n")]
     return [json.loads(line) for line in whole]
 
 

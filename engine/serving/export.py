@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,7 +20,7 @@ import pipelines
 from engine import built
 from engine.config import Config
 from engine.feeding import cache_dir
-from engine.keeping.files import replace_file
+from engine.keeping.files import lock, replace_file
 from engine.numerics.precision import compute_dtype
 from engine.task import probabilities
 from engine.weights import restored
@@ -88,28 +91,24 @@ def run(config: Config) -> int:
     print(f"exporting {which}{found.words}, {found.path}", flush=True)
     serving = _serving(config, parts.source, trained)
     folder = os.path.join(config.run.run_dir, "export")
-    whole = f"{folder}.part"
-    shutil.rmtree(whole, ignore_errors=True)
     try:
-        tf.saved_model.save(serving, whole, signatures={"serving_default": serving.serve})
-        examples = _examples(parts.source, cache_dir(config))
-        expected = _expected(trained, examples.images, config)
-        off = _difference(whole, examples.images, expected)
-        if not off <= ALLOWED:
-            raise RuntimeError(
-                f"the export is {off:.1e} off the run's probabilities, {ALLOWED:g} allowed; "
-                "nothing was exported"
-            )
-        facts = _facts(config, parts.source, found.words, averaged, off)
-        lite = _lite(serving, whole, examples.images, expected)
-        facts |= {"tflite": lite}
-        replace_file(os.path.join(whole, "about.json"), json.dumps(facts, indent=2) + "\n")
-    except BaseException as error:
-        shutil.rmtree(whole, ignore_errors=True)
-        if isinstance(error, tf.errors.OpError):
-            raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
-        raise
-    _put(whole, folder)
+        with _part_of(folder) as whole:
+            tf.saved_model.save(serving, whole, signatures={"serving_default": serving.serve})
+            examples = _examples(parts.source, cache_dir(config))
+            expected = _expected(trained, examples.images, config)
+            off = _difference(whole, examples.images, expected)
+            if not off <= ALLOWED:
+                raise RuntimeError(
+                    f"the export is {off:.1e} off the run's probabilities, {ALLOWED:g} allowed; "
+                    "nothing was exported"
+                )
+            facts = _facts(config, parts.source, found.words, averaged, off)
+            lite = _lite(serving, whole, examples.images, expected)
+            facts |= {"tflite": lite}
+            replace_file(os.path.join(whole, "about.json"), json.dumps(facts, indent=2) + "\n")
+            _put(whole, folder)
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
     parts.close()
     print(
         f"export {folder}: {off:.1e} off the run on {len(examples.labels)} examples; "
@@ -198,11 +197,48 @@ def _lite(
     return {"difference": off, "words": f"model.tflite, one image at a time: {off:.1e} off"}
 
 
+@contextlib.contextmanager
+def _part_of(folder: str) -> Iterator[str]:
+    """An empty directory beside a folder that no other process writes; removed on an error.
+
+    It has one name as long as nobody else has it, so that what a kill leaves is removed.
+    """
+    whole = f"{folder}.part"
+    while True:
+        os.makedirs(whole, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # moved to its place since
+            descriptor = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            break
+    try:
+        if not lock(descriptor, whole):
+            whole = f"{folder}.{os.getpid()}.part"
+            os.makedirs(whole, exist_ok=True)
+        for entry in os.scandir(whole):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+        yield whole
+    except BaseException:
+        shutil.rmtree(whole, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
 def _put(whole: str, folder: str) -> None:
     """Moves the export to its place; the one before stays until then."""
-    before = f"{folder}.before"
-    shutil.rmtree(before, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        os.rename(folder, before)
-    os.rename(whole, folder)
-    shutil.rmtree(before, ignore_errors=True)
+    before = f"{folder}.{os.getpid()}.before"
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, before)
+        try:
+            os.rename(whole, folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another process has put its export there since: that one is removed, too.
+            shutil.rmtree(before, ignore_errors=True)
+    for old in glob.glob(f"{glob.escape(folder)}.*before"):
+        shutil.rmtree(old, ignore_errors=True)

@@ -39,6 +39,7 @@ class Advance:
       crew: the workers; all take the same steps.
       startup: takes the start apart; its last parts, to the end of the first step, are taken here.
       tell: is given a line for a person now and then.
+      inspector: records the steps that are left out; None: nothing is recorded.
     """
 
     def __init__(
@@ -49,12 +50,13 @@ class Advance:
         crew: Crew,
         startup: Startup,
         tell: Callable[[str], None],
+        inspector: Inspector | None = None,
     ) -> None:
         self.startup_seconds: dict[str, float] | None = None  # of its parts, after the first step
         self._parts, self._state, self._guard, self._clock = parts, parts.state, guard, clock
         self._startup, self._tell = startup, tell
         self._pace = Pace(parts.config.training.fixed_steps_per_loop, agree=crew.of_chief)
-        self._inspector = Inspector(parts) if crew.is_chief else None
+        self._inspector = inspector
 
     def go(self, most: int, points: Points) -> Passed:
         """Takes a step or more, or leaves one out.

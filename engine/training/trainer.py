@@ -28,6 +28,7 @@ from engine.training.ending import Ending
 from engine.training.epoch_end import EpochEnd
 from engine.training.guard import Fault, Guard, GuardError
 from engine.training.held_out import HeldOut
+from engine.training.inspection import Inspector
 from engine.training.timetable import Timetable
 from engine.workers.company import Company
 from engine.workers.crew import Crew
@@ -94,7 +95,10 @@ class Trainer:
         self._curves = Curves(parts, self._board, self._clock, self._timetable)
         self._epoch_end = EpochEnd(parts, self._timetable, self._clock, self._curves)
         self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
-        self._advance = Advance(parts, self._guard, self._clock, crew, startup, self._tell)
+        inspector = Inspector(parts) if chief else None
+        self._advance = Advance(
+            parts, self._guard, self._clock, crew, startup, self._tell, inspector
+        )
         self._ending = Ending(
             parts,
             HeldOut(parts, self._restorer, crew, self._tell),

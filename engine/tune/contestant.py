@@ -33,18 +33,17 @@ def _serve(config: Any, answer: TextIO) -> None:
     import tensorflow as tf
 
     from engine.assembly import assemble
-    from engine.benchmark.stepper import Stepper
+    from engine.benchmark.stepper import Stepper, read_ahead
     from engine.pace import stopwatch
 
     parts = assemble(config)
-    stepper = Stepper(parts, parts.loop, lambda: False)
-    goes_on = {id(parts.state.step)} if stepper.read_ahead else set()
+    goes_on = {id(parts.state.step)} if read_ahead(parts) else set()
     variables = [each for each in parts.state.variables if id(each) not in goes_on]
     start = [(variable, variable.numpy()) for variable in variables]
+    stepper = Stepper(parts, parts.loop, lambda: False, start)
 
     def timed(steps: int) -> float:
-        for variable, value in start:  # the same work each time
-            variable.assign(value)
+        stepper.restart()  # the same work each time
         if stepper.read_ahead:  # while others were asked
             stepper.take(stepper.read_ahead)
         started = stopwatch()

@@ -89,10 +89,7 @@ def run(
       instant: when; None: never.
       hang: seconds after which the child is taken to hang.
     """
-    gc.freeze()
-    child = os.fork()
-    if child == 0:
-        _be(arguments, said, number, instant)
+    child = begin(arguments, said, lambda: _set(instant, number) if instant else None)
     started = time.monotonic()
     sent = instant is None or instant.place >= 0
     passed = 0.0
@@ -110,19 +107,30 @@ def run(
         time.sleep(0.002)
 
 
-def _be(arguments: list[str], said: Path, number: int, instant: Instant | None) -> None:
-    """The child's life."""
+def begin(arguments: list[str], said: Path, prepare: Callable[[], object]) -> int:
+    """Starts the command in a child and returns its process id.
+
+    Args:
+      arguments: of the command.
+      said: a file for what it prints, on both streams.
+      prepare: called in the child before the command.
+    """
+    gc.freeze()
+    child = os.fork()
+    if child:
+        return child
     to = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for descriptor in (1, 2):
         os.dup2(to, descriptor)
     import run
 
-    if instant is not None and instant.place >= 0:
-        _set(instant, number)
+    prepare()
     sys.exit(run.main(arguments))
 
 
 def _set(instant: Instant, number: int) -> None:
+    if instant.place < 0:
+        return
     module, owner, name = PLACES[instant.phase][instant.place]
     target = sys.modules[module]
     if owner:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import measured
 from tests.cli.command import HANG, Command, Warm
 
 FAST = ("--mode=benchmark", "--model=logistic", "--benchmark_steps=30", "--progress=off")
@@ -64,6 +65,29 @@ def test_a_run_is_not_touched(warm: Warm, tmp_path: Path):
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
     figures(warm, f"--run_dir={run_dir}", "--benchmark_with=saving,logging")
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("feed", ["resident", "stream"])
+def test_a_step_that_training_would_leave_out_does_not_end_it(warm: Warm, tmp_path: Path, feed):
+    """One example has a nan: a step an epoch of 14 is not finite."""
+    dataset = measured.prepared(tmp_path / "data")
+    options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", f"--feed={feed}"
+    run_dir = tmp_path / "run"
+    outcome = warm.run(*FAST, *options, "--benchmark_steps=600", f"--run_dir={run_dir}")
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    found = json.loads(outcome.out.splitlines()[-1])
+    assert found["steps_left_out"] >= 600 // 14 and "steps left out" in outcome.out
+    assert 0 <= found["input_wait_fraction"] < 1
+    assert not run_dir.exists()
+
+
+def test_more_of_them_than_training_would_leave_out_are_said(warm: Warm, tmp_path: Path):
+    dataset = measured.prepared(tmp_path / "data")
+    options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", "--most_left_out=1"
+    outcome = warm.run(*FAST, *options, "--benchmark_steps=600")
+    assert outcome.status == 1, outcome.said()
+    (line,) = outcome.err.splitlines()
+    assert "gradient not finite" in line and "--most_left_out=1" in line
 
 
 @pytest.mark.parametrize(

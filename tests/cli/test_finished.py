@@ -52,7 +52,9 @@ def assert_consistent(run_dir: Path) -> None:
     assert result["step"] == total or (result["stopped_early"] and result["step"] < total)
     tested = newest
     if config.stopping.restore_best:
-        tested = catalogue.read(catalogue.best_of(str(run_dir)) or "")
+        best = catalogue.load_best(str(run_dir))
+        assert best is not None
+        tested = best.archive
     assert result["weights_sha256"] == digest(tested.arrays)
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     of_test = [{k: row[k] for k in result["test"]} for row in rows if row["split"] == "test"]

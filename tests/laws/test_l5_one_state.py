@@ -11,6 +11,7 @@ import pytest
 
 from engine.config import OPTIMIZERS
 from engine.keeping import archive
+from engine.keeping.catalogue import read
 from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer, restore_weights
 from engine.numerics.precision import LossScale
@@ -85,7 +86,7 @@ def test_the_weights_alone_can_be_restored_and_leave_the_rest(tmp_path):
     saved = made().take(4)
     path = Checkpoints(str(tmp_path), saved.state, keep=2).save_now()
     other = made().take(6)
-    restore_weights(other.state, path)
+    restore_weights(other.state, path, read(path))
     assert same_bits(saved.weights(), other.weights())
     assert int(other.state.step) == 6
 

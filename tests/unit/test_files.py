@@ -1,6 +1,10 @@
 """A file is the old one or the new one, never half of one."""
 
+import fcntl
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -60,3 +64,45 @@ def test_a_part_left_by_a_kill_is_in_nobodys_way(tmp_path):
     replace_file(str(tmp_path / "result.json"), "whole")
     assert (tmp_path / "result.json").read_text() == "whole"
     assert os.listdir(tmp_path) == ["result.json"]
+
+
+_WRITER = """
+import sys
+from engine.keeping.files import replace_file
+path, letter = sys.argv[1:]
+for _ in range(150):
+    replace_file(path, letter * 200_000, durable=False)
+"""
+
+
+def test_processes_that_write_one_file_at_once_each_write_it_whole(tmp_path):
+    """Two modes in one run directory, say."""
+    path = tmp_path / "report.html"
+    replace_file(str(path), "a" * 200_000)
+    root = Path(__file__).parents[2]
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _WRITER, str(path), letter],
+            cwd=root,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for letter in "abc"
+    ]
+    while any(writer.poll() is None for writer in writers):
+        assert path.read_text() in [letter * 200_000 for letter in "abc"]
+    for writer in writers:
+        assert writer.communicate()[1] == "" and writer.returncode == 0
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_a_part_that_another_process_writes_is_left_to_it(tmp_path):
+    other = tmp_path / "result.json.part"
+    with open(other, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("half of")
+        file.flush()
+        replace_file(str(tmp_path / "result.json"), "whole")
+        assert other.read_text() == "half of"
+    assert (tmp_path / "result.json").read_text() == "whole"
+    assert sorted(os.listdir(tmp_path)) == ["result.json", "result.json.part"]

@@ -1,0 +1,20 @@
+"""A few runs of each mode beside a training; `python -m tests.chaos.beside` makes hundreds."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_every_mode_that_reads_a_run_works_beside_a_training():
+    reading = "evaluate,predict a split,predict files,export,report"
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.chaos.beside", "--times=2", "--epochs=40", "--only", reading],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-2000:]
+    assert "0 problems beside" in ran.stdout.splitlines()[-1]
