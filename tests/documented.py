@@ -7,7 +7,9 @@ Commands are the lines `python run.py ...` in the code blocks of README.md, BUIL
 recipes/README.md, and each recipe by its flagfile. They run in the order of the document, in a
 directory of its own, and are cut short: an option at the end takes a few steps instead of all.
 Each must end with exit status 0, with nothing on standard error, and with no line of TensorFlow's
-on standard output. A run that is not asked for by `--only` still happens where a later command
+on standard output. They run with TF_CPP_MIN_LOG_LEVEL=2, which shows the warnings of TensorFlow's
+Python side that the command holds back otherwise; the lines that TensorFlow then prints while it is
+imported do not count. A run that is not asked for by `--only` still happens where a later command
 needs what it leaves.
 
 Prints a row of a table for each command as it ends and writes the rows to a JSON file. The exit
@@ -42,6 +44,13 @@ ELSEWHERE = ("gpu.flags", "multi_gpu.flags", "multi_worker.flags", "--cluster")
 # A command of a code block: behind a prompt, or behind what installs.
 COMMAND = re.compile(r"^(?:\$ |python3 .* && )?(?:\.venv/bin/)?python (run\.py .*)$", re.MULTILINE)
 NOISE = re.compile(r"retracing|WARNING|Warning|^[WEFI]\d{4} |^[WEFI]0000", re.MULTILINE)
+# Shows warnings of TensorFlow's Python side, which engine/startup.py else holds back.
+SHOWN = {"TF_CPP_MIN_LOG_LEVEL": "2"}
+# What that shows besides: what TensorFlow's libraries say of themselves while they are loaded.
+LOADING = re.compile(
+    r"^WARNING: All log messages before absl"
+    r"|^[IE]\d{4} [\d:.]+ +\d+ (port|cudart_stub|cuda_\w+)\.cc"
+)
 SHORT = {"train": ("--train_steps=40",), "benchmark": ("--benchmark_steps=60",)}
 
 
@@ -142,13 +151,13 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
     done = subprocess.run(
         [sys.executable, "run.py", *command.cut_short, *data],
         cwd=place,
-        env=user.environment,
+        env=user.environment | SHOWN,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=4 * HANG,
     )
-    noise = [line for line in done.stderr.splitlines() if line.strip()]
+    noise = [line for line in done.stderr.splitlines() if line.strip() and not LOADING.match(line)]
     noise += [line for line in done.stdout.splitlines() if NOISE.search(line)]
     seconds = round(time.monotonic() - begun, 1)
     return Row(command.place, str(command), command.mode, done.returncode, seconds, noise)

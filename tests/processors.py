@@ -10,7 +10,8 @@ what a smaller machine would do. Eigen's kernels are compiled into TensorFlow an
 
 Prints a row of a table for each setting when it ends. In the output directory each test's outcome
 is written to NAME.jsonl as it comes, what pytest prints to NAME.log, and the rows to table.json.
-The exit status is 0 where all tests passed under all settings, 1 where one did not, 2 for bad input.
+The exit status is 0 where all tests passed under all settings, 1 where one did not, and 2 for bad
+input.
 """
 
 from __future__ import annotations
