@@ -1,9 +1,10 @@
-"""A loop written by hand, without the engine: the same mathematics, to the bit.
+"""A loop written by hand, without the engine: the same mathematics.
 
 What somebody would write who knows TensorFlow well and wants nothing but speed: many steps in one
 `tf.function`, data gathered in the graph, the pool in front of bias and ReLU, the fused Adam
 kernel. It has no metrics, no verdict, no masks, no checkpoints. Initial weights, order and dropout
-are drawn as the engine draws them, so that both can be held against each other bit for bit.
+are drawn as the engine draws them, so that both end within rounding of each other, and with the
+same bits where compiler and processor round both alike.
 
     python -m benchmarks.bare W1 mnist.npz      waits to be asked, see benchmarks/serve.py
 """

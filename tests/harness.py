@@ -25,6 +25,7 @@ from engine.task import Classification, Task
 from pipelines import Feed
 from pipelines.plan import Layout, Plan
 from pipelines.resident import Resident
+from tests import rounding
 
 CLASSES = 3
 
@@ -57,6 +58,20 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
     ]
 
 
+def smooth_network(classes: int = CLASSES) -> list[models.Layer]:
+    """The same where nothing switches on a rounding: no ReLU, no choice of a pool."""
+    return [
+        models.Convolution(4),
+        models.BatchNorm(),
+        models.Flatten(),
+        models.Dropout(0.5),
+        models.Dense(classes),
+    ]
+
+
+NETWORKS = {"smooth": (smooth_network, False), "switches": (norm_network, True)}
+
+
 @dataclass
 class Training:
     """A training put together, ready to take steps."""
@@ -86,6 +101,16 @@ class Training:
             for place, variable in enumerate(self.state.variables)
             for replica, copy in enumerate(self.strategy.experimental_local_results(variable))
         }
+
+    def take_measured(self, steps: int) -> dict[str, float]:
+        """Takes steps; returns the path of each variable: the sum of the norms of its moves."""
+        path = {variable.name: 0.0 for variable in self.state.model.variables}
+        for _ in range(steps):
+            before = self.weights()
+            self.take(1)
+            for variable, old in zip(self.state.model.variables, before, strict=True):
+                path[variable.name] += float(np.linalg.norm(variable.numpy() - old))
+        return path
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int, shards: int = 0) -> dict:
         """Means over a split."""
@@ -230,6 +255,36 @@ def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) 
         float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
         for a, b in zip(one, other, strict=True)
     )
+
+
+def assert_rounding_apart(
+    one: Training,
+    other: Training,
+    path: Mapping[str, float],
+    *,
+    optimizer: str,
+    batch: int,
+    switches: bool,
+) -> None:
+    """The weights of two trainings differ by no more than rounding explains: tests/rounding.py.
+
+    Args:
+      one: whose path is known.
+      other: from the same weights, after as many steps.
+      path: of each variable of the first, by name.
+      optimizer: by name.
+      batch: examples of a step.
+      switches: whether the network has ReLUs or max pools.
+    """
+    steps = int(one.state.step)
+    assert int(other.state.step) == steps
+    error = rounding.of_sums(*rounding.lengths(one.state.model, batch))
+    error = rounding.of_switches(error) if switches else error
+    for ours, theirs in zip(one.state.model.variables, other.state.model.variables, strict=True):
+        value, name = ours.numpy(), ours.name
+        moves = rounding.of_moves(error, optimizer, value.shape)
+        allowed = rounding.of_weights(moves, path[name], float(np.linalg.norm(value)), steps)
+        assert np.linalg.norm(value - theirs.numpy()) <= allowed, name
 
 
 def same_bits(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests import processors
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANG = 300  # seconds after which a process is taken to hang
 # 81 steps an epoch, 6 epochs; with dropout, and points of the curves inside the epochs.
@@ -66,7 +68,11 @@ class Command(Runner):
     def __init__(self, home: Path, cache_dir: str) -> None:
         self.home, self.cache_dir = home, cache_dir
         own = ("TF_", "TFDS_", "PYTHONWARNINGS", "TAPELINE_")  # a test session's own settings
-        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(own)}
+        self.environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(own) or name in processors.VARIABLES
+        }
         self.environment |= {
             "HOME": str(home),
             "XDG_CACHE_HOME": str(home / "cache"),

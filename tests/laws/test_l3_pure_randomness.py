@@ -12,10 +12,11 @@ from engine.task import Classification
 from pipelines import Layout, Resident, permutation
 from pipelines.plan import Plan
 from tests.harness import (
+    NETWORKS,
+    assert_rounding_apart,
     norm_network,
     pictures,
     put_together,
-    relative_difference,
     same_bits,
     training,
 )
@@ -55,14 +56,15 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
     assert not same_bits(one, other)
 
 
+@pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_dropout_does_not_change_with_the_number_of_replicas(replicas):
+def test_dropout_does_not_change_with_the_number_of_replicas(replicas, network):
     images, labels = pictures(40)
-    alone = training(images, labels, batch=8, learning_rate=0.1, optimizer="sgd").take(1)
-    many = training(
-        images, labels, batch=8, learning_rate=0.1, optimizer="sgd", replicas=replicas
-    ).take(1)
-    assert relative_difference(alone.weights(), many.weights()) < 1e-6
+    layers, switches = NETWORKS[network]
+    options = {"batch": 8, "learning_rate": 0.1, "optimizer": "sgd", "network": layers}
+    alone, many = (training(images, labels, replicas=n, **options) for n in (1, replicas))
+    path = alone.take_measured(1)
+    assert_rounding_apart(alone, many.take(1), path, optimizer="sgd", batch=8, switches=switches)
 
 
 def test_dropout_drops_others_at_every_step_and_under_every_seed():

@@ -5,21 +5,39 @@ from __future__ import annotations
 import pytest
 
 import models
-from tests.harness import CLASSES, pictures, relative_difference, training
+from tests.harness import (
+    CLASSES,
+    NETWORKS,
+    assert_rounding_apart,
+    pictures,
+    relative_difference,
+    training,
+)
+
+# Where nothing switches the bounds are narrow, for every rule.
+CASES = [(optimizer, "smooth") for optimizer in ("sgd", "momentum", "adam", "lamb", "muon")]
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "lamb", "muon"])
+@pytest.mark.parametrize(("optimizer", "network"), [*CASES, ("adam", "switches")])
 @pytest.mark.parametrize("replicas", [2, 4])
 @pytest.mark.parametrize("examples", [40, 37])
-def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(replicas, optimizer, examples):
+def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(
+    replicas, optimizer, network, examples
+):
     images, labels = pictures(examples)
-    options = {"batch": 8, "optimizer": optimizer, "learning_rate": 0.001}
-    alone = training(images, labels, **options).take(20)
-    many = training(images, labels, replicas=replicas, **options).take(20)
-    assert relative_difference(alone.weights(), many.weights()) < 2e-5
+    layers, switches = NETWORKS[network]
+    options = {"batch": 8, "optimizer": optimizer, "learning_rate": 0.001, "network": layers}
+    alone, many = (training(images, labels, replicas=n, **options) for n in (1, replicas))
+    path = alone.take_measured(20)
+    assert_rounding_apart(
+        alone, many.take(20), path, optimizer=optimizer, batch=8, switches=switches
+    )
     ours, theirs = alone.state.sums.numpy(), many.state.sums.numpy()
-    assert ours[1:3].tolist() == theirs[1:3].tolist()  # counts are exact
-    assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
+    assert ours[2] == theirs[2]  # examples
+    if not switches:
+        assert ours[1] == theirs[1]  # no logits are so near to each other
+        # 20 steps of sums of 8 losses, of logits that are sums of 144 terms.
+        assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
 
 
 def without_norm() -> list[models.Layer]:

@@ -1,0 +1,52 @@
+"""The commands of the docs print nothing but what they have to say: a part of tests.documented.
+
+`python -m tests.documented --data_dir=DATA_DIR` runs all of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests import documented
+from tests.documented import Documented, commands_of, prepared, run
+
+# What the README does with a run, done with the quickstart's, which needs no data.
+USES = ("report", "evaluate", "predict", "export")
+
+
+def on_the_digits(command: Documented) -> Documented:
+    moved = [a.replace("runs/mnist", "runs/digits-cnn") for a in command.arguments]
+    return replace(command, arguments=tuple(moved))
+
+
+def test_commands_of_the_readme_print_no_warning(command, cache_dir, tmp_path):
+    readme = commands_of((documented.ROOT / "README.md").read_text(), "README.md")
+    quickstart = readme[0]
+    assert quickstart.arguments == ("--flagfile=quickstart.flags",)
+    uses = [c for c in readme if c.mode in USES and "--run_dir=runs/mnist" in c.arguments]
+    assert {c.mode for c in uses} == set(USES)
+    place = prepared(tmp_path / "place")
+    commands = [quickstart, *map(on_the_digits, uses)]
+    rows = [run(each, place, command, [f"--cache_dir={cache_dir}"]) for each in commands]
+    assert [row for row in rows if not row.good] == []
+
+
+def test_every_mode_is_documented():
+    found = [each for commands in documented.documented() for each in commands]
+    assert {each.mode for each in found} == set(documented.MODES)
+    assert len(found) >= 20
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "WARNING:tensorflow:5 out of the last 5 calls triggered tf.function retracing.",
+        "W0000 00:00:1795865092.880607   11033 cudart_stub.cc:31] Could not find cuda drivers",
+        "lib.py:3: UserWarning: something",
+    ],
+)
+def test_a_warning_is_noise(line):
+    assert documented.NOISE.search(f"epoch 1/2\n{line}\n")
+    assert not documented.NOISE.search("epoch 1/2: train loss 2.2630, accuracy 20.57%")
