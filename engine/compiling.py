@@ -57,6 +57,11 @@ def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[
                 f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
                 "and --shards promises the same"
             )
+        if any(isinstance(part, MaxPool) for part in model.submodules):
+            raise ValueError(
+                f"--jit={asked} --model={config.network.model}: XLA has no deterministic gradient "
+                "of a max pool, and the network has one; give --jit=off, or a network without"
+            )
     return asked
 
 

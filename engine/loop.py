@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from engine.failure import StepError
 from engine.pace import stopwatch
 from engine.points import Point, Points
 from engine.state import TrainState
@@ -91,7 +92,7 @@ class Loop:
           at: which of them are points of the curves; no more than there is room for.
 
         Raises:
-          RuntimeError: when TensorFlow fails in one of them.
+          StepError: when TensorFlow fails in one of them.
         """
         before = int(self._state.step)
         steps = min(steps, MOST_WATCHED) if self._watched else steps
@@ -100,8 +101,8 @@ class Loop:
             found = self._compiled(tf.constant(np.array([steps, *at], np.int64)), given)
         except tf.errors.OpError as error:
             hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
-            raise RuntimeError(
-                f"training failed after step {before}: {reason(error)}{hint}"
+            raise StepError(
+                f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
         taken, good, seen, rows, losses = (each.numpy() for each in found)
         assert 0 < taken <= steps and (taken == steps or not good), (
