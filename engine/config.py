@@ -199,7 +199,10 @@ class Optimization(Section):
         0, "steps to one decay; 0: a third of the run", minimum=0, trajectory=True
     )
     final_fraction: float = option(
-        0.0, "where cosine ends, as a fraction of learning_rate, 1 at most", minimum=0, trajectory=True
+        0.0,
+        "where cosine ends, as a fraction of learning_rate, 1 at most",
+        minimum=0,
+        trajectory=True,
     )
 
     def __post_init__(self) -> None:

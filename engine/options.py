@@ -12,7 +12,6 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-
 _SMALLEST = 2.0**-126  # normal number of float32: TensorFlow rounds what is nearer to 0 to it
 
 

@@ -147,7 +147,11 @@ SHOWN_BY_THE_OPTIONS = {
     "--clip_norm=1e39": ["--clip_norm=1e+39:", "infinite in float32"],
     "--ema=0.999999999": ["--ema=0.999999999:", "is 1 in float32"],
     "--epsilon=1e-46": ["--epsilon=1e-46:", "is 0 in float32"],
-    "--schedule=one_cycle --warmup_steps=10": ["--schedule=one_cycle", "--warmup_steps=10", "leave"],
+    "--schedule=one_cycle --warmup_steps=10": [
+        "--schedule=one_cycle",
+        "--warmup_steps=10",
+        "leave",
+    ],
     "--mode=verify --optimizer=lion --beta_1=0": ["--optimizer=lion", "--beta_1=0", "above 0"],
     "--mode=benchmark --schedule=cosine --final_fraction=2": ["--final_fraction=2.0", "cosine"],
     "--mode=tune --precision=mixed_float16 --loss_scale_floor=65536": [
