@@ -73,7 +73,14 @@ class Ended(NamedTuple):
     said: str
 
 
-def run(arguments: list[str], said: Path, number: int, instant: Instant | None) -> Ended:
+def run(
+    arguments: list[str],
+    said: Path,
+    number: int,
+    instant: Instant | None,
+    *,
+    hang: float = HANG,
+) -> Ended:
     """Runs the command in a child.
 
     Args:
@@ -81,6 +88,7 @@ def run(arguments: list[str], said: Path, number: int, instant: Instant | None) 
       said: a file for what it prints.
       number: of the signal that it gets.
       instant: when; None: never.
+      hang: seconds after which it is killed.
     """
     gc.freeze()
     child = os.fork()
@@ -96,7 +104,7 @@ def run(arguments: list[str], said: Path, number: int, instant: Instant | None) 
         if instant is not None and not sent and passed >= instant.seconds:
             os.kill(child, number)
             sent = True
-        if passed > HANG:
+        if passed > hang:
             os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
 

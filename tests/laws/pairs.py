@@ -92,6 +92,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "learning_rate": ("", "--learning_rate=0.05"),
 }
 _COMPILED, _POOLED = ("--jit=step", "--jit=loop"), ("cnn", "seed")
+_HANG = 1800  # seconds; XLA compiles a dozen programs in a verify
 _CANDIDATES = 30  # of which the one with most new pairs is taken
 
 Choice = dict[str, int]  # factor -> place of its choice
@@ -201,7 +202,11 @@ def tried(number: int, choice: Choice, place: Path) -> tuple[str, Failure | None
     common += ["--report=false", "--progress=off"]
     for mode in ("train", "verify"):
         ended = victim.run(
-            [*common, *options, f"--mode={mode}"], place / "said", signal.SIGKILL, None
+            [*common, *options, f"--mode={mode}"],
+            place / "said",
+            signal.SIGKILL,
+            None,
+            hang=_HANG,
         )
         last = (ended.said.splitlines() or [""])[-1]
         if mode == "train" and ended.status == 2 and "Traceback" not in ended.said:
@@ -218,7 +223,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configurations", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", type=int, default=-1, help="number of the one to try; -1: all")
+    parser.add_argument("--first", type=int, default=0, help="number of the first one to try")
     asked = parser.parse_args()
 
     from engine.startup import import_tensorflow
@@ -237,7 +242,7 @@ def main() -> int:
         pipelines.open_source("digits", data_dir=None, cache_dir=str(place / "cache"))
         chosen = itertools.islice(sampled(asked.seed), asked.configurations)
         for number, choice in enumerate(chosen):
-            if asked.only not in (-1, number):
+            if number < asked.first:
                 continue
             started = time.monotonic()
             words, failure = tried(number, choice, place)
