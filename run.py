@@ -14,7 +14,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine import flags
+from engine import contradictions, flags
+from engine.config import Config
+from engine.failure import StepError
 from engine.keeping import run_directory
 from engine.startup import Startup, import_tensorflow
 from engine.training.guard import GuardError
@@ -32,6 +34,7 @@ MODULES = {
 }
 
 OF_RUNS = ("evaluate", "predict", "export")  # modes that need a run
+TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -42,6 +45,8 @@ def main(arguments: Sequence[str]) -> int:
         trained = run_directory.has_checkpoint(config.run.run_dir)
         if config.run.mode in OF_RUNS or (config.run.mode == "report" and trained):
             config = flags.parse(flags.of_run(config.run.run_dir, arguments))
+        if config.run.mode in TRAINING:
+            contradictions.refuse(config)
         if config.run.mode in MODULES:
             import_tensorflow()
             module = importlib.import_module(MODULES[config.run.mode])
@@ -68,13 +73,19 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine makes TensorFlow's own errors such
-        saved = config.run.mode == "train" and run_directory.has_checkpoint(config.run.run_dir)
-        goes_on = saved and not isinstance(error, GuardError)
-        return _fail(
-            f"{error}" + goes_on * "; run the same command to go on from its checkpoint", 1
-        )
+        return _fail(f"{error}{_way_on(config, error)}", 1)
     except KeyboardInterrupt:
         return _fail("stopped before it began; nothing was written", 130)
+
+
+def _way_on(config: Config, error: Exception) -> str:
+    """What to do after a failure; empty where the error says it or no checkpoint was saved."""
+    if config.run.mode != "train" or isinstance(error, GuardError):
+        return ""
+    if isinstance(error, StepError) and not error.step:  # the same command would fail again
+        return "; no step has been taken: change what caused it before you run again"
+    saved = run_directory.has_checkpoint(config.run.run_dir)
+    return "; run the same command to go on from its checkpoint" if saved else ""
 
 
 def _fail(text: str, status: int) -> int:

@@ -42,9 +42,10 @@ def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[
       ValueError: when that cannot be compiled.
     """
     asked = config.training.jit
+    pooled = any(isinstance(part, MaxPool) for part in model.submodules)
     if asked == "auto":
         ranks = [variable.shape.rank for variable in model.trainable_variables]
-        small = not config.data.augment and max(ranks, default=0) < _CONVOLUTION
+        small = not (config.data.augment or pooled) and max(ranks, default=0) < _CONVOLUTION
         alone = devices.replicas == 1 and not config.training.shards and not devices.are_gpus
         # Of other people's operations nobody knows whether XLA can compile them.
         own = all(map(_is_own, [*model.submodules, *others]))
@@ -56,6 +57,11 @@ def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[
             raise ValueError(
                 f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
                 "and --shards promises the same"
+            )
+        if pooled:
+            raise ValueError(
+                f"--jit={asked} --model={config.network.model}: XLA has no deterministic gradient "
+                "of a max pool, and the network has one; give --jit=off, or a network without"
             )
     return asked
 

@@ -143,7 +143,10 @@ class Optimization(Section):
     )
     epsilon: float = option(
         1e-7,
-        "added to the denominator of rmsprop, adam, adamw, lamb and muon",
+        "keeps a denominator from 0: rmsprop adds it to the mean square under the root; adam and "
+        "adamw (and muon, on vectors) to the root of the mean square before bias correction, the "
+        "paper's epsilon hat; lamb to the root after bias correction; muon to the norm of a "
+        "matrix's gradient",
         above=0,
         trajectory=True,
     )
@@ -172,7 +175,9 @@ class Optimization(Section):
     )
     ema: float = option(
         0.0,
-        "decay of the exponential moving average of the weights, such as 0.999; 0: none is kept",
+        "decay of the exponential moving average of the weights, such as 0.999, which starts from "
+        "the initial weights; update t, from 0, takes min(ema, (1 + t) / (10 + t)), so that those "
+        "are soon forgotten; 0: none is kept",
         minimum=0,
         below=1,
         trajectory=True,
@@ -181,7 +186,10 @@ class Optimization(Section):
         "constant", "learning rate over the steps", choices=SCHEDULES, trajectory=True
     )
     warmup_steps: int = option(
-        0, "steps of linear warmup before the schedule", minimum=0, trajectory=True
+        0,
+        "steps of linear warmup before the schedule; none before one_cycle, which rises by itself",
+        minimum=0,
+        trajectory=True,
     )
     decay_rate: float = option(
         0.1,
@@ -193,7 +201,10 @@ class Optimization(Section):
         0, "steps to one decay; 0: a third of the run", minimum=0, trajectory=True
     )
     final_fraction: float = option(
-        0.0, "where cosine ends, as a fraction of learning_rate", minimum=0, trajectory=True
+        0.0,
+        "where cosine ends, as a fraction of learning_rate, 1 at most",
+        minimum=0,
+        trajectory=True,
     )
 
     def __post_init__(self) -> None:
@@ -242,7 +253,8 @@ class Precision(Section):
     )
     loss_scale_floor: float = option(
         1.0,
-        "the loss scale shrinks no further, a power of 2",
+        "the loss scale shrinks no further, a power of 2; at most the scale at the start, and that "
+        "one where it is below 1",
         above=0,
         power_of_2=True,
         trajectory=True,
@@ -363,7 +375,8 @@ class Stopping(Section):
     monitor: str = option(
         "auto",
         "what decides the best epoch: validation_loss, validation_accuracy, train_loss, "
-        "train_accuracy; auto: validation_accuracy, or train_loss without a validation split",
+        "train_accuracy; auto: validation_accuracy, or train_loss without a validation split. The "
+        "best is the best by however little",
         choices=(
             "auto",
             "validation_loss",
@@ -374,7 +387,11 @@ class Stopping(Section):
         trajectory=True,
     )
     min_delta: float = option(
-        0.0, "an improvement must be larger than this to count", minimum=0, trajectory=True
+        0.0,
+        "an improvement must be larger than this to count for --patience; which epoch is the best "
+        "does not depend on it",
+        minimum=0,
+        trajectory=True,
     )
     patience: int = option(
         -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True
@@ -383,7 +400,11 @@ class Stopping(Section):
         True, "with --ema: evaluate, and keep the best by, the averaged weights", trajectory=True
     )
     restore_best: bool = option(
-        False, "test the best epoch's weights instead of the last's", affects="end"
+        False,
+        "test the best epoch's weights instead of the last's; the best by --monitor, whatever "
+        "--min_delta is, where restore_best_weights of Keras takes the last improvement by more "
+        "than it",
+        affects="end",
     )
 
 
@@ -412,7 +433,10 @@ class Guarding(Section):
         trajectory=True,
     )
     leave_out: str = option(
-        "", "steps to leave out in any case, by their numbers from 0: 120,350", trajectory=True
+        "",
+        "steps to leave out in any case, by their numbers from 0: 120,350; each below the run's "
+        "number of steps",
+        trajectory=True,
     )
     most_left_out: int = option(
         10,
@@ -434,7 +458,10 @@ class Keeping(Section):
     """What is written, and how often."""
 
     checkpoint_every: int = option(
-        0, "steps between checkpoints, beside the one at each epoch's end; 0: no others", minimum=0
+        0,
+        "steps between checkpoints, beside the one at each epoch's end; one is left out where the "
+        "disk is still busy with the one before; 0: no others",
+        minimum=0,
     )
     checkpoint_seconds: int = option(
         300, "seconds between checkpoints, beside those; 0: no others", minimum=0
@@ -459,8 +486,8 @@ class Keeping(Section):
     )
     profile: str = option(
         "",
-        "START:END: steps that TensorFlow's profiler records for TensorBoard, END left out; empty: "
-        "none",
+        "START:END: steps that TensorFlow's profiler records for TensorBoard, END left out, START "
+        "below the run's number of steps; empty: none",
         affects="record",
     )
     progress: str = option(

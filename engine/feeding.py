@@ -38,6 +38,8 @@ def open_source(config: Config) -> pipelines.Source:
     Raises:
       ValueError: for one that is not there or is damaged.
     """
+    # Evaluating and predicting put --split in the place of the run's test split.
+    asked = config.using.split and config.using.split == config.data.test_split
     return pipelines.open_source(
         config.data.dataset,
         data_dir=config.data.data_dir or None,
@@ -45,6 +47,7 @@ def open_source(config: Config) -> pipelines.Source:
         train_split=config.data.train_split,
         validation_split=config.data.validation_split,
         test_split=config.data.test_split,
+        test_flag="split" if asked else "test_split",
         image_size=config.data.image_size or None,  # type: ignore[arg-type]
     )
 

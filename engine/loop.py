@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from engine.failure import StepError
 from engine.pace import stopwatch
 from engine.points import Point, Points
 from engine.state import TrainState
@@ -93,7 +94,8 @@ class Loop:
 
         Raises:
           ValueError: when it is asked for no step, or for steps beyond the last point.
-          RuntimeError: when TensorFlow fails in one of them, or no step was taken.
+          StepError: when TensorFlow fails in one of them.
+          RuntimeError: when no step was taken.
         """
         before = int(self._state.step)
         if steps < 1:
@@ -106,8 +108,8 @@ class Loop:
             found = self._compiled(tf.constant(np.array([steps, *at], np.int64)), given)
         except tf.errors.OpError as error:
             hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
-            raise RuntimeError(
-                f"training failed after step {before}: {reason(error)}{hint}"
+            raise StepError(
+                f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
         taken, good, seen, rows, losses = (each.numpy() for each in found)
         if not (0 < taken <= steps and (taken == steps or not good)):

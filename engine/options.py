@@ -8,8 +8,11 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import struct
 from collections.abc import Sequence
 from typing import Any
+
+_SMALLEST = 2.0**-126  # normal number of float32: TensorFlow rounds what is nearer to 0 to it
 
 
 def option(
@@ -70,7 +73,9 @@ def written(value: Any) -> str:
 
 
 def check(section: Any) -> None:
-    """Holds every field of a section against its declaration.
+    """Checks every field of a section against its declaration.
+
+    A float must be in range after it is rounded to float32 too.
 
     Raises:
       ValueError: naming the flag, the value and what is allowed.
@@ -98,6 +103,20 @@ def check(section: Any) -> None:
             if rules["power_of_2"] and number and not _is_power_of_2(number):
                 limits = "" if isinstance(number, int) else ", at least 2^-60 and at most 2^60"
                 raise ValueError(f"{flag}: must be a power of 2{limits}")
+            if isinstance(number, float):
+                _check_float32(flag, number, rules["below"])
+
+
+def _check_float32(flag: str, number: float, below: float | None) -> None:
+    """Refuses what is in range and leaves it when it is rounded to float32, as the graph does."""
+    try:
+        (rounded,) = struct.unpack("<f", struct.pack("<f", number))
+    except OverflowError:
+        raise ValueError(f"{flag}: is infinite in float32; give one below 3.4e38") from None
+    if number and abs(rounded) < _SMALLEST:
+        raise ValueError(f"{flag}: is 0 in float32; give one of at least 1.2e-38") from None
+    if below is not None and rounded >= below:
+        raise ValueError(f"{flag}: is {below} in float32; give a smaller one")
 
 
 def _is_power_of_2(number: float) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal
 import tensorflow as tf
 
 from models.contract import Initializer, Layer, Pass, Shape
+from models.noise import MOST_DROPPED
 
 # Each must be non-decreasing: `Sequential` moves a max pool in front of them.
 ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
@@ -217,7 +218,8 @@ class Activation(Layer):
 class Dropout(Layer):
     """In training, zeroes each element with probability `rate` and scales the rest to make up.
 
-    A rate that is not a whole number of 256ths is taken to the nearest 65,536th.
+    A rate that is not a whole number of 256ths is rounded to a 65,536th, or finer where that is not
+    within 1% of the rate and of what it keeps.
 
     What is dropped depends on (seed, step, row of the global batch, this layer's index) only (L3).
     """
@@ -228,6 +230,11 @@ class Dropout(Layer):
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"the rate of a dropout must be in [0, 1), got {rate}")
+        if rate > MOST_DROPPED:
+            raise ValueError(
+                f"the rate of a dropout must be at most 1 - 2^-15, got {rate}: what is kept is "
+                "multiplied by 1 / (1 - rate), which float16 must hold"
+            )
         self.rate = rate
 
     @property

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from models import philox
 
+MOST_DROPPED = 1 - 2.0**-15  # a dropout's rate: float16 holds what makes up for it, 2^15
 PHILOX = 1  # tf.random.Algorithm.PHILOX, as the raw op wants it
 
 
@@ -47,16 +48,19 @@ class Noise:
         """Draws 0 with probability `rate`, else what makes up for it, of `dtype` [rows, features].
 
         A draw takes the fewest bits that hold the rate: one for 1/2, up to eight for 256ths. Others
-        take sixteen, and are rounded to a 65,536th; what makes up for it is exact of the rounded
-        one, 1 / (1 - rate).
+        take sixteen, and are rounded to a 65,536th, or thirty-two where that is not within 1% of
+        the rate and of what it keeps; what makes up for it is exact of the rounded one,
+        1 / (1 - rate).
 
         stream: as of `uniform`; no two draws of a step share one.
-        rate: in [0, 1).
+        rate: in [0, MOST_DROPPED].
         """
-        bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 16)
+        bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
+        if not bits:
+            off = abs(round(rate * 2**16) / 2**16 - rate)
+            bits = 16 if off <= 0.01 * min(rate, 1 - rate) else 32
         numbers = 2**bits
-        # Those below it are dropped. What makes up for it is 2^15 at most, which float16 can hold.
-        dropped = min(round(rate * numbers), 2**16 - 2)
+        dropped = round(rate * numbers)  # those below it
         factor = numbers / (numbers - dropped)
         if bits < 16:  # a byte of noise at a time, looked up
             drawn = tf.cast(self._bits(stream, rows, features * bits, tf.uint8), tf.int32)
@@ -64,8 +68,9 @@ class Noise:
             table = tf.constant(np.where(fields < dropped, 0, factor), dtype)
             drawn = tf.reshape(tf.gather(table, drawn), [rows, drawn.shape[1] * 8 // bits])
         else:
-            drawn = self._bits(stream, rows, features * bits, tf.int16)
-            drawn = tf.cast(drawn >= tf.constant(dropped - 2**15, tf.int16), dtype) * factor
+            kind = tf.int16 if bits == 16 else tf.int32
+            drawn = self._bits(stream, rows, features * bits, kind)
+            drawn = tf.cast(drawn >= tf.constant(dropped - numbers // 2, kind), dtype) * factor
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
     def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:

@@ -88,6 +88,7 @@ def open_source(
     train_split: str = "train",
     validation_split: str = "0.1",
     test_split: str = "auto",
+    test_flag: str = "test_split",
     image_size: tuple[int, int] | None = None,
 ) -> Source:
     """Find a data set on disk, or prepare it, and say which records its splits are.
@@ -102,6 +103,7 @@ def open_source(
         Keras does; or a TFDS split that shares no example with train.
       test_split: "auto" for "test" where the data set has it (with labels), "" for none, or a
         TFDS split.
+      test_flag: the option that gave it, for messages.
       image_size: (height, width) to resize images to, bilinearly; None leaves them.
 
     Raises:
@@ -135,7 +137,7 @@ def open_source(
         if test is not None and _first_label(test, label_key) == -1:
             test = None  # a competition's test split: its labels are kept secret
     else:
-        test = records("test_split", test_split) if test_split else None
+        test = records(test_flag, test_split) if test_split else None
     return Source(
         name=name,
         version=str(builder.version),
@@ -174,7 +176,7 @@ def _cut(
         validation = records("validation_split", text)
         if validation.overlaps(train):
             raise ValueError(
-                f"validation_split {text!r} shares examples with train_split {train.name!r}: "
+                f"--validation_split={text}: shares examples with --train_split={train.name}: "
                 "leave them out of train, as with --train_split='train[:90%]' and "
                 "--validation_split='train[90%:]'"
             ) from None
@@ -183,7 +185,7 @@ def _cut(
         return train, None
     if not 0 < fraction < 1:  # not a number is neither
         raise ValueError(
-            f"validation_split is {text}; give a fraction between 0 and 1, or a split such as "
+            f"--validation_split={text}: give a fraction between 0 and 1, or a split such as "
             "'train[90%:]'"
         )
     count = len(train)
@@ -193,7 +195,7 @@ def _cut(
     if split_at in (0, count):
         empty = "train" if split_at == 0 else "validation"
         raise ValueError(
-            f"validation_split={text} of the {count} examples in {train.name} of {name} leaves "
+            f"--validation_split={text}: of the {count} examples in {train.name} of {name} leaves "
             f"none for {empty}; give another --validation_split, or --validation_split=0 for none"
         )
     return (
@@ -210,7 +212,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> Records:
     if unknown:
         fraction = ", or a fraction such as 0.1" if flag == "validation_split" else ""
         raise ValueError(
-            f"{flag} is {split!r}, but {name} has no split {unknown[0]!r}: it has "
+            f"--{flag}={split}: {name} has no split {unknown[0]!r}: it has "
             f"{', '.join(splits) or 'none'}{fraction}"
         )
     try:
@@ -219,7 +221,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> Records:
         # Its parser's message is mostly the address of a page.
         why = "" if "parsing" in str(error) else f" ({one_line(error, 160)})"
         raise ValueError(
-            f"{flag} is {split!r}, which cannot be read as a split{why}; write 'train', "
+            f"--{flag}={split}: cannot be read as a split{why}; write 'train', "
             "'train[:90%]' or 'train[100:200]'"
         ) from error
     ranges = []
@@ -229,7 +231,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> Records:
             ranges.append((os.fspath(part.filename), part.skip, last))
     records = Records(split, tuple(ranges))
     if not len(records):
-        raise ValueError(f"{flag}={split} of {name} holds no examples; give another --{flag}")
+        raise ValueError(f"--{flag}={split}: holds no examples of {name}; give another")
     _check_files(name, records, splits)
     return records
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tensorflow.python.framework import config as determinism
 
 import pipelines
-from engine import assembly
+from engine import assembly, contradictions
 from engine.assembly import Parts
 from engine.benchmark.blocks import interleaved
 from engine.benchmark.extras import EXTRAS, Extra
@@ -80,6 +80,7 @@ def measure(
     """
     parts = assembly.assemble(config)
     try:
+        contradictions.refuse_for_length(config, parts.total_steps)
         tell(narration.setting(parts))
         with (
             tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place,

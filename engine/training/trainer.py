@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from engine import metrics
+from engine import contradictions, metrics
 from engine.assembly import Parts, assemble
 from engine.config import Config
 from engine.keeping import run_directory
@@ -52,6 +52,7 @@ def train(config: Config, before: Config | None, startup: Startup, company: Comp
     crew = Crew(company)
     with RunLock(config.run.run_dir, taken=crew.is_chief) as lock:
         parts = assemble(config, crew=crew, startup=startup)
+        contradictions.refuse_for_length(config, parts.total_steps)
         with Signals() as signals:
             trainer = Trainer(parts, signals, startup, crew)
             try:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import models
 import pipelines
-from engine import assembly, feeding
+from engine import assembly, built, contradictions, feeding
 from engine.assembly import Parts
 from engine.config import Config, replaced
 from engine.distribute import Devices, set_threads, topologies
@@ -73,6 +73,7 @@ class Bench:
         folder: str,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
+        contradictions.refuse(config)
         training = config.training
         self.config = config
         self.built: list[Parts] = []
@@ -88,7 +89,28 @@ class Bench:
         self.sample = sample(whole, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
         self.total_steps = assembly.total_steps(config, per_epoch)
+        contradictions.refuse_for_length(config, self.total_steps)
+        built.schedule_of(config, self.total_steps)  # refuses what the longer one below would not
         self.feed_kind, _ = pipelines.choose_feed(config.data.feed, whole)
+
+    @property
+    def scheduled_steps(self) -> int:
+        """Length of the schedule: that of the run, which goes on after what is taken here."""
+        return max(self.total_steps, 2 * STEPS)
+
+    @property
+    def across(self) -> dict[str, Any]:
+        """Options for what one and several devices are compared by.
+
+        XLA compiles for one device alone, and rounds otherwise than TensorFlow's executor: of two
+        programs neither would be held to the bits, or the rounding, of the other.
+        """
+        return {"jit": "off"} if self.config.training.jit in ("step", "loop") else {}
+
+    @property
+    def without_xla(self) -> str:
+        """The same in words, to follow a number of devices; empty where nothing is changed."""
+        return f" with --jit=off, not {self.config.training.jit}," if self.across else ""
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -105,7 +127,7 @@ class Bench:
         chosen = {
             "feed": self.feed_kind,
             "cache_dir": os.path.join(self._folder, "cache"),
-            "train_steps": max(self.total_steps, 2 * STEPS),
+            "train_steps": self.scheduled_steps,
             "progress": "off",
             **options,
         }

@@ -147,6 +147,16 @@ def _device(bench: Bench) -> dict[str, object]:
     }
 
 
+def _length(bench: Bench) -> str:
+    """How many steps are taken, and of how many the schedule is."""
+    if bench.total_steps == bench.scheduled_steps:
+        return f"the first {STEPS} of {bench.total_steps:,} steps"
+    return (
+        f"{STEPS} steps on the schedule of a run of {bench.scheduled_steps}, longer than this one "
+        f"of {bench.total_steps:,}"
+    )
+
+
 def _heading(bench: Bench) -> str:
     """What is verified; the run on its own devices is taken first."""
     parts, config, sample = bench.home.whole.parts, bench.config, bench.sample
@@ -164,7 +174,6 @@ def _heading(bench: Bench) -> str:
         f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
         f"{bench.feed_kind} feed",
         f"model  {config.network.model}, {parameters:,} parameters, {config.precision.precision}",
-        f"train  the first {STEPS} of {bench.total_steps:,} steps, {parts.steps_per_epoch} an "
-        f"epoch here; {narration.plan(config)}",
+        f"train  {_length(bench)}, {parts.steps_per_epoch} an epoch here; {narration.plan(config)}",
     ]
     return "\n".join(line for line in lines if line != "note   ")

@@ -74,7 +74,7 @@ def _serve() -> None:
     for line in sys.stdin:
         arguments, said, number, seconds, hang = json.loads(line)
         instant = None if seconds is None else Instant("any", seconds=seconds)
-        print(json.dumps(run(arguments, Path(said), number, instant, hang)), flush=True)
+        print(json.dumps(run(arguments, Path(said), number, instant, hang=hang)), flush=True)
 
 
 if __name__ == "__main__":

@@ -78,7 +78,12 @@ class Ended(NamedTuple):
 
 
 def run(
-    arguments: list[str], said: Path, number: int, instant: Instant | None, hang: float = HANG
+    arguments: list[str],
+    said: Path,
+    number: int,
+    instant: Instant | None,
+    *,
+    hang: float = HANG,
 ) -> Ended:
     """Runs the command in a child.
 
@@ -87,7 +92,7 @@ def run(
       said: a file for what it prints.
       number: of the signal that it gets.
       instant: when; None: never.
-      hang: seconds after which the child is taken to hang.
+      hang: seconds after which it is killed.
     """
     child = begin(arguments, said, lambda: _set(instant, number) if instant else None)
     started = time.monotonic()

@@ -161,9 +161,16 @@ def law_foreign(input_shape, classes, hidden) -> list[models.Layer]:
     return [Mine(), models.Dense(classes)]
 
 
+@models.register("law_pool")
+def law_pool(input_shape, classes, hidden) -> list[models.Layer]:
+    """A max pool, whose gradient XLA cannot compile, without a convolution."""
+    return [models.MaxPool(), models.Flatten(), models.Dense(classes)]
+
+
 @pytest.mark.parametrize(
     ("options", "jit"),
     [
+        ({"model": "law_pool"}, "off"),
         ({"model": "logistic"}, "loop"),
         ({"model": "mlp"}, "loop"),
         ({"model": "cnn"}, "off"),
@@ -206,9 +213,11 @@ def test_a_small_network_that_is_compiled_is_computed_on_one_thread(options, cou
         ({"jit": "loop", "replicas": 2}, "--jit=loop: is for one device"),
         ({"jit": "step", "replicas": 2}, "--jit=step: is for one device"),
         ({"jit": "step", "shards": 2}, "--shards promises the same"),
+        ({"jit": "step", "model": "law_pool"}, "--jit=step --model=law_pool: .* max pool"),
+        ({"jit": "loop", "model": "law_pool"}, "--jit=loop --model=law_pool: .* max pool"),
     ],
     ids=str,
 )
 def test_what_cannot_be_compiled_is_refused(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
-        assembled(str(tmp_path), model="logistic", **SPLIT, **options)
+        assembled(str(tmp_path), **{"model": "logistic", **SPLIT, **options})

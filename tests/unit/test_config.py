@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -129,6 +130,26 @@ def test_a_number_out_of_its_range_is_refused_and_its_bounds_are_kept(name, fiel
 def test_nan_and_infinity_are_never_a_number_of_an_option(name, field, value):
     with pytest.raises(ValueError, match=f"--{field.name}={value}"):
         with_value(name, field, value)
+
+
+FLOATS = [(name, field) for name, field in NUMBERS if isinstance(field.default, float)]
+
+
+@pytest.mark.parametrize(("name", "field"), FLOATS, ids=ids)
+def test_a_float_is_in_range_in_float32_too(name, field):
+    rules = field.metadata
+    wrong = {} if rules["power_of_2"] else {1e-46: "0 in float32", 1e-40: "0 in float32"}
+    if rules["below"] is None and not rules["power_of_2"]:
+        wrong |= {1e39: "infinite in float32"}
+    elif rules["below"] is not None:
+        wrong |= {rules["below"] * (1 - 2.0**-26): f"{rules['below']} in float32"}
+    for value, why in wrong.items():
+        with pytest.raises(ValueError, match=f"--{field.name}={re.escape(str(value))}: is {why}"):
+            with_value(name, field, value)
+
+
+def test_the_ends_of_float32_are_options():
+    config.Optimization(learning_rate=3.4028234e38, clip_norm=2.0**-126, ema=1 - 2.0**-24)
 
 
 def test_an_image_size_is_two_numbers_or_none():

@@ -37,19 +37,17 @@ def values_of(field):
         most = (rules["below"] or 2**60) // 2
         return st.integers(1, most.bit_length() - 1).map(lambda power: kind(2**power))
     if field.name == "weight_decay":
-        return st.just(-1.0) | st.floats(0, 1e30)
+        return st.just(-1.0) | st.just(0.0) | st.floats(1e-30, 1e30)
     if field.name in ("accumulate", "virtual_devices"):
         return st.just(field.default)  # others do not go with every batch or every strategy
     if kind is int:
         return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)
     if kind is float:
         least = rules["minimum"] if rules["above"] is None else rules["above"]
-        return st.floats(
-            least,
-            rules["below"] or 1e30,
-            exclude_min=rules["above"] is not None,
-            exclude_max=rules["below"] is not None,
-        )
+        # In float32 they are in range too.
+        most = rules["below"] * (1 - 2.0**-24) if rules["below"] else 1e30
+        positive = st.floats(1e-30, most)
+        return positive if rules["above"] is not None else st.just(float(least)) | positive
     if kind is tuple:
         sizes = st.integers(1, 4096)
         pairs = st.tuples(sizes, sizes)

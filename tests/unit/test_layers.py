@@ -109,6 +109,7 @@ def test_new_kernels_are_glorot_uniform_and_biases_zero():
         (lambda: Activation(None), "activation must be one of relu, got None"),
         (lambda: MaxPool(0), "size of a max pool must be at least 1"),
         (lambda: Dropout(1.0), r"rate of a dropout must be in \[0, 1\), got 1.0"),
+        (lambda: Dropout(0.99999), r"dropout must be at most 1 - 2\^-15, got 0.99999"),
         (lambda: BatchNorm(momentum=2), r"momentum of a batch norm must be in \[0, 1\], got 2"),
     ],
 )

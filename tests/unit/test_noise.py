@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from models import Noise
-from models.noise import stream_key
+from models.noise import MOST_DROPPED, stream_key
 
 ROWS, FEATURES = 64, 100
 
@@ -55,8 +55,9 @@ def test_a_draw_that_xla_compiles_has_the_same_bits(features):
         np.testing.assert_array_equal(eager, expected)
 
 
-# 1, 2, 4 and 8 bits a draw, and 16.
+# 1, 2, 4 and 8 bits a draw, and 16; then 32.
 RATES = [0.5, 0.25, 0.75, 15 / 16, 3 / 256, 0.1, 0.3]
+RARE = [0.0001, 0.9999]
 
 
 def dropout(rate, step=3, row=0, rows=ROWS, features=FEATURES, dtype=tf.float32, **kwargs):
@@ -65,7 +66,7 @@ def dropout(rate, step=3, row=0, rows=ROWS, features=FEATURES, dtype=tf.float32,
 
 
 @pytest.mark.parametrize("features", [1, 3, 8, 13, 1600])
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", [*RATES, *RARE])
 def test_a_replica_drops_what_one_device_drops_of_its_rows(rate, features):
     whole = dropout(rate, features=features)
     assert whole.shape == (ROWS, features)
@@ -74,7 +75,7 @@ def test_a_replica_drops_what_one_device_drops_of_its_rows(rate, features):
         np.testing.assert_array_equal(whole[row:], part)
 
 
-@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("rate", [*RATES, *RARE])
 def test_dropout_that_xla_compiles_has_the_same_bits(rate):
     @tf.function(
         input_signature=[tf.TensorSpec([], tf.int64)] * 2 + [tf.TensorSpec([None])],
@@ -94,7 +95,7 @@ def test_dropout_that_xla_compiles_has_the_same_bits(rate):
         np.testing.assert_array_equal(eager, expected)
 
 
-@pytest.mark.parametrize("rate", [*RATES, 1e-5, 1 - 1e-7])
+@pytest.mark.parametrize("rate", [*RATES, 1e-5, 0.9999, MOST_DROPPED])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
 def test_dropout_drops_at_its_rate_in_every_place_and_keeps_the_expectation(rate, dtype):
     rows, features = 2000, 96
@@ -102,13 +103,25 @@ def test_dropout_drops_at_its_rate_in_every_place_and_keeps_the_expectation(rate
     assert drawn.dtype == dtype
     drawn = tf.cast(drawn, tf.float64).numpy()
     taken = np.mean(drawn == 0)
-    sixteenth = min(round(rate * 65536), 65534) / 65536
-    deviation = np.sqrt(sixteenth * (1 - sixteenth))
-    assert abs(taken - sixteenth) <= 5 * deviation / np.sqrt(rows * features)
+    deviation = np.sqrt(rate * (1 - rate))
+    assert abs(taken - rate) <= 5 * deviation / np.sqrt(rows * features)
     places = np.mean(drawn == 0, axis=0)
-    assert np.abs(places - sixteenth).max() <= 5 * deviation / np.sqrt(rows) + 2 / rows
+    assert np.abs(places - rate).max() <= 5 * deviation / np.sqrt(rows) + 2 / rows
     for kept in np.unique(drawn[drawn != 0]):
-        np.testing.assert_allclose(kept * (1 - sixteenth), 1, rtol=float(2 * dtype_epsilon(dtype)))
+        # A rate is rounded to within 1% of itself and of what it keeps.
+        rounded = 1 - 1 / kept
+        assert abs(rounded - rate) <= 0.01 * min(rate, 1 - rate) + 2 * dtype_epsilon(dtype)
+
+
+@pytest.mark.parametrize("rate", [1e-5, 0.0001, 0.9999, MOST_DROPPED])
+def test_dropout_draws_rare_elements_at_their_rate(rate):
+    """A 65,536th is too coarse for them: sixteen bits would take 1e-5 for 1.5e-5."""
+    rare = min(rate, 1 - rate)
+    drawn = dropout(rate, rows=100_000, features=400).numpy()
+    found = np.count_nonzero(drawn == 0 if rate < 0.5 else drawn)
+    expected = rare * drawn.size
+    assert abs(found - expected) <= 5 * np.sqrt(expected)
+    np.testing.assert_allclose(drawn.max(), 1 / (1 - rate), rtol=1e-5)
 
 
 def dtype_epsilon(dtype):

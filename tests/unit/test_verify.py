@@ -69,6 +69,17 @@ def test_with_shards_replicas_give_the_same_bits_and_a_metric_need_not_count(con
     assert certificate.device["device"] == "2 virtual CPU devices, mirrored"
 
 
+def test_replicas_are_compared_without_xla_and_the_lines_say_so(config):
+    """XLA compiles for one device alone; on that the other laws keep it."""
+    lines: list[str] = []
+    certificate = verify(config("--jit=loop", "--train_steps=9"), tell=lines.append)
+    assert certificate.passed, certificate.summary
+    for law in ("L7", "L8"):
+        assert "--jit=off, not loop" in certificate[law].done
+    assert "replica 2 of 2" in certificate["L2"].done
+    assert "train  16 steps on the schedule of a run of 32, longer than this one of 9" in lines[0]
+
+
 class Squared:
     """A task of another kind, whose metric is no count."""
 

@@ -18,7 +18,7 @@ def check(bench: Bench) -> Finding:
     problems, where = [], ""
     for devices in (home, many)[: 1 if many.words == home.words else 2]:
         try:
-            run = bench.on(devices)
+            run = bench.on(devices, **({} if devices is home else bench.across))
         except (ValueError, RuntimeError):
             if devices is home:
                 raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from engine.distribute import Devices
 from engine.verify.bench import SAVED, STEPS, Bench
 from engine.verify.differences import tensors, worst
@@ -19,12 +21,16 @@ def check(bench: Bench) -> Finding:
     one, many = bench.topologies.one, bench.topologies.many
     if many is one:
         return not_compared("--shards=1 leaves nothing to share")
-    options, arithmetic = _in_turn(bench, one, many)
-    cut = f", in {options['accumulate']} micro-batches," if options else ""
-    done = f"{STEPS} steps on 1{cut} and on {many.replicas} replicas, and on from step {SAVED}"
+    in_turn, arithmetic = _in_turn(bench, one, many)
+    cut = f", in {in_turn['accumulate']} micro-batches," if in_turn else ""
+    done = (
+        f"{STEPS} steps on 1{cut} and on {many.replicas} replicas,{bench.without_xla} and on from "
+        f"step {SAVED}"
+    )
+    alike, in_turn = bench.across, {**bench.across, **in_turn}
     pairs = [
-        (bench.on(one, **options), bench.on(many)),
-        (bench.continued(one, **options), bench.continued(many)),
+        (bench.on(one, **in_turn), bench.on(many, **alike)),
+        (bench.continued(one, **in_turn), bench.continued(many, **alike)),
     ]
     if torn := [name for _, several in pairs for name in several.torn]:
         return Finding(False, done, f"replicas hold different {few(torn)}", len(torn), 0)
@@ -45,7 +51,7 @@ def check(bench: Bench) -> Finding:
     return apart(done, single, words)
 
 
-def _in_turn(bench: Bench, one: Devices, many: Devices) -> tuple[dict[str, int], str]:
+def _in_turn(bench: Bench, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
     """Options with which one device computes what several do, and what then rounds.
 
     In a mixed precision the gradient of each portion is rounded, and a bound on that must allow for

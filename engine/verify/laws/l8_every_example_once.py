@@ -15,7 +15,9 @@ def check(bench: Bench) -> Finding:
     one, many = bench.topologies.one, bench.topologies.many
     examples, usual = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
     size = _uneven(examples, usual, many.replicas)
-    runs = [bench.on(one).parts, bench.assembled(many, evaluation_batch_size=size)]
+    alike = bench.across
+    runs = [bench.on(one, **alike).parts]
+    runs.append(bench.assembled(many, evaluation_batch_size=size, **alike))
     scores = [bench.score(bench.restored(parts)) for parts in runs]
     counted = [int(means["examples"]) for means in scores]
     wrong = sum(abs(count - examples) for count in counted)
@@ -34,7 +36,8 @@ def check(bench: Bench) -> Finding:
     furthest = worst(differences)
     done = f"{bench.sample.scored_from} in batches of {usual} on 1 and of {size} on {many.replicas}"
     passed = not wrong and furthest.within
-    return Finding(passed, f"{done} replicas", ", ".join([*words, str(furthest)]), wrong, 0)
+    done = f"{done} replicas{bench.without_xla}".removesuffix(",")
+    return Finding(passed, done, ", ".join([*words, str(furthest)]), wrong, 0)
 
 
 def _uneven(examples: int, most: int, replicas: int) -> int:

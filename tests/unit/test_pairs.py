@@ -1,0 +1,61 @@
+"""The sampler over pairs of option values: what it draws, and a short form of it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import contradictions, flags
+from tests.laws import pairs
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def test_configurations_are_allowed_and_cover_most_pairs():
+    chosen = list(itertools.islice(pairs.sampled(0), 10))
+    missing = pairs.all_pairs()
+    every = len(missing)
+    for choice in chosen:
+        options = flags.parse(pairs.options_of(choice))
+        contradictions.refuse(options)
+        contradictions.refuse_for_length(options, 9)
+        missing -= pairs.pairs_of(choice)
+    assert len(missing) < 0.4 * every
+    assert [*itertools.islice(pairs.sampled(0), 2)] == chosen[:2]
+
+
+@pytest.mark.parametrize(
+    ("ends", "words"),
+    [
+        ([(2, "error: x")], "refused: error: x"),
+        ([(1, "error: x")], "FAILED train 1"),
+        ([(0, "done"), (1, "FAIL L7")], "FAILED verify 1"),
+        ([(0, "done"), (0, "Traceback\nPASS: 8 laws hold")], "FAILED verify 0"),
+        ([(0, "done"), (0, "nothing")], "FAILED verify 0"),
+        ([(0, "done"), (0, "PASS: 8 laws hold")], "ok: PASS: 8 laws hold"),
+    ],
+)
+def test_what_counts_as_a_failure(tmp_path, monkeypatch, ends, words):
+    ended = iter([pairs.victim.Ended(*each) for each in ends])
+    monkeypatch.setattr(pairs.victim, "run", lambda *_, **__: next(ended))
+    found, failure = pairs.tried(3, next(pairs.sampled(0)), tmp_path)
+    assert found.startswith(words) and next(ended, None) is None
+    assert (failure is not None) == words.startswith("FAILED")
+
+
+def test_two_configurations_that_train_pass_verify():
+    own = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.laws.pairs", "--configurations=2", "--seed=1"],
+        cwd=REPOSITORY,
+        env=own | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 configurations trained, 0 refused, 0 failed" in done.stdout
