@@ -11,7 +11,7 @@ from engine.loop import Loop
 from engine.points import Point, Points
 from engine.startup import Startup
 from engine.training.advance import Advance
-from engine.training.guard import Guard
+from engine.training.guard import guard_of
 from engine.workers.crew import Crew
 from pipelines import Stream
 
@@ -32,7 +32,7 @@ class Stepper:
     def __init__(self, parts: Parts, loop: Loop, interrupted: Callable[[], bool]) -> None:
         self._parts, self._state, self._interrupted = parts, parts.state, interrupted
         own = dataclasses.replace(parts, loop=loop)
-        guard = Guard(parts.config.guarding, self._state.loss_scale.dynamic, self._state.watch)
+        guard = guard_of(parts)
         clock = Clock(self._state.times, "", writes=False)
         self._advance = Advance(own, guard, clock, Crew(), Startup(), lambda line: None)
 
