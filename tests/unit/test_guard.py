@@ -182,7 +182,7 @@ def test_last_batch_of_an_epoch_may_have_one_hard_example(rest):
 
 
 def test_last_batch_varies_more():
-    """Four times as much in a quarter of the examples squared, here while the loss does not fall."""
+    """A sixteenth of the examples have a mean of four times the standard error."""
     random = np.random.default_rng(0)
     losses = 2.3 + 0.05 * random.normal(size=600)
     losses[9::10] = 2.3 + 0.2 * random.normal(size=60)
@@ -212,6 +212,17 @@ def test_restarts_decide_the_same_of_vanishing_losses(cuts, height):
         )
         step += steps
     assert found == whole
+
+
+def test_state_remembers_start_and_largest_excess():
+    losses, watch = vanishing(4), Watch()
+    for step in range(0, 600, 100):
+        guard(watch=watch, spike=10.0).examine(step, 100, True, losses[step : step + 100])
+    assert float(watch.start) == np.sort(losses[:16])[-2]
+    excesses = [
+        losses[step] - np.median(losses[max(0, step - 64) : step]) for step in range(16, 600)
+    ]
+    assert float(watch.excess) == max(excesses)
 
 
 def test_a_bad_steps_loss_is_no_history():
