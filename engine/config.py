@@ -428,7 +428,8 @@ class Guarding(Section):
     spike: float = option(
         0.0,
         "a step whose loss is more than so many robust standard deviations above the median of "
-        "the 64 before it has gone wrong too; 0: whatever its loss",
+        "the 64 before it has gone wrong too, where a deviation is at least a tenth of what the "
+        "loss has fallen by since the start; 10 is advised; 0: whatever its loss",
         minimum=0,
         trajectory=True,
     )

@@ -71,6 +71,13 @@ class Watch(tf.Module):
         self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a guard.Reason
         no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")  # the last good steps'
+        self.start = _number("start", float("nan"))  # the loss at the start; nan: not known yet
+        self.excess = _number("excess")  # of a sound loss over the median before it, the largest
+
+
+# Variables that checkpoints of 0.4.0 lack, by their names in a checkpoint, and the value that each
+# then has. The guard takes the oldest losses that such a checkpoint holds for those at the start.
+ABSENT = {"watch/start": float("nan"), "watch/excess": 0.0}
 
 
 class TrainState(tf.Module):

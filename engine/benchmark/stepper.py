@@ -14,7 +14,7 @@ from engine.loop import Loop
 from engine.points import Point, Points
 from engine.startup import Startup
 from engine.training.advance import Advance
-from engine.training.guard import Fault, Guard, Reason
+from engine.training.guard import Fault, Reason, guard_of
 from engine.workers.crew import Crew
 from pipelines import Stream
 
@@ -60,9 +60,7 @@ class Stepper:
         self._taken = 0  # since the last restart
         self._run = self._run_left_out = 0  # runs of that many steps; faults in the last one
         own = dataclasses.replace(parts, loop=loop)
-        self._guard = Guard(
-            parts.config.guarding, self._state.loss_scale.dynamic, self._state.watch
-        )
+        self._guard = guard_of(parts)
         clock = Clock(self._state.times, "", writes=False)
         self._advance = Advance(own, self._guard, clock, Crew(), Startup(), lambda line: None)
 

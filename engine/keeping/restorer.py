@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
+
 from engine.keeping import catalogue
 from engine.keeping.archive import Archive, DamagedError
 from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.variables import named_variables, refuse_other_variables
-from engine.state import TrainState
+from engine.state import ABSENT, TrainState
 from pipelines import Identity
 
 
@@ -116,6 +120,8 @@ class Restorer:
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
+        absent = {name: np.array(value) for name, value in ABSENT.items()}
+        found = dataclasses.replace(found, arrays=absent | found.arrays)
         refuse_other_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():
             strange = sorted(found.arrays.keys() - self._variables.keys())

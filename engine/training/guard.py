@@ -8,20 +8,26 @@ and with it its examples and its learning rate; it moves nothing.
 from __future__ import annotations
 
 import enum
+import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
-from engine.numerics.scalars import whole
+from engine.numerics.scalars import real, whole
 
 if TYPE_CHECKING:
+    from engine.assembly import Parts
     from engine.state import Watch
 
 _IN_A_ROW = 20  # with a dynamic loss scale, which halves at each of them
 _HISTORY = 16  # losses without which no loss is a spike
 _ROBUST = 1.4826  # of a normal distribution: standard deviation over median absolute deviation
-_LEAST = 0.01  # of the median, that a standard deviation is taken to be
+# What a deviation is at least, because that of sound losses vanishes as the loss does:
+_OF_MEDIAN = 0.01
+_OF_FALL = 0.1  # of the fall of the loss since the start
+_OF_EXCESS = 0.25  # of the largest excess over the median that a sound step has had
+_FEW = 32  # examples; in a smaller batch a few hard ones alone make its mean loss large
 
 
 class Reason(enum.IntEnum):
@@ -55,10 +61,15 @@ class Guard:
       options: what is let pass.
       scaled: whether there is a dynamic loss scale, for which some bad steps are no fault.
       watch: what the state remembers; read anew by `load`.
+      examples: in the training split, 1 or more.
+      batch: examples in a full global batch, 1 or more; the last batch of an epoch may have fewer.
     """
 
-    def __init__(self, options: Guarding, scaled: bool, watch: Watch) -> None:
+    def __init__(
+        self, options: Guarding, scaled: bool, watch: Watch, *, examples: int, batch: int
+    ) -> None:
         self._options, self._watch = options, watch
+        self._examples, self._batch = examples, min(batch, examples)
         in_a_row, bad = options.bad_steps_in_a_row, options.bad_steps
         self._most_in_a_row = in_a_row if in_a_row >= 0 else _IN_A_ROW * scaled
         self._most_bad = bad if bad >= 0 else (1 << 62) * scaled
@@ -71,6 +82,7 @@ class Guard:
         self._bad, self._in_a_row = int(self._watch.bad), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
+        self._start, self._excess = float(self._watch.start), float(self._watch.excess)
         self._found = {
             int(step): Reason(why) for step, why in zip(steps, reasons, strict=True) if step >= 0
         }
@@ -91,13 +103,15 @@ class Guard:
         """
         finite = losses if good else losses[:-1]
         for place, loss in enumerate(finite):
-            if self._is_spike(float(loss)):
+            if self._options.spike and self._is_spike(step + place, float(loss)):
                 return Fault(step + place, Reason.SPIKE)
             self._losses = [*self._losses, float(loss)][-REMEMBERED:]
         if len(finite):
             padded = np.full(REMEMBERED, np.nan)
             padded[: len(self._losses)] = self._losses
             self._watch.losses.assign(padded)
+            self._watch.start.assign(real(self._start))
+            self._watch.excess.assign(real(self._excess))
         before = self._bad, self._in_a_row
         self._in_a_row = 0 if good else self._in_a_row * (taken == 1) + 1
         self._bad += not good
@@ -127,9 +141,49 @@ class Guard:
         self._watch.why.scatter_nd_update([[count]], [int(fault.why)])
         self.load()
 
-    def _is_spike(self, loss: float) -> bool:
-        if not self._options.spike or len(self._losses) < _HISTORY:
+    def _is_spike(self, step: int, loss: float) -> bool:
+        """Judges a step by the losses of sound steps before it; notes the excess of a sound one.
+
+        The excess of a loss over the median is measured in robust standard deviations of the
+        losses before it. Sound losses near 0 hardly deviate and are skewed, so that a deviation is
+        taken to be no less than a part of what the loss has fallen by since the start, and of the
+        largest excess that was sound. Multiplying all losses by a positive factor changes nothing.
+
+        The standard error of a mean over n examples grows as 1 / sqrt(n), and what a single hard
+        example adds to it as 1 / n: a batch that is smaller than the others, or smaller than
+        `_FEW`, is allowed as much more.
+        """
+        if len(self._losses) < _HISTORY:
             return False
+        if math.isnan(self._start):
+            # The second highest: one step that went wrong, or one low loss, does not decide it.
+            self._start = sorted(self._losses[:_HISTORY])[-2]
         middle = float(np.median(self._losses))
-        spread = _ROBUST * float(np.median(np.abs(np.subtract(self._losses, middle))))
-        return loss > middle + self._options.spike * max(spread, _LEAST * abs(middle))
+        deviation = max(
+            _ROBUST * float(np.median(np.abs(np.subtract(self._losses, middle)))),
+            _OF_MEDIAN * abs(middle),
+            _OF_FALL * (self._start - middle),
+            _OF_EXCESS * self._excess,
+        )
+        examples = self._examples_of(step)
+        excess = (loss - middle) / max((self._batch / examples) ** 0.5, _FEW / examples)
+        if excess > self._options.spike * deviation:
+            return True
+        self._excess = max(self._excess, excess)
+        return False
+
+    def _examples_of(self, step: int) -> int:
+        """Examples in the global batch of a step."""
+        place = step % -(-self._examples // self._batch)
+        return min(self._batch, self._examples - place * self._batch)
+
+
+def guard_of(parts: Parts) -> Guard:
+    """Returns the guard of a run, over its state."""
+    return Guard(
+        parts.config.guarding,
+        parts.state.loss_scale.dynamic,
+        parts.state.watch,
+        examples=parts.feeds.training.examples,
+        batch=parts.config.training.global_batch_size,
+    )

@@ -26,7 +26,7 @@ from engine.training.advance import Advance
 from engine.training.curves import Curves
 from engine.training.ending import Ending
 from engine.training.epoch_end import EpochEnd
-from engine.training.guard import Fault, Guard, GuardError
+from engine.training.guard import Fault, GuardError, guard_of
 from engine.training.held_out import HeldOut
 from engine.training.inspection import Inspector
 from engine.training.timetable import Timetable
@@ -95,7 +95,7 @@ class Trainer:
         self._clock = Clock(parts.state.times, self._dir, writes=chief)
         self._curves = Curves(parts, self._board, self._clock, self._timetable)
         self._epoch_end = EpochEnd(parts, self._timetable, self._clock, self._curves)
-        self._guard = Guard(config.guarding, parts.state.loss_scale.dynamic, parts.state.watch)
+        self._guard = guard_of(parts)
         inspector = Inspector(parts) if chief else None
         self._advance = Advance(
             parts, self._guard, self._clock, crew, startup, self._tell, inspector

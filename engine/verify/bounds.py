@@ -38,6 +38,10 @@ def arithmetic(precision: str, gpus: bool) -> str:
 def bound(precision: str, path: float, length: float) -> float:
     """The largest relative difference between N replicas and one, of one tensor after some steps.
 
+    It is relative to the length of the tensor, or to that of its path where that is longer: each
+    move has an error relative to itself, and where the moves cancel, as those of a bias that stays
+    around 0 do, their errors do not.
+
     In float32 a flat 1e-5. Else a gradient leaves a layer rounded to the compute dtype, a relative
     error of the unit roundoff u: once on one replica, once for each portion on several, where the
     errors add up to at most u times the sum of the portions' sizes, about twice the whole where
@@ -57,7 +61,7 @@ def bound(precision: str, path: float, length: float) -> float:
     Args:
       precision: of the layers.
       path: sum of the norms of the tensor's moves.
-      length: its norm at the end.
+      length: what the difference is relative to: its norm at the end, or its path.
     """
     if precision == "float32":
         return FLOAT32_RUN
@@ -75,7 +79,7 @@ def step_bound(precision: str, move: float, length: float, optimizer: str = "") 
     Args:
       precision: of the layers.
       move: norm of the step.
-      length: norm of the weights after it.
+      length: norm of the weights after it, or of the step where that is longer.
       optimizer: by name.
     """
     if precision == "float32":
@@ -88,7 +92,9 @@ def figure_bound(precision: str) -> float:
     """The largest relative difference of a loss or of a gradient's norm.
 
     In one step a norm has the error of its gradient, 4u, and a loss that of its activations, 2u.
-    Over some steps, weights that are apart by as much as they may be add as much again.
+    Over some steps, weights that are apart by as much as they may be add as much again. Both are
+    relative to what they are at the start of a run where they have become smaller since, see
+    `differences.usual`.
     """
     return FLOAT32_RUN if precision == "float32" else 8 * UNIT_ROUNDOFF[precision]
 
@@ -109,7 +115,7 @@ def flips(precision: str, path: float, length: float, elements: int) -> float:
     Args:
       precision: of the layers.
       path: sum of the norms of the tensor's moves.
-      length: its norm at the end.
+      length: what the difference is relative to, see `bound`.
       elements: of the tensor.
     """
     share = 32 * (FLOAT32_UNIT if precision == "float32" else UNIT_ROUNDOFF[precision])

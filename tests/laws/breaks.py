@@ -23,6 +23,7 @@ LAWS = {
 
 _RESUME = ("tests/cli/test_resume.py",)
 _LEFT_OUT = ("tests/cli/test_left_out.py",)
+_GUARD = ("tests/unit/test_guard.py",)
 _GLOBAL_LOSS = ("tests/laws/test_l1_global_loss.py",)
 _ACCUMULATION = ("tests/laws/test_l1_accumulation.py",)
 _L2 = "tests/laws/test_l2_reduce_judge_act.py"
@@ -646,6 +647,22 @@ BREAKS = (
         "engine/training/guard.py",
         "if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:",
         "if False:",
+    ),
+    Break(
+        "nothing lost",
+        "sound steps are left out once the loss is near 0",
+        _GUARD,
+        "engine/training/guard.py",
+        "            _OF_FALL * (self._start - middle),\n",
+        "",
+    ),
+    Break(
+        "nothing lost",
+        "a resumed run takes another loss for that at the start",
+        _GUARD,
+        "engine/training/guard.py",
+        "            self._watch.start.assign(real(self._start))\n",
+        "",
     ),
     Break(
         "nothing lost",

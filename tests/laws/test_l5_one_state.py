@@ -59,6 +59,33 @@ def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):
     assert {"model/layers/0/kernel", "optimizer/means/0", "loss_scale/value"} <= names
 
 
+def without(path: str, *names: str) -> None:
+    """Takes variables out of a checkpoint."""
+    found = archive.read(path)
+    arrays = {name: array for name, array in found.arrays.items() if name not in names}
+    archive.write(path, found.facts, arrays)
+
+
+def test_checkpoint_without_what_was_added_since(tmp_path):
+    state = made().take(2).state
+    state.watch.start.assign(2.5)
+    state.watch.excess.assign(0.5)
+    path = Checkpoints(str(tmp_path), state, keep=2).save_now()
+    without(path, "watch/start", "watch/excess")
+    for loaded in (state, made().state):
+        assert Restorer(str(tmp_path), loaded).newest() == (path, [])
+        assert np.isnan(loaded.watch.start) and float(loaded.watch.excess) == 0
+        assert int(loaded.step) == 2
+
+
+def test_checkpoint_without_anything_else_is_refused(tmp_path):
+    state = made().take(2).state
+    path = Checkpoints(str(tmp_path), state, keep=2).save_now()
+    without(path, "watch/start", "watch/losses")
+    with pytest.raises(ValueError, match="has no watch/losses"):
+        Restorer(str(tmp_path), state).newest()
+
+
 def test_a_checkpoint_does_not_grow_with_the_data_and_says_little_of_them(tmp_path, cache_dir):
     """L4: data state is the step. What tells other data from these is beside it."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache_dir))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 from engine.config import PRECISIONS
 from engine.verify import bounds
-from engine.verify.differences import Difference, difference, worst
+from engine.verify.differences import Difference, as_a_whole, difference, tensors, usual, worst
 
 
 def test_a_difference_is_relative_in_norm():
     assert difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
     assert difference(2.0, 3.0) == 0.5
+    assert difference(2.0, 3.0, 10.0) == 0.1 and difference(2.0, 3.0, 1.0) == 0.5
 
 
 def test_what_is_the_same_is_not_apart_and_nothing_is_far_from_something():
@@ -34,6 +37,54 @@ def test_the_worst_is_the_furthest_apart_for_what_it_may_be():
     loose, tight = Difference("loose", 1e-2, 1e-1), Difference("tight", 1e-6, 1e-6)
     assert worst([loose, tight]) is tight and tight.within
     assert str(tight) == "tight 1.0e-06 apart, 1e-06 allowed"
+
+
+class Moved(NamedTuple):
+    """What is compared of a trajectory."""
+
+    weights: dict[str, np.ndarray]
+    path: dict[str, float]
+    figures: dict[str, float]
+    sums: np.ndarray = np.array([0.0, 0.0, 0.0, 0.0])
+    parts: Any = SimpleNamespace(
+        task=SimpleNamespace(metrics=()),
+        config=SimpleNamespace(optimization=SimpleNamespace(optimizer="adam")),
+    )
+
+
+def moved(bias: np.ndarray, loss: float = 1.0) -> Moved:
+    """A bias that stayed around 0 on a path of length 1."""
+    return Moved({"bias": bias}, {"bias": 1.0}, {"loss": loss, "gradient norm": 1.0})
+
+
+NEAR_ZERO = np.array([1e-9, -2e-9])
+
+
+@pytest.mark.parametrize("compare", [tensors, as_a_whole])
+def test_tensor_whose_moves_cancel(compare):
+    """The errors of its moves are relative to them and not to what is left."""
+    for one in (NEAR_ZERO, np.zeros(2)):
+        assert worst(compare(moved(one), moved(one + 1e-7), "float32")).within
+        far = worst(compare(moved(one), moved(one + 1e-4), "float32"))
+        assert far.name in ("bias", "weights") and not far.within
+
+
+@pytest.mark.parametrize("compare", [tensors, as_a_whole])
+def test_loss_near_zero(compare):
+    """Its rounding error is relative to the loss of a network that has learned little."""
+    one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
+    sizes = {"loss": 2.3, "gradient norm": 1.0}
+    assert worst(compare(one, other, "float32", sizes)).within
+    assert not worst(compare(one, other, "float32")).within
+    far = worst(compare(one, moved(NEAR_ZERO, 1e-3), "float32", sizes))
+    assert far.name == "loss" and not far.within
+
+
+def test_usual_sizes_are_means_over_the_steps():
+    assert usual(moved(NEAR_ZERO)) == {}
+    taken = moved(NEAR_ZERO)._replace(sums=np.array([-46.0, 20.0, 6.0, 2.0]))
+    found = usual(taken)
+    assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 
 
 def test_bounds_grow_with_the_roundoff_and_the_path():

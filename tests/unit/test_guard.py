@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
@@ -12,10 +12,13 @@ from engine.state import Watch
 from engine.training.guard import Fault, Guard, GuardError, Reason
 
 NO_LOSSES = np.zeros(0)
+BATCH = 64  # examples; each of them is full, but where a test says otherwise
 
 
-def guard(scaled: bool = False, watch: Watch | None = None, **options) -> Guard:
-    return Guard(Guarding(**options), scaled, watch or Watch())
+def guard(
+    scaled: bool = False, watch: Watch | None = None, examples: int = BATCH << 20, **options
+) -> Guard:
+    return Guard(Guarding(**options), scaled, watch or Watch(), examples=examples, batch=BATCH)
 
 
 # Steps that are not finite
@@ -96,6 +99,7 @@ def test_a_falling_loss_is_no_spike_and_an_infinite_one_is():
     assert guard(spike=6.0).examine(0, 200, True, falling) == Fault(150, Reason.SPIKE)
 
 
+@settings(deadline=None, max_examples=30)
 @given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20), spiked=st.booleans())
 def test_calls_and_restarts_anywhere_decide_the_same(cuts, spiked):
     losses = losses_of(160)
@@ -110,6 +114,115 @@ def test_calls_and_restarts_anywhere_decide_the_same(cuts, spiked):
         )
         step += steps
     assert found == whole
+
+
+def vanishing(seed: int, steps: int = 600, start: float = 2.3) -> np.ndarray:
+    """Losses of a sound run that learns its examples by heart: they fall to 1e-4 and are skewed."""
+    random = np.random.default_rng(seed)
+    level = start * np.exp(-np.arange(steps) / steps * np.log(start / 1e-4))
+    hard = np.where(random.random(steps) < 0.02, 0.1 * start * random.random(steps), 0)
+    late = np.minimum(1, np.arange(steps) / 100)
+    return level * np.exp(0.3 * late * random.normal(size=steps)) + late * hard
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_losses_that_vanish_are_no_spikes(seed):
+    assert guard(spike=10.0).examine(0, 600, True, vanishing(seed)) is None
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_loss_above_the_start_is_a_spike(seed):
+    losses = vanishing(seed)
+    losses[500] = 3.0
+    assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(500, Reason.SPIKE)
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 99),
+    at=st.integers(0, 599),
+    height=st.floats(0, 100),
+    power=st.integers(-60, 60),
+    sign=st.sampled_from([1, -1]),
+)
+def test_units_of_the_loss_do_not_matter(seed, at, height, power, sign):
+    losses = vanishing(seed) + (sign - 1) * 5.0  # from 2.3 to 0, or from -7.7 to -10
+    losses[at] += height
+    fault = guard(spike=10.0).examine(0, 600, True, losses)
+    assert guard(spike=10.0).examine(0, 600, True, losses * 2.0**power) == fault
+
+
+def test_negative_losses():
+    losses = vanishing(0) - 10
+    assert guard(spike=10.0).examine(0, 600, True, losses) is None
+    losses[500] = -2.0
+    assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(500, Reason.SPIKE)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_run_that_starts_near_its_end(seed):
+    """The fall says nothing there; the excess of earlier steps does."""
+    random = np.random.default_rng(seed)
+    losses = 0.02 * np.exp(0.5 * random.normal(size=600) - np.arange(600) / 120)
+    losses[30::20] += 0.02 * random.random(29) + 0.025
+    assert guard(spike=10.0).examine(0, 600, True, losses) is None
+    losses[590] = 1.0
+    assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(590, Reason.SPIKE)
+
+
+@pytest.mark.parametrize("rest", [1, 2, 8, 13])
+def test_last_batch_of_an_epoch_may_have_one_hard_example(rest):
+    """Its loss of 15 is the mean of fewer examples there."""
+    losses, examples = vanishing(1), 9 * BATCH + rest
+    losses[9::10] += 15 / rest
+    assert guard(spike=10.0, examples=examples).examine(0, 600, True, losses) is None
+    losses[508] = 3.0  # of a full batch
+    fault = guard(spike=10.0, examples=examples).examine(0, 600, True, losses)
+    assert fault == Fault(508, Reason.SPIKE)
+
+
+def test_last_batch_varies_more():
+    """A sixteenth of the examples have a mean of four times the standard error."""
+    random = np.random.default_rng(0)
+    losses = 2.3 + 0.05 * random.normal(size=600)
+    losses[9::10] = 2.3 + 0.2 * random.normal(size=60)
+    losses[509] = 2.3 + 0.2 * 3.5
+    examples = 9 * 1024 + 64
+    found = Guard(Guarding(spike=10.0), False, Watch(), examples=examples, batch=1024)
+    assert found.examine(0, 600, True, losses) is None
+
+
+@pytest.mark.parametrize("step", [0, 7, 15])
+def test_one_wrong_step_does_not_decide_the_start(step):
+    losses = vanishing(2)
+    losses[step], losses[500] = 1e6, 3.0
+    assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(500, Reason.SPIKE)
+
+
+@settings(max_examples=10, deadline=None)
+@given(cuts=st.lists(st.integers(20, 150), min_size=1, max_size=9), height=st.floats(0.5, 4))
+def test_restarts_decide_the_same_of_vanishing_losses(cuts, height):
+    losses, watch, step, found = vanishing(3), Watch(), 0, None
+    losses[520] = height
+    whole = guard(spike=10.0).examine(0, 600, True, losses)
+    while step < 600 and found is None:
+        steps = min(cuts[step % len(cuts)], 600 - step)
+        found = guard(watch=watch, spike=10.0).examine(
+            step, steps, True, losses[step : step + steps]
+        )
+        step += steps
+    assert found == whole
+
+
+def test_state_remembers_start_and_largest_excess():
+    losses, watch = vanishing(4), Watch()
+    for step in range(0, 600, 100):
+        guard(watch=watch, spike=10.0).examine(step, 100, True, losses[step : step + 100])
+    assert float(watch.start) == np.sort(losses[:16])[-2]
+    excesses = [
+        losses[step] - np.median(losses[max(0, step - 64) : step]) for step in range(16, 600)
+    ]
+    assert float(watch.excess) == max(excesses)
 
 
 def test_a_bad_steps_loss_is_no_history():

@@ -11,7 +11,7 @@ from engine.assembly import Parts
 from engine.numerics.precision import compute_dtype
 from engine.verify import bounds
 from engine.verify.bench import Bench, poisoned
-from engine.verify.differences import Difference, as_a_whole, difference, worst
+from engine.verify.differences import Difference, as_a_whole, difference, usual, worst
 from engine.verify.finding import Finding, apart, not_compared
 from engine.verify.trajectory import moved_alike, step_together
 
@@ -33,8 +33,8 @@ def check(bench: Bench) -> Finding:
     pairs = moved_alike([step_together(own, cut) for _ in range(_UPDATES)])
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic = bench.arithmetic(devices)
-    found = worst([part for pair in pairs for part in as_a_whole(*pair, arithmetic)])
+    arithmetic, sizes = bench.arithmetic(devices), usual(bench.home.whole)
+    found = worst([part for pair in pairs for part in as_a_whole(*pair, arithmetic, sizes)])
     done = f"{len(pairs)} updates of {pieces} micro-batches and of {given} from the same state"
     return apart(done, found)
 
@@ -64,9 +64,9 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
     if together.shape != (bench.sample.batch,):
         return Finding(False, done, f"losses of shape {together.shape}, not one a row")
     batch, portions = bench.sample.batch, []
-    size = -(-batch // 4)
-    for first in range(0, batch, size):
-        rows = slice(first, first + size)
+    rows_of_portion = -(-batch // 4)
+    for first in range(0, batch, rows_of_portion):
+        rows = slice(first, first + rows_of_portion)
         portion = whole._replace(
             inputs=whole.inputs[rows],
             targets=whole.targets[rows],
@@ -76,5 +76,6 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
         )
         portions.append(losses(portion).numpy())
     allowed = bounds.step_figure_bound(bench.arithmetic(bench.topologies.one))
-    measured = difference(together, np.concatenate(portions))
+    size = usual(bench.home.whole).get("loss", 0.0) * batch**0.5  # norm of as many usual losses
+    measured = difference(together, np.concatenate(portions), size)
     return apart(done, Difference("losses of rows", measured, allowed))

@@ -6,15 +6,15 @@ import numpy as np
 
 from engine.verify import bounds
 from engine.verify.bench import Bench
-from engine.verify.differences import Difference, difference, worst
+from engine.verify.differences import Difference, difference, usual, worst
 from engine.verify.finding import Finding
 
 
 def check(bench: Bench) -> Finding:
     """A split scored on one device and, in batches that do not come out even, on several."""
     one, many = bench.topologies.one, bench.topologies.many
-    examples, usual = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
-    size = _uneven(examples, usual, many.replicas)
+    examples, given = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
+    size = _uneven(examples, given, many.replicas)
     alike = bench.across
     runs = [bench.on(one, **alike).parts]
     runs.append(bench.assembled(many, evaluation_batch_size=size, **alike))
@@ -23,18 +23,22 @@ def check(bench: Bench) -> Finding:
     wrong = sum(abs(count - examples) for count in counted)
     words = [f"{counted[0]:,} and {counted[1]:,} of {examples:,} examples"]
     arithmetic, differences = bench.arithmetic(one), []
+    sizes = usual(bench.home.whole)
     allowed = bounds.step_figure_bound(arithmetic)
     for name in ("loss", *runs[0].task.metrics):
         sums = [means[name] * means["examples"] for means in scores]
-        if name != "loss" and np.allclose(sums, np.round(sums), rtol=0, atol=1e-3):  # it counts
+        # It counts if they are whole but for the division by the examples. In float32 sums of
+        # small values may be near 0, which is whole, and are no counts.
+        if name != "loss" and np.allclose(sums, np.round(sums), rtol=1e-12, atol=0):
             right = [round(value) for value in sums]
             words.append(f"{name} {right[0]:,} and {right[1]:,}")
             if arithmetic == "float32":
                 wrong += abs(right[0] - right[1])
                 continue
-        differences.append(Difference(name, difference(*sums), allowed))
+        scale = sizes.get(name, 0.0) * examples
+        differences.append(Difference(name, difference(sums[0], sums[1], scale), allowed))
     furthest = worst(differences)
-    done = f"{bench.sample.scored_from} in batches of {usual} on 1 and of {size} on {many.replicas}"
+    done = f"{bench.sample.scored_from} in batches of {given} on 1 and of {size} on {many.replicas}"
     passed = not wrong and furthest.within
     done = f"{done} replicas{bench.without_xla}".removesuffix(",")
     return Finding(passed, done, ", ".join([*words, str(furthest)]), wrong, 0)

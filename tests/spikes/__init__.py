@@ -1,0 +1,1 @@
+"""What `--spike` leaves out: nothing of a sound run, and the one step that went wrong."""
