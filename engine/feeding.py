@@ -46,6 +46,8 @@ def open_source(config: Config) -> pipelines.Source:
         validation_split=config.data.validation_split,
         test_split=config.data.test_split,
         image_size=config.data.image_size or None,  # type: ignore[arg-type]
+        fit=config.data.fit,
+        antialias=config.data.antialias,
     )
 
 

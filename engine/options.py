@@ -22,6 +22,8 @@ def option(
     below: float | None = None,
     power_of_2: bool = False,
     trajectory: bool = False,
+    legacy: Any = None,
+    legacy_with: str = "",
 ) -> Any:
     """Declares an option.
 
@@ -35,6 +37,9 @@ def option(
       power_of_2: whether a number must be one, from 2^-60 to 2^60, or 0 where that is allowed.
       trajectory: whether another value changes what a run computes; a run cannot be continued
         with another value of such an option.
+      legacy: the value that a run has whose config.flags was written before the option was there;
+        None: the default.
+      legacy_with: an option; the legacy value is taken only by runs that set it.
     """
     metadata = {
         "help": help,
@@ -44,6 +49,8 @@ def option(
         "below": below,
         "power_of_2": power_of_2,
         "trajectory": trajectory,
+        "legacy": legacy,
+        "legacy_with": legacy_with,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
