@@ -120,12 +120,12 @@ def border(luminance: np.ndarray) -> float:
 
 
 def border_kind(luminance: np.ndarray) -> str:
-    """"dark" or "light": the kind of the median of the outermost pixels of [H, W]."""
+    """Returns "dark" or "light", the kind of the median of the outermost pixels of [H, W]."""
     return "dark" if border(luminance) < 128 else "light"
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """"dark" or "light" where all outermost pixels of [H, W] are, and are alike; else ""."""
+    """Returns "dark" or "light" where all outermost pixels of [H, W] are so and alike, else ""."""
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = bool((np.abs(pixels - border(luminance)) <= _PLAIN).all())
     same = bool(((pixels < 128) == (kind == "dark")).all())

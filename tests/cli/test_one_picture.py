@@ -20,7 +20,9 @@ SIZES = {"digits": "5,11", "fashion_mnist": "14,28", "mnist": "7,7", "cifar10": 
 
 def stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
     """The first images of the test split as they are stored, uint8 [COUNT, H, W, C]."""
-    builder = digits.prepared(cache_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
+    builder = (
+        digits.prepared(cache_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
+    )
     some = builder.as_dataset(split="test", shuffle_files=False).take(COUNT)
     return np.stack([example["image"] for example in some.as_numpy_iterator()])
 
