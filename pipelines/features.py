@@ -88,10 +88,12 @@ class Pictures(NamedTuple):
 
     fields: of the image and the label.
     decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
+    decode_stored: encoded, string [] -> image [h, w, C] of its stored size; a tf.function.
     """
 
     fields: Fields
     decode: Callable[[tf.Tensor], tf.Tensor]
+    decode_stored: Callable[[tf.Tensor], tf.Tensor]
 
 
 class Decoder(NamedTuple):
@@ -137,6 +139,9 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
     def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
         return sized(features[image_key].decode_example(encoded))
 
+    def decode_stored_picture(encoded: tf.Tensor) -> tf.Tensor:
+        return features[image_key].decode_example(encoded)
+
     def decode_stored(serialized: tf.Tensor) -> tf.Tensor:
         return wanted.deserialize_example(serialized)[image_key]
 
@@ -147,7 +152,11 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
 
     pictures = None
     if isinstance(features[image_key], kinds.Image):
-        pictures = Pictures(Fields(image_key, label_key), traced_once(decode_picture))
+        pictures = Pictures(
+            Fields(image_key, label_key),
+            traced_once(decode_picture),
+            traced_once(decode_stored_picture),
+        )
     kind = type(features[image_key]).__name__
     recipe = (
         f"image={image_key}:{kind}{stored_shape}:{dtype};label={label_key};"

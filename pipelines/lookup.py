@@ -103,13 +103,15 @@ def stored_images(
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when one cannot be read.
     """
-    assert source.decode_stored is not None
-    reader = RecordReader(records.ranges, None, cache_dir)
+    of = source.pictures or source
+    assert of.decode_stored is not None
+    fields = source.pictures.fields if source.pictures else None
+    reader = RecordReader(records.ranges, fields, cache_dir)
     for number in numbers:
-        (serialized,), _ = reader.read(np.array([number]))
+        (stored,), _ = reader.read(np.array([number]))
         try:
             with tf.device("CPU:0"):
-                yield source.decode_stored(tf.constant(serialized)).numpy()
+                yield of.decode_stored(tf.constant(stored)).numpy()
         except tf.errors.OpError as error:
             where = f"{source.name}, {records.name}, example {number}"
             raise ValueError(damaged(where, reason(error))) from None
