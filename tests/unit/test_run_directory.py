@@ -190,3 +190,29 @@ def test_writing_the_options_removes_an_old_result(tmp_path):
     run_directory.write_options(kept)
     assert run_directory.options_of(str(run_dir)) == kept
     assert sorted(os.listdir(run_dir)) == ["config.flags", "metrics.jsonl"]
+
+
+def test_a_run_older_than_an_option_goes_on_with_the_value_it_was_trained_with(tmp_path):
+    started(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
+    path = tmp_path / "config.flags"
+    kept = [
+        line
+        for line in path.read_text().splitlines(keepends=True)
+        if not line.startswith(("--fit", "--antialias"))
+    ]
+    path.write_text("".join(kept))
+    default = config(tmp_path, "--image_size=14,28")
+    before = run_directory.open_for_training(default)
+    with pytest.raises(ValueError) as caught:
+        run_directory.refuse_another_trajectory(default, before, 10)
+    assert "--fit=pad (was stretch), --antialias=true (was false)" in str(caught.value)
+    same = config(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
+    run_directory.refuse_another_trajectory(same, run_directory.open_for_training(same), 10)
+
+
+def test_a_run_older_than_an_option_that_it_has_no_use_for_just_goes_on(tmp_path):
+    started(tmp_path)
+    path = tmp_path / "config.flags"
+    path.write_text(path.read_text().replace("--fit=pad\n", "").replace("--antialias=true\n", ""))
+    now = config(tmp_path)
+    run_directory.refuse_another_trajectory(now, run_directory.open_for_training(now), 10)
