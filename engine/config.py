@@ -19,6 +19,7 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
 REMEMBERED = 64  # losses that a spike is told by
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
+FITS = ("pad", "crop", "stretch")
 BESIDE = ("saving", "logging", "evaluation")  # the steps, in a benchmark
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
@@ -76,6 +77,22 @@ class Data(Section):
     )
     image_size: tuple[int, ...] = option(
         (), "HEIGHT,WIDTH to resize images to; empty: as they are", minimum=1, trajectory=True
+    )
+    fit: str = option(
+        "pad",
+        "resizing to other proportions. pad: the whole image, and around it the colour of its "
+        "border; crop: its centre; stretch: the proportions change",
+        choices=FITS,
+        trajectory=True,
+        legacy="stretch",
+        legacy_with="image_size",
+    )
+    antialias: bool = option(
+        True,
+        "average all pixels where an image is made smaller, not the nearest four alone",
+        trajectory=True,
+        legacy=False,
+        legacy_with="image_size",
     )
     augment: str = option(
         "",

@@ -49,6 +49,8 @@ def open_source(config: Config) -> pipelines.Source:
         test_split=config.data.test_split,
         test_flag="split" if asked else "test_split",
         image_size=config.data.image_size or None,  # type: ignore[arg-type]
+        fit=config.data.fit,
+        antialias=config.data.antialias,
     )
 
 

@@ -93,12 +93,37 @@ def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
     """The command line of a run that exists, with `arguments` on top of it.
 
     Raises:
-      ValueError: when there is no run in `run_dir`.
+      ValueError: when there is no run in `run_dir`, or its options cannot be read.
     """
     path = os.path.join(os.path.expanduser(run_dir), "config.flags")
     if not os.path.isfile(path):
         raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
-    return [f"--flagfile={path}", *arguments]
+    return [*of_file(path), *arguments]
+
+
+def of_file(path: str) -> list[str]:
+    """The command line of a run's config.flags, whatever version wrote it.
+
+    Options that are younger than the file come first, with the values that they then had: what the
+    file says counts.
+
+    Raises:
+      ValueError: when it cannot be read as options.
+    """
+    config = parse([f"--flagfile={path}"])
+    given = {
+        field.name: getattr(getattr(config, name), field.name)
+        for name, section in sections()
+        for field in dataclasses.fields(section)
+    }
+    legacy = [
+        f"--{field.name}={written(field.metadata['legacy'])}"
+        for _, section in sections()
+        for field in dataclasses.fields(section)
+        if field.metadata["legacy"] is not None
+        and (not field.metadata["legacy_with"] or given[field.metadata["legacy_with"]])
+    ]
+    return [*legacy, f"--flagfile={path}"]
 
 
 def from_values(values: dict[str, Any]) -> Config:

@@ -26,6 +26,8 @@ def option(
     power_of_2: bool = False,
     trajectory: bool = False,
     affects: str = "",
+    legacy: Any = None,
+    legacy_with: str = "",
 ) -> Any:
     """Declares an option.
 
@@ -42,6 +44,9 @@ def option(
       affects: what else of a run another value changes: "length", after which step a command ends;
         "record", what is written while steps are taken; "end", what is written after the last step;
         "": nothing that stays.
+      legacy: the value that a run has whose config.flags was written before the option was there;
+        None: the default.
+      legacy_with: an option; the legacy value is taken only by runs that set it.
     """
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
     metadata = {
@@ -53,6 +58,8 @@ def option(
         "power_of_2": power_of_2,
         "trajectory": trajectory,
         "affects": "trajectory" if trajectory else affects,
+        "legacy": legacy,
+        "legacy_with": legacy_with,
     }
     return dataclasses.field(default=default, metadata=metadata)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Mapping
+
+from engine.native_output import held_back
 
 
 class Startup:
@@ -58,18 +58,7 @@ def import_tensorflow() -> None:
         importlib.import_module("tensorflow")
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held_back:
-        os.dup2(held_back.fileno(), 2)
-        try:
-            tensorflow = importlib.import_module("tensorflow")
-        except Exception:  # not an interruption: that needs no explanation
-            held_back.seek(0)
-            os.write(terminal, held_back.read())
-            raise
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+    with held_back(shown_on_error=True):
+        tensorflow = importlib.import_module("tensorflow")
     tensorflow.get_logger().setLevel("ERROR")
     warnings.filterwarnings("ignore", module="tensorflow_datasets")

@@ -11,12 +11,13 @@ from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
 from pipelines.identity import Identity, identity_of
-from pipelines.lookup import Examples, examples_of, examples_of_step, labels_of
+from pipelines.lookup import Examples, examples_of, examples_of_step, labels_of, stored_images
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import Wanted, read_array, wanted
 from pipelines.pictures import read as read_picture
 from pipelines.plan import Batch, Feed, Layout, Opened, opened
 from pipelines.resident import Resident
+from pipelines.resize import Resize
 from pipelines.source import Records, Source, open_source
 from pipelines.stream import Stream
 
@@ -30,6 +31,7 @@ __all__ = [
     "Opened",
     "Records",
     "Resident",
+    "Resize",
     "Source",
     "Stream",
     "Wanted",
@@ -48,5 +50,6 @@ __all__ = [
     "read_picture",
     "reason",
     "steps_per_epoch",
+    "stored_images",
     "wanted",
 ]

@@ -42,18 +42,14 @@ def _image_of(source: Source) -> tf.TensorSpec:
 
 
 def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
-    """`decode` of each, in turns of several; those that are left over take a turn each."""
-    return _in_turns(tf.function(decode, autograph=False), stored, made)  # traced once for all
-
-
-def _in_turns(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
+    """`decode`, a tf.function, of each, in turns of several; those left over take a turn each."""
     count = stored.shape[0]
     if count is not None and count <= AT_ONCE:
         return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
     turns = (tf.shape(stored)[0] if count is None else count) // AT_ONCE
 
     def several(some: tf.Tensor) -> Any:
-        return _in_turns(decode, tf.ensure_shape(some, [AT_ONCE]), made)
+        return _each(decode, tf.ensure_shape(some, [AT_ONCE]), made)
 
     def stacked(spec: tf.TensorSpec) -> tf.TensorSpec:
         return tf.TensorSpec([AT_ONCE, *spec.shape], spec.dtype)
@@ -142,10 +138,9 @@ def _culprit(
 
     Portions are decoded side by side and fail as a whole, so it is looked for one by one.
     """
-    decode = tf.function(source.decode, autograph=False)
     for number in range(first, len(reader)):
         try:
-            decode(tf.constant(reader.read(np.array([number]))[0][0]))
+            source.decode(tf.constant(reader.read(np.array([number]))[0][0]))
         except tf.errors.OpError as found:
             return number, found
     return first, error

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.index import Fields
+from pipelines.resize import Resize
 
 # Raise it when `decode` returns other bits for the same record: caches are keyed by it.
 _DECODE_VERSION = 1
@@ -86,43 +87,50 @@ class Pictures(NamedTuple):
     """Images that are stored encoded, one in each example, so that all else can be passed over.
 
     fields: of the image and the label.
-    decode: encoded, string [] -> image [H, W, C].
+    decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
+    decode_stored: encoded, string [] -> image [h, w, C] of its stored size; a tf.function.
     """
 
     fields: Fields
     decode: Callable[[tf.Tensor], tf.Tensor]
+    decode_stored: Callable[[tf.Tensor], tf.Tensor]
 
 
 class Decoder(NamedTuple):
     """How examples are decoded.
 
-    decode: serialized, string [] -> (image [H, W, C], label int32 []).
+    decode: serialized, string [] -> (image [H, W, C], label int32 []); a tf.function, traced once.
+    decode_stored: serialized, string [] -> image [h, w, C] of its stored size; a tf.function.
     pictures: None where images are stored otherwise.
     recipe: a short stable text of everything that decides what decode returns, for cache keys.
     """
 
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
+    decode_stored: Callable[[tf.Tensor], tf.Tensor]
     pictures: Pictures | None
     recipe: str
 
 
-def decoder(
-    features: Any, image_key: str, label_key: str, image_shape: tuple[int, int, int]
-) -> Decoder:
-    """How the examples of a data set are decoded, to images of one shape."""
+def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> Decoder:
+    """Returns how the examples of a data set are decoded, to images of one size.
+
+    Args:
+      features: of the data set.
+      image_key: the feature that is the image.
+      label_key: the feature that is the label.
+      resize: makes images of that size, where they are stored in another.
+    """
     from tensorflow_datasets import features as kinds
 
     # A dictionary of the two alone: the parser then skips every other feature of the record.
     wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
     stored_shape = tuple(features[image_key].shape)
-    resize = stored_shape != image_shape
+    image_shape = (*resize.shape, stored_shape[2])
     dtype = np.dtype(features[image_key].np_dtype).name
 
     def sized(image: tf.Tensor) -> tf.Tensor:
-        if resize:
-            image = tf.image.resize(image, image_shape[:2], method="bilinear")
-            image = tf.cast(tf.round(image), tf.uint8) if dtype == "uint8" else image
-        return tf.ensure_shape(image, image_shape)
+        image = tf.ensure_shape(image, stored_shape)
+        return tf.ensure_shape(resize(image), image_shape)
 
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = wanted.deserialize_example(serialized)
@@ -131,13 +139,36 @@ def decoder(
     def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
         return sized(features[image_key].decode_example(encoded))
 
+    def decode_stored_picture(encoded: tf.Tensor) -> tf.Tensor:
+        return features[image_key].decode_example(encoded)
+
+    def decode_stored(serialized: tf.Tensor) -> tf.Tensor:
+        return wanted.deserialize_example(serialized)[image_key]
+
+    def traced_once(function: Callable) -> Callable:
+        return tf.function(
+            function, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
+        )
+
     pictures = None
     if isinstance(features[image_key], kinds.Image):
-        pictures = Pictures(Fields(image_key, label_key), decode_picture)
+        pictures = Pictures(
+            Fields(image_key, label_key),
+            traced_once(decode_picture),
+            traced_once(decode_stored_picture),
+        )
     kind = type(features[image_key]).__name__
     recipe = (
         f"image={image_key}:{kind}{stored_shape}:{dtype};label={label_key};"
-        f"out={'x'.join(map(str, image_shape))}:{'bilinear' if resize else 'as stored'};"
+        f"out={'x'.join(map(str, image_shape))}:"
+        f"{'as stored' if stored_shape == image_shape else _words(resize)};"
         f"decode={_DECODE_VERSION}"
     )
-    return Decoder(decode, pictures, recipe)
+    return Decoder(traced_once(decode), traced_once(decode_stored), pictures, recipe)
+
+
+def _words(resize: Resize) -> str:
+    """How images are resized, as part of a recipe."""
+    if resize.fit == "stretch" and not resize.antialias:
+        return "bilinear"  # what versions wrote that had no other way
+    return f"bilinear {resize.fit}{' antialiased' * resize.antialias}"

@@ -119,6 +119,19 @@ def border(luminance: np.ndarray) -> float:
     return float(np.median(_outermost(luminance)))
 
 
+def border_kind(luminance: np.ndarray) -> str:
+    """Returns "dark" or "light", the kind of the median of the outermost pixels of [H, W]."""
+    return "dark" if border(luminance) < 128 else "light"
+
+
+def plain_kind(luminance: np.ndarray) -> str:
+    """Returns "dark" or "light" where all outermost pixels of [H, W] are so and alike, else ""."""
+    pixels, kind = _outermost(luminance), border_kind(luminance)
+    alike = bool((np.abs(pixels - border(luminance)) <= _PLAIN).all())
+    same = bool(((pixels < 128) == (kind == "dark")).all())
+    return kind if alike and same else ""
+
+
 def _outermost(luminance: np.ndarray) -> np.ndarray:
     sides = luminance[0], luminance[-1], luminance[:, 0], luminance[:, -1]
     return np.concatenate(sides).astype(np.float64)

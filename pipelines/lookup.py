@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,14 +85,52 @@ def examples_of(
         raise ValueError(damaged(f"{source.name}, {records.name}", reason(error))) from None
 
 
+def stored_images(
+    source: Source, records: Records, numbers: np.ndarray, cache_dir: str
+) -> Iterator[np.ndarray]:
+    """Some images of their stored sizes, not resized, by their numbers, in that order.
+
+    Args:
+      source: the data set.
+      records: the split.
+      numbers: int [k], each in 0 .. len(records) - 1.
+      cache_dir: where it is kept between starts where each example lies.
+
+    Returns:
+      Images, uint8 or float32 [h, w, C], one after the other.
+
+    Raises:
+      ValueError: when a file is damaged, or an example cannot be decoded.
+      OSError: when one cannot be read.
+    """
+    of = source.pictures or source
+    assert of.decode_stored is not None
+    fields = source.pictures.fields if source.pictures else None
+    reader = RecordReader(records.ranges, fields, cache_dir)
+    for number in numbers:
+        (stored,), _ = reader.read(np.array([number]))
+        try:
+            with tf.device("CPU:0"):
+                yield of.decode_stored(tf.constant(stored)).numpy()
+        except tf.errors.OpError as error:
+            where = f"{source.name}, {records.name}, example {number}"
+            raise ValueError(damaged(where, reason(error))) from None
+
+
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
     """What decodes so many: many in a graph, side by side; a few without the time to trace it."""
+    if examples <= AT_ONCE:
+        return functools.partial(decode, source)
+    return _traced(decode, source)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(decode: Callable, source: Source) -> Callable:
+    """A graph of any number of examples, traced once for a source."""
 
     def call(stored: tf.Tensor) -> Any:
         return decode(source, stored)
 
-    if examples <= AT_ONCE:
-        return call
     return tf.function(call, [tf.TensorSpec([None], tf.string)], autograph=False)
 
 

@@ -3,21 +3,24 @@
 A picture is decoded (its first frame, turned as its EXIF orientation says), brought to 8 bits a
 channel (16 bits divided by 257), laid on a plain ground where it is transparent (black under light
 ink, white under dark ink), made grey (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601) or RGB as the data
-set is, and inverted where that is asked for. One of the data set's own size is that. Others are
-resized with an antialiased bilinear filter: where the data set is ink on a plain ground (`ink`), so
-that theirs lies as it does there; else widened to its proportions by the colour of their border.
+set is, and inverted where that is asked for. A picture of the data set's stored size then is as one
+of its images. Where the data set is ink on a plain ground (`ink`), the ink of any other is laid out
+at the stored size as it is there. Last, `resize` makes it one of the network's size, as it does for
+training.
 """
 
 from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines import ink
+from pipelines.resize import Resize
 from pipelines.source import Source
 
 _LEAST = 4  # pixels a side: less is no picture
@@ -26,24 +29,34 @@ _LEAST = 4  # pixels a side: less is no picture
 class Wanted(NamedTuple):
     """What pictures are made into.
 
-    shape: height, width, channels (1 or 3).
+    resize: to the network's size, as in training.
+    channels: 1 or 3.
+    stored_size: height and width of the data set's images as they are stored; None: they vary.
     invert: whether dark becomes light.
     ground: of the data set, "dark" or "light": a picture on the other one is inverted; "": any.
-    layout: of the data set's ink; None: it is not ink on a plain ground.
+    exceptions: whether some of the data set's images have the other ground.
+    layout: of the data set's ink at its stored size; None: it is not ink on a plain ground.
     """
 
-    shape: tuple[int, int, int]
+    resize: Resize
+    channels: int
+    stored_size: tuple[int, int] | None = None
     invert: bool = False
     ground: str = ""
+    exceptions: bool = False
     layout: ink.Layout | None = None
 
+    def is_own(self, image: np.ndarray) -> bool:
+        """Whether an image has the size of the data set's images, stored or resized."""
+        return image.shape[:2] in (self.stored_size, self.resize.shape)
 
-def wanted(source: Source, images: np.ndarray, invert: str) -> Wanted:
+
+def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> Wanted:
     """What a data set wants of pictures.
 
     Args:
       source: the data set.
-      images: some of it, [n, H, W, C].
+      images: some of it, of their stored sizes, uint8 [h, w, C] each.
       invert: "no", "yes", or "auto": where the ground is not as the data set's images have it,
         which must be one, dark or light, in nine of ten of them.
 
@@ -53,17 +66,22 @@ def wanted(source: Source, images: np.ndarray, invert: str) -> Wanted:
     if source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
         raise ValueError(
             f"{source.name} has images {'x'.join(map(str, source.image_shape))} {source.dtype}, "
-            "which no picture can be made into: give .npy files of that shape"
+            "which no picture can be made into: predict a --split"
         )
-    ground = ""
+    channels, ground, exceptions, layout = source.image_shape[2], "", False, None
     if invert == "auto":
-        ground = ink.ground([ink.border(_luminance(image)) for image in images], of=len(images))
-    layout = ink.layout(images) if source.image_shape[2] == 1 else None
-    return Wanted(source.image_shape, invert == "yes", ground, layout)
+        borders = [ink.border(_luminance(image)) for image in images]
+        ground = ink.ground(borders, of=len(images))
+        exceptions = len({border < 128 for border in borders}) > 1
+    if channels == 1 and source.stored_size is not None:
+        layout = ink.layout(np.stack(images))
+    return Wanted(
+        source.resize, channels, source.stored_size, invert == "yes", ground, exceptions, layout
+    )
 
 
 def read(path: str, want: Wanted) -> np.ndarray:
-    """The image of a picture file, uint8 [H, W, C].
+    """The image of a picture file, uint8 [height, width, C] of the network's size.
 
     Raises:
       ValueError: when it is none, in one line that does not name it.
@@ -75,7 +93,7 @@ def read(path: str, want: Wanted) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.load()
-                return convert(_array(ImageOps.exif_transpose(picture), want.shape[2]), want)
+                return convert(_array(ImageOps.exif_transpose(picture), want.channels), want)
     except UnidentifiedImageError:
         raise ValueError("is no picture, or of a kind that is not known") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -109,37 +127,34 @@ def read_array(path: str, want: Wanted) -> list[np.ndarray]:
         array = array[..., None]
     if array.shape[-1] not in (1, 3, 4):
         raise ValueError(f"has {array.shape[-1]} channels, and images have 1, 3 or 4")
-    return [convert(_channels(image, want.shape[2]), want) for image in _to_uint8(array)]
+    return [convert(_channels(image, want.channels), want) for image in _to_uint8(array)]
 
 
 def convert(image: np.ndarray, want: Wanted) -> np.ndarray:
-    """An image of any size as the data set has them.
+    """An image of any size as the network takes them.
 
     Args:
       image: uint8 [H, W, C], C as it is wanted.
       want: what it is made into.
 
     Returns:
-      uint8 [height, width, C] as it is wanted.
+      uint8 [height, width, C] of the network's size.
 
     Raises:
-      ValueError: when it is too small, or of one colour alone.
+      ValueError: when it is too small, or of one colour alone, and has not the size of the data
+        set's images: any of that size may be one of them.
     """
-    height, width, channels = want.shape
-    if min(image.shape[:2]) < min(_LEAST, height, width):
+    own = want.is_own(image)
+    if not own and min(image.shape[:2]) < min(_LEAST, *want.resize.shape):
         raise ValueError(f"has {image.shape[1]}x{image.shape[0]} pixels, too few to see anything")
-    if image.min() == image.max():
+    if not own and image.min() == image.max():
         raise ValueError("is of one colour alone: there is nothing to see")
-    if want.invert or (want.ground and want.ground != _ground(image)):
+    if want.invert or (want.ground and _is_foreign(image, want)):
         image = 255 - image
-    if image.shape[:2] == (height, width):
-        return image
-    if want.layout and (fitted := ink.fitted(image, height, width, want.layout)) is not None:
-        return fitted
-    image = _widened(image, height, width)
-    picture = Image.fromarray(image if channels == 3 else image[..., 0])
-    resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return resized.reshape(want.shape)
+    if not own and want.layout and want.stored_size:
+        fitted = ink.fitted(image, *want.stored_size, want.layout)
+        image = image if fitted is None else fitted
+    return want.resize.array(image)
 
 
 def _array(picture: Image.Image, channels: int) -> np.ndarray:
@@ -193,21 +208,14 @@ def _luminance(image: np.ndarray) -> np.ndarray:
     return image[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
 
 
-def _ground(image: np.ndarray) -> str:
-    return "dark" if ink.border(_luminance(image)) < 128 else "light"
+def _is_foreign(image: np.ndarray, want: Wanted) -> bool:
+    """Whether an image has the ground that the data set's images have not.
 
-
-def _widened(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The image in the middle of one of these proportions; what is new has its border's colour."""
-    rows, columns = image.shape[:2]
-    target_rows = max(rows, round(columns * height / width))
-    target_columns = max(columns, round(rows * width / height))
-    if (target_rows, target_columns) == (rows, columns):
-        return image
-    sides = image[0], image[-1], image[:, 0], image[:, -1]
-    colour = np.median(np.concatenate(sides), axis=0)
-    whole = np.empty((target_rows, target_columns, image.shape[-1]), np.uint8)
-    whole[:] = np.rint(colour).astype(np.uint8)
-    top, left = (target_rows - rows) // 2, (target_columns - columns) // 2
-    whole[top : top + rows, left : left + columns] = image
-    return whole
+    One of the data set's own size may be a rare one of its images, whose border is of the other
+    kind in its median: it is foreign only where the whole border is plain, and no image is known
+    whose border is of that kind.
+    """
+    luminance, other = _luminance(image), "light" if want.ground == "dark" else "dark"
+    if not want.is_own(image):
+        return ink.border_kind(luminance) == other
+    return not want.exceptions and ink.plain_kind(luminance) == other

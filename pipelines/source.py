@@ -21,6 +21,7 @@ import tensorflow as tf
 from pipelines import features
 from pipelines.builders import open_builder, parse_name
 from pipelines.download import one_line
+from pipelines.resize import Resize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,18 +67,34 @@ class Source:
     validation: Records | None
     test: Records | None
     dtype: str  # of images: "uint8" or "float32"
-    # One serialized example, string [] -> (image [H, W, C], label int32 []).
+    # One serialized example, string [] -> (image [H, W, C], label int32 []); a tf.function.
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     # A short stable text of everything that decides what decode returns, for cache keys.
     recipe: str
     pictures: features.Pictures | None = (
         None  # where images are stored encoded: a short way to them
     )
+    # One serialized example, string [] -> image [h, w, C] of its stored size; a tf.function.
+    decode_stored: Callable[[tf.Tensor], tf.Tensor] | None = None
+    stored_shape: tuple[int | None, int | None, int] | None = None  # None: image_shape
+    fit: str = "pad"  # how images of another size are resized, see Resize
+    antialias: bool = True
 
     @property
     def classes(self) -> int:
         """How many classes there are; labels are 0 to classes - 1."""
         return len(self.class_names)
+
+    @property
+    def resize(self) -> Resize:
+        """Makes an image of any size one of `image_shape`."""
+        return Resize(self.image_shape[:2], self.fit, self.antialias)
+
+    @property
+    def stored_size(self) -> tuple[int, int] | None:
+        """Height and width that images are stored in; None where they vary."""
+        height, width, _ = self.stored_shape or self.image_shape
+        return None if height is None or width is None else (height, width)
 
 
 def open_source(
@@ -90,6 +107,8 @@ def open_source(
     test_split: str = "auto",
     test_flag: str = "test_split",
     image_size: tuple[int, int] | None = None,
+    fit: str = "pad",
+    antialias: bool = True,
 ) -> Source:
     """Find a data set on disk, or prepare it, and say which records its splits are.
 
@@ -104,7 +123,9 @@ def open_source(
       test_split: "auto" for "test" where the data set has it (with labels), "" for none, or a
         TFDS split.
       test_flag: the option that gave it, for messages.
-      image_size: (height, width) to resize images to, bilinearly; None leaves them.
+      image_size: (height, width) to resize images to; None leaves them.
+      fit: how other proportions are resized: "pad", "crop" or "stretch", see `Resize`.
+      antialias: whether all pixels are averaged where an image is made smaller.
 
     Raises:
       ValueError: one line: what is wrong, where, and what to do.
@@ -119,7 +140,8 @@ def open_source(
         )
     image_key, label_key = features.keys(name, info)
     image_shape = features.image_shape(name, image_key, info.features[image_key], image_size)
-    decode, pictures, recipe = features.decoder(info.features, image_key, label_key, image_shape)
+    resize = Resize(image_shape[:2], fit, antialias)
+    decoder = features.decoder(info.features, image_key, label_key, resize)
 
     def records(flag: str, split: str) -> Records:
         found = _records(name, builder, flag, split)
@@ -147,9 +169,13 @@ def open_source(
         train=train,
         validation=validation,
         test=test,
-        decode=decode,
-        recipe=recipe,
-        pictures=pictures,
+        decode=decoder.decode,
+        recipe=decoder.recipe,
+        pictures=decoder.pictures,
+        decode_stored=decoder.decode_stored,
+        stored_shape=tuple(info.features[image_key].shape),
+        fit=fit,
+        antialias=antialias,
     )
 
 

@@ -6,11 +6,13 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import logging
 import signal
 from collections.abc import Iterator
 
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
 from pipelines.stream import close_all
 from tests import prepared
@@ -24,7 +26,18 @@ tf.config.set_logical_device_configuration(
 )
 tf.config.experimental.enable_op_determinism()
 tf.config.list_logical_devices()  # starts TensorFlow: no test changes the devices of the others
-tf.get_logger().setLevel("ERROR")
+_retraced: list[str] = []
+
+
+def _remember_retracing(record: logging.LogRecord) -> bool:
+    """Keeps TensorFlow's warnings of retracing, and shows no warning."""
+    if "retracing" in record.getMessage():
+        _retraced.append(record.getMessage())
+    return record.levelno >= logging.ERROR
+
+
+tf.get_logger().setLevel("WARNING")
+tf.get_logger().addFilter(_remember_retracing)
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +60,15 @@ def no_stream_reads_on() -> Iterator[None]:
     """What a test opened does not read ahead during the next one."""
     yield
     close_all()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_traced_again_and_again(request: pytest.FixtureRequest) -> Iterator[None]:
+    """TensorFlow warns of code that is traced in five of ten calls; a run's is traced once.
+
+    It counts by code, so each test begins with no count: others have functions of the same code.
+    """
+    polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
+    _retraced.clear()
+    yield
+    assert not _retraced or request.node.get_closest_marker("many_graphs"), _retraced[0]

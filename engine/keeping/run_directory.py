@@ -34,7 +34,7 @@ def options_of(run_dir: str) -> Config | None:
     if not os.path.isfile(path):
         return None
     try:
-        return flags.parse([f"--flagfile={path}"])
+        return flags.parse(flags.of_file(path))
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from engine import built
 from engine.config import Config
 from engine.feeding import cache_dir
 from engine.keeping.files import lock, replace_file
+from engine.native_output import held_back
 from engine.numerics.precision import compute_dtype
 from engine.task import probabilities
 from engine.weights import restored
@@ -36,8 +39,9 @@ class Serving(tf.Module):
     Args:
       model: with variables of its own.
       class_names: of its classes.
-      images: what it takes: dtype, and shape without the batch.
+      images: what the network takes: dtype, and shape [H, W, C].
       dtype: that layers compute in.
+      resize: what makes images of any size the network's; None: it takes images of its size alone.
     """
 
     def __init__(
@@ -46,20 +50,26 @@ class Serving(tf.Module):
         class_names: tuple[str, ...],
         images: tf.TensorSpec,
         dtype: tf.DType,
+        resize: pipelines.Resize | None,
     ) -> None:
         super().__init__(name="tapeline")
-        self._model, self._dtype = model, dtype
+        self._model, self._dtype, self._resize = model, dtype, resize
         self._names = class_names
-        batch = tf.TensorSpec([None, *images.shape], images.dtype, "images")
+        self.network_images = images
+        height, width, channels = images.shape
+        taken = [None, height, width, channels] if resize is None else [None, None, None, channels]
+        batch = tf.TensorSpec(taken, images.dtype, "images")
         self.serve = tf.function(self._serve, input_signature=[batch], autograph=False)
         names = tf.function(lambda: tf.constant(class_names), input_signature=[], autograph=False)
         self.class_names = names
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """[n, H, W, C] as the data set has them -> float32 [n, classes]."""
+        """[n, H, W, C] of the network's size -> float32 [n, classes]."""
         return probabilities(self._model, images, Pass(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self._resize is not None:
+            images = self._resize(images)
         scores = self.probabilities(images)
         classes = tf.argmax(scores, axis=-1)
         return {
@@ -94,15 +104,15 @@ def run(config: Config) -> int:
     try:
         with _part_of(folder) as whole:
             tf.saved_model.save(serving, whole, signatures={"serving_default": serving.serve})
-            examples = _examples(parts.source, cache_dir(config))
+            examples, stored = _examples(parts.source, cache_dir(config))
             expected = _expected(trained, examples.images, config)
-            off = _difference(whole, examples.images, expected)
+            off = _difference(whole, stored, expected)
             if not off <= ALLOWED:
                 raise RuntimeError(
                     f"the export is {off:.1e} off the run's probabilities, {ALLOWED:g} allowed; "
                     "nothing was exported"
                 )
-            facts = _facts(config, parts.source, found.words, averaged, off)
+            facts = _facts(config, parts.source, serving, found.words, averaged, off)
             lite = _lite(serving, whole, examples.images, expected)
             facts |= {"tflite": lite}
             replace_file(os.path.join(whole, "about.json"), json.dumps(facts, indent=2) + "\n")
@@ -131,13 +141,21 @@ def _serving(config: Config, source: pipelines.Source, trained: models.Sequentia
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
-    return Serving(model, source.class_names, images, compute_dtype(config.precision.precision))
+    dtype = compute_dtype(config.precision.precision)
+    # A network of the stored size takes that size alone: an image of another size is refused by the
+    # signature, where resizing it could hide a mistake of its user's.
+    resize = None if source.stored_size == source.image_shape[:2] else source.resize
+    return Serving(model, source.class_names, images, dtype, resize)
 
 
-def _examples(source: pipelines.Source, kept: str) -> pipelines.Examples:
+def _examples(
+    source: pipelines.Source, kept: str
+) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
+    """Examples as the run is fed them, and the same images in the size that they are stored in."""
     records = source.test or source.validation or source.train
     numbers = np.arange(min(len(records), _CHECKED))
-    return pipelines.examples_of(source, records, numbers, kept)
+    stored = pipelines.stored_images(source, records, numbers, kept)
+    return pipelines.examples_of(source, records, numbers, kept), stored
 
 
 def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
@@ -146,22 +164,41 @@ def _expected(trained: models.Sequential, images: np.ndarray, config: Config) ->
     return score(tf.constant(images)).numpy()
 
 
-def _difference(folder: str, images: np.ndarray, expected: np.ndarray) -> float:
-    """How far the export's probabilities are off, at most; loaded as its user would."""
+def _difference(folder: str, stored: Iterable[np.ndarray], expected: np.ndarray) -> float:
+    """How far the export's probabilities are off, at most; loaded as its user would.
+
+    Args:
+      folder: of the SavedModel.
+      stored: images [h, w, C] in the size that they are stored in.
+      expected: the run's probabilities of them, float32 [n, classes].
+    """
     serve = tf.saved_model.load(folder).signatures["serving_default"]
-    found = serve(images=tf.constant(images))["probabilities"].numpy()
+    batches = (np.stack(list(same)) for _, same in itertools.groupby(stored, np.shape))
+    served = [serve(images=tf.constant(batch))["probabilities"].numpy() for batch in batches]
+    found = np.concatenate(served)
     return float(np.abs(found.astype(np.float64) - expected).max())
 
 
 def _facts(
-    config: Config, source: pipelines.Source, weights: str, averaged: bool, off: float
+    config: Config,
+    source: pipelines.Source,
+    serving: Serving,
+    weights: str,
+    averaged: bool,
+    off: float,
 ) -> dict[str, Any]:
+    takes = serving.serve.input_signature[0].shape.as_list()[1:]
+    steps = [f"resized to {'x'.join(map(str, source.resize.shape))}"] * (None in takes)
+    steps += ["divided by 255"] * (source.dtype == "uint8")
     return {
         "model": config.network.model,
         "dataset": f"{source.name}:{source.version}",
         "image_shape": list(source.image_shape),
         "image_dtype": source.dtype,
-        "preprocessing": "divided by 255 inside" if source.dtype == "uint8" else "none",
+        "images": takes,  # null: any
+        "fit": source.fit,
+        "antialias": source.antialias,
+        "preprocessing": f"{', '.join(steps)} inside" if steps else "none",
         "class_names": list(source.class_names),
         "weights": weights,
         "averaged": averaged,
@@ -174,27 +211,49 @@ def _facts(
 def _lite(
     serving: Serving, folder: str, images: np.ndarray, expected: np.ndarray
 ) -> dict[str, Any]:
-    """Writes model.tflite where this TensorFlow can, and says how far it is off."""
-    batch = serving.serve.input_signature[0]
-    one = tf.TensorSpec([1, *batch.shape[1:]], batch.dtype, "images")
-    try:
-        traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
-        converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving)
-        content = converter.convert()
-        interpreter = tf.lite.Interpreter(model_content=content)
-        interpreter.allocate_tensors()
-        taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-        found = []
-        for image in images:
-            interpreter.set_tensor(taken["index"], image[None])
-            interpreter.invoke()
-            found.append(interpreter.get_tensor(given["index"])[0])
-    except Exception as error:  # the converter and the interpreter raise what they like
-        why = " ".join(str(error).split())[:160]
-        return {"words": f"no TFLite model, which this TensorFlow cannot make of it: {why}"}
-    off = float(np.abs(np.stack(found).astype(np.float64) - expected).max())
+    """Writes model.tflite where this TensorFlow can, and says how far it is off.
+
+    Its images have the network's size: TFLite has no operation that resizes as TensorFlow does.
+    Where it cannot, the converter's own words go to tflite_error.txt, none to standard error.
+    """
+    images_of = serving.network_images
+    one = tf.TensorSpec([1, *images_of.shape], images_of.dtype, "images")
+    with held_back() as written:
+        try:
+            content, found = _converted(serving, one, images)
+        except Exception:  # the converter and the interpreter raise what they like
+            written.seek(0)
+            said = written.read().decode(errors="replace") + traceback.format_exc()
+            replace_file(os.path.join(folder, "tflite_error.txt"), said)
+            return {
+                "images": None,
+                "words": "no TFLite model: TensorFlow's converter cannot make one of this network, "
+                "see tflite_error.txt",
+            }
+    off = float(np.abs(found.astype(np.float64) - expected).max())
     replace_file(os.path.join(folder, "model.tflite"), content)
-    return {"difference": off, "words": f"model.tflite, one image at a time: {off:.1e} off"}
+    return {
+        "images": one.shape.as_list(),
+        "difference": off,
+        "words": f"model.tflite, one image at a time: {off:.1e} off",
+    }
+
+
+def _converted(
+    serving: Serving, one: tf.TensorSpec, images: np.ndarray
+) -> tuple[bytes, np.ndarray]:
+    """A TFLite model that takes `one` image, and its probabilities of some."""
+    traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
+    content = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving).convert()
+    interpreter = tf.lite.Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    found = []
+    for image in images:
+        interpreter.set_tensor(taken["index"], image[None])
+        interpreter.invoke()
+        found.append(interpreter.get_tensor(given["index"])[0])
+    return content, np.stack(found)
 
 
 @contextlib.contextmanager

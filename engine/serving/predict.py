@@ -86,7 +86,7 @@ def run(config: Config) -> int:
 def _of_files(found: Restored, paths: list[str], failed: list[inputs.Input]) -> Iterator[Asked]:
     source, config = found.parts.source, found.parts.config
     some = np.arange(min(len(source.train), _GROUND))
-    images = pipelines.examples_of(source, source.train, some, cache_dir(config)).images
+    images = list(pipelines.stored_images(source, source.train, some, cache_dir(config)))
     want = pipelines.wanted(source, images, config.using.invert)
     progress = Progress(config.keeping.progress, "predicting", len(paths), unit="files")
     for each in inputs.images(paths, want):

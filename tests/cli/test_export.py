@@ -113,7 +113,35 @@ def test_averaged_weights_that_there_are_not_are_refused(warm: Warm, tmp_path: P
     assert not (plain.run_dir / "export").exists()
 
 
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_no_tflite_of_a_16_bit_run_is_said_in_one_line(warm: Warm, tmp_path: Path, precision: str):
+    run = warm.train(tmp_path / "run", "--epochs=1", f"--precision={precision}")
+    outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")
+    assert outcome.status == 0 and outcome.err == "", outcome.said()
+    assert outcome.out.count("no TFLite model") == 2  # the line, and the JSON
+    assert "error:" not in outcome.out and "mlir" not in outcome.out.lower()
+    folder = run.run_dir / "export"
+    assert not (folder / "model.tflite").exists()
+    assert (folder / "tflite_error.txt").stat().st_size > 0
+    assert json.loads((folder / "about.json").read_text())["images"] == [8, 8, 1]
+
+
 @pytest.mark.parametrize("options", [("--precision=mixed_bfloat16",), ("--virtual_devices=2",)])
 def test_whatever_it_was_trained_with(warm: Warm, tmp_path: Path, options):
     run = warm.train(tmp_path / "run", "--model=cnn", "--epochs=1", *options)
     assert export(warm, run)["difference"] <= 1e-6
+
+
+def test_images_of_another_size_than_the_networks_are_resized_inside(
+    warm: Warm, test_split, tmp_path: Path
+):
+    options = "--model=logistic", "--image_size=5,9", "--epochs=3", "--learning_rate=0.05"
+    run = warm.train(tmp_path / "run", *options)
+    facts = export(warm, run)
+    assert facts["images"] == [None, None, 1] and facts["image_shape"] == [5, 9, 1]
+    assert facts["tflite"]["images"] == [1, 5, 9, 1] and facts["tflite"]["difference"] <= 1e-5
+    images, labels = test_split
+    found = served(run.run_dir / "export", images, tmp_path)
+    assert (found["classes"] == labels).sum() == round(run.result["test"]["accuracy"] * 360)
+    large = served(run.run_dir / "export", images.repeat(3, 1).repeat(3, 2)[:9], tmp_path)
+    assert large["probabilities"].shape == (9, 10)

@@ -200,3 +200,29 @@ def test_a_runs_own_options_come_first_and_arguments_change_them(tmp_path):
 def test_a_directory_without_a_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"--run_dir={tmp_path}"):
         flags.of_run(str(tmp_path), [])
+
+
+OLD = "--epochs=7\n--image_size=14,28\n"  # as 0.4.0 wrote it: neither --fit nor --antialias
+
+
+def test_options_younger_than_a_run_are_what_the_run_was_trained_with(tmp_path):
+    (tmp_path / "config.flags").write_text(OLD)
+    data = flags.parse(flags.of_run(str(tmp_path), [])).data
+    assert (data.fit, data.antialias, data.image_size) == ("stretch", False, (14, 28))
+    data = flags.parse(flags.of_run(str(tmp_path), ["--fit=crop"])).data
+    assert (data.fit, data.antialias) == ("crop", False)
+
+
+def test_what_a_runs_file_says_counts_and_where_nothing_is_resized_the_default_does(tmp_path):
+    (tmp_path / "config.flags").write_text(f"{OLD}--fit=pad\n--antialias=true\n")
+    assert flags.parse(flags.of_run(str(tmp_path), [])).data.fit == "pad"
+    (tmp_path / "config.flags").write_text("--epochs=7\n")
+    data = flags.parse(flags.of_run(str(tmp_path), [])).data
+    assert (data.fit, data.antialias) == ("pad", True)
+
+
+def test_a_legacy_value_is_one_that_the_option_takes():
+    for field in FIELDS:
+        if (legacy := field.metadata["legacy"]) is not None:
+            flags.parse([f"--{field.name}={legacy}"])
+            assert field.metadata["legacy_with"] in {"", *(each.name for each in FIELDS)}

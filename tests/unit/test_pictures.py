@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import Wanted, read_array, read_picture
+from pipelines import Resize, Wanted, read_array, read_picture
+from pipelines.ink import Layout
 from pipelines.pictures import convert
 
-GREY = Wanted((28, 28, 1))
-COLOUR = Wanted((28, 28, 3))
+GREY = Wanted(Resize((28, 28)), 1, (28, 28))
+COLOUR = Wanted(Resize((28, 28)), 3, (28, 28))
 
 
 def digit(side: int = 28) -> np.ndarray:
@@ -103,7 +104,7 @@ def test_other_proportions_are_widened_by_the_borders_colour(tmp_path: Path, siz
     picture = Image.new("L", size, 40)
     picture.paste(200, (size[0] // 3, size[1] // 3, size[0] * 2 // 3, size[1] * 2 // 3))
     found = read_picture(saved(tmp_path, picture), GREY)[..., 0]
-    assert found[0, 0] == found[-1, -1] == 40 and found[14, 14] == 200
+    assert found[0, 0] == found[-1, -1] == 40 and found[13, 13] == 200
     # Proportions stay: the mark is as wide for its height as it was.
     rows, columns = (
         np.ptp(np.flatnonzero(found.max(1) > 100)),
@@ -114,11 +115,57 @@ def test_other_proportions_are_widened_by_the_borders_colour(tmp_path: Path, siz
 
 def test_dark_and_light_change_places_where_that_is_asked_for():
     paper = 255 - digit()[..., None]
-    assert (convert(paper, Wanted((28, 28, 1), invert=True))[..., 0] == digit()).all()
-    automatic = Wanted((28, 28, 1), ground="dark")
+    assert (convert(paper, GREY._replace(invert=True))[..., 0] == digit()).all()
+    automatic = GREY._replace(ground="dark")
     assert (convert(paper, automatic)[..., 0] == digit()).all()
     assert (convert(digit()[..., None], automatic)[..., 0] == digit()).all()
-    assert (convert(digit()[..., None], Wanted((28, 28, 1), ground="light")) == paper).all()
+    assert (convert(digit()[..., None], GREY._replace(ground="light")) == paper).all()
+
+
+def test_a_rare_image_of_the_data_set_is_not_inverted():
+    """Clothes may fill the frame: then most of the border is light, and not all of it."""
+    rare = np.full((28, 28, 1), 200, np.uint8)
+    rare[0, :5] = 0
+    found = convert(rare, GREY._replace(ground="dark"))
+    assert np.array_equal(found, rare)
+
+
+def test_where_images_of_either_ground_are_known_none_of_their_size_is_inverted():
+    paper, either = 255 - digit()[..., None], GREY._replace(ground="dark", exceptions=True)
+    assert np.array_equal(convert(paper, either), paper)
+    large = np.kron(paper, np.ones((2, 2, 1), np.uint8))
+    assert convert(large, either).mean() < 128  # of another size: it is none of theirs
+
+
+def test_any_picture_of_the_stored_or_the_networks_size_is_taken():
+    want = Wanted(Resize((3, 2)), 1, (5, 5), ground="dark", layout=Layout(0, 0.7, (0.5, 0.5)))
+    blank = np.full((5, 5, 1), 255, np.uint8)
+    blank[0, 0] = 0
+    assert np.array_equal(convert(blank, want), want.resize.array(blank))
+    for size in ((5, 5), (3, 2)):
+        empty = np.zeros((*size, 1), np.uint8)
+        assert np.array_equal(convert(empty, want), np.zeros((3, 2, 1), np.uint8))
+    resized = np.array([[9, 2], [5, 200], [7, 1]], np.uint8)[..., None]
+    assert np.array_equal(convert(resized, want), resized)
+    for size in ((50, 50), (1, 9)):
+        with pytest.raises(ValueError):
+            convert(np.zeros((*size, 1), np.uint8), want)
+
+
+def test_ink_is_laid_out_at_the_stored_size_and_then_resized():
+    """The layout of images that were squashed is not that of the data set."""
+    stored = Wanted(Resize((28, 28)), 1, (28, 28), layout=Layout(0, 0.7, (0.5, 0.5)))
+    small = stored._replace(resize=Resize((14, 21), "stretch", False))
+    sheet = np.zeros((90, 90, 1), np.uint8)
+    sheet[10:60, 30:50] = 255
+    laid_out = convert(sheet, stored)
+    assert np.array_equal(convert(sheet, small), small.resize.array(laid_out))
+
+
+def test_without_a_stored_size_pictures_are_only_resized():
+    want = Wanted(Resize((8, 6)), 3, None)
+    picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
+    assert np.array_equal(convert(picture, want), want.resize.array(picture))
 
 
 def test_a_picture_stands_as_its_exif_orientation_says(tmp_path: Path):
@@ -147,7 +194,7 @@ WRONG = {
     ),
     "truncated jpeg": (content(Image.fromarray(digit(200)), "JPEG")[:300], ""),
     "one pixel": (content(Image.new("L", (1, 1), 9)), "1x1 pixels"),
-    "one colour": (content(Image.new("L", (28, 28), 9)), "one colour"),
+    "one colour": (content(Image.new("L", (50, 50), 9)), "one colour"),
 }
 
 

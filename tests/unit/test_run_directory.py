@@ -226,3 +226,26 @@ def test_the_result_goes_before_the_options_change(tmp_path, monkeypatch):
         run_directory.write_options(config(run_dir, "--epochs=9"))
     assert not (run_dir / "result.json").exists()
     assert run_directory.options_of(str(run_dir)) == kept
+
+
+def test_a_run_older_than_an_option_goes_on_with_the_value_it_was_trained_with(tmp_path):
+    started(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
+    path = tmp_path / "config.flags"
+    kept = [
+        line
+        for line in path.read_text().splitlines(keepends=True)
+        if not line.startswith(("--fit", "--antialias"))
+    ]
+    path.write_text("".join(kept))
+    default = config(tmp_path, "--image_size=14,28")
+    assert "--fit=pad (was stretch), --antialias=true (was false)" in refusal(default)
+    same = config(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
+    assert run_directory.open_for_training(same) == same
+
+
+def test_a_run_older_than_an_option_that_it_has_no_use_for_just_goes_on(tmp_path):
+    started(tmp_path)
+    path = tmp_path / "config.flags"
+    path.write_text(path.read_text().replace("--fit=pad\n", "").replace("--antialias=true\n", ""))
+    now = config(tmp_path)
+    assert run_directory.open_for_training(now) == now

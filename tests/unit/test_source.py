@@ -14,8 +14,10 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decode import decode_batch, decode_pictures
+from pipelines.decode import decode_all, decode_batch, decode_pictures
+from pipelines.lookup import examples_of
 from pipelines.records import RecordReader
+from pipelines.resize import Resize
 from pipelines.source import Records, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -258,14 +260,18 @@ def test_images_of_varying_size_need_a_size_and_are_resized_to_it(opened):
     assert read(source, source.train) == [(i, i % 3) for i in range(6)]
 
 
-def test_a_resized_image_is_the_rounded_bilinear_one(opened):
-    source, small = opened(), opened(image_size=(2, 3))
+@pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
+@pytest.mark.parametrize("antialias", [True, False])
+def test_a_resized_image_is_what_the_one_function_makes(opened, fit, antialias):
+    source, small = opened(), opened(image_size=(2, 5), fit=fit, antialias=antialias)
+    assert (small.stored_size, small.image_shape) == ((4, 6), (2, 5, 1))
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 1), np.uint8)
     features = tfds.features.FeaturesDict(Sample.FEATURES)
     record = features.serialize_example({"image": image, "label": 2})
     assert np.array_equal(source.decode(record)[0], image)
     resized, label = small.decode(record)
-    expected = np.rint(tf.image.resize(image, (2, 3)).numpy()).astype(np.uint8)
+    expected = Resize((2, 5), fit, antialias).array(image)
+    assert np.array_equal(small.decode_stored(record), image)
     assert np.array_equal(resized, expected) and int(label) == 2
 
 
@@ -291,7 +297,33 @@ def test_the_recipe_changes_with_what_decode_returns_and_with_nothing_else(opene
     assert opened().recipe == opened(train_split="test", validation_split="").recipe
     assert opened(image_size=(4, 6)).recipe == opened().recipe
     recipes = {opened(image_size=size).recipe for size in (None, (2, 3), (3, 2))}
-    assert len(recipes) == 3
+    recipes |= {
+        opened(image_size=(2, 3), fit=fit, antialias=antialias).recipe
+        for fit in ("pad", "crop", "stretch")
+        for antialias in (True, False)
+    }
+    assert len(recipes) == 3 + 5
+
+
+def test_the_recipes_of_runs_of_0_4_0_are_what_they_were(opened):
+    """Their identities and caches are keyed by them."""
+    stored = "image=image:Image(4, 6, 1):uint8;label=label;out=4x6x1:as stored;decode=1"
+    assert opened().recipe == stored
+    old = opened(image_size=(2, 3), fit="stretch", antialias=False).recipe
+    assert old == stored.replace("4x6x1:as stored", "2x3x1:bilinear")
+
+
+def test_decoding_again_and_again_traces_once(opened, tmp_path):
+    source = opened(validation_split="")
+    numbers = np.arange(10)
+    for _ in range(3):
+        decode_all(source, source.train)
+        examples_of(source, source.train, numbers)
+        examples_of(source, source.train, numbers, str(tmp_path))
+        examples_of(source, source.train, np.resize(numbers, 200), str(tmp_path))
+        source.decode(tf.constant(RecordReader(source.train.ranges).read(numbers)[0][0]))
+    assert source.decode.experimental_get_tracing_count() == 1
+    assert source.pictures.decode.experimental_get_tracing_count() == 1
 
 
 def test_a_version_directory_is_a_data_set(opened, shelf):

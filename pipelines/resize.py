@@ -1,0 +1,156 @@
+"""The one function that resizes images: in training, evaluation, prediction and the export."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+FITS = ("pad", "crop", "stretch")
+
+
+@dataclass(frozen=True)
+class Resize:
+    """Resizes images with a bilinear filter, in the graph.
+
+    An image that has the target size is returned unchanged. Memory is proportional to the larger of
+    image and target, whatever their proportions.
+
+    Args:
+      shape: the target height and width.
+      fit: what happens to other proportions. pad: the whole image is resized to the largest size
+        that fits (each side at least 1) and centred; the rest has the colour of the image's border,
+        the median of its outermost pixels in each channel. crop: the centre of the target's
+        proportions (each side at least 1) is resized. stretch: the proportions change.
+      antialias: whether the filter is widened to average all pixels where an image is made smaller.
+    """
+
+    shape: tuple[int, int]
+    fit: str = "pad"
+    antialias: bool = True
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise ValueError(f"fit is {self.fit!r}; choose one of {', '.join(FITS)}")
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """Returns images of the target size.
+
+        Args:
+          images: [H, W, C], or [n, H, W, C] with n >= 1; uint8 or float32; H, W and C, at least 1,
+            may be unknown when it is traced.
+
+        Returns:
+          [height, width, C] or [n, height, width, C], of the same dtype; uint8 is rounded.
+        """
+        if images.shape.rank == 3:
+            return self(images[tf.newaxis])[0]
+        if images.shape[1:3].as_list() != list(self.shape):
+            images = {"pad": self._pad, "crop": self._crop, "stretch": self._stretch}[self.fit](
+                images
+            )
+        return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
+
+    def array(self, image: np.ndarray) -> np.ndarray:
+        """Returns one image of the target size; traced once for all sizes.
+
+        Args:
+          image: uint8 or float32 [H, W, C].
+        """
+        if image.shape[:2] == self.shape:
+            return image
+        with tf.device("CPU:0"):
+            return _traced(self, image.dtype.name)(tf.constant(image)).numpy()
+
+    def _stretch(self, images: tf.Tensor) -> tf.Tensor:
+        return self._filtered(images, self._target)
+
+    @property
+    def _target(self) -> tuple[tf.Tensor, tf.Tensor]:
+        """Height and width, int64."""
+        height, width = tf.unstack(tf.constant(self.shape, tf.int64))
+        return height, width
+
+    def _pad(self, images: tf.Tensor) -> tf.Tensor:
+        height, width = self._target
+        rows, columns, taller = self._proportions(images)
+        size = (
+            tf.where(taller, height, tf.maximum(_quotient(rows * width, columns), 1)),
+            tf.where(taller, tf.maximum(_quotient(columns * height, rows), 1), width),
+        )
+        resized = self._filtered(images, size)
+        free = tf.stack([0, height - size[0], width - size[1], 0])
+        paddings = tf.stack([free // 2, free - free // 2], axis=1)
+        inside = tf.pad(tf.ones_like(resized[:1, :, :, :1], tf.bool), paddings)
+        return tf.where(inside, tf.pad(resized, paddings), border_colour(images))
+
+    def _crop(self, images: tf.Tensor) -> tf.Tensor:
+        height, width = self._target
+        rows, columns, taller = self._proportions(images)
+        kept_rows = tf.where(taller, tf.maximum(_quotient(columns * height, width), 1), rows)
+        kept_columns = tf.where(taller, columns, tf.maximum(_quotient(rows * width, height), 1))
+        top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
+        centre = images[:, top : top + kept_rows, left : left + kept_columns]
+        return self._filtered(centre, self._target)
+
+    def _proportions(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """(H, W, whether the images are taller than the target for their width), int64 and bool."""
+        height, width = self._target
+        rows, columns = tf.unstack(tf.shape(images, tf.int64)[1:3])
+        return rows, columns, rows * width >= columns * height
+
+    def _filtered(self, images: tf.Tensor, size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        """Images of that size (int64 each), whatever becomes of proportions."""
+        target = tf.cast(tf.stack(size), tf.int32)
+
+        def resized() -> tf.Tensor:
+            made = images
+            if self.antialias:
+                # The side that shrinks more comes first: TensorFlow makes rows before columns, and
+                # a picture of one long row would be copied into each row of the target.
+                rows, columns, taller = self._proportions(images)
+                halfway = tf.where(taller, (size[0], columns), (rows, size[1]))
+                made = tf.image.resize(made, tf.cast(halfway, tf.int32), antialias=True)
+            made = tf.image.resize(made, target, antialias=self.antialias)
+            return tf.cast(tf.round(made), images.dtype) if images.dtype == tf.uint8 else made
+
+        # The filter would change what is infinite, and cost time.
+        same = tf.reduce_all(tf.equal(tf.shape(images)[1:3], target))
+        return tf.cond(same, lambda: tf.identity(images), resized)
+
+
+def border_colour(images: tf.Tensor) -> tf.Tensor:
+    """The median of the outermost pixels in each channel; uint8 is rounded half to even.
+
+    Args:
+      images: uint8 or float32 [n, H, W, C].
+
+    Returns:
+      [n, 1, 1, C], of the same dtype.
+    """
+    sides = (  # each pixel once, also where there is one row or column
+        images[:, :1],
+        images[:, 1:][:, -1:],
+        tf.transpose(images[:, 1:-1, :1], [0, 2, 1, 3]),
+        tf.transpose(images[:, 1:-1, 1:][:, :, -1:], [0, 2, 1, 3]),
+    )
+    in_rows = [tf.reshape(side, [tf.shape(side)[0], -1, tf.shape(side)[3]]) for side in sides]
+    ordered = tf.sort(tf.cast(tf.concat(in_rows, axis=1), tf.float32), axis=1)
+    count = tf.shape(ordered)[1]
+    median = ordered[:, (count - 1) // 2] / 2 + ordered[:, count // 2] / 2
+    if images.dtype == tf.uint8:
+        median = tf.round(median)
+    return tf.cast(median, images.dtype)[:, tf.newaxis, tf.newaxis]
+
+
+def _quotient(numerator: tf.Tensor, denominator: tf.Tensor | int) -> tf.Tensor:
+    """Of positive integers, rounded half up."""
+    return (2 * numerator + denominator) // (2 * denominator)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(resize: Resize, dtype: str) -> tf.types.experimental.PolymorphicFunction:
+    image = tf.TensorSpec([None, None, None], dtype)
+    return tf.function(resize.__call__, input_signature=[image], autograph=False)

@@ -1,0 +1,121 @@
+"""One picture, seen once: a split, files and the export give a network the same image.
+
+More examples than the few of a test session: `pytest -m full tests/unit/test_one_picture.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import models
+from engine.config import FITS
+from engine.serving.export import Serving
+from engine.task import probabilities
+from models import Pass
+from pipelines import Source, examples_of, open_source, read_picture, stored_images, wanted
+
+pytestmark = pytest.mark.many_graphs  # a source's functions are its own
+
+COUNT = 24  # images of each case
+ALLOWED = 1e-6  # between probabilities
+SIDE = st.integers(1, 64)
+CASES = {
+    "size": st.tuples(SIDE, SIDE),
+    "fit": st.sampled_from(FITS),
+    "antialias": st.booleans(),
+    "first": st.integers(0, 300),
+    "invert": st.sampled_from(["auto", "no"]),
+}
+DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10"]
+
+
+@functools.lru_cache(maxsize=4)
+def some_of_train(source: Source, cache_dir: str) -> tuple[np.ndarray, ...]:
+    """What predict looks at to know how pictures lie."""
+    return tuple(stored_images(source, source.train, np.arange(256), cache_dir))
+
+
+def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **case) -> None:
+    """A split's images, written as PNG and read for prediction, and as the export takes them."""
+    source = open_source(
+        dataset,
+        data_dir=data_dir,
+        cache_dir=cache_dir,
+        image_size=case["size"],
+        fit=case["fit"],
+        antialias=case["antialias"],
+    )
+    assert source.test is not None
+    numbers = np.arange(case["first"], case["first"] + COUNT)
+    of_split = examples_of(source, source.test, numbers, cache_dir).images
+    stored = list(stored_images(source, source.test, numbers, cache_dir))
+    plain = open_source(dataset, data_dir=data_dir, cache_dir=cache_dir)
+    want = wanted(source, some_of_train(plain, cache_dir), case["invert"])
+    of_files = []
+    for number, image in enumerate(stored):
+        path = str(folder / f"{number}.png")
+        Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(path)
+        of_files.append(read_picture(path, want))
+    np.testing.assert_array_equal(np.stack(of_files), of_split)
+
+    shape, classes = source.image_shape, source.classes
+    model = models.build("logistic", input_shape=shape, classes=classes, seed=0, hidden=())
+    expected = probabilities(model, tf.constant(of_split), Pass()).numpy()
+    found = probabilities(model, tf.constant(np.stack(of_files)), Pass()).numpy()
+    assert np.abs(found - expected).max() <= ALLOWED
+    images = tf.TensorSpec(shape, source.dtype)
+    resize = None if source.stored_size == shape[:2] else source.resize
+    serving = Serving(model, source.class_names, images, tf.float32, resize)
+    served = serving.serve(tf.constant(np.stack(stored)))["probabilities"].numpy()
+    assert np.abs(served - expected).max() <= ALLOWED
+
+
+def place_of(dataset: str, request: pytest.FixtureRequest) -> str | None:
+    """data_dir; skips where the data set is not prepared."""
+    if dataset == "digits":
+        return None
+    place = str(request.getfixturevalue("real_data"))
+    if not (Path(place) / dataset).is_dir():
+        pytest.skip(f"{dataset} is not prepared")
+    return place
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_a_picture_of_the_split_is_the_split(dataset, request, cache_dir, tmp_path):
+    place = place_of(dataset, request)
+
+    @settings(max_examples=6, deadline=None, derandomize=True)
+    @given(st.fixed_dictionaries(CASES))
+    def property_(case):
+        check(dataset, place, cache_dir, tmp_path, **case)
+
+    property_()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("dataset", DATASETS)
+def test_many_pictures_of_the_split_are_the_split(dataset, request, cache_dir, tmp_path):
+    place = place_of(dataset, request)
+
+    @settings(max_examples=300, deadline=None)
+    @given(st.fixed_dictionaries(CASES))
+    def property_(case):
+        check(dataset, place, cache_dir, tmp_path, **case)
+
+    property_()
+
+
+@pytest.mark.parametrize("size", [(8, 8), (14, 28)])
+def test_the_stored_size_and_half_of_one_side(size, request, cache_dir, tmp_path):
+    dataset = "digits" if size == (8, 8) else "fashion_mnist"
+    place = place_of(dataset, request)
+    case = {"size": size, "first": 0, "invert": "auto"}
+    check(dataset, place, cache_dir, tmp_path, fit="pad", antialias=True, **case)
