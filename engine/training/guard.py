@@ -149,6 +149,10 @@ class Guard:
         taken to be no less than a part of what the loss has fallen by since the start, and of the
         largest excess that was sound. Multiplying all losses by a positive factor changes nothing.
 
+        A batch that went wrong has a high loss at once. Where the losses before it rise, the
+        weights are to blame: a high learning rate makes them swing, several times as far in each
+        step, and come back. So the excess of the step before is a deviation, too.
+
         The standard error of a mean over n examples grows as 1 / sqrt(n), and what a single hard
         example adds to it as 1 / n: a batch that is smaller than the others, or smaller than
         `_FEW`, is allowed as much more.
@@ -164,6 +168,7 @@ class Guard:
             _OF_MEDIAN * abs(middle),
             _OF_FALL * (self._start - middle),
             _OF_EXCESS * self._excess,
+            self._losses[-1] - middle,
         )
         examples = self._examples_of(step)
         excess = (loss - middle) / max((self._batch / examples) ** 0.5, _FEW / examples)

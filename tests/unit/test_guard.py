@@ -214,6 +214,15 @@ def test_restarts_decide_the_same_of_vanishing_losses(cuts, height):
     assert found == whole
 
 
+def test_weights_that_swing_are_no_spike():
+    """Losses of an mlp with sgd 0.5 and batches of 512, which recovers by itself."""
+    losses = vanishing(5)
+    losses[500:512] = 0.08, 0.13, 0.49, 2.8, 4.4, 4.4, 4.7, 1.9, 1.1, 0.8, 0.5, 0.4
+    assert guard(spike=10.0).examine(0, 600, True, losses) is None
+    losses[503] = 30.0
+    assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(503, Reason.SPIKE)
+
+
 def test_state_remembers_start_and_largest_excess():
     losses, watch = vanishing(4), Watch()
     for step in range(0, 600, 100):
