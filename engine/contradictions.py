@@ -43,7 +43,7 @@ def refuse_for_length(config: Config, total_steps: int) -> None:
 
 def _of_options(config: Config) -> Iterator[str]:
     rule, precision = config.optimization, config.precision
-    training, stopping, guarding = config.training, config.stopping, config.guarding
+    training, guarding = config.training, config.guarding
     rate = f"--learning_rate={written(rule.learning_rate)}"
     if rule.schedule == "one_cycle" and rule.warmup_steps:
         yield (
@@ -89,27 +89,12 @@ def _of_options(config: Config) -> Iterator[str]:
             f"--bad_steps_in_a_row={in_a_row}: none passes with --bad_steps=0, which is the "
             "default without a dynamic loss scale: give 1 or more of those too"
         )
-    if stopping.patience >= 0 and stopping.min_delta >= 1 and _monitors_accuracy(config):
-        yield (
-            f"--monitor={stopping.monitor} --min_delta={written(stopping.min_delta)}: an accuracy "
-            "is between 0 and 1 and never improves by more than 1: give a smaller --min_delta, "
-            "0.01 for one percent"
-        )
     if training.accumulate * training.shards > training.global_batch_size:
         yield (
             f"--accumulate={training.accumulate} --shards={training.shards}: together cut "
             f"--global_batch_size={training.global_batch_size} into less than one example each: "
             "give less of them"
         )
-
-
-def _monitors_accuracy(config: Config) -> bool:
-    monitor, split = config.stopping.monitor, config.data.validation_split.strip()
-    try:
-        validated = float(split or "0") != 0
-    except ValueError:  # the name of a split
-        validated = True
-    return monitor.endswith("_accuracy") or (monitor == "auto" and validated)
 
 
 def _of_length(config: Config, total_steps: int) -> Iterator[str]:

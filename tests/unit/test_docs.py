@@ -35,6 +35,7 @@ def test_every_option_that_the_docs_name_exists():
         "help",
         "name",
         "kills",
+        "configurations",
         "sweep",
         "signal",
         "keras",
