@@ -11,11 +11,14 @@ from engine import compiling
 from engine.benchmark.flops import flops_of_step
 from engine.distribute import Devices
 from engine.loop import Loop
+from engine.verify.trajectory import weights
+from tests import rounding
 from tests.harness import strategy_of
 from tests.laws.product import assembled
 
 OPTIONS = {"train_split": "train[:77]", "global_batch_size": 18}
 GRADIENT = "MaxPoolGrad"
+STEPS = 4
 
 
 def functions_with_a_pools_gradient(loop):
@@ -39,22 +42,30 @@ def test_a_pools_gradient_lies_in_no_circle(tmp_path, accumulate):
     parts.close()
 
 
-def test_bits_and_flops_do_not_depend_on_it(tmp_path):
-    found = []
+def test_weights_and_flops_do_not_depend_on_it(tmp_path):
+    found, path = [], {}  # the path of both
     for apart in (False, True):
         parts = assembled(str(tmp_path), model="cnn", ema=0.9, **OPTIONS)
         loop = Loop(
             parts.strategy, parts.state, parts.feeds.training, parts.loop._step, apart=apart
         )
-        for _ in range(4):
-            loop.run(2)
-        flops = flops_of_step(loop.graph(anew=True), 1)
-        found.append(([v.numpy() for v in parts.state.variables], flops))
+        for _ in range(STEPS):
+            before = weights(parts)
+            loop.run(1)
+            for name, value in weights(parts).items():
+                path[name] = path.get(name, 0.0) + np.linalg.norm(value - before[name])
+        found.append((weights(parts), flops_of_step(loop.graph(anew=True), 1)))
+        lengths = rounding.lengths(parts.model, OPTIONS["global_batch_size"])
+        optimizer = parts.config.optimization.optimizer
         parts.close()
     (one, flops), (other, of_other) = found
     assert flops == of_other
-    for ours, its in zip(one, other, strict=True):
-        np.testing.assert_array_equal(ours, its)
+    # They are two programs, with two kernels for a pool's gradient.
+    error = rounding.of_switches(rounding.of_sums(*lengths))
+    for name, value in one.items():
+        moves, length = rounding.of_moves(error, optimizer, value.shape), np.linalg.norm(value)
+        allowed = rounding.of_weights(moves, path[name] / 2, float(length), STEPS)
+        assert np.linalg.norm(value - other[name]) <= allowed, name
 
 
 class Foreign(tf.Module):
