@@ -60,6 +60,7 @@ OTHERS = (
     ("--log_every=4", "--jit=off"),
     ("--log_every=9", "--checkpoint_every=5", "--jit=off"),
     ("--leave_out=3,17", "--jit=off"),
+    ("--spike=2", "--most_left_out=128", "--checkpoint_every=4", "--jit=off"),
     ("--feed=stream", "--jit=off"),
     ("--keep=2", "--checkpoint_every=2", "--steps_per_loop=3", "--jit=off"),
 )

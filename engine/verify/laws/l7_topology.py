@@ -6,7 +6,7 @@ from typing import Any
 
 from engine.distribute import Devices
 from engine.verify.bench import SAVED, STEPS, Bench
-from engine.verify.differences import tensors, worst
+from engine.verify.differences import tensors, usual, worst
 from engine.verify.finding import Finding, apart, few, not_compared, same_bits
 from engine.verify.trajectory import changed, moved_alike, step_together
 
@@ -37,14 +37,15 @@ def check(bench: Bench) -> Finding:
     if bench.config.training.shards:
         differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
         return same_bits(done, differing, len(pairs[0][0].everything))
-    free = worst([part for pair in pairs for part in tensors(*pair, arithmetic)])
+    sizes = usual(bench.home.whole)
+    free = worst([part for pair in pairs for part in tensors(*pair, arithmetic, sizes)])
     if free.within:
         return apart(done, free)
     alone, several = (bench.restored(trajectory.parts) for trajectory in pairs[0])
     steps = moved_alike([step_together(alone, several) for _ in range(STEPS - SAVED)])
     if not steps:
         return not_compared("gradients overflow at this loss scale")
-    single = worst([part for pair in steps for part in tensors(*pair, arithmetic)])
+    single = worst([part for pair in steps for part in tensors(*pair, arithmetic, sizes)])
     if not single.within:
         return apart(done, free, f"{free}; after one step from the same state {single}")
     words = f"{single}, each from the same state; left alone a rounding grew to {free.measured:.1e}"
