@@ -265,6 +265,9 @@ def test_images_that_vary_in_size_need_a_size(warm: Warm, shelf: Path, tmp_path:
     assert not (tmp_path / "run").exists()
     outcome = warm.run(*arguments, "--image_size=8,8", "--epochs=1")
     assert outcome.status == 0, outcome.said()
+    outcome = warm.run("--mode=export", f"--run_dir={tmp_path / 'run'}")  # checked size by size
+    assert outcome.status == 0, outcome.said()
+    assert json.loads(outcome.out.splitlines()[-1])["images"][:2] == [None, None]
 
 
 def test_a_data_set_without_labels_is_refused(warm: Warm, shelf: Path, tmp_path: Path):

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.decode import decode_all, decode_batch, decode_pictures
-from pipelines.lookup import examples_of
+from pipelines.lookup import examples_of, stored_images
 from pipelines.records import RecordReader
 from pipelines.resize import Resize
 from pipelines.source import Records, open_source
@@ -258,6 +258,16 @@ def test_images_of_varying_size_need_a_size_and_are_resized_to_it(opened):
     assert source.image_shape == (5, 7, 3)
     # Supervised keys decide between the two images; the other features are not read.
     assert read(source, source.train) == [(i, i % 3) for i in range(6)]
+
+
+def test_stored_images_keep_the_size_that_each_has(opened, tmp_path):
+    source = opened("coloured", image_size=(5, 7), validation_split="")
+    numbers = np.array([3, 0, 5])
+    stored = list(stored_images(source, source.train, numbers, str(tmp_path)))
+    assert source.stored_size is None
+    assert [image.shape for image in stored] == [(4 + number, 6, 3) for number in numbers]
+    resized = examples_of(source, source.train, numbers).images
+    assert np.array_equal(resized, np.stack([source.resize.array(image) for image in stored]))
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
