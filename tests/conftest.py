@@ -66,7 +66,7 @@ def no_stream_reads_on() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_traced_again_and_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """TensorFlow warns of a function that is traced in five of ten calls; a run's is traced once."""
+    """TensorFlow warns of a function traced in five of ten calls; a run traces each once."""
     polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
     _retraced.clear()
     yield
