@@ -36,6 +36,8 @@ def _remember_retracing(record: logging.LogRecord) -> bool:
     return record.levelno >= logging.ERROR
 
 
+# TensorFlow counts by code, which several runs in one test share; here by function.
+polymorphic_function.Function._get_key_for_call_stats = lambda self: self._python_function
 tf.get_logger().setLevel("WARNING")
 tf.get_logger().addFilter(_remember_retracing)
 
@@ -64,10 +66,7 @@ def no_stream_reads_on() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_traced_again_and_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """TensorFlow warns of code that is traced in five of ten calls; a run's is traced once.
-
-    It counts by code, so each test begins with no count: others have functions of the same code.
-    """
+    """TensorFlow warns of a function traced in five of ten calls; a run traces each once."""
     polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
     _retraced.clear()
     yield

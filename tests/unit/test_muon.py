@@ -47,6 +47,7 @@ def kinds(shape):
 # float32 rounds in the direction of a small singular value grows so much. The division by the norm
 # and each of the five iterations round by about 2^-24 of a norm of about 1, which makes at most
 # 6 * 485 * 2^-24 = 1.7e-4. That is of one update, of which 50 move a weight by some hundredths.
+@pytest.mark.many_graphs
 @each_shape
 def test_float32_agrees_with_the_polynomials_of_the_singular_values(shape):
     for matrix in kinds(shape):

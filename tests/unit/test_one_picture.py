@@ -22,8 +22,6 @@ from engine.task import probabilities
 from models import Pass
 from pipelines import Source, examples_of, open_source, read_picture, stored_images, wanted
 
-pytestmark = pytest.mark.many_graphs  # a source's functions are its own
-
 COUNT = 24  # images of each case
 ALLOWED = 1e-6  # between probabilities
 SIDE = st.integers(1, 64)
