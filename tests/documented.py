@@ -148,15 +148,19 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
       data: options that say where data is.
     """
     begun = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "run.py", *command.cut_short, *data],
-        cwd=place,
-        env=user.environment | SHOWN,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=4 * HANG,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "run.py", *command.cut_short, *data],
+            cwd=place,
+            env=user.environment | SHOWN,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=4 * HANG,
+        )
+    except subprocess.TimeoutExpired as late:
+        said = [f"has not ended within {late.timeout:.0f} s"]
+        return Row(command.place, str(command), command.mode, 124, late.timeout, said)
     noise = [line for line in done.stderr.splitlines() if line.strip() and not LOADING.match(line)]
     noise += [line for line in done.stdout.splitlines() if NOISE.search(line)]
     seconds = round(time.monotonic() - begun, 1)
