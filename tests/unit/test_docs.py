@@ -36,6 +36,7 @@ def test_every_option_that_the_docs_name_exists():
         "name",
         "kills",
         "configurations",
+        "sequences",
         "sweep",
         "signal",
         "keras",
