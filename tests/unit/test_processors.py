@@ -56,6 +56,13 @@ def test_one_core_is_one_core(tmp_path):
     assert processors.main(arguments) == 0
 
 
+def test_a_session_that_dies_has_not_passed(tmp_path, capsys):
+    path = tmp_path / "test_dies.py"
+    path.write_text("import os\n\ndef test_good(): pass\n\ndef test_dies(): os.abort()\n")
+    assert processors.main(["--only=machine", f"--out={tmp_path}", "-q", str(path)]) == 1
+    assert "| 1 | 0 | 0 |" in (said := capsys.readouterr().out) and "ended with -6" in said
+
+
 def test_what_runs_no_test_has_not_passed(tmp_path):
     tests = written(tmp_path, {})
     arguments = ["--only=machine", f"--out={tmp_path}", "-q", tests, "-k", "nothing"]
