@@ -142,7 +142,7 @@ def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None
     ):
         trainer = Trainer(dataclasses.replace(parts, loop=recorded), signals, Startup(), Crew())
         try:
-            trainer.start(lock)
+            trainer.start(lock, None)
             trainer.train()
         except GuardError as stopped:
             error = str(stopped)
