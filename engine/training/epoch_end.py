@@ -48,7 +48,7 @@ class EpochEnd:
         """Shows where a command ends inside an epoch.
 
         Nothing is judged and the state stays as it is: a run that is lengthened later drops these
-        rows and goes on with the epoch.
+        rows and continues the epoch.
 
         Args:
           interrupted: asked now and then whether to stop.
@@ -96,7 +96,7 @@ class EpochEnd:
           interrupted: asked now and then whether to stop.
 
         Returns:
-          What came of it; None where it was interrupted, and is to be dealt with again.
+          The decision and lines about it; None where it was interrupted: call it again then.
         """
         state, step = self._state, int(self._state.step)
         results = self._results(interrupted)

@@ -1,7 +1,7 @@
 """When things are due, in steps: points of the curves, saves, ends of epochs and of the command.
 
 Epoch ends are events of the trajectory: they lie at multiples of an epoch's steps, whatever length
-a command asks for. Where a command ends is no event of the trajectory, so that a run which is
+a command asks for. Where a command ends does not belong to the trajectory, so that a run which is
 lengthened later is the run that had the greater length from the start.
 """
 

@@ -27,7 +27,7 @@ def test_a_walk_from_one_to_the_next_meets_every_one_once():
     assert logged == [4, 8, 10, 12, 16, 20, 24, 25]
     assert saved == [6, 12, 18, 24]
     assert ended == [10, 20, 25]
-    # Where the command ends is no end of an epoch, unless one lies there.
+    # The end of a command is not the end of an epoch, unless one lies there.
     assert [s for s in range(1, 26) if timetable.ends_epoch(s)] == [10, 20]
     assert [s for s in range(1, 26) if timetable.logs(s)] == [4, 8, 12, 16, 24]
 
