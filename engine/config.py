@@ -18,6 +18,7 @@ MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmar
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MOST_LEFT_OUT = 128  # steps that a state has room for
 REMEMBERED = 64  # losses that a spike is told by
+RANKED = 16  # norms of gradients, the largest of a run, that a spike is told by
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 FITS = ("pad", "crop", "stretch")
 BESIDE = ("saving", "logging", "evaluation")  # the steps, in a benchmark

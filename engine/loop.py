@@ -27,12 +27,14 @@ class Taken(NamedTuple):
     steps: how many were taken; all but the last were finite.
     good: whether the last was.
     losses: float32 [steps], of each; empty where they are not watched.
+    norms: of the gradients, likewise.
     points: of the curves, that were passed.
     """
 
     steps: int
     good: bool
     losses: np.ndarray
+    norms: np.ndarray
     points: list[Point]
 
 
@@ -46,7 +48,7 @@ class Loop:
       state: what the steps move.
       feed: what they see.
       step: what each replica does.
-      watched: whether the loss of each step is given.
+      watched: whether the loss of each step is given, and its gradient's norm.
       jit: what XLA compiles, on one replica: "off", "step" or "loop".
       apart: whether what a piece contributes is a function of its own to TensorFlow's executor.
     """
@@ -88,7 +90,7 @@ class Loop:
 
         Args:
           steps: how many, 1 or more; fewer are taken where the feed has no more at hand, or
-            there is no room for their losses.
+            there is no room for what is told of them.
           at: which of them are points of the curves; no more than there is room for, and the last
             one not behind the steps that are asked for.
 
@@ -111,14 +113,14 @@ class Loop:
             raise StepError(
                 f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
-        taken, good, seen, rows, losses = (each.numpy() for each in found)
+        taken, good, seen, rows, told = (each.numpy() for each in found)
         if not (0 < taken <= steps and (taken == steps or not good)):
             raise RuntimeError(
                 f"the loop was asked for {steps} steps after step {before} and took {taken}"
             )
-        return Taken(
-            int(taken), bool(good), losses[:taken], [Point.of_row(row) for row in rows[:seen]]
-        )
+        losses, norms = told[:taken].T
+        points = [Point.of_row(row) for row in rows[:seen]]
+        return Taken(int(taken), bool(good), losses, norms, points)
 
     def fed(self, feed: Feed) -> Loop:
         """The same steps on what another feed gives."""
@@ -150,7 +152,7 @@ class Loop:
         return found
 
     def _steps(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """(steps taken, whether the last was good, points passed, their rows, losses)."""
+        """(steps taken, whether the last was good, points passed, their rows, losses and norms)."""
         state, scale = self._state, self._state.loss_scale
         with on_host(self._xla):
             started = tf.constant(True)

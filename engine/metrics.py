@@ -38,9 +38,9 @@ def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
     return tf.concat([sums, [norm, 1.0]], 0)
 
 
-def step_loss(sums: tf.Tensor) -> tf.Tensor:
-    """The mean loss of a training step, float32 [], of its sums."""
-    return sums[0] / sums[-3]
+def step_watched(sums: tf.Tensor) -> tf.Tensor:
+    """What the guard looks at, of a training step's sums: mean loss and norm, float32 [2]."""
+    return tf.stack([sums[0] / sums[-3], sums[-2]])
 
 
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:

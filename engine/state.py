@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
+import numpy as np
 import tensorflow as tf
 
 from engine import metrics
-from engine.config import MOST_LEFT_OUT, REMEMBERED
+from engine.config import MOST_LEFT_OUT, RANKED, REMEMBERED
 from engine.numerics.precision import LossScale
 from engine.optimizers import Optimizer
 
@@ -71,13 +72,19 @@ class Watch(tf.Module):
         self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a guard.Reason
         no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")  # the last good steps'
+        no_norms = tf.fill([RANKED], tf.constant(float("nan"), tf.float64))
+        self.norms = tf.Variable(no_norms, trainable=False, name="norms")  # the largest of good steps
         self.start = _number("start", float("nan"))  # the loss at the start; nan: not known yet
         self.excess = _number("excess")  # of a sound loss over the median before it, the largest
 
 
 # Variables that checkpoints of 0.4.0 lack, by their names in a checkpoint, and the value that each
 # then has. The guard takes the oldest losses that such a checkpoint holds for those at the start.
-ABSENT = {"watch/start": float("nan"), "watch/excess": 0.0}
+ABSENT = {
+    "watch/norms": np.full(RANKED, np.nan),
+    "watch/start": np.array(np.nan),
+    "watch/excess": np.array(0.0),
+}
 
 
 class TrainState(tf.Module):

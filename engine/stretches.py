@@ -17,7 +17,7 @@ from engine.state import TrainState
 from engine.step import At, Step
 from pipelines import Feed
 
-MOST_WATCHED = 4096  # steps of a call whose losses it has room for
+MOST_WATCHED = 4096  # steps of a call whose losses and norms it has room for
 
 
 class Now(NamedTuple):
@@ -55,7 +55,7 @@ class Stretches:
       step: what each replica does.
       contribute: what a piece adds to the sums, `step.contribute` or that compiled.
       act: what is done with the reduced sums, `step.act` or that compiled.
-      watched: whether the loss of each step is given.
+      watched: whether the loss of each step is given, and its gradient's norm.
       xla: whether XLA compiles all of it.
     """
 
@@ -88,7 +88,7 @@ class Stretches:
 
         Returns:
           Now, the update ratio, how many points were passed, their rows, float64 [points, fields],
-          and the losses, float32 [MOST_WATCHED], none where they are not watched.
+          and `metrics.step_watched` of each step, float32 [MOST_WATCHED, 2], or none of any.
         """
         measured = Measured(self._state.model.trainable_variables, self._xla)
 
@@ -98,7 +98,7 @@ class Stretches:
             held: list[tf.Tensor],
             seen: tf.Tensor,
             rows: tf.TensorArray,
-            *losses: Any,
+            *told: Any,
         ) -> tuple[Any, ...]:
             with on_host(self._xla):
                 to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
@@ -107,7 +107,7 @@ class Stretches:
                 length = tf.maximum(tf.where(alone, to_point, to_point - 1), 1)
                 end = tf.minimum(call.end, now.step + length)
             before = measured.before(alone, held)
-            now, *told = self._stretch(call, first.step, now, end, given, *losses)
+            now, *told = self._stretch(call, first.step, now, end, given, *told)
             ratio = measured.after(alone, before, ratio)
             with on_host(self._xla):
                 row = points.row(
@@ -125,11 +125,11 @@ class Stretches:
         with on_host(self._xla):
             length = len(Point._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, points.MOST + 1, element_shape=[length])
-            start = first, ratio, measured.nothing(), tf.constant(0), rows, *self._losses()
-        now, ratio, _, seen, rows, *losses = tf.while_loop(
+            start = first, ratio, measured.nothing(), tf.constant(0), rows, *self._told()
+        now, ratio, _, seen, rows, *told = tf.while_loop(
             lambda now, *_: self._goes_on(now, call.end), stretch, start, parallel_iterations=1
         )
-        return now, ratio, seen, rows.stack(), losses[0].stack() if losses else tf.zeros([0])
+        return now, ratio, seen, rows.stack(), told[0].stack() if told else tf.zeros([0, 2])
 
     def _stretch(
         self,
@@ -138,11 +138,11 @@ class Stretches:
         now: Now,
         end: tf.Tensor,
         given: object,
-        *losses: tf.TensorArray,
+        *told: tf.TensorArray,
     ) -> list[Any]:
         """Steps until `end`, or until one is bad."""
 
-        def body(now: Now, *losses: tf.TensorArray) -> tuple[Any, ...]:
+        def body(now: Now, *told: tf.TensorArray) -> tuple[Any, ...]:
             # A bad step ends the loop: until then all steps in it were updates.
             scale = self._state.loss_scale
             at = At(now.step, now.step - call.skipped, scale.value_of(now.scale))
@@ -158,20 +158,20 @@ class Stretches:
                     scale.after(now.scale, good),
                     good,
                 )
-                place, loss = tf.cast(now.step - first, tf.int32), metrics.step_loss(sums)
-                return after, *(each.write(place, loss) for each in losses)
+                place = tf.cast(now.step - first, tf.int32)
+                return after, *(each.write(place, metrics.step_watched(sums)) for each in told)
 
         return tf.while_loop(
-            lambda now, *_: self._goes_on(now, end), body, [now, *losses], parallel_iterations=1
+            lambda now, *_: self._goes_on(now, end), body, [now, *told], parallel_iterations=1
         )
 
     def _goes_on(self, now: Now, end: tf.Tensor) -> tf.Tensor:
         with on_host(self._xla):
             return (now.step < end) & now.good
 
-    def _losses(self) -> list[tf.TensorArray]:
-        """Where losses go; nowhere when they are not watched, because each costs."""
-        return [tf.TensorArray(tf.float32, MOST_WATCHED, element_shape=[])] * self._watched
+    def _told(self) -> list[tf.TensorArray]:
+        """Where losses and norms go; nowhere when they are not watched, because each costs."""
+        return [tf.TensorArray(tf.float32, MOST_WATCHED, element_shape=[2])] * self._watched
 
     def _any(self, replicated: object) -> tf.Tensor:
         return self._strategy.experimental_local_results(replicated)[0]

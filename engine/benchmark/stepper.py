@@ -14,7 +14,7 @@ from engine.loop import Loop
 from engine.points import Point, Points
 from engine.startup import Startup
 from engine.training.advance import Advance
-from engine.training.guard import Fault, Reason, guard_of
+from engine.training.guard import Fault, guard_of
 from engine.workers.crew import Crew
 from pipelines import Stream
 
@@ -109,10 +109,10 @@ class Stepper:
         """Goes on after a step that went wrong, as training would.
 
         Training would go back to a checkpoint and take other steps once more. Here a step that was
-        not finite has moved nothing; after a spike the weights start again.
+        not finite has moved nothing; after another the weights start again.
         """
         step = self._state.step
-        if fault.why is Reason.SPIKE:
+        if fault.why.moved:
             for variable, value in self._start:
                 if variable is not step:
                     variable.assign(value)

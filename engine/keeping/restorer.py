@@ -120,8 +120,7 @@ class Restorer:
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
-        absent = {name: np.array(value) for name, value in ABSENT.items()}
-        found = dataclasses.replace(found, arrays=absent | found.arrays)
+        found = dataclasses.replace(found, arrays=ABSENT | found.arrays)
         refuse_other_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():
             strange = sorted(found.arrays.keys() - self._variables.keys())

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
+from engine.config import MOST_LEFT_OUT, RANKED, REMEMBERED, Guarding
 from engine.numerics.scalars import real, whole
 
 if TYPE_CHECKING:
@@ -36,11 +36,22 @@ class Reason(enum.IntEnum):
     ASKED_FOR = 0
     NOT_FINITE = 1
     SPIKE = 2
+    STEEP = 3
 
     @property
     def words(self) -> str:
         """For a person."""
-        return ("asked for", "gradient not finite", "loss far above those before")[self]
+        return (
+            "asked for",
+            "gradient not finite",
+            "loss far above those before",
+            "gradient far above those before",
+        )[self]
+
+    @property
+    def moved(self) -> bool:
+        """Whether the step has moved the weights before it was found."""
+        return self in (Reason.SPIKE, Reason.STEEP)
 
 
 class GuardError(RuntimeError):
@@ -82,6 +93,8 @@ class Guard:
         self._bad, self._in_a_row = int(self._watch.bad), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
+        norms = self._watch.norms.numpy()
+        self._norms = sorted(norms[~np.isnan(norms)], reverse=True)
         self._start, self._excess = float(self._watch.start), float(self._watch.excess)
         self._found = {
             int(step): Reason(why) for step, why in zip(steps, reasons, strict=True) if step >= 0
@@ -92,7 +105,9 @@ class Guard:
         """Steps from `step` to the next one that is left out; 0: that is this one."""
         return min((each - step for each in self.left_out if each >= step), default=1 << 62)
 
-    def examine(self, step: int, taken: int, good: bool, losses: np.ndarray) -> Fault | None:
+    def examine(
+        self, step: int, taken: int, good: bool, losses: np.ndarray, norms: np.ndarray
+    ) -> Fault | None:
         """Looks at steps that were taken, each once and in order.
 
         Args:
@@ -100,16 +115,20 @@ class Guard:
           taken: how many; all but the last were finite.
           good: whether the last was.
           losses: float [taken], of each; empty where spikes are not looked for.
+          norms: of their gradients, likewise.
         """
-        finite = losses if good else losses[:-1]
-        for place, loss in enumerate(finite):
-            if self._options.spike and self._is_spike(step + place, float(loss)):
-                return Fault(step + place, Reason.SPIKE)
-            self._losses = [*self._losses, float(loss)][-REMEMBERED:]
-        if len(finite):
-            padded = np.full(REMEMBERED, np.nan)
-            padded[: len(self._losses)] = self._losses
-            self._watch.losses.assign(padded)
+        finite = len(losses) if good else max(len(losses) - 1, 0)
+        for place in range(finite):
+            loss, norm = float(losses[place]), float(norms[place])
+            if self._options.spike:
+                if self._is_spike(step + place, loss):
+                    return Fault(step + place, Reason.SPIKE)
+                if self._is_steep(step + place, norm):
+                    return Fault(step + place, Reason.STEEP)
+            self._losses = [*self._losses, loss][-REMEMBERED:]
+        if finite:
+            self._watch.losses.assign(_padded(self._losses, REMEMBERED))
+            self._watch.norms.assign(_padded(self._norms, RANKED))
             self._watch.start.assign(real(self._start))
             self._watch.excess.assign(real(self._excess))
         before = self._bad, self._in_a_row
@@ -170,17 +189,35 @@ class Guard:
             _OF_EXCESS * self._excess,
             self._losses[-1] - middle,
         )
-        examples = self._examples_of(step)
-        excess = (loss - middle) / max((self._batch / examples) ** 0.5, _FEW / examples)
+        excess = (loss - middle) / self._allowance(step)
         if excess > self._options.spike * deviation:
             return True
         self._excess = max(self._excess, excess)
         return False
 
-    def _examples_of(self, step: int) -> int:
-        """Examples in the global batch of a step."""
+    def _is_steep(self, step: int, norm: float) -> bool:
+        """Judges a step by the gradients of all sound steps before it; ranks that of a sound one.
+
+        A batch that went wrong may have a low loss by chance, and yet move the weights far, so that
+        the loss of the steps after it is high. The second largest norm is the measure: one step
+        that went wrong before there was a history does not decide it.
+        """
+        norm /= self._allowance(step)
+        if len(self._norms) == RANKED and norm > self._options.spike * self._norms[1]:
+            return True
+        self._norms = sorted([*self._norms, norm], reverse=True)[:RANKED]
+        return False
+
+    def _allowance(self, step: int) -> float:
+        """How much further a step of so many examples may deviate than one of a full batch."""
         place = step % -(-self._examples // self._batch)
-        return min(self._batch, self._examples - place * self._batch)
+        examples = min(self._batch, self._examples - place * self._batch)
+        return max((self._batch / examples) ** 0.5, _FEW / examples)
+
+
+def _padded(values: list[float], size: int) -> np.ndarray:
+    """Those values and then nan, float64 [size]."""
+    return np.array([*values, *[np.nan] * (size - len(values))])
 
 
 def guard_of(parts: Parts) -> Guard:

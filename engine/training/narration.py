@@ -99,7 +99,7 @@ def epoch_line(
       best: its best value so far.
       before: what was best before this epoch, nan for nothing; None when this one is not better.
       saved_to: where the best is kept.
-      skipped: steps so far whose gradient was not finite.
+      skipped: steps so far that moved nothing.
     """
     if before is None:
         judged = f"{metric} not better than {best:.4f}"
@@ -123,12 +123,12 @@ def results_line(
       results: {split: {metric: mean}}.
       steps_per_second: so far.
       judged: whether it is the best, in words; empty: it is not judged.
-      skipped: steps so far whose gradient was not finite.
+      skipped: steps so far that moved nothing.
     """
     words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
     words.append(f"{steps_per_second:.1f} steps/s")
     if judged:
         words.append(judged)
     if skipped:
-        words.append(f"{skipped:,} steps skipped so far (gradient not finite)")
+        words.append(f"{skipped:,} steps skipped so far (left out, or gradient not finite)")
     return "; ".join(words)

@@ -6,8 +6,8 @@
 A sound run has to leave out nothing. Then the inputs of one step are multiplied by 1,000, at a
 random instant at which the median loss is above 0.1, or its labels are shuffled at one at which it
 is below: that step has to be left out and no other. Where the faulty step has a loss no higher than
-that of guessing another instant is drawn; the table counts those. Exit status 1 when a run is not
-as it has to be. 25 minutes on two idle cores.
+that of guessing, and a gradient no longer than that of a sound step, another instant is drawn; the
+table counts those. Exit status 1 when a run is not as it has to be. 25 minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ def main() -> int:
                     "step": struck.fault.step,
                     "median_loss_before": struck.before,
                     "loss": struck.loss,
+                    "gradient_norm": struck.norm,
+                    "longest_sound_gradient": float(sound.norms.max()),
                     "left_out": struck.outcome.left_out,
                     "error": struck.outcome.error,
                     "unseen": [fault.step for fault in struck.unseen],
@@ -78,7 +80,7 @@ def main() -> int:
     unseen = sum(len(row["unseen"]) for row in rows)
     print(
         f"{clean} of {len(rows)} sound runs left out nothing; {alone} of {len(rows)} with a fault "
-        f"left out that step and no other; {unseen} faults did not show in the loss; "
+        f"left out that step and no other; {unseen} faults did not show; "
         f"{time.monotonic() - started:.0f} s"
     )
     if asked.json:

@@ -100,12 +100,14 @@ class Outcome:
 
     left_out: the steps, in order.
     losses: of each step that was taken, float32 [steps]; of one taken twice, the first.
+    norms: of the gradients, likewise.
     error: why it stopped; "": it did not.
     seconds: that it took.
     """
 
     left_out: list[int]
     losses: np.ndarray
+    norms: np.ndarray
     error: str
     seconds: float
 
@@ -148,22 +150,25 @@ def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None
             error = str(stopped)
         finally:
             trainer.close()
-    losses = np.array([recorded.losses.get(step, np.nan) for step in range(parts.total_steps)])
-    return Outcome(sorted(guard_of(parts).left_out), losses, error, time.monotonic() - started)
+    told = [recorded.told.get(step, (np.nan, np.nan)) for step in range(parts.total_steps)]
+    losses, norms = np.array(told).T
+    left_out = sorted(guard_of(parts).left_out)
+    return Outcome(left_out, losses, norms, error, time.monotonic() - started)
 
 
 class _Recorded:
-    """A loop that keeps the losses of its steps, by step."""
+    """A loop that keeps the losses and norms of its steps, by step."""
 
     def __init__(self, parts: Any) -> None:
         self._loop, self._state = parts.loop, parts.state
-        self.losses: dict[int, float] = {}
+        self.told: dict[int, tuple[float, float]] = {}
 
     def run(self, steps: int, *at: Any) -> Any:
         step = int(self._state.step)
         taken = self._loop.run(steps, *at)
-        for place, loss in enumerate(taken.losses.tolist()):
-            self.losses.setdefault(step + place, loss)
+        pairs = zip(taken.losses.tolist(), taken.norms.tolist(), strict=True)
+        for place, pair in enumerate(pairs):
+            self.told.setdefault(step + place, pair)
         return taken
 
     def __getattr__(self, name: str) -> Any:
@@ -206,14 +211,17 @@ class Struck:
 
     fault: which.
     loss: of that step.
+    norm: of its gradient.
     before: the median of the 64 losses before it in the sound run.
-    unseen: faults drawn before, whose loss was no higher than that of guessing: batches times
-      1,000 that are still classified right.
+    unseen: faults drawn before, whose loss was no higher than that of guessing and whose gradient
+      was no longer than the longest before it in the sound run: batches times 1,000 that are still
+      classified right, and move the weights no further than a sound step does.
     outcome: of the run.
     """
 
     fault: Fault
     loss: float
+    norm: float
     before: float
     unseen: list[Fault]
     outcome: Outcome
@@ -250,8 +258,9 @@ def strike(
     for number, step in enumerate(drawn):
         fault = Fault(kind, step)
         outcome = run(trial, place / str(number), common, fault)
-        loss = float(outcome.losses[step])
-        if loss > GUESSING or outcome.left_out:
-            return Struck(fault, loss, medians[step], unseen, outcome)
+        loss, norm = float(outcome.losses[step]), float(outcome.norms[step])
+        shows = loss > GUESSING or norm > sound.norms[:step].max()
+        if shows or outcome.left_out:
+            return Struck(fault, loss, norm, medians[step], unseen, outcome)
         unseen.append(fault)
-    raise RuntimeError(f"{trial.name}: none of {_MOST_DRAWN} faults shows in the loss")
+    raise RuntimeError(f"{trial.name}: none of {_MOST_DRAWN} faults shows")

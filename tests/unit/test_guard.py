@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import MOST_LEFT_OUT, REMEMBERED, Guarding
+from engine.config import MOST_LEFT_OUT, RANKED, REMEMBERED, Guarding
 from engine.state import Watch
 from engine.training.guard import Fault, Guard, GuardError, Reason
 
@@ -15,10 +15,18 @@ NO_LOSSES = np.zeros(0)
 BATCH = 64  # examples; each of them is full, but where a test says otherwise
 
 
+class Steady(Guard):
+    """A guard that is told of gradients of norm 1, but where a test says otherwise."""
+
+    def examine(self, step, taken, good, losses, norms=None):
+        norms = np.ones(len(losses)) if norms is None else norms
+        return super().examine(step, taken, good, losses, norms)
+
+
 def guard(
     scaled: bool = False, watch: Watch | None = None, examples: int = BATCH << 20, **options
 ) -> Guard:
-    return Guard(Guarding(**options), scaled, watch or Watch(), examples=examples, batch=BATCH)
+    return Steady(Guarding(**options), scaled, watch or Watch(), examples=examples, batch=BATCH)
 
 
 # Steps that are not finite
@@ -188,7 +196,7 @@ def test_last_batch_varies_more():
     losses[9::10] = 2.3 + 0.2 * random.normal(size=60)
     losses[509] = 2.3 + 0.2 * 3.5
     examples = 9 * 1024 + 64
-    found = Guard(Guarding(spike=10.0), False, Watch(), examples=examples, batch=1024)
+    found = Steady(Guarding(spike=10.0), False, Watch(), examples=examples, batch=1024)
     assert found.examine(0, 600, True, losses) is None
 
 
@@ -241,6 +249,70 @@ def test_a_bad_steps_loss_is_no_history():
     assert found.examine(REMEMBERED, 1, False, np.array([np.nan])) is None
     again = guard(spike=8.0, watch=found._watch, bad_steps=9)
     assert again._losses == list(losses)
+
+
+def norms_of(seed: int, steps: int = 600) -> np.ndarray:
+    """Of a sound run's gradients, which vanish with the loss and are skewed."""
+    return 3.0 * vanishing(seed, steps)
+
+
+@pytest.mark.parametrize("step", [16, 17, 300, 599])
+def test_gradient_tells_of_a_step_whose_loss_is_low(step):
+    losses, norms = vanishing(0), norms_of(1)
+    assert guard(spike=10.0).examine(0, 600, True, losses, norms) is None
+    norms[step] = 10.1 * np.sort(norms[:step])[-2]
+    found = guard(spike=10.0).examine(0, 600, True, losses, norms)
+    assert found == Fault(step, Reason.STEEP) and found.why.moved
+    assert guard().examine(0, 600, True, losses, norms) is None
+    norms[step] = 9.9 * np.sort(norms[:step])[-2]
+    assert guard(spike=10.0).examine(0, 600, True, losses, norms) is None
+
+
+@pytest.mark.parametrize("step", [0, 7, 15])
+def test_one_steep_step_does_not_decide_the_start(step):
+    losses, norms = vanishing(0), norms_of(1)
+    norms[step] = 1e6
+    assert guard(spike=10.0).examine(0, 600, True, losses, norms) is None
+    norms[400] = 1e3
+    fault = guard(spike=10.0).examine(0, 600, True, losses, norms)
+    assert fault == Fault(400, Reason.STEEP)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
+    at=st.integers(0, 159),
+    power=st.integers(-60, 60),
+)
+def test_calls_restarts_and_units_decide_the_same_of_gradients(cuts, at, power):
+    losses, norms = losses_of(160), norms_of(2, 160)
+    norms[at] = 200.0
+    whole = guard(spike=10.0).examine(0, 160, True, losses, norms)
+    assert whole == (Fault(at, Reason.STEEP) if at >= 16 else None)
+    watch, step, found = Watch(), 0, None
+    while step < 160 and found is None:
+        here = slice(step, min(step + cuts[step % len(cuts)], 160))
+        found = guard(watch=watch, spike=10.0).examine(
+            step, here.stop - step, True, losses[here], norms[here] * 2.0**power
+        )
+        step = here.stop
+    assert found == whole
+
+
+def test_last_batch_of_an_epoch_may_have_a_steeper_gradient():
+    """Of 2 of 64 examples: one hard example counts 32 times as much."""
+    losses, norms = vanishing(1), np.ones(600)
+    norms[9::10] = 30.0
+    assert guard(spike=10.0, examples=9 * BATCH + 2).examine(0, 600, True, losses, norms) is None
+    assert guard(spike=10.0).examine(0, 600, True, losses, norms) == Fault(19, Reason.STEEP)
+
+
+def test_state_remembers_the_largest_norms():
+    norms, watch = norms_of(4), Watch()
+    for step in range(0, 600, 100):
+        here = slice(step, step + 100)
+        guard(watch=watch, spike=10.0).examine(step, 100, True, vanishing(4)[here], norms[here])
+    np.testing.assert_array_equal(watch.norms.numpy(), np.sort(norms)[::-1][:RANKED])
 
 
 # What is left out
