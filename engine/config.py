@@ -447,7 +447,8 @@ class Guarding(Section):
         0.0,
         "a step whose loss is more than so many robust standard deviations above the median of "
         "the 64 before it has gone wrong too, where a deviation is at least a tenth of what the "
-        "loss has fallen by since the start; 10 is advised; 0: whatever its loss",
+        "loss has fallen by since the start; so has one whose gradient is more than so many times "
+        "as long as those before; 10 is advised; 0: whatever its loss and gradient",
         minimum=0,
         trajectory=True,
     )

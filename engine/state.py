@@ -73,7 +73,9 @@ class Watch(tf.Module):
         no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")  # the last good steps'
         no_norms = tf.fill([RANKED], tf.constant(float("nan"), tf.float64))
-        self.norms = tf.Variable(no_norms, trainable=False, name="norms")  # the largest of good steps
+        self.norms = tf.Variable(
+            no_norms, trainable=False, name="norms"
+        )  # the largest of good steps
         self.start = _number("start", float("nan"))  # the loss at the start; nan: not known yet
         self.excess = _number("excess")  # of a sound loss over the median before it, the largest
 

@@ -666,6 +666,14 @@ BREAKS = (
     ),
     Break(
         "nothing lost",
+        "a resumed run forgets how long gradients were",
+        _GUARD,
+        "engine/training/guard.py",
+        "            self._watch.norms.assign(_padded(self._norms, RANKED))\n",
+        "",
+    ),
+    Break(
+        "nothing lost",
         "a step that is left out is taken after all",
         _LEFT_OUT,
         "engine/training/guard.py",
