@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import numpy as np
-
 from engine.keeping import catalogue
 from engine.keeping.archive import Archive, DamagedError
 from engine.keeping.catalogue import checkpoint_number
