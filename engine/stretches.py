@@ -107,7 +107,7 @@ class Stretches:
                 length = tf.maximum(tf.where(alone, to_point, to_point - 1), 1)
                 end = tf.minimum(call.end, now.step + length)
             before = measured.before(alone, held)
-            now, *told = self._stretch(call, first.step, now, end, given, *told)
+            now, *written = self._stretch(call, first.step, now, end, given, *told)
             ratio = measured.after(alone, before, ratio)
             with on_host(self._xla):
                 row = points.row(
@@ -120,7 +120,7 @@ class Stretches:
                 )
                 # What is noted down elsewhere than at a point is written over.
                 seen, rows = seen + tf.cast(alone, tf.int32), rows.write(seen, row)
-                return now, ratio, measured.held(before), seen, rows, *told
+                return now, ratio, measured.held(before), seen, rows, *written
 
         with on_host(self._xla):
             length = len(Point._fields) - 1 + first.sums.shape[0]
