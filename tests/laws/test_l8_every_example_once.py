@@ -36,7 +36,7 @@ def reference(run) -> dict:
 
 each_layout = pytest.mark.parametrize(("replicas", "shards"), [(1, 0), (2, 0), (4, 0), (2, 4)])
 any_batch_size = given(batch=st.integers(1, EXAMPLES + 5))
-some_of_them = settings(deadline=None, max_examples=6, derandomize=True)
+some_of_them = settings(max_examples=6, derandomize=True)
 
 
 @each_layout

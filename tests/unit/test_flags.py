@@ -82,7 +82,7 @@ def test_the_run_dir_left_out_is_named_after_data_set_and_model():
     assert config.run.run_dir == "runs/mnist-3.0.1-mlp"
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(CONFIGS)
 def test_a_flagfile_gives_the_very_same_options_again(values):
     config = flags.from_values(values)
@@ -95,7 +95,7 @@ def test_a_flagfile_gives_the_very_same_options_again(values):
     assert flags.flagfile(again) == flags.flagfile(config)
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(CONFIGS)
 def test_a_command_line_gives_the_values_written_on_it(values):
     arguments = [

@@ -107,7 +107,7 @@ def test_a_falling_loss_is_no_spike_and_an_infinite_one_is():
     assert guard(spike=6.0).examine(0, 200, True, falling) == Fault(150, Reason.SPIKE)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20), spiked=st.booleans())
 def test_calls_and_restarts_anywhere_decide_the_same(cuts, spiked):
     losses = losses_of(160)
@@ -145,7 +145,7 @@ def test_loss_above_the_start_is_a_spike(seed):
     assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(500, Reason.SPIKE)
 
 
-@settings(max_examples=30, deadline=None, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(
     seed=st.integers(0, 99),
     at=st.integers(0, 599),
@@ -207,7 +207,7 @@ def test_one_wrong_step_does_not_decide_the_start(step):
     assert guard(spike=10.0).examine(0, 600, True, losses) == Fault(500, Reason.SPIKE)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(20, 150), min_size=1, max_size=9), height=st.floats(0.5, 4))
 def test_restarts_decide_the_same_of_vanishing_losses(cuts, height):
     losses, watch, step, found = vanishing(3), Watch(), 0, None
@@ -278,7 +278,7 @@ def test_one_steep_step_does_not_decide_the_start(step):
     assert fault == Fault(400, Reason.STEEP)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     cuts=st.lists(st.integers(1, 40), min_size=1, max_size=20),
     at=st.integers(0, 159),

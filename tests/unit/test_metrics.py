@@ -32,7 +32,7 @@ def test_the_vector_holds_loss_metrics_and_count():
     np.testing.assert_array_equal(values, [3.0, 7.0, 11.0, 2.0])
 
 
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=100, derandomize=True)
 @given(
     st.lists(st.tuples(SMALL, SMALL), min_size=1, max_size=9),
     st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 1e38, 0.0]), max_size=9),
@@ -57,7 +57,7 @@ def test_a_nan_of_an_example_is_not_hidden():
     assert np.isnan(sums_of([math.nan, 1.0], [1.0, 1.0], [1.0, 1.0])[0])
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.integers(1, 2**40), st.integers(0, 2**40))
 def test_an_accuracy_is_the_exact_ratio_of_the_counts(examples, right):
     right = min(right, examples)

@@ -90,7 +90,7 @@ def place_of(dataset: str, request: pytest.FixtureRequest) -> str | None:
 def test_a_picture_of_the_split_is_the_split(dataset, request, cache_dir, tmp_path):
     place = place_of(dataset, request)
 
-    @settings(max_examples=6, deadline=None, derandomize=True)
+    @settings(max_examples=6, derandomize=True)
     @given(st.fixed_dictionaries(CASES))
     def property_(case):
         check(dataset, place, cache_dir, tmp_path, **case)
@@ -103,7 +103,7 @@ def test_a_picture_of_the_split_is_the_split(dataset, request, cache_dir, tmp_pa
 def test_many_pictures_of_the_split_are_the_split(dataset, request, cache_dir, tmp_path):
     place = place_of(dataset, request)
 
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=300)
     @given(st.fixed_dictionaries(CASES))
     def property_(case):
         check(dataset, place, cache_dir, tmp_path, **case)

@@ -16,7 +16,7 @@ def test_the_first_call_is_one_step_and_teaches_nothing():
     assert pace.steps(1000) == 1
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(CALLS)
 def test_a_call_is_never_longer_than_is_due_nor_empty_and_grows_at_most_fourfold(calls):
     pace, unbounded = Pace(0), 10**18
@@ -30,7 +30,7 @@ def test_a_call_is_never_longer_than_is_due_nor_empty_and_grows_at_most_fourfold
         length = pace.steps(unbounded)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.integers(1, 10**6), CALLS)
 def test_a_fixed_length_is_kept_whatever_the_calls_took(fixed, calls):
     pace = Pace(fixed)

@@ -43,7 +43,7 @@ def test_few_files_are_open_at_a_time_however_many_there_are(files, monkeypatch)
 
 
 @given(start=st.integers(0, 25), stop=st.integers(0, 25), more=st.integers(0, 15))
-@settings(deadline=None, max_examples=30, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 def test_ranges_of_files_are_parts_of_the_split(files, start, stop, more):
     start, stop = min(start, stop), max(start, stop)
     reader = RecordReader([(files[0], start, stop), (files[1], 0, more)])

@@ -66,7 +66,7 @@ def reference(image: np.ndarray, height: int, width: int, fit: str, antialias: b
 SIDE = st.integers(1, 40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.tuples(SIDE, SIDE, st.sampled_from([1, 3])),
     st.tuples(SIDE, SIDE),

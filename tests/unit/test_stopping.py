@@ -111,7 +111,7 @@ def copied(state):
     return fresh
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(METRICS, sequences(), DELTAS, st.integers(0, 4))
 def test_training_stops_after_the_epoch_after_which_keras_stops(
     metric, values, min_delta, patience
@@ -121,13 +121,13 @@ def test_training_stops_after_the_epoch_after_which_keras_stops(
     )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(METRICS, sequences())
 def test_the_best_epochs_are_those_that_keras_saves(metric, values):
     assert best(metric, values) == keras_best(metric, values)
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(METRICS, sequences(), DELTAS, st.integers(0, 4), st.sets(st.integers(0, 14)))
 def test_an_interrupted_run_decides_as_the_uninterrupted_one(
     metric, values, min_delta, patience, interrupted
