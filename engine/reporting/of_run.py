@@ -47,7 +47,9 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> Section:
     ]
     elements: list[Element] = []
     if rows:
-        elements.append(Table(("split", "accuracy", "loss", "examples"), rows, f"By {weights}."))
+        header = ("split", "accuracy", "loss", "examples")
+        caption = f"As the run ended. The predictions further down are by {weights}."
+        elements.append(Table(header, rows, caption))
     if best := outcome.get("best"):
         elements.append(
             f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
