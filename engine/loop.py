@@ -160,10 +160,9 @@ class Loop:
             steps, every, last = tf.unstack(asked)
             call = Call(first.step + steps, every, last, first.step - state.updates)
         take = _compiled(self._stretches.take) if self._xla else self._stretches.take
-        now, ratio, *noted = take(call, first, state.update_ratio + 0, given)
+        now, *noted = take(call, first, given)
         state.step.assign(now.step)
         state.updates.assign(updates(now, call))
         state.sums.assign(now.sums)
-        state.update_ratio.assign(ratio)
         scale.write(now.scale)
         return now.step - first.step, now.good, *noted

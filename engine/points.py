@@ -43,7 +43,6 @@ class Point(NamedTuple):
     updates: of them, those that moved the weights.
     loss_scale: after the last of them.
     learning_rate: of the last of them.
-    update_ratio: norm of the last update over the norm of the weights that it moved.
     sums: float64, as TrainState.sums.
     """
 
@@ -51,14 +50,13 @@ class Point(NamedTuple):
     updates: int
     loss_scale: float
     learning_rate: float
-    update_ratio: float
     sums: np.ndarray
 
     @classmethod
     def of_row(cls, row: np.ndarray) -> Point:
         """Reads what `row` wrote; float64 holds numbers of steps to 2^53."""
-        step, updates, scale, rate, ratio, *sums = row.tolist()
-        return cls(int(step), int(updates), scale, rate, ratio, np.array(sums))
+        step, updates, scale, rate, *sums = row.tolist()
+        return cls(int(step), int(updates), scale, rate, np.array(sums))
 
 
 def row(
@@ -67,9 +65,8 @@ def row(
     updates: tf.Tensor,
     loss_scale: tf.Tensor,
     learning_rate: tf.Tensor,
-    update_ratio: tf.Tensor,
     sums: tf.Tensor,
 ) -> tf.Tensor:
-    """A Point as one vector, float64 [5 + sums], in the graph."""
-    numbers = step, updates, loss_scale, learning_rate, update_ratio
+    """A Point as one vector, float64 [4 + sums], in the graph."""
+    numbers = step, updates, loss_scale, learning_rate
     return tf.concat([tf.stack([tf.cast(each, tf.float64) for each in numbers]), sums], 0)

@@ -89,6 +89,10 @@ ABSENT = {
 }
 
 
+# Of checkpoints of 0.4.0, too: what no run needs any more.
+DROPPED = ("update_ratio",)
+
+
 class TrainState(tf.Module):
     """One state.
 
@@ -125,7 +129,6 @@ class TrainState(tf.Module):
             self.logged = tf.Variable(
                 zeros, trainable=False, name="logged"
             )  # of them, in the curves
-            self.update_ratio = _number("update_ratio", float("nan"))  # at the last point
             self.best = Best()
             self.patience = Patience()
             self.watch = Watch()

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from engine import metrics, points
 from engine.numerics.precision import Scale
-from engine.numerics.update_ratio import Measured
 from engine.pieces import Pieces
 from engine.points import Point
 from engine.state import TrainState
@@ -75,61 +74,48 @@ class Stretches:
         self._act, self._watched, self._xla = act, watched, xla
         self._pieces = Pieces(strategy, feed, step.zeros, contribute)
 
-    def take(self, call: Call, first: Now, ratio: tf.Tensor, given: object) -> tuple[Any, ...]:
-        """Takes those up to the step of a point, then that one alone, and so on.
-
-        So what a point needs beside the sums costs nothing between two points.
+    def take(self, call: Call, first: Now, given: object) -> tuple[Any, ...]:
+        """Takes those up to a point, notes it down, and so on: between points that costs nothing.
 
         Args:
           call: what is asked for.
           first: where it begins.
-          ratio: the update ratio so far, float32 [].
           given: what the feed was opened with.
 
         Returns:
-          Now, the update ratio, how many points were passed, their rows, float64 [points, fields],
-          and `metrics.step_watched` of each step, float32 [MOST_WATCHED, 2], or none of any.
+          Now, how many points were passed, their rows, float64 [points, fields], and
+          `metrics.step_watched` of each step, float32 [MOST_WATCHED, 2], or none of any.
         """
-        measured = Measured(self._state.model.trainable_variables, self._xla)
 
         def stretch(
-            now: Now,
-            ratio: tf.Tensor,
-            held: list[tf.Tensor],
-            seen: tf.Tensor,
-            rows: tf.TensorArray,
-            *told: Any,
+            now: Now, seen: tf.Tensor, rows: tf.TensorArray, *told: tf.TensorArray
         ) -> tuple[Any, ...]:
             with on_host(self._xla):
                 to_point = tf.minimum(call.every - now.step % call.every, call.last - now.step)
-                alone = to_point == 1
                 # A stretch is a step or more, whatever is asked for: else this loop has no end.
-                length = tf.maximum(tf.where(alone, to_point, to_point - 1), 1)
-                end = tf.minimum(call.end, now.step + length)
-            before = measured.before(alone, held)
+                point = now.step + tf.maximum(to_point, 1)
+                end = tf.minimum(call.end, point)
             now, *written = self._stretch(call, first.step, now, end, given, *told)
-            ratio = measured.after(alone, before, ratio)
             with on_host(self._xla):
                 row = points.row(
                     step=now.step,
                     updates=updates(now, call),
                     loss_scale=self._state.loss_scale.value_of(now.scale),
                     learning_rate=self._step.rate(now.step - 1),
-                    update_ratio=ratio,
                     sums=now.sums,
                 )
                 # What is noted down elsewhere than at a point is written over.
-                seen, rows = seen + tf.cast(alone, tf.int32), rows.write(seen, row)
-                return now, ratio, measured.held(before), seen, rows, *written
+                rows = rows.write(seen, row)
+                return now, seen + tf.cast(now.step == point, tf.int32), rows, *written
 
         with on_host(self._xla):
             length = len(Point._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, points.MOST + 1, element_shape=[length])
-            start = first, ratio, measured.nothing(), tf.constant(0), rows, *self._told()
-        now, ratio, _, seen, rows, *told = tf.while_loop(
+            start = first, tf.constant(0), rows, *self._told()
+        now, seen, rows, *told = tf.while_loop(
             lambda now, *_: self._goes_on(now, call.end), stretch, start, parallel_iterations=1
         )
-        return now, ratio, seen, rows.stack(), told[0].stack() if told else tf.zeros([0, 2])
+        return now, seen, rows.stack(), told[0].stack() if told else tf.zeros([0, 2])
 
     def _stretch(
         self,

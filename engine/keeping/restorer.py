@@ -8,7 +8,7 @@ from engine.keeping import catalogue
 from engine.keeping.archive import Archive, DamagedError
 from engine.keeping.catalogue import checkpoint_number
 from engine.keeping.variables import named_variables, refuse_other_variables
-from engine.state import ABSENT, TrainState
+from engine.state import ABSENT, DROPPED, TrainState
 from pipelines import Identity
 
 
@@ -118,7 +118,8 @@ class Restorer:
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
-        found = dataclasses.replace(found, arrays=ABSENT | found.arrays)
+        kept = {name: array for name, array in found.arrays.items() if name not in DROPPED}
+        found = dataclasses.replace(found, arrays=ABSENT | kept)
         refuse_other_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():
             strange = sorted(found.arrays.keys() - self._variables.keys())

@@ -43,22 +43,3 @@ def act_if(
         for variable, old in zip(moved, before, strict=True):
             chosen = tf.where(condition, variable.read_value(), old)
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
-
-
-def either(
-    condition: tf.Tensor, make: Callable[[], list[tf.Tensor]], other: list[tf.Tensor]
-) -> list[tf.Tensor]:
-    """What `make` gives if the condition, bool [], holds, else `other`; for XLA.
-
-    Args:
-      condition: whether it is made.
-      make: tensors of the shapes and dtypes of `other`.
-      other: what there is already.
-    """
-
-    def once(*_: tf.Tensor) -> list[tf.Tensor]:
-        return [tf.constant(False), *make()]
-
-    return tf.while_loop(
-        lambda due, *_: due, once, [condition, *other], parallel_iterations=1, name=ONCE
-    )[1:]

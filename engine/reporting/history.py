@@ -15,7 +15,6 @@ _UNITS = {
     "accuracy": "right, %",
     "learning_rate": "learning rate",
     "gradient_norm": "norm of the gradient",
-    "update_ratio": "norm of the update / of the weights",
     "loss_scale": "loss scale",
     "steps_per_second": "steps/s since the first start",
 }
@@ -23,7 +22,6 @@ _UNITS = {
 _OF_STEPS = {
     "learning_rate": False,
     "gradient_norm": True,
-    "update_ratio": True,
     "loss_scale": True,
     "steps_per_second": False,
 }

@@ -98,8 +98,7 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> Section | None:
         "steps",
         lambda: charts(panels, x="epoch"),
         "What moved the weights, and how fast: the learning rate, the mean norm of the gradient "
-        "before clipping, how far a step moved the weights relative to their norm, steps per "
-        "second.",
+        "before clipping, steps per second.",
     )
     return Section("Steps", [picture])
 

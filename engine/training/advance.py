@@ -94,10 +94,7 @@ class Advance:
         state = self._state
         self.record(Fault(step, self._guard.left_out[step]))
         state.step.assign_add(1)
-        if points.after(step) > 1:
-            return Passed(1, None, [])
-        state.update_ratio.assign(0.0)
-        return Passed(1, None, [standing(self._parts)])
+        return Passed(1, None, [standing(self._parts)] if points.after(step) == 1 else [])
 
     def record(self, fault: Fault) -> None:
         """Keeps what a step that is left out had seen, and says so."""

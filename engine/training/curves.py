@@ -23,7 +23,6 @@ def standing(parts: Parts) -> Point:
         updates=int(state.updates),
         loss_scale=float(state.loss_scale.value),
         learning_rate=float(parts.schedule(tf.constant(whole(step - 1)))),
-        update_ratio=float(state.update_ratio),
         sums=state.sums.numpy(),
     )
 
@@ -50,7 +49,6 @@ def rows_of(
     for point in points:
         values = metrics.step_means(point.sums - logged, parts.task.metrics)
         values["learning_rate"] = point.learning_rate
-        values["update_ratio"] = point.update_ratio
         if state.loss_scale.dynamic:
             values["loss_scale"] = point.loss_scale
         values["skipped_steps"] = point.step - point.updates

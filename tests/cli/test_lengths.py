@@ -49,6 +49,18 @@ def test_a_run_of_less_than_an_epoch_has_no_best_and_is_tested(warm: Warm, tmp_p
     assert [row["step"] for row in run.rows("train")] == [4, 7]
 
 
+def test_a_run_stopped_where_a_shorter_one_ends_is_that_one(warm: Warm, tmp_path: Path):
+    """Its last step was no point of the curves when it was taken."""
+    options = (*LOGISTIC, "--checkpoint_every=1", "--keep=30")
+    cut = warm.train(tmp_path / "cut", *options, "--train_steps=10").run_dir
+    (cut / "result.json").unlink()
+    for number in range(8, 12):  # the last two are of step 10
+        (cut / "checkpoints" / f"ckpt-{number}.npz").unlink()
+    warm.train(cut, *options, "--train_steps=7")
+    alone = warm.train(tmp_path / "alone", *options, "--train_steps=7")
+    assert differences(alone.run_dir, cut) == []
+
+
 def test_early_stopping_counts_whole_epochs_whatever_the_lengths_were(warm: Warm, tmp_path: Path):
     cut = lengthened(warm, tmp_path / "cut", EARLY, "--train_steps=12", "--train_steps=220")
     alone = warm.train(tmp_path / "alone", *EARLY, "--train_steps=220")

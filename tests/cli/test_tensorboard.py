@@ -37,7 +37,7 @@ def test_the_splits_share_their_charts(shown: tuple[Run, TensorBoard]):
     tags = board.get("plugin/scalars/tags")
     for split in ("validation", "test"):
         assert set(tags[split]) == {"loss", "accuracy"}
-    of_steps = {"learning_rate", "gradient_norm", "update_ratio", "skipped_steps"}
+    of_steps = {"learning_rate", "gradient_norm", "skipped_steps"}
     of_clock = {"steps_per_second", "clock/examples_per_second", "clock/goodput"}
     of_clock |= {"clock/restarts", "clock/lost_steps"}
     assert {"loss", "accuracy"} | of_steps | of_clock == set(tags["train"])

@@ -456,11 +456,11 @@ BREAKS = (
     ),
     Break(
         "L6",
-        "the update ratio of a point is of all steps before it",
+        "a point is noted down wherever a call ends",
         _POINTS,
         "engine/stretches.py",
-        "tf.maximum(tf.where(alone, to_point, to_point - 1), 1)",
-        "to_point",
+        "tf.cast(now.step == point, tf.int32)",
+        "1",
     ),
     Break(
         "L6",

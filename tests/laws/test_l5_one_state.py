@@ -59,22 +59,24 @@ def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):
     assert {"model/layers/0/kernel", "optimizer/means/0", "loss_scale/value"} <= names
 
 
-def without(path: str, *names: str) -> None:
-    """Takes variables out of a checkpoint."""
+def without(path: str, *names: str, **added: np.ndarray) -> None:
+    """Takes variables out of a checkpoint, and puts others in."""
     found = archive.read(path)
     arrays = {name: array for name, array in found.arrays.items() if name not in names}
-    archive.write(path, found.facts, arrays)
+    archive.write(path, found.facts, arrays | added)
 
 
-def test_checkpoint_without_what_was_added_since(tmp_path):
+def test_checkpoint_of_0_4_0(tmp_path):
     state = made().take(2).state
     state.watch.start.assign(2.5)
     state.watch.excess.assign(0.5)
+    state.watch.norms.assign(np.ones(16))
     path = Checkpoints(str(tmp_path), state, keep=2).save_now()
-    without(path, "watch/start", "watch/excess")
+    without(path, "watch/start", "watch/excess", "watch/norms", update_ratio=np.array(0.1))
     for loaded in (state, made().state):
         assert Restorer(str(tmp_path), loaded).newest() == (path, [])
         assert np.isnan(loaded.watch.start) and float(loaded.watch.excess) == 0
+        assert np.isnan(loaded.watch.norms).all()
         assert int(loaded.step) == 2
 
 
