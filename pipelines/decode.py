@@ -15,13 +15,22 @@ from pipelines.source import Records, Source
 
 _PORTION = 256  # examples that one thread decodes at a time
 AT_ONCE = 128  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
+_SMALL = 1 << 16  # values of an image, up to which many of them are held before they are resized
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Serialized examples, string [k] -> (images [k, H, W, C], int32 [k]), in the graph."""
+    """Serialized examples, string [k >= 1] -> (images [k, H, W, C], int32 [k]), in the graph."""
     label = tf.TensorSpec([], tf.int32)
     if source.pictures is None:
-        return _each(source.decode, serialized, (_image_of(source), label))
+        if not _resized(source):
+            return _each(source.decode, serialized, (_image_of(source), label))
+        if not _resized_together(source):
+            return tf.map_fn(
+                source.decode, serialized, fn_output_signature=(_image_of(source), label)
+            )
+        assert source.decode_stored is not None
+        images, labels = _each(source.decode_stored, serialized, (_stored_of(source), label))
+        return source.resize(images), labels
     image_key, label_key = source.pictures.fields
     stored = {
         image_key: tf.io.FixedLenFeature([], tf.string),
@@ -32,17 +41,39 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 
 def decode_pictures(source: Source, encoded: tf.Tensor) -> tf.Tensor:
-    """Encoded images, string [k] -> [k, H, W, C], in the graph."""
+    """Encoded images, string [k >= 1] -> [k, H, W, C], in the graph."""
     assert source.pictures is not None
-    return _each(source.pictures.decode, encoded, _image_of(source))
+    decode = source.pictures.decode
+    if not _resized(source):
+        return _each(decode, encoded, _image_of(source))
+    if not _resized_together(source):
+        return tf.map_fn(decode, encoded, fn_output_signature=_image_of(source))
+    return source.resize(_each(source.pictures.decode_stored, encoded, _stored_of(source)))
 
 
 def _image_of(source: Source) -> tf.TensorSpec:
     return tf.TensorSpec(source.image_shape, source.dtype)
 
 
+def _stored_of(source: Source) -> tf.TensorSpec:
+    return tf.TensorSpec(source.stored_shape, source.dtype)
+
+
+def _resized(source: Source) -> bool:
+    return source.stored_size != source.image_shape[:2]
+
+
+def _resized_together(source: Source) -> bool:
+    """Whether images are of one size and small: one turn each costs little for large ones."""
+    spec = _stored_of(source)
+    return spec.shape.is_fully_defined() and spec.shape.num_elements() <= _SMALL
+
+
 def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
-    """`decode`, a tf.function, of each, in turns of several; those left over take a turn each."""
+    """`decode`, a tf.function of few operations, of each.
+
+    In turns of several; those left over take a turn each.
+    """
     count = stored.shape[0]
     if count is not None and count <= AT_ONCE:
         return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))

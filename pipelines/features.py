@@ -88,7 +88,7 @@ class Pictures(NamedTuple):
 
     fields: of the image and the label.
     decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
-    decode_stored: encoded, string [] -> image [h, w, C] of its stored size; a tf.function.
+    decode_stored: the same -> image [h, w, C] of its stored size; a tf.function.
     """
 
     fields: Fields
@@ -100,13 +100,13 @@ class Decoder(NamedTuple):
     """How examples are decoded.
 
     decode: serialized, string [] -> (image [H, W, C], label int32 []); a tf.function, traced once.
-    decode_stored: serialized, string [] -> image [h, w, C] of its stored size; a tf.function.
+    decode_stored: the same -> (image [h, w, C] of its stored size, label); a tf.function.
     pictures: None where images are stored otherwise.
     recipe: a short stable text of everything that decides what decode returns, for cache keys.
     """
 
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    decode_stored: Callable[[tf.Tensor], tf.Tensor]
+    decode_stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
     pictures: Pictures | None
     recipe: str
 
@@ -129,21 +129,22 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
     dtype = np.dtype(features[image_key].np_dtype).name
 
     def sized(image: tf.Tensor) -> tf.Tensor:
-        image = tf.ensure_shape(image, stored_shape)
         return tf.ensure_shape(resize(image), image_shape)
 
-    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def decode_stored(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         example = wanted.deserialize_example(serialized)
-        return sized(example[image_key]), tf.cast(example[label_key], tf.int32)
+        image = tf.ensure_shape(example[image_key], stored_shape)
+        return image, tf.cast(example[label_key], tf.int32)
 
-    def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
-        return sized(features[image_key].decode_example(encoded))
+    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = decode_stored(serialized)
+        return sized(image), label
 
     def decode_stored_picture(encoded: tf.Tensor) -> tf.Tensor:
-        return features[image_key].decode_example(encoded)
+        return tf.ensure_shape(features[image_key].decode_example(encoded), stored_shape)
 
-    def decode_stored(serialized: tf.Tensor) -> tf.Tensor:
-        return wanted.deserialize_example(serialized)[image_key]
+    def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
+        return sized(decode_stored_picture(encoded))
 
     def traced_once(function: Callable) -> Callable:
         return tf.function(

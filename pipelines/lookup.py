@@ -103,15 +103,18 @@ def stored_images(
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when one cannot be read.
     """
-    of = source.pictures or source
-    assert of.decode_stored is not None
+    assert source.decode_stored is not None
     fields = source.pictures.fields if source.pictures else None
     reader = RecordReader(records.ranges, fields, cache_dir)
     for number in numbers:
         (stored,), _ = reader.read(np.array([number]))
         try:
             with tf.device("CPU:0"):
-                yield of.decode_stored(tf.constant(stored)).numpy()
+                if source.pictures:
+                    image = source.pictures.decode_stored(tf.constant(stored))
+                else:
+                    image, _ = source.decode_stored(tf.constant(stored))
+                yield image.numpy()
         except tf.errors.OpError as error:
             where = f"{source.name}, {records.name}, example {number}"
             raise ValueError(damaged(where, reason(error))) from None

@@ -74,8 +74,8 @@ class Source:
     pictures: features.Pictures | None = (
         None  # where images are stored encoded: a short way to them
     )
-    # One serialized example, string [] -> image [h, w, C] of its stored size; a tf.function.
-    decode_stored: Callable[[tf.Tensor], tf.Tensor] | None = None
+    # The same -> (image [h, w, C] of its stored size, label); a tf.function.
+    decode_stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None
     stored_shape: tuple[int | None, int | None, int] | None = None  # None: image_shape
     fit: str = "pad"  # how images of another size are resized, see Resize
     antialias: bool = True

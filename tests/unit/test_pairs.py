@@ -48,14 +48,14 @@ def test_what_counts_as_a_failure(tmp_path, monkeypatch, ends, words):
     assert (failure is not None) == words.startswith("FAILED")
 
 
-def test_two_configurations_that_train_pass_verify():
+def test_a_configuration_that_trains_passes_verify():
     own = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.laws.pairs", "--configurations=2", "--seed=1"],
+        [sys.executable, "-m", "tests.laws.pairs", "--configurations=1", "--seed=1"],
         cwd=REPOSITORY,
         env=own | {"CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "2 configurations trained, 0 refused, 0 failed" in done.stdout
+    assert "1 configurations trained, 0 refused, 0 failed" in done.stdout
