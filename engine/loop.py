@@ -27,7 +27,7 @@ class Taken(NamedTuple):
     steps: how many were taken; all but the last were finite.
     good: whether the last was.
     losses: float32 [steps], of each; empty where they are not watched.
-    norms: of the gradients, likewise.
+    norms: float32 [steps], of each gradient before clipping; empty where they are not watched.
     points: of the curves, that were passed.
     """
 

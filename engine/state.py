@@ -73,9 +73,8 @@ class Watch(tf.Module):
         no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")  # the last good steps'
         no_norms = tf.fill([RANKED], tf.constant(float("nan"), tf.float64))
-        self.norms = tf.Variable(
-            no_norms, trainable=False, name="norms"
-        )  # the largest of good steps
+        # The largest norms of the gradients of good steps, in descending order.
+        self.norms = tf.Variable(no_norms, trainable=False, name="norms")
         self.start = _number("start", float("nan"))  # the loss at the start; nan: not known yet
         self.excess = _number("excess")  # of a sound loss over the median before it, the largest
 
@@ -87,9 +86,7 @@ ABSENT = {
     "watch/start": np.array(np.nan),
     "watch/excess": np.array(0.0),
 }
-
-
-# Of checkpoints of 0.4.0, too: what no run needs any more.
+# Variables that checkpoints of 0.4.0 have and no run has any more.
 DROPPED = ("update_ratio",)
 
 

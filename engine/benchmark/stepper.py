@@ -109,7 +109,7 @@ class Stepper:
         """Goes on after a step that went wrong, as training would.
 
         Training would go back to a checkpoint and take other steps once more. Here a step that was
-        not finite has moved nothing; after another the weights start again.
+        not finite has moved nothing; after any other fault the weights start again.
         """
         step = self._state.step
         if fault.why.moved:

@@ -87,7 +87,7 @@ class Advance:
         self._pace.took(taken.steps, seconds)
         self._clock.loop_took(taken.steps, seconds)
         self._clock.beat(step + taken.steps)
-        fault = self._guard.examine(step, *taken[:4])
+        fault = self._guard.examine(step, taken.steps, taken.good, taken.losses, taken.norms)
         return Passed(taken.steps, fault, taken.points)
 
     def _leave_out(self, step: int, points: Points) -> Passed:

@@ -115,7 +115,7 @@ class Guard:
           taken: how many; all but the last were finite.
           good: whether the last was.
           losses: float [taken], of each; empty where spikes are not looked for.
-          norms: of their gradients, likewise.
+          norms: float [taken], of each gradient before clipping; empty where losses are.
         """
         finite = len(losses) if good else max(len(losses) - 1, 0)
         for place in range(finite):

@@ -100,7 +100,7 @@ class Outcome:
 
     left_out: the steps, in order.
     losses: of each step that was taken, float32 [steps]; of one taken twice, the first.
-    norms: of the gradients, likewise.
+    norms: of the gradient of each step that was taken, as the losses.
     error: why it stopped; "": it did not.
     seconds: that it took.
     """
