@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from pipelines.ahead import Orders
 from pipelines.plan import Batch, Opened, Plan
+from pipelines.replicas import on_each_replica
 
 
 class Resident:
@@ -28,18 +29,7 @@ class Resident:
         self._plan, self.layout = plan, plan.layout
         self._orders = Orders(plan)
         self._opened: tuple[int, tf.Tensor] | None = None
-        self._data: Any
-        if strategy.num_replicas_in_sync == 1:
-            self._data = tf.constant(images), tf.constant(labels)
-        else:
-            devices = strategy.extended.worker_devices
-
-            def copy(context: tf.distribute.ReplicaContext) -> tuple[tf.Tensor, tf.Tensor]:
-                # Devices are this machine's, and the number counts those of all machines.
-                with tf.device(devices[int(context.replica_id_in_sync_group) % len(devices)]):
-                    return tf.constant(images), tf.constant(labels)
-
-            self._data = strategy.experimental_distribute_values_from_function(copy)
+        self._data = on_each_replica(strategy, lambda: (tf.constant(images), tf.constant(labels)))
 
     def open(self, step: int, steps: int) -> Opened:
         """The epoch's order, int32 [n]."""

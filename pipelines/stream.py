@@ -21,11 +21,12 @@ import tensorflow as tf
 from pipelines.decode import AT_ONCE, decode_batch, decode_pictures, side_by_side, untuned
 from pipelines.plan import Batch, Opened, Plan
 from pipelines.records import RecordReader
+from pipelines.replicas import local_replicas, on_each_replica
 from pipelines.source import Records, Source
 
 _TABLE = 4 << 20  # bytes of a table, about; one step at least
 _READ_AHEAD = 16  # portions: reading is cheap beside decoding, so a few suffice
-_READY = 1  # decoded tables that wait, beside one that is being made
+_READY = 1  # decoded tables of each replica that wait, beside one that is being made
 
 _streams: weakref.WeakSet[Stream] = weakref.WeakSet()
 
@@ -91,7 +92,8 @@ class Stream:
                 first = step - step % self._steps
                 at = step
                 self._start(first)
-            self._table, self._first = next(self._iterator), first
+            self._table = on_each_replica(self._strategy, lambda: next(self._iterator))
+            self._first = first
         left = first + self._steps - at
         return Opened(min(steps, left), (tf.constant(at - step - first, tf.int64), self._table))
 
@@ -127,28 +129,22 @@ class Stream:
         return self._plan.masked(images, labels, step, replica, piece)
 
     def _start(self, step: int) -> None:
-        here = _local_replicas(self._strategy)
+        here = local_replicas(self._strategy)
         size, portions = self._of_portion, self._portions
         with tf.device("CPU:0"):
             queue = tf.queue.FIFOQueue(_READ_AHEAD, [tf.string, tf.int32], [[size], [size]])
 
-            def pipeline(_: object = None) -> tf.data.Dataset:
-                # A whole portion is decoded by one thread, portions side by side: a quarter of the
-                # cost of mapping example by example and batching after.
-                return (
-                    tf.data.Dataset.counter()
-                    .map(lambda _: queue.dequeue())
-                    .map(self._decode, num_parallel_calls=side_by_side(), deterministic=True)
-                    .batch(portions, drop_remainder=True)
-                    .map(lambda *parts: tuple(map(_in_one, parts)))
-                    .prefetch(_READY)
-                    .with_options(untuned())
-                )
-
-            if self.layout.replicas == 1:
-                self._iterator = iter(pipeline())
-            else:
-                self._iterator = iter(self._strategy.distribute_datasets_from_function(pipeline))
+            # A whole portion is decoded by one thread, portions side by side: a quarter of the cost
+            # of mapping example by example and batching after.
+            self._iterator = iter(
+                tf.data.Dataset.counter()
+                .map(lambda _: queue.dequeue())
+                .map(self._decode, num_parallel_calls=side_by_side(), deterministic=True)
+                .batch(portions, drop_remainder=True)
+                .map(lambda *parts: tuple(map(_in_one, parts)))
+                .prefetch(_READY * len(here))
+                .with_options(untuned())
+            )
         self._queue = queue
         self._thread = threading.Thread(
             target=self._fill, args=(queue, here, step), daemon=True, name="read-ahead"
@@ -195,13 +191,3 @@ class Stream:
 def _in_one(portions: tf.Tensor) -> tf.Tensor:
     """[p, k, ...] -> [p k, ...]."""
     return tf.reshape(portions, [-1, *portions.shape[2:]])
-
-
-def _local_replicas(strategy: tf.distribute.Strategy) -> range:
-    """Which replicas are this machine's."""
-    if strategy.num_replicas_in_sync == 1:
-        return range(1)
-    count = len(strategy.extended.worker_devices)
-    resolver = strategy.cluster_resolver
-    first = resolver.task_id * count if resolver is not None else 0
-    return range(first, first + count)
