@@ -26,7 +26,7 @@ _OF_A_COMMAND = ("mode", "run_dir", "cache_dir")
 @pytest.fixture(scope="module")
 def done(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A run that has ended."""
-    return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS, "--report")
+    return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def run_dir(done: Run, tmp_path: Path) -> Path:
 
 
 def asked(warm: Warm, run_dir: Path, *more: str) -> Outcome:
-    return warm.run(f"--run_dir={run_dir}", *OPTIONS, "--report", *more)
+    return warm.run(f"--run_dir={run_dir}", *OPTIONS, *more)
 
 
 def assert_consistent(run_dir: Path) -> None:
@@ -94,7 +94,7 @@ def test_the_same_command_leaves_every_byte(warm: Warm, run_dir: Path):
 def test_it_says_so_before_tensorflow_is_imported(command: Command, run_dir: Path):
     hidden = {"PYTHONPATH": str(run_dir.parent)}
     (run_dir.parent / "tensorflow.py").write_text("raise ImportError('not needed')")
-    outcome = command.run(f"--run_dir={run_dir}", *OPTIONS, "--report", **hidden)
+    outcome = command.run(f"--run_dir={run_dir}", *OPTIONS, **hidden)
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
 
 
@@ -127,7 +127,7 @@ def test_any_other_option_is_made_everywhere_or_refused(
 
 def test_the_best_weights_may_be_asked_for_afterwards(warm: Warm, tmp_path: Path):
     """Else result.json is by the best weights, and config.flags says that it is not."""
-    spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000"
+    spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000", "--report"
     run = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4")
     first = run.result
     assert first["best"]["step"] < first["step"]

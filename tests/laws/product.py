@@ -1,13 +1,11 @@
 """The product of features on which the laws are proved, and a small part that covers it.
 
 A case is one choice for each factor. `-m full` runs them all; without it a covering design runs, in
-which every triple of choices of three factors occurs (Kuhn et al. 2004 found that hardly any fault
-needs more than three factors to meet).
+which every pair of choices of two factors occurs.
 """
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,27 +45,6 @@ FACTORS: dict[str, tuple[Any, ...]] = {
     "feed": ("resident", "stream"),
     "model": ("law_dropout", "law_norm"),
 }
-
-
-def everything() -> list[Case]:
-    """All cases."""
-    return [Case(*choice) for choice in itertools.product(*FACTORS.values())]
-
-
-def covering(strength: int = 3) -> list[Case]:
-    """Cases among which every choice of any `strength` factors occurs; greedy, always the same."""
-    cases = everything()
-
-    def covered(case: Case) -> set:
-        return set(itertools.combinations(enumerate(case), strength))
-
-    missing = set().union(*map(covered, cases))
-    chosen = []
-    while missing:
-        case = max(cases, key=lambda case: len(covered(case) & missing))
-        chosen.append(case)
-        missing -= covered(case)
-    return chosen
 
 
 @models.register("law_dropout")

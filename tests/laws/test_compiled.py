@@ -18,6 +18,7 @@ from engine.verify.bounds import UNIT_ROUNDOFF
 from engine.verify.poison import Poisoned
 from engine.verify.trajectory import everything_in, take, take_measured, weights
 from tests import rounding
+from tests.choices import choices
 from tests.laws.product import assembled
 
 SPLIT = {"train_split": "train[:77]", "global_batch_size": 18}
@@ -59,8 +60,7 @@ def skip_without_float16() -> None:
         pytest.skip("XLA compiles no float16 for a processor without F16C")
 
 
-@pytest.mark.parametrize("jit", ["step", "loop"])
-@pytest.mark.parametrize("options", FEATURES, ids=str)
+@pytest.mark.parametrize(("options", "jit"), choices(FEATURES, ["loop", "step"]))
 def test_it_goes_where_the_plain_graph_goes(tmp_path, options, jit):
     options = {"model": "law_dense", **SPLIT, **options}
     if options.get("precision") == "mixed_float16":
@@ -95,8 +95,7 @@ def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("jit", ["step", "loop"])
-@pytest.mark.parametrize("model", ["law_dense", "mlp"], ids=["small", "large"])
+@pytest.mark.parametrize(("model", "jit"), choices(["law_dense", "mlp"], ["loop", "step"]))
 def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit, model):
     task = Poisoned(Classification())
     options = {"model": model, "jit": jit, "ema": 0.9, "optimizer": "adam", **SPLIT}
@@ -139,8 +138,9 @@ def test_losses_are_told_under_xla(tmp_path):
     assert told[1].shape == (5,) and told[1] == pytest.approx(told[0], rel=1e-5)
 
 
-@pytest.mark.parametrize("jit", ["off", "step", "loop"])
-@pytest.mark.parametrize("model", ["logistic", "mlp", "law_dense"])
+@pytest.mark.parametrize(
+    ("model", "jit"), choices(["law_dense", "mlp", "logistic"], ["loop", "step", "off"])
+)
 def test_both_feeds_give_the_same_bits(tmp_path, model, jit):
     found = []
     for feed in ("resident", "stream"):

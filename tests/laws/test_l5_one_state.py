@@ -16,6 +16,7 @@ from engine.keeping.checkpoints import Checkpoints
 from engine.keeping.restorer import Restorer, restore_weights
 from engine.numerics.precision import LossScale
 from pipelines import identity_of, open_source
+from tests.choices import choices
 from tests.harness import pictures, same_bits, training
 
 
@@ -38,8 +39,7 @@ def untouched(optimizer: str) -> list[np.ndarray]:
     return values(made(optimizer=optimizer).take(11))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("stop", [3, 4, 7])
+@pytest.mark.parametrize(("optimizer", "stop"), choices(OPTIMIZERS, [3, 4, 7]))
 def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer, stop):
     stopped = made(optimizer=optimizer).take(stop)
     Checkpoints(str(tmp_path), stopped.state, keep=2).save_now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import models
+from tests.choices import choices
 from tests.harness import (
     CLASSES,
     NETWORKS,
@@ -14,16 +15,21 @@ from tests.harness import (
     training,
 )
 
+
+def joined(choice) -> str:
+    return "-".join(choice) if isinstance(choice, tuple) else str(choice)
+
+
 # Where nothing switches the bounds are narrow, for every rule.
 CASES = [(optimizer, "smooth") for optimizer in ("sgd", "momentum", "adam", "lamb", "muon")]
 
 
-@pytest.mark.parametrize(("optimizer", "network"), [*CASES, ("adam", "switches")])
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("examples", [40, 37])
-def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(
-    replicas, optimizer, network, examples
-):
+@pytest.mark.parametrize(
+    ("of", "replicas", "examples"),
+    choices([*CASES, ("adam", "switches")], [2, 4], [40, 37], strength=2, name=joined),
+)
+def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(of, replicas, examples):
+    optimizer, network = of
     images, labels = pictures(examples)
     layers, switches = NETWORKS[network]
     options = {"batch": 8, "optimizer": optimizer, "learning_rate": 0.001, "network": layers}

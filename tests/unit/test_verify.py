@@ -196,7 +196,13 @@ def name_of(task) -> str:
     return task.__name__ if isinstance(task, type) else type(task).__name__
 
 
-@pytest.mark.parametrize("task", BROKEN, ids=name_of)
+OFTEN = [task for task in BROKEN if task not in (DrawsInPython, SumsItsSmallMetric)]
+SELDOM = [
+    pytest.param(task, marks=pytest.mark.full) for task in (DrawsInPython, SumsItsSmallMetric)
+]
+
+
+@pytest.mark.parametrize("task", [*OFTEN, *SELDOM], ids=name_of)
 def test_a_broken_law_is_named_by_its_number_and_the_root_comes_first(certificate_of, task):
     broken, words = BROKEN[task]
     certificate = certificate_of(task)
