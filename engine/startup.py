@@ -3,15 +3,22 @@
 TensorFlow's C++ side writes to the file descriptor of standard error while it is imported, before
 its log level is read: five lines that say nothing to a user, and that would drown the one line
 which an error is. `TF_CPP_MIN_LOG_LEVEL`, where the user sets it, leaves all of them on.
+
+At its end TensorFlow imports Keras, if it is there, and Keras imports scikit-learn: two fifths of
+the whole import, for what the engine never uses. Both are imported when somebody asks for them.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import sys
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from types import ModuleType
+from typing import cast
 
 from engine.native_output import held_back
 
@@ -53,12 +60,26 @@ def _age() -> float:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow quietly."""
+    """Imports TensorFlow quietly, and without Keras."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        importlib.import_module("tensorflow")
+        with _without_keras():
+            importlib.import_module("tensorflow")
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with held_back(shown_on_error=True):
+    with held_back(shown_on_error=True), _without_keras():
         tensorflow = importlib.import_module("tensorflow")
     tensorflow.get_logger().setLevel("ERROR")
     warnings.filterwarnings("ignore", module="tensorflow_datasets")
+
+
+@contextmanager
+def _without_keras() -> Iterator[None]:
+    """Within it Keras cannot be imported, as where it is not installed, unless it has been."""
+    hidden = [name for name in ("keras", "tf_keras") if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = cast(ModuleType, None)
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)

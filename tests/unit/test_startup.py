@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -45,3 +48,18 @@ def test_a_process_knows_its_age():
     age = startup._age()
     time.sleep(0.05)
     assert 0 < age < startup._age()
+
+
+def test_keras_is_imported_when_it_is_asked_for_and_not_before():
+    code = """
+from engine.startup import import_tensorflow
+import_tensorflow()
+import sys
+import tensorflow as tf
+import tensorflow_datasets
+assert not {"keras", "sklearn"} & {name.split(".")[0] for name in sys.modules}
+import keras
+assert tf.keras.layers.Dense is keras.layers.Dense
+assert tf.keras.optimizers.Adam is keras.optimizers.Adam
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=True)
