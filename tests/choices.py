@@ -56,3 +56,8 @@ def choices(
         marks = () if case in part else pytest.mark.full
         found.append(pytest.param(*values, id="-".join(map(name, values)), marks=marks))
     return found
+
+
+def seldom(*values: Any) -> Any:
+    """Parameters of a test that only `-m full` takes."""
+    return pytest.param(*values, marks=pytest.mark.full)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from pipelines import digits
+from tests.choices import seldom
 from tests.cli.command import HANG, Command, Run, Warm
 
 SERVED = """
@@ -113,7 +114,7 @@ def test_averaged_weights_that_there_are_not_are_refused(warm: Warm, tmp_path: P
     assert not (plain.run_dir / "export").exists()
 
 
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", seldom("mixed_float16")])
 def test_no_tflite_of_a_16_bit_run_is_said_in_one_line(warm: Warm, tmp_path: Path, precision: str):
     run = warm.train(tmp_path / "run", "--epochs=1", f"--precision={precision}")
     outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tests import measured
+from tests.choices import seldom
 from tests.cli.command import HANG, Command, Run, Warm, await_rows
 from tests.measured import BROKEN
 
@@ -75,7 +76,7 @@ def test_a_run_that_is_told_from_the_start_ends_with_the_same_bits(
     assert [row["why"] for row in records(told.run_dir)] == ["asked for"] * EPOCHS
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGKILL, seldom(signal.SIGTERM)])
 def test_interrupted_it_finds_the_same(
     command: Command, warm: Warm, options: list[str], found: Run, tmp_path: Path, number
 ):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.choices import seldom
 from tests.cli.command import Command, Run, Warm
 
 OPTIONS = ("--report", "--model=logistic", "--epochs=3", "--learning_rate=0.01", "--log_every=7")
@@ -110,7 +111,7 @@ def test_with_nothing_held_out_it_is_about_the_run_and_the_data(warm: Warm, tmp_
     assert set(plots(run.run_dir)) == OF_DATA | {"curves", "steps"}
 
 
-@pytest.mark.parametrize("replicas", [2, 3])
+@pytest.mark.parametrize("replicas", [2, seldom(3)])
 def test_on_several_devices_it_says_what_the_result_says(warm: Warm, tmp_path: Path, replicas: int):
     options = (
         "--report",

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests import measured
+from tests.choices import seldom
 from tests.cli.command import HANG, Command, Run, Warm, await_rows
 from tests.harness import tf_configs
 
@@ -63,7 +64,7 @@ def test_two_workers_end_with_the_bits_and_curves_of_one_process(together: Run, 
     assert set(together.result["traces"].values()) == {1}
 
 
-@pytest.mark.parametrize("signalled", [pytest.param(0, marks=pytest.mark.full), 1])
+@pytest.mark.parametrize("signalled", [seldom(0), 1])
 def test_a_signal_to_either_stops_both_and_the_same_command_goes_on(
     command: Command, together: Run, tmp_path, signalled
 ):
@@ -100,7 +101,7 @@ def test_a_step_that_goes_wrong_is_gone_back_from_by_all_and_left_out(
     assert two.curves == one.curves
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.full)])
+@pytest.mark.parametrize("victim", [0, seldom(1)])
 def test_a_killed_worker_ends_the_other_with_one_line_and_a_whole_checkpoint(
     command: Command, together: Run, tmp_path, victim
 ):

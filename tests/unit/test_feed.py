@@ -13,6 +13,7 @@ from engine import distribute
 from engine.task import Classification
 from pipelines import Layout, choose_feed, decode, open_feed, open_source
 from pipelines.records import RecordReader
+from tests.choices import choices
 from tests.harness import norm_network, put_together, strategy_of
 
 
@@ -52,9 +53,9 @@ def global_batch(feed, strategy, step):
     return [np.concatenate([np.atleast_1d(piece) for piece in part]) for part in local]
 
 
-@pytest.mark.parametrize("kind", ["resident", "stream"])
-@pytest.mark.parametrize("replicas", [2, 4])
-@pytest.mark.parametrize("step", [0, 12, 14])
+@pytest.mark.parametrize(
+    ("step", "replicas", "kind"), choices([0, 12, 14], [2, 4], ["resident", "stream"], strength=2)
+)
 def test_the_replicas_share_the_batch_that_one_would_have(source, tmp_path, kind, replicas, step):
     one = opened(source, kind, tmp_path)
     many = opened(source, kind, tmp_path, replicas=replicas)
