@@ -15,22 +15,17 @@ from pipelines.source import Records, Source
 
 _PORTION = 256  # examples that one thread decodes at a time
 AT_ONCE = 128  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
-_SMALL = 1 << 16  # values of an image, up to which many of them are held before they are resized
+# Values of an image, up to which many of one size are held and resized together; a turn of a loop
+# for each costs little where they are larger.
+_SMALL = 1 << 16
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Serialized examples, string [k >= 1] -> (images [k, H, W, C], int32 [k]), in the graph."""
-    label = tf.TensorSpec([], tf.int32)
     if source.pictures is None:
-        if not _resized(source):
-            return _each(source.decode, serialized, (_image_of(source), label))
-        if not _resized_together(source):
-            return tf.map_fn(
-                source.decode, serialized, fn_output_signature=(_image_of(source), label)
-            )
         assert source.decode_stored is not None
-        images, labels = _each(source.decode_stored, serialized, (_stored_of(source), label))
-        return source.resize(images), labels
+        label = tf.TensorSpec([], tf.int32)
+        return _decoded(source, source.decode, source.decode_stored, serialized, label)
     image_key, label_key = source.pictures.fields
     stored = {
         image_key: tf.io.FixedLenFeature([], tf.string),
@@ -43,30 +38,29 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
 def decode_pictures(source: Source, encoded: tf.Tensor) -> tf.Tensor:
     """Encoded images, string [k >= 1] -> [k, H, W, C], in the graph."""
     assert source.pictures is not None
-    decode = source.pictures.decode
-    if not _resized(source):
-        return _each(decode, encoded, _image_of(source))
-    if not _resized_together(source):
-        return tf.map_fn(decode, encoded, fn_output_signature=_image_of(source))
-    return source.resize(_each(source.pictures.decode_stored, encoded, _stored_of(source)))
+    return _decoded(source, source.pictures.decode, source.pictures.decode_stored, encoded)
 
 
-def _image_of(source: Source) -> tf.TensorSpec:
-    return tf.TensorSpec(source.image_shape, source.dtype)
+def _decoded(
+    source: Source,
+    decode: Callable,
+    decode_stored: Callable,
+    stored: tf.Tensor,
+    label: tf.TensorSpec | None = None,
+) -> Any:
+    """Images of all, resized where they are to be, and labels where there is a spec of them."""
 
+    def with_label(image: tf.TensorSpec) -> Any:
+        return image if label is None else (image, label)
 
-def _stored_of(source: Source) -> tf.TensorSpec:
-    return tf.TensorSpec(source.stored_shape, source.dtype)
-
-
-def _resized(source: Source) -> bool:
-    return source.stored_size != source.image_shape[:2]
-
-
-def _resized_together(source: Source) -> bool:
-    """Whether images are of one size and small: one turn each costs little for large ones."""
-    spec = _stored_of(source)
-    return spec.shape.is_fully_defined() and spec.shape.num_elements() <= _SMALL
+    image = tf.TensorSpec(source.image_shape, source.dtype)
+    if source.stored_size == source.image_shape[:2]:
+        return _each(decode, stored, with_label(image))
+    as_stored = tf.TensorSpec(source.stored_shape, source.dtype)
+    if not as_stored.shape.is_fully_defined() or as_stored.shape.num_elements() > _SMALL:
+        return tf.map_fn(decode, stored, fn_output_signature=with_label(image))
+    found = _each(decode_stored, stored, with_label(as_stored))
+    return source.resize(found) if label is None else (source.resize(found[0]), found[1])
 
 
 def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
