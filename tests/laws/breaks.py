@@ -509,7 +509,7 @@ BREAKS = (
         "L7",
         "every worker streams the chief's rows",
         ("tests/laws/test_l7_several_machines.py",),
-        "pipelines/stream.py",
+        "pipelines/replicas.py",
         "first = resolver.task_id * count if resolver is not None else 0",
         "first = 0",
     ),
