@@ -1,1 +1,1 @@
-"""How fast Tapeline is beside a bare loop and beside what people would pick instead."""
+"""Benchmarks of Tapeline against a hand-written loop and against other frameworks."""

@@ -1,12 +1,12 @@
-"""A loop written by hand, without the engine: the same mathematics.
+"""A hand-written training loop with the engine's mathematics, without the engine.
 
-What somebody would write who knows TensorFlow well and wants nothing but speed: many steps in one
-`tf.function`, data gathered in the graph, the pool in front of bias and ReLU, the fused Adam
-kernel. It has no metrics, no verdict, no masks, no checkpoints. Initial weights, order and dropout
-are drawn as the engine draws them, so that both end within rounding of each other, and with the
-same bits where compiler and processor round both alike.
+An expert's loop that is optimized only for speed: many steps in one `tf.function`, data gathered in
+the graph, max pooling before bias and ReLU, the fused Adam kernel. It has no metrics, no bad-step
+detector, no masks and no checkpoints. Initial weights, order and dropout are those of the engine.
+Both end with the same weights up to rounding, and with the same bits if compiler and processor
+round both in the same way.
 
-    python -m benchmarks.bare W1 mnist.npz      waits to be asked, see benchmarks/serve.py
+    python -m benchmarks.bare W1 mnist.npz      serves requests, see benchmarks/serve.py
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from __future__ import annotations
 import hashlib
 import sys
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
 import_tensorflow()
 
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-import models  # noqa: E402
 from benchmarks.serve import serve  # noqa: E402
 from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
-from models.noise import stream_key  # noqa: E402
+from engine import models  # noqa: E402
+from engine.models.stateless_random import stream_key  # noqa: E402
 from pipelines import permutation  # noqa: E402
 
 BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
-DROPOUT_LAYER = 5  # its place among the layers tells its draws from others'
-SEEN = 26  # rows and columns of an image: the last pool leaves out what the others are seen by
+DROPOUT_LAYER = 5  # index of the layer, which selects its random stream
+SEEN = 26  # rows and columns of an image that affect the output; the last pool drops the others
 MODELS = {"convolutional": "seed_003", "dense": "mlp"}
 
 
 class Bare:
-    """The loop.
+    """The loop and its weights.
 
     Args:
-      workload: what is trained.
+      workload: the network and its settings.
       images: uint8 [n, 28, 28, 1].
       labels: int32 [n].
-      jit: whether XLA compiles all of it.
+      jit: whether XLA compiles the whole loop.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Bare:
         self._compiled = tf.function(self._steps, autograph=False, jit_compile=jit)
 
     def take(self, steps: int) -> None:
-        """Takes steps, epoch by epoch."""
+        """Trains for some steps, with one call of the graph for each epoch."""
         per_epoch = self._examples // self._batch
         while steps:
             epoch, at = divmod(self._step, per_epoch)
@@ -105,7 +105,7 @@ class Bare:
         turn = tf.cast(step + 1, tf.float64)
         correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
         correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
-        # The engine's schedule is in float64; the kernel takes float32.
+        # As in the engine: the schedule is computed in float64, the kernel takes float32.
         rate = tf.cast(RATE * correction, tf.float32)
         for gradient, weight, mean, square in zip(
             gradients, self.weights, self._means, self._squares, strict=True
@@ -133,7 +133,7 @@ class Bare:
             x = tf.nn.relu(tf.nn.bias_add(x, bias))
         x = tf.reshape(x, [-1, 1600])
         drawn = tf.raw_ops.StatelessRandomUniformFullIntV2(
-            shape=[self._batch, 52],  # 1,600 bits, and what fills the last block of 128
+            shape=[self._batch, 52],  # 1,600 bits, padded to blocks of 128
             key=tf.constant([stream_key(SEED, DROPOUT_LAYER)], tf.uint64),
             counter=tf.cast(tf.stack([tf.zeros([], tf.int64), step]), tf.uint64),
             alg=1,
@@ -155,7 +155,7 @@ class Bare:
         return x
 
     def sha256(self) -> str:
-        """Digest of the weights' bytes, in the order of the engine's."""
+        """Returns the digest of the weights' bytes, in the engine's order."""
         digest = hashlib.sha256()
         for weight in self.weights:
             digest.update(weight.numpy().tobytes())
@@ -163,7 +163,7 @@ class Bare:
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests; see benchmarks/serve.py."""
     workload = WORKLOADS[sys.argv[1]]
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]

@@ -1,11 +1,11 @@
-"""A tf.data pipeline over the same TFRecord files, written by hand, in file order.
+"""A hand-written tf.data pipeline over the same TFRecord files, in file order.
 
     python bare_stream.py DATA_DIR '{"decode": "each", "ordered": true, "reads": "tuned"}'
 
-decode: "each" maps example by example and batches after; "batch" parses whole batches and decodes
-them in a loop; "unrolled" does without the loop. ordered: whether examples keep their order. reads:
-files at a time, "tuned" or "one". How many are decoded
-side by side is left to TensorFlow's tuner. What is asked for is batches; see benchmarks/serve.py.
+decode: "each" decodes single examples before batching; "batch" parses whole batches and decodes
+them with `tf.map_fn`; "unrolled" decodes them without a loop. ordered: whether the order of the
+examples is deterministic. reads: number of files read in parallel, "tuned" or "one". The number of
+parallel decodes is AUTOTUNE. A step is a batch; see benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from workloads import EXAMPLES
 
 BATCH = 128
 AUTOTUNE = tf.data.AUTOTUNE
-READY = 2  # batches; the tuner would take hundreds, made while others are measured
+READY = 2  # batches; AUTOTUNE would prefetch hundreds while other contenders are measured
 FEATURES = {
     "image": tf.io.FixedLenFeature([], tf.string),
     "label": tf.io.FixedLenFeature([], tf.int64),
@@ -32,7 +32,7 @@ FEATURES = {
 
 
 def image_of(png: tf.Tensor) -> tf.Tensor:
-    """uint8 [28, 28, 1]."""
+    """Decodes an image to uint8 [28, 28, 1]."""
     return tf.ensure_shape(tf.io.decode_png(png, channels=1), [28, 28, 1])
 
 
@@ -54,7 +54,7 @@ def several(serialized: tf.Tensor, unrolled: bool) -> tuple[tf.Tensor, tf.Tensor
 
 
 def dataset_of(paths: list[str], decode: str, ordered: bool, reads: str) -> tf.data.Dataset:
-    """Batches without end."""
+    """Returns an infinite dataset of batches."""
     at_a_time = AUTOTUNE if reads == "tuned" else None
     found = tf.data.TFRecordDataset(paths, num_parallel_reads=at_a_time, buffer_size=1 << 20)
     found = found.take(EXAMPLES[BATCH]).repeat()
@@ -72,7 +72,7 @@ def dataset_of(paths: list[str], decode: str, ordered: bool, reads: str) -> tf.d
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests; see benchmarks/serve.py."""
     variant: dict[str, Any] = json.loads(sys.argv[2])
     paths = sorted(glob.glob(f"{sys.argv[1]}/mnist/*/mnist-train.tfrecord-*"))
     iterator = iter(dataset_of(paths, **variant))

@@ -1,12 +1,12 @@
-"""Trains with every contender in turn and writes the table.
+"""Compares the training throughput of all contenders and writes the table.
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
     python -m benchmarks.compare --data_dir=DATA_DIR
 
-How it is done: benchmarks/rounds.py. Then once more Tapeline beside the bare loop alone, which is
-to be told more finely, over several starts of both. It takes an hour and a half; workloads that are
-left out keep the table that they had. Run nothing beside it.
+The method is described in benchmarks/rounds.py. Afterwards Tapeline is compared with the bare loop
+alone, over several starts of both, for a more precise ratio. It takes 90 minutes. Workloads that
+are not selected keep their previous table. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from benchmarks.environments import python_of
 from benchmarks.rounds import HERE, Answering, Contender
 from benchmarks.workloads import WORKLOADS, Workload
 
-PAIRED = 2  # comparisons of the pair, of several starts each
+PAIRED = 2  # comparisons of the pair, each over several starts
 
 
 def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> list[Contender]:
-    """All of them, for one workload."""
+    """Returns all contenders of a workload."""
     arrays = str(place / "mnist.npz")
 
     def peer(environment: str, script: str, variant: dict[str, Any]) -> list[str]:
@@ -72,7 +72,7 @@ def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> l
 
 
 def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[str, Any]:
-    """One workload: steps a second of each contender, round by round."""
+    """Measures a workload; returns steps per second of each contender and round."""
     print(f"{workload.name}: {workload.what}", flush=True)
     asked = contenders(workload, args.place, args.data_dir, args.quick)
     found = rounds.compared(asked, args, errors, "steps/s")
@@ -90,7 +90,7 @@ def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[
 
 
 def written(results: dict[str, Any]) -> list[str]:
-    """RESULTS.md."""
+    """Returns the lines of RESULTS.md."""
     lines = rounds.heading("Results", results)
     for name, found in results["workloads"].items():
         lines += ["", f"## {name}: {found['what']}", "", *rounds.rows(found)]
@@ -108,7 +108,7 @@ def written(results: dict[str, Any]) -> list[str]:
 
 
 def same_bits(pair: list[Contender], errors: Any) -> bool:
-    """Whether the engine and the bare loop hold the same weights after 500 steps."""
+    """Returns whether the engine and the bare loop have the same weights after 500 steps."""
     found = []
     for contender in pair:
         process = Answering(contender.variants[""], errors)
@@ -118,7 +118,7 @@ def same_bits(pair: list[Contender], errors: Any) -> bool:
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     parser = rounds.parser("compare", __doc__)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     args = parser.parse_args()

@@ -1,4 +1,4 @@
-"""MNIST's training split as arrays in one file, for contenders that know nothing of TFDS.
+"""Writes MNIST's training split as arrays to one file, for contenders without TFDS.
 
 python -m benchmarks.data DATA_DIR mnist.npz
 """
@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
-    """Decodes it and writes it."""
+    """Decodes the split and writes the arrays."""
     import_tensorflow()
     import numpy as np
 

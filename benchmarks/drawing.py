@@ -1,9 +1,9 @@
-"""How long each figure takes to draw, at its largest: does any take over two seconds?
+"""Measures how long each kind of figure takes to draw at its largest.
 
     python -m benchmarks.drawing
 
-Draws every kind of figure for 10 and for 100 classes, of images of 28x28 and of 96x96 pixels in
-colour, several times. The exit status is 1 where the median of one is over two seconds.
+Draws every kind of figure several times, for 10 classes and for 100, with images of 28x28 pixels
+and with color images of 96x96. The exit status is 1 if a median is over two seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-import figures
+from engine.reporting import figures
 
 MOST = 2.0  # seconds
 TIMES = 5
@@ -23,7 +23,7 @@ POINTS = 100_000  # of a curve
 
 
 def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], bytes]]:
-    """Every kind of figure, ready to be drawn."""
+    """Returns functions that draw each kind of figure."""
     chance = np.random.default_rng(0)
     names = [f"class number {label}" for label in range(classes)]
     labels = chance.integers(0, classes, 10_000)
@@ -64,7 +64,7 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     slow = []
     print("| figure | classes | images | median, s | longest, s |\n|---|---|---|---|---|")
     for classes, shape in ((10, (28, 28, 1)), (100, (96, 96, 3))):

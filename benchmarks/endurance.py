@@ -1,13 +1,13 @@
-"""Whether a step costs the same after many: 200,000 steps of W3, tenth by tenth.
+"""Measures whether throughput stays constant: 200,000 steps of W3, tenth by tenth.
 
     python -m benchmarks.endurance --data_dir=DATA_DIR
 
-Trains with metrics, curves and checkpoints as in any run, a hundredth at a time, and in turn with
-it a loop written by hand (`bare.py`) that starts anew before every tenth: it cannot grow tired, and
-where the machine drifts both do. What is compared is the rate of the last tenth with that of the
-first, each as a multiple of the bare loop's beside it; the median over several such trainings. The
-exit status is 1 where it is not within 2%. A training whose graph is traced more than once has no
-result (`engine_loop.py`). Run nothing beside it.
+Trains with metrics, curves and checkpoints as in any run, one hundredth at a time, and in turn with
+the hand-written loop (`bare.py`), which restarts before every tenth. The restarted loop cannot slow
+down over time, and a drift of the machine affects both. The result is the throughput of the last
+tenth over that of the first, each as a multiple of the bare loop's, as the median over several
+trainings. The exit status is 1 if it is not within 2% of 1. A training whose graph is traced more
+than once has no result (`engine_loop.py`). Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from benchmarks import rounds
 from benchmarks.rounds import Answering
 from benchmarks.workloads import WORKLOADS
 
-STEPS, TENTHS, PIECES = 200_000, 10, 10  # a tenth is taken in so many pieces
+STEPS, TENTHS, PIECES = 200_000, 10, 10  # PIECES: blocks of a tenth
 WITHIN = 0.02
-_WARM = 2_000  # steps of each process that are not counted: they trace and compile
+_WARM = 2_000  # warm-up steps of each process, which trace and compile
 
 
 def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict[str, Any]:
-    """One training.
+    """Runs one training.
 
     Returns:
-      Seconds of each tenth, and the bare loop's beside them.
+      Seconds of each tenth, and those of the bare loop beside it.
     """
     piece = steps // TENTHS // PIECES
     seconds, beside = [], []
@@ -42,7 +42,7 @@ def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict
     for tenth in range(1, TENTHS + 1):
         fresh = Answering(bare, errors)
         fresh.take(_WARM)
-        measured.take(piece)  # leads in: it slept while the other began
+        measured.take(piece)  # warm-up: the process slept while the other started
         pairs = [(measured.take(piece), fresh.take(piece)) for _ in range(PIECES)]
         fresh.end()
         ours, theirs = np.sum(np.divide(piece, pairs), axis=0)
@@ -54,7 +54,7 @@ def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
@@ -86,13 +86,13 @@ def main() -> int:
 
 
 def lasting(run: dict[str, Any]) -> float:
-    """The rate of a run's last tenth over that of its first, each over the bare loop's beside."""
+    """Returns the throughput of the last tenth over the first, relative to the bare loop."""
     multiples = np.divide(run["beside"], run["seconds"])
     return float(multiples[-1] / multiples[0])
 
 
 def table(runs: list[dict[str, Any]], steps: int) -> list[str]:
-    """Tenth by tenth."""
+    """Returns the lines of the table."""
     seconds = np.array([run["seconds"] for run in runs])
     multiples = np.median([np.divide(run["beside"], run["seconds"]) for run in runs], axis=0)
     rates = np.median(steps / TENTHS / seconds, axis=0)

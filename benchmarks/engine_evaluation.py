@@ -1,8 +1,8 @@
-"""The engine's evaluation as a contender: a split scored as a run scores it at an epoch's end.
+"""The engine's evaluation as a contender: the evaluation of a split at the end of an epoch.
 
     python -m benchmarks.engine_evaluation W1 DATA_DIR [--OPTION=VALUE ...]
 
-See benchmarks/serve.py; what is asked for is passes over MNIST's test split.
+A step is a pass over MNIST's test split; see benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from benchmarks.workloads import WORKLOADS
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests; see benchmarks/serve.py."""
     import tensorflow as tf
 
     import engine
-    from engine.assembly import assemble
+    from engine.assembly.parts import assemble
 
     workload, data_dir, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as run_dir:

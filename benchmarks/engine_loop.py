@@ -1,7 +1,7 @@
 """The engine as a contender: a training as the command runs it.
 
-With metrics, points of the curves, checkpoints at the ends of epochs and the progress bar on; only
-the step to stop before is another.
+With metrics, log points, checkpoints at the ends of epochs and the progress bar. Only the step to
+stop before differs.
 
     python -m benchmarks.engine_loop W1 DATA_DIR [--OPTION=VALUE ...]   see benchmarks/serve.py
 """
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any
 
-from engine.startup import Startup, import_tensorflow
+from engine.runtime.startup import Startup, import_tensorflow
 
 import_tensorflow()
 
@@ -21,18 +21,18 @@ import tensorflow as tf  # noqa: E402
 import engine  # noqa: E402
 from benchmarks.serve import serve  # noqa: E402
 from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
-from engine import flags  # noqa: E402
-from engine.assembly import assemble  # noqa: E402
-from engine.config import Config  # noqa: E402
-from engine.keeping.lock import RunLock  # noqa: E402
-from engine.keeping.signals import Signals  # noqa: E402
-from engine.state import weights_sha256  # noqa: E402
-from engine.training.trainer import Trainer  # noqa: E402
-from engine.workers.crew import Crew  # noqa: E402
+from engine.assembly.parts import assemble  # noqa: E402
+from engine.config import flags  # noqa: E402
+from engine.config.schema import Config  # noqa: E402
+from engine.core.state import weights_sha256  # noqa: E402
+from engine.distributed.collectives import HostCollectives  # noqa: E402
+from engine.runtime.lock import RunLock  # noqa: E402
+from engine.runtime.signals import Signals  # noqa: E402
+from engine.trainer.trainer import Trainer  # noqa: E402
 
 
 def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) -> Config:
-    """The options of a workload; no validation, because no other contender has one."""
+    """Returns the options of a workload; without validation, as in the other contenders."""
     return flags.parse(
         [
             "--dataset=mnist",
@@ -54,13 +54,13 @@ def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) ->
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests; see benchmarks/serve.py."""
     workload, data_dir, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as run_dir:
         config = config_of(WORKLOADS[workload], data_dir, run_dir, *options)
         with RunLock(run_dir, taken=True) as lock, Signals() as signals:
             parts = assemble(config)
-            trainer = Trainer(parts, signals, Startup(), Crew())
+            trainer = Trainer(parts, signals, Startup(), HostCollectives())
             trainer.start(lock, None)
             trainer.train(until=1)
 

@@ -1,15 +1,15 @@
-"""The stream feed as a contender: batches taken in the graph, without a model.
+"""The streaming feed as a contender: a graph that reads batches, without a model.
 
     python -m benchmarks.engine_stream DATA_DIR [EXAMPLES]      see benchmarks/serve.py
 
-EXAMPLES: of the training split, 59,904 unless told. What is asked for is batches.
+EXAMPLES: number of examples of the training split, 59,904 by default. A step is a batch.
 """
 
 from __future__ import annotations
 
 import sys
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
 import_tensorflow()
 
@@ -18,17 +18,17 @@ import tensorflow as tf  # noqa: E402
 import engine  # noqa: E402
 from benchmarks.serve import serve  # noqa: E402
 from benchmarks.workloads import EXAMPLES, SEED  # noqa: E402
-from pipelines import Layout, Stream, default_cache_dir, open_feed, open_source  # noqa: E402
+from pipelines import BatchLayout, StreamingFeed, default_cache_dir, open_feed, open_source  # noqa: E402
 
 BATCH = 128
 
 
 class Consumer:
-    """Takes batches of a feed, many in one call of the graph, as training does.
+    """Reads batches of a feed, many in one call of the graph, as training does.
 
     Args:
-      data_dir: where MNIST is prepared.
-      examples: of its training split; 0: all.
+      data_dir: directory in which MNIST is prepared.
+      examples: number of examples of its training split; 0: all.
     """
 
     def __init__(self, data_dir: str, examples: int = EXAMPLES[BATCH]) -> None:
@@ -46,18 +46,18 @@ class Consumer:
             source.train,
             global_batch_size=BATCH,
             seed=SEED,
-            layout=Layout(),
+            layout=BatchLayout(),
             strategy=tf.distribute.get_strategy(),
             cache_dir=default_cache_dir(),
         )
-        assert isinstance(feed, Stream)
+        assert isinstance(feed, StreamingFeed)
         self.feed = feed
         self.seen = {"examples": 0, "labels": 0}
         self._step = 0
         self._compiled = tf.function(self._batches, autograph=False)
 
     def take(self, steps: int) -> None:
-        """Takes batches, epoch by epoch."""
+        """Reads batches, at most to the end of an epoch in each call of the graph."""
         per_epoch = self.feed.steps_per_epoch
         while steps:
             most = min(steps, per_epoch - self._step % per_epoch)
@@ -70,7 +70,7 @@ class Consumer:
             steps -= portion
 
     def _batches(self, step: tf.Tensor, end: tf.Tensor, given: object) -> list[tf.Tensor]:
-        """How many examples there are and the sum of their labels."""
+        """Returns the number of examples and the sum of their labels; in the graph."""
 
         def one(step: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
             batch = self.feed.batch(self.feed.next(given), step, 0)
@@ -86,7 +86,7 @@ class Consumer:
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests; see benchmarks/serve.py."""
     data_dir, *examples = sys.argv[1:]
     consumer = Consumer(data_dir, *map(int, examples))
     consumer.take(1)

@@ -1,4 +1,4 @@
-"""Makes an environment for each of the peers, from the package index.
+"""Makes a virtual environment for each of the peers, from the package index.
 
 python -m benchmarks.environments .benchmarks
 """
@@ -23,12 +23,12 @@ PACKAGES: dict[str, list[list[str]]] = {
 
 
 def python_of(place: Path, name: str) -> Path:
-    """The interpreter of an environment."""
+    """Returns the path of an environment's interpreter."""
     return place / name / "bin" / "python"
 
 
 def make(place: Path) -> None:
-    """Makes what is not there yet."""
+    """Makes the environments that do not exist yet."""
     for name, steps in PACKAGES.items():
         done = place / name / "done"
         if done.exists():

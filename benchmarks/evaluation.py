@@ -1,10 +1,10 @@
-"""Evaluates MNIST's test split with the engine and with Keras in turn and writes the table.
+"""Compares evaluation of MNIST's test split by the engine and by Keras, and writes the table.
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
     python -m benchmarks.evaluation --data_dir=DATA_DIR
 
-How it is done: benchmarks/rounds.py. Run nothing beside it.
+The method is described in benchmarks/rounds.py. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-import models
 from benchmarks import rounds
 from benchmarks.bare import MODELS
 from benchmarks.environments import python_of
 from benchmarks.rounds import HERE, Contender
 from benchmarks.workloads import SEED, WORKLOADS, Workload
+from engine import models
 
 EXAMPLES = 10_000
 BATCHES = (128, 256, 512, 1000, 2000, 10_000)
@@ -32,7 +32,7 @@ BATCHES = (128, 256, 512, 1000, 2000, 10_000)
 def contenders(
     workload: Workload, place: Path, data_dir: str, weights: Path, quick: bool
 ) -> list[Contender]:
-    """The engine at its defaults; Keras at its own, and at the best there is."""
+    """Returns the engine with defaults, and Keras with defaults and with tuned settings."""
 
     def keras(variant: dict[str, Any]) -> list[str]:
         python = str(python_of(place, "keras").absolute())
@@ -56,7 +56,7 @@ def contenders(
 
 
 def write_weights(workload: Workload, path: Path) -> None:
-    """The engine's initial weights in Keras's order: each layer's kernel, then its bias."""
+    """Writes the engine's initial weights in Keras's order: each layer's kernel, then bias."""
     network = models.build(
         MODELS[workload.network],
         input_shape=(28, 28, 1),
@@ -70,7 +70,7 @@ def write_weights(workload: Workload, path: Path) -> None:
 
 
 def agree(found: dict[str, Any]) -> bool:
-    """Whether all found the same loss and accuracy."""
+    """Returns whether all contenders computed the same loss and accuracy."""
     first, *others = found["final"].values()
     return all(
         math.isclose(first[name], each[name], rel_tol=1e-5)
@@ -80,7 +80,7 @@ def agree(found: dict[str, Any]) -> bool:
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     args = rounds.parser("evaluation", __doc__).parse_args()
     workload = WORKLOADS["W1"]
     results = rounds.begun("evaluation", "evaluation.json", args, "rounds", "seconds")

@@ -1,16 +1,16 @@
-"""The five seed systems, as their authors set them and tuned: do they reach what they should?
+"""Trains the five seed systems, with their authors' settings and tuned, and checks their goals.
 
     python -m benchmarks.recipes --data_dir=DATA_DIR [--seeds=3] [--keras] [--only=seed_003]
 
-Trains every recipe once a seed, each a process of its own, and writes the tables of
-recipes/README.md, with --only none. The exit status is 1, with one line for each that misses. With
---keras each of the authors' settings is also trained by Keras's `fit`, in turn with ours; that
-needs
+Trains every recipe once for each seed, each in a separate process, and writes the tables of
+recipes/README.md; with --only it writes none. The exit status is 1 if a recipe misses a goal, with
+one line for each miss. With --keras, Keras's `fit` also trains each of the authors' settings, in
+turn with Tapeline; this needs
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
 
-Once each they take a quarter of an hour, three seeds with Keras one hour. Run nothing beside it.
+One seed takes 15 minutes, three seeds with Keras one hour. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from benchmarks.trainings import RunError
 
 RECIPES = HERE.parent / "recipes"
 SEEDS = ("seed_000", "seed_001", "seed_002", "seed_003", "seed_004")
-# What their authors published, in percent on test.
+# Test accuracy that the authors published, in percent.
 PUBLISHED = {"seed_001": "over 90", "seed_002": "97.76", "seed_003": "99.20", "seed_004": "99.22"}
-# Test accuracy that a mean over seeds has to reach, in percent. The authors' settings: a quarter of
-# a point below Keras's mean of three seeds with the same ones.
+# Minimum of the mean test accuracy over seeds, in percent. For the authors' settings: a quarter of
+# a point below Keras's mean over three seeds with the same settings.
 WANTED = {
     "seed_000": 98.72 - 0.25,
     "seed_001": 98.69 - 0.25,
@@ -45,7 +45,7 @@ WANTED = {
     "seed_003_tuned": 99.4,
     "seed_004_tuned": 99.3,
 }
-SHARE = 0.7  # of Keras's seconds, at most, where Keras runs beside
+SHARE = 0.7  # maximum of the seconds, as a fraction of Keras's
 # The log that the author of seed_003 published.
 LOG = {
     "epoch 1, train accuracy": ("accuracy", "train", 0, "88.68"),
@@ -57,14 +57,14 @@ LOG = {
 
 
 def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
-    """Trains by a recipe.
+    """Trains with a recipe.
 
     Returns:
-      accuracy and loss on test; seconds from the first step to the last, tracing, evaluation and
-      saving among them, as Keras's `fit` has them; the rows of metrics.jsonl.
+      Accuracy and loss on test; seconds from the first step to the last, including tracing,
+      evaluation and saving, as for Keras's `fit`; the rows of metrics.jsonl.
 
     Raises:
-      RunError: where it fails.
+      RunError: if it fails.
     """
     trained = trainings.train(RECIPES / f"{recipe}.flags", data_dir, seed, f"{recipe}, seed {seed}")
     result = trained.result
@@ -79,13 +79,13 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
 
 
 def train_with_keras(recipe: str, place: Path, seed: int) -> dict[str, Any]:
-    """Trains by Keras's `fit`; raises RunError where it fails."""
+    """Trains with Keras's `fit`; raises RunError if it fails."""
     who = f"Keras, {recipe}, seed {seed}"
     return trainings.train_with_keras(place, "keras_recipe.py", recipe, str(seed), who=who)
 
 
 def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """What misses its goal, in words."""
+    """Returns a line for each missed goal."""
     missed = []
     for recipe, runs in found.items():
         mean = 100 * float(np.mean([run["accuracy"] for run in runs]))
@@ -101,7 +101,7 @@ def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """A row a recipe."""
+    """Yields the lines of the table, with a row for each recipe."""
     yield (
         "| recipe | published, % | Keras `fit`, % | Tapeline, % | seeds | wanted | seconds: Keras "
         "| Tapeline |"
@@ -120,7 +120,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def curves(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """The log of seed_003 beside what its author published."""
+    """Yields a table that compares the log of seed_003 with the one its author published."""
     yield "| | published | Tapeline |"
     yield "|---|---|---|"
     for words, (metric, split, epoch, published) in LOG.items():
@@ -140,13 +140,13 @@ def _seconds(runs: Sequence[dict[str, Any]]) -> float:
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
-    """Mean, and standard deviation where there are several."""
+    """Formats the mean, and the standard deviation of several values."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def between(text: str, name: str, lines: Sequence[str]) -> str:
-    """A text with other lines between `<!-- name -->` and `<!-- /name -->`."""
+    """Replaces the lines between `<!-- name -->` and `<!-- /name -->`."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
@@ -154,7 +154,7 @@ def between(text: str, name: str, lines: Sequence[str]) -> str:
 
 
 def write_tables(readme: Path, results: dict[str, Any]) -> None:
-    """Writes the tables of recipes/README.md anew."""
+    """Rewrites the tables of recipes/README.md."""
     machine, found = results["machine"], results["recipes"]
     made = (
         f"{results['date']}, `{results['command']}`, {machine['processor']}, "
@@ -167,17 +167,17 @@ def write_tables(readme: Path, results: dict[str, Any]) -> None:
 
 
 def keep(out: Path, results: dict[str, Any]) -> None:
-    """Writes the raw figures, of some recipes beside and not over those of all."""
+    """Writes the raw figures; those of some recipes go to a separate file."""
     every = set(results["recipes"]) == set(WANTED)
     name = results["raw"] if every else "results_of_some.json"
     (out / name).write_text(json.dumps(results, indent=1) + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs it.
+    """Runs the benchmark and returns its exit status.
 
     Args:
-      given: the command line; None: the process's own.
+      given: the command line; None: that of the process.
     """
     parser = trainings.parser("recipes", __doc__, seeds=1, out=RECIPES)
     parser.add_argument("--only", default=",".join(WANTED), help="recipes, separated by commas")

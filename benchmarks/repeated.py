@@ -1,8 +1,8 @@
-"""A large data set made of a small one: MNIST whose training split is repeated, a shard each time.
+"""Makes a large data set from a small one: MNIST with its training split repeated, one shard each.
 
     python -m benchmarks.repeated DATA_DIR TARGET 100
 
-TARGET is a data_dir then, whose mnist has 100 times as many examples, 2 GB of them.
+TARGET becomes a data_dir whose mnist has 100 times as many examples, 2 GB in total.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from pathlib import Path
 
 
 def repeat(data_dir: Path, target: Path, times: int) -> int:
-    """Writes it.
+    """Writes the repeated data set.
 
     Args:
-      data_dir: where MNIST is prepared, in one shard.
-      target: made here.
-      times: how often.
+      data_dir: directory in which MNIST is prepared, in one shard.
+      target: data_dir to create.
+      times: number of repetitions.
 
     Returns:
-      How many examples its training split has.
+      Number of examples of the new training split.
     """
     (source,) = data_dir.glob("mnist/*/dataset_info.json")
     place = target / source.parent.relative_to(data_dir)

@@ -1,9 +1,10 @@
-"""Contenders in turn, and the table of what came of it.
+"""Measures contenders in turn and formats the table of the results.
 
-Each contender is a process that sleeps until it is asked. Of those with variants each variant is
-tried alone first; as the machine drifts meanwhile, the three fastest are then tried in turn, and
-the fastest of those goes on. Then rounds: a block of each, in an order that is drawn anew, over
-three starts of all. What is compared is a median of ratios of blocks that lie beside each other.
+Each contender is a process that sleeps until it gets a request. If a contender has several
+variants, each is first measured alone. Because the machine drifts meanwhile, the three fastest are
+then measured in turn, and the fastest of them is chosen. Each round then measures a block of each
+contender, in a new random order, over three starts of all processes. The result is the median of
+the ratios of blocks that are adjacent in time.
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
-import_tensorflow()  # without its lines on standard error
+import_tensorflow()  # without its messages on standard error
 
 from engine.benchmark.machine import described  # noqa: E402
 
 HERE = Path(__file__).parent
-SECONDS = 3.0  # of a block, about
-_STARTS = 3  # of every process: how fast one is depends on where its memory happened to lie
-_FINALISTS, _FINALS = 3, 5  # variants that are tried in turn, and how often
-_PAUSE = 0.5  # seconds in which threads of the one before stop looking for work
+SECONDS = 3.0  # approximate duration of a block
+_STARTS = 3  # of every process: its speed depends on its memory layout
+_FINALISTS, _FINALS = 3, 5  # variants that are measured in turn, and how often
+_PAUSE = 0.5  # seconds until the idle threads of the previous process stop spinning
 
 
 class Contender(NamedTuple):
-    """Something that does the work.
+    """An implementation that is measured.
 
-    name: in the table.
-    variants: what can be chosen, in words -> the command.
+    name: name in the table.
+    variants: description of a variant -> its command.
     """
 
     name: str
@@ -45,11 +46,11 @@ class Contender(NamedTuple):
 
 
 class Answering:
-    """A contender's process.
+    """A contender's process; the client of benchmarks/serve.py.
 
     Args:
-      command: of it.
-      errors: a file for what it prints besides.
+      command: command line of the process.
+      errors: file for its standard error.
     """
 
     def __init__(self, command: list[str], errors: Any) -> None:
@@ -74,29 +75,29 @@ class Answering:
         raise RuntimeError(f"exit status {self._process.wait()}")
 
     def take(self, steps: int) -> float:
-        """Takes so many steps, or more where it cannot take as few; steps a second."""
+        """Runs `steps` steps, or more if the process cannot run so few; returns steps/s."""
         assert self._process.stdin is not None
         print(steps, file=self._process.stdin, flush=True)
         found = self._answer()
         return found["steps"] / found["seconds"]
 
     def fit(self, seconds: float) -> float:
-        """Finds how many steps take so long; steps a second."""
+        """Finds the number of steps of a block of this duration; returns steps per second."""
         while self.steps / (rate := self.take(self.steps)) < seconds / 3:
             self.steps *= 2
         self.steps = max(1, round(rate * seconds))
         return rate
 
     def block(self) -> float:
-        """Steps a second over a block, after some that are not counted.
+        """Returns steps per second over a block, after some warm-up steps.
 
-        What was read ahead while it slept is used up by then, and caches hold what it needs.
+        The warm-up consumes data that was prefetched while the process slept, and warms the caches.
         """
         self.take(-(-self.steps // 8))
         return self.take(self.steps)
 
     def end(self) -> Any:
-        """Ends it; what it shows for its work."""
+        """Ends the process and returns its final result."""
         assert self._process.stdin is not None
         print(0, file=self._process.stdin, flush=True)
         final = self._answer()["final"]
@@ -107,7 +108,7 @@ class Answering:
 def variants(
     command: Callable[[dict[str, Any]], list[str]], **choices: Iterable[Any]
 ) -> dict[str, list[str]]:
-    """The command of each combination of the choices, by its words."""
+    """Returns the command of each combination of choices, by its description."""
     made = {}
     for chosen in itertools.product(*choices.values()):
         variant = dict(zip(choices, chosen, strict=True))
@@ -118,17 +119,17 @@ def variants(
 def compared(
     asked: list[Contender], args: argparse.Namespace, errors: Any, unit: str, each: int = 1
 ) -> dict[str, Any]:
-    """Lets them do their work in turn.
+    """Measures contenders in turn.
 
     Args:
       asked: the contenders.
       args: of `parser`.
-      errors: a file for what they print besides.
-      unit: of the rates: "steps/s".
-      each: how many of those a step is.
+      errors: file for their standard error.
+      unit: unit of the rates, such as "steps/s".
+      each: number of units in a step.
 
     Returns:
-      The rates of each contender, round by round, and what ran.
+      The rates of each contender in each round, with variants and versions.
     """
     if args.only:
         asked = [contender for contender in asked if contender.name in args.only.split(",")]
@@ -150,7 +151,7 @@ def compared(
                 process.fit(args.seconds)
                 process.steps = max(process.steps, process.facts.get("at_least", 1))
                 process.block()
-        for name in shuffled.permutation(list(processes)):  # behind another one each time
+        for name in shuffled.permutation(list(processes)):  # each time after another contender
             time.sleep(_PAUSE)
             rates[name].append(each * processes[name].block())
         words = ", ".join(f"{name} {every[-1]:,.1f}" for name, every in rates.items())
@@ -168,7 +169,7 @@ def compared(
 def _fastest(
     contender: Contender, errors: Any, unit: str, each: int
 ) -> tuple[str, dict[str, float]]:
-    """The variant to go on with, and the rate of each."""
+    """Returns the fastest variant, and the rate of each."""
     rates: dict[str, float] = {}
     if len(contender.variants) == 1:
         return next(iter(contender.variants)), rates
@@ -195,7 +196,7 @@ def _fastest(
 def _fastest_in_turn(
     contender: Contender, finalists: list[str], errors: Any, unit: str, each: int
 ) -> str:
-    """The fastest of some variants, in blocks that lie beside each other in time."""
+    """Returns the fastest of some variants, from blocks that alternate in time."""
     if len(finalists) == 1:
         return finalists[0]
     processes = {words: Answering(contender.variants[words], errors) for words in finalists}
@@ -215,7 +216,7 @@ def _fastest_in_turn(
 
 
 def rows(found: dict[str, Any]) -> Iterator[str]:
-    """The table of one comparison."""
+    """Yields the lines of the table of a comparison."""
     rates = found["rates"]
     yield f"| | {found['unit']} | Tapeline is so many times as fast | as |"
     yield "|---|---|---|---|"
@@ -225,13 +226,13 @@ def rows(found: dict[str, Any]) -> Iterator[str]:
 
 
 def ratio(rates: list[float], others: list[float]) -> str:
-    """How many times as fast: the median, and the tenth and ninetieth percentile."""
+    """Formats the ratio of rates: the median, and the 10th and 90th percentiles."""
     p10, median, p90 = np.percentile(np.divide(rates, others), [10, 50, 90])
     return f"{median:.2f} ({p10:.2f} to {p90:.2f})"
 
 
 def versions(found: dict[str, Any]) -> str:
-    """A line: what ran."""
+    """Returns a line with the versions of all packages."""
     named = {
         f"{package} {version}"
         for facts in found["versions"].values()
@@ -242,7 +243,7 @@ def versions(found: dict[str, Any]) -> str:
 
 
 def heading(title: str, results: dict[str, Any]) -> list[str]:
-    """The first lines of a file of results."""
+    """Returns the first lines of a file of results."""
     machine = results["machine"]
     return [
         f"# {title}",
@@ -256,7 +257,7 @@ def heading(title: str, results: dict[str, Any]) -> list[str]:
 
 
 def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """The options that every comparison has."""
+    """Returns a parser with the options common to all comparisons."""
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
@@ -270,7 +271,7 @@ def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dict[str, Any]:
-    """Results, before there are any; `options` are those of the command that the table names."""
+    """Returns the header of the results; the command in it has the values of `options`."""
     given = [f"--{name}={getattr(args, name):g}" for name in options]
     return {
         "command": " ".join([f"python -m benchmarks.{module} --data_dir=DATA_DIR", *given]),

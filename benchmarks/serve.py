@@ -1,8 +1,8 @@
-"""A contender as a process that waits to be asked. Standard library only.
+"""Serves a contender's steps on request, over standard input and output. Standard library only.
 
-It says one line of JSON when it is ready. Then each line that it reads is a number of steps, and
-its answer is one line with the steps that it took and their seconds. While others are measured it
-sleeps.
+The process prints one line of JSON when it is ready. Each line that it reads is a number of steps;
+it answers with one line that has the number of steps run and their seconds. It sleeps while other
+contenders are measured.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Any
 def serve(
     take: Callable[[int], int | None], facts: dict[str, Any], final: Callable[[], Any]
 ) -> None:
-    """Answers until there are no more questions.
+    """Answers requests until standard input ends or a request is 0.
 
     Args:
-      take: takes that many training steps, and waits until they are done; where it can only take
-        more it returns how many.
-      facts: what runs: versions and the like. `at_least`: so many steps are to be in a block.
-      final: asked at the end, for what shows that the work was done; answered too.
+      take: runs a number of steps and waits for their end; returns the number of steps if it had to
+        run more.
+      facts: versions of the packages; optionally `at_least`, the minimum of steps in a block.
+      final: called at the end; returns a result that shows that the work was done.
     """
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # keeps the output of libraries apart from the answers
     print(json.dumps({"ready": True, **facts}), file=answer, flush=True)
     for line in sys.stdin:
         steps = int(line)

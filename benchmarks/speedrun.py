@@ -1,19 +1,19 @@
-"""99% on MNIST's test split, and how long it takes on two cores: recipes/mnist_speedrun.flags.
+"""Measures the time to 99% on MNIST's test split on two cores: recipes/mnist_speedrun.flags.
 
     python -m benchmarks.speedrun --data_dir=DATA_DIR
     python -m benchmarks.speedrun --data_dir=DATA_DIR --keras
 
-Trains once a seed, each a process of its own, and writes the table. The exit status is 1, with one
-line that says why, where the mean accuracy or the mean time misses the goal, or a run fails.
+Trains once for each seed, each in a separate process, and writes the table. The exit status is 1,
+with one line that says why, if the mean accuracy or the mean time misses the goal, or a run fails.
 
-Seconds are of training alone: the data in memory, the graph traced, tests left out. With --keras
-each seed is also trained by Keras's `fit` with the network and settings of recipes/seed_003.flags,
-until its first epoch at 99% on test; that needs
+Seconds are of training only: without loading the data, tracing and evaluation. With --keras, each
+seed is also trained by Keras's `fit` with the network and settings of recipes/seed_003.flags, until
+its first epoch with 99% on test; this needs
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
 
-and a quarter of an hour. Run nothing beside it.
+and takes 15 minutes. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from benchmarks.rounds import HERE
 from benchmarks.trainings import RunError
 
 RECIPE = HERE.parent / "recipes" / "mnist_speedrun.flags"
-ACCURACY = 0.99  # on test, mean over the seeds, at least
-SECONDS = 5.0  # of training, mean over the seeds, at most
+ACCURACY = 0.99  # minimum of the mean test accuracy over seeds
+SECONDS = 5.0  # maximum of the mean training time over seeds
 CORES = 2
 
 
 def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
-    """What misses its goal, in words; nothing where all is well.
+    """Returns a line for each missed goal.
 
     Args:
-      accuracies: on test, one a seed, in 0 to 1.
-      seconds: of training, one a seed.
+      accuracies: test accuracy of each seed, from 0 to 1.
+      seconds: training time of each seed.
     """
-    # Written so that a nan misses, and so does a mean of nothing.
+    # The comparisons count NaN as a miss, and so does the mean of an empty list.
     missed = []
     accuracy = sum(accuracies) / max(len(accuracies), 1)
     if not accuracy >= ACCURACY:
@@ -56,14 +56,14 @@ def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
 
 
 def measured(result: dict[str, Any]) -> dict[str, Any]:
-    """Accuracy and seconds of one run.
+    """Returns accuracy and seconds of one run.
 
     Args:
-      result: what result.json holds. Its `train_seconds` have the tracing in them; its
-        `steps_per_second` leave out the call that traces, a single step, and know of no tests.
+      result: content of result.json. Its `train_seconds` include tracing; its `steps_per_second`
+        exclude evaluation and the call that traces, a single step.
 
     Raises:
-      RunError: where it does not tell.
+      RunError: if the result lacks them.
     """
     test, rate = result.get("test"), result.get("steps_per_second")
     if not test or not rate:
@@ -77,10 +77,10 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(data_dir: str, seed: int) -> dict[str, Any]:
-    """Trains by the recipe.
+    """Trains with the recipe.
 
     Raises:
-      RunError: where that fails.
+      RunError: if the training fails.
     """
     result = trainings.train(RECIPE, data_dir, seed, f"seed {seed}").result
     try:
@@ -90,10 +90,10 @@ def train(data_dir: str, seed: int) -> dict[str, Any]:
 
 
 def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
-    """Trains by Keras's `fit` until the first epoch that reaches the accuracy.
+    """Trains with Keras's `fit` until the first epoch that reaches the accuracy.
 
     Raises:
-      RunError: where that fails.
+      RunError: if the training fails.
     """
     given = (str(seed), str(ACCURACY))
     found = trainings.train_with_keras(place, "keras_until.py", *given, who=f"Keras, seed {seed}")
@@ -104,7 +104,7 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
 
 
 def collected(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """What came of each seed, Keras and the recipe in turn."""
+    """Returns the result of each seed, with the recipe and Keras in turn."""
     found = []
     for seed in range(args.rounds):
         run: dict[str, Any] = {"seed": seed} | train(args.data_dir, seed)
@@ -122,12 +122,12 @@ def _epochs(keras: dict[str, Any]) -> str:
 
 
 def ratios(runs: list[dict[str, Any]]) -> list[float]:
-    """How many times as long Keras takes, one a seed; none where it was not asked."""
+    """Returns Keras's time over the recipe's for each seed; empty without Keras."""
     return [sum(run["keras"]["seconds"]) / run["seconds"] for run in runs if "keras" in run]
 
 
 def table(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """A row a seed, and one with means and standard deviations."""
+    """Yields a row for each seed, and one with means and standard deviations."""
     with_keras = bool(ratios(runs))
     more = " Keras: epochs | test accuracy | seconds | times as long |" if with_keras else ""
     yield f"| seed | test accuracy | seconds |{more}"
@@ -156,7 +156,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def text(results: dict[str, Any]) -> list[str]:
-    """The lines of SPEEDRUN.md."""
+    """Returns the lines of SPEEDRUN.md."""
     machine, runs, missed = results["machine"], results["runs"], results["missed"]
     versions = runs[0]["versions"] | runs[0].get("keras", {}).get("versions", {})
     lines = [
@@ -183,10 +183,10 @@ def text(results: dict[str, Any]) -> list[str]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs it.
+    """Runs the benchmark and returns its exit status.
 
     Args:
-      given: the command line; None: the process's own.
+      given: the command line; None: that of the process.
     """
     args = trainings.parser("speedrun", __doc__, seeds=10, out=HERE).parse_args(given)
     if why := trainings.refusal(args):

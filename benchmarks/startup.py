@@ -1,10 +1,10 @@
-"""How long a start takes, from the launch to the end of the first step, part by part.
+"""Measures the startup time, from the launch to the end of the first step, part by part.
 
     python -m benchmarks.startup --data_dir=DATA_DIR
 
-Starts each workload several times, in turn, as the command does: once with an empty cache, which
-decodes the data first, and then with the decoded data kept. Beside them an interpreter that only
-imports TensorFlow. Medians; run nothing beside it.
+Starts each workload several times, in turn, with the command: once with an empty cache, so that the
+data is decoded first, and once with the cache of decoded data. For comparison, it also measures an
+interpreter that only imports TensorFlow. Prints medians. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import numpy as np
 from benchmarks import rounds
 from benchmarks.engine_loop import config_of
 from benchmarks.workloads import WORKLOADS
-from engine import flags
+from engine.config import flags
 
 IMPORT = "import tensorflow"
 
 
 def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, float]:
-    """Seconds of each part of one start."""
+    """Runs the command for one step; returns the seconds of each part of the startup."""
     run_dir = scratch / "run"
     config = config_of(WORKLOADS[name], data_dir, str(run_dir), f"--cache_dir={cache}")
     options = scratch / "options.flags"
@@ -40,7 +40,7 @@ def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, f
 
 
 def imported() -> dict[str, float]:
-    """Seconds of an interpreter that imports TensorFlow and ends."""
+    """Returns the seconds of an interpreter that only imports TensorFlow."""
     begun = time.perf_counter()
     _run([sys.executable, "-c", IMPORT])
     return {IMPORT: time.perf_counter() - begun}
@@ -52,7 +52,7 @@ def _run(command: list[str]) -> None:
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Medians of the parts and of all together."""
+    """Returns a table of the medians of the parts and of their sum."""
     parts = list(next(iter(found.values()))[0])
     lines = ["| seconds | " + " | ".join(parts) + " | together |", "|---" * (len(parts) + 2) + "|"]
     for name, starts in found.items():
@@ -64,7 +64,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
@@ -82,7 +82,7 @@ def main() -> int:
                 with tempfile.TemporaryDirectory() as scratch:
                     again = started(name, args.data_dir, Path(scratch), Path(kept))
                 starts.setdefault(f"{name}, first", []).append(first)
-                if number > 1:  # the first of these filled the cache
+                if number > 1:  # the first round filled the cache
                     starts.setdefault(name, []).append(again)
             starts.setdefault(f"`{IMPORT}` alone", []).append(imported())
             print(f"  round {number} of {args.rounds}", flush=True)

@@ -1,9 +1,9 @@
-"""How much memory a process takes that streams a data set. Linux only.
+"""Measures the memory of a process that streams a data set. Linux only.
 
-    python -m benchmarks.stream_memory DATA_DIR [BATCHES]       an epoch, unless told otherwise
+    python -m benchmarks.stream_memory DATA_DIR [BATCHES]       an epoch by default
 
-Its last line is JSON: the most that it held while it streamed, in MB, of its own (RssAnon) and of
-mapped files (RssFile), which are page cache that the system takes back as it needs.
+Its last line is JSON: the peak memory while streaming, in MB, of anonymous memory (RssAnon) and of
+mapped files (RssFile), which are page cache that the system reclaims as needed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import sys
 import threading
 from pathlib import Path
 
-EVERY = 0.02  # seconds between two looks
+EVERY = 0.02  # seconds between two samples
 
 
 def held() -> dict[str, float]:
-    """MB that this process holds, by kind."""
+    """Returns the resident memory of this process in MB, by kind."""
     found = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -27,7 +27,7 @@ def held() -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """Looks every now and then, and keeps the most of each."""
+    """A thread that samples the memory periodically and keeps the maximum of each kind."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -35,16 +35,16 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Looks until ended."""
+        """Samples until `end` is called."""
         while not self._ended.wait(EVERY):
             self.look()
 
     def look(self) -> None:
-        """Once."""
+        """Samples once."""
         self.most = {name: max(self.most[name], now) for name, now in held().items()}
 
     def end(self) -> dict[str, float]:
-        """The most of each."""
+        """Ends the thread and returns the maximum of each kind."""
         self._ended.set()
         self.join()
         self.look()
@@ -52,7 +52,7 @@ class Watch(threading.Thread):
 
 
 def main() -> None:
-    """Streams."""
+    """Streams the batches and prints the memory."""
     from benchmarks.engine_stream import Consumer
 
     data_dir, *batches = sys.argv[1:]

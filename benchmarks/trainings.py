@@ -1,4 +1,4 @@
-"""Whole trainings, each a process of its own: by a flagfile, and by Keras's `fit` beside it."""
+"""Complete trainings in separate processes: with a flagfile, and with Keras's `fit`."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ _PAUSE = 1.0  # seconds between two processes
 
 
 class RunError(RuntimeError):
-    """A training that came to no end; the message is one line."""
+    """A training that failed; the message is one line."""
 
 
 class Trained(NamedTuple):
-    """What a run left: the content of its result.json, and the rows of its metrics.jsonl."""
+    """The content of result.json and the rows of metrics.jsonl of a run."""
 
     result: dict[str, Any]
     rows: list[dict[str, Any]]
 
 
 def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
-    """Trains by a flagfile, in a directory that is gone afterwards.
+    """Trains with a flagfile, in a temporary directory.
 
     Args:
       flagfile: of the repository.
-      data_dir: where MNIST is prepared.
+      data_dir: directory in which MNIST is prepared.
       seed: of the run.
-      who: for a person, where it fails.
+      who: name of the training, for the error message.
 
     Raises:
-      RunError: where it fails.
+      RunError: if the training fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
@@ -51,16 +51,16 @@ def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
 
 
 def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[str, Any]:
-    """Trains by a script of peers/ and gives what it says last.
+    """Trains with a script of peers/ and returns the JSON of its last line.
 
     Args:
-      place: with Keras's environment and mnist.npz.
+      place: directory with Keras's environment and mnist.npz.
       script: of peers/.
-      given: on its command line behind the arrays.
-      who: for a person, where it fails.
+      given: arguments after the path of the arrays.
+      who: name of the training, for the error message.
 
     Raises:
-      RunError: where it fails.
+      RunError: if the training fails.
     """
     python, arrays = python_of(place, "keras").absolute(), (place / "mnist.npz").absolute()
     said = told([str(python), str(HERE / "peers" / script), str(arrays), *given], who)
@@ -68,7 +68,7 @@ def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[st
 
 
 def told(command: list[str], who: str) -> list[str]:
-    """The lines that a command prints; raises RunError where it fails."""
+    """Runs a command and returns the lines that it prints; raises RunError if it fails."""
     time.sleep(_PAUSE)
     environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
@@ -79,13 +79,13 @@ def told(command: list[str], who: str) -> list[str]:
 
 
 def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.ArgumentParser:
-    """The options of a command that trains once a seed.
+    """Returns a parser for a command that trains once for each seed.
 
     Args:
       module: of benchmarks/.
-      doc: its docstring.
-      seeds: so many unless told otherwise.
-      out: where the results go unless told otherwise.
+      doc: docstring of the module.
+      seeds: default number of seeds.
+      out: default directory of the results.
     """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -98,7 +98,7 @@ def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.Argu
 
 
 def refusal(args: argparse.Namespace) -> str:
-    """Why these options cannot be followed, in a line; "" where they can."""
+    """Returns an error message for invalid options; "" if they are valid."""
     if args.rounds < 1:
         return f"--seeds={args.rounds}: give at least 1"
     needed = (python_of(args.place, "keras"), args.place / "mnist.npz") if args.keras else ()
@@ -109,6 +109,6 @@ def refusal(args: argparse.Namespace) -> str:
 
 
 def failed(why: str) -> int:
-    """Says so; the exit status."""
+    """Prints the reason of a failure and returns the exit status."""
     print(f"FAIL {why}", file=sys.stderr, flush=True)
     return 1

@@ -1,12 +1,12 @@
-"""Holds what --mode=tune finds against an exhaustive grid and writes the table.
+"""Compares the result of --mode=tune with an exhaustive grid search and writes the table.
 
     python -m benchmarks.tuning --data_dir=DATA_DIR [--workloads=W3,W4]
 
-For each workload: tune once; then every combination of what it may choose, a few processes at a
-time, each beside what was tuned. The fastest few of the grid are measured beside it once more,
-over several starts of all: the luckiest of many is not the fastest, and how fast a process is
-depends on where its memory happened to lie. It takes a quarter of an hour a workload; workloads
-that are left out keep the row that they had. Run nothing beside it.
+For each workload: tunes once, then measures every candidate of the grid, a few processes at a time,
+each together with the tuned candidate. The fastest of the grid are measured again together with it,
+over several starts of all, because the maximum of many noisy measurements is biased, and the speed
+of a process depends on its memory layout. It takes 15 minutes for each workload; workloads that are
+not selected keep their previous row. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from typing import Any
 from benchmarks import rounds
 from benchmarks.engine_loop import config_of
 from benchmarks.workloads import WORKLOADS
-from engine import flags
-from engine.config import Config
+from engine.config import flags
+from engine.config.schema import Config
 from engine.tune import choices
-from engine.tune.choices import Choice
+from engine.tune.choices import Candidate
 from engine.tune.contest import contest
 
 TOGETHER = 6  # processes at a time
-AGAIN = 4  # the fastest of the grid that are measured once more
-STARTS = 4  # of those
+AGAIN = 4  # number of the fastest of the grid that are measured again
+STARTS = 4  # of each of those
 
 
-def grid(cores: int) -> list[Choice]:
-    """All that may be chosen."""
+def grid(cores: int) -> list[Candidate]:
+    """Returns all candidates of the grid."""
     combinations = itertools.product(
         choices.JITS,
         choices.FEEDS,
@@ -46,11 +46,11 @@ def grid(cores: int) -> list[Choice]:
         (0, 1),
         ("auto", "32", "1024"),
     )
-    return [Choice(*combination) for combination in combinations]
+    return [Candidate(*combination) for combination in combinations]
 
 
-def tuned(config: Config, scratch: str) -> tuple[Choice, float]:
-    """What the command chooses, and its seconds."""
+def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
+    """Runs the command; returns the tuned candidate and the command's seconds."""
     path = Path(scratch) / "tuned.flags"
     options = Path(scratch) / "options.flags"
     options.write_text(flags.flagfile(config))
@@ -66,7 +66,7 @@ def tuned(config: Config, scratch: str) -> tuple[Choice, float]:
     seconds = time.perf_counter() - started
     found = flags.parse([f"--flagfile={path}"])
     training = found.training
-    return Choice(
+    return Candidate(
         training.jit,
         found.data.feed,
         training.intra_op_threads,
@@ -75,11 +75,11 @@ def tuned(config: Config, scratch: str) -> tuple[Choice, float]:
     ), seconds
 
 
-def against_grid(config: Config, chosen: Choice) -> dict[str, Any]:
-    """Steps per second of each choice over those of the chosen one."""
-    others = [Choice(), *grid(choices.cores())]
+def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
+    """Measures steps per second of each candidate over those of the tuned one."""
+    others = [Candidate(), *grid(choices.cores())]
     others = [choice for choice in others if choice != chosen]
-    ratios: dict[Choice, float] = {}
+    ratios: dict[Candidate, float] = {}
     for first in range(0, len(others), TOGETHER - 1):
         some = others[first : first + TOGETHER - 1]
         found = contest(config, chosen, lambda _, some=some: some, lambda: None)
@@ -89,7 +89,7 @@ def against_grid(config: Config, chosen: Choice) -> dict[str, Any]:
         most = max(ratios, key=ratios.__getitem__)
         print(f"  {done} of {len(others)}: at best x{ratios[most]:.3f}, {most}", flush=True)
     several = sorted(ratios, key=ratios.__getitem__, reverse=True)[:AGAIN]
-    again = list(dict.fromkeys([*several, *({Choice()} - {chosen})]))
+    again = list(dict.fromkeys([*several, *({Candidate()} - {chosen})]))
     starts = [contest(config, chosen, lambda _: again, lambda: None) for _ in range(STARTS)]
     over_tuned = {
         choice: statistics.median(found.ratios[choice] for found in starts) for choice in again
@@ -101,13 +101,13 @@ def against_grid(config: Config, chosen: Choice) -> dict[str, Any]:
         "fastest": str(fastest),
         "fastest_over_tuned": over_tuned[fastest],
         "fastest_over_tuned_by_start": [found.ratios[fastest] for found in starts],
-        "default_over_tuned": over_tuned.get(Choice(), 1.0),
+        "default_over_tuned": over_tuned.get(Candidate(), 1.0),
         "tuned_steps_per_second": statistics.median(found.rates[chosen] for found in starts),
     }
 
 
 def rows(results: dict[str, Any]) -> Iterator[str]:
-    """The table."""
+    """Yields the lines of the table."""
     yield (
         "| | tuned in, s | tuned | steps/s | the grid's fastest, again, over it | starts | "
         "default over it | the grid's fastest |"
@@ -128,7 +128,7 @@ def rows(results: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Runs it."""
+    """Runs the benchmark and returns its exit status."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")

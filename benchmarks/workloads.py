@@ -1,4 +1,4 @@
-"""What every contender trains. Standard library only: each runs in an environment of its own."""
+"""The workloads of all contenders. Standard library only: each has a separate environment."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from typing import NamedTuple
 
 
 class Workload(NamedTuple):
-    """A training that all contenders take the same steps of.
+    """A training that is the same for all contenders.
 
-    Images are uint8 [n, 28, 28, 1], divided by 255; Adam with its usual settings; no remainder:
-    the examples are a multiple of the batch.
+    Images are uint8 [n, 28, 28, 1], divided by 255. The optimizer is Adam with default settings.
+    The number of examples is a multiple of the batch size.
 
-    name: W1 and so on.
-    what: in words.
+    name: such as W1.
+    what: description.
     network: "convolutional": conv 3x3x32, pool, conv 3x3x64, pool, dropout 0.5, dense 10, without
-      padding, or "dense": a hidden layer of ReLUs for each number in `hidden`, then dense 10.
-    hidden: units of each.
-    batch: examples a step.
-    bfloat16: whether layers compute in bfloat16; weights and loss in float32 always.
+      padding; or "dense": a hidden ReLU layer for each number in `hidden`, then dense 10.
+    hidden: units of each hidden layer.
+    batch: examples of a step.
+    bfloat16: whether layers compute in bfloat16; weights and loss are always float32.
     options: of Tapeline's command.
     """
 
@@ -30,7 +30,7 @@ class Workload(NamedTuple):
     options: tuple[str, ...]
 
 
-EXAMPLES = {128: 59_904, 32: 60_000}  # of MNIST's training split, by batch
+EXAMPLES = {128: 59_904, 32: 60_000}  # of MNIST's training split, by batch size
 RATE = 0.001
 SEED = 0
 

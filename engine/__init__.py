@@ -1,7 +1,8 @@
-"""Tapeline's engine: batches in, a trained model out.
+"""Tapeline's training engine: from batches of examples to a trained model.
 
-Read in the order a run happens: `config`, `trainer`, `state`, `step`, `loop`, `evaluate`.
-Importing the package imports nothing heavy, so that bad flags fail before TensorFlow loads.
+To follow a run, read `config`, `trainer`, `core.state`, `core.step`, `core.loop` and
+`core.evaluation`, in this order. Importing this package imports no heavy dependency, so that
+invalid flags fail before TensorFlow is imported.
 """
 
 __version__ = "0.4.0"

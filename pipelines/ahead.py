@@ -1,4 +1,4 @@
-"""The order of the next epoch, made while this one is trained on."""
+"""Prefetches the order of the next epoch during training on the current one."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from pipelines.plan import Plan
+from pipelines.plan import BatchPlan
 
 
-class Orders:
-    """Orders of epochs, each made once where they are asked for one after the other.
+class OrderPrefetch:
+    """Orders of epochs; the next one is computed in a background thread.
+
+    Each order is computed once if the epochs are requested in sequence.
 
     Args:
-      plan: whose.
+      plan: computes the orders.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
         self._pool: ThreadPoolExecutor | None = None
         self._made: dict[int, Future[np.ndarray]] = {}
 
     def of(self, epoch: int) -> np.ndarray:
-        """The order of an epoch, int32 [n]; starts on that of the next one."""
+        """Returns the order of an epoch, int32 [n], and starts computing that of the next one."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="order")
         made, self._made = self._made, {}
@@ -31,7 +33,7 @@ class Orders:
         return order
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None

@@ -1,10 +1,10 @@
-"""Augmentation: `--augment` -> a pure function of images and uniform random numbers.
+"""Augmentation: converts `--augment` to a pure function of images and uniform random numbers.
 
     augment = augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
     images, targets = augment(images, labels, numbers, classes=10)
 
-Row i of the result depends on row i of what is passed, with mixup on row i + 1 too, and on nothing
-else, to the bit. The numbers come from outside, so there is no generator here to save or restore.
+Row i of the result depends, bit for bit, only on row i of the arguments, and with mixup also on row
+i + 1. The caller passes the random numbers, so there is no generator state to save or restore.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ from pipelines import table
 from pipelines.warp import LARGEST, NUMBERS, Warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
-# In the order in which they are applied, and in which the numbers are theirs.
+# In the order of application and of the columns of `numbers`; `Warp` applies its own in one pass.
 NAMES = ("flip", *NUMBERS, "cutout", "mixup")
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What `augmentation` makes of an option.
+    """The transforms of an `--augment` option, as a callable.
 
-    image_shape: height, width and channels.
-    strengths: of each transform that there is.
+    Attributes:
+      image_shape: height, width and channels.
+      strengths: strength of each selected transform.
     """
 
     image_shape: tuple[int, int, int]
@@ -40,28 +41,28 @@ class Augmentation:
 
     @functools.cached_property
     def numbers(self) -> int:
-        """How many uniform numbers one example needs."""
+        """Number of uniform random numbers that one example needs."""
         return sum(self._numbers.values())
 
     @property
     def mixes(self) -> bool:
-        """Whether one row more than comes out has to go in."""
+        """Whether the arguments need one row more than the result has (mixup)."""
         return "mixup" in self.strengths
 
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, classes: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch, in the graph; with mixup there is one row more of each argument.
+        """Augments a batch, in the graph; with mixup, the arguments have one row more.
 
         Args:
-          images: uint8 [rows, H, W, C]; float32 where nothing warps them.
+          images: uint8 [rows, H, W, C]; or float32 if no transform warps them.
           labels: int32 [rows].
-          numbers: float32 [rows, self.numbers] in [0, 1).
-          classes: how many there are.
+          numbers: uniform random numbers, float32 [rows, self.numbers] in [0, 1).
+          classes: number of classes.
 
         Returns:
-          (float32 [rows, H, W, C], in 0..1 where they came as uint8; targets). The targets are the
-          labels; with mixup they are distributions, float32 [rows, classes].
+          (images, float32 [rows, H, W, C], in 0..1 if they were uint8; targets). The targets are
+          the labels; with mixup they are distributions, float32 [rows, classes].
         """
         drawn = dict(
             zip(self._numbers, tf.split(numbers, list(self._numbers.values()), axis=1), strict=True)
@@ -94,7 +95,7 @@ class Augmentation:
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Mirrors along each of the axes with probability 1/2: where its number is at least 1/2."""
+    """Mirrors images along each axis whose random number is at least 1/2 (probability 1/2)."""
     for column, axis in enumerate(axes):
         mirrored = numbers[:, column, tf.newaxis, tf.newaxis, tf.newaxis] >= 0.5
         images = tf.where(mirrored, tf.reverse(images, [axis]), images)
@@ -104,8 +105,8 @@ def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Ten
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """Sets a square of `side` pixels to zero (DeVries and Taylor 2017).
 
-    Its centre is any pixel of the image, uniformly, so that it may overhang the border. Of an even
-    side, the centre is the pixel below and to the right of the middle.
+    The centre is uniform over the pixels of the image, so the square may extend beyond the border.
+    If `side` is even, the centre is the pixel below and to the right of the middle.
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2
@@ -119,13 +120,13 @@ def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
 def mixup(
     images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, classes: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes each row but the last with the next one (Zhang et al. 2018).
+    """Mixes each row except the last with the next row (Zhang et al. 2018).
 
     Args:
       images: float32 [rows + 1, H, W, C].
       labels: int32 [rows + 1].
-      weights: float32 [rows + 1, 1]: the row's own share, in 1/2..1; the last one is not used.
-      classes: how many there are.
+      weights: weight of the row itself, float32 [rows + 1, 1] in 1/2..1; the last is not used.
+      classes: number of classes.
 
     Returns:
       (images float32 [rows, H, W, C], targets float32 [rows, classes]).
@@ -142,24 +143,24 @@ def mixup(
 def augmentation(
     spec: str, image_shape: tuple[int, int, int], dtype: str = "uint8"
 ) -> Augmentation | None:
-    """Makes the function that `--augment` describes; None of an empty one.
+    """Returns the function that `--augment` describes, or None if the option is empty.
 
     Args:
-      spec: `name` or `name:strength`, separated by commas. The order means nothing. Strengths,
-        and their defaults in images of 28 x 28, where pixels grow with the shorter side:
+      spec: `name` or `name:strength`, separated by commas, in any order. Strengths, with their
+        defaults for images of 28 x 28 (defaults in pixels scale with the shorter side):
           flip: horizontal (default), vertical or both; each with probability 1/2.
-          shift: up to so many pixels along each axis, whole or not; 2.
-          rotation: up to so many degrees either way; 10.
-          zoom: to between 1 - strength and 1 + strength times the size; 0.1.
-          shear: up to so many pixels to the side per pixel above or below the centre; 0.1.
-          elastic: distorts by up to so many pixels along each axis; 3.
-          cutout: side of the square that is zeroed, in whole pixels; 8.
-          mixup: alpha of the Beta distribution, the larger the more is mixed; 0.2.
+          shift: maximum along each axis in pixels, whole or fractional; 2.
+          rotation: maximum in either direction in degrees; 10.
+          zoom: scales by a factor between 1 - strength and 1 + strength; 0.1.
+          shear: maximum horizontal shift in pixels per pixel above or below the centre; 0.1.
+          elastic: maximum distortion along each axis in pixels; 3.
+          cutout: side of the square that is set to zero, in whole pixels; 8.
+          mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
       image_shape: height, width and channels.
-      dtype: of the images.
+      dtype: dtype of the images.
 
     Raises:
-      ValueError: naming the flag, the value and what is allowed.
+      ValueError: for an invalid option; names the flag, the value and the allowed values.
     """
     strengths: dict[str, Any] = {}
     for item in spec.split(",") if spec.strip() else ():

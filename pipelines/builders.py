@@ -1,7 +1,7 @@
-"""From the name of a data set to a TFDS builder whose files are on disk.
+"""Opens the TFDS builder of a data set by name, and prepares the data set if necessary.
 
-The disk comes first: a prepared data set is opened from its own files, without its code and
-without the network. Only what is not there is downloaded (`pipelines.download`).
+A prepared data set is opened from its files, without its code and without the network. Only a data
+set that is not on disk is downloaded (`pipelines.download`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from pipelines.download import DATASET_INFO, one_line, prepare, quiet
 
 
 def open_builder(dataset: str, data_dir: str | None) -> Any:
-    """The TFDS builder of a data set, prepared: its files are on disk.
+    """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
     Args:
       dataset: "name", "name:version", "name/config", "name/config:version", or the path of a
-        version directory, which holds a dataset_info.json.
-      data_dir: where prepared data sets are; None for TFDS's own place.
+        version directory, which contains a dataset_info.json.
+      data_dir: directory of prepared data sets; None: the TFDS default.
 
     Returns:
-      A `tfds.core.DatasetBuilder`. Of several prepared versions that fit, the highest.
+      A `tfds.core.DatasetBuilder`, of the highest prepared version that matches.
 
     Raises:
-      ValueError: one line, for whatever keeps the data set from being opened.
+      ValueError: when the data set cannot be opened; one line.
     """
     as_path = Path(dataset).expanduser()
     if (as_path / DATASET_INFO).is_file():
@@ -46,17 +46,17 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
             return _builder_from(directory)
 
     builder = _builder_from_code(dataset, name, arguments, root)
-    # Data from before TFDS 4 carries no features.json: its code has to read it.
+    # Data prepared before TFDS 4 has no features.json, so only the builder's code can read it.
     if not (Path(builder.data_dir) / DATASET_INFO).is_file():
         prepare(builder)
     return builder
 
 
 def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
-    """Split "name/config:version" as TFDS does, into the name and the builder's arguments.
+    """Splits "name/config:version" as TFDS does, into the name and the builder's arguments.
 
     Raises:
-      ValueError: for what is no such name, and for community data sets ("namespace:name").
+      ValueError: for an invalid name, and for community data sets ("namespace:name").
     """
     from tensorflow_datasets.core import naming
 
@@ -76,7 +76,11 @@ def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
 
 
 def data_directory(data_dir: str | None) -> Path:
-    """`data_dir`, or where TFDS keeps its data: $TFDS_DATA_DIR or ~/tensorflow_datasets."""
+    """Returns `data_dir`, or the TFDS default: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+
+    Raises:
+      ValueError: for a directory that is not local.
+    """
     place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in place:
         raise ValueError(f"--data_dir={place}: only local directories can be read; copy it here")
@@ -84,13 +88,13 @@ def data_directory(data_dir: str | None) -> Path:
 
 
 def _builder_from(directory: Path) -> Any:
-    """The read-only builder of a version directory."""
+    """Returns the read-only builder of a version directory."""
     import tensorflow_datasets as tfds
 
     try:
         with quiet():
             return tfds.builder_from_directory(str(directory))
-    except Exception as error:  # JSON, protocol buffer, file system: all mean the same here
+    except Exception as error:  # JSON, protocol buffers, file system: handled alike
         raise ValueError(
             f"cannot read the data set in {directory}: {one_line(error, 120)}; prepare it again, "
             "or give another --data_dir"
@@ -100,13 +104,13 @@ def _builder_from(directory: Path) -> Any:
 def _prepared_directory(
     root: Path, config: str | None = None, version: str | None = None
 ) -> Path | None:
-    """The highest version under `root` (a data set's directory) that fits, or None.
+    """Returns the directory of the highest matching version of a data set, or None.
 
     Args:
-      root: `data_dir/name`.
-      config: None takes the data without a config, else TFDS's default config, else the only
-        one there is.
-      version: "1.2.3", with * for any number, or None for any version.
+      root: the data set's directory, `data_dir/name`.
+      config: name of a config; None: the data without a config, else the default config of TFDS,
+        else the only config.
+      version: "1.2.3", with * for any number; None: any version.
     """
     if config is not None:
         return _highest_version(root / config, version)
@@ -147,7 +151,7 @@ def _subdirectories(directory: Path) -> list[Path]:
 
 
 def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root: Path) -> Any:
-    """The builder that TFDS, or an imported module, has for `name`; its files may be missing."""
+    """Returns the builder that TFDS or an imported module registers; files may be missing."""
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -166,12 +170,12 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
             raise ValueError(f"--dataset={dataset}: {name} has no config {config!r}; {known}")
         try:
             return builder_class(data_dir=str(root), **arguments)
-        except Exception as error:  # an unknown version, or whatever a builder's code raises
+        except Exception as error:  # an unknown version, or any error of a builder's code
             raise ValueError(f"--dataset={dataset} cannot be opened: {one_line(error)}") from error
 
 
 def _unknown(dataset: str, name: str, root: Path) -> str:
-    """What to say of a data set for which there is neither code nor fitting files."""
+    """Returns the error message for a data set without code and without matching files."""
     import tensorflow_datasets as tfds
 
     if (root / name).is_dir():
@@ -181,7 +185,7 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
             "of these, or prepare it with TFDS"
         )
     on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
-    # Community data sets are left out: their list is on the network.
+    # Without community data sets: their list is on the network.
     known = {*tfds.list_builders(with_community_datasets=False), *on_disk, "digits"}
     close = difflib.get_close_matches(name, sorted(known), n=3)
     guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_some(on_disk)}."
@@ -189,7 +193,7 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
 
 
 def _prepared_names(root: Path) -> list[str]:
-    """What can be given as --dataset for the data set whose directory is `root`."""
+    """Returns the values of --dataset for the prepared data set in the directory `root`."""
     places = {root.name: root}
     places.update({f"{root.name}/{path.name}": path for path in _subdirectories(root)})
     highest = {name: _highest_version(place, None) for name, place in places.items()}
@@ -197,6 +201,6 @@ def _prepared_names(root: Path) -> list[str]:
 
 
 def _some(names: list[str], limit: int = 8) -> str:
-    """The first names of a list, for a message."""
+    """Formats the first names of a list for a message."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more if names else "none"

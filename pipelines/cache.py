@@ -1,8 +1,8 @@
-"""Decoded examples, kept between starts.
+"""Cache of decoded examples on disk, reused between starts.
 
-A cache entry is found by what it was made from - the bytes of the source files, the ranges taken
-from them and how they were decoded - and is checked against its own digest before it is used. An
-entry which fails is decoded again: a cache may make a start faster, never wrong.
+The key of an entry covers the bytes of the source files, the ranges taken from them and how they
+are decoded. An entry is validated by its digest before it is used; examples of an invalid entry are
+decoded again. The cache makes a start faster and never changes its result.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from pipelines.fingerprint import digest
 
 _VERSION = 1
 _ENTRIES = (".decoded", ".index")
-_BUDGET = 8 << 30  # bytes of entries kept; the least recently used go first
+_BUDGET = 8 << 30  # bytes of all entries; the least recently used are deleted first
 
 
 def default_dir() -> str:
-    """The user's cache directory for Tapeline."""
+    """Returns the user's cache directory for Tapeline."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "tapeline")
 
 
 def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Names the decoded form of `ranges` of TFRecord files, decoded as `recipe` says.
+    """Returns the key of the examples in `ranges` of TFRecord files, decoded as in `recipe`.
 
-    The files' contents are hashed, not their names and times: a file that changed in place, or
-    another data set's file of the same name, gives another key.
+    The contents of the files are hashed, not their names and modification times: a file that
+    changed in place, or another data set's file of the same name, gives another key.
     """
     found = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
     for path, first, stop in ranges:
@@ -43,7 +43,7 @@ def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Reads an entry, (images [n, H, W, C], labels int32 [n]); None when there is no sound one."""
+    """Loads an entry, (images [n, H, W, C], labels int32 [n]); None without a valid one."""
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
         with open(path, "rb") as file:
@@ -66,7 +66,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def digest_of(cache_dir: str, name: str) -> str | None:
-    """The digest of an entry's examples, as its header has it; None when there is no entry."""
+    """Returns the digest in the header of an entry; None if there is no entry."""
     try:
         with open(os.path.join(cache_dir, f"{name}.decoded"), "rb") as file:
             return str(json.loads(file.readline())["sha256"])
@@ -75,18 +75,18 @@ def digest_of(cache_dir: str, name: str) -> str | None:
 
 
 def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """SHA-256 of examples, in hexadecimal."""
+    """Returns the SHA-256 of examples, in hexadecimal."""
     found = hashlib.sha256(np.ascontiguousarray(images).data)
     found.update(np.ascontiguousarray(labels, "<i4").tobytes())
     return found.hexdigest()
 
 
 def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes an entry, whole or not at all. A cache that cannot be written is done without.
+    """Writes an entry atomically; does nothing if the cache cannot be written.
 
     Args:
-      cache_dir: made if need be.
-      name: as `key` gave it.
+      cache_dir: directory of the cache, created if necessary.
+      name: key of the entry, see `key`.
       images: [n, H, W, C].
       labels: int32 [n].
     """
@@ -105,13 +105,13 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """A new entry: it takes its place when all of it is written, and entries long unused go.
+    """Opens a new entry for writing, publishes it atomically, then prunes the cache.
 
     Args:
-      path: of the entry, in a directory that is made if need be.
+      path: path of the entry; its directory is created if necessary.
 
     Raises:
-      OSError: when it cannot be written; then there is none.
+      OSError: when the entry cannot be written; it is then not published.
     """
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
@@ -128,7 +128,7 @@ def written(path: str) -> Iterator[BinaryIO]:
 
 
 def used(path: str) -> None:
-    """Makes an entry the last to be pruned."""
+    """Marks an entry as the most recently used."""
     with contextlib.suppress(OSError):
         os.utime(path)
 

@@ -1,8 +1,7 @@
-"""Serialized examples -> pixels and labels, a portion at a time."""
+"""Decodes serialized examples into images and labels, in chunks."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,18 +9,29 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.errors import damaged, reason
+from pipelines.host import usable_cores
 from pipelines.records import RecordReader
-from pipelines.source import Records, Source
+from pipelines.source import DataSplit, Source
 
 _PORTION = 256  # examples that one thread decodes at a time
-AT_ONCE = 128  # that one turn of a loop in the graph decodes: a turn costs as much as a small image
-# Values of an image, up to which many of one size are held and resized together; a turn of a loop
-# for each costs little where they are larger.
+# Examples decoded in one iteration of a loop in the graph: an iteration costs as much as decoding a
+# small image.
+AT_ONCE = 128
+# Images of one stored size with at most so many values are decoded, then resized as one batch. For
+# larger images, one loop iteration per image costs little.
 _SMALL = 1 << 16
 
 
 def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Serialized examples, string [k >= 1] -> (images [k, H, W, C], int32 [k]), in the graph."""
+    """Decodes serialized examples in the graph.
+
+    Args:
+      source: the data set.
+      serialized: string [k], k >= 1.
+
+    Returns:
+      (images [k, H, W, C], labels int32 [k]).
+    """
     if source.pictures is None:
         assert source.decode_stored is not None
         label = tf.TensorSpec([], tf.int32)
@@ -36,7 +46,7 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
 
 
 def decode_pictures(source: Source, encoded: tf.Tensor) -> tf.Tensor:
-    """Encoded images, string [k >= 1] -> [k, H, W, C], in the graph."""
+    """Decodes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
     assert source.pictures is not None
     return _decoded(source, source.pictures.decode, source.pictures.decode_stored, encoded)
 
@@ -48,7 +58,7 @@ def _decoded(
     stored: tf.Tensor,
     label: tf.TensorSpec | None = None,
 ) -> Any:
-    """Images of all, resized where they are to be, and labels where there is a spec of them."""
+    """Returns images, resized if necessary, and also labels if `label` is a spec."""
 
     def with_label(image: tf.TensorSpec) -> Any:
         return image if label is None else (image, label)
@@ -64,9 +74,10 @@ def _decoded(
 
 
 def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
-    """`decode`, a tf.function of few operations, of each.
+    """Applies `decode`, a tf.function of few operations, to each element.
 
-    In turns of several; those left over take a turn each.
+    A loop iteration decodes AT_ONCE elements; each remaining element takes one iteration. If the
+    number of elements is static and at most AT_ONCE, there is no loop.
     """
     count = stored.shape[0]
     if count is not None and count <= AT_ONCE:
@@ -90,24 +101,19 @@ def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
     )
 
 
-def side_by_side() -> int:
-    """How many portions are decoded at a time: as many as there are cores for it."""
-    return len(os.sched_getaffinity(0))
-
-
 def untuned() -> tf.data.Options:
-    """Options of a pipeline whose numbers are fixed.
+    """Returns options of a pipeline without autotuning.
 
-    TensorFlow's tuner is a thread that sleeps up to a minute at a time, and now and then misses
-    that it is to end: who takes the pipeline down then waits for it.
+    The autotuner is a thread that sleeps for up to a minute at a time and sometimes misses the
+    request to stop. Deleting the pipeline then waits for that thread.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
 
 
-def _serialized(records: Records) -> tf.data.Dataset:
-    """The examples of a split in file order, read from one end to the other."""
+def _serialized(records: DataSplit) -> tf.data.Dataset:
+    """Returns the serialized examples of a split in file order, read sequentially."""
     dataset = None
     for path, first, stop in records.ranges:
         part = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
@@ -117,19 +123,19 @@ def _serialized(records: Records) -> tf.data.Dataset:
 
 
 def decode_all(
-    source: Source, records: Records, progress: Callable[[int], None] = lambda done: None
+    source: Source, records: DataSplit, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a whole split: (images [n, H, W, C], labels int32 [n]).
 
     Args:
-      source: how an example is decoded.
-      records: which examples.
-      progress: told how many more examples are done, now and then.
+      source: the data set, which defines the decoding.
+      records: the split.
+      progress: called periodically with the number of examples decoded since the last call.
 
     Raises:
       ValueError: when an example cannot be decoded.
     """
-    reader = RecordReader(records.ranges)  # refuses a damaged or short file by its name
+    reader = RecordReader(records.ranges)  # raises an error that names a damaged or truncated file
     images = np.empty((len(records), *source.image_shape), source.dtype)
     labels = np.empty(len(records), np.int32)
     dataset = (
@@ -137,7 +143,7 @@ def decode_all(
         .batch(_PORTION)
         .map(
             lambda some: decode_batch(source, some),
-            num_parallel_calls=side_by_side(),
+            num_parallel_calls=usable_cores(),
             deterministic=True,
         )
         .with_options(untuned())
@@ -159,9 +165,9 @@ def decode_all(
 def _culprit(
     source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
-    """The first example at or behind `first` that cannot be decoded, and why.
+    """Returns the first example from `first` on that cannot be decoded, and its error.
 
-    Portions are decoded side by side and fail as a whole, so it is looked for one by one.
+    Chunks are decoded in parallel and fail as a whole, so the examples are tried one by one.
     """
     for number in range(first, len(reader)):
         try:

@@ -1,8 +1,8 @@
 """The embedded data set: scikit-learn's handwritten digits, as a TFDS data set.
 
 1,797 scans of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-Digits, UCI Machine Learning Repository, 1998). They come with scikit-learn, so that everything
-here can be tried, and tested, without a network. scikit-learn is needed once, to prepare them.
+Digits, UCI Machine Learning Repository, 1998). They are part of scikit-learn, so Tapeline can be
+tried and tested without a network. scikit-learn is needed once, to prepare the data set.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ import tensorflow_datasets as tfds
 
 from pipelines.download import one_line, quiet
 
-# TFRecord frames each record with a length, and a checksum of the length and of the data.
+# A TFRecord frame has a length, and a checksum of the length and of the data.
 _FRAME_BYTES = 16
 _TEST_EVERY = 5
 
 
-# Not registered with TFDS: a second import would be refused, and open_source finds it anyway.
+# Not registered with TFDS, which would reject a second import; open_source does not need it.
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Scans of handwritten digits: image uint8 [8, 8, 1] in 0..255, label in 0..9.
 
-    Every fifth scan, from the first, is test (360); the rest is train (1,437).
+    Every fifth scan, from the first, is in test (360); the others are in train (1,437).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -39,7 +39,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             description="Handwritten digits of 8 x 8 pixels, from scikit-learn.",
             features=tfds.features.FeaturesDict(
                 {
-                    # As bare numbers: encoding 64 pixels as PNG would make them larger.
+                    # Not encoded: 64 pixels are larger as PNG.
                     "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
                     "label": tfds.features.ClassLabel(num_classes=10),
                 }
@@ -62,10 +62,10 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
 
 def prepared(cache_dir: str) -> Any:
-    """The builder of the digits, prepared under `cache_dir`/digits if they are not there yet.
+    """Returns the builder of the digits; prepares them in `cache_dir`/digits if necessary.
 
-    Safe for several processes at once: each prepares in a directory of its own and renames it;
-    the first one there wins. A damaged copy is replaced.
+    Several processes may call this at once: each prepares a directory of its own and renames it,
+    and the first one is used. A damaged copy is replaced.
 
     Raises:
       ValueError: if `cache_dir` cannot be written, or scikit-learn is missing.
@@ -92,25 +92,25 @@ def prepared(cache_dir: str) -> Any:
 
 
 def _prepare(directory: Path) -> None:
-    """Prepare the digits beside `directory` and move them there, unless they are there by then."""
+    """Prepares the digits in a temporary directory; publishes it unless another process has."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as workshop:
         with quiet():
             builder = Digits(data_dir=workshop)
             builder.download_and_prepare(file_format="tfrecord")
         if directory.exists() and _intact(directory) is None:
-            with contextlib.suppress(FileNotFoundError):  # another process was quicker
+            with contextlib.suppress(FileNotFoundError):  # another process was faster
                 os.rename(directory, Path(workshop) / "damaged")
         try:
             os.rename(builder.data_dir, directory)
         except OSError:
-            # Another process moved its own there; the bytes are the same.
+            # Another process published its copy first; the bytes are the same.
             if _intact(directory) is None:
                 raise
 
 
 def _intact(directory: Path) -> Any | None:
-    """The builder of a complete copy in `directory`; None where files are missing or cut short."""
+    """Returns the builder of the copy in `directory`; None if files are missing or truncated."""
     try:
         with quiet():
             builder = tfds.builder_from_directory(str(directory))
@@ -119,6 +119,6 @@ def _intact(directory: Path) -> Any | None:
             expected = split.num_bytes + _FRAME_BYTES * split.num_examples
             if sum(os.path.getsize(path) for path in split.filepaths) != expected:
                 return None
-    except Exception:  # whatever is wrong with the copy, the answer is to make a new one
+    except Exception:  # whatever is wrong with the copy, a new one is prepared
         return None
     return builder

@@ -1,4 +1,4 @@
-"""Downloading what is not on disk, once a short probe has shown that the network answers."""
+"""Downloads data sets that are not on disk, after a short probe of the network."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# A name server that drops packets can hold the caller for minutes, whatever time-out the
-# connection has: the probe is therefore left behind after this long.
+# A name server that drops packets can block the caller for minutes, whatever the timeout of the
+# connection is, so the probe is abandoned after this time.
 PROBE_SECONDS = 6.0
 DATASET_INFO = "dataset_info.json"
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
-    """The message of an error on one line of at most `limit` characters."""
+    """Returns the message of an error on one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def prepare(builder: Any) -> None:
-    """Download and prepare the data set of a TFDS builder, as TFRecord files.
+    """Downloads and prepares the data set of a TFDS builder, as TFRecord files.
 
     Raises:
-      ValueError: one line. Within 10 s where the network cannot be reached.
+      ValueError: when that fails; one line. If the network cannot be reached, within 10 s.
     """
     import tensorflow_datasets as tfds
 
     name, root = builder.info.full_name, builder.data_dir_root
     if builder.data_path.exists():
-        # TFDS would take the bare directory for the data set and do nothing.
+        # TFDS would take the incomplete directory for the data set and do nothing.
         raise ValueError(
             f"{builder.data_dir} exists but holds no {DATASET_INFO}: remove that directory, or "
             "give another --data_dir"
@@ -51,8 +51,8 @@ def prepare(builder: Any) -> None:
     with quiet(progress=sys.stderr.isatty()):
         try:
             builder.download_and_prepare(download_config=config, file_format="tfrecord")
-        except Exception as error:  # whatever a builder's own code or its server may raise
-            # Another process may have prepared it meanwhile: then the last rename fails.
+        except Exception as error:  # any error of a builder's code or of its server
+            # If another process has prepared it meanwhile, the last rename fails.
             if not (Path(builder.data_dir) / DATASET_INFO).is_file():
                 raise ValueError(
                     f"cannot prepare the data set {name} in {root}: {one_line(error)}"
@@ -61,9 +61,9 @@ def prepare(builder: Any) -> None:
 
 
 def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
-    """Whether the host of `url` answers within `seconds`, through the proxies that are set.
+    """Returns whether the host of `url` answers within `seconds`, through the configured proxies.
 
-    Any answer counts, an error status too: the question is the network, not the file.
+    Any answer counts, also an error status: the probe tests the network, not the file.
     """
     answered = threading.Event()
 
@@ -75,10 +75,10 @@ def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
         except urllib.error.HTTPError:
             answered.set()
         except urllib.error.URLError as error:
-            # A certificate that this Python does not know came from a host that answered.
+            # An unknown certificate is from a host that answered.
             if isinstance(error.reason, ssl.SSLError):
                 answered.set()
-        except Exception:  # a question: whatever else goes wrong is no answer, and no traceback
+        except Exception:  # any other error counts as no answer, without a traceback
             pass
 
     probe = threading.Thread(target=ask, daemon=True, name="network-probe")
@@ -89,7 +89,11 @@ def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Within, TFDS writes nothing to standard output and nothing below an error to the log."""
+    """Silences TFDS in the context: nothing on standard output, and only errors in the log.
+
+    Args:
+      progress: whether to show progress bars; standard output then goes to standard error.
+    """
     import tensorflow_datasets as tfds
     from absl import logging
 
@@ -97,7 +101,7 @@ def quiet(progress: bool = False) -> Iterator[None]:
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(progress)
     try:
-        # Standard output belongs to results that scripts parse.
+        # Standard output is reserved for results that scripts parse.
         with (
             open(os.devnull, "w") as nowhere,
             contextlib.redirect_stdout(sys.stderr if progress else nowhere),

@@ -1,4 +1,4 @@
-"""TensorFlow's errors in one line: its messages go on for pages."""
+"""One-line messages of TensorFlow's errors, which are pages long."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces",
 
 
 def reason(error: BaseException) -> str:
-    """What a failed operation says, without its stack trace and the names of graph nodes."""
+    """Returns the message of a failed operation, without stack trace and names of graph nodes."""
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -19,5 +19,5 @@ def reason(error: BaseException) -> str:
 
 
 def damaged(where: str, why: str) -> str:
-    """One line about data that cannot be read or decoded, and what to do."""
+    """Returns a one-line message about data that cannot be read or decoded, with the remedy."""
     return f"damaged data in {where}: {why}; delete the data set's folder and prepare it again"

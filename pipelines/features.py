@@ -1,4 +1,4 @@
-"""Which feature is the image, which the label, and how one example is decoded."""
+"""Selects the image and label features of a data set, and decodes examples."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ import tensorflow as tf
 from pipelines.index import Fields
 from pipelines.resize import Resize
 
-# Raise it when `decode` returns other bits for the same record: caches are keyed by it.
+# Increase it when `decode` returns other bits for the same record: it is part of cache keys.
 _DECODE_VERSION = 1
 
-DTYPES = ("uint8", "float32")  # of images; what is float32 is learned from as it is
+DTYPES = ("uint8", "float32")  # of images; float32 values are used unscaled
 
 
 def keys(name: str, info: Any) -> tuple[str, str]:
-    """Which features are the image and the label: supervised_keys, else the only ones."""
+    """Returns the image and the label feature: those in supervised_keys, else the only ones.
+
+    Raises:
+      ValueError: when there is not exactly one of each, or the number of classes is unknown.
+    """
     from tensorflow_datasets import features as kinds
 
-    # features.json is read in no fixed order; messages should have one.
+    # features.json is read in no fixed order; messages need one.
     features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
     supervised = info.supervised_keys or ()
     described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
 
     def is_image(feature: Any) -> bool:
-        # A labelled image is a segmentation mask.
+        # A LabeledImage is a segmentation mask.
         return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
 
     def is_pixels(feature: Any) -> bool:
@@ -63,7 +67,12 @@ def keys(name: str, info: Any) -> tuple[str, str]:
 def image_shape(
     name: str, key: str, feature: Any, image_size: tuple[int, int] | None
 ) -> tuple[int, int, int]:
-    """Height, width and channels of what decode returns."""
+    """Returns height, width and channels of decoded images.
+
+    Raises:
+      ValueError: for a dtype or a shape that is not supported, or if images vary in size and
+        `image_size` is None.
+    """
     dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
     if dtype not in DTYPES:
         raise ValueError(
@@ -84,11 +93,12 @@ def image_shape(
 
 
 class Pictures(NamedTuple):
-    """Images that are stored encoded, one in each example, so that all else can be passed over.
+    """Decoding of images that are stored encoded, one per example, without parsing the example.
 
-    fields: of the image and the label.
-    decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
-    decode_stored: the same -> image [h, w, C] of its stored size; a tf.function.
+    Attributes:
+      fields: names of the image and the label feature.
+      decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
+      decode_stored: encoded, string [] -> image [h, w, C] of its stored size; a tf.function.
     """
 
     fields: Fields
@@ -97,12 +107,15 @@ class Pictures(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """How examples are decoded.
+    """Decoding of the examples of a data set.
 
-    decode: serialized, string [] -> (image [H, W, C], label int32 []); a tf.function, traced once.
-    decode_stored: the same -> (image [h, w, C] of its stored size, label); a tf.function.
-    pictures: None where images are stored otherwise.
-    recipe: a short stable text of everything that decides what decode returns, for cache keys.
+    Attributes:
+      decode: serialized, string [] -> (image [H, W, C], label int32 []); traced once.
+      decode_stored: serialized, string [] -> (image [h, w, C] of its stored size, label); a
+        tf.function.
+      pictures: decoding of encoded images; None if images are stored otherwise.
+      recipe: short, stable description of everything that determines the result of `decode`, for
+        cache keys.
     """
 
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
@@ -112,17 +125,17 @@ class Decoder(NamedTuple):
 
 
 def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> Decoder:
-    """Returns how the examples of a data set are decoded, to images of one size.
+    """Returns the decoder of a data set, which resizes images to one size.
 
     Args:
-      features: of the data set.
-      image_key: the feature that is the image.
-      label_key: the feature that is the label.
-      resize: makes images of that size, where they are stored in another.
+      features: TFDS features of the data set.
+      image_key: name of the image feature.
+      label_key: name of the label feature.
+      resize: resizes images that are stored in another size.
     """
     from tensorflow_datasets import features as kinds
 
-    # A dictionary of the two alone: the parser then skips every other feature of the record.
+    # Only these two features: the parser skips every other feature of the record.
     wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
     stored_shape = tuple(features[image_key].shape)
     image_shape = (*resize.shape, stored_shape[2])
@@ -169,7 +182,7 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
 
 
 def _words(resize: Resize) -> str:
-    """How images are resized, as part of a recipe."""
+    """Returns the description of a resize in a recipe."""
     if resize.fit == "stretch" and not resize.antialias:
-        return "bilinear"  # what versions wrote that had no other way
+        return "bilinear"  # as in caches of versions that supported only this
     return f"bilinear {resize.fit}{' antialiased' * resize.antialias}"

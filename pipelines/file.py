@@ -1,20 +1,20 @@
-"""Bytes of a file by their place."""
+"""Random access to the bytes of a file."""
 
 from __future__ import annotations
 
 import os
 
 
-class File:
-    """A file that is open for as long as this is.
+class RandomAccessFile:
+    """A file that stays open for the lifetime of the object.
 
-    It is not mapped: what is looked at of a mapped file counts as this process's memory.
+    The file is not memory-mapped: pages read from a mapped file count as this process's memory.
 
     Args:
-      path: of it.
+      path: path of the file.
 
     Raises:
-      OSError: when it cannot be opened.
+      OSError: when the file cannot be opened.
     """
 
     def __init__(self, path: str) -> None:
@@ -25,5 +25,5 @@ class File:
             os.close(self._descriptor)
 
     def read(self, start: int, length: int) -> bytes:
-        """`length` bytes from `start` on, or fewer where it ends."""
+        """Returns `length` bytes from `start`, or fewer at the end of the file."""
         return os.pread(self._descriptor, length, start)

@@ -1,4 +1,4 @@
-"""Are these the bytes they were? Digests of files."""
+"""Digests of files, to detect changed data."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-_WHOLE = 1 << 30  # bytes of a data set up to which all are read
-_BLOCK = 1 << 20  # bytes read at each place of a larger one
-_PLACES = 256  # of a file
+_WHOLE = 1 << 30  # bytes of the largest data set that is read completely
+_BLOCK = 1 << 20  # bytes read at each position in a file of a larger data set
+_PLACES = 256  # positions in such a file
 
 
 def digest(path: str, *, whole: bool = True) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal.
+    """Returns the SHA-256 of a file's bytes, in hexadecimal.
 
     Args:
-      path: of the file.
-      whole: all of them; else its size and blocks spread evenly over it.
+      path: path of the file.
+      whole: whether all bytes are hashed; else the size and blocks spread evenly over the file.
     """
     found = os.stat(path)
     return _digest(path, found.st_size, found.st_mtime_ns, whole)
@@ -25,7 +25,7 @@ def digest(path: str, *, whole: bool = True) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, size: int, modified: int, whole: bool) -> str:
-    """Size and time only key the memory of it."""
+    """Computes `digest`; size and modification time are only part of the cache key."""
     del modified
     found = hashlib.sha256()
     if not whole:
@@ -42,13 +42,14 @@ def _digest(path: str, size: int, modified: int, whole: bool) -> str:
 
 
 def digest_of_ranges(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Tells one set of examples from another: 32 hexadecimal digits.
+    """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
 
-    The same wherever the files lie. Of more than 1 GiB each file's size and 256 MiB of it are read.
+    It does not depend on the location of the files. If they are larger than 1 GiB together, the
+    size and 256 MiB of each file are hashed.
 
     Args:
-      ranges: (path, first record, past-the-last record), in order.
-      recipe: how they are decoded.
+      ranges: (path, first record, past-the-last record) of each file, in order.
+      recipe: description of how the examples are decoded.
     """
     paths = {path for path, _, _ in ranges}
     whole = sum(map(os.path.getsize, paths)) <= _WHOLE

@@ -1,12 +1,13 @@
-"""Where each example of a split lies: what lets any one be read without those before it.
+"""Index of a split: the position of each example in its file, for random access.
 
 A TFRecord file is a sequence of [length uint64][crc uint32][bytes][crc uint32]. One pass through
-tf.data, which checks every CRC, tells where each example begins. Where images are stored encoded,
-each example is looked into as well: then streaming reads an image's own bytes and has no example to
-parse. The pass is made once for a data set and kept beside the decoded ones.
+tf.data, which checks every CRC, finds where each example begins. Where images are stored encoded,
+the pass also finds the image in each example: the streaming feed then reads only the bytes of the
+image and parses no example. The index is built once for each split and cached next to the decoded
+examples.
 
-What is small lies in memory; of a large index a row is read as it is needed, so that memory does
-not grow with the data set.
+A small index is held in memory. The rows of a large one are read from disk when they are needed, so
+memory does not grow with the data set.
 """
 
 from __future__ import annotations
@@ -22,40 +23,47 @@ import tensorflow as tf
 
 from pipelines import cache
 from pipelines.errors import damaged, reason
-from pipelines.file import File
+from pipelines.file import RandomAccessFile
 from pipelines.fingerprint import digest_of_ranges
 
 _VERSION = 1
 _FRAME = 16  # bytes around an example: its length and two CRCs
-_HEADER = 12  # of them before it
-_PORTION = 4096  # examples looked into at a time
-_IN_MEMORY = 1 << 20  # rows
-# Of an example: where in its file it begins, or its image, how many bytes, and which class.
+_HEADER = 12  # bytes of the frame before the example
+_PORTION = 4096  # examples indexed at a time
+_IN_MEMORY = 1 << 20  # rows of the largest index that is held in memory
+# Of each example: the offset in its file and the length of the example or of its image, in bytes,
+# and the label.
 _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
 class Fields(NamedTuple):
-    """Which features of an example are looked for.
+    """Names of the features of an example that are indexed.
 
-    image: of one encoded image.
-    label: of one integer.
+    Attributes:
+      image: feature of one encoded image.
+      label: feature of one integer.
     """
 
     image: str
     label: str
 
 
-class Index:
-    """Rows of all examples of a split.
+class RecordIndex:
+    """The rows of all examples of a split, in memory or in a file.
 
     Args:
-      rows: structured [n], in memory; or
-      file: that holds them behind `skip` bytes.
-      count: how many there are.
+      rows: structured [n], in memory; None: they are in `file`.
+      count: number of rows.
+      file: file of the rows.
+      skip: bytes in the file before the first row.
     """
 
     def __init__(
-        self, rows: np.ndarray | None, count: int, file: File | None = None, skip: int = 0
+        self,
+        rows: np.ndarray | None,
+        count: int,
+        file: RandomAccessFile | None = None,
+        skip: int = 0,
     ) -> None:
         self._rows, self._count, self._file, self._skip = rows, count, file, skip
 
@@ -63,7 +71,7 @@ class Index:
         return self._count
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Rows of some examples, structured [k]: start, length and label (-1 where not known)."""
+        """Returns rows by example number, structured [k]: start, length, label (-1: unknown)."""
         if self._rows is not None:
             return self._rows[numbers]
         assert self._file is not None
@@ -77,17 +85,17 @@ def index_of(
     fields: Fields | None,
     cache_dir: str | None,
     progress: Callable[[int], None] = lambda done: None,
-) -> Index:
-    """The index of a split.
+) -> RecordIndex:
+    """Returns the index of a split, from the cache if possible.
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
-      fields: what is looked for in each example; None: it is taken whole.
-      cache_dir: where indices are kept between starts; None: nowhere.
-      progress: told how many more examples were looked at, now and then.
+      fields: features that are indexed in each example; None: whole examples are indexed.
+      cache_dir: directory where indices are cached; None: no cache.
+      progress: called periodically with the number of examples indexed since the last call.
 
     Raises:
-      ValueError: when a file is missing, damaged or shorter than promised.
+      ValueError: when a file is missing or damaged, or has fewer records than `ranges`.
     """
     count = sum(stop - first for _, first, stop in ranges)
     if cache_dir is not None:
@@ -98,9 +106,9 @@ def index_of(
             found = _load(path, count)
         if found is not None:
             return found
-    # A cache may make a start faster, and may be missing.
+    # The cache is optional: it only makes a start faster.
     rows = np.concatenate([np.zeros(0, _ROW), *_made(ranges, fields, progress)])
-    return Index(rows, count)
+    return RecordIndex(rows, count)
 
 
 def _made(
@@ -108,7 +116,7 @@ def _made(
     fields: Fields | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[np.ndarray]:
-    """Rows, a portion after the other."""
+    """Yields the rows of a split in chunks."""
     for path, first, stop in ranges:
         seen, end = 0, 0
         for examples in _examples(path):
@@ -138,7 +146,7 @@ def _made(
 
 
 def _examples(path: str) -> Iterator[np.ndarray]:
-    """Serialized examples of a file, object [k] of bytes, a portion after the other."""
+    """Yields the serialized examples of a file in chunks, object [k] of bytes."""
     dataset = tf.data.TFRecordDataset(path, buffer_size=1 << 20).batch(_PORTION)
     try:
         yield from dataset.as_numpy_iterator()
@@ -149,7 +157,7 @@ def _examples(path: str) -> Iterator[np.ndarray]:
 
 
 def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tuple[int, int, int]:
-    """The row of an example: where its image is, and its label."""
+    """Returns the row of an example: the offset and length of its image, and its label."""
     try:
         features = tf.train.Example.FromString(example).features.feature
         (image,) = features[fields.image].bytes_list.value
@@ -161,8 +169,8 @@ def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tupl
     return start + example.index(image), len(image), label
 
 
-def _load(path: str, count: int) -> Index | None:
-    """An index that was kept, when it is sound."""
+def _load(path: str, count: int) -> RecordIndex | None:
+    """Loads an index from the cache; None if it is missing or not valid."""
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
@@ -173,15 +181,15 @@ def _load(path: str, count: int) -> Index | None:
                 return None
             cache.used(path)
             if count > _IN_MEMORY:
-                return Index(None, count, File(path), skip)
+                return RecordIndex(None, count, RandomAccessFile(path), skip)
             file.seek(skip)
-            return Index(np.fromfile(file, _ROW), count)
+            return RecordIndex(np.fromfile(file, _ROW), count)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
 def _store(path: str, portions: Iterator[np.ndarray]) -> bool:
-    """Keeps an index, whole or not at all; whether it was kept."""
+    """Writes an index to the cache atomically; returns False if it cannot be written."""
     found = hashlib.sha256()
 
     def header() -> bytes:
@@ -189,7 +197,7 @@ def _store(path: str, portions: Iterator[np.ndarray]) -> bool:
 
     try:
         with cache.written(path) as file:
-            file.write(header())  # of as many bytes as the one that takes its place
+            file.write(header())  # placeholder of the same length as the final header
             for rows in portions:
                 content = rows.tobytes()
                 file.write(content)

@@ -1,8 +1,8 @@
-"""Ink on a plain ground: how large and where it is drawn in a data set, and a picture drawn so too.
+"""Layout of ink on a plain background in a data set, and pictures redrawn in that layout.
 
-MNIST's digits were cut out, scaled to 20 of 28 pixels and centred by their mass; Fashion-MNIST's
-clothes fill the frame. A network knows its data set's way alone, so that a digit in a corner of a
-sheet, or one that fills its picture, has to be brought to it.
+MNIST's digits were cropped, scaled to 20 of 28 pixels and centred by their mass; Fashion-MNIST's
+clothes fill the frame. A network knows only the layout of its own data set. A digit in a corner of
+a sheet, or one that fills its picture, is therefore redrawn in that layout.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_LIKE = 0.9  # of a data set's images with the same ground: it has one
-_PLAIN = 12  # of 255: how far alike is
-_INK = 0.25  # of the strongest ink is ink
-_LEAST = 16  # of 255: less does not stand out from the ground
-_FINE = 8  # pixels of a picture for each of the result: more are averaged first
+_LIKE = 0.9  # share of a data set's images that must have the same kind of background
+_PLAIN = 12  # of 255: largest difference from the median of a plain border
+_INK = 0.25  # share of the strongest ink from which a pixel counts as ink
+_LEAST = 16  # of 255: less contrast does not stand out from the background
+_FINE = 8  # pixels of a picture per pixel of the result; with more, they are averaged first
 
 
-class Layout(NamedTuple):
-    """How a data set of grey images lays ink on its ground.
+class InkLayout(NamedTuple):
+    """Layout of the ink in a data set of grey images.
 
-    ground: of 255, the median of the images' borders.
-    extent: the longer side of the ink by that of the image, median of the images.
-    centre: (row, column) of the centre of its mass, in 0 to 1, mean of the images.
+    Attributes:
+      ground: brightness of the background in 0 to 255, the median of the images' borders.
+      extent: ratio of the ink's box to the image, the larger of height and width; median of the
+        images.
+      centre: (row, column) of the ink's centre of mass, each in 0 to 1; mean of the images.
     """
 
     ground: int
@@ -34,18 +36,19 @@ class Layout(NamedTuple):
 
     @property
     def dark(self) -> bool:
-        """Whether the ground is."""
+        """Whether the background is dark."""
         return self.ground < 128
 
 
-def layout(images: np.ndarray) -> Layout | None:
-    """How a data set's images are laid out.
+def layout(images: np.ndarray) -> InkLayout | None:
+    """Measures how a data set's images lay out their ink.
 
     Args:
-      images: uint8 [n, H, W, 1], some of them.
+      images: uint8 [n, H, W, 1], a sample of the data set.
 
     Returns:
-      None where fewer than nine in ten stand on a plain ground, all of the same kind.
+      The layout; None where fewer than nine in ten images have a plain background of the same
+      kind, or where none has ink.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
     if not (common := ground([border(image) for image in plain], of=len(images))):
@@ -59,20 +62,20 @@ def layout(images: np.ndarray) -> Layout | None:
     extents = [float((_sides(strength) / shape).max()) for strength in strengths]
     row, column = np.mean([_centre(each) / shape for each in strengths], axis=0).tolist()
     level = round(float(np.median([border(image) for image in like])))
-    return Layout(level, float(np.median(extents)), (row, column))
+    return InkLayout(level, float(np.median(extents)), (row, column))
 
 
-def fitted(image: np.ndarray, height: int, width: int, like: Layout) -> np.ndarray | None:
-    """A picture with its ink as large, as strong and where a data set has it.
+def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.ndarray | None:
+    """Redraws a picture's ink with the size, strength and position that a data set gives it.
 
     Args:
-      image: uint8 [H, W, 1], its ground dark or light as the data set's is.
-      height: of the data set's images.
-      width: likewise.
-      like: how they are laid out.
+      image: uint8 [H, W, 1]; its background is dark or light as the data set's is.
+      height: height of the data set's images.
+      width: width of the data set's images.
+      like: layout of the data set's ink.
 
     Returns:
-      uint8 [height, width, 1]; None where no ink stands out from the ground.
+      uint8 [height, width, 1]; None where no ink stands out from the background.
     """
     strength = _ink(image[..., 0], like.dark)
     if not strength.any():
@@ -81,8 +84,8 @@ def fitted(image: np.ndarray, height: int, width: int, like: Layout) -> np.ndarr
     if coarser > 1:
         strength = np.asarray(Image.fromarray(strength).reduce(coarser))
         strength = strength / strength.max()
-    # The part of the picture that is the result: as large as it has to be, ink where it has to be,
-    # all of it.
+    # The part of the picture that becomes the result. It is sized to give the ink the data set's
+    # extent, centred to give it the data set's centre of mass, and shifted to include all ink.
     part = np.array([height, width]) * (_sides(strength) / (height, width)).max() / like.extent
     upper, lower = _box(strength)
     start = _centre(strength) - np.array(like.centre) * part
@@ -97,17 +100,17 @@ def fitted(image: np.ndarray, height: int, width: int, like: Layout) -> np.ndarr
         box=(column, row, min(column + part[1], whole.shape[1]), min(row + part[0], len(whole))),
     )
     drawn = np.asarray(resized)
-    drawn = drawn / drawn.max()  # thin lines are as strong as thick ones
+    drawn = drawn / drawn.max()  # makes thin lines as strong as thick ones
     ink = 255 if like.dark else 0
     return np.rint(like.ground + drawn * (ink - like.ground)).astype(np.uint8)[..., None]
 
 
 def ground(borders: Sequence[float], of: int) -> str:
-    """The ground that nine in ten images have: "dark", "light", or "" where there is none.
+    """Returns the background of at least nine in ten images: "dark" or "light"; "" for neither.
 
     Args:
-      borders: of images, see `border`.
-      of: how many images there are; those without a border count against both.
+      borders: medians of the images' borders, see `border`.
+      of: number of images; those without a border count against both.
     """
     dark = sum(each < 128 for each in borders)
     light = len(borders) - dark
@@ -115,17 +118,17 @@ def ground(borders: Sequence[float], of: int) -> str:
 
 
 def border(luminance: np.ndarray) -> float:
-    """The median of the outermost pixels of [H, W]."""
+    """Returns the median of the outermost pixels of [H, W]."""
     return float(np.median(_outermost(luminance)))
 
 
 def border_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light", the kind of the median of the outermost pixels of [H, W]."""
+    """Returns "dark" or "light", by the median of the outermost pixels of [H, W]."""
     return "dark" if border(luminance) < 128 else "light"
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" where all outermost pixels of [H, W] are so and alike, else ""."""
+    """Returns "dark" or "light" where all outermost pixels of [H, W] are so and plain, else ""."""
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = bool((np.abs(pixels - border(luminance)) <= _PLAIN).all())
     same = bool(((pixels < 128) == (kind == "dark")).all())
@@ -138,13 +141,13 @@ def _outermost(luminance: np.ndarray) -> np.ndarray:
 
 
 def _is_plain(luminance: np.ndarray) -> bool:
-    """Whether half of the outermost pixels are alike, or more; ink may reach the border."""
+    """Returns whether at least half of the outermost pixels are alike; ink may reach the border."""
     off = np.abs(_outermost(luminance) - border(luminance))
     return bool((off <= _PLAIN).mean() >= 0.5)
 
 
 def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
-    """How strong the ink is, float32 [H, W], 1 where it is strongest; zeros where there is none."""
+    """Returns the strength of the ink, float32 [H, W], at most 1; zeros where there is no ink."""
     off = luminance.astype(np.float32) - np.float32(border(luminance))
     strength = np.maximum(0, off if dark else -off)
     most = strength.max()
@@ -152,19 +155,19 @@ def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
 
 
 def _box(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row, column) of the ink's upper left corner, and past its lower right one."""
+    """Returns (row, column) of the upper left corner of the ink's box, and past the lower right."""
     places = np.argwhere(strength >= _INK)
     return places.min(axis=0), places.max(axis=0) + 1
 
 
 def _sides(strength: np.ndarray) -> np.ndarray:
-    """Height and width of the ink's box."""
+    """Returns height and width of the ink's box."""
     upper, lower = _box(strength)
     return lower - upper
 
 
 def _centre(strength: np.ndarray) -> np.ndarray:
-    """(row, column) of the centre of its mass, in pixels from the upper left corner."""
+    """Returns (row, column) of the ink's centre of mass, in pixels from the upper left corner."""
     ink = np.where(strength >= _INK, strength, 0).astype(np.float64)
     places = [
         float((ink.sum(axis=1 - axis) * (np.arange(ink.shape[axis]) + 0.5)).sum())

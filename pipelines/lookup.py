@@ -1,4 +1,4 @@
-"""Some examples of a split, read on their own: to be looked at."""
+"""Reads single examples of a split by index."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from pipelines import order
 from pipelines.decode import AT_ONCE, decode_all, decode_batch, decode_pictures
 from pipelines.errors import damaged, reason
 from pipelines.records import RecordReader
-from pipelines.source import Records, Source
+from pipelines.source import DataSplit, Source
 
 
 class Examples(NamedTuple):
-    """Some examples of a split, as they are stored.
+    """Decoded examples of a split, without augmentation.
 
-    numbers: int32 [k], places in the split.
-    images: uint8 or float32 [k, H, W, C].
-    labels: int32 [k].
+    Attributes:
+      numbers: int32 [k], indices in the split.
+      images: uint8 or float32 [k, H, W, C].
+      labels: int32 [k].
     """
 
     numbers: np.ndarray
@@ -31,22 +32,22 @@ class Examples(NamedTuple):
 
 def examples_of_step(
     source: Source,
-    records: Records,
+    records: DataSplit,
     step: int,
     *,
     global_batch_size: int,
     seed: int,
     look_ahead: bool = False,
 ) -> Examples:
-    """What a training step sees, before augmentation, in the order of its rows.
+    """Returns the examples of a training step, before augmentation, in the order of its rows.
 
     Args:
-      source: how an example is decoded.
+      source: the data set, which decodes the examples.
       records: the training split.
-      step: from 0.
-      global_batch_size: of a full step.
-      seed: of the order.
-      look_ahead: whether the last row is mixed with the example after it, which then comes last.
+      step: training step, from 0.
+      global_batch_size: examples of a full step.
+      seed: seed of the order of each epoch.
+      look_ahead: whether to append the example after the last row, which mixup mixes into it.
     """
     epoch, place = divmod(step, order.steps_per_epoch(len(records), global_batch_size))
     first = place * global_batch_size
@@ -56,20 +57,20 @@ def examples_of_step(
 
 
 def examples_of(
-    source: Source, records: Records, numbers: np.ndarray, cache_dir: str | None = None
+    source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str | None = None
 ) -> Examples:
-    """Some examples by their numbers, in that order.
+    """Reads and decodes examples by index, in the given order.
 
     Args:
-      source: how an example is decoded.
+      source: the data set, which decodes the examples.
       records: the split.
-      numbers: int [k], each in 0 .. len(records) - 1.
-      cache_dir: where it is kept between starts where each example lies; None: nowhere, and the
-        split is read through for it.
+      numbers: int [k], indices, each in 0 .. len(records) - 1.
+      cache_dir: directory that stores the record index between runs; None: it is not stored,
+        and the whole split is read to build it.
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
-      OSError: when one cannot be read.
+      OSError: when a file cannot be read.
     """
     pictures = source.pictures if cache_dir is not None else None
     fields = pictures.fields if pictures else None
@@ -86,22 +87,22 @@ def examples_of(
 
 
 def stored_images(
-    source: Source, records: Records, numbers: np.ndarray, cache_dir: str
+    source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str
 ) -> Iterator[np.ndarray]:
-    """Some images of their stored sizes, not resized, by their numbers, in that order.
+    """Yields images at their stored sizes, not resized, by index, in the given order.
 
     Args:
       source: the data set.
       records: the split.
-      numbers: int [k], each in 0 .. len(records) - 1.
-      cache_dir: where it is kept between starts where each example lies.
+      numbers: int [k], indices, each in 0 .. len(records) - 1.
+      cache_dir: directory that stores the record index between runs.
 
-    Returns:
-      Images, uint8 or float32 [h, w, C], one after the other.
+    Yields:
+      An image, uint8 or float32 [h, w, C].
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
-      OSError: when one cannot be read.
+      OSError: when a file cannot be read.
     """
     assert source.decode_stored is not None
     fields = source.pictures.fields if source.pictures else None
@@ -121,7 +122,7 @@ def stored_images(
 
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
-    """What decodes so many: many in a graph, side by side; a few without the time to trace it."""
+    """Returns a decoder: a graph for many examples, eager for a few, which saves tracing."""
     if examples <= AT_ONCE:
         return functools.partial(decode, source)
     return _traced(decode, source)
@@ -129,7 +130,7 @@ def _graph(decode: Callable, source: Source, examples: int) -> Callable:
 
 @functools.lru_cache(maxsize=8)
 def _traced(decode: Callable, source: Source) -> Callable:
-    """A graph of any number of examples, traced once for a source."""
+    """Returns a graph that decodes any number of examples, traced once per source."""
 
     def call(stored: tf.Tensor) -> Any:
         return decode(source, stored)
@@ -137,17 +138,19 @@ def _traced(decode: Callable, source: Source) -> Callable:
     return tf.function(call, [tf.TensorSpec([None], tf.string)], autograph=False)
 
 
-def labels_of(source: Source, records: Records, cache_dir: str) -> np.ndarray:
-    """The labels of a split, in file order, int32 [n]; no image is decoded where that can be.
+def labels_of(source: Source, records: DataSplit, cache_dir: str) -> np.ndarray:
+    """Returns the labels of a split in file order, int32 [n].
+
+    Images are decoded only where they are not stored encoded.
 
     Args:
-      source: how an example is decoded.
+      source: the data set, which decodes the examples.
       records: the split.
-      cache_dir: where it is kept between starts where each example lies.
+      cache_dir: directory that stores the record index between runs.
 
     Raises:
       ValueError: when a file is damaged.
-      OSError: when one cannot be read.
+      OSError: when a file cannot be read.
     """
     if source.pictures is None:
         return decode_all(source, records)[1]

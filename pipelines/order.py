@@ -1,4 +1,4 @@
-"""(seed, epoch) -> the order in which examples are seen. Pure (L3, L4)."""
+"""The order of the examples in an epoch: a pure function of (seed, epoch) (L3, L4)."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import functools
 
 import numpy as np
 
-# Above so many examples an order is computed place by place, not sorted: no memory is taken.
+# Orders of up to so many examples are sorted. In a larger one, each position is computed alone,
+# which needs no memory for the order.
 _SORTED = 1 << 20
-_ROUNDS = 8  # of the cipher; four are proven to be enough where each is random
+_ROUNDS = 8  # of the cipher; four are proven to suffice where each is random
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """The order of one epoch.
+    """Returns the permutation of one epoch.
 
     Args:
-      seed: of the run, 0 or more.
+      seed: seed of the run, 0 or more.
       epoch: 0 or more.
-      examples: how many there are, n.
+      examples: number of examples, n.
 
     Returns:
-      int32 [n], each of 0 .. n-1 once; not writeable.
+      int32 [n], each of 0 .. n-1 once; read-only.
     """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
@@ -30,29 +31,29 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def permuted(seed: int, epoch: int, examples: int, places: np.ndarray) -> np.ndarray:
-    """What stands at some places of the order of an epoch: permutation(...)[places], int32 [k].
+    """Returns the examples at some positions of an epoch: permutation(...)[places], int32 [k].
 
     Args:
-      seed: of the run, 0 or more.
+      seed: seed of the run, 0 or more.
       epoch: 0 or more.
-      examples: how many there are, n.
-      places: int [k], each in 0 .. n-1.
+      examples: number of examples, n.
+      places: int [k], positions in the epoch's order, each in 0 .. n-1.
     """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)[places]
     keys = _hashed(seed, epoch).generate_state(_ROUNDS, np.uint64)
     found = _enciphered(keys, examples, places.astype(np.uint64))
     while len(outside := np.flatnonzero(found >= examples)):
-        found[outside] = _enciphered(keys, examples, found[outside])  # goes on until it is inside
+        found[outside] = _enciphered(keys, examples, found[outside])  # cycle walking
     return found.astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)
 def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Each example gets a random 64-bit key and the keys are sorted.
+    """Returns the order that sorts random 64-bit keys, one for each example.
 
-    NumPy guarantees the bits of Philox and the result of a stable sort for all its versions, which
-    it does not for its own `permutation`.
+    NumPy guarantees the bits of Philox and the result of a stable sort in all its versions, but not
+    the result of its own `permutation`.
     """
     keys = np.random.Philox(_hashed(seed, epoch)).random_raw(examples)
     places = np.argsort(keys, kind="stable").astype(np.int32)
@@ -61,21 +62,24 @@ def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def _hashed(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Neighbouring seeds used directly as keys would give neighbouring epochs correlated orders."""
+    """Hashes seed and epoch.
+
+    Used as keys directly, neighbouring seeds would give neighbouring epochs correlated orders.
+    """
     if seed < 0 or epoch < 0:
         raise ValueError(f"seed {seed} and epoch {epoch} must not be negative")
     return np.random.SeedSequence([seed, epoch])
 
 
 def _enciphered(keys: np.ndarray, examples: int, numbers: np.ndarray) -> np.ndarray:
-    """Numbers of as many bits as `examples` - 1 has, each to one of its own.
+    """Permutes the numbers that have no more bits than `examples` - 1.
 
-    A Feistel network: in each round one half of the bits is changed by a hash of the other, which
-    could be undone, so that no two numbers become the same.
+    A Feistel network: each round changes one half of the bits by a hash of the other half. A round
+    is invertible, so no two numbers become the same.
 
     Args:
-      keys: uint64, one a round; an even number.
-      examples: says how many bits.
+      keys: uint64, one per round; an even number of them.
+      examples: number of examples, which determines the number of bits.
       numbers: uint64 [k].
     """
     bits = (examples - 1).bit_length()
@@ -89,18 +93,20 @@ def _enciphered(keys: np.ndarray, examples: int, numbers: np.ndarray) -> np.ndar
 
 
 def _mixed(x: np.ndarray) -> np.ndarray:
-    """A hash of 64 bits to 64 bits that avalanches: the finalizer of SplitMix64 (Steele, 2014)."""
+    """Hashes 64 bits to 64 bits with avalanche: the finalizer of SplitMix64 (Steele, 2014)."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return x ^ x >> np.uint64(31)
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:
-    """Steps that cover every example once; the last one may be partial (L1: no remainder dropped).
+    """Returns the number of steps that cover every example once.
+
+    The last step may be partial: no remainder is dropped (L1).
 
     Args:
-      examples: of the split, 1 or more.
-      global_batch_size: examples of one full step, over all replicas, 1 or more.
+      examples: number of examples of the split, 1 or more.
+      global_batch_size: examples of a full step, over all replicas, 1 or more.
 
     Raises:
       ValueError: when one of them is below 1.

@@ -1,12 +1,12 @@
-"""Pictures from anywhere -> images as a data set has them.
+"""Converts pictures of any source to images like those of a data set.
 
-A picture is decoded (its first frame, turned as its EXIF orientation says), brought to 8 bits a
-channel (16 bits divided by 257), laid on a plain ground where it is transparent (black under light
-ink, white under dark ink), made grey (0.299 R + 0.587 G + 0.114 B, ITU-R BT.601) or RGB as the data
-set is, and inverted where that is asked for. A picture of the data set's stored size then is as one
-of its images. Where the data set is ink on a plain ground (`ink`), the ink of any other is laid out
-at the stored size as it is there. Last, `resize` makes it one of the network's size, as it does for
-training.
+A picture is decoded (its first frame, transposed by its EXIF orientation) and converted to 8 bits a
+channel (16-bit values are divided by 257). Where it is transparent, it is composited on a plain
+background (black under light ink, white under dark ink). It is converted to grey (0.299 R + 0.587 G
++ 0.114 B, ITU-R BT.601) or RGB as the data set is, and inverted where that is requested. A picture
+of the data set's stored size is then treated as one of its images. Where the data set is ink on a
+plain background (`ink`), the ink of any other picture is redrawn at the stored size in the data
+set's layout. Last, `resize` resizes the image to the network's size, as in training.
 """
 
 from __future__ import annotations
@@ -23,19 +23,22 @@ from pipelines import ink
 from pipelines.resize import Resize
 from pipelines.source import Source
 
-_LEAST = 4  # pixels a side: less is no picture
+_LEAST = 4  # smallest side of a picture, in pixels
 
 
-class Wanted(NamedTuple):
-    """What pictures are made into.
+class ImageSpec(NamedTuple):
+    """Properties of the images that pictures are converted to.
 
-    resize: to the network's size, as in training.
-    channels: 1 or 3.
-    stored_size: height and width of the data set's images as they are stored; None: they vary.
-    invert: whether dark becomes light.
-    ground: of the data set, "dark" or "light": a picture on the other one is inverted; "": any.
-    exceptions: whether some of the data set's images have the other ground.
-    layout: of the data set's ink at its stored size; None: it is not ink on a plain ground.
+    Attributes:
+      resize: resizes to the network's size, as in training.
+      channels: 1 or 3.
+      stored_size: height and width of the data set's stored images; None: they vary.
+      invert: whether every picture is inverted.
+      ground: background of the data set, "dark" or "light": a picture with the other is inverted;
+        "": any background is accepted.
+      exceptions: whether some of the data set's images have the other background.
+      layout: layout of the data set's ink at its stored size; None: it is not ink on a plain
+        background.
     """
 
     resize: Resize
@@ -44,24 +47,24 @@ class Wanted(NamedTuple):
     invert: bool = False
     ground: str = ""
     exceptions: bool = False
-    layout: ink.Layout | None = None
+    layout: ink.InkLayout | None = None
 
     def is_own(self, image: np.ndarray) -> bool:
-        """Whether an image has the size of the data set's images, stored or resized."""
+        """Returns whether an image has the size of the data set's images, stored or resized."""
         return image.shape[:2] in (self.stored_size, self.resize.shape)
 
 
-def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> Wanted:
-    """What a data set wants of pictures.
+def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
+    """Returns the properties that pictures must have for a data set.
 
     Args:
       source: the data set.
-      images: some of it, of their stored sizes, uint8 [h, w, C] each.
-      invert: "no", "yes", or "auto": where the ground is not as the data set's images have it,
-        which must be one, dark or light, in nine of ten of them.
+      images: sample of its images at their stored sizes, uint8 [h, w, C] each.
+      invert: "no", "yes", or "auto": pictures whose background differs from that of the data set,
+        provided that nine in ten of its images have the same one, dark or light.
 
     Raises:
-      ValueError: where no picture can be made into its images.
+      ValueError: where the data set's images are not uint8 with 1 or 3 channels.
     """
     if source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
         raise ValueError(
@@ -75,16 +78,16 @@ def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> Wanted:
         exceptions = len({border < 128 for border in borders}) > 1
     if channels == 1 and source.stored_size is not None:
         layout = ink.layout(np.stack(images))
-    return Wanted(
+    return ImageSpec(
         source.resize, channels, source.stored_size, invert == "yes", ground, exceptions, layout
     )
 
 
-def read(path: str, want: Wanted) -> np.ndarray:
-    """The image of a picture file, uint8 [height, width, C] of the network's size.
+def read(path: str, want: ImageSpec) -> np.ndarray:
+    """Reads a picture file as an image, uint8 [height, width, C] of the network's size.
 
     Raises:
-      ValueError: when it is none, in one line that does not name it.
+      ValueError: when the file is not a usable picture; one line that does not name the file.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -101,18 +104,18 @@ def read(path: str, want: Wanted) -> np.ndarray:
     except OSError as error:
         why = error.strerror or str(error) or type(error).__name__
         raise ValueError(f"cannot be read: {' '.join(why.split())}") from None
-    except (SyntaxError, MemoryError, OverflowError, EOFError) as error:  # of damaged files
+    except (SyntaxError, MemoryError, OverflowError, EOFError) as error:  # raised for damaged files
         raise ValueError(f"is damaged: {' '.join(str(error).split())}") from None
 
 
-def read_array(path: str, want: Wanted) -> list[np.ndarray]:
-    """The images of a .npy file: [H, W], [H, W, C], [n, H, W] or [n, H, W, C].
+def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
+    """Reads the images of a .npy file: [H, W], [H, W, C], [n, H, W] or [n, H, W, C].
 
-    uint8 and bool are taken as they are, floats from 0 to 1 times 255. Three dimensions are one
-    image where the last is 1, 3 or 4.
+    Integers from 0 to 255 are kept; bool, and floats from 0 to 1, are multiplied by 255. An array
+    of three dimensions is one image where the last dimension is 1, 3 or 4.
 
     Raises:
-      ValueError: when it holds no images, in one line that does not name it.
+      ValueError: when the file holds no usable images; one line that does not name the file.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -130,19 +133,19 @@ def read_array(path: str, want: Wanted) -> list[np.ndarray]:
     return [convert(_channels(image, want.channels), want) for image in _to_uint8(array)]
 
 
-def convert(image: np.ndarray, want: Wanted) -> np.ndarray:
-    """An image of any size as the network takes them.
+def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
+    """Converts an image of any size to an input of the network.
 
     Args:
-      image: uint8 [H, W, C], C as it is wanted.
-      want: what it is made into.
+      image: uint8 [H, W, C], C being `want.channels`.
+      want: properties of the result.
 
     Returns:
       uint8 [height, width, C] of the network's size.
 
     Raises:
-      ValueError: when it is too small, or of one colour alone, and has not the size of the data
-        set's images: any of that size may be one of them.
+      ValueError: when the image is too small or has a single colour. Not for an image of the data
+        set's own size, which may be one of its images.
     """
     own = want.is_own(image)
     if not own and min(image.shape[:2]) < min(_LEAST, *want.resize.shape):
@@ -158,7 +161,7 @@ def convert(image: np.ndarray, want: Wanted) -> np.ndarray:
 
 
 def _array(picture: Image.Image, channels: int) -> np.ndarray:
-    """A decoded picture as uint8 [H, W, channels]."""
+    """Converts a decoded picture to uint8 [H, W, channels]."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float64)
         if values.max() > 255 or picture.mode.startswith("I;16"):
@@ -186,7 +189,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def _channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """uint8 [H, W, 1, 3 or 4] -> [H, W, channels]; a fourth channel is opacity."""
+    """Converts uint8 [H, W, 1, 3 or 4] to [H, W, channels]; a fourth channel is opacity."""
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.float64) / 255
         colours = image[..., :3].astype(np.float64)
@@ -202,18 +205,18 @@ def _channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:
-    """[H, W, C] -> float64 [H, W]."""
+    """Converts [H, W, C] to luminance, float64 [H, W]."""
     if image.shape[-1] == 1:
         return image[..., 0].astype(np.float64)
     return image[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
 
 
-def _is_foreign(image: np.ndarray, want: Wanted) -> bool:
-    """Whether an image has the ground that the data set's images have not.
+def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
+    """Returns whether an image has the background that the data set's images do not have.
 
-    One of the data set's own size may be a rare one of its images, whose border is of the other
-    kind in its median: it is foreign only where the whole border is plain, and no image is known
-    whose border is of that kind.
+    An image of the data set's own size may be one of its rare images whose border has a median of
+    the other kind. It is foreign only where its whole border is plain and no image of the data set
+    is known to have such a border.
     """
     luminance, other = _luminance(image), "light" if want.ground == "dark" else "dark"
     if not want.is_own(image):

@@ -1,15 +1,16 @@
-"""Which examples step t sees, and where; what a batch is, and what a feed must offer.
+"""The layout of batches: which examples a step contains, and the interface of a feed.
 
-One global batch is `global_batch_size` consecutive places of the epoch's order. It is cut into
-micro-batches, which a device computes in turn, and each of those into shards, an equal number for
-every device. What a device computes at once is a piece: one shard of one micro-batch. By default
-there is one micro-batch, and one shard a device. Which rows form a micro-batch does not depend on
-the number of devices, nor which rows form a shard where their number is given.
+A global batch is `global_batch_size` consecutive positions of the epoch's order. It is cut into
+micro-batches, which a device computes one after the other, and each micro-batch into shards, an
+equal number for every device. At once, a device computes one shard of one micro-batch: a local
+micro-batch. By default there is one micro-batch, and one shard per device. Which rows form a
+micro-batch does not depend on the number of devices. Nor does which rows form a shard, where the
+number of shards is given.
 
-Places past the epoch's end, or past a piece where the cuts do not come out even, are padding: a
-mask of zero, so that they weigh nothing (L1). What stands there is an example of the same global
-batch: were it of another one, a nan in it would come into a step that does not see it, because
-zero times nan is nan. All of it is a pure function of (seed, step) (L4).
+Positions past the end of the epoch, or past a micro-batch that does not divide evenly, are padding:
+their mask is zero, so they have no weight (L1). A padding row holds an example of the same global
+batch. If it were an example of another batch, a nan in it would reach a step that does not
+contain it, because zero times nan is nan. The layout is a pure function of (seed, step) (L4).
 """
 
 from __future__ import annotations
@@ -23,22 +24,23 @@ from pipelines import order
 
 
 class Batch(NamedTuple):
-    """One piece of a global batch."""
+    """A local micro-batch: the rows that a replica computes at once."""
 
-    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one row more where the plan looks ahead
-    targets: tf.Tensor  # int32, as many
-    mask: tf.Tensor  # float32 [rows]: 1 an example, 0 padding
-    row: tf.Tensor  # int64 []: place of the first row in the global batch
-    valid: tf.Tensor  # float32 []: examples in the global batch, over all its pieces
+    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one more row with look_ahead
+    targets: tf.Tensor  # int32, one per row of inputs
+    mask: tf.Tensor  # float32 [rows]: 1 for an example, 0 for padding
+    row: tf.Tensor  # int64 []: position of the first row in the global batch
+    valid: tf.Tensor  # float32 []: examples in the global batch, over all replicas
     epoch: tf.Tensor  # int64 []
-    place: tf.Tensor  # int64 []: place of the first row in the epoch's order
+    place: tf.Tensor  # int64 []: position of the first row in the epoch's order
 
 
-class Opened(NamedTuple):
-    """What the graph is given for some steps.
+class OpenedSteps(NamedTuple):
+    """The input of the graph for some steps.
 
-    steps: how many, 1 or more.
-    given: nested tensors, of the same shapes every time.
+    Attributes:
+      steps: number of steps, 1 or more.
+      given: nested tensors, of the same shapes in every call.
     """
 
     steps: int
@@ -46,41 +48,41 @@ class Opened(NamedTuple):
 
 
 class Feed(Protocol):
-    """What the loop needs of a feed; implement it to bring another source of batches."""
+    """Interface between a feed and the loop; implement it to add another source of batches."""
 
     examples: int
     steps_per_epoch: int
-    layout: Layout
+    layout: BatchLayout
 
-    def open(self, step: int, steps: int) -> Opened:
-        """On the host: what the graph needs for `steps` steps from `step`, all in one epoch.
+    def open(self, step: int, steps: int) -> OpenedSteps:
+        """Returns the graph's input for `steps` steps from `step`, all in one epoch; on the host.
 
-        It may be for fewer of them; then it is asked again for the others.
+        It may cover fewer steps; `open` is then called again for the rest.
         """
 
     def next(self, given: Any) -> Any:
-        """In the graph, across replicas: what `batch` needs for one more step."""
+        """Returns the element of the next step for `batch`; in the graph, across replicas."""
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int
     ) -> Batch:
-        """In the graph, on a replica: a piece of its portion of the global batch of `step`."""
+        """Returns a local micro-batch of the global batch of `step`; in the graph, on a replica."""
 
     def close(self) -> None:
-        """On the host: stops reading ahead, where it does."""
+        """Stops prefetching, where the feed does it; on the host."""
 
 
-def opened(feed: Feed, step: int, steps: int) -> Opened:
-    """Opens a feed, and checks that it gives what it must.
+def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
+    """Opens a feed and checks the number of steps that it returns.
 
     Args:
-      feed: of the batches.
-      step: the first one, 0 or more.
-      steps: how many are wanted, 1 or more, all in one epoch.
+      feed: feed of the batches.
+      step: first step, 0 or more.
+      steps: number of steps requested, 1 or more, all in one epoch.
 
     Raises:
-      ValueError: when no step is asked for, or steps of two epochs.
-      RuntimeError: when the feed does not give 1 to `steps` steps.
+      ValueError: for fewer than 1 step, a negative step, or steps of two epochs.
+      RuntimeError: when the feed does not return 1 to `steps` steps.
     """
     if step < 0 or steps < 1:
         raise ValueError(f"{steps} steps from step {step} were asked of a feed: must be 1 or more")
@@ -92,12 +94,15 @@ def opened(feed: Feed, step: int, steps: int) -> Opened:
     return found
 
 
-class Layout(NamedTuple):
-    """How a global batch is cut.
+class BatchLayout(NamedTuple):
+    """How a global batch is cut into micro-batches and shards.
 
-    replicas: devices that share it.
-    micro_batches: that each device computes in turn, of ceil(global batch / micro_batches) rows.
-    shards: of each micro-batch, over all devices; 0: one a device. A multiple of the replicas.
+    Attributes:
+      replicas: number of replicas that share a global batch.
+      micro_batches: number of micro-batches, of ceil(global batch / micro_batches) rows each; a
+        device computes them one after the other.
+      shards: shards of each micro-batch over all replicas, a multiple of `replicas`; 0: one per
+        replica.
     """
 
     replicas: int = 1
@@ -116,19 +121,19 @@ class Layout(NamedTuple):
 
     @property
     def pieces(self) -> int:
-        """Pieces of a global batch that one replica computes, shard by shard."""
+        """Local micro-batches of a global batch that one replica computes, shard by shard."""
         return self.local_shards * self.micro_batches
 
 
-class Plan:
-    """The arithmetic that both feeds share: step -> places -> examples.
+class BatchPlan:
+    """The arithmetic that both feeds share: step -> positions in the epoch -> examples.
 
     Args:
-      examples: of the split, n, 1 or more.
-      global_batch_size: examples of one full step, over all replicas, 1 or more.
+      examples: number of examples of the split, n, 1 or more.
+      global_batch_size: examples of a full step, over all replicas, 1 or more.
       layout: how a global batch is cut.
-      seed: of the order; None: file order, every epoch (evaluation).
-      look_ahead: whether a piece comes with the example after its last one (for mixup).
+      seed: seed of the order of each epoch; None: file order in every epoch (evaluation).
+      look_ahead: whether a micro-batch includes the example after its last one, for mixup.
     """
 
     def __init__(
@@ -136,50 +141,53 @@ class Plan:
         *,
         examples: int,
         global_batch_size: int,
-        layout: Layout,
+        layout: BatchLayout,
         seed: int | None,
         look_ahead: bool = False,
     ) -> None:
         self.examples = examples
-        # A batch beyond the split would hold the same examples and padding: nothing but memory.
+        # A larger batch would hold the same examples and padding, and only take more memory.
         self.global_batch_size = min(global_batch_size, examples)
         self.layout = layout
         self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
-        self.rows = -(-self._micro_rows // layout.all_shards)  # of a piece
-        self.fetched = self.rows + look_ahead  # examples that a piece is made from
+        self.rows = -(-self._micro_rows // layout.all_shards)  # of a local micro-batch
+        self.fetched = self.rows + look_ahead  # examples fetched for them
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
         self._look_ahead = int(look_ahead)
         self._seed = seed
 
     def order(self, epoch: int) -> np.ndarray:
-        """The order of an epoch, int32 [n]."""
+        """Returns the order of an epoch, int32 [n]."""
         if self._seed is None:
             return np.arange(self.examples, dtype=np.int32)
         return order.permutation(self._seed, epoch, self.examples)
 
     def chosen(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Which examples stand at some places of the order of an epoch, int [k]."""
+        """Returns the examples at some positions of an epoch's order, int [k]."""
         if self._seed is None:
             return places
         return order.permuted(self._seed, epoch, self.examples, places)
 
     @property
     def in_file_order(self) -> bool:
-        """Whether every epoch is the same."""
+        """Whether every epoch is in file order."""
         return self._seed is None
 
     def places(self, step: Any, replica: Any, piece: Any, arange: Any) -> Any:
-        """(place of the first row in the global batch, place of each row in the epoch, valid).
+        """Returns the positions of the rows of a local micro-batch.
 
-        The same lines serve NumPy on the host and tensors in the graph. The example after the
-        epoch's last one, for mixup, is its first. `valid` is boolean, and false for rows that are
-        padding or belong to another piece.
+        The same code serves NumPy on the host and tensors in the graph.
 
         Args:
-          step: int64, the training step.
-          replica: int64, from 0.
-          piece: int64, from 0, of the replica's.
-          arange: int64 [m], rows of the piece to tell of, from 0.
+          step: training step, int64.
+          replica: index of the replica, int64.
+          piece: index of the micro-batch among those of the replica, int64.
+          arange: row indices in the micro-batch, int64 [m].
+
+        Returns:
+          Position of the first row in the global batch; position of each row in the epoch, where
+          `examples` means the first one (for mixup); and bool [m], false for rows that are padding
+          or belong to another micro-batch.
         """
         layout = self.layout
         shard = replica * layout.local_shards + piece // layout.micro_batches
@@ -200,7 +208,7 @@ class Plan:
     def masked(
         self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any
     ) -> Batch:
-        """A Batch of the rows that were fetched for a piece."""
+        """Returns the Batch of the rows that were fetched for a local micro-batch."""
         replica, piece = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
         first, in_epoch, valid = self.places(step, replica, piece, arange)

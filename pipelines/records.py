@@ -1,6 +1,6 @@
-"""TFRecord files -> any example by its number, without reading those before it.
+"""Random access to the examples of TFRecord files by index.
 
-Both feeds so see the same examples in the same order, and a resume costs nothing.
+Both feeds can therefore use the same examples in the same order, and a resume costs nothing.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipelines.file import File
+from pipelines.file import RandomAccessFile
 from pipelines.index import Fields, index_of
 
-_OPEN = 200  # files at a time: a process may have only so many open
+_OPEN = 200  # files open at once; a process has a limit
 
 
 class RecordReader:
-    """Examples of a split by number.
+    """Reads the examples of a split by index.
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
-      fields: what is read of each; None: all of it.
-      cache_dir: where the index is kept between starts; None: nowhere.
-      progress: told how many more examples are in the index, now and then.
+      fields: features to read; None: whole serialized examples.
+      cache_dir: directory that stores the record index between runs; None: it is not stored.
+      progress: called periodically with the number of examples indexed since the last call.
 
     Raises:
-      ValueError: when a file is missing, damaged or shorter than promised.
+      ValueError: when a file is missing, damaged, or shorter than its range.
     """
 
     def __init__(
@@ -39,24 +39,24 @@ class RecordReader:
         self._index = index_of(ranges, fields, cache_dir, progress)
         self._paths = [path for path, _, _ in ranges]
         self._ends = np.cumsum([stop - first for _, first, stop in ranges], dtype=np.int64)
-        self._file = functools.lru_cache(_OPEN)(File)
+        self._file = functools.lru_cache(_OPEN)(RandomAccessFile)
 
     def __len__(self) -> int:
         return len(self._index)
 
     def labels(self) -> np.ndarray:
-        """The labels of all examples, int32 [n]; -1 where no fields were asked for."""
+        """Returns the labels of all examples, int32 [n]; -1 where `fields` is None."""
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
     def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What is stored of some examples.
+        """Reads the stored bytes and the labels of examples.
 
         Args:
-          numbers: int [k], each in 0 .. len-1.
+          numbers: int [k], indices, each in 0 .. len-1.
 
         Returns:
           object [k] of bytes: encoded images, or whole serialized examples; and labels int32 [k],
-          -1 for those.
+          -1 for serialized examples.
         """
         rows = self._index.rows(numbers)
         files = np.searchsorted(self._ends, numbers, side="right").tolist()

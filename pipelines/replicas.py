@@ -1,4 +1,4 @@
-"""Values that every replica has of its own, each on its device."""
+"""Per-replica values, each on the device of its replica."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:
-    """The numbers of this machine's replicas, among those of all machines."""
+    """Returns the indices of this worker's replicas among those of all workers."""
     if strategy.num_replicas_in_sync == 1:
         return range(1)
     count = len(strategy.extended.worker_devices)
@@ -19,18 +19,18 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 
 
 def on_each_replica(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
-    """Calls `make` once for each replica of this machine, in their order, on its device.
+    """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
-    tf.distribute's own iterators do more than this, and end late: to each device belongs a
-    pipeline that TensorFlow tunes whatever its options say, by a thread that sleeps up to a minute
-    and for which the one that takes the pipeline down waits.
+    tf.distribute's own iterators do more than this, and shut down late. They create a pipeline for
+    each device that TensorFlow autotunes whatever its options are. The autotuning thread sleeps up
+    to a minute, and the destruction of the pipeline waits for it.
 
     Args:
-      strategy: whose replicas.
-      make: gives a tensor, or a nest of them; all of one structure, shapes and dtypes.
+      strategy: strategy of the replicas.
+      make: returns a tensor or a nest of tensors, always of the same structure, shapes and dtypes.
 
     Returns:
-      What `make` gave where there is one replica, else the same nest of per-replica values.
+      The result of `make` where there is one replica, else the same nest of per-replica values.
     """
     if strategy.num_replicas_in_sync == 1:
         return make()

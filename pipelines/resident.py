@@ -1,4 +1,4 @@
-"""The resident feed: examples decoded once, kept where the loop runs, gathered in the graph."""
+"""The in-memory feed: decoded examples on every device, gathered in the graph."""
 
 from __future__ import annotations
 
@@ -7,49 +7,53 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.ahead import Orders
-from pipelines.plan import Batch, Opened, Plan
+from pipelines.ahead import OrderPrefetch
+from pipelines.plan import Batch, BatchPlan, OpenedSteps
 from pipelines.replicas import on_each_replica
 
 
-class Resident:
-    """All examples in memory on every device, decoded; batches are gathered in the graph.
+class InMemoryFeed:
+    """Holds all decoded examples in memory on every device; gathers batches in the graph.
 
     Args:
       images: uint8 or float32 [n, H, W, C].
       labels: int32 [n].
-      plan: which examples a step sees.
-      strategy: whose devices hold the examples.
+      plan: maps a step to its examples.
+      strategy: strategy whose devices hold the examples.
     """
 
     def __init__(
-        self, images: np.ndarray, labels: np.ndarray, plan: Plan, strategy: tf.distribute.Strategy
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        plan: BatchPlan,
+        strategy: tf.distribute.Strategy,
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self.layout = plan, plan.layout
-        self._orders = Orders(plan)
+        self._orders = OrderPrefetch(plan)
         self._opened: tuple[int, tf.Tensor] | None = None
         self._data = on_each_replica(strategy, lambda: (tf.constant(images), tf.constant(labels)))
 
-    def open(self, step: int, steps: int) -> Opened:
-        """The epoch's order, int32 [n]."""
+    def open(self, step: int, steps: int) -> OpenedSteps:
+        """Returns the epoch's order, int32 [n], as the input of the graph."""
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
             self._opened = epoch, tf.constant(self._orders.of(epoch))
-        return Opened(steps, self._opened[1])
+        return OpenedSteps(steps, self._opened[1])
 
     def close(self) -> None:
-        """Stops making orders ahead."""
+        """Stops prefetching orders."""
         self._orders.close()
 
     def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """The order, and each replica's copy of the examples."""
+        """Returns the order and each replica's copy of the examples."""
         return given, self._data
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
     ) -> Batch:
-        """Gathers the rows of a piece."""
+        """Gathers the rows of a local micro-batch."""
         in_order, (images, labels) = element
         at = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)

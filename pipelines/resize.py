@@ -1,4 +1,4 @@
-"""The one function that resizes images: in training, evaluation, prediction and the export."""
+"""Resizing of images: the same function in training, evaluation, prediction and the export."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ class Resize:
     """Resizes images with a bilinear filter, in the graph.
 
     An image that has the target size is returned unchanged. Memory is proportional to the larger of
-    image and target, whatever their proportions.
+    image and target, whatever their aspect ratios.
 
     Args:
-      shape: the target height and width.
-      fit: what happens to other proportions. pad: the whole image is resized to the largest size
-        that fits (each side at least 1) and centred; the rest has the colour of the image's border,
-        the median of its outermost pixels in each channel. crop: the centre of the target's
-        proportions (each side at least 1) is resized. stretch: the proportions change.
-      antialias: whether the filter is widened to average all pixels where an image is made smaller.
+      shape: target height and width.
+      fit: how images of another aspect ratio are resized. pad: the whole image is resized to the
+        largest size that fits (each side at least 1) and centred; the rest has the colour of the
+        image's border, the median of its outermost pixels in each channel. crop: the centre with
+        the target's aspect ratio (each side at least 1) is resized. stretch: the aspect ratio
+        changes.
+      antialias: whether the filter is widened to average all pixels where an image is downsampled.
     """
 
     shape: tuple[int, int]
@@ -36,11 +37,11 @@ class Resize:
             raise ValueError(f"fit is {self.fit!r}; choose one of {', '.join(FITS)}")
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns images of the target size.
+        """Resizes images to the target size.
 
         Args:
           images: [H, W, C], or [n, H, W, C] with n >= 1; uint8 or float32; H, W and C, at least 1,
-            may be unknown when it is traced.
+            may be unknown at tracing.
 
         Returns:
           [height, width, C] or [n, height, width, C], of the same dtype; uint8 is rounded.
@@ -54,7 +55,7 @@ class Resize:
         return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
 
     def array(self, image: np.ndarray) -> np.ndarray:
-        """Returns one image of the target size; traced once for all sizes.
+        """Resizes one image to the target size; traced once for all sizes.
 
         Args:
           image: uint8 or float32 [H, W, C].
@@ -69,7 +70,7 @@ class Resize:
 
     @property
     def _target(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Height and width, int64."""
+        """Target height and width, int64."""
         height, width = tf.unstack(tf.constant(self.shape, tf.int64))
         return height, width
 
@@ -96,33 +97,33 @@ class Resize:
         return self._filtered(centre, self._target)
 
     def _proportions(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """(H, W, whether the images are taller than the target for their width), int64 and bool."""
+        """Returns H and W, int64, and whether H / W is at least that of the target."""
         height, width = self._target
         rows, columns = tf.unstack(tf.shape(images, tf.int64)[1:3])
         return rows, columns, rows * width >= columns * height
 
     def _filtered(self, images: tf.Tensor, size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Images of that size (int64 each), whatever becomes of proportions."""
+        """Resizes images to `size` (int64 each), whatever their aspect ratio."""
         target = tf.cast(tf.stack(size), tf.int32)
 
         def resized() -> tf.Tensor:
             made = images
             if self.antialias:
-                # The side that shrinks more comes first: TensorFlow makes rows before columns, and
-                # a picture of one long row would be copied into each row of the target.
+                # The side that shrinks more comes first. TensorFlow resizes rows before columns; it
+                # would copy an image of one long row into each row of the target.
                 rows, columns, taller = self._proportions(images)
                 halfway = tf.where(taller, (size[0], columns), (rows, size[1]))
                 made = tf.image.resize(made, tf.cast(halfway, tf.int32), antialias=True)
             made = tf.image.resize(made, target, antialias=self.antialias)
             return tf.cast(tf.round(made), images.dtype) if images.dtype == tf.uint8 else made
 
-        # The filter would change what is infinite, and cost time.
+        # The filter would change infinite values, and cost time.
         same = tf.reduce_all(tf.equal(tf.shape(images)[1:3], target))
         return tf.cond(same, lambda: tf.identity(images), resized)
 
 
 def border_colour(images: tf.Tensor) -> tf.Tensor:
-    """The median of the outermost pixels in each channel; uint8 is rounded half to even.
+    """Returns the median of the outermost pixels in each channel; uint8 is rounded half to even.
 
     Args:
       images: uint8 or float32 [n, H, W, C].
@@ -130,7 +131,7 @@ def border_colour(images: tf.Tensor) -> tf.Tensor:
     Returns:
       [n, 1, 1, C], of the same dtype.
     """
-    sides = (  # each pixel once, also where there is one row or column
+    sides = (  # each pixel once, even where there is one row or column
         images[:, :1],
         images[:, 1:][:, -1:],
         tf.transpose(images[:, 1:-1, :1], [0, 2, 1, 3]),
@@ -146,7 +147,7 @@ def border_colour(images: tf.Tensor) -> tf.Tensor:
 
 
 def _quotient(numerator: tf.Tensor, denominator: tf.Tensor | int) -> tf.Tensor:
-    """Of positive integers, rounded half up."""
+    """Divides positive integers; rounds half up."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 

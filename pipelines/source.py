@@ -1,7 +1,7 @@
-"""What a labelled image data set has on disk: which records each split is, and how to decode one.
+"""A labelled image data set on disk: the records of each split, and how to decode an example.
 
-Works for any TFDS image classification data set stored as TFRecord files. Nothing is read here
-beyond metadata and one record a split; `Source.decode` goes into a tf.data map.
+Supports any TFDS image classification data set stored as TFRecord files. Only metadata and one
+record of a split are read here; `Source.decode` is for a tf.data map.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from pipelines.resize import Resize
 
 
 @dataclasses.dataclass(frozen=True)
-class Records:
+class DataSplit:
     """The examples of one split, in file order, as ranges of TFRecord files."""
 
-    name: str  # for messages: "train[:48000]"
+    name: str  # for messages, such as "train[:48000]"
     ranges: tuple[tuple[str, int, int], ...]  # (path, first record, past-the-last record)
 
     def __len__(self) -> int:
         return sum(last - first for _, first, last in self.ranges)
 
-    def part(self, start: int, stop: int, name: str) -> Records:
-        """Examples `start` to `stop` (past the last) of this split, 0 <= start <= stop <= len."""
+    def part(self, start: int, stop: int, name: str) -> DataSplit:
+        """Returns examples `start` to `stop` (exclusive); 0 <= start <= stop <= len."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         ranges, offset = [], 0
         for path, first, last in self.ranges:
@@ -44,10 +44,10 @@ class Records:
             if begin < end:
                 ranges.append((path, begin, end))
             offset += last - first
-        return Records(name, tuple(ranges))
+        return DataSplit(name, tuple(ranges))
 
-    def overlaps(self, other: Records) -> bool:
-        """Whether an example is in both."""
+    def overlaps(self, other: DataSplit) -> bool:
+        """Returns whether an example is in both splits."""
         return any(
             path == other_path and first < other_last and other_first < last
             for path, first, last in self.ranges
@@ -63,36 +63,35 @@ class Source:
     version: str  # "3.0.1"
     image_shape: tuple[int, int, int]  # height, width, channels
     class_names: tuple[str, ...]
-    train: Records
-    validation: Records | None
-    test: Records | None
+    train: DataSplit
+    validation: DataSplit | None
+    test: DataSplit | None
     dtype: str  # of images: "uint8" or "float32"
-    # One serialized example, string [] -> (image [H, W, C], label int32 []); a tf.function.
+    # A serialized example, string [] -> (image [H, W, C], label int32 []); a tf.function.
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    # A short stable text of everything that decides what decode returns, for cache keys.
+    # A short, stable text of everything that affects the result of `decode`, for cache keys.
     recipe: str
-    pictures: features.Pictures | None = (
-        None  # where images are stored encoded: a short way to them
-    )
-    # The same -> (image [h, w, C] of its stored size, label); a tf.function.
+    # Decodes encoded images without parsing whole examples; None: they are not stored encoded.
+    pictures: features.Pictures | None = None
+    # As `decode`, but not resized -> (image [h, w, C] of its stored size, label); a tf.function.
     decode_stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None
-    stored_shape: tuple[int | None, int | None, int] | None = None  # None: image_shape
+    stored_shape: tuple[int | None, int | None, int] | None = None  # None: as image_shape
     fit: str = "pad"  # how images of another size are resized, see Resize
     antialias: bool = True
 
     @property
     def classes(self) -> int:
-        """How many classes there are; labels are 0 to classes - 1."""
+        """Number of classes; labels are 0 to classes - 1."""
         return len(self.class_names)
 
     @property
     def resize(self) -> Resize:
-        """Makes an image of any size one of `image_shape`."""
+        """Resizes an image of any size to the height and width of `image_shape`."""
         return Resize(self.image_shape[:2], self.fit, self.antialias)
 
     @property
     def stored_size(self) -> tuple[int, int] | None:
-        """Height and width that images are stored in; None where they vary."""
+        """Height and width of the stored images; None where they vary."""
         height, width, _ = self.stored_shape or self.image_shape
         return None if height is None or width is None else (height, width)
 
@@ -110,25 +109,26 @@ def open_source(
     fit: str = "pad",
     antialias: bool = True,
 ) -> Source:
-    """Find a data set on disk, or prepare it, and say which records its splits are.
+    """Finds a data set on disk, or prepares it, and resolves its splits to records.
 
     Args:
       dataset: a TFDS name ("mnist", "mnist:3.0.1", "name/config"), the path of a prepared
         version directory, or "digits", the embedded data set.
-      data_dir: where TFDS data sets are; None for TFDS's own place. Not used for "digits".
-      cache_dir: where "digits" is prepared.
+      data_dir: directory of TFDS data sets; None: TFDS's default. Not used for "digits".
+      cache_dir: directory in which "digits" is prepared.
       train_split: a TFDS split, such as "train", "train[:50%]" or "train+extra".
       validation_split: "" or "0" for none; a fraction below 1, cut from the end of train as
         Keras does; or a TFDS split that shares no example with train.
-      test_split: "auto" for "test" where the data set has it (with labels), "" for none, or a
-        TFDS split.
-      test_flag: the option that gave it, for messages.
-      image_size: (height, width) to resize images to; None leaves them.
-      fit: how other proportions are resized: "pad", "crop" or "stretch", see `Resize`.
-      antialias: whether all pixels are averaged where an image is made smaller.
+      test_split: "auto" for a labelled "test" split where there is one, "" for none, or a TFDS
+        split.
+      test_flag: option that sets `test_split`, for messages.
+      image_size: (height, width) to resize images to; None: they are not resized.
+      fit: how images of another aspect ratio are resized: "pad", "crop" or "stretch", see `Resize`.
+      antialias: whether all pixels are averaged where an image is downsampled.
 
     Raises:
-      ValueError: one line: what is wrong, where, and what to do.
+      ValueError: when the data set or a split cannot be used; one line with the problem, its place
+        and the remedy.
     """
     builder = _builder(dataset, data_dir, cache_dir)
     info = builder.info
@@ -143,7 +143,7 @@ def open_source(
     resize = Resize(image_shape[:2], fit, antialias)
     decoder = features.decoder(info.features, image_key, label_key, resize)
 
-    def records(flag: str, split: str) -> Records:
+    def records(flag: str, split: str) -> DataSplit:
         found = _records(name, builder, flag, split)
         if _first_label(found, label_key) == -1:
             raise ValueError(
@@ -157,7 +157,7 @@ def open_source(
     if test_split == "auto":
         test = _records(name, builder, "test_split", "test") if "test" in info.splits else None
         if test is not None and _first_label(test, label_key) == -1:
-            test = None  # a competition's test split: its labels are kept secret
+            test = None  # the test split of a competition: its labels are secret
     else:
         test = records(test_flag, test_split) if test_split else None
     return Source(
@@ -192,9 +192,9 @@ def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
 
 
 def _cut(
-    name: str, train: Records, validation_split: str, records: Callable[[str, str], Records]
-) -> tuple[Records, Records | None]:
-    """Train and validation, from the records of train and what `validation_split` asks for."""
+    name: str, train: DataSplit, validation_split: str, records: Callable[[str, str], DataSplit]
+) -> tuple[DataSplit, DataSplit | None]:
+    """Returns the training and the validation split that `validation_split` describes."""
     text = validation_split.strip()
     try:
         fraction = float(text or "0")
@@ -209,13 +209,13 @@ def _cut(
         return train, validation
     if fraction == 0:
         return train, None
-    if not 0 < fraction < 1:  # not a number is neither
+    if not 0 < fraction < 1:  # also rejects nan
         raise ValueError(
             f"--validation_split={text}: give a fraction between 0 and 1, or a split such as "
             "'train[90%:]'"
         )
     count = len(train)
-    # The arithmetic of Keras's validation_split, rounding included, so that both see the
+    # The arithmetic of Keras's validation_split, rounding included, so that both select the
     # same examples.
     split_at = math.floor(count * (1.0 - fraction))
     if split_at in (0, count):
@@ -230,8 +230,8 @@ def _cut(
     )
 
 
-def _records(name: str, builder: Any, flag: str, split: str) -> Records:
-    """The records of a TFDS split, all of whose files are there."""
+def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
+    """Returns the records of a TFDS split, and checks that its files are complete."""
     splits = builder.info.splits
     asked = [re.split(r"\[", part.strip())[0] for part in split.split("+")]
     unknown = [part for part in asked if part not in splits and part != "all"]
@@ -244,7 +244,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> Records:
     try:
         instructions = splits[split].file_instructions
     except Exception as error:  # TFDS raises ValueError, KeyError or AssertionError
-        # Its parser's message is mostly the address of a page.
+        # The message of TFDS's parser is mostly a URL.
         why = "" if "parsing" in str(error) else f" ({one_line(error, 160)})"
         raise ValueError(
             f"--{flag}={split}: cannot be read as a split{why}; write 'train', "
@@ -255,15 +255,15 @@ def _records(name: str, builder: Any, flag: str, split: str) -> Records:
         last = part.examples_in_shard if part.take < 0 else part.skip + part.take
         if part.skip < last:
             ranges.append((os.fspath(part.filename), part.skip, last))
-    records = Records(split, tuple(ranges))
+    records = DataSplit(split, tuple(ranges))
     if not len(records):
         raise ValueError(f"--{flag}={split}: holds no examples of {name}; give another")
     _check_files(name, records, splits)
     return records
 
 
-def _check_files(name: str, records: Records, splits: Any) -> None:
-    """Refuse what is missing or cut short now, not in the middle of an epoch."""
+def _check_files(name: str, records: DataSplit, splits: Any) -> None:
+    """Rejects missing or truncated files now, not in the middle of an epoch."""
     again = "copy it again, or remove its directory and prepare the data set again"
     used = {path for path, _, _ in records.ranges}
     for path in sorted(used):
@@ -271,7 +271,7 @@ def _check_files(name: str, records: Records, splits: Any) -> None:
             raise ValueError(f"{name} is incomplete: {path} is missing; {again}")
     for split in splits.values():
         paths = [os.fspath(path) for path in split.filepaths]
-        # num_bytes counts the examples without their frames, so a sound file is larger.
+        # num_bytes counts the examples without their frames, so an intact file is larger.
         if used.intersection(paths) and all(map(os.path.isfile, paths)):
             stored = sum(map(os.path.getsize, paths))
             if stored < split.num_bytes:
@@ -282,10 +282,10 @@ def _check_files(name: str, records: Records, splits: Any) -> None:
                 )
 
 
-def _first_label(records: Records, label_key: str) -> int:
-    """The label of the first example of the split's first file.
+def _first_label(records: DataSplit, label_key: str) -> int:
+    """Returns the label of the first example of the split's first file.
 
-    Read in Python: a TensorFlow operation would start its runtime, after which the CPU can no
+    Reads in Python: a TensorFlow operation would initialize the runtime, after which the CPU can no
     longer be split into virtual devices.
     """
     path = records.ranges[0][0]

@@ -1,10 +1,10 @@
-"""The stream feed: examples read and decoded while the loop runs, a table of some steps at a time.
+"""The streaming feed: reads and decodes examples while the loop runs.
 
-A thread reads encoded examples and puts them in a queue, a few at a time; tf.data takes them out,
-decodes them side by side and makes tables of them. No Python runs inside the pipeline: TensorFlow
-takes a pipeline down while it holds Python's lock, and one that waited for Python then would wait
-for ever. The loop is given a table, not the pipeline: so it may be compiled, and is as fast as with
-the resident feed where decoding keeps up.
+A thread reads encoded examples and enqueues them in portions. tf.data dequeues the portions,
+decodes them in parallel and batches them into tables; a table holds the examples of some steps. No
+Python runs inside the pipeline: TensorFlow destroys a pipeline while it holds the GIL, so a
+pipeline that waits for Python would deadlock. The loop receives a table, not the pipeline, so XLA
+can compile it. It is as fast as with the in-memory feed where decoding keeps up.
 """
 
 from __future__ import annotations
@@ -18,43 +18,44 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import AT_ONCE, decode_batch, decode_pictures, side_by_side, untuned
-from pipelines.plan import Batch, Opened, Plan
+from pipelines.decode import AT_ONCE, decode_batch, decode_pictures, untuned
+from pipelines.host import usable_cores
+from pipelines.plan import Batch, BatchPlan, OpenedSteps
 from pipelines.records import RecordReader
 from pipelines.replicas import local_replicas, on_each_replica
-from pipelines.source import Records, Source
+from pipelines.source import DataSplit, Source
 
-_TABLE = 4 << 20  # bytes of a table, about; one step at least
-_READ_AHEAD = 16  # portions: reading is cheap beside decoding, so a few suffice
-_READY = 1  # decoded tables of each replica that wait, beside one that is being made
+_TABLE = 4 << 20  # approximate bytes of a table, which holds at least one step
+_READ_AHEAD = 16  # portions; few suffice, because reading is cheap compared with decoding
+_READY = 1  # decoded tables to prefetch for each replica, besides the one being made
 
-_streams: weakref.WeakSet[Stream] = weakref.WeakSet()
+_streams: weakref.WeakSet[StreamingFeed] = weakref.WeakSet()
 
 
 @atexit.register
 def close_all() -> None:
-    """Ends the reading threads while Python still runs."""
+    """Stops the reading threads before the interpreter shuts down."""
     for stream in list(_streams):
         stream.close()
 
 
-class Stream:
-    """Examples read and decoded as they are needed.
+class StreamingFeed:
+    """Reads and decodes examples as they are needed.
 
     Args:
-      source: how an example is decoded.
-      records: which examples.
-      plan: which of them a step sees.
-      strategy: whose replicas are fed.
-      cache_dir: where the records' index is kept between starts.
-      progress: told how many more examples are in the index, now and then.
+      source: the data set, which decodes the examples.
+      records: the split.
+      plan: maps a step to its examples.
+      strategy: strategy whose replicas are fed.
+      cache_dir: directory that stores the record index between runs.
+      progress: called periodically with the number of examples indexed since the last call.
     """
 
     def __init__(
         self,
         source: Source,
-        records: Records,
-        plan: Plan,
+        records: DataSplit,
+        plan: BatchPlan,
         strategy: tf.distribute.Strategy,
         cache_dir: str,
         progress: Callable[[int], None] = lambda done: None,
@@ -67,7 +68,7 @@ class Stream:
         self._thread: threading.Thread | None = None
         fields = source.pictures.fields if source.pictures else None
         self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
-        # Steps of a table, and portions that it is decoded in: as equal as can be.
+        # Steps of a table, and the portions that it is decoded in, as equal as possible.
         self._of_step = plan.layout.pieces * plan.fetched
         pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         fitting = max(1, _TABLE // (self._of_step * pixels))
@@ -75,18 +76,21 @@ class Stream:
         self._portions = -(-self._steps * self._of_step // AT_ONCE)
         self._of_portion = -(-self._steps * self._of_step // self._portions)
         self._table: Any = None
-        self._first = 0  # the step that the table begins with
+        self._first = 0  # first step of the table
         _streams.add(self)
 
-    def open(self, step: int, steps: int) -> Opened:
-        """(steps from the first of a table to step 0, the table), of each replica."""
+    def open(self, step: int, steps: int) -> OpenedSteps:
+        """Returns (offset, table of each replica) for the graph.
+
+        step + offset is the index of a step in the table.
+        """
         at = step
-        if self._plan.in_file_order:  # each epoch is the same: goes on where it stands
+        if self._plan.in_file_order:  # every epoch is the same: continue from the loaded table
             at = self._first + (step - self._first) % self.steps_per_epoch
         first = at - at % self._steps
         if self._table is None or first != self._first:
             follows = self._table is not None and first == self._first + self._steps
-            self._table = None  # should the next one fail
+            self._table = None  # stays None if loading the next one fails
             if not follows:
                 self.close()
                 first = step - step % self._steps
@@ -95,31 +99,33 @@ class Stream:
             self._table = on_each_replica(self._strategy, lambda: next(self._iterator))
             self._first = first
         left = first + self._steps - at
-        return Opened(min(steps, left), (tf.constant(at - step - first, tf.int64), self._table))
+        return OpenedSteps(
+            min(steps, left), (tf.constant(at - step - first, tf.int64), self._table)
+        )
 
     @property
     def ahead(self) -> int:
-        """Steps, at most, whose examples are ready or on the way when one is opened."""
-        return self._steps * (_READY + 3)  # the one that is open, and one being made on either side
+        """Maximum number of steps whose examples are loaded or in flight when a step is opened."""
+        return self._steps * (_READY + 3)  # plus the open table and two being made
 
     def close(self) -> None:
-        """Stops reading ahead; `open` starts it again."""
+        """Stops prefetching; `open` starts it again."""
         if self._thread is not None:
             self._queue.close(cancel_pending_enqueues=True)
             self._thread.join()
         self._iterator = self._queue = self._thread = self._table = None
 
     def next(self, given: Any) -> Any:
-        """The same for all steps of a table."""
+        """Returns `given`, which is the same for all steps of a table."""
         return given
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
     ) -> Batch:
-        """Gathers the rows of a piece.
+        """Gathers the rows of a local micro-batch.
 
-        They lie side by side, but XLA takes where a slice begins for a constant, as far as it can,
-        and would compile the loop anew for every table.
+        The rows are contiguous, but XLA treats the start of a slice as a constant where it can, and
+        would recompile the loop for every table.
         """
         shift, (images, labels) = element
         rows, at = self._plan.fetched, tf.cast(piece, tf.int64)
@@ -134,12 +140,12 @@ class Stream:
         with tf.device("CPU:0"):
             queue = tf.queue.FIFOQueue(_READ_AHEAD, [tf.string, tf.int32], [[size], [size]])
 
-            # A whole portion is decoded by one thread, portions side by side: a quarter of the cost
-            # of mapping example by example and batching after.
+            # One thread decodes a whole portion; portions are decoded in parallel. This costs a
+            # quarter of mapping single examples and batching them afterwards.
             self._iterator = iter(
                 tf.data.Dataset.counter()
                 .map(lambda _: queue.dequeue())
-                .map(self._decode, num_parallel_calls=side_by_side(), deterministic=True)
+                .map(self._decode, num_parallel_calls=usable_cores(), deterministic=True)
                 .batch(portions, drop_remainder=True)
                 .map(lambda *parts: tuple(map(_in_one, parts)))
                 .prefetch(_READY * len(here))
@@ -157,12 +163,12 @@ class Stream:
         return decode_pictures(self._source, stored), labels
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
-        """Puts each replica's rows of a table, then of the next table, into the queue."""
+        """Enqueues each replica's rows of a table, then those of the next table."""
         count = self._portions * self._of_portion
         try:
             while True:
                 for replica in replicas:
-                    # Rows of the last portion that are no step's are those of its beginning.
+                    # The last portion is filled up with rows from the beginning of the table.
                     numbers = np.resize(self._rows(step, replica), count)
                     for some in np.split(numbers, self._portions):
                         stored, labels = self._reader.read(some)
@@ -170,13 +176,13 @@ class Stream:
                             queue.enqueue([tf.constant(stored), tf.constant(labels)])
                 step += self._steps
         except (tf.errors.CancelledError, tf.errors.AbortedError):
-            return  # closed while, or before, waiting for room
+            return  # closed before or during enqueue
         except BaseException:
-            queue.close()  # reading failed: who waits for more must not wait for ever
+            queue.close()  # reading failed: a consumer must not wait forever
             raise
 
     def _rows(self, first: int, replica: int) -> np.ndarray:
-        """Which examples a replica's table holds, in the order of its rows, int [k]."""
+        """Returns the examples of a replica's table, in the order of its rows, int [k]."""
         plan = self._plan
         steps = np.arange(first, first + self._steps)
         of_each = np.arange(plan.layout.pieces)[:, None], np.arange(plan.fetched)
@@ -189,5 +195,5 @@ class Stream:
 
 
 def _in_one(portions: tf.Tensor) -> tf.Tensor:
-    """[p, k, ...] -> [p k, ...]."""
+    """Concatenates portions: [p, k, ...] -> [p k, ...]."""
     return tf.reshape(portions, [-1, *portions.shape[2:]])

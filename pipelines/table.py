@@ -1,8 +1,8 @@
-"""Functions of one uniform number, tabulated.
+"""Lookup tables of functions of one uniform random number.
 
-TensorFlow's kernels for sin, pow and their like round the last few rows of a batch otherwise than
-the rest: vectors of numbers take one routine, the remainder another. What is looked up and
-interpolated with a product and a sum is the same bits in any row of any batch.
+TensorFlow's kernels for sin, pow and similar functions round the last few rows of a batch
+differently from the rest: one routine computes vectors of numbers, another the remainder. A lookup
+that interpolates with a product and a sum returns the same bits in any row of any batch.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ CELLS = 4096  # a power of two: numbers * CELLS is exact
 
 
 def uniform_grid() -> np.ndarray:
-    """Where a table holds values: 0, 1 / CELLS, ... 1, float64 [CELLS + 1]."""
+    """Returns the arguments of a table's values: 0, 1 / CELLS, ... 1, float64 [CELLS + 1]."""
     return np.arange(CELLS + 1) / CELLS
 
 
 def look_up(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
-    """Interpolates linearly; exact on the grid.
+    """Looks up values with linear interpolation; exact on the grid.
 
     Args:
-      table: [CELLS + 1], a function's values on uniform_grid().
+      table: [CELLS + 1], values of a function on uniform_grid().
       numbers: any shape, in [0, 1), of the table's dtype.
 
     Returns:
@@ -36,17 +36,17 @@ def look_up(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
 
 
 def larger_beta(alpha: float) -> np.ndarray:
-    """The quantile function of max(l, 1 - l) for l ~ Beta(alpha, alpha), as a table.
+    """Returns the table of the quantile function of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    Interpolated, it has the right value at every CELLS-th quantile and rises between them, so the
-    distribution function is nowhere off by more than 1 / CELLS = 0.00024.
+    Interpolation is exact at every CELLS-th quantile and increases between them, so the error of
+    the distribution function is at most 1 / CELLS = 0.00024.
 
-    In z = log(l / (1 - l)) the density is (l (1 - l)) ** alpha up to a factor, which unlike that
-    of l is smooth and bounded for every alpha; its integral is inverted.
+    The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike the density
+    of l, it is smooth and bounded for every alpha; its integral is inverted.
     """
-    alpha = max(alpha, 1e-6)  # below, all but one draw in 30,000 are 1 in float32 as it is
-    # From z = 0, where l = 1/2, to where no more than exp(-40) of the density is left. The points
-    # are dense at 0, because a small alpha has a long tail and everything else close to 0.
+    alpha = max(alpha, 1e-6)  # below, all but one draw in 30,000 are 1 in float32
+    # From z = 0, where l = 1/2, to where at most exp(-40) of the density is left. The points are
+    # dense at 0, because a small alpha has a long tail and everything else close to 0.
     z = (40 / alpha + 2 * np.log(2)) * np.linspace(0, 1, (1 << 16) + 1) ** 2
     density = np.exp(-alpha * (z + 2 * np.log1p(np.exp(-z)) - 2 * np.log(2)))
     mass = np.concatenate([[0], np.cumsum(np.diff(z) * (density[1:] + density[:-1]) / 2)])

@@ -1,13 +1,13 @@
-"""Moving pixels: shift, rotation, zoom, shear and elastic distortion in one resampling.
+"""Geometric augmentation: shift, rotation, zoom, shear and elastic distortion in one resampling.
 
-Each place of the output is mapped back to a place in the input: by one affine map about the
-image's centre, then by the elastic displacement. The input is read there once, bilinearly.
+Each output pixel is mapped back to a position in the input: by one affine map about the image's
+centre, then by the elastic displacement. The input is sampled there once, bilinearly.
 
-A row of the output is the same bits in a batch of any size. Matrix products sum in an order that
-depends on their size, and the graph's optimizer regroups sums, as the shapes that it knows tell
-it. So every sum of three terms or more is in float64 and of numbers of few enough bits to be
-exact, in which case the order is nothing. The rest is elementwise, in operations that IEEE 754
-rounds in one way only.
+A row of the output has the same bits in a batch of any size. Matrix products sum in an order that
+depends on their size, and the graph optimizer (Grappler) regroups sums according to the shapes that
+it knows. Therefore every sum of three or more terms is computed in float64, of numbers with few
+enough bits that it is exact in any order. The rest is elementwise, in operations for which IEEE 754
+defines a single rounding.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ import tensorflow as tf
 
 from pipelines import table
 
-SPACINGS = 4  # of the elastic grid, along each axis of the image
+SPACINGS = 4  # spacings of the elastic grid along each axis of the image
 CONTROLS = SPACINGS + 3  # a cubic spline over n spacings has n + 3 control points
-LARGEST = 4000  # pixels a side: what the arithmetic has bits for
-_ONE = float(1 << 28)  # coefficients of the affine map are whole multiples of 1 / _ONE
-_WEIGHT = float(1 << 14)  # and spline weights of 1 / _WEIGHT
+LARGEST = 4000  # largest side in pixels for which the sums are exact
+_ONE = float(1 << 28)  # coefficients of the affine map are multiples of 1 / _ONE
+_WEIGHT = float(1 << 14)  # spline weights are multiples of 1 / _WEIGHT
 
-# How many uniform numbers one image needs.
+# Number of uniform random numbers per image.
 NUMBERS = {"shift": 2, "rotation": 1, "zoom": 1, "shear": 1, "elastic": 2 * CONTROLS * CONTROLS}
 
 
 class Warp:
-    """Zooms, shears, rotates and shifts, in this order, and distorts, all about the centre.
+    """Zooms, shears, rotates, shifts and then distorts images, all about the centre.
 
-    With u a uniform number and s(u) = strength * (2 u - 1), so that u = 1/2 moves nothing:
+    With u a uniform random number and s(u) = strength * (2 u - 1), so that u = 1/2 changes nothing:
 
-      shift: s(u) pixels down, then s(u) pixels to the right; any real number of pixels.
+      shift: s(u) pixels down, then s(u) pixels to the right, fractions included.
       rotation: by s(u) degrees, counter-clockwise.
-      zoom: objects become 1 + s(u) times as large.
-      shear: pixels move right by s(u) times their distance below the centre.
-      elastic: each pixel reads from up to `strength` pixels away along each axis; see `field`.
+      zoom: by a factor of 1 + s(u).
+      shear: each pixel moves right by s(u) times its distance below the centre.
+      elastic: each pixel is sampled up to `strength` pixels away along each axis; see `field`.
 
     Args:
-      image_shape: height, width, of at most LARGEST, and channels.
-      strengths: of those transforms that there are, at least one.
+      image_shape: height and width, each at most LARGEST, and channels.
+      strengths: strength of each transform to apply, at least one.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], strengths: Mapping[str, float]) -> None:
@@ -50,28 +50,28 @@ class Warp:
         self._strengths = dict(strengths)
         if "rotation" in strengths:
             angles = np.radians(strengths["rotation"]) * (2 * table.uniform_grid() - 1)
-            # Interpolated, these are within 3e-7 even where the angle may be anything.
+            # Interpolated, these are accurate to 3e-7 even over the full range of angles.
             self._cos, self._sin = np.cos(angles), np.sin(angles)
 
     def __call__(self, images: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Warps a batch.
+        """Warps a batch of images.
 
         Args:
           images: uint8 [rows, H, W, C].
-          numbers: of each transform, float32 [rows, NUMBERS[name]] in [0, 1).
+          numbers: random numbers of each transform, float32 [rows, NUMBERS[name]] in [0, 1).
 
         Returns:
-          float32 [rows, H, W, C] in 0..255; zero is what lies outside of the input.
+          float32 [rows, H, W, C] in 0..255; zero outside of the input.
         """
         return bilinear(images, *self.origins(numbers))
 
     def origins(self, numbers: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """The place (y, x) in the input that each pixel of the output shows.
+        """Returns the position (y, x) in the input that each output pixel is sampled from.
 
         Both are float32, in pixels, and broadcast to [rows, H, W]: without a rotation, a shear or
-        a distortion one value serves a whole line of pixels.
+        a distortion, one value serves a whole line of pixels.
         """
-        # Scalars of a row, float64 [rows, 1, 1], in units of _ONE until they meet the pixels.
+        # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
         uniform = {
             name: tf.cast(numbers[name], tf.float64)[:, :, tf.newaxis, tf.newaxis]
             for name in self._strengths
@@ -96,7 +96,7 @@ class Warp:
         start_y = _ONE * half_height - yy * down - yx * right
         start_x = _ONE * half_width - xy * down - xx * right
 
-        # Below 2**22 pixels and multiples of 2**-29, places have no more bits than float64 holds.
+        # Positions are below 2**22 pixels and multiples of 2**-29, so they fit in float64.
         y = (np.arange(self._height) - half_height)[:, np.newaxis] / _ONE
         x = (np.arange(self._width) - half_width)[np.newaxis, :] / _ONE
         origin_y = tf.round(yy) * y + tf.round(start_y) / _ONE
@@ -114,31 +114,31 @@ class Warp:
 
 
 def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
-    """A smooth random field of displacements (Simard et al. 2003).
+    """Returns a smooth random displacement field (Simard et al. 2003).
 
-    Uniform displacements in -1..1 on a coarse grid, interpolated by cubic B-splines (as Rueckert
-    et al. 1999 deform images) in place of a dense field that is blurred: the splines are close to
-    the Gaussian of that paper, whose 4 pixels of a digit of 28 take four spacings a side. The
-    weights are positive and sum to 1, so no displacement exceeds 1; the root mean square is 0.28.
-    Under 0.48 spacings, or 3.4 pixels of 28, no picture folds over itself (Choi and Lee 2000).
+    Uniform displacements in -1..1 on a coarse grid are interpolated by cubic B-splines (as Rueckert
+    et al. 1999 deform images), where Simard et al. blur a dense field. The splines are close to
+    their Gaussian, whose 4 pixels for a digit of 28 correspond to four spacings a side. The weights
+    are positive and sum to 1, so no displacement exceeds 1; the root mean square is 0.28. Below
+    0.48 spacings, or 3.4 pixels of 28, no image folds over itself (Choi and Lee 2000).
 
     Args:
-      numbers: float32 [rows, 2 * CONTROLS * CONTROLS] in [0, 1).
-      height: of the image.
-      width: of the image.
+      numbers: random numbers, float32 [rows, 2 * CONTROLS * CONTROLS] in [0, 1).
+      height: height of the image.
+      width: width of the image.
 
     Returns:
       float32 [rows, 2, height, width] in -1..1: along y, along x.
     """
-    # 2 u - 1 is a multiple of 2**-24 and each weight one of 2**-14: as no sum exceeds 1, float64
-    # holds the sums of the products exactly.
+    # 2 u - 1 is a multiple of 2**-24 and each weight a multiple of 2**-14. No sum exceeds 1, so
+    # sums of the products are exact in float64.
     controls = tf.reshape(2 * numbers - 1, [-1, 2, CONTROLS, CONTROLS])
     rows, columns = spline(height), spline(width)
     return tf.cast(rows @ tf.cast(controls, tf.float64) @ columns.T, tf.float32)
 
 
 def spline(size: int) -> np.ndarray:
-    """Weights of the control points at each pixel's centre, float64 [size, CONTROLS]."""
+    """Returns weights of the control points at each pixel's centre, float64 [size, CONTROLS]."""
     place = (np.arange(size) + 0.5) * (SPACINGS / size)
     first = np.floor(place).astype(int)
     t = place - first
@@ -153,19 +153,19 @@ def spline(size: int) -> np.ndarray:
 
 
 def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Reads images between their pixels.
+    """Samples images bilinearly.
 
     Args:
-      images: uint8 [rows, H, W, C]; zero lies around them.
-      y: float32, broadcasts to [rows, H, W]: where to read, in pixels from the first one's centre.
+      images: uint8 [rows, H, W, C]; zero outside.
+      y: positions, float32, broadcasts to [rows, H, W], in pixels from the first pixel's centre.
       x: the same along the width.
 
     Returns:
       float32 [rows, H, W, C] in 0..255; at the centre of a pixel, exactly its value.
     """
     height, width, channels = images.shape[1:]
-    # Clipped to the frame of zeros, a place has four neighbours. A pixel and the next one on its
-    # right go into one number, left + 256 * right, which float32 holds exactly: gathering is most
+    # Clipped to the frame of zeros, a position has four neighbours. A pixel and its right neighbour
+    # are packed into one number, left + 256 * right, which is exact in float32: gathering is most
     # of the work, and this halves it.
     framed = tf.cast(tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), tf.float32)
     stride = width + 3
@@ -175,7 +175,7 @@ def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     y, x = tf.clip_by_value(y, -1, height), tf.clip_by_value(x, -1, width)
     top, left = tf.floor(y), tf.floor(x)
     down, right = (y - top)[..., tf.newaxis], (x - left)[..., tf.newaxis]
-    # Counted in float32, exact at these sizes: TensorFlow computes int32 on the host, GPU or not.
+    # In float32, exact at these sizes: TensorFlow computes int32 on the host, even with a GPU.
     index = (top * stride + (stride + 1)) + left
     index = tf.cast(tf.reshape(index, [-1, height * width]), tf.int32)
 

@@ -1,7 +1,7 @@
-"""A real browser, driven through a pipe: headless Chromium and its DevTools protocol.
+"""Headless Chromium, controlled through a pipe with the DevTools protocol.
 
-Chromium reads commands from file descriptor 3 and answers on 4 (`--remote-debugging-pipe`), each a
-JSON object that a zero byte ends: nothing but Python's own library is needed.
+Chromium reads commands from file descriptor 3 and writes answers to 4 (`--remote-debugging-pipe`),
+as JSON objects terminated by a zero byte. Only Python's standard library is needed.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ import pytest
 
 HANG = 60  # seconds
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REQUIRED = "TAPELINE_TEST_BROWSER"  # "required": a test that finds no browser fails
+REQUIRED = "TAPELINE_TEST_BROWSER"  # "required": tests fail if there is no browser
 
 
 def find() -> str:
-    """The browser's path; without one the test is skipped, or fails where it must not be."""
+    """Returns the browser's path; without a browser skips the test, or fails it if required."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         words = "no Chromium: install Debian's package chromium"
@@ -36,9 +36,14 @@ def find() -> str:
 
 
 class Page:
-    """One tab.
+    """A browser tab.
 
-    errors: what the page wrote to the console as errors, and what it failed to load or threw.
+    Args:
+      browser: the browser.
+      session: ID of the tab's protocol session.
+
+    Attributes:
+      errors: console errors, resources that failed to load, and uncaught exceptions.
     """
 
     def __init__(self, browser: Browser, session: str) -> None:
@@ -46,11 +51,11 @@ class Page:
         self.errors: list[str] = []
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """A command of the protocol, and its answer."""
+        """Sends a protocol command to the tab; returns its answer."""
         return self._browser.ask(method, params, self)
 
     def run(self, script: str) -> Any:
-        """What a JavaScript expression comes to, as JSON holds it; promises are waited for."""
+        """Evaluates a JavaScript expression, awaits promises, and returns the JSON value."""
         answer = self.ask(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -58,7 +63,7 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, script: str, seconds: float = HANG) -> Any:
-        """Waits until an expression is true; its value then."""
+        """Waits until an expression is true; returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"{script} stayed {value!r}; errors: {self.errors}"
@@ -66,13 +71,13 @@ class Page:
         return value
 
     def screenshot(self, path: Path, whole: bool = False) -> Path:
-        """Writes what is to be seen as a PNG: the window, or the whole page, which resizes it."""
+        """Writes a PNG of the window, or of the whole page, which resizes the page."""
         answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
 
     def told(self, message: dict[str, Any]) -> None:
-        """Takes an event."""
+        """Records the error of a protocol event, if it has one."""
         params, method = message.get("params", {}), message["method"]
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
@@ -84,15 +89,16 @@ class Page:
 
     @property
     def session(self) -> str:
-        """Its name in the protocol."""
+        """ID of the tab's protocol session."""
         return self._session
 
 
 class Browser:
-    """A browser that is running.
+    """A running browser.
 
     Args:
-      to, of: file descriptors that commands go to and answers come from.
+      to: file descriptor for commands.
+      of: file descriptor for answers.
     """
 
     def __init__(self, to: int, of: int) -> None:
@@ -101,7 +107,7 @@ class Browser:
         self._pages: dict[str, Page] = {}
 
     def open(self, url: str, width: int = 1400, height: int = 1000) -> Page:
-        """Opens an address in a tab of this size, in pixels."""
+        """Opens a URL in a new tab of the given size in pixels."""
         target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
         answer = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})
         page = Page(self, answer["sessionId"])
@@ -115,7 +121,7 @@ class Browser:
         return page
 
     def ask(self, method: str, params: dict[str, Any], page: Page | None = None) -> dict[str, Any]:
-        """Sends a command and waits for its answer; events that come before go to their pages."""
+        """Sends a command and waits for its answer; passes events in between to their pages."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if page is not None:
@@ -141,18 +147,18 @@ class Browser:
 
 
 def _said(argument: dict[str, Any]) -> str:
-    """What was given to the console."""
+    """Returns a console argument as text."""
     return str(argument.get("value", argument.get("description", argument)))
 
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """A browser with a profile of its own, that ends with the block."""
+    """Starts a browser with the given profile directory; kills it at the end of the block."""
     path = find()
     commands, to = os.pipe()
     of, answers = os.pipe()
 
-    def connect() -> None:  # in the child: the two ends have to be 3 and 4
+    def connect() -> None:  # runs in the child; its pipe ends must be 3 and 4
         ours = os.dup(commands), os.dup(answers)
         os.dup2(ours[0], 3)
         os.dup2(ours[1], 4)

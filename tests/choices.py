@@ -1,7 +1,7 @@
-"""Tests over a product of choices, of which a part runs every time and all of it by `-m full`.
+"""Test parameters from a product of factors: a covering design by default, all with `-m full`.
 
-The part is a covering design: every combination of choices of so many factors occurs in it. Kuhn
-et al. 2004 found that hardly any fault needs more than three factors to meet, and most need two.
+In a covering design of strength t every combination of choices of t factors occurs. Kuhn et al.
+2004 found that most faults need two interacting factors, and hardly any more than three.
 """
 
 from __future__ import annotations
@@ -14,16 +14,14 @@ import pytest
 
 
 def covering(factors: Iterable[Sequence[Any]], strength: int) -> list[tuple[int, ...]]:
-    """Cases among which every combination of choices of `strength` factors occurs.
-
-    Greedy, and always the same.
+    """Returns a covering design, found by a deterministic greedy search.
 
     Args:
-      factors: each is a sequence of choices.
-      strength: of how many factors all combinations occur; 1 or more.
+      factors: sequences of choices.
+      strength: number of factors whose combinations all occur, 1 or more.
 
     Returns:
-      For each case the index of its choice in each factor.
+      For each case, the index of its choice in each factor.
     """
     cases = list(itertools.product(*(range(len(choices)) for choices in factors)))
 
@@ -42,12 +40,12 @@ def covering(factors: Iterable[Sequence[Any]], strength: int) -> list[tuple[int,
 def choices(
     *factors: Sequence[Any], strength: int = 1, name: Callable[[Any], str] = str
 ) -> list[Any]:
-    """Parameters of a test over all cases; those outside the covering part are marked full.
+    """Returns test parameters for all cases; cases outside the covering design are marked full.
 
     Args:
-      factors: each is a sequence of choices.
+      *factors: sequences of choices.
       strength: as for `covering`.
-      name: what a choice is called in the test's name.
+      name: returns the name of a choice in the test ID.
     """
     part = set(covering(factors, strength))
     found = []
@@ -59,5 +57,5 @@ def choices(
 
 
 def seldom(*values: Any) -> Any:
-    """Parameters of a test that only `-m full` takes."""
+    """Returns test parameters that run only with `-m full`."""
     return pytest.param(*values, marks=pytest.mark.full)

@@ -1,4 +1,4 @@
-"""One TensorFlow for the whole session: four virtual CPU devices, deterministic, quiet."""
+"""TensorFlow set-up of the session: four virtual CPU devices, op determinism, few log lines."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tensorflow.python.eager.polymorphic_function import polymorphic_function
 from pipelines.stream import close_all
 from tests import prepared
 
-# Started in the background, or by nohup, a session ignores them, and so would what it starts.
+# A session in the background or under nohup ignores these signals; child processes inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
-# No test fails by time alone: how long an example takes is the machine's affair.
+# No deadlines: the duration of an example depends on the machine.
 hypothesis.settings.register_profile(
     "timeless", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -31,18 +31,18 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
 )
 tf.config.experimental.enable_op_determinism()
-tf.config.list_logical_devices()  # starts TensorFlow: no test changes the devices of the others
+tf.config.list_logical_devices()  # initializes devices, so that no test can change them
 _retraced: list[str] = []
 
 
 def _remember_retracing(record: logging.LogRecord) -> bool:
-    """Keeps TensorFlow's warnings of retracing, and shows no warning."""
+    """Records TensorFlow's retracing warnings and suppresses all warnings."""
     if "retracing" in record.getMessage():
         _retraced.append(record.getMessage())
     return record.levelno >= logging.ERROR
 
 
-# TensorFlow counts by code, which several runs in one test share; here by function.
+# TensorFlow counts traces by code object, which runs in a test share; count by function instead.
 polymorphic_function.Function._get_key_for_call_stats = lambda self: self._python_function
 tf.get_logger().setLevel("WARNING")
 tf.get_logger().addFilter(_remember_retracing)
@@ -50,13 +50,13 @@ tf.get_logger().addFilter(_remember_retracing)
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A cache of the session's own: nothing from an earlier run can help."""
+    """Returns an empty cache directory for the session, without files of earlier sessions."""
     return str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")
 def real_data() -> str:
-    """Where MNIST and Fashion-MNIST are prepared; tests that need them are skipped elsewhere."""
+    """Returns the directory of MNIST and Fashion-MNIST; skips the test if they are not prepared."""
     place = prepared.data_dir()
     if place is None:
         pytest.skip("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")
@@ -65,14 +65,14 @@ def real_data() -> str:
 
 @pytest.fixture(autouse=True)
 def no_stream_reads_on() -> Iterator[None]:
-    """What a test opened does not read ahead during the next one."""
+    """Closes the streaming feeds of a test, so that none prefetches during the next test."""
     yield
     close_all()
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_traced_again_and_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """TensorFlow warns of a function traced in five of ten calls; a run traces each once."""
+    """Fails a test on retracing, of which TensorFlow warns after traces in five of ten calls."""
     polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
     _retraced.clear()
     yield

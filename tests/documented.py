@@ -1,19 +1,18 @@
-"""Runs the commands of the docs as a user would, and demands that they print no warning.
+"""Runs the commands of the docs as a user does, and checks that they print no warning.
 
-    python -m tests.documented --data_dir=DATA_DIR              all that can run on a CPU
+    python -m tests.documented --data_dir=DATA_DIR              all commands that run on a CPU
     python -m tests.documented --data_dir=DATA_DIR --only=predict --only=export
 
-Commands are the lines `python run.py ...` in the code blocks of README.md, BUILD.md and
-recipes/README.md, and each recipe by its flagfile. They run in the order of the document, in a
-directory of its own, and are cut short: an option at the end takes a few steps instead of all.
-Each must end with exit status 0, with nothing on standard error, and with no line of TensorFlow's
-on standard output. They run with TF_CPP_MIN_LOG_LEVEL=2, which shows the warnings of TensorFlow's
-Python side that the command holds back otherwise; the lines that TensorFlow then prints while it is
-imported do not count. A run that is not asked for by `--only` still happens where a later command
-needs what it leaves.
+Commands are the lines `python run.py ...` in the code blocks of README.md, docs/ and
+recipes/README.md, and one for each recipe's flagfile. They run in the order of the documents, in
+temporary directories, and are shortened: an option at the end limits the number of steps. Each
+command must exit with status 0, print nothing to standard error, and no TensorFlow line to standard
+output. TF_CPP_MIN_LOG_LEVEL=2 shows the warnings of TensorFlow's Python code that the command
+suppresses otherwise; lines that TensorFlow prints during import are ignored. A command outside
+`--only` still runs if a later command needs its output.
 
-Prints a row of a table for each command as it ends and writes the rows to a JSON file. The exit
-status is 0 where all commands are clean, 1 where one is not, 2 for bad input.
+Prints a table row for each command when it ends and writes the rows to a JSON file. The exit status
+is 0 if all commands are clean, 1 if one is not, and 2 for bad input.
 """
 
 from __future__ import annotations
@@ -37,16 +36,17 @@ from PIL import Image
 from tests.cli.command import HANG, Command
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "BUILD.md", "recipes/README.md")
+PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
+DOCUMENTS = (("README.md", *PAGES), ("recipes/README.md",))  # each tuple shares a directory
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
-# What only a machine with GPUs or several machines can run.
+# Commands with these words need GPUs or several machines.
 ELSEWHERE = ("gpu.flags", "multi_gpu.flags", "multi_worker.flags", "--cluster")
-# A command of a code block: behind a prompt, or behind what installs.
+# A command in a code block, optionally after a prompt or an installation command.
 COMMAND = re.compile(r"^(?:\$ |python3 .* && )?(?:\.venv/bin/)?python (run\.py .*)$", re.MULTILINE)
 NOISE = re.compile(r"retracing|WARNING|Warning|^[WEFI]\d{4} |^[WEFI]0000", re.MULTILINE)
-# Shows warnings of TensorFlow's Python side, which engine/startup.py else holds back.
+# Shows warnings of TensorFlow's Python code, which engine/runtime/startup.py suppresses otherwise.
 SHOWN = {"TF_CPP_MIN_LOG_LEVEL": "2"}
-# What that shows besides: what TensorFlow's libraries say of themselves while they are loaded.
+# Lines that TensorFlow's libraries print at this level when they are loaded.
 LOADING = re.compile(
     r"^WARNING: All log messages before absl"
     r"|^[IE]\d{4} [\d:.]+ +\d+ (port|cudart_stub|cuda_\w+)\.cc"
@@ -59,8 +59,8 @@ class Documented:
     """A command of a document.
 
     Attributes:
-      place: the document, or the flagfile.
-      arguments: what stands behind run.py.
+      place: path of the document or flagfile.
+      arguments: arguments of run.py.
     """
 
     place: str
@@ -71,20 +71,20 @@ class Documented:
 
     @property
     def mode(self) -> str:
-        """What the command does."""
+        """The command's mode."""
         modes = [a.split("=")[1] for a in self.arguments if a.startswith("--mode=")]
         return modes[-1] if modes else "train"
 
     @property
     def cut_short(self) -> tuple[str, ...]:
-        """The arguments, and one that takes fewer steps."""
+        """The arguments, followed by an option that limits the steps."""
         if "--flagfile=quickstart.flags" in self.arguments and self.mode == "train":
             return (*self.arguments, "--epochs=6")
         return (*self.arguments, *SHORT.get(self.mode, ()))
 
 
 def commands_of(text: str, place: str) -> list[Documented]:
-    """The commands in the code blocks of a document that a CPU can run, each once."""
+    """Returns the distinct commands in a document's code blocks that can run on a CPU."""
     blocks = re.findall(r"^```\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     lines = [line for block in blocks for line in COMMAND.findall(block)]
     found = [
@@ -96,14 +96,13 @@ def commands_of(text: str, place: str) -> list[Documented]:
 
 
 def documented() -> Iterator[list[Documented]]:
-    """The commands of each document, and those of the recipes."""
-    seen: set[tuple[str, ...]] = set()
-    for place in DOCUMENTS:
-        found = commands_of((ROOT / place).read_text(), place)
-        # What leaves nothing in a run directory need not run for each document that names it.
-        alone = {c.arguments for c in found if c.mode in ("verify", "benchmark", "tune")}
-        yield [c for c in found if c.arguments not in seen & alone]
-        seen |= alone
+    """Yields lists of commands that share a directory: those of README and docs, and others."""
+    for places in DOCUMENTS:
+        first: dict[tuple[str, ...], Documented] = {}
+        for place in places:
+            for command in commands_of((ROOT / place).read_text(), place):
+                first.setdefault(command.arguments, command)
+        yield list(first.values())
     for path in sorted(ROOT.glob("recipes/*.flags")):
         flagfile = str(path.relative_to(ROOT))
         yield [Documented(flagfile, (f"--flagfile={flagfile}",))]
@@ -111,10 +110,15 @@ def documented() -> Iterator[list[Documented]]:
 
 @dataclass(frozen=True)
 class Row:
-    """A command that has run.
+    """The result of a command.
 
     Attributes:
-      noise: lines that should not have been printed.
+      place: path of the document or flagfile.
+      command: the command line.
+      mode: the command's mode.
+      status: exit status.
+      seconds: duration.
+      noise: unexpected lines of output.
     """
 
     place: str
@@ -126,7 +130,7 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether it has ended well and said nothing else."""
+        """Whether the command succeeded and printed no unexpected line."""
         return self.status == 0 and not self.noise
 
     def __str__(self) -> str:
@@ -142,10 +146,10 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
     """Runs a command.
 
     Args:
-      command: what is run.
-      place: the working directory, see `prepared`.
-      user: whose environment it is.
-      data: options that say where data is.
+      command: the command.
+      place: working directory, see `prepared`.
+      user: provides the environment.
+      data: options for the data and cache directories.
     """
     begun = time.monotonic()
     try:
@@ -168,7 +172,7 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
 
 
 def prepared(place: Path) -> Path:
-    """A directory in which the commands find what they name: flagfiles and pictures."""
+    """Prepares a working directory with the flagfiles and images that the commands name."""
     place.mkdir(parents=True)
     for path in (ROOT / "run.py", ROOT / "recipes", *ROOT.glob("*.flags")):
         (place / path.name).symlink_to(path)
@@ -183,14 +187,14 @@ def prepared(place: Path) -> Path:
 
 
 def needed(commands: Sequence[Documented], modes: Sequence[str]) -> list[Documented]:
-    """The commands of some modes, and the trainings and the tuning in front that they build on."""
+    """Returns the commands of some modes, and the train and tune commands that they depend on."""
     last = max((at for at, c in enumerate(commands) if c.mode in modes), default=-1)
     before = ("train", "tune") if set(modes) - {"verify", "benchmark", "tune"} else ()
     return [c for c in commands[: last + 1] if c.mode in (*modes, *before)]
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the commands that are asked for; returns the exit status."""
+    """Runs the selected commands; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.documented", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_dir", required=True, help="prepared MNIST and Fashion-MNIST")

@@ -1,4 +1,4 @@
-"""Small trainings in this process, from the engine's own parts."""
+"""Small training runs in the test process, built from the engine's parts."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import models
-from engine import distribute, optimizers, schedule
-from engine.evaluate import Evaluation
-from engine.loop import Loop
-from engine.numerics.clipping import Clip
-from engine.numerics.precision import LossScale, compute_dtype
-from engine.numerics.reduction import reductions
-from engine.state import TrainState
-from engine.step import Step, evaluation_step
-from engine.task import Classification, Task
+from engine import models
+from engine.core.evaluation import Evaluation
+from engine.core.loop import Loop
+from engine.core.state import TrainState
+from engine.core.step import Step, evaluation_step
+from engine.distributed import strategies
+from engine.distributed.reduction import reductions
+from engine.optim import registry, schedules
+from engine.optim.clipping import Clip
+from engine.optim.precision import LossScale, compute_dtype
+from engine.tasks.classification import Classification, Task
 from pipelines import Feed
-from pipelines.plan import Layout, Plan
-from pipelines.resident import Resident
+from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.resident import InMemoryFeed
 from tests import rounding
 
 CLASSES = 3
 
 
 def strategy_of(replicas: int) -> tf.distribute.Strategy:
-    """The default strategy, or so many virtual CPU devices mirrored."""
+    """Returns the default strategy, or a mirrored one on virtual CPU devices."""
     if replicas == 1:
         return tf.distribute.get_strategy()
-    return distribute.mirrored("CPU", replicas)
+    return strategies.mirrored("CPU", replicas)
 
 
 def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Random images with labels that can be learned: (uint8 [n, size, size, 1], int32 [n])."""
+    """Returns random images, uint8 [n, size, size, 1], with learnable labels, int32 [n]."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, examples).astype(np.int32)
     images = random.integers(0, 128, (examples, size, size, 1), np.uint8)
@@ -47,7 +48,7 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def norm_network(classes: int = CLASSES) -> list[models.Layer]:
-    """A small network with batch norm and dropout."""
+    """Returns a small network with batch norm and dropout."""
     return [
         models.Convolution(4, activation="relu"),
         models.BatchNorm(),
@@ -59,7 +60,7 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
 
 
 def smooth_network(classes: int = CLASSES) -> list[models.Layer]:
-    """The same where nothing switches on a rounding: no ReLU, no choice of a pool."""
+    """Returns the same network without ReLU and max pool, which rounding can switch."""
     return [
         models.Convolution(4),
         models.BatchNorm(),
@@ -74,7 +75,7 @@ NETWORKS = {"smooth": (smooth_network, False), "switches": (norm_network, True)}
 
 @dataclass
 class Training:
-    """A training put together, ready to take steps."""
+    """A small training run."""
 
     strategy: tf.distribute.Strategy
     feed: Feed
@@ -83,11 +84,11 @@ class Training:
     task: Task
 
     def weights(self) -> list[np.ndarray]:
-        """All variables of the model, statistics included."""
+        """Returns all variables of the model, including statistics."""
         return [variable.numpy() for variable in self.state.model.variables]
 
     def take(self, steps: int) -> Training:
-        """Takes steps, epoch by epoch."""
+        """Takes steps; returns this training."""
         while steps:
             step = int(self.state.step)
             portion = min(steps, self.feed.steps_per_epoch - step % self.feed.steps_per_epoch)
@@ -95,7 +96,7 @@ class Training:
         return self
 
     def everywhere(self) -> dict[str, bytes]:
-        """The bits of all of the state on each replica, by variable and replica."""
+        """Returns the bits of the whole state, by variable and replica."""
         return {
             f"{place}/{variable.name}/{replica}": copy.numpy().tobytes()
             for place, variable in enumerate(self.state.variables)
@@ -103,7 +104,7 @@ class Training:
         }
 
     def take_measured(self, steps: int) -> dict[str, float]:
-        """Takes steps; returns the path of each variable: the sum of the norms of its moves."""
+        """Takes steps; returns each variable's path, the sum of the norms of its updates."""
         path = {variable.name: 0.0 for variable in self.state.model.variables}
         for _ in range(steps):
             before = self.weights()
@@ -113,14 +114,14 @@ class Training:
         return path
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int, shards: int = 0) -> dict:
-        """Means over a split."""
-        plan = Plan(
+        """Evaluates a split; returns the mean metrics."""
+        plan = BatchPlan(
             examples=len(images),
             global_batch_size=batch,
-            layout=Layout(self.strategy.num_replicas_in_sync, shards=shards),
+            layout=BatchLayout(self.strategy.num_replicas_in_sync, shards=shards),
             seed=None,
         )
-        feed = Resident(images, labels, plan, self.strategy)
+        feed = InMemoryFeed(images, labels, plan, self.strategy)
         step = evaluation_step(model=self.state.model, task=self.task)
         means = Evaluation(self.strategy, feed, step, self.task).run()
         assert means is not None
@@ -141,9 +142,9 @@ def training(
     task: Task | None = None,
     **options: Any,
 ) -> Training:
-    """Puts the training of a network on images together; `options` as in `put_together`."""
-    layout = Layout(replicas, accumulate, shards)
-    plan = Plan(
+    """Builds the training of a network on images; `options` are those of `put_together`."""
+    layout = BatchLayout(replicas, accumulate, shards)
+    plan = BatchPlan(
         examples=len(images),
         global_batch_size=batch,
         layout=layout,
@@ -151,7 +152,7 @@ def training(
     )
     return put_together(
         lambda: models.Sequential("network", list(network()), images.shape[1:], seed),
-        lambda strategy: Resident(images, labels, plan, strategy),
+        lambda strategy: InMemoryFeed(images, labels, plan, strategy),
         task or Classification(),
         layout=layout,
         seed=seed,
@@ -164,41 +165,41 @@ def put_together(
     make_feed: Callable[[tf.distribute.Strategy], Feed],
     task: Task,
     *,
-    layout: Layout,
+    layout: BatchLayout,
     seed: int = 0,
     optimizer: str = "adam",
     rule: Mapping[str, float] | None = None,
     learning_rate: float = 0.01,
-    rate: schedule.Schedule | None = None,
+    rate: schedules.Schedule | None = None,
     precision: str = "float32",
     make_loss_scale: Callable[[], LossScale] | None = None,
     clip: Clip | None = None,
     ema: float = 0.0,
     jit: str = "off",
 ) -> Training:
-    """Puts a training together.
+    """Builds a training from its parts.
 
     Args:
-      make_model: called in the strategy's scope.
-      make_feed: of the layout.
-      task: what is learned.
-      layout: on so many replicas, in so many pieces.
-      seed: of dropout.
-      optimizer: by name.
-      rule: its options.
-      learning_rate: constant.
-      rate: a schedule in its place.
-      precision: a policy by name.
-      make_loss_scale: None: the policy's.
-      clip: of the gradient.
-      ema: decay of averaged weights; 0: none are kept.
-      jit: what XLA compiles.
+      make_model: returns the model; called in the strategy's scope.
+      make_feed: returns the feed for a strategy.
+      task: the task.
+      layout: numbers of replicas, micro-batches and shards.
+      seed: dropout seed.
+      optimizer: optimizer name.
+      rule: options of the optimizer.
+      learning_rate: constant learning rate.
+      rate: schedule that replaces the constant learning rate.
+      precision: name of the precision policy.
+      make_loss_scale: returns the loss scale; None: that of the policy.
+      clip: gradient clipping.
+      ema: decay of the EMA of the weights; 0: no EMA.
+      jit: what XLA compiles: "off", "step" or "loop".
     """
     strategy = strategy_of(layout.replicas)
     with strategy.scope():
         model = make_model()
         average = make_model() if ema else None
-        moves = optimizers.build(optimizer, **(rule or {}))
+        moves = registry.build(optimizer, **(rule or {}))
         moves.create_slots(model.trainable_variables)
     state = TrainState(
         model,
@@ -208,7 +209,7 @@ def put_together(
         make_loss_scale=make_loss_scale or (lambda: LossScale(precision)),
     )
     feed = make_feed(strategy)
-    constant = schedule.build("constant", learning_rate=learning_rate, total_steps=10_000)
+    constant = schedules.build("constant", learning_rate=learning_rate, total_steps=10_000)
     synchronise, reduce = reductions(layout.shards)
     step = Step(
         model=model,
@@ -229,7 +230,7 @@ def put_together(
 
 
 def tf_configs(workers: int) -> list[str]:
-    """TF_CONFIG of each of some workers on the loopback address, at ports that are free."""
+    """Returns TF_CONFIG for each worker, on free ports of the loopback address."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:
@@ -241,8 +242,8 @@ def tf_configs(workers: int) -> list[str]:
     ]
 
 
-def rates_of(rate: schedule.Schedule, steps: Iterable[int]) -> np.ndarray:
-    """A schedule's values at some steps, in their order, out of one graph."""
+def rates_of(rate: schedules.Schedule, steps: Iterable[int]) -> np.ndarray:
+    """Returns a schedule's learning rates at the given steps, computed by one graph."""
     compiled = tf.function(rate, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
     values = [compiled(tf.constant(step, tf.int64)) for step in steps]
     assert all(value.dtype == tf.float64 and value.shape == [] for value in values)
@@ -250,7 +251,7 @@ def rates_of(rate: schedule.Schedule, steps: Iterable[int]) -> np.ndarray:
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """The largest relative difference of corresponding tensors, in norm."""
+    """Returns the largest relative difference of corresponding tensors, in norm."""
     return max(
         float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
         for a, b in zip(one, other, strict=True)
@@ -266,14 +267,14 @@ def assert_rounding_apart(
     batch: int,
     switches: bool,
 ) -> None:
-    """The weights of two trainings differ by no more than rounding explains: tests/rounding.py.
+    """Asserts that the weights of two trainings differ within the bounds of tests/rounding.py.
 
     Args:
-      one: whose path is known.
-      other: from the same weights, after as many steps.
-      path: of each variable of the first, by name.
-      optimizer: by name.
-      batch: examples of a step.
+      one: training whose path is known.
+      other: training from the same initial weights, after the same number of steps.
+      path: path of each variable of `one`, by name.
+      optimizer: optimizer name.
+      batch: examples per step.
       switches: whether the network has ReLUs or max pools.
     """
     steps = int(one.state.step)
@@ -288,7 +289,7 @@ def assert_rounding_apart(
 
 
 def same_bits(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    """Whether all tensors are equal to the bit."""
+    """Returns whether all tensors are bitwise equal."""
     return all(
         np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(one, other, strict=True)
     )

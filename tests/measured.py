@@ -1,4 +1,4 @@
-"""A data set of float32 images, as an instrument gives them, with an example that is broken."""
+"""Datasets of float32 images, such as an instrument measures, with and without a bad example."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 
-BROKEN = 57  # place in the training split of the example with a nan
+BROKEN = 57  # index in the training split of the example with a NaN
 
 
 class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images float32 [8, 8, 1] around 0, of three classes that can be told apart."""
+    """Float32 images [8, 8, 1] around 0, of three separable classes."""
 
     VERSION = tfds.core.Version("1.0.0")
-    VALUE = np.nan  # of a pixel of the broken example
+    VALUE = np.nan  # pixels at one position of the bad example
 
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
@@ -43,19 +43,19 @@ class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Whole(Measured, skip_registration=True):
-    """The same without a broken example."""
+    """The same dataset without a bad example."""
 
     VALUE = 0.5
 
 
 class Loud(Measured, skip_registration=True):
-    """The same with a pixel that is far too bright."""
+    """The same dataset with a pixel that is far too bright."""
 
     VALUE = 3e4
 
 
 def prepared(data_dir: Path, builder: type[Measured] = Measured) -> str:
-    """Prepares it; the path by which it is used as a data set."""
+    """Prepares a dataset; returns the path to pass as the dataset name."""
     made = builder(data_dir=str(data_dir))
     made.download_and_prepare()
     return str(made.data_dir)

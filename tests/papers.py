@@ -1,5 +1,7 @@
-"""What the papers say, in float64 and without TensorFlow: update rules, one variable at a time,
-moving averages, schedules and clipping."""
+"""Reference implementations of the papers in float64 NumPy, without TensorFlow.
+
+They cover update rules, one variable at a time, the EMA of the weights, schedules and clipping.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +11,13 @@ import numpy as np
 
 
 class Reference:
-    """One variable under one rule.
+    """One variable and its update rule.
 
-    `options` are those of `optimizers.build`, with a `beta_2` of 0 for the paper's own;
-    `weight_decay` is of matrices and kernels, under the rules that decay.
+    Args:
+      name: optimizer name.
+      weight: initial value.
+      options: options of the optimizer; a `beta_2` of 0 is the paper's default, and `weight_decay`
+        applies to matrices and kernels, under the rules with weight decay.
     """
 
     def __init__(self, name, weight, options):
@@ -27,7 +32,7 @@ class Reference:
         self._rule = getattr(self, f"_{name}")
 
     def update(self, gradient, rate, turn):
-        """Moves `weight`; turns are counted from 1."""
+        """Updates `weight`; `turn` is the number of the update, from 1."""
         self.weight = self._rule(gradient.astype(np.float64), rate, turn)
 
     def _sgd(self, g, rate, turn):
@@ -67,7 +72,7 @@ class Reference:
 
     def _lion(self, g, rate, turn):
         ahead = self.b1 * self.first + (1 - self.b1) * g
-        # How far the sign is from turning, in units of what was added up.
+        # Distance of the sign's argument from 0, relative to its summands.
         sizes = self.b1 * np.abs(self.first) + (1 - self.b1) * np.abs(g)
         self.margin = np.min(np.abs(ahead[sizes > 0]) / sizes[sizes > 0], initial=1.0)
         self.first = self.b2 * self.first + (1 - self.b2) * g
@@ -84,13 +89,13 @@ class Reference:
 
 
 def averaged(average, weight, decay, turn):
-    """The moving average of a weight after an update; turns are counted from 1."""
+    """Returns the EMA of a weight after an update; `turn` is the number of the update, from 1."""
     kept = min(decay, turn / (9 + turn))
     return kept * average + (1 - kept) * weight
 
 
 def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, final_fraction=0.0):
-    """The learning rate of a step, counted from 0, of a run of `total` steps."""
+    """Returns the learning rate of a step, from 0, in a run of `total` steps."""
     if step < warmup:
         return peak * (step + 1) / warmup
     step, total = step - warmup, total - warmup
@@ -107,7 +112,7 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
 
 
 def _pytorch_one_cycle(step, total, peak):
-    """OneCycleLR's two phases (three_phase=False), anneal_strategy "cos", with its defaults."""
+    """PyTorch's OneCycleLR with its defaults: two phases (three_phase=False), cosine annealing."""
     pct_start, div_factor, final_div_factor = 0.3, 25.0, 1e4
     initial = peak / div_factor
     phases = [
@@ -123,7 +128,7 @@ def _pytorch_one_cycle(step, total, peak):
 
 
 def clipped(gradients, norm=0.0, value=0.0):
-    """Element by element to `value`, then all tensors as one vector to `norm`; 0: as they are."""
+    """Clips each element to `value`, then the global norm to `norm`; 0: no clipping."""
     gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
     if value:
         gradients = [np.clip(gradient, -value, value) for gradient in gradients]
@@ -133,7 +138,7 @@ def clipped(gradients, norm=0.0, value=0.0):
 
 
 def orthogonalized(matrix, epsilon):
-    """Muon's five iterations, of which each is a polynomial of the singular values alone."""
+    """Applies Muon's five iterations, each a polynomial of the singular values alone."""
     left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     values /= np.linalg.norm(values) + epsilon
     for _ in range(5):

@@ -1,17 +1,16 @@
-"""Runs the tests as other processors would: under five settings, one after the other.
+"""Runs the tests as on other processors: under five settings, one after the other.
 
     python -m tests.processors                              the whole suite, five times
-    python -m tests.processors --only=avx2 tests/laws -x    one setting; the rest goes to pytest
+    python -m tests.processors --only=avx2 tests/laws -x    one setting; other arguments for pytest
     python -m tests.processors -n 2 --dist loadfile
 
-XLA and oneDNN choose kernels by the processor's vector instructions, and TensorFlow cuts sums by
-the number of threads. Environment variables hold all three to less than the machine has, which is
-what a smaller machine would do. Eigen's kernels are compiled into TensorFlow and stay as they are.
+XLA and oneDNN choose kernels by the processor's vector instructions, and TensorFlow divides sums by
+the number of threads. Environment variables limit all three, as on a smaller machine. Eigen's
+kernels are compiled into TensorFlow and do not change.
 
-Prints a row of a table for each setting when it ends. In the output directory each test's outcome
-is written to NAME.jsonl as it comes, what pytest prints to NAME.log, and the rows to table.json.
-The exit status is 0 where all tests passed under all settings, 1 where one did not, and 2 for bad
-input.
+Prints a table row for each setting when it ends. In the output directory, each test's outcome is
+written to NAME.jsonl as it is reported, pytest's output to NAME.log, and the rows to table.json.
+The exit status is 0 if all tests passed under all settings, 1 if one did not, and 2 for bad input.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ if TYPE_CHECKING:
     import pytest
 
 ROOT = Path(__file__).parents[1]
-# What a setting decides. Of the caller's own variables none of these is passed on.
+# Controlled by the settings; the caller's values are not passed on.
 VARIABLES = ("XLA_FLAGS", "ONEDNN_MAX_CPU_ISA", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS")
-RECORD = "TAPELINE_TEST_RECORD"  # where a session of pytest writes outcomes
+RECORD = "TAPELINE_TEST_RECORD"  # file to which a pytest session writes outcomes
 
 
 @dataclass(frozen=True)
 class Setting:
-    """A processor that is rehearsed.
+    """A simulated processor.
 
     Attributes:
-      said: what it is, for the table.
-      variables: of the environment, each one of `VARIABLES`.
-      cores: how many the tests may use; 0: all.
+      said: description in the table.
+      variables: environment variables, each one of `VARIABLES`.
+      cores: number of cores the tests may use; 0: all.
     """
 
     said: str
@@ -57,10 +56,10 @@ def _held_to(xla: str, onednn: str) -> dict[str, str]:
     return {"XLA_FLAGS": f"--xla_cpu_max_isa={xla}", "ONEDNN_MAX_CPU_ISA": onednn}
 
 
-# TensorFlow takes oneDNN's kernels for 16-bit numbers by the processor's own flags, whatever oneDNN
-# is held to. Held below AVX512_FP16 it has none for float16, below AVX-512 none for bfloat16, and
-# the process aborts, as it does on no processor without them: there TensorFlow takes its own. So
-# where oneDNN is on, it goes without AMX alone. `tests.golden.drift` holds it to less, in float32.
+# TensorFlow selects oneDNN's 16-bit kernels by the CPU flags, whatever oneDNN's ISA limit. Below
+# AVX512_FP16 oneDNN has no float16 kernels, below AVX-512 no bfloat16 kernels, and the process
+# aborts. A processor without these instructions does not abort: TensorFlow uses its own kernels. So
+# where oneDNN is on, only AMX is disabled. `tests.golden.drift` limits oneDNN further, in float32.
 OFF = {"TF_ENABLE_ONEDNN_OPTS": "0"}
 SETTINGS = {
     "machine": Setting("as the machine is", {}),
@@ -75,12 +74,17 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Row:
-    """The tests under one setting.
+    """The results of the tests under one setting.
 
     Attributes:
-      setting: by name.
+      setting: name of the setting.
+      said: description of the setting.
+      passed: number of tests that passed.
+      failed: number of tests that failed.
+      skipped: number of skipped tests.
+      minutes: duration.
       status: exit status of pytest.
-      failures: names of the tests that failed, or that could not be set up or torn down.
+      failures: names of the tests that failed, or whose set-up or teardown failed.
     """
 
     setting: str
@@ -108,7 +112,7 @@ HEAD = "| setting | passed | failed | skipped | minutes | failures |\n|---|---|-
 
 
 def run(name: str, out: Path, arguments: list[str]) -> Row:
-    """Runs the tests under a setting, in a process of its own."""
+    """Runs the tests under a setting in a subprocess."""
     setting, record = SETTINGS[name], out / f"{name}.jsonl"
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment |= {**setting.variables, RECORD: str(record)}
@@ -134,7 +138,7 @@ def run(name: str, out: Path, arguments: list[str]) -> Row:
 
 @contextmanager
 def _held(cores: int) -> Iterator[None]:
-    """Processes that are started inside, and all that they start, may use so many cores."""
+    """Limits processes that are started inside, and their children, to a number of cores."""
     if not cores:
         yield
         return
@@ -147,7 +151,7 @@ def _held(cores: int) -> Iterator[None]:
 
 
 def outcomes_of(record: Path) -> dict[str, str]:
-    """The outcome of each test: "failed" where any of its phases failed."""
+    """Reads the outcome of each test: "failed" if any of its phases failed."""
     found: dict[str, str] = {}
     for line in record.read_text().splitlines():
         phase = json.loads(line)
@@ -157,13 +161,13 @@ def outcomes_of(record: Path) -> dict[str, str]:
 
 
 class _Recorder:
-    """Writes outcomes as they come."""
+    """A pytest plugin that writes outcomes as they are reported."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # Set-up and teardown count where they end a test, or fail.
+        # Set-up and teardown count only if they fail or skip.
         if report.when == "call" or report.outcome != "passed":
             self._write(report.nodeid, report.outcome)
 
@@ -177,14 +181,14 @@ class _Recorder:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Records the outcomes of this session, where the command has started it."""
+    """Registers the recorder if this module's command started the session."""
     path = os.environ.get(RECORD)
-    if path and not hasattr(config, "workerinput"):  # xdist's workers report to their session
+    if path and not hasattr(config, "workerinput"):  # xdist workers report to the main session
         config.pluginmanager.register(_Recorder(path))
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the settings that are asked for; returns the exit status."""
+    """Runs the selected settings; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.processors", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", action="append", choices=SETTINGS, help="may be repeated")

@@ -1,55 +1,57 @@
-"""How far apart two programs of the same mathematics may be: bounds from a model of rounding.
+"""Bounds on the difference of two programs of the same mathematics, from a model of rounding.
 
-The same bits are asked only of one program that is run twice. Two programs (the engine and a loop
-written by hand, XLA's code and TensorFlow's kernels, one device and several) add in another order
-and fuse other products with other sums, as compiler and processor decide. Of them a test asserts a
-difference in norm, and takes its bound from here. Nothing in it was measured on a machine.
+Tests require equal bits only of one program that runs twice. Two programs (the engine and a
+handwritten loop, XLA's code and TensorFlow's kernels, one device and several) add in different
+orders and fuse different products and sums, as compiler and processor decide. For them a test
+asserts a bound on the difference in norm, from this module. No bound is measured on a machine.
 
 **Sums.** Adding n terms rounds n times, each time by at most u = 2^-24 of a partial sum. The signs
-of roundings are unrelated, so that they add up to about sqrt(n) u of the result and hardly ever to
+of the roundings are unrelated, so they add up to about sqrt(n) u of the result, and hardly ever to
 `CERTAIN` times as much (Higham and Mary, "A new approach to probabilistic rounding error analysis",
-2019, where all terms have one sign; "Sharper probabilistic backward error analysis", 2020, where
-signs are unrelated and the result cancels to the root of the terms). Of two programs each has that
-error. Sums that use one another's results add their roundings up: n is the number of all of them.
+2019, for terms of one sign; "Sharper probabilistic backward error analysis", 2020, for unrelated
+signs, where the result cancels to the root of the terms). Each of two programs has that error.
+Roundings of sums of sums add up: n is the total number of terms.
 
-**Switches.** What rounding has moved may be on the other side of zero in a ReLU, or of its
-neighbour in a max pool: a share of 2d of the units, where d is the error. It adds to one gradient
-what it does not add to the other, which is the root of the share: `engine/verify/bounds.py`.
+**Switches.** Rounding can move an activation to the other side of zero in a ReLU, or past its
+neighbour in a max pool. This affects a share of 2d of the units, where d is the error. These units
+contribute to only one of the two gradients, so the relative difference is the root of the share:
+`engine/verify/bounds.py`.
 
 **Update rules.** A rule that divides a gradient by its root mean square has the relative error of
-each element, which is d / x for an element of x times the tensor's norm per element. Of k normal
-numbers the smallest have x = 1/k, 2/k and so on, so that the sum of squares is 1.6 (d k)^2, in norm
-1.3 sqrt(k) d. No element is off by more than twice its move, which a share of d is: 2 sqrt(d). Muon
-is as steep as 3.4445^5 = 485 for the direction of a small singular value: tests/unit/test_muon.py.
+each element: d / x for an element of x times the tensor's norm per element. The smallest of k
+normal numbers have x = 1/k, 2/k and so on, so the sum of squares is 1.6 (d k)^2, in norm
+1.3 sqrt(k) d. No element differs by more than twice its update, which is the case for a share of d:
+2 sqrt(d). The slope of Muon is up to 3.4445^5 = 485, in the direction of a small singular value:
+tests/unit/test_muon.py.
 
-**Steps.** Errors of moves add up to their share of the path, the sum of the norms of all moves. The
-weights are a sum themselves: of as many terms as there are steps.
+**Steps.** Errors of updates add up to the same share of the path, the sum of the norms of all
+updates. The weights are a sum as well, with one term per step.
 """
 
 from __future__ import annotations
 
 from math import prod, sqrt
 
-import models
+from engine import models
 
-UNIT = 2.0**-24  # unit roundoff of float32: half of a unit in the last place, at most
-CERTAIN = 4  # 2 exp(-4^2 / 2): a sum in 1,500 is further off, a norm of many sums is not
+UNIT = 2.0**-24  # unit roundoff of float32: at most half a unit in the last place
+CERTAIN = 4  # 2 exp(-4^2 / 2): 1 of 1,500 sums exceeds it, a norm of many sums does not
 STEEPEST = 3.4445**5
 DIVIDING = ("rmsprop", "adam", "adamw", "lamb")
 
 
 def lengths(model: models.Sequential, batch: int) -> list[int]:
-    """The number of terms of each sum on the way to a gradient: forward, backward, over the batch.
+    """Returns the number of terms of each sum of a gradient: forward, backward, over the batch.
 
     Args:
-      model: whose gradient it is.
-      batch: examples.
+      model: the model.
+      batch: number of examples.
     """
     found = [batch]
     for layer, shape in zip(model.layers, model.output_shapes, strict=True):
         places = batch * prod(shape[:-1])
         if isinstance(layer, models.BatchNorm):
-            found += [places] * 4  # mean and variance, and what the gradient subtracts for each
+            found += [places] * 4  # mean, variance and the gradient's term for each
         elif isinstance(layer, models.Convolution | models.Dense):
             *window, inputs, outputs = layer.kernel.shape
             found += [prod(window) * inputs, prod(window) * outputs, places]
@@ -57,30 +59,30 @@ def lengths(model: models.Sequential, batch: int) -> list[int]:
 
 
 def of_sums(*lengths: int) -> float:
-    """The relative difference, in norm, of two programs' results.
+    """Returns the bound on the relative difference, in norm, of two programs' results.
 
     Args:
-      lengths: numbers of terms of the sums on the way, each of which uses the one before.
+      *lengths: numbers of terms of successive sums, each over results of the previous one.
     """
     return 2 * CERTAIN * sqrt(sum(lengths)) * UNIT
 
 
 def of_switches(error: float) -> float:
-    """The relative difference of two gradients of a network with ReLUs or max pools.
+    """Returns the relative difference of two gradients of a network with ReLUs or max pools.
 
     Args:
-      error: relative, of its activations and gradients without what switches.
+      error: relative error of its activations and gradients without switches.
     """
     return error + sqrt(2 * error)
 
 
 def of_moves(error: float, optimizer: str, shape: tuple[int, ...]) -> float:
-    """The relative difference of two moves of a tensor.
+    """Returns the relative difference of two updates of a tensor.
 
     Args:
-      error: relative, of its gradients.
-      optimizer: by name; none that takes signs.
-      shape: of the tensor.
+      error: relative error of its gradients.
+      optimizer: optimizer name; not one that uses signs, such as Lion.
+      shape: shape of the tensor.
     """
     if optimizer == "muon" and len(shape) > 1:
         return STEEPEST * error
@@ -90,12 +92,12 @@ def of_moves(error: float, optimizer: str, shape: tuple[int, ...]) -> float:
 
 
 def of_weights(moves: float, path: float, length: float, steps: int) -> float:
-    """The largest norm of the difference of a tensor after some steps, absolute.
+    """Returns the bound on the norm of a tensor's absolute difference after some steps.
 
     Args:
-      moves: relative difference of its moves.
-      path: sum of the norms of its moves.
-      length: its norm.
-      steps: how many.
+      moves: relative difference of its updates.
+      path: sum of the norms of its updates.
+      length: norm of the tensor.
+      steps: number of steps.
     """
     return moves * path + of_sums(steps) * length

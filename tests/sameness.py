@@ -1,4 +1,4 @@
-"""Are two runs the same to the bit, in all but what measures time?"""
+"""Bitwise comparison of two runs, except for timings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorflow.core.util import event_pb2
 
-from engine.keeping.catalogue import list_checkpoints, read
+from engine.checkpoint.catalog import list_checkpoints, read
 
 DECIDED = (
     *("step", "epoch", "stopped_early", "best", "validation", "test"),
@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """What is not the same in two run directories, in words; nothing where all is."""
+    """Returns the names of the differences of two run directories; empty if they are equal."""
     found = [key for key in DECIDED if result_of(one)[key] != result_of(other)[key]]
     if curves_of(one) != curves_of(other):
         found.append("metrics.jsonl")
@@ -37,20 +37,21 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:
-    """result.json."""
+    """Reads result.json."""
     return json.loads((run_dir / "result.json").read_text())
 
 
 def curves_of(run_dir: Path) -> list[dict[str, Any]]:
-    """metrics.jsonl without what the clock decides."""
+    """Reads metrics.jsonl without timings."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
 
 
 def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
-    """What a split's event files hold, without what the clock decides.
+    """Reads a split's event files without timings.
 
-    (step, the value's bytes) of each tag, in the order in which they were written.
+    Returns:
+      For each tag, (step, bytes of the value) in the order of writing.
     """
     points: dict[str, list[tuple[int, bytes]]] = {}
     folder = run_dir / "tensorboard" / split
@@ -65,7 +66,7 @@ def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
 
 
 def records_of(path: Path) -> Iterator[bytes]:
-    """The records of a TFRecord file; without TensorFlow, whose threads do not live in a fork."""
+    """Yields a TFRecord file's records; without TensorFlow, whose threads do not survive a fork."""
     content, at = path.read_bytes(), 0
     while at < len(content):
         (length,) = struct.unpack_from("<Q", content, at)
@@ -74,7 +75,7 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
-    """Every variable in the newest checkpoint of a folder, but for what the clock decides."""
+    """Reads the variables of the newest checkpoint in a folder, without timings."""
     found = list_checkpoints(str(folder))
     if not found and folder.name == "best":  # no epoch has ended
         return {}

@@ -1,4 +1,4 @@
-"""TensorBoard on a run, for tests that ask it what it shows."""
+"""A TensorBoard process for tests of what TensorBoard displays."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.cli.command import HANG, Command, Run
 
 
 class TensorBoard:
-    """One that is running.
+    """A running TensorBoard.
 
     Args:
-      address: `http://127.0.0.1:PORT/`.
+      address: base URL, `http://127.0.0.1:PORT/`.
     """
 
     def __init__(self, address: str) -> None:
@@ -30,29 +30,29 @@ class TensorBoard:
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, route: str, **query: str) -> Any:
-        """An answer of its HTTP interface."""
+        """Returns the JSON answer of an HTTP route."""
         url = f"{self.address}data/{route}?{urllib.parse.urlencode(query)}"
         with self._direct.open(url, timeout=HANG) as answer:
             return json.load(answer)
 
     def await_points(self, run: Run) -> None:
-        """Waits until it has loaded every row's point: it loads in the background."""
+        """Waits until every row is loaded, which happens in the background."""
         end = time.monotonic() + 30
         for split in ("train", "validation", "test"):
             loaded = 0
             while loaded < len(run.rows(split)) and time.monotonic() < end:
                 time.sleep(0.05)
-                # Before anything is loaded: no such tag.
+                # The tag does not exist before anything is loaded.
                 with contextlib.suppress(urllib.error.HTTPError):
                     loaded = len(self.get("plugin/scalars/scalars", run=split, tag="loss"))
 
 
 @contextlib.contextmanager
 def tensorboard(command: Command, logdir: Path, log: Path) -> Iterator[TensorBoard]:
-    """TensorBoard on a directory; what it says goes to a file."""
+    """Starts TensorBoard on a directory, with its output in a file; ends it with the block."""
     line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
-    # Port 0: one that is free. The plain loader reads everything before it answers for the first
-    # time; the fast one is a second process, which would have to be waited for and ended.
+    # Port 0 selects a free port. The plain loader reads everything before the first answer; the
+    # fast loader is a second process, which would have to be waited for and terminated.
     line += ["--port", "0", "--host", "127.0.0.1", "--load_fast", "false"]
     with (
         open(log, "w") as file,
@@ -69,7 +69,7 @@ def tensorboard(command: Command, logdir: Path, log: Path) -> Iterator[TensorBoa
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """What it says of where it serves."""
+    """Waits for the URL in TensorBoard's log and returns it."""
     end = time.monotonic() + HANG
     while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):
         assert process.poll() is None and time.monotonic() < end, log.read_text()

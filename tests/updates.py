@@ -1,4 +1,4 @@
-"""Fifty updates of an optimizer, alone, on gradients that are made up."""
+"""Fifty updates of an optimizer alone, on random gradients."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import optimizers
-from engine.config import OPTIMIZERS
-from engine.numerics.reduction import all_reduce
+from engine.config.schema import OPTIMIZERS
+from engine.distributed.reduction import all_reduce
+from engine.optim import registry
 from tests.harness import strategy_of
 
 SHAPES = ((7, 5), (5,), (3, 3, 2, 4), (1, 4), (4, 6), (3,))
-STILL = ((4, 6), (3,))  # get no gradient
+STILL = ((4, 6), (3,))  # tensors with a gradient of zero
 STEPS = 50
 OPTIONS = {"momentum": 0.85, "rho": 0.92, "beta_1": 0.9, "beta_2": 0.0, "epsilon": 1e-7}
 DECAYING = ("adamw", "lamb", "lion", "muon")
 DECAY = {name: 0.05 if name in DECAYING else 0.0 for name in OPTIMIZERS}
 
 # Each step rounds each weight to float32 once: an error of at most half a unit in the last place,
-# 2^-24, spread evenly, so 2^-24/sqrt(3) in the mean. Over 50 steps these add up as a random walk,
-# to sqrt(50) * 2^-24 / sqrt(3) = 2.4e-7 of the weights' norm; rounding the update adds less. Decay
-# rounds once more.
+# 2^-24, uniformly distributed, so 2^-24/sqrt(3) in root mean square. Over 50 steps errors add up as
+# a random walk, to sqrt(50) * 2^-24 / sqrt(3) = 2.4e-7 of the weights' norm. Rounding the update
+# adds less, and weight decay rounds once more.
 CLOSE = 1e-6
 each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def start():
-    """Weights, float32 exactly, and gradients and rates of each step."""
+    """Returns float32 weights, and the gradients and the learning rate of each step."""
     random = np.random.default_rng(7)
     weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     gradients = [
@@ -44,18 +44,18 @@ def start():
 
 
 class Engine:
-    """An optimizer with its variables, and one update compiled."""
+    """An optimizer with its variables and a compiled update."""
 
     def __init__(self, name, weights, *, decay=None, replicas=1, jit_compile=False):
         self.strategy = strategy_of(replicas)
         decay = DECAY[name] if decay is None else decay
-        self.optimizer = optimizers.build(name, weight_decay=decay, **OPTIONS)
+        self.optimizer = registry.build(name, weight_decay=decay, **OPTIONS)
         with self.strategy.scope():
             self.variables = [tf.Variable(weight) for weight in weights]
             self.optimizer.create_slots(self.variables)
 
         def on_replica(move, gradients, rate, turn):
-            # Halved and added up again on two replicas: the very same numbers.
+            # Halving and adding on two replicas is exact.
             gradients = all_reduce([gradient / replicas for gradient in gradients])
 
             def update():
@@ -71,7 +71,7 @@ class Engine:
         self._update = update
 
     def apply(self, gradients, rate, turn, move=None):
-        """One update; where `move` is a bool, in a branch of the graph that is taken or not."""
+        """Runs one update; if `move` is a bool, in a branch of a `tf.cond` on it."""
         move = None if move is None else tf.constant(move)
         gradients = [tf.constant(gradient) for gradient in gradients]
         self._update(move, gradients, tf.constant(rate, tf.float64), tf.constant(turn, tf.int64))
@@ -87,14 +87,14 @@ class Engine:
         return [variable.numpy() for variable in self.variables]
 
     def state(self, replica=0):
-        """Weights and slots on one replica."""
+        """Returns the weights and slots on one replica."""
         everything = (*self.variables, *self.optimizer.variables)
         return [self.strategy.experimental_local_results(v)[replica].numpy() for v in everything]
 
 
 @functools.cache
 def trained(name, **options):
-    """The engine's own weights after all updates."""
+    """Returns the engine's weights after all updates."""
     return Engine(name, start()[0], **options).train().weights
 
 

@@ -1,7 +1,7 @@
-"""Losses whose gradients are known without computing them: what a step should do can be said.
+"""A task with known gradients, so that the expected result of a step is known.
 
-The loss of an example is the sum of the products of its numbers with the weights. So its gradient
-is the example itself, whatever the weights, and the engine's is the mean of the examples.
+The loss of an example is its dot product with the weights. So its gradient is the example itself,
+for any weights, and the engine's gradient is the mean of the examples.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine.task import Scores
-from pipelines import Batch, Layout, Opened
+from engine.tasks.classification import Scores
+from pipelines import Batch, BatchLayout, OpenedSteps
 
 
 class Weights(tf.Module):
-    """Nothing but weights."""
+    """A model that consists of weights only."""
 
     def __init__(self, *values: Any) -> None:
         super().__init__(name="weights")
@@ -24,7 +24,7 @@ class Weights(tf.Module):
 
 
 class Linear:
-    """The task: examples are vectors, as long as all weights together."""
+    """The task: examples are vectors with one element per weight."""
 
     metrics: tuple[str, ...] = ()
 
@@ -34,23 +34,22 @@ class Linear:
 
 
 class Vectors:
-    """A feed whose pieces are single examples, so that each replica and each piece of its has a
-    gradient of its own.
+    """A feed whose micro-batches are single examples, each with a gradient of its own.
 
     Args:
-      vectors: [steps, pieces of all replicas, length]; after the last step comes the first again.
-      layout: how a global batch is cut.
+      vectors: [steps, replicas * pieces, length]; repeats after the last step.
+      layout: division of a global batch into replicas, shards and micro-batches.
     """
 
-    def __init__(self, vectors: Any, layout: Layout) -> None:
+    def __init__(self, vectors: Any, layout: BatchLayout) -> None:
         self._vectors = np.asarray(vectors, np.float32)
         self.steps_per_epoch, self._rows, _ = self._vectors.shape
         assert self._rows == layout.replicas * layout.pieces
         self.examples = self.steps_per_epoch * self._rows
         self.layout = layout
 
-    def open(self, step: int, steps: int) -> Opened:
-        return Opened(steps, tf.constant(self._vectors))
+    def open(self, step: int, steps: int) -> OpenedSteps:
+        return OpenedSteps(steps, tf.constant(self._vectors))
 
     def next(self, given: tf.Tensor) -> tf.Tensor:
         return given
@@ -69,10 +68,10 @@ class Vectors:
         )
 
     def row(self, replica: Any, piece: Any) -> Any:
-        """The place in the global batch of a replica's piece: micro-batch by micro-batch."""
+        """Returns the row in the global batch of a replica's piece, micro-batch by micro-batch."""
         layout = self.layout
         shard = replica * layout.local_shards + piece // layout.micro_batches
         return piece % layout.micro_batches * layout.all_shards + shard
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Does nothing."""

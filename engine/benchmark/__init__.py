@@ -1,1 +1,1 @@
-"""`--mode=benchmark`: how fast a configuration trains here, and what the time goes to."""
+"""`--mode=benchmark`: measures training speed on this machine, and where the time goes."""

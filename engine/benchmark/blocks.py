@@ -1,7 +1,7 @@
-"""Timed blocks of several variants, taken in turn.
+"""Timed blocks of several variants, interleaved.
 
-A machine that others use drifts by half within minutes, so two variants are compared by blocks
-that lie beside each other, and as a median of their ratios.
+The speed of a shared machine drifts by half within minutes. So two variants are compared by
+adjacent blocks, as the median of their ratios.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Floats = Sequence[float] | np.ndarray
 def interleaved(
     variants: Mapping[str, Callable[[], float]], rounds: int
 ) -> Iterator[dict[str, float]]:
-    """Takes a block of each variant in each round; who comes first changes from round to round.
+    """Times a block of each variant in each round; rotates which variant comes first.
 
     Args:
-      variants: by name, what takes a block and gives its seconds.
-      rounds: how often.
+      variants: functions by name; each runs a block and returns its seconds.
+      rounds: number of rounds.
 
     Yields:
-      {variant: seconds}, a round at a time.
+      {variant: seconds} of each round.
     """
     names = list(variants)
     for number in range(rounds):
@@ -33,12 +33,12 @@ def interleaved(
 
 
 def spread(values: Floats, *percentiles: int) -> dict[str, float]:
-    """{"median": ..., "p10": ..., ...} of values, at least one; 50 is called median."""
+    """Returns percentiles of one or more values: {"median": ..., "p10": ...}; 50 is "median"."""
     found = np.percentile(np.asarray(values, np.float64), percentiles)
     names = ["median" if each == 50 else f"p{each}" for each in percentiles]
     return dict(zip(names, map(float, found), strict=True))
 
 
 def median_ratio(ours: Floats, theirs: Floats) -> float:
-    """Median of ours / theirs, round by round."""
+    """Returns the median over the rounds of ours / theirs."""
     return float(np.median(np.divide(ours, theirs)))

@@ -1,4 +1,4 @@
-"""`--mode=benchmark`: measures, prints a table, and the figures as one line of JSON."""
+"""`--mode=benchmark`: measures, then prints a table and one line of JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import json
 
 from engine.benchmark import report
 from engine.benchmark.measurement import ROUNDS, measure
-from engine.benchmark.stepper import Interrupted
-from engine.config import Config
-from engine.keeping.progress import Progress
-from engine.keeping.signals import Signals
-from engine.metrics import jsonable
+from engine.config.schema import Config
+from engine.core.metrics import jsonable
+from engine.logging.progress import Progress
+from engine.runtime.errors import Interrupted
+from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Benchmarks a configuration; run_dir is not touched.
+    """Benchmarks a configuration; does not touch `run_dir`.
 
     Args:
       config: all options.
@@ -23,7 +23,7 @@ def run(config: Config) -> int:
       The exit status: 0; 130 or 143 when stopped by a signal.
 
     Raises:
-      ValueError: for bad input.
+      ValueError: for invalid input.
     """
     if config.training.strategy == "multi_worker":
         raise ValueError(

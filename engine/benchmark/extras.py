@@ -1,24 +1,25 @@
-"""What a run does besides its steps - saving, logging, evaluating - done in a timed block."""
+"""Work besides the steps (saving, logging, evaluation), timed within a block of steps."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from engine.assembly import Parts
+from engine.assembly.parts import Parts
 from engine.benchmark.blocks import spread
-from engine.keeping.board import Board, Row
-from engine.keeping.checkpoints import Checkpoints
-from engine.pace import stopwatch
-from engine.points import Point
-from engine.training.curves import rows_of
+from engine.checkpoint.manager import CheckpointManager
+from engine.core.log_points import LogPoint
+from engine.core.steps_per_loop import stopwatch
+from engine.logging.metric_writer import MetricRow, MetricWriter
+from engine.trainer.train_logging import rows_of
 
 
 class Extra:
-    """Something that is done once in a block.
+    """Work that is done once in a block.
 
-    is_point: whether the block's last step is a point of the curves.
-    stalls: seconds that the loop waited for it, one a block.
+    Attributes:
+      is_point: whether the block's last step is a log point.
+      stalls: seconds that the loop waits for the work, one entry a block.
     """
 
     is_point = False
@@ -27,47 +28,47 @@ class Extra:
         self.stalls: list[float] = []
 
     def before(self) -> None:
-        """Does it before the block's steps."""
+        """Does the work that comes before the block's steps."""
 
-    def after(self, points: list[Point]) -> None:
-        """Does it behind them.
+    def after(self, points: list[LogPoint]) -> None:
+        """Does the work that comes after the block's steps.
 
         Args:
-          points: of the curves, that the block passed.
+          points: log points that the block passed.
         """
 
     def settle(self) -> None:
-        """Waits, outside the block, until it is done."""
+        """Waits, outside the timed block, until the work is done."""
 
     def forget(self) -> None:
-        """Takes what was measured so far for a warm-up."""
+        """Discards the measurements so far as warm-up."""
         self.stalls.clear()
 
     def close(self) -> None:
-        """Ends what it has open."""
+        """Closes open resources."""
 
     def figures(self) -> dict[str, Any]:
-        """Beside the stalls."""
+        """Returns measurements besides the stalls, by name."""
         return {}
 
 
 class Saving(Extra):
-    """A checkpoint, written by the thread while the steps go on."""
+    """Saves a checkpoint; a thread writes it while training continues."""
 
     def __init__(self, parts: Parts, place: Path) -> None:
         super().__init__()
         self._bytes = 0
-        self._checkpoints = Checkpoints(str(place), parts.state, keep=2)
+        self._checkpoints = CheckpointManager(str(place), parts.state, keep=2)
         self._writes: list[float] = []
 
     def before(self) -> None:
-        """Saves."""
+        """Starts saving a checkpoint."""
         started = stopwatch()
         self._checkpoints.save()
         self.stalls.append(stopwatch() - started)
 
     def settle(self) -> None:
-        """Waits for the disk."""
+        """Waits for the pending write, then times a synchronous save."""
         self._checkpoints.finish()
         started = stopwatch()
         path = self._checkpoints.save_now()
@@ -75,11 +76,11 @@ class Saving(Extra):
         self._bytes = Path(path).stat().st_size
 
     def close(self) -> None:
-        """Ends the thread."""
+        """Stops the thread."""
         self._checkpoints.close()
 
     def figures(self) -> dict[str, Any]:
-        """How large a checkpoint is, and how long it takes where the loop waits for the disk."""
+        """Returns the size of a checkpoint in MB and the time of a synchronous save in ms."""
         return {
             "megabytes": self._bytes / 1e6,
             "waiting_for_the_disk_ms": spread([1e3 * s for s in self._writes], 50)["median"],
@@ -87,28 +88,28 @@ class Saving(Extra):
 
 
 class Logging(Extra):
-    """A point of the training curves, in TensorBoard and metrics.jsonl."""
+    """Writes a log point of training metrics to TensorBoard and metrics.jsonl."""
 
     is_point = True
 
     def __init__(self, parts: Parts, place: Path) -> None:
         super().__init__()
-        self._parts, self._board = parts, Board(str(place))
+        self._parts, self._metric_writer = parts, MetricWriter(str(place))
 
-    def after(self, points: list[Point]) -> None:
-        """Writes the point."""
+    def after(self, points: list[LogPoint]) -> None:
+        """Writes the log point."""
         started = stopwatch()
-        rows = [Row(step, 1, values) for step, values in rows_of(self._parts, points)]
-        self._board.write("train", rows)
+        rows = [MetricRow(step, 1, values) for step, values in rows_of(self._parts, points)]
+        self._metric_writer.write("train", rows)
         self.stalls.append(stopwatch() - started)
 
     def close(self) -> None:
-        """Finishes the files."""
-        self._board.close()
+        """Closes the files."""
+        self._metric_writer.close()
 
 
 class Evaluating(Extra):
-    """The splits that are held out, scored once."""
+    """Evaluates the held-out splits once."""
 
     def __init__(self, parts: Parts, place: Path) -> None:
         super().__init__()
@@ -120,8 +121,8 @@ class Evaluating(Extra):
             )
         self._evaluations, self._examples = parts.evaluations, 0
 
-    def after(self, points: list[Point]) -> None:
-        """Scores them."""
+    def after(self, points: list[LogPoint]) -> None:
+        """Evaluates each split."""
         del points
         started = stopwatch()
         found = [evaluation.run() for evaluation in self._evaluations.values()]
@@ -129,7 +130,7 @@ class Evaluating(Extra):
         self._examples = sum(int(means["examples"]) for means in found if means is not None)
 
     def figures(self) -> dict[str, Any]:
-        """Examples, and how many a second."""
+        """Returns the number of examples, and examples per second."""
         seconds = spread(self.stalls, 50)["median"]
         return {"examples": self._examples, "examples_per_second": self._examples / seconds}
 

@@ -1,4 +1,4 @@
-"""Feeds that show what the time goes to: one that costs nothing, one that notes the time."""
+"""Feeds for timing: one without input cost, and one that records when each step begins."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines import Batch, Feed, Opened
+from pipelines import Batch, Feed, OpenedSteps
 
 
-class Still:
-    """The same global batch again and again, lying where it is needed.
+class RepeatedBatchFeed:
+    """Feeds the same global batch in every step, from the memory of each replica's device.
 
     Args:
-      feed: whose first batch it is.
-      strategy: over whose replicas.
-      seed: of images and labels that take the places of the real ones; None: the real ones.
-      classes: that those labels are of.
+      feed: feed whose first batch is repeated.
+      strategy: strategy whose replicas share the batch.
+      seed: seed of random images and labels that replace the real ones; None: the real ones.
+      classes: number of classes of the random labels.
     """
 
     def __init__(
@@ -55,28 +55,28 @@ class Still:
             )
         self._held = held
 
-    def open(self, step: int, steps: int) -> Opened:
-        """Nothing to prepare."""
-        return Opened(steps, tf.constant(0))
+    def open(self, step: int, steps: int) -> OpenedSteps:
+        """Returns a placeholder: there is nothing to prepare."""
+        return OpenedSteps(steps, tf.constant(0))
 
     def next(self, given: Any) -> Batch:
-        """The pieces of every replica."""
+        """Returns the micro-batches of every replica."""
         return self._held
 
     def batch(self, element: Batch, step: Any, replica: Any, piece: Any = 0) -> Batch:
-        """One of them, whatever the step."""
+        """Returns one micro-batch, the same in every step."""
         return Batch(*(part[0] if self.layout.pieces == 1 else part[piece] for part in element))
 
     def close(self) -> None:
-        """Nothing to stop."""
+        """Does nothing."""
 
 
-class Stamped:
-    """A feed that notes when each step begins.
+class TimedFeed:
+    """Wraps a feed and records when each step begins.
 
     Args:
-      feed: which feeds.
-      most: steps of which it can be told.
+      feed: feed of the batches.
+      most: largest number of steps that can be recorded.
     """
 
     def __init__(self, feed: Feed, most: int) -> None:
@@ -88,19 +88,19 @@ class Stamped:
             self._count = tf.Variable(0, trainable=False)
 
     def next(self, given: Any) -> Any:
-        """What `feed` gives, and a note of the time."""
+        """Returns the next element of `feed`, and records the time."""
         with tf.device("CPU:0"):
             place = self._count.assign_add(1) - 1
             self._stamps.scatter_nd_update([[place]], [tf.timestamp()])
         return self._feed.next(given)
 
     def read(self) -> np.ndarray:
-        """Seconds from step to step, float64 [steps - 1]."""
+        """Returns the seconds from each step's start to the next, float64 [steps - 1]."""
         return np.diff(self._stamps.numpy()[: int(self._count)])
 
 
 def _finite(batch: Batch) -> Batch:
-    """The same with 0 for what is not finite, which would end every call of the graph."""
+    """Replaces non-finite inputs by 0: they would end every call of the graph."""
     if not batch.inputs.dtype.is_floating:
         return batch
     zeros = tf.zeros_like(batch.inputs)
@@ -108,7 +108,7 @@ def _finite(batch: Batch) -> Batch:
 
 
 def _everywhere(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:
-    """A copy on each replica's device."""
+    """Returns a copy of a value on each replica's device."""
     if strategy.num_replicas_in_sync == 1:
         return tf.constant(value)
     return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))

@@ -1,7 +1,7 @@
-"""Floating-point operations of a traced function, counted from its graph.
+"""Counts the floating-point operations of a traced function from its graph.
 
-Those of matrix products and convolutions are counted, a multiplication and an addition each: what
-a machine's rate of matrix products can be compared with.
+Only matrix products and convolutions count, a multiplication and an addition each. The result can
+be compared with a machine's rate of matrix products.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.numerics.branches import ONCE
+from engine.core.conditional import ONCE
 
 
 def flops_of_step(loop: Any, pieces: int) -> float:
-    """Operations of one step, on all replicas.
+    """Returns the operations of one step, on all replicas.
 
     Args:
-      loop: a ConcreteFunction whose one loop is of stretches, in which one takes the steps;
-        a function that it calls may have it.
-      pieces: of the global batch, that a replica computes in turn, in loops inside that one.
+      loop: ConcreteFunction with one loop over log points around one loop over steps, directly or
+        in a function that it calls.
+      pieces: number of micro-batches that a replica computes one after the other, in loops inside
+        the loop over steps.
 
     Raises:
-      ValueError: where a size is not known from the graph.
+      ValueError: when the graph does not specify a size.
     """
     return _of_graph(_body(_body(loop.graph)), pieces)
 
 
 def _body(graph: Any) -> Any:
-    """Of the one loop of many turns in a graph, or in the function that it calls."""
+    """Returns the body of the only loop of many iterations, in a graph or the function it calls."""
     operations = graph.get_operations()
     loops = [op for op in operations if op.type in _WHILE and ONCE not in op.name]
     if not loops:
@@ -41,7 +42,7 @@ def _body(graph: Any) -> Any:
 
 
 def _of_graph(graph: Any, trips: int) -> float:
-    """Operations of a graph; loops in it, one inside the other, run `trips` times in all."""
+    """Returns the operations of a graph; its nested loops run `trips` times in all."""
     total = 0.0
     for op in _needed(graph):
         if op.type in _CONTRACTIONS:
@@ -57,7 +58,7 @@ def _of_graph(graph: Any, trips: int) -> float:
 
 
 def _needed(graph: Any) -> list[tf.Operation]:
-    """Operations whose results or effects are wanted: the others are never computed."""
+    """Returns the operations that outputs or side effects depend on; the others never run."""
     found: set[tf.Operation] = set()
     waiting = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
     while waiting:
@@ -69,7 +70,7 @@ def _needed(graph: Any) -> list[tf.Operation]:
 
 
 def _called(graph: Any, op: tf.Operation) -> list[Any]:
-    """The graphs of the functions that an operation calls; of a loop that of its body."""
+    """Returns the graphs of the functions that an operation calls; of a loop, its body's."""
     found = []
     for attribute in (_WHILE | _BRANCHES | _CALLS).get(op.type, ()):
         value = op.get_attr(attribute)
@@ -79,14 +80,17 @@ def _called(graph: Any, op: tf.Operation) -> list[Any]:
 
 
 def _of_product(op: tf.Operation) -> list[int | None]:
-    """Sizes of a matrix product, or of a batch of them."""
+    """Returns the sizes of a matrix product, or of a batch of them."""
     transposed = _attribute(op, "transpose_a") or _attribute(op, "adj_x")
     left = op.inputs[0].shape
     return [*op.outputs[0].shape, left[-2] if transposed else left[-1]]
 
 
 def _of_convolution(output: Callable, kernel: Callable) -> Callable:
-    """Sizes of a convolution or of its gradient: each output pixel meets the whole kernel."""
+    """Returns a function from a convolution, or its gradient, to its sizes.
+
+    Each output pixel is multiplied by the whole kernel.
+    """
 
     def count(op: tf.Operation) -> list[int | None]:
         *taps, channels, filters = kernel(op)

@@ -1,9 +1,8 @@
-"""What runs it, and how much of it is in use."""
+"""The machine: its hardware, memory use and GPU utilization."""
 
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import resource
 import subprocess
@@ -14,36 +13,39 @@ from typing import Any
 
 import tensorflow as tf
 
-_EVERY = 0.25  # seconds between two looks at a GPU
+import pipelines
+
+_EVERY = 0.25  # seconds between two samples
 _QUERY = "utilization.gpu"
 
 
 def peak_rss_mb() -> float:
-    """The most memory that this process has held, in MB."""
+    """Returns the peak resident memory of this process, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def described() -> dict[str, Any]:
-    """Processor, cores that this process may use, and system."""
+    """Returns the processor, the number of cores that this process may use, and the system."""
     return {
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": pipelines.usable_cores(),
         "system": platform.platform(),
     }
 
 
 def gpu_memory_mb() -> float | None:
-    """The most memory that TensorFlow has held on the first GPU, in MB; None without one."""
+    """Returns TensorFlow's peak memory on the first GPU, in MB; None without a GPU."""
     if not tf.config.list_logical_devices("GPU"):
         return None
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
 
 
 class GpuWatch:
-    """Looks at the GPUs now and then while it is entered; without any, or the driver's tool, never.
+    """Context manager that samples GPU utilization; takes no samples without GPU or nvidia-smi.
 
-    utilisation: of the first one, 0 to 1, at each look.
+    Attributes:
+      utilisation: samples of the first GPU, 0 to 1.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Configuration -> figures: steps per second, and what a step's time goes to."""
+"""Measures the steps per second of a configuration, and where a step's time goes."""
 
 from __future__ import annotations
 
@@ -15,47 +15,48 @@ import tensorflow as tf
 from tensorflow.python.framework import config as determinism
 
 import pipelines
-from engine import assembly, contradictions
-from engine.assembly import Parts
+from engine.assembly.parts import Parts, assemble
 from engine.benchmark.blocks import interleaved
 from engine.benchmark.extras import EXTRAS, Extra
-from engine.benchmark.feeds import Stamped, Still
+from engine.benchmark.feeds import RepeatedBatchFeed, TimedFeed
 from engine.benchmark.flops import flops_of_step
 from engine.benchmark.machine import GpuWatch
 from engine.benchmark.roofline import Roofline
-from engine.benchmark.stepper import Interrupted, Stepper
-from engine.config import Config
-from engine.loop import Loop
-from engine.numerics.precision import compute_dtype
-from engine.pace import stopwatch
-from engine.training import narration
+from engine.benchmark.stepper import Stepper
+from engine.config import compatibility
+from engine.config.schema import Config
+from engine.core.loop import Loop
+from engine.core.steps_per_loop import stopwatch
+from engine.optim.precision import compute_dtype
+from engine.runtime.errors import Interrupted
+from engine.trainer import console
 
 ROUNDS = 15
-_SECONDS = 0.5  # of a block, about, where nobody says how many steps
-_STAMPED = 400  # steps at most that are timed one by one
+_SECONDS = 0.5  # approximate duration of a block, where its steps are not configured
+_STAMPED = 400  # largest number of steps that are timed one by one
 
 
 @dataclasses.dataclass
-class Measured:
-    """What was measured.
+class BenchmarkResult:
+    """The measurements of a benchmark.
 
-    Times are in seconds. Lists have one entry a round; entries of one place lie beside each other
-    in time.
+    Times are in seconds. Lists have one entry a round; entries of the same index are measured next
+    to each other.
     """
 
     parts: Parts
     steps: int  # in a block
-    blocks: dict[str, list[float]]  # seconds of a block: "plain", "still" and the extras
+    blocks: dict[str, list[float]]  # seconds: "plain", "still" (a repeated batch) and the extras
     each_step: np.ndarray  # seconds of single steps
-    each_step_by: str  # how, in words
-    flop: float  # of a step, on all replicas, that are computed
-    model_flop: float  # the same of the layers as they are written
+    each_step_by: str  # how they are measured, in words
+    flop: float  # of a step on all replicas, as computed
+    model_flop: float  # the same, of the layers as written
     roofline: list[float]  # GFLOP/s of all devices together
     trace_seconds: float
-    first_call_seconds: float  # of the first step: trace, TensorFlow's optimiser, the step itself
+    first_call_seconds: float  # of the first step: tracing, graph optimizer, the step itself
     utilisation: list[float]  # of the first GPU, 0 to 1
     extras: dict[str, Extra]
-    left_out: int  # steps, of all that were taken, that training would leave out
+    left_out: int  # steps, of all that were taken, that training would skip
 
 
 def measure(
@@ -64,24 +65,24 @@ def measure(
     tell: Callable[[str], None],
     progress: Callable[[str, int], None],
     interrupted: Callable[[], bool],
-) -> Measured:
-    """Measures a configuration; writes nothing that stays.
+) -> BenchmarkResult:
+    """Measures a configuration; leaves no files behind.
 
     Args:
       config: all options.
-      tell: is given a line for a person now and then.
-      progress: is told what goes on, and how many rounds are done.
-      interrupted: asked now and then whether to stop.
+      tell: called with a line to print.
+      progress: called with the current activity and the number of finished rounds.
+      interrupted: called periodically; returns whether to stop.
 
     Raises:
-      Interrupted: when it was asked to stop.
-      ValueError: for bad input.
-      RuntimeError: when TensorFlow fails, or a step goes wrong.
+      Interrupted: when `interrupted` returns True.
+      ValueError: for invalid input.
+      RuntimeError: when TensorFlow fails, or on more bad steps than training would skip.
     """
-    parts = assembly.assemble(config)
+    parts = assemble(config)
     try:
-        contradictions.refuse_for_length(config, parts.total_steps)
-        tell(narration.setting(parts))
+        compatibility.refuse_for_length(config, parts.total_steps)
+        tell(console.setting(parts))
         with (
             tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place,
             contextlib.closing(
@@ -108,14 +109,16 @@ class _Measurement:
         self._gpu = bool(tf.config.list_logical_devices("GPU"))
         self._stamped = not self._gpu and parts.jit != "loop"
         feed = parts.feeds.training
-        still = functools.partial(Still, feed, parts.strategy, classes=parts.source.classes)
+        still = functools.partial(
+            RepeatedBatchFeed, feed, parts.strategy, classes=parts.source.classes
+        )
         if self._config.benchmarking.benchmark_data == "synthetic":
             self._feed: Any = still(seed=self._config.run.seed)
-            parts = dataclasses.replace(parts, loop=parts.loop.fed(self._feed))
+            parts = dataclasses.replace(parts, loop=parts.loop.with_feed(self._feed))
             self._still = parts.loop
         else:
             self._feed = feed
-            self._still = parts.loop.fed(still(seed=None))
+            self._still = parts.loop.with_feed(still(seed=None))
         self._parts = parts
         state = parts.state
         moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale, state.watch]
@@ -128,8 +131,8 @@ class _Measurement:
             name: EXTRAS[name](parts, place) for name in self._config.benchmarking.beside
         }
 
-    def whole(self) -> Measured:
-        """Warms up, then takes the rounds."""
+    def whole(self) -> BenchmarkResult:
+        """Warms up, then measures all rounds."""
         self._poll("tracing")
         plain = self._stepper(self._parts.loop)
         started = stopwatch()
@@ -154,12 +157,12 @@ class _Measurement:
         extras = self._extras
         variants = {"plain": functools.partial(self._block, plain, steps)}
         if self._still is not self._parts.loop:
-            # Its one batch may be one that training would leave out.
+            # Training might skip its only batch as a bad step.
             still = self._stepper(self._still, judged=False)
             variants["still"] = functools.partial(self._block, still, steps)
         for name, extra in extras.items():
             variants[name] = functools.partial(self._block, plain, steps, extra)
-        for variant in variants.values():  # traces, and grows its calls to their length
+        for variant in variants.values():  # traces, and grows the steps per call
             variant()
         for extra in extras.values():
             extra.forget()
@@ -171,7 +174,7 @@ class _Measurement:
                     blocks[name].append(found[name])
                 self._poll("measuring", len(blocks["plain"]))
         each_step = self._each_step(steps)
-        return Measured(
+        return BenchmarkResult(
             parts=self._parts,
             steps=steps,
             blocks=blocks,
@@ -190,7 +193,7 @@ class _Measurement:
         )
 
     def close(self) -> None:
-        """Ends what extras have open."""
+        """Closes the extras."""
         for extra in self._extras.values():
             extra.close()
 
@@ -200,7 +203,7 @@ class _Measurement:
             raise Interrupted
 
     def _steps_of_block(self, plain: Stepper) -> int:
-        """As asked for, or as many as take a while."""
+        """Returns the steps of a block: as configured, or as many as take about `_SECONDS`."""
         if asked := self._config.benchmarking.benchmark_steps:
             return -(-asked // min(ROUNDS, asked))
         taken, seconds = 1, 0.0
@@ -215,9 +218,9 @@ class _Measurement:
             taken *= 2
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
-        """Seconds of a block of steps, and of what is done beside them."""
+        """Returns the seconds of a block of steps and of the extra work in it."""
         stepper.restart()  # the same work in every block
-        stepper.take(max(1, steps // 8, stepper.read_ahead))  # what was read meanwhile is used up
+        stepper.take(max(1, steps // 8, stepper.read_ahead))  # uses up prefetched batches
         self._synchronise()
         started = stopwatch()
         if extra is None:
@@ -238,20 +241,20 @@ class _Measurement:
         return stepper
 
     def _each_step(self, steps: int) -> np.ndarray:
-        """Seconds of single steps.
+        """Returns the seconds of single steps.
 
-        A clock in the graph tells them, which sees a step begin when the one before is done. For
-        a GPU it is not done then: there each step is a call of its own, until the device is. What
-        XLA compiles as a whole has no clock: there they are means over short calls.
+        On the CPU the graph records when each step begins, which is when the step before is done.
+        On a GPU the step before is not done then: each step is a call of its own, timed until the
+        device is done. A loop that XLA compiles has no clock: the times are means over short calls.
         """
         self._poll("timing single steps")
         count = max(2, min(_STAMPED, 4 * steps))
         if self._stamped:
-            stamped = Stamped(self._feed, count + 3)
-            stepper = self._stepper(self._parts.loop.fed(stamped))
-            determinism.disable_op_determinism()  # it forbids to ask for the time
+            stamped = TimedFeed(self._feed, count + 3)
+            stepper = self._stepper(self._parts.loop.with_feed(stamped))
+            determinism.disable_op_determinism()  # it forbids tf.timestamp
             try:
-                stepper.take(count + 3)  # the first one traces, the second opens a longer call
+                stepper.take(count + 3)  # the first traces, the second starts a longer call
             finally:
                 determinism.enable_op_determinism()
             return stamped.read()[2:]
@@ -265,7 +268,7 @@ class _Measurement:
         return np.array(found)
 
     def _at_once(self, steps: int) -> int:
-        """Steps of a call that times them: a block's fiftieth of what XLA takes as a whole."""
+        """Returns the steps of a timed call: 1, or a 50th of a block if XLA compiles the loop."""
         return max(1, steps // 50) if self._parts.jit == "loop" else 1
 
     def _synchronise(self) -> None:

@@ -1,4 +1,4 @@
-"""Measured -> the figures of the contract, and a table for a person."""
+"""Formats the measurements of a benchmark as a JSON object and as a table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import tensorflow as tf
 import engine
 from engine.benchmark import machine
 from engine.benchmark.blocks import median_ratio, spread
-from engine.benchmark.measurement import Measured
-from engine.config import Config
+from engine.benchmark.measurement import BenchmarkResult
+from engine.config.schema import Config
 
 
-def figures(measured: Measured) -> dict[str, Any]:
-    """All that was measured and what ran, as JSON has it."""
+def figures(measured: BenchmarkResult) -> dict[str, Any]:
+    """Returns all measurements, the machine, the versions and the options, ready for JSON."""
     parts, plain = measured.parts, np.array(measured.blocks["plain"])
     rates = measured.steps / plain
     flops = measured.model_flop * rates / 1e9
@@ -75,15 +75,15 @@ def figures(measured: Measured) -> dict[str, Any]:
     }
 
 
-def _waiting(measured: Measured) -> float:
-    """What of a step's time it would not take if its batch lay there already."""
+def _waiting(measured: BenchmarkResult) -> float:
+    """Returns the fraction of a step's time that a batch already in memory would save."""
     if "still" not in measured.blocks:
         return 0.0
     return max(0.0, 1 - median_ratio(measured.blocks["still"], measured.blocks["plain"]))
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Every option by its name."""
+    """Returns all options by name."""
     return {
         name: value
         for section in dataclasses.fields(config)
@@ -92,7 +92,7 @@ def options(config: Config) -> dict[str, Any]:
 
 
 def table(found: dict[str, Any]) -> str:
-    """The figures in lines."""
+    """Formats the measurements as a table."""
     rate, step = found["steps_per_second"], found["step_ms"]
     rows = [
         (

@@ -1,21 +1,21 @@
-"""What this machine reaches in plain matrix products: the ceiling that a step is held against."""
+"""The machine's rate of plain matrix products: the ceiling that a step is compared with."""
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-from engine.pace import stopwatch
+from engine.core.steps_per_loop import stopwatch
 
 _SIZES = (512, 1024, 2048, 4096)
-_SECONDS = 0.15  # of one measurement, about
+_SECONDS = 0.15  # approximate duration of one measurement
 
 
 class Roofline:
-    """Square matrix products in a dtype on one device, as many in a row as take a while.
+    """Measures square matrix products on one device, as many as take about `_SECONDS`.
 
     Args:
-      dtype: that layers compute in.
-      gpu: whether the device is the first GPU.
+      dtype: dtype that layers compute in.
+      gpu: whether the device is the first GPU; else the CPU.
     """
 
     def __init__(self, dtype: tf.DType, *, gpu: bool) -> None:
@@ -26,11 +26,11 @@ class Roofline:
         self._times = max(1, int(_SECONDS * found[self._size] * 1e9 / flop))
 
     def measure(self) -> float:
-        """Its rate now, in GFLOP/s."""
+        """Returns the current rate, in GFLOP/s."""
         return self._rate(self._size, self._times)
 
     def _rate(self, size: int, times: int) -> float:
-        """GFLOP/s over `times` products of size x size, the first call left out."""
+        """Returns GFLOP/s over `times` products of size x size, without the first call."""
         with tf.device(self._device):
             matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
             identity = tf.cast(tf.eye(size), self._dtype)
@@ -42,7 +42,7 @@ class Roofline:
 
 @tf.function(autograph=False)
 def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-    """One number of matrix * identity * ... * identity, which stays in range however often."""
+    """Returns one element of matrix * identity * ... * identity, whose values stay in range."""
     _, last = tf.while_loop(
         lambda done, _: done < times,
         lambda done, product: (done + 1, tf.matmul(product, identity)),

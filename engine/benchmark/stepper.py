@@ -1,4 +1,4 @@
-"""Steps taken as a run takes them, with all that it does between two calls of the graph."""
+"""Takes steps as a training run does, with all its work between two calls of the graph."""
 
 from __future__ import annotations
 
@@ -8,41 +8,39 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from engine.assembly import Parts
-from engine.keeping.clock import Clock
-from engine.loop import Loop
-from engine.points import Point, Points
-from engine.startup import Startup
-from engine.training.advance import Advance
-from engine.training.guard import Fault, guard_of
-from engine.workers.crew import Crew
-from pipelines import Stream
-
-
-class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """Somebody asked to stop."""
+from engine.assembly.parts import Parts
+from engine.core.log_points import LogPoint, LogPoints
+from engine.core.loop import Loop
+from engine.distributed.collectives import HostCollectives
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.errors import Interrupted
+from engine.runtime.startup import Startup
+from engine.trainer.bad_steps import BadStep, bad_step_detector
+from engine.trainer.loop_runner import LoopRunner
+from pipelines import StreamingFeed
 
 
 def read_ahead(parts: Parts) -> int:
-    """Steps that cost no reading, because it was done in a pause before them; 0: none."""
+    """Returns how many steps after a pause use prefetched batches, at most; 0: none."""
     feed = parts.feeds.training
-    return feed.ahead if isinstance(feed, Stream) else 0
+    return feed.ahead if isinstance(feed, StreamingFeed) else 0
 
 
 Start = Sequence[tuple[tf.Variable, np.ndarray]]
 
 
 class Stepper:
-    """Takes steps of a loop; writes nothing.
+    """Takes steps of a loop; writes no files.
 
-    left_out: how many steps went wrong that training would leave out.
+    Attributes:
+      left_out: number of bad steps that training would skip.
 
     Args:
-      parts: of the run.
-      loop: over its state.
-      interrupted: asked between two calls whether to stop.
-      start: variables and the values that `restart` gives them.
-      judged: whether too many steps that go wrong are an error; else any number may.
+      parts: parts of the run.
+      loop: loop over the state of the run.
+      interrupted: called between two calls of the graph; returns whether to stop.
+      start: variables and the values that `restart` assigns to them.
+      judged: whether too many bad steps are an error; else any number is allowed.
     """
 
     def __init__(
@@ -58,74 +56,75 @@ class Stepper:
         self._parts, self._state, self._interrupted = parts, parts.state, interrupted
         self._start, self._judged = start, judged
         self._taken = 0  # since the last restart
-        self._run = self._run_left_out = 0  # runs of that many steps; faults in the last one
+        self._run = self._run_left_out = 0  # index of the run of total_steps; its bad steps
         own = dataclasses.replace(parts, loop=loop)
-        self._guard = guard_of(parts)
-        clock = Clock(self._state.times, "", writes=False)
-        self._advance = Advance(own, self._guard, clock, Crew(), Startup(), lambda line: None)
+        self._detector = bad_step_detector(parts)
+        clock = ThroughputMeter(self._state.times, "", writes=False)
+        self._loop_runner = LoopRunner(
+            own, self._detector, clock, HostCollectives(), Startup(), lambda line: None
+        )
 
     @property
     def read_ahead(self) -> int:
-        """As `read_ahead` of the run."""
+        """`read_ahead` of the run."""
         return read_ahead(self._parts)
 
     def restart(self) -> None:
-        """Gives the variables of `start` their values, and counts steps from 0 again."""
+        """Assigns the values of `start` to its variables, and counts steps from 0 again."""
         for variable, value in self._start:
             variable.assign(value)
-        self._guard.load()
+        self._detector.load()
         self._taken = self._run = self._run_left_out = 0
 
-    def take(self, steps: int, *, point: bool = False) -> list[Point]:
-        """Takes so many, epoch by epoch.
+    def take(self, steps: int, *, point: bool = False) -> list[LogPoint]:
+        """Takes steps, epoch by epoch.
 
         Args:
-          steps: how many.
-          point: whether the last one is a point of the curves.
+          steps: number of steps.
+          point: whether the last one is a log point.
 
         Returns:
-          That point, if there is one.
+          The log points that were passed: that one or none.
 
         Raises:
-          Interrupted: when it was asked to stop.
-          RuntimeError: when TensorFlow fails, or more steps go wrong than training would leave
-            out.
+          Interrupted: when `interrupted` returns True.
+          RuntimeError: when TensorFlow fails, or on more bad steps than training would skip.
         """
-        points: list[Point] = []
+        points: list[LogPoint] = []
         end = int(self._state.step) + steps
-        at = Points(last=end) if point else Points()
+        at = LogPoints(last=end) if point else LogPoints()
         while (step := int(self._state.step)) < end:
             if self._interrupted():
                 raise Interrupted
             to_end = self._parts.steps_per_epoch - step % self._parts.steps_per_epoch
-            passed = self._advance.go(min(end - step, to_end), at)
+            passed = self._loop_runner.go(min(end - step, to_end), at)
             self._taken += passed.steps
-            if passed.fault is not None:
-                self._leave_out(passed.fault)
+            if passed.bad_step is not None:
+                self._leave_out(passed.bad_step)
             points += passed.points
         return points
 
-    def _leave_out(self, fault: Fault) -> None:
-        """Goes on after a step that went wrong, as training would.
+    def _leave_out(self, bad_step: BadStep) -> None:
+        """Continues after a bad step, as training would.
 
-        Training would go back to a checkpoint and take other steps once more. Here a step that was
-        not finite has moved nothing; after any other fault the weights start again.
+        Training would roll back to a checkpoint and repeat the other steps. Here, a step that was
+        not finite has not updated the weights; after any other bad step they restart from `start`.
         """
         step = self._state.step
-        if fault.why.moved:
+        if bad_step.why.moved:
             for variable, value in self._start:
                 if variable is not step:
                     variable.assign(value)
-        self._guard.load()
+        self._detector.load()
         self.left_out += 1
-        # A block may be longer than the run, and each run may leave out so many.
+        # The limit of skipped steps is per run, and a block may be longer than a run.
         run = (self._taken - 1) // self._parts.total_steps
         self._run_left_out = 1 + self._run_left_out * (run == self._run)
         self._run = run
         most = self._parts.config.guarding.most_left_out
         if self._judged and self._run_left_out > most:
             raise RuntimeError(
-                f"step {fault.step:,} went wrong ({fault.why.words}), one more than "
+                f"step {bad_step.step:,} went wrong ({bad_step.why.words}), one more than "
                 f"--most_left_out={most} allows: a training would stop here; mend the data, or "
                 "train more slowly, or raise --most_left_out"
             )

@@ -1,1 +1,1 @@
-"""What a person looks at when a run has ended, or before it begins."""
+"""Reports on a run, a split or a data set; `--mode=report` and `--mode=evaluate`."""

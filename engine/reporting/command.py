@@ -1,29 +1,29 @@
-"""`--mode=report`: a run, or a data set that nothing was trained on yet, to be looked at."""
+"""`--mode=report`: writes a report on a run, or on a data set before training."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from engine.config import Config
-from engine.feeding import open_source
-from engine.keeping import run_directory
-from engine.keeping.signals import Signals
+from engine.assembly.data import open_source
+from engine.assembly.trained import Chosen, choose, restored
+from engine.checkpoint import run_directory
+from engine.config.schema import Config
 from engine.reporting import report
-from engine.weights import Chosen, choose, restored
+from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Writes the report on a run, and says where.
+    """Writes the report on a run and prints its path.
 
     Args:
-      config: the run's options.
+      config: options of the run.
 
     Returns:
       The exit status.
 
     Raises:
-      ValueError: when the data set or the weights that are asked for are not there.
-      OSError: when a file cannot be written.
+      ValueError: if the data set or the requested weights do not exist.
+      OSError: if the checkpoint is damaged or a file cannot be written.
     """
     with Signals() as signals:
         chosen, outcome = _read(config)
@@ -44,17 +44,17 @@ def run(config: Config) -> int:
 
 
 def run_on_data(config: Config) -> int:
-    """Writes a report on the data set alone, where there is no run yet.
+    """Writes a report on the data set alone, before there is a run.
 
     Args:
-      config: what would be trained with.
+      config: options of the future run.
 
     Returns:
       The exit status.
 
     Raises:
-      ValueError: when the data set is not there.
-      OSError: when a file cannot be written.
+      ValueError: if the data set does not exist.
+      OSError: if a file cannot be written.
     """
     run_dir = config.run.run_dir
     with Signals() as signals:
@@ -67,10 +67,10 @@ def run_on_data(config: Config) -> int:
 
 
 def _read(config: Config) -> tuple[Chosen, dict[str, Any] | None]:
-    """The weights, and what result.json says of the same state of the run.
+    """Returns the chosen weights, and result.json of the same state of the run.
 
-    A run that ends, or that goes on after its end, changes both: they are read again until
-    result.json is the same before and after. It changes at the ends of a run alone.
+    A run that ends, or that is resumed after its end, changes both. They are read again until
+    result.json is the same before and after. Only the end of a run changes result.json.
     """
     run_dir = config.run.run_dir
     outcome = run_directory.result_of(run_dir)

@@ -1,4 +1,4 @@
-"""A run's weights on a split: what the network says of each example."""
+"""Predictions of a run's weights on a split."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine import feeding
-from engine.assembly import Parts
-from engine.numerics.precision import compute_dtype
-from engine.numerics.scalars import whole
+from engine.assembly import data
+from engine.assembly.parts import Parts
+from engine.models import ForwardContext
+from engine.optim.precision import compute_dtype
 from engine.reporting.scores import Predictions
-from engine.task import probabilities
-from models import Pass
+from engine.runtime.scalars import whole
+from engine.tasks.classification import probabilities
 
 
 def predictions(
     parts: Parts,
-    records: pipelines.Records,
+    records: pipelines.DataSplit,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Predictions | None:
-    """Probabilities and labels of a split, in file order, by the weights that are evaluated.
+    """Computes the class probabilities of a split with the weights that are evaluated.
 
-    On one device, whatever the run's strategy: a run's own evaluation adds up and keeps nothing.
+    Runs on one device, whatever the run's strategy: the run's own evaluation keeps only sums.
 
     Args:
-      parts: of the run, restored.
-      records: the split.
-      interrupted: asked now and then whether to give up.
+      parts: components of the run, restored.
+      records: split to predict.
+      interrupted: called periodically; True stops the work.
 
     Returns:
-      None when interrupted.
+      Probabilities and labels, in file order; None if interrupted.
 
     Raises:
-      RuntimeError: when TensorFlow fails.
+      RuntimeError: if TensorFlow fails.
     """
     config = parts.config
-    feed = feeding.open_split(config, parts.source, records, parts.feed_kind)
+    feed = data.open_split(config, parts.source, records, parts.feed_kind)
     model = parts.state.scored_model(config.stopping.evaluate_ema)
     dtype = compute_dtype(config.precision.precision)
 
     def scored(step: tf.Tensor, given: object) -> tuple[tf.Tensor, tf.Tensor]:
         batch = feed.batch(feed.next(given), step, 0, 0)
-        call = Pass(mask=batch.mask, dtype=dtype)
+        call = ForwardContext(mask=batch.mask, dtype=dtype)
         return probabilities(model, batch.inputs, call), batch.targets
 
     compiled = tf.function(scored, autograph=False)
@@ -55,7 +55,7 @@ def predictions(
                 return None
             given = feed.open(step, 1).given
             found, targets = compiled(tf.constant(whole(step)), given)
-            some = min(left, len(targets))  # what is left over is padding
+            some = min(left, len(targets))  # the rest of the batch is padding
             scores.append(found.numpy()[:some])
             labels.append(targets.numpy()[:some])
             left -= some

@@ -1,6 +1,6 @@
-"""What a person looks at: run_dir/report.html, plots/*.png and the predictions as a table.
+"""A report: run_dir/report.html, plots/*.png and the predictions as CSV.
 
-of_run(...) and of_data(...) put a report together, `write` puts it on disk.
+`about_run`, `about_split` and `about_data` build a report, `write` writes it to disk.
 """
 
 from __future__ import annotations
@@ -13,33 +13,34 @@ import tensorflow as tf
 
 import engine
 import pipelines
-from engine.assembly import Parts
-from engine.config import Config
-from engine.feeding import cache_dir
-from engine.keeping.files import replace_file
-from engine.keeping.progress import Progress
-from engine.reporting import history, of_data, of_predictions, of_run
-from engine.reporting.page import Picture, Planned, Section, page, pictures
+from engine.assembly.data import cache_dir
+from engine.assembly.parts import Parts
+from engine.config.schema import Config
+from engine.logging.progress import Progress
+from engine.reporting import data_section, metric_history, predictions_section, run_section
+from engine.reporting.html_page import Picture, PlannedPicture, ReportSection, page, pictures
 from engine.reporting.predictions import predictions
 from engine.reporting.scores import Predictions
+from engine.runtime.atomic_files import replace_file
 
 
 class Report(NamedTuple):
     """A report, ready to be written.
 
-    title, lead: of the page.
-    sections: of the page.
-    tables: further files by name, CSV.
+    Attributes:
+      title, lead: heading of the page, and the sentence below it.
+      sections: sections of the page.
+      tables: CSV files by name.
     """
 
     title: str
     lead: str
-    sections: list[Section]
+    sections: list[ReportSection]
     tables: dict[str, str]
 
     @property
     def pictures(self) -> list[Picture]:
-        """All its figures."""
+        """All figures of the report."""
         return list(pictures(self.sections))
 
 
@@ -50,29 +51,29 @@ def about_run(
     best_step: int | None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Report | None:
-    """A report on a run.
+    """Builds the report on a run.
 
     Args:
-      parts: of the run, with the weights that the predictions are to be by.
-      outcome: what result.json holds; None: the run has not ended.
-      weights: which ones they are, in words.
-      best_step: the step of the best epoch so far; None: there is none.
-      interrupted: asked now and then whether to give up.
+      parts: components of the run, with the weights that compute the predictions.
+      outcome: content of result.json; None: the run has not ended.
+      weights: description of the weights.
+      best_step: step of the best epoch so far; None: there is none.
+      interrupted: called periodically; True stops the work.
 
     Returns:
-      None when interrupted.
+      The report; None if interrupted.
 
     Raises:
-      ValueError: when the data is damaged.
-      RuntimeError: when TensorFlow fails.
+      ValueError: if the data is damaged.
+      RuntimeError: if TensorFlow fails.
     """
     source, config, tables = parts.source, parts.config, {}
     held_out = {"test": source.test, "validation": source.validation}
     split = next((name for name, records in held_out.items() if records is not None), None)
-    rows = history.rows(config.run.run_dir)
-    sections: list[Section | None] = [
-        of_run.result(outcome, weights),
-        of_run.curves(rows, parts.steps_per_epoch, best_step),
+    rows = metric_history.rows(config.run.run_dir)
+    sections: list[ReportSection | None] = [
+        run_section.result(outcome, weights),
+        run_section.curves(rows, parts.steps_per_epoch, best_step),
     ]
     if split is not None:
         records = held_out[split]
@@ -81,15 +82,15 @@ def about_run(
         if found is None:
             return None
         names = list(source.class_names)
-        tables[f"{split}_predictions.csv"] = of_predictions.table_of_predictions(found, names)
+        tables[f"{split}_predictions.csv"] = predictions_section.table_of_predictions(found, names)
         sections.append(
-            of_predictions.section(split, found, names, images_of(source, records, config))
+            predictions_section.section(split, found, names, images_of(source, records, config))
         )
     sections += [
-        of_run.steps(rows, parts.steps_per_epoch),
-        of_data.section(source, cache_dir(config)),
-        of_run.network(parts.model, config.network.model),
-        of_run.configuration(config, _versions()),
+        run_section.steps(rows, parts.steps_per_epoch),
+        data_section.section(source, cache_dir(config)),
+        run_section.network(parts.model, config.network.model),
+        run_section.configuration(config, _versions()),
     ]
     title, lead = (
         f"{config.network.model} on {source.name}",
@@ -102,16 +103,16 @@ def about_run(
 def about_split(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool] = lambda: False
 ) -> tuple[Report, Predictions] | None:
-    """A report on the predictions on one split, and the predictions.
+    """Builds the report on the predictions on one split.
 
     Args:
-      parts: of the run, with the weights that they are to be by.
+      parts: components of the run, with the weights that compute the predictions.
       split: "validation" or "test".
-      weights: which ones they are, in words.
-      interrupted: asked now and then whether to give up.
+      weights: description of the weights.
+      interrupted: called periodically; True stops the work.
 
     Returns:
-      None when interrupted.
+      The report and the predictions; None if interrupted.
     """
     source, config = parts.source, parts.config
     records = {"validation": source.validation, "test": source.test}[split]
@@ -121,8 +122,8 @@ def about_split(
         return None
     names, name = list(source.class_names), records.name
     images = images_of(source, records, config)
-    table = of_predictions.table_of_predictions(found, names)
-    section = of_predictions.section(split, found, names, images)
+    table = predictions_section.table_of_predictions(found, names)
+    section = predictions_section.section(split, found, names, images)
     about = Report(
         f"{config.network.model} on {name} of {source.name}",
         f"{config.run.run_dir}, by {weights}",
@@ -136,39 +137,39 @@ def about_split(
 def about_data(
     source: pipelines.Source, config: Config, interrupted: Callable[[], bool] = lambda: False
 ) -> Report | None:
-    """A report on a data set alone.
+    """Builds the report on a data set alone.
 
     Args:
-      source: the data set.
-      config: how it is cut.
-      interrupted: asked now and then whether to give up.
+      source: data set.
+      config: options, including those that define the splits.
+      interrupted: called periodically; True stops the work.
 
     Returns:
-      None when interrupted.
+      The report; None if interrupted.
 
     Raises:
-      ValueError: when it is damaged.
+      ValueError: if the data set is damaged.
     """
     sections = [
-        of_data.section(source, cache_dir(config)),
-        of_run.configuration(config, _versions()),
+        data_section.section(source, cache_dir(config)),
+        run_section.configuration(config, _versions()),
     ]
     lead = f"{source.name} {source.version}, as these options cut it; nothing is trained yet"
     return _drawn(Report(source.name, lead, sections, {}), config, interrupted)
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/ and the tables, each file whole.
+    """Writes report.html, plots/ and the tables, and replaces each file atomically.
 
     Args:
-      run_dir: where to; made where there is none.
-      report: that is written.
+      run_dir: output directory; created if it does not exist.
+      report: report to write.
 
     Returns:
-      One line about it for a person.
+      A line for the console with the paths.
 
     Raises:
-      OSError: when a file cannot be written.
+      OSError: if a file cannot be written.
     """
     plots = os.path.join(run_dir, "plots")
     os.makedirs(plots, exist_ok=True)
@@ -183,15 +184,17 @@ def write(run_dir: str, report: Report) -> str:
 
 
 def images_of(
-    source: pipelines.Source, records: pipelines.Records, config: Config
-) -> of_predictions.Images:
-    """The images of a split by their numbers."""
+    source: pipelines.Source, records: pipelines.DataSplit, config: Config
+) -> predictions_section.Images:
+    """Returns a function that reads images of a split by index."""
     return lambda numbers: pipelines.examples_of(source, records, numbers, cache_dir(config)).images
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
-    """Draws what is planned; None when interrupted."""
-    planned = [e for section in report.sections for e in section.elements if isinstance(e, Planned)]
+    """Draws the planned figures; returns None if interrupted."""
+    planned = [
+        e for section in report.sections for e in section.elements if isinstance(e, PlannedPicture)
+    ]
     progress = Progress(config.keeping.progress, "drawing", len(planned), unit="figures")
     pngs = []
     try:
@@ -204,10 +207,10 @@ def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> R
         progress.close()
     left = iter(pngs)
     sections = [
-        Section(
+        ReportSection(
             section.title,
             [
-                Picture(e.name, next(left), e.caption) if isinstance(e, Planned) else e
+                Picture(e.name, next(left), e.caption) if isinstance(e, PlannedPicture) else e
                 for e in section.elements
             ],
         )

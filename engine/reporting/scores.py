@@ -1,4 +1,4 @@
-"""What predictions are worth, class by class. NumPy alone."""
+"""Classification scores of predictions, by class; depends on NumPy only."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-BINS = 15  # of the confidence, as Guo et al. (2017) take them
+BINS = 15  # of the confidence, as in Guo et al. (2017)
 
 
 class Predictions(NamedTuple):
-    """What a network says of a split, in file order.
+    """Predictions on a split, in file order.
 
-    probabilities: float32 [n, classes], each row a distribution.
-    labels: int32 [n].
+    Attributes:
+      probabilities: float32 [n, classes], each row a distribution.
+      labels: int32 [n].
     """
 
     probabilities: np.ndarray
@@ -21,28 +22,29 @@ class Predictions(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """The likeliest class of each, the first of several, int64 [n]."""
+        """The most likely class of each example, the first of equals, int64 [n]."""
         return self.probabilities.argmax(axis=1)
 
     @property
     def confidence(self) -> np.ndarray:
-        """The probability of that class, float32 [n]."""
+        """The probability of the predicted class, float32 [n]."""
         return self.probabilities.max(axis=1)
 
     @property
     def right(self) -> np.ndarray:
-        """Whether it is the label, bool [n]."""
+        """Whether the predicted class is the label, bool [n]."""
         return self.predicted == self.labels
 
 
-class ByClass(NamedTuple):
+class ClassScores(NamedTuple):
     """Scores of each class, float64 [classes].
 
-    precision: of those predicted as the class, how many are of it; nan where none is predicted.
-    recall: of those of the class, how many are predicted so; nan where there is none.
-    f1: their harmonic mean; 0 where nothing of the class is found, nan where there is nothing of
-      it and nothing is predicted so.
-    support: examples of the class, int64.
+    Attributes:
+      precision: share of the predictions of the class that are right; nan if it is never predicted.
+      recall: share of the examples of the class that are predicted as it; nan if there are none.
+      f1: harmonic mean of both; 0 if no prediction of the class is right, nan if the class has no
+        examples and is never predicted.
+      support: number of examples of the class, int64.
     """
 
     precision: np.ndarray
@@ -51,11 +53,12 @@ class ByClass(NamedTuple):
     support: np.ndarray
 
 
-class Pair(NamedTuple):
-    """Two classes that are taken for one another.
+class ConfusedPair(NamedTuple):
+    """Two classes that the network confuses.
 
-    one, other: classes, one < other.
-    one_as_other, other_as_one: how often.
+    Attributes:
+      one, other: classes, one < other.
+      one_as_other, other_as_one: number of mistakes in each direction.
     """
 
     one: int
@@ -65,18 +68,19 @@ class Pair(NamedTuple):
 
     @property
     def times(self) -> int:
-        """How often, either way."""
+        """The number of mistakes in both directions."""
         return self.one_as_other + self.other_as_one
 
 
 class Calibration(NamedTuple):
-    """Confidence and accuracy in bins of equal width of the confidence.
+    """Confidence and accuracy in confidence bins of equal width.
 
-    edges: float64 [bins + 1].
-    confidence: float64 [bins], the mean in the bin; nan where it is empty.
-    accuracy: float64 [bins], likewise.
-    counts: int64 [bins].
-    error: the expected calibration error: how far the two lie apart, the mean over predictions.
+    Attributes:
+      edges: float64 [bins + 1], edges of the bins.
+      confidence: float64 [bins], mean of each bin; nan if it is empty.
+      accuracy: float64 [bins], likewise.
+      counts: int64 [bins], predictions in each bin.
+      error: expected calibration error: difference of the two, mean over predictions.
     """
 
     edges: np.ndarray
@@ -87,15 +91,15 @@ class Calibration(NamedTuple):
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Counts, int64 [classes, classes]: truth by row, prediction by column."""
+    """Returns the confusion matrix: counts, int64 [classes (label), classes (predicted)]."""
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
 
-def by_class(counts: np.ndarray) -> ByClass:
-    """Scores out of a confusion matrix, int [classes, classes]."""
+def by_class(counts: np.ndarray) -> ClassScores:
+    """Computes the scores of each class from a confusion matrix, int [classes, classes]."""
     right, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return ByClass(
+    return ClassScores(
         _ratio(right, predicted),
         _ratio(right, support),
         _ratio(2 * right, support + predicted),
@@ -103,32 +107,32 @@ def by_class(counts: np.ndarray) -> ByClass:
     )
 
 
-def confused_pairs(counts: np.ndarray, most: int) -> list[Pair]:
-    """The pairs of classes that are mistaken for one another most often, at most so many."""
+def confused_pairs(counts: np.ndarray, most: int) -> list[ConfusedPair]:
+    """Returns the pairs of classes that are confused most often, at most `most`."""
     either = counts + counts.T
     ones, others = np.triu_indices(len(counts), 1)
-    # Sorted by count; of equal counts the first pair is the first.
+    # Stable: pairs of equal counts stay in the order of the classes.
     order = np.argsort(-either[ones, others], kind="stable")[:most]
     pairs = [
-        Pair(one, other, int(counts[one, other]), int(counts[other, one]))
+        ConfusedPair(one, other, int(counts[one, other]), int(counts[other, one]))
         for one, other in zip(ones[order].tolist(), others[order].tolist(), strict=True)
     ]
     return [pair for pair in pairs if pair.times]
 
 
 def confident_mistakes(predictions: Predictions, most: int) -> np.ndarray:
-    """Which examples are mistaken with the greatest confidence, at most so many, int64 [k]."""
+    """Returns the indices of the most confident mistakes, at most `most`, int64 [k]."""
     wrong = np.flatnonzero(~predictions.right)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")
     return wrong[order][:most]
 
 
 def calibration(predictions: Predictions) -> Calibration:
-    """How confidence and accuracy agree.
+    """Computes confidence, accuracy and expected calibration error in `BINS` bins.
 
     Naeini et al., 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning"; Guo et
-    al., 2017, "On Calibration of Modern Neural Networks". A bin holds what is above its lower edge
-    and not above its upper one.
+    al., 2017, "On Calibration of Modern Neural Networks". A bin excludes its lower edge and
+    includes its upper edge.
     """
     edges = np.linspace(0, 1, BINS + 1)
     confidence = predictions.confidence.astype(np.float64)
@@ -142,5 +146,5 @@ def calibration(predictions: Predictions) -> Calibration:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part / whole, nan where whole is 0."""
+    """Returns part / whole; nan where whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

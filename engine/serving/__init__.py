@@ -1,1 +1,1 @@
-"""What a trained network is for: predictions, and a network that serves on its own."""
+"""Inference with a trained network: predictions, and export for serving."""

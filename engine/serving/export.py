@@ -1,4 +1,4 @@
-"""`--mode=export`: a SavedModel that needs nothing but TensorFlow, and a TFLite model."""
+"""`--mode=export`: exports a SavedModel that needs only TensorFlow, and a TFLite model."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ import numpy as np
 import tensorflow as tf
 
 import engine
-import models
 import pipelines
-from engine import built
-from engine.config import Config
-from engine.feeding import cache_dir
-from engine.keeping.files import lock, replace_file
-from engine.native_output import held_back
-from engine.numerics.precision import compute_dtype
-from engine.task import probabilities
-from engine.weights import restored
-from models import Pass
+from engine import models
+from engine.assembly import factories
+from engine.assembly.data import cache_dir
+from engine.assembly.trained import restored
+from engine.config.schema import Config
+from engine.models import ForwardContext
+from engine.optim.precision import compute_dtype
+from engine.runtime.atomic_files import lock, replace_file
+from engine.runtime.native_stderr import held_back
+from engine.tasks.classification import probabilities
 
-ALLOWED = 1e-6  # that a probability of the export may differ from the run's
-_CHECKED = 512  # examples
+ALLOWED = 1e-6  # bound on the difference between probabilities of the export and of the run
+_CHECKED = 512  # maximum number of examples that are compared
 
 
-class Serving(tf.Module):
-    """A network with its preprocessing and the names of its classes.
+class ServingModule(tf.Module):
+    """A network with its preprocessing and class names.
 
     Args:
-      model: with variables of its own.
-      class_names: of its classes.
-      images: what the network takes: dtype, and shape [H, W, C].
-      dtype: that layers compute in.
-      resize: what makes images of any size the network's; None: it takes images of its size alone.
+      model: network with its own variables.
+      class_names: names of the classes.
+      images: dtype and shape [H, W, C] of the network's input.
+      dtype: compute dtype of the layers.
+      resize: resizes images of any size to the network's; None: only the network's size is valid.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Serving(tf.Module):
         self.class_names = names
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """[n, H, W, C] of the network's size -> float32 [n, classes]."""
-        return probabilities(self._model, images, Pass(dtype=self._dtype))
+        """Computes probabilities: [n, H, W, C] of the network's size -> float32 [n, classes]."""
+        return probabilities(self._model, images, ForwardContext(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         if self._resize is not None:
@@ -80,18 +80,18 @@ class Serving(tf.Module):
 
 
 def run(config: Config) -> int:
-    """Writes run_dir/export, checks it against the run, and says what it is.
+    """Writes run_dir/export, compares it with the run, and prints a description.
 
     Args:
-      config: the run's options.
+      config: options of the run.
 
     Returns:
       The exit status.
 
     Raises:
-      ValueError: when the run has no such weights.
-      OSError: when it cannot be written.
-      RuntimeError: when what was written does not compute what the run does.
+      ValueError: if the run has no such weights.
+      OSError: if the checkpoint is damaged or the export cannot be written.
+      RuntimeError: if the export does not compute the run's probabilities.
     """
     found = restored(config)
     parts = found.parts
@@ -135,23 +135,23 @@ def _averaged(config: Config, there_are: bool) -> bool:
     return there_are and (kind == "yes" or (kind == "auto" and config.stopping.evaluate_ema))
 
 
-def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> Serving:
-    """On variables of its own, on one device, whatever the run's strategy."""
-    model = built.network_of(config, source)
+def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> ServingModule:
+    """Builds the module on its own variables, on one device, whatever the run's strategy."""
+    model = factories.network_of(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
     dtype = compute_dtype(config.precision.precision)
-    # A network of the stored size takes that size alone: an image of another size is refused by the
-    # signature, where resizing it could hide a mistake of its user's.
+    # A network of the stored size accepts only that size: its signature refuses other sizes,
+    # because resizing could hide a user's mistake.
     resize = None if source.stored_size == source.image_shape[:2] else source.resize
-    return Serving(model, source.class_names, images, dtype, resize)
+    return ServingModule(model, source.class_names, images, dtype, resize)
 
 
 def _examples(
     source: pipelines.Source, kept: str
 ) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
-    """Examples as the run is fed them, and the same images in the size that they are stored in."""
+    """Returns examples in the network's size, and the same images in their stored sizes."""
     records = source.test or source.validation or source.train
     numbers = np.arange(min(len(records), _CHECKED))
     stored = pipelines.stored_images(source, records, numbers, kept)
@@ -159,18 +159,18 @@ def _examples(
 
 
 def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
-    call = Pass(dtype=compute_dtype(config.precision.precision))
+    call = ForwardContext(dtype=compute_dtype(config.precision.precision))
     score = tf.function(lambda x: probabilities(trained, x, call), autograph=False)
     return score(tf.constant(images)).numpy()
 
 
 def _difference(folder: str, stored: Iterable[np.ndarray], expected: np.ndarray) -> float:
-    """How far the export's probabilities are off, at most; loaded as its user would.
+    """Loads the export as users do, and returns its maximum difference from the run.
 
     Args:
-      folder: of the SavedModel.
-      stored: images [h, w, C] in the size that they are stored in.
-      expected: the run's probabilities of them, float32 [n, classes].
+      folder: directory of the SavedModel.
+      stored: images [h, w, C] in their stored sizes.
+      expected: probabilities of the run, float32 [n, classes].
     """
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     batches = (np.stack(list(same)) for _, same in itertools.groupby(stored, np.shape))
@@ -182,7 +182,7 @@ def _difference(folder: str, stored: Iterable[np.ndarray], expected: np.ndarray)
 def _facts(
     config: Config,
     source: pipelines.Source,
-    serving: Serving,
+    serving: ServingModule,
     weights: str,
     averaged: bool,
     off: float,
@@ -195,7 +195,7 @@ def _facts(
         "dataset": f"{source.name}:{source.version}",
         "image_shape": list(source.image_shape),
         "image_dtype": source.dtype,
-        "images": takes,  # null: any
+        "images": takes,  # None, null in JSON: any size
         "fit": source.fit,
         "antialias": source.antialias,
         "preprocessing": f"{', '.join(steps)} inside" if steps else "none",
@@ -209,19 +209,19 @@ def _facts(
 
 
 def _lite(
-    serving: Serving, folder: str, images: np.ndarray, expected: np.ndarray
+    serving: ServingModule, folder: str, images: np.ndarray, expected: np.ndarray
 ) -> dict[str, Any]:
-    """Writes model.tflite where this TensorFlow can, and says how far it is off.
+    """Writes model.tflite if TensorFlow can convert the network; returns its facts for about.json.
 
-    Its images have the network's size: TFLite has no operation that resizes as TensorFlow does.
-    Where it cannot, the converter's own words go to tflite_error.txt, none to standard error.
+    Its images have the network's size: TFLite has no operation that resizes as TensorFlow does. If
+    the conversion fails, the converter's messages go to tflite_error.txt, not to standard error.
     """
     images_of = serving.network_images
     one = tf.TensorSpec([1, *images_of.shape], images_of.dtype, "images")
     with held_back() as written:
         try:
             content, found = _converted(serving, one, images)
-        except Exception:  # the converter and the interpreter raise what they like
+        except Exception:  # the converter and the interpreter raise exceptions of any type
             written.seek(0)
             said = written.read().decode(errors="replace") + traceback.format_exc()
             replace_file(os.path.join(folder, "tflite_error.txt"), said)
@@ -240,9 +240,9 @@ def _lite(
 
 
 def _converted(
-    serving: Serving, one: tf.TensorSpec, images: np.ndarray
+    serving: ServingModule, one: tf.TensorSpec, images: np.ndarray
 ) -> tuple[bytes, np.ndarray]:
-    """A TFLite model that takes `one` image, and its probabilities of some."""
+    """Returns a TFLite model with the input `one`, and its probabilities of `images`."""
     traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
     content = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving).convert()
     interpreter = tf.lite.Interpreter(model_content=content)
@@ -258,14 +258,15 @@ def _converted(
 
 @contextlib.contextmanager
 def _part_of(folder: str) -> Iterator[str]:
-    """An empty directory beside a folder that no other process writes; removed on an error.
+    """Yields an empty directory beside `folder` for this process only; removes it on an error.
 
-    It has one name as long as nobody else has it, so that what a kill leaves is removed.
+    The name is always the same unless another process has locked it. The next export therefore
+    removes the files that a killed process left.
     """
     whole = f"{folder}.part"
     while True:
         os.makedirs(whole, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # moved to its place since
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it
             descriptor = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             break
     try:
@@ -286,7 +287,7 @@ def _part_of(folder: str) -> Iterator[str]:
 
 
 def _put(whole: str, folder: str) -> None:
-    """Moves the export to its place; the one before stays until then."""
+    """Moves the export to its place; the previous export stays until then."""
     before = f"{folder}.{os.getpid()}.before"
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -297,7 +298,7 @@ def _put(whole: str, folder: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            # Another process has put its export there since: that one is removed, too.
+            # Another process has moved its export there in the meantime: that one is removed, too.
             shutil.rmtree(before, ignore_errors=True)
     for old in glob.glob(f"{glob.escape(folder)}.*before"):
         shutil.rmtree(old, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What is asked to be predicted: files, folders, patterns -> images, one after the other."""
+"""Inputs of `--mode=predict`: reads images from files, directories and glob patterns."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ import numpy as np
 import pipelines
 
 
-class Input(NamedTuple):
-    """One picture that is to be predicted, or why it cannot be.
+class InputFile(NamedTuple):
+    """An image to predict, or the reason why it cannot be read.
 
-    name: for a person: a path, and the number in it where a file holds several.
-    image: as the data set has them; None: it cannot be read.
-    error: why, in a few words.
+    Attributes:
+      name: path for display, with an index if the file holds several images.
+      image: in the format of the data set; None: it cannot be read.
+      error: reason, in a few words.
     """
 
     name: str
@@ -26,10 +27,10 @@ class Input(NamedTuple):
 
 
 def files(inputs: str) -> list[str]:
-    """Paths of what `--inputs` names, in its order; a folder stands for all files below it.
+    """Returns the paths that `--inputs` names, in order; a directory means all files below it.
 
     Raises:
-      ValueError: where a part of it names nothing.
+      ValueError: if `inputs` is empty, or a part of it names no file.
     """
     found: list[str] = []
     for part in (part.strip() for part in inputs.split(",")):
@@ -38,7 +39,7 @@ def files(inputs: str) -> list[str]:
         path = os.path.expanduser(part)
         if os.path.isdir(path):
             below = glob.iglob(os.path.join(glob.escape(path), "**"), recursive=True)
-            some = sorted(each for each in below if os.path.isfile(each))  # none that are hidden
+            some = sorted(each for each in below if os.path.isfile(each))  # glob skips hidden files
             if not some:
                 raise ValueError(f"--inputs: there is no file in {part}")
         elif os.path.exists(path):
@@ -53,15 +54,15 @@ def files(inputs: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def images(paths: list[str], want: pipelines.Wanted) -> Iterator[Input]:
-    """Every picture of some files; what cannot be read is named and does not end it."""
+def images(paths: list[str], want: pipelines.ImageSpec) -> Iterator[InputFile]:
+    """Yields every image of some files; an unreadable file yields its error."""
     for path in paths:
         try:
             if path.lower().endswith(".npy"):
                 several = pipelines.read_array(path, want)
                 for number, image in enumerate(several):
-                    yield Input(f"{path}[{number}]" if len(several) > 1 else path, image)
+                    yield InputFile(f"{path}[{number}]" if len(several) > 1 else path, image)
             else:
-                yield Input(path, pipelines.read_picture(path, want))
+                yield InputFile(path, pipelines.read_picture(path, want))
         except ValueError as error:
-            yield Input(path, None, str(error))
+            yield InputFile(path, None, str(error))

@@ -1,4 +1,4 @@
-"""`--mode=predict`: what a run's network says of pictures, or of a split."""
+"""`--mode=predict`: predicts the classes of image files or of a split."""
 
 from __future__ import annotations
 
@@ -15,29 +15,30 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine.config import Config, replaced
-from engine.feeding import cache_dir, open_source
-from engine.keeping.files import replace_file
-from engine.keeping.progress import Progress
-from engine.keeping.signals import Signals
-from engine.numerics.precision import compute_dtype
+from engine.assembly.data import cache_dir, open_source
+from engine.assembly.trained import Restored, restored
+from engine.config.schema import Config, replaced
+from engine.logging.progress import Progress
+from engine.models import ForwardContext
+from engine.optim.precision import compute_dtype
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.signals import Signals
 from engine.serving import inputs
-from engine.task import probabilities
-from engine.weights import Restored, restored
-from models import Pass
+from engine.tasks.classification import probabilities
 
-_PORTION = 256  # images that are predicted at once
-_PRINTED = 50  # predictions that are also lines
+_PORTION = 256  # images per batch
+_PRINTED = 50  # maximum number of predictions that are printed
 _DRAWN = 100
-_GROUND = 256  # training images that tell what ground pictures have
+_GROUND = 256  # maximum number of training images that the input images are matched to
 
 
-class Asked(NamedTuple):
-    """What is predicted.
+class PredictionRequest(NamedTuple):
+    """An image to predict.
 
-    name: for a person.
-    image: [H, W, C].
-    label: its class, where it is known; -1 otherwise.
+    Attributes:
+      name: displayed name.
+      image: [H, W, C].
+      label: class of the image; -1: unknown.
     """
 
     name: str
@@ -49,14 +50,14 @@ def run(config: Config) -> int:
     """Predicts, prints, and writes predictions.csv, predictions.json and predictions.png.
 
     Args:
-      config: the run's options.
+      config: options of the run.
 
     Returns:
-      The exit status: 1 where a file could not be predicted; the others were.
+      The exit status: 1 if a file cannot be read; the other files are predicted.
 
     Raises:
-      ValueError: when there is nothing to predict, or the run has no weights.
-      OSError: when a file cannot be written.
+      ValueError: if there is nothing to predict, or the run has no weights.
+      OSError: if the checkpoint is damaged or a file cannot be written.
     """
     if bool(config.using.inputs) == bool(config.using.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
@@ -65,10 +66,10 @@ def run(config: Config) -> int:
         found = restored(config)
         parts = found.parts
         print(f"predicting by {found.words}, {found.path}, on {parts.device}", flush=True)
-        failed: list[inputs.Input] = []
+        failed: list[inputs.InputFile] = []
         asked = _of_files(found, paths, failed) if paths else _of_split(found)
         done: list[dict[str, Any]] = []
-        drawn: list[Asked] = []
+        drawn: list[PredictionRequest] = []
         for some in _portions(asked):
             if signals.received:
                 return signals.exit_status
@@ -83,7 +84,9 @@ def run(config: Config) -> int:
         return signals.exit_status or int(bool(failed))
 
 
-def _of_files(found: Restored, paths: list[str], failed: list[inputs.Input]) -> Iterator[Asked]:
+def _of_files(
+    found: Restored, paths: list[str], failed: list[inputs.InputFile]
+) -> Iterator[PredictionRequest]:
     source, config = found.parts.source, found.parts.config
     some = np.arange(min(len(source.train), _GROUND))
     images = list(pipelines.stored_images(source, source.train, some, cache_dir(config)))
@@ -93,12 +96,12 @@ def _of_files(found: Restored, paths: list[str], failed: list[inputs.Input]) -> 
         if each.image is None:
             failed.append(each)
         else:
-            yield Asked(each.name, each.image)
+            yield PredictionRequest(each.name, each.image)
         progress.advance(1)
     progress.close()
 
 
-def _of_split(found: Restored) -> Iterator[Asked]:
+def _of_split(found: Restored) -> Iterator[PredictionRequest]:
     config = found.parts.config
     source = open_source(replaced(config, test_split=config.using.split))
     assert source.test is not None, "a split was asked for"
@@ -107,27 +110,27 @@ def _of_split(found: Restored) -> Iterator[Asked]:
         numbers = np.arange(first, min(first + _PORTION, len(source.test)))
         examples = pipelines.examples_of(source, source.test, numbers, cache_dir(config))
         for number, image, label in zip(*examples, strict=True):
-            yield Asked(f"{source.test.name}[{number}]", image, int(label))
+            yield PredictionRequest(f"{source.test.name}[{number}]", image, int(label))
         progress.advance(len(numbers))
     progress.close()
 
 
-def _portions(asked: Iterator[Asked]) -> Iterator[list[Asked]]:
+def _portions(asked: Iterator[PredictionRequest]) -> Iterator[list[PredictionRequest]]:
     while some := list(itertools.islice(asked, _PORTION)):
         yield some
 
 
-def _scored(found: Restored, some: Sequence[Asked]) -> np.ndarray:
-    """Their probabilities, float32 [k, classes]."""
+def _scored(found: Restored, some: Sequence[PredictionRequest]) -> np.ndarray:
+    """Returns the probabilities of the images, float32 [k, classes]."""
     config = found.parts.config
     model = found.parts.state.scored_model(config.stopping.evaluate_ema)
-    call = Pass(dtype=compute_dtype(config.precision.precision))
+    call = ForwardContext(dtype=compute_dtype(config.precision.precision))
     images = tf.constant(np.stack([each.image for each in some]))
     return probabilities(model, images, call).numpy()
 
 
-def _told(found: Restored, asked: Asked, scores: np.ndarray) -> dict[str, Any]:
-    """One prediction as it stands in the JSON."""
+def _told(found: Restored, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
+    """Returns one prediction as it is written to predictions.json."""
     names = found.parts.source.class_names
     most = min(found.parts.config.using.top_k, len(names))
     order = np.argsort(-scores, kind="stable")[:most]
@@ -152,10 +155,10 @@ def _score(done: list[dict[str, Any]]) -> dict[str, Any]:
 def _write(
     config: Config,
     done: list[dict[str, Any]],
-    failed: list[inputs.Input],
-    drawn: list[Asked],
+    failed: list[inputs.InputFile],
+    drawn: list[PredictionRequest],
 ) -> str:
-    """Prints the first few and writes all; a line about where."""
+    """Prints the first predictions and writes all; returns a line with the paths."""
     for each in done[:_PRINTED]:
         is_label = "" if each.get("right", True) else f", is {each['label']}"
         print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")
@@ -188,8 +191,8 @@ def _table(done: list[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _picture(done: list[dict[str, Any]], drawn: list[Asked]) -> bytes:
-    from figures import Tiles, captions_of, grid
+def _picture(done: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
+    from engine.reporting.figures import Tiles, captions_of, grid
 
     parts = [(each["class"], f"{each['probability']:.0%}") for each in done[: len(drawn)]]
     wrong = [at for at, each in enumerate(done[: len(drawn)]) if not each.get("right", True)]

@@ -1,1 +1,1 @@
-"""`--mode=tune`: finds out by measuring what nobody can guess, and changes no mathematics."""
+"""`--mode=tune`: finds the fastest options by measurement; they do not change the mathematics."""

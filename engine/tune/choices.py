@@ -1,22 +1,22 @@
-"""What may be chosen, and in what order it is tried. No TensorFlow here."""
+"""The candidates that tuning tries, in order. Imports no TensorFlow."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 
-from engine.config import Config, replaced
-from engine.options import written
+from engine.config.option import written
+from engine.config.schema import Config, replaced
 
 JITS = ("off", "step", "loop")
 FEEDS = ("resident", "stream")
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-    """Options that change how fast it goes and not what is computed; zeros and auto: TensorFlow's
-    and Tapeline's own choice.
+class Candidate:
+    """Options that change the speed and not the mathematics.
+
+    0 and "auto" leave the choice to TensorFlow and Tapeline.
     """
 
     jit: str = "auto"
@@ -29,7 +29,7 @@ class Choice:
         return " ".join(self.flags()) or "as it is"
 
     def flags(self) -> list[str]:
-        """Those that are not left to TensorFlow or Tapeline, as flags."""
+        """Returns the options that differ from their defaults, as flags."""
         return [
             f"--{field.name}={written(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
@@ -37,31 +37,31 @@ class Choice:
         ]
 
     def applied(self, config: Config) -> Config:
-        """The options with this choice in them."""
+        """Returns the configuration with the options of this candidate."""
         return replaced(config, **dataclasses.asdict(self))
 
 
 def threads(cores: int, now: int = 0) -> list[int]:
-    """Numbers of threads worth a trial beside those there are now; 0: one a core."""
+    """Returns thread counts to try besides the current one, `now`; 0: one a core."""
     return sorted({1, cores // 2, cores} - {0, now or cores})
 
 
-def first(jit: str, now: int, cores: int) -> Iterator[Choice]:
-    """What is tried first beside `Choice()`: what XLA compiles, with all threads and fewer.
+def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
+    """Yields the first candidates besides `Candidate()`: XLA modes with all and fewer threads.
 
     Args:
-      jit: that `--jit=auto` stands for.
-      now: threads that `--intra_op_threads=0` stands for; 0: one a core.
-      cores: that this process may use.
+      jit: mode that `--jit=auto` resolves to.
+      now: number of threads that `--intra_op_threads=0` resolves to; 0: one a core.
+      cores: number of cores that this process may use.
     """
     for compiled in ("auto", *(each for each in JITS if each != jit)):
         for count in (0, *threads(cores, now)):
-            if (choice := Choice(jit=compiled, intra_op_threads=count)) != Choice():
+            if (choice := Candidate(jit=compiled, intra_op_threads=count)) != Candidate():
                 yield choice
 
 
-def around(best: Choice, feed: str, cores: int) -> Iterator[Choice]:
-    """What is tried around the best of those: the other feed, other threads, fixed calls."""
+def around(best: Candidate, feed: str, cores: int) -> Iterator[Candidate]:
+    """Yields variations of the best one: the other feed, inter-op threads, fixed steps per loop."""
     yield dataclasses.replace(best, feed=next(each for each in FEEDS if each != feed))
     for count in (1, *threads(cores)):
         if count != best.inter_op_threads:
@@ -69,8 +69,3 @@ def around(best: Choice, feed: str, cores: int) -> Iterator[Choice]:
             break
     for steps in ("32", "1024"):
         yield dataclasses.replace(best, steps_per_loop=steps)
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -1,4 +1,4 @@
-"""`--mode=tune`: measures, and writes the fastest choice as a flagfile."""
+"""`--mode=tune`: measures candidates, and writes the fastest one as a flagfile."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections.abc import Callable
 from typing import Any
 
 import engine
-from engine.benchmark.stepper import Interrupted
-from engine.config import Config
-from engine.keeping.files import replace_file
-from engine.keeping.progress import Progress
-from engine.keeping.signals import Signals
-from engine.options import written
+from engine.config.option import written
+from engine.config.schema import Config
+from engine.logging.progress import Progress
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.errors import Interrupted
+from engine.runtime.signals import Signals
 from engine.tune import choices
-from engine.tune.choices import Choice
+from engine.tune.choices import Candidate
 from engine.tune.contest import Found, contest
+from pipelines import usable_cores
 
 
 def run(config: Config) -> int:
-    """Tunes a configuration; run_dir is not touched.
+    """Tunes a configuration; does not touch `run_dir`.
 
     Args:
       config: all options.
@@ -30,8 +31,8 @@ def run(config: Config) -> int:
       The exit status: 0; 130 or 143 when stopped by a signal.
 
     Raises:
-      ValueError: for bad input.
-      RuntimeError: when it cannot be trained.
+      ValueError: for invalid input.
+      RuntimeError: when the configuration cannot be trained.
       OSError: when the flagfile cannot be written.
     """
     if config.training.strategy == "multi_worker":
@@ -65,16 +66,16 @@ def run(config: Config) -> int:
     return 0
 
 
-def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Choice, list[Found]]:
+def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Candidate, list[Found]]:
     bar.line("tuning: what XLA compiles, and threads")
-    cores = choices.cores()
+    cores = usable_cores()
 
-    def first(facts: dict[str, Any]) -> list[Choice]:
+    def first(facts: dict[str, Any]) -> list[Candidate]:
         tried = choices.first(facts["jit"], facts["threads"], cores)
         # XLA compiles for one device only.
         return [each for each in tried if "mirrored" not in facts["device"] or each.jit == "auto"]
 
-    one = contest(config, Choice(), first, poll)
+    one = contest(config, Candidate(), first, poll)
     _tell(bar, one)
     best = one.best()
     bar.line(f"tuning: what is around {best}")
@@ -100,13 +101,13 @@ def _lines(found: Found) -> list[str]:
     return lines
 
 
-def _flagfile(config: Config, best: Choice, found: list[Found]) -> str:
-    """The choice, with what was measured as comments."""
+def _flagfile(config: Config, best: Candidate, found: list[Found]) -> str:
+    """Returns the text of the flagfile: the best candidate, with the measurements as comments."""
     network = f"{config.network.model} on {config.data.dataset}"
     lines = [
         f"# Tuned on {time.strftime('%Y-%m-%d')} by Tapeline {engine.__version__} for {network}, "
         f"batch {config.training.global_batch_size}, {config.precision.precision},",
-        f"# on {found[0].facts['device']}, {choices.cores()} cores. Steps per second, and how many "
+        f"# on {found[0].facts['device']}, {usable_cores()} cores. Steps per second, and how many "
         "times those of the first choice:",
     ]
     for contest_found in found:

@@ -1,7 +1,8 @@
-"""Choices measured against each other: processes that are asked in turn."""
+"""Compares candidates, each in a process of its own, by interleaved blocks."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,25 +13,25 @@ from typing import Any
 import numpy as np
 
 import engine
-from engine import flags
-from engine.config import Config
-from engine.tune.choices import Choice
+from engine.config import flags
+from engine.config.schema import Config
+from engine.tune.choices import Candidate
 
 ROUNDS = 11
-_SECONDS = 0.4  # of a block
-_HOPELESS = {1: 0.5, 3: 0.8, 6: 0.93}  # after so many rounds: of the best, below which none goes on
-_WORTH = 1.01  # of what it is now, from which on another choice is taken
+_SECONDS = 0.4  # duration of a block
+_HOPELESS = {1: 0.5, 3: 0.8, 6: 0.93}  # {rounds: share of the best needed to stay}
+_WORTH = 1.01  # speedup over the first candidate from which another one is chosen
 
 
-class Contestant:
-    """A process with a choice.
+class CandidateProcess:
+    """A process that measures a candidate.
 
     Args:
       config: all options.
-      choice: in place of those in it.
+      choice: candidate whose options replace those in `config`.
     """
 
-    def __init__(self, config: Config, choice: Choice) -> None:
+    def __init__(self, config: Config, choice: Candidate) -> None:
         self.choice, self.rates = choice, list[float]()
         self.facts: dict[str, Any] = {}
         self._process = subprocess.Popen(
@@ -40,24 +41,26 @@ class Contestant:
             stderr=subprocess.DEVNULL,
             text=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(_search_path())},
-            start_new_session=True,  # a Ctrl-C is for the one who asks
+            start_new_session=True,  # Ctrl-C reaches the parent process only
         )
 
     def ready(self) -> bool:
-        """Waits for it; whether it can be measured. `facts` tell what it is, or "error"."""
+        """Waits for the process and sets `facts`; returns False if those hold an "error"."""
         self.facts = self._answer()
         return "error" not in self.facts
 
     def measure(self) -> None:
-        """Asks for a block, and keeps its steps per second."""
+        """Requests a block, and records its steps per second; 0 if the process fails."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{_SECONDS}\n")
-        self._process.stdin.flush()
-        answer = self._answer()
+        answer: dict[str, Any] = {}
+        with contextlib.suppress(BrokenPipeError):  # it has ended
+            self._process.stdin.write(f"{_SECONDS}\n")
+            self._process.stdin.flush()
+            answer = self._answer()
         self.rates.append(answer["steps"] / answer["seconds"] if "seconds" in answer else 0.0)
 
     def close(self) -> None:
-        """Ends it."""
+        """Kills the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -68,49 +71,51 @@ class Contestant:
 
 
 class Found:
-    """What a contest found.
+    """The results of a contest.
 
-    ratios: {choice: steps per second over those of the first choice, median over the rounds that
-      both took}; 0 for one that could not be measured.
-    rates: {choice: median steps per second}; likewise.
-    errors: {choice: why it could not be measured}.
-    facts: of the first choice.
+    Attributes:
+      ratios: {candidate: steps per second over those of the first one, median over the rounds that
+        both measured}; 0 for a candidate that could not be measured.
+      rates: {candidate: median steps per second}; likewise.
+      errors: {candidate: why it could not be measured}.
+      facts: `CandidateProcess.facts` of the first candidate.
     """
 
     def __init__(self) -> None:
-        self.ratios: dict[Choice, float] = {}
-        self.rates: dict[Choice, float] = {}
-        self.errors: dict[Choice, str] = {}
+        self.ratios: dict[Candidate, float] = {}
+        self.rates: dict[Candidate, float] = {}
+        self.errors: dict[Candidate, str] = {}
         self.facts: dict[str, Any] = {}
 
-    def best(self) -> Choice:
-        """The fastest, or the first where none is worth leaving it."""
+    def best(self) -> Candidate:
+        """Returns the fastest candidate, or the first if no speedup reaches `_WORTH`."""
         ahead = {choice: ratio for choice, ratio in self.ratios.items() if ratio >= _WORTH}
         return max(ahead, key=lambda choice: ahead[choice]) if ahead else next(iter(self.ratios))
 
 
 def contest(
     config: Config,
-    choice: Choice,
-    others: Callable[[dict[str, Any]], Iterable[Choice]],
+    choice: Candidate,
+    others: Callable[[dict[str, Any]], Iterable[Candidate]],
     poll: Callable[[], None],
 ) -> Found:
-    """Measures choices against one, which must be possible.
+    """Compares candidates with a first one, which must run.
 
     Args:
       config: all options.
-      choice: that one.
-      others: given what the one turns out to be, `Contestant.facts`, those to measure against it.
-      poll: called now and then; what it raises ends the contest.
+      choice: the first candidate.
+      others: function from the first candidate's `CandidateProcess.facts` to the candidates to
+        compare with it.
+      poll: called periodically; an exception that it raises ends the contest.
 
     Raises:
-      ValueError: when that one is bad input.
-      RuntimeError: when it fails.
+      ValueError: when the first candidate is invalid input.
+      RuntimeError: when the first candidate fails.
     """
-    contestants: list[Contestant] = []
+    contestants: list[CandidateProcess] = []
     found = Found()
     try:
-        first = Contestant(config, choice)
+        first = CandidateProcess(config, choice)
         contestants.append(first)
         poll()
         if not first.ready():
@@ -118,7 +123,7 @@ def contest(
             raise kind(first.facts["error"])
         found.facts = first.facts
         for other in others(first.facts):
-            contestants.append(Contestant(config, other))
+            contestants.append(CandidateProcess(config, other))
         running = [first]
         for each in contestants[1:]:
             poll()
@@ -146,13 +151,13 @@ def contest(
     return found
 
 
-def _ratio(one: Contestant, other: Contestant) -> float:
+def _ratio(one: CandidateProcess, other: CandidateProcess) -> float:
     both = zip(one.rates, other.rates, strict=False)
     return float(np.median([a / b if b else 0.0 for a, b in both]))
 
 
 def _search_path() -> list[str]:
-    """Where this process found the engine, before what others are told."""
+    """Returns the directory of this process's engine, then PYTHONPATH."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
     return [root, *filter(None, [os.environ.get("PYTHONPATH")])]
 

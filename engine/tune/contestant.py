@@ -1,9 +1,10 @@
-"""A configuration as a process that waits to be asked, because threads are set at its start.
+"""A process that measures one configuration on request; thread counts are fixed at its start.
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-It says one line of JSON when it is ready, or why it cannot be. Then each line that it reads is a
-number of seconds, for about which it trains, and its answer a line with steps and seconds.
+It writes one line of JSON when it is ready, or with the error if it fails. Each line that it then
+reads is a number of seconds. It trains for about that long, and answers with one line of JSON: the
+steps and the seconds.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import os
 import sys
 from typing import Any, TextIO
 
-from engine import flags
-from engine.startup import import_tensorflow
+from engine.config import flags
+from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
-    """Answers until there are no more questions."""
+    """Answers requests until the input ends."""
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
+    os.dup2(2, 1)  # keeps what libraries print out of the answers
     import_tensorflow()
     try:
         config = flags.parse(sys.argv[1:])
@@ -32,9 +33,9 @@ def main() -> None:
 def _serve(config: Any, answer: TextIO) -> None:
     import tensorflow as tf
 
-    from engine.assembly import assemble
+    from engine.assembly.parts import assemble
     from engine.benchmark.stepper import Stepper, read_ahead
-    from engine.pace import stopwatch
+    from engine.core.steps_per_loop import stopwatch
 
     parts = assemble(config)
     goes_on = {id(parts.state.step)} if read_ahead(parts) else set()
@@ -44,13 +45,13 @@ def _serve(config: Any, answer: TextIO) -> None:
 
     def timed(steps: int) -> float:
         stepper.restart()  # the same work each time
-        if stepper.read_ahead:  # while others were asked
+        if stepper.read_ahead:  # uses up what was prefetched while others were measured
             stepper.take(stepper.read_ahead)
         started = stopwatch()
         stepper.take(steps)
         return stopwatch() - started
 
-    timed(1)  # traces, and XLA compiles
+    timed(1)  # traces and compiles
     steps, seconds = 1, timed(1)
     while seconds < 0.1 and steps < 1 << 20:
         steps *= 2

@@ -1,7 +1,7 @@
-"""The laws, checked on a user's own configuration, task and machine.
+"""Checks the laws on a user's own configuration, task and machine.
 
-`verification` has the whole of it, `laws` a check for each law, `bench` the small runs that they
-compare, `bounds` how far apart those may be, `certificate` what comes of it.
+`verification` is the entry point. `laws` has a check for each law, `runs` the small runs that the
+checks compare, `bounds` the largest differences allowed, and `certificate` the result.
 """
 
 from engine.verify.certificate import Certificate, Verdict

@@ -1,4 +1,4 @@
-"""What came of verifying: a verdict for each law, and all of them together."""
+"""The result of a verification: a verdict on each law, and their summary."""
 
 from __future__ import annotations
 
@@ -7,26 +7,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from engine.metrics import jsonable
+from engine.core.metrics import jsonable
 
-# From the root: where a law is broken, so may be those behind it, for that reason alone. Other
-# data are another run; nothing that differs by chance can be compared; what a trace or a hidden
-# variable adds, micro-batches and replicas show too; and so on.
+# From the root cause: where a law is broken, those after it may be broken for that reason alone.
+# With other data it is another run; results that differ by chance cannot be compared; the effect of
+# a trace or of a hidden variable also shows in micro-batches and replicas; and so on.
 ROOTS = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one law.
+    """The result of checking one law.
 
-    law: "L1" to "L8".
-    name: in words.
-    passed: None where it cannot be told, for the reason in `found`.
-    done: what was done, in words.
-    found: what came of it, in words.
-    measured: as a number; a count of what is not the same, or a relative difference.
-    bound: what `measured` may be at most.
-    seconds: that it took.
+    Attributes:
+      law: number of the law, "L1" to "L8".
+      name: name of the law.
+      passed: None where the law cannot be checked, for the reason in `found`.
+      done: what the check did, in words.
+      found: what the check found, in words.
+      measured: count of problems, or a relative difference.
+      bound: largest `measured` that passes.
+      seconds: duration of the check.
     """
 
     law: str
@@ -40,7 +41,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """For a person."""
+        """The verdict as one line of text."""
         said = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
         done = f"{self.done}: " if self.done else ""
         return f"{self.law} {self.name}: {done}{self.found} ... {said} {self.seconds:.1f} s"
@@ -48,15 +49,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Certificate:
-    """The laws on one configuration and one machine.
+    """The verdicts on all laws for one configuration and one machine.
 
-    verdicts: one for each law, L1 to L8.
-    config: all options by name.
-    data: what was trained on and what was evaluated, in numbers.
-    device: on which device it trains, on which several it was compared, and what is not as the
-      options ask.
-    versions: of what computed it.
-    seconds: that all of it took.
+    Attributes:
+      verdicts: one for each law, L1 to L8.
+      config: all options by name.
+      data: data set, numbers of examples for training and evaluation, and steps.
+      device: device that the configuration trains on, devices that are compared, and where they
+        differ from the options.
+      versions: Tapeline, its libraries and Python.
+      seconds: duration of the verification.
     """
 
     verdicts: tuple[Verdict, ...]
@@ -73,17 +75,17 @@ class Certificate:
 
     @property
     def broken(self) -> list[str]:
-        """The laws that are broken, the root of it first."""
+        """The broken laws, root cause first."""
         found = {verdict.law for verdict in self.verdicts if verdict.passed is False}
         return [law for law in ROOTS if law in found]
 
     def __getitem__(self, law: str) -> Verdict:
-        """The verdict on a law by its number, "L7"."""
+        """Returns the verdict on a law by its number, such as "L7"."""
         return {verdict.law: verdict for verdict in self.verdicts}[law]
 
     @property
     def summary(self) -> str:
-        """PASS or FAIL in one line."""
+        """The result in one line that starts with PASS or FAIL."""
         open_ = [f"{v.law} not compared ({v.found})" for v in self.verdicts if v.passed is None]
         if self.broken:
             root, *others = self.broken
@@ -96,7 +98,7 @@ class Certificate:
 
     @property
     def json(self) -> str:
-        """All of it in one line."""
+        """The certificate as one line of JSON."""
         laws = [
             {
                 "law": v.law,

@@ -1,23 +1,23 @@
-"""`--mode=verify`: prints the certificate, and keeps it beside the run if there is one."""
+"""`--mode=verify`: prints the certificate, and writes it to the run directory if there is one."""
 
 from __future__ import annotations
 
 import os
 
-from engine.config import Config
-from engine.keeping.files import replace_file
-from engine.keeping.signals import Signals
-from engine.verify.bench import Interrupted
+from engine.config.schema import Config
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.errors import Interrupted
+from engine.runtime.signals import Signals
 from engine.verify.verification import verify
 
 _FILE = "verify.json"
 
 
 def run(config: Config) -> int:
-    """Verifies; prints a line a law, the certificate as one line of JSON, and PASS or FAIL.
+    """Verifies; prints a line per law, the certificate as one line of JSON, and PASS or FAIL.
 
-    Where run_dir is a directory its `verify.json` is replaced. Nothing else in there is touched,
-    and where there is none, none is made: no run is needed.
+    If `run_dir` is a directory, `verify.json` in it is replaced and nothing else is touched. If
+    not, it is not created: verification needs no run.
 
     Args:
       config: all options.
@@ -26,7 +26,7 @@ def run(config: Config) -> int:
       The exit status: 0 when no law is broken, else 1; 130 or 143 when stopped by a signal.
 
     Raises:
-      ValueError: for bad input.
+      ValueError: for invalid input.
     """
     with Signals() as signals:
         try:

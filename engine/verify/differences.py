@@ -1,4 +1,4 @@
-"""How far two runs are apart, and how far they may be."""
+"""Differences between two runs, and their bounds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from engine import metrics
+from engine.core import metrics
 from engine.verify import bounds
 from engine.verify.trajectory import Trajectory
 
@@ -23,12 +23,12 @@ class Difference:
 
     @property
     def within(self) -> bool:
-        """Whether it is no larger than it may be."""
+        """Whether the difference is within its bound."""
         return self.measured <= self.bound
 
     @property
     def share(self) -> float:
-        """Of the bound; what is no number is worse than any."""
+        """The difference as a fraction of its bound; infinite where it is nan."""
         if self.measured == 0:
             return 0.0
         share = self.measured / self.bound if self.bound else float("inf")
@@ -40,7 +40,7 @@ class Difference:
 
 
 def worst(differences: Sequence[Difference]) -> Difference:
-    """The one that is furthest apart, for what it may be."""
+    """Returns the difference that is largest relative to its bound."""
     return max(differences, key=lambda difference: difference.share)
 
 
@@ -48,13 +48,13 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
     """Returns the norm of `one - other`, relative to that of `one`.
 
     Args:
-      one: of any shape.
-      other: of the same shape.
-      scale: what it is relative to where the norm of `one` is smaller: of the numbers that were
-        added up and rounded, where `one` is what is left of them. 0 or more.
+      one: array of any shape.
+      other: array of the same shape.
+      scale: norm that replaces that of `one` where it is larger, 0 or more: the norm of the values
+        that were added up and rounded, where most of their sum `one` cancels.
 
     Returns:
-      0 where they are the same, tensors of zeros too; may be nan or infinite.
+      0 where both are the same, also for zeros; may be nan or infinite.
     """
     with np.errstate(invalid="ignore"):
         apart, length = _norm(np.subtract(one, other)), max(_norm(one), scale)
@@ -62,16 +62,16 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
 
 
 def usual(trajectory: Trajectory) -> dict[str, float]:
-    """Returns the size that loss, metrics and gradient have in a run from its first step.
+    """Returns the typical sizes of loss, metrics and gradient norm in a run from its first step.
 
-    A loss near 0 is the difference of larger numbers, cross-entropy that of a logit and the log of
-    a sum of exponentials, and its rounding error is relative to those. So is that of the gradient,
-    whose contributions cancel the more, the better the examples are fitted. They are of the size
-    that loss and gradient had when little was learned.
+    A loss near 0 is the difference of larger values, and its rounding error is relative to those:
+    cross-entropy is the difference of a logit and the log of a sum of exponentials. The same holds
+    for the gradient, whose contributions cancel the more, the better the model fits the examples.
+    Those larger values have the size of loss and gradient early in training.
 
     Returns:
-      The absolute values of the means over the steps, by name, "gradient norm" among them; empty
-      where no step moved the weights.
+      Absolute values of the means over the steps, by name, including "gradient norm"; empty where
+      no step updated the weights.
     """
     if not trajectory.sums[-1]:
         return {}
@@ -86,18 +86,18 @@ def tensors(
     arithmetic: str,
     sizes: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Difference]:
-    """Of each tensor of the model and its average, of loss and gradient, after any steps.
+    """Returns the differences of each tensor of the model and its EMA, of loss and gradient norm.
 
     Args:
-      one: a run.
-      other: the same on other devices, once in the same state.
+      one: a run after any number of steps.
+      other: the same run on other devices, from the same state.
       arithmetic: what layers round to, see `bounds.arithmetic`.
-      sizes: of loss and gradient, see `usual`; none: their own.
+      sizes: typical sizes of loss and gradient norm, see `usual`; empty: those of `one`.
     """
     found = []
     for name, value in one.weights.items():
         path = one.path[name]
-        length = max(_norm(value), path)  # a bias around 0 is what is left of its moves
+        length = max(_norm(value), path)  # the updates of a bias around 0 cancel
         allowed = bounds.bound(arithmetic, path, length) if length else 0.0
         if length and _optimizer(one) == "lion":
             allowed += bounds.flips(arithmetic, path, length, value.size)
@@ -111,9 +111,9 @@ def as_a_whole(
     arithmetic: str,
     sizes: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Difference]:
-    """Of all weights as one vector, of loss and gradient, after one step from the same state.
+    """Returns the differences of all weights as one vector, of loss and gradient norm.
 
-    Args: as `tensors`.
+    The arguments are those of `tensors`, after one step from the same state.
     """
     ours, theirs = _vector(one), _vector(other)
     move = _norm(np.array(list(one.path.values())))
@@ -140,7 +140,7 @@ def _figures(
 
 
 def _norm(value: np.ndarray | float) -> float:
-    """Of all elements as one vector."""
+    """Returns the norm of all elements as one vector."""
     return float(np.linalg.norm(np.asarray(value)))
 
 

@@ -1,4 +1,4 @@
-"""What the check of a law found."""
+"""The finding of a law's check."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from engine.verify.differences import Difference
 
 
 class Finding(NamedTuple):
-    """What was done, and what came of it.
+    """What a check did and what it found.
 
-    passed: None where the law cannot be told, for the reason in `found`.
-    done: in words.
-    found: in words.
-    measured: a count of what is not as it must be, or a relative difference.
-    bound: what `measured` may be at most.
+    Attributes:
+      passed: None where the law cannot be checked, for the reason in `found`.
+      done: what the check did, in words.
+      found: what the check found, in words.
+      measured: count of problems, or a relative difference.
+      bound: largest `measured` that passes.
     """
 
     passed: bool | None
@@ -26,24 +27,24 @@ class Finding(NamedTuple):
 
 
 def not_compared(reason: str) -> Finding:
-    """Where a law cannot be told."""
+    """Returns the finding of a law that cannot be checked."""
     return Finding(None, "", reason)
 
 
 def apart(done: str, difference: Difference, words: str = "") -> Finding:
-    """Of the greatest difference there is."""
+    """Returns a finding on the largest difference."""
     within = difference.within
     return Finding(within, done, words or str(difference), difference.measured, difference.bound)
 
 
 def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
-    """Of what must be the same to the bit.
+    """Returns a finding on tensors that must be the same to the bit.
 
     Args:
-      done: in words.
-      differing: names of what is not.
-      of: how many were compared.
-      more: what else is wrong, in words.
+      done: what the check did, in words.
+      differing: names of the tensors that differ.
+      of: number of tensors that were compared.
+      more: other problems, in words.
     """
     words = f"the same bits in all {of} tensors"
     if differing:
@@ -53,5 +54,5 @@ def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] 
 
 
 def few(names: Sequence[str]) -> str:
-    """The first of some names."""
+    """Returns the first three names, separated by commas."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

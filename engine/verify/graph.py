@@ -1,4 +1,4 @@
-"""What stands in a traced function."""
+"""Inspects the graph of a traced function."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# Operations that draw from a generator of their own, which no checkpoint holds.
+# Operations with a random generator of their own, whose state is in no checkpoint.
 _GENERATORS = frozenset(
     (
         *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
@@ -22,12 +22,12 @@ _GENERATORS = frozenset(
 
 
 def generators(function: Any) -> list[str]:
-    """Kinds of operations in a function that draw hidden random numbers (L3)."""
+    """Returns the types of operations in a function that draw hidden random numbers (L3)."""
     return sorted({node.op for node in _nodes(function)} & _GENERATORS)
 
 
 def strangers(function: Any, known: tf.Module) -> list[tf.Variable]:
-    """Variables that a function reads or writes and that are not in `known` (L5)."""
+    """Returns the variables that a function reads or writes and that are not in `known` (L5)."""
     ours = {id(part) for variable in known.variables for part in _parts(variable)}
     return [
         variable
@@ -37,10 +37,10 @@ def strangers(function: Any, known: tf.Module) -> list[tf.Variable]:
 
 
 def fingerprint(function: Any) -> Counter:
-    """How often each operation occurs with its constants, not its name: each trace has others.
+    """Counts each operation with its constants, without its name, which differs in each trace.
 
-    Two traces of the same mathematics have the same. A number of Python's that went into one of
-    them is a constant of it, or decided a branch.
+    Two traces of the same mathematics have the same fingerprint. A Python number that a trace
+    depends on is a constant in it, or has decided a branch.
     """
     return Counter(
         (node.op, tuple(sorted((key, _written(value)) for key, value in _attributes(node))))
@@ -67,5 +67,5 @@ def _written(value: Any) -> bytes:
 
 
 def _parts(variable: Any) -> list[Any]:
-    """The variable, and its copies where it is mirrored."""
+    """Returns the variable, and its copies where it is mirrored."""
     return [variable, *getattr(variable, "values", ())]

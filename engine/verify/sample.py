@@ -1,4 +1,4 @@
-"""The few examples of a data set that the laws are checked on."""
+"""The part of a data set that the laws are checked on."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ import numpy as np
 
 import pipelines
 
-FULL_BATCHES = 4  # of an epoch, beside a partial one
-EVALUATION_BYTES = 32 << 20  # decoded: what is evaluated is cut down to it
+FULL_BATCHES = 4  # in an epoch, besides a partial batch
+EVALUATION_BYTES = 32 << 20  # largest decoded size of the evaluated split
 
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
     """The first examples of the user's splits.
 
-    whole: the data set as the user configured it.
-    source: the same, cut down; of the splits held out it has one alone.
-    scored: which one, "validation" or "test".
-    scored_from: which of the user's that is: the training split where nothing is held out.
-    batch: examples of a full batch.
+    Attributes:
+      whole: data set as configured.
+      source: the same data set, cut down, with only one held-out split.
+      scored: name of that split, "validation" or "test".
+      scored_from: name of the user's split that it is from; "train" where no split is held out.
+      batch: number of examples of a full batch.
     """
 
     whole: pipelines.Source
@@ -32,24 +33,24 @@ class Sample:
 
     @property
     def examples_scored(self) -> int:
-        """How many are evaluated."""
+        """Number of examples that are evaluated."""
         return len(getattr(self.source, self.scored))
 
     @property
     def examples_held_out(self) -> int:
-        """How many there are where these come from."""
+        """Number of examples in the split that those are from."""
         return len(getattr(self.whole, self.scored_from))
 
 
 def sample(whole: pipelines.Source, global_batch_size: int) -> Sample:
-    """Cuts a data set down: an epoch of a few full batches, and a partial one where that can be.
+    """Cuts a data set to an epoch of `FULL_BATCHES` batches, and a partial one if possible.
 
     Args:
-      whole: with all its examples.
-      global_batch_size: examples of a full batch; where there are fewer, they are one.
+      whole: data set with all examples.
+      global_batch_size: number of examples of a full batch; a smaller data set is one batch.
     """
     batch = min(global_batch_size, len(whole.train))
-    # The partial batch is more than half a one: of two devices neither gets nothing.
+    # The partial batch is more than half full, so that each of two devices gets examples.
     count = min(FULL_BATCHES * batch + 5 * batch // 8, len(whole.train))
     if count > batch > 1 and count % batch == 0:
         count -= 1

@@ -1,4 +1,4 @@
-"""The steps of a run, and where they led."""
+"""Takes the steps of a run and records their trajectory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from engine import metrics
-from engine.assembly import Parts
+from engine.assembly.parts import Parts
+from engine.core import metrics
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
     """Takes steps, epoch by epoch.
 
     Args:
-      parts: of the run.
-      steps: how many.
-      at_once: the most that one call of the graph takes.
+      parts: parts of the run.
+      steps: number of steps.
+      at_once: largest number of steps in one call of the graph.
     """
     while steps:
         left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
@@ -30,12 +30,12 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
 def take_measured(
     parts: Parts, steps: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Takes steps one by one; how far each tensor went, the sum of the norms of its moves.
+    """Takes steps one by one; returns the sum of the norms of the updates of each tensor.
 
     Args:
-      parts: of the run.
-      steps: how many.
-      between: called before each.
+      parts: parts of the run.
+      steps: number of steps.
+      between: called before each step.
     """
     path = dict.fromkeys(weights(parts), 0.0)
     for _ in range(steps):
@@ -48,7 +48,7 @@ def take_measured(
 
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Every variable of the model and of its average, by name."""
+    """Returns every variable of the model and of its EMA, by name."""
     state = parts.state
     named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
     if state.average is not None:
@@ -57,24 +57,25 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
 
 
 def everything_in(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
-    """The bytes of all of the state but its clock and some others, by place and name."""
+    """Returns the bytes of the state without timings and the variables `but`, by index and name."""
     left_out = {id(variable) for variable in (*parts.state.times.variables, *but)}
     kept = [v for v in parts.state.variables if id(v) not in left_out]
     return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Names of what is not the same to the bit."""
+    """Returns the names of the variables that are not the same to the bit."""
     return [name.split("/", 1)[1] for name in before if before[name] != after[name]]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """Where a run stood after some steps; the run itself may have gone on since.
+    """The state of a run after some steps; the run itself may have continued since.
 
-    path: how far each tensor of `weights` went.
-    sums: of those steps, metrics.step_sums.
-    torn: variables of which replicas hold different copies.
+    Attributes:
+      path: sum of the norms of the updates of each tensor in `weights`.
+      sums: metrics.step_sums over those steps.
+      torn: names of variables whose copies differ between replicas.
     """
 
     parts: Parts
@@ -87,7 +88,7 @@ class Trajectory:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean loss and mean norm of the gradient over the steps that moved; 0 for none."""
+        """Mean loss and mean gradient norm over the steps that updated the weights; 0 for none."""
         if not self.sums[-1]:
             return {"loss": 0.0, "gradient norm": 0.0}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
@@ -95,12 +96,12 @@ class Trajectory:
 
 
 def travelled(parts: Parts, steps: int, between: Callable[[], None] = lambda: None) -> Trajectory:
-    """Takes steps one by one, and gives where they led.
+    """Takes steps one by one, and returns their trajectory.
 
     Args:
-      parts: of the run.
-      steps: how many.
-      between: called before each.
+      parts: parts of the run.
+      steps: number of steps.
+      between: called before each step.
     """
     before = parts.state.sums.numpy()
     path = take_measured(parts, steps, between)
@@ -117,7 +118,7 @@ def travelled(parts: Parts, steps: int, between: Callable[[], None] = lambda: No
 
 
 def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
-    """A step of each from the state of the first."""
+    """Takes one step of each run, both from the state of the first."""
     for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
         theirs.assign(ours.numpy())
     return travelled(one, 1), travelled(other, 1)
@@ -126,9 +127,9 @@ def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
 def moved_alike(
     pairs: Sequence[tuple[Trajectory, Trajectory]],
 ) -> list[tuple[Trajectory, Trajectory]]:
-    """Pairs of steps of which both moved the weights, or neither did, where there is a loss scale.
+    """Returns the pairs whose steps both updated the weights, or neither; all without loss scaling.
 
-    A gradient near the end of float16 may overflow as a whole and not in portions.
+    A gradient near the largest float16 may overflow as a whole and not in portions.
     """
     scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
     return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]

@@ -1,4 +1,4 @@
-"""A configuration -> a certificate."""
+"""Verifies the laws on a configuration, and returns a certificate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 import tensorflow as tf
 
 import engine
-import models
-from engine.config import Config, sections
-from engine.pace import stopwatch
-from engine.task import Task
-from engine.training import narration
-from engine.verify.bench import SAVED, STEPS, Bench, Interrupted, MakeTask
+from engine import models
+from engine.config.schema import Config, sections
+from engine.core.steps_per_loop import stopwatch
+from engine.runtime.errors import Interrupted
+from engine.tasks.classification import Task
+from engine.trainer import console
 from engine.verify.certificate import Certificate, Verdict
 from engine.verify.finding import Finding, not_compared
 from engine.verify.laws import LAWS, Law
+from engine.verify.runs import SAVED, STEPS, MakeTask, VerificationRuns
 from pipelines import reason
 
 
@@ -30,50 +31,50 @@ def verify(
     tell: Callable[[str], None] = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Certificate:
-    """Checks the laws on a configuration, with a task of your own.
+    """Checks the laws on a configuration, optionally with a task of your own.
+
+    A task that is not built in::
 
         import tensorflow as tf
-        from engine import flags
-        from engine.task import Scores
-        from engine.verify import verify
+        import tapeline as tl
 
         class Squared:
             metrics = ("error",)
 
-            def __call__(self, model, batch, call):
+            def __call__(self, model, batch, context):
                 wanted = tf.one_hot(batch.targets, 10)
-                error = tf.reduce_mean((model(batch.inputs, call) - wanted) ** 2, axis=-1)
-                return Scores(error, (error,))  # each float32 [rows], a number for each row
+                error = tf.reduce_mean((model(batch.inputs, context) - wanted) ** 2, axis=-1)
+                return tl.Scores(error, (error,))  # float32 [rows] each
 
-        certificate = verify(flags.parse(["--dataset=digits"]), Squared, tell=print)
+        certificate = tl.verify(tl.parse(["--dataset=digits"]), Squared, tell=print)
         assert certificate.passed, certificate.summary
 
-    A dozen small runs are put together, in a temporary directory; `config.run.run_dir` is neither
-    read nor written. Call it before anything makes a tensor: the CPU is split into virtual devices
-    where the configuration asks for no others. TensorFlow's op determinism is on afterwards, and
-    its global seed unset.
+    Assembles about a dozen small runs in a temporary directory, and neither reads nor writes
+    `config.run.run_dir`. Call it before anything makes a tensor: it splits the CPU into virtual
+    devices where the configuration asks for no others. Afterwards, TensorFlow's op determinism is
+    enabled and its global seed is unset.
 
     Args:
-      config: all options, as `engine.flags.parse` gives them.
-      make_task: a function without arguments, or a class, that makes the task anew for each run,
-        so that nothing which one run's task remembers helps another's; or a task, of which each
-        run gets a copy; None: classification, as the options say.
-      tell: is given lines as there are any: what is verified, then each law.
-      interrupted: asked now and then whether to stop.
+      config: all options, as `engine.config.flags.parse` returns them.
+      make_task: function without arguments, or a class, that makes a new task for each run, so that
+        runs share no state of a task; or a task, which is copied for each run; None:
+        classification, as configured.
+      tell: called with text to print: what is verified, then a line for each law.
+      interrupted: called periodically; returns whether to stop.
 
     Returns:
-      The certificate. What a task raises when it is run a second time, or on several devices, is a
-      law broken; what it raises the first time comes through.
+      The certificate. An exception of a task in its second run, or on several devices, is a broken
+      law; an exception in its first run is raised.
 
     Raises:
-      ValueError: for bad input, as in training; when TensorFlow has started with too few devices;
-        when a task cannot be copied.
+      ValueError: for invalid input, as in training; when TensorFlow has started with too few
+        devices; when a task cannot be copied.
       RuntimeError: when TensorFlow fails.
-      engine.verify.bench.Interrupted: when asked to stop.
+      Interrupted: when `interrupted` returns True.
     """
     started = stopwatch()
     with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as folder:
-        bench = Bench(config, make_task, folder, interrupted)
+        bench = VerificationRuns(config, make_task, folder, interrupted)
         try:
             tell(_heading(bench))
             verdicts: dict[str, Verdict] = {}
@@ -104,13 +105,13 @@ def verify(
         )
 
 
-def _judged(law: Law, bench: Bench, *, skipped: bool) -> Verdict:
+def _judged(law: Law, bench: VerificationRuns, *, skipped: bool) -> Verdict:
     started = stopwatch()
     try:
         finding = law.check(bench) if not skipped else _INCOMPARABLE
     except Interrupted:
         raise
-    except Exception as error:  # what holds once must hold again, on other devices too
+    except Exception as error:  # a run that works once must work again, on other devices too
         words = " ".join(str(error).split())[:300]
         finding = Finding(False, "", f"raised {type(error).__name__}: {words}")
     seconds = stopwatch() - started
@@ -120,7 +121,7 @@ def _judged(law: Law, bench: Bench, *, skipped: bool) -> Verdict:
 _INCOMPARABLE = not_compared("the same run twice is not the same, see L3")
 
 
-def _data(bench: Bench) -> dict[str, object]:
+def _data(bench: VerificationRuns) -> dict[str, object]:
     sample = bench.sample
     return {
         "dataset": f"{sample.whole.name}:{sample.whole.version}",
@@ -136,7 +137,7 @@ def _data(bench: Bench) -> dict[str, object]:
     }
 
 
-def _device(bench: Bench) -> dict[str, object]:
+def _device(bench: VerificationRuns) -> dict[str, object]:
     home, one, many, note = bench.topologies
     return {
         "device": home.words,
@@ -147,8 +148,8 @@ def _device(bench: Bench) -> dict[str, object]:
     }
 
 
-def _length(bench: Bench) -> str:
-    """How many steps are taken, and of how many the schedule is."""
+def _length(bench: VerificationRuns) -> str:
+    """Describes the number of steps and the length of the schedule."""
     if bench.total_steps == bench.scheduled_steps:
         return f"the first {STEPS} of {bench.total_steps:,} steps"
     return (
@@ -157,8 +158,8 @@ def _length(bench: Bench) -> str:
     )
 
 
-def _heading(bench: Bench) -> str:
-    """What is verified; the run on its own devices is taken first."""
+def _heading(bench: VerificationRuns) -> str:
+    """Describes what is verified; takes the `home` run first."""
     parts, config, sample = bench.home.whole.parts, bench.config, bench.sample
     whole = sample.whole
     home, _, many, note = bench.topologies
@@ -174,6 +175,6 @@ def _heading(bench: Bench) -> str:
         f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
         f"{bench.feed_kind} feed",
         f"model  {config.network.model}, {parameters:,} parameters, {config.precision.precision}",
-        f"train  {_length(bench)}, {parts.steps_per_epoch} an epoch here; {narration.plan(config)}",
+        f"train  {_length(bench)}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
     ]
     return "\n".join(line for line in lines if line != "note   ")

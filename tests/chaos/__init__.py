@@ -1,1 +1,1 @@
-"""Runs that are killed again and again, and have to end as if nothing had happened."""
+"""Fault injection: killed and resumed runs must equal uninterrupted ones to the bit."""

@@ -1,11 +1,11 @@
-"""Kills runs at random instants, goes on with each, and holds it against one that nobody touched.
+"""Kills runs at random instants, resumes each, and compares it with an uninterrupted run.
 
     python -m tests.chaos --kills=200 --seed=1
     python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
     python -m tests.chaos --sweep=2
 
-Weights, curves, TensorBoard's points, decisions and the state in the checkpoints have to be the
-same to the bit; only what measures time may differ. Exit status 1 when one run is not the same.
+Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be equal to
+the bit; only measurements of time may differ. The exit status is 1 if any run differs.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
 
 def main() -> int:
-    """Runs it, and says what came of it."""
+    """Runs the command and returns its exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")
@@ -48,7 +48,7 @@ def main() -> int:
         tell = functools.partial(print, flush=True)
         failures = ordeal.sweep(asked.sweep, tell) if asked.sweep else ordeal.go(asked.kills, tell)
     finally:
-        if os.getpid() == parent:  # and no child of it, which leaves by this way too
+        if os.getpid() == parent:  # forked children pass here as well and must not delete it
             shutil.rmtree(place)
     return 1 if failures else 0
 

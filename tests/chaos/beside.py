@@ -1,12 +1,12 @@
-"""Runs every mode beside a training that saves all the time, and checks what it answers.
+"""Runs every mode beside a training that saves continually, and checks the mode's output.
 
     python -m tests.chaos.beside --times=100
 
 The training saves more often than every 0.1 s, keeps two checkpoints, and nearly every epoch is its
-best, so that files vanish all the time. A mode must exit with status 0, name a step that the
-training saved, and, in every tenth run, answer as it does where that checkpoint lies alone and
-untouched. The training must end with the same bits as one without company. When it ends, another
-begins. Exit status 1 when anything fails.
+best, so that files are deleted continually. A mode must exit with status 0 and name a step that the
+training saved. For two of ten runs of a mode, its output must equal that from a run directory with
+only that checkpoint. The training must end with the bits of a training that ran alone. When it
+ends, another starts. The exit status is 1 if anything fails.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 from tests.chaos.victim import HANG, Ended, begin
 
 TRAINING = (
@@ -37,21 +37,21 @@ TRAINING = (
     "--model=logistic",
     "--optimizer=sgd",
     "--learning_rate=0.005",
-    "--monitor=train_loss",  # falls in nearly every epoch
+    "--monitor=train_loss",  # decreases in nearly every epoch
     "--checkpoint_every=5",
     "--keep=2",
     "--progress=off",
 )
 _TOLD = re.compile(r"the (newest|best) weights, of step ([\d,]+), (\S+?),? ?(?:on .*)?$", re.M)
 _PICTURES = 5
-_AS_ALONE = 10  # every so many runs of a mode, its answer is compared
+_AS_ALONE = 10  # of so many runs of a mode, the output of the first two is compared
 
 
 class Mode(NamedTuple):
     """A mode that reads a run.
 
-    options: that ask for it.
-    answers: patterns of files below the run directory that it writes and that no clock decides.
+    options: of the command.
+    answers: patterns of the files that it writes to the run directory, without time-dependent ones.
     """
 
     options: tuple[str, ...]
@@ -69,7 +69,7 @@ READING = {
     "export": Mode(("--mode=export",), ("export/variables/variables.data*",)),
     "report": Mode(("--mode=report",), ("test_predictions.csv",)),
 }
-# Modes that read no checkpoint; each so many times.
+# Modes that read no checkpoint -> how often each runs, and its options.
 OTHERS = {
     "verify": (3, ("--mode=verify",)),
     "benchmark": (3, ("--mode=benchmark", "--benchmark_steps=30")),
@@ -78,7 +78,7 @@ OTHERS = {
 
 
 def main() -> int:
-    """Runs it and prints a table."""
+    """Runs the command, prints a table, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.beside", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--times", type=int, default=100, help="of each mode (default 100)")
@@ -92,17 +92,17 @@ def main() -> int:
         only = [name.strip() for name in asked.only.split(",") if name.strip()]
         return 1 if beside.go(asked.times, only) else 0
     finally:
-        if os.getpid() == parent:  # and no child of it, which leaves by this way too
+        if os.getpid() == parent:  # forked children pass here as well and must not delete it
             shutil.rmtree(place)
 
 
 class Beside:
-    """Modes beside trainings.
+    """Runs modes beside trainings.
 
     Args:
-      place: a directory for them.
-      epochs: of each training.
-      tell: is given a line now and then.
+      place: directory of the runs.
+      epochs: number of epochs of each training.
+      tell: called periodically with a line on the progress.
     """
 
     def __init__(self, place: Path, epochs: int, tell: Callable[[str], None]) -> None:
@@ -120,14 +120,14 @@ class Beside:
         self._problems: list[str] = []
 
     def go(self, times: int, only: list[str]) -> list[str]:
-        """Runs each mode so many times.
+        """Runs each mode several times.
 
         Args:
-          times: of each mode that reads a run.
+          times: number of runs of each mode that reads a run.
           only: names of modes; empty: all.
 
         Returns:
-          What went wrong, a line each.
+          The problems, one line each.
         """
         untouched = self._place / "untouched"
         started = time.monotonic()
@@ -161,7 +161,7 @@ class Beside:
         return self._problems
 
     def _once(self, name: str, number: int) -> str:
-        """Runs a mode once; what is wrong with it, empty: nothing."""
+        """Runs a mode once; returns the problem, or "" if there is none."""
         training = self._beside()
         if name in OTHERS:
             ended = self._command(self._asked(OTHERS[name][1], training.run_dir))
@@ -201,7 +201,7 @@ class Beside:
         return Ended(_status(child), said.read_text())
 
     def _answer(self, name: str, ended: Ended, run_dir: Path) -> list[object]:
-        """What a mode answers, without the path of the checkpoint and what a clock decides."""
+        """Returns the output of a mode, without the checkpoint's path and measurements of time."""
         paths = sorted(path for each in READING[name].answers for path in run_dir.glob(each))
         assert paths, f"{name} wrote none of {READING[name].answers}"
         found: list[object] = [
@@ -213,7 +213,7 @@ class Beside:
         return found
 
     def _alone(self, training: _Training, path: Path, weights: str) -> Path:
-        """A run directory that holds this one checkpoint."""
+        """Makes a run directory that holds only this checkpoint."""
         alone = self._place / "alone"
         shutil.rmtree(alone, ignore_errors=True)
         for folder in ("checkpoints", "best") if weights == "best" else ("checkpoints",):
@@ -223,7 +223,7 @@ class Beside:
         return alone
 
     def _beside(self) -> _Training:
-        """A training that goes on; a new one where the last has ended."""
+        """Returns the training in progress; starts a new one if the last has ended."""
         if self._training is not None and self._training.ended():
             self._end(self._training)
             self._training = None
@@ -235,7 +235,7 @@ class Beside:
         return self._training
 
     def _end(self, training: _Training) -> None:
-        """Waits for a training and compares it with the untouched one."""
+        """Waits for a training and compares it with the uninterrupted one."""
         from tests.sameness import differences
 
         status = training.wait()
@@ -250,10 +250,10 @@ class Beside:
 
 
 class _Training:
-    """A training in a child; every checkpoint that it saves is kept apart.
+    """A training in a child process, with a link to every checkpoint that it saves.
 
     Args:
-      folder: of its own.
+      folder: directory of this training.
       options: of the command.
     """
 
@@ -268,66 +268,66 @@ class _Training:
             time.sleep(0.01)
 
     def _keep_all(self) -> None:
-        """Links every checkpoint before files are taken away."""
-        from engine.keeping import catalogue
+        """Links every checkpoint before pruning deletes any."""
+        from engine.checkpoint import catalog
 
-        prune, run_dir, kept = catalogue.prune, self.run_dir, self._kept
+        prune, run_dir, kept = catalog.prune, self.run_dir, self._kept
 
         def keeping(*given: object) -> None:
             for folder in ("checkpoints", "best"):
                 (kept / folder).mkdir(parents=True, exist_ok=True)
-                for path in catalogue.list_checkpoints(str(run_dir / folder)):
+                for path in catalog.list_checkpoints(str(run_dir / folder)):
                     with contextlib.suppress(FileExistsError):
                         os.link(path, kept / folder / os.path.basename(path))
             prune(*given)
 
-        catalogue.prune = keeping
+        catalog.prune = keeping
 
     def kept_at(self, path: Path) -> Path:
-        """Where a checkpoint is kept that lay at a path of the run."""
+        """Returns the path of the link to a checkpoint of the run."""
         return self._kept / path.relative_to(self.run_dir)
 
     def step_of(self, path: Path) -> int | None:
-        """The step of a checkpoint that was saved; None: there was none."""
-        from engine.keeping.catalogue import read_facts
+        """Returns the step of a checkpoint that was saved at a path; None if there was none."""
+        from engine.checkpoint.catalog import read_facts
 
-        end = time.monotonic() + 5  # it is linked just after it has its name
+        end = time.monotonic() + 5  # the link follows shortly after the file's rename
         while not self.kept_at(path).exists() and time.monotonic() < end:
             time.sleep(0.01)
         return read_facts(str(self.kept_at(path)))["step"] if self.kept_at(path).exists() else None
 
     @property
     def said(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         return self._said.read_text()
 
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Returns whether the training has ended."""
         if self._status is None:
             ended, status = os.waitpid(self._child, os.WNOHANG)
             self._status = os.waitstatus_to_exitcode(status) if ended else None
         return self._status is not None
 
     def wait(self) -> int:
-        """Waits for its end; its exit status."""
+        """Waits for the end and returns the exit status."""
         while not self.ended():
             time.sleep(0.01)
         assert self._status is not None
         return self._status
 
     def kill(self) -> None:
-        """Ends it, if it goes on and is a child of this process: a child of ours comes here too."""
+        """Kills the training if it still runs; no-op in forked children, which call this, too."""
         if os.getpid() == self._parent and not self.ended():
             os.kill(self._child, signal.SIGKILL)
             self.wait()
 
     def forget(self) -> None:
-        """Takes its files away."""
+        """Deletes the training's files."""
         shutil.rmtree(self._folder)
 
 
 def _status(child: int) -> int:
-    """Waits for a child; its exit status, negative for a signal."""
+    """Waits for a child; returns its exit status, negative for a signal."""
     started = time.monotonic()
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -339,23 +339,23 @@ def _status(child: int) -> int:
 
 
 def _import_modes() -> None:
-    """Imports for the children what they would import each."""
+    """Imports modules once, so that no child has to import them."""
     from engine.benchmark import command as benchmark
-    from engine.reporting import command, scorer
+    from engine.reporting import command, evaluate_command
     from engine.serving import export, predict
-    from engine.training import trainer
+    from engine.trainer import trainer
     from engine.verify import command as verify
 
-    del benchmark, command, scorer, export, predict, trainer, verify
+    del benchmark, command, evaluate_command, export, predict, trainer, verify
 
 
 def _shorten_tuning() -> None:
-    """What tune finds does not matter here: one round of two choices."""
+    """Limits tune to one round of two candidates, because its result does not matter here."""
     from engine.tune import choices, contest
 
     contest.ROUNDS = 1
     choices.first = lambda *_: []
-    choices.around = lambda *_: [choices.Choice(feed="stream")]
+    choices.around = lambda *_: [choices.Candidate(feed="stream")]
 
 
 if __name__ == "__main__":

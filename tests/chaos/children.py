@@ -1,8 +1,7 @@
-"""Runs of the command in children of a process that has imported TensorFlow.
+"""Runs commands in forked children of a process that has imported TensorFlow.
 
-Run as a module this file is that process; `Children` is how another one asks it. The children end
-by leaving this module, so that whatever asks may be a test framework that would take their exit for
-its own.
+Run as a module, this file is that process; `Children` is its client. The children exit through this
+module and not through the client, because a test framework would mistake their exit for its own.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Children:
-    """Runs commands, while entered.
+    """Runs commands; a context manager.
 
     Args:
-      place: a directory for what they print.
-      hang: seconds after which a command is taken to hang.
+      place: directory for the output of the commands.
+      hang: seconds after which a command counts as hung.
     """
 
     def __init__(self, place: Path, hang: float = HANG) -> None:
@@ -53,8 +52,8 @@ class Children:
 
         Args:
           arguments: of the command.
-          number: of the signal that it gets.
-          seconds: after its start; None: it gets none.
+          number: of the signal to send.
+          seconds: from the start to the signal; None: no signal.
         """
         asked = [arguments, str(self._said), number, seconds, self._hang]
         assert self._process.stdin and self._process.stdout
@@ -66,10 +65,10 @@ class Children:
 
 
 def _serve() -> None:
-    from engine.startup import import_tensorflow
+    from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    import engine.training.trainer  # noqa: F401 - for the children
+    import engine.trainer.trainer  # noqa: F401 - for the children
 
     for line in sys.stdin:
         arguments, said, number, seconds, hang = json.loads(line)

@@ -1,9 +1,9 @@
-"""How long it takes from SIGTERM to the exit of a run that has saved.
+"""Measures the time from SIGTERM to the exit of a run that saves a checkpoint first.
 
     python -m tests.chaos.latency --tries=50 --flagfile=cpu.flags --data_dir=...
 
-Half of the tries are in training and half in an evaluation. Says p50, p95 and the longest. What is
-not its own goes to the command. Run nothing beside it.
+Half of the tries are during training and half during an evaluation. Prints p50, p95 and the
+maximum. Other options are passed to the command. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 
 REPOSITORY = Path(__file__).parents[2]
-# (module, class), and seconds after its `run` was first entered.
+# (module, class, earliest, latest): seconds from the first call of its `run` to the signal.
 AIMS = {
-    "training": ("engine.loop", "Loop", 1.0, 4.0),
-    "evaluation": ("engine.evaluate", "Evaluation", 0.0, 0.4),
+    "training": ("engine.core.loop", "Loop", 1.0, 4.0),
+    "evaluation": ("engine.core.evaluation", "Evaluation", 0.0, 0.4),
 }
-_ONE_EPOCH = "--train_steps=60"  # soon there is an evaluation
+_ONE_EPOCH = "--train_steps=60"  # a short run reaches its evaluation soon
 
 
 def main() -> int:
-    """Measures, and says what came of it; exit status 1 when one did not save."""
+    """Measures and prints the times; returns 1 if a run did not save."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.latency", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tries", type=int, default=50)
@@ -65,8 +65,8 @@ def main() -> int:
 
 
 def aimed(where: str, delay: str, at: str, *arguments: str) -> None:
-    """The command, which sends itself the signal at its instant."""
-    from engine.startup import import_tensorflow
+    """Runs the command, which sends itself the signal after a delay."""
+    from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
     import importlib
@@ -88,9 +88,9 @@ def aimed(where: str, delay: str, at: str, *arguments: str) -> None:
 
     target.run = entered
     sys.argv = ["run.py", *arguments]
-    import run
+    from tapeline import cli
 
-    run.entry()
+    cli.entry()
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Does a long run's memory grow, with saving, evaluation and logging on?
+"""Measures whether the memory of a long run grows, with saving, evaluation and logging.
 
     python -m tests.chaos.memory --steps=100000
 
-Says the resident memory of the process at step 1,000, at the end and in between, in MB. What is not
-its own goes to the command.
+Prints the resident memory of the process at step 1,000, at the end and in between, in MB. Other
+options are passed to the command.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPTIONS = (
 
 
 def main() -> int:
-    """Measures, and says what came of it; exit status 1 when the run failed."""
+    """Measures and prints the memory; returns the exit status of the run."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.memory", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--steps", type=int, default=100_000)

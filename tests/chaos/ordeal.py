@@ -1,4 +1,4 @@
-"""Runs that are killed, each as often as chance has it, until there were enough kills."""
+"""Kills runs, each a random number of times, until a number of kills is reached."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-import engine.training.trainer  # noqa: F401 - for the children
+import engine.trainer.trainer  # noqa: F401 - for the children
 from tests.chaos.victim import PLACES, Ended, Instant, run
 from tests.sameness import differences
 
@@ -33,21 +33,21 @@ OPTIONS = (
     "--log_every=7",
     "--checkpoint_every=11",
     "--progress=off",
-    "--report=false",  # but where a kill is to hit it: it takes as long as all the rest
+    "--report=false",  # only for kills during a report, which takes as long as the rest of the run
 )
-_FRESH = 0.05  # share of kills in a process of its own, at TensorFlow's import too
-_AGAIN = 0.6  # of runs that were killed, share that is killed once more
-_IMPORT = 4.0  # seconds that a process of its own has more
+_FRESH = 0.05  # share of kills in a new process, which include its import of TensorFlow
+_AGAIN = 0.6  # share of killed runs that is killed again
+_IMPORT = 4.0  # additional seconds of a new process
 
 
 class Ordeal:
     """Kills runs.
 
     Args:
-      place: a directory for them.
+      place: directory of the runs.
       signal_name: KILL, TERM or INT.
       seed: of the instants.
-      options: of the command, beside OPTIONS.
+      options: of the command, in addition to OPTIONS.
     """
 
     def __init__(self, place: Path, *, signal_name: str, seed: int, options: list[str]) -> None:
@@ -58,14 +58,14 @@ class Ordeal:
         self._seconds = 0.0
 
     def go(self, kills: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills so many times.
+        """Kills runs at random instants.
 
         Args:
-          kills: in all.
-          tell: is given a line now and then.
+          kills: total number.
+          tell: called periodically with a line on the progress.
 
         Returns:
-          What was not the same, a line each.
+          The differences, one line for each run.
         """
         untouched = self._untouched(tell)
         failures: list[str] = []
@@ -85,14 +85,14 @@ class Ordeal:
         return failures
 
     def sweep(self, times: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills a run at each place, on entering and on leaving, each of the first few times.
+        """Kills a run at each place, on entry and on exit, at each of its first calls.
 
         Args:
-          times: how often a place is come to before.
-          tell: is given a line now and then.
+          times: number of calls of each place.
+          tell: called periodically with a line on the progress.
 
         Returns:
-          What was not the same, a line each.
+          The differences, one line for each run.
         """
         untouched = self._untouched(tell)
         failures: list[str] = []
@@ -114,12 +114,12 @@ class Ordeal:
         return failures
 
     def _tormented(self, run_dir: Path, untouched: Path, most: int) -> tuple[int, str]:
-        """Kills one run a few times and lets it end; how often, and what is wrong with it."""
+        """Kills a run a few times and resumes it; returns the number of kills and the problem."""
         made, history = 0, []
         while made < most:
             instant = self._instant()
             ended = self._struck(run_dir, instant)
-            if ended.status == 0:  # it was done before its time
+            if ended.status == 0:  # the run ended before the instant
                 break
             if ended.status not in (-self._number, 128 + self._number):
                 return made, f"exit status {ended.status} at {instant}: {ended.said[-800:]}"
@@ -131,9 +131,10 @@ class Ordeal:
         return made, self._ended(run_dir, untouched, history)
 
     def _untouched(self, tell: Callable[[str], None]) -> Path:
-        """The run_dir of a run that nobody kills."""
+        """Trains without interruption; returns the run directory."""
         run_dir = self._place / "untouched"
-        run(self._arguments(run_dir), self._place / "said", self._number, None)  # decodes
+        # The first run decodes the examples and fills the cache.
+        run(self._arguments(run_dir), self._place / "said", self._number, None)
         shutil.rmtree(run_dir)
         started = time.monotonic()
         ended = run(self._arguments(run_dir), self._place / "said", self._number, None)
@@ -143,7 +144,7 @@ class Ordeal:
         return run_dir
 
     def _ended(self, run_dir: Path, untouched: Path, history: list[Instant]) -> str:
-        """Lets a run end, and says what is wrong with it then."""
+        """Resumes a run to its end; returns the problem, or "" if there is none."""
         arguments = self._arguments(run_dir, *history)
         ended = run(arguments, self._place / "said", self._number, None)
         if ended.status:
@@ -176,7 +177,7 @@ class Ordeal:
         phase = str(random.choice([*PLACES, "any", "any"]))
         if phase == "any":
             return Instant("any", seconds=random.uniform(0, self._seconds))
-        # Of what happens often, early and late ones alike.
+        # Log-uniform for frequent calls, so that early and late ones are equally likely.
         nth = int(np.ceil(np.exp(random.uniform(0, 4))) if phase in _OFTEN else 1)
         place = int(random.integers(len(PLACES[phase])))
         return Instant(phase, place, nth, bool(random.integers(2)))

@@ -1,12 +1,13 @@
-"""Sequences of lengths, signals, kills and early stops: the last command decides what is there.
+"""Sequences of lengths, signals, kills and early stops: the last command determines the run.
 
     python -m tests.chaos.sequences --sequences=300 --seed=0
 
-A sequence is a few commands on one run directory, each with a length of its own (`--epochs` or
-`--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within its time. One
-that ends well leaves what it would have left alone, in a directory of its own and untouched:
-weights, curves, decisions, checkpoints, to the bit. One that is refused says so by name in one
-line, with exit status 2, and changes nothing. Exit status 1 at the first sequence that fails.
+A sequence is a few commands on one run directory, each with its own length (`--epochs` or
+`--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within `HANG` seconds. A
+command that succeeds must leave the weights, curves, decisions and checkpoints, to the bit, of an
+uninterrupted run of the same command in a new directory. A command that is refused must print one
+line that names the option, exit with status 2, and change nothing. The exit status is 1 at the
+first sequence that fails.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from tests.chaos.children import Children
 from tests.chaos.victim import Ended
 from tests.sameness import differences
 
-HANG = 120.0  # seconds: a hundred times what a command takes on a quiet machine
+HANG = 120.0  # seconds: a hundred times the duration of a command on an idle machine
 PER_EPOCH = 9  # steps: 144 examples in batches of 16
 OPTIONS = (
     "--dataset=digits",
@@ -71,7 +72,7 @@ class Command(NamedTuple):
 
     length: an option.
     signal: "", "TERM" or "KILL".
-    seconds: from its start to the signal.
+    seconds: from the start to the signal.
     """
 
     length: str
@@ -98,11 +99,11 @@ SEQUENCES = st.tuples(
 class Property:
     """Checks sequences.
 
-    outcomes: how often a command ended how.
+    outcomes: number of commands by how they ended.
 
     Args:
-      place: a directory for runs.
-      children: run the commands.
+      place: directory of the runs.
+      children: runner of the commands.
     """
 
     def __init__(self, place: Path, children: Children) -> None:
@@ -111,7 +112,7 @@ class Property:
         self.outcomes: Counter[str] = Counter()
 
     def check(self, options: list[str], commands: list[Command]) -> None:
-        """Runs the commands of a sequence one after the other; the last one without a signal."""
+        """Runs the commands of a sequence one after the other, and checks the run after each."""
         number = next(self._numbers)
         run_dir, alone = self._place / f"run-{number}", self._place / f"alone-{number}"
         for command in commands:
@@ -151,25 +152,25 @@ class Property:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path in it; none where there is no folder.
+    """Returns the content of every file below a folder, by relative path; {} without a folder.
 
-    The lock is left out: a kill leaves it, and whoever comes next removes it.
+    The lock file is excluded: a kill leaves it, and the next command removes it.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "lock")
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Property:
-    """Checks some sequences.
+    """Checks random sequences.
 
     Args:
-      sequences: how many.
-      number: the seed that they are drawn by.
-      place: a directory for them.
-      tell: whether to print a line now and then.
+      sequences: number of sequences.
+      number: seed of the sequences.
+      place: directory of the runs.
+      tell: whether to print the progress periodically.
 
     Raises:
-      AssertionError: for the first that fails.
+      AssertionError: for the first sequence that fails.
     """
     done = itertools.count(1)
     with Children(place, HANG) as children:
@@ -180,7 +181,7 @@ def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Prop
             max_examples=sequences,
             deadline=None,
             database=None,
-            phases=(Phase.generate,),  # to shrink would take as long again, many times
+            phases=(Phase.generate,),  # shrinking would take many times as long
             report_multiple_bugs=False,
             suppress_health_check=list(HealthCheck),
         )
@@ -196,7 +197,7 @@ def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Prop
 
 
 def main() -> int:
-    """Checks sequences, and prints how they ended."""
+    """Checks sequences and prints the outcomes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.sequences", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sequences", type=int, default=300, help="how many (default 300)")

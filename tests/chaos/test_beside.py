@@ -1,4 +1,4 @@
-"""A few runs of each mode beside a training; `python -m tests.chaos.beside` makes hundreds."""
+"""Runs each reading mode once beside a training; `python -m tests.chaos.beside` runs hundreds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 
-def test_every_mode_that_reads_a_run_works_beside_a_training():
+def test_modes_beside_training():
     reading = "evaluate,predict a split,predict files,export,report"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos.beside", "--times=1", "--epochs=40", "--only", reading],

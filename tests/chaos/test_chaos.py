@@ -1,4 +1,4 @@
-"""A dozen kills of the hundreds that `python -m tests.chaos` makes."""
+"""A dozen kills; `python -m tests.chaos` makes hundreds."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import pytest
     ],
     ids=["kill", "kill-replicas-stream", "term"],
 )
-def test_a_run_that_is_killed_again_and_again_ends_as_one_that_nobody_touched(options):
+def test_killed_runs_keep_bits(options):
+    """Runs that are killed and resumed equal an uninterrupted run."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--kills=4", *options],
         cwd=Path(__file__).parents[2],

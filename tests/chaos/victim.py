@@ -1,8 +1,8 @@
-"""A run in a child of this process, which ends it at an instant that was chosen.
+"""Runs the command in a forked child and sends it a signal at a chosen instant.
 
-The parent has imported TensorFlow and started nothing of it, so that a child is a fresh run but for
-the seconds of that import. An instant is a time since the start, or a place in the code: the nth
-time that a function is entered, or left.
+The parent has imported TensorFlow but not initialized it, so that a child is a new run without the
+seconds of that import. An instant is a time since the start, or a place in the code: the entry or
+the exit of the nth call of a function.
 """
 
 from __future__ import annotations
@@ -17,45 +17,45 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-HANG = 300  # seconds after which a child is taken to hang
+HANG = 300  # seconds after which a child counts as hung
 
-# phase -> (module, class or "", function) whose begin and end are instants of it.
+# phase -> (module, class or "", function); entry and exit of the function are instants.
 PLACES = {
     "start": [
-        ("engine.feeding", "", "open_source"),
-        ("engine.training.trainer", "Trainer", "start"),
+        ("engine.assembly.data", "", "open_source"),
+        ("engine.trainer.trainer", "Trainer", "start"),
     ],
     "first trace": [
-        ("engine.loop", "Loop", "_counted"),
-        ("engine.evaluate", "Evaluation", "_steps"),
+        ("engine.core.loop", "Loop", "_traced"),
+        ("engine.core.evaluation", "Evaluation", "_steps"),
     ],
-    "loop": [("engine.loop", "Loop", "run")],
-    "save": [("os", "", "fsync"), ("engine.keeping.checkpoints", "Checkpoints", "_write")],
+    "loop": [("engine.core.loop", "Loop", "run")],
+    "save": [("os", "", "fsync"), ("engine.checkpoint.manager", "CheckpointManager", "_write")],
     "moving files": [("os", "", "replace"), ("os", "", "unlink")],
-    "evaluation": [("engine.evaluate", "Evaluation", "run")],
+    "evaluation": [("engine.core.evaluation", "Evaluation", "run")],
     "logging": [
-        ("engine.keeping.board", "Board", "write"),
-        ("engine.keeping.board", "Board", "_draw"),
+        ("engine.logging.metric_writer", "MetricWriter", "write"),
+        ("engine.logging.metric_writer", "MetricWriter", "_draw"),
     ],
-    "rewinding": [("engine.keeping.events", "", "rewind")],
+    "rewinding": [("engine.logging.event_file", "", "rewind")],
     "report": [
-        ("engine.training.ending", "Ending", "_report"),
-        ("engine.keeping.showcase", "", "show"),
+        ("engine.trainer.finalize", "Finalizer", "_report"),
+        ("engine.logging.run_summary", "", "show"),
     ],
     "exit": [
-        ("engine.training.result", "", "write"),
-        ("engine.training.trainer", "Trainer", "close"),
+        ("engine.trainer.result", "", "write"),
+        ("engine.trainer.trainer", "Trainer", "close"),
     ],
 }
 
 
 class Instant(NamedTuple):
-    """When a child ends.
+    """When a child gets its signal.
 
-    phase: one of PLACES, or "any" for a time.
-    place: index in it; -1 for a time.
-    nth: which time the function is called, from 1.
-    entered: whether on entering it, or on leaving.
+    phase: one of PLACES; "any" or "a fresh process" for a time.
+    place: index into the phase's places; -1 for a time.
+    nth: number of the call of the function, from 1.
+    entered: whether on entry of the function, or on exit.
     seconds: since the start, for a time.
     """
 
@@ -67,9 +67,9 @@ class Instant(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a child ended: its exit status, negative for a signal, and what it printed.
+    """How a child ended: its exit status, negative for a signal, and its output.
 
-    hung: whether it had to be killed because it did not end.
+    hung: whether it was killed because it did not end.
     """
 
     status: int
@@ -89,10 +89,10 @@ def run(
 
     Args:
       arguments: of the command.
-      said: a file for what it prints.
-      number: of the signal that it gets.
-      instant: when; None: never.
-      hang: seconds after which it is killed.
+      said: file for the output.
+      number: of the signal to send.
+      instant: when to send it; None: never.
+      hang: seconds after which the child is killed.
     """
     child = begin(arguments, said, lambda: _set(instant, number) if instant else None)
     started = time.monotonic()
@@ -117,7 +117,7 @@ def begin(arguments: list[str], said: Path, prepare: Callable[[], object]) -> in
 
     Args:
       arguments: of the command.
-      said: a file for what it prints, on both streams.
+      said: file for the output of both streams.
       prepare: called in the child before the command.
     """
     gc.freeze()
@@ -127,10 +127,10 @@ def begin(arguments: list[str], said: Path, prepare: Callable[[], object]) -> in
     to = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     for descriptor in (1, 2):
         os.dup2(to, descriptor)
-    import run
+    from tapeline import command
 
     prepare()
-    sys.exit(run.main(arguments))
+    sys.exit(command.main(arguments))
 
 
 def _set(instant: Instant, number: int) -> None:

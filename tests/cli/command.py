@@ -1,8 +1,8 @@
-"""`python run.py ...` as its user runs it: a process of its own, with nothing of this one's.
+"""Runs `python run.py ...` as users do: in a process that shares no state with the tests.
 
-Run as a module this file is the other end of `Warm`: a process that has imported TensorFlow once
-and forks for each command line, which spares dozens of refusals the seconds of that import. All
-that a process can show - status, streams, what happens at its exit - stays as it is.
+Run as a module, this file is the server of `Warm`: a process that imports TensorFlow once and forks
+for each command line, which saves dozens of refusals the seconds of that import. Everything that a
+process shows is unchanged: exit status, streams, and behavior at exit.
 """
 
 from __future__ import annotations
@@ -23,51 +23,51 @@ from typing import Any
 from tests import processors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HANG = 300  # seconds after which a process is taken to hang
-# 81 steps an epoch, 6 epochs; with dropout, and points of the curves inside the epochs.
+HANG = 300  # seconds after which a process counts as hung
+# 81 steps an epoch, 6 epochs; with dropout, and log points within the epochs.
 LONG = ("--global_batch_size=16", "--epochs=6", "--log_every=5", "--checkpoint_every=30")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a process leaves behind."""
+    """The exit status and the output of a process."""
 
     status: int
     out: str
     err: str
 
     def said(self) -> str:
-        """Everything, for the message of a failed assertion."""
+        """Returns status and output as text, for the message of a failed assertion."""
         return f"exit status {self.status}\n--- out\n{self.out}\n--- err\n{self.err}"
 
 
 class Runner:
-    """Something that runs the command."""
+    """Base class of objects that run the command."""
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs it to its end."""
+        """Runs the command and waits for its end."""
         raise NotImplementedError
 
     def train(self, run_dir: Path, *arguments: str) -> Run:
-        """Runs it to its good end, and gives what it wrote."""
+        """Runs a training that must succeed, and returns the run."""
         outcome = self.run(f"--run_dir={run_dir}", *arguments)
         assert outcome.status == 0, outcome.said()
-        # Not a terminal: no bar, and nothing to warn of.
+        # Standard error is not a terminal: no progress bar. There are no warnings either.
         assert outcome.err == "", outcome.said()
         return Run(run_dir, outcome)
 
 
 class Command(Runner):
-    """Tapeline's command.
+    """Runs the command in a new process.
 
     Args:
-      home: a directory that stands for the user's, empty at first.
-      cache_dir: where the digits are prepared.
+      home: directory that replaces the user's home, empty at first.
+      cache_dir: directory in which the digits are prepared.
     """
 
     def __init__(self, home: Path, cache_dir: str) -> None:
         self.home, self.cache_dir = home, cache_dir
-        own = ("TF_", "TFDS_", "PYTHONWARNINGS", "TAPELINE_")  # a test session's own settings
+        own = ("TF_", "TFDS_", "PYTHONWARNINGS", "TAPELINE_")  # settings of the test session
         self.environment = {
             name: value
             for name, value in os.environ.items()
@@ -76,17 +76,17 @@ class Command(Runner):
         self.environment |= {
             "HOME": str(home),
             "XDG_CACHE_HOME": str(home / "cache"),
-            "CUDA_VISIBLE_DEVICES": "",  # the same answers on a machine that has a GPU
+            "CUDA_VISIBLE_DEVICES": "",  # the same results on a machine that has a GPU
         }
 
     def line(self, *arguments: str) -> list[str]:
-        """The command line of a process."""
-        # Most tests have nothing to do with pictures, which take seconds; --report brings them.
+        """Returns the command line of a process."""
+        # Figures take seconds, and most tests do not need them; --report turns them on.
         ours = f"--cache_dir={self.cache_dir}", "--report=false"
         return [sys.executable, "run.py", *ours, *arguments]
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs it to its end."""
+        """Runs the command and waits for its end."""
         done = subprocess.run(
             self.line(*arguments),
             cwd=REPOSITORY,
@@ -100,7 +100,7 @@ class Command(Runner):
 
     @contextmanager
     def started(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Starts it; whatever happens within, it has ended afterwards."""
+        """Starts the command; kills it on leaving the context if it still runs."""
         process = subprocess.Popen(
             self.line(*arguments),
             cwd=REPOSITORY,
@@ -118,7 +118,7 @@ class Command(Runner):
 
     @contextmanager
     def warmed(self, folder: Path) -> Iterator[Warm]:
-        """A process that has imported TensorFlow already; `folder` holds what its children say."""
+        """Starts a server that has TensorFlow imported; `folder` holds its children's output."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cli.command", self.cache_dir],
             cwd=REPOSITORY,
@@ -136,46 +136,46 @@ class Command(Runner):
 
 @dataclass(frozen=True)
 class Interrupted:
-    """A run that was stopped, and then gone on with by the same command."""
+    """A run that was stopped and then resumed by the same command."""
 
     stopped: Outcome
-    left: list[str]  # names in run_dir when it had stopped
-    saved: int  # step of the newest checkpoint then
-    rows: list[dict[str, Any]]  # of metrics.jsonl then
+    left: list[str]  # names in run_dir after the stop
+    saved: int  # step of the newest checkpoint after the stop
+    rows: list[dict[str, Any]]  # of metrics.jsonl after the stop
     resumed: Run
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run_dir, and what the process said that filled it."""
+    """A run directory, and the outcome of the process that wrote it."""
 
     run_dir: Path
     outcome: Outcome
 
     @property
     def result(self) -> dict[str, Any]:
-        """result.json."""
+        """The content of result.json."""
         return json.loads((self.run_dir / "result.json").read_text())
 
     def rows(self, split: str | None = None) -> list[dict[str, Any]]:
-        """metrics.jsonl, of one split or of all."""
+        """Returns the rows of metrics.jsonl, of one split or of all."""
         rows = rows_of(self.run_dir)
         return [row for row in rows if split in (None, row["split"])]
 
     @property
     def curves(self) -> list[dict[str, Any]]:
-        """metrics.jsonl without what the clock decides."""
+        """The rows of metrics.jsonl without wall-clock metrics."""
         return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in self.rows()]
 
     @property
     def checkpoints(self) -> list[int]:
-        """Steps of the checkpoints kept, the oldest first."""
+        """Numbers in the file names of the checkpoints, the oldest first."""
         names = (self.run_dir / "checkpoints").glob("ckpt-*.npz")
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
 
 def await_rows(process: subprocess.Popen[str], run_dir: Path, rows: int) -> None:
-    """Waits until metrics.jsonl has so many rows: training is under way."""
+    """Waits until metrics.jsonl has this many rows, so that training is in progress."""
     end = time.monotonic() + HANG
     while len(rows_of(run_dir)) < rows:
         assert process.poll() is None, f"ended before row {rows}: {process.communicate()}"
@@ -184,20 +184,20 @@ def await_rows(process: subprocess.Popen[str], run_dir: Path, rows: int) -> None
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
-    """The whole rows of metrics.jsonl so far; none where there is no such file yet."""
+    """Returns the complete rows of metrics.jsonl; none if the file does not exist yet."""
     path = run_dir / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 class Warm(Runner):
-    """The near end of `serve`."""
+    """Runs the command in forks of a process that has TensorFlow imported: a client of `serve`."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, cache_dir: str) -> None:
         self._process, self._folder, self._cache_dir = process, folder, cache_dir
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs the command in a fork of the process that has TensorFlow."""
+        """Runs the command in a fork and waits for its end."""
         out, err = self._folder / "out", self._folder / "err"
         asked = {
             "arguments": [f"--cache_dir={self._cache_dir}", "--report=false", *arguments],
@@ -214,18 +214,21 @@ class Warm(Runner):
 
 
 def serve() -> None:
-    """Reads command lines as JSON, runs each in a fork, answers with its exit status."""
-    from engine.startup import import_tensorflow
+    """Reads command lines as JSON, runs each in a fork, and prints its exit status."""
+    from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
     import pipelines
-    import run
-    from engine.reporting import scorer
-    from engine.training import trainer
+    from engine.reporting import evaluate_command
+    from engine.trainer import trainer
+    from tapeline import command
 
-    del scorer, trainer  # imported for the children, like what TFDS imports when it is used
+    del (
+        evaluate_command,
+        trainer,
+    )  # imported for the children, as are the modules that TFDS imports lazily
     pipelines.open_source("digits", data_dir=None, cache_dir=sys.argv[1])
-    gc.freeze()  # else a child's exit takes a second to look through all of TensorFlow
+    gc.freeze()  # otherwise a child's exit spends a second on collecting garbage in TensorFlow
     for line in sys.stdin:
         asked = json.loads(line)
         child = os.fork()
@@ -235,7 +238,7 @@ def serve() -> None:
             for descriptor, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
                 flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 os.dup2(os.open(path, flags, 0o600), descriptor)
-            sys.exit(run.main(asked["arguments"]))
+            sys.exit(command.main(asked["arguments"]))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

@@ -1,4 +1,4 @@
-"""The command, with a home and a cache of this session's own; and runs that several files need."""
+"""Fixtures: the command with a home and a cache of this session, and runs that tests share."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.keeping.catalogue import newest_of, read_facts
+from engine.checkpoint.catalog import newest_of, read_facts
 from tests.cli.command import HANG, LONG, Command, Interrupted, Outcome, Run, Warm, rows_of
 
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory, cache_dir: str) -> Command:
-    """Tapeline's command, as a process."""
+    """Returns a runner that starts a new process for each command."""
     return Command(tmp_path_factory.mktemp("home"), cache_dir)
 
 
 @pytest.fixture(scope="session")
 def warm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """The same, without the seconds that TensorFlow's import takes."""
+    """Starts a runner that saves the seconds of TensorFlow's import."""
     with command.warmed(tmp_path_factory.mktemp("warm")) as warm:
         yield warm
 
 
 @pytest.fixture(scope="session")
 def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of `LONG` that nothing has stopped."""
+    """Trains `LONG` without interruption."""
     return warm.train(tmp_path_factory.mktemp("whole") / "run", *LONG)
 
 
 @pytest.fixture(scope="session")
 def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """The same, killed where rows and points later than the newest checkpoint were written."""
+    """Trains `LONG`, kills it after rows later than its newest checkpoint, and resumes it."""
     run_dir = tmp_path_factory.mktemp("killed") / "run"
-    options = [*LONG, "--checkpoint_every=0"]  # one an epoch
+    options = [*LONG, "--checkpoint_every=0"]  # one checkpoint an epoch
     with command.started(f"--run_dir={run_dir}", *options) as process:
         end = time.monotonic() + HANG
         while True:
@@ -43,7 +43,7 @@ def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactor
             time.sleep(0.02)
             if not newest_of(str(run_dir)):
                 continue
-            process.send_signal(signal.SIGSTOP)  # so that nothing changes while it is looked at
+            process.send_signal(signal.SIGSTOP)  # so that files do not change during the check
             rows = rows_of(run_dir)
             saved = read_facts(newest_of(str(run_dir)) or "")["step"]
             if saved and rows[-1]["step"] >= saved + 10:

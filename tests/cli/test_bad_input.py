@@ -1,4 +1,4 @@
-"""Bad input: one line that says what is wrong, status 2, and nothing written."""
+"""Bad input: one line that names the error, exit status 2, and no file written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cli.command import Command, Outcome, Warm
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Three kinds of noise; a subclass changes one thing."""
+    """Random images in three classes; each subclass changes one property."""
 
     VERSION = tfds.core.Version("1.0.0")
     FEATURES = {  # noqa: RUF012
@@ -65,7 +65,7 @@ class Varying(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data_dir with the data sets above, each split in two files."""
+    """Returns a data_dir with the data sets above, each split in two files."""
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=2)
@@ -76,7 +76,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run_dir of a run that is done."""
+    """Returns the run directory of a finished run."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     outcome = warm.run(f"--run_dir={run_dir}", "--model=logistic", "--epochs=1")
     assert outcome.status == 0, outcome.said()
@@ -84,30 +84,30 @@ def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line_of(outcome: Outcome) -> str:
-    """The one line that a refusal is."""
+    """Returns the one line of a refusal, without `error: `."""
     assert outcome.status == 2, outcome.said()
     assert outcome.out == "", outcome.said()
     assert outcome.err.startswith("error: ") and outcome.err.endswith("\n"), outcome.said()
     (line,) = outcome.err.splitlines()
     text = line.removeprefix("error: ")
     assert len(text.split()) > 3, outcome.said()
-    # TensorFlow's and absl's own words say nothing to a user.
+    # The messages of TensorFlow and absl do not help users.
     for foreign in ("Traceback", "{{", "[Op:", "ERROR:", "0x"):
         assert foreign not in text, outcome.said()
     return text
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a directory."""
+    """Returns the content of every file below a directory, by relative path."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-# What needs no TensorFlow
+# Checks without TensorFlow
 
 
 @pytest.fixture
 def without_tensorflow(tmp_path: Path) -> dict[str, str]:
-    """An environment in which importing TensorFlow ends the process with another status."""
+    """Returns an environment in which importing TensorFlow ends the process with status 77."""
     for name in ("tensorflow", "tensorflow_datasets"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(77)\n")
     return {"PYTHONPATH": str(tmp_path)}
@@ -165,13 +165,14 @@ SHOWN_BY_THE_OPTIONS = {
 @pytest.mark.parametrize(
     ("arguments", "expected"), SHOWN_BY_THE_OPTIONS.items(), ids=SHOWN_BY_THE_OPTIONS
 )
-def test_what_the_options_alone_show_is_refused_before_tensorflow_is_imported(
+def test_bad_options_before_import(
     command: Command,
     tmp_path: Path,
     without_tensorflow: dict[str, str],
     arguments: str,
     expected: list[str],
 ):
+    """Options that are invalid on their own are refused before TensorFlow is imported."""
     run_dir = tmp_path / "run"
     line = line_of(command.run(f"--run_dir={run_dir}", *arguments.split(), **without_tensorflow))
     for words in expected:
@@ -179,7 +180,7 @@ def test_what_the_options_alone_show_is_refused_before_tensorflow_is_imported(
     assert not run_dir.exists()
 
 
-# What does
+# Checks with TensorFlow
 
 
 CANNOT_BE_DONE = {
@@ -232,9 +233,10 @@ CANNOT_BE_DONE = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), CANNOT_BE_DONE.items(), ids=CANNOT_BE_DONE)
-def test_what_cannot_be_done_is_refused_before_anything_is_written(
+def test_impossible_options_write_nothing(
     warm: Warm, tmp_path: Path, arguments: str, expected: list[str]
 ):
+    """Options that do not fit the data, the model or the devices are refused before any write."""
     run_dir = tmp_path / "run"
     line = line_of(warm.run(f"--run_dir={run_dir}", *arguments.split()))
     for words in expected:
@@ -242,15 +244,15 @@ def test_what_cannot_be_done_is_refused_before_anything_is_written(
     assert not run_dir.exists()
 
 
-def test_a_refusal_after_the_import_shows_none_of_tensorflows_noise(
-    command: Command, tmp_path: Path
-):
+def test_refusal_without_tensorflow_log(command: Command, tmp_path: Path):
+    """A refusal after TensorFlow's import prints none of TensorFlow's log messages."""
     outcome = command.run(f"--run_dir={tmp_path / 'run'}", "--model=cnnn")
     assert "unknown model 'cnnn'" in line_of(outcome)
 
 
 @pytest.mark.parametrize("below", ["", "deeper/still"])
-def test_a_run_dir_that_is_or_lies_below_a_file_is_refused(warm: Warm, tmp_path: Path, below: str):
+def test_run_dir_is_file(warm: Warm, tmp_path: Path, below: str):
+    """A run directory that is a file, or is below one, is refused."""
     file = tmp_path / "file"
     file.write_text("mine")
     line = line_of(warm.run(f"--run_dir={file / below}"))
@@ -258,19 +260,19 @@ def test_a_run_dir_that_is_or_lies_below_a_file_is_refused(warm: Warm, tmp_path:
     assert file.read_text() == "mine"
 
 
-def test_images_that_vary_in_size_need_a_size(warm: Warm, shelf: Path, tmp_path: Path):
+def test_varying_sizes_need_image_size(warm: Warm, shelf: Path, tmp_path: Path):
     arguments = "--dataset=varying", f"--data_dir={shelf}", f"--run_dir={tmp_path / 'run'}"
     line = line_of(warm.run(*arguments))
     assert "varying vary in size" in line and "--image_size=64,64" in line
     assert not (tmp_path / "run").exists()
     outcome = warm.run(*arguments, "--image_size=8,8", "--epochs=1")
     assert outcome.status == 0, outcome.said()
-    outcome = warm.run("--mode=export", f"--run_dir={tmp_path / 'run'}")  # checked size by size
+    outcome = warm.run("--mode=export", f"--run_dir={tmp_path / 'run'}")  # validated size by size
     assert outcome.status == 0, outcome.said()
     assert json.loads(outcome.out.splitlines()[-1])["images"][:2] == [None, None]
 
 
-def test_a_data_set_without_labels_is_refused(warm: Warm, shelf: Path, tmp_path: Path):
+def test_unlabelled_data(warm: Warm, shelf: Path, tmp_path: Path):
     arguments = "--dataset=unlabelled", f"--data_dir={shelf}", f"--run_dir={tmp_path / 'run'}"
     line = line_of(warm.run(*arguments))
     assert "unlabelled has no labels" in line and "image" in line
@@ -330,7 +332,7 @@ def garble_the_info(folder: Path) -> None:
         (garble_the_info, "sample/1.0.0"),
     ],
 )
-def test_damaged_data_is_refused_before_training_and_the_place_is_named(
+def test_damaged_data(
     warm: Warm,
     shelf: Path,
     tmp_path: Path,
@@ -338,6 +340,7 @@ def test_damaged_data_is_refused_before_training_and_the_place_is_named(
     named: str,
     feed: str,
 ):
+    """Damaged data is refused before training, and the error names the location."""
     shutil.copytree(shelf / "sample", tmp_path / "sample")
     damage(tmp_path / "sample" / "1.0.0")
     run_dir = tmp_path / "run"
@@ -346,15 +349,13 @@ def test_damaged_data_is_refused_before_training_and_the_place_is_named(
     )
     line = line_of(outcome)
     assert str(tmp_path) in line and named in line
-    assert "again" in line  # what to do: copy or prepare it again
+    assert "again" in line  # the remedy: copy or prepare it again
     assert not run_dir.exists()
 
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_an_example_that_cannot_be_decoded_is_said_in_one_line(
-    warm: Warm, shelf: Path, tmp_path: Path, feed: str
-):
-    """Its checksum is right: it is found where the examples are decoded to tell what they are."""
+def test_undecodable_example(warm: Warm, shelf: Path, tmp_path: Path, feed: str):
+    """The record's checksum is valid; decoding the examples for their digest finds the damage."""
     shutil.copytree(shelf / "sample", tmp_path / "sample")
     shard = tmp_path / "sample" / "1.0.0" / "sample-train.tfrecord-00001-of-00002"
     examples = [raw.numpy() for raw in tf.data.TFRecordDataset(str(shard))]
@@ -368,11 +369,11 @@ def test_an_example_that_cannot_be_decoded_is_said_in_one_line(
         "--dataset=sample", f"--data_dir={tmp_path}", f"--run_dir={run_dir}", f"--feed={feed}"
     )
     line = line_of(outcome)
-    assert "sample, train" in line and "example 33: " in line  # 30 lie in the first file
+    assert "sample, train" in line and "example 33: " in line  # the first file has 30 examples
     assert not run_dir.exists()
 
 
-# A run that is there already
+# Existing runs
 
 
 ANOTHER_RUN = {
@@ -386,9 +387,8 @@ ANOTHER_RUN = {
 
 
 @pytest.mark.parametrize(("arguments", "expected"), ANOTHER_RUN.items(), ids=ANOTHER_RUN)
-def test_a_run_is_not_continued_as_another_one(
-    warm: Warm, finished: Path, arguments: str, expected: list[str]
-):
+def test_other_options_refused(warm: Warm, finished: Path, arguments: str, expected: list[str]):
+    """A run is not resumed or evaluated with options that contradict its own."""
     before = contents(finished)
     line = line_of(warm.run(f"--run_dir={finished}", "--model=logistic", *arguments.split()))
     assert str(finished) in line
@@ -398,10 +398,8 @@ def test_a_run_is_not_continued_as_another_one(
 
 
 @pytest.mark.parametrize("which", ["newest", "all"])
-def test_checkpoints_of_another_version_are_refused_and_stay(
-    warm: Warm, finished: Path, tmp_path: Path, which: str
-):
-    """Also where an older one could be read: going on from it would lose what the newest has."""
+def test_other_checkpoint_format(warm: Warm, finished: Path, tmp_path: Path, which: str):
+    """Refused even if older checkpoints are readable: resuming from them would lose steps."""
     run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
     saved = sorted((run_dir / "checkpoints").glob("*.npz"))
     for path in saved[-1:] if which == "newest" else saved:
@@ -421,9 +419,8 @@ def test_checkpoints_of_another_version_are_refused_and_stay(
         assert contents(run_dir) == before
 
 
-def test_weights_are_not_evaluated_on_data_that_they_do_not_fit(
-    warm: Warm, finished: Path, shelf: Path
-):
+def test_evaluate_on_other_data(warm: Warm, finished: Path, shelf: Path):
+    """Weights are not evaluated on a data set that they were not trained on."""
     before = contents(finished)
     outcome = warm.run(
         "--mode=evaluate", f"--run_dir={finished}", "--dataset=sample", f"--data_dir={shelf}"
@@ -436,8 +433,9 @@ def test_weights_are_not_evaluated_on_data_that_they_do_not_fit(
 # No network
 
 
-def test_without_data_and_network_it_says_soon_what_can_be_done(warm: Warm, tmp_path: Path):
-    with socket.socket() as unused:  # bound and not listening: whoever connects is refused
+def test_no_data_no_network(warm: Warm, tmp_path: Path):
+    """Without data and network, the error comes within 20 s and lists the remedies."""
+    with socket.socket() as unused:  # bound and not listening: connections are refused
         unused.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
         proxies = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), proxy)

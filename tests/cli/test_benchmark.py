@@ -1,4 +1,4 @@
-"""`--mode=benchmark` gives the figures of the contract, and leaves nothing behind."""
+"""`--mode=benchmark` prints the documented figures and leaves no files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ def figures(warm: Warm, *options: str) -> dict:
     ],
     ids=str,
 )
-def test_the_last_line_has_every_figure(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
+def test_json_figures(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
+    """The last line is JSON with every figure."""
     found = figures(warm, f"--run_dir={tmp_path / 'run'}", *options)
     rate = found["steps_per_second"]
     assert 0 < rate["p10"] <= rate["median"] <= rate["p90"]
@@ -50,7 +51,8 @@ def test_the_last_line_has_every_figure(warm: Warm, tmp_path: Path, options: tup
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_done_besides_is_measured_where_it_is_asked_for(warm: Warm):
+def test_benchmark_with(warm: Warm):
+    """Saving, logging and evaluation are measured only on request."""
     found = figures(warm, "--benchmark_with=saving,logging,evaluation")
     for name in ("saving", "logging", "evaluation"):
         assert 0 < found[name]["stall_ms"]["median"] <= found[name]["stall_ms"]["max"]
@@ -59,7 +61,7 @@ def test_what_is_done_besides_is_measured_where_it_is_asked_for(warm: Warm):
     assert "saving" not in figures(warm)
 
 
-def test_a_run_is_not_touched(warm: Warm, tmp_path: Path):
+def test_run_dir_unchanged(warm: Warm, tmp_path: Path):
     run_dir = tmp_path / "run"
     assert warm.run("--model=logistic", "--epochs=1", f"--run_dir={run_dir}").status == 0
     before = {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()}
@@ -68,8 +70,8 @@ def test_a_run_is_not_touched(warm: Warm, tmp_path: Path):
 
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_a_step_that_training_would_leave_out_does_not_end_it(warm: Warm, tmp_path: Path, feed):
-    """One example has a nan: a step an epoch of 14 is not finite."""
+def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
+    """One example has a NaN, so one step in each epoch of 14 is not finite."""
     dataset = measured.prepared(tmp_path / "data")
     options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", f"--feed={feed}"
     run_dir = tmp_path / "run"
@@ -81,7 +83,8 @@ def test_a_step_that_training_would_leave_out_does_not_end_it(warm: Warm, tmp_pa
     assert not run_dir.exists()
 
 
-def test_more_of_them_than_training_would_leave_out_are_said(warm: Warm, tmp_path: Path):
+def test_too_many_bad_steps(warm: Warm, tmp_path: Path):
+    """More bad steps than training would skip are an error."""
     dataset = measured.prepared(tmp_path / "data")
     options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", "--most_left_out=1"
     outcome = warm.run(*FAST, *options, "--benchmark_steps=600")
@@ -102,16 +105,14 @@ def test_more_of_them_than_training_would_leave_out_are_said(warm: Warm, tmp_pat
         (("--strategy=multi_worker",), "measures one machine"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_one_line(
-    warm: Warm, options: tuple[str, ...], words: str
-):
+def test_bad_input(warm: Warm, options: tuple[str, ...], words: str):
     outcome = warm.run(*FAST, *options)
     assert outcome.status == 2, outcome.said()
     assert outcome.err.startswith("error: ") and words in outcome.err
     assert outcome.err.count("\n") == 1
 
 
-def test_a_signal_stops_it(command: Command, tmp_path: Path):
+def test_signal_stops_benchmark(command: Command, tmp_path: Path):
     options = ("--mode=benchmark", "--benchmark_steps=10000000", f"--run_dir={tmp_path / 'run'}")
     with command.started(*options) as process:
         assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""What a person sees: the report and TensorBoard in a real browser."""
+"""The report and TensorBoard in a real browser."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURES = {
     *("mistakes", "calibration"),
 }
 
-# Everything below a node, through shadow roots.
+# All elements of the document, including those in shadow roots.
 ALL = """(() => {
   const found = [];
   const walk = node => {
@@ -33,20 +33,19 @@ TEXT = f"{ALL}.map(e => e.childElementCount ? '' : e.textContent.trim()).filter(
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with all there is to see."""
+    """Trains a run with a report and histograms."""
     return command.train(tmp_path_factory.mktemp("seen") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory):
-    """A browser for all tests here."""
+    """Starts the browser that the tests share."""
     with browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
 
 
-def test_every_figure_of_the_report_is_seen_and_nothing_goes_wrong(
-    chromium: Browser, run: Run, tmp_path: Path
-):
+def test_report_renders(chromium: Browser, run: Run, tmp_path: Path):
+    """Every figure of the report is visible, and the page has no errors."""
     page = chromium.open(f"file://{run.run_dir / 'report.html'}")
     names = {path.stem for path in (run.run_dir / "plots").glob("*.png")}
     shown = page.run(
@@ -55,7 +54,7 @@ def test_every_figure_of_the_report_is_seen_and_nothing_goes_wrong(
     )
     assert len(shown) == len(names) >= 12
     assert all(complete and natural > 200 and width > 200 for complete, natural, width in shown)
-    # Nothing is wider than the window, on a telephone neither.
+    # Nothing is wider than the window, not even on a phone.
     assert page.run("document.documentElement.scrollWidth <= window.innerWidth")
     page.screenshot(tmp_path / "report.png", whole=True)
     narrow = chromium.open(f"file://{run.run_dir / 'report.html'}", width=390)
@@ -63,9 +62,8 @@ def test_every_figure_of_the_report_is_seen_and_nothing_goes_wrong(
     assert page.errors == narrow.errors == []
 
 
-def test_tensorboard_draws_the_charts_pictures_text_graph_and_hparams(
-    chromium: Browser, command: Command, run: Run, tmp_path: Path
-):
+def test_tensorboard_renders(chromium: Browser, command: Command, run: Run, tmp_path: Path):
+    """TensorBoard draws charts, images, text, the graph, histograms and hparams."""
     with tensorboard(command, run.run_dir / "tensorboard", tmp_path / "log") as board:
         board.await_points(run)
         page = chromium.open(f"{board.address}#timeseries", height=3000)
@@ -77,7 +75,7 @@ def test_tensorboard_draws_the_charts_pictures_text_graph_and_hparams(
         assert set(board.get("plugin/images/tags")["."]) == PICTURES
         large = f"{ALL}.filter(e => e.tagName === 'IMG' && e.naturalWidth > 200)"
         for part, script in {
-            "images": f"{large}.length >= 2",  # it unfolds the first two
+            "images": f"{large}.length >= 2",  # it expands the first two
             "text": f"{TEXT}.some(t => t.includes('--model=cnn'))",
             "hparams": f"{TEXT}.includes('learning_rate')",
             "graphs": f"{ALL}.filter(e => e.matches('g.node')).length",

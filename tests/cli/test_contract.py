@@ -1,4 +1,4 @@
-"""What scripts rely on: the files of a run, and what stands in them."""
+"""The files of a run and their contents, as scripts rely on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.cli.command import Command, Run, Warm
 
-TRAIN, VALIDATION, TEST = 1293, 144, 360  # examples of the embedded digits
+TRAIN, VALIDATION, TEST = 1293, 144, 360  # examples of the bundled digits
 BATCH, EPOCHS, PER_EPOCH = 64, 4, 21
 OPTIONS = (
     f"--global_batch_size={BATCH}",
@@ -25,13 +25,13 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A small run of the digits, as its user starts it."""
+    """Trains a small run on the digits in a new process."""
     return command.train(tmp_path_factory.mktemp("contract") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Two good epochs, then a learning rate that spoils them."""
+    """Trains two good epochs, then some with a learning rate that is too large."""
     spoiled = "--schedule=step", f"--decay_steps={2 * PER_EPOCH}", "--decay_rate=3000"
     return warm.train(
         tmp_path_factory.mktemp("early") / "run",
@@ -48,7 +48,7 @@ def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
-def test_xla_compiles_the_loop_once_whatever_it_is_given(command: Command, tmp_path: Path, feed):
+def test_xla_compiles_loop_once(command: Command, tmp_path: Path, feed):
     logged = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compiler=2"}
     options = (*OPTIONS, "--model=logistic", "--jit=loop", f"--feed={feed}", "--progress=off")
     outcome = command.run(f"--run_dir={tmp_path / 'run'}", *options, **logged)
@@ -56,10 +56,11 @@ def test_xla_compiles_the_loop_once_whatever_it_is_given(command: Command, tmp_p
     assert outcome.err.count("Compilation of XLA executable time") == 1
 
 
-# The directory
+# The run directory
 
 
-def test_a_run_dir_holds_what_scripts_look_for_and_no_half_written_file(run: Run):
+def test_run_dir_files(run: Run):
+    """A run directory has the documented files and no partial ones."""
     found = {path.name for path in run.run_dir.iterdir()}
     expected = {"config.flags", "checkpoints", "best", "tensorboard", "metrics.jsonl", "clock.json"}
     assert found == {*expected, "result.json"}
@@ -71,18 +72,18 @@ def test_a_run_dir_holds_what_scripts_look_for_and_no_half_written_file(run: Run
     assert not list(run.run_dir.rglob("*.part"))
 
 
-def test_so_many_of_the_newest_checkpoints_are_kept_and_one_best(run: Run):
+def test_checkpoints_kept(run: Run):
     assert len(run.checkpoints) == 2
     assert len(list((run.run_dir / "best").glob("ckpt-*.npz"))) == 1
 
 
-def test_config_flags_is_this_run_again(run: Run, warm: Warm, tmp_path: Path):
+def test_config_flags_repeats_run(run: Run, warm: Warm, tmp_path: Path):
     flags, other = run.run_dir / "config.flags", tmp_path / "other"
     outcome = warm.run(f"--flagfile={flags}", f"--run_dir={other}")
     assert outcome.status == 0, outcome.said()
     again = Run(other, outcome)
     assert again.result["weights_sha256"] == run.result["weights_sha256"]
-    # Of those inside an epoch one may give way to the next, on a busy disk.
+    # On a busy disk, a checkpoint within an epoch may be replaced by the next one.
     assert again.curves == run.curves and again.checkpoints[-1] == run.checkpoints[-1]
     written = (other / "config.flags").read_text()
     assert written.replace(str(other), str(run.run_dir)) == flags.read_text()
@@ -91,7 +92,8 @@ def test_config_flags_is_this_run_again(run: Run, warm: Warm, tmp_path: Path):
 # metrics.jsonl
 
 
-def test_metrics_have_a_row_for_each_point_and_each_epoch_of_each_split(run: Run):
+def test_metrics_rows(run: Run):
+    """Each log point has a row, and so has each split at the end of an epoch or of the run."""
     total = EPOCHS * PER_EPOCH
     ends = [PER_EPOCH * epoch for epoch in range(1, EPOCHS + 1)]
     assert [row["step"] for row in run.rows("train")] == sorted({*range(8, total, 8), *ends})
@@ -103,7 +105,7 @@ def test_metrics_have_a_row_for_each_point_and_each_epoch_of_each_split(run: Run
         assert 0 <= row["accuracy"] <= 1
 
 
-def test_every_example_of_an_epoch_counts_once(run: Run):
+def test_examples_per_epoch(run: Run):
     for epoch in range(1, EPOCHS + 1):
         rows = [row for row in run.rows("train") if row["epoch"] == epoch]
         assert sum(row["examples"] for row in rows) == TRAIN
@@ -114,7 +116,7 @@ def test_every_example_of_an_epoch_counts_once(run: Run):
 # result.json
 
 
-def test_the_result_says_how_the_run_ended(run: Run):
+def test_result_json(run: Run):
     result, validation = run.result, run.rows("validation")
     assert (result["step"], result["epoch"]) == (EPOCHS * PER_EPOCH, EPOCHS)
     assert result["stopped_early"] is False
@@ -126,7 +128,7 @@ def test_the_result_says_how_the_run_ended(run: Run):
     for split, row in (("validation", validation[-1]), ("test", run.rows("test")[-1])):
         expected = {name: row[name] for name in ("loss", "accuracy", "examples")}
         assert result[split] == expected
-    best = max(validation, key=lambda row: row["accuracy"])  # of equal ones the first
+    best = max(validation, key=lambda row: row["accuracy"])  # the first of equal ones
     assert result["best"] == {
         "step": best["step"],
         "metric": "validation_accuracy",
@@ -134,7 +136,8 @@ def test_the_result_says_how_the_run_ended(run: Run):
     }
 
 
-def test_a_start_is_taken_apart(run: Run):
+def test_startup_seconds(run: Run):
+    """The parts of the startup add up to the seconds before the first step's end."""
     startup = run.result["startup_seconds"]
     imports, ours = ["python", "tensorflow"], ["engine", "devices", "data", "network", "restore"]
     assert list(startup) == [*imports, *ours, "trace", "step"]
@@ -143,14 +146,15 @@ def test_a_start_is_taken_apart(run: Run):
     assert run.result["first_step_seconds"] == pytest.approx(after)
 
 
-def test_it_learns(run: Run):
+def test_accuracy_after_training(run: Run):
     assert run.result["test"]["accuracy"] > 0.85
 
 
-# What a person sees
+# Console output
 
 
-def test_it_prints_the_network_and_a_line_an_epoch(run: Run):
+def test_console_output(run: Run):
+    """The console shows the network's table and one line for each epoch."""
     lines = run.outcome.out.splitlines()
     (header,) = (i for i, line in enumerate(lines) if "output shape" in line)
     table = lines[header + 1 : header + 8]
@@ -163,12 +167,10 @@ def test_it_prints_the_network_and_a_line_an_epoch(run: Run):
         assert f"validation loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}" in line
 
 
-# The same bits
+# Determinism
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
-    run: Run, warm: Warm, tmp_path: Path
-):
+def test_seed_determines_bits(run: Run, warm: Warm, tmp_path: Path):
     same = warm.train(tmp_path / "same", *OPTIONS)
     assert same.result["weights_sha256"] == run.result["weights_sha256"]
     assert same.curves == run.curves
@@ -176,25 +178,26 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(
     assert other.result["weights_sha256"] != run.result["weights_sha256"]
 
 
-def test_streamed_or_resident_the_bits_are_the_same(run: Run, warm: Warm, tmp_path: Path):
-    assert "resident feed" in run.outcome.out  # what auto chose
+def test_feeds_give_same_bits(run: Run, warm: Warm, tmp_path: Path):
+    assert "resident feed" in run.outcome.out  # the choice of auto
     stream = warm.train(tmp_path / "run", *OPTIONS, "--feed=stream")
     assert "stream feed" in stream.outcome.out
     assert stream.result["weights_sha256"] == run.result["weights_sha256"]
     assert stream.curves == run.curves
 
 
-# How long
+# Length
 
 
 @pytest.fixture(scope="module")
 def twenty(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """20 steps of 11 an epoch."""
+    """Trains 20 steps, with 11 steps an epoch."""
     run_dir = tmp_path_factory.mktemp("twenty") / "run"
     return warm.train(run_dir, "--train_steps=20", "--epochs=1", "--log_every=4")
 
 
-def test_a_run_of_so_many_steps_ends_and_is_evaluated_in_the_middle_of_an_epoch(twenty: Run):
+def test_train_steps_within_epoch(twenty: Run):
+    """A run can end within an epoch, and is evaluated there."""
     assert (twenty.result["step"], twenty.result["epoch"]) == (20, 2)
     assert [row["step"] for row in twenty.rows("validation")] == [11, 20]
     assert [row["step"] for row in twenty.rows("test")] == [20]
@@ -203,7 +206,7 @@ def test_a_run_of_so_many_steps_ends_and_is_evaluated_in_the_middle_of_an_epoch(
     assert twenty.result["best"]["step"] in (11, 20)
 
 
-def test_two_devices_take_the_steps_of_one(twenty: Run, warm: Warm, tmp_path: Path):
+def test_two_devices_match_one(twenty: Run, warm: Warm, tmp_path: Path):
     options = "--train_steps=20", "--epochs=1", "--log_every=4", "--virtual_devices=2"
     two = warm.train(tmp_path / "run", *options)
     assert "2 virtual CPU devices" in two.outcome.out
@@ -219,7 +222,7 @@ def test_two_devices_take_the_steps_of_one(twenty: Run, warm: Warm, tmp_path: Pa
 # Early stopping and the best weights
 
 
-def test_it_stops_early_when_patience_ends_and_says_so(early: Run):
+def test_early_stopping(early: Run):
     result, accuracies = early.result, [row["accuracy"] for row in early.rows("validation")]
     assert result["stopped_early"] is True
     assert result["epoch"] == len(accuracies) == result["best"]["step"] / PER_EPOCH + 2 < 9
@@ -227,7 +230,7 @@ def test_it_stops_early_when_patience_ends_and_says_so(early: Run):
     assert f"stopped early after epoch {result['epoch']}" in early.outcome.out
 
 
-def test_restore_best_tests_the_best_weights(early: Run):
+def test_restore_best(early: Run):
     best = early.result["best"]
     assert best["step"] < early.result["step"]
     (row,) = (row for row in early.rows("validation") if row["step"] == best["step"])
@@ -236,7 +239,8 @@ def test_restore_best_tests_the_best_weights(early: Run):
     assert early.result["test"]["accuracy"] > 0.8
 
 
-def test_without_validation_the_best_is_by_train_loss(warm: Warm, tmp_path: Path):
+def test_best_by_train_loss(warm: Warm, tmp_path: Path):
+    """Without a validation split, the train loss selects the best weights."""
     options = "--model=logistic", "--validation_split=0", "--epochs=3"
     run = warm.train(tmp_path / "run", *options)
     assert run.rows("validation") == [] and run.result["validation"] is None
@@ -253,7 +257,8 @@ def test_without_validation_the_best_is_by_train_loss(warm: Warm, tmp_path: Path
 # --mode=evaluate
 
 
-def test_evaluate_gives_the_results_figures_from_the_run_dir_alone(run: Run, command: Command):
+def test_evaluate_repeats_result(run: Run, command: Command):
+    """Evaluate needs only the run directory and finds the metrics of result.json."""
     before = (run.run_dir / "result.json").read_bytes()
     outcome = command.run("--mode=evaluate", f"--run_dir={run.run_dir}")
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
@@ -263,7 +268,9 @@ def test_evaluate_gives_the_results_figures_from_the_run_dir_alone(run: Run, com
     assert (run.run_dir / "result.json").read_bytes() == before
 
 
-def test_evaluate_takes_the_weights_that_the_run_was_told_to_test(early: Run, warm: Warm):
+def test_evaluate_best_weights(early: Run, warm: Warm):
+    """Evaluate takes the best weights if the run restored them."""
+
     def evaluated(*arguments: str) -> dict:
         outcome = warm.run("--mode=evaluate", f"--run_dir={early.run_dir}", *arguments)
         assert outcome.status == 0, outcome.said()
@@ -275,8 +282,8 @@ def test_evaluate_takes_the_weights_that_the_run_was_told_to_test(early: Run, wa
     assert newest["validation"]["loss"] == early.rows("validation")[-1]["loss"]
 
 
-def test_a_tilde_is_the_users_home(command: Command, warm: Warm):
-    """No shell expands it behind an equals sign, and in a flagfile there is no shell."""
+def test_tilde_expands(command: Command, warm: Warm):
+    """No shell expands a tilde after an equals sign, nor one in a flagfile."""
     warm.train(command.home / "mine", "--model=logistic", "--epochs=1")
     outcome = warm.run("--mode=evaluate", "--run_dir=~/mine")
     assert outcome.status == 0, outcome.said()

@@ -1,4 +1,4 @@
-"""The commands of the docs print nothing but what they have to say: a part of tests.documented.
+"""The commands of the docs print no warnings: a subset of tests.documented.
 
 `python -m tests.documented --data_dir=DATA_DIR` runs all of them.
 """
@@ -12,23 +12,23 @@ import pytest
 from tests import documented
 from tests.documented import Documented, commands_of, prepared, run
 
-# What the README does with a run, done with the quickstart's, which needs no data.
+# The docs' commands on a run, here on the quickstart's run, which needs no download.
 USES = ("report", "evaluate", "predict", "export")
 
 
 def on_the_digits(command: Documented) -> Documented:
     moved = [
-        a.replace("runs/mnist", "runs/digits-cnn").replace("[:1000]", "[:100]")  # of 360
+        a.replace("runs/mnist", "runs/digits-cnn").replace("[:1000]", "[:100]")  # of 360 examples
         for a in command.arguments
     ]
     return replace(command, arguments=tuple(moved))
 
 
-def test_commands_of_the_readme_print_no_warning(command, cache_dir, tmp_path):
-    readme = commands_of((documented.ROOT / "README.md").read_text(), "README.md")
-    quickstart = readme[0]
+def test_readme_prints_no_warning(command, cache_dir, tmp_path):
+    quickstart, *_ = commands_of((documented.ROOT / "README.md").read_text(), "README.md")
     assert quickstart.arguments == ("--flagfile=quickstart.flags",)
-    uses = [c for c in readme if c.mode in USES and "--run_dir=runs/mnist" in c.arguments]
+    of_docs = [each for commands in documented.documented() for each in commands]
+    uses = [c for c in of_docs if c.mode in USES and "--run_dir=runs/mnist" in c.arguments]
     assert {c.mode for c in uses} == set(USES)
     place = prepared(tmp_path / "place")
     commands = [quickstart, *map(on_the_digits, uses)]
@@ -36,7 +36,7 @@ def test_commands_of_the_readme_print_no_warning(command, cache_dir, tmp_path):
     assert [row for row in rows if not row.good] == []
 
 
-def test_every_mode_is_documented():
+def test_all_modes_documented():
     found = [each for commands in documented.documented() for each in commands]
     assert {each.mode for each in found} == set(documented.MODES)
     assert len(found) >= 20
@@ -50,6 +50,6 @@ def test_every_mode_is_documented():
         "lib.py:3: UserWarning: something",
     ],
 )
-def test_a_warning_is_noise(line):
+def test_noise_pattern(line):
     assert documented.NOISE.search(f"epoch 1/2\n{line}\n")
     assert not documented.NOISE.search("epoch 1/2: train loss 2.2630, accuracy 20.57%")

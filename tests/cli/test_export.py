@@ -1,4 +1,4 @@
-"""`--mode=export`: what is written serves in a process that has nothing but TensorFlow."""
+"""`--mode=export`: the SavedModel serves in a process that imports only TensorFlow."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ assert not ours, ours
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with averaged weights, whose last weights are not its best."""
+    """Trains a run with an EMA of the weights and with `--restore_best`."""
     options = "--flagfile=quickstart.flags", "--epochs=4", "--ema=0.9", "--restore_best"
     return command.train(tmp_path_factory.mktemp("export") / "run", *options)
 
 
 @pytest.fixture(scope="module")
 def test_split(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """The digits' test split: uint8 [360, 8, 8, 1] and labels, in file order."""
+    """Returns the digits' test split: uint8 [360, 8, 8, 1] and labels, in file order."""
     some = list(digits.prepared(cache_dir).as_dataset(split="test").as_numpy_iterator())
     return np.stack([e["image"] for e in some]), np.array([e["label"] for e in some])
 
 
 def served(folder: Path, images: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
-    """What a process of its own, elsewhere, gets from the SavedModel."""
+    """Returns the outputs of the SavedModel in a separate process and directory."""
     np.save(tmp_path / "images.npy", images)
     line = [sys.executable, "-c", SERVED, str(folder), "images.npy", "out.npz"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
@@ -63,9 +63,8 @@ def export(warm: Warm, run: Run, *arguments: str) -> dict:
     return json.loads(outcome.out.splitlines()[-1])
 
 
-def test_elsewhere_it_gives_as_many_right_answers_as_the_result(
-    run: Run, warm: Warm, test_split, tmp_path: Path
-):
+def test_served_accuracy(run: Run, warm: Warm, test_split, tmp_path: Path):
+    """In another process, the SavedModel has the test accuracy of result.json."""
     facts = export(warm, run)
     images, labels = test_split
     found = served(run.run_dir / "export", images, tmp_path)
@@ -81,9 +80,8 @@ def test_elsewhere_it_gives_as_many_right_answers_as_the_result(
     assert "best" in facts["weights"]
 
 
-def test_averaged_or_raw_best_or_newest_are_other_weights(
-    run: Run, warm: Warm, test_split, tmp_path: Path
-):
+def test_choice_of_weights(run: Run, warm: Warm, test_split, tmp_path: Path):
+    """EMA or raw, best or newest: each choice exports other weights."""
     images, _ = test_split
     kinds = ("--averaged=yes", "--averaged=no"), ("--weights=best", "--weights=newest")
     found = {}
@@ -98,7 +96,7 @@ def test_averaged_or_raw_best_or_newest_are_other_weights(
     assert found["--averaged=yes", "--weights=newest"] != found["--averaged=no", "--weights=newest"]
 
 
-def test_an_export_takes_the_place_of_the_one_before_and_leaves_nothing_else(run: Run, warm: Warm):
+def test_export_replaces_previous(run: Run, warm: Warm):
     export(warm, run)
     (run.run_dir / "export" / "old").write_text("of the one before")
     export(warm, run)
@@ -107,7 +105,7 @@ def test_an_export_takes_the_place_of_the_one_before_and_leaves_nothing_else(run
     assert json.loads((run.run_dir / "export" / "about.json").read_text())["model"] == "cnn"
 
 
-def test_averaged_weights_that_there_are_not_are_refused(warm: Warm, tmp_path: Path):
+def test_missing_ema_refused(warm: Warm, tmp_path: Path):
     plain = warm.train(tmp_path / "run", "--model=logistic", "--epochs=1")
     outcome = warm.run("--mode=export", f"--run_dir={plain.run_dir}", "--averaged=yes")
     assert outcome.status == 2 and "no averaged weights" in outcome.err, outcome.said()
@@ -115,7 +113,8 @@ def test_averaged_weights_that_there_are_not_are_refused(warm: Warm, tmp_path: P
 
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", seldom("mixed_float16")])
-def test_no_tflite_of_a_16_bit_run_is_said_in_one_line(warm: Warm, tmp_path: Path, precision: str):
+def test_no_tflite_of_16_bit_run(warm: Warm, tmp_path: Path, precision: str):
+    """The console says in one line that a 16-bit run has no TFLite model."""
     run = warm.train(tmp_path / "run", "--epochs=1", f"--precision={precision}")
     outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")
     assert outcome.status == 0 and outcome.err == "", outcome.said()
@@ -128,14 +127,13 @@ def test_no_tflite_of_a_16_bit_run_is_said_in_one_line(warm: Warm, tmp_path: Pat
 
 
 @pytest.mark.parametrize("options", [("--precision=mixed_bfloat16",), ("--virtual_devices=2",)])
-def test_whatever_it_was_trained_with(warm: Warm, tmp_path: Path, options):
+def test_bfloat16_and_replicas(warm: Warm, tmp_path: Path, options):
     run = warm.train(tmp_path / "run", "--model=cnn", "--epochs=1", *options)
     assert export(warm, run)["difference"] <= 1e-6
 
 
-def test_images_of_another_size_than_the_networks_are_resized_inside(
-    warm: Warm, test_split, tmp_path: Path
-):
+def test_resizing_in_exported_model(warm: Warm, test_split, tmp_path: Path):
+    """The exported model resizes images to the network's size."""
     options = "--model=logistic", "--image_size=5,9", "--epochs=3", "--learning_rate=0.05"
     run = warm.train(tmp_path / "run", *options)
     facts = export(warm, run)

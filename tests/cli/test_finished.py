@@ -1,4 +1,4 @@
-"""A finished run: the same command leaves every byte; any other option is made or refused."""
+"""A finished run: the same command changes no byte; a changed option is applied or refused."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine import flags
-from engine.keeping import catalogue
-from engine.options import written
+from engine.checkpoint import catalog
+from engine.config import flags
+from engine.config.option import written
 from tests.chaos.sequences import contents
 from tests.cli.command import Command, Outcome, Run, Warm
-from tests.unit.test_config import FIELDS, another, ids
+from tests.unit.test_schema import FIELDS, another, ids
 
 OPTIONS = ("--model=logistic", "--learning_rate=0.02", "--epochs=3", "--log_every=5")
-# What a command says of itself; `mode` is another command.
+# Options of a single command, not of the run; another `mode` is another command.
 _OF_A_COMMAND = ("mode", "run_dir", "cache_dir")
 
 
 @pytest.fixture(scope="module")
 def done(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that has ended."""
+    """Trains a run to its end."""
     return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS)
 
 
 @pytest.fixture
 def run_dir(done: Run, tmp_path: Path) -> Path:
-    """A copy of it. Its own path stands in config.flags, and is that of no other run."""
+    """Returns a copy of the run, with the path of the copy in config.flags."""
     shutil.copytree(done.run_dir, tmp_path / "run")
     path = tmp_path / "run" / "config.flags"
     path.write_text(path.read_text().replace(str(done.run_dir), str(tmp_path / "run")))
@@ -43,16 +43,16 @@ def asked(warm: Warm, run_dir: Path, *more: str) -> Outcome:
 
 
 def assert_consistent(run_dir: Path) -> None:
-    """config.flags, result.json, the checkpoints, the curves and the report tell of one run."""
+    """Checks that config.flags, result.json, checkpoints, curves and report agree."""
     config = flags.parse([f"--flagfile={run_dir / 'config.flags'}"])
     result = json.loads((run_dir / "result.json").read_text())
-    newest = catalogue.read(catalogue.newest_of(str(run_dir)) or "")
+    newest = catalog.read(catalog.newest_of(str(run_dir)) or "")
     total = config.training.steps(11)
     assert result["step"] == newest.facts["step"]
     assert result["step"] == total or (result["stopped_early"] and result["step"] < total)
     tested = newest
     if config.stopping.restore_best:
-        best = catalogue.load_best(str(run_dir))
+        best = catalog.load_best(str(run_dir))
         assert best is not None
         tested = best.archive
     assert result["weights_sha256"] == digest(tested.arrays)
@@ -68,18 +68,18 @@ def assert_consistent(run_dir: Path) -> None:
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
-    """Of a logistic regression's weights, as result.json has it."""
+    """Returns the digest of a logistic regression's weights, as in result.json."""
     found = hashlib.sha256()
     for name in sorted(name for name in arrays if name.startswith("model/")):
         found.update(arrays[name].tobytes())
     return found.hexdigest()
 
 
-def test_the_run_is_consistent_to_begin_with(run_dir: Path):
+def test_finished_run_is_consistent(run_dir: Path):
     assert_consistent(run_dir)
 
 
-def test_the_same_command_leaves_every_byte(warm: Warm, run_dir: Path):
+def test_same_command_changes_nothing(warm: Warm, run_dir: Path):
     before = contents(run_dir)
     for more in ((), ("--resume=must",), ("--progress=on",), ("--progress=off",)):
         outcome = asked(warm, run_dir, *more)
@@ -91,7 +91,7 @@ def test_the_same_command_leaves_every_byte(warm: Warm, run_dir: Path):
     assert figures["traces"]["train"] == 1
 
 
-def test_it_says_so_before_tensorflow_is_imported(command: Command, run_dir: Path):
+def test_same_command_without_tensorflow(command: Command, run_dir: Path):
     hidden = {"PYTHONPATH": str(run_dir.parent)}
     (run_dir.parent / "tensorflow.py").write_text("raise ImportError('not needed')")
     outcome = command.run(f"--run_dir={run_dir}", *OPTIONS, **hidden)
@@ -101,9 +101,8 @@ def test_it_says_so_before_tensorflow_is_imported(command: Command, run_dir: Pat
 @pytest.mark.parametrize(
     ("name", "field"), [each for each in FIELDS if each[1].name not in _OF_A_COMMAND], ids=ids
 )
-def test_any_other_option_is_made_everywhere_or_refused(
-    warm: Warm, run_dir: Path, name: str, field
-):
+def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
+    """A changed option is applied to all files of the run or refused."""
     before = contents(run_dir)
     given = {"validation_split": "0.2", "test_split": "test[:50]", "train_steps": 40}
     value = given.get(field.name, another(field))
@@ -125,8 +124,8 @@ def test_any_other_option_is_made_everywhere_or_refused(
         assert outcome.status == expected[field.metadata["affects"]]
 
 
-def test_the_best_weights_may_be_asked_for_afterwards(warm: Warm, tmp_path: Path):
-    """Else result.json is by the best weights, and config.flags says that it is not."""
+def test_restore_best_afterwards(warm: Warm, tmp_path: Path):
+    """All files follow: result.json has the best weights, and config.flags says so."""
     spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000", "--report"
     run = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4")
     first = run.result
@@ -145,14 +144,15 @@ def test_the_best_weights_may_be_asked_for_afterwards(warm: Warm, tmp_path: Path
     assert_consistent(run.run_dir)
 
 
-def test_what_records_steps_is_taken_with_steps_to_record(warm: Warm, run_dir: Path):
+def test_log_every_with_more_epochs(warm: Warm, run_dir: Path):
+    """An option that affects the recording of steps is accepted if steps are added."""
     outcome = asked(warm, run_dir, "--log_every=3", "--epochs=4")
     assert outcome.status == 0, outcome.said()
     rows = Run(run_dir, outcome).rows("train")
     assert [row["step"] for row in rows if row["step"] > 33] == [36, 39, 42, 44]
 
 
-def test_a_result_that_cannot_be_read_is_written_again(warm: Warm, run_dir: Path):
+def test_unreadable_result_rewritten(warm: Warm, run_dir: Path):
     before = json.loads((run_dir / "result.json").read_text())
     (run_dir / "result.json").write_text("{")
     assert asked(warm, run_dir).status == 0

@@ -1,4 +1,4 @@
-"""The flagfiles: each is read, the recipes are the seeds', and what they name runs."""
+"""The flagfiles: each parses, the recipes match the seeds, and training with them works."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-import models
-from engine import config, flags
+from engine import models
+from engine.config import flags, schema
 from tests.cli.command import HANG, REPOSITORY, Command, Outcome, Warm
 
 FLAGFILES = sorted(REPOSITORY.glob("*.flags")) + sorted(REPOSITORY.glob("recipes/*.flags"))
@@ -23,31 +23,32 @@ SEEDS = {
 }
 
 
-def recipe(seed: str) -> config.Config:
+def recipe(seed: str) -> schema.Config:
     return flags.parse([f"--flagfile={REPOSITORY / 'recipes' / f'{seed}.flags'}"])
 
 
-# Reading
+# Parsing
 
 
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
-def test_a_flagfile_says_everything_by_itself(path: Path):
+def test_flagfile_is_complete(path: Path):
     parsed = flags.parse([f"--flagfile={path}"])
     assert parsed.run.mode == "train"
     assert "--dataset=" in path.read_text() and "--model=" in path.read_text()
-    # Nothing of one machine: where data and runs are is the user's to say.
+    # Nothing specific to a machine: users choose the directories of data and runs.
     assert (parsed.data.data_dir, parsed.data.cache_dir) == ("", "")
     assert parsed.run.run_dir == f"runs/{parsed.data.dataset}-{parsed.network.model}"
 
 
-def test_the_flagfiles_that_the_readme_names_are_there():
+def test_readme_flagfiles_exist():
     names = {path.name for path in FLAGFILES}
     assert names >= {"cpu.flags", "gpu.flags", "multi_gpu.flags", "quickstart.flags"}
     assert names >= {f"{seed}.flags" for seed in SEEDS}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_recipe_trains_as_its_author_did(seed: str):
+def test_recipe_matches_author(seed: str):
+    """A recipe has the hyperparameters of its author."""
     epochs, batch, validation = SEEDS[seed]
     chosen = recipe(seed)
     assert (chosen.data.dataset, chosen.network.model) == ("mnist", seed)
@@ -55,14 +56,14 @@ def test_a_recipe_trains_as_its_author_did(seed: str):
     assert chosen.training.global_batch_size == batch
     assert chosen.data.validation_split == validation
     assert (chosen.data.train_split, chosen.data.test_split) == ("train", "auto")
-    # Adam as Keras has it.
+    # Keras's defaults of Adam; a beta_2 of 0 means the optimizer's default, 0.999.
     rule = chosen.optimization
     assert (rule.optimizer, rule.schedule, rule.warmup_steps) == ("adam", "constant", 0)
-    assert (rule.learning_rate, rule.beta_1, rule.beta_2) == (0.001, 0.9, 0.0)  # 0: its own, 0.999
+    assert (rule.learning_rate, rule.beta_1, rule.beta_2) == (0.001, 0.9, 0.0)
     assert rule.epsilon == 1e-7
 
 
-def test_only_seed_004_stops_early_and_tests_its_best_weights():
+def test_early_stopping_only_seed_004():
     for seed in SEEDS:
         stopping = recipe(seed).stopping
         if seed == "seed_004":
@@ -74,15 +75,16 @@ def test_only_seed_004_stops_early_and_tests_its_best_weights():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_tuned_recipe_has_the_same_network_and_no_more_epochs(seed: str):
+def test_tuned_recipe(seed: str):
+    """A tuned recipe has the same network and data, and no more epochs."""
     tuned = recipe(f"{seed}_tuned")
     assert (tuned.data.dataset, tuned.network.model) == ("mnist", seed)
     assert 0 < tuned.training.epochs <= SEEDS[seed][0] and tuned.training.train_steps == 0
     assert (tuned.data.train_split, tuned.data.test_split) == ("train", "auto")
 
 
-def test_the_recipes_take_the_steps_that_their_authors_logged():
-    """422 and 1,313 an epoch: the cut of the validation split, and no remainder dropped."""
+def test_recipe_steps_per_epoch():
+    """422 and 1,313 steps as in the authors' logs: the validation cut, and no dropped remainder."""
     import pipelines
 
     for seed, train, steps in (("seed_003", 54_000, 422), ("seed_004", 42_000, 1_313)):
@@ -93,14 +95,15 @@ def test_the_recipes_take_the_steps_that_their_authors_logged():
 # Help
 
 
-def test_help_lists_every_option_without_tensorflow(command: Command, tmp_path: Path):
+def test_help_without_tensorflow(command: Command, tmp_path: Path):
+    """Help lists every option without importing TensorFlow."""
     for name in ("tensorflow", "tensorflow_datasets"):
         (tmp_path / f"{name}.py").write_text("import os; os._exit(77)\n")
     outcome = command.run("--help", PYTHONPATH=str(tmp_path))
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
     lines = outcome.out.splitlines()
     assert lines[0].startswith("usage: python run.py") and "--flagfile" in lines[0]
-    for _, section in config.sections():
+    for _, section in schema.sections():
         for field in dataclasses.fields(section):
             (at,) = (i for i, line in enumerate(lines) if line.startswith(f"  --{field.name}="))
             assert field.metadata["help"] in lines[at + 1]
@@ -108,7 +111,8 @@ def test_help_lists_every_option_without_tensorflow(command: Command, tmp_path: 
                 assert choice in lines[at + 1]
 
 
-def test_who_reads_only_the_first_lines_of_the_help_sees_no_traceback(command: Command):
+def test_help_closed_pipe(command: Command):
+    """A reader that closes the pipe early causes no traceback."""
     with command.started("--help") as process:
         assert process.stdout and process.stderr
         process.stdout.close()
@@ -120,7 +124,7 @@ def test_who_reads_only_the_first_lines_of_the_help_sees_no_traceback(command: C
 
 
 def assert_seed_003s_table(table: list[str]) -> None:
-    """Six layers, and 34,826 parameters in all."""
+    """Checks a table of six layers and 34,826 parameters in total."""
     header, *layers, total = [line.split() for line in table]
     assert header == ["layer", "output", "shape", "parameters"]
     shapes = ["(26, 26, 32)", "(13, 13, 32)", "(11, 11, 64)", "(5, 5, 64)", "(1600,)", "(10,)"]
@@ -130,14 +134,14 @@ def assert_seed_003s_table(table: list[str]) -> None:
     assert (total[0], total[-1]) == ("total", "34,826")
 
 
-def test_seed_003_has_six_layers_and_34826_parameters():
+def test_seed_003_table():
     model = models.build("seed_003", input_shape=(28, 28, 1), classes=10, seed=0)
     assert_seed_003s_table(models.table(model).splitlines())
 
 
 @pytest.mark.data
-def test_seed_003_on_mnist_prints_that_table(warm: Warm, real_data: str, tmp_path: Path):
-    """With the splits made small: the recipe itself is a matter of minutes."""
+def test_seed_003_prints_table(warm: Warm, real_data: str, tmp_path: Path):
+    """Uses small splits, because the full recipe takes minutes."""
     small = "--train_split=train[:2%]", "--test_split=test[:200]", "--epochs=1"
     outcome = warm.run(
         f"--flagfile={REPOSITORY / 'recipes' / 'seed_003.flags'}",
@@ -164,7 +168,7 @@ def assert_thirty_steps_were_taken(outcome: Outcome, dataset: str) -> None:
 
 
 @pytest.mark.data
-def test_cpu_flags_trains_on_mnist(warm: Warm, real_data: str, tmp_path: Path):
+def test_cpu_flags_mnist(warm: Warm, real_data: str, tmp_path: Path):
     outcome = warm.run(
         "--flagfile=cpu.flags",
         f"--data_dir={real_data}",
@@ -175,9 +179,7 @@ def test_cpu_flags_trains_on_mnist(warm: Warm, real_data: str, tmp_path: Path):
 
 
 @pytest.mark.data
-def test_cpu_flags_trains_on_another_data_set_by_its_name(
-    warm: Warm, real_data: str, tmp_path: Path
-):
+def test_cpu_flags_fashion_mnist(warm: Warm, real_data: str, tmp_path: Path):
     outcome = warm.run(
         "--flagfile=cpu.flags",
         f"--data_dir={real_data}",
@@ -186,3 +188,16 @@ def test_cpu_flags_trains_on_another_data_set_by_its_name(
         f"--run_dir={tmp_path / 'run'}",
     )
     assert_thirty_steps_were_taken(outcome, "fashion_mnist")
+
+
+def test_quickstart_virtual_devices(warm: Warm, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    outcome = warm.run(
+        f"--flagfile={REPOSITORY / 'quickstart.flags'}",
+        f"--run_dir={run_dir}",
+        "--virtual_devices=2",
+        "--epochs=1",
+        "--report=false",
+    )
+    assert outcome.status == 0, outcome.said()
+    assert "on 2 virtual CPU devices, mirrored" in outcome.out

@@ -1,4 +1,4 @@
-"""A disk that fills up or becomes read-only stops a run with one line, and takes nothing of it."""
+"""A disk that fills up or becomes read-only stops a run with one line and damages nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.sameness import differences
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[None]:
-    """A file system of so many bytes, where one can be made."""
+    """Mounts a file system of the given size; skips the test if that is not possible."""
     place.mkdir()
     asked = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     try:
@@ -24,7 +24,9 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
     except OSError:
         made = False
     if not made:
-        pytest.skip("no file system can be made here; test_archive.py injects the error instead")
+        pytest.skip(
+            "no file system can be made here; test_checkpoint_file.py injects the error instead"
+        )
     try:
         yield
     finally:
@@ -32,9 +34,8 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [seldom("200k"), "700k", seldom("1200k")])
-def test_a_disk_that_fills_up_stops_the_run_and_the_same_command_goes_on_when_there_is_room(
-    command: Command, warm: Warm, whole: Run, tmp_path: Path, size: str
-):
+def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path, size: str):
+    """A full disk stops the run; with more space, the same command resumes it to the same bits."""
     disk = tmp_path / "disk"
     with small_disk(disk, size):
         run_dir = disk / "run"
@@ -45,20 +46,19 @@ def test_a_disk_that_fills_up_stops_the_run_and_the_same_command_goes_on_when_th
         assert not list(run_dir.rglob("*.part"))
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resumed = warm.train(run_dir, *LONG)
-        if size != "200k":  # there not even the first checkpoint had room
+        if size != "200k":  # too small even for the first checkpoint
             assert "goes on from step" in resumed.outcome.out
         assert differences(whole.run_dir, run_dir) == []
 
 
-def test_a_disk_that_becomes_read_only_stops_the_run_and_refuses_the_next_until_it_is_not(
-    command: Command, warm: Warm, whole: Run, tmp_path: Path
-):
+def test_disk_read_only_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path):
+    """A read-only disk stops the run and refuses the command until it is writable again."""
     disk = tmp_path / "disk"
     run_dir = disk / "run"
     with small_disk(disk, "64m"):
         with command.started(f"--run_dir={run_dir}", *LONG) as process:
             await_rows(process, run_dir, 6)
-            saved = str(run_dir / "checkpoints")  # where nothing is open, so that it can be hidden
+            saved = str(run_dir / "checkpoints")  # no file in it is open, so a mount can hide it
             subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", saved], check=True)
             out, err = process.communicate(timeout=HANG)
             subprocess.run(["umount", saved], check=True)

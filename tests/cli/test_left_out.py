@@ -1,4 +1,4 @@
-"""A broken example is found, its steps are gone back from and left out, and the record names it."""
+"""Steps with a broken example are rolled back and skipped, and the record names the example."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """On data of which one example has a nan."""
+    """Returns options of a run on data in which one example has a NaN."""
     return [f"--dataset={measured.prepared(tmp_path_factory.mktemp('data'))}", *OPTIONS]
 
 
 @pytest.fixture(scope="module")
 def found(warm: Warm, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run that was told nothing of it."""
+    """Trains a run that has to detect the bad steps."""
     return warm.train(tmp_path_factory.mktemp("found") / "run", *options)
 
 
@@ -42,7 +42,8 @@ def records(run_dir: Path) -> list[dict]:
     return [json.loads(line) for line in (run_dir / "left_out.jsonl").read_text().splitlines()]
 
 
-def test_each_of_its_steps_is_gone_back_from_and_left_out_and_the_run_completes(found: Run):
+def test_bad_steps_skipped(found: Run):
+    """Each bad step is rolled back and skipped, and the run completes."""
     left_out = [row["step"] for row in records(found.run_dir)]
     assert len(left_out) == EPOCHS and found.result["left_out"] == left_out
     assert found.result["skipped_steps"] == EPOCHS
@@ -52,7 +53,8 @@ def test_each_of_its_steps_is_gone_back_from_and_left_out_and_the_run_completes(
     assert all(np.isfinite(row["loss"]) for row in found.rows())
 
 
-def test_the_record_names_the_example_and_keeps_the_batch(found: Run):
+def test_record_names_example(found: Run):
+    """left_out.jsonl names the broken example, and the batch is saved."""
     for row in records(found.run_dir):
         assert row["split"] == "train[:135]" and row["why"] == "gradient not finite"
         (unsound,) = row["unsound"]
@@ -65,9 +67,8 @@ def test_the_record_names_the_example_and_keeps_the_batch(found: Run):
             assert np.isfinite(np.delete(batch["losses"], at)).all()
 
 
-def test_a_run_that_is_told_from_the_start_ends_with_the_same_bits(
-    warm: Warm, options: list[str], found: Run, tmp_path: Path
-):
+def test_leave_out_keeps_bits(warm: Warm, options: list[str], found: Run, tmp_path: Path):
+    """`--leave_out` with the same steps from the start gives the same bits."""
     steps = ",".join(map(str, found.result["left_out"]))
     told = warm.train(tmp_path / "run", *options, f"--leave_out={steps}", "--most_left_out=0")
     assert "went wrong" not in told.outcome.out
@@ -77,7 +78,7 @@ def test_a_run_that_is_told_from_the_start_ends_with_the_same_bits(
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, seldom(signal.SIGTERM)])
-def test_interrupted_it_finds_the_same(
+def test_interrupted_skips_same_steps(
     command: Command, warm: Warm, options: list[str], found: Run, tmp_path: Path, number
 ):
     run_dir = tmp_path / "run"
@@ -92,9 +93,8 @@ def test_interrupted_it_finds_the_same(
     assert records(run_dir) == records(found.run_dir)
 
 
-def test_past_the_budget_it_stops_with_a_report_and_can_go_on_with_a_larger_one(
-    warm: Warm, options: list[str], found: Run, tmp_path: Path
-):
+def test_too_many_bad_steps(warm: Warm, options: list[str], found: Run, tmp_path: Path):
+    """Beyond `--most_left_out` the run stops; it resumes with a larger value."""
     run_dir = tmp_path / "run"
     outcome = warm.run(f"--run_dir={run_dir}", *options, "--most_left_out=1")
     assert outcome.status == 1
@@ -108,19 +108,17 @@ def test_past_the_budget_it_stops_with_a_report_and_can_go_on_with_a_larger_one(
     assert on.result["weights_sha256"] == found.result["weights_sha256"]
 
 
-def test_steps_that_are_let_pass_move_nothing_and_are_counted(
-    warm: Warm, options: list[str], found: Run, tmp_path: Path
-):
+def test_tolerated_bad_steps(warm: Warm, options: list[str], found: Run, tmp_path: Path):
+    """Tolerated bad steps do not update the weights, and are counted."""
     passed = warm.train(tmp_path / "run", *options, "--bad_steps=9", "--bad_steps_in_a_row=9")
     assert passed.result["left_out"] == [] and passed.result["skipped_steps"] == EPOCHS
     assert passed.result["weights_sha256"] == found.result["weights_sha256"]
 
 
-def test_a_loss_far_above_the_others_is_gone_back_from_where_that_is_asked_for(
-    warm: Warm, tmp_path: Path
-):
+def test_spike_skipped(warm: Warm, tmp_path: Path):
+    """With `--spike`, a step whose loss is far above the others is rolled back and skipped."""
     dataset = measured.prepared(tmp_path / "data", measured.Loud)
-    # With this seed it comes as the 23rd step: there are losses to hold its own against.
+    # With this seed the spike is the 23rd step: there are earlier losses to compare it with.
     options = [f"--dataset={dataset}", *OPTIONS, "--global_batch_size=4", "--seed=3", "--spike=50"]
     options.append("--virtual_devices=2")
     found = warm.train(tmp_path / "found", *options)
@@ -135,8 +133,8 @@ def test_a_loss_far_above_the_others_is_gone_back_from_where_that_is_asked_for(
     assert told.curves == found.curves
 
 
-def test_data_that_change_under_a_run_are_refused(warm: Warm, tmp_path: Path):
-    """By another preparation in the same place, say."""
+def test_changed_data_refused(warm: Warm, tmp_path: Path):
+    """For example, data that was prepared again in the same directory."""
     data = tmp_path / "data"
     dataset = measured.prepared(data)
     options = [*OPTIONS, "--epochs=1", f"--run_dir={tmp_path / 'run'}", f"--dataset={dataset}"]

@@ -1,4 +1,4 @@
-"""Whatever lengths a run is given one after the other, it is the run that had the last one."""
+"""Changing the length of a run: the result equals that of a run with the last length."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ EARLY = (*LOGISTIC, "--learning_rate=0.5", "--monitor=train_loss", "--patience=1
 
 
 def lengthened(warm: Warm, run_dir: Path, options: tuple[str, ...], *lengths: str) -> Run:
-    """The run after commands with these lengths, one after the other."""
+    """Runs commands with these lengths one after the other; returns the run."""
     for length in lengths:
         run = warm.train(run_dir, *options, length)
     return run
 
 
 @pytest.mark.parametrize("lengths", [(27, 55), (4, 12, 28, 33, 40), seldom((22, 23, 33))], ids=str)
-def test_a_run_cut_short_and_lengthened_is_the_run_that_was_not(
-    warm: Warm, tmp_path: Path, lengths: tuple[int, ...]
-):
+def test_lengthened_run_keeps_bits(warm: Warm, tmp_path: Path, lengths: tuple[int, ...]):
+    """A run lengthened by several commands equals one trained at the last length."""
     asked = [f"--train_steps={steps}" for steps in lengths]
     cut = lengthened(warm, tmp_path / "cut", LOGISTIC, *asked)
     alone = warm.train(tmp_path / "alone", *LOGISTIC, asked[-1])
     assert differences(alone.run_dir, cut.run_dir) == []
 
 
-def test_a_command_that_ends_inside_an_epoch_shows_where_and_judges_nothing(
-    warm: Warm, tmp_path: Path
-):
+def test_end_within_epoch(warm: Warm, tmp_path: Path):
+    """An end within an epoch is evaluated and printed, but is no candidate for the best."""
     run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=27")
     assert [row["step"] for row in run.rows("validation")] == [11, 22, 27]
     assert [row["step"] for row in run.rows("train")] == [4, 8, 11, 12, 16, 20, 22, 24, 27]
@@ -44,14 +42,15 @@ def test_a_command_that_ends_inside_an_epoch_shows_where_and_judges_nothing(
     assert "epoch 3" in line and "validation loss" in line
 
 
-def test_a_run_of_less_than_an_epoch_has_no_best_and_is_tested(warm: Warm, tmp_path: Path):
+def test_run_shorter_than_epoch(warm: Warm, tmp_path: Path):
+    """A run of less than an epoch has no best weights, and is evaluated on test."""
     run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=7", "--restore_best")
     assert run.result["best"] is None and run.result["test"]["examples"] == 360
     assert [row["step"] for row in run.rows("train")] == [4, 7]
 
 
-def test_a_run_stopped_where_a_shorter_one_ends_is_that_one(warm: Warm, tmp_path: Path):
-    """Its last step was no point of the curves when it was taken."""
+def test_stop_at_shorter_length(warm: Warm, tmp_path: Path):
+    """The last step of the shorter run was no log point when it was taken."""
     options = (*LOGISTIC, "--checkpoint_every=1", "--keep=30")
     cut = warm.train(tmp_path / "cut", *options, "--train_steps=10").run_dir
     (cut / "result.json").unlink()
@@ -62,7 +61,8 @@ def test_a_run_stopped_where_a_shorter_one_ends_is_that_one(warm: Warm, tmp_path
     assert differences(alone.run_dir, cut) == []
 
 
-def test_early_stopping_counts_whole_epochs_whatever_the_lengths_were(warm: Warm, tmp_path: Path):
+def test_early_stopping_whole_epochs(warm: Warm, tmp_path: Path):
+    """Early stopping counts whole epochs, whatever the earlier lengths were."""
     cut = lengthened(warm, tmp_path / "cut", EARLY, "--train_steps=12", "--train_steps=220")
     alone = warm.train(tmp_path / "alone", *EARLY, "--train_steps=220")
     assert alone.result["stopped_early"] and alone.result["step"] % 11 == 0
@@ -71,9 +71,8 @@ def test_early_stopping_counts_whole_epochs_whatever_the_lengths_were(warm: Warm
 
 
 @pytest.mark.parametrize("length", ["--epochs=1", seldom("--epochs=2"), "--train_steps=26"])
-def test_a_length_that_the_run_is_past_is_refused_and_nothing_changes(
-    warm: Warm, tmp_path: Path, length: str
-):
+def test_length_already_passed(warm: Warm, tmp_path: Path, length: str):
+    """A length below the run's step is refused, and no file changes."""
     run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=27")
     before = contents(run.run_dir)
     outcome = warm.run(f"--run_dir={run.run_dir}", *LOGISTIC, length)
@@ -83,7 +82,8 @@ def test_a_length_that_the_run_is_past_is_refused_and_nothing_changes(
     assert contents(run.run_dir) == before
 
 
-def test_more_epochs_after_an_early_stop_say_why_nothing_is_trained(warm: Warm, tmp_path: Path):
+def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
+    """More epochs after an early stop train nothing, and the command says why."""
     early = warm.train(tmp_path / "run", *EARLY, "--epochs=9")
     assert early.result["stopped_early"]
     again = warm.train(tmp_path / "run", *EARLY, "--epochs=20")
@@ -94,16 +94,17 @@ def test_more_epochs_after_an_early_stop_say_why_nothing_is_trained(warm: Warm, 
     assert differences(alone.run_dir, again.run_dir) == []
 
 
-def test_fewer_epochs_than_are_behind_are_refused_at_the_end_of_one_too(warm: Warm, tmp_path: Path):
+def test_fewer_epochs_refused(warm: Warm, tmp_path: Path):
+    """Fewer epochs are refused at the end of an epoch, too."""
     warm.train(tmp_path / "run", *LOGISTIC, "--epochs=3")
     outcome = warm.run(f"--run_dir={tmp_path / 'run'}", *LOGISTIC, "--epochs=2")
     assert outcome.status == 2 and "--epochs=3 or more" in outcome.err, outcome.said()
 
 
-def test_a_run_that_has_saved_no_step_may_start_over_with_other_options(warm: Warm, tmp_path: Path):
-    """Else a run that failed in its first step would keep its directory for ever."""
+def test_restart_before_first_save(warm: Warm, tmp_path: Path):
+    """Otherwise a run that failed in its first step would block its directory forever."""
     warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
-    (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it had not come so far
+    (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it failed before the save
     (tmp_path / "run" / "result.json").unlink()
     run = warm.train(tmp_path / "run", *LOGISTIC, "--epochs=2", "--seed=5")
     alone = warm.train(tmp_path / "alone", *LOGISTIC, "--epochs=2", "--seed=5")

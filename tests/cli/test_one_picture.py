@@ -1,4 +1,4 @@
-"""A picture in a file is the picture that training sees: in predict and in the export."""
+"""Preprocessing of image files equals that of training, in predict and in the export."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {"digits": "5,11", "fashion_mnist": "14,28", "cifar10": "20,9"}
 
 
 def stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
-    """The first images of the test split as they are stored, uint8 [COUNT, H, W, C]."""
+    """Returns the first stored images of the test split, uint8 [COUNT, H, W, C]."""
     builder = (
         digits.prepared(cache_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
     )
@@ -29,7 +29,7 @@ def stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
 
 @pytest.fixture(params=SIZES)
 def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
-    """(a run of small images, its data set, data_dir)."""
+    """Returns a run on small images, its data set and its data_dir."""
     name = request.param
     place = "" if name == "digits" else request.getfixturevalue("real_data")
     if place and not (Path(place) / name).is_dir():
@@ -41,7 +41,7 @@ def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
 
 
 def predicted(warm: Warm, run: Run, out: Path, asked: str) -> list[dict]:
-    """The predictions of `--inputs` or `--split`, with the probabilities of all classes."""
+    """Returns predictions for `--inputs` or `--split`, with probabilities of all classes."""
     options = f"--run_dir={run.run_dir}", f"--predictions={out}", "--top_k=10", asked
     outcome = warm.run("--mode=predict", *options)
     assert outcome.status == 0, outcome.said()
@@ -49,13 +49,12 @@ def predicted(warm: Warm, run: Run, out: Path, asked: str) -> list[dict]:
 
 
 def by_class(prediction: dict) -> list[float]:
-    """Its probabilities, in the order of the names of the classes."""
+    """Returns the probabilities in the order of the class names."""
     return [each["probability"] for each in sorted(prediction["top"], key=lambda top: top["class"])]
 
 
-def test_a_file_has_the_probabilities_of_the_split(
-    trained, warm: Warm, cache_dir: str, tmp_path: Path
-):
+def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
+    """Images in files have the probabilities that the split has, in predict and in the export."""
     run, name, place = trained
     images = stored_images(name, cache_dir, place)
     folder = tmp_path / "pictures"
@@ -67,7 +66,7 @@ def test_a_file_has_the_probabilities_of_the_split(
     split = predicted(warm, run, tmp_path / "split", f"--split=test[:{COUNT}]")
     expected = np.array([by_class(each) for each in split])
     found = np.array([by_class(each) for each in files])
-    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # six digits are written
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)  # files have six digits
 
     outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")
     assert outcome.status == 0 and outcome.err == "", outcome.said()
@@ -78,8 +77,8 @@ def test_a_file_has_the_probabilities_of_the_split(
     np.testing.assert_allclose(served[:, order], expected, rtol=0, atol=2e-6)
 
 
-def test_six_epochs_print_nothing_on_standard_error(command: Command, tmp_path: Path):
-    """TensorFlow's own warnings are on where the user sets its log level."""
+def test_no_tensorflow_warnings(command: Command, tmp_path: Path):
+    """With a log level set by the user, TensorFlow's own warnings are enabled."""
     options = "--flagfile=quickstart.flags", "--epochs=6", "--report=true"
     outcome = command.run(f"--run_dir={tmp_path / 'run'}", *options, TF_CPP_MIN_LOG_LEVEL="3")
     said = [line for line in outcome.err.splitlines() if "WARNING:tensorflow" in line]

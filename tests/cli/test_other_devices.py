@@ -1,4 +1,4 @@
-"""Interrupted on some devices and gone on with on others, a sharded run ends with the same bits."""
+"""A sharded run that is interrupted and resumed on other devices ends with the same bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHARDED = (*LONG, "--shards=4", "--ema=0.9")
 ON = {1: "--strategy=cpu", 2: "--virtual_devices=2", 4: "--virtual_devices=4"}
 
 
-def test_from_1_device_to_2_to_4_and_back(command: Command, warm: Warm, tmp_path: Path):
+def test_resume_on_other_devices(command: Command, warm: Warm, tmp_path: Path):
     run_dir, whole = tmp_path / "run", tmp_path / "whole"
     warm.train(whole, *SHARDED, ON[1])
     for devices in (1, 2, 4):

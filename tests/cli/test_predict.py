@@ -1,4 +1,4 @@
-"""`--mode=predict`: a right answer, or one clear line, for each picture; and a split."""
+"""`--mode=predict`: each image gets a prediction or one error line; also a whole split."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.cli.command import Command, Outcome, Run, Warm
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A network that knows the digits well."""
+    """Trains a network with high accuracy on the digits."""
     options = "--flagfile=quickstart.flags", "--epochs=15", "--report=false"
     return command.train(tmp_path_factory.mktemp("predict") / "run", *options)
 
 
 @pytest.fixture(scope="module")
 def examples(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """Test images of the digits, uint8 [10, 8, 8], one of each class that the network knows."""
+    """Returns test images of the digits, uint8 [10, 8, 8], one of each class, and labels."""
     builder = digits.prepared(cache_dir)
     found: dict[int, np.ndarray] = {}
     for example in builder.as_dataset(split="test").as_numpy_iterator():
@@ -39,7 +39,7 @@ def predict(warm: Warm, run: Run, out: Path, *arguments: str) -> tuple[Outcome, 
 
 
 def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str]]:
-    """Thirty files: {name: what is on it}, and those that nothing can be said of."""
+    """Writes thirty files; returns {name: label}, and the names of the invalid ones."""
     folder.mkdir()
     known: dict[str, int] = {}
 
@@ -48,7 +48,7 @@ def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str
         known[name] = label
 
     def large(label: int, size: tuple[int, int], light: bool = False) -> Image.Image:
-        """In the middle of a ground of other proportions, dark on light if asked for."""
+        """Pastes a digit into the middle of a larger image; `light` inverts it."""
         side = min(size)
         inner = Image.fromarray(images[label]).resize((side, side), Image.Resampling.BICUBIC)
         whole = Image.new("L", size, 0)
@@ -82,7 +82,8 @@ def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str
     return known, {*wrong, "one-pixel.png", "blank.png"}
 
 
-def test_thirty_hand_made_files(run: Run, warm: Warm, examples, tmp_path: Path):
+def test_hand_made_files(run: Run, warm: Warm, examples, tmp_path: Path):
+    """Each of thirty files has the right class or one error line."""
     known, wrong = hand_made(tmp_path / "pictures", examples[0])
     assert len(known) + len(wrong) == 30
     outcome, found = predict(warm, run, tmp_path / "out", f"--inputs={tmp_path / 'pictures'}")
@@ -97,9 +98,8 @@ def test_thirty_hand_made_files(run: Run, warm: Warm, examples, tmp_path: Path):
     assert json.loads(outcome.out.splitlines()[-1]) == {"predicted": 24, "failed": 6}
 
 
-def test_the_table_has_a_line_for_each_and_the_picture_is_one(
-    run: Run, warm: Warm, examples, tmp_path: Path
-):
+def test_table_and_picture(run: Run, warm: Warm, examples, tmp_path: Path):
+    """predictions.csv has a row for each image, and predictions.png is a valid image."""
     np.save(tmp_path / "some.npy", examples[0])
     asked = f"--inputs={tmp_path / 'some.npy'}", "--top_k=4"
     outcome, found = predict(warm, run, tmp_path / "out", *asked)
@@ -113,7 +113,7 @@ def test_the_table_has_a_line_for_each_and_the_picture_is_one(
     Image.open(tmp_path / "out" / "predictions.png").verify()
 
 
-def test_a_split_is_predicted_as_it_is_evaluated(run: Run, warm: Warm, tmp_path: Path):
+def test_predict_split(run: Run, warm: Warm, tmp_path: Path):
     outcome, found = predict(warm, run, tmp_path / "out", "--split=test")
     assert outcome.status == 0, outcome.said()
     told = json.loads(outcome.out.splitlines()[-1])
@@ -122,9 +122,8 @@ def test_a_split_is_predicted_as_it_is_evaluated(run: Run, warm: Warm, tmp_path:
     assert len(found["predictions"]) == 360 and "label" in found["predictions"][0]
 
 
-def test_patterns_and_several_inputs_are_taken_in_their_order(
-    run: Run, warm: Warm, examples, tmp_path: Path
-):
+def test_input_patterns(run: Run, warm: Warm, examples, tmp_path: Path):
+    """Patterns and several inputs keep their order, and duplicates are dropped."""
     for label in (3, 1, 2):
         Image.fromarray(examples[0][label]).save(tmp_path / f"digit-{label}.png")
     asked = f"--inputs={tmp_path}/digit-3.png,{tmp_path}/*.png"
@@ -143,9 +142,7 @@ def test_patterns_and_several_inputs_are_taken_in_their_order(
         (("--split=nothing",), ["no split 'nothing'"]),
     ],
 )
-def test_what_cannot_be_asked_for_is_said_in_one_line(
-    run: Run, warm: Warm, tmp_path: Path, arguments, words
-):
+def test_bad_input(run: Run, warm: Warm, tmp_path: Path, arguments, words):
     outcome, _ = predict(warm, run, tmp_path / "out", *arguments)
     assert outcome.status == 2, outcome.said()
     assert len(outcome.err.splitlines()) == 1 and not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""What a person looks at: report.html, plots/, and what TensorBoard shows beside the curves."""
+"""The report: report.html, plots/ and the tables of predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEST = 360
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with its report, as a training makes it."""
+    """Trains a run with a report."""
     return command.train(tmp_path_factory.mktemp("report") / "run", *OPTIONS)
 
 
@@ -34,7 +34,7 @@ def plots(run_dir: Path) -> dict[str, bytes]:
     return {path.stem: path.read_bytes() for path in (run_dir / "plots").glob("*.png")}
 
 
-def test_a_training_ends_with_a_report_and_pictures(run: Run):
+def test_report_after_training(run: Run):
     assert set(plots(run.run_dir)) == OF_DATA | OF_PREDICTIONS | {"curves", "steps"}
     for name, content in plots(run.run_dir).items():
         assert Image.open(io.BytesIO(content)).size[0] > 200, name
@@ -42,7 +42,7 @@ def test_a_training_ends_with_a_report_and_pictures(run: Run):
     assert run.outcome.out.splitlines()[-1].startswith("result ")
 
 
-def test_the_page_holds_all_of_it_and_needs_no_network(run: Run):
+def test_page_is_self_contained(run: Run):
     text = (run.run_dir / "report.html").read_text()
     assert text.count("<img ") == 12
     sources = re.findall(r"(?:src|href)=\"([^\"]{0,40})", text)
@@ -58,7 +58,7 @@ def test_the_page_holds_all_of_it_and_needs_no_network(run: Run):
         assert written in text, written
 
 
-def test_each_prediction_on_test_is_in_the_table(run: Run):
+def test_predictions_table(run: Run):
     rows = list(csv.DictReader((run.run_dir / "test_predictions.csv").read_text().splitlines()))
     assert [int(row["number"]) for row in rows] == list(range(TEST))
     right = sum(int(row["right"]) for row in rows)
@@ -66,14 +66,14 @@ def test_each_prediction_on_test_is_in_the_table(run: Run):
     assert all((row["label"] == row["predicted"]) == (row["right"] == "1") for row in rows)
 
 
-def test_the_same_run_gives_the_same_bytes(run: Run, warm: Warm):
+def test_report_is_deterministic(run: Run, warm: Warm):
     names = ("report.html", "test_predictions.csv")
     before = plots(run.run_dir), [(run.run_dir / name).read_bytes() for name in names]
     outcome = warm.run("--mode=report", f"--run_dir={run.run_dir}")
     assert outcome.status == 0, outcome.said()
     after = plots(run.run_dir), [(run.run_dir / name).read_bytes() for name in names]
     assert after[0] == before[0]
-    # The page names the weights by the checkpoint that they came from.
+    # The page names the checkpoint of the weights.
     assert after[1][1] == before[1][1] and len(after[1][0]) == pytest.approx(
         len(before[1][0]), rel=0.01
     )
@@ -81,7 +81,7 @@ def test_the_same_run_gives_the_same_bytes(run: Run, warm: Warm):
     assert again.status == 0 and (run.run_dir / names[0]).read_bytes() == after[1][0]
 
 
-def test_a_run_that_has_not_ended_has_a_report_too(warm: Warm, run: Run, tmp_path: Path):
+def test_report_of_unfinished_run(warm: Warm, run: Run, tmp_path: Path):
     for name in ("config.flags", "checkpoints", "metrics.jsonl"):
         (tmp_path / name).symlink_to(run.run_dir / name)
     outcome = warm.run("--mode=report", f"--run_dir={tmp_path}", "--weights=newest")
@@ -89,30 +89,31 @@ def test_a_run_that_has_not_ended_has_a_report_too(warm: Warm, run: Run, tmp_pat
     assert "has not ended" in (tmp_path / "report.html").read_text()
 
 
-def test_before_training_it_is_about_the_data_alone(warm: Warm, tmp_path: Path):
+def test_report_before_training(warm: Warm, tmp_path: Path):
+    """Before training, the report is about the data only."""
     outcome = warm.run("--mode=report", f"--run_dir={tmp_path / 'none'}", "--model=logistic")
     assert outcome.status == 0, outcome.said()
     assert set(plots(tmp_path / "none")) == OF_DATA
     assert "nothing is trained yet" in (tmp_path / "none" / "report.html").read_text()
     trained = warm.run(f"--run_dir={tmp_path / 'none'}", "--model=logistic", "--epochs=1")
-    assert trained.status == 0, trained.said()  # and is not in a training's way
+    assert trained.status == 0, trained.said()  # the report does not prevent a later training
 
 
-def test_without_a_test_split_it_is_about_validation(warm: Warm, tmp_path: Path):
+def test_report_on_validation(warm: Warm, tmp_path: Path):
     options = "--report", "--model=logistic", "--epochs=1", "--test_split="
     run = warm.train(tmp_path / "run", *options)
     assert (run.run_dir / "validation_predictions.csv").exists()
     assert "Predictions on validation" in (run.run_dir / "report.html").read_text()
 
 
-def test_with_nothing_held_out_it_is_about_the_run_and_the_data(warm: Warm, tmp_path: Path):
+def test_report_without_held_out_data(warm: Warm, tmp_path: Path):
     options = "--report", "--model=logistic", "--epochs=1", "--test_split=", "--validation_split=0"
     run = warm.train(tmp_path / "run", *options)
     assert set(plots(run.run_dir)) == OF_DATA | {"curves", "steps"}
 
 
 @pytest.mark.parametrize("replicas", [2, seldom(3)])
-def test_on_several_devices_it_says_what_the_result_says(warm: Warm, tmp_path: Path, replicas: int):
+def test_report_on_several_devices(warm: Warm, tmp_path: Path, replicas: int):
     options = (
         "--report",
         "--model=logistic",
@@ -125,7 +126,8 @@ def test_on_several_devices_it_says_what_the_result_says(warm: Warm, tmp_path: P
     assert sum(int(row["right"]) for row in rows) == round(run.result["test"]["accuracy"] * TEST)
 
 
-def test_evaluate_scores_any_split_and_writes_its_tables(run: Run, warm: Warm):
+def test_evaluate_split_tables(run: Run, warm: Warm):
+    """Evaluate takes any split, and writes its tables, figures and report."""
     asked = "--mode=evaluate", f"--run_dir={run.run_dir}", "--split=train[100:164]"
     outcome = warm.run(*asked)
     assert outcome.status == 0, outcome.said()

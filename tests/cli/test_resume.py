@@ -1,4 +1,4 @@
-"""Stopped anywhere, by anything, the same command ends with the same bits."""
+"""Resuming: after any interruption, the same command ends with the same bits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.keeping.catalogue import list_checkpoints
+from engine.checkpoint.catalog import list_checkpoints
 from tests.cli.command import HANG, LONG, Command, Interrupted, Run, Warm, await_rows
 from tests.cli.test_bad_input import contents
 from tests.sameness import differences
@@ -18,7 +18,7 @@ TOTAL = 6 * 81
 
 
 def assert_same_run(one: Run, other: Run) -> None:
-    """All that a run leaves is the same to the bit, wall time apart."""
+    """Checks that two runs are bitwise equal, except for wall time."""
     assert differences(one.run_dir, other.run_dir) == []
 
 
@@ -27,7 +27,7 @@ def assert_same_run(one: Run, other: Run) -> None:
     [(signal.SIGINT, 130, "resident"), (signal.SIGTERM, 143, "stream")],
     ids=["SIGINT", "SIGTERM"],
 )
-def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
+def test_signal_then_resume(
     command: Command,
     warm: Warm,
     whole: Run,
@@ -36,6 +36,7 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
     status: int,
     feed: str,
 ):
+    """A signal saves a checkpoint, and the same command resumes to the same bits."""
     run_dir, options = tmp_path / "run", [*LONG, f"--feed={feed}"]
     with command.started(f"--run_dir={run_dir}", *options) as process:
         await_rows(process, run_dir, 8)
@@ -54,35 +55,34 @@ def test_a_signal_saves_and_the_same_command_ends_as_if_nothing_had_happened(
     assert_same_run(resumed, whole)
 
 
-def test_killed_between_checkpoints_it_ends_as_if_nothing_had_happened(
-    killed: Interrupted, whole: Run
-):
+def test_kill_then_resume(killed: Interrupted, whole: Run):
+    """A run killed between checkpoints resumes to the same bits."""
     assert killed.stopped.status == -signal.SIGKILL
     assert "result.json" not in killed.left
-    assert killed.rows[-1]["step"] > killed.saved  # there was something to take back
+    assert killed.rows[-1]["step"] > killed.saved  # rows to take back exist
     assert f"goes on from step {killed.saved:,}" in killed.resumed.outcome.out
     assert_same_run(killed.resumed, whole)
 
 
-def test_a_signal_at_the_end_of_the_last_epoch_still_says_how_to_go_on(
-    command: Command, warm: Warm, tmp_path: Path
-):
+def test_signal_at_last_epoch_end(command: Command, warm: Warm, tmp_path: Path):
+    """A signal at the end of the last epoch still prints how to resume."""
     options = f"--run_dir={tmp_path / 'run'}", "--epochs=2"
     with command.started(*options) as process:
         await_rows(process, tmp_path / "run", 4)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=HANG)
-    if not (tmp_path / "run" / "result.json").exists():  # else it came too late
+    if not (tmp_path / "run" / "result.json").exists():  # otherwise the signal came too late
         assert process.returncode == 130 and err == ""
         assert "run the same command" in out.splitlines()[-1], out
     assert warm.train(tmp_path / "run", "--epochs=2").result["step"] == 22
 
 
-def test_two_processes_do_not_share_a_run_dir(command: Command, warm: Warm, tmp_path: Path):
+def test_run_dir_lock(command: Command, warm: Warm, tmp_path: Path):
+    """A second process on the same run directory is refused."""
     run_dir = tmp_path / "run"
     with command.started(f"--run_dir={run_dir}", *LONG) as process:
         await_rows(process, run_dir, 3)
-        process.send_signal(signal.SIGSTOP)  # it stays in the middle, however long this takes
+        process.send_signal(signal.SIGSTOP)  # paused, so that it cannot end during the check
         before = (run_dir / "metrics.jsonl").read_bytes()
         outcome = warm.run(f"--run_dir={run_dir}", *LONG)
         assert (run_dir / "metrics.jsonl").read_bytes() == before
@@ -91,9 +91,7 @@ def test_two_processes_do_not_share_a_run_dir(command: Command, warm: Warm, tmp_
     assert line.startswith("error: ") and str(run_dir) in line
 
 
-def test_a_finished_run_is_done_already_and_its_result_stays(
-    warm: Warm, whole: Run, tmp_path: Path
-):
+def test_finished_run_unchanged(warm: Warm, whole: Run, tmp_path: Path):
     shutil.copytree(whole.run_dir, tmp_path / "run")
     again = warm.train(tmp_path / "run", *LONG)
     assert f"done already at step {TOTAL}" in again.outcome.out
@@ -103,7 +101,7 @@ def test_a_finished_run_is_done_already_and_its_result_stays(
 
 @pytest.fixture(scope="module")
 def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Run]:
-    """A run of four epochs made one of six, and the checkpoints that it had after four."""
+    """Returns the checkpoints after four epochs, and the run extended to six."""
     run_dir = tmp_path_factory.mktemp("raised") / "run"
     warm.train(run_dir, *LONG, "--epochs=4", "--keep=100")
     files = (run_dir / "checkpoints").glob("ckpt-*")
@@ -111,29 +109,27 @@ def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
     return before, warm.train(run_dir, *LONG, "--keep=100")
 
 
-def test_more_epochs_make_it_the_run_that_had_them_from_the_start(
-    raised: tuple[dict[str, bytes], Run], whole: Run
-):
+def test_more_epochs_keep_bits(raised: tuple[dict[str, bytes], Run], whole: Run):
+    """A run with epochs added equals one that had them from the start."""
     _, run = raised
     assert f"goes on from step {4 * 81}" in run.outcome.out
     assert_same_run(run, whole)
 
 
-def test_going_on_writes_over_no_checkpoint_that_is_there(
+def test_resume_keeps_checkpoints(
     raised: tuple[dict[str, bytes], Run],
 ):
-    """Else a kill in the middle of a save would take the newest one with it."""
+    """Otherwise a kill during a save would destroy the newest checkpoint."""
     before, run = raised
     assert before == {name: Path(name).read_bytes() for name in before}
     assert len(run.checkpoints) > len(before)
 
 
-# Damage
+# Damaged checkpoints and data prepared again
 
 
-def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
-    warm: Warm, whole: Run, tmp_path: Path
-):
+def test_damaged_newest_checkpoint(warm: Warm, whole: Run, tmp_path: Path):
+    """The run resumes from the checkpoint before a damaged one."""
     run_dir = tmp_path / "run"
     warm.train(run_dir, *LONG, "--epochs=4")
     newest = list_checkpoints(str(run_dir / "checkpoints"))[-1]
@@ -145,7 +141,8 @@ def test_a_damaged_newest_checkpoint_costs_the_steps_since_the_one_before(
     assert_same_run(Run(run_dir, outcome), whole)
 
 
-def test_damaged_checkpoints_alone_never_start_the_run_anew_in_silence(warm: Warm, tmp_path: Path):
+def test_all_checkpoints_damaged(warm: Warm, tmp_path: Path):
+    """If all checkpoints are damaged, the run is refused, not restarted."""
     run_dir = tmp_path / "run"
     options = "--model=logistic", "--epochs=2"
     warm.train(run_dir, *options)
@@ -156,11 +153,11 @@ def test_damaged_checkpoints_alone_never_start_the_run_anew_in_silence(warm: War
     assert outcome.status == 1
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: ") and f"{run_dir}/checkpoints" in line
-    assert "delete" in line and "--run_dir" in line  # what to do
+    assert "delete" in line and "--run_dir" in line  # the remedy
     assert contents(run_dir) == before
 
 
-def test_the_same_examples_prepared_again_are_the_same_data(warm: Warm, whole: Run, tmp_path: Path):
+def test_resume_on_prepared_again_data(warm: Warm, whole: Run, tmp_path: Path):
     """As on another machine: the fields of a record are written in any order."""
     run_dir = tmp_path / "run"
     warm.train(run_dir, *LONG, "--epochs=4")
@@ -169,10 +166,10 @@ def test_the_same_examples_prepared_again_are_the_same_data(warm: Warm, whole: R
     assert_same_run(resumed, whole)
 
 
-# What is done
+# Finished runs
 
 
-def test_an_early_stopped_run_says_that_more_epochs_will_not_go_on(warm: Warm, tmp_path: Path):
+def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
     options = "--model=logistic", "--patience=1", "--min_delta=9"
     first = warm.train(tmp_path / "run", *options, "--epochs=4")
     assert first.result["stopped_early"] and first.result["epoch"] == 2

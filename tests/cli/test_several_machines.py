@@ -1,4 +1,4 @@
-"""The command on several machines: two processes on the loopback address."""
+"""The command on several machines, simulated by two processes on the loopback address."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run of two workers that nothing stopped."""
+    """Trains on two workers without interruption."""
     run_dir = tmp_path_factory.mktemp("together") / "run"
     with workers(command, run_dir) as started:
         (status, out, err), (other, other_out, other_err) = map(ended, started)
@@ -56,7 +56,7 @@ def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(run_dir, None)
 
 
-def test_two_workers_end_with_the_bits_and_curves_of_one_process(together: Run, warm, tmp_path):
+def test_two_workers_match_one_process(together: Run, warm, tmp_path):
     options = [option for option in SHORT if "strategy" not in option]
     alone = warm.train(tmp_path / "run", *options, "--strategy=cpu")
     assert together.result["weights_sha256"] == alone.result["weights_sha256"]
@@ -65,9 +65,8 @@ def test_two_workers_end_with_the_bits_and_curves_of_one_process(together: Run, 
 
 
 @pytest.mark.parametrize("signalled", [seldom(0), 1])
-def test_a_signal_to_either_stops_both_and_the_same_command_goes_on(
-    command: Command, together: Run, tmp_path, signalled
-):
+def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled):
+    """A signal to either worker stops both, and the same command resumes the run."""
     run_dir = tmp_path / "run"
     with workers(command, run_dir) as started:
         await_rows(started[0], run_dir, 6)
@@ -83,9 +82,8 @@ def test_a_signal_to_either_stops_both_and_the_same_command_goes_on(
     assert resumed.curves == together.curves
 
 
-def test_a_step_that_goes_wrong_is_gone_back_from_by_all_and_left_out(
-    command: Command, warm: Warm, tmp_path: Path
-):
+def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
+    """All workers roll back and skip a bad step, with the bits of one process."""
     data = f"--dataset={measured.prepared(tmp_path / 'data')}"
     options = (data, "--model=cnn", "--global_batch_size=10", "--epochs=3")
     with workers(command, tmp_path / "two", *options) as started:
@@ -102,9 +100,8 @@ def test_a_step_that_goes_wrong_is_gone_back_from_by_all_and_left_out(
 
 
 @pytest.mark.parametrize("victim", [0, seldom(1)])
-def test_a_killed_worker_ends_the_other_with_one_line_and_a_whole_checkpoint(
-    command: Command, together: Run, tmp_path, victim
-):
+def test_killed_worker(command: Command, together: Run, tmp_path, victim):
+    """The other worker ends with one line, and the run can be resumed."""
     run_dir = tmp_path / "run"
     with workers(command, run_dir) as started:
         await_rows(started[0], run_dir, 6)
@@ -121,7 +118,8 @@ def test_a_killed_worker_ends_the_other_with_one_line_and_a_whole_checkpoint(
 
 
 @pytest.mark.parametrize(("started", "absent"), [(1, 1)])
-def test_a_worker_that_never_comes_up_is_named_in_time(command, tmp_path, started, absent):
+def test_absent_worker(command, tmp_path, started, absent):
+    """The chief names a worker that does not start within the timeout."""
     run_dir = tmp_path / "run"
     with workers(command, run_dir, "--cluster_timeout=3", start=started) as (chief,):
         since = time.monotonic()
@@ -133,7 +131,7 @@ def test_a_worker_that_never_comes_up_is_named_in_time(command, tmp_path, starte
     assert not run_dir.exists()
 
 
-def test_a_chief_that_never_comes_up_is_named_too(command: Command, tmp_path):
+def test_absent_chief(command: Command, tmp_path):
     options = (f"--run_dir={tmp_path / 'run'}", *SHORT, "--cluster_timeout=2")
     with command.started(*options, TF_CONFIG=tf_configs(2)[1]) as worker:
         status, _, err = ended(worker)
@@ -141,7 +139,7 @@ def test_a_chief_that_never_comes_up_is_named_too(command: Command, tmp_path):
     assert err.startswith("error: worker 0 (127.0.0.1:") and "did not answer within 2 s" in err
 
 
-def test_workers_that_were_started_with_other_options_refuse_each_other(command, tmp_path):
+def test_different_options_refused(command, tmp_path):
     configs = tf_configs(2)
     with contextlib.ExitStack() as stack:
         started = [
@@ -167,14 +165,14 @@ def test_workers_that_were_started_with_other_options_refuse_each_other(command,
         (("--cluster=pbs",), {}, "--cluster=pbs: choose one of tf_config, slurm"),
     ],
 )
-def test_a_cluster_that_is_not_there_is_bad_input(warm, tmp_path, options, environment, message):
+def test_bad_cluster(warm, tmp_path, options, environment, message):
     arguments = (f"--run_dir={tmp_path / 'run'}", "--strategy=multi_worker", *options)
     outcome = warm.run(*arguments, **environment)
     assert outcome.status == 2
     assert message in outcome.err and outcome.err.count("\n") == 1
 
 
-def test_a_run_of_several_machines_is_evaluated_on_one(together: Run, warm):
+def test_evaluate_on_one_machine(together: Run, warm):
     outcome = warm.run("--mode=evaluate", f"--run_dir={together.run_dir}")
     assert outcome.status == 0, outcome.err
     scored = json.loads(outcome.out.splitlines()[-1])

@@ -1,4 +1,4 @@
-"""TensorBoard shows a run as metrics.jsonl tells it, interrupted or not."""
+"""TensorBoard shows the metrics of metrics.jsonl, for interrupted runs as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def shown(
     killed: Interrupted,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Run, TensorBoard]]:
-    """A finished run, and TensorBoard on it; then one that was killed and gone on with."""
+    """Starts TensorBoard on an uninterrupted run, then on one that was killed and resumed."""
     run = whole if request.param == "whole" else killed.resumed
     log = tmp_path_factory.mktemp("tensorboard") / "log"
     with tensorboard(command, run.run_dir / "tensorboard", log) as board:
@@ -26,13 +26,13 @@ def shown(
         yield run, board
 
 
-def test_the_three_splits_are_the_runs(shown: tuple[Run, TensorBoard]):
+def test_splits_are_runs(shown: tuple[Run, TensorBoard]):
     _, board = shown
     assert sorted(board.get("runs")) == ["test", "train", "validation"]
 
 
-def test_the_splits_share_their_charts(shown: tuple[Run, TensorBoard]):
-    """TensorBoard draws into one chart what has one tag."""
+def test_splits_share_tags(shown: tuple[Run, TensorBoard]):
+    """TensorBoard draws curves with the same tag into one chart."""
     _, board = shown
     tags = board.get("plugin/scalars/tags")
     for split in ("validation", "test"):
@@ -44,9 +44,8 @@ def test_the_splits_share_their_charts(shown: tuple[Run, TensorBoard]):
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
-def test_every_point_stands_once_and_is_that_of_metrics_jsonl(
-    shown: tuple[Run, TensorBoard], split: str
-):
+def test_points_match_metrics_jsonl(shown: tuple[Run, TensorBoard], split: str):
+    """Each point is shown once and equals that of metrics.jsonl."""
     run, board = shown
     tags = ("loss", "accuracy", "learning_rate") if split == "train" else ("loss", "accuracy")
     rows = run.rows(split)
@@ -54,6 +53,6 @@ def test_every_point_stands_once_and_is_that_of_metrics_jsonl(
     for tag in tags:
         points = board.get("plugin/scalars/scalars", run=split, tag=tag)
         assert [step for _, step, _ in points] == [row["step"] for row in rows]
-        # The event files hold float32.
+        # Event files store float32.
         expected = pytest.approx([row[tag] for row in rows], rel=1e-6)
         assert [value for _, _, value in points] == expected

@@ -1,22 +1,23 @@
-"""`--mode=tune` writes a flagfile that can be trained with."""
+"""`--mode=tune` writes a flagfile for training."""
 
 from __future__ import annotations
 
 import pytest
 
-from engine import flags
+from engine.config import flags
 from engine.tune import choices, command, contest
-from engine.tune.choices import Choice
+from engine.tune.choices import Candidate
 
 OPTIONS = ("--mode=tune", "--model=logistic", "--progress=off")
 
 
-def test_it_writes_the_fastest_with_all_that_was_measured(tmp_path, cache_dir, monkeypatch, capfd):
+def test_tuned_flagfile(tmp_path, cache_dir, monkeypatch, capfd):
+    """The flagfile has the fastest options, and all measurements as comments."""
     monkeypatch.setattr(contest, "ROUNDS", 3)
-    monkeypatch.setattr(choices, "first", lambda *_: [Choice(jit="off")])
-    # What cannot be is told and not taken.
-    monkeypatch.setattr(choices, "around", lambda *_: [Choice(jit="loop", feed="stream")])
-    shards = "--shards=1"  # which XLA does not go with
+    monkeypatch.setattr(choices, "first", lambda *_: [Candidate(jit="off")])
+    # A candidate that cannot run is reported, not chosen.
+    monkeypatch.setattr(choices, "around", lambda *_: [Candidate(jit="loop", feed="stream")])
+    shards = "--shards=1"  # cannot be combined with XLA
     path = tmp_path / "tuned.flags"
     options = (*OPTIONS, shards, f"--tuned_flags={path}", f"--cache_dir={cache_dir}")
     assert command.run(flags.parse([*options, f"--run_dir={tmp_path / 'run'}"])) == 0
@@ -30,7 +31,7 @@ def test_it_writes_the_fastest_with_all_that_was_measured(tmp_path, cache_dir, m
     assert not (tmp_path / "run").exists()
 
 
-def test_what_cannot_be_trained_cannot_be_tuned(tmp_path):
+def test_missing_data(tmp_path):
     options = (*OPTIONS, f"--data_dir={tmp_path}", "--dataset=mnist")
     with pytest.raises(ValueError, match="mnist"):
         command.run(flags.parse([*options, f"--tuned_flags={tmp_path / 'tuned.flags'}"]))

@@ -1,4 +1,4 @@
-"""`--mode=verify`: the laws on a configuration, as its user asks for them."""
+"""`--mode=verify`: verification of the laws on a user's configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.test_flagfiles import FLAGFILES
 
 
 def assert_certified(outcome: Outcome) -> dict:
-    """A certificate of laws that hold; gives its JSON."""
+    """Checks that all laws hold, and returns the JSON of the certificate."""
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
     *lines, text, last = outcome.out.splitlines()
     assert last.startswith("PASS: 8 laws hold"), outcome.said()
@@ -26,7 +26,8 @@ def assert_certified(outcome: Outcome) -> dict:
     return certificate
 
 
-def test_the_quickstart_is_certified_without_a_run(warm: Warm, tmp_path: Path):
+def test_quickstart_certificate(warm: Warm, tmp_path: Path):
+    """Verification needs no run, and creates no run directory."""
     run_dir = tmp_path / "run"
     outcome = warm.run("--mode=verify", "--flagfile=quickstart.flags", f"--run_dir={run_dir}")
     certificate = assert_certified(outcome)
@@ -35,7 +36,8 @@ def test_the_quickstart_is_certified_without_a_run(warm: Warm, tmp_path: Path):
     assert not run_dir.exists()
 
 
-def test_a_run_in_use_is_left_alone_but_for_the_certificate(warm: Warm, tmp_path: Path):
+def test_verify_run_in_use(warm: Warm, tmp_path: Path):
+    """In the directory of a locked run, verification writes only its certificate."""
     small = "--model=logistic", "--global_batch_size=32", "--train_steps=20"
     run = warm.train(tmp_path / "run", *small)
     with open(run.run_dir / "lock", "w") as lock:
@@ -59,9 +61,7 @@ def test_a_run_in_use_is_left_alone_but_for_the_certificate(warm: Warm, tmp_path
         "--shards=2 --virtual_devices=3": ["--shards=2", "3 devices"],
     }.items(),
 )
-def test_bad_input_is_refused_in_one_line(
-    warm: Warm, tmp_path: Path, arguments: str, expected: list[str]
-):
+def test_bad_input(warm: Warm, tmp_path: Path, arguments: str, expected: list[str]):
     run_dir = tmp_path / "run"
     line = line_of(warm.run("--mode=verify", f"--run_dir={run_dir}", *arguments.split()))
     for words in expected:
@@ -72,7 +72,7 @@ def test_bad_input_is_refused_in_one_line(
 @pytest.mark.full
 @pytest.mark.data
 @pytest.mark.parametrize("path", FLAGFILES, ids=lambda path: path.name)
-def test_every_flagfile_is_certified(warm: Warm, real_data: str, tmp_path: Path, path: Path):
+def test_all_flagfiles_certified(warm: Warm, real_data: str, tmp_path: Path, path: Path):
     outcome = warm.run(
         "--mode=verify",
         f"--flagfile={path}",

@@ -1,4 +1,4 @@
-"""Every mode but train writes what it promises to write, and nothing else in a run's directory."""
+"""Every mode except train writes only its documented files to a run directory."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import flags
+from engine.config import flags
 from engine.tune import choices, command, contest
-from engine.tune.choices import Choice
+from engine.tune.choices import Candidate
 from tests.cli.command import Run, Warm
 
-# All that has a training write besides its checkpoints.
+# All options that make a training write more than checkpoints.
 OPTIONS = (
     "--model=logistic",
     "--epochs=3",
@@ -26,9 +26,9 @@ OPTIONS = (
     "--ema=0.9",
     "--report",
 )
-# In place of those of the run: what the run recorded of its own would not be written again.
+# Replaces the run's steps: skipped steps that the run has recorded are not recorded again.
 OTHER_STEPS = "--leave_out=1,2,5"
-# mode -> its options, and what it may write: BUILD.md has the same.
+# mode -> its options, and a pattern of its files, which docs/guide/training.md lists
 OF_RUNS = {
     "evaluate": ((), r"evaluation/.*"),
     "predict": (("--split=test[:20]",), r"predictions/.*"),
@@ -46,12 +46,12 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """A run with everything on."""
+    """Trains a run with all these options."""
     return warm.train(tmp_path_factory.mktemp("written") / "run", *OPTIONS)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of every file and directory below, by its path."""
+    """Returns the digest of every file and directory below a folder, by path."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
@@ -61,7 +61,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
-    """Paths of what is not the same, directories that hold such files left out."""
+    """Returns the paths that differ, without directories that contain such paths."""
     paths = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     return {path for path in paths if after.get(path) != "directory"} | {
         path for path in paths if not any(other.startswith(f"{path}/") for other in paths)
@@ -69,7 +69,8 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 
 @pytest.mark.parametrize("mode", [*OF_RUNS, *OTHERS])
-def test_a_mode_writes_what_it_promises(warm: Warm, run: Run, tmp_path: Path, mode: str):
+def test_files_of_mode(warm: Warm, run: Run, tmp_path: Path, mode: str):
+    """A mode writes only its documented files."""
     copied = tmp_path / "run"
     shutil.copytree(run.run_dir, copied)
     options, promised = (OF_RUNS | OTHERS)[mode]
@@ -82,10 +83,10 @@ def test_a_mode_writes_what_it_promises(warm: Warm, run: Run, tmp_path: Path, mo
     assert bool(found) == (mode != "benchmark")
 
 
-def test_tune_writes_its_flagfile_alone(run: Run, tmp_path: Path, cache_dir: str, monkeypatch):
+def test_tune_writes_only_flagfile(run: Run, tmp_path: Path, cache_dir: str, monkeypatch):
     monkeypatch.setattr(contest, "ROUNDS", 1)
     monkeypatch.setattr(choices, "first", lambda *_: [])
-    monkeypatch.setattr(choices, "around", lambda *_: [Choice(feed="stream")])
+    monkeypatch.setattr(choices, "around", lambda *_: [Candidate(feed="stream")])
     copied, path = tmp_path / "run", tmp_path / "tuned.flags"
     shutil.copytree(run.run_dir, copied)
     own = f"--flagfile={copied / 'config.flags'}", OTHER_STEPS, f"--cache_dir={cache_dir}"

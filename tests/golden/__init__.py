@@ -1,5 +1,5 @@
-"""The losses of the first steps of some runs, as they were: what changes them changes a run.
+"""Golden losses: the recorded losses of the first steps of some runs, to detect changed results.
 
-python -m tests.golden.write    writes them anew, after a change that is meant to change them
-python -m tests.golden.drift    how far they move with threads, kernels and instruction sets
+python -m tests.golden.write    updates the files after an intended change
+python -m tests.golden.drift    measures how the losses vary with threads, kernels and ISA
 """

@@ -1,8 +1,8 @@
-"""How far the golden losses move with what is no part of a run: python -m tests.golden.drift
+"""Measures how far the golden losses vary with the environment: python -m tests.golden.drift
 
-Each setting is a process of its own, since TensorFlow reads all of them once. The last line is of
-runs that begin with weights a few roundings away, which is what any other machine soon makes of
-them.
+Each setting runs in its own process, because TensorFlow reads settings once. The last line is for
+runs whose initial weights are a few roundings away, which is how another machine's weights soon
+differ.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def trials(count: int) -> dict[str, list[list[float]]]:
-    """The losses of each run, and those of so many that were nudged."""
+    """Returns the losses of each run, followed by those of `count` runs with nudged weights."""
     with places() as where:
         return {
             name: [runs.losses(name, nudge=nudge, **where) for nudge in range(count + 1)]
@@ -43,7 +43,7 @@ def trials(count: int) -> dict[str, list[list[float]]]:
 def elsewhere(
     prefix: tuple[str, ...], environment: dict[str, str], count: int
 ) -> dict[str, list[list[float]]]:
-    """The same in a process of its own."""
+    """Runs `trials` in a subprocess with an environment."""
     ran = subprocess.run(
         [*prefix, sys.executable, "-m", "tests.golden.drift", str(count)],
         env={**os.environ, **environment},
@@ -54,7 +54,7 @@ def elsewhere(
 
 
 def main() -> int:
-    """Prints the largest relative difference to the first setting, of each run."""
+    """Prints each run's largest relative difference from the first setting."""
     print(f"{'':28}" + "".join(f"{name:>12}" for name in runs.RUNS))
     base = elsewhere((), {}, TRIALS)
 

@@ -1,4 +1,4 @@
-"""Where a command finds its data."""
+"""Data and cache directories of the golden commands."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests import conftest as conftest  # the devices of a test session
+from tests import conftest as conftest  # sets up the devices of a test session
 from tests import prepared
 
 
 @contextmanager
 def places() -> Iterator[dict[str, str]]:
-    """What `runs.losses` wants to know; ends the process where there is no MNIST."""
+    """Yields the directories for `runs.losses`; exits if there is no prepared MNIST."""
     data_dir = prepared.data_dir()
     if data_dir is None:
         sys.exit("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")

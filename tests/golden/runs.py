@@ -1,4 +1,4 @@
-"""Which runs, on what machine, and how their losses are kept."""
+"""The golden runs, the machine fingerprint, and the file format of the losses."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import flags
-from engine.assembly import assemble
+from engine.assembly.parts import assemble
+from engine.config import flags
 
 ROOT = Path(__file__).parents[2]
 STEPS = 50
-# A recipe each, and what is added to it: README.md says why.
+# A recipe and additional options; README.md gives the reasons.
 RUNS = {
     "seed_000": (
         "recipes/seed_000.flags",
@@ -29,21 +29,21 @@ RUNS = {
     "quickstart": ("quickstart.flags", "--train_steps=50", "--seed=2"),
 }
 ON_MNIST = ("seed_000", "seed_003")
-# Flags of a processor by which kernels are chosen.
+# CPU flags that kernels are selected by.
 _INSTRUCTIONS = re.compile(r"sse4_\d|avx.*|fma|f16c|amx.*|sve.*|asimd.*|bf16|i8mm")
 
 
 def losses(name: str, *, data_dir: str, cache_dir: str, nudge: int = 0) -> list[float]:
-    """The mean loss of each step's batch.
+    """Trains a run; returns the mean loss of each step's batch.
 
     Args:
-      name: of the run.
-      data_dir: where MNIST is.
-      cache_dir: for decoded examples.
-      nudge: above 0: begins with other weights, each one or a few roundings away.
+      name: name of the run.
+      data_dir: TFDS directory with MNIST.
+      cache_dir: cache of decoded examples.
+      nudge: if above 0, the seed of a perturbation of the initial weights by a few roundings.
     """
     recipe, *options = RUNS[name]
-    # The stream reads no more than it needs, and gives the bits that the resident feed would.
+    # The streaming feed reads only what is needed and has the bits of the in-memory feed.
     here = (f"--data_dir={data_dir}", f"--cache_dir={cache_dir}", "--feed=stream", "--test_split=")
     parts = assemble(
         flags.parse(
@@ -65,15 +65,16 @@ def losses(name: str, *, data_dir: str, cache_dir: str, nudge: int = 0) -> list[
 
 
 def drift(found: list[float], wanted: list[float]) -> float:
-    """The largest relative difference of two runs' losses."""
+    """Returns the largest relative difference of two runs' losses."""
     return float(np.max(np.abs(np.divide(found, wanted) - 1)))
 
 
 def machine() -> dict[str, Any]:
-    """All that is known to change bits: where two of these agree, so do the losses.
+    """Returns a fingerprint of everything known to change bits; equal ones give equal losses.
 
-    The kernels' vector instructions, the sizes of caches, by which products are cut into blocks,
-    and the number of threads, by which sums are: TensorFlow takes one a core that it may use.
+    It includes the vector instructions of the kernels, the cache sizes, which determine the blocks
+    of matrix products, and the number of threads, which divides sums. TensorFlow uses one thread
+    per available core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
@@ -104,16 +105,16 @@ def _processor() -> dict[str, Any]:
 
 
 def path(name: str) -> Path:
-    """Where a run's losses are kept."""
+    """Returns the path of a run's golden file."""
     return Path(__file__).parent / f"{name}.json"
 
 
 def read(name: str) -> dict[str, Any]:
-    """What was written: "run", "machine" and "losses"."""
+    """Reads a golden file: "run", "machine" and "losses"."""
     return json.loads(path(name).read_text())
 
 
 def text(name: str, found: list[float]) -> str:
-    """What is to be written; JSON keeps every bit of a float."""
+    """Formats a golden file; JSON keeps every bit of a float."""
     kept = {"run": RUNS[name], "machine": machine(), "losses": found}
     return json.dumps(kept, indent=1) + "\n"

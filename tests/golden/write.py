@@ -1,6 +1,6 @@
-"""Writes the golden losses anew: python -m tests.golden.write
+"""Updates the golden losses: python -m tests.golden.write
 
-Say in the commit what moved them, and by how much.
+The commit message must state what changed them, and by how much.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tests.golden.place import places
 
 
 def main() -> int:
-    """Runs all of them and says how far each has moved."""
+    """Trains all runs, prints how far each has moved, and writes the golden files."""
     with places() as where:
         for name in runs.RUNS:
             losses = runs.losses(name, **where)

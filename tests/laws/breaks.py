@@ -1,4 +1,4 @@
-"""What each law is tried by: ways of breaking it that its tests must notice."""
+"""Mutations of the engine, by law, that the tests of each law must detect."""
 
 from __future__ import annotations
 
@@ -23,23 +23,21 @@ LAWS = {
 
 _RESUME = ("tests/cli/test_resume.py",)
 _LEFT_OUT = ("tests/cli/test_left_out.py",)
-_GUARD = ("tests/unit/test_guard.py",)
+_GUARD = ("tests/unit/test_bad_steps.py",)
 _GLOBAL_LOSS = ("tests/laws/test_l1_global_loss.py",)
 _ACCUMULATION = ("tests/laws/test_l1_accumulation.py",)
 _L2 = "tests/laws/test_l2_reduce_judge_act.py"
-_CLIPPING = (f"{_L2}::test_what_is_clipped_is_the_gradient_of_all_and_never_that_of_a_part",)
-_VERDICT = (
-    f"{_L2}::test_what_is_not_finite_on_one_replica_moves_nothing_on_any_and_the_next_step_goes_on",
-)
-_SCALED = (f"{_L2}::test_a_loss_scale_changes_no_bit_where_nothing_leaves_the_range",)
+_CLIPPING = (f"{_L2}::test_clip_after_reduction",)
+_VERDICT = (f"{_L2}::test_bad_step_updates_nothing",)
+_SCALED = (f"{_L2}::test_loss_scale_is_bitwise_neutral",)
 _SCALE = (
-    f"{_L2}::test_a_scale_never_becomes_infinite_nor_falls_below_its_floor",
-    f"{_L2}::test_a_scale_grows_only_after_enough_good_steps_in_a_row",
+    f"{_L2}::test_loss_scale_limits",
+    f"{_L2}::test_loss_scale_growth",
 )
 _RANDOMNESS = ("tests/laws/test_l3_pure_randomness.py",)
-_AUGMENTING = ("tests/unit/test_augmenting.py",)
+_AUGMENTING = ("tests/unit/test_augmentation.py",)
 _DATA_STATE = ("tests/laws/test_l4_data_state.py",)
-_DAMAGE = ("tests/laws/test_l5_damage.py", "tests/unit/test_archive.py")
+_DAMAGE = ("tests/laws/test_l5_damage.py", "tests/unit/test_checkpoint_file.py")
 _ONE_STATE = ("tests/laws/test_l5_one_state.py",)
 _COMPILED = ("tests/laws/test_compiled.py",)
 _POINTS = ("tests/laws/test_points.py",)
@@ -47,18 +45,23 @@ _ONE_TRACE = ("tests/laws/test_l6_one_trace.py",)
 _TOPOLOGY = ("tests/laws/test_l7_topology.py",)
 _ONCE = ("tests/laws/test_l8_every_example_once.py",)
 _REFERENCED = "tests/laws/test_references.py"
-_UPDATES = (f"{_REFERENCED}::test_fifty_updates_are_those_of_the_paper",)
-_RATES = (f"{_REFERENCED}::test_every_step_has_the_rate_of_the_formula",)
-_LOOP = (f"{_REFERENCED}::test_fifty_steps_of_the_loop_are_those_of_the_papers",)
+_UPDATES = (f"{_REFERENCED}::test_updates_match_paper",)
+_RATES = (f"{_REFERENCED}::test_schedule_matches_formula",)
+_LOOP = (f"{_REFERENCED}::test_loop_matches_papers",)
 _GOLDEN = ("tests/laws/test_golden.py",)
 
 
 @dataclass(frozen=True)
 class Break:
-    """One way of breaking a law: in `file`, `old`, which is there once, becomes `new`.
+    """A mutation of the code: replaces `old`, which occurs once in `file`, with `new`.
 
-    why: what it simulates.
-    tests: the files, or the tests of a file that takes long, of which one must notice.
+    Attributes:
+      law: the law that it breaks, a key of `LAWS`.
+      why: the fault that it simulates.
+      tests: test files, or single tests of slow files; one of them must fail.
+      file: path of the mutated file, relative to the repository.
+      old: the replaced text.
+      new: the replacement.
     """
 
     law: str
@@ -75,7 +78,7 @@ BREAKS = (
         "L1",
         "a replica divides by its own count",
         _GLOBAL_LOSS,
-        "engine/step.py",
+        "engine/core/step.py",
         "weight = batch.mask / batch.valid",
         "weight = batch.mask / tf.maximum(tf.reduce_sum(batch.mask), 1.0) / 2.0",
     ),
@@ -83,7 +86,7 @@ BREAKS = (
         "L1",
         "padding counts as examples",
         _GLOBAL_LOSS,
-        "engine/step.py",
+        "engine/core/step.py",
         "weight = batch.mask / batch.valid",
         "weight = tf.ones_like(batch.mask) / batch.valid",
     ),
@@ -100,7 +103,7 @@ BREAKS = (
         "accumulation",
         "micro-batches are averaged and not added up",
         _ACCUMULATION,
-        "engine/pieces.py",
+        "engine/core/accumulation.py",
         "return _plus(total, found)",
         "return _plus(total, [part / self._layout.micro_batches for part in found])",
     ),
@@ -108,7 +111,7 @@ BREAKS = (
         "accumulation",
         "the last micro-batch replaces those before it",
         _ACCUMULATION,
-        "engine/pieces.py",
+        "engine/core/accumulation.py",
         "return _plus(total, found)",
         "return found",
     ),
@@ -140,9 +143,9 @@ BREAKS = (
         "accumulation",
         "a short micro-batch has the say of a long one in the moving averages",
         _ACCUMULATION,
-        "models/batch_norm.py",
-        "Update(moving, proposed, here)",
-        "Update(moving, proposed, tf.ones([]))",
+        "engine/models/batch_norm.py",
+        "StatisticUpdate(moving, proposed, here)",
+        "StatisticUpdate(moving, proposed, tf.ones([]))",
     ),
     Break(
         "L1",
@@ -157,15 +160,15 @@ BREAKS = (
         "L2",
         "each replica judges what it has, before the reduction",
         _VERDICT,
-        "engine/step.py",
-        "parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
-        "parts = [tf.reduce_sum(part) for part in total]",
+        "engine/core/step.py",
+        "checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "checked = [tf.reduce_sum(part) for part in total]",
     ),
     Break(
         "L2",
         "each replica clips what it has, before the reduction",
         _CLIPPING,
-        "engine/step.py",
+        "engine/core/step.py",
         "*reduced, sums = self._reduce(total)",
         "local = len(self._weights)\n"
         "        total = [*self._clip(total[:local])[0], *total[local:]]\n"
@@ -175,49 +178,49 @@ BREAKS = (
         "L2",
         "there is no verdict",
         _VERDICT,
-        "engine/step.py",
-        "good = tf.math.is_finite(tf.add_n(parts))",
-        "good = tf.add_n(parts) != 12345.0",
+        "engine/core/step.py",
+        "finite = tf.math.is_finite(tf.add_n(checked))",
+        "finite = tf.add_n(checked) != 12345.0",
     ),
     Break(
         "L2",
         "the verdict is not of the statistics",
         _VERDICT,
-        "engine/step.py",
-        "parts = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
-        "parts = [norm, tf.reduce_sum(sums)]",
+        "engine/core/step.py",
+        "checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "checked = [norm, tf.reduce_sum(sums)]",
     ),
     Break(
         "L2",
         "statistics are written whatever the verdict",
         _VERDICT,
-        "engine/step.py",
-        "        act_if(good, move",
-        "        self._write_statistics(statistics)\n        act_if(good, move",
+        "engine/core/step.py",
+        "        conditional_update(finite, update",
+        "        self._write_statistics(statistics)\n        conditional_update(finite, update",
     ),
     Break(
         "L2",
         "averages follow whatever the verdict",
         _VERDICT,
-        "engine/step.py",
-        "        return Outcome(good,",
+        "engine/core/step.py",
+        "        return StepResult(finite,",
         "        if self._average is not None:\n"
-        "            averages.follow(self._average, self._model, self._ema, at.updates)\n"
-        "        return Outcome(good,",
+        "            ema.update_ema(self._average, self._model, self._ema, at.updates)\n"
+        "        return StepResult(finite,",
     ),
     Break(
         "L2",
         "a bad step counts as an update",
         _VERDICT,
-        "engine/stretches.py",
-        "return now.step - call.skipped - tf.cast(~now.good, tf.int64)",
-        "return now.step - call.skipped",
+        "engine/core/loop.py",
+        "return now.step - args.skipped - tf.cast(~now.finite, tf.int64)",
+        "return now.step - args.skipped",
     ),
     Break(
         "L2",
         "what XLA compiles acts whatever the verdict",
         _COMPILED,
-        "engine/numerics/branches.py",
+        "engine/core/conditional.py",
         "chosen = tf.where(condition, variable.read_value(), old)",
         "chosen = variable.read_value()",
     ),
@@ -225,7 +228,7 @@ BREAKS = (
         "L2",
         "the loop of at most one turn takes it whatever the verdict",
         _COMPILED,
-        "engine/numerics/branches.py",
+        "engine/core/conditional.py",
         "once, [condition], parallel",
         "once, [tf.constant(True)], parallel",
     ),
@@ -233,15 +236,15 @@ BREAKS = (
         "L2",
         "the metrics of a bad step count",
         _VERDICT,
-        "engine/stretches.py",
-        "tf.where(good, added, now.sums)",
+        "engine/core/loop.py",
+        "tf.where(finite, added, now.sums)",
         "added",
     ),
     Break(
         "L2",
         "a bad step takes the number of the next one too",
         _VERDICT,
-        "engine/stretches.py",
+        "engine/core/loop.py",
         "now.step + 1,",
         "now.step + 2 - tf.cast(good, tf.int64),",
     ),
@@ -250,7 +253,7 @@ BREAKS = (
         "loss scale",
         "the clip is of the scaled gradient",
         _SCALED,
-        "engine/step.py",
+        "engine/core/step.py",
         "        if self._scaled:\n"
         "            gradients = [gradient / at.loss_scale for gradient in gradients]\n"
         "        gradients, norm = self._clip(gradients)\n",
@@ -262,7 +265,7 @@ BREAKS = (
         "loss scale",
         "the gradient stays scaled",
         _SCALED,
-        "engine/step.py",
+        "engine/core/step.py",
         "gradients = [gradient / at.loss_scale for gradient in gradients]",
         "gradients = list(gradients)",
     ),
@@ -270,15 +273,15 @@ BREAKS = (
         "loss scale",
         "the scale never shrinks",
         _VERDICT,
-        "engine/numerics/precision.py",
-        "Scale(tf.where(good, grown, shrunk), ",
-        "Scale(tf.where(good, grown, scale.value), ",
+        "engine/optim/precision.py",
+        "Scale(tf.where(finite, grown, shrunk), ",
+        "Scale(tf.where(finite, grown, scale.value), ",
     ),
     Break(
         "loss scale",
         "the scale falls through its floor",
         _SCALE,
-        "engine/numerics/precision.py",
+        "engine/optim/precision.py",
         "shrunk = tf.maximum(scale.value / self._factor, self._floor)",
         "shrunk = scale.value / self._factor",
     ),
@@ -286,7 +289,7 @@ BREAKS = (
         "loss scale",
         "the scale grows to infinity",
         _SCALE,
-        "engine/numerics/precision.py",
+        "engine/optim/precision.py",
         "grown = tf.where(tf.math.is_finite(grown), grown, scale.value)",
         "grown = tf.identity(grown)",
     ),
@@ -294,8 +297,8 @@ BREAKS = (
         "loss scale",
         "good steps need not come in a row",
         _SCALE,
-        "engine/numerics/precision.py",
-        "tf.where(good & ~due, run, 0)",
+        "engine/optim/precision.py",
+        "tf.where(finite & ~due, run, 0)",
         "tf.where(~due, run, 0)",
     ),
     # L3
@@ -311,17 +314,17 @@ BREAKS = (
         "L3",
         "dropout depends on the replica",
         _RANDOMNESS,
-        "engine/step.py",
-        "noise=Noise(self._seed, at.step, batch.row,",
-        "noise=Noise(self._seed, at.step, 0 * batch.row,",
+        "engine/core/step.py",
+        "noise=StatelessRNG(self._seed, at.step, batch.row,",
+        "noise=StatelessRNG(self._seed, at.step, 0 * batch.row,",
     ),
     Break(
         "L3",
         "every step drops out the same",
         _RANDOMNESS,
-        "engine/step.py",
-        "noise=Noise(self._seed, at.step, batch.row,",
-        "noise=Noise(self._seed, 0 * at.step, batch.row,",
+        "engine/core/step.py",
+        "noise=StatelessRNG(self._seed, at.step, batch.row,",
+        "noise=StatelessRNG(self._seed, 0 * at.step, batch.row,",
     ),
     Break(
         "L3",
@@ -335,9 +338,9 @@ BREAKS = (
         "L3",
         "augmentation depends on how the batch is cut",
         _AUGMENTING,
-        "engine/augmenting.py",
-        "Noise(seed, batch.epoch, batch.place,",
-        "Noise(seed, batch.epoch, 0 * batch.place,",
+        "engine/core/augmentation.py",
+        "StatelessRNG(seed, batch.epoch, batch.place,",
+        "StatelessRNG(seed, batch.epoch, 0 * batch.place,",
     ),
     # L4
     Break(
@@ -377,7 +380,7 @@ BREAKS = (
         "L5",
         "the optimizer's slots are not in the state",
         _ONE_STATE,
-        "engine/state.py",
+        "engine/core/state.py",
         "self.optimizer = optimizer",
         "self._slots = lambda: optimizer",
     ),
@@ -385,7 +388,7 @@ BREAKS = (
         "L5",
         "the averaged weights are not in the state",
         _ONE_STATE,
-        "engine/state.py",
+        "engine/core/state.py",
         "self.average = average",
         "self._average = lambda: average",
     ),
@@ -393,7 +396,7 @@ BREAKS = (
         "L5",
         "the loss scale is not in the checkpoint",
         _ONE_STATE,
-        "engine/keeping/variables.py",
+        "engine/checkpoint/variables.py",
         "for path, variable in found}",
         'for path, variable in found if str(path[0]) != "loss_scale"}',
     ),
@@ -401,7 +404,7 @@ BREAKS = (
         "L5",
         "the metric sums are not in the checkpoint",
         _ONE_STATE,
-        "engine/keeping/variables.py",
+        "engine/checkpoint/variables.py",
         "for path, variable in found}",
         'for path, variable in found if str(path[0]) != "sums"}',
     ),
@@ -409,7 +412,7 @@ BREAKS = (
         "L5",
         "what the disk gives is believed",
         _DAMAGE,
-        "engine/keeping/archive.py",
+        "engine/checkpoint/checkpoint_file.py",
         "if _described(array) != wanted:",
         "if False:",
     ),
@@ -417,15 +420,15 @@ BREAKS = (
         "L5",
         "a checkpoint may have another's name",
         _DAMAGE,
-        "engine/keeping/catalogue.py",
+        "engine/checkpoint/catalog.py",
         'if facts["number"] != checkpoint_number(path):',
         "if False:",
     ),
     Break(
         "L5",
         "a checkpoint is written in its place",
-        ("tests/unit/test_archive.py",),
-        "engine/keeping/archive.py",
+        ("tests/unit/test_checkpoint_file.py",),
+        "engine/checkpoint/checkpoint_file.py",
         "part = path + PART",
         "part = path",
     ),
@@ -433,7 +436,7 @@ BREAKS = (
         "L5",
         "the best one is only ever the last that was saved",
         _DAMAGE,
-        "engine/keeping/catalogue.py",
+        "engine/checkpoint/catalog.py",
         'if path != best and read_facts(path)["step"] <= step:',
         "if path != best:",
     ),
@@ -442,15 +445,15 @@ BREAKS = (
         "L6",
         "the number of steps is a Python number",
         _ONE_TRACE,
-        "engine/loop.py",
-        "self._compiled(tf.constant(np.array([steps, *at], np.int64)), given)",
-        "self._compiled([steps, *at], given)",
+        "engine/core/loop.py",
+        "self._call(tf.constant(np.array([steps, *at], np.int64)), given)",
+        "self._call([steps, *at], given)",
     ),
     Break(
         "L6",
         "evaluation's number of steps is a Python number",
         _ONE_TRACE,
-        "engine/evaluate.py",
+        "engine/core/evaluation.py",
         "self._compiled(start, tf.constant(whole(steps)), given)",
         "self._compiled(start, steps, given)",
     ),
@@ -458,7 +461,7 @@ BREAKS = (
         "L6",
         "a point is noted down wherever a call ends",
         _POINTS,
-        "engine/stretches.py",
+        "engine/core/loop.py",
         "tf.cast(now.step == point, tf.int32)",
         "1",
     ),
@@ -466,7 +469,7 @@ BREAKS = (
         "L6",
         "a call begins its epoch's sums anew at each point",
         _POINTS,
-        "engine/training/curves.py",
+        "engine/trainer/train_logging.py",
         "        logged = point.sums\n",
         "",
     ),
@@ -475,7 +478,7 @@ BREAKS = (
         "L7",
         "gradients are not reduced",
         _TOPOLOGY,
-        "engine/step.py",
+        "engine/core/step.py",
         "*reduced, sums = self._reduce(total)",
         "*reduced, sums = [*total[:-1], self._reduce(total)[-1]]",
     ),
@@ -483,7 +486,7 @@ BREAKS = (
         "L7",
         "batch norm sees one replica",
         _TOPOLOGY,
-        "models/batch_norm.py",
+        "engine/models/batch_norm.py",
         "call.all_reduce(",
         "list(",
     ),
@@ -491,7 +494,7 @@ BREAKS = (
         "L7",
         "on several devices the mean of batch norm's statistics is not gone on with",
         ("tests/laws/test_l7_other_devices.py",),
-        "engine/keeping/restorer.py",
+        "engine/checkpoint/restore.py",
         "        for name, variable in self._variables.items():\n"
         "            variable.assign(found.arrays[name])",
         "        for name, variable in self._variables.items():\n"
@@ -501,7 +504,7 @@ BREAKS = (
         "L7",
         "a worker keeps its own gradients and sums",
         ("tests/laws/test_l7_several_machines.py",),
-        "engine/numerics/reduction.py",
+        "engine/distributed/reduction.py",
         "return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))",
         "return tensors",
     ),
@@ -518,7 +521,7 @@ BREAKS = (
         "shards",
         "the graph optimizer may add shards in another order",
         _TOPOLOGY,
-        "engine/pieces.py",
+        "engine/core/accumulation.py",
         "[tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]",
         "[a + b for a, b in zip(one, other, strict=True)]",
     ),
@@ -526,7 +529,7 @@ BREAKS = (
         "shards",
         "replicas are added in a row and not as a tree",
         _TOPOLOGY,
-        "engine/numerics/reduction.py",
+        "engine/distributed/reduction.py",
         "stack = stack[0::2] + stack[1::2]",
         "stack = tf.concat([stack[:1] + stack[1:2], stack[2:]], 0)",
     ),
@@ -534,7 +537,7 @@ BREAKS = (
         "shards",
         "a replica begins with its second shard and ends with its first",
         _TOPOLOGY,
-        "engine/pieces.py",
+        "engine/core/accumulation.py",
         "first = shard * micro_batches",
         "first = (shard + 1) % self._layout.local_shards * micro_batches",
     ),
@@ -542,7 +545,7 @@ BREAKS = (
         "shards",
         "batch norm sees more shards where a replica has fewer",
         _TOPOLOGY,
-        "engine/numerics/reduction.py",
+        "engine/distributed/reduction.py",
         "return (list, tree_reduce) if shards else (all_reduce, all_reduce)",
         "return (all_reduce, tree_reduce) if shards else (all_reduce, all_reduce)",
     ),
@@ -559,7 +562,7 @@ BREAKS = (
         "L8",
         "evaluation leaves the last batch out",
         _ONCE,
-        "engine/evaluate.py",
+        "engine/core/evaluation.py",
         "step, end = 0, self._feed.steps_per_epoch",
         "step, end = 0, max(1, self._feed.steps_per_epoch - 1)",
     ),
@@ -575,17 +578,18 @@ BREAKS = (
         "L8",
         "evaluation drops out",
         _ONCE,
-        "engine/step.py",
-        "scores = task(model, batch, Pass(mask=batch.mask, dtype=dtype))",
-        "scores = task(model, batch, Pass(\n"
-        "            training=True, mask=batch.mask, noise=Noise(0, batch.place), dtype=dtype))",
+        "engine/core/step.py",
+        "scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
+        "scores = task(model, batch, ForwardContext(\n"
+        "            training=True, mask=batch.mask, dtype=dtype,\n"
+        "            noise=StatelessRNG(0, batch.place)))",
     ),
     # Nothing lost
     Break(
         "nothing lost",
         "curves are not rewound",
         _RESUME,
-        "engine/keeping/board.py",
+        "engine/logging/metric_writer.py",
         'return row["step"] <= last[row["split"]]',
         "return True",
     ),
@@ -593,7 +597,7 @@ BREAKS = (
         "nothing lost",
         "the sums of the epoch so far start again",
         _RESUME,
-        "engine/keeping/restorer.py",
+        "engine/checkpoint/restore.py",
         "        for name, variable in self._variables.items():\n"
         "            variable.assign(found.arrays[name])",
         "        for name, variable in self._variables.items():\n"
@@ -603,16 +607,16 @@ BREAKS = (
         "nothing lost",
         "the first checkpoint is there before its options",
         ("tests/unit/test_trainer.py",),
-        "engine/training/trainer.py",
-        "        if self._crew.is_chief:\n            run_directory.write_options",
+        "engine/trainer/trainer.py",
+        "        if self._collectives.is_chief:\n            run_directory.write_options",
         "        self._checkpoints.save_now()\n"
-        "        if self._crew.is_chief:\n            run_directory.write_options",
+        "        if self._collectives.is_chief:\n            run_directory.write_options",
     ),
     Break(
         "nothing lost",
         "where a command ends is taken for the end of an epoch",
         ("tests/cli/test_lengths.py",),
-        "engine/training/timetable.py",
+        "engine/trainer/triggers.py",
         "        return step % self.steps_per_epoch == 0",
         "        return step % self.steps_per_epoch == 0 or step == self.total_steps",
     ),
@@ -620,15 +624,15 @@ BREAKS = (
         "nothing lost",
         "the rows of a command's end inside an epoch stay when it is lengthened",
         ("tests/cli/test_lengths.py",),
-        "engine/training/trainer.py",
-        "self._board.rewind(int(self.state.written), int(self.state.ended))",
-        "self._board.rewind(int(self.state.step), int(self.state.step))",
+        "engine/trainer/trainer.py",
+        "self._metric_writer.rewind(int(self.state.written), int(self.state.ended))",
+        "self._metric_writer.rewind(int(self.state.step), int(self.state.step))",
     ),
     Break(
         "nothing lost",
         "a length that the run is past is accepted",
         ("tests/unit/test_run_directory.py",),
-        "engine/keeping/run_directory.py",
+        "engine/checkpoint/run_directory.py",
         "    if new < step:",
         "    if False:",
     ),
@@ -636,7 +640,7 @@ BREAKS = (
         "nothing lost",
         "a finished run does its end again",
         ("tests/cli/test_finished.py",),
-        "run.py",
+        "tapeline/command.py",
         "if done := run_directory.finished(config):",
         "if done := ():",
     ),
@@ -644,7 +648,7 @@ BREAKS = (
         "nothing lost",
         "a step that went wrong is not gone back from",
         _LEFT_OUT,
-        "engine/training/guard.py",
+        "engine/trainer/bad_steps.py",
         "if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:",
         "if False:",
     ),
@@ -652,7 +656,7 @@ BREAKS = (
         "nothing lost",
         "sound steps are left out once the loss is near 0",
         _GUARD,
-        "engine/training/guard.py",
+        "engine/trainer/bad_steps.py",
         "            _OF_FALL * (self._start - middle),\n",
         "",
     ),
@@ -660,7 +664,7 @@ BREAKS = (
         "nothing lost",
         "a resumed run takes another loss for that at the start",
         _GUARD,
-        "engine/training/guard.py",
+        "engine/trainer/bad_steps.py",
         "            self._watch.start.assign(real(self._start))\n",
         "",
     ),
@@ -668,7 +672,7 @@ BREAKS = (
         "nothing lost",
         "a resumed run forgets how long gradients were",
         _GUARD,
-        "engine/training/guard.py",
+        "engine/trainer/bad_steps.py",
         "            self._watch.norms.assign(_padded(self._norms, RANKED))\n",
         "",
     ),
@@ -676,7 +680,7 @@ BREAKS = (
         "nothing lost",
         "a step that is left out is taken after all",
         _LEFT_OUT,
-        "engine/training/guard.py",
+        "engine/trainer/bad_steps.py",
         "return min((each - step for each in self.left_out if each >= step), default=1 << 62)",
         "return 1 << 62",
     ),
@@ -684,23 +688,23 @@ BREAKS = (
         "nothing lost",
         "other data are not noticed",
         _LEFT_OUT,
-        "engine/keeping/restorer.py",
-        'if not self._data.is_that_of(Identity(**found.facts["data"])):',
+        "engine/checkpoint/restore.py",
+        'if not self._data.is_that_of(DataIdentity(**found.facts["data"])):',
         "if False:",
     ),
     Break(
         "nothing lost",
         "a mode gives up where a checkpoint is pruned before it is opened",
-        ("tests/unit/test_catalogue.py",),
-        "engine/keeping/catalogue.py",
+        ("tests/unit/test_catalog.py",),
+        "engine/checkpoint/catalog.py",
         "            before, vanished = path, error",
         "            raise error",
     ),
     Break(
         "nothing lost",
         "two processes write the same part of a file",
-        ("tests/unit/test_files.py",),
-        "engine/keeping/files.py",
+        ("tests/unit/test_atomic_files.py",),
+        "engine/runtime/atomic_files.py",
         "if not lock(descriptor, temporary):",
         "if False:",
     ),
@@ -708,7 +712,7 @@ BREAKS = (
         "nothing lost",
         "a signal that comes while workers agree is written over",
         ("tests/unit/test_signals.py",),
-        "engine/keeping/signals.py",
+        "engine/runtime/signals.py",
         "        if agreed:  # a",
         "        if True:  # a",
     ),
@@ -717,7 +721,7 @@ BREAKS = (
         "references",
         "Lion's own beta is Adam's",
         _UPDATES,
-        "engine/optimizers/registry.py",
+        "engine/optim/registry.py",
         '_DEFAULT_BETA_2 = {"lion": 0.99}',
         "_DEFAULT_BETA_2: dict[str, float] = {}",
     ),
@@ -725,7 +729,7 @@ BREAKS = (
         "references",
         "Adam's correction is of the update before",
         _UPDATES,
-        "engine/optimizers/arithmetic.py",
+        "engine/optim/moments.py",
         "turn = tf.cast(update + 1, tf.float64)",
         "turn = tf.cast(tf.maximum(update, 1), tf.float64)",
     ),
@@ -733,7 +737,7 @@ BREAKS = (
         "references",
         "biases decay",
         _UPDATES,
-        "engine/optimizers/decay.py",
+        "engine/optim/weight_decay.py",
         "filter(is_matrix, variables)",
         "variables",
     ),
@@ -741,15 +745,15 @@ BREAKS = (
         "references",
         "the schedule is a step late",
         _LOOP,
-        "engine/step.py",
-        "rate = self.rate(at.step)",
-        "rate = self.rate(tf.maximum(at.step - 1, 0))",
+        "engine/core/step.py",
+        "learning_rate = self.learning_rate(at.step)",
+        "learning_rate = self.learning_rate(tf.maximum(at.step - 1, 0))",
     ),
     Break(
         "references",
         "one cycle ends at another rate",
         _RATES,
-        "engine/schedule.py",
+        "engine/optim/schedules.py",
         "down = _cosine(1.0, 1 / 250_000,",
         "down = _cosine(1.0, 1 / 10_000,",
     ),
@@ -757,7 +761,7 @@ BREAKS = (
         "references",
         "warmup begins at 0",
         _RATES,
-        "engine/schedule.py",
+        "engine/optim/schedules.py",
         "rising = learning_rate * _float(step + 1) / warmup_steps",
         "rising = learning_rate * _float(step) / warmup_steps",
     ),
@@ -765,7 +769,7 @@ BREAKS = (
         "references",
         "a short gradient is stretched to the norm that is allowed",
         _LOOP,
-        "engine/numerics/clipping.py",
+        "engine/optim/clipping.py",
         "factor = self.norm / tf.maximum(length, self.norm)",
         "factor = self.norm / length",
     ),
@@ -773,7 +777,7 @@ BREAKS = (
         "references",
         "averages follow from the first step at their last pace",
         _LOOP,
-        "engine/numerics/averages.py",
+        "engine/optim/ema.py",
         "kept = tf.minimum(tf.constant(decay, tf.float64), (1.0 + turn) / (10.0 + turn))",
         "kept = tf.constant(decay, tf.float64) + 0.0 * turn",
     ),
@@ -782,7 +786,7 @@ BREAKS = (
         "golden",
         "first weights are a thousandth wider",
         _GOLDEN,
-        "models/contract.py",
+        "engine/models/base.py",
         "limit = math.sqrt(6 / (",
         "limit = math.sqrt(6.012 / (",
     ),
@@ -790,7 +794,7 @@ BREAKS = (
         "golden",
         "images are divided by 256",
         _GOLDEN,
-        "models/sequential.py",
+        "engine/models/sequential.py",
         "x = x / 255",
         "x = x / 256",
     ),
@@ -798,7 +802,7 @@ BREAKS = (
         "golden",
         "Adam's default epsilon is another one",
         _GOLDEN,
-        "engine/config.py",
+        "engine/config/schema.py",
         "        1e-7,\n",
         "        1e-6,\n",
     ),

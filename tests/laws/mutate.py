@@ -1,11 +1,11 @@
-"""Breaks each law on purpose, in a copy, and sees its test fail.
+"""Mutation testing of the laws: applies each break to a copy of the code and runs its tests.
 
-    python -m tests.laws.mutate              all of them, as many at a time as there are cores
-    python -m tests.laws.mutate L1 golden    some
+    python -m tests.laws.mutate              all breaks, one process per core
+    python -m tests.laws.mutate L1 golden    the breaks of some laws
     python -m tests.laws.mutate --table > tests/laws/README.md
 
-A test that cannot fail is worse than none. Exit status 1 when a break goes unnoticed, or when the
-code has changed so that a break no longer applies.
+This shows that each test can fail. The exit status is 1 if a break is not detected, or if the code
+has changed so that a break no longer applies.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from tests import prepared
 from tests.laws.breaks import BREAKS, LAWS, Break
 
 ROOT = Path(__file__).parents[2]
-HANG = 1200  # seconds after which the tests are taken to hang
+HANG = 1200  # timeout of a break's tests, seconds
 
 
 def applies(change: Break) -> bool:
-    """Whether what it replaces is in the code, once."""
+    """Returns whether the replaced text occurs exactly once in the file."""
     return (ROOT / change.file).read_text().count(change.old) == 1
 
 
 def first_failure(change: Break) -> str | None:
-    """The test that notices the change; None: none of those that must."""
+    """Returns the name of the first test that fails under the change; None: no test fails."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "tree"
         ignored = shutil.ignore_patterns(".git", ".venv", "runs", ".*_cache", "__pycache__")
@@ -48,15 +48,15 @@ def first_failure(change: Break) -> str | None:
                 text=True,
                 timeout=HANG,
             )
-        except subprocess.TimeoutExpired:  # no test of a law waits for ever
+        except subprocess.TimeoutExpired:  # a hang is not a detection
             return None
     found = re.search(r"^(?:FAILED|ERROR) \S+::(\w+)", ran.stdout, re.MULTILINE)
-    # Status 1: tests failed. Any other, and it was not they that noticed.
+    # Status 1 means failed tests; any other status is an error of pytest.
     return found[1] if ran.returncode == 1 and found else None
 
 
 def verdict(change: Break) -> tuple[bool, str]:
-    """Whether it was noticed, and a line that says so."""
+    """Returns whether the tests detect a break, and the line to print."""
     if not applies(change):
         said = "DOES NOT APPLY"
     else:
@@ -66,7 +66,7 @@ def verdict(change: Break) -> tuple[bool, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Tries the breaks and says what came of each."""
+    """Applies the breaks and prints each result; returns the exit status."""
     if arguments == ["--table"]:
         print(table(), end="")
         return 0
@@ -84,7 +84,7 @@ def main(arguments: list[str]) -> int:
 
 
 def table() -> str:
-    """Laws, their tests and their breaks, the text of README.md."""
+    """Returns the text of README.md: the laws, their tests and their breaks."""
     lines = [
         "# The laws, their tests, and what the tests were seen to notice",
         "",

@@ -2,10 +2,11 @@
 
     python -m tests.laws.pairs --configurations=60 --seed=0
 
-Each configuration trains a few steps on the embedded digits as a user runs the command, then
-`--mode=verify` checks it: whatever trains must pass, or be told what is not compared and why.
-Prints a line for each, a table of failures and the share of pairs covered. The exit status is 1
-where any of them failed. A configuration takes half a minute or so on two cores.
+Each configuration trains a few steps on the embedded digits through the command line. Then
+`--mode=verify` checks it: a configuration that trains must pass, or verify must print what it does
+not compare and why. Prints a line for each configuration, a table of failures and the share of
+pairs covered. The exit status is 1 if any configuration failed. A configuration takes about half a
+minute on two cores.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import numpy as np
 
 from tests.chaos import victim
 
-# name -> what is added to the command line for each choice. Networks that need it get larger
-# images. Few examples make epochs short, so that every run passes the end of one.
+# Factor -> the command-line options of each choice. Some networks need larger images. Few examples
+# make epochs short, so that every run passes the end of an epoch.
 FACTORS: dict[str, tuple[str, ...]] = {
     "model": (
         "--model=logistic",
@@ -92,21 +93,22 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "learning_rate": ("", "--learning_rate=0.05"),
 }
 _COMPILED, _POOLED = ("--jit=step", "--jit=loop"), ("cnn", "seed")
-_HANG = 1800  # seconds; XLA compiles a dozen programs in a verify
-_CANDIDATES = 30  # of which the one with most new pairs is taken
+_HANG = 1800  # seconds; XLA compiles a dozen programs in one verification
+_CANDIDATES = 30  # per configuration; the one with most new pairs is chosen
 
-Choice = dict[str, int]  # factor -> place of its choice
-Pair = tuple[tuple[str, int], tuple[str, int]]
+Candidate = dict[str, int]  # factor -> index of its choice
+ConfusedPair = tuple[tuple[str, int], tuple[str, int]]
 
 
 class Failure(NamedTuple):
-    """A configuration that did not do as it should.
+    """A configuration that failed.
 
-    number: of the configuration.
-    stage: "train" or "verify".
-    status: exit status.
-    words: the last line that it printed.
-    options: the command line.
+    Attributes:
+      number: number of the configuration.
+      stage: "train" or "verify".
+      status: exit status.
+      words: the last printed line.
+      options: the command line.
     """
 
     number: int
@@ -117,7 +119,7 @@ class Failure(NamedTuple):
 
 
 def refused(one: str, other: str) -> bool:
-    """Whether training refuses two choices together."""
+    """Returns whether training rejects a pair of choices."""
     for a, b in ((one, other), (other, one)):
         several = "virtual_devices=2" in b or "virtual_devices=4" in b
         pooled = any(f"--model={name}" in b for name in _POOLED)
@@ -132,13 +134,13 @@ def refused(one: str, other: str) -> bool:
     return False
 
 
-def pairs_of(choice: Choice) -> set[Pair]:
-    """The pairs of choices that a configuration, or a part of one, has."""
+def pairs_of(choice: Candidate) -> set[ConfusedPair]:
+    """Returns the pairs of choices in a complete or partial configuration."""
     return set(itertools.combinations(sorted(choice.items()), 2))
 
 
-def all_pairs() -> set[Pair]:
-    """Every pair of choices that training allows."""
+def all_pairs() -> set[ConfusedPair]:
+    """Returns all pairs of choices that training accepts."""
     factors = sorted(FACTORS)
     return {
         ((one, i), (other, j))
@@ -149,8 +151,8 @@ def all_pairs() -> set[Pair]:
     }
 
 
-def sampled(seed: int) -> Iterator[Choice]:
-    """Configurations, each the one of some with most pairs that none before it had."""
+def sampled(seed: int) -> Iterator[Candidate]:
+    """Yields configurations, each the candidate with most pairs that are not covered yet."""
     random = np.random.default_rng(seed)
     missing = all_pairs()
     while True:
@@ -160,9 +162,9 @@ def sampled(seed: int) -> Iterator[Choice]:
         yield best
 
 
-def _grown(random: np.random.Generator, missing: set[Pair]) -> Choice:
-    """A configuration, factor by factor in a random order; each choice adds most missing pairs."""
-    chosen: Choice = {}
+def _grown(random: np.random.Generator, missing: set[ConfusedPair]) -> Candidate:
+    """Builds a candidate greedily, factor by factor in random order, to cover missing pairs."""
+    chosen: Candidate = {}
     for name in random.permutation(sorted(FACTORS)):
         others = [FACTORS[other][place] for other, place in chosen.items()]
         allowed = [
@@ -181,21 +183,22 @@ def _grown(random: np.random.Generator, missing: set[Pair]) -> Choice:
     return chosen
 
 
-def options_of(choice: Choice) -> list[str]:
-    """The command line of a configuration."""
+def options_of(choice: Candidate) -> list[str]:
+    """Returns the command-line options of a configuration."""
     return [text for name in FACTORS for text in FACTORS[name][choice[name]].split()]
 
 
-def tried(number: int, choice: Choice, place: Path) -> tuple[str, Failure | None]:
-    """Trains and verifies a configuration in children of this process.
+def tried(number: int, choice: Candidate, place: Path) -> tuple[str, Failure | None]:
+    """Trains and verifies a configuration in child processes.
 
     Args:
-      number: of the configuration.
+      number: number of the configuration.
       choice: the configuration.
-      place: a directory for its run, and a cache.
+      place: directory for the run and the cache.
 
     Returns:
-      What became of it, "refused", "ok" with what was not compared, or "FAILED"; and the failure.
+      The result, which starts with "refused", "ok" or "FAILED" and contains the last printed line,
+      and the failure, if any.
     """
     options = options_of(choice)
     common = [f"--run_dir={place / str(number)}", f"--cache_dir={place / 'cache'}"]
@@ -219,24 +222,24 @@ def tried(number: int, choice: Choice, place: Path) -> tuple[str, Failure | None
 
 
 def main() -> int:
-    """Tries configurations; gives the exit status."""
+    """Trains and verifies the configurations; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configurations", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first one to try")
     asked = parser.parse_args()
 
-    from engine.startup import import_tensorflow
+    from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
     import pipelines
-    from engine.training import trainer
+    from engine.trainer import trainer
     from engine.verify import command
 
-    del trainer, command  # imported for the children
+    del trainer, command  # imported before the children fork
     place, parent = Path(tempfile.mkdtemp(prefix="tapeline-pairs-")), os.getpid()
     failures: list[Failure] = []
-    covered: set[Pair] = set()
+    covered: set[ConfusedPair] = set()
     skipped = trained = 0
     try:
         pipelines.open_source("digits", data_dir=None, cache_dir=str(place / "cache"))
@@ -257,7 +260,7 @@ def main() -> int:
             if not words.startswith("ok"):
                 print(f"   {' '.join(options_of(choice))}", flush=True)
     finally:
-        if os.getpid() == parent:  # and no child of it, which leaves by this way too
+        if os.getpid() == parent:  # not in a forked child, which also gets here
             shutil.rmtree(place)
     if failures:
         print("\nnumber  stage   status  last line; options")

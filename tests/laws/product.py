@@ -1,6 +1,6 @@
-"""The product of features on which the laws are proved, and a small part that covers it.
+"""The product of features on which the laws are tested.
 
-A case is one choice for each factor. `-m full` runs them all; without it a covering design runs, in
+A case is one choice for each factor. `-m full` runs all cases. The default is a covering design in
 which every pair of choices of two factors occurs.
 """
 
@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import models
-from engine import flags
-from engine.assembly import Parts, assemble
-from engine.task import Task
-from engine.verify.poison import Poisoned
+from engine import models
+from engine.assembly.parts import Parts, assemble
+from engine.config import flags
+from engine.tasks.classification import Task
+from engine.verify.fault_injection import FaultInjectingTask
 
 STEPS = 20
 
@@ -49,7 +49,7 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 @models.register("law_dropout")
 def law_dropout(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
-    """Convolution, pool, dropout."""
+    """Returns a network with a convolution, a max pool and dropout."""
     return [
         models.Convolution(4, activation="relu"),
         models.MaxPool(2),
@@ -61,7 +61,7 @@ def law_dropout(input_shape: Any, classes: int, hidden: Any) -> list[models.Laye
 
 @models.register("law_norm")
 def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
-    """The same with batch norm beside dropout."""
+    """Returns a network with a convolution, batch norm, a max pool and dropout."""
     return [
         models.Convolution(4),
         models.BatchNorm(),
@@ -75,13 +75,13 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
 
 @models.register("law_linear")
 def law_linear(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
-    """Nothing in it switches: no ReLU, no choice of a pool."""
+    """Returns a smooth network, without ReLU and max pool."""
     layers = [models.Convolution(4), models.BatchNorm(), models.Flatten(), models.Dropout(0.4)]
     return [*layers, models.Dense(classes)]
 
 
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
-    """A run on the embedded digits, put together as the command does it."""
+    """Assembles a run on the embedded digits as the command does."""
     values = {
         "run_dir": f"{place}/run",
         "cache_dir": f"{place}/cache",
@@ -96,7 +96,7 @@ def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **opti
 
 
 def options_of(case: Case) -> dict[str, Any]:
-    """The options that a case stands for, the number of replicas left out."""
+    """Returns the options of a case, without the number of replicas."""
     exact = case.remainder == "exact"
     return {
         "precision": case.precision,
@@ -106,13 +106,15 @@ def options_of(case: Case) -> dict[str, Any]:
         "feed": case.feed,
         "augment": "shift:1,rotation:10,mixup:0.3",
         "model": case.model,
-        # 5 full batches, or 4 and 5 examples, in portions that neither 2 nor 4 replicas divide.
+        # 5 full batches, or 4 and one of 5 examples; 2 and 4 replicas do not divide 18 or 5 evenly.
         "train_split": "train[:80]" if exact else "train[:77]",
         "global_batch_size": 16 if exact else 18,
     }
 
 
-def poisoned_steps(parts: Parts, task: Poisoned, poison: dict[int, int], steps: int) -> None:
+def poisoned_steps(
+    parts: Parts, task: FaultInjectingTask, poison: dict[int, int], steps: int
+) -> None:
     """Takes steps one by one; at a step in `poison`, its row has an infinite gradient."""
     for _ in range(steps):
         if (step := int(parts.state.step)) in poison:

@@ -1,4 +1,4 @@
-"""The breaks that `mutate` tries are breaks of the code as it is, and the table tells of all."""
+"""The breaks of `mutate` apply to the current code, and README.md lists all of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from tests.laws.breaks import BREAKS, LAWS
 
 
 @pytest.mark.parametrize("change", BREAKS, ids=lambda change: f"{change.law}-{change.why}")
-def test_a_break_applies_and_names_tests_that_exist(change):
+def test_break_applies(change):
+    """Each break applies to the current code and names existing tests."""
     assert mutate.applies(change)
     assert change.old != change.new
     assert change.tests
@@ -19,11 +20,12 @@ def test_a_break_applies_and_names_tests_that_exist(change):
 
 
 @pytest.mark.parametrize("law", LAWS)
-def test_every_law_has_two_breaks_or_more(law):
+def test_two_breaks_per_law(law):
     assert sum(change.law == law for change in BREAKS) >= 2
 
 
-def test_every_test_file_of_a_law_was_seen_to_fail():
+def test_every_file_has_a_break():
+    """Every test file of a law is exercised by at least one break."""
     laws = mutate.ROOT / "tests" / "laws"
     broken = {test.split("::")[0] for change in BREAKS for test in change.tests}
     others = {"tests/laws/test_breaks.py", "tests/laws/test_product.py"}
@@ -31,5 +33,6 @@ def test_every_test_file_of_a_law_was_seen_to_fail():
     assert found - others <= broken
 
 
-def test_the_table_is_the_one_that_the_breaks_give():
+def test_readme_is_current():
+    """tests/laws/README.md is the table generated from the breaks."""
     assert (mutate.ROOT / "tests" / "laws" / "README.md").read_text() == mutate.table()

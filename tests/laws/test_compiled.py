@@ -1,4 +1,4 @@
-"""What XLA compiles is the same mathematics, and keeps the laws."""
+"""XLA-compiled training matches the uncompiled graph and keeps the laws."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from engine import compiling
-from engine.config import Config, replaced
-from engine.keeping.checkpoints import Checkpoints
-from engine.keeping.restorer import Restorer
-from engine.task import Classification
+from engine import models
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer
+from engine.config.schema import Config, replaced
+from engine.core import xla
+from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
-from engine.verify.poison import Poisoned
+from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import everything_in, take, take_measured, weights
 from tests import rounding
 from tests.choices import choices
@@ -27,7 +27,7 @@ STEPS = 10
 
 @models.register("law_dense")
 def law_dense(input_shape, classes, hidden) -> list[models.Layer]:
-    """Nothing in it switches."""
+    """Returns a smooth dense network, without ReLU."""
     return [models.Flatten(), models.Dense(24), models.Dropout(0.4), models.Dense(classes)]
 
 
@@ -44,7 +44,7 @@ FEATURES = [
 
 @functools.cache
 def xla_has_float16() -> bool:
-    """Whether XLA can compile float16 for this processor: without F16C it cannot."""
+    """Returns whether XLA compiles float16 for this processor, which needs F16C."""
     halved = tf.function(
         lambda x: tf.cast(tf.exp(tf.cast(x, tf.float16)), tf.float32), jit_compile=True
     )
@@ -61,7 +61,8 @@ def skip_without_float16() -> None:
 
 
 @pytest.mark.parametrize(("options", "jit"), choices(FEATURES, ["loop", "step"]))
-def test_it_goes_where_the_plain_graph_goes(tmp_path, options, jit):
+def test_compiled_matches_plain_graph(tmp_path, options, jit):
+    """The final weights match those of the uncompiled graph within rounding."""
     options = {"model": "law_dense", **SPLIT, **options}
     if options.get("precision") == "mixed_float16":
         skip_without_float16()
@@ -69,11 +70,11 @@ def test_it_goes_where_the_plain_graph_goes(tmp_path, options, jit):
     assert (plain.jit, compiled.jit) == ("off", jit)
     far = take_measured(plain, STEPS)
     take(compiled, STEPS)
-    augmented = [8, 8] if "augment" in options else []  # a warped pixel is a sum of a row's, twice
+    augmented = [8, 8] if "augment" in options else []  # a warped pixel sums over a row, twice
     batch = SPLIT["global_batch_size"]
     error = rounding.of_sums(*augmented, *rounding.lengths(plain.state.model, batch))
     if (precision := options.get("precision")) is not None:
-        error += 4 * UNIT_ROUNDOFF[precision]  # what a layer gives is rounded: bounds.py
+        error += 4 * UNIT_ROUNDOFF[precision]  # layer outputs are rounded: bounds.py
     optimizer = plain.config.optimization.optimizer
     for name, value in weights(plain).items():
         apart, length = (np.linalg.norm(each) for each in (value - weights(compiled)[name], value))
@@ -84,7 +85,8 @@ def test_it_goes_where_the_plain_graph_goes(tmp_path, options, jit):
 
 
 @pytest.mark.parametrize("jit", ["step", "loop"])
-def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
+def test_steps_per_call_bitwise(tmp_path, jit):
+    """Runs with any number of steps per call end with the same bits and trace once."""
     found = []
     for at_once in (1, 2, 1 << 62):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, ema=0.9, **SPLIT)
@@ -96,8 +98,9 @@ def test_the_same_bits_again_and_however_the_steps_are_portioned(tmp_path, jit):
 
 
 @pytest.mark.parametrize(("model", "jit"), choices(["law_dense", "mlp"], ["loop", "step"]))
-def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit, model):
-    task = Poisoned(Classification())
+def test_bad_step_is_skipped(tmp_path, jit, model):
+    """A bad step changes nothing but the step counter and ends the call."""
+    task = FaultInjectingTask(Classification())
     options = {"model": model, "jit": jit, "ema": 0.9, "optimizer": "adam", **SPLIT}
     parts = assembled(str(tmp_path), task=task, **options)
     take(parts, 1)
@@ -105,22 +108,23 @@ def test_a_bad_step_moves_nothing_and_ends_the_call(tmp_path, jit, model):
     before = everything_in(parts, but=moving)
     task.poison(3, np.inf)
     taken = parts.loop.run(3)
-    assert (taken.steps, taken.good) == (1, False)
+    assert (taken.steps, taken.finite) == (1, False)
     assert everything_in(parts, but=moving) == before
     assert (int(parts.state.step), int(parts.state.updates)) == (2, 1)
     task.heal()
-    assert parts.loop.run(2).good and int(parts.state.updates) == 3
+    assert parts.loop.run(2).finite and int(parts.state.updates) == 3
     parts.close()
 
 
-def test_a_run_gone_on_with_ends_with_the_same_bits(tmp_path):
+def test_resume_is_bitwise(tmp_path):
+    """A resumed run ends with the bits of an uninterrupted run."""
     skip_without_float16()
     whole, begun, again = (
         assembled(str(tmp_path), model="law_dense", jit="loop", precision="mixed_float16", **SPLIT)
         for _ in range(3)
     )
     take(whole, STEPS)
-    Checkpoints(str(tmp_path), take(begun, 4).state, keep=2).save_now()
+    CheckpointManager(str(tmp_path), take(begun, 4).state, keep=2).save_now()
     newest, _ = Restorer(str(tmp_path), again.state).newest()
     assert newest is not None
     take(again, STEPS - 4)
@@ -129,7 +133,8 @@ def test_a_run_gone_on_with_ends_with_the_same_bits(tmp_path):
         parts.close()
 
 
-def test_losses_are_told_under_xla(tmp_path):
+def test_step_losses_under_xla(tmp_path):
+    """The compiled loop returns the loss of each step."""
     told = []
     for jit in ("off", "loop"):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, spike=20.0, **SPLIT)
@@ -141,7 +146,7 @@ def test_losses_are_told_under_xla(tmp_path):
 @pytest.mark.parametrize(
     ("model", "jit"), choices(["law_dense", "mlp", "logistic"], ["loop", "step", "off"])
 )
-def test_both_feeds_give_the_same_bits(tmp_path, model, jit):
+def test_feeds_agree_bitwise(tmp_path, model, jit):
     found = []
     for feed in ("resident", "stream"):
         parts = assembled(str(tmp_path), model=model, feed=feed, jit=jit, **SPLIT)
@@ -152,7 +157,7 @@ def test_both_feeds_give_the_same_bits(tmp_path, model, jit):
 
 @models.register("law_foreign")
 def law_foreign(input_shape, classes, hidden) -> list[models.Layer]:
-    """Of a layer that is not the engine's."""
+    """Returns a network with a layer class that is defined outside the engine."""
 
     class Mine(models.Flatten):
         pass
@@ -162,7 +167,7 @@ def law_foreign(input_shape, classes, hidden) -> list[models.Layer]:
 
 @models.register("law_pool")
 def law_pool(input_shape, classes, hidden) -> list[models.Layer]:
-    """A max pool, whose gradient XLA cannot compile, without a convolution."""
+    """Returns a network with a max pool, whose gradient XLA cannot compile."""
     return [models.MaxPool(), models.Flatten(), models.Dense(classes)]
 
 
@@ -181,7 +186,8 @@ def law_pool(input_shape, classes, hidden) -> list[models.Layer]:
     ],
     ids=str,
 )
-def test_what_auto_stands_for(tmp_path, options, jit):
+def test_auto_jit(tmp_path, options, jit):
+    """`--jit=auto` selects this mode."""
     parts = assembled(str(tmp_path), **SPLIT, **options)
     assert parts.jit == jit
     parts.close()
@@ -202,8 +208,9 @@ def test_what_auto_stands_for(tmp_path, options, jit):
     ],
     ids=str,
 )
-def test_a_small_network_that_is_compiled_is_computed_on_one_thread(options, count):
-    assert compiling.threads(replaced(Config(), **options), (28, 28, 1), 10) == count
+def test_one_thread_if_small(options, count):
+    """A small compiled network uses one thread; 0 means one per core."""
+    assert xla.threads(replaced(Config(), **options), (28, 28, 1), 10) == count
 
 
 @pytest.mark.parametrize(
@@ -217,6 +224,6 @@ def test_a_small_network_that_is_compiled_is_computed_on_one_thread(options, cou
     ],
     ids=str,
 )
-def test_what_cannot_be_compiled_is_refused(tmp_path, options, words):
+def test_unsupported_jit_raises(tmp_path, options, words):
     with pytest.raises(ValueError, match=words):
         assembled(str(tmp_path), **{"model": "logistic", **SPLIT, **options})

@@ -1,38 +1,38 @@
-"""L1: the global batch is what one update sees, in however many micro-batches it is computed."""
+"""L1: an update is that of the global batch for any number of micro-batches."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-import models
-from engine.assembly import Parts
+from engine import models
+from engine.assembly.parts import Parts
 from tests.harness import CLASSES, pictures, training
 from tests.laws.product import assembled
 
 STEPS = 20
-RATES = {"sgd": 0.3, "adam": 0.001}  # at which a step moves the weights by some thousandths
-# 8 batches of 128, and one of 5: less than a micro-batch.
+RATES = {"sgd": 0.3, "adam": 0.001}  # a step changes the weights by some thousandths
+# 8 batches of 128 and one of 5, less than a micro-batch.
 SPLIT = "train[:1029]"
-# A sum over 128 examples has about 7 levels, of which each rounds by 2^-24 of it at most: two
-# orders of adding up give gradients that agree to 8e-7. The weights that they move agree far
-# better, but for their own rounding, 2^-24. Moves have that rounding too, which is up to 1e-6 of
-# them, and in Adam's the gradient's error once more.
+# A sum over 128 examples has about 7 levels, and each rounds by at most 2^-24 of the sum: gradients
+# of two summation orders agree to 8e-7. The updated weights agree far better, except for their own
+# rounding, 2^-24. That rounding is up to 1e-6 of an update; with Adam the gradient's error is added
+# once more.
 CLOSE, CLOSE_IN_MOVES = 1e-6, 1e-5
 
 
 def vector(run: Parts) -> np.ndarray:
-    """All trained weights as one vector."""
+    """Returns all trainable weights as one vector."""
     weights = run.state.model.trainable_variables
     return np.concatenate([weight.numpy().ravel() for weight in weights]).astype(np.float64)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("optimizer", RATES)
-@pytest.mark.parametrize("micro_batches", [4, 7])  # of 32; of 19, of which the last has 14
-def test_each_step_of_a_batch_of_128_with_dropout_is_the_same_in_1_and_in_k_micro_batches(
-    tmp_path_factory, replicas, optimizer, micro_batches
-):
+@pytest.mark.parametrize("micro_batches", [4, 7])  # of 32; of 19, the last of 14
+def test_micro_batches_match_full_batch(tmp_path_factory, replicas, optimizer, micro_batches):
+    """A step on 128 examples with dropout is the same in 1 and in k micro-batches."""
+
     def cut_into(pieces: int) -> Parts:
         return assembled(
             str(tmp_path_factory.getbasetemp()),
@@ -47,7 +47,7 @@ def test_each_step_of_a_batch_of_128_with_dropout_is_the_same_in_1_and_in_k_micr
 
     whole, cut = cut_into(1), cut_into(micro_batches)
     for _ in range(STEPS):
-        # From the same state: what differs is the step, and not what steps before it added up to.
+        # Start from the same state, so that differences of earlier steps do not accumulate.
         for ours, theirs in zip(whole.state.variables, cut.state.variables, strict=True):
             theirs.assign(ours)
         before = vector(whole)
@@ -71,9 +71,8 @@ def norm_first() -> list[models.Layer]:
 
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize(("batch", "cuts"), [(22, (6, 12, 18)), (21, (7, 14))])
-def test_batch_norm_sees_micro_batches_and_its_averages_move_once_to_their_weighted_mean(
-    replicas, batch, cuts
-):
+def test_batch_norm_per_micro_batch(replicas, batch, cuts):
+    """Each micro-batch is normalized alone; moving averages take the weighted mean once."""
     images, labels = pictures(batch)
     run = training(
         images,
@@ -99,10 +98,10 @@ def test_batch_norm_sees_micro_batches_and_its_averages_move_once_to_their_weigh
         chosen = exponentials[np.arange(len(rows)), labels[rows]]
         losses += list(-np.log(chosen / exponentials.sum(axis=1)))
     pull = 1 - norm.momentum
-    # 1e-6: sums of some hundred squares in float32.
+    # 1e-6: float32 sums of some hundred squares.
     assert norm.moving_mean.numpy() == pytest.approx(pull * sum(means) / batch, rel=1e-6)
     wanted = 1 + pull * (sum(variances) / batch - 1)
     assert norm.moving_variance.numpy() == pytest.approx(wanted, rel=1e-6)
     assert run.state.sums.numpy()[0] == pytest.approx(sum(losses), rel=1e-6)
-    # The variance of the whole batch is another one, so this is not what was seen.
+    # The variance of the full batch differs, so batch norm did not use it.
     assert abs(pull * ((images / 255.0).var() - sum(variances) / batch)) > 1e-5

@@ -1,4 +1,4 @@
-"""L1: summed over valid examples, divided by the global number of valid examples."""
+"""L1: the loss is summed over valid examples and divided by their global number."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from engine.metrics import masked_sums
-from engine.task import Scores
-from pipelines import Layout, Resident
-from pipelines.plan import Plan
+from engine import models
+from engine.core.metrics import masked_sums
+from engine.tasks.classification import Scores
+from pipelines import BatchLayout, InMemoryFeed
+from pipelines.plan import BatchPlan
 from tests import rounding
 from tests.harness import CLASSES, assert_rounding_apart, pictures, put_together, training
 from tests.vectors import Weights
 
 
 class Distance:
-    """Half the squared distance of a number from the only weight: w goes to the numbers' mean."""
+    """Half the squared distance of an example from the only weight, which tends to their mean."""
 
     metrics: tuple[str, ...] = ()
 
@@ -27,13 +27,14 @@ class Distance:
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
-def test_7_rows_in_batches_of_4_end_at_the_same_weight_on_1_2_and_4_devices(devices):
+def test_global_mean_with_remainder(devices):
+    """7 examples in batches of 4 give the closed-form weight on 1, 2 and 4 devices."""
     numbers, rate, epochs = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8), 0.1, 5
-    layout = Layout(devices)
-    plan = Plan(examples=7, global_batch_size=4, layout=layout, seed=None)
+    layout = BatchLayout(devices)
+    plan = BatchPlan(examples=7, global_batch_size=4, layout=layout, seed=None)
     run = put_together(
         lambda: Weights(2.0),
-        lambda strategy: Resident(
+        lambda strategy: InMemoryFeed(
             numbers.reshape(7, 1, 1, 1), np.zeros(7, np.int32), plan, strategy
         ),
         Distance(),
@@ -42,12 +43,12 @@ def test_7_rows_in_batches_of_4_end_at_the_same_weight_on_1_2_and_4_devices(devi
         learning_rate=rate,
     )
     run.take(2 * epochs)
-    # A batch of mean m makes (1 - rate) w + rate m of w. An epoch does it with the mean of 4 rows
-    # and with the mean of 3, which weigh no less for being fewer: w = q w + c, and so on.
+    # A batch of mean m maps w to (1 - rate) w + rate m. An epoch has a batch of 4 rows and one of
+    # 3, which count equally: w = q w + c per epoch.
     q, c = (1 - rate) ** 2, rate * ((1 - rate) * 9 / 4 + 16 / 3)
     wanted = q**epochs * 2.0 + c * (1 - q**epochs) / (1 - q)
     (found,) = run.weights()
-    # Each of 10 steps rounds a weight below 4 by at most 2^-23, and its gradient less.
+    # Each of 10 steps rounds a weight below 4 by at most 2^-23; its gradient rounds less.
     assert float(found) == pytest.approx(wanted, rel=0, abs=2 * 10 * 2**-23)
     losses, examples = run.state.sums.numpy()[:2]
     assert examples == 7 * epochs and np.isfinite(losses)
@@ -55,14 +56,21 @@ def test_7_rows_in_batches_of_4_end_at_the_same_weight_on_1_2_and_4_devices(devi
 
 @pytest.mark.parametrize(
     "layout",
-    [Layout(1), Layout(2), Layout(4), Layout(1, 3), Layout(2, 3), Layout(2, 1, 4)],
+    [
+        BatchLayout(1),
+        BatchLayout(2),
+        BatchLayout(4),
+        BatchLayout(1, 3),
+        BatchLayout(2, 3),
+        BatchLayout(2, 1, 4),
+    ],
     ids=lambda layout: "-".join(map(str, layout)),
 )
-def test_a_nan_in_an_example_comes_into_no_step_but_its_own(layout):
-    """Padding is there to be computed and not to count: zero times nan is nan."""
+def test_nan_stays_in_its_step(layout):
+    """A NaN makes only its own step bad, although padding is computed and 0 * NaN is NaN."""
     images, labels = pictures(37)
     images = images.astype(np.float32)
-    images[[0, 16], 2, 3] = np.nan  # what the last batch's padding and the second's would show
+    images[[0, 16], 2, 3] = np.nan  # rows that padding would repeat
     run = training(
         images,
         labels,
@@ -72,7 +80,7 @@ def test_a_nan_in_an_example_comes_into_no_step_but_its_own(layout):
         accumulate=layout.micro_batches,
         shards=layout.shards,
     )
-    good = [run.loop.run(1).good for _ in range(5)]
+    good = [run.loop.run(1).finite for _ in range(5)]
     assert good == [False, True, False, True, True]
 
 
@@ -81,7 +89,7 @@ def logistic():
 
 
 def reference_weights(images, labels, batch, steps, rate):
-    """Gradient descent on the mean loss of each batch, in float64, batches in file order."""
+    """Runs gradient descent on batch means in float64, with batches in file order."""
     kernel, bias = [w.astype(np.float64) for w in initial_weights(images, labels)]
     inputs = images.reshape(len(images), -1) / 255.0
     per_epoch = -(-len(images) // batch)
@@ -104,7 +112,8 @@ def initial_weights(images, labels):
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 @pytest.mark.parametrize("examples", [7, 8, 9, 5])
-def test_a_partial_batch_weighs_as_its_examples_do_on_any_number_of_replicas(examples, replicas):
+def test_partial_batch_mean(examples, replicas):
+    """Training with a partial batch matches gradient descent on batch means in float64."""
     images, labels = pictures(examples)
     made = training(
         images,
@@ -126,7 +135,8 @@ def test_a_partial_batch_weighs_as_its_examples_do_on_any_number_of_replicas(exa
 
 
 @pytest.mark.parametrize(("batch", "replicas"), [(6, 4), (7, 2), (3, 4)])
-def test_a_batch_that_the_replicas_do_not_divide_loses_and_doubles_no_example(batch, replicas):
+def test_indivisible_batch(batch, replicas):
+    """A batch that the replicas do not divide loses and repeats no example."""
     options = {"batch": batch, "network": logistic, "optimizer": "sgd"}
     alone, many = (training(*pictures(17), replicas=n, **options) for n in (1, replicas))
     path = alone.take_measured(9)
@@ -135,7 +145,8 @@ def test_a_batch_that_the_replicas_do_not_divide_loses_and_doubles_no_example(ba
     assert np.array_equal(alone.state.sums.numpy()[-1], many.state.sums.numpy()[-1])
 
 
-def test_padding_adds_nothing_even_where_its_loss_is_not_a_number():
+def test_nan_padding_is_masked():
+    """Padding adds nothing to the sums, even if its loss is not finite."""
     losses = tf.constant([1.0, 2.0, np.nan, np.inf])
     sums = masked_sums(Scores(losses, (losses,)), tf.constant([1.0, 1.0, 0.0, 0.0]))
     assert sums.numpy().tolist() == [3.0, 3.0, 2.0]

@@ -1,4 +1,4 @@
-"""L2: gradients are reduced before anything looks at them; one verdict then holds everywhere."""
+"""L2: gradients are reduced first; all replicas then share one finite check and one update."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from engine.numerics.clipping import Clip
-from engine.numerics.precision import LossScale
-from engine.task import Classification
-from engine.verify.poison import Poisoned
-from pipelines import Layout
+from engine import models
+from engine.optim.clipping import Clip
+from engine.optim.precision import LossScale
+from engine.tasks.classification import Classification
+from engine.verify.fault_injection import FaultInjectingTask
+from pipelines import BatchLayout
 from tests import papers
 from tests.harness import CLASSES, pictures, put_together, same_bits, training
 from tests.vectors import Linear, Vectors, Weights
 
 
-def named(layout: Layout) -> str:
+def named(layout: BatchLayout) -> str:
     return f"{layout.replicas}x{layout.micro_batches}" + f"/{layout.shards}" * (layout.shards > 0)
 
 
 # Clipping
 
-# What one half of the replicas has to say, and the other half; the first two sums are short.
+# Gradients of the two halves of the replicas; the first two sums have a norm below 1.
 OPPOSED = (
     ([10.0, 0.0], [-10.0, 0.5]),
     ([10.0, 0.0], [-10.75, 0.5]),
@@ -32,21 +32,23 @@ OPPOSED = (
 )
 CLIPS = (Clip(norm=1.0), Clip(value=1.0), Clip(norm=1.0, value=2.0))
 CUT = (
-    Layout(2),
-    Layout(4),
-    Layout(1, 2),
-    Layout(2, 2),
-    Layout(4, 2),
-    Layout(1, 1, 4),
-    Layout(2, 1, 4),
-    Layout(2, 2, 4),
-    Layout(4, 2, 4),
+    BatchLayout(2),
+    BatchLayout(4),
+    BatchLayout(1, 2),
+    BatchLayout(2, 2),
+    BatchLayout(4, 2),
+    BatchLayout(1, 1, 4),
+    BatchLayout(2, 1, 4),
+    BatchLayout(2, 2, 4),
+    BatchLayout(4, 2, 4),
 )
 
 
-def opposed(layout: Layout, ours, theirs) -> list[list]:
-    """Steps in which one half of the gradient is `ours` and one is `theirs`: by replicas or shards,
-    and by micro-batches; as the rows of a batch, of whose gradients the engine takes the mean."""
+def opposed(layout: BatchLayout, ours, theirs) -> list[list]:
+    """Returns steps whose gradient is half `ours`, half `theirs`, by shard or by micro-batch.
+
+    Each step is a list of the gradients of its rows; the engine takes their mean.
+    """
     rows = np.arange(layout.replicas * layout.pieces)
     shard, micro_batch = rows % layout.all_shards, rows // layout.all_shards
     halves = [(shard, layout.all_shards), (micro_batch, layout.micro_batches)]
@@ -59,7 +61,8 @@ def opposed(layout: Layout, ours, theirs) -> list[list]:
 
 @pytest.mark.parametrize("clip", CLIPS, ids=["norm", "value", "both"])
 @pytest.mark.parametrize("layout", CUT, ids=named)
-def test_what_is_clipped_is_the_gradient_of_all_and_never_that_of_a_part(layout, clip):
+def test_clip_after_reduction(layout, clip):
+    """Clipping applies to the reduced gradient, never to that of a replica or micro-batch."""
     steps = [
         (sum(map(np.array, pair)), rows) for pair in OPPOSED for rows in opposed(layout, *pair)
     ]
@@ -79,23 +82,23 @@ def test_what_is_clipped_is_the_gradient_of_all_and_never_that_of_a_part(layout,
         if np.linalg.norm(gradient) < 1:
             assert (before - after).tolist() == gradient.tolist()
         else:
-            # The factor and the product are rounded, and then the weight, which is below 8.
+            # The factor, the product and the weight, which is below 8, are rounded.
             assert before - after == pytest.approx(wanted, rel=2**-22, abs=2**-22)
-        # What is reported is the length before the clip.
+        # The logged gradient norm is the one before clipping.
         found = run.state.sums.numpy()[-2] - norms
         assert found == pytest.approx(np.linalg.norm(gradient), rel=2**-22)
 
 
-# The verdict
+# The finite check
 
-BATCH = 24  # rows, cut evenly by all of these
-JUDGED = (Layout(1, 3), Layout(2, 3), Layout(4), Layout(2, 2, 4))
+BATCH = 24  # rows; all of these layouts divide it
+JUDGED = (BatchLayout(1, 3), BatchLayout(2, 3), BatchLayout(4), BatchLayout(2, 2, 4))
 BAD = (np.inf, -np.inf, np.nan)
 SCALE = {"initial": 2.0, "growth_steps": 2, "factor": 4.0, "floor": 1.0}
 
 
-def poisons(layout: Layout):
-    """(row, factor, part): each replica in turn, in each micro-batch; and all parts of a step."""
+def poisons(layout: BatchLayout):
+    """Yields (row, factor, part) for each replica and micro-batch, and for each part of a step."""
     random = np.random.default_rng(0)
     rows = BATCH // layout.micro_batches // layout.replicas
     places = [
@@ -104,24 +107,25 @@ def poisons(layout: Layout):
         for micro_batch in range(layout.micro_batches)
     ]
     yield from ((row, factor, "gradient") for row in places for factor in BAD)
-    yield from ((int(random.choice(places)), np.inf, part) for part in Poisoned.PARTS[1:])
+    yield from ((int(random.choice(places)), np.inf, part) for part in FaultInjectingTask.PARTS[1:])
 
 
 def learned(scale: float, run: int, good: bool) -> tuple[float, int]:
-    """The loss scale, and how many steps in a row were good, after one more step."""
+    """Returns the loss scale and the number of consecutive finite steps after one more step."""
     if not good:
         return max(scale / SCALE["factor"], SCALE["floor"]), 0
     return (scale * SCALE["factor"], 0) if run + 1 == SCALE["growth_steps"] else (scale, run + 1)
 
 
 def kernels(found: dict[str, bytes]) -> list[bytes]:
-    """The bits of a weight and of its average, on every replica."""
+    """Returns the bits of a kernel and of its EMA on every replica."""
     return [bits for name, bits in found.items() if "/0_convolution/kernel:0/" in name]
 
 
 @pytest.mark.parametrize("layout", JUDGED, ids=named)
-def test_what_is_not_finite_on_one_replica_moves_nothing_on_any_and_the_next_step_goes_on(layout):
-    task, random, scales = Poisoned(Classification()), np.random.default_rng(1), set()
+def test_bad_step_updates_nothing(layout):
+    """A bad step on one replica updates no replica; the next step trains normally."""
+    task, random, scales = FaultInjectingTask(Classification()), np.random.default_rng(1), set()
     run = training(
         *pictures(2 * BATCH),
         batch=BATCH,
@@ -156,7 +160,7 @@ def test_what_is_not_finite_on_one_replica_moves_nothing_on_any_and_the_next_ste
             pairs = zip(kernels(before), kernels(after), strict=True)
             assert all(old != new for old, new in pairs), where
             scales.add(expected[0])
-    assert min(scales) == SCALE["floor"] and max(scales) > SCALE["initial"]  # it went both ways
+    assert min(scales) == SCALE["floor"] and max(scales) > SCALE["initial"]  # it shrank and grew
     assert len(kernels(after)) == 2 * layout.replicas
     for name, bits in after.items():
         assert bits == after[name.rsplit("/", 1)[0] + "/0"], name
@@ -164,10 +168,16 @@ def test_what_is_not_finite_on_one_replica_moves_nothing_on_any_and_the_next_ste
 
 @pytest.mark.parametrize(
     ("optimizer", "layout"),
-    [("adam", Layout(2)), ("adam", Layout(2, 2, 4)), ("lamb", Layout()), ("muon", Layout())],
+    [
+        ("adam", BatchLayout(2)),
+        ("adam", BatchLayout(2, 2, 4)),
+        ("lamb", BatchLayout()),
+        ("muon", BatchLayout()),
+    ],
     ids=str,
 )
-def test_bad_steps_leave_no_trace_in_what_the_good_ones_learn(optimizer, layout):
+def test_bad_steps_leave_no_trace(optimizer, layout):
+    """Finite steps give the same bits with and without bad steps between them."""
     random = np.random.default_rng(2)
     good = random.normal(size=(4, layout.replicas * layout.pieces, 9)).astype(np.float32)
     bad = good.copy()
@@ -193,12 +203,14 @@ def test_bad_steps_leave_no_trace_in_what_the_good_ones_learn(optimizer, layout)
 
 
 def flat() -> list[models.Layer]:
-    """No dropout: a step is the same one at whatever number."""
+    """Returns a network without dropout, so that steps do not depend on their number."""
     return [models.Flatten(), models.Dense(16, activation="relu"), models.Dense(CLASSES)]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_an_infinity_of_the_scaled_gradient_alone_is_skipped_until_the_scale_fits(replicas):
+def test_overflow_lowers_loss_scale(replicas):
+    """Steps whose scaled gradient overflows are skipped until the loss scale fits."""
+
     def begun_at(scale):
         return training(
             *pictures(8),
@@ -214,13 +226,15 @@ def test_an_infinity_of_the_scaled_gradient_alone_is_skipped_until_the_scale_fit
         run.take(1)
     skipped, fitting = int(run.state.step) - 1, float(run.state.loss_scale.value)
     assert fitting == 2.0 ** (30 - skipped) and skipped > 5
-    # From there on it is the run that began with the scale that fits, which saw nothing infinite.
+    # From there on it equals a run that starts with this scale and never overflows.
     same, wider = begun_at(fitting).take(10), begun_at(2 * fitting).take(1)
     assert (int(same.state.updates), int(wider.state.updates)) == (10, 0)
     assert same_bits(run.take(9).weights(), same.weights())
 
 
-def test_a_loss_scale_changes_no_bit_where_nothing_leaves_the_range():
+def test_loss_scale_is_bitwise_neutral():
+    """A loss scale changes no bit if nothing leaves the range of the dtype."""
+
     def trained(scale):
         return training(
             *pictures(24), make_loss_scale=lambda: LossScale(initial=scale), clip=Clip(norm=0.5)
@@ -233,7 +247,7 @@ def test_a_loss_scale_changes_no_bit_where_nothing_leaves_the_range():
 
 
 def scales_of(verdicts, **options):
-    """The scale after each verdict."""
+    """Returns the loss scale after each step, finite or not."""
     scale = LossScale(**options)
 
     @tf.function
@@ -244,20 +258,22 @@ def scales_of(verdicts, **options):
     return [float(learn(tf.constant(good))) for good in verdicts]
 
 
-def test_a_scale_never_becomes_infinite_nor_falls_below_its_floor():
+def test_loss_scale_limits():
+    """A loss scale never becomes infinite and never falls below its floor."""
     growing = scales_of([True] * 9, initial=2.0**60, growth_steps=2, factor=2.0**30)
     assert growing == [2.0**60, *[2.0**90] * 2, *[2.0**120] * 6]
     shrinking = scales_of([False] * 5, initial=16.0, factor=4.0, floor=2.0)
     assert shrinking == [4.0, *[2.0] * 4]
-    # A scale that begins below its floor stays where it is.
+    # A scale that starts below its floor is constant.
     assert scales_of([False] * 2, initial=0.5) == [0.5, 0.5]
 
 
-def test_a_scale_grows_only_after_enough_good_steps_in_a_row():
+def test_loss_scale_growth():
+    """A loss scale grows only after enough finite steps in a row."""
     verdicts = [True, False, True, True, True, True]
     found = scales_of(verdicts, initial=8.0, growth_steps=3)
     assert found == [8.0, 4.0, 4.0, 4.0, 8.0, 8.0]
 
 
-def test_a_scale_of_1_is_constant():
+def test_unit_loss_scale_is_constant():
     assert scales_of([True, False, True], growth_steps=1, floor=0.5) == [1.0] * 3

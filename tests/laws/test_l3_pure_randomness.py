@@ -1,4 +1,4 @@
-"""L3: shuffle order and dropout are pure functions of (seed, step) and of the example's place."""
+"""L3: shuffling and dropout are pure functions of (seed, step) and the example's position."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import models
-from engine.task import Classification
-from pipelines import Layout, Resident, permutation
-from pipelines.plan import Plan
+from engine import models
+from engine.tasks.classification import Classification
+from pipelines import BatchLayout, InMemoryFeed, permutation
+from pipelines.plan import BatchPlan
 from tests.harness import (
     NETWORKS,
     assert_rounding_apart,
@@ -24,23 +24,26 @@ from tests.harness import (
 
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6), n=st.integers(0, 300))
 @settings(max_examples=50, derandomize=True)
-def test_an_epoch_holds_every_example_once(seed, epoch, n):
+def test_permutation_is_complete(seed, epoch, n):
+    """An epoch contains every example once."""
     assert sorted(permutation(seed, epoch, n)) == list(range(n))
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 12345])
-def test_epochs_and_seeds_are_uncorrelated(seed):
+def test_permutations_are_uncorrelated(seed):
+    """Permutations of different epochs and seeds are uncorrelated."""
     n = 60_000
     orders = [permutation(seed, epoch, n) for epoch in range(4)]
     orders += [permutation(seed + 1, epoch, n) for epoch in range(2)]
     for i, one in enumerate(orders):
         for other in orders[:i]:
-            # The correlation of independent orders has a deviation of 1 / sqrt(n) = 0.004.
+            # The correlation of independent orders has a standard deviation of 1 / sqrt(n) = 0.004.
             assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
         assert abs(np.corrcoef(one, np.arange(n))[0, 1]) < 0.02
 
 
-def test_the_order_of_a_seed_is_for_ever():
+def test_permutation_golden_values():
+    """The permutation of a seed and an epoch never changes."""
     assert permutation(0, 0, 10).tolist() == GOLDEN[0]
     assert permutation(7, 3, 10).tolist() == GOLDEN[1]
 
@@ -48,7 +51,8 @@ def test_the_order_of_a_seed_is_for_ever():
 GOLDEN = ([0, 8, 9, 3, 7, 5, 1, 2, 6, 4], [7, 1, 9, 6, 0, 4, 2, 8, 3, 5])
 
 
-def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
+def test_seed_determines_bits():
+    """The same seed gives the same bits; another seed gives different ones."""
     images, labels = pictures(40)
     one, two = (training(images, labels, seed=5).take(12).weights() for _ in range(2))
     other = training(images, labels, seed=6).take(12).weights()
@@ -58,7 +62,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others():
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("replicas", [2, 4])
-def test_dropout_does_not_change_with_the_number_of_replicas(replicas, network):
+def test_dropout_is_replica_independent(replicas, network):
     images, labels = pictures(40)
     layers, switches = NETWORKS[network]
     options = {"batch": 8, "learning_rate": 0.1, "optimizer": "sgd", "network": layers}
@@ -67,17 +71,18 @@ def test_dropout_does_not_change_with_the_number_of_replicas(replicas, network):
     assert_rounding_apart(alone, many.take(1), path, optimizer="sgd", batch=8, switches=switches)
 
 
-def test_dropout_drops_others_at_every_step_and_under_every_seed():
+def test_dropout_varies():
+    """Dropout masks differ between steps and between seeds."""
     images, labels = pictures(8)
-    plan = Plan(examples=8, global_batch_size=8, layout=Layout(), seed=None)
+    plan = BatchPlan(examples=8, global_batch_size=8, layout=BatchLayout(), seed=None)
 
     def losses(seed):
-        # One batch, and weights that stay as they are: what differs is dropout.
+        # One batch and constant weights: only dropout differs between steps.
         run = put_together(
             lambda: models.Sequential("network", norm_network(), images.shape[1:], 0),
-            lambda strategy: Resident(images, labels, plan, strategy),
+            lambda strategy: InMemoryFeed(images, labels, plan, strategy),
             Classification(),
-            layout=Layout(),
+            layout=BatchLayout(),
             seed=seed,
             optimizer="sgd",
             learning_rate=1e-30,

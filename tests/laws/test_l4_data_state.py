@@ -1,4 +1,4 @@
-"""L4: which examples a step sees is a pure function of (seed, step)."""
+"""L4: the examples of a step are a pure function of (seed, step)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import default_cache_dir, open_feed, open_source, permutation
-from pipelines.plan import Layout, Plan
+from pipelines.plan import BatchLayout, BatchPlan
 
 
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """(images, labels) of the valid rows of each step, on one replica."""
+    """Returns (images, labels) of the valid rows of each step, on one replica."""
     found = []
     while steps:
         taken, given = feed.open(step, steps)
@@ -36,7 +36,7 @@ def feeds(cache_dir):
             source.train,
             global_batch_size=100,
             seed=seed,
-            layout=Layout(),
+            layout=BatchLayout(),
             strategy=tf.distribute.get_strategy(),
             cache_dir=cache_dir,
         )
@@ -44,7 +44,8 @@ def feeds(cache_dir):
     return make
 
 
-def test_both_feeds_give_the_same_examples_in_the_same_order(feeds):
+def test_feeds_agree(feeds):
+    """Both feeds return the same examples in the same order."""
     resident, stream = feeds("resident"), feeds("stream")
     assert resident.steps_per_epoch == stream.steps_per_epoch == 13
     for step in range(26):
@@ -56,10 +57,11 @@ def test_both_feeds_give_the_same_examples_in_the_same_order(feeds):
 
 
 @pytest.mark.parametrize("steps", [1, 4, 13])
-def test_however_many_steps_a_table_of_the_stream_has(feeds, steps, monkeypatch):
+def test_stream_table_sizes(feeds, steps, monkeypatch):
+    """The streaming feed returns the same batches for any number of steps per table."""
     monkeypatch.setattr("pipelines.stream._TABLE", steps * 100 * 64)
     stream, resident = feeds("stream"), feeds("resident")
-    for step in [*range(30), 28, 26, 5, 40, 6]:  # on and on, back in a table, and anywhere
+    for step in [*range(30), 28, 26, 5, 40, 6]:  # in order, back within a table, and random access
         left, (_, (images, _)) = stream.open(step, 99)
         assert left == steps - step % steps
         assert len(images) - steps * 100 in range(64)
@@ -67,7 +69,8 @@ def test_however_many_steps_a_table_of_the_stream_has(feeds, steps, monkeypatch)
             assert np.array_equal(one, other)
 
 
-def test_in_file_order_the_stream_goes_on_from_epoch_to_epoch(feeds, monkeypatch):
+def test_stream_reuses_iterator(feeds, monkeypatch):
+    """In file order, the streaming feed uses one iterator for all epochs."""
     monkeypatch.setattr("pipelines.stream._TABLE", 4 * 100 * 64)
     stream, resident = feeds("stream", None), feeds("resident", None)
     expected = rows_of(resident, 0, 13)
@@ -80,7 +83,8 @@ def test_in_file_order_the_stream_goes_on_from_epoch_to_epoch(feeds, monkeypatch
 
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
-def test_a_feed_opened_in_the_middle_goes_on_as_one_that_came_from_the_start(feeds, kind):
+def test_feed_opens_at_any_step(feeds, kind):
+    """A feed opened at a step returns the batch of a feed that was read up to it."""
     through, fresh = feeds(kind), feeds(kind)
     for step in range(20):
         seen = rows_of(through, step)[0]
@@ -90,7 +94,8 @@ def test_a_feed_opened_in_the_middle_goes_on_as_one_that_came_from_the_start(fee
 
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
-def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(feeds, kind):
+def test_epoch_is_permutation(feeds, kind):
+    """An epoch contains every example once; the next epoch has another order."""
     feed = feeds(kind)
     epochs = []
     for epoch in range(2):
@@ -109,8 +114,11 @@ def test_an_epoch_shows_every_example_once_and_the_next_in_another_order(feeds, 
     replicas=st.integers(1, 5),
 )
 @settings(max_examples=80, derandomize=True)
-def test_any_batch_on_any_replicas_covers_the_epoch_once(examples, batch, replicas):
-    plan = Plan(examples=examples, global_batch_size=batch, layout=Layout(replicas), seed=1)
+def test_plan_covers_epoch_once(examples, batch, replicas):
+    """Any batch size on any number of replicas covers the epoch once."""
+    plan = BatchPlan(
+        examples=examples, global_batch_size=batch, layout=BatchLayout(replicas), seed=1
+    )
     seen = []
     for step in range(plan.steps_per_epoch):
         in_batch = 0
@@ -123,5 +131,5 @@ def test_any_batch_on_any_replicas_covers_the_epoch_once(examples, batch, replic
     assert sorted(seen) == list(range(examples))
 
 
-def test_the_user_has_a_cache_directory():
+def test_default_cache_dir():
     assert default_cache_dir().endswith("tapeline")

@@ -1,4 +1,4 @@
-"""L5: no damage to checkpoints is ever loaded in silence."""
+"""L5: a damaged checkpoint is never loaded silently."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.keeping.catalogue import checkpoint_number, list_checkpoints
-from engine.keeping.checkpoints import Checkpoints
-from engine.keeping.restorer import Restorer
-from engine.keeping.variables import named_variables
+from engine.checkpoint.catalog import checkpoint_number, list_checkpoints
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer
+from engine.checkpoint.variables import named_variables
 from tests.harness import pictures, training
 
 KEEP = 3
@@ -27,9 +27,9 @@ def bits(state) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple[dict[str, bytes], dict[int, dict[str, bytes]]]:
-    """Files of a run's checkpoints by name, and the state that each holds by number."""
+    """Returns the checkpoint files of a run by name, and the state of each checkpoint by number."""
     place, run, states = tmp_path_factory.mktemp("saved"), made(), {}
-    checkpoints = Checkpoints(str(place), run.state, KEEP)
+    checkpoints = CheckpointManager(str(place), run.state, KEEP)
     for step in range(1, 5):
         run.take(1)
         if step in (1, 3):
@@ -46,7 +46,7 @@ def fresh():
 
 
 def corrupt(random: np.random.Generator, place: Path, names: list[str]) -> str:
-    """Damages one file, or swaps two; what was done, in words."""
+    """Damages one file or swaps two; returns a description of the damage."""
     kind = str(random.choice(["truncate", "flip", "delete", "swap", "empty", "zeros"]))
     name, other = random.choice([n for n in names if (place / n).exists()], 2, replace=False)
     path, content = place / name, (place / name).read_bytes()
@@ -65,14 +65,15 @@ def corrupt(random: np.random.Generator, place: Path, names: list[str]) -> str:
         return f"swap {name} and {other}"
     elif kind == "empty":
         path.write_bytes(b"")
-    else:  # a block that the disk never got
+    else:  # a block that was never written to disk
         at = int(random.integers(len(content)))
         path.write_bytes(content[:at] + bytes(min(4096, len(content) - at)) + content[at + 4096 :])
     return f"{kind} {name}"
 
 
 @pytest.mark.parametrize("seed", range(120))
-def test_damage_is_never_loaded_but_fallen_back_from_or_refused(saved, fresh, tmp_path, seed):
+def test_damage_is_never_loaded(saved, fresh, tmp_path, seed):
+    """The restorer falls back to an intact checkpoint or raises OSError."""
     files, states = saved
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -94,10 +95,13 @@ def test_damage_is_never_loaded_but_fallen_back_from_or_refused(saved, fresh, tm
         assert problems, done
 
 
-def test_a_lost_best_one_costs_the_steps_to_it_where_an_earlier_checkpoint_needs_none(tmp_path):
-    """Taken again they make the same best one, and the run ends as it would have."""
+def test_lost_best_falls_back(tmp_path):
+    """If the best checkpoint is lost, an earlier checkpoint that does not need it is restored.
+
+    The repeated steps save the same best checkpoint again, so the run ends unchanged.
+    """
     run = made().take(1)
-    checkpoints = Checkpoints(str(tmp_path), run.state, KEEP)
+    checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
     checkpoints.save_now()
     run.take(1).state.best.step.assign(2)
     newest = checkpoints.save_now(best=True)
@@ -107,29 +111,31 @@ def test_a_lost_best_one_costs_the_steps_to_it_where_an_earlier_checkpoint_needs
     assert problems == [f"the best checkpoint, of step 2, is gone or damaged, which {newest} needs"]
 
 
-def test_where_every_checkpoint_has_lost_its_best_one_the_newest_goes_on_without(tmp_path):
+def test_best_lost_by_all(tmp_path):
+    """If every checkpoint has lost its best one, the newest is restored without it."""
     run = made().take(1)
     run.state.best.step.assign(1)
-    newest = Checkpoints(str(tmp_path), run.state, KEEP).save_now(best=True)
+    newest = CheckpointManager(str(tmp_path), run.state, KEEP).save_now(best=True)
     (tmp_path / "best" / Path(newest).name).write_bytes(b"torn")
     path, problems = Restorer(str(tmp_path), run.state).newest()
     assert path == newest and len(problems) == 2
     assert f"going on from {newest} without" in problems[-1]
 
 
-def test_the_best_one_of_a_later_step_stays_when_a_run_falls_back(tmp_path):
+def test_later_best_survives_fallback(tmp_path):
+    """After a fallback, the best checkpoint of a later step stays until that step."""
     run = made().take(3)
-    checkpoints = Checkpoints(str(tmp_path), run.state, KEEP)
+    checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
     checkpoints.save_now()
     run.take(2)
     run.state.best.step.assign(5)
     newest = checkpoints.save_now(best=True)
-    os.unlink(newest)  # it falls back to step 3
+    os.unlink(newest)  # the run falls back to step 3
     again = made()
-    checkpoints = Checkpoints(str(tmp_path), again.state, KEEP)
+    checkpoints = CheckpointManager(str(tmp_path), again.state, KEEP)
     Restorer(str(tmp_path), again.state).newest()
     again.take(1)
-    again.state.best.step.assign(4)  # worse than what is to come
+    again.state.best.step.assign(4)  # worse than step 5
     checkpoints.save_now(best=True)
     assert len(list_checkpoints(str(tmp_path / "best"))) == 2
     again.take(1)

@@ -1,4 +1,4 @@
-"""L5: everything that must survive is in the one state."""
+"""L5: everything that must survive a restart is in one state."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.config import OPTIMIZERS
-from engine.keeping import archive
-from engine.keeping.catalogue import read
-from engine.keeping.checkpoints import Checkpoints
-from engine.keeping.restorer import Restorer, restore_weights
-from engine.numerics.precision import LossScale
+from engine.checkpoint import checkpoint_file
+from engine.checkpoint.catalog import read
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer, restore_weights
+from engine.config.schema import OPTIMIZERS
+from engine.optim.precision import LossScale
 from pipelines import identity_of, open_source
 from tests.choices import choices
 from tests.harness import pictures, same_bits, training
 
 
 def made(optimizer: str = "adam"):
-    """With all that a step can keep: slots, averages, a loss scale that grows every other step."""
+    """Returns a training with slots, an EMA and a loss scale that grows every two steps."""
     return training(
         *pictures(30),
         optimizer=optimizer,
@@ -40,9 +40,10 @@ def untouched(optimizer: str) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize(("optimizer", "stop"), choices(OPTIMIZERS, [3, 4, 7]))
-def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer, stop):
+def test_restore_is_bitwise(tmp_path, optimizer, stop):
+    """A run restored at any step ends with the bits of an uninterrupted run."""
     stopped = made(optimizer=optimizer).take(stop)
-    Checkpoints(str(tmp_path), stopped.state, keep=2).save_now()
+    CheckpointManager(str(tmp_path), stopped.state, keep=2).save_now()
     resumed = made(optimizer=optimizer)
     Restorer(str(tmp_path), resumed.state).newest()
     resumed.take(11 - stop)
@@ -50,9 +51,10 @@ def test_a_run_restored_at_any_step_ends_with_the_same_bits(tmp_path, optimizer,
     assert same_bits(untouched(optimizer), values(resumed))
 
 
-def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):
+def test_checkpoint_is_complete(tmp_path):
+    """Every variable of the state is in its checkpoint."""
     state = made().take(2).state
-    path = Checkpoints(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
     with np.load(path) as saved:
         names = set(saved.files) - {"manifest.json"}
     assert len(names) == len(state.variables)
@@ -60,10 +62,10 @@ def test_every_variable_of_the_state_is_in_its_checkpoint(tmp_path):
 
 
 def without(path: str, *names: str, **added: np.ndarray) -> None:
-    """Takes variables out of a checkpoint, and puts others in."""
-    found = archive.read(path)
+    """Removes variables from a checkpoint and adds others."""
+    found = checkpoint_file.read(path)
     arrays = {name: array for name, array in found.arrays.items() if name not in names}
-    archive.write(path, found.facts, arrays | added)
+    checkpoint_file.write(path, found.facts, arrays | added)
 
 
 def test_checkpoint_of_0_4_0(tmp_path):
@@ -71,7 +73,7 @@ def test_checkpoint_of_0_4_0(tmp_path):
     state.watch.start.assign(2.5)
     state.watch.excess.assign(0.5)
     state.watch.norms.assign(np.ones(16))
-    path = Checkpoints(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
     without(path, "watch/start", "watch/excess", "watch/norms", update_ratio=np.array(0.1))
     for loaded in (state, made().state):
         assert Restorer(str(tmp_path), loaded).newest() == (path, [])
@@ -80,30 +82,31 @@ def test_checkpoint_of_0_4_0(tmp_path):
         assert int(loaded.step) == 2
 
 
-def test_checkpoint_without_anything_else_is_refused(tmp_path):
+def test_missing_variable_raises(tmp_path):
     state = made().take(2).state
-    path = Checkpoints(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
     without(path, "watch/start", "watch/losses")
     with pytest.raises(ValueError, match="has no watch/losses"):
         Restorer(str(tmp_path), state).newest()
 
 
-def test_a_checkpoint_does_not_grow_with_the_data_and_says_little_of_them(tmp_path, cache_dir):
-    """L4: data state is the step. What tells other data from these is beside it."""
+def test_checkpoint_size_is_constant(tmp_path, cache_dir):
+    """L4: the data state is the step; the checkpoint adds only a short identity of the data."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache_dir))
     data = identity_of(source, str(cache_dir))
     found = []
     for examples in (30, 3000):
         run = training(*pictures(examples), ema=0.9).take(2)
         folder = tmp_path / str(examples)
-        path = Checkpoints(str(folder), run.state, keep=2, data=data).save_now()
-        found.append(archive.read(path))
+        path = CheckpointManager(str(folder), run.state, keep=2, data=data).save_now()
+        found.append(checkpoint_file.read(path))
     shapes = [{name: array.shape for name, array in each.arrays.items()} for each in found]
     assert shapes[0] == shapes[1]
     assert len(json.dumps(found[1].facts["data"])) + found[1].arrays["step"].nbytes < 1024
 
 
-def test_every_variable_that_a_step_reads_is_in_the_state():
+def test_step_reads_only_state():
+    """Every variable that a step reads is in the state."""
     run = made().take(1)
     function = run.loop.graph()
     known = {id(variable) for variable in run.state.variables}
@@ -111,18 +114,20 @@ def test_every_variable_that_a_step_reads_is_in_the_state():
     assert not strangers
 
 
-def test_the_weights_alone_can_be_restored_and_leave_the_rest(tmp_path):
+def test_restore_weights_only(tmp_path):
+    """Restoring the weights alone leaves the rest of the state unchanged."""
     saved = made().take(4)
-    path = Checkpoints(str(tmp_path), saved.state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), saved.state, keep=2).save_now()
     other = made().take(6)
     restore_weights(other.state, path, read(path))
     assert same_bits(saved.weights(), other.weights())
     assert int(other.state.step) == 6
 
 
-def test_the_best_checkpoint_is_kept_apart_and_the_newest_are_counted(tmp_path):
+def test_best_is_kept_separately(tmp_path):
+    """The best checkpoint is kept besides the newest `keep` checkpoints."""
     run = made()
-    checkpoints = Checkpoints(str(tmp_path), run.state, keep=2)
+    checkpoints = CheckpointManager(str(tmp_path), run.state, keep=2)
     for step in range(5):
         run.take(1)
         if step == 1:
@@ -139,12 +144,12 @@ def test_the_best_checkpoint_is_kept_apart_and_the_newest_are_counted(tmp_path):
     assert int(run.state.step) == 5
 
 
-def test_no_checkpoint_is_ever_written_over(tmp_path):
+def test_no_checkpoint_is_overwritten(tmp_path):
     state = made().take(1).state
-    checkpoints = Checkpoints(str(tmp_path), state, keep=9)
+    checkpoints = CheckpointManager(str(tmp_path), state, keep=9)
     for best in (False, True, False):
         checkpoints.save_now(best=best)
-    Checkpoints(str(tmp_path), state, keep=9).save_now()  # after a restart
+    CheckpointManager(str(tmp_path), state, keep=9).save_now()  # after a restart
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
 
 
@@ -152,9 +157,10 @@ def damage(path: str) -> None:
     Path(path).write_bytes(Path(path).read_bytes()[:1000])
 
 
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path):
+def test_damaged_newest_falls_back(tmp_path):
+    """A damaged newest checkpoint is reported, and the previous one is restored."""
     run = made()
-    checkpoints = Checkpoints(str(tmp_path), run.state, keep=3)
+    checkpoints = CheckpointManager(str(tmp_path), run.state, keep=3)
     first = checkpoints.save_now() if run.take(1) else ""
     second = checkpoints.save_now() if run.take(1) else ""
     damage(second)
@@ -164,9 +170,10 @@ def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(tm
     assert len(problems) == 1 and second in problems[0] and "\n" not in problems[0]
 
 
-def test_damaged_checkpoints_alone_are_refused_and_never_taken_for_a_new_run(tmp_path):
+def test_all_damaged_raises(tmp_path):
+    """If all checkpoints are damaged, restoring raises; it never starts a new run."""
     run = made().take(1)
-    checkpoints = Checkpoints(str(tmp_path), run.state, keep=2)
+    checkpoints = CheckpointManager(str(tmp_path), run.state, keep=2)
     damage(checkpoints.save_now())
     with pytest.raises(OSError, match="cannot load checkpoint"):
         Restorer(str(tmp_path), run.state).newest()

@@ -1,4 +1,4 @@
-"""L6: N steps in one graph, N a tensor: a run traces each function once."""
+"""L6: N steps run in one graph, N is a tensor, and a run traces each function once."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.evaluate import Evaluation
-from engine.points import NEVER, Points
-from engine.step import evaluation_step
-from pipelines.plan import Layout, Plan
-from pipelines.resident import Resident
+from engine.core.evaluation import Evaluation
+from engine.core.log_points import NEVER, LogPoints
+from engine.core.step import evaluation_step
+from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, training
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_any_number_of_steps_and_any_epoch_use_the_same_trace(replicas):
+def test_training_is_traced_once(replicas):
+    """Any number of steps and any epoch use the same trace."""
     images, labels = pictures(30)
     run = training(images, labels, replicas=replicas)
     for steps in (1, 2, 1, 4, 3, 4):
@@ -28,8 +29,8 @@ def test_any_number_of_steps_and_any_epoch_use_the_same_trace(replicas):
 def test_evaluation_is_traced_once():
     images, labels = pictures(30)
     run = training(images, labels)
-    plan = Plan(examples=30, global_batch_size=4, layout=Layout(), seed=None)
-    feed = Resident(images, labels, plan, run.strategy)
+    plan = BatchPlan(examples=30, global_batch_size=4, layout=BatchLayout(), seed=None)
+    feed = InMemoryFeed(images, labels, plan, run.strategy)
     step = evaluation_step(model=run.state.model, task=run.task)
     evaluation = Evaluation(run.strategy, feed, step, run.task)
     first = evaluation.run()
@@ -37,7 +38,8 @@ def test_evaluation_is_traced_once():
     assert evaluation.traces == 1
 
 
-def test_how_steps_are_portioned_does_not_change_a_bit():
+def test_steps_per_call_bitwise():
+    """The number of steps per call changes no bit."""
     images, labels = pictures(30)
     singly, together = training(images, labels), training(images, labels)
     for _ in range(12):
@@ -47,29 +49,33 @@ def test_how_steps_are_portioned_does_not_change_a_bit():
 
 
 @pytest.mark.parametrize("steps", [0, -1, -3000])
-def test_a_call_that_is_asked_for_no_step_raises_at_once(steps):
+def test_nonpositive_steps_raise(steps):
     run = training(*pictures(30)).take(2)
     with pytest.raises(ValueError, match="must be 1 or more"):
         run.loop.run(steps)
     assert int(run.state.step) == 2
 
 
-@pytest.mark.parametrize("at", [Points(last=1), Points(last=2), Points(last=3), Points(every=0)])
-def test_a_call_beyond_its_last_point_raises_at_once(at):
+@pytest.mark.parametrize(
+    "at", [LogPoints(last=1), LogPoints(last=2), LogPoints(last=3), LogPoints(every=0)]
+)
+def test_invalid_log_points_raise(at):
+    """A call past its last log point, or with an interval of 0, raises ValueError."""
     run = training(*pictures(30)).take(2)
     with pytest.raises(ValueError, match="point"):
         run.loop.run(2, at)
     assert int(run.state.step) == 2
 
 
-def test_a_call_past_the_end_of_an_epoch_raises_at_once():
+def test_steps_past_epoch_raise():
     run = training(*pictures(30)).take(2)  # of 4
     with pytest.raises(ValueError, match="one epoch"):
         run.loop.run(3)
 
 
 @pytest.mark.parametrize("given", [0, -1, 4])
-def test_a_feed_that_gives_no_step_or_too_many_raises_at_once(monkeypatch, given):
+def test_wrong_feed_steps_raise(monkeypatch, given):
+    """A feed that returns no step, or more than asked for, raises RuntimeError."""
     run = training(*pictures(30))
     opened = run.feed.open
     monkeypatch.setattr(
@@ -79,13 +85,16 @@ def test_a_feed_that_gives_no_step_or_too_many_raises_at_once(monkeypatch, given
         run.loop.run(3)
 
 
-def test_the_loop_in_the_graph_ends_whatever_points_it_is_given():
-    """The host refuses such points; a loop in the graph hears no signal, so it must end itself."""
+def test_graph_loop_terminates():
+    """The loop in the graph ends for any log points.
+
+    The host rejects such log points, but a loop in the graph cannot be interrupted by a signal.
+    """
     run = training(*pictures(30)).take(2)
     given = run.feed.open(2, 2).given
     for every, last in ((NEVER, 1), (NEVER, -3000), (NEVER, 2)):
         asked = tf.constant(np.array([1, every, last], np.int64))
-        call = threading.Thread(target=run.loop._compiled, args=(asked, given), daemon=True)
+        call = threading.Thread(target=run.loop._call, args=(asked, given), daemon=True)
         call.start()
         call.join(120)
         assert not call.is_alive(), f"no step is ever taken towards point {last}"

@@ -1,6 +1,6 @@
-"""L7: saved on some devices, a run goes on on others as if nothing had happened.
+"""L7: a run that is saved on some devices resumes on others.
 
-With `--shards` to the bit; without within what N devices differ by from one.
+With `--shards` the state is bitwise equal; without, within the bound for N devices and one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from engine.assembly import Parts
-from engine.keeping.checkpoints import Checkpoints
-from engine.keeping.restorer import Restorer
+from engine.assembly.parts import Parts
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer
 from engine.verify.bounds import FLOAT32_RUN
 from engine.verify.differences import difference
 from engine.verify.trajectory import everything_in, take, weights
@@ -29,19 +29,20 @@ def parts_on(replicas: int, place: Path, model: str, **options: Any) -> Parts:
 
 
 def way(place: Path, model: str, **options: Any) -> list[Parts]:
-    """The run on each of the devices in turn, each where it hands over."""
+    """Trains on each device count of `WAY` in turn; returns the parts of each stage."""
     stages: list[Parts] = []
     for replicas in WAY:
         parts = parts_on(replicas, place, model, **options)
         if stages:
-            Checkpoints(str(place), stages[-1].state, keep=2).save_now()
+            CheckpointManager(str(place), stages[-1].state, keep=2).save_now()
             Restorer(str(place), parts.state).newest()
         stages.append(take(parts, STEPS))
     return stages
 
 
 @pytest.mark.parametrize("model", [seldom("law_dropout"), "law_norm"])
-def test_after_each_change_weights_are_those_of_a_run_that_stayed(tmp_path, model):
+def test_weights_after_device_changes(tmp_path, model):
+    """After each change of devices, the weights match a run on one device within bounds."""
     stayed = parts_on(1, tmp_path, model)
     for moved in way(tmp_path, model):
         take(stayed, STEPS)
@@ -52,7 +53,8 @@ def test_after_each_change_weights_are_those_of_a_run_that_stayed(tmp_path, mode
 
 
 @pytest.mark.parametrize("model", ["law_dropout", seldom("law_norm")])
-def test_with_shards_all_of_the_state_is_that_of_a_run_that_stayed(tmp_path, model):
+def test_sharded_state_after_device_changes(tmp_path, model):
+    """With shards, the state has the bits of a run on one device after each change."""
     stayed = parts_on(1, tmp_path, model, shards=4)
     for moved in way(tmp_path, model, shards=4):
         assert everything_in(moved) == everything_in(take(stayed, STEPS))

@@ -1,4 +1,4 @@
-"""L7 and L2 over processes: two workers on the loopback address train as one process does."""
+"""L7 and L2 across processes: two workers on the loopback address match one process."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.task import Classification
-from engine.verify.poison import Poisoned
+from engine.tasks.classification import Classification
+from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import weights
 from tests.harness import tf_configs
 from tests.laws.product import STEPS, assembled, poisoned_steps
@@ -29,12 +29,12 @@ OPTIONS = {
     "test_split": "",
     "progress": "off",
 }
-# Row 17 is the last one of a full batch: worker 1 holds it.
+# Step -> row. Row 17 is the last of a full batch, on worker 1.
 POISONED = {3: 17, 11: 0}
 
 
 def two_workers(place: Path, cache: Path, options: dict) -> list[dict[str, np.ndarray]]:
-    """What each of two workers ends with."""
+    """Trains on two workers; returns the final arrays of each."""
     running = []
     for task, config in enumerate(tf_configs(2)):
         given = {**options, "cache_dir": str(cache), "run_dir": str(place / "run")}
@@ -63,10 +63,11 @@ def two_workers(place: Path, cache: Path, options: dict) -> list[dict[str, np.nd
 @pytest.mark.parametrize(
     ("shards", "accumulate", "feed"), [(0, 1, "resident"), (2, 1, "stream"), (2, 4, "resident")]
 )
-def test_two_workers_train_as_one_process_does(tmp_path, shards, accumulate, feed):
+def test_two_workers_match_one(tmp_path, shards, accumulate, feed):
+    """Two workers train as one process does; with shards, to the bit."""
     options = {**OPTIONS, "shards": shards, "accumulate": accumulate, "feed": feed}
     first, second = two_workers(tmp_path, tmp_path / "cache", {**options, "poisoned": POISONED})
-    task = Poisoned(Classification())
+    task = FaultInjectingTask(Classification())
     alone = assembled(str(tmp_path), task=task, **options)
     poisoned_steps(alone, task, POISONED, STEPS)
     assert first["counts"].tolist() == second["counts"].tolist() == [STEPS, STEPS - len(POISONED)]

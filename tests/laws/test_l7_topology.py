@@ -1,10 +1,10 @@
-"""L7: one step is the same mathematics on 1 or N replicas."""
+"""L7: a step computes the same mathematics on 1 or N replicas."""
 
 from __future__ import annotations
 
 import pytest
 
-import models
+from engine import models
 from tests.choices import choices
 from tests.harness import (
     CLASSES,
@@ -20,7 +20,7 @@ def joined(choice) -> str:
     return "-".join(choice) if isinstance(choice, tuple) else str(choice)
 
 
-# Where nothing switches the bounds are narrow, for every rule.
+# For smooth networks the bounds are narrow for every update rule.
 CASES = [(optimizer, "smooth") for optimizer in ("sgd", "momentum", "adam", "lamb", "muon")]
 
 
@@ -28,7 +28,8 @@ CASES = [(optimizer, "smooth") for optimizer in ("sgd", "momentum", "adam", "lam
     ("of", "replicas", "examples"),
     choices([*CASES, ("adam", "switches")], [2, 4], [40, 37], strength=2, name=joined),
 )
-def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(of, replicas, examples):
+def test_replicas_match_one_device(of, replicas, examples):
+    """N replicas train as one device does, with dropout and batch norm."""
     optimizer, network = of
     images, labels = pictures(examples)
     layers, switches = NETWORKS[network]
@@ -41,19 +42,20 @@ def test_n_replicas_train_as_one_does_with_dropout_and_batch_norm(of, replicas, 
     ours, theirs = alone.state.sums.numpy(), many.state.sums.numpy()
     assert ours[2] == theirs[2]  # examples
     if not switches:
-        assert ours[1] == theirs[1]  # no logits are so near to each other
-        # 20 steps of sums of 8 losses, of logits that are sums of 144 terms.
+        assert ours[1] == theirs[1]  # no two logits are that close
+        # 20 steps; a loss sums 8 examples, a logit 144 terms.
         assert ours[0] == pytest.approx(theirs[0], rel=1e-5)
 
 
 def without_norm() -> list[models.Layer]:
-    """To batch norm a shard is a batch: with it, shards are another run by more than rounding."""
+    """Returns a network without batch norm, whose statistics are per shard."""
     return [models.Flatten(), models.Dropout(0.5), models.Dense(CLASSES)]
 
 
 @pytest.mark.parametrize("network", [None, without_norm], ids=["norm", "no_norm"])
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_with_shards_any_number_of_replicas_gives_the_same_bits(accumulate, network):
+def test_shards_are_bitwise(accumulate, network):
+    """With shards, any number of replicas gives the same bits."""
     # Batches of 16 and one of 5: a shard has 4 rows, 2 or none.
     options = {"batch": 16, "accumulate": accumulate, "learning_rate": 0.001, "ema": 0.9}
     options |= {"network": network} if network else {}

@@ -1,4 +1,4 @@
-"""L8: evaluation covers the whole split, for any batch size and replica count."""
+"""L8: evaluation scores every example of a split once, for any batch size and replica count."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import tensorflow as tf
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from engine.evaluate import Evaluation
-from engine.step import evaluation_step
-from engine.task import Scores
-from pipelines.plan import Layout, Plan
-from pipelines.resident import Resident
+from engine.core.evaluation import Evaluation
+from engine.core.step import evaluation_step
+from engine.tasks.classification import Scores
+from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, training
 
 EXAMPLES = 37
@@ -27,7 +27,7 @@ def runs():
 
 
 def reference(run) -> dict:
-    """The same from saved predictions, in NumPy."""
+    """Computes the metrics from the logits in NumPy."""
     logits = run.state.model(tf.constant(IMAGES)).numpy().astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(EXAMPLES), LABELS]
@@ -44,7 +44,8 @@ some_of_them = settings(max_examples=6, derandomize=True)
 @example(batch=1)
 @example(batch=EXAMPLES)
 @some_of_them
-def test_metrics_are_those_of_saved_predictions_for_any_batch_size(runs, replicas, shards, batch):
+def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
+    """Metrics match those computed in NumPy from the logits."""
     run = runs[replicas]
     means, expected = run.evaluate(IMAGES, LABELS, batch, shards), reference(run)
     assert means["examples"] == EXAMPLES
@@ -54,7 +55,7 @@ def test_metrics_are_those_of_saved_predictions_for_any_batch_size(runs, replica
 
 
 class Register:
-    """A metric for each example, which is 1 for it and 0 for all others; labels are numbers."""
+    """A task with one metric per example: 1 for that example, 0 for others. Labels are indices."""
 
     metrics = tuple(f"example_{number}" for number in range(EXAMPLES))
 
@@ -66,7 +67,7 @@ class Register:
 @each_layout
 @any_batch_size
 @some_of_them
-def test_every_example_is_scored_once_and_by_name(runs, replicas, shards, batch):
+def test_every_example_scored_once(runs, replicas, shards, batch):
     run = dataclasses.replace(runs[replicas], task=Register())
     means = run.evaluate(IMAGES, np.arange(EXAMPLES, dtype=np.int32), batch, shards)
     assert means == {
@@ -76,17 +77,17 @@ def test_every_example_is_scored_once_and_by_name(runs, replicas, shards, batch)
     }
 
 
-def test_evaluation_leaves_the_state_as_it_was(runs):
+def test_evaluation_keeps_state(runs):
     run = runs[1]
     before = [variable.numpy() for variable in run.state.variables]
     run.evaluate(IMAGES, LABELS, 8)
     assert same_bits(before, [variable.numpy() for variable in run.state.variables])
 
 
-def test_an_interrupted_evaluation_gives_nothing():
+def test_interrupted_evaluation_is_none():
     run = training(IMAGES, LABELS)
-    plan = Plan(examples=EXAMPLES, global_batch_size=4, layout=Layout(), seed=None)
-    feed = Resident(IMAGES, LABELS, plan, run.strategy)
+    plan = BatchPlan(examples=EXAMPLES, global_batch_size=4, layout=BatchLayout(), seed=None)
+    feed = InMemoryFeed(IMAGES, LABELS, plan, run.strategy)
     step = evaluation_step(model=run.state.model, task=run.task)
     calls = iter([False, True])
     evaluation = Evaluation(run.strategy, feed, step, run.task)

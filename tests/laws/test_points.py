@@ -1,4 +1,4 @@
-"""Points of the curves say the same wherever the calls of the graph fall."""
+"""Log points do not depend on how steps are divided into calls of the graph."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.points import MOST, Points
-from engine.training.curves import rows_of, standing
+from engine.core.log_points import MOST, LogPoints
+from engine.trainer.train_logging import rows_of, standing
 from engine.verify.trajectory import take
 from tests.laws.product import assembled
 
@@ -21,11 +21,11 @@ WAYS = [
 
 
 def rows_by_calls(parts, calls, every):
-    """Rows of an epoch, whose steps are taken in calls of some lengths."""
+    """Trains an epoch in calls of the given lengths; returns its logged rows."""
     rows = []
     for steps in calls:
         step = int(parts.state.step)
-        taken = parts.loop.run(steps, Points(every, EPOCH))
+        taken = parts.loop.run(steps, LogPoints(every, EPOCH))
         assert [point.step for point in taken.points] == [
             each for each in range(step + 1, step + steps + 1) if each % every == 0 or each == EPOCH
         ]
@@ -35,7 +35,8 @@ def rows_by_calls(parts, calls, every):
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-def test_however_the_steps_are_portioned_the_points_are_the_same(tmp_path, options):
+def test_log_points_for_any_calls(tmp_path, options):
+    """Log points are the same for any number of steps per call."""
     for every in (1, 2):
         portioned(tmp_path, options, every)
 
@@ -55,10 +56,11 @@ def portioned(tmp_path, options, every):
 
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
-def test_a_point_is_of_the_steps_since_the_one_before(tmp_path, options):
+def test_log_point_interval(tmp_path, options):
+    """A log point covers the steps since the previous log point."""
     parts = assembled(str(tmp_path), **OPTIONS, **options)
     single = assembled(str(tmp_path), **OPTIONS, **options)
-    points = parts.loop.run(EPOCH, Points(2, EPOCH)).points
+    points = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
     rows = dict(rows_of(parts, points))
     sums = [np.zeros_like(single.state.sums)]
     for step in range(EPOCH):
@@ -76,19 +78,21 @@ def test_a_point_is_of_the_steps_since_the_one_before(tmp_path, options):
         each.close()
 
 
-def test_where_a_run_stands_is_what_its_last_point_says(tmp_path):
+def test_standing_matches_last_point(tmp_path):
+    """`standing` equals the last log point of the call."""
     parts = assembled(str(tmp_path), **OPTIONS, model="law_norm", precision="mixed_float16")
-    *_, point = parts.loop.run(EPOCH, Points(2, EPOCH)).points
+    *_, point = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
     found = standing(parts)
     assert found[:-1] == point[:-1]
     assert np.array_equal(found.sums, point.sums)
     parts.close()
 
 
-def test_a_call_has_room_for_as_many_points_as_it_is_told():
+def test_most_steps():
+    """A call of `most_steps` passes at most `MOST` log points."""
     for every, last, step in ((1, 10_000, 0), (3, 10_000, 7), (100, 1 << 62, 99)):
-        points = Points(every, last)
+        points = LogPoints(every, last)
         most = min(points.most_steps(step), 5_000)
         passed = [each for each in range(step + 1, step + most + 1) if each % every == 0]
         assert len(passed) <= MOST
-    assert Points(10, 25).after(20) == 5 and Points(10, 25).after(9) == 1
+    assert LogPoints(10, 25).after(20) == 5 and LogPoints(10, 25).after(9) == 1

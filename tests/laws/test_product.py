@@ -1,8 +1,10 @@
-"""The laws on the product of features: replicas, precision, accumulation, clipping, a remainder,
-averaged weights, feeds and models, as the command puts them together.
+"""The laws on the product of features, with runs assembled as the command does.
 
-    python -m pytest tests/laws             a covering part of the product
-    python -m pytest tests/laws -m full     all of it
+The features are replicas, precision, gradient accumulation, clipping, a remainder, the EMA of the
+weights, feeds and models.
+
+    python -m pytest tests/laws             a covering design
+    python -m pytest tests/laws -m full     the full product
 """
 
 from __future__ import annotations
@@ -10,10 +12,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine.task import Classification
+from engine.tasks.classification import Classification
 from engine.verify.bounds import FLOAT32_RUN, UNIT_ROUNDOFF, bound
 from engine.verify.differences import difference
-from engine.verify.poison import Poisoned
+from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import everything_in, take, take_measured, weights
 from tests.choices import choices
 from tests.laws.product import FACTORS, STEPS, Case, assembled, options_of
@@ -25,12 +27,12 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_the_laws_hold(case: Case, tmp_path_factory):
+def test_laws_hold(case: Case, tmp_path_factory):
     place, options = str(tmp_path_factory.getbasetemp()), options_of(case)
-    task = Poisoned(Classification())
+    task = FaultInjectingTask(Classification())
     many = take(assembled(place, replicas=case.replicas, task=task, **options), STEPS)
 
-    # L1, L2, L7: N replicas train as one does.
+    # L1, L2, L7: N replicas match one device.
     alone = assembled(place, **options)
     path = take_measured(alone, STEPS)
     ours, theirs = weights(alone), weights(many)
@@ -41,7 +43,7 @@ def test_the_laws_hold(case: Case, tmp_path_factory):
         else:
             assert difference(value, theirs[name]) <= allowed, name
     if case.precision != "float32" and case.model == "law_dropout" and case.remainder == "exact":
-        # A device that computes the portions of all in turn rounds each to the same bits.
+        # One device that computes the parts of all replicas in turn rounds each to the same bits.
         in_turn = {**options, "accumulate": case.accumulate * case.replicas}
         ours = weights(take(assembled(place, **in_turn), STEPS))
         for name, value in ours.items():
@@ -53,7 +55,7 @@ def test_the_laws_hold(case: Case, tmp_path_factory):
 
     overflow(case, many, task)
 
-    # L7 with virtual shards: the same bits.
+    # L7 with shards: the same bits.
     if case.replicas > 1:
         sharded = [
             everything_in(take(assembled(place, replicas=replicas, shards=4, **options), STEPS))
@@ -65,10 +67,10 @@ def test_the_laws_hold(case: Case, tmp_path_factory):
 @pytest.mark.parametrize(
     ("precision", "seed"), choices(["mixed_bfloat16", "mixed_float16"], range(3))
 )
-def test_where_nothing_switches_roundings_are_all_that_differs(precision, seed, tmp_path_factory):
-    """The first part of the bound alone, 4u of the path, under a rule that doubles nothing.
+def test_smooth_network_rounding(precision, seed, tmp_path_factory):
+    """A smooth network under SGD meets the first term of the bound alone, 4u of the path.
 
-    The loss scale leaves so much room that no topology skips a step that the other takes.
+    The loss scale is low enough that no step overflows on either topology.
     """
     place = str(tmp_path_factory.getbasetemp())
     case = Case(2, precision, 1, 0.0, "exact", 0.0, "resident", "law_linear")
@@ -84,11 +86,11 @@ def test_where_nothing_switches_roundings_are_all_that_differs(precision, seed, 
         assert difference(value, theirs[name]) <= allowed, name
 
 
-def overflow(case: Case, parts, task: Poisoned) -> None:
-    """L2: what is not finite on one replica moves nothing on any; the next step goes on."""
+def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
+    """L2: a bad step on one replica updates no replica; the next step trains normally."""
     scale = parts.state.loss_scale
     for row, factor in ((0, np.inf), (parts.config.training.global_batch_size - 1, np.nan)):
-        while int(parts.state.step) % parts.steps_per_epoch:  # to a batch with all its rows
+        while int(parts.state.step) % parts.steps_per_epoch:  # to a full batch
             parts.loop.run(1)
         free = (parts.state.step, scale.value, scale.good_steps)
         before, scale_before = everything_in(parts, but=free), float(scale.value)

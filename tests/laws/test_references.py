@@ -1,7 +1,7 @@
-"""Optimizers, schedules and clipping against references that share no line with them: the papers'
-formulas in float64, and Keras.
+"""Optimizers, schedules and clipping, compared with the papers' formulas in float64 and with Keras.
 
-First each alone, and then all of them in the engine's own loop.
+The references share no code with the engine. Each feature is tested alone first, then all of them
+in the engine's loop.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import keras
 import numpy as np
 import pytest
 
-from engine import schedule
-from engine.config import OPTIMIZERS, SCHEDULES
-from engine.numerics.clipping import Clip
-from pipelines import Layout
+from engine.config.schema import OPTIMIZERS, SCHEDULES
+from engine.optim import schedules
+from engine.optim.clipping import Clip
+from pipelines import BatchLayout
 from tests import papers
 from tests.harness import put_together, rates_of
 from tests.updates import (
@@ -39,14 +39,14 @@ PEAK = 0.05
 
 
 def references(name, weights):
-    """Each weight, under the rule of the paper."""
+    """Returns a reference optimizer for each weight."""
     options = {**OPTIONS, "weight_decay": DECAY[name]}
     return [papers.Reference(name, weight, options) for weight in weights]
 
 
 @functools.cache
 def referred(name):
-    """What the paper makes of the weights."""
+    """Returns the final weights under the paper's formula."""
     weights, gradients, rates = start()
     moved = references(name, weights)
     for turn in range(STEPS):
@@ -56,27 +56,27 @@ def referred(name):
 
 
 @each_optimizer
-def test_fifty_updates_are_those_of_the_paper(name):
+def test_updates_match_paper(name):
     weights, _, _ = start()
     for weight, found, wanted in zip(weights, trained(name), referred(name), strict=True):
         assert found.dtype == np.float32
         assert error(found, wanted) < CLOSE
-        # The weights went somewhere: what agrees is not their beginning.
+        # The weights have changed, so equality is not trivial.
         assert error(wanted, weight) > 0.02 or weight.shape in STILL
 
 
 @each_optimizer
-def test_fifty_updates_compiled_by_xla_are_those_of_the_paper(name):
+def test_xla_updates_match_paper(name):
     for found, wanted in zip(trained(name, jit_compile=True), referred(name), strict=True):
         assert error(found, wanted) < CLOSE
 
 
 @pytest.fixture
 def keras_in_float64():
-    """Keras with weights in float64.
+    """Sets Keras to float64 weights.
 
-    It makes Adam's bias correction in the precision of the weights, and in float32 that is wrong by
-    2e-6 of these. What is left is that it rounds the betas to float32: 8.4e-7.
+    Keras computes Adam's bias correction in the precision of the weights; in float32 the error is
+    2e-6 of the weights. The remaining error, from betas rounded to float32, is 8.4e-7.
     """
     usual = keras.config.floatx()
     keras.config.set_floatx("float64")
@@ -108,11 +108,11 @@ def keras_optimizer(name):
     }[name]()
 
 
-# Keras differs on purpose in three places, which are left out here. Its Lamb decays beside the
-# update where the paper decays inside, and gives vectors the ratio too: compared without decay, on
-# matrices. Its Muon leaves kernels of rank 4 to Adam: it is given them as the matrices they are.
+# Keras differs on purpose in three places, which the test avoids. Its Lamb applies weight decay
+# beside the update, not inside it, and the trust ratio to vectors too: compared without decay, on
+# matrices. Its Muon uses Adam for kernels of rank 4: they are reshaped to matrices.
 @each_optimizer
-def test_fifty_updates_are_those_of_keras_in_float64(name, keras_in_float64):
+def test_updates_match_keras(name, keras_in_float64):
     weights, gradients, rates = start()
     shapes = [(-1, s[-1]) if name == "muon" and len(s) > 1 else s for s in SHAPES]
     variables = [
@@ -137,7 +137,7 @@ def test_fifty_updates_are_those_of_keras_in_float64(name, keras_in_float64):
 
 
 def rates(name, total, **options):
-    built = schedule.build(name, learning_rate=PEAK, total_steps=total, **options)
+    built = schedules.build(name, learning_rate=PEAK, total_steps=total, **options)
     return rates_of(built, range(total))
 
 
@@ -156,9 +156,7 @@ def rates(name, total, **options):
         ("one_cycle", 0.1, 0, 0.0),
     ],
 )
-def test_every_step_has_the_rate_of_the_formula(
-    name, decay_rate, decay_steps, final_fraction, total, warmup
-):
+def test_schedule_matches_formula(name, decay_rate, decay_steps, final_fraction, total, warmup):
     rules = {
         "decay_rate": decay_rate,
         "decay_steps": decay_steps,
@@ -166,12 +164,13 @@ def test_every_step_has_the_rate_of_the_formula(
     }
     found = rates(name, total, warmup_steps=warmup, **rules)
     wanted = [papers.rate(name, s, total, PEAK, warmup=warmup, **rules) for s in range(total)]
-    # A few roundings of float64; where a cosine ends near zero they are relative to the peak.
+    # A few float64 roundings; relative to the peak where a cosine ends near zero.
     np.testing.assert_allclose(found, wanted, rtol=1e-13, atol=1e-15 * PEAK)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
-def test_a_run_of_one_to_three_steps_has_the_rates_of_the_formula(name):
+def test_short_schedule_matches_formula(name):
+    """Runs of one to three steps have the learning rates of the formula."""
     for total in (1, 2, 3):
         wanted = [papers.rate(name, step, total, PEAK) for step in range(total)]
         np.testing.assert_allclose(rates(name, total), wanted, rtol=1e-12)
@@ -185,16 +184,16 @@ KERAS_SCHEDULES = {
 
 
 @pytest.mark.parametrize("name", KERAS_SCHEDULES)
-def test_every_step_has_the_rate_of_keras(name):
+def test_schedule_matches_keras(name):
     wanted = [float(KERAS_SCHEDULES[name]()(step)) for step in range(51)]
     found = rates(name, 51, decay_rate=0.5, decay_steps=17, final_fraction=0.25)
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
 
 
-# All of it in the engine's own loop
+# All of them in the engine's loop
 
 TOTAL = 51
-NORM = 20.0  # about the middle of what there is
+NORM = 20.0  # about the median gradient norm
 EMA = 0.8  # reached after 36 updates
 SETTINGS = [
     (optimizer, name, warmup)
@@ -205,7 +204,7 @@ SETTINGS = [
 
 
 def made_up():
-    """Weights, and for each step the gradients of two examples, as vectors: float32."""
+    """Returns float32 weights, and for each step the gradients of two examples as vectors."""
     random = np.random.default_rng(11)
     weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     length = sum(weight.size for weight in weights)
@@ -214,14 +213,14 @@ def made_up():
 
 
 def cut(vector):
-    """The tensors that were put together in a vector."""
+    """Splits a vector into the tensors of `SHAPES`."""
     ends = np.cumsum([np.prod(shape) for shape in SHAPES])
     return [part.reshape(s) for part, s in zip(np.split(vector, ends[:-1]), SHAPES, strict=True)]
 
 
 @functools.cache
 def expected(optimizer, name, warmup):
-    """Weights, and their moving averages."""
+    """Returns the final weights and their EMA under the papers' formulas."""
     weights, vectors = made_up()
     moved = references(optimizer, weights)
     averages = [reference.weight for reference in moved]
@@ -232,7 +231,7 @@ def expected(optimizer, name, warmup):
         clipped += bool(np.linalg.norm(gradient) > NORM)
         for reference, part in zip(moved, papers.clipped(cut(gradient), NORM), strict=True):
             reference.update(part, rate, step + 1)
-            # No sign that Lion takes is near its turn: it could turn on a rounding.
+            # No argument of Lion's sign is so close to 0 that rounding could flip it.
             assert optimizer != "lion" or reference.margin > 2e-6
         averages = [
             papers.averaged(average, reference.weight, EMA, step + 1)
@@ -242,9 +241,10 @@ def expected(optimizer, name, warmup):
     return [reference.weight for reference in moved], averages
 
 
-@pytest.mark.parametrize("layout", [Layout(1, 2), Layout(2)], ids=["1", "2"])
+@pytest.mark.parametrize("layout", [BatchLayout(1, 2), BatchLayout(2)], ids=["1", "2"])
 @pytest.mark.parametrize(("optimizer", "name", "warmup"), SETTINGS)
-def test_fifty_steps_of_the_loop_are_those_of_the_papers(optimizer, name, warmup, layout):
+def test_loop_matches_papers(optimizer, name, warmup, layout):
+    """The engine's loop gives the weights and EMA of the papers' formulas."""
     weights, vectors = made_up()
     run = put_together(
         lambda: Weights(*weights),
@@ -253,7 +253,7 @@ def test_fifty_steps_of_the_loop_are_those_of_the_papers(optimizer, name, warmup
         layout=layout,
         optimizer=optimizer,
         rule={**OPTIONS, "weight_decay": DECAY[optimizer]},
-        rate=schedule.build(name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup),
+        rate=schedules.build(name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup),
         clip=Clip(norm=NORM),
         ema=EMA,
     ).take(TOTAL)

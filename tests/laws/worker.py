@@ -1,9 +1,9 @@
-"""One worker of several, as a process of its own: trains a little and says what came of it.
+"""One worker process: trains a few steps and saves the result.
 
     TF_CONFIG=... python -m tests.laws.worker OPTIONS OUT
 
-OPTIONS: JSON, options by name; "poisoned": {step: row} where the gradient of that row is infinite.
-OUT: an .npz file of all variables that this worker holds, and its counters.
+OPTIONS: JSON of options by name; "poisoned" maps steps to the row whose gradient is infinite.
+OUT: .npz file for the worker's weights, metric sums and counters.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from engine import flags
-from engine.assembly import assemble
-from engine.task import Classification
-from engine.verify.poison import Poisoned
+from engine.assembly.parts import assemble
+from engine.config import flags
+from engine.distributed.cluster import Cluster
+from engine.distributed.collectives import HostCollectives
+from engine.tasks.classification import Classification
+from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import weights
-from engine.workers.company import Company
-from engine.workers.crew import Crew
 from tests.laws.product import STEPS, poisoned_steps
 
 
 def main(options: dict, out: str) -> None:
     poison = {int(step): row for step, row in options.pop("poisoned", {}).items()}
     config = flags.from_values({"strategy": "multi_worker", **options})
-    with Company(config, dict(os.environ)) as company:
-        crew = Crew(company)
+    with Cluster(config, dict(os.environ)) as company:
+        collectives = HostCollectives(company)
         tf.config.experimental.enable_op_determinism()
-        crew.strategy()  # before the task's variables: TensorFlow wants it first
-        task = Poisoned(Classification(config.optimization.label_smoothing))
-        parts = assemble(config, task, crew=crew)
+        collectives.strategy()  # TensorFlow needs it before the task creates variables
+        task = FaultInjectingTask(Classification(config.optimization.label_smoothing))
+        parts = assemble(config, task, collectives=collectives)
         poisoned_steps(parts, task, poison, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])
         np.savez(out, counts=counts, sums=parts.state.sums.numpy(), **weights(parts))

@@ -1,1 +1,1 @@
-"""What `--spike` leaves out: nothing of a sound run, and the one step that went wrong."""
+"""Tests that `--spike` skips a faulty step, and no step of a run without a fault."""

@@ -1,13 +1,13 @@
-"""Trains sound runs, and each again with one step that goes wrong, with `--spike=10`.
+"""Tests `--spike=10`: trains runs without a fault, and each again with one faulty step.
 
     python -m tests.spikes --data_dir=DATA_DIR
     python -m tests.spikes --data_dir=DATA_DIR --only=quickstart --json=FILE
 
-A sound run has to leave out nothing. Then the inputs of one step are multiplied by 1,000, at a
-random instant at which the median loss is above 0.1, or its labels are shuffled at one at which it
-is below: that step has to be left out and no other. Where the faulty step has a loss no higher than
-that of guessing, and a gradient no longer than that of a sound step, another instant is drawn; the
-table counts those. Exit status 1 when a run is not as it has to be. 15 minutes on two idle cores.
+A run without a fault must skip no step. The faulty run multiplies the inputs of a random step by
+1,000 where the median loss is above 0.1, or shuffles its labels where the median is below: that
+step must be skipped, and no other. If the faulty step has a loss no higher than that of guessing,
+and a gradient norm no larger than that of a sound step, another step is drawn; the table counts
+these. The exit status is 1 if a run fails. Takes 15 minutes on two idle cores.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 
 
 def main() -> int:
-    """Runs it and prints a table."""
+    """Runs the trials and prints a table; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.spikes", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_dir", default="", help="where MNIST is prepared")

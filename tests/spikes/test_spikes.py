@@ -1,4 +1,4 @@
-"""The short form of `python -m tests.spikes`: the embedded digits alone."""
+"""Short form of `python -m tests.spikes`, on the embedded digits only."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ def sound(common: list[str], tmp_path_factory: pytest.TempPathFactory) -> Outcom
     return run(TRIAL, tmp_path_factory.mktemp("sound") / "run", common)
 
 
-def test_sound_run_leaves_out_nothing(sound: Outcome):
+def test_sound_run_skips_nothing(sound: Outcome):
     assert (sound.left_out, sound.error) == ([], "")
     assert sound.losses.shape == (1260,) and sound.losses[-64:].max() < 0.1
 
 
 @pytest.mark.parametrize("kind", [LOUD, SHUFFLED])
-def test_faulty_step_alone_is_left_out(
-    sound: Outcome, common: list[str], tmp_path: Path, kind: str
-):
+def test_faulty_step_is_skipped(sound: Outcome, common: list[str], tmp_path: Path, kind: str):
+    """The faulty step is skipped, and no other."""
     struck = strike(TRIAL, sound, tmp_path, common, seed=0, kind=kind)
     assert struck.fault.kind == kind and struck.passed, struck

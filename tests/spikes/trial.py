@@ -1,4 +1,4 @@
-"""Trainings that are sound, and the same with one step that goes wrong."""
+"""Training runs without a fault, and the same runs with one faulty step."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import flags
-from engine.assembly import assemble
-from engine.keeping.lock import RunLock
-from engine.keeping.signals import Signals
-from engine.startup import Startup
-from engine.task import Classification, Scores
-from engine.training.guard import GuardError, guard_of
-from engine.training.trainer import Trainer
-from engine.workers.crew import Crew
+from engine.assembly.parts import assemble
+from engine.config import flags
+from engine.distributed.collectives import HostCollectives
+from engine.runtime.lock import RunLock
+from engine.runtime.signals import Signals
+from engine.runtime.startup import Startup
+from engine.tasks.classification import Classification, Scores
+from engine.trainer.bad_steps import TooManyBadStepsError, bad_step_detector
+from engine.trainer.trainer import Trainer
 
-SPIKE = 10.0  # as the docs advise
+SPIKE = 10.0  # as the docs recommend
 LOUD = "inputs times 1,000"
 SHUFFLED = "labels shuffled"
 GUESSING = math.log(10)  # the loss of equal probabilities for ten classes
 _REPOSITORY = Path(__file__).parents[2]
-_KNOWN = 64  # losses before a step, whose median tells how well the network is trained
-_TRAINED = 0.1  # below it labels are shuffled, above it inputs are multiplied
+_KNOWN = 64  # losses before a step; their median measures training progress
+_TRAINED = 0.1  # median loss; below it labels are shuffled, above it inputs are multiplied
 _MOST_DRAWN = 20
 
 
@@ -37,8 +37,9 @@ _MOST_DRAWN = 20
 class Trial:
     """A configuration.
 
-    name: for a table.
-    options: as flags.
+    Attributes:
+      name: name in the table.
+      options: command-line flags.
     """
 
     name: str
@@ -46,14 +47,14 @@ class Trial:
 
 
 def quickstart(seed: int, epochs: int = 100) -> Trial:
-    """Returns `quickstart.flags` for so many epochs."""
+    """Returns the trial of `quickstart.flags` for a number of epochs."""
     path = _REPOSITORY / "quickstart.flags"
     options = (f"--flagfile={path}", f"--epochs={epochs}", f"--seed={seed}")
     return Trial(f"quickstart, {epochs} epochs, seed {seed}", options)
 
 
 def mnist(model: str, optimizer: str, rate: float, batch: int, steps: int = 2000) -> Trial:
-    """Returns a dense network on MNIST."""
+    """Returns the trial of a dense network on MNIST."""
     options = (
         "--dataset=mnist",
         "--validation_split=0",
@@ -84,10 +85,11 @@ TRIALS = [
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A step that goes wrong.
+    """A faulty step.
 
-    kind: LOUD or SHUFFLED.
-    step: which one, from 0.
+    Attributes:
+      kind: LOUD or SHUFFLED.
+      step: step number, from 0.
     """
 
     kind: str
@@ -96,13 +98,14 @@ class Fault:
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run did.
+    """The result of a run.
 
-    left_out: the steps, in order.
-    losses: of each step that was taken, float32 [steps]; of one taken twice, the first.
-    norms: of the gradient of each step that was taken, as the losses.
-    error: why it stopped; "": it did not.
-    seconds: that it took.
+    Attributes:
+      left_out: the skipped steps, in order.
+      losses: loss of each step, float32 [steps]; NaN if not taken; the first if taken twice.
+      norms: gradient norm of each step, as `losses`.
+      error: message of the error that stopped the run; "": none.
+      seconds: duration.
     """
 
     left_out: list[int]
@@ -117,9 +120,9 @@ def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None
 
     Args:
       trial: the configuration.
-      place: a directory of its own.
-      common: options such as where the data are.
-      fault: the step that goes wrong; None: none does.
+      place: the run directory.
+      common: options of all runs, such as the data directory.
+      fault: the faulty step; None: no fault.
     """
     started = time.monotonic()
     config = flags.parse(
@@ -142,22 +145,24 @@ def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None
         RunLock(config.run.run_dir, taken=True) as lock,
         Signals() as signals,
     ):
-        trainer = Trainer(dataclasses.replace(parts, loop=recorded), signals, Startup(), Crew())
+        trainer = Trainer(
+            dataclasses.replace(parts, loop=recorded), signals, Startup(), HostCollectives()
+        )
         try:
             trainer.start(lock, None)
             trainer.train()
-        except GuardError as stopped:
+        except TooManyBadStepsError as stopped:
             error = str(stopped)
         finally:
             trainer.close()
     told = [recorded.told.get(step, (np.nan, np.nan)) for step in range(parts.total_steps)]
     losses, norms = np.array(told).T
-    left_out = sorted(guard_of(parts).left_out)
+    left_out = sorted(bad_step_detector(parts).left_out)
     return Outcome(left_out, losses, norms, error, time.monotonic() - started)
 
 
 class _Recorded:
-    """A loop that keeps the losses and norms of its steps, by step."""
+    """A loop that records the loss and the gradient norm of each step."""
 
     def __init__(self, parts: Any) -> None:
         self._loop, self._state = parts.loop, parts.state
@@ -176,11 +181,11 @@ class _Recorded:
 
 
 class _Faulty(Classification):
-    """Classification of uint8 images; the batch of one step is not what it was.
+    """Classification of uint8 images that corrupts the batch of one step.
 
     Args:
-      fault: which step, and what is done to its batch.
-      batch: examples in a full global batch.
+      fault: the faulty step and the kind of fault.
+      batch: number of examples in a full global batch.
     """
 
     def __init__(self, fault: Fault, batch: int) -> None:
@@ -200,23 +205,25 @@ class _Faulty(Classification):
             rows, valid = tf.shape(targets)[0], tf.cast(tf.reduce_sum(batch.mask), tf.int32)
             seed = tf.stack([tf.constant(self._fault.step), 1])
             order = tf.argsort(tf.random.stateless_uniform([valid], seed))
-            order = tf.concat([order, tf.range(valid, rows)], 0)  # padding stays where it is
+            order = tf.concat([order, tf.range(valid, rows)], 0)  # padding is not shuffled
             targets = tf.where(wrong, tf.gather(targets, order), targets)
         return super().__call__(model, batch._replace(inputs=inputs, targets=targets), call)
 
 
 @dataclasses.dataclass
 class Struck:
-    """A run with a step that went wrong.
+    """A run with a faulty step.
 
-    fault: which.
-    loss: of that step.
-    norm: of its gradient.
-    before: the median of the 64 losses before it in the sound run.
-    unseen: faults drawn before, whose loss was no higher than that of guessing and whose gradient
-      was no longer than the longest before it in the sound run: batches times 1,000 that are still
-      classified right, and move the weights no further than a sound step does.
-    outcome: of the run.
+    Attributes:
+      fault: the fault.
+      loss: loss of the faulty step.
+      norm: gradient norm of the faulty step.
+      before: median of the 64 losses before it in the run without a fault.
+      unseen: faults drawn before that do not show: their loss is no higher than that of guessing,
+        and their gradient norm no larger than the largest before the step in the run without a
+        fault. These are batches times 1,000 that are still classified correctly and change the
+        weights no more than a sound step does.
+      outcome: result of the run.
     """
 
     fault: Fault
@@ -228,22 +235,22 @@ class Struck:
 
     @property
     def passed(self) -> bool:
-        """Whether that step is left out and no other."""
+        """Whether the faulty step is skipped, and no other."""
         return not self.outcome.error and self.outcome.left_out == [self.fault.step]
 
 
 def strike(
     trial: Trial, sound: Outcome, place: Path, common: list[str], *, seed: int, kind: str
 ) -> Struck:
-    """Trains again with a step that goes wrong, at a random instant.
+    """Trains again with a fault at a random step.
 
     Args:
       trial: the configuration.
-      sound: the same, undisturbed.
-      place: a directory of its own.
-      common: as `run`.
-      seed: of the instant.
-      kind: LOUD or SHUFFLED; LOUD where the loss is never below 0.1.
+      sound: result of the run without a fault.
+      place: parent of the run directories.
+      common: options of all runs, as in `run`.
+      seed: seed of the faulty step.
+      kind: LOUD or SHUFFLED; LOUD is used if too few median losses are below 0.1.
     """
     medians = {
         step: float(np.median(sound.losses[step - _KNOWN : step]))

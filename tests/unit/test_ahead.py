@@ -1,4 +1,4 @@
-"""Orders made ahead are the orders."""
+"""Prefetching the orders of epochs."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ import threading
 
 import numpy as np
 
-from pipelines.ahead import Orders
-from pipelines.plan import Layout, Plan
+from pipelines.ahead import OrderPrefetch
+from pipelines.plan import BatchLayout, BatchPlan
 
 
-def test_they_are_the_plans_in_whatever_order_they_are_asked_for():
-    plan = Plan(examples=50, global_batch_size=8, layout=Layout(), seed=3)
-    orders = Orders(plan)
+def test_prefetched_orders_match_plan():
+    """Prefetched orders equal the plan's for any sequence of epochs."""
+    plan = BatchPlan(examples=50, global_batch_size=8, layout=BatchLayout(), seed=3)
+    orders = OrderPrefetch(plan)
     for epoch in (0, 1, 2, 2, 5, 6, 1, 0):
         assert np.array_equal(orders.of(epoch), plan.order(epoch))
     orders.close()
 
 
-def test_nothing_goes_on_behind_its_end():
+def test_close_ends_thread():
     before = threading.active_count()
-    orders = Orders(Plan(examples=50, global_batch_size=8, layout=Layout(), seed=3))
+    orders = OrderPrefetch(
+        BatchPlan(examples=50, global_batch_size=8, layout=BatchLayout(), seed=3)
+    )
     orders.of(0)
     orders.close()
     orders.close()

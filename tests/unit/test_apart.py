@@ -1,4 +1,4 @@
-"""What is a function of its own to TensorFlow's executor, and why."""
+"""Functions that TensorFlow's executor runs apart from the loop body."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from engine import compiling
+from engine import models
 from engine.benchmark.flops import flops_of_step
-from engine.distribute import Devices
-from engine.loop import Loop
+from engine.core import xla
+from engine.core.loop import Loop
+from engine.distributed.strategies import Devices
 from engine.verify.trajectory import weights
 from tests import rounding
 from tests.harness import strategy_of
@@ -22,7 +22,7 @@ STEPS = 4
 
 
 def functions_with_a_pools_gradient(loop):
-    """(whether the loop itself has one, the attributes of each function that has one)."""
+    """Returns whether the loop has such a gradient, and the attributes of functions with one."""
     graph = loop.graph(anew=True).graph.as_graph_def()
     of_functions = [
         function.attr
@@ -33,17 +33,19 @@ def functions_with_a_pools_gradient(loop):
 
 
 @pytest.mark.parametrize("accumulate", [1, 3])
-def test_a_pools_gradient_lies_in_no_circle(tmp_path, accumulate):
+def test_pool_gradient_outside_loop(tmp_path, accumulate):
+    """The gradient of a max pool is in a function that is not inlined into the loop body."""
     parts = assembled(str(tmp_path), model="cnn", accumulate=accumulate, **OPTIONS)
     of_loop, attributes = functions_with_a_pools_gradient(parts.loop)
     assert not of_loop
-    # What may be put into its caller's graph comes to lie in the loop after all.
+    # A function that may be inlined into its caller would be part of the loop body after all.
     assert [each["_noinline"].b for each in attributes] == [True]
     parts.close()
 
 
-def test_weights_and_flops_do_not_depend_on_it(tmp_path):
-    found, path = [], {}  # the path of both
+def test_weights_and_flops_unchanged(tmp_path):
+    """A separate function changes weights only by rounding, and FLOPs not at all."""
+    found, path = [], {}  # the path of both runs
     for apart in (False, True):
         parts = assembled(str(tmp_path), model="cnn", ema=0.9, **OPTIONS)
         loop = Loop(
@@ -60,7 +62,7 @@ def test_weights_and_flops_do_not_depend_on_it(tmp_path):
         parts.close()
     (one, flops), (other, of_other) = found
     assert flops == of_other
-    # They are two programs, with two kernels for a pool's gradient.
+    # These are two programs, with two kernels for the gradient of a max pool.
     error = rounding.of_switches(rounding.of_sums(*lengths))
     for name, value in one.items():
         moves, length = rounding.of_moves(error, optimizer, value.shape), np.linalg.norm(value)
@@ -69,7 +71,7 @@ def test_weights_and_flops_do_not_depend_on_it(tmp_path):
 
 
 class Foreign(tf.Module):
-    """Somebody's own network."""
+    """A user's own network."""
 
     def __init__(self, rank):
         super().__init__()
@@ -77,17 +79,19 @@ class Foreign(tf.Module):
         self.kernel = tf.Variable(tf.zeros([1] * rank))
 
 
-def test_it_is_for_pools_behind_convolutions_on_one_cpu():
+def test_when_function_is_separate():
+    """The function is separate for a max pool after a convolution on one CPU without XLA."""
+
     def network(*layers):
         return models.Sequential("some", [*layers, models.Flatten()], (8, 8, 1), seed=0)
 
     convolution = models.Convolution(2)
     cpu, gpu = (Devices(strategy_of(1), words) for words in ("a CPU", "a GPU"))
     pooled = network(convolution, models.MaxPool())
-    assert compiling.apart("off", cpu, pooled)
-    assert not compiling.apart("step", cpu, pooled)
-    assert not compiling.apart("off", gpu, pooled)
-    assert not compiling.apart("off", Devices(strategy_of(2), "CPUs"), pooled)
-    assert not compiling.apart("off", cpu, network(models.Convolution(2)))
-    assert compiling.apart("off", cpu, Foreign(4))
-    assert not compiling.apart("off", cpu, Foreign(2))
+    assert xla.apart("off", cpu, pooled)
+    assert not xla.apart("step", cpu, pooled)
+    assert not xla.apart("off", gpu, pooled)
+    assert not xla.apart("off", Devices(strategy_of(2), "CPUs"), pooled)
+    assert not xla.apart("off", cpu, network(models.Convolution(2)))
+    assert xla.apart("off", cpu, Foreign(4))
+    assert not xla.apart("off", cpu, Foreign(2))

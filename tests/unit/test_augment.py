@@ -16,7 +16,7 @@ CLASSES = 10
 
 
 def batch(augment, rows, seed=0, shape=SHAPE):
-    """Images, labels and numbers for `rows` rows of the result."""
+    """Returns images, labels and random numbers for `rows` rows of the result."""
     rng, rows = np.random.default_rng(seed), rows + augment.mixes
     images = rng.integers(0, 256, (rows, *shape)).astype(np.uint8)
     labels = rng.integers(0, CLASSES, rows).astype(np.int32)
@@ -39,15 +39,15 @@ def compiled(augment, jit_compile, shape=SHAPE):
     )
 
 
-# The option
+# Option
 
 
 @pytest.mark.parametrize("spec", ["", "  "])
-def test_an_empty_option_is_no_augmentation(spec):
+def test_empty_option(spec):
     assert augmentation(spec, SHAPE) is None
 
 
-def test_an_option_is_names_and_strengths():
+def test_names_and_strengths():
     augment = augmentation(" shift:1.5, flip:vertical ,mixup:0.4", SHAPE)
     assert isinstance(augment, Augmentation) and augment.mixes
     assert augment.strengths == {"shift": 1.5, "flip": "vertical", "mixup": 0.4}
@@ -63,13 +63,14 @@ def test_an_option_is_names_and_strengths():
         (8, {"shift": 8 / 14, "elastic": 24 / 28, "cutout": 2}),
     ],
 )
-def test_defaults_in_pixels_grow_with_the_shorter_side(side, expected):
+def test_defaults_scale_with_side(side, expected):
+    """Defaults in pixels grow with the shorter side."""
     fixed = {"rotation": 10.0, "zoom": 0.1, "shear": 0.1, "mixup": 0.2, "flip": "horizontal"}
     spec = ",".join([*fixed, *expected])
     assert augmentation(spec, (side, side + 9, 3)).strengths == pytest.approx({**fixed, **expected})
 
 
-def test_the_order_of_the_list_means_nothing():
+def test_list_order_is_irrelevant():
     names = EVERYTHING.split(",")
     one, other = augmentation(EVERYTHING, SHAPE), augmentation(",".join(names[::-1]), SHAPE)
     for left, right in zip(
@@ -103,25 +104,26 @@ def test_the_order_of_the_list_means_nothing():
         ("mixup:101", r"--augment=mixup:101: must be at most 100$"),
     ],
 )
-def test_what_is_wrong_with_an_option_is_said_in_one_line(spec, message):
+def test_refuses_bad_option(spec, message):
     with pytest.raises(ValueError, match=message) as error:
         augmentation(spec, SHAPE)
     assert "\n" not in str(error.value)
 
 
-def test_images_that_are_too_small_or_too_large_are_refused():
+def test_refuses_extreme_image_sizes():
     with pytest.raises(ValueError, match="--augment=cutout: must be at most 0 pixels"):
         augmentation("cutout", (1, 5, 1))
     with pytest.raises(ValueError, match=r"--augment=zoom: images are 5000 x 20 .* at most 4000 a"):
         augmentation("zoom", (5000, 20, 3))
 
 
-# Purity
+# Reproducibility
 
 
 @pytest.mark.parametrize("spec", [*ALONE, WARPS, EVERYTHING])
 @pytest.mark.parametrize("in_graph", [False, True])
-def test_a_row_is_the_same_bits_in_a_batch_of_any_size(spec, in_graph):
+def test_row_independent_of_batch_size(spec, in_graph):
+    """A row has the same bits in a batch of any size."""
     augment = augmentation(spec, SHAPE)
     function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
     arguments = batch(augment, 128)
@@ -133,7 +135,8 @@ def test_a_row_is_the_same_bits_in_a_batch_of_any_size(spec, in_graph):
             np.testing.assert_array_equal(some, every[first : first + rows])
 
 
-def test_a_graph_that_knows_its_shapes_gives_the_same_bits():
+def test_static_shapes_same_bits():
+    """A graph with static shapes computes the same bits."""
     augment = augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 64)
     whole = compiled(augment, False)(*arguments)
@@ -143,7 +146,7 @@ def test_a_graph_that_knows_its_shapes_gives_the_same_bits():
             np.testing.assert_array_equal(some, every[:rows])
 
 
-def test_compiled_by_xla_rows_agree_closely():
+def test_xla_rows_close():
     augment = augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 32)
     function = compiled(augment, True)
@@ -156,19 +159,20 @@ def test_compiled_by_xla_rows_agree_closely():
         np.testing.assert_allclose(fused, plain, atol=1e-6)
 
 
-def test_a_row_depends_on_its_own_image_and_numbers_only():
+def test_row_depends_on_own_inputs():
+    """A row depends on its own inputs only, and with mixup on the next row's."""
     augment = augmentation(EVERYTHING, SHAPE)
     images, labels, numbers = batch(augment, 6)
     before, targets = applied(augment, images, labels, numbers)
     images[3], labels[3], numbers[3] = 255 - images[3], (labels[3] + 1) % CLASSES, numbers[0]
     after, other_targets = applied(augment, images, labels, numbers)
-    changed = [0, 1, 4, 5]  # not row 3, and not row 2, which is mixed with it
+    changed = [0, 1, 4, 5]  # neither row 3 nor row 2, which is mixed with it
     np.testing.assert_array_equal(after[changed], before[changed])
     np.testing.assert_array_equal(other_targets[changed], targets[changed])
     assert (after[2] != before[2]).any() and (after[3] != before[3]).any()
 
 
-def test_nothing_but_the_arguments_matters():
+def test_independent_of_global_seed():
     augment = augmentation(EVERYTHING, SHAPE)
     first = applied(augment, *batch(augment, 4))
     tf.random.set_seed(5)
@@ -182,11 +186,11 @@ def test_nothing_but_the_arguments_matters():
 
 @pytest.mark.parametrize("spec", [EVERYTHING, LARGEST])
 @pytest.mark.parametrize(("shape", "jit_compile"), [(SHAPE, True), ((28, 40, 3), False)])
-def test_values_stay_within_zero_and_one(spec, shape, jit_compile):
+def test_values_within_unit_interval(spec, shape, jit_compile):
     augment = augmentation(spec, shape)
     images, labels, numbers = batch(augment, 60, shape=shape)
     images[:20] = 255
-    numbers[::3] = numbers[::3].round() * np.float32(1 - 2**-24)  # as extreme as they get
+    numbers[::3] = numbers[::3].round() * np.float32(1 - 2**-24)  # the extremes of their range
     result, targets = map(
         np.asarray, compiled(augment, jit_compile, shape)(images, labels, numbers)
     )
@@ -196,7 +200,9 @@ def test_values_stay_within_zero_and_one(spec, shape, jit_compile):
 
 @pytest.mark.parametrize("spec", ["cutout:5", "flip"])
 @pytest.mark.parametrize("in_graph", [False, True])
-def test_without_a_warp_pixels_are_exactly_theirs_and_labels_untouched(spec, in_graph):
+def test_pixels_exact_without_warp(spec, in_graph):
+    """Without a warp, pixels are only divided by 255 and labels are unchanged."""
+
     def divided(images):
         return tf.cast(images, tf.float32) / 255
 
@@ -204,7 +210,7 @@ def test_without_a_warp_pixels_are_exactly_theirs_and_labels_untouched(spec, in_
     images, labels, numbers = batch(augment, 2)
     images[:] = np.arange(784).reshape(SHAPE) % 256
     numbers[:] = 0  # no flip; a cutout at the corner
-    # In a graph TensorFlow multiplies by 1 / 255, in the model as here: a last bit's difference.
+    # In a graph, also that of the model, TensorFlow multiplies by 1 / 255: the last bit differs.
     function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
     expected = (tf.function(divided) if in_graph else divided)(tf.constant(images)).numpy()
     np.testing.assert_allclose(expected, images / 255, rtol=1.2e-7)
@@ -216,7 +222,7 @@ def test_without_a_warp_pixels_are_exactly_theirs_and_labels_untouched(spec, in_
     assert np.asarray(targets).dtype == np.int32
 
 
-def test_numbers_at_one_half_leave_the_picture_as_it_is():
+def test_half_numbers_are_identity():
     augment = augmentation(WARPS, SHAPE)
     images, labels, numbers = batch(augment, 3)
     result, _ = applied(augment, images, labels, np.full_like(numbers, 0.5))
@@ -237,14 +243,15 @@ def test_numbers_at_one_half_leave_the_picture_as_it_is():
         ("flip:both", [0.5, 0.5], (0, 1)),
     ],
 )
-def test_a_flip_mirrors_where_its_number_is_at_least_one_half(spec, numbers, axes):
+def test_flip_threshold(spec, numbers, axes):
+    """An image is flipped if its number is at least 0.5."""
     augment = augmentation(spec, (5, 4, 3))
     images, labels, _ = batch(augment, 1, shape=(5, 4, 3))
     result, _ = applied(augment, images, labels, np.array([numbers], np.float32))
     np.testing.assert_array_equal(result[0], np.flip(images[0], axes) / np.float32(255))
 
 
-def test_a_flip_comes_before_a_warp():
+def test_flip_before_warp():
     augment = augmentation("shift:4,flip", SHAPE)
     images, labels, _ = batch(augment, 1)
     result, _ = applied(augment, images, labels, np.array([[0.5, 0.5, 0.75]], np.float32))
@@ -252,7 +259,8 @@ def test_a_flip_comes_before_a_warp():
 
 
 @pytest.mark.parametrize("side", [1, 4, 7, 10])
-def test_a_cutout_is_a_square_that_may_overhang_the_border(side):
+def test_cutout_square(side):
+    """A cutout is a square that may overhang the border."""
     height, width = 12, 15
     augment = augmentation(f"cutout:{side}", (height, width, 2))
     y, x = np.mgrid[:height, :width]
@@ -270,7 +278,7 @@ def test_a_cutout_is_a_square_that_may_overhang_the_border(side):
             assert (result[row] == 0).sum() == 2 * side * side
 
 
-def test_mixup_is_a_weighted_mean_with_the_next_row():
+def test_mixup_weighted_mean():
     augment = augmentation("mixup:0.4", SHAPE)
     images, labels, numbers = batch(augment, 40)
     result, targets = applied(augment, images, labels, numbers)
@@ -287,7 +295,7 @@ def test_mixup_is_a_weighted_mean_with_the_next_row():
     np.testing.assert_allclose(result, weight * pixels[:-1] + (1 - weight) * pixels[1:], atol=1e-6)
 
 
-def test_mixup_mixes_rows_that_are_already_warped_and_cut():
+def test_mixup_after_other_transforms():
     mixed, plain = (
         augmentation(EVERYTHING, SHAPE),
         augmentation(f"{WARPS},cutout:8,flip:both", SHAPE),

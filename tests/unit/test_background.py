@@ -1,4 +1,4 @@
-"""Jobs are done in their order, one waits at most, and what fails is told."""
+"""Background jobs run in order, at most one waits, and errors are raised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.keeping.background import Background
+from engine.runtime.background import Background
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def background():
 
 
 class Gate:
-    """A job that is under way until it is let go."""
+    """A job that runs until `open` is set."""
 
     def __init__(self, background: Background) -> None:
         self.open, begun = threading.Event(), threading.Event()
@@ -31,7 +31,7 @@ class Gate:
         assert begun.wait(10)
 
 
-def test_jobs_are_done_in_the_order_in_which_they_came(background):
+def test_jobs_run_in_order(background):
     done = []
     for number in range(20):
         background.put(lambda number=number: done.append(number), gives_way=False)
@@ -39,7 +39,8 @@ def test_jobs_are_done_in_the_order_in_which_they_came(background):
     assert done == list(range(20))
 
 
-def test_the_caller_does_not_wait_and_a_later_job_takes_the_place_of_one_that_gives_way(background):
+def test_newer_job_replaces_waiting(background):
+    """`put` returns at once, and a new job replaces a waiting one that gives way."""
     done, gate = [], Gate(background)
     for number in range(5):
         background.put(lambda number=number: done.append(number), gives_way=True)
@@ -49,7 +50,8 @@ def test_the_caller_does_not_wait_and_a_later_job_takes_the_place_of_one_that_gi
     assert done == [4]
 
 
-def test_a_job_that_gives_no_way_is_waited_for(background):
+def test_put_waits_for_required_job(background):
+    """`put` blocks while a job that does not give way is waiting."""
     done, gate = [], Gate(background)
     background.put(lambda: done.append("best"), gives_way=False)
     waiting = threading.Thread(
@@ -64,7 +66,7 @@ def test_a_job_that_gives_no_way_is_waited_for(background):
     assert done == ["best", "next"]
 
 
-def test_what_a_job_raises_is_raised_once_where_it_is_asked_for(background):
+def test_job_error_raised_once(background):
     def fails():
         raise OSError("no space")
 
@@ -73,12 +75,12 @@ def test_what_a_job_raises_is_raised_once_where_it_is_asked_for(background):
         background.finish()
     background.check()
     done = []
-    background.put(lambda: done.append(1), gives_way=False)  # it goes on after that
+    background.put(lambda: done.append(1), gives_way=False)  # jobs still run after an error
     background.finish()
     assert done == [1]
 
 
-def test_closing_waits_for_all_and_leaves_no_thread():
+def test_close_finishes_jobs():
     before, background, done = threading.active_count(), Background(), []
     gate = Gate(background)
     background.put(lambda: done.append(1), gives_way=True)

@@ -1,6 +1,6 @@
-"""A loop written by hand computes what the engine computes: for speed the same work is compared.
+"""A hand-written loop computes what the engine computes, so that speeds are of the same work.
 
-They are two programs, so that their results differ by rounding: tests/rounding.py.
+These are two programs, so that results differ by rounding: tests/rounding.py.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from tensorflow.python.framework import config as determinism
 
-import models
 from benchmarks.bare import MODELS, Bare
 from benchmarks.workloads import RATE, SEED, WORKLOADS
-from engine.task import Classification
+from engine import models
+from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
-from pipelines.plan import Layout, Plan
-from pipelines.resident import Resident
+from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.resident import InMemoryFeed
 from tests import rounding
 from tests.harness import put_together
 
 STEPS = 5
-EPOCH = 3  # steps of it
+EPOCH = 3  # steps
 
 
 WAYS = [(workload, "off") for workload in WORKLOADS.values()] + [
@@ -30,16 +30,14 @@ WAYS = [(workload, "off") for workload in WORKLOADS.values()] + [
 
 @pytest.fixture
 def not_asked_to_be_deterministic():
-    """It is by nature: on a CPU TensorFlow's own function for the loss is slower when asked."""
+    """Disables op determinism: with it TensorFlow's loss op is slower on a CPU, and not needed."""
     determinism.disable_op_determinism()
     yield
     determinism.enable_op_determinism()
 
 
 @pytest.mark.parametrize(("workload", "jit"), WAYS, ids=lambda each: getattr(each, "name", each))
-def test_the_engine_and_a_bare_loop_are_apart_by_rounding(
-    workload, jit, not_asked_to_be_deterministic
-):
+def test_matches_engine(workload, jit, not_asked_to_be_deterministic):
     random = np.random.default_rng(0)
     count = EPOCH * workload.batch
     images = random.integers(0, 256, (count, 28, 28, 1), np.uint8)
@@ -52,7 +50,9 @@ def test_the_engine_and_a_bare_loop_are_apart_by_rounding(
         for place, (weight, old) in enumerate(zip(bare.weights, before, strict=True)):
             path[place] += float(np.linalg.norm(weight.numpy() - old))
 
-    plan = Plan(examples=count, global_batch_size=workload.batch, layout=Layout(), seed=SEED)
+    plan = BatchPlan(
+        examples=count, global_batch_size=workload.batch, layout=BatchLayout(), seed=SEED
+    )
     engine = put_together(
         lambda: models.build(
             MODELS[workload.network],
@@ -61,9 +61,9 @@ def test_the_engine_and_a_bare_loop_are_apart_by_rounding(
             seed=SEED,
             hidden=workload.hidden,
         ),
-        lambda strategy: Resident(images, labels, plan, strategy),
+        lambda strategy: InMemoryFeed(images, labels, plan, strategy),
         Classification(),
-        layout=Layout(),
+        layout=BatchLayout(),
         seed=SEED,
         optimizer="adam",
         rule={"beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7},
@@ -73,14 +73,14 @@ def test_the_engine_and_a_bare_loop_are_apart_by_rounding(
     ).take(STEPS)
     error = rounding.of_sums(*rounding.lengths(engine.state.model, workload.batch))
     if workload.bfloat16:
-        error = 4 * UNIT_ROUNDOFF["mixed_bfloat16"]  # a layer's rounding is all: bounds.py
+        error = 4 * UNIT_ROUNDOFF["mixed_bfloat16"]  # the rounding of a layer dominates: bounds.py
     if workload.network == "convolutional" or workload.hidden:
         error = rounding.of_switches(error)
     optimizer = engine.state.optimizer
     for place, (weight, mean, square) in enumerate(
         zip(bare.weights, bare._means, bare._squares, strict=True)
     ):
-        # Means of gradients have their error, mean squares twice it.
+        # Means of gradients have the error of the gradients, mean squares twice that.
         for ours, theirs, times in (
             (mean.numpy(), optimizer.means[place].numpy(), 1),
             (square.numpy(), optimizer.squares[place].numpy(), 2),

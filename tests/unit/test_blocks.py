@@ -1,4 +1,4 @@
-"""Blocks of several variants in turn."""
+"""Interleaved blocks of several variants."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import pytest
 from engine.benchmark.blocks import interleaved, median_ratio, spread
 
 
-def test_every_variant_has_a_block_in_each_round_and_each_comes_first_in_turn():
+def test_interleaved_order():
+    """Every variant has one block in each round, and the order is reversed every round."""
     order: list[str] = []
 
     def block(name: str, seconds: float):
@@ -22,7 +23,7 @@ def test_every_variant_has_a_block_in_each_round_and_each_comes_first_in_turn():
     assert order == ["a", "b", "b", "a", "a", "b"]
 
 
-def test_percentiles_and_ratios_are_numpys():
+def test_percentiles_and_ratios():
     assert spread([3.0, 1.0, 2.0], 50, 90) == {"median": 2.0, "p90": pytest.approx(2.8)}
-    # A machine that becomes half as fast changes both of a pair.
+    # A machine that becomes half as fast changes both values of a pair.
     assert median_ratio([2.0, 4.0, 8.0], [1.0, 2.0, 4.0]) == 2.0

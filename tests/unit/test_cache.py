@@ -1,4 +1,4 @@
-"""The decoded cache: faster, never wrong."""
+"""The cache of decoded data: damaged entries are never used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def entry(place):
     return path
 
 
-def test_what_was_stored_is_loaded(tmp_path):
+def test_load_returns_stored(tmp_path):
     cache.store(str(tmp_path), "name", IMAGES, LABELS)
     images, labels = cache.load(str(tmp_path), "name")
     assert np.array_equal(images, IMAGES)
@@ -24,11 +24,11 @@ def test_what_was_stored_is_loaded(tmp_path):
     assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
 
 
-def test_nothing_is_loaded_from_nowhere(tmp_path):
+def test_load_without_directory(tmp_path):
     assert cache.load(str(tmp_path / "none"), "name") is None
 
 
-def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
+def test_detects_flipped_bit(tmp_path):
     cache.store(str(tmp_path), "name", IMAGES, LABELS)
     whole = entry(tmp_path).read_bytes()
     header = whole.index(b"\n") + 1
@@ -41,13 +41,14 @@ def test_a_flipped_bit_anywhere_is_noticed(tmp_path):
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 150, -1])
-def test_a_cut_entry_is_noticed(tmp_path, size):
+def test_detects_truncated_entry(tmp_path, size):
     cache.store(str(tmp_path), "name", IMAGES, LABELS)
     entry(tmp_path).write_bytes(entry(tmp_path).read_bytes()[:size])
     assert cache.load(str(tmp_path), "name") is None
 
 
-def test_a_key_is_of_the_contents_the_ranges_and_the_recipe(tmp_path):
+def test_key(tmp_path):
+    """A key depends on the contents, the ranges and the recipe, but not on the path."""
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"abc")
     other.write_bytes(b"abc")
@@ -59,27 +60,27 @@ def test_a_key_is_of_the_contents_the_ranges_and_the_recipe(tmp_path):
     assert cache.key([(str(one), 0, 2)], "recipe") != key
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+def test_unwritable_cache(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
     cache.store(str(blocked), "name", IMAGES, LABELS)
     assert cache.load(str(blocked), "name") is None
 
 
-def test_the_least_recently_used_entries_go_when_the_budget_is_spent(tmp_path, monkeypatch):
+def test_evicts_least_recently_used(tmp_path, monkeypatch):
     import os
 
     for i, name in enumerate("abc"):
         cache.store(str(tmp_path), name, IMAGES, LABELS)
         os.utime(tmp_path / f"{name}.decoded", (i, i))
-    assert cache.load(str(tmp_path), "a") is not None  # used now
+    assert cache.load(str(tmp_path), "a") is not None  # recently used
     size = os.path.getsize(tmp_path / "a.decoded")
     monkeypatch.setattr(cache, "_BUDGET", 2 * size)
     cache.store(str(tmp_path), "d", IMAGES, LABELS)
     assert sorted(path.name[0] for path in tmp_path.glob("*.decoded")) == ["a", "d"]
 
 
-def test_no_half_written_entry_stays(tmp_path, monkeypatch):
+def test_failed_write_leaves_no_entry(tmp_path, monkeypatch):
     def full(*_):
         raise OSError("no space left on device")
 

@@ -1,4 +1,4 @@
-"""The certificate: the root of what is broken comes first, and nothing is claimed that is not."""
+"""The certificate: the root cause of broken laws comes first, and only compared laws count."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ def test_all_laws_hold():
     assert certificate().summary == "PASS: 8 laws hold (12 s)"
 
 
-def test_a_law_that_cannot_be_told_is_no_failure_and_not_counted():
+def test_law_not_compared():
+    """A law that is not compared is neither a failure nor counted."""
     summary = certificate(L1=None).summary
     assert summary == "PASS: 7 laws hold, L1 not compared (found L1) (12 s)"
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_the_root_is_told_and_what_follows_from_it_is_listed(root):
+def test_root_cause_first(root):
     later = ROOTS[ROOTS.index(root) + 1 :]
     broken = certificate(**dict.fromkeys([root, *later], False))
     assert not broken.passed and broken.broken == [root, *later]
@@ -37,14 +38,14 @@ def test_the_root_is_told_and_what_follows_from_it_is_listed(root):
     assert broken.summary == f"FAIL {root} name of {root}: done: found {root}{also}"
 
 
-def test_a_line_says_what_came_of_a_law():
+def test_verdict_line():
     tail = {True: "ok", False: "BROKEN", None: "not compared"}
     for passed, words in tail.items():
         line = certificate(L3=passed)["L3"].line
         assert line == f"L3 name of L3: done: found L3 ... {words} 0.2 s"
 
 
-def test_the_whole_is_one_line_of_json_that_any_reader_takes():
+def test_json_is_one_line():
     text = certificate(L7=False, L1=None).json
     assert "\n" not in text
     read = json.loads(text, parse_constant=pytest.fail)

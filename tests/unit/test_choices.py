@@ -1,4 +1,4 @@
-"""The part of a product of choices that runs every time."""
+"""The selection from a product of choices that runs every time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.choices import choices, covering
 
 
 @given(some.lists(some.integers(1, 4), min_size=1, max_size=5), some.integers(1, 3))
-def test_every_combination_of_so_many_factors_occurs(sizes, strength):
+def test_covers_every_combination(sizes, strength):
     factors = [range(size) for size in sizes]
     strength = min(strength, len(sizes))
     found = covering(factors, strength)
@@ -21,7 +21,7 @@ def test_every_combination_of_so_many_factors_occurs(sizes, strength):
     assert len(found) == len(set(found))
 
 
-def test_all_cases_are_there_and_those_outside_the_part_are_marked():
+def test_marks_cases_outside_selection():
     found = choices("ab", [1, 2, 3])
     assert [param.id for param in found] == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
     often = [param.values for param in found if not param.marks]

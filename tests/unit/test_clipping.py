@@ -1,4 +1,4 @@
-"""Clipping, against the same in float64."""
+"""Gradient clipping, compared with the same in float64."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.numerics.clipping import Clip
+from engine.optim.clipping import Clip
 
 
 def gradients(scale: float = 1.0) -> list[np.ndarray]:
@@ -22,7 +22,7 @@ def norm(tensors) -> float:
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 1e8])
-def test_the_norm_is_that_of_all_tensors_as_one_vector(scale):
+def test_global_norm(scale):
     given = gradients(scale)
     same, length = Clip()(list(map(tf.constant, given)))
     assert float(length) == pytest.approx(norm(given), rel=1e-6)
@@ -31,23 +31,23 @@ def test_the_norm_is_that_of_all_tensors_as_one_vector(scale):
 
 
 @pytest.mark.parametrize("limit", [0.5, 3.0])
-def test_what_is_too_long_is_scaled_down_to_the_limit(limit):
+def test_clips_to_norm(limit):
     given = gradients()
     clipped, length = Clip(norm=limit)(list(map(tf.constant, given)))
-    assert float(length) == pytest.approx(norm(given), rel=1e-6)  # before the clip
+    assert float(length) == pytest.approx(norm(given), rel=1e-6)  # before clipping
     assert norm([part.numpy() for part in clipped]) == pytest.approx(limit, rel=1e-6)
     for ours, theirs in zip(clipped, given, strict=True):
         np.testing.assert_allclose(ours, theirs * (limit / norm(given)), rtol=1e-6)
 
 
-def test_what_is_not_too_long_keeps_every_bit():
+def test_short_gradient_keeps_bits():
     given = gradients()
     clipped, _ = Clip(norm=norm(given) * 1.001)(list(map(tf.constant, given)))
     for ours, theirs in zip(clipped, given, strict=True):
         assert ours.numpy().tobytes() == theirs.tobytes()
 
 
-def test_values_are_cut_first_and_the_norm_of_what_remains_is_held():
+def test_clips_value_before_norm():
     given = gradients()
     cut = [np.clip(part, -0.7, 0.7) for part in given]
     clipped, length = Clip(norm=1.0, value=0.7)(list(map(tf.constant, given)))
@@ -58,7 +58,8 @@ def test_values_are_cut_first_and_the_norm_of_what_remains_is_held():
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
 @pytest.mark.parametrize("where", [0, 1, 2, 3])
-def test_an_infinity_or_a_nan_anywhere_shows_in_the_norm(bad, where):
+def test_norm_shows_nonfinite(bad, where):
+    """An infinity or a nan in any gradient makes the norm not finite."""
     given = gradients()
     given[where] = np.full_like(given[where], bad)
     assert not np.isfinite(Clip(norm=1.0)(list(map(tf.constant, given)))[1])

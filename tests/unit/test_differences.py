@@ -1,4 +1,4 @@
-"""Differences and their bounds."""
+"""Differences of trajectories and their bounds."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from engine.config import PRECISIONS
+from engine.config.schema import PRECISIONS
 from engine.verify import bounds
 from engine.verify.differences import Difference, as_a_whole, difference, tensors, usual, worst
 
 
-def test_a_difference_is_relative_in_norm():
+def test_relative_norm():
     assert difference(np.array([3.0, 4.0]), np.array([3.0, 4.5])) == pytest.approx(0.1)
     assert difference(2.0, 3.0) == 0.5
     assert difference(2.0, 3.0, 10.0) == 0.1 and difference(2.0, 3.0, 1.0) == 0.5
 
 
-def test_what_is_the_same_is_not_apart_and_nothing_is_far_from_something():
+def test_zero_and_infinite_difference():
     assert difference(np.zeros(3), np.zeros(3)) == 0
     assert difference(np.zeros(3), np.ones(3)) == math.inf
 
 
 @pytest.mark.parametrize("wrong", [math.nan, math.inf])
-def test_what_is_not_finite_is_worse_than_anything_and_never_within(wrong):
+def test_nonfinite_is_worst(wrong):
     found = Difference("wrong", difference(1.0, wrong), 1e9)
     far = Difference("far", 1e6, 1e-6)
     assert not found.within
     assert worst([far, found, Difference("near", 0.0, 0.0)]) is found
 
 
-def test_the_worst_is_the_furthest_apart_for_what_it_may_be():
+def test_worst_relative_to_bound():
     loose, tight = Difference("loose", 1e-2, 1e-1), Difference("tight", 1e-6, 1e-6)
     assert worst([loose, tight]) is tight and tight.within
     assert str(tight) == "tight 1.0e-06 apart, 1e-06 allowed"
 
 
 class Moved(NamedTuple):
-    """What is compared of a trajectory."""
+    """The compared values of a trajectory."""
 
     weights: dict[str, np.ndarray]
     path: dict[str, float]
@@ -53,7 +53,7 @@ class Moved(NamedTuple):
 
 
 def moved(bias: np.ndarray, loss: float = 1.0) -> Moved:
-    """A bias that stayed around 0 on a path of length 1."""
+    """Returns a trajectory whose bias stayed near 0 on a path of length 1."""
     return Moved({"bias": bias}, {"bias": 1.0}, {"loss": loss, "gradient norm": 1.0})
 
 
@@ -61,8 +61,8 @@ NEAR_ZERO = np.array([1e-9, -2e-9])
 
 
 @pytest.mark.parametrize("compare", [tensors, as_a_whole])
-def test_tensor_whose_moves_cancel(compare):
-    """The errors of its moves are relative to them and not to what is left."""
+def test_cancelling_updates(compare):
+    """Errors of updates are relative to the updates, not to what remains of their sum."""
     for one in (NEAR_ZERO, np.zeros(2)):
         assert worst(compare(moved(one), moved(one + 1e-7), "float32")).within
         far = worst(compare(moved(one), moved(one + 1e-4), "float32"))
@@ -71,7 +71,7 @@ def test_tensor_whose_moves_cancel(compare):
 
 @pytest.mark.parametrize("compare", [tensors, as_a_whole])
 def test_loss_near_zero(compare):
-    """Its rounding error is relative to the loss of a network that has learned little."""
+    """The rounding error of the loss is relative to that of a network that has learned little."""
     one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
     sizes = {"loss": 2.3, "gradient norm": 1.0}
     assert worst(compare(one, other, "float32", sizes)).within
@@ -80,14 +80,15 @@ def test_loss_near_zero(compare):
     assert far.name == "loss" and not far.within
 
 
-def test_usual_sizes_are_means_over_the_steps():
+def test_usual_sizes():
     assert usual(moved(NEAR_ZERO)) == {}
     taken = moved(NEAR_ZERO)._replace(sums=np.array([-46.0, 20.0, 6.0, 2.0]))
     found = usual(taken)
     assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 
 
-def test_bounds_grow_with_the_roundoff_and_the_path():
+def test_bounds_scale():
+    """Bounds grow with the unit roundoff and the path."""
     for bound in (bounds.bound, bounds.step_bound):
         found = [bound(precision, 1.0, 10.0) for precision in PRECISIONS]
         assert found[0] < found[2] < found[1]
@@ -96,13 +97,14 @@ def test_bounds_grow_with_the_roundoff_and_the_path():
     assert bounds.step_bound("float32", 1.0, 10.0) == 1e-6
 
 
-def test_a_rule_that_takes_signs_may_turn_one_element_of_any_tensor():
+def test_sign_flip_bound():
+    """An optimizer that takes signs may flip one element of any tensor."""
     one_of_four = bounds.flips("float32", 1.0, 1.0, 4)
     assert one_of_four == pytest.approx(2 * np.sqrt(1 / 4))
     assert bounds.flips("float32", 1.0, 1.0, 10**9) < 0.01
 
 
-def test_on_a_cpu_float32_is_float32():
+def test_arithmetic_of_float32():
     assert bounds.arithmetic("float32", gpus=False) == "float32"
     assert bounds.arithmetic("float32", gpus=True) == "tensor_float_32"  # TensorFlow's default
     assert bounds.arithmetic("mixed_float16", gpus=True) == "mixed_float16"

@@ -1,4 +1,4 @@
-"""The embedded digits: all of scikit-learn's, once, whatever happens to the copy on disk."""
+"""The embedded digits: every example of scikit-learn's, even if the copy on disk is damaged."""
 
 import subprocess
 import sys
@@ -35,7 +35,8 @@ def as_set(images, labels):
     )
 
 
-def test_every_scan_is_there_with_its_label_and_the_full_range_of_values(cache):
+def test_all_scans_and_labels(cache):
+    """Every scan has its label and the full range of values."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache), validation_split="")
     scans = load_digits()
     images = np.rint(scans.images * 255 / 16).astype(np.uint8)
@@ -49,24 +50,24 @@ def test_every_scan_is_there_with_its_label_and_the_full_range_of_values(cache):
     assert source.image_shape == (8, 8, 1) and source.classes == 10
 
 
-def test_preparing_leaves_nothing_but_the_data_set(cache):
+def test_prepare_leaves_no_other_files(cache):
     assert [path.name for path in cache.iterdir()] == ["digits"]
     assert [path.name for path in (cache / "digits").iterdir()] == ["1.0.0"]
 
 
-def test_once_prepared_scikit_learn_is_not_needed(cache, monkeypatch):
+def test_prepared_without_sklearn(cache, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     assert digits.prepared(str(cache)).info.splits["test"].num_examples == 360
 
 
-def test_without_scikit_learn_the_error_says_what_to_install(tmp_path, monkeypatch):
+def test_error_without_sklearn(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(ValueError, match="pip install scikit-learn"):
         digits.prepared(str(tmp_path))
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "garbled"])
-def test_a_damaged_copy_is_made_again(cache, tmp_path, damage):
+def test_repairs_damaged_copy(cache, tmp_path, damage):
     directory = Path(digits.prepared(str(tmp_path)).data_dir)
     shard = directory / "digits-train.tfrecord-00000-of-00001"
     whole = shard.read_bytes()
@@ -81,13 +82,13 @@ def test_a_damaged_copy_is_made_again(cache, tmp_path, damage):
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path):
+def test_names_unwritable_cache(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="--cache_dir"):
         digits.prepared(str(tmp_path / "file"))
 
 
-def test_two_processes_at_once_both_get_the_data_and_nothing_is_printed(tmp_path):
+def test_concurrent_preparation(tmp_path):
     code = f"from pipelines import digits; digits.prepared({str(tmp_path)!r})"
     processes = [
         subprocess.Popen(
@@ -101,7 +102,7 @@ def test_two_processes_at_once_both_get_the_data_and_nothing_is_printed(tmp_path
     assert [path.name for path in (tmp_path / "digits").iterdir()] == ["1.0.0"]
 
 
-def test_a_second_import_is_not_refused():
+def test_second_import():
     saved = sys.modules.pop("pipelines.digits")
     try:
         import pipelines.digits as again
@@ -112,7 +113,7 @@ def test_a_second_import_is_not_refused():
         sys.modules["pipelines"].digits = saved
 
 
-def test_the_digits_need_no_data_dir_and_have_one_version(cache, tmp_path):
+def test_version_without_data_dir(cache, tmp_path):
     source = open_source("digits:1.0.0", data_dir=str(tmp_path / "none"), cache_dir=str(cache))
     assert (source.name, source.version) == ("digits", "1.0.0")
     with pytest.raises(ValueError, match=r"there is only digits:1\.0\.0"):

@@ -1,4 +1,4 @@
-"""Looking on disk before the network, and saying what to do when neither has the data."""
+"""Preparation of data sets: the disk before the network, and advice if neither has the data."""
 
 import http.server
 import shutil
@@ -14,7 +14,7 @@ from pipelines import builders, download
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Six bare images; claims a file on the network if `url_infos` is set on it."""
+    """Six plain images; needs a file from the network if `url_infos` is set."""
 
     VERSION = tfds.core.Version("1.2.0")
 
@@ -55,7 +55,7 @@ def no_network(monkeypatch):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A data_dir with `tiny` 1.2.0, and a second and a tenth version of it."""
+    """Returns a data_dir with versions 1.2.0, 1.9.0 and 1.10.0 of `tiny`."""
     root = tmp_path_factory.mktemp("shelf")
     download.prepare(Tiny(data_dir=str(root)))
     for version in ("1.9.0", "1.10.0"):
@@ -71,7 +71,7 @@ def message(error):
     return str(error.value)
 
 
-def test_no_network_is_told_with_the_three_things_to_do(tmp_path, no_network):
+def test_no_network_advice(tmp_path, no_network):
     with pytest.raises(ValueError) as error:
         download.prepare(Fetched(data_dir=str(tmp_path)))
     said = message(error)
@@ -80,13 +80,13 @@ def test_no_network_is_told_with_the_three_things_to_do(tmp_path, no_network):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tfds_data_set_that_is_not_there_asks_the_network_and_nothing_else(tmp_path, no_network):
+def test_missing_tfds_data_set(tmp_path, no_network):
     with pytest.raises(ValueError, match="network cannot be reached"):
         builders.open_builder("mnist", str(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_drops_packets_is_given_up_in_time(monkeypatch):
+def test_dropped_packets_time_out(monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", lambda *args, **kwargs: time.sleep(30))
     start = time.monotonic()
     assert not download.is_reachable("https://data.example/file", seconds=0.3)
@@ -94,13 +94,13 @@ def test_a_network_that_drops_packets_is_given_up_in_time(monkeypatch):
     assert download.PROBE_SECONDS <= 8
 
 
-def test_a_refused_connection_is_no_network(monkeypatch):
+def test_refused_connection(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
     assert not download.is_reachable("http://127.0.0.1:9/file")
 
 
-def test_any_answer_is_a_network_even_an_error_status(monkeypatch):
+def test_error_status_is_reachable(monkeypatch):
     for name in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -118,7 +118,8 @@ def test_any_answer_is_a_network_even_an_error_status(monkeypatch):
         thread.join(5)
 
 
-def test_a_builder_without_downloads_never_asks_the_network(tmp_path, monkeypatch, capsys):
+def test_no_download_no_network(tmp_path, monkeypatch, capsys):
+    """A builder without downloads does not probe the network."""
     monkeypatch.setattr(download, "is_reachable", lambda url: pytest.fail("asked the network"))
     builder = Tiny(data_dir=str(tmp_path))
     download.prepare(builder)
@@ -127,7 +128,7 @@ def test_a_builder_without_downloads_never_asks_the_network(tmp_path, monkeypatc
     assert capsys.readouterr().out == ""
 
 
-def test_a_failing_download_is_one_line_and_leaves_no_data_set(tmp_path):
+def test_failed_download(tmp_path):
     builder = Broken(data_dir=str(tmp_path))
     with pytest.raises(ValueError, match="the server closed the connection") as error:
         download.prepare(builder)
@@ -135,14 +136,15 @@ def test_a_failing_download_is_one_line_and_leaves_no_data_set(tmp_path):
     assert not builder.data_path.exists()
 
 
-def test_an_empty_version_directory_is_not_taken_for_the_data(tmp_path):
+def test_empty_version_directory(tmp_path):
     builder = Tiny(data_dir=str(tmp_path))
     builder.data_path.mkdir(parents=True)
     with pytest.raises(ValueError, match=r"holds no dataset_info\.json: remove"):
         download.prepare(builder)
 
 
-def test_prepared_data_is_opened_without_its_code_highest_version_first(shelf):
+def test_opens_highest_version(shelf):
+    """Prepared data is opened without its code, at the highest version."""
     for name, version in (
         ("tiny", "1.10.0"),
         ("tiny:1.2.0", "1.2.0"),
@@ -152,7 +154,7 @@ def test_prepared_data_is_opened_without_its_code_highest_version_first(shelf):
         assert str(builders.open_builder(name, str(shelf)).version) == version
 
 
-def test_a_config_is_found_by_name_or_as_the_only_one(shelf, tmp_path):
+def test_finds_config(shelf, tmp_path):
     shutil.copytree(shelf / "tiny" / "1.2.0", tmp_path / "other" / "small" / "1.2.0")
     for name in ("other", "other/small", "other/small:1.2.0"):
         assert builders.open_builder(name, str(tmp_path)).data_dir.endswith("other/small/1.2.0")
@@ -178,7 +180,7 @@ def test_a_config_is_found_by_name_or_as_the_only_one(shelf, tmp_path):
         ("/nowhere/mnist/3.0.1", "no prepared data set in /nowhere"),
     ],
 )
-def test_an_unknown_name_is_one_line_with_a_way_out(shelf, name, said):
+def test_unknown_name(shelf, name, said):
     start = time.monotonic()
     with pytest.raises(ValueError, match=said) as error:
         builders.open_builder(name, str(shelf))
@@ -187,7 +189,7 @@ def test_an_unknown_name_is_one_line_with_a_way_out(shelf, name, said):
 
 
 @pytest.mark.parametrize("file", ["dataset_info.json", "features.json"])
-def test_garbled_metadata_is_one_line_that_names_the_directory(shelf, tmp_path, file):
+def test_garbled_metadata(shelf, tmp_path, file):
     place = tmp_path / "tiny" / "1.2.0"
     shutil.copytree(shelf / "tiny" / "1.2.0", place)
     (place / file).write_text('{"name": ')
@@ -196,6 +198,6 @@ def test_garbled_metadata_is_one_line_that_names_the_directory(shelf, tmp_path, 
     assert str(place) in message(error)
 
 
-def test_a_remote_data_dir_is_refused():
+def test_refuses_remote_data_dir():
     with pytest.raises(ValueError, match="only local directories"):
         builders.open_builder("mnist", "gs://bucket/data")

@@ -1,4 +1,4 @@
-"""TensorFlow's errors in one line."""
+"""One-line reasons of TensorFlow's errors."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ from pipelines import reason
         ("", "InternalError"),
     ],
 )
-def test_only_what_tells_something_is_left(message, expected):
+def test_short_reason(message, expected):
     assert reason(tf.errors.InternalError(None, None, message)) == expected

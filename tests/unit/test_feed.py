@@ -1,4 +1,4 @@
-"""The feeds from a data set on disk."""
+"""Feeds of a data set on disk."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from engine import distribute
-from engine.task import Classification
-from pipelines import Layout, choose_feed, decode, open_feed, open_source
+from engine import models
+from engine.distributed import strategies
+from engine.tasks.classification import Classification
+from pipelines import BatchLayout, choose_feed, decode, open_feed, open_source
 from pipelines.records import RecordReader
 from tests.choices import choices
 from tests.harness import norm_network, put_together, strategy_of
@@ -29,14 +29,14 @@ def opened(source, kind, place, *, replicas=1, batch=100, seed=0):
         source.train,
         global_batch_size=batch,
         seed=seed,
-        layout=Layout(replicas),
+        layout=BatchLayout(replicas),
         strategy=strategy_of(replicas),
         cache_dir=str(place),
     )
 
 
 def global_batch(feed, strategy, step):
-    """All replicas' portions of one step, put together."""
+    """Returns the global batch of one step, concatenated over the replicas."""
 
     @tf.function(autograph=False)
     def once(inputs):
@@ -56,7 +56,7 @@ def global_batch(feed, strategy, step):
 @pytest.mark.parametrize(
     ("step", "replicas", "kind"), choices([0, 12, 14], [2, 4], ["resident", "stream"], strength=2)
 )
-def test_the_replicas_share_the_batch_that_one_would_have(source, tmp_path, kind, replicas, step):
+def test_replicas_share_batch(source, tmp_path, kind, replicas, step):
     one = opened(source, kind, tmp_path)
     many = opened(source, kind, tmp_path, replicas=replicas)
     alone = global_batch(one, strategy_of(1), step)
@@ -70,10 +70,10 @@ def test_the_replicas_share_the_batch_that_one_would_have(source, tmp_path, kind
 
 
 def many_strategy(feed, replicas):
-    return getattr(feed, "_strategy", None) or distribute.mirrored("CPU", replicas)
+    return getattr(feed, "_strategy", None) or strategies.mirrored("CPU", replicas)
 
 
-def test_the_second_start_does_not_decode(source, tmp_path, monkeypatch):
+def test_second_start_uses_cache(source, tmp_path, monkeypatch):
     first = opened(source, "resident", tmp_path)
 
     def never(*_, **__):
@@ -87,7 +87,7 @@ def test_the_second_start_does_not_decode(source, tmp_path, monkeypatch):
         assert np.array_equal(part, other)
 
 
-def test_a_damaged_cache_is_decoded_again(source, tmp_path):
+def test_damaged_cache_decoded_again(source, tmp_path):
     first = opened(source, "resident", tmp_path)
     (entry,) = tmp_path.glob("*.decoded")
     content = bytearray(entry.read_bytes())
@@ -100,7 +100,7 @@ def test_a_damaged_cache_is_decoded_again(source, tmp_path):
         assert np.array_equal(part, other)
 
 
-def test_decoding_tells_its_progress(source):
+def test_decoding_reports_progress(source):
     done = []
     images, labels = decode.decode_all(source, source.train, done.append)
     assert sum(done) == len(source.train) == len(images) == len(labels)
@@ -108,7 +108,7 @@ def test_decoding_tells_its_progress(source):
 
 @pytest.mark.parametrize("count", [1, 16, 37])
 @pytest.mark.parametrize("known", [True, False])
-def test_a_portion_is_decoded_as_its_examples_are_alone(source, count, known):
+def test_batch_decoding_matches_single(source, count, known):
     serialized, _ = RecordReader(source.train.ranges).read(np.arange(count))
     signature = [tf.TensorSpec([count if known else None], tf.string)]
     together = tf.function(lambda some: decode.decode_batch(source, some), signature)
@@ -120,7 +120,7 @@ def test_a_portion_is_decoded_as_its_examples_are_alone(source, count, known):
 
 
 def undecodable(source, number):
-    """The source, where one example of train cannot be decoded."""
+    """Returns the source with one example of train that cannot be decoded."""
     culprit = RecordReader(source.train.ranges).read(np.array([number]))[0][0]
 
     def broken(serialized):
@@ -131,7 +131,7 @@ def undecodable(source, number):
     return dataclasses.replace(source, decode=broken, pictures=None)
 
 
-def test_an_example_that_cannot_be_decoded_is_named_in_one_line(source):
+def test_names_undecodable_example(source):
     with pytest.raises(
         ValueError, match=r"damaged data in digits, train.*, example 700: "
     ) as error:
@@ -140,7 +140,9 @@ def test_an_example_that_cannot_be_decoded_is_named_in_one_line(source):
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_a_stream_that_meets_one_ends_the_training_in_one_line(source, tmp_path, replicas):
+def test_stream_error_is_one_line(source, tmp_path, replicas):
+    """A stream that reaches an undecodable example ends training with one line."""
+
     def feed(strategy):
         return open_feed(
             "stream",
@@ -148,7 +150,7 @@ def test_a_stream_that_meets_one_ends_the_training_in_one_line(source, tmp_path,
             source.train,
             global_batch_size=100,
             seed=0,
-            layout=Layout(replicas),
+            layout=BatchLayout(replicas),
             strategy=strategy,
             cache_dir=str(tmp_path),
         )
@@ -156,13 +158,14 @@ def test_a_stream_that_meets_one_ends_the_training_in_one_line(source, tmp_path,
     def network():
         return models.Sequential("network", norm_network(10), source.image_shape, 0)
 
-    made = put_together(network, feed, Classification(), layout=Layout(replicas), seed=0)
+    made = put_together(network, feed, Classification(), layout=BatchLayout(replicas), seed=0)
     with pytest.raises(RuntimeError, match=r"^training failed after step \d+: ") as error:
         made.take(made.feed.steps_per_epoch)
     assert "\n" not in str(error.value)
 
 
-def test_auto_is_resident_for_what_fits_and_stream_for_what_does_not(source, monkeypatch):
+def test_auto_feed(source, monkeypatch):
+    """`auto` is resident if the data fits in memory, and stream otherwise."""
     assert choose_feed("auto", source) == ("resident", 1797 * 68)
     assert choose_feed("stream", source)[0] == "stream"
     huge = dataclasses.replace(source, image_shape=(2000, 2000, 3))

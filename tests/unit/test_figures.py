@@ -1,4 +1,4 @@
-"""Figures: pictures whatever they are given, and the same bytes for the same arguments."""
+"""Figures: images for any arguments, and the same bytes for the same arguments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-import figures
-from figures.grids import captions_of
-from figures.lines import Line, smoothed, thinned
-from figures.style import name_classes
+from engine.reporting import figures
+from engine.reporting.figures.grids import captions_of
+from engine.reporting.figures.lines import Line, smoothed, thinned
+from engine.reporting.figures.style import name_classes
 
 RANDOM = np.random.default_rng(0)
 
@@ -95,13 +95,14 @@ DRAWN = {
 
 
 @pytest.mark.parametrize("which", DRAWN)
-def test_a_figure_is_a_picture_with_something_on_it(which: str):
+def test_figure_is_not_blank(which: str):
     picture = Image.open(io.BytesIO(DRAWN[which]()))
     assert picture.format == "PNG" and min(picture.size) > 60
     assert len(np.unique(np.asarray(picture.convert("L")))) > 5
 
 
-def test_the_same_arguments_give_the_same_bytes_whatever_the_user_has_set():
+def test_same_arguments_same_bytes():
+    """The bytes of a figure do not depend on the user's settings."""
     for draw in (
         lambda: figures.grid(
             figures.Tiles(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)),
@@ -117,7 +118,7 @@ def test_the_same_arguments_give_the_same_bytes_whatever_the_user_has_set():
 
 
 @pytest.mark.parametrize("classes, named", [(10, 10), (100, 100), (1000, 112)])
-def test_up_to_100_classes_are_all_named(classes: int, named: int):
+def test_names_up_to_100_classes(classes: int, named: int):
     axes = Figure().add_subplot()
     name_classes(axes, "y", names(classes))
     ticks = axes.get_yticks().tolist()
@@ -126,8 +127,8 @@ def test_up_to_100_classes_are_all_named(classes: int, named: int):
     assert labels == [f"class {tick}" for tick in ticks]
 
 
-def test_counts_without_room_for_numbers_are_told_by_their_darkness():
-    def drawn(of_class: np.ndarray, by_row: bool) -> bytes:  # each is right in all its examples
+def test_counts_shown_by_darkness():
+    def drawn(of_class: np.ndarray, by_row: bool) -> bytes:  # all examples of each class are right
         return figures.confusion_matrix(np.diag(of_class), names(100), by_row=by_row, title="t")
 
     same, rising = np.full(100, 7), np.arange(1, 101)
@@ -135,7 +136,7 @@ def test_counts_without_room_for_numbers_are_told_by_their_darkness():
     assert drawn(same, by_row=False) != drawn(rising, by_row=False)
 
 
-def test_captions_that_do_not_fit_in_a_line_have_a_line_a_part():
+def test_long_captions_are_split():
     assert captions_of([("4", "as 9", "97%"), ("3", "as 5", "9%")]) == ["4 as 9 97%", "3 as 5 9%"]
     assert captions_of([("willow tree", "as bicycle"), ("3", "as 5")]) == [
         "willow tree\nas bicycle",
@@ -144,7 +145,7 @@ def test_captions_that_do_not_fit_in_a_line_have_a_line_a_part():
     assert captions_of([]) == []
 
 
-def test_captions_of_several_lines_have_their_room():
+def test_multiline_captions_fit():
     def height(*captions: str) -> int:
         tiles = figures.Tiles(images(2), captions)
         return Image.open(io.BytesIO(figures.grid(tiles, columns=1, title="t"))).height
@@ -156,13 +157,14 @@ def test_captions_of_several_lines_have_their_room():
     assert Image.open(io.BytesIO(drawn)).height == two
 
 
-def test_drawing_leaves_the_users_settings_as_they_were():
+def test_drawing_keeps_user_settings():
     before = dict(matplotlib.rcParams)
     figures.class_balance({"train": np.ones(2)}, names(2))
     assert dict(matplotlib.rcParams) == before
 
 
-def test_a_thinned_curve_keeps_every_peak_and_the_mean():
+def test_thinned_curve():
+    """A thinned curve keeps every peak and the mean."""
     x = np.arange(50_003, dtype=float)
     y = RANDOM.random(len(x))
     y[31_337], y[4] = 9, -9
@@ -173,7 +175,7 @@ def test_a_thinned_curve_keeps_every_peak_and_the_mean():
     assert mean.y.mean() == pytest.approx(y.mean(), abs=1e-3)
 
 
-def test_a_smoothed_curve_begins_where_the_curve_does_and_ends_near_its_level():
+def test_smoothed_curve():
     y = np.concatenate([np.full(50, 3.0), np.full(500, 1.0)])
     found = smoothed(y, 20)
     assert found[0] == pytest.approx(3) and found[49] == pytest.approx(3)

@@ -1,4 +1,4 @@
-"""The command line: what is written there is what runs, and what cannot be is refused in a line."""
+"""The command line: options are parsed exactly, and invalid ones are refused in one line."""
 
 import dataclasses
 import tempfile
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import flags
-from engine.config import BESIDE, MODES, Config, sections
+from engine.config import flags
+from engine.config.schema import BESIDE, MODES, Config, sections
 
 FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
 LINES = st.text(
@@ -17,7 +17,7 @@ LINES = st.text(
 
 
 def refusal(*arguments):
-    """The message with which a command line is refused."""
+    """Returns the message that refuses a command line."""
     with pytest.raises(ValueError) as caught:
         flags.parse(arguments)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
@@ -25,7 +25,7 @@ def refusal(*arguments):
 
 
 def values_of(field):
-    """Sensible values of an option, from its declaration."""
+    """Returns a strategy for valid values of an option, from its declaration."""
     rules, kind = field.metadata, type(field.default)
     if field.name == "mode":
         return st.sampled_from(MODES)
@@ -39,12 +39,12 @@ def values_of(field):
     if field.name == "weight_decay":
         return st.just(-1.0) | st.just(0.0) | st.floats(1e-30, 1e30)
     if field.name in ("accumulate", "virtual_devices"):
-        return st.just(field.default)  # others do not go with every batch or every strategy
+        return st.just(field.default)  # other values do not fit every batch or every strategy
     if kind is int:
         return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)
     if kind is float:
         least = rules["minimum"] if rules["above"] is None else rules["above"]
-        # In float32 they are in range too.
+        # These are in range in float32, too.
         most = rules["below"] * (1 - 2.0**-24) if rules["below"] else 1e30
         positive = st.floats(1e-30, most)
         return positive if rules["above"] is not None else st.just(float(least)) | positive
@@ -71,20 +71,20 @@ def by_name(config):
     return {f.name: getattr(part, f.name) for part in parts for f in dataclasses.fields(part)}
 
 
-def test_no_arguments_give_the_defaults():
+def test_defaults():
     config, defaults = flags.parse([]), Config()
     assert config.run.run_dir == "runs/digits-cnn"
     assert dataclasses.replace(config, run=defaults.run) == defaults
 
 
-def test_the_run_dir_left_out_is_named_after_data_set_and_model():
+def test_default_run_dir():
     config = flags.parse(["--dataset=mnist:3.0.1", "--model=mlp"])
     assert config.run.run_dir == "runs/mnist-3.0.1-mlp"
 
 
 @settings(max_examples=100, derandomize=True)
 @given(CONFIGS)
-def test_a_flagfile_gives_the_very_same_options_again(values):
+def test_flagfile_round_trip(values):
     config = flags.from_values(values)
     assert by_name(config) == values
     with tempfile.NamedTemporaryFile("w", suffix=".flags", encoding="utf-8") as file:
@@ -97,7 +97,7 @@ def test_a_flagfile_gives_the_very_same_options_again(values):
 
 @settings(max_examples=100, derandomize=True)
 @given(CONFIGS)
-def test_a_command_line_gives_the_values_written_on_it(values):
+def test_command_line_round_trip(values):
     arguments = [
         f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
         for name, value in values.items()
@@ -112,7 +112,7 @@ def test_a_command_line_gives_the_values_written_on_it(values):
         *("ä/ö", "$HOME", "~", "%s", "\\n", "a\x1fb", "a\x85", "a\u2028"),
     ],
 )
-def test_any_text_that_is_taken_survives_the_flagfile(text, tmp_path):
+def test_text_survives_flagfile(text, tmp_path):
     path = tmp_path / "config.flags"
     try:
         config = flags.parse([f"--run_dir={text}", f"--train_split={text}"])
@@ -123,11 +123,11 @@ def test_any_text_that_is_taken_survives_the_flagfile(text, tmp_path):
     assert flags.parse([f"--flagfile={path}"]) == config
 
 
-def test_a_line_break_in_a_value_is_refused():
+def test_refuses_line_break():
     assert "--run_dir" in refusal("--run_dir=a\n--epochs=3")
 
 
-def test_later_flags_win_over_a_flagfile_and_files_over_earlier_flags(tmp_path):
+def test_later_flags_win(tmp_path):
     path = tmp_path / "some.flags"
     path.write_text("# a comment\n\n--epochs=7\n--seed=3\n")
     config = flags.parse(["--epochs=1", f"--flagfile={path}", "--seed=4"])
@@ -161,20 +161,20 @@ def test_later_flags_win_over_a_flagfile_and_files_over_earlier_flags(tmp_path):
         ("--flagfile", ["--flagfile"]),
     ],
 )
-def test_bad_input_is_refused_in_one_line_that_names_flag_and_value(argument, parts):
+def test_refuses_bad_input(argument, parts):
     message = refusal(argument)
     assert [part for part in parts if part not in message] == [], message
-    assert not message.startswith(("error", "ERROR"))  # run.py says so already
+    assert not message.startswith(("error", "ERROR"))  # run.py adds the prefix
 
 
-def test_a_flagfile_that_is_no_text_is_refused_by_its_name(tmp_path):
+def test_refuses_binary_flagfile(tmp_path):
     path = tmp_path / "picture.flags"
     path.write_bytes(b"\x89PNG\xff\xfe")
     assert str(path) in refusal(f"--flagfile={path}")
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_help_lists_the_option_with_its_default_and_choices(field):
+def test_help_lists_option(field):
     with pytest.raises(flags.HelpRequest) as caught:
         flags.parse(["--help"])
     text = str(caught.value)
@@ -185,27 +185,28 @@ def test_help_lists_the_option_with_its_default_and_choices(field):
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
-def test_the_table_of_the_docs_has_the_option_once(field):
+def test_docs_table_lists_option(field):
     rows = [row for row in flags.table().splitlines() if row.startswith(f"| `--{field.name}` |")]
     assert len(rows) == 1 and field.metadata["help"] in rows[0]
     assert rows[0].replace("\\|", "").count("|") == 4
 
 
-def test_a_runs_own_options_come_first_and_arguments_change_them(tmp_path):
+def test_arguments_override_run_options(tmp_path):
     (tmp_path / "config.flags").write_text("--epochs=7\n--seed=3\n")
     config = flags.parse(flags.of_run(str(tmp_path), ["--epochs=9"]))
     assert (config.training.epochs, config.run.seed) == (9, 3)
 
 
-def test_a_directory_without_a_run_is_refused(tmp_path):
+def test_refuses_directory_without_run(tmp_path):
     with pytest.raises(ValueError, match=f"--run_dir={tmp_path}"):
         flags.of_run(str(tmp_path), [])
 
 
-OLD = "--epochs=7\n--image_size=14,28\n"  # as 0.4.0 wrote it: neither --fit nor --antialias
+OLD = "--epochs=7\n--image_size=14,28\n"  # written by 0.4.0: without --fit and --antialias
 
 
-def test_options_younger_than_a_run_are_what_the_run_was_trained_with(tmp_path):
+def test_legacy_values_of_old_run(tmp_path):
+    """Options newer than a run have the values that the run was trained with."""
     (tmp_path / "config.flags").write_text(OLD)
     data = flags.parse(flags.of_run(str(tmp_path), [])).data
     assert (data.fit, data.antialias, data.image_size) == ("stretch", False, (14, 28))
@@ -213,7 +214,8 @@ def test_options_younger_than_a_run_are_what_the_run_was_trained_with(tmp_path):
     assert (data.fit, data.antialias) == ("crop", False)
 
 
-def test_what_a_runs_file_says_counts_and_where_nothing_is_resized_the_default_does(tmp_path):
+def test_legacy_values_only_when_resized(tmp_path):
+    """Options in a run's file win; without resizing, the defaults apply."""
     (tmp_path / "config.flags").write_text(f"{OLD}--fit=pad\n--antialias=true\n")
     assert flags.parse(flags.of_run(str(tmp_path), [])).data.fit == "pad"
     (tmp_path / "config.flags").write_text("--epochs=7\n")
@@ -221,7 +223,7 @@ def test_what_a_runs_file_says_counts_and_where_nothing_is_resized_the_default_d
     assert (data.fit, data.antialias) == ("pad", True)
 
 
-def test_a_legacy_value_is_one_that_the_option_takes():
+def test_legacy_values_are_valid():
     for field in FIELDS:
         if (legacy := field.metadata["legacy"]) is not None:
             flags.parse([f"--{field.name}={legacy}"])

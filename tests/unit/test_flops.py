@@ -1,4 +1,4 @@
-"""Operations counted from the graph are those of the layers' sizes."""
+"""FLOPs counted from the graph, compared with those of the layers' sizes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.benchmark.flops import flops_of_step
 from tests.laws.product import assembled
 
 IMAGES, CLASSES = 128, 10
-# Forward and the gradient by the weights; the gradient by what comes in, but for the images.
+# Forward pass and gradient by the weights; gradient by the inputs, except for the images.
 FIRST = 2 * IMAGES * 8 * 8 * (3 * 3 * 1 * 32) * 2
 SECOND = 2 * IMAGES * 4 * 4 * (3 * 3 * 32 * 64) * 3
 DENSE = 2 * IMAGES * (2 * 2 * 64) * CLASSES * 3
@@ -20,11 +20,11 @@ def counted(tmp_path, **options) -> float:
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_of_a_convolutional_network(tmp_path, precision):
+def test_convolutional_network(tmp_path, precision):
     assert counted(tmp_path, model="cnn", precision=precision) == FIRST + SECOND + DENSE
 
 
-def test_of_matrix_products(tmp_path):
+def test_dense_network(tmp_path):
     dense = 2 * IMAGES * (64 * 16 * 2 + 16 * CLASSES * 3)
     assert counted(tmp_path, model="mlp", hidden=(16,)) == dense
 
@@ -40,5 +40,5 @@ def test_of_matrix_products(tmp_path):
     ],
     ids=str,
 )
-def test_however_the_global_batch_is_cut_there_is_as_much_to_do(tmp_path, options):
+def test_independent_of_batch_layout(tmp_path, options):
     assert counted(tmp_path, model="cnn", **options) == FIRST + SECOND + DENSE

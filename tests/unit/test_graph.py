@@ -1,4 +1,4 @@
-"""What is read in a graph: generators, hidden variables, and whether two traces are the same."""
+"""Inspection of a graph: random generators, hidden variables and fingerprints of traces."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def traced(function):
     return tf.function(function, autograph=False).get_concrete_function()
 
 
-def test_generators_are_found_wherever_they_hide():
+def test_finds_generators():
     def body(i):
         with tf.control_dependencies([tf.random.normal([])]):
             return i + 1
@@ -30,7 +30,8 @@ def test_generators_are_found_wherever_they_hide():
     assert graph.generators(stateless) == []
 
 
-def test_two_traces_of_the_same_have_the_same_fingerprint_and_numbers_of_pythons_show():
+def test_fingerprint_of_traces():
+    """Equal traces have equal fingerprints, and a changed Python number shows."""
     numbers = iter([1.0, 1.0, 2.0])
 
     def scaled():
@@ -42,7 +43,7 @@ def test_two_traces_of_the_same_have_the_same_fingerprint_and_numbers_of_pythons
     assert first != other
 
 
-def test_a_step_knows_nothing_but_the_state():
+def test_step_uses_only_state():
     images, labels = pictures(20)
     for replicas in (1, 2):
         run = training(images, labels, replicas=replicas)
@@ -52,7 +53,8 @@ def test_a_step_knows_nothing_but_the_state():
         assert graph.strangers(run.loop.graph(), but_one) == [run.state.step]
 
 
-def test_looking_at_the_graph_of_a_loop_traces_it_once_and_takes_no_step():
+def test_graph_traced_once():
+    """Inspecting the graph of a loop traces it once and takes no step."""
     images, labels = pictures(20)
     run = training(images, labels)
     assert graph.fingerprint(run.loop.graph()) == graph.fingerprint(run.loop.graph(anew=True))

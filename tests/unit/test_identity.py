@@ -1,4 +1,4 @@
-"""A run is told when its data has changed, and not when the same examples were prepared again."""
+"""Changed data is detected; the same examples prepared again count as the same data."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import dataclasses
 import pytest
 
 from pipelines import identity, open_source
-from pipelines.identity import Identity, identity_of
+from pipelines.identity import DataIdentity, identity_of
 
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        (Identity("a", "x"), Identity("a", "x"), True),
-        (Identity("a", "x"), Identity("b", "x"), True),
-        (Identity("a", "x"), Identity("a", ""), True),
-        (Identity("a", ""), Identity("b", ""), False),
-        (Identity("a", "x"), Identity("b", ""), False),
-        (Identity("a", "x"), Identity("b", "y"), False),
+        (DataIdentity("a", "x"), DataIdentity("a", "x"), True),
+        (DataIdentity("a", "x"), DataIdentity("b", "x"), True),
+        (DataIdentity("a", "x"), DataIdentity("a", ""), True),
+        (DataIdentity("a", ""), DataIdentity("b", ""), False),
+        (DataIdentity("a", "x"), DataIdentity("b", ""), False),
+        (DataIdentity("a", "x"), DataIdentity("b", "y"), False),
     ],
 )
-def test_the_same_files_or_the_same_examples_are_the_same_data(one, other, same):
+def test_same_files_or_examples(one, other, same):
     assert one.is_that_of(other) == other.is_that_of(one) == same
 
 
@@ -29,16 +29,16 @@ def opened(cache_dir):
     return open_source("digits", data_dir=None, cache_dir=str(cache_dir))
 
 
-def test_two_preparations_are_the_same_data_and_another_split_is_not(tmp_path):
+def test_same_data_prepared_twice(tmp_path):
     first, second = tmp_path / "one", tmp_path / "two"
     one = identity_of(opened(first), str(first))
     assert one.is_that_of(identity_of(opened(second), str(second)))
-    assert one == identity_of(opened(first), str(first))  # from what was decoded before
+    assert one == identity_of(opened(first), str(first))  # from the decoded cache
     cut = open_source("digits", data_dir=None, cache_dir=str(first), validation_split="0.2")
     assert not one.is_that_of(identity_of(cut, str(first)))
 
 
-def test_of_a_large_data_set_files_alone_are_compared(tmp_path, monkeypatch):
+def test_large_data_set_compares_files(tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "_SMALL", 1000)
     source = opened(tmp_path)
     found = identity_of(source, str(tmp_path))
@@ -47,7 +47,7 @@ def test_of_a_large_data_set_files_alone_are_compared(tmp_path, monkeypatch):
     assert not found.is_that_of(identity_of(other, str(tmp_path)))
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path):
+def test_unwritable_cache(tmp_path):
     source = opened(tmp_path)
     nowhere = tmp_path / "file"
     nowhere.write_text("")

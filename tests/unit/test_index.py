@@ -1,4 +1,4 @@
-"""Where each example lies, and what is kept of it."""
+"""The index of examples in TFRecord files, and its cache."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def check(reader: RecordReader) -> None:
     assert labels.tolist() == [7 * (5 + i) for i in order] and labels.dtype == np.int32
 
 
-def test_images_and_labels_are_found_without_the_rest(ranges):
+def test_reads_images_and_labels(ranges):
     seen = []
     check(RecordReader(ranges, FIELDS, progress=seen.append))
     assert sum(seen) == 52
 
 
-def test_a_portion_may_end_anywhere(ranges, monkeypatch):
+def test_any_portion_size(ranges, monkeypatch):
     for size in (1, 3, 5, 39):
         monkeypatch.setattr(index, "_PORTION", size)
         check(RecordReader(ranges, FIELDS))
 
 
-def test_what_was_found_is_kept(ranges, tmp_path, monkeypatch):
+def test_index_is_cached(ranges, tmp_path, monkeypatch):
     check(RecordReader(ranges, FIELDS, str(tmp_path)))
 
     def never(*_):
@@ -71,7 +71,7 @@ def test_what_was_found_is_kept(ranges, tmp_path, monkeypatch):
         RecordReader(ranges, None, str(tmp_path))
 
 
-def test_a_large_index_is_not_held_in_memory(ranges, tmp_path, monkeypatch):
+def test_large_index_on_disk(ranges, tmp_path, monkeypatch):
     monkeypatch.setattr(index, "_IN_MEMORY", 51)
     for _ in range(2):
         reader = RecordReader(ranges, FIELDS, str(tmp_path))
@@ -79,7 +79,7 @@ def test_a_large_index_is_not_held_in_memory(ranges, tmp_path, monkeypatch):
         check(reader)
 
 
-def test_a_changed_file_has_another_index(ranges, tmp_path):
+def test_changed_file_has_new_index(ranges, tmp_path):
     check(RecordReader(ranges, FIELDS, str(tmp_path)))
     path = ranges[1][0]
     write(path, [example(b"new", 1) for _ in range(20)])
@@ -87,7 +87,7 @@ def test_a_changed_file_has_another_index(ranges, tmp_path):
     assert (found.tolist(), labels.tolist()) == ([b"new"], [1])
 
 
-def test_a_damaged_index_is_made_anew(ranges, tmp_path):
+def test_rebuilds_damaged_index(ranges, tmp_path):
     check(RecordReader(ranges, FIELDS, str(tmp_path)))
     (entry,) = tmp_path.glob("*.index")
     content = entry.read_bytes()
@@ -101,7 +101,7 @@ def test_a_damaged_index_is_made_anew(ranges, tmp_path):
     check(RecordReader(ranges, FIELDS, str(tmp_path)))
 
 
-def test_where_nothing_can_be_kept_it_goes_on(ranges, tmp_path):
+def test_unwritable_cache(ranges, tmp_path):
     (tmp_path / "file").write_text("in the way")
     check(RecordReader(ranges, FIELDS, str(tmp_path / "file" / "cache")))
 
@@ -109,7 +109,7 @@ def test_where_nothing_can_be_kept_it_goes_on(ranges, tmp_path):
 @pytest.mark.parametrize(
     "bad", [b"this is no example", b"", example(None, 3)], ids=["bytes", "empty", "no image"]
 )
-def test_an_example_without_its_image_is_named_in_one_line(tmp_path, bad):
+def test_names_example_without_image(tmp_path, bad):
     path = write(tmp_path / "bad", [example(b"image", 0)] * 6 + [bad])
     with pytest.raises(ValueError, match=r"damaged data in .*bad, example 6: it ") as error:
         RecordReader([(path, 0, 7)], FIELDS)
@@ -117,6 +117,6 @@ def test_an_example_without_its_image_is_named_in_one_line(tmp_path, bad):
     assert len(RecordReader([(path, 0, 6)], FIELDS)) == 6
 
 
-def test_nothing_is_an_index_too(ranges):
+def test_empty_index(ranges):
     path = ranges[0][0]
     assert len(index_of([(path, 5, 5)], FIELDS, None)) == 0

@@ -5,24 +5,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from models import (
+from engine.models import (
     Activation,
     BatchNorm,
     Convolution,
     Dense,
     Dropout,
     Flatten,
+    ForwardContext,
     GlobalAveragePool,
     Initializer,
     MaxPool,
-    Noise,
-    Pass,
     Sequential,
+    StatelessRNG,
     build,
 )
-from models.sequential import pooled
+from engine.models.sequential import pooled
 
-EVALUATION = Pass()
+EVALUATION = ForwardContext()
 
 
 def normal(*shape, seed=0):
@@ -37,9 +37,9 @@ def made(layer, input_shape, index=0):
 
 
 def training(step=0, row=0, **kwargs):
-    return Pass(
+    return ForwardContext(
         training=True,
-        noise=Noise(3, tf.constant(step, tf.int64), tf.constant(row, tf.int64)),
+        noise=StatelessRNG(3, tf.constant(step, tf.int64), tf.constant(row, tf.int64)),
         **kwargs,
     )
 
@@ -50,7 +50,7 @@ def training(step=0, row=0, **kwargs):
 @pytest.mark.parametrize("padding", ["VALID", "SAME"])
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("activation", [None, "relu"])
-def test_convolution_is_keras_convolution(padding, stride, activation):
+def test_convolution_matches_keras(padding, stride, activation):
     x = normal(2, 11, 8, 3)
     layer = made(Convolution(5, 3, stride, padding, activation), (11, 8, 3))
     twin = keras.layers.Conv2D(5, 3, stride, padding.lower(), activation=activation)
@@ -62,7 +62,7 @@ def test_convolution_is_keras_convolution(padding, stride, activation):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
-def test_max_pool_is_keras_max_pool(size):
+def test_max_pool_matches_keras(size):
     x = normal(2, 7, 6, 3)
     layer = made(MaxPool(size), (7, 6, 3))
     y = layer(x, EVALUATION)
@@ -71,7 +71,7 @@ def test_max_pool_is_keras_max_pool(size):
 
 
 @pytest.mark.parametrize("activation", [None, "relu"])
-def test_dense_is_a_product_a_bias_and_an_activation(activation):
+def test_dense(activation):
     x = normal(4, 6)
     layer = made(Dense(3, activation), (6,))
     expected = x.numpy() @ layer.kernel.numpy() + layer.bias.numpy()
@@ -79,7 +79,7 @@ def test_dense_is_a_product_a_bias_and_an_activation(activation):
     np.testing.assert_allclose(layer(x, EVALUATION), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_flatten_average_and_activation_are_what_numpy_says():
+def test_flatten_average_activation():
     x = normal(2, 3, 4, 5)
     flat = made(Flatten(), (3, 4, 5))(x, EVALUATION)
     np.testing.assert_array_equal(flat, x.numpy().reshape(2, 60))
@@ -89,7 +89,7 @@ def test_flatten_average_and_activation_are_what_numpy_says():
     np.testing.assert_array_equal(relu, np.maximum(x, 0))
 
 
-def test_new_kernels_are_glorot_uniform_and_biases_zero():
+def test_initial_weights():
     layer = Convolution(64)
     layer.build((9, 9, 32), Initializer(0, 0, "convolution"))
     limit = np.sqrt(6 / (9 * 32 + 9 * 64))
@@ -113,7 +113,7 @@ def test_new_kernels_are_glorot_uniform_and_biases_zero():
         (lambda: BatchNorm(momentum=2), r"momentum of a batch norm must be in \[0, 1\], got 2"),
     ],
 )
-def test_an_impossible_layer_is_refused_by_what_is_wrong_with_it(declare, message):
+def test_refuses_impossible_layer(declare, message):
     with pytest.raises(ValueError, match=message):
         declare()
 
@@ -126,7 +126,7 @@ def test_an_impossible_layer_is_refused_by_what_is_wrong_with_it(declare, messag
         ([Flatten(), *[Dense(4)] * 2], "a layer is listed twice"),
     ],
 )
-def test_layers_that_do_not_fit_are_refused_with_a_way_out(layers, message):
+def test_refuses_misfit_layers(layers, message):
     with pytest.raises(ValueError, match=message):
         Sequential("misfit", layers, (8, 8, 1), seed=0)
 
@@ -134,7 +134,7 @@ def test_layers_that_do_not_fit_are_refused_with_a_way_out(layers, message):
 # Dropout
 
 
-def test_dropout_keeps_the_expectation_and_drops_at_its_rate():
+def test_dropout_rate_and_expectation():
     layer = made(Dropout(0.3), (400,))
     y = layer(tf.ones([500, 400]), training()).numpy()
     # 200,000 draws: the share of zeros has a standard deviation of 0.001.
@@ -144,13 +144,14 @@ def test_dropout_keeps_the_expectation_and_drops_at_its_rate():
     np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - 19661 / 65536)], rtol=1e-6)
 
 
-def test_dropout_is_off_in_evaluation_and_at_rate_zero():
+def test_dropout_off():
+    """Dropout is off in evaluation and at rate 0."""
     x = normal(4, 8)
     assert made(Dropout(0.5), (8,))(x, EVALUATION) is x
-    assert made(Dropout(0.0), (8,))(x, Pass(training=True)) is x
+    assert made(Dropout(0.0), (8,))(x, ForwardContext(training=True)) is x
 
 
-def test_dropout_drops_the_same_for_any_number_of_replicas():
+def test_dropout_independent_of_replicas():
     layer = made(Dropout(0.5), (3, 3, 2))
     x = tf.ones([12, 3, 3, 2])
     whole = layer(x, training())
@@ -158,7 +159,7 @@ def test_dropout_drops_the_same_for_any_number_of_replicas():
     np.testing.assert_array_equal(whole, tf.concat(halves, 0))
 
 
-def test_dropout_differs_between_steps_and_between_layers():
+def test_dropout_differs_by_step_and_layer():
     x = tf.ones([20, 50])
     first, second = made(Dropout(0.5), (50,), index=1), made(Dropout(0.5), (50,), index=2)
     patterns = [first(x, training()), first(x, training(step=1)), second(x, training())]
@@ -167,7 +168,7 @@ def test_dropout_differs_between_steps_and_between_layers():
         assert abs(np.mean(patterns[one].numpy() == patterns[other].numpy()) - 0.5) < 0.08
 
 
-def test_dropout_passes_gradients_exactly_where_it_kept():
+def test_dropout_gradient():
     x = tf.ones([6, 10])
     layer = made(Dropout(0.4), (10,))
     with tf.GradientTape() as tape:
@@ -176,9 +177,9 @@ def test_dropout_passes_gradients_exactly_where_it_kept():
     np.testing.assert_array_equal(tape.gradient(y, x), y)
 
 
-def test_dropout_without_noise_is_refused():
-    with pytest.raises(ValueError, match=r"Pass\.noise, which is None"):
-        made(Dropout(0.5), (8,))(normal(4, 8), Pass(training=True))
+def test_refuses_dropout_without_noise():
+    with pytest.raises(ValueError, match=r"needs ForwardContext\.noise, which is None"):
+        made(Dropout(0.5), (8,))(normal(4, 8), ForwardContext(training=True))
 
 
 # Batch norm
@@ -192,7 +193,7 @@ def norm(channels=3, **kwargs):
 
 
 @pytest.mark.parametrize("shape", [(16, 3), (8, 5, 4, 3)])
-def test_batch_norm_is_keras_batch_norm_in_training_and_evaluation(shape):
+def test_batch_norm_matches_keras(shape):
     x = normal(*shape, seed=1) * 3 + 1
     layer, twin = norm(momentum=0.9), keras.layers.BatchNormalization(momentum=0.9)
     twin.build(shape)
@@ -207,16 +208,17 @@ def test_batch_norm_is_keras_batch_norm_in_training_and_evaluation(shape):
     np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-4)
 
 
-def test_batch_norm_proposes_updates_and_assigns_nothing():
+def test_batch_norm_proposes_updates():
+    """Batch norm proposes updates and assigns nothing."""
     layer, call = norm(), training()
     before = [variable.numpy() for variable in layer.variables]
     layer(normal(8, 3), call)
     for variable, value in zip(layer.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
-    assert [
+    assert all(
         v is w for (v, _, _), w in zip(call.updates, layer.non_trainable_variables, strict=True)
-    ]
-    evaluation = Pass()
+    )
+    evaluation = ForwardContext()
     layer(normal(8, 3), evaluation)
     assert evaluation.updates == []
 
@@ -229,7 +231,7 @@ def forward_and_gradients(layer, x, weight, call):
     return y, tape.gradient(loss, [x, *layer.trainable_variables])
 
 
-def test_batch_norm_of_a_padded_batch_is_batch_norm_of_its_valid_rows():
+def test_batch_norm_ignores_padding():
     layer = norm()
     x, weight = normal(6, 4, 4, 3), normal(6, 4, 4, 3, seed=9)
     plain = training()
@@ -249,7 +251,7 @@ def test_batch_norm_of_a_padded_batch_is_batch_norm_of_its_valid_rows():
         np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
-def test_batch_norm_on_two_replicas_is_batch_norm_of_the_global_batch():
+def test_batch_norm_across_replicas():
     layer = norm()
     x, weight = normal(8, 4, 3), normal(8, 4, 3, seed=9)
     mask = tf.constant([1.0] * 7 + [0.0])
@@ -283,13 +285,15 @@ def test_batch_norm_on_two_replicas_is_batch_norm_of_the_global_batch():
             np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
-def test_a_batch_of_nothing_but_padding_moves_no_average_and_stays_finite():
+def test_batch_norm_of_padding_only():
+    """A batch of padding alone updates no average and stays finite."""
     layer, call = norm(), training(mask=tf.zeros([4]))
     assert np.isfinite(layer(normal(4, 3), call)).all()
     assert [float(weight) for _, _, weight in call.updates] == [0.0, 0.0]
 
 
-def test_batch_norm_computes_in_float32_and_answers_in_the_compute_dtype():
+def test_batch_norm_dtypes():
+    """Batch norm computes in float32 and returns the compute dtype."""
     layer = norm()
     x = tf.cast(normal(64, 3) * 300, tf.float16)  # Squares of these overflow float16.
     y = layer(x, training(dtype=tf.float16))
@@ -301,7 +305,7 @@ def test_batch_norm_computes_in_float32_and_answers_in_the_compute_dtype():
 # Sequential
 
 
-def test_pooling_before_bias_and_relu_is_the_same_function():
+def test_pool_before_bias_and_relu():
     model = Sequential(
         "pooled", [Convolution(8, activation="relu"), MaxPool(), Flatten()], (12, 12, 3), seed=1
     )
@@ -327,7 +331,8 @@ def test_pooling_before_bias_and_relu_is_the_same_function():
         np.testing.assert_allclose(gradient, reference, rtol=1e-6, atol=tolerance)
 
 
-def test_only_a_max_pool_right_behind_a_convolution_is_moved_and_no_layer_is_lost():
+def test_pool_moved_after_convolution_only():
+    """Only a max pool right after a convolution is moved, and no layer is lost."""
     layers = [Convolution(4), MaxPool(), MaxPool(), Convolution(4), Dropout(0.1), MaxPool()]
     assert pooled(layers) == [
         (0, layers[0], layers[1]),
@@ -338,7 +343,7 @@ def test_only_a_max_pool_right_behind_a_convolution_is_moved_and_no_layer_is_los
     ]
 
 
-def test_uint8_images_are_scaled_and_float_images_are_not():
+def test_scales_uint8_images_only():
     model = Sequential("flat", [Flatten()], (2, 2, 1), seed=0)
     images = np.array([[0, 51, 102, 255]], np.uint8).reshape(1, 2, 2, 1)
     np.testing.assert_array_equal(
@@ -348,13 +353,13 @@ def test_uint8_images_are_scaled_and_float_images_are_not():
     np.testing.assert_array_equal(model(tf.constant(as_float)), as_float.reshape(1, 4))
 
 
-def test_images_of_another_shape_are_refused():
+def test_refuses_other_image_shape():
     model = build("logistic", input_shape=(8, 8, 1), classes=2, seed=0)
     with pytest.raises(ValueError, match=r"built for images \(8, 8, 1\), got \(8, 9, 1\)"):
         model(tf.zeros([2, 8, 9, 1]))
 
 
-def test_variables_are_ordered_by_layer_beyond_ten_layers_and_have_unique_names():
+def test_variable_order_and_names():
     hidden = range(21, 34)
     model = build("mlp", input_shape=(2, 2, 1), classes=3, seed=0, hidden=hidden)
     names = [variable.name for variable in model.trainable_variables]
@@ -366,7 +371,7 @@ def test_variables_are_ordered_by_layer_beyond_ten_layers_and_have_unique_names(
     assert names == [variable.name for variable in again.trainable_variables]
 
 
-def test_weights_are_float32_and_get_float32_gradients_in_every_precision():
+def test_float32_weights_and_gradients():
     model = build("seed_002", input_shape=(28, 28, 1), classes=10, seed=0)
     images = tf.constant(np.random.default_rng(0).integers(0, 256, [8, 28, 28, 1], np.uint8))
     results = {}
@@ -381,7 +386,7 @@ def test_weights_are_float32_and_get_float32_gradients_in_every_precision():
         np.testing.assert_allclose(results[dtype], results[tf.float32], atol=0.02)
 
 
-def test_a_model_survives_a_checkpoint(tmp_path):
+def test_checkpoint_round_trip(tmp_path):
     layers = [Flatten(), Dense(5, "relu"), BatchNorm(), Dense(2)]
     model = Sequential("saved", layers, (3, 3, 1), seed=0)
     for index, variable in enumerate(model.variables):
@@ -394,7 +399,7 @@ def test_a_model_survives_a_checkpoint(tmp_path):
         np.testing.assert_array_equal(saved, restored)
 
 
-def test_a_pass_cannot_be_changed_and_shares_no_updates():
+def test_forward_context_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         EVALUATION.training = True
-    assert Pass().updates is not Pass().updates
+    assert ForwardContext().updates is not ForwardContext().updates

@@ -1,21 +1,22 @@
-"""Lion: the sign, and nothing but the sign."""
+"""Lion: updates by the sign alone."""
 
 import tensorflow as tf
 
-from engine.optimizers.lion import Lion
+from engine.optim.lion import Lion
 
 RATE = tf.constant(0.25, tf.float64)
 FIRST = tf.constant(0, tf.int64)
 
 
-def test_a_weight_moves_by_the_rate_or_not_at_all():
+def test_update_is_rate_or_zero():
     optimizer, variable = Lion(0.9, 0.99), tf.Variable([1.0, 1.0, 1.0])
     optimizer.create_slots([variable])
     optimizer.apply([tf.constant([1e-30, -1e30, 0.0])], [variable], RATE, FIRST)
     assert variable.numpy().tolist() == [0.75, 1.25, 1.0]
 
 
-def test_without_a_share_of_the_mean_the_gradients_sign_is_not_lost_beside_it():
+def test_beta_1_of_zero():
+    """Without a share of the mean, a large mean does not hide the gradient's sign."""
     optimizer, variable = Lion(0.0, 0.99), tf.Variable([1.0])
     optimizer.create_slots([variable])
     optimizer.means[0].assign([1e10])

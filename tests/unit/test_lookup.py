@@ -1,4 +1,4 @@
-"""Examples that are asked for by number are those of the split, in the order asked for."""
+"""Lookup of examples by number: those of the split, in the requested order."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def source(cache_dir):
 
 @pytest.fixture(scope="module")
 def whole(source):
-    """All of train: images, labels."""
+    """Returns all images and labels of train."""
     return decode_all(source, source.train)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize("count", [1, 7, AT_ONCE, AT_ONCE + 1, 1293])
-def test_they_are_the_splits_in_the_order_asked_for(source, whole, tmp_path, kept, count):
+def test_requested_order(source, whole, tmp_path, kept, count):
     numbers = np.random.default_rng(count).permutation(len(source.train))[:count]
     found = examples_of(source, source.train, numbers, str(tmp_path) if kept else None)
     assert (found.numbers == numbers).all()
@@ -33,14 +33,14 @@ def test_they_are_the_splits_in_the_order_asked_for(source, whole, tmp_path, kep
     assert found.labels.dtype == np.int32 and (found.labels == whole[1][numbers]).all()
 
 
-def test_one_may_be_asked_for_twice(source, whole, tmp_path):
+def test_repeated_number(source, whole, tmp_path):
     found = examples_of(source, source.train, np.array([5, 0, 5]), str(tmp_path))
     assert (found.images == whole[0][[5, 0, 5]]).all()
 
 
-def test_labels_are_those_of_all_examples(source, whole, tmp_path):
+def test_labels_of_split(source, whole, tmp_path):
     assert (labels_of(source, source.train, str(tmp_path)) == whole[1]).all()
-    # Where no index of fields can be made, examples are decoded for them.
+    # If no index of fields can be built, examples are decoded for their labels.
     plain = dataclasses.replace(source, pictures=None)
     assert (labels_of(plain, plain.train, str(tmp_path)) == whole[1]).all()
     found = examples_of(plain, plain.train, np.arange(300), str(tmp_path))
@@ -48,7 +48,7 @@ def test_labels_are_those_of_all_examples(source, whole, tmp_path):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_a_file_that_ends_too_early_is_refused_by_its_name(source, tmp_path, kept):
+def test_refuses_truncated_file(source, tmp_path, kept):
     path, first, last = source.train.ranges[0]
     short = tmp_path / "short"
     short.write_bytes(Path(path).read_bytes()[:1000])

@@ -1,4 +1,4 @@
-"""Sums and counts: padding weighs nothing, and a mean is of all examples, each once."""
+"""Sums and means of metrics: padding has no weight, and each example counts once."""
 
 import json
 import math
@@ -9,8 +9,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import metrics
-from engine.task import Scores
+from engine.core import metrics
+from engine.tasks.classification import Scores
 
 SMALL = st.floats(-100, 100, width=32)
 
@@ -25,7 +25,7 @@ def sums_of(losses, accuracies, mask):
     return metrics.masked_sums(scores(losses, accuracies), tf.constant(mask, tf.float32)).numpy()
 
 
-def test_the_vector_holds_loss_metrics_and_count():
+def test_layout_of_sums():
     assert metrics.size(()) == 2 and metrics.size(("accuracy", "top5")) == 4
     values = metrics.masked_sums(scores([1.0, 2.0], [3.0, 4.0], [5.0, 6.0]), tf.ones([2]))
     assert values.dtype == tf.float32
@@ -38,7 +38,7 @@ def test_the_vector_holds_loss_metrics_and_count():
     st.lists(st.sampled_from([math.nan, math.inf, -math.inf, 1e38, 0.0]), max_size=9),
     st.randoms(use_true_random=False),
 )
-def test_padding_adds_nothing_whatever_stands_in_it(rows, garbage, random):
+def test_padding_adds_nothing(rows, garbage, random):
     padded = [(loss, accuracy, 1.0) for loss, accuracy in rows] + [(g, g, 0.0) for g in garbage]
     alone = sums_of(*zip(*rows, strict=True), np.ones(len(rows)))
     random.shuffle(padded)
@@ -49,24 +49,24 @@ def test_padding_adds_nothing_whatever_stands_in_it(rows, garbage, random):
     np.testing.assert_allclose(found, alone, rtol=0, atol=9 * 2**-24 * 900)
 
 
-def test_a_batch_of_padding_alone_sums_to_zero():
+def test_padding_alone_sums_to_zero():
     np.testing.assert_array_equal(sums_of([math.nan] * 3, [math.inf] * 3, [0.0] * 3), [0, 0, 0])
 
 
-def test_a_nan_of_an_example_is_not_hidden():
+def test_nan_is_not_hidden():
     assert np.isnan(sums_of([math.nan, 1.0], [1.0, 1.0], [1.0, 1.0])[0])
 
 
 @settings(max_examples=200, derandomize=True)
 @given(st.integers(1, 2**40), st.integers(0, 2**40))
-def test_an_accuracy_is_the_exact_ratio_of_the_counts(examples, right):
+def test_accuracy_is_exact(examples, right):
     right = min(right, examples)
     found = metrics.means(np.array([0.0, right, examples], np.float64), ("accuracy",))
     assert found == {"loss": 0.0, "accuracy": right / examples, "examples": examples}
     assert isinstance(found["examples"], int)
 
 
-def test_means_keep_the_order_of_the_metrics():
+def test_means_keep_order():
     found = metrics.means(np.array([8.0, 4.0, 2.0, 4.0]), ("accuracy", "top5"))
     assert list(found.items()) == [
         ("loss", 2.0),
@@ -77,19 +77,19 @@ def test_means_keep_the_order_of_the_metrics():
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_means_of_no_examples_are_nan_and_no_warning():
+def test_means_of_no_examples():
     found = metrics.means(np.zeros(3), ("accuracy",))
     assert math.isnan(found["loss"]) and math.isnan(found["accuracy"])
     assert found["examples"] == 0
 
 
-def test_brief_says_loss_and_accuracy_and_not_the_count():
+def test_brief():
     values = {"loss": 0.03124, "accuracy": 0.98966, "top5": 0.5, "examples": 100}
     assert metrics.brief(values) == "loss 0.0312, accuracy 98.97%, top5 0.5000"
     assert metrics.brief({"loss": math.nan}) == "loss nan"
 
 
-def test_json_gets_null_for_nan_and_infinity_and_all_else_as_it_is():
+def test_jsonable():
     values = {
         "a": math.nan,
         "b": {"c": math.inf, "d": 1.5, "e": {"f": -math.inf}},

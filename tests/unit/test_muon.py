@@ -1,11 +1,11 @@
-"""Muon: what a matrix becomes, and what is left to Adam."""
+"""Muon: orthogonalized updates of matrices, and Adam for the other weights."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import optimizers
-from engine.optimizers.muon import orthogonalized
+from engine.optim import registry
+from engine.optim.muon import orthogonalized
 from tests import papers
 from tests.harness import same_bits
 
@@ -23,8 +23,8 @@ def found(matrix, epsilon=EPSILON, **how):
 
 
 def after(name, weights, gradients, **options):
-    """Weights after three updates."""
-    optimizer = optimizers.build(name, weight_decay=0.0, **options)
+    """Returns the weights after three updates."""
+    optimizer = registry.build(name, weight_decay=0.0, **options)
     variables = [tf.Variable(weight) for weight in weights]
     optimizer.create_slots(variables)
     for update in range(3):
@@ -35,7 +35,7 @@ def after(name, weights, gradients, **options):
 
 
 def kinds(shape):
-    """Matrices from the best conditioned to those whose small singular values are roundings."""
+    """Yields matrices, from well conditioned to those with singular values of rounding size."""
     yield random(*shape)
     yield np.ones(shape, np.float32)
     yield np.outer(random(shape[0]), random(shape[1]))
@@ -43,21 +43,22 @@ def kinds(shape):
     yield np.float32((left * np.geomspace(1, 1e-4, len(values))) @ right)
 
 
-# The five polynomials together are as steep as 3.4445^5 = 485 at 0, and no steeper elsewhere: what
-# float32 rounds in the direction of a small singular value grows so much. The division by the norm
-# and each of the five iterations round by about 2^-24 of a norm of about 1, which makes at most
-# 6 * 485 * 2^-24 = 1.7e-4. That is of one update, of which 50 move a weight by some hundredths.
+# The slope of the five polynomials together is largest at 0, where it is 3.4445^5 = 485: a rounding
+# error of float32 in the direction of a small singular value grows by that factor. The division by
+# the norm and each of the five iterations round by about 2^-24 of a norm of about 1: the bound is
+# 6 * 485 * 2^-24 = 1.7e-4. It is for one update; 50 updates change a weight by some hundredths.
 @pytest.mark.many_graphs
 @each_shape
-def test_float32_agrees_with_the_polynomials_of_the_singular_values(shape):
+def test_matches_polynomials(shape):
     for matrix in kinds(shape):
         wanted = papers.orthogonalized(matrix, EPSILON)
         assert np.linalg.norm(found(matrix) - wanted) < 1.7e-4
         assert np.linalg.norm(found(matrix, jit_compile=True) - wanted) < 1.7e-4
 
 
-# Every singular value of these is far above 0: the slopes there are 10 at most.
-def test_float32_agrees_more_closely_where_no_singular_value_is_small():
+# Every singular value of these matrices is far above 0, where the slope is at most 10.
+def test_matches_polynomials_closely():
+    """The result is more precise if no singular value is small."""
     for shape in ((7, 5), (18, 4), (4, 40)):
         left, values, right = np.linalg.svd(random(*shape), full_matrices=False)
         matrix = np.float32((left * np.linspace(1.0, 0.7, len(values))) @ right)
@@ -66,7 +67,8 @@ def test_float32_agrees_more_closely_where_no_singular_value_is_small():
 
 
 @each_shape
-def test_singular_values_come_near_1_and_an_update_near_adams(shape):
+def test_singular_values_near_one(shape):
+    """Singular values are near 1, and an update is about as large as Adam's."""
     direction = found(random(*shape))
     values = np.linalg.svd(direction, compute_uv=False)
     assert values.min() > 0.68 and values.max() < 1.21
@@ -77,7 +79,8 @@ def test_singular_values_come_near_1_and_an_update_near_adams(shape):
 
 @pytest.mark.parametrize("epsilon", [EPSILON, 1.2e-38])
 @pytest.mark.parametrize("scale", [1e-44, 1e-38, 1e-20, 1e-2, 1e20, 1e37])
-def test_a_direction_does_not_depend_on_the_gradients_size_until_epsilon_ends_it(scale, epsilon):
+def test_direction_independent_of_scale(scale, epsilon):
+    """The direction does not depend on the gradient's size until epsilon dominates."""
     direction = found(np.float32(random(7, 5) * scale), epsilon)
     if scale > epsilon * 1e4:
         assert direction == pytest.approx(found(random(7, 5)), rel=1e-2, abs=1e-3)
@@ -86,26 +89,27 @@ def test_a_direction_does_not_depend_on_the_gradients_size_until_epsilon_ends_it
 
 
 @pytest.mark.parametrize("epsilon", [EPSILON, 1.2e-38])
-def test_a_gradient_of_zeros_makes_an_update_of_zeros(epsilon):
+def test_zero_gradient(epsilon):
     direction = found(np.zeros((7, 5), np.float32), epsilon)
     assert direction.tolist() == np.zeros((7, 5)).tolist()
 
 
-def test_a_kernel_moves_as_the_matrix_of_its_patches():
+def test_kernel_as_patch_matrix():
+    """A kernel is updated as the matrix of its patches."""
     weight, gradient = random(3, 3, 2, 4), random(3, 3, 2, 4) ** 2
     (kernel,) = after("muon", [weight], [gradient])
     (matrix,) = after("muon", [weight.reshape(18, 4)], [gradient.reshape(18, 4)])
     assert same_bits([kernel.reshape(18, 4)], [matrix])
 
 
-def test_vectors_move_as_under_adam_to_the_bit_and_have_its_slots():
+def test_vectors_use_adam():
     weights, gradients = [random(4), random(2, 3), random(6)], [random(4), random(2, 3), random(6)]
     options = {"beta_1": 0.8, "beta_2": 0.98, "epsilon": 1e-5}
     bias, _, scale = after("muon", weights, gradients, **options)
     assert same_bits(
         [bias, scale], after("adam", weights[::2], gradients[::2], momentum=0.5, **options)
     )
-    optimizer = optimizers.build("muon", weight_decay=0.0)
+    optimizer = registry.build("muon", weight_decay=0.0)
     optimizer.create_slots([tf.Variable(weight) for weight in weights])
     shapes = sorted(tuple(slot.shape) for slot in optimizer.variables)
     assert shapes == [(2, 3), (4,), (4,), (6,), (6,)]

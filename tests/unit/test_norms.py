@@ -1,4 +1,4 @@
-"""Norms, however they are added up."""
+"""Norms, with each way of summation."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.numerics import norms
+from engine.optim import norms
 
 SHAPES = [(1,), (31,), (32,), (33,), (784, 10), (3, 3, 5, 7)]
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_it_is_the_length_of_all_tensors_as_one_vector(compiled):
+def test_norm_of_all_tensors(compiled):
     random = np.random.default_rng(0)
     tensors = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     expected = math.sqrt(sum(float(np.sum(t.astype(np.float64) ** 2)) for t in tensors))
@@ -26,7 +26,7 @@ def test_it_is_the_length_of_all_tensors_as_one_vector(compiled):
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
 @pytest.mark.parametrize("place", [0, 40, 99])
-def test_it_is_not_finite_exactly_when_an_element_is_not(bad, place, compiled):
+def test_nonfinite_element(bad, place, compiled):
     values = np.ones(100, np.float32)
     length = tf.function(norms.length, jit_compile=compiled)
     assert np.isfinite(length([tf.constant(values)], compiled))

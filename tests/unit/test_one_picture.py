@@ -1,6 +1,6 @@
-"""One picture, seen once: a split, files and the export give a network the same image.
+"""A split, picture files and the export give a network the same image.
 
-More examples than the few of a test session: `pytest -m full tests/unit/test_one_picture.py`.
+For more examples, run `pytest -m full tests/unit/test_one_picture.py`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import models
-from engine.config import FITS
-from engine.serving.export import Serving
-from engine.task import probabilities
-from models import Pass
+from engine import models
+from engine.config.schema import FITS
+from engine.models import ForwardContext
+from engine.serving.export import ServingModule
+from engine.tasks.classification import probabilities
 from pipelines import Source, examples_of, open_source, read_picture, stored_images, wanted
 
 COUNT = 24  # images of each case
-ALLOWED = 1e-6  # between probabilities
+ALLOWED = 1e-6  # difference between probabilities
 SIDE = st.integers(1, 64)
 CASES = {
     "size": st.tuples(SIDE, SIDE),
@@ -37,12 +37,12 @@ DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10"]
 
 @functools.lru_cache(maxsize=4)
 def some_of_train(source: Source, cache_dir: str) -> tuple[np.ndarray, ...]:
-    """What predict looks at to know how pictures lie."""
+    """Returns the images from which predict infers the layout of pictures."""
     return tuple(stored_images(source, source.train, np.arange(256), cache_dir))
 
 
 def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **case) -> None:
-    """A split's images, written as PNG and read for prediction, and as the export takes them."""
+    """Compares a split's images with those read from PNG files and those that the export takes."""
     source = open_source(
         dataset,
         data_dir=data_dir,
@@ -66,18 +66,18 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
 
     shape, classes = source.image_shape, source.classes
     model = models.build("logistic", input_shape=shape, classes=classes, seed=0, hidden=())
-    expected = probabilities(model, tf.constant(of_split), Pass()).numpy()
-    found = probabilities(model, tf.constant(np.stack(of_files)), Pass()).numpy()
+    expected = probabilities(model, tf.constant(of_split), ForwardContext()).numpy()
+    found = probabilities(model, tf.constant(np.stack(of_files)), ForwardContext()).numpy()
     assert np.abs(found - expected).max() <= ALLOWED
     images = tf.TensorSpec(shape, source.dtype)
     resize = None if source.stored_size == shape[:2] else source.resize
-    serving = Serving(model, source.class_names, images, tf.float32, resize)
+    serving = ServingModule(model, source.class_names, images, tf.float32, resize)
     served = serving.serve(tf.constant(np.stack(stored)))["probabilities"].numpy()
     assert np.abs(served - expected).max() <= ALLOWED
 
 
 def place_of(dataset: str, request: pytest.FixtureRequest) -> str | None:
-    """data_dir; skips where the data set is not prepared."""
+    """Returns data_dir; skips the test if the data set is not prepared."""
     if dataset == "digits":
         return None
     place = str(request.getfixturevalue("real_data"))
@@ -87,7 +87,7 @@ def place_of(dataset: str, request: pytest.FixtureRequest) -> str | None:
 
 
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_a_picture_of_the_split_is_the_split(dataset, request, cache_dir, tmp_path):
+def test_same_image(dataset, request, cache_dir, tmp_path):
     place = place_of(dataset, request)
 
     @settings(max_examples=6, derandomize=True)
@@ -100,7 +100,7 @@ def test_a_picture_of_the_split_is_the_split(dataset, request, cache_dir, tmp_pa
 
 @pytest.mark.full
 @pytest.mark.parametrize("dataset", DATASETS)
-def test_many_pictures_of_the_split_are_the_split(dataset, request, cache_dir, tmp_path):
+def test_same_image_many_cases(dataset, request, cache_dir, tmp_path):
     place = place_of(dataset, request)
 
     @settings(max_examples=300)
@@ -112,7 +112,7 @@ def test_many_pictures_of_the_split_are_the_split(dataset, request, cache_dir, t
 
 
 @pytest.mark.parametrize("size", [(8, 8), (14, 28)])
-def test_the_stored_size_and_half_of_one_side(size, request, cache_dir, tmp_path):
+def test_stored_and_half_size(size, request, cache_dir, tmp_path):
     dataset = "digits" if size == (8, 8) else "fashion_mnist"
     place = place_of(dataset, request)
     case = {"size": size, "first": 0, "invert": "auto"}

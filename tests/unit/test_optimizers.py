@@ -1,11 +1,11 @@
-"""The update rules: nothing kept outside the state, nothing moved that should stay."""
+"""Optimizers: no state outside their variables, and no unintended updates."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import optimizers
-from engine.config import OPTIMIZERS
+from engine.config.schema import OPTIMIZERS
+from engine.optim import registry
 from tests.harness import same_bits
 from tests.updates import (
     CLOSE,
@@ -24,26 +24,29 @@ from tests.updates import (
 
 @each_optimizer
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_an_update_in_a_branch_of_the_graph_gives_every_replica_the_same_bits(name, replicas):
+def test_conditional_update_on_replicas(name, replicas):
+    """A conditional update gives every replica the same bits."""
     alone = Engine(name, start()[0]).train(end=5, move=True).state()
     engine = Engine(name, start()[0], replicas=replicas)
     engine.train(end=5, move=True)
     engine.train(end=5, move=False)
     for replica in range(replicas):
         assert same_bits(alone, engine.state(replica))
-    # Without the branch it is another graph.
+    # Without the condition it is another graph.
     for found, wanted in zip(Engine(name, start()[0]).train(end=5).state(), alone, strict=True):
         assert np.linalg.norm(found - wanted) <= CLOSE * np.linalg.norm(wanted)
 
 
 @each_optimizer
-def test_what_gets_no_gradient_and_no_decay_stays_to_the_bit(name):
+def test_no_gradient_keeps_bits(name):
+    """A weight without a gradient and without decay keeps its bits."""
     pairs = zip(start()[0], trained(name, decay=0.0), strict=True)
     assert same_bits(*zip(*(pair for pair in pairs if pair[0].shape in STILL), strict=True))
 
 
 @pytest.mark.parametrize("name", [name for name in DECAYING if name != "lamb"])
-def test_decay_beside_the_update_shrinks_matrices_and_kernels_but_no_bias(name):
+def test_decoupled_decay(name):
+    """Decoupled decay shrinks matrices and kernels, but no bias."""
     engine = Engine(name, start()[0])
     for turn in range(10):
         engine.apply([np.zeros_like(weight) for weight in engine.weights], 0.1, turn)
@@ -53,9 +56,9 @@ def test_decay_beside_the_update_shrinks_matrices_and_kernels_but_no_bias(name):
 
 
 @each_optimizer
-def test_the_decay_that_is_not_given_is_0_01_for_those_that_decay(name):
+def test_default_weight_decay(name):
     def moved(weight_decay):
-        optimizer = optimizers.build(name, weight_decay=weight_decay)
+        optimizer = registry.build(name, weight_decay=weight_decay)
         variables = [tf.Variable(weight) for weight in start()[0]]
         optimizer.create_slots(variables)
         gradients = [tf.constant(gradient) for gradient in start()[1][0]]
@@ -67,14 +70,14 @@ def test_the_decay_that_is_not_given_is_0_01_for_those_that_decay(name):
     assert same_bits(moved(-1.0), moved(0.01 if name in DECAYING else 0.0))
 
 
-def test_adamw_without_decay_is_adam_to_the_bit():
+def test_adamw_without_decay():
     assert same_bits(trained("adam"), trained("adamw", decay=0.0))
 
 
 @pytest.mark.parametrize(("name", "own"), [("adam", 0.999), ("lion", 0.99)])
-def test_a_beta_2_of_0_is_the_optimizers_own(name, own):
+def test_default_beta_2(name, own):
     def slots(beta_2):
-        optimizer = optimizers.build(name, beta_2=beta_2, weight_decay=0.0)
+        optimizer = registry.build(name, beta_2=beta_2, weight_decay=0.0)
         variable = tf.Variable([1.0, 2.0])
         optimizer.create_slots([variable])
         rate, update = tf.constant(0.01, tf.float64), tf.constant(0, tf.int64)
@@ -86,7 +89,7 @@ def test_a_beta_2_of_0_is_the_optimizers_own(name, own):
 
 
 @each_optimizer
-def test_a_run_continued_from_its_variables_ends_with_the_same_bits(name):
+def test_resume_keeps_bits(name):
     begun = Engine(name, start()[0]).train(end=20)
     fresh = Engine(name, begun.weights)
     for old, new in zip(begun.optimizer.variables, fresh.optimizer.variables, strict=True):
@@ -95,7 +98,8 @@ def test_a_run_continued_from_its_variables_ends_with_the_same_bits(name):
 
 
 @each_optimizer
-def test_slots_are_not_trained_and_have_the_shape_of_what_they_belong_to(name):
+def test_slots(name):
+    """Slots are not trainable and have the shapes of their variables."""
     optimizer = Engine(name, start()[0]).optimizer
     assert not optimizer.trainable_variables
     for slot in optimizer.variables:
@@ -106,20 +110,19 @@ def test_slots_are_not_trained_and_have_the_shape_of_what_they_belong_to(name):
 @pytest.mark.parametrize(
     ("name", "option", "value"),
     [
-        ("adam", "beta_1", 0.99999999),  # 1 in float32: no correction is left to divide by
+        ("adam", "beta_1", 0.99999999),  # 1 in float32: the divisor of the correction is 0
         ("adam", "beta_2", 0.99999999),  # 1 in float32: the corrected rate is 0
-        ("adam", "epsilon", 1e-50),  # 0 in float32: 0 / 0 for a weight without gradient
+        ("adam", "epsilon", 1e-50),  # 0 in float32: 0 / 0 for a weight without a gradient
         ("rmsprop", "rho", 0.99999999),
         ("rmsprop", "epsilon", 1e-50),
         ("lamb", "epsilon", 1e-50),
         ("muon", "epsilon", 1e-50),
     ],
 )
-def test_what_float32_rounds_to_the_bound_of_an_option_is_refused_or_does_no_harm(
-    name, option, value
-):
+def test_option_at_float32_bound(name, option, value):
+    """An option that float32 rounds to its bound is refused or does no harm."""
     try:
-        optimizer = optimizers.build(name, **{**OPTIONS, option: value})
+        optimizer = registry.build(name, **{**OPTIONS, option: value})
     except ValueError as error:
         assert f"--{option}={value}" in str(error)
         return
@@ -131,12 +134,12 @@ def test_what_float32_rounds_to_the_bound_of_an_option_is_refused_or_does_no_har
     assert still == 0.0 and -0.2 < moved < 0.0
 
 
-def test_an_unknown_optimizer_is_refused_by_name():
+def test_refuses_unknown_optimizer():
     with pytest.raises(ValueError, match=r"'lyon'.*adamw"):
-        optimizers.build("lyon")
+        registry.build("lyon")
 
 
-def test_the_options_offer_every_optimizer_there_is():
+def test_lists_every_optimizer():
     with pytest.raises(ValueError) as refused:
-        optimizers.build("")
+        registry.build("")
     assert str(refused.value).endswith(f"known: {', '.join(OPTIMIZERS)}")

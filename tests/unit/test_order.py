@@ -1,4 +1,4 @@
-"""Orders of data sets that are too large to be sorted."""
+"""Orders of data sets that are too large to sort."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def _nothing_is_sorted(monkeypatch):
 
 @given(n=st.integers(1, 3000), seed=st.integers(0, 2**63), epoch=st.integers(0, 2**40))
 @settings(max_examples=80, derandomize=True)
-def test_every_example_stands_at_one_place(n, seed, epoch):
+def test_order_is_permutation(n, seed, epoch):
     found = order.permutation(seed, epoch, n)
     assert found.dtype == np.int32
     assert np.array_equal(np.sort(found), np.arange(n))
 
 
 @pytest.mark.parametrize("n", [1, 2, 77, 2**20 + 1, 2**31 - 1])
-def test_a_place_is_looked_up_alone(n):
+def test_looks_up_single_places(n):
     places = np.random.default_rng(n).integers(0, n, 50)
     found = order.permuted(3, 4, n, places)
     assert found.dtype == np.int32 and found.min() >= 0 and found.max() < n
@@ -34,12 +34,12 @@ def test_a_place_is_looked_up_alone(n):
         assert np.array_equal(order.permutation(3, 4, n)[places], found)
 
 
-def test_neighbouring_seeds_epochs_and_places_have_nothing_in_common():
+def test_orders_are_uncorrelated():
     n, orders = 50_000, []
     for seed, epoch in ((0, 0), (0, 1), (1, 0), (1, 1), (2, 0)):
         orders.append(order.permutation(seed, epoch, n))
     for i, one in enumerate(orders):
-        # As in a random order: about 1 stays in place, and 50 follow who they followed.
+        # As in a random order: about 1 example stays in place, and about 1 pair adjacent.
         assert np.sum(one == np.arange(n)) < 10
         assert np.sum(np.diff(one) == 1) < 10
         assert abs(np.corrcoef(one[:-1], one[1:])[0, 1]) < 0.02
@@ -48,7 +48,7 @@ def test_neighbouring_seeds_epochs_and_places_have_nothing_in_common():
             assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
 
 
-def test_each_example_is_as_often_at_each_place():
+def test_places_are_uniform():
     n, epochs = 12, 6000
     counts = np.zeros((n, n))
     for epoch in range(epochs):

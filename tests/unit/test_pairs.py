@@ -1,4 +1,4 @@
-"""The sampler over pairs of option values: what it draws, and a short form of it."""
+"""The sampler over pairs of option values: its configurations, and a short run of it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from engine import contradictions, flags
+from engine.config import compatibility, flags
 from tests.laws import pairs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def test_configurations_are_allowed_and_cover_most_pairs():
+def test_configurations_cover_most_pairs():
     chosen = list(itertools.islice(pairs.sampled(0), 10))
     missing = pairs.all_pairs()
     every = len(missing)
     for choice in chosen:
         options = flags.parse(pairs.options_of(choice))
-        contradictions.refuse(options)
-        contradictions.refuse_for_length(options, 9)
+        compatibility.refuse(options)
+        compatibility.refuse_for_length(options, 9)
         missing -= pairs.pairs_of(choice)
     assert len(missing) < 0.4 * every
     assert [*itertools.islice(pairs.sampled(0), 2)] == chosen[:2]
@@ -40,7 +40,7 @@ def test_configurations_are_allowed_and_cover_most_pairs():
         ([(0, "done"), (0, "PASS: 8 laws hold")], "ok: PASS: 8 laws hold"),
     ],
 )
-def test_what_counts_as_a_failure(tmp_path, monkeypatch, ends, words):
+def test_classifies_failures(tmp_path, monkeypatch, ends, words):
     ended = iter([pairs.victim.Ended(*each) for each in ends])
     monkeypatch.setattr(pairs.victim, "run", lambda *_, **__: next(ended))
     found, failure = pairs.tried(3, next(pairs.sampled(0)), tmp_path)
@@ -48,7 +48,7 @@ def test_what_counts_as_a_failure(tmp_path, monkeypatch, ends, words):
     assert (failure is not None) == words.startswith("FAILED")
 
 
-def test_a_configuration_that_trains_passes_verify():
+def test_trained_configuration_passes_verify():
     own = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     done = subprocess.run(
         [sys.executable, "-m", "tests.laws.pairs", "--configurations=1", "--seed=1"],

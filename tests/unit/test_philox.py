@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models import philox
+from engine.models import philox
 
 BLOCKS = 5
 LAST = 2**64 - 1
@@ -31,7 +31,7 @@ HOW = {
 
 
 def kernel(key, counter, size=philox.WORDS * BLOCKS):
-    """The bits and the floats that TensorFlow's own kernels draw."""
+    """Returns the bits and the floats that TensorFlow's own kernels draw."""
     args = {"shape": [size], "key": uint64([key]), "counter": uint64(counter), "alg": 1}
     return (
         tf.raw_ops.StatelessRandomUniformFullIntV2(**args, dtype=tf.uint32),
@@ -46,7 +46,7 @@ def assert_same(drawn, expected):
 
 
 def halves(text):
-    """Words in hexadecimal, the low one first, to numbers of two words."""
+    """Converts hexadecimal words, the low one first, to numbers of two words."""
     words = [int(word, 16) for word in text.split()]
     return [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
 
@@ -68,14 +68,15 @@ def halves(text):
         ),
     ],
 )
-def test_the_answers_known_from_its_authors(how, counter, key, block):
+def test_known_answers(how, counter, key, block):
+    """The results are the known answers of the Philox authors."""
     words, _ = HOW[how](uint64(halves(key)[0]), uint64(halves(counter)))
     assert [f"{word:08x}" for word in words.numpy()[: philox.WORDS]] == block.split()
 
 
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("low", EDGES)
-def test_the_numbers_of_the_kernel_where_halves_of_the_counter_overflow(how, low):
+def test_matches_kernel_at_overflow(how, low):
     for high in EDGES:
         drawn = HOW[how](uint64(low ^ high), uint64([low, high]))
         assert_same(drawn, kernel(low ^ high, [low, high]))
@@ -84,13 +85,13 @@ def test_the_numbers_of_the_kernel_where_halves_of_the_counter_overflow(how, low
 @pytest.mark.parametrize("how", ["graph", "xla"])
 @given(key=HALVES, low=HALVES, high=HALVES)
 @settings(max_examples=200, derandomize=True)
-def test_the_numbers_of_the_kernel_for_any_key_and_counter(how, key, low, high):
+def test_matches_kernel_for_any_key(how, key, low, high):
     assert_same(HOW[how](uint64(key), uint64([low, high])), kernel(key, [low, high]))
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("blocks", [1, 4099])
-def test_the_numbers_of_the_kernel_in_any_number_of_blocks(blocks, jit_compile):
+def test_matches_kernel_for_any_length(blocks, jit_compile):
     key, counter = 2**63 + 5, [2**32 - 2000, 9]
     drawn = tf.function(partial(draw, blocks=blocks), jit_compile=jit_compile)
     expected = kernel(key, counter, philox.WORDS * blocks)
@@ -98,9 +99,9 @@ def test_the_numbers_of_the_kernel_in_any_number_of_blocks(blocks, jit_compile):
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_draw_starts_at_any_block_of_another(how):
+def test_starts_at_any_block(how):
     key = uint64(11)
     whole = HOW[how](key, uint64([LAST - 1, 6]))
-    later = HOW[how](key, uint64([0, 7]))  # two blocks on, where the low half has overflowed
+    later = HOW[how](key, uint64([0, 7]))  # two blocks later, after the low half has overflowed
     skipped = 2 * philox.WORDS
     assert_same([drawn[skipped:] for drawn in whole], [drawn[:-skipped] for drawn in later])

@@ -1,4 +1,4 @@
-"""Pictures of every kind become images of the data set, or are refused in a few words."""
+"""Picture files of every kind become images of the data set, or are refused in one line."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import Resize, Wanted, read_array, read_picture
-from pipelines.ink import Layout
+from pipelines import ImageSpec, Resize, read_array, read_picture
+from pipelines.ink import InkLayout
 from pipelines.pictures import convert
 
-GREY = Wanted(Resize((28, 28)), 1, (28, 28))
-COLOUR = Wanted(Resize((28, 28)), 3, (28, 28))
+GREY = ImageSpec(Resize((28, 28)), 1, (28, 28))
+COLOUR = ImageSpec(Resize((28, 28)), 3, (28, 28))
 
 
 def digit(side: int = 28) -> np.ndarray:
-    """Something light on a dark ground, uint8 [side, side]."""
+    """Returns a light mark on a dark ground, uint8 [side, side]."""
     image = np.zeros((side, side), np.uint8)
     image[side // 6 : -side // 6, side * 2 // 5 : side * 3 // 5] = 230
     image[side // 6 : side // 3, side // 4 : side * 3 // 5] = 140
@@ -31,38 +31,38 @@ def saved(tmp_path: Path, picture: Image.Image, name: str = "a.png", **options) 
     return str(path)
 
 
-def test_a_picture_of_the_data_sets_own_size_is_not_touched(tmp_path: Path):
+def test_own_size_is_unchanged(tmp_path: Path):
     path = saved(tmp_path, Image.fromarray(digit()))
     assert (read_picture(path, GREY)[..., 0] == digit()).all()
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "CMYK", "YCbCr"])
-def test_a_grey_picture_is_the_same_in_every_mode(tmp_path: Path, mode: str):
+def test_grey_in_every_mode(tmp_path: Path, mode: str):
     picture = Image.fromarray(digit()).convert(mode)
     kind = "a.png" if mode in ("L", "RGB", "RGBA", "LA", "P") else "a.tiff"
     found = read_picture(saved(tmp_path, picture, kind), GREY)
     assert np.abs(found[..., 0].astype(int) - digit()).max() <= 2
 
 
-def test_one_bit_is_black_and_white(tmp_path: Path):
+def test_one_bit(tmp_path: Path):
     picture = Image.fromarray(digit()).convert("1", dither=Image.Dither.NONE)
     found = read_picture(saved(tmp_path, picture), GREY)
     assert (found[..., 0] == np.where(digit() > 127, 255, 0)).all()
 
 
-def test_16_bits_are_scaled_and_not_clipped(tmp_path: Path):
+def test_16_bits_are_scaled(tmp_path: Path):
     deep = digit().astype(np.uint16) * 257
     for name in ("a.png", "a.tiff"):
         found = read_picture(saved(tmp_path, Image.fromarray(deep), name), GREY)
         assert (found[..., 0] == digit()).all(), name
 
 
-def test_a_jpeg_is_nearly_the_same(tmp_path: Path):
+def test_jpeg(tmp_path: Path):
     found = read_picture(saved(tmp_path, Image.fromarray(digit()), "a.jpg", quality=95), GREY)
     assert np.abs(found[..., 0].astype(int) - digit()).mean() < 4
 
 
-def test_grey_is_the_luminance_and_colour_keeps_its_channels(tmp_path: Path):
+def test_grey_and_colour(tmp_path: Path):
     colours = np.zeros((28, 28, 3), np.uint8)
     colours[:14, :, 0], colours[14:, :, 1] = 200, 100
     path = saved(tmp_path, Image.fromarray(colours))
@@ -75,9 +75,8 @@ def test_grey_is_the_luminance_and_colour_keeps_its_channels(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("ink", "ground"), [(255, 0), (0, 255)])
-def test_what_is_transparent_is_dark_under_light_ink_and_light_under_dark(
-    tmp_path: Path, ink: int, ground: int
-):
+def test_transparency(tmp_path: Path, ink: int, ground: int):
+    """Transparent pixels are dark under light ink and light under dark ink."""
     layers = np.zeros((28, 28, 4), np.uint8)
     layers[..., :3], layers[..., 3] = ink, digit()
     found = read_picture(saved(tmp_path, Image.fromarray(layers)), GREY)[..., 0]
@@ -85,14 +84,14 @@ def test_what_is_transparent_is_dark_under_light_ink_and_light_under_dark(
     assert abs(int(found[14, 14]) - round(ink * 230 / 255 + ground * 25 / 255)) <= 1
 
 
-def test_a_palette_with_a_transparent_colour_is_read(tmp_path: Path):
+def test_transparent_palette(tmp_path: Path):
     picture = Image.fromarray(digit()).convert("P")
     found = read_picture(saved(tmp_path, picture, "a.gif", transparency=0), GREY)
     assert found.max() > 100 and found.min() < 20
 
 
-def test_a_large_picture_is_averaged_and_not_sampled(tmp_path: Path):
-    """Lines of a pixel would be lost, or kept whole, by a filter without antialiasing."""
+def test_large_picture_is_averaged(tmp_path: Path):
+    """A filter without antialiasing would lose lines of one pixel, or keep them whole."""
     lines = np.zeros((280, 280), np.uint8)
     lines[::2] = 255
     found = read_picture(saved(tmp_path, Image.fromarray(lines)), GREY)
@@ -100,12 +99,12 @@ def test_a_large_picture_is_averaged_and_not_sampled(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(60, 20), (20, 60), (4000, 3000)])
-def test_other_proportions_are_widened_by_the_borders_colour(tmp_path: Path, size):
+def test_pads_with_border_colour(tmp_path: Path, size):
     picture = Image.new("L", size, 40)
     picture.paste(200, (size[0] // 3, size[1] // 3, size[0] * 2 // 3, size[1] * 2 // 3))
     found = read_picture(saved(tmp_path, picture), GREY)[..., 0]
     assert found[0, 0] == found[-1, -1] == 40 and found[13, 13] == 200
-    # Proportions stay: the mark is as wide for its height as it was.
+    # The aspect ratio of the mark is unchanged.
     rows, columns = (
         np.ptp(np.flatnonzero(found.max(1) > 100)),
         np.ptp(np.flatnonzero(found.max(0) > 100)),
@@ -113,7 +112,7 @@ def test_other_proportions_are_widened_by_the_borders_colour(tmp_path: Path, siz
     assert (columns + 1) / (rows + 1) == pytest.approx(size[0] / size[1], rel=0.35)
 
 
-def test_dark_and_light_change_places_where_that_is_asked_for():
+def test_inverts_on_request():
     paper = 255 - digit()[..., None]
     assert (convert(paper, GREY._replace(invert=True))[..., 0] == digit()).all()
     automatic = GREY._replace(ground="dark")
@@ -122,23 +121,24 @@ def test_dark_and_light_change_places_where_that_is_asked_for():
     assert (convert(digit()[..., None], GREY._replace(ground="light")) == paper).all()
 
 
-def test_a_rare_image_of_the_data_set_is_not_inverted():
-    """Clothes may fill the frame: then most of the border is light, and not all of it."""
+def test_rare_image_is_not_inverted():
+    """Clothes may fill the frame: then most of the border is light, but not the whole."""
     rare = np.full((28, 28, 1), 200, np.uint8)
     rare[0, :5] = 0
     found = convert(rare, GREY._replace(ground="dark"))
     assert np.array_equal(found, rare)
 
 
-def test_where_images_of_either_ground_are_known_none_of_their_size_is_inverted():
+def test_mixed_grounds_not_inverted():
+    """If images of both grounds are known, no picture of their size is inverted."""
     paper, either = 255 - digit()[..., None], GREY._replace(ground="dark", exceptions=True)
     assert np.array_equal(convert(paper, either), paper)
     large = np.kron(paper, np.ones((2, 2, 1), np.uint8))
-    assert convert(large, either).mean() < 128  # of another size: it is none of theirs
+    assert convert(large, either).mean() < 128  # another size: not one of these images
 
 
-def test_any_picture_of_the_stored_or_the_networks_size_is_taken():
-    want = Wanted(Resize((3, 2)), 1, (5, 5), ground="dark", layout=Layout(0, 0.7, (0.5, 0.5)))
+def test_accepts_stored_and_network_size():
+    want = ImageSpec(Resize((3, 2)), 1, (5, 5), ground="dark", layout=InkLayout(0, 0.7, (0.5, 0.5)))
     blank = np.full((5, 5, 1), 255, np.uint8)
     blank[0, 0] = 0
     assert np.array_equal(convert(blank, want), want.resize.array(blank))
@@ -152,9 +152,9 @@ def test_any_picture_of_the_stored_or_the_networks_size_is_taken():
             convert(np.zeros((*size, 1), np.uint8), want)
 
 
-def test_ink_is_laid_out_at_the_stored_size_and_then_resized():
-    """The layout of images that were squashed is not that of the data set."""
-    stored = Wanted(Resize((28, 28)), 1, (28, 28), layout=Layout(0, 0.7, (0.5, 0.5)))
+def test_ink_layout_before_resize():
+    """The layout of squashed images is not that of the data set."""
+    stored = ImageSpec(Resize((28, 28)), 1, (28, 28), layout=InkLayout(0, 0.7, (0.5, 0.5)))
     small = stored._replace(resize=Resize((14, 21), "stretch", False))
     sheet = np.zeros((90, 90, 1), np.uint8)
     sheet[10:60, 30:50] = 255
@@ -162,16 +162,16 @@ def test_ink_is_laid_out_at_the_stored_size_and_then_resized():
     assert np.array_equal(convert(sheet, small), small.resize.array(laid_out))
 
 
-def test_without_a_stored_size_pictures_are_only_resized():
-    want = Wanted(Resize((8, 6)), 3, None)
+def test_resizes_only_without_stored_size():
+    want = ImageSpec(Resize((8, 6)), 3, None)
     picture = np.random.default_rng(0).integers(0, 256, (20, 31, 3), np.uint8)
     assert np.array_equal(convert(picture, want), want.resize.array(picture))
 
 
-def test_a_picture_stands_as_its_exif_orientation_says(tmp_path: Path):
+def test_exif_orientation(tmp_path: Path):
     picture = Image.fromarray(digit())
     exif = picture.getexif()
-    exif[0x0112] = 6  # to be turned a quarter to the right
+    exif[0x0112] = 6  # to be rotated by 90 degrees clockwise
     found = read_picture(saved(tmp_path, picture, "a.jpg", exif=exif, quality=95), GREY)
     turned = np.rot90(digit(), -1)
     assert np.abs(found[..., 0].astype(int) - turned).mean() < 4
@@ -199,7 +199,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("which", WRONG)
-def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path, which: str):
+def test_refuses_non_picture(tmp_path: Path, which: str):
     written, words = WRONG[which]
     path = tmp_path / "a.png"
     path.write_bytes(written)
@@ -209,7 +209,7 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path, which: str):
     assert words in message and "\n" not in message and 0 < len(message) < 150
 
 
-def test_a_folder_or_a_file_that_is_not_there_is_refused(tmp_path: Path):
+def test_refuses_unreadable_path(tmp_path: Path):
     for path in (tmp_path, tmp_path / "nowhere.png"):
         with pytest.raises(ValueError, match="cannot be read"):
             read_picture(str(path), GREY)
@@ -228,7 +228,7 @@ ARRAYS = {
 
 
 @pytest.mark.parametrize("which", ARRAYS)
-def test_an_array_is_read_as_images(tmp_path: Path, which: str):
+def test_reads_array(tmp_path: Path, which: str):
     array, count = ARRAYS[which]
     np.save(tmp_path / "a.npy", array)
     found = read_array(str(tmp_path / "a.npy"), GREY)
@@ -249,13 +249,13 @@ def test_an_array_is_read_as_images(tmp_path: Path, which: str):
         (np.array(["a"]), "shape"),
     ],
 )
-def test_an_array_of_anything_else_is_refused(tmp_path: Path, array: np.ndarray, words: str):
+def test_refuses_array(tmp_path: Path, array: np.ndarray, words: str):
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(ValueError, match=words):
         read_array(str(tmp_path / "a.npy"), GREY)
 
 
-def test_a_file_that_is_no_array_is_refused(tmp_path: Path):
+def test_refuses_non_array_file(tmp_path: Path):
     (tmp_path / "a.npy").write_bytes(b"no array")
     with pytest.raises(ValueError, match="no NumPy array"):
         read_array(str(tmp_path / "a.npy"), GREY)

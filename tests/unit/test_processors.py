@@ -1,4 +1,4 @@
-"""The command that runs the tests as other processors would."""
+"""The command that runs the tests with the settings of other processors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_skipped():
 
 
 def written(place, expected, cores=None):
-    """A file of tests: of four that are run one passes or two, and one cannot be set up."""
+    """Writes a file of four tests: one or two pass, one is skipped and one cannot be set up."""
     path = place / "test_some.py"
     cores = "len(os.sched_getaffinity(os.getppid()))" if cores is None else cores
     path.write_text(TESTS.format(expected=dict(expected), cores=cores))
     return str(path)
 
 
-def test_rows_tell_what_passed_and_what_did_not(tmp_path, capsys):
+def test_reports_results(tmp_path, capsys):
     out = tmp_path / "out"
     tests = written(tmp_path, PLAIN.variables)
     assert processors.main(["--only=sse42_plain", f"--out={out}", "-q", tests]) == 1
@@ -50,32 +50,32 @@ def test_rows_tell_what_passed_and_what_did_not(tmp_path, capsys):
     assert "test_some.py::test_fixture |" in capsys.readouterr().out
 
 
-def test_one_core_is_one_core(tmp_path):
+def test_one_core(tmp_path):
     tests = written(tmp_path, {}, cores=1)
     arguments = ["--only=one_core", f"--out={tmp_path}", "-q", tests, "-k", "setting or cores"]
     assert processors.main(arguments) == 0
 
 
-def test_a_session_that_dies_has_not_passed(tmp_path, capsys):
+def test_crashed_session_fails(tmp_path, capsys):
     path = tmp_path / "test_dies.py"
     path.write_text("import os\n\ndef test_good(): pass\n\ndef test_dies(): os.abort()\n")
     assert processors.main(["--only=machine", f"--out={tmp_path}", "-q", str(path)]) == 1
     assert "| 1 | 0 | 0 |" in (said := capsys.readouterr().out) and "ended with -6" in said
 
 
-def test_what_runs_no_test_has_not_passed(tmp_path):
+def test_session_without_tests_fails(tmp_path):
     tests = written(tmp_path, {})
     arguments = ["--only=machine", f"--out={tmp_path}", "-q", tests, "-k", "nothing"]
     assert processors.main(arguments) == 1
 
 
-def test_an_unknown_setting_is_bad_input(capsys):
+def test_unknown_setting(capsys):
     with pytest.raises(SystemExit) as ended:
         processors.main(["--only=arm"])
     assert ended.value.code == 2 and "avx2" in capsys.readouterr().err
 
 
-def test_a_setting_reaches_the_commands_that_tests_start(tmp_path, monkeypatch):
+def test_setting_reaches_commands(tmp_path, monkeypatch):
     for name, value in PLAIN.variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "1")

@@ -1,4 +1,4 @@
-"""The profiler records the steps that are asked for, and calls of the graph end at their ends."""
+"""The profiler records the requested steps, and calls of the graph end at their bounds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from engine.keeping.profiler import Profiler
-from engine.points import NEVER
+from engine.core.log_points import NEVER
+from engine.logging.profiler import Profiler
 
 
 class Recorded:
-    """What TensorFlow's profiler was told."""
+    """Records the calls of TensorFlow's profiler."""
 
     def __init__(self, monkeypatch) -> None:
         self.told: list[str] = []
@@ -20,7 +20,7 @@ class Recorded:
         monkeypatch.setattr(profiler, "stop", lambda: self.told.append("stop"))
 
 
-def test_calls_end_where_recording_begins_and_ends(monkeypatch, tmp_path: Path):
+def test_calls_end_at_recording_bounds(monkeypatch, tmp_path: Path):
     recorded, profiler = Recorded(monkeypatch), Profiler((5, 9), str(tmp_path))
     assert [profiler.until(step) for step in (0, 4, 5, 8, 9)] == [5, 1, 4, 1, NEVER]
     assert profiler.at(0) == "" and recorded.told == []
@@ -30,13 +30,14 @@ def test_calls_end_where_recording_begins_and_ends(monkeypatch, tmp_path: Path):
     assert profiler.at(10) == "" and profiler.stop() == "" and len(recorded.told) == 2
 
 
-def test_a_run_that_ends_while_it_records_keeps_what_there_is(monkeypatch, tmp_path: Path):
+def test_stop_while_recording(monkeypatch, tmp_path: Path):
     recorded, profiler = Recorded(monkeypatch), Profiler((5, 90), str(tmp_path))
     profiler.at(6)
     assert "profile" in profiler.stop() and recorded.told[1:] == ["stop"]
 
 
-def test_without_steps_or_on_another_worker_nothing_is_recorded(monkeypatch, tmp_path: Path):
+def test_records_nothing(monkeypatch, tmp_path: Path):
+    """Without steps, or in a process that does not profile, nothing is recorded."""
     recorded = Recorded(monkeypatch)
     for profiler in (Profiler((0, 0), str(tmp_path)), Profiler((0, 9), str(tmp_path), False)):
         assert profiler.until(0) == NEVER and profiler.at(0) == "" and profiler.stop() == ""

@@ -1,4 +1,4 @@
-"""The command that trains the recipes says so where one misses. Nothing is trained here."""
+"""The command that trains the recipes and reports missed goals. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from benchmarks import recipes, trainings
 
 
 def run(accuracy: float, seconds: float = 10.0, keras: float | None = None) -> dict:
-    """What comes of a training; `keras`: the seconds of Keras beside it."""
+    """Returns the result of a training; `keras` is the time that Keras takes, in seconds."""
     rows = [
         {"epoch": epoch, "split": split, "loss": 0.03, "accuracy": accuracy}
         for epoch in (1, 15)
@@ -20,23 +20,23 @@ def run(accuracy: float, seconds: float = 10.0, keras: float | None = None) -> d
     return {"accuracy": accuracy, "seconds": seconds, "rows": rows} | beside
 
 
-def test_a_mean_that_reaches_what_is_wanted_is_no_miss():
+def test_mean_at_goal():
     assert recipes.misses({"seed_003_tuned": [run(0.9935), run(0.9945)]}) == []
 
 
 @pytest.mark.parametrize("accuracies", [[0.9939], [0.995, 0.9925], [float("nan"), 0.999]])
-def test_a_mean_below_what_is_wanted_is_a_miss(accuracies):
+def test_mean_below_goal(accuracies):
     (miss,) = recipes.misses({"seed_003_tuned": [run(each) for each in accuracies]})
     assert miss.startswith("seed_003_tuned") and "at least 99.40" in miss
 
 
-def test_more_than_its_share_of_keras_s_seconds_is_a_miss():
+def test_share_of_keras_time():
     (miss,) = recipes.misses({"seed_001": [run(0.99, 71, keras=100), run(0.99, 70, keras=100)]})
     assert "at most 0.7 of Keras's 100 s" in miss
     assert recipes.misses({"seed_001": [run(0.99, 70, keras=100)]}) == []
 
 
-def test_the_table_has_means_and_standard_deviations():
+def test_table():
     found = {"seed_003": [run(0.99, 80, keras=130), run(0.991, 90, keras=150)]}
     *_, row = recipes.table(found)
     assert row == (
@@ -44,13 +44,13 @@ def test_the_table_has_means_and_standard_deviations():
     )
 
 
-def test_the_curves_are_those_of_the_epochs_that_were_published():
+def test_curves_of_published_epochs():
     rows = list(recipes.curves([run(0.98), run(0.99)]))
     assert rows[2] == "| epoch 1, train accuracy | 88.68 | 98.50 ± 0.71 |"
     assert rows[-1] == "| epoch 15, validation loss | 0.0299 | 0.0300 ± 0.0000 |"
 
 
-def test_lines_between_marks_are_exchanged_and_others_stay():
+def test_replaces_text_between_marks():
     text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter\n"
     assert recipes.between(text, "a", ["new", "er"]) == (
         "before\n<!-- a -->\nnew\ner\n<!-- /a -->\nafter\n"
@@ -59,7 +59,7 @@ def test_lines_between_marks_are_exchanged_and_others_stay():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command, with trainings that come to what is asked; what is written lies in tmp_path."""
+    """Returns the command with trainings of a given result; its output is in tmp_path."""
     readme = "<!-- results -->\n<!-- /results -->\n<!-- curves -->\n<!-- /curves -->\n"
 
     def ask(accuracy: float, *options: str) -> int:
@@ -70,7 +70,7 @@ def command(tmp_path, monkeypatch):
     return ask
 
 
-def test_the_command_ends_with_0_and_the_tables(command, tmp_path):
+def test_command_writes_tables(command, tmp_path):
     assert command(0.996, "--seeds=2") == 0
     written = (tmp_path / "README.md").read_text()
     assert written.count("99.60 ± 0.00") == 10 + 4
@@ -78,7 +78,7 @@ def test_the_command_ends_with_0_and_the_tables(command, tmp_path):
     assert results["missed"] == [] and len(results["recipes"]["seed_000"]) == 2
 
 
-def test_the_command_ends_with_1_and_a_line_for_each_that_misses(command, tmp_path, capsys):
+def test_command_reports_misses(command, tmp_path, capsys):
     assert command(0.9935) == 1
     assert capsys.readouterr().err == (
         "FAIL seed_003_tuned: 99.35% on test, at least 99.40 is wanted\n"
@@ -86,13 +86,13 @@ def test_the_command_ends_with_1_and_a_line_for_each_that_misses(command, tmp_pa
     assert len(json.loads((tmp_path / "results.json").read_text())["missed"]) == 1
 
 
-def test_some_recipes_are_not_written_over_the_tables_of_all(command, tmp_path):
+def test_subset_keeps_tables(command, tmp_path):
     assert command(0.996, "--only=seed_003,seed_004") == 0
     assert "99.60" not in (tmp_path / "README.md").read_text()
     assert not (tmp_path / "results.json").exists()
 
 
-def test_what_is_done_is_kept_where_a_training_fails(tmp_path, monkeypatch, capsys):
+def test_failed_training_keeps_results(tmp_path, monkeypatch, capsys):
     def train(recipe, data_dir, seed):
         if recipe == "seed_001":
             raise trainings.RunError("seed_001, seed 0: exit status 1: error: no space")
@@ -112,12 +112,12 @@ def test_what_is_done_is_kept_where_a_training_fails(tmp_path, monkeypatch, caps
         ("--out=nowhere", "--out=nowhere: there is no such directory"),
     ],
 )
-def test_bad_input_is_a_line(option, said, capsys):
+def test_refuses_bad_input(option, said, capsys):
     assert recipes.main(["--data_dir=nowhere", option]) == 1
     assert capsys.readouterr().err.startswith(f"FAIL {said}")
 
 
-def test_keras_has_to_be_there(tmp_path, capsys):
+def test_requires_keras(tmp_path, capsys):
     place = f"--place={tmp_path}"
     assert recipes.main(["--data_dir=nowhere", f"--out={tmp_path}", "--keras", place]) == 1
     assert "--keras needs" in capsys.readouterr().err

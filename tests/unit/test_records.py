@@ -1,4 +1,4 @@
-"""Examples by number, from TFRecord files."""
+"""Reading examples by number from TFRecord files."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def files(tmp_path_factory):
     return write(place / "a", EXAMPLES[:25]), write(place / "b", EXAMPLES[25:])
 
 
-def test_every_example_is_what_was_written_in_any_order(files):
+def test_reads_in_any_order(files):
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
     assert reader.read(order)[0].tolist() == [EXAMPLES[i] for i in order]
 
 
-def test_few_files_are_open_at_a_time_however_many_there_are(files, monkeypatch):
+def test_limits_open_files(files, monkeypatch):
     monkeypatch.setattr(records, "_OPEN", 1)
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
@@ -44,7 +44,7 @@ def test_few_files_are_open_at_a_time_however_many_there_are(files, monkeypatch)
 
 @given(start=st.integers(0, 25), stop=st.integers(0, 25), more=st.integers(0, 15))
 @settings(max_examples=30, derandomize=True)
-def test_ranges_of_files_are_parts_of_the_split(files, start, stop, more):
+def test_ranges_of_files(files, start, stop, more):
     start, stop = min(start, stop), max(start, stop)
     reader = RecordReader([(files[0], start, stop), (files[1], 0, more)])
     expected = EXAMPLES[start:stop] + EXAMPLES[25 : 25 + more]
@@ -52,13 +52,13 @@ def test_ranges_of_files_are_parts_of_the_split(files, start, stop, more):
     assert reader.read(np.arange(len(expected)))[0].tolist() == expected
 
 
-def test_a_file_shorter_than_promised_is_refused(files):
+def test_refuses_short_file(files):
     with pytest.raises(ValueError, match="holds 25 examples and 26 were promised"):
         RecordReader([(files[0], 0, 26)])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "text"])
-def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
+def test_refuses_damaged_file(tmp_path, damage):
     path = tmp_path / "damaged"
     write(path, EXAMPLES)
     content = bytearray(path.read_bytes())
@@ -74,7 +74,7 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, damage):
     assert "\n" not in str(error.value)
 
 
-def test_a_file_replaced_in_place_is_read_anew(tmp_path):
+def test_rereads_replaced_file(tmp_path):
     path = tmp_path / "replaced"
     write(path, EXAMPLES[:10])
     assert len(RecordReader([(str(path), 0, 10)])) == 10

@@ -1,4 +1,4 @@
-"""Sums over shards: the same additions for any number of replicas."""
+"""Reduction over shards: the same additions for any number of replicas."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.distribute import check_shards
-from engine.numerics.reduction import reductions
+from engine.distributed.reduction import reductions
+from engine.distributed.strategies import check_shards
 from tests.harness import strategy_of
 
 SHARDS = 8
 
 
 def parts() -> list[np.ndarray]:
-    """One contribution a shard, of sizes that round differently in every order."""
+    """Returns one contribution per shard; their sums round differently in every order."""
     random = np.random.default_rng(0)
     scale = 10.0 ** random.uniform(-6, 6, (SHARDS, 1))
     return [
@@ -31,14 +31,14 @@ def tree(stack: np.ndarray) -> np.ndarray:
 
 
 def summed(stacks: list[tf.Tensor]) -> list[tf.Tensor]:
-    """A replica's own shards, as the same tree."""
+    """Sums a replica's own shards, in the same tree."""
     while stacks[0].shape[0] > 1:
         stacks = [stack[0::2] + stack[1::2] for stack in stacks]
     return [stack[0] for stack in stacks]
 
 
 def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
-    """What every replica holds after the reduction."""
+    """Returns the sums that every replica has after the reduction."""
     strategy = strategy_of(replicas)
     _, reduce = reductions(shards)
     local = SHARDS // replicas
@@ -58,14 +58,14 @@ def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-def test_shards_are_added_in_one_tree_to_the_bit(replicas):
+def test_shards_summed_in_tree(replicas):
     for held in reduced(replicas, SHARDS):
         for ours, part in zip(held, parts(), strict=True):
             assert ours.tobytes() == tree(part).tobytes()
 
 
 @pytest.mark.parametrize("replicas", [1, 2, 4])
-def test_without_shards_every_replica_holds_the_sum(replicas):
+def test_sum_without_shards(replicas):
     for held in reduced(replicas, 0):
         for ours, part in zip(held, parts(), strict=True):
             expected = part.astype(np.float64).sum(0)
@@ -74,11 +74,11 @@ def test_without_shards_every_replica_holds_the_sum(replicas):
 
 
 @pytest.mark.parametrize(("shards", "replicas"), [(0, 1), (0, 2), (1, 1), (2, 2), (8, 4), (4, 1)])
-def test_shards_that_the_replicas_can_share_are_taken(shards, replicas):
+def test_accepts_shards(shards, replicas):
     assert check_shards(shards, strategy_of(replicas)) == shards
 
 
 @pytest.mark.parametrize(("shards", "replicas"), [(1, 2), (2, 4), (4, 3), (8, 3)])
-def test_shards_that_they_cannot_share_are_refused(shards, replicas):
+def test_refuses_shards(shards, replicas):
     with pytest.raises(ValueError, match=f"--shards={shards}: {replicas} devices"):
         check_shards(shards, strategy_of(replicas))

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from models import registry
+from engine import models
+from engine.models import registry
 
 SEEDS = tuple(f"seed_00{number}" for number in range(5))
 BUILT_IN = ("cnn", "logistic", "mlp", "speedrun", *SEEDS)
@@ -19,20 +19,20 @@ def own_networks(monkeypatch):
     monkeypatch.setattr(registry, "_networks", dict(registry._networks))
 
 
-def test_all_built_in_networks_are_known():
+def test_built_in_networks():
     assert set(BUILT_IN) <= set(models.names())
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_every_network_maps_images_to_finite_float32_logits(name):
+def test_finite_float32_logits(name):
     model = build(name)
     images = tf.zeros([3, 28, 28, 1], tf.uint8)
-    noise = models.Noise(0, tf.constant(0, tf.int64))
+    noise = models.StatelessRNG(0, tf.constant(0, tf.int64))
     for call in (
         None,
-        models.Pass(training=True, noise=noise),
-        models.Pass(training=True, noise=noise, dtype=tf.bfloat16),
-        models.Pass(dtype=tf.float16),
+        models.ForwardContext(training=True, noise=noise),
+        models.ForwardContext(training=True, noise=noise, dtype=tf.bfloat16),
+        models.ForwardContext(dtype=tf.float16),
     ):
         logits = model(images, call)
         assert logits.shape == (3, 10)
@@ -56,7 +56,7 @@ def test_every_network_maps_images_to_finite_float32_logits(name):
         ("seed_004", 34_826),
     ],
 )
-def test_networks_have_the_number_of_parameters_that_counting_by_hand_gives(name, parameters):
+def test_parameter_counts(name, parameters):
     assert sum(int(tf.size(v)) for v in build(name).trainable_variables) == parameters
 
 
@@ -80,7 +80,7 @@ def keras_twin(name):
 
 
 @pytest.mark.parametrize("name", SEEDS)
-def test_a_seed_is_the_same_function_as_its_keras_original(name):
+def test_seed_matches_keras(name):
     model, twin = build(name, seed=4), keras_twin(name)
     holders = [layer for layer in model.layers if layer.variables]
     twin.set_weights([v.numpy() for layer in holders for v in (layer.kernel, layer.bias)])
@@ -93,25 +93,25 @@ def test_a_seed_is_the_same_function_as_its_keras_original(name):
 
 
 @pytest.mark.parametrize("input_shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
-def test_the_default_network_fits_images_of_any_usual_size(input_shape):
+def test_default_network_image_sizes(input_shape):
     model = build("cnn", input_shape, classes=7)
     assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
 
 
 @pytest.mark.parametrize("input_shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
-def test_the_speedruns_network_fits_images_from_16x16_up(input_shape):
+def test_speedrun_image_sizes(input_shape):
     model = build("speedrun", input_shape, classes=7)
     assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
     with pytest.raises(ValueError, match=r"3x3x64 \(layer 2\).*3x3, got 2x3.*--model=mlp"):
         build("speedrun", (15, 16, 1))
 
 
-def test_hidden_sets_the_widths_of_the_mlp():
+def test_hidden_widths():
     shapes = [v.shape for v in build("mlp", hidden=[20, 30, 40]).trainable_variables]
     assert shapes[1::2] == [(784, 20), (20, 30), (30, 40), (40, 10)]
 
 
-def test_weights_are_a_pure_function_of_the_seed():
+def test_weights_depend_on_seed():
     def kernels(seed):
         return [v.numpy() for v in build(seed=seed).trainable_variables if "kernel" in v.name]
 
@@ -122,12 +122,12 @@ def test_weights_are_a_pure_function_of_the_seed():
         assert np.mean(one == other) < 0.01
 
 
-def test_layers_of_one_shape_start_from_different_weights():
+def test_layers_have_different_weights():
     _, one, _, two, *_ = build("mlp", hidden=[784, 784]).trainable_variables
     assert np.mean(one.numpy() == two.numpy()) < 0.01
 
 
-def test_an_unknown_name_is_answered_with_the_nearest_and_all_names():
+def test_unknown_network():
     with pytest.raises(ValueError) as error:
         build("cn")
     known = ", ".join(models.names())
@@ -136,7 +136,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_all_names():
         build("qqqq")
 
 
-def test_images_too_small_are_refused_with_the_layer_and_a_way_out():
+def test_refuses_small_images():
     with pytest.raises(ValueError, match=r"3x3x64 relu \(layer 2\).*3x3, got 2x2.*--model=mlp"):
         build("seed_003", (7, 7, 1))
     with pytest.raises(ValueError, match=r"max pool 2x2 \(layer 3\).*2x2, got 1x1.*--image_size"):
@@ -144,13 +144,13 @@ def test_images_too_small_are_refused_with_the_layer_and_a_way_out():
     build("mlp", (1, 1, 1))
 
 
-def test_what_is_no_image_shape_is_refused():
+def test_refuses_bad_image_shape():
     for shape in ((28, 28), (0, 28, 1), ()):
         with pytest.raises(ValueError, match="height, width, channels"):
             build("logistic", shape)
 
 
-def test_a_user_adds_a_network_in_a_few_lines(own_networks):
+def test_register_network(own_networks):
     @models.register("linear")
     def linear(input_shape, classes, hidden):
         return [models.Flatten(), models.BatchNorm(), models.Dense(classes)]
@@ -159,14 +159,14 @@ def test_a_user_adds_a_network_in_a_few_lines(own_networks):
     assert build("linear", classes=3)(tf.zeros([2, 28, 28, 1])).shape == (2, 3)
 
 
-def test_a_name_is_never_taken_twice_nor_unusable(own_networks):
+def test_refuses_bad_network_name(own_networks):
     with pytest.raises(ValueError, match="'cnn' is registered already"):
         models.register("cnn")
     with pytest.raises(ValueError, match="identifier, got 'my-net'"):
         models.register("my-net")
 
 
-def test_a_network_with_the_wrong_number_of_logits_is_refused(own_networks):
+def test_refuses_wrong_logits(own_networks):
     models.register("short")(lambda *_: [models.Flatten(), models.Dense(9)])
     with pytest.raises(ValueError, match="short gives 9 logits for 10 classes"):
         build("short")

@@ -1,4 +1,4 @@
-"""Images are resized as an independent reference in NumPy resizes them, the same in any graph."""
+"""Resizing of images: equal to an independent NumPy reference, and the same in any graph."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config import FITS
+from engine.config.schema import FITS
 from pipelines import resize
 from pipelines.resize import Resize, border_colour
 
 
 def weights(size: int, target: int, antialias: bool) -> np.ndarray:
-    """What each of `size` samples in a row adds to each of `target`, float64 [target, size]."""
+    """Returns the weight of each of `size` samples in each of `target`, float64 [target, size]."""
     scale = size / target
     reach = max(scale, 1.0) if antialias else 1.0
     centres = np.clip((np.arange(target) + 0.5) * scale - 0.5, 0, size - 1)
-    if antialias:  # a triangle, cut off at the edge of the image
+    if antialias:  # a triangle, truncated at the edge of the image
         centres = (np.arange(target) + 0.5) * scale - 0.5
     tent = np.maximum(0, 1 - np.abs(np.arange(size) - centres[:, None]) / reach)
     return tent / tent.sum(1, keepdims=True)
@@ -39,7 +39,7 @@ def half_up(value: float) -> int:
 
 
 def reference(image: np.ndarray, height: int, width: int, fit: str, antialias: bool) -> np.ndarray:
-    """The resized image before it is rounded, float64 [height, width, C]."""
+    """Returns the resized image before rounding, float64 [height, width, C]."""
     rows, columns, channels = image.shape
     if fit == "stretch":
         return filtered(image, height, width, antialias)
@@ -75,12 +75,12 @@ SIDE = st.integers(1, 40)
     st.sampled_from(["uint8", "float32"]),
     st.integers(0, 2**32 - 1),
 )
-def test_it_is_what_the_reference_makes(shape, target, fit, antialias, dtype, seed):
+def test_matches_numpy(shape, target, fit, antialias, dtype, seed):
     image = np.random.default_rng(seed).integers(0, 256, shape).astype(dtype)
     found = Resize(target, fit, antialias)(tf.constant(image)).numpy()
     assert found.shape == (*target, shape[2]) and found.dtype == dtype
-    # Places of samples are float32, three roundings of up to a side; a weight is off by as much, of
-    # two weights in each of two passes, times the contrast. And a half is rounded either way.
+    # Positions of samples are float32, with three roundings of up to a side. A weight has the same
+    # error, for two weights in each of two passes, times the contrast. A half rounds either way.
     off = 2 * 2 * 3 * max(*shape[:2], *target) * 2.0**-24 * 255
     allowed = off + 0.5 * (dtype == "uint8")
     assert np.abs(found - reference(image, *target, fit, antialias)).max() <= allowed
@@ -89,7 +89,7 @@ def test_it_is_what_the_reference_makes(shape, target, fit, antialias, dtype, se
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("fit", FITS)
 @pytest.mark.parametrize("shape", [(9, 4, 1), (3, 12, 3), (1, 1, 1), (30, 10, 3)])
-def test_the_bits_do_not_depend_on_what_the_graph_knows(shape, fit, antialias):
+def test_bits_independent_of_shapes(shape, fit, antialias):
     image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     made = Resize((6, 5), fit, antialias)
     known = tf.function(lambda: made(tf.constant(image)), autograph=False)().numpy()
@@ -98,7 +98,7 @@ def test_the_bits_do_not_depend_on_what_the_graph_knows(shape, fit, antialias):
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_an_image_of_the_target_size_keeps_every_bit(fit):
+def test_target_size_keeps_bits(fit):
     image = np.random.default_rng(0).normal(size=(7, 5, 3)).astype(np.float32)
     image[0, 0], image[3, 2], image[6, 4] = np.inf, np.nan, -0.0
     made = Resize((7, 5), fit)
@@ -108,8 +108,8 @@ def test_an_image_of_the_target_size_keeps_every_bit(fit):
         assert np.asarray(found).tobytes() == image.tobytes()
 
 
-def test_stretched_without_antialiasing_it_has_the_bits_of_tensorflows_bilinear_resize():
-    """Runs of 0.4.0 were trained on these."""
+def test_matches_tensorflow_bilinear():
+    """Stretching without antialiasing keeps these bits, on which runs of 0.4.0 were trained."""
     image = np.random.default_rng(0).integers(0, 256, (28, 28, 3), np.uint8)
     for target in ((14, 28), (14, 14), (7, 9), (40, 3)):
         expected = tf.cast(tf.round(tf.image.resize(image, target)), tf.uint8).numpy()
@@ -119,7 +119,7 @@ def test_stretched_without_antialiasing_it_has_the_bits_of_tensorflows_bilinear_
         assert np.array_equal(found, tf.image.resize(whole, target).numpy())
 
 
-def test_what_is_padded_has_the_median_colour_of_the_border():
+def test_padding_is_border_median():
     image = np.full((4, 12, 3), 9, np.uint8)
     image[0], image[-1] = (10, 200, 31), (10, 200, 34)
     image[1:-1, 1:-1] = 255
@@ -134,27 +134,27 @@ def test_what_is_padded_has_the_median_colour_of_the_border():
     ("image", "colour"),
     [
         ([[7]], 7),
-        ([[1, 2, 4, 9]], 3),  # each pixel counts once, in one row too
+        ([[1, 2, 4, 9]], 3),  # each pixel counts once, also in one row
         ([[1], [2], [4]], 2),
         ([[0, 0], [1, 1]], 0),  # a half is rounded to even
         ([[1, 1], [2, 2]], 2),
         ([[5, 5, 5], [5, 99, 6], [6, 6, 6]], 6),
     ],
 )
-def test_the_border_is_the_outermost_pixels(image, colour):
+def test_border_colour(image, colour):
     array = np.array(image, np.uint8)[None, :, :, None]
     assert border_colour(tf.constant(array)).numpy().item() == colour
 
 
-def test_every_fit_of_the_options_is_one_and_others_are_refused():
+def test_fits():
     assert resize.FITS == FITS
     with pytest.raises(ValueError, match="pad, crop, stretch"):
         Resize((2, 2), "squeeze")
 
 
 @pytest.mark.parametrize("fit", FITS)
-def test_a_long_thin_picture_takes_no_more_memory_than_it_has(fit):
-    """Widened to a square, or copied into each row of the target, it would take gigabytes."""
+def test_memory_of_thin_picture(fit):
+    """Padded to a square, or copied into each row of the target, it would take gigabytes."""
     import resource
 
     image = np.zeros((1, 1 << 20, 1), np.uint8)

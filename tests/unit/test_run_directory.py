@@ -1,12 +1,12 @@
-"""run_dir: used only as asked, and continued only as the run it is."""
+"""The run directory: used only as requested, and resumed only with the same trajectory."""
 
 import dataclasses
 import os
 
 import pytest
 
-from engine import flags
-from engine.keeping import run_directory
+from engine.checkpoint import run_directory
+from engine.config import flags
 
 
 def config(run_dir, *arguments):
@@ -14,7 +14,7 @@ def config(run_dir, *arguments):
 
 
 def started(run_dir, *arguments, saved=True):
-    """A directory in which a run was begun, and saved unless said otherwise."""
+    """Creates the directory of a run that has started, with a checkpoint unless not `saved`."""
     kept = config(run_dir, *arguments)
     os.makedirs(run_dir, exist_ok=True)
     run_directory.write_options(kept)
@@ -35,29 +35,29 @@ def refusal(configuration):
 
 @pytest.mark.parametrize("resume", ["auto", "never"])
 @pytest.mark.parametrize("exists", [True, False])
-def test_an_empty_directory_is_for_a_new_run(tmp_path, resume, exists):
+def test_empty_directory(tmp_path, resume, exists):
     run_dir = tmp_path / "deep" / "run"
     if exists:
         run_dir.mkdir(parents=True)
     assert run_directory.open_for_training(config(run_dir, f"--resume={resume}")) is None
-    assert os.listdir(tmp_path) == (["deep"] if exists else [])  # looked at, not written
+    assert os.listdir(tmp_path) == (["deep"] if exists else [])  # inspected, not written
 
 
-def test_must_refuses_a_directory_with_nothing_to_go_on_from(tmp_path):
+def test_must_needs_checkpoint(tmp_path):
     assert "--resume=must" in refusal(config(tmp_path, "--resume=must"))
     started(tmp_path, saved=False)
     assert "--resume=must" in refusal(config(tmp_path, "--resume=must"))
 
 
 @pytest.mark.parametrize("saved", [True, False])
-def test_never_refuses_a_directory_that_holds_a_run(tmp_path, saved):
+def test_never_refuses_existing_run(tmp_path, saved):
     started(tmp_path, saved=saved)
     message = refusal(config(tmp_path, "--resume=never"))
     assert "--resume=never" in message and str(tmp_path) in message
 
 
 @pytest.mark.parametrize("resume", ["auto", "must"])
-def test_a_run_that_was_saved_is_gone_on_with(tmp_path, resume):
+def test_resumes_saved_run(tmp_path, resume):
     options = "--seed=3", "--learning_rate=0.25", "--hidden=7,9"
     kept = started(tmp_path, *options)
     found = run_directory.open_for_training(config(tmp_path, *options, f"--resume={resume}"))
@@ -65,28 +65,28 @@ def test_a_run_that_was_saved_is_gone_on_with(tmp_path, resume):
     assert "--seed=4 (was 3)" in refusal(config(tmp_path, *options, "--seed=4"))
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(tmp_path):
+def test_killed_before_first_checkpoint(tmp_path):
     started(tmp_path, "--seed=3", saved=False)
     assert run_directory.open_for_training(config(tmp_path, "--seed=4")) is None
 
 
-def test_a_run_dir_that_is_a_file_is_refused(tmp_path):
+def test_refuses_file_as_run_dir(tmp_path):
     path = tmp_path / "run"
     path.write_text("a file")
     message = refusal(config(path))
     assert f"--run_dir={path}" in message and "is a file" in message
 
 
-def test_a_run_dir_below_a_file_is_refused_and_the_file_named(tmp_path):
+def test_refuses_run_dir_below_file(tmp_path):
     path = tmp_path / "file"
     path.write_text("a file")
     message = refusal(config(path / "deep" / "run"))
     assert f"{path} is a file" in message
 
 
-def test_a_directory_that_may_not_be_written_is_refused(tmp_path, monkeypatch):
+def test_refuses_unwritable_directory(tmp_path, monkeypatch):
     tmp_path.chmod(0o500)
-    # Root may write everywhere: what the system answers to others is put in its place.
+    # Root may write everywhere, so that the answer for other users is patched in.
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)
     assert "not writable" in refusal(config(tmp_path / "run"))
 
@@ -94,14 +94,15 @@ def test_a_directory_that_may_not_be_written_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "content", [b"--no_such_option=1\n", b"--epochs=many\n", b"stray words\n", b"\xff\xfe\x00"]
 )
-def test_options_that_cannot_be_read_are_refused_by_their_file(tmp_path, content):
+def test_names_unreadable_options(tmp_path, content):
     started(tmp_path)
     path = tmp_path / "config.flags"
     path.write_bytes(content)
     assert str(path) in refusal(config(tmp_path))
 
 
-def test_a_checkpoint_whose_options_are_gone_is_not_taken_for_a_new_run(tmp_path):
+def test_checkpoint_without_options(tmp_path):
+    """A checkpoint whose options are missing is not taken for a new run."""
     started(tmp_path)
     path = tmp_path / "config.flags"
     path.unlink()
@@ -109,7 +110,7 @@ def test_a_checkpoint_whose_options_are_gone_is_not_taken_for_a_new_run(tmp_path
 
 
 def continued(before, now, steps_per_epoch=10, step=0):
-    """The message with which resuming is refused; empty when it is not."""
+    """Returns the message that refuses to resume, or an empty string."""
     try:
         run_directory.refuse_another_trajectory(now, before)
         run_directory.refuse_other_length(now, before, steps_per_epoch, step)
@@ -118,7 +119,7 @@ def continued(before, now, steps_per_epoch=10, step=0):
     return ""
 
 
-def test_a_new_run_may_be_anything(tmp_path):
+def test_new_run_takes_any_options(tmp_path):
     assert continued(None, config(tmp_path, "--seed=8")) == ""
 
 
@@ -133,12 +134,12 @@ def test_a_new_run_may_be_anything(tmp_path):
         ("--patience=2", "--patience=2 (was -1)"),
     ],
 )
-def test_another_trajectory_is_refused_by_option_with_both_values(tmp_path, argument, both):
+def test_refuses_other_trajectory(tmp_path, argument, both):
     message = continued(config(tmp_path), config(tmp_path, argument))
     assert both in message and str(tmp_path) in message
 
 
-def test_every_changed_option_is_named(tmp_path):
+def test_names_every_changed_option(tmp_path):
     message = continued(config(tmp_path), config(tmp_path, "--seed=4", "--optimizer=sgd"))
     assert "--seed=4 (was 0)" in message and "--optimizer=sgd (was adam)" in message
 
@@ -151,7 +152,8 @@ def test_every_changed_option_is_named(tmp_path):
         *("--data_dir=elsewhere", "--restore_best", "--test_split="),
     ],
 )
-def test_what_changes_nothing_computed_may_change(tmp_path, argument):
+def test_allows_other_changes(tmp_path, argument):
+    """Options that do not affect the trajectory may change."""
     assert continued(config(tmp_path), config(tmp_path, argument)) == ""
 
 
@@ -168,9 +170,8 @@ def test_what_changes_nothing_computed_may_change(tmp_path, argument):
     ],
 )
 @pytest.mark.parametrize("longer", ["--epochs=9", "--train_steps=90"])
-def test_a_run_may_be_made_longer_where_its_schedule_does_not_depend_on_it(
-    tmp_path, schedule, longer_is_another_run, longer
-):
+def test_longer_run(tmp_path, schedule, longer_is_another_run, longer):
+    """A run may be made longer if its schedule does not depend on the length."""
     message = continued(config(tmp_path, *schedule), config(tmp_path, *schedule, longer))
     if longer_is_another_run:
         assert "90 steps" in message and "50" in message and schedule[0][11:] in message
@@ -178,13 +179,13 @@ def test_a_run_may_be_made_longer_where_its_schedule_does_not_depend_on_it(
         assert message == ""
 
 
-def test_the_same_length_said_in_other_words_is_the_same_run(tmp_path):
+def test_same_length_by_other_option(tmp_path):
     before, now = (config(tmp_path, "--schedule=cosine", x) for x in ("--epochs=5", "--epochs=8"))
     now = dataclasses.replace(now, training=dataclasses.replace(now.training, train_steps=50))
     assert continued(before, now) == ""
 
 
-def test_writing_the_options_removes_an_old_result(tmp_path):
+def test_new_options_remove_result(tmp_path):
     run_dir = tmp_path / "deep" / "run"
     started(run_dir, saved=False)
     (run_dir / "result.json").write_text("{}")
@@ -203,17 +204,15 @@ def test_writing_the_options_removes_an_old_result(tmp_path):
         ("--train_steps=9", 10, "=10"),
     ],
 )
-def test_a_length_that_the_run_is_past_is_refused_with_one_that_is_enough(
-    tmp_path, length, step, enough
-):
+def test_refuses_passed_length(tmp_path, length, step, enough):
     now = config(tmp_path, length)
     message = continued(config(tmp_path, "--epochs=7"), now, step=step)
     assert length in message and f"step {step}" in message and enough in message
     assert continued(config(tmp_path, "--epochs=7"), now, step=now.training.steps(10)) == ""
 
 
-def test_the_result_goes_before_the_options_change(tmp_path, monkeypatch):
-    """A kill in between must not leave a result beside options that it is not of."""
+def test_result_removed_before_options(tmp_path, monkeypatch):
+    """A kill in between must not leave a result next to options of another run."""
     run_dir = tmp_path / "run"
     kept = started(run_dir)
     (run_dir / "result.json").write_text("{}")
@@ -228,7 +227,8 @@ def test_the_result_goes_before_the_options_change(tmp_path, monkeypatch):
     assert run_directory.options_of(str(run_dir)) == kept
 
 
-def test_a_run_older_than_an_option_goes_on_with_the_value_it_was_trained_with(tmp_path):
+def test_resume_with_legacy_values(tmp_path):
+    """A run older than an option resumes with the value that it was trained with."""
     started(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
     path = tmp_path / "config.flags"
     kept = [
@@ -243,7 +243,8 @@ def test_a_run_older_than_an_option_goes_on_with_the_value_it_was_trained_with(t
     assert run_directory.open_for_training(same) == same
 
 
-def test_a_run_older_than_an_option_that_it_has_no_use_for_just_goes_on(tmp_path):
+def test_resume_without_resizing(tmp_path):
+    """A run older than an option that has no effect on it resumes as it is."""
     started(tmp_path)
     path = tmp_path / "config.flags"
     path.write_text(path.read_text().replace("--fit=pad\n", "").replace("--antialias=true\n", ""))

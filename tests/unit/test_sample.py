@@ -1,4 +1,4 @@
-"""What is verified on: a few of the user's own examples, with a remainder where that can be."""
+"""The sample for verification: some of the user's examples, with a remainder if possible."""
 
 from __future__ import annotations
 
@@ -7,19 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.verify.sample import EVALUATION_BYTES, FULL_BATCHES, sample
-from pipelines import Records, Source, steps_per_epoch
+from pipelines import DataSplit, Source, steps_per_epoch
 
 
 def source(train: int, validation: int = 0, test: int = 0, side: int = 8) -> Source:
-    def records(name: str, count: int) -> Records | None:
-        return Records(name, ((name, 0, count),)) if count else None
+    def records(name: str, count: int) -> DataSplit | None:
+        return DataSplit(name, ((name, 0, count),)) if count else None
 
     splits = records("train", train), records("validation", validation), records("test", test)
     return Source("some", "1.0.0", (side, side, 1), ("a", "b"), *splits, "uint8", None, "")
 
 
 @given(train=st.integers(1, 3000), batch=st.integers(1, 1000))
-def test_an_epoch_is_a_few_batches_of_the_users_size_and_a_remainder(train, batch):
+def test_epoch_length(train, batch):
+    """An epoch is some batches of the user's size and a remainder."""
     cut = sample(source(train), batch)
     examples = len(cut.source.train)
     assert 1 <= examples <= train and cut.batch == min(batch, train)
@@ -37,7 +38,8 @@ def test_an_epoch_is_a_few_batches_of_the_users_size_and_a_remainder(train, batc
         ({}, "validation", "train"),
     ],
 )
-def test_what_is_held_out_is_scored_or_else_the_training_split(held_out, scored, scored_from):
+def test_scored_split(held_out, scored, scored_from):
+    """The held-out split is scored, or else the training split."""
     cut = sample(source(100, **held_out), 10)
     assert (cut.scored, cut.scored_from) == (scored, scored_from)
     assert cut.examples_scored == cut.examples_held_out == held_out.get(scored_from, 100)
@@ -45,7 +47,7 @@ def test_what_is_held_out_is_scored_or_else_the_training_split(held_out, scored,
     assert getattr(cut.source, other) is None
 
 
-def test_only_so_much_is_scored_as_takes_seconds():
+def test_limits_scored_examples():
     cut = sample(source(10, validation=10**6, side=100), 5)
     assert cut.examples_scored == EVALUATION_BYTES // 10_000
     assert cut.examples_held_out == 10**6

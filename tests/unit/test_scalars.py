@@ -1,4 +1,4 @@
-"""Numbers that change with every call are not kept by TensorFlow for ever."""
+"""TensorFlow does not keep numbers that change with every call."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ import sys
 import pytest
 import tensorflow as tf
 
-from engine.keeping.board import Board, Row
-from engine.keeping.clock import Clock
-from engine.numerics.scalars import real, whole
-from engine.state import Best, Times
-from engine.stopping import Monitor
+from engine.core.early_stopping import Monitor
+from engine.core.state import BestState, TimingState
+from engine.logging.metric_writer import MetricRow, MetricWriter
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.scalars import real, whole
 
 
 def kept(use) -> bool:
-    """Whether anything holds on to a number that it was given."""
+    """Returns whether a reference to the number remains after its use."""
     number = 0.1234567 + id(use) / 2**70
     before = sys.getrefcount(number)
     use(number)
     return sys.getrefcount(number) != before
 
 
-def test_a_number_of_pythons_is_kept_and_an_array_is_not():
+def test_arrays_are_not_kept():
+    """TensorFlow keeps a Python number, but not an array."""
     variable = tf.Variable(0.0, dtype=tf.float64)
-    assert kept(variable.assign)  # or there is no need for any of this
+    assert kept(variable.assign)  # otherwise the conversions are not needed
     assert not kept(lambda number: variable.assign(real(number)))
     steps = tf.Variable(0, dtype=tf.int64)
     step = 123_456_789_012
@@ -34,13 +35,13 @@ def test_a_number_of_pythons_is_kept_and_an_array_is_not():
 
 
 @pytest.mark.parametrize("what", ["clock", "board", "best"])
-def test_what_a_run_writes_again_and_again_is_not_kept(tmp_path, what):
-    clock = Clock(Times(), str(tmp_path), writes=False)
-    board, best = Board(str(tmp_path)), Best()
+def test_repeated_writes_keep_nothing(tmp_path, what):
+    clock = ThroughputMeter(TimingState(), str(tmp_path), writes=False)
+    metric_writer, best = MetricWriter(str(tmp_path)), BestState()
     uses = {
         "clock": lambda number: (clock.loop_took(1, number), clock.note()),
-        "board": lambda number: board.write("train", [Row(1, 1, {"loss": number})]),
+        "board": lambda number: metric_writer.write("train", [MetricRow(1, 1, {"loss": number})]),
         "best": lambda number: Monitor("train_loss", 0.0, -1).is_best(number, 1, best),
     }
     assert not kept(uses[what])
-    board.close()
+    metric_writer.close()

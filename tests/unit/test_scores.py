@@ -1,4 +1,4 @@
-"""What predictions are worth: held against scikit-learn, and against sums by hand."""
+"""Scores of predictions, compared with scikit-learn and with sums by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.reporting.scores import Predictions
 
 
 def predictions(examples: int = 500, classes: int = 7, seed: int = 0) -> Predictions:
-    """Random ones; the last class is never true and never predicted."""
+    """Returns random predictions; the last class is never true and never predicted."""
     random = np.random.default_rng(seed)
     logits = random.normal(size=(examples, classes))
     logits[:, -1] = -9
@@ -22,7 +22,7 @@ def predictions(examples: int = 500, classes: int = 7, seed: int = 0) -> Predict
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_confusion_precision_recall_and_f1_are_scikit_learns(seed: int):
+def test_scores_match_sklearn(seed: int):
     of = predictions(seed=seed)
     counts = scores.confusion(of.labels, of.predicted, 7)
     known = list(range(7))
@@ -36,7 +36,7 @@ def test_confusion_precision_recall_and_f1_are_scikit_learns(seed: int):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
-def test_what_cannot_be_told_of_a_class_is_nan():
+def test_undefined_scores_are_nan():
     counts = np.array([[5, 0, 0], [2, 0, 0], [0, 0, 0]])
     found = scores.by_class(counts)
     np.testing.assert_array_equal(found.recall, [1, 0, np.nan])
@@ -44,7 +44,7 @@ def test_what_cannot_be_told_of_a_class_is_nan():
     np.testing.assert_array_equal(found.f1, [10 / 12, 0, np.nan])
 
 
-def test_pairs_count_both_ways_and_the_most_confused_comes_first():
+def test_confused_pairs():
     counts = np.array([[9, 1, 4], [2, 9, 0], [0, 0, 9]])
     found = scores.confused_pairs(counts, 5)
     assert [(pair.one, pair.other, pair.times) for pair in found] == [(0, 2, 4), (0, 1, 3)]
@@ -52,14 +52,14 @@ def test_pairs_count_both_ways_and_the_most_confused_comes_first():
     assert scores.confused_pairs(np.diag([3, 4]), 5) == []
 
 
-def test_the_most_confident_mistakes_come_first():
+def test_confident_mistakes():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
     of = Predictions(probabilities, np.array([0, 0, 0, 0], np.int32))
     assert scores.confident_mistakes(of, 2).tolist() == [3, 2]
     assert scores.confident_mistakes(of, 9).tolist() == [3, 2, 1]
 
 
-def test_calibration_is_the_mean_gap_of_confidence_and_accuracy():
+def test_calibration_error():
     # Two bins: 3 predictions of confidence 0.9, 2 of them right; 2 of 0.6, both right.
     probabilities = np.array([[0.9, 0.1]] * 3 + [[0.6, 0.4]] * 2)
     of = Predictions(probabilities, np.array([0, 0, 1, 0, 0], np.int32))
@@ -69,7 +69,7 @@ def test_calibration_is_the_mean_gap_of_confidence_and_accuracy():
     assert np.isnan(found.accuracy[found.counts == 0]).all()
 
 
-def test_a_network_that_is_as_right_as_it_is_sure_has_no_calibration_error():
+def test_calibrated_network():
     random = np.random.default_rng(1)
     sure = random.uniform(0.5, 1, 200_000)
     right = random.random(len(sure)) < sure
@@ -78,7 +78,7 @@ def test_a_network_that_is_as_right_as_it_is_sure_has_no_calibration_error():
     assert found.error < 0.01
 
 
-def test_confidence_of_0_and_1_lie_in_the_outermost_bins():
+def test_confidence_of_0_and_1():
     of = Predictions(np.array([[1.0, 0.0], [0.5, 0.5]]), np.array([0, 0], np.int32))
     counts = scores.calibration(of).counts
     assert counts[-1] == 1 and counts.sum() == 2

@@ -1,4 +1,4 @@
-"""What no logit depends on is not computed, and nothing else changes."""
+"""Pixels that no logit depends on are not computed, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-import models
-from models import BatchNorm, Convolution, Dense, Dropout, Flatten, MaxPool
+from engine import models
+from engine.models import BatchNorm, Convolution, Dense, Dropout, Flatten, MaxPool
 
 NETWORKS = {
     "pools": lambda: [
@@ -36,15 +36,16 @@ READ = {
     "stride": 13,  # 13 -> 6 -> 2
     "strides in front of a norm": 12,  # 12 -> 5 -> 2
     "activation": 14,
-    "norm in front of a pool": 14,  # 14 -> 12 -> 4 -> 2, which the norm sees all of
+    "norm in front of a pool": 14,  # 14 -> 12 -> 4 -> 2; the norm reads every pixel
     "padding": 15,
-    "dropout": 15,  # which draws for all that it was built for
+    "dropout": 15,  # dropout draws for the whole input shape
     "nothing spatial": 15,
 }
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_logits_gradients_and_statistics_are_those_of_the_whole(name):
+def test_matches_whole_computation(name):
+    """Logits, gradients and statistics equal those of the whole computation."""
     network = models.Sequential("network", NETWORKS[name](), (15, 15, 1), 0)
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 15, 15, 1), np.uint8)
@@ -58,14 +59,16 @@ def test_logits_gradients_and_statistics_are_those_of_the_whole(name):
     other[:, read:] = 255 - other[:, read:]
     other[:, :, read:] = 255 - other[:, :, read:]
     assert all(map(np.array_equal, _computed(network, other), found))
-    if name not in ("padding", "dropout"):  # these read all
+    if name not in ("padding", "dropout"):  # these read every pixel
         other = images.copy()
         other[:, read - 1, :read] = 255 - other[:, read - 1, :read]
         assert not np.array_equal(_computed(network, other)[0], found[0])
 
 
 def _computed(network, images):
-    call = models.Pass(training=True, noise=models.Noise(0, tf.constant(0, tf.int64)))
+    call = models.ForwardContext(
+        training=True, noise=models.StatelessRNG(0, tf.constant(0, tf.int64))
+    )
     with tf.GradientTape() as tape:
         logits = network(tf.constant(images), call)
         loss = tf.reduce_sum(tf.square(logits))

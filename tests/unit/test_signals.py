@@ -1,4 +1,4 @@
-"""The first signal asks for a polite stop; the second one ends the process."""
+"""The first signal requests a clean stop; the second one ends the process."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.keeping.signals import Signals
+from engine.runtime.signals import Signals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ALL = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -22,7 +22,7 @@ def handlers():
 
 @pytest.fixture(autouse=True)
 def untouched():
-    """Whatever a test does, the next one starts with the handlers it would have had."""
+    """Restores the signal handlers after each test."""
     before = handlers()
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it is ignored
     yield
@@ -31,7 +31,7 @@ def untouched():
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_a_signal_is_noted_and_work_goes_on(number):
+def test_first_signal_is_noted(number):
     with Signals() as signals:
         assert (signals.received, signals.exit_status) == (0, 0)
         os.kill(os.getpid(), number)
@@ -40,7 +40,7 @@ def test_a_signal_is_noted_and_work_goes_on(number):
 
 
 @pytest.mark.parametrize("number", ALL)
-def test_after_the_first_signal_any_second_one_is_the_systems_own(number):
+def test_second_signal_has_default_handler(number):
     with Signals():
         assert signal.SIG_DFL not in handlers()
         os.kill(os.getpid(), number)
@@ -48,7 +48,7 @@ def test_after_the_first_signal_any_second_one_is_the_systems_own(number):
 
 
 @pytest.mark.parametrize("number", [None, *ALL])
-def test_the_handlers_of_before_are_back_afterwards(number):
+def test_restores_handlers(number):
     before = handlers()
     with Signals():
         if number:
@@ -56,14 +56,14 @@ def test_the_handlers_of_before_are_back_afterwards(number):
     assert handlers() == before
 
 
-def test_the_handlers_of_before_are_back_after_an_error():
+def test_restores_handlers_after_error():
     before = handlers()
     with pytest.raises(RuntimeError, match="inside"), Signals():
         raise RuntimeError("inside")
     assert handlers() == before
 
 
-def test_a_handler_of_the_callers_own_is_put_back():
+def test_restores_own_handler():
     def own(number, frame):
         pass
 
@@ -73,7 +73,7 @@ def test_a_handler_of_the_callers_own_is_put_back():
     assert signal.getsignal(signal.SIGTERM) is own
 
 
-def test_in_another_thread_signals_are_left_alone():
+def test_other_thread():
     before, seen = handlers(), []
 
     def work():
@@ -87,11 +87,11 @@ def test_in_another_thread_signals_are_left_alone():
 
 
 @pytest.mark.parametrize("second", ALL)
-def test_a_second_signal_ends_the_process_at_once(second):
+def test_second_signal_ends_process(second):
     program = (
         "import os, signal\n"
         "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
-        "from engine.keeping.signals import Signals\n"
+        "from engine.runtime.signals import Signals\n"
         "with Signals():\n"
         "    os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print('polite', flush=True)\n"
@@ -104,7 +104,7 @@ def test_a_second_signal_ends_the_process_at_once(second):
     assert (done.stdout, done.returncode) == ("polite\n", -second)
 
 
-def test_a_signal_that_comes_while_the_workers_agree_is_not_lost():
+def test_signal_during_agreement():
     def nobody_has_one(received: int) -> int:
         os.kill(os.getpid(), signal.SIGTERM)
         return received
@@ -115,7 +115,7 @@ def test_a_signal_that_comes_while_the_workers_agree_is_not_lost():
         assert signals.exit_status == 143
 
 
-def test_a_signal_that_the_process_ignores_is_ignored_further():
+def test_ignored_signal_stays_ignored():
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with Signals() as signals:
         os.kill(os.getpid(), signal.SIGHUP)

@@ -1,4 +1,4 @@
-"""What a split is: which records of which files, with nothing lost and nothing shared."""
+"""Splits as ranges of records in files: complete, and without shared examples."""
 
 import json
 import math
@@ -18,13 +18,13 @@ from pipelines.decode import decode_all, decode_batch, decode_pictures
 from pipelines.lookup import examples_of, stored_images
 from pipelines.records import RecordReader
 from pipelines.resize import Resize
-from pipelines.source import Records, open_source
+from pipelines.source import DataSplit, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Examples whose image says which one it is; a subclass changes one thing."""
+    """Examples whose pixels are the index of the example; a subclass changes one thing."""
 
     VERSION = tfds.core.Version("1.0.0")
     NAMES = ("cat", "dog", "eel")
@@ -57,7 +57,7 @@ class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Coloured(Sample, skip_registration=True):
-    """Other features beside image and label, one of them an image that is not the image."""
+    """Other features beside image and label, one of them a second image."""
 
     FEATURES = {  # noqa: RUF012
         "id": tfds.features.Text(),
@@ -111,7 +111,7 @@ class Deep(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """A data_dir with every data set above; the train split of `sample` is in three files."""
+    """Returns a data_dir with every data set above; train of `sample` is in three files."""
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     for kind in (Sample, Coloured, Undecided, SecretTest, Unlabelled, Imageless, Deep):
@@ -131,14 +131,14 @@ def opened(shelf):
 
 @pytest.fixture
 def copied(shelf, tmp_path):
-    """A copy of `sample` to damage, and its directory."""
+    """Returns the data_dir and the version directory of a copy of `sample` to damage."""
     place = tmp_path / "sample" / "1.0.0"
     shutil.copytree(shelf / "sample" / "1.0.0", place)
     return tmp_path, place
 
 
 def read(source, records):
-    """(first pixel, label) of each example, by tf.data from the ranges."""
+    """Returns (first pixel, label) of each example, read by tf.data from the ranges."""
     found = []
     for path, first, last in records.ranges:
         raw = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(last - first)
@@ -153,14 +153,14 @@ def said(call, **arguments):
     return str(error.value)
 
 
-# Parts
+# Splits
 
 
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=5), st.data())
-def test_a_part_is_the_slice_of_the_examples(lengths, data):
+def test_part_is_slice(lengths, data):
     starts = data.draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
     ranges = [(f"f{i}", s, s + n) for i, (s, n) in enumerate(zip(starts, lengths, strict=True))]
-    whole = Records("train", tuple(ranges))
+    whole = DataSplit("train", tuple(ranges))
 
     def listed(records):
         return [(path, i) for path, first, last in records.ranges for i in range(first, last)]
@@ -174,7 +174,8 @@ def test_a_part_is_the_slice_of_the_examples(lengths, data):
     assert not part.overlaps(whole.part(stop, len(whole), "rest"))
 
 
-def test_a_split_over_several_files_is_read_in_order_and_cut_where_keras_cuts(opened):
+def test_validation_split_over_files(opened):
+    """A split over several files is read in order and cut where Keras cuts it."""
     source = opened(validation_split="0.3")
     assert len(source.train.ranges) == 3
     everything = [(i, i % 3) for i in range(50)]
@@ -184,7 +185,7 @@ def test_a_split_over_several_files_is_read_in_order_and_cut_where_keras_cuts(op
     assert (source.train.name, source.validation.name) == ("train[:35]", "train[35:]")
 
 
-def test_a_sub_split_is_cut_at_its_own_end(opened):
+def test_sub_split(opened):
     source = opened(train_split="train[20%:50%]", validation_split="0.2")
     assert [i for i, _ in read(source, source.train)] == list(range(10, 22))
     assert [i for i, _ in read(source, source.validation)] == list(range(22, 25))
@@ -197,19 +198,19 @@ def test_splits_add_up(opened):
 
 
 @pytest.mark.parametrize("fraction", ["0.1", "0.2", "0.3", "0.7", "1e-1", " 0.29 "])
-def test_the_cut_is_computed_as_keras_computes_it(opened, fraction):
+def test_cut_matches_keras(opened, fraction):
     source = opened(validation_split=fraction)
     assert len(source.train) == math.floor(50 * (1.0 - float(fraction)))
     assert len(source.train) + len(source.validation) == 50
 
 
 @pytest.mark.parametrize("none", ["", "0", "0.0"])
-def test_no_validation_leaves_all_of_train(opened, none):
+def test_no_validation_split(opened, none):
     source = opened(validation_split=none)
     assert source.validation is None and len(source.train) == 50
 
 
-def test_a_validation_split_of_tfds_is_taken_when_it_shares_nothing(opened):
+def test_tfds_validation_split(opened):
     source = opened(train_split="train[:80%]", validation_split="train[80%:]")
     assert [i for i, _ in read(source, source.validation)] == list(range(40, 50))
     assert len(opened(validation_split="test").validation) == 10
@@ -218,7 +219,7 @@ def test_a_validation_split_of_tfds_is_taken_when_it_shares_nothing(opened):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
-def test_mnist_is_cut_as_keras_cuts_it(opened, real_data, name):
+def test_mnist_cut_matches_keras(opened, real_data, name):
     for fraction, sizes in (
         ("0.1", (54000, 6000)),
         ("0.2", (48000, 12000)),
@@ -231,7 +232,7 @@ def test_mnist_is_cut_as_keras_cuts_it(opened, real_data, name):
     assert (source.image_shape, source.classes, source.version) == ((28, 28, 1), 10, "3.0.1")
 
 
-def test_mnist_decodes_to_what_tfds_decodes(opened, real_data):
+def test_mnist_decoding_matches_tfds(opened, real_data):
     source = opened("mnist", data_dir=real_data)
     raw = tf.data.TFRecordDataset(source.test.ranges[0][0], buffer_size=1 << 20)
     builder = tfds.builder_from_directory(os.path.join(real_data, "mnist", "3.0.1"))
@@ -243,7 +244,7 @@ def test_mnist_decodes_to_what_tfds_decodes(opened, real_data):
 # Decoding
 
 
-def test_decode_gives_the_promised_types_and_static_shapes(opened):
+def test_decode_types_and_shapes(opened):
     source = opened()
     raw = tf.data.TFRecordDataset(source.train.ranges[0][0], buffer_size=1 << 20)
     image, label = raw.map(source.decode).element_spec
@@ -252,7 +253,7 @@ def test_decode_gives_the_promised_types_and_static_shapes(opened):
     assert source.class_names == ("cat", "dog", "eel") and source.classes == 3
 
 
-def test_images_of_varying_size_need_a_size_and_are_resized_to_it(opened):
+def test_varying_sizes_need_image_size(opened):
     assert "vary in size: give --image_size=64,64" in said(opened, dataset="coloured")
     source = opened("coloured", image_size=(5, 7), validation_split="")
     assert source.image_shape == (5, 7, 3)
@@ -260,7 +261,7 @@ def test_images_of_varying_size_need_a_size_and_are_resized_to_it(opened):
     assert read(source, source.train) == [(i, i % 3) for i in range(6)]
 
 
-def test_stored_images_keep_the_size_that_each_has(opened, tmp_path):
+def test_stored_images_keep_size(opened, tmp_path):
     source = opened("coloured", image_size=(5, 7), validation_split="")
     numbers = np.array([3, 0, 5])
     stored = list(stored_images(source, source.train, numbers, str(tmp_path)))
@@ -272,7 +273,7 @@ def test_stored_images_keep_the_size_that_each_has(opened, tmp_path):
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 @pytest.mark.parametrize("antialias", [True, False])
-def test_a_resized_image_is_what_the_one_function_makes(opened, fit, antialias):
+def test_resizing_matches_resize(opened, fit, antialias):
     source, small = opened(), opened(image_size=(2, 5), fit=fit, antialias=antialias)
     assert (small.stored_size, small.image_shape) == ((4, 6), (2, 5, 1))
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 1), np.uint8)
@@ -289,7 +290,8 @@ def test_a_resized_image_is_what_the_one_function_makes(opened, fit, antialias):
     "options", [{}, {"image_size": (2, 3)}, {"dataset": "coloured", "image_size": (5, 7)}], ids=str
 )
 @pytest.mark.parametrize("at_once", [2, 64])
-def test_the_short_way_to_pictures_leads_where_decoding_does(opened, options, at_once, monkeypatch):
+def test_decode_pictures(opened, options, at_once, monkeypatch):
+    """Decoding pictures gives the images and labels that decoding examples gives."""
     monkeypatch.setattr("pipelines.decode.AT_ONCE", at_once)
     source = opened(validation_split="", **options)
     numbers = np.array([3, 1, 5, 2, 0])
@@ -304,7 +306,7 @@ def test_the_short_way_to_pictures_leads_where_decoding_does(opened, options, at
 
 
 def inlined(graph: tf.compat.v1.GraphDef) -> int:
-    """Operations of a graph with those of the functions that it calls, each as often as called."""
+    """Returns the number of operations of a graph with every call of a function inlined."""
     functions = {each.signature.name: each.node_def for each in graph.library.function}
 
     def size(nodes) -> int:
@@ -314,8 +316,8 @@ def inlined(graph: tf.compat.v1.GraphDef) -> int:
     return size(graph.node)
 
 
-def test_graph_that_resizes_is_small(opened):
-    """An operation for each of the 128 images of a turn would make every start slow."""
+def test_resizing_graph_is_small(opened):
+    """An operation for each of the 128 images of an iteration would slow down every start."""
     sizes = []
     for options in ({}, {"image_size": (2, 3)}):
         source = opened(validation_split="", **options)
@@ -325,7 +327,8 @@ def test_graph_that_resizes_is_small(opened):
     assert sizes[1] < sizes[0] + 1000, sizes
 
 
-def test_the_recipe_changes_with_what_decode_returns_and_with_nothing_else(opened):
+def test_recipe(opened):
+    """The recipe changes with what decode returns, and with nothing else."""
     assert opened().recipe == opened(train_split="test", validation_split="").recipe
     assert opened(image_size=(4, 6)).recipe == opened().recipe
     recipes = {opened(image_size=size).recipe for size in (None, (2, 3), (3, 2))}
@@ -337,15 +340,15 @@ def test_the_recipe_changes_with_what_decode_returns_and_with_nothing_else(opene
     assert len(recipes) == 3 + 5
 
 
-def test_the_recipes_of_runs_of_0_4_0_are_what_they_were(opened):
-    """Their identities and caches are keyed by them."""
+def test_recipes_of_0_4_0(opened):
+    """Identities and caches of runs of 0.4.0 are keyed by these recipes."""
     stored = "image=image:Image(4, 6, 1):uint8;label=label;out=4x6x1:as stored;decode=1"
     assert opened().recipe == stored
     old = opened(image_size=(2, 3), fit="stretch", antialias=False).recipe
     assert old == stored.replace("4x6x1:as stored", "2x3x1:bilinear")
 
 
-def test_decoding_again_and_again_traces_once(opened, tmp_path):
+def test_decoding_traces_once(opened, tmp_path):
     source = opened(validation_split="")
     numbers = np.arange(10)
     for _ in range(3):
@@ -358,18 +361,18 @@ def test_decoding_again_and_again_traces_once(opened, tmp_path):
     assert source.pictures.decode.experimental_get_tracing_count() == 1
 
 
-def test_a_version_directory_is_a_data_set(opened, shelf):
+def test_opens_version_directory(opened, shelf):
     source = opened(str(shelf / "sample" / "1.0.0"), data_dir=None)
     assert (source.name, source.version, len(source.train)) == ("sample", "1.0.0", 45)
 
 
-def test_a_test_split_without_labels_is_left_out_unless_asked_for(opened):
+def test_unlabelled_test_split(opened):
     assert opened("secret_test").test is None
     assert "have no labels" in said(opened, dataset="secret_test", test_split="test")
 
 
-def test_nothing_starts_the_tensorflow_runtime():
-    """Else the CPU could no longer be split into virtual devices afterwards."""
+def test_runtime_not_started():
+    """After a start the CPU could no longer be split into virtual devices."""
     import subprocess
     import sys
 
@@ -384,7 +387,7 @@ def test_nothing_starts_the_tensorflow_runtime():
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True, timeout=120)
 
 
-# What is refused
+# Refusals
 
 
 @pytest.mark.parametrize(
@@ -410,20 +413,20 @@ def test_nothing_starts_the_tensorflow_runtime():
         ({"dataset": "sampel"}, "did you mean sample"),
     ],
 )
-def test_what_cannot_be_used_is_refused_in_one_line(opened, arguments, expected):
+def test_refuses_unusable_input(opened, arguments, expected):
     assert expected in said(opened, **arguments)
 
 
-def test_a_missing_file_is_named(opened, copied):
+def test_names_missing_file(opened, copied):
     root, place = copied
     shard = place / "sample-train.tfrecord-00001-of-00003"
     shard.unlink()
     assert f"{shard} is missing" in said(opened, data_dir=str(root))
-    # Only what is asked for has to be there.
+    # Only the files of requested splits are required.
     assert len(opened(data_dir=str(root), train_split="test", validation_split="").train) == 10
 
 
-def test_a_file_cut_short_is_refused(opened, copied):
+def test_refuses_truncated_file(opened, copied):
     root, place = copied
     shard = place / "sample-test.tfrecord-00000-of-00003"
     shard.write_bytes(shard.read_bytes()[:20])
@@ -432,14 +435,14 @@ def test_a_file_cut_short_is_refused(opened, copied):
 
 
 @pytest.mark.parametrize("content", [bytes(1 << 16), struct.pack("<QI", 1 << 60, 0) * 4096])
-def test_a_file_of_something_else_is_refused(opened, copied, content):
+def test_refuses_foreign_file(opened, copied, content):
     root, place = copied
     shard = place / "sample-test.tfrecord-00000-of-00003"
     shard.write_bytes(content)
     assert f"cannot read the first example of {shard}" in said(opened, data_dir=str(root))
 
 
-def test_a_format_that_tf_data_cannot_read_is_refused(opened, copied):
+def test_refuses_other_format(opened, copied):
     root, place = copied
     info = json.loads((place / "dataset_info.json").read_text())
     info["fileFormat"] = "array_record"

@@ -1,4 +1,4 @@
-"""The speedrun's command says so where its goal is missed. Nothing is trained here."""
+"""The speedrun's command and its report of a missed goal. Nothing is trained here."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import pytest
 
 from benchmarks import speedrun, trainings
 from benchmarks.environments import python_of
-from engine import flags
+from engine.config import flags
 
 RESULT = {
     "step": 400,
     "steps_per_second": 125.0,
-    "train_seconds": 6.0,  # with the tracing
+    "train_seconds": 6.0,  # with tracing
     "test": {"accuracy": 0.992, "loss": 0.1, "examples": 10_000},
     "versions": {"tapeline": "0", "tensorflow": "0"},
 }
 
 
-def test_a_goal_that_is_reached_on_average_is_reached():
+def test_mean_at_goal():
     assert speedrun.misses([0.9885, 0.9915], [6.0, 4.0]) == []
 
 
 @pytest.mark.parametrize("accuracies", [[0.9899], [0.989, 0.9909], [float("nan"), 0.999], []])
-def test_a_mean_accuracy_below_the_goal_is_a_miss(accuracies):
+def test_mean_accuracy_below_goal(accuracies):
     (miss,) = speedrun.misses(accuracies, [3.0])
     assert miss.startswith("mean test accuracy") and "99.0%" in miss
 
 
 @pytest.mark.parametrize("seconds", [[5.01], [3.0, 7.1], [float("nan")], []])
-def test_a_mean_time_above_the_goal_is_a_miss(seconds):
+def test_mean_time_above_goal(seconds):
     (miss,) = speedrun.misses([0.995], seconds)
     assert miss.startswith("mean training time") and "5 s" in miss
 
 
-def test_both_may_miss():
+def test_misses_both_goals():
     assert len(speedrun.misses([0.98], [9.0])) == 2
 
 
-def test_the_seconds_are_those_of_all_steps_without_the_tracing():
+def test_seconds_without_tracing():
     assert speedrun.measured(RESULT)["seconds"] == pytest.approx(400 / 125)
 
 
 @pytest.mark.parametrize("missing", [{"test": None}, {"steps_per_second": 0.0}])
-def test_a_result_that_does_not_tell_is_refused(missing):
+def test_refuses_incomplete_result(missing):
     with pytest.raises(trainings.RunError, match=r"result\.json"):
         speedrun.measured(RESULT | missing)
 
 
-def test_nothing_of_test_or_of_validation_decides_in_the_recipe():
+def test_recipe_ignores_held_out_data():
     recipe = flags.parse([f"--flagfile={speedrun.RECIPE}"])
     assert recipe.data.validation_split == "0" and recipe.data.test_split == "auto"
     assert recipe.stopping.patience == -1 and not recipe.stopping.restore_best
@@ -58,7 +58,7 @@ def test_nothing_of_test_or_of_validation_decides_in_the_recipe():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """The command, with trainings that come to what is asked; what is written lies in tmp_path."""
+    """Returns the command with trainings of a given result; its output is in tmp_path."""
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
 
     def keras(place, seed):
@@ -75,14 +75,14 @@ def command(tmp_path, monkeypatch):
     return run
 
 
-def test_the_command_ends_with_0_and_a_table(command, tmp_path):
+def test_command_writes_table(command, tmp_path):
     assert command() == 0
     assert json.loads((tmp_path / "speedrun.json").read_text())["missed"] == []
     written = (tmp_path / "SPEEDRUN.md").read_text()
     assert "| mean | 99.20 ± 0.00 | 3.20 ± 0.00 |" in written and "reached." in written
 
 
-def test_the_command_ends_with_1_and_one_line_where_the_goal_is_missed(command, tmp_path, capsys):
+def test_command_reports_misses(command, tmp_path, capsys):
     assert command(accuracy=0.9899) == 1
     assert capsys.readouterr().err == (
         "FAIL mean test accuracy 98.990%, at least 99.0% is wanted\n"
@@ -92,7 +92,7 @@ def test_the_command_ends_with_1_and_one_line_where_the_goal_is_missed(command, 
     assert capsys.readouterr().err == "FAIL mean training time 5.06 s, at most 5 s is wanted\n"
 
 
-def test_keras_beside_it_has_its_columns_and_the_ratio(command, tmp_path):
+def test_keras_columns(command, tmp_path):
     place = tmp_path / "place"
     for path in (python_of(place, "keras"), place / "mnist.npz"):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,12 +102,12 @@ def test_keras_beside_it_has_its_columns_and_the_ratio(command, tmp_path):
     assert "| 0 | 99.20% | 3.20 | 2 epochs | 99.05% | 60.0 | 18.8 |" in written
 
 
-def test_what_keras_needs_is_asked_for_first(command, tmp_path, capsys):
+def test_requires_keras(command, tmp_path, capsys):
     assert command(options=["--keras", f"--place={tmp_path / 'nowhere'}"]) == 1
     assert capsys.readouterr().err.startswith("FAIL --keras needs ")
 
 
-def test_a_run_that_fails_ends_the_command_with_its_last_line(tmp_path, capsys, monkeypatch):
+def test_failed_run(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
     monkeypatch.setattr(trainings, "_PAUSE", 0.0)
     monkeypatch.setattr(speedrun, "RECIPE", tmp_path / "nowhere.flags")

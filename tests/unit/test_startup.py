@@ -1,4 +1,4 @@
-"""What a start takes, part by part."""
+"""Startup timings of each part."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import startup
-from engine.startup import Startup, after_import
+from engine.runtime import startup
+from engine.runtime.startup import Startup, after_import
 
 
 class Clock:
-    """Time as a test has it."""
+    """A clock that the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -22,7 +22,8 @@ class Clock:
         monkeypatch.setattr(startup, "_age", lambda: 3.0)
 
 
-def test_every_second_since_the_launch_is_in_one_part(monkeypatch):
+def test_parts_cover_startup(monkeypatch):
+    """Every second since the launch is in exactly one part."""
     clock = Clock(monkeypatch)
     begun = Startup()
     for part, seconds in (("python", 1), ("data", 4), ("network", 2), ("data", 8)):
@@ -31,7 +32,7 @@ def test_every_second_since_the_launch_is_in_one_part(monkeypatch):
     assert begun.seconds == {"python": 3 + 1, "data": 4 + 8, "network": 2}
 
 
-def test_a_part_of_a_part_is_not_counted_twice(monkeypatch):
+def test_nested_part_counted_once(monkeypatch):
     clock = Clock(monkeypatch)
     begun = Startup()
     clock.now += 5
@@ -39,20 +40,20 @@ def test_a_part_of_a_part_is_not_counted_twice(monkeypatch):
     assert begun.seconds == {"trace": 2.0, "step": 3 + 5 - 2}
 
 
-def test_what_comes_before_the_end_of_the_import_is_not_the_engines():
+def test_seconds_after_import():
     seconds = {"python": 1.0, "tensorflow": 2.0, "data": 4.0, "step": 8.0}
     assert after_import(seconds) == 12.0
 
 
-def test_a_process_knows_its_age():
+def test_process_age():
     age = startup._age()
     time.sleep(0.05)
     assert 0 < age < startup._age()
 
 
-def test_keras_is_imported_when_it_is_asked_for_and_not_before():
+def test_keras_imported_lazily():
     code = """
-from engine.startup import import_tensorflow
+from engine.runtime.startup import import_tensorflow
 import_tensorflow()
 import sys
 import tensorflow as tf

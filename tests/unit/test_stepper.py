@@ -1,4 +1,4 @@
-"""A benchmark's steps: one that the guard calls a fault is counted, and does not end it."""
+"""Steps of a benchmark: a bad step is counted and does not end the benchmark."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from engine import flags
-from engine.assembly import Parts, assemble
+from engine.assembly.parts import Parts, assemble
 from engine.benchmark.stepper import Stepper
+from engine.config import flags
 from tests import measured
 
-EPOCH = 14  # steps, of 135 examples, one of which has a nan
+EPOCH = 14  # steps, of 135 examples, one with a nan
 
 
 def stepper_of(parts: Parts, *, judged: bool = True) -> Stepper:
@@ -31,18 +31,18 @@ def on_bad_data(dataset: str, run_dir: Path, cache_dir: str, *options: str) -> P
     return assemble(flags.parse([*own, *places, "--validation_split=0.1", *options]))
 
 
-def test_steps_that_training_would_leave_out_are_counted(dataset, tmp_path, cache_dir):
+def test_counts_skipped_steps(dataset, tmp_path, cache_dir):
     run_dir = tmp_path / "run"
     parts = on_bad_data(dataset, run_dir, cache_dir, "--epochs=3", "--leave_out=1")
     stepper = stepper_of(parts)
     stepper.take(3 * EPOCH)
     assert stepper.left_out == 3 and int(parts.state.step) == 3 * EPOCH
-    assert int(parts.state.watch.bad) == 0  # none was let pass
+    assert int(parts.state.watch.bad) == 0  # none was tolerated
     assert int(parts.state.updates) == 3 * EPOCH - 3 - 1
     assert not run_dir.exists()
 
 
-def test_more_than_a_run_may_leave_out_end_it(dataset, tmp_path, cache_dir):
+def test_too_many_skipped_steps(dataset, tmp_path, cache_dir):
     options = "--epochs=3", "--most_left_out=1"
     parts = on_bad_data(dataset, tmp_path, cache_dir, *options)
     with pytest.raises(RuntimeError, match=r"not finite.*--most_left_out=1 allows"):
@@ -52,15 +52,15 @@ def test_more_than_a_run_may_leave_out_end_it(dataset, tmp_path, cache_dir):
     unjudged.take(2 * EPOCH)
 
 
-def test_a_block_longer_than_the_run_may_have_more(dataset, tmp_path, cache_dir):
+def test_long_block_may_skip_more(dataset, tmp_path, cache_dir):
     options = "--epochs=1", "--most_left_out=1"
     stepper = stepper_of(on_bad_data(dataset, tmp_path, cache_dir, *options))
     stepper.take(3 * EPOCH)
     assert stepper.left_out == 3
 
 
-def test_the_first_losses_of_a_block_are_no_spikes(cache_dir):
-    """They are those of the first weights, far above the last ones of the block before."""
+def test_first_losses_are_no_spikes(cache_dir):
+    """They are losses of the initial weights, far above the last losses of the block before."""
     options = "--model=logistic", "--global_batch_size=431", "--learning_rate=0.05", "--spike=20"
     parts = assemble(flags.parse([*options, f"--cache_dir={cache_dir}"]))
     stepper = stepper_of(parts)
@@ -69,6 +69,6 @@ def test_the_first_losses_of_a_block_are_no_spikes(cache_dir):
         stepper.take(150)
     assert stepper.left_out == 0
     for variable in parts.model.variables:
-        variable.assign(-30 * variable)  # what `restart` would not do
+        variable.assign(-30 * variable)  # `restart` would not do this
     stepper.take(30)
-    assert 0 < stepper.left_out < 5  # the weights started again, and with them what is compared
+    assert 0 < stepper.left_out < 5  # the weights are reset, and with them the losses compared

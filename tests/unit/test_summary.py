@@ -1,16 +1,16 @@
-import models
-from models import Row
+from engine import models
+from engine.models import LayerSummary
 
 
-def test_seed_003_prints_the_six_published_rows_and_its_total():
+def test_rows_of_seed_003():
     model = models.build("seed_003", input_shape=(28, 28, 1), classes=10, seed=0)
     assert models.rows(model) == [
-        Row("convolution 3x3x32 relu", (26, 26, 32), 320),
-        Row("max pool 2x2", (13, 13, 32), 0),
-        Row("convolution 3x3x64 relu", (11, 11, 64), 18_496),
-        Row("max pool 2x2", (5, 5, 64), 0),
-        Row("flatten, dropout 0.5", (1600,), 0),
-        Row("dense", (10,), 16_010),
+        LayerSummary("convolution 3x3x32 relu", (26, 26, 32), 320),
+        LayerSummary("max pool 2x2", (13, 13, 32), 0),
+        LayerSummary("convolution 3x3x64 relu", (11, 11, 64), 18_496),
+        LayerSummary("max pool 2x2", (5, 5, 64), 0),
+        LayerSummary("flatten, dropout 0.5", (1600,), 0),
+        LayerSummary("dense", (10,), 16_010),
     ]
     header, *body, total = models.table(model).splitlines()
     assert header.split() == ["layer", "output", "shape", "parameters"]
@@ -27,7 +27,8 @@ def test_columns_are_aligned():
     assert all(line[shape_column] == "(" for line in lines[1:-1])
 
 
-def test_layers_that_only_pass_on_join_the_row_before_and_no_parameter_is_lost():
+def test_joined_rows():
+    """Activations and dropout join the row before, and no parameter is lost."""
     layers = [
         models.Activation("relu"),
         models.Convolution(8, size=5, stride=2, padding="SAME"),
@@ -39,10 +40,10 @@ def test_layers_that_only_pass_on_join_the_row_before_and_no_parameter_is_lost()
     ]
     model = models.Sequential("joined", layers, (9, 9, 2), seed=0)
     assert models.rows(model) == [
-        Row("relu", (9, 9, 2), 0),
-        Row("convolution 5x5x8 stride 2", (5, 5, 8), 400),  # batch norm has the bias
-        Row("batch norm, relu, dropout 0.1", (5, 5, 8), 32),
-        Row("global average pool", (8,), 0),
-        Row("dense", (8,), 72),
+        LayerSummary("relu", (9, 9, 2), 0),
+        LayerSummary("convolution 5x5x8 stride 2", (5, 5, 8), 400),  # the bias is in the batch norm
+        LayerSummary("batch norm, relu, dropout 0.1", (5, 5, 8), 32),
+        LayerSummary("global average pool", (8,), 0),
+        LayerSummary("dense", (8,), 72),
     ]
     assert models.table(model).splitlines()[-1].endswith("488 and 16 non-trainable")

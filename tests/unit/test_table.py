@@ -5,7 +5,7 @@ from scipy import stats
 from pipelines import table
 
 
-def test_a_look_up_is_exact_on_the_grid_and_linear_between():
+def test_look_up():
     values = np.random.default_rng(0).normal(size=table.CELLS + 1).astype(np.float32)
     grid = table.uniform_grid()
     on = table.look_up(values, grid[:-1].astype(np.float32))
@@ -15,7 +15,7 @@ def test_a_look_up_is_exact_on_the_grid_and_linear_between():
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2, 0.4, 1.0, 1.5, 2.0, 10.0, 100.0])
-def test_a_larger_beta_has_the_quantiles_of_scipy(alpha):
+def test_larger_beta_matches_scipy(alpha):
     quantiles = table.larger_beta(alpha)
     assert quantiles.shape == (table.CELLS + 1,) and quantiles.dtype == np.float32
     expected = stats.beta.ppf((1 + table.uniform_grid()) / 2, alpha, alpha)
@@ -23,7 +23,8 @@ def test_a_larger_beta_has_the_quantiles_of_scipy(alpha):
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 1.5, 10.0, 100.0])
-def test_between_quantiles_the_distribution_is_off_by_no_more_than_a_cell(alpha):
+def test_error_between_quantiles(alpha):
+    """Between quantiles the distribution is off by at most one cell."""
     numbers = (np.arange(1 << 15) / (1 << 15)).astype(np.float32)
     weights = table.look_up(table.larger_beta(alpha), numbers).numpy().astype(np.float64)
     assert weights.min() >= 0.5 and weights.max() <= 1 and (np.diff(weights) >= 0).all()
@@ -36,7 +37,7 @@ def test_between_quantiles_the_distribution_is_off_by_no_more_than_a_cell(alpha)
 
 
 @pytest.mark.parametrize("alpha", [5e-324, 1e-9, 1e-3])
-def test_a_tiny_alpha_hardly_ever_mixes(alpha):
+def test_tiny_alpha_rarely_mixes(alpha):
     quantiles = table.larger_beta(alpha)
     assert np.isfinite(quantiles).all()
     assert np.mean(quantiles > 0.9999) > 0.98

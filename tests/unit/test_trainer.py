@@ -1,23 +1,21 @@
-"""The order in which a run happens, where nothing else shows it."""
+"""The order of events in a run, where no other test shows it."""
 
 from __future__ import annotations
 
 import pytest
 
-from engine import flags
-from engine.keeping import run_directory
-from engine.startup import Startup
-from engine.training import trainer
-from engine.workers.company import Company
+from engine.checkpoint import run_directory
+from engine.config import flags
+from engine.distributed.cluster import Cluster
+from engine.runtime.startup import Startup
+from engine.trainer import trainer
 
 
 class Killed(BaseException):
-    """Stands for a kill."""
+    """Simulates a kill."""
 
 
-def test_no_checkpoint_is_there_before_the_options_that_it_was_made_with(
-    tmp_path, cache_dir, monkeypatch
-):
+def test_options_before_checkpoint(tmp_path, cache_dir, monkeypatch):
     def killed(config):
         raise Killed
 
@@ -25,6 +23,6 @@ def test_no_checkpoint_is_there_before_the_options_that_it_was_made_with(
     config = flags.from_values(
         {"run_dir": str(tmp_path / "run"), "cache_dir": str(cache_dir), "model": "logistic"}
     )
-    with Company(config, {}) as company, pytest.raises(Killed):
+    with Cluster(config, {}) as company, pytest.raises(Killed):
         trainer.train(config, None, Startup(), company)
     assert not list(tmp_path.rglob("*.npz"))

@@ -1,4 +1,4 @@
-"""Verify: a sound task holds all laws, and one that breaks a law is told which."""
+"""Verification: a sound task satisfies all laws, and a broken law is named."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 
 import tests.laws.product  # noqa: F401 - registers law_norm
-from engine import flags
-from engine.task import Classification, Scores
+from engine.config import flags
+from engine.runtime.errors import Interrupted
+from engine.tasks.classification import Classification, Scores
 from engine.verify import command, verify
-from engine.verify.bench import Interrupted
 from engine.verify.certificate import Certificate
 from tests.choices import seldom
 
@@ -32,10 +32,10 @@ def config(cache_dir, tmp_path):
     return made
 
 
-# Sound
+# Sound tasks
 
 
-def test_all_laws_hold_of_a_sound_configuration_and_nothing_is_written(config, tmp_path):
+def test_sound_configuration_passes(config, tmp_path):
     lines: list[str] = []
     certificate = verify(config("--strategy=gpu", "--ema=0.9"), tell=lines.append)
     assert certificate.passed and certificate.broken == []
@@ -46,7 +46,7 @@ def test_all_laws_hold_of_a_sound_configuration_and_nothing_is_written(config, t
         *("L4", "L3", "L5", "L2", "L1", "L7", "L8", "L6")
     ]
     assert all(" ... ok " in line for line in lines[1:])
-    # There is no GPU here: it says so, and claims none.
+    # There is no GPU here: the output says so and claims none.
     assert "--strategy=gpu asks for a GPU and TensorFlow finds none" in lines[0]
     assert lines[0].splitlines()[0].endswith("on CPU; replicas: 2 virtual CPU devices, mirrored")
     read = json.loads(certificate.json)
@@ -56,22 +56,24 @@ def test_all_laws_hold_of_a_sound_configuration_and_nothing_is_written(config, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_batch_norm_is_not_held_against_its_micro_batches_and_that_is_no_failure(config):
+def test_batch_norm_not_compared(config):
+    """Batch norm is not compared with its micro-batches, which is no failure."""
     certificate = verify(config("--model=law_norm"))
     assert certificate["L1"].passed is None and certificate.passed
     reason = "L1 not compared (batch norm sees its micro-batch)"
     assert certificate.summary.startswith(f"PASS: 7 laws hold, {reason}")
 
 
-def test_with_shards_replicas_give_the_same_bits_and_a_metric_need_not_count(config):
+def test_shards_give_same_bits(config):
+    """With shards, replicas compute the same bits; a metric need not be a count."""
     certificate = verify(config("--shards=2", "--virtual_devices=2"), Squared)
     assert certificate.passed, certificate.summary
     assert "the same bits in all" in certificate["L7"].found
     assert certificate.device["device"] == "2 virtual CPU devices, mirrored"
 
 
-def test_replicas_are_compared_without_xla_and_the_lines_say_so(config):
-    """XLA compiles for one device alone; on that the other laws keep it."""
+def test_replicas_compared_without_xla(config):
+    """XLA compiles for one device only; the other laws keep it there."""
     lines: list[str] = []
     certificate = verify(config("--jit=loop", "--train_steps=9"), tell=lines.append)
     assert certificate.passed, certificate.summary
@@ -82,7 +84,7 @@ def test_replicas_are_compared_without_xla_and_the_lines_say_so(config):
 
 
 class Squared:
-    """A task of another kind, whose metric is no count."""
+    """A task of another kind, whose metric is not a count."""
 
     metrics = ("error",)
 
@@ -92,7 +94,7 @@ class Squared:
         return Scores(error, (error,))
 
 
-# Broken
+# Broken laws
 
 
 class Changed(Classification):
@@ -161,14 +163,14 @@ class SumsItsMetric(Classification):
 
 
 class SumsItsSmallMetric(SumsItsMetric):
-    """The same in units in which all of it rounds to 0, which is a whole number."""
+    """The same metric in units in which it rounds to 0, which is an integer."""
 
     def __call__(self, model, batch, call):
         losses, (right,) = super().__call__(model, batch, call)
         return Scores(losses, (right * 1e-8,))
 
 
-# What is given as it is, not as a class, is copied: what it remembers must not blur the verdict.
+# A task given as an object, not as a class, is copied: its state must not affect the verdict.
 BROKEN = {
     DrawsHiddenNumbers: (["L3"], "draws by RandomUniform"),
     DrawsInPython: (["L3", "L6"], "tensors differ"),
@@ -184,7 +186,7 @@ BROKEN = {
 
 @pytest.fixture(scope="module")
 def certificate_of(cache_dir):
-    """Certificates of tasks, each made once."""
+    """Returns a function from a task to its certificate, computed once."""
 
     @functools.cache
     def made(task) -> Certificate:
@@ -203,7 +205,7 @@ ALIKE = DrawsInPython, SumsItsSmallMetric  # others break the same law
 @pytest.mark.parametrize(
     "task", [seldom(task) if task in ALIKE else task for task in BROKEN], ids=name_of
 )
-def test_a_broken_law_is_named_by_its_number_and_the_root_comes_first(certificate_of, task):
+def test_names_broken_law(certificate_of, task):
     broken, words = BROKEN[task]
     certificate = certificate_of(task)
     assert certificate.broken == broken, certificate.summary
@@ -213,29 +215,30 @@ def test_a_broken_law_is_named_by_its_number_and_the_root_comes_first(certificat
         assert law in certificate.summary.split("also broken: ")[1]
 
 
-def test_where_the_same_run_twice_differs_nothing_else_is_compared(certificate_of):
+def test_irreproducible_run(certificate_of):
+    """If the same run differs twice, nothing else is compared."""
     verdicts = certificate_of(DrawsHiddenNumbers).verdicts
     left_open = {verdict.law for verdict in verdicts if verdict.passed is None}
     assert left_open == {"L1", "L5", "L7", "L8"}
 
 
-# Asked for in vain
+# Refusals and errors
 
 
-def test_a_function_that_gives_the_same_task_again_is_refused(config):
+def test_refuses_shared_task(config):
     task = Squared()
     with pytest.raises(ValueError, match="the same task twice"):
         verify(config(), lambda: task)
 
 
-def test_a_task_that_cannot_be_copied_is_refused(config):
+def test_refuses_uncopyable_task(config):
     task = Squared()
     task.lock = threading.Lock()  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match="cannot be copied"):
         verify(config(), task)
 
 
-def test_what_a_task_raises_the_first_time_comes_through(config):
+def test_task_error_propagates(config):
     class Wrong(Squared):
         def __call__(self, model, batch, call):
             raise KeyError("mine")
@@ -244,7 +247,7 @@ def test_what_a_task_raises_the_first_time_comes_through(config):
         verify(config(), Wrong)
 
 
-def test_it_can_be_stopped(config):
+def test_interrupt(config):
     with pytest.raises(Interrupted):
         verify(config(), interrupted=lambda: True)
 
@@ -252,7 +255,7 @@ def test_it_can_be_stopped(config):
 # The command
 
 
-def test_a_signal_stops_the_command_between_two_laws(config, tmp_path, monkeypatch, capsys):
+def test_signal_stops_command(config, tmp_path, monkeypatch, capsys):
     def stopped(config, *, tell, interrupted):
         def told(line):
             tell(line)
@@ -270,9 +273,7 @@ def test_a_signal_stops_the_command_between_two_laws(config, tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("exists", [True, False])
-def test_a_broken_law_is_exit_status_1_and_the_last_line(
-    config, tmp_path, monkeypatch, capsys, certificate_of, exists
-):
+def test_broken_law_exit_status(config, tmp_path, monkeypatch, capsys, certificate_of, exists):
     broken = certificate_of(SumsItsMetric)
     monkeypatch.setattr(command, "verify", lambda config, **told: broken)
     if exists:

@@ -28,9 +28,9 @@ def warped(images, strengths, numbers):
 
 
 def reference(image, shift=(0, 0), degrees=0.0, scale=1.0, shear=0.0):
-    """What SciPy makes of zoom, then shear, then rotation, then shift, in float64."""
+    """Returns SciPy's result of zoom, then shear, then rotation, then shift, in float64."""
     angle = np.radians(degrees)
-    # (y, x), y down: counter-clockwise moves what is on the right of the centre up.
+    # (y, x), y down: counter-clockwise moves points right of the centre up.
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = rotation @ np.array([[1, 0], [shear, 1]]) @ np.diag([scale, scale])
     backward = np.linalg.inv(forward)
@@ -45,7 +45,7 @@ def reference(image, shift=(0, 0), degrees=0.0, scale=1.0, shear=0.0):
     return np.stack(channels, axis=-1)
 
 
-# The affine part
+# Affine maps
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -62,7 +62,7 @@ def reference(image, shift=(0, 0), degrees=0.0, scale=1.0, shear=0.0):
         {"shift": 4.0, "rotation": 60.0, "zoom": 0.3, "shear": 0.4},
     ],
 )
-def test_an_affine_map_is_scipys(strengths, shape):
+def test_affine_matches_scipy(strengths, shape):
     images = noise_images(12, shape)
     numbers = {name: uniform(12, NUMBERS[name], seed=len(name)) for name in strengths}
     result = warped(images, strengths, numbers)
@@ -79,12 +79,12 @@ def test_an_affine_map_is_scipys(strengths, shape):
             1 + float(signed.get("zoom", [0.0])[0]),
             float(signed.get("shear", [0.0])[0]),
         )
-        # Of 255. A place is off by 1e-5 pixels, where neighbours differ by up to 255.
+        # Of 255: a position is off by 1e-5 pixels, and neighbours differ by up to 255.
         np.testing.assert_allclose(result[row], expected, atol=0.02)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_number_one_half_moves_nothing_to_the_bit(shape):
+def test_half_is_identity(shape):
     images = noise_images(4, shape)
     full = {"shift": 2.0, "rotation": 180.0, "zoom": 0.9, "shear": 1.0, "elastic": 2.0}
     for strengths in (full, *({name: value} for name, value in full.items())):
@@ -92,7 +92,7 @@ def test_the_number_one_half_moves_nothing_to_the_bit(shape):
         np.testing.assert_array_equal(result, images.astype(np.float32))
 
 
-def test_a_shift_is_in_pixels_down_and_right_with_zeros_behind_it():
+def test_shift_in_pixels():
     image = noise_images(1, (6, 7, 1))
     result = warped(image, {"shift": 4.0}, {"shift": [0.75, 0.25]})  # 2 down, 2 left
     np.testing.assert_array_equal(result[0, 2:, :-2], image[0, :-2, 2:])
@@ -102,14 +102,14 @@ def test_a_shift_is_in_pixels_down_and_right_with_zeros_behind_it():
     np.testing.assert_array_equal(half, (before[:, :-1] + before[:, 1:]) / 2)
 
 
-def test_a_shift_of_almost_the_whole_image_leaves_almost_nothing():
+def test_largest_shift():
     image = np.full((1, 5, 5, 1), 255, np.uint8)
     result = warped(image, {"shift": 4.999}, {"shift": 0.0})
     assert result[0, 0, 0, 0] > 0 and not result[0, 1:].any() and not result[0, :, 1:].any()
 
 
 @pytest.mark.parametrize("shape", [(28, 28, 1), (27, 27, 3)])
-def test_turns_by_right_angles_are_numpys(shape):
+def test_right_angles_match_numpy(shape):
     images = noise_images(3, shape)
     for quarters in range(-2, 2):
         result = warped(images, {"rotation": 180.0}, {"rotation": (quarters + 2) / 4})
@@ -118,7 +118,7 @@ def test_turns_by_right_angles_are_numpys(shape):
 
 
 @pytest.mark.parametrize("size", [27, 28])
-def test_turning_all_the_way_round_does_not_drift(size):
+def test_rotation_does_not_drift(size):
     y, x = np.mgrid[:size, :size] - (size - 1) / 2
     blob = np.rint(255 * np.exp(-(x**2 + y**2) / 18)).astype(np.uint8)
     images = np.repeat(blob[np.newaxis, :, :, np.newaxis], 64, axis=0)
@@ -129,7 +129,7 @@ def test_turning_all_the_way_round_does_not_drift(size):
         np.testing.assert_allclose((result * axis).sum(axis=(1, 2)) / mass, 0, atol=1e-4)
 
 
-def test_a_zoom_scales_about_the_centre():
+def test_zoom_about_centre():
     y, x = np.mgrid[:28, :28] - 13.5
     disc = (255 * (x**2 + y**2 < 36)).astype(np.uint8)[np.newaxis, :, :, np.newaxis]
     area = [
@@ -138,7 +138,7 @@ def test_a_zoom_scales_about_the_centre():
     np.testing.assert_allclose(area, [0.5**2, 1.4**2], rtol=0.03)
 
 
-def test_a_graph_gives_the_same_bits_whatever_shapes_it_knows():
+def test_graph_same_bits():
     strengths = {"shift": 3.0, "rotation": 180.0, "zoom": 0.5, "shear": 0.7, "elastic": 2.0}
     images = tf.constant(noise_images(16, (11, 12, 1)))
     numbers = {name: tf.constant(uniform(16, NUMBERS[name])) for name in strengths}
@@ -155,17 +155,17 @@ def test_a_graph_gives_the_same_bits_whatever_shapes_it_knows():
         np.testing.assert_array_equal(graph(images[3:8], some), eager[3:8])
 
 
-# The elastic part
+# Elastic distortion
 
 
-def test_a_displacement_stays_within_one_and_reaches_it():
+def test_displacement_range():
     shape = (64, 2 * CONTROLS * CONTROLS)
     corners = (uniform(*shape) < 0.5) * np.float32(1 - 2**-24)
     assert np.abs(warp.field(corners, 28, 28)).max() <= 1
     np.testing.assert_array_equal(warp.field(np.zeros(shape, np.float32), 28, 20), -1)
 
 
-def test_a_field_is_scipys_b_spline_and_smooth():
+def test_field_matches_scipy_spline():
     numbers = uniform(16, 2 * CONTROLS * CONTROLS)
     field = warp.field(numbers, 28, 21).numpy()
     controls = 2 * numbers.astype(np.float64).reshape(16, 2, CONTROLS, CONTROLS) - 1
@@ -181,7 +181,7 @@ def test_a_field_is_scipys_b_spline_and_smooth():
     np.testing.assert_allclose(field.std(), 0.28, atol=0.02)
 
 
-def test_a_field_is_computed_without_rounding():
+def test_field_is_exact():
     numbers = uniform(3, 2 * CONTROLS * CONTROLS)
     numbers[0, :4] = 1e-30, 2**-24, 0.3333333, 1 - 2**-24
     controls = (2 * numbers - 1).astype(np.float64) * 2**24
@@ -193,13 +193,13 @@ def test_a_field_is_computed_without_rounding():
 
 
 @pytest.mark.parametrize("size", [1, 5, 28, 500])
-def test_spline_weights_are_a_partition_of_unity(size):
+def test_spline_partition_of_unity(size):
     weights = warp.spline(size)
     assert weights.min() >= 0 and ((weights > 0).sum(axis=1) <= 4).all()
     np.testing.assert_array_equal(weights.sum(axis=1), 1)
 
 
-def test_a_distortion_is_in_pixels():
+def test_distortion_in_pixels():
     numbers = np.full([1, 2, CONTROLS * CONTROLS], 0.5, np.float32)
     numbers[:, 1] = 0.75  # everything is read from one pixel further right
     image = noise_images(1, (12, 12, 2))
@@ -208,8 +208,8 @@ def test_a_distortion_is_in_pixels():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_distortion_under_half_a_spacing_never_folds(seed):
-    # The determinant of the map's Jacobian stays positive, for fields at their most extreme too.
+def test_distortion_never_folds(seed):
+    # The determinant of the map's Jacobian stays positive, also for the most extreme fields.
     shape = (500, 2 * CONTROLS * CONTROLS)
     numbers = (uniform(*shape, seed=seed) < 0.5) * np.float32(1 - 2**-24)
     away = 0.48 * 7 * warp.field(numbers, 28, 28).numpy()
@@ -220,7 +220,7 @@ def test_a_distortion_under_half_a_spacing_never_folds(seed):
 # Sampling
 
 
-def test_reading_anywhere_is_finite_and_within_range():
+def test_sampling_within_range():
     images = np.full((2, 5, 6, 1), 255, np.uint8)
     places = np.linspace(-3, 9, 60, dtype=np.float32).reshape(2, 5, 6)
     places[0, 0, :2] = -1e30, 1e30

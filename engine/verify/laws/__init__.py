@@ -1,6 +1,6 @@
-"""A check for each law: what is done to runs of a configuration, and what comes of it.
+"""The checks of the laws, on small runs of a configuration.
 
-Each starts from a state of its own making, so that they may be read, and run, in any order.
+Each check sets up the state that it starts from, so checks can be read and run in any order.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.verify.bench import Bench
 from engine.verify.finding import Finding
 from engine.verify.laws import (
     l1_global_loss,
@@ -20,23 +19,25 @@ from engine.verify.laws import (
     l7_topology,
     l8_every_example_once,
 )
+from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law with its check.
+    """A law and its check.
 
-    compares: whether runs are held against each other, which tells nothing where the same run
-      twice is not the same (L3).
+    Attributes:
+      compares: whether the check compares runs, which is meaningless where the same run twice gives
+        different results (L3).
     """
 
     number: str
     name: str
-    check: Callable[[Bench], Finding]
+    check: Callable[[VerificationRuns], Finding]
     compares: bool = False
 
 
-# In the order in which they are checked: what others rest on comes first, and what counts the
-# traces of all runs comes last.
+# In the order in which they are checked: laws that others depend on come first, and the count of
+# the traces of all runs comes last.
 LAWS = (
     Law("L4", "data state is two integers", l4_data_state.check),
     Law("L3", "pure randomness", l3_pure_randomness.check),

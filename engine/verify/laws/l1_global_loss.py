@@ -1,25 +1,25 @@
-"""L1: a row's loss is its own, and micro-batches add up to the batch."""
+"""L1: the loss of a row depends on no other row, and micro-batches add up to the batch."""
 
 from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
 
-import models
 import pipelines
-from engine.assembly import Parts
-from engine.numerics.precision import compute_dtype
+from engine import models
+from engine.assembly.parts import Parts
+from engine.optim.precision import compute_dtype
 from engine.verify import bounds
-from engine.verify.bench import Bench, poisoned
 from engine.verify.differences import Difference, as_a_whole, difference, usual, worst
 from engine.verify.finding import Finding, apart, not_compared
+from engine.verify.runs import VerificationRuns, poisoned
 from engine.verify.trajectory import moved_alike, step_together
 
-_UPDATES = 4  # from the step that was saved: a partial batch and an epoch's end are among them
+_UPDATES = 4  # after the checkpoint; they include a partial batch and the end of an epoch
 
 
-def check(bench: Bench) -> Finding:
-    """Rows evaluated in portions; then updates of micro-batches, each from the same state."""
+def check(bench: VerificationRuns) -> Finding:
+    """Compares rows evaluated in portions, then updates by micro-batches from the same state."""
     batch, given = bench.sample.batch, bench.config.training.accumulate
     devices = bench.topologies.home if bench.topologies.home.replicas == 1 else bench.topologies.one
     own = bench.restored(bench.on(devices).parts)
@@ -39,8 +39,11 @@ def check(bench: Bench) -> Finding:
     return apart(done, found)
 
 
-def _rows_together(bench: Bench, parts: Parts) -> Finding:
-    """Whether losses of rows depend on the rows beside them; evaluated, so without batch norm."""
+def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
+    """Checks that the loss of a row does not depend on other rows.
+
+    The rows are evaluated, which excludes batch statistics of batch norm.
+    """
     done = f"{bench.sample.batch} rows evaluated at once and in 4 portions"
     feed = pipelines.open_feed(
         "resident",
@@ -48,7 +51,7 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
         bench.sample.source.train,
         global_batch_size=bench.sample.batch,
         seed=None,
-        layout=pipelines.Layout(),
+        layout=pipelines.BatchLayout(),
         strategy=tf.distribute.get_strategy(),
         cache_dir=parts.config.data.cache_dir,
     )
@@ -57,7 +60,7 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
 
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
-        call = models.Pass(mask=batch.mask, dtype=dtype)
+        call = models.ForwardContext(mask=batch.mask, dtype=dtype)
         return tf.cast(poisoned(parts).task(parts.model, batch, call).losses, tf.float32)
 
     together = losses(whole).numpy()
@@ -76,6 +79,7 @@ def _rows_together(bench: Bench, parts: Parts) -> Finding:
         )
         portions.append(losses(portion).numpy())
     allowed = bounds.step_figure_bound(bench.arithmetic(bench.topologies.one))
-    size = usual(bench.home.whole).get("loss", 0.0) * batch**0.5  # norm of as many usual losses
+    # The norm of a batch of typical losses.
+    size = usual(bench.home.whole).get("loss", 0.0) * batch**0.5
     measured = difference(together, np.concatenate(portions), size)
     return apart(done, Difference("losses of rows", measured, allowed))

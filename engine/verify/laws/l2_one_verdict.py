@@ -1,19 +1,19 @@
-"""L2: an infinity in what one replica computes moves nothing on any."""
+"""L2: an infinity that one replica computes updates nothing on any replica."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from engine.assembly import Parts
-from engine.verify.bench import Bench, poisoned
+from engine.assembly.parts import Parts
 from engine.verify.finding import Finding, few
+from engine.verify.runs import VerificationRuns, poisoned
 from engine.verify.trajectory import changed, everything_in, take, weights
 
-_OVERFLOWS = 8  # steps that may overflow by themselves before one moves, at a loss scale
+_OVERFLOWS = 8  # steps that may overflow before one updates the weights, with a loss scale
 
 
-def check(bench: Bench) -> Finding:
-    """An infinity and a nan in the gradient of one row of the last replica."""
+def check(bench: VerificationRuns) -> Finding:
+    """Injects an infinity, then a nan, into the gradient of one row of the last replica."""
     home, many = bench.topologies.home, bench.topologies.many
     problems, where = [], ""
     for devices in (home, many)[: 1 if many.words == home.words else 2]:
@@ -22,7 +22,7 @@ def check(bench: Bench) -> Finding:
         except (ValueError, RuntimeError):
             if devices is home:
                 raise
-            continue  # what cannot be run on several devices is for L7 to tell
+            continue  # L7 reports a run that fails on several devices
         parts = bench.restored(run.parts)
         row, replica = _last_row(parts, bench.sample.batch)
         where = f"row {row} of {bench.sample.batch} (replica {replica + 1} of {devices.replicas})"
@@ -36,7 +36,7 @@ def check(bench: Bench) -> Finding:
 
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
-    """The last row of a full batch that the last replica computes, and which replica that is."""
+    """Returns the last row of a full batch on the last replica, and the index of that replica."""
     layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)
@@ -48,8 +48,8 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
     return last, replica(last)
 
 
-def _strike(bench: Bench, parts: Parts, row: int, factor: float) -> list[str]:
-    """A full batch with a bad row, and the step after it: what did not go as it must."""
+def _strike(bench: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
+    """Takes a full batch with a bad row and the step after it; returns the problems found."""
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
     bench.take(parts, -int(state.step) % parts.steps_per_epoch)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from engine.verify import graph
-from engine.verify.bench import STEPS, Bench
 from engine.verify.finding import Finding, few, same_bits
+from engine.verify.runs import STEPS, VerificationRuns
 from engine.verify.trajectory import changed, everything_in
 
 
-def check(bench: Bench) -> Finding:
-    """The same run twice, the second in other portions, and what its graph draws from."""
+def check(bench: VerificationRuns) -> Finding:
+    """Compares two identical runs, with other steps per call; looks for hidden generators."""
     home = bench.home
     again = bench.take(bench.assembled(bench.topologies.home), STEPS)
     differing = changed(home.whole.everything, everything_in(again))

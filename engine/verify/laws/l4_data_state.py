@@ -1,4 +1,4 @@
-"""L4: the batch of a step does not depend on how a feed came to it."""
+"""L4: the batch of a step does not depend on the kind of feed, or on where it was opened."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine.assembly import Parts
-from engine.verify.bench import SAVED, STEPS, Bench
+from engine.assembly.parts import Parts
 from engine.verify.finding import Finding
+from engine.verify.runs import SAVED, STEPS, VerificationRuns
 from engine.verify.sample import FULL_BATCHES
 
-_AT = (FULL_BATCHES, SAVED, STEPS - 1)  # a partial batch, and in the middle of later epochs
+_AT = (FULL_BATCHES, SAVED, STEPS - 1)  # a partial batch, and batches of later epochs
 
 
-def check(bench: Bench) -> Finding:
-    """Batches from feeds of both kinds, opened at a step, and from one that came from the start."""
+def check(bench: VerificationRuns) -> Finding:
+    """Compares batches of both kinds of feeds, opened at a step, with a feed read from step 0."""
     home = bench.topologies.home
     through = bench.assembled(home)
     came = [_batch_at(through, step) for step in range(STEPS)]
@@ -37,7 +37,7 @@ def check(bench: Bench) -> Finding:
 
 
 def _batch_at(parts: Parts, step: int) -> bytes:
-    """Digest of the examples of a step: images, labels, mask and place, piece by piece."""
+    """Returns a digest of a step's micro-batches: images, labels, mask and place."""
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, at = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 

@@ -1,14 +1,14 @@
-"""L5: a run put together anew and restored ends as one that was never stopped."""
+"""L5: a run that is rebuilt and restored ends as one that was never stopped."""
 
 from __future__ import annotations
 
-from engine.verify.bench import SAVED, STEPS, Bench
 from engine.verify.finding import Finding, few, same_bits
+from engine.verify.runs import SAVED, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, everything_in
 
 
-def check(bench: Bench) -> Finding:
-    """Saved in the middle, put together anew, gone on with; and what steps write elsewhere."""
+def check(bench: VerificationRuns) -> Finding:
+    """Resumes a rebuilt run from a checkpoint; looks for writes outside the state."""
     home = bench.home
     resumed = bench.restored(bench.assembled(bench.topologies.home))
     bench.take(resumed, STEPS - SAVED)

@@ -1,15 +1,15 @@
-"""L6: each function is traced once, and what it traces to is no matter of when."""
+"""L6: each function is traced once, and its trace does not depend on when it is traced."""
 
 from __future__ import annotations
 
 from engine.verify import graph
-from engine.verify.bench import Bench
 from engine.verify.finding import Finding
+from engine.verify.runs import VerificationRuns
 
 
-def check(bench: Bench) -> Finding:
-    """Counts the traces of all runs so far; traces a step again and looks for another graph."""
-    bench.score(bench.home.whole.parts)  # once more
+def check(bench: VerificationRuns) -> Finding:
+    """Counts the traces of all runs so far; traces a step again and compares the graphs."""
+    bench.score(bench.home.whole.parts)  # a second evaluation must not trace again
     most: dict[str, int] = {}
     for parts in bench.built:
         for name, count in parts.traces.items():

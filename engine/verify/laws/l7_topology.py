@@ -1,22 +1,22 @@
-"""L7: N replicas train as one does, and go on where another number stopped."""
+"""L7: N replicas train as one does, and resume a run of another number of replicas."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from engine.distribute import Devices
-from engine.verify.bench import SAVED, STEPS, Bench
+from engine.distributed.strategies import Devices
 from engine.verify.differences import tensors, usual, worst
 from engine.verify.finding import Finding, apart, few, not_compared, same_bits
+from engine.verify.runs import SAVED, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, moved_alike, step_together
 
 
-def check(bench: Bench) -> Finding:
-    """The same steps on one device and on several, from the start and from a checkpoint.
+def check(bench: VerificationRuns) -> Finding:
+    """Compares steps on one device and on several, from the start and from a checkpoint.
 
-    A rounding can switch a ReLU, after which two runs part, whatever they are computed on. So where
-    they are further apart than roundings make them, single steps from the same state decide: if
-    those agree, the order of summation is all that differs.
+    A rounding error can switch a ReLU, after which two runs diverge on any devices. So where they
+    differ by more than rounding errors alone, single steps from the same state decide: if those
+    agree, only the order of summation differs.
     """
     one, many = bench.topologies.one, bench.topologies.many
     if many is one:
@@ -52,12 +52,12 @@ def check(bench: Bench) -> Finding:
     return apart(done, single, words)
 
 
-def _in_turn(bench: Bench, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
-    """Options with which one device computes what several do, and what then rounds.
+def _in_turn(bench: VerificationRuns, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
+    """Returns options for one device to compute what several do, and the precision to compare in.
 
-    In a mixed precision the gradient of each portion is rounded, and a bound on that must allow for
-    portions that cancel each other. A device that computes the same portions in turn rounds each
-    to the same bits: only float32 sums are left to differ.
+    In mixed precision the gradient of each portion is rounded, and a bound on that must allow for
+    portions that cancel. A device that computes the same portions one after the other rounds each
+    to the same bits: only float32 sums can differ.
     """
     given, arithmetic = bench.config.training.accumulate, bench.arithmetic(one)
     portions = given * many.replicas

@@ -1,17 +1,17 @@
-"""L8: any number of replicas scores each example once, in batches of any size."""
+"""L8: any number of replicas evaluates each example once, with any batch size."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from engine.verify import bounds
-from engine.verify.bench import Bench
 from engine.verify.differences import Difference, difference, usual, worst
 from engine.verify.finding import Finding
+from engine.verify.runs import VerificationRuns
 
 
-def check(bench: Bench) -> Finding:
-    """A split scored on one device and, in batches that do not come out even, on several."""
+def check(bench: VerificationRuns) -> Finding:
+    """Evaluates a split on one device, and in batches of an uneven size on several."""
     one, many = bench.topologies.one, bench.topologies.many
     examples, given = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
     size = _uneven(examples, given, many.replicas)
@@ -27,8 +27,8 @@ def check(bench: Bench) -> Finding:
     allowed = bounds.step_figure_bound(arithmetic)
     for name in ("loss", *runs[0].task.metrics):
         sums = [means[name] * means["examples"] for means in scores]
-        # It counts if they are whole but for the division by the examples. In float32 sums of
-        # small values may be near 0, which is whole, and are no counts.
+        # A metric is a count if its sums are integers, up to the rounding of the division by the
+        # examples. atol=0: in float32, sums of small values may be near 0 and are not counts.
         if name != "loss" and np.allclose(sums, np.round(sums), rtol=1e-12, atol=0):
             right = [round(value) for value in sums]
             words.append(f"{name} {right[0]:,} and {right[1]:,}")
@@ -45,6 +45,6 @@ def check(bench: Bench) -> Finding:
 
 
 def _uneven(examples: int, most: int, replicas: int) -> int:
-    """A batch size that divides neither the split nor among the replicas, where there is one."""
+    """Returns a batch size that divides neither the split nor evenly among replicas; else 1."""
     sizes = range(min(most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)

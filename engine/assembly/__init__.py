@@ -1,0 +1,1 @@
+"""Builds a run from its options: devices, data, model, optimizer, state and loop."""

@@ -1,0 +1,217 @@
+"""Builds the parts of a run from a Config."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+import pipelines
+from engine import models
+from engine.assembly import data, factories
+from engine.config.schema import Config
+from engine.core import xla
+from engine.core.augmentation import augmenter
+from engine.core.evaluation import Evaluation
+from engine.core.loop import Loop
+from engine.core.state import TrainState
+from engine.core.step import Step, evaluation_step
+from engine.distributed import strategies
+from engine.distributed.collectives import HostCollectives
+from engine.distributed.reduction import reductions
+from engine.optim import schedules
+from engine.optim.clipping import Clip
+from engine.optim.precision import compute_dtype
+from engine.runtime.startup import Startup
+from engine.tasks.classification import Classification, Task
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of a run, ready to train."""
+
+    config: Config
+    strategy: tf.distribute.Strategy
+    device: str  # description, for display
+    source: pipelines.Source
+    feed_kind: str  # "resident" (in-memory feed) or "stream" (streaming feed)
+    data_bytes: int  # size of the decoded splits
+    jit: str  # what XLA compiles: "off", "step" or "loop"
+    task: Task
+    schedule: schedules.Schedule
+    state: TrainState
+    loop: Loop
+    evaluations: dict[str, Evaluation]  # of "validation" and "test", if there is such a split
+    steps_per_epoch: int
+    total_steps: int
+    feeds: data.Feeds
+    data: pipelines.DataIdentity
+
+    def close(self) -> None:
+        """Stops the feeds that prefetch."""
+        self.feeds.close()
+
+    @property
+    def model(self) -> models.Sequential:
+        """The network."""
+        return self.state.model
+
+    @property
+    def traces(self) -> dict[str, int]:
+        """Number of traces of each compiled function that was called (L6)."""
+        counted = {"train": self.loop.traces}
+        counted |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
+        return {name: traces for name, traces in counted.items() if traces}
+
+
+def total_steps(config: Config, steps_per_epoch: int) -> int:
+    """Returns the number of steps of a whole run."""
+    return config.training.steps(steps_per_epoch)
+
+
+def classification(config: Config) -> Task:
+    """Returns the default task: classification, as the options specify."""
+    return Classification(config.optimization.label_smoothing)
+
+
+def assemble(
+    config: Config,
+    task: Task | None = None,
+    *,
+    source: pipelines.Source | None = None,
+    devices: strategies.Devices | None = None,
+    collectives: HostCollectives | None = None,
+    startup: Startup | None = None,
+) -> Parts:
+    """Builds a run: devices, data, model, optimizer, state and loop.
+
+    Args:
+      config: all options.
+      task: task to train; None: classification, as the options specify.
+      source: data set to train on; None: as the options specify.
+      devices: devices to compute on; None: as the options specify.
+      collectives: collectives of the workers, if there are several.
+      startup: records startup timings.
+
+    Raises:
+      ValueError: for an option that names something that does not exist.
+      RuntimeError: when TensorFlow fails, for example when it runs out of memory.
+    """
+    try:
+        return _assemble(
+            config,
+            task or classification(config),
+            source,
+            devices,
+            collectives or HostCollectives(),
+            startup or Startup(),
+        )
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
+
+
+def _assemble(
+    config: Config,
+    task: Task,
+    source: pipelines.Source | None,
+    devices: strategies.Devices | None,
+    collectives: HostCollectives,
+    startup: Startup,
+) -> Parts:
+    training, optimization, seed = config.training, config.optimization, config.run.seed
+    # Threads and devices must be set before TensorFlow's first operation.
+    strategies.set_threads(training.intra_op_threads, training.inter_op_threads)
+    if not training.intra_op_threads and xla.may_be_small(config):
+        startup.ended("devices")
+        source = source or data.open_source(config)
+        startup.ended("data")
+        with contextlib.suppress(ValueError):  # TensorFlow has started: keep its threads
+            strategies.set_threads(xla.threads(config, source.image_shape, source.classes), 0)
+    devices = devices or strategies.choose(training.strategy, training.virtual_devices, collectives)
+    strategy, device = devices
+    shards = strategies.check_shards(training.shards, strategy)
+    startup.ended("devices")
+    source = source or data.open_source(config)
+    startup.ended("data")
+    steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
+    steps = total_steps(config, steps_per_epoch)
+    rate = factories.schedule_of(config, steps)
+    augmentation = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
+
+    with strategy.scope():
+        model = factories.network_of(config, source)
+        # The same seed: the EMA starts from the model's initial weights.
+        average = factories.network_of(config, source) if optimization.ema else None
+        optimizer = factories.optimizer_of(config)
+        optimizer.create_slots(model.trainable_variables)
+    state = TrainState(
+        model,
+        optimizer,
+        task.metrics,
+        average=average,
+        make_loss_scale=lambda: factories.loss_scale_of(config),
+    )
+    startup.ended("network")
+
+    feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
+    feeds = data.open_feeds(
+        config,
+        source,
+        feed_kind,
+        strategy,
+        shards=shards,
+        look_ahead=augmentation is not None and augmentation.mixes,
+    )
+    startup.ended("data")
+    jit = xla.choose(config, devices, model, (task, optimizer))
+    compiled = jit != "off"
+    synchronise, reduce = reductions(shards)
+    dtype = compute_dtype(config.precision.precision)
+    step = Step(
+        model=model,
+        task=task,
+        optimizer=optimizer,
+        schedule=rate,
+        seed=seed,
+        dtype=dtype,
+        scaled=state.loss_scale.dynamic,
+        clip=Clip(optimization.clip_norm, optimization.clip_value),
+        average=average,
+        ema=optimization.ema,
+        augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
+        synchronise=synchronise,
+        reduce=reduce,
+        compiled=compiled,
+    )
+    scored = state.scored_model(config.stopping.evaluate_ema)
+    score = evaluation_step(model=scored, task=task, dtype=dtype)
+    return Parts(
+        config=config,
+        strategy=strategy,
+        device=device,
+        source=source,
+        feed_kind=feed_kind,
+        data_bytes=data_bytes,
+        jit=jit,
+        task=task,
+        schedule=rate,
+        state=state,
+        loop=Loop(
+            strategy,
+            state,
+            feeds.training,
+            step,
+            watched=bool(config.guarding.spike),
+            jit=jit,
+            apart=xla.apart(jit, devices, model),
+        ),
+        evaluations={
+            split: Evaluation(strategy, feed, score, task, collectives.broadcast)
+            for split, feed in feeds.held_out.items()
+        },
+        steps_per_epoch=steps_per_epoch,
+        total_steps=steps,
+        feeds=feeds,
+        data=pipelines.identity_of(source, data.cache_dir(config)),
+    )

@@ -1,0 +1,114 @@
+"""Rebuilds a trained run from its options and loads saved weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+from engine.assembly.parts import Parts, assemble
+from engine.checkpoint import catalog, run_directory
+from engine.checkpoint.catalog import LoadedCheckpoint
+from engine.checkpoint.restore import restore_weights
+from engine.config.schema import Config
+
+
+class Chosen(NamedTuple):
+    """The checkpoint that `--weights` selects, in memory.
+
+    Attributes:
+      kind: "newest" or "best".
+      snapshot: loaded checkpoint; its file may have been deleted.
+    """
+
+    kind: str
+    snapshot: LoadedCheckpoint
+
+    @property
+    def words(self) -> str:
+        """Description of the weights, for display."""
+        return f"the {self.kind} weights, of step {self.snapshot.step:,}"
+
+
+class Restored(NamedTuple):
+    """A run with restored weights.
+
+    Attributes:
+      parts: parts of the run; only the weights of its state are restored.
+      path: path of the checkpoint when it was read; a concurrent training may have deleted it.
+      words: description of the weights, for display.
+    """
+
+    parts: Parts
+    path: str
+    words: str
+
+
+def choose(config: Config) -> Chosen:
+    """Loads the checkpoint that `--weights` selects, even while the run is training.
+
+    Later stages use the copy in memory: building the run takes seconds, and a concurrent training
+    may delete the file meanwhile.
+
+    Args:
+      config: options of the run. `--weights=auto` with `--restore_best` selects the best weights,
+        or the newest if there is no best checkpoint yet, as at the end of training.
+
+    Raises:
+      ValueError: when the run has no such weights.
+      OSError: when the checkpoint is damaged.
+    """
+    run_dir, asked = config.run.run_dir, config.run.weights
+    if asked == "best" or (asked == "auto" and config.stopping.restore_best):
+        best = catalog.load_best(run_dir)
+        if best is not None:
+            return Chosen("best", best)
+        if asked == "best" and run_directory.has_checkpoint(run_dir):
+            raise ValueError(
+                f"--weights=best: {run_dir} has no best checkpoint yet, because no epoch has been "
+                "judged; wait for the end of an epoch, or give --weights=newest"
+            )
+    newest = catalog.load_newest(run_dir)
+    if newest is None:
+        raise ValueError(f"--weights={asked}: {run_dir} has no checkpoint yet; train first")
+    return Chosen("newest", newest)
+
+
+def restored(config: Config, chosen: Chosen | None = None) -> Restored:
+    """Builds a run on one machine and restores the weights that `--weights` selects.
+
+    Args:
+      config: options of the run.
+      chosen: result of `choose`; None: calls it.
+
+    Raises:
+      ValueError: when the run has no such weights, or they belong to another network or data set.
+      OSError: when the checkpoint is damaged.
+    """
+    chosen = chosen or choose(config)
+    run_directory.refuse_another_network(config)
+    if config.training.strategy == "multi_worker":  # one machine is enough
+        alone = dataclasses.replace(config.training, strategy="auto")
+        config = dataclasses.replace(config, training=alone)
+    parts = assemble(config)
+    _refuse_other_data(parts, chosen.snapshot)
+    restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
+    return Restored(parts, chosen.snapshot.path, chosen.words)
+
+
+def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
+    """Rejects a data set whose images or classes do not match the shapes of the weights."""
+    config = parts.config
+    before = run_directory.options_of(config.run.run_dir)
+    assert before is not None, "a run has options"
+    if (config.data.dataset, config.data.image_size) == (
+        before.data.dataset,
+        before.data.image_size,
+    ):
+        return
+    arrays = snapshot.archive.arrays
+    shapes = {array.shape for name, array in arrays.items() if name.startswith("model/")}
+    if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
+        raise ValueError(
+            f"--dataset={config.data.dataset} (was {before.data.dataset}): its images or classes "
+            f"are not those that the weights in {config.run.run_dir} were trained on"
+        )

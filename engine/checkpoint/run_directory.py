@@ -1,0 +1,292 @@
+"""The run directory: its options, its result, and checks before a run is resumed."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from typing import Any
+
+from engine.checkpoint import catalog
+from engine.checkpoint.checkpoint_file import sync_directory
+from engine.config import flags
+from engine.config.option import written
+from engine.config.schema import Config, changed
+from engine.runtime.atomic_files import replace_file
+
+_OPTIONS = "config.flags"
+
+
+def options_file(run_dir: str) -> str:
+    """Returns the path of a run's options."""
+    return os.path.join(run_dir, _OPTIONS)
+
+
+def options_of(run_dir: str) -> Config | None:
+    """Returns the options of the run in a directory; None if there is none.
+
+    Raises:
+      ValueError: if the file cannot be read as options.
+    """
+    path = options_file(run_dir)
+    if not os.path.isfile(path):
+        return None
+    try:
+        return flags.parse(flags.of_file(path))
+    except (ValueError, OSError) as error:
+        raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
+
+
+def result_file(run_dir: str) -> str:
+    """Returns the path of a run's results, which are written when it has ended."""
+    return os.path.join(run_dir, "result.json")
+
+
+def result_of(run_dir: str) -> dict[str, Any] | None:
+    """Returns the results of a run; None if it has not ended.
+
+    Raises:
+      ValueError: if the file cannot be read.
+    """
+    path = result_file(run_dir)
+    try:
+        with open(path, encoding="utf-8") as file:
+            found: dict[str, Any] = json.load(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"cannot read {path}: {error}; run the same command to write it again"
+        ) from None
+    return found
+
+
+def has_checkpoint(run_dir: str) -> bool:
+    """Returns whether a run has a checkpoint to resume from."""
+    return bool(catalog.list_checkpoints(catalog.newest_directory(run_dir)))
+
+
+def open_for_training(config: Config) -> Config | None:
+    """Checks run_dir against `--resume`, before anything is loaded.
+
+    A run that has not saved a step yet may start over with other options: it loses nothing.
+
+    Returns:
+      The options of the run to resume; None for a new run.
+
+    Raises:
+      ValueError: if run_dir cannot be used with `--resume`, or holds a run with other options.
+    """
+    run_dir, resume = config.run.run_dir, config.run.resume
+    for ancestor in _ancestors(run_dir):
+        if os.path.lexists(ancestor) and not os.path.isdir(ancestor):
+            raise ValueError(f"--run_dir={run_dir}: {ancestor} is a file; give a directory")
+        if os.path.isdir(ancestor):
+            if not os.access(ancestor, os.W_OK | os.X_OK):
+                raise ValueError(f"--run_dir={run_dir}: {ancestor} is not writable")
+            break
+    if os.path.isfile(os.path.join(catalog.newest_directory(run_dir), "checkpoint")):
+        raise ValueError(
+            f"{run_dir} holds a run of Tapeline 0.2 or older: go on with that version, or give "
+            "another --run_dir"
+        )
+    in_use = has_checkpoint(run_dir)
+    if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
+        raise ValueError(
+            f"--resume=never: {run_dir} already holds a run; give another --run_dir, or leave "
+            "--resume out to go on with it"
+        )
+    if resume == "must" and not in_use:
+        raise ValueError(f"--resume=must: {run_dir} holds no checkpoint to go on from")
+    before = options_of(run_dir) if in_use else None
+    if in_use and before is None:
+        raise ValueError(
+            f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
+            "is not known; give another --run_dir"
+        )
+    if before is not None and _at_start(run_dir) and changed(before, config, "trajectory"):
+        return None
+    refuse_another_trajectory(config, before)
+    return before
+
+
+def _at_start(run_dir: str) -> bool:
+    """Returns whether no step has been saved yet: the newest checkpoint is that of step 0."""
+    newest = catalog.newest_of(run_dir)
+    try:
+        return newest is not None and catalog.read_facts(newest)["step"] == 0
+    except (OSError, ValueError):
+        return False
+
+
+def refuse_another_trajectory(config: Config, before: Config | None) -> None:
+    """Refuses options that would change the trajectory of a run.
+
+    Args:
+      config: all options.
+      before: options of the run to resume; None for a new run.
+
+    Raises:
+      ValueError: if an option differs; names each one with both values.
+    """
+    if before is not None:
+        _refuse(config, _differences(changed(before, config, "trajectory")))
+
+
+def refuse_other_length(
+    config: Config, before: Config | None, steps_per_epoch: int, step: int
+) -> None:
+    """Refuses a number of steps that the run can no longer have.
+
+    Args:
+      config: all options.
+      before: options of the run to resume; None for a new run.
+      steps_per_epoch: steps of an epoch.
+      step: current step of the run.
+
+    Raises:
+      ValueError: if the schedule depends on the number of steps and it differs, or if the run is
+        past it.
+    """
+    rule, run_dir = config.optimization, config.run.run_dir
+    old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
+    if rule.depends_on_length and old != new:
+        _refuse(
+            config,
+            [f"{new} steps in all (was {old}), on which the {rule.schedule} schedule depends"],
+        )
+    if new < step:
+        asked, least = f"--epochs={config.training.epochs}", -(-step // steps_per_epoch)
+        enough = f"--epochs={least}"
+        if config.training.train_steps:
+            asked, enough = f"--train_steps={config.training.train_steps}", f"--train_steps={step}"
+        raise ValueError(
+            f"{asked}: that is {new:,} steps, and the run in {run_dir} is at step {step:,} "
+            f"already; give {enough} or more, or another --run_dir"
+        )
+
+
+def refuse_other_record(config: Config, before: Config | None) -> None:
+    """Refuses other logging options for a run with no step left to take.
+
+    Args:
+      config: all options.
+      before: options of the run to resume; None for a new run.
+
+    Raises:
+      ValueError: if an option differs; names each one with both values.
+    """
+    if before is None:
+        return
+    if differences := _differences(changed(before, config, "record")):
+        raise ValueError(
+            f"the run in {config.run.run_dir} has no step left to record with "
+            f"{', '.join(differences)}; leave that out, or give another --run_dir"
+        )
+
+
+def finished(config: Config) -> str:
+    """Returns a message if a run has ended and these options would not change it.
+
+    Neither this function nor the caller writes: repeating a command leaves every byte unchanged.
+
+    Args:
+      config: all options.
+
+    Returns:
+      A line for the user; empty if there is something to do.
+
+    Raises:
+      ValueError: if the run's options cannot be read.
+    """
+    run_dir = config.run.run_dir
+    if config.run.resume == "never" or not has_checkpoint(run_dir):
+        return ""
+    try:
+        result = result_of(run_dir)
+    except ValueError:  # the run writes it again
+        return ""
+    before = options_of(run_dir)
+    if result is None or before is None:
+        return ""
+    if changed(before, config, "trajectory", "length", "record", "end"):
+        return ""
+    words = ["stopped early"] * bool(result.get("stopped_early"))
+    if idle := [name for name, *_ in changed(before, config, "") if name not in _OF_A_COMMAND]:
+        words.append(f"nothing is left to do with {', '.join(f'--{name}' for name in idle)}")
+    if not result.get("stopped_early"):
+        length = "train_steps" if config.training.train_steps else "epochs"
+        words.append(f"raise --{length} to go on")
+    about = "; ".join(words)
+    return f"run    {run_dir}: done already at step {result['step']:,}; {about}"
+
+
+# Options of a single command, not of the run.
+_OF_A_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
+
+
+def _differences(found: list[tuple[str, Any, Any]]) -> list[str]:
+    return [f"--{name}={written(now)} (was {written(old)})" for name, old, now in found]
+
+
+def _refuse(config: Config, differences: list[str]) -> None:
+    if differences:
+        raise ValueError(
+            f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
+            "another --run_dir, or the options it was started with"
+        )
+
+
+def refuse_another_network(config: Config) -> None:
+    """Refuses a network other than the one that a run's weights belong to.
+
+    Raises:
+      ValueError: if an option differs; names each one with both values.
+    """
+    before = options_of(config.run.run_dir)
+    assert before is not None, "a run has options"
+    network = {field.name for field in dataclasses.fields(config.network)}
+    others = [
+        f"--{name}={written(now)} (is {written(old)})"
+        for name, old, now in changed(before, config, "trajectory")
+        if name in network
+    ]
+    if others:
+        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(others)}")
+
+
+def write_options(config: Config) -> None:
+    """Writes config.flags, after it removes the result of an earlier end.
+
+    In this order, a kill never leaves a result beside options that it does not belong to.
+    """
+    run_dir = config.run.run_dir
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(result_file(run_dir))
+        sync_directory(run_dir)
+    replace_file(options_file(run_dir), flags.flagfile(config))
+
+
+def clear(run_dir: str) -> None:
+    """Removes the files of a run that has not saved a step, so that another run can start here."""
+    shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
+    for path in (
+        os.path.join(run_dir, "left_out.jsonl"),
+        os.path.join(run_dir, "clock.json"),
+        *catalog.list_checkpoints(catalog.best_directory(run_dir)),
+        *catalog.list_checkpoints(catalog.newest_directory(run_dir)),
+    ):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def _ancestors(path: str) -> list[str]:
+    """Returns the path itself, then its parents up to the root."""
+    path = os.path.abspath(path)
+    found = [path]
+    while os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+        found.append(path)
+    return found

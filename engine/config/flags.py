@@ -1,0 +1,214 @@
+"""Parses the command line into a Config, and writes options as flagfile, help and table.
+
+Uses absl's flag parser with a separate registry, so that it does not accept the flags that
+TensorFlow's modules define. `--flagfile=FILE` works as in absl.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from engine.config.option import did_you_mean, written
+from engine.config.schema import Config, sections
+
+_PATHS = ("run_dir", "data_dir", "cache_dir")
+
+
+class HelpRequest(Exception):  # noqa: N818 - a request, not an error
+    """Raised when the command line asks for help; the message is the help text."""
+
+
+def _parse_integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+    except ValueError:
+        raise ValueError("give whole numbers separated by commas, such as 512,512") from None
+
+
+def _registry() -> absl_flags.FlagValues:
+    registry = absl_flags.FlagValues()
+    define: dict[type, Any] = {
+        bool: absl_flags.DEFINE_boolean,
+        int: absl_flags.DEFINE_integer,
+        float: absl_flags.DEFINE_float,
+        str: absl_flags.DEFINE_string,
+        tuple: absl_flags.DEFINE_string,
+    }
+    for _, section in sections():
+        for field in dataclasses.fields(section):
+            default = field.default
+            text = written(default) if isinstance(default, tuple) else default
+            define[type(default)](field.name, text, field.metadata["help"], flag_values=registry)
+    absl_flags.DEFINE_boolean("help", False, "show the options", flag_values=registry)
+    return registry
+
+
+def _one_line(error: Exception) -> str:
+    """Returns the message without absl's line breaks."""
+    text = re.sub(r"\s+", " ", str(error)).strip()
+    return text[0].lower() + text[1:] if text.startswith("Unknown") else text
+
+
+def _options() -> dict[str, type]:
+    return {f.name: type(f.default) for _, s in sections() for f in dataclasses.fields(s)}
+
+
+def parse(arguments: Sequence[str]) -> Config:
+    """Parses the command line, without the program's name.
+
+    Raises:
+      HelpRequest: for --help.
+      ValueError: for an unknown flag or argument, a value out of range or an unreadable flagfile;
+        names the flag and the value.
+    """
+    registry = _registry()
+    try:
+        rest = registry(["run.py", *arguments])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        hint = did_you_mean(error.flagname, list(_options()))
+        message = f"unknown flag --{error.flagname}{hint or '; --help lists the flags'}"
+        raise ValueError(message) from None
+    except absl_flags.CantOpenFlagFileError as error:
+        cause = error.__context__
+        assert isinstance(cause, OSError)
+        raise ValueError(f"--flagfile={cause.filename}: {cause.strerror}") from None
+    except UnicodeDecodeError:
+        files = " ".join(argument for argument in arguments if "flagfile" in argument)
+        raise ValueError(f"{files}: is no text file") from None
+    except absl_flags.Error as error:
+        raise ValueError(_one_line(error)) from None
+    if registry.help:
+        raise HelpRequest(help_text())
+    if rest:
+        raise ValueError(f"unexpected argument {rest[0]!r}; options are written --name=value")
+    return from_values({name: registry[name].value for name in _options()})
+
+
+def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
+    """Returns the command line of an existing run, followed by `arguments`, which override it.
+
+    Raises:
+      ValueError: when there is no run in `run_dir`, or its options cannot be parsed.
+    """
+    path = os.path.join(os.path.expanduser(run_dir), "config.flags")
+    if not os.path.isfile(path):
+        raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
+    return [*of_file(path), *arguments]
+
+
+def of_file(path: str) -> list[str]:
+    """Returns the command line of a run's config.flags, whatever version wrote it.
+
+    Legacy values of options come first: the values of runs that predate the option. The options
+    in the file override them.
+
+    Raises:
+      ValueError: when the file cannot be parsed as options.
+    """
+    config = parse([f"--flagfile={path}"])
+    given = {
+        field.name: getattr(getattr(config, name), field.name)
+        for name, section in sections()
+        for field in dataclasses.fields(section)
+    }
+    legacy = [
+        f"--{field.name}={written(field.metadata['legacy'])}"
+        for _, section in sections()
+        for field in dataclasses.fields(section)
+        if field.metadata["legacy"] is not None
+        and (not field.metadata["legacy_with"] or given[field.metadata["legacy_with"]])
+    ]
+    return [*legacy, f"--flagfile={path}"]
+
+
+def from_values(values: dict[str, Any]) -> Config:
+    """Builds a Config from option values by name; missing options take their default.
+
+    Raises:
+      ValueError: for a value out of range.
+    """
+    parts = {}
+    for name, section in sections():
+        chosen: dict[str, Any] = {}
+        for field in dataclasses.fields(section):
+            value = values.get(field.name, field.default)
+            if isinstance(field.default, tuple) and isinstance(value, str):
+                try:
+                    value = _parse_integers(value)
+                except ValueError as error:
+                    raise ValueError(f"--{field.name}={value}: {error}") from None
+            if isinstance(value, str) and (value != value.strip() or len(value.splitlines()) > 1):
+                raise ValueError(f"--{field.name}: must be one line without space around it")
+            if field.name in _PATHS:
+                value = os.path.expanduser(value)  # shells do not expand ~ after an equals sign
+            chosen[field.name] = value
+        parts[name] = section(**chosen)
+    config = Config(**parts)
+    if not config.run.run_dir:
+        dataset = config.data.dataset.rstrip("/").split("/")[-1].replace(":", "-")
+        run_dir = os.path.join("runs", f"{dataset}-{config.network.model}")
+        config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=run_dir))
+    return config
+
+
+def flagfile(config: Config) -> str:
+    """Returns the text of a flagfile that reproduces this Config."""
+    lines = ["# Every option of this run. Go on with it, or do it again elsewhere:"]
+    lines.append("#   python run.py --flagfile=THIS_FILE [--run_dir=ANOTHER]")
+    for name, section in sections():
+        lines.append("")
+        lines.append(f"# {section.__doc__.splitlines()[0]}")
+        values = getattr(config, name)
+        lines += [
+            f"--{field.name}={written(getattr(values, field.name))}"
+            for field in dataclasses.fields(section)
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _described(field: dataclasses.Field) -> str:
+    """Returns the help line, and appends the choices unless the line already names them all."""
+    choices = field.metadata["choices"]
+    missing = [choice for choice in choices if choice not in field.metadata["help"]]
+    return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "")
+
+
+def help_text() -> str:
+    """Returns the text of `--help`."""
+    lines = ["usage: python run.py [--flagfile=FILE] [--OPTION=VALUE ...]", ""]
+    lines.append("Running the same command again goes on where it stopped.")
+    for _, section in sections():
+        lines += ["", section.__doc__.splitlines()[0]]
+        for field in dataclasses.fields(section):
+            default = written(field.default)
+            lines.append(f"  --{field.name}={default}")
+            lines.append(f"      {_described(field)}")
+    return "\n".join(lines)
+
+
+def table() -> str:
+    """Returns the options as Markdown tables, the text of docs/options.md."""
+    lines = [
+        "# Options",
+        "",
+        "Written by `python -m engine.config.flags > docs/options.md`.",
+        "Give them as `--NAME=VALUE`, or a line each in a file for `--flagfile=FILE`; the later",
+        "one counts.",
+    ]
+    for _, section in sections():
+        lines += ["", f"## {section.__doc__.splitlines()[0].rstrip('.')}", ""]
+        lines += ["| option | default | meaning |", "|---|---|---|"]
+        for field in dataclasses.fields(section):
+            default = f"`{written(field.default)}`" if written(field.default) else "(empty)"
+            lines.append(f"| `--{field.name}` | {default} | {_described(field)} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":  # python -m engine.config.flags > docs/options.md
+    print(table(), end="")

@@ -1,0 +1,137 @@
+"""Declaration and validation of options.
+
+This module imports no TensorFlow, so that invalid input fails at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+_SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller numbers to 0
+
+
+def option(
+    default: Any,
+    help: str,
+    *,
+    choices: Sequence[str] = (),
+    minimum: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    power_of_2: bool = False,
+    trajectory: bool = False,
+    affects: str = "",
+    legacy: Any = None,
+    legacy_with: str = "",
+) -> Any:
+    """Declares an option.
+
+    Args:
+      default: value without the flag; its type is the option's type.
+      help: one line for `--help` and the docs.
+      choices: allowed values, if they are a closed list.
+      minimum: inclusive lower bound of a number.
+      above: exclusive lower bound of a number.
+      below: exclusive upper bound of a number.
+      power_of_2: whether a number must be a power of 2, from 2^-60 to 2^60, or 0 if that is in
+        range.
+      trajectory: whether another value changes what a run computes; a run cannot be resumed with
+        another value of such an option.
+      affects: what else in a run another value changes: "length", the step after which a command
+        ends; "record", what is written during training; "end", what is written after the last
+        step; "": nothing that is kept.
+      legacy: value for a run whose config.flags predates the option; None: the default.
+      legacy_with: name of an option; only runs that set it take the legacy value; "": all runs.
+    """
+    assert affects in ("", "length", "record", "end") and not (trajectory and affects)
+    metadata = {
+        "help": help,
+        "choices": tuple(choices),
+        "minimum": minimum,
+        "above": above,
+        "below": below,
+        "power_of_2": power_of_2,
+        "trajectory": trajectory,
+        "affects": "trajectory" if trajectory else affects,
+        "legacy": legacy,
+        "legacy_with": legacy_with,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def did_you_mean(value: str, known: Sequence[str]) -> str:
+    """Returns `; did you mean 'adam'?` if a known name is close to `value`, else an empty text."""
+    close = difflib.get_close_matches(value, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def written(value: Any) -> str:
+    """Returns a value as it is written on the command line."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def check(section: Any) -> None:
+    """Validates every field of a section against its declaration.
+
+    A float must also be in range after it is rounded to float32.
+
+    Raises:
+      ValueError: for the first invalid value; names the flag, the value and what is allowed.
+    """
+    for field in dataclasses.fields(section):
+        value, rules = getattr(section, field.name), field.metadata
+        flag = f"--{field.name}={written(value)}"
+        if rules["choices"] and value not in rules["choices"]:
+            known = ", ".join(rules["choices"])
+            hint = did_you_mean(str(value), rules["choices"])
+            raise ValueError(f"{flag}: choose one of {known}{hint}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (str, bool)):
+                continue
+            if isinstance(number, int) and abs(number) >= 1 << 63:
+                raise ValueError(f"{flag}: must fit in 64 bits")
+            if number != number or number in (float("inf"), float("-inf")):
+                raise ValueError(f"{flag}: must be a finite number")
+            if rules["minimum"] is not None and number < rules["minimum"]:
+                raise ValueError(f"{flag}: must be at least {rules['minimum']}")
+            if rules["above"] is not None and number <= rules["above"]:
+                raise ValueError(f"{flag}: must be above {rules['above']}")
+            if rules["below"] is not None and number >= rules["below"]:
+                raise ValueError(f"{flag}: must be below {rules['below']}")
+            if rules["power_of_2"] and number and not _is_power_of_2(number):
+                limits = "" if isinstance(number, int) else ", at least 2^-60 and at most 2^60"
+                raise ValueError(f"{flag}: must be a power of 2{limits}")
+            if isinstance(number, float):
+                _check_float32(flag, number, rules["below"])
+
+
+def _check_float32(flag: str, number: float, below: float | None) -> None:
+    """Rejects a number that rounding to float32, as in the graph, moves out of range."""
+    try:
+        (rounded,) = struct.unpack("<f", struct.pack("<f", number))
+    except OverflowError:
+        raise ValueError(f"{flag}: is infinite in float32; give one below 3.4e38") from None
+    if number and abs(rounded) < _SMALLEST:
+        raise ValueError(f"{flag}: is 0 in float32; give one of at least 1.2e-38") from None
+    if below is not None and rounded >= below:
+        raise ValueError(f"{flag}: is {below} in float32; give a smaller one")
+
+
+def _is_power_of_2(number: float) -> bool:
+    return math.frexp(number)[0] == 0.5 and 2.0**-60 <= number <= 2.0**60
+
+
+class OptionGroup:
+    """Base of the frozen dataclasses of options; validates the values on construction."""
+
+    def __post_init__(self) -> None:
+        check(self)

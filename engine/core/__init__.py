@@ -1,0 +1,1 @@
+"""The training step, the training loop, evaluation and the training state."""

@@ -1,0 +1,115 @@
+"""Gradient accumulation: the sum over a replica's micro-batches and shards, in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from engine.distributed.reduction import Tensors
+from pipelines import Feed
+
+Compute = Callable[..., Tensors]  # (Batch, *arguments) -> what is summed, float32
+
+
+class Accumulation:
+    """Computes a global batch one micro-batch after the other, and sums the results.
+
+    The micro-batches of a shard are added one after the other. The shards of a device are then
+    added in a binary tree, neighbours first: the same additions on any number of replicas, with no
+    more sums in memory than the tree has levels.
+
+    Args:
+      strategy: whose replicas compute.
+      feed: of the batches.
+      zeros: returns accumulators of zeros; called in replica context.
+      compute: of a micro-batch; called in replica context.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        feed: Feed,
+        zeros: Callable[[], Tensors],
+        compute: Compute,
+    ) -> None:
+        self._run, self._feed, self._layout = strategy.run, feed, feed.layout
+        self._zeros, self._compute = zeros, compute
+        self._levels = self._layout.local_shards.bit_length() - 1
+
+    def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
+        """Returns each replica's sum over its part of a global batch; in the graph.
+
+        Args:
+          element: of the feed.
+          step: whose batch, int64 [].
+          *arguments: for `compute`, after the batch.
+        """
+        if not self._levels:
+            return self._of_shard(0, element, step, arguments)
+
+        def add_shard(shard: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
+            found = self._of_shard(shard, element, step, arguments)
+            return shard + 1, self._run(self._carry, args=(sums, found, shard))
+
+        # sums[level] is of 2^level neighbouring shards, until the next ones are summed as well.
+        zeros = self._run(lambda: [self._zeros() for _ in range(self._levels + 1)])
+        _, sums = tf.while_loop(
+            lambda shard, _: shard < self._layout.local_shards,
+            add_shard,
+            [tf.constant(0), zeros],
+            parallel_iterations=1,
+        )
+        return sums[self._levels]
+
+    def _carry(self, sums: list[Tensors], found: Tensors, shard: tf.Tensor) -> list[Tensors]:
+        """Adds a shard as a binary counter adds 1: a full level is carried to the next one."""
+
+        def carry_to(level: int) -> list[Tensors]:
+            carry = found
+            for below in range(level):
+                carry = _plus(sums[below], carry)
+            return [*sums[:level], carry, *sums[level + 1 :]]
+
+        full = tf.bitwise.bitwise_and(shard + 1, -(shard + 1))  # 2 ^ number of full levels
+        level = tf.reduce_sum(tf.cast(full > 2 ** tf.range(self._levels), tf.int32))
+        return tf.switch_case(level, [lambda at=at: carry_to(at) for at in range(self._levels + 1)])
+
+    def _of_shard(self, shard: Any, element: Any, step: tf.Tensor, arguments: Any) -> Any:
+        """Returns the sum over the micro-batches of a shard."""
+        micro_batches = self._layout.micro_batches
+        first = shard * micro_batches
+        if micro_batches == 1:
+            return self._run(self._of_micro_batch, args=(element, step, first, arguments))
+
+        def add_micro_batch(micro_batch: tf.Tensor, total: Any) -> tuple[tf.Tensor, Any]:
+            given = element, step, first + micro_batch, arguments, total
+            return micro_batch + 1, self._run(self._plus_micro_batch, args=given)
+
+        _, total = tf.while_loop(
+            lambda micro_batch, _: micro_batch < micro_batches,
+            add_micro_batch,
+            [tf.constant(0), self._run(self._zeros)],
+            parallel_iterations=1,
+        )
+        return total
+
+    def _of_micro_batch(self, element: Any, step: tf.Tensor, index: Any, arguments: Any) -> Tensors:
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return self._compute(self._feed.batch(element, step, replica, index), *arguments)
+
+    def _plus_micro_batch(
+        self, element: Any, step: tf.Tensor, index: Any, arguments: Any, total: Tensors
+    ) -> Tensors:
+        found = self._of_micro_batch(element, step, index, arguments)
+        return _plus(total, found)
+
+
+def _plus(one: Tensors, other: Tensors) -> Tensors:
+    """Adds tensor by tensor, each sum an operation of its own.
+
+    TensorFlow's graph optimizer merges a sum of sums into one sum of several, in another order.
+    `ensure_shape` between two sums keeps it from that.
+    """
+    return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]

@@ -1,0 +1,35 @@
+"""Augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from engine.models import StatelessRNG
+from pipelines import Augmentation, Batch
+
+_STREAM = -1  # layers draw from streams 0, 1, 2, ...
+
+
+def augmenter(
+    augmentation: Augmentation, classes: int, seed: int, compiled: bool = False
+) -> Callable[[Batch], Batch]:
+    """Returns the function that augments a training batch, in the graph.
+
+    The random numbers of an example depend on its place in the epoch's order, which is a pure
+    function of (seed, epoch, example). So the batch size and the number of replicas, micro-batches
+    and shards do not change them (L3).
+
+    Args:
+      augmentation: transformation of the examples of a batch.
+      classes: number of classes.
+      seed: seed of the run.
+      compiled: whether XLA compiles it.
+    """
+
+    def augmented(batch: Batch) -> Batch:
+        noise = StatelessRNG(seed, batch.epoch, batch.place, compiled=compiled)
+        numbers = noise.uniform(_STREAM, batch.inputs.shape[0], augmentation.numbers)
+        inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes)
+        return batch._replace(inputs=inputs, targets=targets)
+
+    return augmented

@@ -1,0 +1,83 @@
+"""Early stopping and selection of the best epoch; their counters are in the state (L5).
+
+The rules are those of Keras's EarlyStopping and of its best-only ModelCheckpoint. They use two
+references on purpose: any improvement makes new best weights, while patience waits for an
+improvement of more than `min_delta`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from engine.core.state import BestState, PatienceState
+from engine.runtime.scalars import real, whole
+
+
+class Monitor:
+    """Compares epochs by one metric.
+
+    Args:
+      metric: split, underscore and metric, for example "validation_accuracy".
+      min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
+      patience: epochs without improvement before stopping, as Keras counts them; -1: never stop.
+    """
+
+    def __init__(self, metric: str, min_delta: float, patience: int) -> None:
+        self.metric = metric
+        self._split, self._name = metric.split("_", 1)
+        self._sign = 1.0 if "accuracy" in metric else -1.0
+        self._min_delta, self._patience = min_delta, patience
+
+    def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
+        """Returns the monitored value from {split: {metric: value}}."""
+        return float(results[self._split][self._name])
+
+    def _better(self, value: float, reference: float, margin: float) -> bool:
+        """Returns whether `value` beats `reference` by more than `margin`; a nan never does."""
+        if math.isnan(reference):
+            return not math.isnan(value)
+        return self._sign * (value - self._sign * margin) > self._sign * reference
+
+    def is_best(self, value: float, step: int, best: BestState) -> bool:
+        """Returns whether the value is the best so far, and records it if it is."""
+        if not self._better(value, float(best.value), 0.0):
+            return False
+        best.value.assign(real(value))
+        best.step.assign(whole(step))
+        return True
+
+    def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
+        """Counts the epoch; records and returns whether training stops.
+
+        Args:
+          value: value of the monitored metric in this epoch.
+          first_epoch: whether this is the first epoch, after which Keras never stops.
+          patience: counters, in the state.
+        """
+        if self._patience < 0:
+            return False
+        if self._better(value, float(patience.reference), self._min_delta):
+            patience.reference.assign(real(value))
+            patience.waited.assign(0)
+        else:
+            patience.waited.assign_add(1)
+            if int(patience.waited) >= self._patience and not first_epoch:
+                patience.stopped.assign(1)
+        return bool(int(patience.stopped))
+
+
+def resolve(monitor: str, has_validation: bool) -> str:
+    """Resolves `--monitor` to the name of a metric.
+
+    Raises:
+      ValueError: when the metric needs a validation split and there is none.
+    """
+    if monitor == "auto":
+        return "validation_accuracy" if has_validation else "train_loss"
+    if monitor.startswith("validation_") and not has_validation:
+        raise ValueError(
+            f"--monitor={monitor}: there is no validation split; give --validation_split=0.1, or "
+            "--monitor=train_loss"
+        )
+    return monitor

@@ -1,0 +1,107 @@
+"""Evaluation of a whole split, each example exactly once (L8)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from engine.core import metrics
+from engine.core.accumulation import Accumulation
+from engine.core.steps_per_loop import StepsPerLoop, stopwatch
+from engine.distributed.reduction import Tensors, reductions
+from engine.runtime.scalars import whole
+from engine.tasks.classification import Task
+from pipelines import Batch, Feed, opened, reason
+
+
+class Evaluation:
+    """The compiled evaluation of one split.
+
+    Args:
+      strategy: whose replicas compute each step together.
+      feed: batches of the split, in file order.
+      step: Batch -> [its metric sums], in replica context.
+      task: names the metrics.
+      agree: as in `StepsPerLoop`.
+    """
+
+    def __init__(
+        self,
+        strategy: tf.distribute.Strategy,
+        feed: Feed,
+        step: Callable[[Batch], Tensors],
+        task: Task,
+        agree: Callable[[int], int] = lambda steps: steps,
+    ) -> None:
+        self.traces = 0
+        self._strategy, self._feed, self._task = strategy, feed, task
+        self._size = metrics.size(task.metrics)
+        self._accumulation = Accumulation(strategy, feed, lambda: [tf.zeros([self._size])], step)
+        _, self._reduce = reductions(feed.layout.shards)
+        # Steps are independent, and one step seldom keeps all cores of a device busy: two overlap.
+        # Replicas communicate in every step, so all of them must be in the same one.
+        self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
+        self._pace = StepsPerLoop(0, agree=agree)
+        self._compiled = tf.function(self._steps, autograph=False)
+
+    def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
+        """Returns the means over the split and its number of examples; None when interrupted.
+
+        Args:
+          interrupted: polled between two calls of the graph; True stops the evaluation.
+
+        Raises:
+          RuntimeError: when TensorFlow fails.
+        """
+        sums = np.zeros(self._size)
+        step, end = 0, self._feed.steps_per_epoch
+        while step < end:
+            if interrupted():
+                return None
+            started = stopwatch()
+            try:
+                steps, given = opened(self._feed, step, self._pace.steps(end - step))
+                start = tf.constant(whole(step))
+                sums += self._compiled(start, tf.constant(whole(steps)), given).numpy()
+            except tf.errors.OpError as error:
+                raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
+            self._pace.took(steps, stopwatch() - started)
+            step += steps
+        means = metrics.means(sums, self._task.metrics)
+        # L8: this counts the scored rows, so it proves that none was lost or counted twice.
+        assert means["examples"] == self._feed.examples, (
+            f"evaluation scored {means['examples']} of {self._feed.examples} examples"
+        )
+        return means
+
+    def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> tf.Tensor:
+        self.traces += 1
+        accumulation, strategy = self._accumulation, self._strategy
+
+        def body(
+            step: tf.Tensor, fed: tf.Tensor, total: tf.Tensor
+        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # `fed` only fixes the order in which overlapping steps read from the feed.
+            with tf.control_dependencies([fed]):
+                element = self._feed.next(given)
+            with tf.control_dependencies(_tensors(element) if self._overlapping > 1 else []):
+                fed = tf.identity(fed)
+            sums = strategy.run(self._reduce, args=(accumulation.total(element, step),))[0]
+            sums = strategy.experimental_local_results(sums)[0]
+            return step + 1, fed, total + tf.cast(sums, tf.float64)
+
+        *_, total = tf.while_loop(
+            lambda step, *_: step < start + steps,
+            body,
+            [start, tf.constant(0), tf.zeros([self._size], tf.float64)],
+            parallel_iterations=self._overlapping,
+        )
+        return total
+
+
+def _tensors(element: Any) -> list[tf.Tensor]:
+    """Returns all tensors of a feed's element on one replica."""
+    return [part for part in tf.nest.flatten(element) if tf.is_tensor(part)]

@@ -1,0 +1,80 @@
+"""Sums and counts of losses and metrics, and the means computed from them.
+
+Sums over examples are float32 [2 + metrics]: the loss, each metric of the task, and the number of
+examples. Sums of a training step are float32 [4 + metrics]: these, then the gradient norm and 1.
+They are accumulated in float64, in which counts are exact to 2^53 and a mean over an epoch does
+not drift.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from engine.tasks.classification import Scores
+
+
+def size(metrics: Sequence[str]) -> int:
+    """Returns the length of the vector of sums for a task with these metrics."""
+    return len(metrics) + 2
+
+
+def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
+    """Returns the sums over a replica's rows, float32 [2 + metrics]; padding never adds a nan.
+
+    Args:
+      scores: loss and metrics of each row.
+      mask: float32 [rows], 1 for an example, 0 for padding, which adds nothing.
+    """
+    values = tf.stack([scores.losses, *scores.metrics, mask])
+    return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
+
+
+def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
+    """Returns the sums of a training step, float32 [4 + metrics]: `sums`, the gradient norm, 1."""
+    return tf.concat([sums, [norm, 1.0]], 0)
+
+
+def step_watched(sums: tf.Tensor) -> tf.Tensor:
+    """Returns a step's mean loss and gradient norm for the bad-step detector, float32 [2]."""
+    return tf.stack([sums[0] / sums[-3], sums[-2]])
+
+
+def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
+    """Returns `means` over the examples of some training steps, and their mean "gradient_norm"."""
+    *of_examples, norms, steps = sums.tolist()
+    norm = norms / steps if steps else math.nan
+    return {**_means(of_examples, metrics), "gradient_norm": norm}
+
+
+def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
+    """Returns {"loss", each metric, "examples"} from float64 sums; means of no examples are nan."""
+    return _means(sums.tolist(), metrics)
+
+
+def _means(sums: Sequence[float], metrics: Sequence[str]) -> dict[str, float | int]:
+    examples = round(sums[-1])
+    values = (each / examples if examples else math.nan for each in sums[:-1])
+    return {**dict(zip(("loss", *metrics), values, strict=True)), "examples": examples}
+
+
+def brief(values: Mapping[str, float | int]) -> str:
+    """Formats metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
+    words = []
+    for name, value in values.items():
+        if name == "accuracy":
+            words.append(f"accuracy {value:.2%}")
+        elif name not in ("examples", "gradient_norm"):
+            words.append(f"{name} {value:.4f}")
+    return ", ".join(words)
+
+
+def jsonable(value: Any) -> Any:
+    """Replaces nan and infinity, which JSON lacks, with None (null), in nested mappings too."""
+    if isinstance(value, Mapping):
+        return {name: jsonable(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,145 @@
+"""TrainState: everything that a resumed run needs (L5).
+
+A checkpoint holds this object and nothing else, so values outside it are lost in a restart. The
+data position is the step alone: the step and the seed determine the next examples (L4).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from engine.config.schema import MOST_LEFT_OUT, RANKED, REMEMBERED
+from engine.core import metrics
+from engine.optim.base import Optimizer
+from engine.optim.precision import LossScale
+
+
+def _counter(name: str, value: int = 0) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.int64, trainable=False, name=name)
+
+
+def _number(name: str, value: float = 0.0) -> tf.Variable:
+    return tf.Variable(value, dtype=tf.float64, trainable=False, name=name)
+
+
+class BestState(tf.Module):
+    """The best epoch so far by the monitored metric; step -1: none yet."""
+
+    def __init__(self) -> None:
+        super().__init__(name="best")
+        self.value = _number("value", float("nan"))
+        self.step = _counter("step", -1)
+
+
+class PatienceState(tf.Module):
+    """Counters of early stopping."""
+
+    def __init__(self) -> None:
+        super().__init__(name="patience")
+        self.reference = _number("reference", float("nan"))  # value of the last improvement
+        self.waited = _counter("waited")  # epochs since that improvement
+        self.stopped = _counter("stopped")  # 1: training has stopped early
+
+
+class TimingState(tf.Module):
+    """Counters of throughput and goodput; times are in seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(name="times")
+        self.first_start = _number("first_start")  # Unix time of the run's first start
+        self.last_step = _number("last_step")  # Unix time of the end of the last step
+        self.training = _number("training")  # in the loop, tracing included
+        self.steady = _number("steady")  # in the loop, without the first call of each start
+        self.steady_steps = _counter("steady_steps")
+        self.restarts = _counter("restarts")
+        self.lost_steps = _counter("lost_steps")  # repeated because a kill came before a checkpoint
+
+
+class BadStepState(tf.Module):
+    """State of the bad-step detector."""
+
+    def __init__(self) -> None:
+        super().__init__(name="watch")
+        self.bad = _counter("bad")  # tolerated steps that were not finite
+        self.in_a_row = _counter("in_a_row")  # consecutive ones, up to the last step
+        unused = tf.fill([MOST_LEFT_OUT], tf.constant(-1, tf.int64))
+        # The skipped steps; -1: unused.
+        self.left_out = tf.Variable(unused, trainable=False, name="left_out")
+        self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a BadStepReason
+        # The losses of the last steps that were not bad.
+        no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
+        self.losses = tf.Variable(no_losses, trainable=False, name="losses")
+        no_norms = tf.fill([RANKED], tf.constant(float("nan"), tf.float64))
+        # The largest gradient norms of steps that were not bad, in descending order.
+        self.norms = tf.Variable(no_norms, trainable=False, name="norms")
+        self.start = _number("start", float("nan"))  # loss at the start; nan: not known yet
+        self.excess = _number("excess")  # largest excess over the median, without spikes
+
+
+# Variables that checkpoints of 0.4.0 lack, by their names in a checkpoint, and the values to use
+# instead. The bad-step detector then takes the oldest losses in the checkpoint as those at the
+# start.
+ABSENT = {
+    "watch/norms": np.full(RANKED, np.nan),
+    "watch/start": np.array(np.nan),
+    "watch/excess": np.array(0.0),
+}
+# Variables in checkpoints of 0.4.0 that no longer exist.
+DROPPED = ("update_ratio",)
+
+
+class TrainState(tf.Module):
+    """The training state of a run.
+
+    Args:
+      model: a tf.Module whose variables were created in the strategy's scope.
+      optimizer: with its slots created in the same scope.
+      task_metrics: names of the task's metrics.
+      average: a model of the same variables that holds their EMA; None: there is none.
+      make_loss_scale: creates the loss scale; called in the device scope of its variables.
+    """
+
+    def __init__(
+        self,
+        model: tf.Module,
+        optimizer: Optimizer,
+        task_metrics: tuple[str, ...],
+        *,
+        average: tf.Module | None = None,
+        make_loss_scale: Callable[[], LossScale] = LossScale,
+    ) -> None:
+        super().__init__(name="state")
+        self.model = model
+        self.average = average
+        self.optimizer = optimizer
+        # The host, or the loop once per call, reads the rest: one copy on the host, not mirrored.
+        with tf.device("CPU:0"):
+            self.step = _counter("step")
+            self.updates = _counter("updates")  # steps that updated the weights
+            self.ended = _counter("ended")  # step of the last epoch end that was processed
+            self.written = _counter("written", -1)  # step of the last rows in metrics.jsonl
+            self.loss_scale = make_loss_scale()
+            zeros = tf.zeros([metrics.size(task_metrics) + 2], tf.float64)
+            self.sums = tf.Variable(zeros, trainable=False, name="sums")  # of the epoch so far
+            # `sums` at the last log point of the epoch.
+            self.logged = tf.Variable(zeros, trainable=False, name="logged")
+            self.best = BestState()
+            self.patience = PatienceState()
+            self.watch = BadStepState()
+            self.times = TimingState()
+
+    def scored_model(self, averaged: bool) -> tf.Module:
+        """Returns the model to evaluate: the EMA if it exists and `averaged` is set."""
+        return self.average if averaged and self.average is not None else self.model
+
+
+def weights_sha256(model: tf.Module) -> str:
+    """Returns the SHA-256 of the trainable variables' bytes, in the model's fixed order."""
+    digest = hashlib.sha256()
+    for variable in model.trainable_variables:
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()

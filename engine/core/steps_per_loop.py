@@ -1,0 +1,54 @@
+"""The number of steps that one call of the graph takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class StepsPerLoop:
+    """Chooses the number of steps per call from the measured time of the calls before.
+
+    Signals are handled and progress is shown between two calls, so a call should take about
+    `seconds`. The first call takes a single step, because it traces the graph. The number of steps
+    per call never changes the results.
+
+    Args:
+      steps_per_loop: fixed number of steps, 1 or more; 0: as many as take `seconds`.
+      seconds: target duration of one call.
+      agree: maps each worker's number of steps to one number that is the same on all workers.
+    """
+
+    def __init__(
+        self,
+        steps_per_loop: int,
+        seconds: float = 0.5,
+        agree: Callable[[int], int] = lambda steps: steps,
+    ) -> None:
+        if steps_per_loop < 0:
+            raise ValueError(f"steps_per_loop is {steps_per_loop}: must be at least 0")
+        self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
+        self._steps = steps_per_loop or 1
+        self._calls = 0
+
+    def steps(self, most: int) -> int:
+        """Returns the number of steps of the next call, 1 to `most`.
+
+        Raises:
+          ValueError: when `most` is below 1: a call must take a step.
+        """
+        if most < 1:
+            raise ValueError(f"a call of at most {most} steps was asked for: must be at least 1")
+        return self._agree(min(self._steps, most))
+
+    def took(self, steps: int, seconds: float) -> None:
+        """Records the time of a call of 1 step or more; ignores the first call, which traces."""
+        self._calls += 1
+        if not self._fixed and self._calls > 1:
+            fitting = int(steps * self._seconds / max(seconds, 1e-6))
+            self._steps = max(1, min(fitting, 4 * self._steps))  # one call may be an outlier
+
+
+def stopwatch() -> float:
+    """Returns the seconds of a monotonic clock."""
+    return time.perf_counter()

@@ -1,0 +1,189 @@
+"""The workers of a cluster, and which of them this process is.
+
+Read from TF_CONFIG, which Kubernetes operators and cloud services set, or from the environment of
+a Slurm job step. This module imports no TensorFlow, so that an invalid environment fails at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class ClusterConfig(NamedTuple):
+    """The workers of a cluster.
+
+    Attributes:
+      workers: "host:port" of each worker; the first is the chief, which writes.
+      task: index of this process in `workers`.
+    """
+
+    workers: tuple[str, ...]
+    task: int
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process is the chief."""
+        return self.task == 0
+
+    def name(self, worker: int) -> str:
+        """Returns the display name of a worker: its index, host and port."""
+        return f"worker {worker} ({self.workers[worker]})"
+
+    def address(self, worker: int) -> tuple[str, int]:
+        """Returns the host and the port of a worker."""
+        host, _, port = self.workers[worker].rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
+    """Reads the cluster from the environment.
+
+    Args:
+      kind: "tf_config" or "slurm".
+      environment: environment variables of the process.
+
+    Raises:
+      ValueError: when the configuration is missing or invalid.
+    """
+    return {"tf_config": from_tf_config, "slurm": from_slurm}[kind](environment)
+
+
+def from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
+    """Reads TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type", "index"}}.
+
+    A "chief" is the first worker.
+
+    Raises:
+      ValueError: when TF_CONFIG is missing or invalid.
+    """
+    text = environment.get("TF_CONFIG", "")
+    if not text:
+        raise ValueError(
+            "--cluster=tf_config: TF_CONFIG is not set; set it on every machine, such as "
+            '{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 0}}'
+        )
+    try:
+        config = json.loads(text)
+        jobs = {name: list(map(str, hosts)) for name, hosts in config["cluster"].items()}
+        job, index = config["task"]["type"], int(config["task"]["index"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it must be JSON with "
+            '"cluster" and "task"'
+        ) from None
+    unknown = sorted(set(jobs) - {"chief", "worker"})
+    if unknown:
+        raise ValueError(
+            f"TF_CONFIG: has {', '.join(unknown)} in its cluster; only chief and worker train here"
+        )
+    chiefs = jobs.get("chief", [])
+    workers = tuple(chiefs + jobs.get("worker", []))
+    if job not in jobs or not 0 <= index < len(jobs[job]):
+        raise ValueError(f"TF_CONFIG: its task, {job} {index}, is not in its cluster")
+    return _checked("TF_CONFIG", workers, index + (len(chiefs) if job == "worker" else 0))
+
+
+def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
+    """Reads the environment of a Slurm job step, in which each task is a worker.
+
+    For one worker per machine, use `srun --ntasks-per-node=1`. Ports are those of
+    `srun --resv-ports`, else ports from 12000 up that depend on the job and step numbers.
+
+    Raises:
+      ValueError: when the environment is missing or invalid.
+    """
+    nodes = _slurm(environment, "SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
+    per_node = _slurm(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
+    job = _slurm(environment, "SLURM_JOB_ID", "SLURM_JOBID")
+    task = _slurm(environment, "SLURM_PROCID")
+    count = _slurm(environment, "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
+    hosts, tasks = expand_hosts(nodes), expand_counts(per_node)
+    if not (job + task + count).isdigit():
+        raise ValueError(f"--cluster=slurm: job {job}, task {task} or tasks {count} is no number")
+    if len(tasks) != len(hosts) or sum(tasks) != int(count):
+        raise ValueError(f"--cluster=slurm: {count} tasks are not {per_node} on the hosts {nodes}")
+    if reserved := environment.get("SLURM_STEP_RESV_PORTS"):
+        ports = list(map(int, _numbers(reserved)))
+    else:  # below Linux's ephemeral ports, 32768 and up
+        step = environment.get("SLURM_STEP_ID", "0")
+        first = 12_000 + (7 * int(job) + int(step if step.isdigit() else 0)) % 1_900 * 10
+        ports = list(range(first, first + max(tasks)))
+    if len(ports) < max(tasks):
+        raise ValueError(
+            f"--cluster=slurm: {len(ports)} ports are reserved, and a machine has {max(tasks)} "
+            f"tasks; give srun --resv-ports={max(tasks)}"
+        )
+    places = [(host, local) for host, n in zip(hosts, tasks, strict=True) for local in range(n)]
+    workers = tuple(f"{host}:{ports[local]}" for host, local in places)
+    found = _checked("--cluster=slurm", workers, int(task))
+    here, listed = environment.get("SLURMD_NODENAME", ""), places[int(task)][0]
+    if here and here.split(".")[0] != listed.split(".")[0]:
+        raise ValueError(
+            f"--cluster=slurm: task {task} runs on {here}, not on {listed}; start the workers with "
+            "srun --distribution=block"
+        )
+    return found
+
+
+def _slurm(environment: Mapping[str, str], *names: str) -> str:
+    """Returns the first variable that is set; names differ between versions of Slurm."""
+    for name in names:
+        if environment.get(name):
+            return environment[name]
+    raise ValueError(
+        f"--cluster=slurm: {names[0]} is not set; start the command by srun, in a Slurm job"
+    )
+
+
+def expand_hosts(text: str) -> list[str]:
+    """Expands hosts in Slurm's notation: `a[01-03,7],b` is a01, a02, a03, a7, b."""
+    hosts: list[str] = []
+    items = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
+    for item in items:
+        parts = re.split(r"\[([^\]]*)\]", item)
+        found = [parts[0]]
+        for inside, after in zip(parts[1::2], parts[2::2], strict=True):
+            found = [head + number + after for head in found for number in _numbers(inside)]
+        hosts += found
+    if ",".join(items) != text or not hosts:
+        raise ValueError(f"--cluster=slurm: cannot read the list of hosts {text!r}")
+    return hosts
+
+
+def _numbers(text: str) -> list[str]:
+    numbers: list[str] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
+        if not match:
+            raise ValueError(
+                f"--cluster=slurm: cannot read the numbers [{text}] in a list of hosts"
+            )
+        first, last = match[1], match[2] or match[1]
+        numbers += [str(n).zfill(len(first)) for n in range(int(first), int(last) + 1)]
+    return numbers
+
+
+def expand_counts(text: str) -> list[int]:
+    """Expands counts in Slurm's notation: `2(x3),1` is 2, 2, 2, 1."""
+    counts: list[int] = []
+    for item in text.split(","):
+        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)
+        if not match:
+            raise ValueError(f"--cluster=slurm: cannot read the tasks per node {text!r}")
+        counts += [int(match[1])] * int(match[2] or 1)
+    return counts
+
+
+def _checked(where: str, workers: tuple[str, ...], index: int) -> ClusterConfig:
+    for worker in workers:
+        host, _, port = worker.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
+            raise ValueError(f"{where}: worker {worker!r} is not host:port")
+    if len(set(workers)) < len(workers):
+        raise ValueError(f"{where}: a worker is listed twice in {', '.join(workers)}")
+    if not 0 <= index < len(workers):
+        raise ValueError(f"{where}: there is no worker {index} among {len(workers)}")
+    return ClusterConfig(workers, index)

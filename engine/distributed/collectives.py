@@ -1,0 +1,137 @@
+"""Collectives on the host, between two calls of the graph, and the strategy of all workers."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.distribute import collective_all_reduce_strategy
+from tensorflow.python.eager import context as eager_context
+
+from engine.distributed.cluster import Cluster
+
+_LAST_RESORT = 10.0  # seconds from the loss of a worker to the forced end of this process
+
+
+class HostCollectives:
+    """Collective operations on values of the host; a single worker agrees with itself.
+
+    Every worker must call the same methods in the same order: each is a collective operation.
+
+    Args:
+      company: entered cluster; None: a single worker.
+    """
+
+    def __init__(self, company: Cluster | None = None) -> None:
+        self._cluster = company.cluster if company else None
+        self._peers = company.peers if company else None
+        self._strategy: tf.distribute.Strategy | None = None
+        self.is_chief = company is None or company.is_chief
+
+    def __bool__(self) -> bool:
+        """Whether there are other workers."""
+        return self._cluster is not None
+
+    def strategy(self) -> tf.distribute.Strategy:
+        """Returns a MultiWorkerMirroredStrategy over all workers and their GPUs.
+
+        Returns the same object each time. The first call must precede any other use of TensorFlow.
+
+        Raises:
+          RuntimeError: when TensorFlow cannot listen at this worker's address.
+        """
+        assert self._cluster is not None and self._peers is not None
+        if self._strategy is not None:
+            return self._strategy
+        # TensorFlow's coordination service holds Python's global lock while it waits for workers,
+        # handles SIGTERM itself, and ends all workers if its leader is done first.
+        # `LivenessMonitor` replaces it. Both switches are private: a test fails if one changes.
+        eager_context.context().configure_coordination_service(service_type="")
+        collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
+        gpus = len(tf.config.list_physical_devices("GPU"))
+        communication = tf.distribute.experimental.CommunicationImplementation
+        self._peers.when_lost(self._end)
+        try:
+            self._strategy = tf.distribute.MultiWorkerMirroredStrategy(
+                tf.distribute.cluster_resolver.SimpleClusterResolver(
+                    tf.train.ClusterSpec({"worker": list(self._cluster.workers)}),
+                    task_type="worker",
+                    task_id=self._cluster.task,
+                    num_accelerators={"GPU": gpus},
+                    rpc_layer="grpc",
+                ),
+                communication_options=tf.distribute.experimental.CommunicationOptions(
+                    implementation=communication.AUTO if gpus else communication.RING
+                ),
+            )
+        except tf.errors.OpError as error:
+            name = self._cluster.name(self._cluster.task)
+            raise RuntimeError(f"{name} cannot start TensorFlow's server: {error}") from error
+        if self._peers.lost:
+            self._end(self._peers.lost)
+        self._gathered = tf.function(
+            self._sum,
+            autograph=False,
+            input_signature=[tf.TensorSpec([len(self._cluster.workers), None], tf.int64)],
+        )
+        return self._strategy
+
+    def gather(self, *values: int) -> list[list[int]]:
+        """Returns the values of each worker, the chief's first."""
+        if self._cluster is None:
+            return [list(values)]
+        table = np.zeros([len(self._cluster.workers), len(values)], np.int64)
+        table[self._cluster.task] = values
+        try:
+            return self._gathered(tf.constant(table)).numpy().tolist()
+        except tf.errors.OpError as error:
+            raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
+
+    def most(self, value: int) -> int:
+        """Returns the maximum of the workers' values."""
+        return max(given[0] for given in self.gather(value))
+
+    def broadcast(self, value: int) -> int:
+        """Returns the chief's value."""
+        return self.gather(value)[0][0]
+
+    def same(self, what: str, value: int) -> None:
+        """Checks that all workers have the same value.
+
+        Raises:
+          RuntimeError: when the values differ; gives `what` and the value of each worker.
+        """
+        given = [row[0] for row in self.gather(value)]
+        if len(set(given)) > 1:
+            raise RuntimeError(
+                f"the workers do not have the same {what}: {given}, worker by worker"
+            )
+
+    def _sum(self, table: tf.Tensor) -> tf.Tensor:
+        assert self._strategy is not None
+        strategy = self._strategy
+
+        def on_replica(table: tf.Tensor) -> tf.Tensor:
+            replica = tf.distribute.get_replica_context()
+            # Only one replica of each worker contributes its values.
+            first = tf.equal(replica.replica_id_in_sync_group % local, 0)
+            spoken = tf.where(first, table, tf.zeros_like(table))
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, [spoken])[0]
+
+        local = len(strategy.extended.worker_devices)
+        return strategy.experimental_local_results(strategy.run(on_replica, args=(table,)))[0]
+
+    def _end(self, why: str) -> None:
+        """Aborts collectives that wait for a lost worker; ends the process after `_LAST_RESORT`."""
+        if self._strategy is not None:
+            eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, why)
+
+        def last_resort() -> None:
+            time.sleep(_LAST_RESORT)
+            os.write(2, f"error: {why}\n".encode())
+            os._exit(1)
+
+        threading.Thread(target=last_resort, daemon=True).start()

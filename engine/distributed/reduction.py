@@ -1,0 +1,56 @@
+"""Sums over replicas and shards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+Tensors = list[tf.Tensor]
+Reduction = Callable[[Sequence[tf.Tensor]], Tensors]
+
+
+def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
+    """Sums each tensor over the replicas (one replica: unchanged); call in replica context."""
+    context = tf.distribute.get_replica_context()
+    if context.num_replicas_in_sync == 1:
+        return list(tensors)
+    # An input of a function has no device, and collectives require one.
+    tensors = [tf.identity(tensor) for tensor in tensors]
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+
+
+def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
+    """Sums each tensor over the replicas as a binary tree; call in replica context.
+
+    Neighbouring replicas are added first, then neighbouring sums. If each replica's tensors are
+    such sums over its own shards, the result is one tree over all shards: the same bits for any
+    number of replicas. The numbers of replicas and of shards are powers of two.
+    """
+    context = tf.distribute.get_replica_context()
+    replicas = context.num_replicas_in_sync
+    if replicas == 1:
+        return list(tensors)
+    replica = tf.cast(context.replica_id_in_sync_group, tf.float32)
+    flat = tf.concat([[replica], *(tf.reshape(tensor, [-1]) for tensor in tensors)], 0)
+    gathered = tf.ensure_shape(
+        context.all_gather(flat[tf.newaxis], axis=0), [replicas, *flat.shape]
+    )
+    # Several machines are gathered in the order of their names, in which 10 precedes 2.
+    stack = tf.gather(gathered, tf.argsort(gathered[:, 0]))[:, 1:]
+    while stack.shape[0] > 1:
+        stack = stack[0::2] + stack[1::2]
+    parts = tf.split(stack[0], [tensor.shape.num_elements() for tensor in tensors])
+    return [tf.reshape(part, like.shape) for part, like in zip(parts, tensors, strict=True)]
+
+
+def reductions(shards: int) -> tuple[Reduction, Reduction]:
+    """Returns the reductions (over the replicas that share a micro-batch, over a whole step).
+
+    A virtual shard is computed alone, at another time than the others, so the first reduction is
+    the identity: batch norm treats each shard as a batch.
+
+    Args:
+      shards: number of virtual shards; 0: none, each replica computes a part of the micro-batch.
+    """
+    return (list, tree_reduce) if shards else (all_reduce, all_reduce)

@@ -1,0 +1,220 @@
+"""Selection of the distribution strategy and its devices."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from engine.distributed.collectives import HostCollectives
+
+
+class Devices(NamedTuple):
+    """The devices of a run: a strategy, and its description for display."""
+
+    strategy: tf.distribute.Strategy
+    words: str
+
+    @property
+    def replicas(self) -> int:
+        """Number of devices that share a global batch."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def are_gpus(self) -> bool:
+        """Whether the devices are GPUs."""
+        return "GPU" in self.words
+
+
+class Topologies(NamedTuple):
+    """Devices to verify a configuration on.
+
+    Attributes:
+      home: devices that the configuration trains on.
+      one: a single device.
+      many: several devices of that kind. `home` is `one` or `many`, except on a machine with a
+        single GPU, where `one` and `many` are CPU devices.
+      note: how the devices differ from those of the configuration; empty if they do not.
+    """
+
+    home: Devices
+    one: Devices
+    many: Devices
+    note: str
+
+
+_OTHER_MACHINES = (
+    "--strategy=multi_worker: replicas on this machine stand in for the other machines"
+)
+
+
+def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
+    """Selects the strategy and its devices.
+
+    Args:
+      name: auto, cpu, gpu, mirrored or multi_worker.
+      virtual_devices: number of devices to split the CPU into; 0: no split.
+      collectives: collectives of the workers, if there are several.
+
+    Returns:
+      The strategy, and a description of its devices.
+
+    Raises:
+      ValueError: when a requested device is missing.
+    """
+    if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
+        raise ValueError(
+            f"--strategy={name}: TensorFlow finds no GPU on this machine; install the driver and "
+            "tensorflow[and-cuda], or run on the CPU with --flagfile=cpu.flags"
+            + (" or --virtual_devices=2" if name == "mirrored" else "")
+        )
+    _prepare(virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
+    if collectives:
+        strategy = collectives.strategy()
+        count, kind = strategy.num_replicas_in_sync, _gpu_name() if _gpus() else "CPU"
+        return Devices(strategy, f"{count} x {kind} of several workers")
+    gpus = tf.config.list_logical_devices("GPU")
+    if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
+        return _mirrored_cpu(virtual_devices)
+    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
+        return _mirrored_gpus(len(gpus))
+    return _single(bool(gpus))
+
+
+def set_threads(intra_op: int, inter_op: int) -> None:
+    """Sets the number of TensorFlow's threads; call before the first tensor is created.
+
+    Args:
+      intra_op: threads of one operation; 0: TensorFlow's default.
+      inter_op: operations that run in parallel; 0: TensorFlow's default.
+
+    Raises:
+      ValueError: when TensorFlow has started with other numbers.
+    """
+    threading = tf.config.threading
+    for name, count, read, write in (
+        (
+            "intra",
+            intra_op,
+            threading.get_intra_op_parallelism_threads,
+            threading.set_intra_op_parallelism_threads,
+        ),
+        (
+            "inter",
+            inter_op,
+            threading.get_inter_op_parallelism_threads,
+            threading.set_inter_op_parallelism_threads,
+        ),
+    ):
+        if not count or count == read():
+            continue
+        try:
+            write(count)
+        except RuntimeError:
+            raise ValueError(
+                f"--{name}_op_threads={count}: TensorFlow has started with other threads; ask for "
+                "them before anything makes a tensor"
+            ) from None
+
+
+def topologies(name: str, virtual_devices: int) -> Topologies:
+    """Prepares one device and several devices, so that the same step can be computed on both.
+
+    The several devices are the GPUs that training uses, if it uses several; else the requested
+    number of virtual CPU devices, at least two. A missing GPU is not an error: the CPU replaces it,
+    and the note mentions it. Devices of this machine replace those of other machines.
+
+    Args:
+      name: auto, cpu, gpu, mirrored or multi_worker.
+      virtual_devices: number of devices to split the CPU into; 0 and 1: two.
+
+    Raises:
+      ValueError: when TensorFlow has started already, with too few devices.
+    """
+    on_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
+    gpus = 0 if on_cpu else len(_gpus())
+    _prepare(max(virtual_devices, 2), hide_gpus=not gpus)
+    several = _mirrored_cpu(max(virtual_devices, 2))
+    beside = _OTHER_MACHINES if name == "multi_worker" else ""
+    if gpus and name != "gpu" and gpus > 1:
+        several = _mirrored_gpus(gpus)
+        return Topologies(several, _single(True), several, beside)
+    if gpus:
+        cpu = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
+        note = f"one GPU is used: replicas are compared on the CPU, {several.words}"
+        home = _mirrored_gpus(1) if name == "mirrored" else _single(True)
+        return Topologies(home, cpu, several, "; ".join(filter(None, (beside, note))))
+    one, note = _single(False), beside
+    if name in ("gpu", "mirrored") and not on_cpu:
+        note = f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
+    home = several if name == "mirrored" or (virtual_devices > 1 and name != "gpu") else one
+    return Topologies(home, one, several, note)
+
+
+def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
+    """Returns the number of virtual shards, if the replicas can share them equally.
+
+    Raises:
+      ValueError: when they cannot.
+    """
+    replicas = strategy.num_replicas_in_sync
+    if shards and (shards % replicas or replicas & (replicas - 1)):
+        raise ValueError(
+            f"--shards={shards}: {replicas} devices cannot share them equally; give a power of 2 "
+            "from the number of devices up, and train on 1, 2, 4, 8, ... devices"
+        )
+    return shards
+
+
+def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
+    """Returns a MirroredStrategy over the first `count` devices of a kind, "CPU" or "GPU"."""
+    # NCCL, the default, is for GPUs. On virtual CPU devices its replacement allows only one number
+    # of devices per process and brings no gain: a reduction to one device is a plain sum in a
+    # fixed order.
+    operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
+    devices = [f"{kind}:{i}" for i in range(count)]
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
+
+
+def _mirrored_cpu(count: int) -> Devices:
+    return Devices(mirrored("CPU", count), f"{count} virtual CPU devices, mirrored")
+
+
+def _mirrored_gpus(count: int) -> Devices:
+    return Devices(mirrored("GPU", count), f"{count} x {_gpu_name()}, mirrored")
+
+
+def _single(gpu: bool) -> Devices:
+    """Returns the default strategy, which runs on one device: the first GPU, or the CPU."""
+    return Devices(tf.distribute.get_strategy(), _gpu_name() if gpu else "CPU")
+
+
+def _gpus() -> list:
+    return tf.config.list_physical_devices("GPU")
+
+
+def _gpu_name() -> str:
+    details = tf.config.experimental.get_device_details(_gpus()[0])
+    return f"GPU {details.get('device_name', '')}".strip()
+
+
+def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
+    """Configures TensorFlow's devices: possible once, before the first tensor is created."""
+    tf.config.experimental.enable_op_determinism()  # L3: the same bits in each run, also on a GPU
+    try:
+        if hide_gpus:
+            tf.config.set_visible_devices([], "GPU")
+        for gpu in tf.config.get_visible_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        if virtual_devices:
+            tf.config.set_logical_device_configuration(
+                tf.config.list_physical_devices("CPU")[0],
+                [tf.config.LogicalDeviceConfiguration()] * virtual_devices,
+            )
+    except RuntimeError:
+        # TensorFlow has started, as in a notebook or a test: its devices may be sufficient.
+        if len(tf.config.list_logical_devices("CPU")) < max(virtual_devices, 1):
+            raise ValueError(
+                f"--virtual_devices={virtual_devices}: TensorFlow has started with fewer devices; "
+                "ask for them before anything makes a tensor"
+            ) from None

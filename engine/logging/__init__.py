@@ -1,0 +1,1 @@
+"""Logging during training: metrics, TensorBoard, throughput and progress."""

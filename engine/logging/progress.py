@@ -1,0 +1,84 @@
+"""Progress of a run: a progress bar on a terminal, and lines on standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from engine.core import metrics
+
+
+class Progress:
+    """A progress bar on standard error, and lines on standard output that do not break it.
+
+    Args:
+      mode: auto, on, off or silent; auto shows the bar if standard error is a terminal, silent
+        prints no lines either.
+      description: label of the bar.
+      total: total number of units.
+      done: number of units already done.
+      unit: name of the unit.
+    """
+
+    def __init__(
+        self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
+    ) -> None:
+        self._bar: Any = None
+        self._described = description
+        self._silent = mode == "silent"
+        if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
+            from tqdm import tqdm
+
+            self._bar = tqdm(
+                desc=description,
+                total=total,
+                initial=done,
+                unit=f" {unit}",
+                dynamic_ncols=True,
+                leave=False,
+                smoothing=0.1,
+            )
+
+    @property
+    def shown(self) -> bool:
+        """Whether there is a bar; if not, values for the bar need not be computed."""
+        return self._bar is not None
+
+    def advance(self, amount: int, values: Mapping[str, float | int] | None = None) -> None:
+        """Advances the bar; shows `values` after it."""
+        if self._bar is not None:
+            if values:
+                self._bar.set_postfix_str(metrics.brief(values), refresh=False)
+            self._bar.update(amount)
+
+    def set(self, done: int) -> None:
+        """Sets the number of units done, which may be fewer than before."""
+        if self._bar is not None:
+            self._bar.n = done
+            self._bar.refresh()
+
+    def describe(self, description: str) -> None:
+        """Changes the label of the bar."""
+        if self._bar is not None and description != self._described:
+            self._bar.set_description(description)
+            self._described = description
+
+    def line(self, text: str) -> None:
+        """Prints a line on standard output."""
+        if self._silent:
+            return
+        if self._bar is not None:
+            self._bar.clear()
+        try:
+            print(text, flush=True)
+        except BrokenPipeError:  # a closed pipe is no reason to stop training
+            sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        if self._bar is not None:
+            self._bar.refresh()
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,76 @@
+"""Batch normalization over the global batch: over all replicas, without the padding."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape, StatisticUpdate
+
+
+class BatchNorm(Layer):
+    """Normalizes each channel (the last dimension) to a learned offset and scale.
+
+    Ioffe and Szegedy, 2015, "Batch Normalization". Training uses the mean and the biased variance
+    of the valid rows of the batch, over all replicas; evaluation uses their moving averages. Where
+    a global batch is split into micro-batches or virtual shards, each of them has its own
+    statistics (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"). The
+    moving averages are then updated once, towards the mean of these statistics. A forward pass
+    proposes new moving averages in `ForwardContext.updates` and never assigns them.
+    """
+
+    kind = "batch norm"
+
+    def __init__(self, momentum: float = 0.99, epsilon: float = 1e-3):
+        super().__init__()
+        if not 0 <= momentum <= 1:
+            raise ValueError(f"the momentum of a batch norm must be in [0, 1], got {momentum}")
+        self.momentum = momentum
+        self.epsilon = epsilon
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; the output has the input's shape."""
+        channels = input_shape[-1:]
+        self.scale = initializer.constant("scale", channels, 1.0)
+        self.offset = initializer.constant("offset", channels, 0.0)
+        self.moving_mean = initializer.statistic("moving_mean", channels, 0.0)
+        self.moving_variance = initializer.statistic("moving_variance", channels, 1.0)
+        return input_shape
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, ..., channels] to the same shape, computed in float32."""
+        x = tf.cast(x, tf.float32)  # Squares overflow float16, sums are inexact in bfloat16.
+        if call.training:
+            mean, variance = self._moments(x, call)
+        else:
+            mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
+        scale = self.scale * tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast(x * scale + (self.offset - mean * scale), call.dtype)
+
+    def _moments(self, x: tf.Tensor, call: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns mean and variance [channels] of all valid rows; proposes moving averages."""
+        axes = list(range(x.shape.rank - 1))
+        # Squares of differences from the moving mean, not from zero: once the moving mean is close
+        # to the batch's, the variance is not a small difference of large numbers.
+        shift = tf.identity(self.moving_mean)
+        centred = x - shift
+        if call.mask is None:
+            valid, rows = centred, tf.cast(tf.shape(x)[0], tf.float32)
+        else:
+            valid = centred * tf.reshape(call.mask, [-1] + [1] * (x.shape.rank - 1))
+            rows = tf.reduce_sum(call.mask)
+        here = rows * math.prod(x.shape[1:-1])
+        sums, squares, count = call.all_reduce(
+            [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), here]
+        )
+        offset = sums / tf.maximum(count, 1.0)
+        mean = shift + offset
+        # Rounding may make a variance close to zero negative.
+        variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
+        pull = 1 - self.momentum
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            proposed = moving + pull * (tf.stop_gradient(batch) - moving)
+            # Padding has no statistics: a batch of padding alone has weight 0.
+            call.updates.append(StatisticUpdate(moving, proposed, here))
+        return mean, variance

@@ -1,0 +1,297 @@
+"""Layers on `tf.nn`. Images are [rows, height, width, channels]; vectors [rows, features].
+
+Shapes in `build` omit the rows. The interface of a layer is in `base.py`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.stateless_random import MOST_DROPPED
+
+# Each must be non-decreasing: `Sequential` moves a max pool in front of them.
+ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
+
+
+class Convolution(Layer):
+    """A two-dimensional convolution: Glorot-uniform kernel, zero bias.
+
+    There is no bias where a batch norm follows and there is no activation.
+    """
+
+    kind = "convolution"
+
+    def __init__(
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: Literal["VALID", "SAME"] = "VALID",
+        activation: str | None = None,
+    ):
+        super().__init__()
+        self.filters = _at_least_one("the filters of a convolution", filters)
+        self.size = _at_least_one("the size of a convolution", size)
+        self.stride = _at_least_one("the stride of a convolution", stride)
+        self.padding = _one_of("padding", padding, ("VALID", "SAME"))
+        self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
+        self.has_bias = True
+
+    def expect_norm(self) -> None:
+        """Removes the bias if there is no activation; see `Layer`."""
+        self.has_bias = self.activation is not None
+
+    @property
+    def label(self) -> str:
+        """The label, for example "convolution 3x3x32 relu"."""
+        stride = f"stride {self.stride}" if self.stride > 1 else ""
+        words = [f"convolution {self.size}x{self.size}x{self.filters}", stride, self.activation]
+        return " ".join(word for word in words if word)
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; maps (height, width, channels) to (height', width', filters)."""
+        smallest = self.size if self.padding == "VALID" else 1
+        height, width, channels = _image_shape(self, input_shape, smallest, initializer)
+        self.kernel = initializer.glorot_uniform(
+            "kernel", (self.size, self.size, channels, self.filters)
+        )
+        if self.has_bias:
+            self.bias = initializer.constant("bias", (self.filters,), 0.0)
+        covered = self.size if self.padding == "VALID" else 1
+        positions = [(side - covered) // self.stride + 1 for side in (height, width)]
+        return (*positions, self.filters)
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, height, width, channels] to [rows, height', width', filters]."""
+        return self.finish(self.convolve(x, call), call)
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """See `Layer`; None for SAME padding, which must be at the edges of the image."""
+        if self.padding == "SAME":
+            return None
+        return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
+
+    def convolve(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Computes the convolution only, the first half of the layer."""
+        return tf.nn.conv2d(x, tf.cast(self.kernel, call.dtype), self.stride, self.padding)
+
+    def finish(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Adds the bias and applies the activation; non-decreasing in each element of `x`."""
+        if self.has_bias:
+            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+        return ACTIVATIONS[self.activation](x)
+
+
+class MaxPool(Layer):
+    """The maximum of each `size` x `size` tile; incomplete tiles at the edges are dropped."""
+
+    kind = "max pool"
+
+    def __init__(self, size: int = 2):
+        super().__init__()
+        self.size = _at_least_one("the size of a max pool", size)
+
+    @property
+    def label(self) -> str:
+        """The label, for example "max pool 2x2"."""
+        return f"max pool {self.size}x{self.size}"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Maps (height, width, channels) to (height // size, width // size, channels)."""
+        height, width, channels = _image_shape(self, input_shape, self.size, initializer)
+        return (height // self.size, width // self.size, channels)
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, h, w, channels] to [rows, h // size, w // size, channels]."""
+        return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """Returns the size of the input that the outputs need; see `Layer`."""
+        return height * self.size, width * self.size
+
+
+class GlobalAveragePool(Layer):
+    """The mean of each channel over all positions."""
+
+    kind = "global average pool"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Maps (height, width, channels) to (channels,)."""
+        return _image_shape(self, input_shape, 1, initializer)[-1:]
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, height, width, channels] to [rows, channels]."""
+        # In float32: a sum of many half-precision numbers loses the small ones.
+        return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), call.dtype)
+
+
+class Flatten(Layer):
+    """Flattens each row to a vector, in row-major order."""
+
+    kind = "flatten"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Maps any shape to (its number of elements,)."""
+        self.features = math.prod(input_shape)
+        return (self.features,)
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, ...] to [rows, features]."""
+        return tf.reshape(x, [-1, self.features])
+
+
+class Dense(Layer):
+    """A fully connected layer: Glorot-uniform kernel, zero bias.
+
+    There is no bias where a batch norm follows and there is no activation.
+    """
+
+    kind = "dense"
+
+    def __init__(self, units: int, activation: str | None = None):
+        super().__init__()
+        self.units = _at_least_one("the units of a dense layer", units)
+        self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
+        self.has_bias = True
+
+    def expect_norm(self) -> None:
+        """Removes the bias if there is no activation; see `Layer`."""
+        self.has_bias = self.activation is not None
+
+    @property
+    def label(self) -> str:
+        """The label, for example "dense relu"; the units are the output shape."""
+        return f"dense {self.activation}" if self.activation else "dense"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; maps (features,) to (units,)."""
+        if len(input_shape) != 1:
+            raise ValueError(
+                f"dense (layer {initializer.index}) takes vectors, got shape {input_shape}:"
+                " put Flatten() or GlobalAveragePool() before it"
+            )
+        self.kernel = initializer.glorot_uniform("kernel", (input_shape[0], self.units))
+        if self.has_bias:
+            self.bias = initializer.constant("bias", (self.units,), 0.0)
+        return (self.units,)
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, features] to [rows, units]."""
+        x = tf.matmul(x, tf.cast(self.kernel, call.dtype))
+        if self.has_bias:
+            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+        return ACTIVATIONS[self.activation](x)
+
+
+class Activation(Layer):
+    """An activation as a separate layer, for example after a batch norm."""
+
+    kind = "activation"
+
+    def __init__(self, activation: str):
+        super().__init__()
+        names = tuple(name for name in ACTIVATIONS if name)
+        self.activation = _one_of("activation", activation, names)
+
+    @property
+    def label(self) -> str:
+        """The label, for example "relu"."""
+        return self.activation
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Maps any shape to itself."""
+        return input_shape
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """Returns the size of the input that the outputs need; see `Layer`."""
+        return height, width
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, ...] to the same shape."""
+        return ACTIVATIONS[self.activation](x)
+
+
+class Dropout(Layer):
+    """In training, zeroes each element with probability `rate` and scales the rest to compensate.
+
+    A rate that is not a multiple of 1/256 is rounded to a multiple of 1/65,536, or of a finer
+    fraction where that is not within 1% of both `rate` and `1 - rate`.
+
+    The mask depends on (seed, step, row of the global batch, index of the layer) only (L3).
+    """
+
+    kind = "dropout"
+
+    def __init__(self, rate: float):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"the rate of a dropout must be in [0, 1), got {rate}")
+        if rate > MOST_DROPPED:
+            raise ValueError(
+                f"the rate of a dropout must be at most 1 - 2^-15, got {rate}: what is kept is "
+                "multiplied by 1 / (1 - rate), which float16 must hold"
+            )
+        self.rate = rate
+
+    @property
+    def label(self) -> str:
+        """The label, for example "dropout 0.5"."""
+        return f"dropout {self.rate:g}"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Maps any shape to itself."""
+        self.features = math.prod(input_shape)
+        self.stream = initializer.index
+        return input_shape
+
+    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+        """Maps [rows, ...] to the same shape.
+
+        Raises:
+          ValueError: in training without `call.noise`.
+        """
+        if not call.training or self.rate == 0:
+            return x
+        if call.noise is None:
+            raise ValueError(
+                "dropout in training needs ForwardContext.noise, which is None: pass a StatelessRNG"
+            )
+        drawn = call.noise.dropout(
+            self.stream, tf.shape(x)[0], self.features, self.rate, call.dtype
+        )
+        return x * tf.reshape(drawn, tf.shape(x))
+
+
+def _image_shape(
+    layer: Layer, input_shape: Shape, smallest: int, initializer: Initializer
+) -> Shape:
+    """Returns `input_shape`; raises ValueError if it is no image, or smaller than `smallest`."""
+    place = f"{layer.label} (layer {initializer.index})"
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"{place} takes images (height, width, channels), got shape {input_shape}:"
+            " put it before Flatten()"
+        )
+    height, width, _ = input_shape
+    if min(height, width) < smallest:
+        raise ValueError(
+            f"{place} needs an image of at least {smallest}x{smallest}, got {height}x{width}:"
+            " use larger images (--image_size) or a network for any size (--model=mlp)"
+        )
+    return input_shape
+
+
+def _at_least_one(what: str, value: int) -> int:
+    if value < 1:
+        raise ValueError(f"{what} must be at least 1, got {value}")
+    return value
+
+
+def _one_of(what, value, known):
+    if value not in known:
+        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+    return value

@@ -1,0 +1,148 @@
+"""A network as a list of layers, from images to logits."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.batch_norm import BatchNorm
+from engine.models.layers import Convolution, Flatten, MaxPool
+
+
+class Sequential(tf.Module):
+    """A list of layers that maps images to logits.
+
+    The constructor creates the variables, in the caller's `tf.distribute` scope if there is one.
+    Weights are a pure function of (seed, index of the layer). `trainable_variables` are ordered by
+    layer, and in a layer by the name of the attribute; checkpoints rely on this order.
+
+    Args:
+      name: name of the network, a Python identifier.
+      layers: layers, not yet built; each object at most once.
+      input_shape: (height, width, channels) of the images.
+      seed: seed of the weights.
+
+    Raises:
+      ValueError: where the layers do not fit the images or one another, or do not end in a vector
+        of logits.
+    """
+
+    def __init__(self, name: str, layers: Sequence[Layer], input_shape: Shape, seed: int):
+        super().__init__(name)
+        if len({id(layer) for layer in layers}) < len(layers):
+            raise ValueError(f"{name}: a layer is listed twice; make one object per layer")
+        shapes = [tuple(int(side) for side in input_shape)]
+        for index, layer in enumerate(layers):
+            if isinstance(_next_that_computes(layers, index), BatchNorm):
+                layer.expect_norm()
+            initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
+            shapes.append(layer.build(shapes[-1], initializer))
+        if len(shapes[-1]) != 1:
+            raise ValueError(
+                f"{name} must end in a vector of logits, got shape {shapes[-1]}:"
+                " end it with Flatten() and Dense(classes)"
+            )
+        self.layers = list(layers)
+        self._shapes = shapes
+        self._read = _read(self.layers, shapes)
+
+    @property
+    def input_shape(self) -> Shape:
+        """(height, width, channels) of the images."""
+        return tuple(self._shapes[0])
+
+    @property
+    def output_shapes(self) -> list[Shape]:
+        """The output shape of each layer."""
+        return [tuple(shape) for shape in self._shapes[1:]]
+
+    @property
+    def classes(self) -> int:
+        """The number of logits."""
+        return self._shapes[-1][0]
+
+    @contextlib.contextmanager
+    def whole(self) -> Iterator[None]:
+        """Computes whole layers in this context, including what no logit depends on."""
+        read, self._read = self._read, self.input_shape[:2]
+        try:
+            yield
+        finally:
+            self._read = read
+
+    def __call__(self, images: tf.Tensor, call: ForwardContext | None = None) -> tf.Tensor:
+        """Maps images [rows, *input_shape] to logits float32 [rows, classes].
+
+        The network divides uint8 images by 255, so that no caller can forget it. It does not scale
+        float images.
+
+        Args:
+          images: uint8 or float [rows, *input_shape].
+          call: context of the forward pass; None: evaluation in float32.
+
+        Raises:
+          ValueError: for images of another shape.
+        """
+        if not images.shape[1:].is_compatible_with(self.input_shape):
+            raise ValueError(
+                f"{self.name} was built for images {self.input_shape}, got"
+                f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
+            )
+        call = call or ForwardContext()
+        if self._read != self.input_shape[:2]:
+            height, width = self._read
+            images = images[:, :height, :width]
+        x = tf.cast(images, call.dtype)
+        if images.dtype == tf.uint8:
+            x = x / 255
+        for index, layer, pool in pooled(self.layers):
+            with tf.name_scope(f"{index}_{layer.name}"):
+                if pool and call.training:
+                    x = layer.finish(pool(layer.convolve(x, call), call), call)
+                elif pool:  # without a gradient, TensorFlow fuses the layer into one operation
+                    x = pool(layer(x, call), call)
+                else:
+                    x = layer(x, call)
+        return tf.cast(x, tf.float32)
+
+
+def _read(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
+    """Returns the (rows, columns) of the images that the logits depend on.
+
+    A pool drops incomplete tiles, and a stride skips the positions after its last step. The layers
+    before need not compute these positions.
+    """
+    wanted: tuple[int, int] | None = None  # of the output of a layer; None: all
+    for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
+        if wanted is None and len(shape) == 3:
+            wanted = shape[0], shape[1]
+        wanted = layer.reads(*wanted) if wanted else None
+    return wanted or tuple(shapes[0][:2])
+
+
+def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:
+    """Returns the next layer after `index` that does more than reorder or select its inputs."""
+    for layer in layers[index + 1 :]:
+        if not isinstance(layer, Flatten | MaxPool):
+            return layer
+    return None
+
+
+def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
+    """Returns (index, layer, None) for each layer, or (index, convolution, its max pool).
+
+    The maximum of some numbers is still the maximum after the same bias and the same non-decreasing
+    activation of all of them, and rounding keeps the order too. So the pool may come first: the
+    results have the same bits, and bias and activation process a quarter of the elements. (In
+    evaluation, a convolution fused with bias and activation is faster.)
+    """
+    stages: list[tuple[int, Layer, MaxPool | None]] = []
+    for index, layer in enumerate(layers):
+        if isinstance(layer, MaxPool) and index and isinstance(layers[index - 1], Convolution):
+            stages[-1] = (index - 1, layers[index - 1], layer)
+        else:
+            stages.append((index, layer, None))
+    return stages

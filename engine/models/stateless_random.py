@@ -1,0 +1,106 @@
+"""Stateless random numbers, for dropout and augmentation."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import tensorflow as tf
+
+from engine.models import philox
+
+MOST_DROPPED = 1 - 2.0**-15  # maximum dropout rate: float16 holds its scale, 2^15
+PHILOX = 1  # tf.random.Algorithm.PHILOX, as the raw op expects it
+
+
+class StatelessRNG:
+    """Random numbers as a pure function of (seed, step, row of the global batch).
+
+    Row `k` of a draw for the whole global batch has the same bits as row 0 of a draw that starts at
+    `row=k`. So neither the number of replicas nor a restart changes a draw, and there is no state
+    to save (L3).
+
+    Args:
+      seed: seed of the run, any integer.
+      step: training step, int64 [].
+      row: index in the global batch of the first row on this replica, int64 [].
+      compiled: whether XLA compiles the draws. The numbers are the same if this is correct. False
+        by mistake changes them; True by mistake is slower.
+    """
+
+    def __init__(
+        self, seed: int, step: tf.Tensor, row: tf.Tensor | int = 0, *, compiled: bool = False
+    ):
+        self._seed = seed
+        self._step = tf.cast(step, tf.int64)
+        self._row = tf.cast(row, tf.int64)
+        self._compiled = compiled
+
+    def uniform(self, stream: int, rows: tf.Tensor | int, features: int) -> tf.Tensor:
+        """Draws float32 [rows, features] from [0, 1).
+
+        Args:
+          stream: distinguishes the draws of one step; by convention, the index of the layer.
+          rows: number of rows.
+          features: number of values in a row.
+        """
+        return philox.uniform(self._bits(stream, rows, features * 32, tf.uint32))
+
+    def dropout(
+        self, stream: int, rows: tf.Tensor | int, features: int, rate: float, dtype: tf.DType
+    ) -> tf.Tensor:
+        """Draws 0 with probability `rate`, else 1 / (1 - rate), of `dtype` [rows, features].
+
+        A draw uses the fewest bits that represent the rate: one for 1/2, up to eight for multiples
+        of 1/256. Other rates use sixteen bits and are rounded to a multiple of 1/65,536, or use
+        thirty-two where that is not within 1% of both `rate` and `1 - rate`. The scale
+        1 / (1 - rate) is that of the rounded rate.
+
+        Args:
+          stream: as in `uniform`; different for each draw of a step.
+          rows: number of rows.
+          features: number of values in a row.
+          rate: probability of 0, in [0, MOST_DROPPED].
+          dtype: dtype of the result.
+        """
+        bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
+        if not bits:
+            off = abs(round(rate * 2**16) / 2**16 - rate)
+            bits = 16 if off <= 0.01 * min(rate, 1 - rate) else 32
+        numbers = 2**bits
+        dropped = round(rate * numbers)  # random numbers below this are dropped
+        factor = numbers / (numbers - dropped)
+        if bits < 16:  # one table lookup per random byte
+            drawn = tf.cast(self._bits(stream, rows, features * bits, tf.uint8), tf.int32)
+            fields = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (numbers - 1)
+            table = tf.constant(np.where(fields < dropped, 0, factor), dtype)
+            drawn = tf.reshape(tf.gather(table, drawn), [rows, drawn.shape[1] * 8 // bits])
+        else:
+            kind = tf.int16 if bits == 16 else tf.int32
+            drawn = self._bits(stream, rows, features * bits, kind)
+            drawn = tf.cast(drawn >= tf.constant(dropped - numbers // 2, kind), dtype) * factor
+        return drawn if features == drawn.shape[1] else drawn[:, :features]
+
+    def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
+        """Draws the fewest numbers of `dtype` that hold `bits` bits per row, [rows, numbers]."""
+        # Philox maps (64-bit key, 128-bit counter) to a block, so each of the three arguments has
+        # its own field: the stream is the key, the step is the high word of the counter. A row is
+        # a whole number of blocks, so that row k starts at the low word k * blocks.
+        blocks = -(-bits // (32 * philox.WORDS))
+        width = blocks * philox.WORDS
+        key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
+        counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
+        if self._compiled:  # XLA would replace the kernel by one that draws other bits
+            words = philox.bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
+        else:
+            words = tf.raw_ops.StatelessRandomUniformFullIntV2(
+                shape=[rows, width], key=key, counter=counter, alg=PHILOX, dtype=tf.uint32
+            )
+        numbers = tf.reshape(tf.bitcast(words, dtype), [rows, width * 4 // dtype.size])
+        return numbers[:, : -(-bits // (8 * dtype.size))]
+
+
+def stream_key(seed: int, stream: int) -> int:
+    """Hashes (seed, stream) to a uint64, the same in every process and Python version."""
+    digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

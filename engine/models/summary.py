@@ -1,0 +1,63 @@
+"""A table of a model: output shape and number of parameters of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from engine.models.sequential import Sequential
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """A row of the table.
+
+    Attributes:
+      layer: label of the layer, and of the layers after it that have no row of their own.
+      output_shape: output shape without the batch dimension.
+      parameters: number of parameters, trainable or not.
+    """
+
+    layer: str
+    output_shape: tuple[int, ...]
+    parameters: int
+
+
+def rows(model: Sequential) -> list[LayerSummary]:
+    """Returns one row for each layer that changes the shape or has parameters.
+
+    Any other layer (a dropout, an activation) is named in the row of the layer before it.
+    """
+    listed: list[LayerSummary] = []
+    shape = model.input_shape
+    for layer, output_shape in zip(model.layers, model.output_shapes, strict=True):
+        parameters = _count(layer.variables)
+        if listed and output_shape == shape and not parameters:
+            before = listed[-1]
+            listed[-1] = LayerSummary(f"{before.layer}, {layer.label}", shape, before.parameters)
+        else:
+            listed.append(LayerSummary(layer.label, output_shape, parameters))
+        shape = output_shape
+    return listed
+
+
+def table(model: Sequential) -> str:
+    """Formats `rows` as aligned text with a header; the last line has the total."""
+    lines = [("layer", "output shape", "parameters")]
+    lines += [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in rows(model)]
+    trainable = _count(model.trainable_variables)
+    lines.append(("total trainable", "", f"{trainable:,}"))
+    widths = [max(len(line[column]) for line in lines) for column in range(3)]
+    text = "\n".join(
+        f"{layer:<{widths[0]}}  {shape:<{widths[1]}}  {parameters:>{widths[2]}}"
+        for layer, shape, parameters in lines
+    )
+    frozen = _count(model.variables) - trainable
+    return f"{text} and {frozen:,} non-trainable" if frozen else text
+
+
+def _count(variables: Iterable[tf.Variable]) -> int:
+    return sum(math.prod(variable.shape) for variable in variables)

@@ -1,1 +1,0 @@
-"""What a step is computed with: functions of tensors that know of no run, no option and no file."""

@@ -1,0 +1,137 @@
+"""Optimizers on TensorFlow's fused kernels: SGD, momentum, RMSProp and Adam.
+
+Each optimizer updates a variable and its slots in place, with one kernel per variable. Values that
+change with the step (learning rate, bias correction) are computed once per step in float64 and
+passed to the kernels as one float32 scalar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from engine.optim.base import float32, slots
+from engine.optim.moments import bias_correction, descend
+
+
+class GradientDescent(tf.Module):
+    """Gradient descent: `w -= rate * g` (Robbins and Monro 1951)."""
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates nothing: gradient descent has no slots."""
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        rate = float32(learning_rate)
+        for gradient, variable in zip(gradients, variables, strict=True):
+            descend(variable, rate, gradient)
+
+
+class Momentum(tf.Module):
+    """Momentum: `m = momentum * m - rate * g; w += m` (Polyak 1964).
+
+    With `nesterov`, `w += momentum * m - rate * g` (Sutskever et al. 2013).
+    """
+
+    def __init__(self, momentum: float, nesterov: bool) -> None:
+        super().__init__(name="momentum")
+        self._momentum, self._nesterov = momentum, nesterov
+        self.velocities: list[tf.Variable] = []
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates a velocity for each variable."""
+        self.velocities = slots(variables, "velocity")
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        rate = float32(learning_rate)
+        for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
+            tf.raw_ops.ResourceApplyKerasMomentum(
+                var=variable.handle,
+                accum=velocity.handle,
+                lr=rate,
+                grad=gradient,
+                momentum=self._momentum,
+                use_nesterov=self._nesterov,
+            )
+
+
+class RMSProp(tf.Module):
+    """RMSProp: `s = rho * s + (1 - rho) * g^2; w -= rate * g / sqrt(s + epsilon)`.
+
+    Tieleman and Hinton 2012, without momentum; epsilon is inside the root, as in Keras.
+    """
+
+    def __init__(self, rho: float, epsilon: float) -> None:
+        super().__init__(name="rmsprop")
+        self._rho, self._epsilon = rho, epsilon
+        self.squares: list[tf.Variable] = []
+        self.updates: list[tf.Variable] = []
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates for each variable a mean square, and the last update, which the kernel stores."""
+        self.squares = slots(variables, "square")
+        self.updates = slots(variables, "update")
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        rate = float32(learning_rate)
+        for gradient, variable, square, last in zip(
+            gradients, variables, self.squares, self.updates, strict=True
+        ):
+            tf.raw_ops.ResourceApplyRMSProp(
+                var=variable.handle,
+                ms=square.handle,
+                mom=last.handle,
+                lr=rate,
+                rho=self._rho,
+                momentum=0.0,
+                epsilon=self._epsilon,
+                grad=gradient,
+            )
+
+
+class Adam(tf.Module):
+    """Adam (Kingma and Ba 2015); with decoupled decay, AdamW (Loshchilov and Hutter 2019).
+
+    `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
+    w -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)`, with t counted from 1, in
+    the order of section 2 of the paper and of Keras.
+    """
+
+    def __init__(self, beta_1: float, beta_2: float, epsilon: float) -> None:
+        super().__init__(name="adam")
+        # The kernel stores the betas in float32; the bias correction must use the same values.
+        self._beta_1, self._beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
+        self._epsilon = epsilon
+        self.means: list[tf.Variable] = []
+        self.squares: list[tf.Variable] = []
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates a mean and a mean square for each variable."""
+        self.means = slots(variables, "mean")
+        self.squares = slots(variables, "square")
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        correction = tf.sqrt(bias_correction(self._beta_2, update))
+        correction /= bias_correction(self._beta_1, update)
+        corrected_rate = float32(learning_rate * correction)
+        for gradient, variable, mean, square in zip(
+            gradients, variables, self.means, self.squares, strict=True
+        ):
+            # Powers of zero turn off the kernel's own bias correction, which is in float32.
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle,
+                m=mean.handle,
+                v=square.handle,
+                beta1_power=0.0,
+                beta2_power=0.0,
+                lr=corrected_rate,
+                beta1=self._beta_1,
+                beta2=self._beta_2,
+                epsilon=self._epsilon,
+                grad=gradient,
+            )

@@ -1,0 +1,39 @@
+"""Lion: updates by the sign of a mean gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from engine.optim.base import float32, slots
+from engine.optim.moments import average, descend
+
+
+class Lion(tf.Module):
+    """Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms").
+
+    `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where the sign of 0 is 0.
+    `DecoupledDecay` applies the weight decay of the paper.
+
+    Args:
+      beta_1: share of the mean in the update.
+      beta_2: decay of the mean gradient.
+    """
+
+    def __init__(self, beta_1: float, beta_2: float) -> None:
+        super().__init__(name="lion")
+        self._beta_1, self._beta_2 = beta_1, beta_2
+        self.means: list[tf.Variable] = []
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates a mean for each variable."""
+        self.means = slots(variables, "mean")
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        rate = float32(learning_rate)
+        for gradient, variable, mean in zip(gradients, variables, self.means, strict=True):
+            ahead = self._beta_1 * mean + (1.0 - self._beta_1) * gradient
+            descend(variable, rate, tf.sign(ahead))
+            average(mean, gradient, self._beta_2)

@@ -1,0 +1,90 @@
+"""Precision policies, and the loss scale.
+
+Weights, slots, the EMA of the weights, losses, norms, sums and the statistics of batch norm are
+always float32. Layers compute in the policy's dtype, to which each casts its weights. Gradients in
+float16 underflow below 6e-8 and overflow above 65,504. So the loss is multiplied by a scale before
+the gradients are computed, and they are divided by it after the reduction (Micikevicius et al.
+2018, "Mixed precision training"). Scales are powers of two, so that neither operation rounds.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+_COMPUTED_IN = {
+    "float32": tf.float32,
+    "mixed_bfloat16": tf.bfloat16,
+    "mixed_float16": tf.float16,
+}
+_FLOAT16_SCALE = 2.0**15
+
+
+def compute_dtype(policy: str) -> tf.DType:
+    """Returns the dtype that layers compute in under the named policy."""
+    return _COMPUTED_IN[policy]
+
+
+class Scale(NamedTuple):
+    """The loss scale as a loop-carried value."""
+
+    value: tf.Tensor  # float32 []
+    good_steps: tf.Tensor  # int64 [], consecutive finite steps
+
+
+class LossScale(tf.Module):
+    """The factor on the loss; shrinks at a step that is not finite, grows after many finite ones.
+
+    Args:
+      policy: name of a precision policy.
+      initial: scale at the start; 0: 2^15 for mixed_float16, else 1. A scale of 1 is constant.
+      growth_steps: number of consecutive finite steps after which the scale grows.
+      factor: factor by which the scale grows and shrinks, a power of 2.
+      floor: minimum of the scale.
+    """
+
+    def __init__(
+        self,
+        policy: str = "float32",
+        initial: float = 0.0,
+        growth_steps: int = 2000,
+        factor: float = 2.0,
+        floor: float = 1.0,
+    ) -> None:
+        super().__init__(name="loss_scale")
+        initial = initial or (_FLOAT16_SCALE if policy == "mixed_float16" else 1.0)
+        self.dynamic = initial != 1.0
+        self.value = tf.Variable(initial, trainable=False, name="value")
+        self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
+        self._growth_steps, self._factor = growth_steps, factor
+        self._floor = min(floor, initial)
+
+    def read(self) -> tuple[Scale, ...]:
+        """Returns the scale, in the graph; empty where it is constant."""
+        if not self.dynamic:
+            return ()
+        return (Scale(self.value.read_value(), self.good_steps.read_value()),)
+
+    @staticmethod
+    def value_of(scale: tuple[Scale, ...]) -> tf.Tensor:
+        """Returns the factor, float32 [], of a scale that `read` returned."""
+        return scale[0].value if scale else tf.constant(1.0)
+
+    def after(self, scale: tuple[Scale, ...], finite: tf.Tensor) -> tuple[Scale, ...]:
+        """Returns the scale after a step; `finite`, bool [], is whether the step was finite."""
+        return tuple(self._after(each, finite) for each in scale)
+
+    def _after(self, scale: Scale, finite: tf.Tensor) -> Scale:
+        run = scale.good_steps + 1
+        due = run >= self._growth_steps
+        grown = tf.where(due, scale.value * self._factor, scale.value)
+        grown = tf.where(tf.math.is_finite(grown), grown, scale.value)
+        shrunk = tf.maximum(scale.value / self._factor, self._floor)
+        return Scale(tf.where(finite, grown, shrunk), tf.where(finite & ~due, run, 0))
+
+    def write(self, scale: tuple[Scale, ...]) -> None:
+        """Assigns the scale to the variables."""
+        for each in scale:
+            self.value.assign(each.value)
+            self.good_steps.assign(each.good_steps)

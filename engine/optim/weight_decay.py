@@ -1,0 +1,38 @@
+"""Decoupled weight decay for any optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from engine.optim.base import Optimizer, float32, is_matrix
+from engine.optim.moments import descend
+
+
+class DecoupledDecay(tf.Module):
+    """`w -= rate * decay * w`, then the optimizer's own update (Loshchilov and Hutter 2019).
+
+    The decay is not part of the gradient, so it does not change the slots. It applies to matrices
+    and kernels only, not to biases and norms.
+
+    Args:
+      optimizer: optimizer to wrap; its update must not depend on the values of the variables.
+      decay: weight decay, above 0; an update subtracts the fraction `learning_rate * decay`.
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        super().__init__(name="decoupled_decay")
+        self.optimizer = optimizer
+        self._decay = decay
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates the slots of the wrapped optimizer."""
+        self.optimizer.create_slots(variables)
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables; see `Optimizer`."""
+        decay = float32(learning_rate * self._decay)
+        for variable in filter(is_matrix, variables):
+            descend(variable, decay, variable)
+        self.optimizer.apply(gradients, variables, learning_rate, update)

@@ -1,0 +1,97 @@
+"""The style of all figures, and their rendering as PNG.
+
+Colours are those of Okabe and Ito (2008, "Color Universal Design"), which colour-blind readers can
+distinguish. No figure depends on colour: lines also differ in stroke and marker, bars in hatching,
+and cells hold numbers where they fit. The same arguments give the same bytes, whatever the user's
+settings, the time or the screen.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec
+
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+class Look(NamedTuple):
+    """The style that distinguishes a line or a bar."""
+
+    colour: str
+    stroke: str
+    marker: str
+    hatch: str
+
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+LOOKS = {
+    "train": Look(BLUE, "-", "o", ""),
+    "validation": Look(VERMILION, "--", "s", "///"),
+    "test": Look(GREEN, ":", "^", "..."),
+}
+OTHER = Look("#333333", "-", "o", "")
+MOST_NAMES = 120  # maximum number of classes that are all named on an axis
+
+_SETTINGS: dict[str, Any] = {
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # included in Matplotlib
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.6,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "text.parse_math": False,  # a class name may contain $
+}
+
+P = ParamSpec("P")
+
+
+def drawn(function: Callable[P, Figure]) -> Callable[P, bytes]:
+    """Decorates a function that draws a figure, so that it returns the bytes of a PNG."""
+
+    @functools.wraps(function)
+    def draw(*args: P.args, **kwargs: P.kwargs) -> bytes:
+        with style.context([_SETTINGS], after_reset=True):
+            out = io.BytesIO()
+            function(*args, **kwargs).savefig(out, format="png", metadata={"Software": None})
+        return out.getvalue()
+
+    return draw
+
+
+def name_classes(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
+    """Names the classes on an axis, as many as are legible.
+
+    Args:
+      axes: axes whose ticks are set; classes are at 0, 1, ...
+      which: axis, "x" or "y".
+      names: class names.
+      upright: whether to rotate names on the x axis, if any is longer than 2 characters.
+    """
+    every = -(-len(names) // MOST_NAMES)
+    shown = range(0, len(names), every)
+    size = 9 if len(shown) <= 20 else 7 if len(shown) <= 60 else 6
+    rotation = 90 if upright and max(map(len, names)) > 2 else 0
+    labels = [shortened(names[at]) for at in shown]
+    if which == "x":
+        axes.set_xticks(list(shown), labels, rotation=rotation, fontsize=size)
+    else:
+        axes.set_yticks(list(shown), labels, fontsize=size)
+
+
+def shortened(name: str, most: int = 16) -> str:
+    """Returns a name truncated to `most` characters."""
+    return name if len(name) <= most else name[: most - 1] + "\u2026"

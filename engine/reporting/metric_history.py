@@ -1,0 +1,100 @@
+"""The curves of a run, read from metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from engine.reporting.figures import Line, Panel
+
+_UNITS = {
+    "loss": "cross-entropy, nats",
+    "accuracy": "right, %",
+    "learning_rate": "learning rate",
+    "gradient_norm": "norm of the gradient",
+    "loss_scale": "loss scale",
+    "steps_per_second": "steps/s since the first start",
+}
+# Metrics of the training steps; True: on a logarithmic axis where a value is positive.
+_OF_STEPS = {
+    "learning_rate": False,
+    "gradient_norm": True,
+    "loss_scale": True,
+    "steps_per_second": False,
+}
+
+
+def rows(run_dir: str) -> list[dict[str, Any]]:
+    """Returns the complete rows of metrics.jsonl; none if there is no such file.
+
+    Raises:
+      OSError: if it cannot be read.
+    """
+    try:
+        with open(os.path.join(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
+            whole = [line for line in file if line.endswith("\n")]
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in whole]
+
+
+def of_learning(
+    history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+) -> list[Panel]:
+    """Returns a chart each of accuracy, loss and every other validation metric.
+
+    Args:
+      history: rows, as `rows` returns them.
+      steps_per_epoch: steps per epoch; the x axis is in epochs.
+      best_step: step to mark; None: no mark.
+    """
+    measured = [name for name in ("accuracy", "loss") if any(name in row for row in history)]
+    measured += sorted(
+        {
+            name
+            for row in history
+            if row["split"] == "validation"
+            for name in row
+            if name not in ("step", "epoch", "split", "examples", *measured)
+        }
+    )
+    best = None if best_step is None else best_step / steps_per_epoch
+    return [
+        Panel(
+            name.replace("_", " "),
+            _UNITS.get(name, name),
+            {
+                split: line
+                for split in ("train", "validation")
+                if len((line := _line(history, split, name, steps_per_epoch)).x)
+            },
+            best,
+        )
+        for name in measured
+    ]
+
+
+def of_steps(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Panel]:
+    """Returns a chart of each metric of the training steps that is in the history."""
+    panels = []
+    for name, magnitudes in _OF_STEPS.items():
+        line = _line(history, "train", name, steps_per_epoch)
+        if len(line.x):
+            several = magnitudes and bool((line.y[np.isfinite(line.y)] > 0).any())
+            panels.append(
+                Panel(name.replace("_", " "), _UNITS[name], {"train": line}, logarithmic=several)
+            )
+    return panels
+
+
+def _line(history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int) -> Line:
+    points = [
+        (row["step"] / steps_per_epoch, np.nan if row[name] is None else row[name])
+        for row in history
+        if row["split"] == split and name in row
+    ]
+    x, y = np.array(points, np.float64).reshape(-1, 2).T
+    return Line(x, 100 * y if name == "accuracy" else y)

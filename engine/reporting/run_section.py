@@ -1,0 +1,145 @@
+"""The report's sections on a run: result, curves, steps, network and configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from engine import models
+from engine.config.option import written
+from engine.config.schema import Config, sections
+from engine.reporting import metric_history
+from engine.reporting.figures import charts
+from engine.reporting.html_page import CollapsedText, Element, PlannedPicture, ReportSection, Table
+
+_WORDS = {
+    "step": "steps",
+    "epoch": "epochs",
+    "stopped_early": "stopped early",
+    "train_seconds": "seconds of training",
+    "steps_per_second": "steps/s",
+    "goodput": "goodput",
+    "restarts": "restarts",
+    "lost_steps": "steps taken again after a kill",
+    "skipped_steps": "steps that did not move the weights",
+    "left_out": "steps left out",
+    "parameters": "parameters",
+    "device": "device",
+    "dataset": "data set",
+    "weights_sha256": "SHA-256 of the weights",
+}
+
+
+def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
+    """Returns the section on the final result.
+
+    Args:
+      outcome: content of result.json; None: the run has not ended.
+      weights: description of the weights that compute the predictions.
+    """
+    if outcome is None:
+        return ReportSection("Result", [f"This run has not ended. Predictions are by {weights}."])
+    rows = [
+        (split, f"{of['accuracy']:.2%}", f"{of['loss']:.4f}", f"{of['examples']:,}")
+        for split in ("validation", "test")
+        if (of := outcome.get(split)) and None not in (of["accuracy"], of["loss"])
+    ]
+    elements: list[Element] = []
+    if rows:
+        header = ("split", "accuracy", "loss", "examples")
+        caption = f"As the run ended. The predictions further down are by {weights}."
+        elements.append(Table(header, rows, caption))
+    if best := outcome.get("best"):
+        elements.append(
+            f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
+        )
+    figures = [
+        (words, _value(name, outcome[name])) for name, words in _WORDS.items() if name in outcome
+    ]
+    elements.append(Table((), figures))
+    return ReportSection("Result", elements)
+
+
+def curves(
+    rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+) -> ReportSection | None:
+    """Returns the section on the metrics by epoch; None if none is logged yet."""
+    panels = metric_history.of_learning(rows, steps_per_epoch, best_step)
+    if not panels:
+        return None
+    last = {row["split"]: row for row in rows}
+    told = [
+        f"{split}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+        for split, row in last.items()
+        if isinstance(row.get("loss"), float) and isinstance(row.get("accuracy"), float)
+    ]
+    return ReportSection(
+        "Curves",
+        [
+            f"Last points: {'; '.join(told)}.",
+            PlannedPicture(
+                "curves",
+                lambda: charts(panels, x="epoch"),
+                "Training and validation by epoch. A training point is the mean over the steps "
+                "since the point before, with dropout and augmentation where there are any. The "
+                "vertical line is the best epoch.",
+            ),
+        ],
+    )
+
+
+def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
+    """Returns learning rate, gradient norm and throughput by epoch; None if none is logged yet."""
+    panels = metric_history.of_steps(rows, steps_per_epoch)
+    if not panels:
+        return None
+    picture = PlannedPicture(
+        "steps",
+        lambda: charts(panels, x="epoch"),
+        "What moved the weights, and how fast: the learning rate, the mean norm of the gradient "
+        "before clipping, steps per second.",
+    )
+    return ReportSection("Steps", [picture])
+
+
+def network(model: models.Sequential, name: str) -> ReportSection:
+    """Returns the table of layers, with output shapes and numbers of parameters."""
+    rows = [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in models.rows(model)]
+    rows.append(("total", "", f"{sum(row.parameters for row in models.rows(model)):,}"))
+    header = ("layer", "output shape", "parameters")
+    return ReportSection("Network", [Table(header, rows, name, frozenset([len(rows) - 1]))])
+
+
+def configuration(config: Config, versions: Mapping[str, str]) -> ReportSection:
+    """Returns the options that differ from their defaults, then all options, and the versions."""
+    chosen, everything = [], []
+    for name, section in sections():
+        for field in dataclasses.fields(section):
+            value = getattr(getattr(config, name), field.name)
+            everything.append(f"--{field.name}={written(value)}")
+            if value != field.default:
+                chosen.append((f"--{field.name}", written(value), written(field.default)))
+    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return ReportSection(
+        "Configuration",
+        [
+            Table(("option", "value", "default"), chosen, "Options that are not the default."),
+            CollapsedText("Every option", "\n".join(everything)),
+            f"Made with {told}.",
+        ],
+    )
+
+
+def _value(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "goodput":
+        return f"{value:.1%}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:,.1f}"
+    if isinstance(value, list):
+        return ", ".join(map(str, value)) or "none"
+    return f"{value:,}" if isinstance(value, int) else str(value)

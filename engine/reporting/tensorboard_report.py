@@ -1,0 +1,90 @@
+"""TensorBoard summaries of a run: options, network, graph, figures and hyperparameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from engine import models
+from engine.assembly.parts import Parts
+from engine.config import flags
+from engine.config.option import written
+from engine.config.schema import Config, sections
+from engine.logging import run_summary
+from engine.reporting.html_page import Picture
+
+# "HParams" columns of every run; further columns are options that differ from their defaults.
+_ALWAYS = (
+    "dataset",
+    "model",
+    "optimizer",
+    "learning_rate",
+    "schedule",
+    "global_batch_size",
+    "precision",
+    "seed",
+)
+_PICTURES = {
+    "samples_train",
+    "samples_by_class",
+    "predictions",
+    "confusion_counts",
+    "confusion_rows",
+    "mistakes",
+    "calibration",
+}
+
+
+def show(parts: Parts, pictures: Sequence[Picture] | None = None) -> None:
+    """Writes options, network and graph; after the run also figures and hyperparameters.
+
+    Args:
+      parts: components of the run.
+      pictures: figures of its report; None: the run has not ended.
+
+    Raises:
+      OSError: if the event file cannot be written.
+    """
+    config, step = parts.config, int(parts.state.step)
+    shown = [
+        run_summary.text("configuration", f"```\n{flags.flagfile(config)}```"),
+        run_summary.text("network", f"```\n{models.table(parts.model)}\n```"),
+    ]
+    if pictures is not None:
+        shown += [
+            run_summary.picture(picture.name, picture.png, picture.caption)
+            for picture in pictures
+            if picture.name in _PICTURES
+        ]
+        metrics = [
+            (split, name) for split in parts.evaluations for name in ("loss", *parts.task.metrics)
+        ]
+        row = run_summary.hyperparameters(hyperparameters(config), metrics, config.run.run_dir)
+        shown += row
+    run_summary.show(config.run.run_dir, step, shown, _graph(parts.model))
+
+
+def hyperparameters(config: Config) -> dict[str, run_summary.Value]:
+    """Returns the run's hyperparameters.
+
+    These are the trajectory options of `_ALWAYS`, and those that differ from their defaults.
+    """
+    return {
+        field.name: value if isinstance(value, (bool, int, float)) else written(value)
+        for name, section in sections()
+        for field in dataclasses.fields(section)
+        if field.metadata["trajectory"]
+        and (
+            (value := getattr(getattr(config, name), field.name)) != field.default
+            or field.name in _ALWAYS
+        )
+    }
+
+
+def _graph(model: models.Sequential) -> bytes:
+    """Returns the graph of the network's forward pass, a serialized GraphDef."""
+    images = tf.TensorSpec([None, *model.input_shape], tf.float32)
+    traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(images)
+    return traced.graph.as_graph_def().SerializeToString()

@@ -1,0 +1,1 @@
+"""Process-level services: startup, signals, file locks, atomic writes, background threads."""

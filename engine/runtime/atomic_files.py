@@ -1,0 +1,77 @@
+"""Atomic file writes."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+from collections.abc import Iterator
+from typing import BinaryIO
+
+_IN_PROCESS = itertools.count()
+
+
+def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> None:
+    """Writes a file atomically: a reader sees the old or the new content, even after a kill.
+
+    Several processes may replace the same file concurrently: the last one to finish wins.
+
+    Args:
+      path: path of the file.
+      content: new content; text is written as UTF-8.
+      durable: whether the write is also atomic in a power cut, which takes the disk's time.
+
+    Raises:
+      OSError: when the file cannot be written; the old file is kept.
+    """
+    try:
+        with _part_of(path) as (temporary, file):
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def _part_of(path: str) -> Iterator[tuple[str, BinaryIO]]:
+    """Yields the name of an empty temporary file beside `path`, and the file, open for writing.
+
+    No other process writes to it. Its name is always the same unless another process has locked
+    that file, so that later writes overwrite what a kill leaves. An error deletes the file.
+    """
+    temporary = f"{path}.part"
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    if not lock(descriptor, temporary):
+        os.close(descriptor)
+        temporary = f"{path}.{os.getpid()}-{next(_IN_PROCESS)}.part"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        descriptor = os.open(temporary, flags, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        try:
+            file.truncate(0)
+            yield temporary, file
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+
+
+def lock(descriptor: int, path: str) -> bool:
+    """Locks an open file or directory exclusively until it is closed; never waits.
+
+    Args:
+      descriptor: file descriptor of the open file or directory.
+      path: path that it was opened by.
+
+    Returns:
+      Whether it is locked and still has that path; another process may have moved it.
+    """
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except OSError:  # another process holds the lock, or the file system does not support locks
+        return False

@@ -1,0 +1,40 @@
+"""Captures what TensorFlow's C++ code writes to standard error, bypassing sys.stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from typing import IO
+
+
+@contextlib.contextmanager
+def held_back(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
+    """Redirects file descriptor 2 of the whole process to a temporary file.
+
+    Args:
+      shown_on_error: whether to write the captured text to standard error when an Exception
+        leaves the block (not an interruption, which needs no explanation).
+
+    Yields:
+      The temporary file.
+    """
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield file
+            except Exception:
+                if shown_on_error:
+                    file.seek(0)
+                    os.write(terminal, file.read())
+                raise
+            finally:
+                sys.stderr.flush()
+                os.dup2(terminal, 2)
+    finally:
+        os.close(terminal)

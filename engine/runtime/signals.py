@@ -1,0 +1,62 @@
+"""Signal handling: the first signal requests a graceful stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Signals:
+    """Records SIGINT, SIGTERM and SIGHUP while entered, instead of ending the process.
+
+    A signal that the process was started to ignore, as under nohup, stays ignored.
+
+    The first signal restores the system's default handlers, so that a second one ends the process
+    at once. Files on disk stay intact, because every write is atomic.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0  # signal number; 0: none
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Signals:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) == signal.SIG_IGN:
+                    continue
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        for other in self._before:
+            signal.signal(other, signal.SIG_DFL)
+
+    def agree(self, most: Callable[[int], int]) -> int:
+        """Returns the signal that any worker received; all workers record it as received.
+
+        Args:
+          most: returns the maximum of a value over all workers.
+        """
+        agreed = most(self.received)
+        if agreed:  # a signal received during the call is not overwritten with 0
+            self.received = agreed
+        return agreed
+
+    @property
+    def exit_status(self) -> int:
+        """128 + the signal number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP; 0: none."""
+        return 128 + self.received if self.received else 0

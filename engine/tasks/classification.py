@@ -1,0 +1,75 @@
+"""The task interface, and classification: model and batch -> loss and metrics of each example.
+
+The training loop does not depend on labels. Implement `Task` to add another task.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import tensorflow as tf
+
+from engine.tasks.cross_entropy import cross_entropy
+from pipelines import Batch
+
+
+class Scores(NamedTuple):
+    """Loss and metrics of each row of a batch; those of padding may be any value, even nan."""
+
+    losses: tf.Tensor  # float32 [rows]
+    metrics: tuple[tf.Tensor, ...]  # float32 [rows] each, in the order of Task.metrics
+
+
+class Task(Protocol):
+    """Interface of a task. A task never sums over rows: the engine does (L1)."""
+
+    metrics: tuple[str, ...]
+    """Names of what is measured beside the loss; each is reported as its mean over examples."""
+
+    def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
+        """Computes loss and metrics of each row; `call` is the forward context of the model."""
+
+
+class Classification:
+    """Softmax cross-entropy in float32, and accuracy.
+
+    Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
+    as mixup creates them. For a distribution, the label is the class of the highest probability.
+
+    Args:
+      smoothing: label smoothing in training: the probability taken from the target and spread
+        evenly over all classes (Szegedy et al. 2016, "Rethinking the Inception architecture").
+        Evaluation does not smooth, so that its loss is comparable between runs.
+    """
+
+    metrics: tuple[str, ...] = ("accuracy",)
+
+    def __init__(self, smoothing: float = 0.0) -> None:
+        self._smoothing = smoothing
+
+    def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
+        """Computes cross-entropy and accuracy; `model` returns logits [rows, classes]."""
+        logits = tf.cast(model(batch.inputs, call), tf.float32)
+        targets = labels = batch.targets
+        if targets.dtype.is_floating:
+            labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
+            losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
+        else:
+            losses = cross_entropy(logits, targets)
+        if self._smoothing and call.training:
+            # The cross-entropy is linear in the target.
+            spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+            losses = (1 - self._smoothing) * losses + self._smoothing * spread
+        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+        return Scores(losses, (tf.cast(right, tf.float32),))
+
+
+def probabilities(model: Any, inputs: tf.Tensor, call: Any) -> tf.Tensor:
+    """Returns the class probabilities that a classifier predicts, float32 [rows, classes].
+
+    Args:
+      model: classifier that returns logits [rows, classes], of any float dtype.
+      inputs: inputs of a batch.
+      call: forward context of the model.
+    """
+    return tf.nn.softmax(tf.cast(model(inputs, call), tf.float32))

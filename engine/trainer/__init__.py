@@ -1,0 +1,1 @@
+"""The phases of a training run, in the order in which they happen."""

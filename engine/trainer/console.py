@@ -1,0 +1,135 @@
+"""Console messages of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+import engine
+from engine import models
+from engine.assembly.parts import Parts
+from engine.config.option import written
+from engine.config.schema import Config
+from engine.core import metrics
+
+
+def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
+    """Returns the first lines of a run: device, data, model, plan, and whether it is resumed.
+
+    Args:
+      parts: the run's parts, restored.
+      resumed: whether a checkpoint was restored.
+      over: whether nothing is left to train.
+      stopped: reason for early stopping; empty: not stopped.
+    """
+    state, config = parts.state, parts.config
+    step = int(state.step)
+    how = "new"
+    if resumed:
+        how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
+    if resumed and over:
+        length = "train_steps" if config.training.train_steps else "epochs"
+        how = f"done already at step {step:,}" + (
+            f", stopped early: {stopped}, whatever --{length} is"
+            if stopped
+            else f"; raise --{length} to go on"
+        )
+    return f"{setting(parts)}\nrun    {config.run.run_dir}: {how}"
+
+
+def setting(parts: Parts) -> str:
+    """Returns the lines about device, data, model and training plan."""
+    source, config = parts.source, parts.config
+    sizes = {"train": source.train, "validation": source.validation, "test": source.test}
+    counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
+    shape = "x".join(map(str, source.image_shape))
+    lines = [
+        f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
+        f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
+        f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+        f"model  {config.network.model}",
+        *(f"       {line}" for line in models.table(parts.model).splitlines()),
+        f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
+    ]
+    return "\n".join(lines)
+
+
+def plan(config: Config) -> str:
+    """Returns batch size, optimizer, learning rate, seed and step options that are not defaults."""
+    rule = config.optimization
+    return (
+        f"batch {config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning "
+        f"rate {rule.learning_rate:g}, seed {config.run.seed}{_unusual(config)}"
+    )
+
+
+def _unusual(config: Config) -> str:
+    """Returns step options that are not defaults, such as `, accumulate 4, clip_norm 1.0`."""
+    sections = config.precision, config.training, config.optimization, config.data
+    names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
+    words = ""
+    for section in sections:
+        for field in dataclasses.fields(section):
+            value = getattr(section, field.name)
+            if field.name in names and value != field.default:
+                words += f", {field.name} {written(value)}"
+    return words
+
+
+def epoch_line(
+    epoch: str,
+    results: Mapping[str, Mapping[str, float | int]],
+    *,
+    steps_per_second: float,
+    metric: str,
+    best: float,
+    before: float | None,
+    saved_to: str,
+    skipped: int = 0,
+) -> str:
+    """Returns one epoch's results in one line.
+
+    Args:
+      epoch: epoch and number of epochs, such as "3/10".
+      results: {split: {metric: mean}}.
+      steps_per_second: throughput so far.
+      metric: name of the monitored metric.
+      best: its best value so far.
+      before: best value before this epoch, nan if there was none; None if this epoch is not the
+        best.
+      saved_to: directory of the best checkpoint.
+      skipped: number of steps so far that did not update the weights.
+    """
+    if before is None:
+        judged = f"{metric} not better than {best:.4f}"
+    else:
+        better = "" if before != before else f"better, {before:.4f} to "
+        judged = f"{metric} {better}{best:.4f}, saved to {saved_to}"
+    words = results_line(results, steps_per_second=steps_per_second, judged=judged, skipped=skipped)
+    return f"epoch {epoch}: {words}"
+
+
+def results_line(
+    results: Mapping[str, Mapping[str, float | int]],
+    *,
+    steps_per_second: float,
+    judged: str = "",
+    skipped: int = 0,
+) -> str:
+    """Returns the results of each split in one line.
+
+    Args:
+      results: {split: {metric: mean}}.
+      steps_per_second: throughput so far.
+      judged: comparison with the best epoch, in words; empty: none.
+      skipped: number of steps so far that did not update the weights.
+    """
+    words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    words.append(f"{steps_per_second:.1f} steps/s")
+    if judged:
+        words.append(judged)
+    if skipped:
+        words.append(f"{skipped:,} steps skipped so far (left out, or gradient not finite)")
+    return "; ".join(words)

@@ -1,0 +1,135 @@
+"""The end of an epoch: evaluation, logging, the best epoch and early stopping."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from engine.assembly.parts import Parts
+from engine.core import early_stopping, metrics
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.scalars import whole
+from engine.trainer import console
+from engine.trainer.train_logging import TrainLogger, standing
+from engine.trainer.triggers import Triggers
+
+
+class EpochResult(NamedTuple):
+    """The result of an epoch's end.
+
+    Attributes:
+      is_best: whether the epoch is the best so far.
+      lines: lines for the user.
+    """
+
+    is_best: bool
+    lines: list[str]
+
+
+class EpochEnd:
+    """Evaluates and logs an epoch, and updates the best epoch and early stopping.
+
+    All of this precedes the epoch's checkpoint, so that the checkpoint contains it.
+
+    Args:
+      parts: the run's parts.
+      triggers: the run's triggers.
+      clock: throughput meter of the same state.
+      train_logger: logger of the results.
+    """
+
+    def __init__(
+        self, parts: Parts, triggers: Triggers, clock: ThroughputMeter, train_logger: TrainLogger
+    ) -> None:
+        self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
+        self._triggers, self._clock, self._train_logger = triggers, clock, train_logger
+        metric = early_stopping.resolve(self._options.monitor, "validation" in parts.evaluations)
+        self.monitor = early_stopping.Monitor(
+            metric, self._options.min_delta, self._options.patience
+        )
+
+    def within(self, interrupted: Callable[[], bool]) -> list[str] | None:
+        """Evaluates and logs where a command ends inside an epoch.
+
+        The state is unchanged, and so are the best epoch and early stopping. A run that is extended
+        later drops these rows and continues the epoch.
+
+        Args:
+          interrupted: callback that returns whether to stop; called periodically.
+
+        Returns:
+          Lines for the user; None if interrupted.
+        """
+        results = self._results(interrupted)
+        if results is None:
+            return None
+        point = standing(self._parts)
+        if point.step > int(self._state.written):
+            self._train_logger.passed([point], kept=False)
+        if "validation" in results:
+            self._train_logger.scored("validation", results["validation"])
+        words = console.results_line(
+            results,
+            steps_per_second=self._clock.steps_per_second,
+            skipped=point.step - point.updates,
+        )
+        return [f"step {point.step:,}, inside epoch {self._triggers.epoch(point.step)}: {words}"]
+
+    def _results(self, interrupted: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
+        """Returns {split: means} of the epoch's steps so far and of the validation split."""
+        sums = self._state.sums.numpy()
+        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
+        if "validation" in self._parts.evaluations:
+            validation = self._parts.evaluations["validation"].run(interrupted)
+            if validation is None:
+                return None
+            results["validation"] = validation
+        return results
+
+    def reason_to_stop(self) -> str:
+        """Returns why training has stopped early."""
+        return (
+            f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
+            f"{int(self._state.patience.waited)} epochs"
+        )
+
+    def run(self, interrupted: Callable[[], bool]) -> EpochResult | None:
+        """Evaluates and logs an epoch at its end; updates the best epoch and early stopping.
+
+        Args:
+          interrupted: callback that returns whether to stop; called periodically.
+
+        Returns:
+          The epoch's result; None if interrupted, in which case the call must be repeated.
+        """
+        state, step = self._state, int(self._state.step)
+        results = self._results(interrupted)
+        if results is None:
+            return None
+        self._train_logger.passed([standing(self._parts)])
+        if self._parts.config.keeping.histograms:
+            self._train_logger.weights()
+        if "validation" in results:
+            self._train_logger.scored("validation", results["validation"])
+        epoch = self._triggers.epoch(step)
+        value, previous = self.monitor.value(results), float(state.best.value)
+        is_best = self.monitor.is_best(value, step, state.best)
+        stop = self.monitor.should_stop(value, epoch == 1, state.patience)
+        state.ended.assign(whole(step))
+        state.sums.assign(tf.zeros_like(state.sums))
+        state.logged.assign(tf.zeros_like(state.logged))
+        line = console.epoch_line(
+            f"{epoch}/{self._triggers.epochs}",
+            results,
+            steps_per_second=self._clock.steps_per_second,
+            metric=self.monitor.metric,
+            best=float(state.best.value),
+            before=previous if is_best else None,
+            saved_to=os.path.join(self._parts.config.run.run_dir, "best"),
+            skipped=step - int(state.updates),
+        )
+        stopped = f"stopped early after epoch {epoch}: {self.reason_to_stop()}"
+        return EpochResult(is_best, [line, stopped] if stop else [line])

@@ -1,0 +1,108 @@
+"""The end of a run: final evaluation, report, and result.json last."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from engine.assembly.parts import Parts
+from engine.distributed.collectives import HostCollectives
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.signals import Signals
+from engine.trainer import result
+from engine.trainer.final_evaluation import FinalEvaluation
+from engine.trainer.train_logging import TrainLogger
+
+
+class Finalizer:
+    """Finishes a run after its last step.
+
+    Args:
+      parts: the run's parts.
+      held_out: final evaluation of the weights.
+      signals: signals received, which stop it.
+      collectives: the workers; all evaluate, and the chief writes.
+      clock: throughput meter of the same state.
+      train_logger: logger of the results.
+      tell: callback for a line for the user.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        held_out: FinalEvaluation,
+        signals: Signals,
+        collectives: HostCollectives,
+        *,
+        clock: ThroughputMeter,
+        train_logger: TrainLogger,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._parts, self._held_out, self._signals, self._collectives = (
+            parts,
+            held_out,
+            signals,
+            collectives,
+        )
+        self._clock, self._train_logger, self._tell = clock, train_logger, tell
+
+    def run(
+        self,
+        *,
+        epoch: int,
+        metric: str,
+        left_out: Sequence[int],
+    ) -> bool:
+        """Evaluates the validation and test splits, and writes the report and the result.
+
+        Args:
+          epoch: epoch in which the run ended.
+          metric: name of the monitored metric.
+          left_out: skipped steps.
+
+        Returns:
+          False if interrupted by a signal, else True.
+
+        Raises:
+          OSError: if a file cannot be written.
+          RuntimeError: if TensorFlow fails.
+        """
+        results = self._held_out.evaluate(lambda: bool(self._signals.agree(self._collectives.most)))
+        if results is None:
+            return False
+        if "test" in results:
+            self._train_logger.scored("test", results["test"])
+        if not self._collectives.is_chief:
+            return True
+        outcome = result.outcome(
+            self._parts,
+            self._clock,
+            epoch=epoch,
+            metric=metric,
+            held_out=results,
+            startup_seconds=self._clock.startup_seconds,
+            left_out=left_out,
+        )
+        config = self._parts.config
+        if config.keeping.report and not self._report(outcome):
+            return False
+        self._tell(result.write(config.run.run_dir, outcome))
+        return True
+
+    def _report(self, outcome: Mapping[str, Any]) -> bool:
+        """Writes the report; returns False if interrupted, else True."""
+        from engine.reporting import report, tensorboard_report  # imports Matplotlib
+
+        best = int(self._parts.state.best.step)
+        about = report.about_run(
+            self._parts,
+            outcome,
+            self._held_out.weights,
+            best if best >= 0 else None,
+            lambda: bool(self._signals.received),  # the chief's signal only
+        )
+        if about is None:
+            return False
+        self._tell(report.write(self._parts.config.run.run_dir, about))
+        tensorboard_report.show(self._parts, about.pictures)
+        return True

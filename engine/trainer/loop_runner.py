@@ -1,0 +1,107 @@
+"""Runs the training loop for some steps, or skips a bad step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from engine.assembly.parts import Parts
+from engine.core.log_points import LogPoint, LogPoints
+from engine.core.steps_per_loop import StepsPerLoop, stopwatch
+from engine.distributed.collectives import HostCollectives
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.startup import Startup
+from engine.trainer.bad_batch_dump import BadBatchRecorder
+from engine.trainer.bad_steps import BadStep, BadStepDetector
+from engine.trainer.train_logging import standing
+
+
+class RunnerResult(NamedTuple):
+    """The result of one call of `LoopRunner.go`.
+
+    Attributes:
+      steps: number of steps that the run advanced; a skipped step counts.
+      bad_step: the bad step to roll back, or None.
+      points: log points that were passed.
+    """
+
+    steps: int
+    bad_step: BadStep | None
+    points: list[LogPoint]
+
+
+class LoopRunner:
+    """Runs the training loop, times it, and has the bad-step detector check each step.
+
+    Args:
+      parts: the run's parts.
+      detector: bad-step detector of the same state.
+      clock: throughput meter of the same state.
+      collectives: the workers; all take the same steps.
+      startup: startup timings; the parts up to the end of the first step are recorded here.
+      tell: callback for a line for the user.
+      recorder: recorder of skipped steps; None: they are not recorded.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        detector: BadStepDetector,
+        clock: ThroughputMeter,
+        collectives: HostCollectives,
+        startup: Startup,
+        tell: Callable[[str], None],
+        recorder: BadBatchRecorder | None = None,
+    ) -> None:
+        self.startup_seconds: dict[str, float] | None = None  # of each part, after the first step
+        self._parts, self._state, self._detector, self._clock = parts, parts.state, detector, clock
+        self._startup, self._tell = startup, tell
+        self._steps_per_loop = StepsPerLoop(
+            parts.config.training.fixed_steps_per_loop, agree=collectives.broadcast
+        )
+        self._recorder = recorder
+
+    def go(self, most: int, points: LogPoints) -> RunnerResult:
+        """Takes one or more steps, or skips one.
+
+        Args:
+          most: largest number of steps to take, 1 or more.
+          points: log points; at least one is ahead.
+
+        Raises:
+          ValueError: if `most` is below 1.
+        """
+        step = int(self._state.step)
+        if most < 1:
+            raise ValueError(f"{most} steps were asked for at step {step}: must be 1 or more")
+        to_left_out = self._detector.until_left_out(step)
+        if not to_left_out:
+            return self._leave_out(step, points)
+        steps = self._steps_per_loop.steps(min(most, to_left_out, points.most_steps(step)))
+        if self.startup_seconds is None:
+            self._startup.ended("restore")
+        started = stopwatch()
+        taken = self._parts.loop.run(steps, points)
+        seconds = stopwatch() - started
+        if self.startup_seconds is None:
+            self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
+            self.startup_seconds = self._startup.seconds
+            self._clock.launched(self.startup_seconds, self._parts.loop.traces)
+        self._steps_per_loop.took(taken.steps, seconds)
+        self._clock.loop_took(taken.steps, seconds)
+        self._clock.beat(step + taken.steps)
+        bad_step = self._detector.examine(
+            step, taken.steps, taken.finite, taken.losses, taken.norms
+        )
+        return RunnerResult(taken.steps, bad_step, taken.points)
+
+    def _leave_out(self, step: int, points: LogPoints) -> RunnerResult:
+        state = self._state
+        self.record(BadStep(step, self._detector.left_out[step]))
+        state.step.assign_add(1)
+        return RunnerResult(1, None, [standing(self._parts)] if points.after(step) == 1 else [])
+
+    def record(self, bad_step: BadStep) -> None:
+        """Records the examples of a skipped step, and prints a line about it."""
+        if self._recorder is not None and (line := self._recorder.record(bad_step)):
+            self._tell(line)

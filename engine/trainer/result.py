@@ -1,0 +1,95 @@
+"""result.json: the final results of a run, written last and atomically."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+import engine
+from engine import models
+from engine.assembly.parts import Parts
+from engine.checkpoint import run_directory
+from engine.core.metrics import jsonable
+from engine.core.state import weights_sha256
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.startup import after_import
+
+
+def outcome(
+    parts: Parts,
+    clock: ThroughputMeter,
+    *,
+    epoch: int,
+    metric: str,
+    held_out: Mapping[str, Mapping[str, float | int]],
+    startup_seconds: Mapping[str, float] | None,
+    left_out: Sequence[int],
+) -> dict[str, Any]:
+    """Returns the contents of result.json.
+
+    Args:
+      parts: the run's parts; the model holds the weights that `held_out` was measured with.
+      clock: the run's throughput meter.
+      epoch: last epoch, counted from 1.
+      metric: name of the monitored metric.
+      held_out: {split: means} of validation and test.
+      startup_seconds: seconds of each part of the last start that took a step, from the launch to
+        the end of its first step; None if no start did.
+      left_out: skipped steps.
+    """
+    state = parts.state
+    best = None
+    if int(state.best.step) >= 0:
+        best = {
+            "step": int(state.best.step),
+            "metric": metric,
+            "value": float(state.best.value),
+        }
+    return {
+        "step": int(state.step),
+        "epoch": epoch,
+        "stopped_early": bool(int(state.patience.stopped)),
+        "best": best,
+        "validation": held_out.get("validation"),
+        "test": held_out.get("test"),
+        "train_seconds": clock.train_seconds,
+        "steps_per_second": clock.steps_per_second,
+        **clock.figures,
+        "first_step_seconds": startup_seconds and after_import(startup_seconds),
+        "startup_seconds": startup_seconds,
+        "traces": clock.traces | parts.traces,
+        "skipped_steps": int(state.step) - int(state.updates),
+        "left_out": left_out,
+        "weights_sha256": weights_sha256(parts.model),
+        "parameters": sum(row.parameters for row in models.rows(parts.model)),
+        "dataset": f"{parts.source.name}:{parts.source.version}",
+        "device": parts.device,
+        "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
+    }
+
+
+def write(run_dir: str, found: Mapping[str, Any]) -> str:
+    """Writes run_dir/result.json atomically.
+
+    Args:
+      run_dir: run directory.
+      found: results, as `outcome` returns them.
+
+    Returns:
+      A line for the user.
+
+    Raises:
+      OSError: if it cannot be written.
+    """
+    path = run_directory.result_file(run_dir)
+    replace_file(path, json.dumps(jsonable(found), indent=2) + "\n")
+    traced = ", ".join(f"{name} {count}" for name, count in found["traces"].items())
+    return (
+        f"result {path}: trained {found['train_seconds']:.1f} s at "
+        f"{found['steps_per_second']:.1f} steps/s, goodput {found['goodput']:.0%}; "
+        f"traces: {traced}"
+    )

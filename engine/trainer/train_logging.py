@@ -1,0 +1,106 @@
+"""Logs training metrics, as means since the previous log point, and evaluation metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+from engine.assembly.parts import Parts
+from engine.core import metrics
+from engine.core.log_points import LogPoint
+from engine.logging.metric_writer import MetricRow, MetricWriter
+from engine.logging.throughput import ThroughputMeter
+from engine.runtime.scalars import whole
+from engine.trainer.triggers import Triggers
+
+
+def standing(parts: Parts) -> LogPoint:
+    """Returns the log point of the current step, 1 or more."""
+    state, step = parts.state, int(parts.state.step)
+    return LogPoint(
+        step=step,
+        updates=int(state.updates),
+        loss_scale=float(state.loss_scale.value),
+        learning_rate=float(parts.schedule(tf.constant(whole(step - 1)))),
+        sums=state.sums.numpy(),
+    )
+
+
+def rows_of(
+    parts: Parts, points: list[LogPoint], *, kept: bool = True
+) -> list[tuple[int, dict[str, float | int]]]:
+    """Returns (step, values) of each log point.
+
+    Values are means since the previous log point, learning rate, loss scale and skipped steps. Rows
+    do not overlap: the state holds the sums up to the last one.
+
+    Args:
+      parts: the run's parts.
+      points: 1 or more log points of the epoch, in order, that follow the last ones.
+      kept: whether the state records them; False if a resumed run is to drop them.
+
+    Raises:
+      ValueError: if there are no log points.
+    """
+    if not points:
+        raise ValueError("rows of no points were asked for: give 1 or more")
+    state, rows = parts.state, []
+    logged = state.logged.numpy()
+    for point in points:
+        values = metrics.step_means(point.sums - logged, parts.task.metrics)
+        values["learning_rate"] = point.learning_rate
+        if state.loss_scale.dynamic:
+            values["loss_scale"] = point.loss_scale
+        values["skipped_steps"] = point.step - point.updates
+        rows.append((point.step, values))
+        logged = point.sums
+    if kept:
+        state.logged.assign(logged)
+        state.written.assign(whole(points[-1].step))
+    return rows
+
+
+class TrainLogger:
+    """Writes a run's metrics.
+
+    Args:
+      parts: the run's parts.
+      metric_writer: writer of the rows.
+      clock: throughput meter of the same state.
+      triggers: the run's triggers.
+    """
+
+    def __init__(
+        self, parts: Parts, metric_writer: MetricWriter, clock: ThroughputMeter, triggers: Triggers
+    ) -> None:
+        self._parts, self._metric_writer, self._clock, self._triggers = (
+            parts,
+            metric_writer,
+            clock,
+            triggers,
+        )
+
+    def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
+        """Writes the training metrics of one or more log points; arguments as for `rows_of`."""
+        rate = {"steps_per_second": self._clock.steps_per_second}
+        a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
+        of_clock = {
+            "examples_per_second": self._clock.steps_per_second * a_step,
+            **self._clock.figures,
+        }
+        rows = [
+            MetricRow(step, self._triggers.epoch(step), values | rate, of_clock)
+            for step, values in rows_of(self._parts, points, kept=kept)
+        ]
+        self._metric_writer.write("train", rows)
+
+    def scored(self, split: str, means: Mapping[str, float | int]) -> None:
+        """Writes the metrics of an evaluated split, at the current step."""
+        step = int(self._parts.state.step)
+        self._metric_writer.write(split, [MetricRow(step, self._triggers.epoch(step), means)])
+
+    def weights(self) -> None:
+        """Writes histograms of the model's variables, at the current step."""
+        values = {f"weights/{v.name.split(':')[0]}": v.numpy() for v in self._parts.model.variables}
+        self._metric_writer.histograms(int(self._parts.state.step), values)

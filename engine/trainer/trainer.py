@@ -1,0 +1,335 @@
+"""The trainer: the phases of a run, in the order in which they happen. It does no arithmetic."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from engine.assembly.parts import Parts, assemble
+from engine.checkpoint import run_directory
+from engine.checkpoint.catalog import checkpoint_number
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer
+from engine.config import compatibility
+from engine.config.schema import Config
+from engine.core import metrics
+from engine.core.steps_per_loop import stopwatch
+from engine.distributed.cluster import Cluster
+from engine.distributed.collectives import HostCollectives
+from engine.logging.metric_writer import MetricWriter
+from engine.logging.profiler import Profiler
+from engine.logging.progress import Progress
+from engine.logging.throughput import ThroughputMeter
+from engine.reporting import tensorboard_report
+from engine.runtime.lock import RunLock
+from engine.runtime.signals import Signals
+from engine.runtime.startup import Startup
+from engine.trainer import console
+from engine.trainer.bad_batch_dump import BadBatchRecorder
+from engine.trainer.bad_steps import BadStep, TooManyBadStepsError, bad_step_detector
+from engine.trainer.epoch_end import EpochEnd
+from engine.trainer.final_evaluation import FinalEvaluation
+from engine.trainer.finalize import Finalizer
+from engine.trainer.loop_runner import LoopRunner
+from engine.trainer.train_logging import TrainLogger
+from engine.trainer.triggers import Triggers
+
+
+def train(config: Config, before: Config | None, startup: Startup, company: Cluster) -> int:
+    """Trains or resumes a run, and writes the result.
+
+    Args:
+      config: all options.
+      before: options of the run to resume; None for a new run.
+      startup: startup timings, which include the time before this call.
+      company: the cluster of workers, of which the chief writes.
+
+    Returns:
+      The exit status: 0 if done; 128 + the number of a signal that stopped the run, after saving,
+      such as 130 or 143.
+
+    Raises:
+      ValueError: for invalid options or data; nothing has been written.
+    """
+    collectives = HostCollectives(company)
+    with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
+        parts = assemble(config, collectives=collectives, startup=startup)
+        compatibility.refuse_for_length(config, parts.total_steps)
+        with Signals() as signals:
+            trainer = Trainer(parts, signals, startup, collectives)
+            try:
+                trainer.start(lock, before)
+                trainer.train()
+                trainer.finish()
+            finally:
+                trainer.close()
+            return signals.exit_status
+
+
+class Trainer:
+    """Composes the parts of one run.
+
+    Args:
+      parts: the run's parts.
+      signals: signals received, which are checked between two calls of the graph.
+      startup: startup timings.
+      collectives: the workers; all take the same decisions, and the chief writes.
+    """
+
+    def __init__(
+        self, parts: Parts, signals: Signals, startup: Startup, collectives: HostCollectives
+    ) -> None:
+        config = parts.config
+        self.parts, self.state, self.config = parts, parts.state, config
+        self._signals, self._collectives = signals, collectives
+        self._triggers = Triggers(
+            steps_per_epoch=parts.steps_per_epoch,
+            total_steps=parts.total_steps,
+            log_every=config.keeping.log_every,
+            save_every=config.keeping.checkpoint_every,
+        )
+        self._dir = config.run.run_dir
+        chief, data = collectives.is_chief, parts.data
+        self._checkpoints = CheckpointManager(
+            self._dir, parts.state, config.keeping.keep, data=data, writes=chief
+        )
+        self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
+        self._saved_at = stopwatch()
+        self._metric_writer = MetricWriter(self._dir, writes=chief)
+        self._clock = ThroughputMeter(parts.state.times, self._dir, writes=chief)
+        self._train_logger = TrainLogger(parts, self._metric_writer, self._clock, self._triggers)
+        self._epoch_end = EpochEnd(parts, self._triggers, self._clock, self._train_logger)
+        self._detector = bad_step_detector(parts)
+        recorder = BadBatchRecorder(parts) if chief else None
+        self._loop_runner = LoopRunner(
+            parts, self._detector, self._clock, collectives, startup, self._tell, recorder
+        )
+        self._finalizer = Finalizer(
+            parts,
+            FinalEvaluation(parts, self._restorer, collectives, self._tell),
+            signals,
+            collectives,
+            clock=self._clock,
+            train_logger=self._train_logger,
+            tell=self._tell,
+        )
+        self._profiler = Profiler(config.keeping.profiled, self._dir, writes=chief)
+        self._interrupted = False
+        self._shown = config.keeping.progress if chief else "silent"
+        self._progress = Progress("off" if chief else "silent", "", 0)
+
+    # --- start -----------------------------------------------------------------------------
+
+    def start(self, lock: RunLock, before: Config | None) -> None:
+        """Restores the newest checkpoint if there is one, and prints the introduction.
+
+        Args:
+          lock: lock of the run directory.
+          before: options of the run to resume; None for a new run.
+
+        Raises:
+          ValueError: if the run cannot be resumed with these options; nothing has been written.
+        """
+        if self._collectives.is_chief:
+            os.makedirs(self._dir, exist_ok=True)
+            lock.take()
+            if before is None and run_directory.has_checkpoint(self._dir):
+                run_directory.clear(self._dir)
+        newest = self._restore()
+        over = bool(newest) and self._over()
+        run_directory.refuse_other_length(
+            self.config, before, self.parts.steps_per_epoch, int(self.state.step)
+        )
+        if over:
+            run_directory.refuse_other_record(self.config, before)
+        self._restorer.tidy()
+        if self._collectives.is_chief:
+            run_directory.write_options(self.config)  # before any result of these options
+        if newest is None:
+            self._checkpoints.save()  # a bad step in the first epoch is rolled back to it
+        self._clock.start(int(self.state.step), counts=not over)
+        self._rewind()
+        stopped = bool(int(self.state.patience.stopped))
+        self._progress.line(
+            console.introduction(
+                self.parts,
+                resumed=bool(newest),
+                over=over,
+                stopped=self._epoch_end.reason_to_stop() if stopped else "",
+            )
+        )
+        self._progress = Progress(
+            self._shown, "training", self.parts.total_steps, int(self.state.step)
+        )
+        if self._collectives.is_chief and self.config.keeping.report and not over:
+            tensorboard_report.show(self.parts)
+
+    def _rewind(self) -> None:
+        """Drops logged metrics that are ahead of the state."""
+        self._metric_writer.rewind(int(self.state.written), int(self.state.ended))
+
+    def _restore(self) -> str | None:
+        """Loads the newest intact checkpoint, which the chief chooses; returns its path, if any."""
+        newest = None
+        if self._collectives.is_chief:
+            newest, problems = self._restorer.newest()
+            for problem in problems:
+                self._progress.line(problem)
+        number = self._collectives.broadcast(checkpoint_number(newest))
+        if not self._collectives.is_chief:
+            newest = self._restorer.same(number)
+        self._collectives.same("step to go on from", int(self.state.step))
+        self._detector.load()
+        return newest
+
+    # --- training --------------------------------------------------------------------------
+
+    def _over(self) -> bool:
+        """Returns whether no step and no epoch end is left."""
+        at_end = int(self.state.step) >= self.parts.total_steps and not self._at_epoch_end()
+        return at_end or bool(int(self.state.patience.stopped))
+
+    def train(self, until: int | None = None) -> None:
+        """Takes steps and runs epoch ends, until the run is over or a signal is received.
+
+        Args:
+          until: step to stop at; an epoch end there is not run; None: no such step.
+        """
+        while not self._over() and not self._interrupted and int(self.state.step) != until:
+            self._checkpoints.check()
+            if self._stop_asked():
+                self._interrupted = True
+            elif self._at_epoch_end():
+                self._end_epoch()
+            else:
+                self._take_steps(until)
+        if self._interrupted:
+            self._clock.note()
+            self._checkpoints.save_now()
+            self._clock.beat(int(self.state.step), at_once=True)
+            self._progress.line(
+                f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
+                "saved; run the same command to go on"
+            )
+
+    def _at_epoch_end(self) -> bool:
+        step = int(self.state.step)
+        return step != int(self.state.ended) and self._triggers.ends_epoch(step)
+
+    def _take_steps(self, until: int | None) -> None:
+        """Runs one call of the graph, then logs and saves what is due."""
+        step = int(self.state.step)
+        due = self._triggers.due(step)
+        self._note_profile(self._profiler.at(step))
+        most = min(due.save, due.end, self._profiler.until(step))
+        most = min(most, until - step) if until is not None else most
+        passed = self._loop_runner.go(most, self._triggers.points(step))
+        if passed.bad_step is not None:
+            self._go_back(passed.bad_step)
+            return
+        if self._progress.shown:
+            self._progress.describe(f"epoch {self._epoch()}/{self._triggers.epochs}")
+            self._progress.advance(passed.steps, self._means(self.state.sums.numpy()))
+        # An epoch's end logs and saves on its own, see `_end_epoch`.
+        if points := [each for each in passed.points if self._triggers.logs(each.step)]:
+            self._train_logger.passed(points)
+        reached = step + passed.steps
+        if self._triggers.ends_epoch(reached):
+            return
+        if reached == self.parts.total_steps:
+            self._save()
+        elif passed.steps == due.save or self._time_to_save():
+            self._save(soon=True)
+
+    def _note_profile(self, line: str) -> None:
+        if line:
+            self._progress.line(line)
+
+    def _go_back(self, bad_step: BadStep) -> None:
+        """Rolls back to the last checkpoint, and skips the bad step from then on."""
+        reached = int(self.state.step)
+        self._checkpoints.finish()
+        self._restore()
+        try:
+            self._detector.leave_out(bad_step)
+        except TooManyBadStepsError:
+            self._loop_runner.record(bad_step)
+            raise
+        step = int(self.state.step)
+        self._clock.went_back(reached - step, step)
+        self._checkpoints.save_now()
+        self._metric_writer.close()
+        self._rewind()
+        self._progress.set(step)
+        self._progress.line(
+            f"step {bad_step.step:,} went wrong ({bad_step.why.words}): back to step {step:,}, "
+            "to go on without it"
+        )
+
+    def _end_epoch(self) -> None:
+        """Runs the end of an epoch, and saves its results before it prints them."""
+        ended = self._epoch_end.run(self._stop_asked)
+        if ended is None:
+            self._interrupted = True
+            return
+        self._save(best=ended.is_best)
+        for line in ended.lines:
+            self._progress.line(line)
+
+    def _time_to_save(self) -> bool:
+        seconds = self.config.keeping.checkpoint_seconds
+        due = bool(seconds) and stopwatch() - self._saved_at >= seconds
+        return bool(self._collectives.broadcast(int(due))) if seconds else False
+
+    def _save(self, *, best: bool = False, soon: bool = False) -> None:
+        self._clock.note()
+        self._checkpoints.save(best=best, soon=soon)
+        self._saved_at = stopwatch()
+
+    # --- end -------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Evaluates the final weights, writes the report, and writes result.json last."""
+        self._note_profile(self._profiler.stop())
+        if self._interrupted:
+            return
+        step = int(self.state.step)
+        self._clock.beat(step, at_once=True)
+        self._checkpoints.finish()
+        self._progress.describe("evaluating")
+        if not self._triggers.ends_epoch(step):
+            lines = self._epoch_end.within(self._stop_asked)
+            for line in lines or ():
+                self._progress.line(line)
+            self._interrupted = lines is None
+        whole = not self._interrupted and self._finalizer.run(
+            epoch=self._epoch(),
+            metric=self._epoch_end.monitor.metric,
+            left_out=[each for each in sorted(self._detector.left_out) if each < step],
+        )
+        if not whole:
+            self._progress.line(
+                f"stopped by signal {self._signals.received} after the last step; run the same "
+                "command to evaluate"
+            )
+
+    def close(self) -> None:
+        """Closes the files, removes the progress bar and stops prefetching."""
+        self.parts.close()
+        self._checkpoints.close()
+        self._progress.close()
+        self._metric_writer.close()
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _tell(self, line: str) -> None:
+        self._progress.line(line)
+
+    def _stop_asked(self) -> bool:
+        return bool(self._signals.agree(self._collectives.most))
+
+    def _means(self, sums: Any) -> dict[str, float | int]:
+        return metrics.step_means(sums, self.parts.task.metrics)
+
+    def _epoch(self) -> int:
+        return self._triggers.epoch(int(self.state.step))

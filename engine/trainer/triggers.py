@@ -1,0 +1,85 @@
+"""Computes the steps at which to log and save, and at which epochs and the command end.
+
+Epoch ends belong to the trajectory: they are at multiples of an epoch's steps, whatever length a
+command asks for. The end of a command does not belong to the trajectory. So a run that is extended
+later is identical to a run that had the greater length from the start.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from engine.core.log_points import NEVER, LogPoints
+
+
+class StepsUntil(NamedTuple):
+    """Steps from the current step to the next events, 1 or more each."""
+
+    save: int
+    end: int  # of the epoch or of the command, whichever comes first
+
+
+class Triggers:
+    """Step arithmetic; steps are counted from 0 at the start of the run.
+
+    Args:
+      steps_per_epoch: steps of an epoch, 1 or more.
+      total_steps: steps after which the command ends, 1 or more.
+      log_every: steps between log points; 0: none inside an epoch.
+      save_every: steps between checkpoints inside an epoch; 0: none.
+
+    Raises:
+      ValueError: if an argument is out of range.
+    """
+
+    def __init__(
+        self, *, steps_per_epoch: int, total_steps: int, log_every: int, save_every: int
+    ) -> None:
+        for name, value, least in (
+            ("steps_per_epoch", steps_per_epoch, 1),
+            ("total_steps", total_steps, 1),
+            ("log_every", log_every, 0),
+            ("save_every", save_every, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}: must be at least {least}")
+        self.steps_per_epoch, self.total_steps = steps_per_epoch, total_steps
+        self._log_every, self._save_every = log_every, save_every
+
+    def due(self, step: int) -> StepsUntil:
+        """Returns the number of steps from `step` to the next events.
+
+        Raises:
+          ValueError: if no step is left to take: `step` must be in 0 .. total_steps - 1.
+        """
+        if not 0 <= step < self.total_steps:
+            raise ValueError(f"step {step} of {self.total_steps}: there is no step left to take")
+        return StepsUntil(
+            _until_multiple(step, self._save_every),
+            min(_until_multiple(step, self.steps_per_epoch), self.total_steps - step),
+        )
+
+    def points(self, step: int) -> LogPoints:
+        """Returns the log points from `step` on, which include the end of the epoch or command."""
+        return LogPoints(self._log_every or NEVER, step + self.due(step).end)
+
+    def logs(self, step: int) -> bool:
+        """Returns whether `step` is a log point inside an epoch."""
+        return bool(self._log_every) and step % self._log_every == 0 and not self.ends_epoch(step)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Returns whether an epoch ends after `step` steps."""
+        return step % self.steps_per_epoch == 0
+
+    def epoch(self, step: int) -> int:
+        """Returns the epoch that contains `step` or ends at it, counted from 1."""
+        return max(1, -(-step // self.steps_per_epoch))
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs; the command may end inside the last one."""
+        return self.epoch(self.total_steps)
+
+
+def _until_multiple(step: int, every: int) -> int:
+    return every - step % every if every else NEVER

@@ -1,0 +1,78 @@
+"""A task that injects faults into one row of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from engine.tasks.classification import Scores, Task
+
+
+class FaultInjectingTask:
+    """Wraps a task; can make one part of the results of one row infinite or nan.
+
+    Without a fault all results are multiplied by 1, which changes no bit.
+
+    Args:
+      task: the task to wrap.
+    """
+
+    PARTS = ("gradient", "loss", "metric", "statistic")
+
+    def __init__(self, task: Task) -> None:
+        self.metrics = task.metrics
+        self.task = task
+        self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
+        self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
+
+    @property
+    def switches(self) -> tuple[tf.Variable, ...]:
+        """The variables of the wrapper itself; no step writes them."""
+        return self._row, *self._factors.values()
+
+    def poison(self, row: int, factor: float, part: str = "gradient") -> None:
+        """Multiplies one part of the results of a row by `factor`, until `heal`.
+
+        Args:
+          row: index of the row in the global batch.
+          factor: factor, such as infinity or nan.
+          part: "gradient" leaves the loss unchanged, and "loss" the gradient; "metric" is all
+            metrics of the task; "statistic" is all statistics updates of the micro-batch that
+            contains the row.
+        """
+        self._row.assign(row)
+        self._factors[part].assign(factor)
+
+    def heal(self) -> None:
+        """Removes the fault."""
+        self._row.assign(-1)
+        for factor in self._factors.values():
+            factor.assign(1.0)
+
+    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
+        """See `Task`."""
+        scores = self.task(model, batch, call)
+        losses = scores.losses
+        if losses.shape.rank == 0:  # invalid for a task; L1 reports it
+            losses = tf.broadcast_to(losses, tf.shape(batch.mask))
+        rows = batch.row + tf.range(tf.shape(batch.mask)[0], dtype=tf.int64)
+        gradient, loss, metric, statistic = (
+            tf.where(rows == self._row, self._factors[part], 1.0) for part in self.PARTS
+        )
+        gradient, loss = (_of_rows(factor, losses) for factor in (gradient, loss))
+
+        @tf.custom_gradient
+        def poisoned(losses: tf.Tensor) -> Any:
+            return losses * loss, lambda upstream: upstream * gradient
+
+        of_piece = tf.reduce_prod(statistic)
+        call.updates[:] = [u._replace(value=u.value * of_piece) for u in call.updates]
+        metrics = tuple(each * _of_rows(metric, each) for each in scores.metrics)
+        return Scores(poisoned(losses), metrics)
+
+
+def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """Returns the factors of rows in the rank and dtype of `values`."""
+    shape = [-1] + [1] * ((values.shape.rank or 1) - 1)
+    return tf.cast(tf.reshape(factor, shape), values.dtype)

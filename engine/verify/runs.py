@@ -1,0 +1,271 @@
+"""Small runs of one configuration, assembled as often as the laws need them."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+import pipelines
+from engine import models
+from engine.assembly import data, factories
+from engine.assembly.parts import Parts, assemble, classification, total_steps
+from engine.checkpoint.manager import CheckpointManager
+from engine.checkpoint.restore import Restorer
+from engine.config import compatibility
+from engine.config.schema import Config, replaced
+from engine.distributed.strategies import Devices, set_threads, topologies
+from engine.runtime.errors import Interrupted
+from engine.tasks.classification import Task
+from engine.verify import bounds, graph
+from engine.verify.fault_injection import FaultInjectingTask
+from engine.verify.sample import sample
+from engine.verify.trajectory import Trajectory, take, travelled
+
+STEPS = 16  # of a run
+SAVED = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
+
+MakeTask = Callable[[], Task]
+
+
+class Home(NamedTuple):
+    """The run that others are compared with.
+
+    Attributes:
+      whole: trajectory of all its steps.
+      written: names of variables outside the state that its steps wrote.
+      scores: means over the evaluated split after the last step.
+    """
+
+    whole: Trajectory
+    written: list[str]
+    scores: dict[str, float | int]
+
+
+class VerificationRuns:
+    """Assembles runs of one configuration, on one device and on several.
+
+    A run takes a few steps on a sample of the user's data, so that it has several epochs, each with
+    a partial batch. Everything else is as configured, including the length of the schedule.
+
+    Args:
+      config: all options.
+      task: task, or function that makes one for each run; None: as configured.
+      folder: directory for decoded data and a checkpoint.
+      interrupted: called periodically; returns whether to stop.
+
+    Raises:
+      ValueError: for invalid input, as in training.
+      Interrupted: from any method, when `interrupted` returns True.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        task: MakeTask | Task | None,
+        folder: str,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        compatibility.refuse(config)
+        training = config.training
+        self.config = config
+        self.built: list[Parts] = []
+        self._folder, self._interrupted = folder, interrupted
+        self._hidden: list[tuple[tf.Variable, np.ndarray]] = []
+        self._taken: dict[tuple, Trajectory] = {}
+        set_threads(training.intra_op_threads, training.inter_op_threads)
+        self.topologies = topologies(training.strategy, training.virtual_devices)
+        self._make_task = _maker(task, config)  # after the devices: a task may make tensors
+        if training.shards == 1:  # the one shard of a batch is on one device
+            self.topologies = self.topologies._replace(many=self.topologies.one)
+        whole = data.open_source(config)
+        self.sample = sample(whole, training.global_batch_size)
+        per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
+        self.total_steps = total_steps(config, per_epoch)
+        compatibility.refuse_for_length(config, self.total_steps)
+        # Rejects what the longer `scheduled_steps` would accept.
+        factories.schedule_of(config, self.total_steps)
+        self.feed_kind, _ = pipelines.choose_feed(config.data.feed, whole)
+
+    @property
+    def scheduled_steps(self) -> int:
+        """Length of the schedule: that of the run, and at least twice `STEPS`."""
+        return max(self.total_steps, 2 * STEPS)
+
+    @property
+    def across(self) -> dict[str, Any]:
+        """Options for comparing one device with several.
+
+        XLA compiles for one device only, and rounds differently from TensorFlow's executor. Neither
+        program need have the bits, or the rounding errors, of the other.
+        """
+        return {"jit": "off"} if self.config.training.jit in ("step", "loop") else {}
+
+    @property
+    def without_xla(self) -> str:
+        """`across` in words, to follow a number of devices; empty where it changes nothing."""
+        return f" with --jit=off, not {self.config.training.jit}," if self.across else ""
+
+    # --- parts --------------------------------------------------------------------------------
+
+    def assembled(self, devices: Devices, **options: Any) -> Parts:
+        """Assembles a new run with a task of its own.
+
+        Args:
+          devices: devices to compute on.
+          **options: options that replace the user's.
+        """
+        self._turn_to(None)
+        # Shows randomness that ignores the run's seed: no result may depend on this one.
+        tf.random.set_seed(len(self.built))
+        chosen = {
+            "feed": self.feed_kind,
+            "cache_dir": os.path.join(self._folder, "cache"),
+            "train_steps": self.scheduled_steps,
+            "progress": "off",
+            **options,
+        }
+        task = FaultInjectingTask(self._make_task())
+        parts = assemble(
+            replaced(self.config, **chosen), task, source=self.sample.source, devices=devices
+        )
+        self.built.append(parts)
+        for variable, value in self._hidden:  # a variable that runs share is reset for each
+            variable.assign(value)
+        return parts
+
+    def _strangers(self, parts: Parts) -> list[tf.Variable]:
+        """Returns the variables outside the state that a step reads or writes."""
+        ours = poisoned(parts).switches
+        found = graph.strangers(parts.loop.graph(), parts.state)
+        return [v for v in found if not any(v is own for own in ours)]
+
+    # --- steps --------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        """Raises Interrupted when `interrupted` returns True."""
+        if self._interrupted():
+            raise Interrupted
+
+    def _turn_to(self, parts: Parts | None) -> None:
+        """Stops the prefetching of other runs, which uses threads that this run needs."""
+        self.poll()
+        for other in self.built:
+            if other is not parts:
+                other.close()
+
+    def take(self, parts: Parts, steps: int) -> Parts:
+        """Takes steps, up to three in a call of the graph."""
+        self._turn_to(parts)
+        for done in range(0, steps, 3):
+            self.poll()
+            take(parts, min(3, steps - done))
+        return parts
+
+    def score(self, parts: Parts) -> dict[str, float | int]:
+        """Returns the means over the evaluated split."""
+        self._turn_to(parts)
+        means = parts.evaluations[self.sample.scored].run(self._interrupted)
+        if means is None:
+            raise Interrupted
+        return means
+
+    # --- what the laws compare ----------------------------------------------------------------
+
+    @functools.cached_property
+    def home(self) -> Home:
+        """The run on the devices that the configuration trains on."""
+        parts = self.assembled(self.topologies.home)
+        self._hidden = [(v, v.numpy()) for v in self._strangers(parts)]
+        start = travelled(parts, SAVED, self.poll)
+        CheckpointManager(self._folder, parts.state, keep=2).save_now()
+        rest = travelled(parts, STEPS - SAVED, self.poll)
+        written = [v.name for v, before in self._hidden if _differ(v.numpy(), before)]
+        path = {name: start.path[name] + rest.path[name] for name in start.path}
+        whole = dataclasses.replace(rest, path=path, sums=start.sums + rest.sums)
+        return Home(whole, written, self.score(parts))
+
+    def on(self, devices: Devices, **options: Any) -> Trajectory:
+        """Returns the run on these devices from its first step, cached.
+
+        Args:
+          devices: devices to compute on.
+          **options: options that replace the user's.
+        """
+        place = (devices.words, *sorted(options.items()))
+        if place == (self.topologies.home.words,):
+            return self.home.whole
+        if place not in self._taken:
+            parts = self.assembled(devices, **options)
+            self._taken[place] = travelled(parts, STEPS, self.poll)
+        return self._taken[place]
+
+    def continued(self, devices: Devices, **options: Any) -> Trajectory:
+        """Returns the run on these devices, resumed from the checkpoint of `home`."""
+        parts = self.on(devices, **options).parts
+        return travelled(self.restored(parts), STEPS - SAVED, self.poll)
+
+    def restored(self, parts: Parts) -> Parts:
+        """Restores a run to step `SAVED`, from the checkpoint of `home`.
+
+        Raises:
+          OSError: when the checkpoint cannot be loaded.
+          ValueError: when it does not match the state.
+        """
+        self._turn_to(parts)
+        Restorer(self._folder, parts.state).newest()
+        return parts
+
+    def arithmetic(self, devices: Devices) -> str:
+        """Returns what layers round to on these devices."""
+        return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
+
+    @property
+    def batch_norm(self) -> bool:
+        """Whether the network has batch norm, so that rows of a batch depend on each other."""
+        return any(isinstance(m, models.BatchNorm) for m in self.home.whole.parts.model.submodules)
+
+    def close(self) -> None:
+        """Stops prefetching, and unsets TensorFlow's global seed."""
+        for parts in self.built:
+            parts.close()
+        tf.random.set_seed(None)
+
+
+def poisoned(parts: Parts) -> FaultInjectingTask:
+    """Returns the task of a run that `VerificationRuns` assembled."""
+    assert isinstance(parts.task, FaultInjectingTask)
+    return parts.task
+
+
+def _maker(task: MakeTask | Task | None, config: Config) -> MakeTask:
+    """Returns a function that makes a task for each run, so that runs share no task state."""
+    if task is None:
+        return lambda: classification(config)
+
+    def copied() -> Task:
+        try:
+            return copy.deepcopy(task)  # type: ignore[return-value]
+        except Exception as error:
+            raise ValueError(
+                f"the task cannot be copied ({error}): give a function that makes one"
+            ) from error
+
+    if hasattr(task, "metrics") and not isinstance(task, type):
+        return copied
+    if task() is task():
+        raise ValueError(
+            "make_task gave the same task twice: give a function that makes a new one each time, "
+            "or the task itself"
+        )
+    return task
+
+
+def _differ(one: Any, other: Any) -> bool:
+    return np.asarray(one).tobytes() != np.asarray(other).tobytes()

@@ -1,0 +1,6 @@
+"""Runs the command: `python -m tapeline`."""
+
+from tapeline.cli import entry
+
+if __name__ == "__main__":
+    entry()

@@ -1,0 +1,45 @@
+"""The `tapeline` command, and checks before the engine is imported."""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+_PACKAGES = ("engine", "pipelines")
+
+
+def check_packages() -> str:
+    """Returns the problem that prevents importing the engine, in one line; empty for none."""
+    if importlib.util.find_spec("fcntl") is None or sys.modules.get("fcntl", sys) is None:
+        return "Tapeline needs Linux or macOS; on Windows run it under WSL2 (wsl --install)"
+    root = Path(__file__).resolve().parents[1]
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        places = list(spec.submodule_search_locations or []) if spec else []
+        if root / name not in [Path(place).resolve() for place in places]:
+            where = places[0] if places else spec.origin if spec else "nothing"
+            return (
+                f"{where} hides Tapeline's package {name!r}: rename it, or start the command from "
+                "another folder"
+            )
+    return ""
+
+
+def entry() -> None:
+    """Runs the command on the arguments of this process, and exits."""
+    if problem := check_packages():
+        print("error:", problem, file=sys.stderr)
+        sys.exit(2)
+    from tapeline.command import main
+
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the output, such as `head`, has exited
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 1
+    gc.freeze()  # the process exits; collecting reference cycles first would take a second
+    sys.exit(status)

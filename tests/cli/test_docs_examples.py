@@ -1,0 +1,41 @@
+"""The Python blocks of the docs run as they are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import HANG, REPOSITORY, Command, Warm
+
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted(
+    str(path.relative_to(REPOSITORY))
+    for path in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md"))
+    if BLOCK.search(path.read_text())
+)
+EXPORTED = "docs/guide/predict.md"  # its block loads the export of a run
+IMAGES = "import numpy as np\nimages = np.zeros([2, 8, 8, 1], np.uint8)\n"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_python_blocks_run(command: Command, warm: Warm, tmp_path: Path, page: str):
+    if page == EXPORTED:
+        run_dir = tmp_path / "runs" / "mnist"
+        warm.train(run_dir, "--model=logistic", "--epochs=1")
+        assert warm.run("--mode=export", f"--run_dir={run_dir}").status == 0
+    for block in BLOCK.findall((REPOSITORY / page).read_text()):
+        script = tmp_path / "script.py"
+        script.write_text((IMAGES if page == EXPORTED else "") + block)
+        ran = subprocess.run(
+            [sys.executable, str(script)],
+            cwd=tmp_path,
+            env=command.environment | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+            capture_output=True,
+            text=True,
+            timeout=HANG,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr

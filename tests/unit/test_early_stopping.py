@@ -1,0 +1,187 @@
+"""Early stopping and the best epoch: decided as in Keras, with and without interruptions."""
+
+import math
+
+import keras
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.core.early_stopping import Monitor, resolve
+from engine.core.state import BestState, PatienceState
+
+# Multiples of 1/64: exact in float32, in which Keras compares, and in float64.
+NUMBERS = st.integers(0, 24).map(lambda number: number / 64)
+DELTAS = st.sampled_from([0.0, 1 / 64, 2 / 64, 8 / 64])
+METRICS = st.sampled_from(["validation_accuracy", "train_loss"])
+
+
+@st.composite
+def sequences(draw):
+    """A metric over the epochs. Keras is well-defined if the first value is a number."""
+    later = NUMBERS | st.sampled_from([math.nan, math.inf])
+    return [draw(NUMBERS), *draw(st.lists(later, max_size=14))]
+
+
+class FakeModel:
+    """The part of a model that Keras callbacks use."""
+
+    def __init__(self):
+        self.stop_training, self.saved = False, 0
+
+    def save(self, path, overwrite):
+        self.saved += 1
+
+
+def keras_mode(metric):
+    return "max" if "accuracy" in metric else "min"
+
+
+def keras_stopping(metric, values, min_delta, patience):
+    """Returns (epochs run, epochs that improved) of keras.callbacks.EarlyStopping."""
+    model = FakeModel()
+    callback = keras.callbacks.EarlyStopping(
+        monitor="m", mode=keras_mode(metric), min_delta=min_delta, patience=patience
+    )
+    callback.set_model(model)
+    callback.on_train_begin()
+    better = []
+    for epoch, value in enumerate(values):
+        callback.on_epoch_end(epoch, {"m": value})
+        if callback.best_epoch == epoch and callback.wait == 0:
+            better.append(epoch)
+        if model.stop_training:
+            return epoch + 1, better
+    return None, better
+
+
+def keras_best(metric, values):
+    """Returns the epochs that keras.callbacks.ModelCheckpoint(save_best_only=True) saves."""
+    model = FakeModel()
+    callback = keras.callbacks.ModelCheckpoint(
+        "best.keras", monitor="m", mode=keras_mode(metric), save_best_only=True
+    )
+    callback.set_model(model)
+    saved = []
+    for epoch, value in enumerate(values):
+        callback.on_epoch_begin(epoch)
+        before = model.saved
+        callback.on_epoch_end(epoch, {"m": value})
+        if model.saved > before:
+            saved.append(epoch)
+    return saved
+
+
+def stopping(metric, values, min_delta, patience, interrupted=()):
+    """Returns the same of the engine, rebuilt from its state after epochs in `interrupted`."""
+    state = PatienceState()
+    monitor = Monitor(metric, min_delta, patience)
+    better = []
+    for epoch, value in enumerate(values):
+        stop = monitor.should_stop(value, epoch == 0, state)
+        if int(state.waited) == 0:
+            better.append(epoch)
+        if stop:
+            assert int(state.stopped) == 1
+            return epoch + 1, better
+        if epoch in interrupted:
+            state, monitor = copied(state), Monitor(metric, min_delta, patience)
+    return None, better
+
+
+def best(metric, values, interrupted=()):
+    """Returns the epochs that the engine takes for the best so far; a step is an epoch here."""
+    state, monitor = BestState(), Monitor(metric, 0.5, 1)
+    found = []
+    for epoch, value in enumerate(values):
+        if monitor.is_best(value, epoch, state):
+            found.append(epoch)
+            assert float(state.value) == value
+        assert int(state.step) == (found[-1] if found else -1)
+        if epoch in interrupted:
+            state, monitor = copied(state), Monitor(metric, 0.5, 1)
+    return found
+
+
+def copied(state):
+    """Returns a new object with the values that a checkpoint would restore."""
+    fresh = type(state)()
+    for old, new in zip(state.variables, fresh.variables, strict=True):
+        new.assign(old)
+    return fresh
+
+
+@settings(max_examples=200, derandomize=True)
+@given(METRICS, sequences(), DELTAS, st.integers(0, 4))
+def test_stops_when_keras_stops(metric, values, min_delta, patience):
+    assert stopping(metric, values, min_delta, patience) == keras_stopping(
+        metric, values, min_delta, patience
+    )
+
+
+@settings(max_examples=200, derandomize=True)
+@given(METRICS, sequences())
+def test_best_epochs_match_keras(metric, values):
+    assert best(metric, values) == keras_best(metric, values)
+
+
+@settings(max_examples=200, derandomize=True)
+@given(METRICS, sequences(), DELTAS, st.integers(0, 4), st.sets(st.integers(0, 14)))
+def test_interrupted_run(metric, values, min_delta, patience, interrupted):
+    """An interrupted run decides as an uninterrupted one."""
+    undisturbed = stopping(metric, values, min_delta, patience)
+    assert stopping(metric, values, min_delta, patience, interrupted) == undisturbed
+    assert best(metric, values, interrupted) == best(metric, values)
+
+
+@pytest.mark.parametrize("metric", ["train_loss", "validation_accuracy"])
+def test_nan_is_never_best(metric):
+    assert best(metric, [math.nan, math.nan, 0.5, math.nan, 0.5]) == [2]
+
+
+@pytest.mark.parametrize("metric", ["train_loss", "validation_accuracy"])
+def test_nan_exhausts_patience(metric):
+    assert stopping(metric, [math.nan] * 9, 0.0, 3) == (3, [])
+
+
+def test_improvement_of_min_delta():
+    """An improvement of exactly `min_delta` does not count."""
+    assert stopping("train_loss", [1.0, 0.75, 0.5], 0.25, 5) == (None, [0, 2])
+    assert stopping("validation_accuracy", [0.0, 0.25, 0.5], 0.25, 5) == (None, [0, 2])
+
+
+def test_never_stops_without_patience():
+    assert stopping("train_loss", [0.0] + [1.0] * 20, 0.0, -1)[0] is None
+
+
+def test_zero_patience():
+    """A patience of 0 still allows a second epoch."""
+    assert stopping("train_loss", [math.nan, 1.0, 2.0], 0.0, 0)[0] == 3
+
+
+def test_stop_is_final():
+    state, monitor = PatienceState(), Monitor("train_loss", 0.0, 1)
+    for value in (1.0, 2.0):
+        stop = monitor.should_stop(value, False, state)
+    assert stop and monitor.should_stop(0.0, False, copied(state))
+
+
+@pytest.mark.parametrize(
+    "metric", ["validation_loss", "validation_accuracy", "train_loss", "train_accuracy"]
+)
+def test_monitored_value(metric):
+    results = {
+        "train": {"loss": 1.0, "accuracy": 2.0},
+        "validation": {"loss": 3.0, "accuracy": 4.0},
+    }
+    wanted = {"train_loss": 1, "train_accuracy": 2, "validation_loss": 3, "validation_accuracy": 4}
+    assert Monitor(metric, 0.0, 0).value(results) == wanted[metric]
+
+
+def test_resolves_monitor():
+    assert resolve("auto", True) == "validation_accuracy"
+    assert resolve("auto", False) == "train_loss"
+    assert resolve("train_accuracy", False) == "train_accuracy"
+    assert resolve("validation_loss", True) == "validation_loss"
+    with pytest.raises(ValueError, match=r"--monitor=validation_loss: .*--monitor=train_loss"):
+        resolve("validation_loss", False)

@@ -1,0 +1,48 @@
+"""Curves from metrics.jsonl."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from engine.reporting import metric_history
+
+ROWS = [
+    {"step": 10, "epoch": 1, "split": "train", "loss": 2.0, "accuracy": 0.5, "learning_rate": 0.1},
+    {"step": 10, "epoch": 1, "split": "validation", "loss": 1.5, "accuracy": 0.6, "examples": 9},
+    {"step": 20, "epoch": 2, "split": "train", "loss": None, "accuracy": 0.7, "learning_rate": 0.2},
+    {"step": 20, "epoch": 2, "split": "test", "loss": 1.0, "accuracy": 0.8, "examples": 9},
+]
+
+
+def written(tmp_path: Path, tail: str = "") -> str:
+    text = "".join(json.dumps(row) + "\n" for row in ROWS) + tail
+    (tmp_path / "metrics.jsonl").write_text(text)
+    return str(tmp_path)
+
+
+def test_reads_whole_rows(tmp_path: Path):
+    assert metric_history.rows(written(tmp_path, '{"step": 30, "spl')) == ROWS
+    assert metric_history.rows(str(tmp_path / "nowhere")) == []
+
+
+def test_learning_curves():
+    accuracy, loss = metric_history.of_learning(ROWS, 10, 20)
+    assert (accuracy.title, loss.title) == ("accuracy", "loss")
+    assert list(accuracy.lines) == ["train", "validation"] and accuracy.best == 2
+    np.testing.assert_allclose(accuracy.lines["train"].x, [1, 2])
+    np.testing.assert_allclose(accuracy.lines["train"].y, [50, 70])
+    np.testing.assert_allclose(loss.lines["train"].y, [2, np.nan])
+    np.testing.assert_allclose(loss.lines["validation"].y, [1.5])
+
+
+def test_learning_rate_curve():
+    (rate,) = metric_history.of_steps(ROWS, 10)
+    assert rate.title == "learning rate"
+    np.testing.assert_allclose(rate.lines["train"].y, [0.1, 0.2])
+
+
+def test_no_rows_no_charts():
+    assert metric_history.of_learning([], 10, None) == [] and metric_history.of_steps([], 10) == []

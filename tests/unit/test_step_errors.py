@@ -1,0 +1,45 @@
+"""Advice after a failed step: the same command helps only if it was not the first step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+from engine.checkpoint.manager import CheckpointManager
+from engine.config import flags
+from engine.runtime.errors import StepError
+from engine.trainer.bad_steps import TooManyBadStepsError
+from tapeline import command
+from tests.harness import pictures, training
+
+
+def test_failed_call_reports_step(monkeypatch: pytest.MonkeyPatch):
+    trained = training(*pictures(16))
+
+    def fails(*arguments: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    for step in (0, 1):
+        with monkeypatch.context() as patched:
+            patched.setattr(trained.loop, "_call", fails)
+            with pytest.raises(StepError, match=f"training failed after step {step}: ") as failed:
+                trained.loop.run(1)
+        assert failed.value.step == step
+        trained.take(1)
+
+
+@pytest.mark.parametrize("saved", [False, True])
+@pytest.mark.parametrize("mode", ["train", "verify"])
+def test_advice_to_rerun(tmp_path: Path, saved: bool, mode: str):
+    config = flags.parse([f"--run_dir={tmp_path}", f"--mode={mode}"])
+    if saved:
+        CheckpointManager(str(tmp_path), training(*pictures(16)).state, keep=2).save_now()
+    went_on = "run the same command to go on" in command._way_on(config, StepError("failed", 7))
+    assert went_on == (saved and mode == "train")
+    assert ("run the same command" in command._way_on(config, OSError("disk full"))) == went_on
+    first = command._way_on(config, StepError("failed", 0))
+    assert "run the same command" not in first
+    assert ("change what caused it" in first) == (mode == "train")
+    assert command._way_on(config, TooManyBadStepsError("says it itself")) == ""

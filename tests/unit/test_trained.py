@@ -1,0 +1,96 @@
+"""Which weights a mode loads, and that its output is of one moment of the run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from engine.assembly import trained
+from engine.checkpoint import catalog
+from engine.config import flags
+from engine.reporting import command
+from engine.serving import export
+from tests.unit.test_catalog import Training
+
+
+@pytest.fixture
+def training(tmp_path: Path) -> Training:
+    return Training(tmp_path)
+
+
+def config(run_dir: Path, *options: str):
+    return flags.parse([f"--run_dir={run_dir}", *options])
+
+
+def test_refuses_best_before_evaluation(training, tmp_path):
+    training.save()
+    with pytest.raises(ValueError, match=r"--weights=best: .* has no best checkpoint yet"):
+        trained.choose(config(tmp_path, "--weights=best"))
+
+
+def test_auto_without_best(training, tmp_path):
+    restoring = config(tmp_path, "--restore_best")
+    training.save()
+    assert trained.choose(restoring).words == "the newest weights, of step 10"
+    training.save(best=True)
+    training.save()
+    assert trained.choose(restoring).words == "the best weights, of step 20"
+    assert trained.choose(config(tmp_path)).words == "the newest weights, of step 30"
+
+
+@pytest.mark.parametrize("kind", ["auto", "newest", "best"])
+def test_refuses_run_without_checkpoint(tmp_path, kind):
+    with pytest.raises(ValueError, match=f"--weights={kind}: .* has no checkpoint yet"):
+        trained.choose(config(tmp_path, f"--weights={kind}"))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_report_is_consistent(training, tmp_path, monkeypatch, times):
+    """The run ends, or resumes after its end, just after the weights are loaded."""
+    training.save()
+    result, load, left = tmp_path / "result.json", catalog.load_newest, [None] * times
+
+    def loading(run_dir):
+        found = load(run_dir)
+        if left:
+            left.pop()
+            if result.exists():
+                result.unlink()
+                training.save()
+            else:
+                training.save()
+                step = load(run_dir).step
+                (tmp_path / "new").write_text(json.dumps({"step": step}))
+                os.replace(tmp_path / "new", result)
+        return found
+
+    monkeypatch.setattr(catalog, "load_newest", loading)
+    chosen, outcome = command._read(config(tmp_path))
+    assert outcome == {"step": chosen.snapshot.step} and outcome["step"] == 10 * (1 + times)
+
+
+def test_concurrent_exports(tmp_path):
+    folder = str(tmp_path / "export")
+    (tmp_path / "export.part").mkdir()  # left by a killed export
+    (tmp_path / "export.part" / "half").write_text("")
+    with export._part_of(folder) as one, export._part_of(folder) as other:
+        assert one != other and not os.listdir(one) and not os.listdir(other)
+        for whole in (one, other):
+            Path(whole, "of").write_text(whole)
+            export._put(whole, folder)
+            assert os.listdir(tmp_path / "export") == ["of"]
+            assert (tmp_path / "export" / "of").read_text() == whole
+            if whole == one:
+                assert os.path.isdir(other)
+    assert os.listdir(tmp_path) == ["export"]
+
+
+def test_failed_export_keeps_old(tmp_path):
+    (tmp_path / "export").mkdir()
+    with pytest.raises(RuntimeError), export._part_of(str(tmp_path / "export")) as whole:
+        Path(whole, "half").write_text("")
+        raise RuntimeError
+    assert os.listdir(tmp_path) == ["export"]
