@@ -16,15 +16,15 @@ def main() -> None:
     import numpy as np
 
     from pipelines import default_cache_dir, open_source
-    from pipelines.decode import decode_all
+    from pipelines.decode import decode_split
 
     data_dir, path = sys.argv[1:]
     source = open_source(
         "mnist", data_dir=data_dir, cache_dir=default_cache_dir(), validation_split="0"
     )
     assert source.test is not None
-    images, labels = decode_all(source, source.train)
-    test_images, test_labels = decode_all(source, source.test)
+    images, labels = decode_split(source, source.train)
+    test_images, test_labels = decode_split(source, source.test)
     np.savez(path, images=images, labels=labels, test_images=test_images, test_labels=test_labels)
 
 

@@ -33,8 +33,10 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
     of_class = np.bincount(labels, minlength=classes)
     scores = chance.random((3, classes))
     images = chance.integers(0, 256, (100, *shape), np.uint8)
-    tiles = figures.Tiles(images, [f"class {label}, 97%" for label in range(100)], {3, 50})
-    lines = [(name, figures.Tiles(images[:10])) for name in names[:30]]
+    tiles = figures.CaptionedImages(
+        images, [f"class {label}, 97%" for label in range(100)], {3, 50}
+    )
+    lines = [(name, figures.CaptionedImages(images[:10])) for name in names[:30]]
     x = np.linspace(0, 100, POINTS)
     curve = figures.Line(x, np.exp(-x / 10) + chance.random(POINTS))
     panels = [
@@ -56,7 +58,7 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
             counts, names, by_row=True, title="By row"
         ),
         "grid of 100": lambda: figures.grid(tiles, columns=10, title="Pictures"),
-        "lines of images": lambda: figures.lines_of_images(lines, title="Lines", margin=1.5),
+        "lines of images": lambda: figures.image_rows(lines, title="Lines", margin=1.5),
         "reliability": lambda: figures.reliability(
             edges, edges[1:], edges[1:], bins, error=0.01, title="Calibration"
         ),

@@ -6,13 +6,19 @@
 Does not import `engine` or `models`.
 """
 
-from pipelines.augment import Augmentation, augmentation
+from pipelines.augment import Augmentation, parse_augmentation
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
 from pipelines.host import usable_cores
-from pipelines.identity import DataIdentity, identity_of
-from pipelines.lookup import Examples, examples_of, examples_of_step, labels_of, stored_images
+from pipelines.identity import DataIdentity, data_identity
+from pipelines.lookup import (
+    Examples,
+    read_examples,
+    read_labels,
+    read_step_examples,
+    read_stored_images,
+)
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import ImageSpec, read_array, wanted
 from pipelines.pictures import read as read_picture
@@ -36,22 +42,22 @@ __all__ = [
     "Resize",
     "Source",
     "StreamingFeed",
-    "augmentation",
     "choose_feed",
+    "data_identity",
     "default_cache_dir",
-    "examples_of",
-    "examples_of_step",
-    "identity_of",
-    "labels_of",
     "open_feed",
     "open_source",
     "opened",
+    "parse_augmentation",
     "permutation",
     "read_array",
+    "read_examples",
+    "read_labels",
     "read_picture",
+    "read_step_examples",
+    "read_stored_images",
     "reason",
     "steps_per_epoch",
-    "stored_images",
     "usable_cores",
     "wanted",
 ]

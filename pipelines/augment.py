@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import table
-from pipelines.warp import LARGEST, NUMBERS, Warp
+from pipelines.warp import MAX_SIDE, NUMBERS, Warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
 # In the order of application and of the columns of `numbers`; `Warp` applies its own in one pass.
@@ -75,7 +75,7 @@ class Augmentation:
         if "cutout" in drawn:
             images = cutout(images, drawn["cutout"], self.strengths["cutout"])
         if "mixup" in drawn:
-            return mixup(images, labels, table.look_up(self._weights, drawn["mixup"]), classes)
+            return mixup(images, labels, table.interpolate(self._weights, drawn["mixup"]), classes)
         return images, labels
 
     @functools.cached_property
@@ -91,7 +91,7 @@ class Augmentation:
 
     @functools.cached_property
     def _weights(self) -> np.ndarray:
-        return table.larger_beta(self.strengths["mixup"])
+        return table.mixup_weight_quantiles(self.strengths["mixup"])
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -140,7 +140,7 @@ def mixup(
     return mixed(images, own[:, :, tf.newaxis, tf.newaxis]), targets
 
 
-def augmentation(
+def parse_augmentation(
     spec: str, image_shape: tuple[int, int, int], dtype: str = "uint8"
 ) -> Augmentation | None:
     """Returns the function that `--augment` describes, or None if the option is empty.
@@ -177,9 +177,9 @@ def augmentation(
     if warps := [name for name in strengths if name in NUMBERS and dtype != "uint8"]:
         raise ValueError(f"--augment={spec}: {warps[0]} is of uint8 images, and these are {dtype}")
     height, width, _ = image_shape
-    if max(height, width) > LARGEST:
+    if max(height, width) > MAX_SIDE:
         raise ValueError(
-            f"--augment={spec}: images are {height} x {width} pixels; at most {LARGEST} a side"
+            f"--augment={spec}: images are {height} x {width} pixels; at most {MAX_SIDE} a side"
         )
     return Augmentation(image_shape, strengths)
 

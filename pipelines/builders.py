@@ -13,7 +13,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pipelines.download import DATASET_INFO, one_line, prepare, quiet
+from pipelines.download import DATASET_INFO, one_line_message, prepare, quiet
 
 
 def open_builder(dataset: str, data_dir: str | None) -> Any:
@@ -38,7 +38,7 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
             f"no prepared data set in {as_path}: give the version directory, which holds a "
             f"{DATASET_INFO}"
         )
-    root = data_directory(data_dir)
+    root = resolve_data_dir(data_dir)
     name, arguments = parse_name(dataset)
     if set(arguments) <= {"config", "version"}:
         directory = _prepared_directory(root / name, **arguments)
@@ -75,7 +75,7 @@ def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
     return name.name, arguments
 
 
-def data_directory(data_dir: str | None) -> Path:
+def resolve_data_dir(data_dir: str | None) -> Path:
     """Returns `data_dir`, or the TFDS default: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
@@ -96,8 +96,8 @@ def _builder_from(directory: Path) -> Any:
             return tfds.builder_from_directory(str(directory))
     except Exception as error:  # JSON, protocol buffers, file system: handled alike
         raise ValueError(
-            f"cannot read the data set in {directory}: {one_line(error, 120)}; prepare it again, "
-            "or give another --data_dir"
+            f"cannot read the data set in {directory}: {one_line_message(error, 120)}; prepare it "
+            "again, or give another --data_dir"
         ) from error
 
 
@@ -161,7 +161,8 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
             raise ValueError(_unknown(dataset, name, root)) from None
         except ImportError as error:
             raise ValueError(
-                f"the data set {name} needs a package that is not installed: {one_line(error)}"
+                f"the data set {name} needs a package that is not installed: "
+                f"{one_line_message(error)}"
             ) from error
         configs = list(builder_class.builder_configs)
         config = arguments.get("config")
@@ -171,7 +172,9 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
         try:
             return builder_class(data_dir=str(root), **arguments)
         except Exception as error:  # an unknown version, or any error of a builder's code
-            raise ValueError(f"--dataset={dataset} cannot be opened: {one_line(error)}") from error
+            raise ValueError(
+                f"--dataset={dataset} cannot be opened: {one_line_message(error)}"
+            ) from error
 
 
 def _unknown(dataset: str, name: str, root: Path) -> str:

@@ -65,7 +65,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
     return images, labels
 
 
-def digest_of(cache_dir: str, name: str) -> str | None:
+def stored_digest(cache_dir: str, name: str) -> str | None:
     """Returns the digest in the header of an entry; None if there is no entry."""
     try:
         with open(os.path.join(cache_dir, f"{name}.decoded"), "rb") as file:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.errors import damaged, reason
+from pipelines.errors import damaged_data_message, reason
 from pipelines.host import usable_cores
 from pipelines.records import RecordReader
 from pipelines.source import DataSplit, Source
@@ -16,7 +16,7 @@ from pipelines.source import DataSplit, Source
 _PORTION = 256  # examples that one thread decodes at a time
 # Examples decoded in one iteration of a loop in the graph: an iteration costs as much as decoding a
 # small image.
-AT_ONCE = 128
+DECODE_CHUNK = 128
 # Images of one stored size with at most so many values are decoded, then resized as one batch. For
 # larger images, one loop iteration per image costs little.
 _SMALL = 1 << 16
@@ -42,10 +42,10 @@ def decode_batch(source: Source, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.T
         label_key: tf.io.FixedLenFeature([], tf.int64),
     }
     parsed = tf.io.parse_example(serialized, stored)
-    return decode_pictures(source, parsed[image_key]), tf.cast(parsed[label_key], tf.int32)
+    return decode_images(source, parsed[image_key]), tf.cast(parsed[label_key], tf.int32)
 
 
-def decode_pictures(source: Source, encoded: tf.Tensor) -> tf.Tensor:
+def decode_images(source: Source, encoded: tf.Tensor) -> tf.Tensor:
     """Decodes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
     assert source.pictures is not None
     return _decoded(source, source.pictures.decode, source.pictures.decode_stored, encoded)
@@ -80,28 +80,28 @@ def _each(decode: Callable, stored: tf.Tensor, made: Any) -> Any:
     number of elements is static and at most AT_ONCE, there is no loop.
     """
     count = stored.shape[0]
-    if count is not None and count <= AT_ONCE:
+    if count is not None and count <= DECODE_CHUNK:
         return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
-    turns = (tf.shape(stored)[0] if count is None else count) // AT_ONCE
+    turns = (tf.shape(stored)[0] if count is None else count) // DECODE_CHUNK
 
     def several(some: tf.Tensor) -> Any:
-        return _each(decode, tf.ensure_shape(some, [AT_ONCE]), made)
+        return _each(decode, tf.ensure_shape(some, [DECODE_CHUNK]), made)
 
     def stacked(spec: tf.TensorSpec) -> tf.TensorSpec:
-        return tf.TensorSpec([AT_ONCE, *spec.shape], spec.dtype)
+        return tf.TensorSpec([DECODE_CHUNK, *spec.shape], spec.dtype)
 
     first = tf.map_fn(
         several,
-        tf.reshape(stored[: turns * AT_ONCE], [-1, AT_ONCE]),
+        tf.reshape(stored[: turns * DECODE_CHUNK], [-1, DECODE_CHUNK]),
         fn_output_signature=tf.nest.map_structure(stacked, made),
     )
-    last = tf.map_fn(decode, stored[turns * AT_ONCE :], fn_output_signature=made)
+    last = tf.map_fn(decode, stored[turns * DECODE_CHUNK :], fn_output_signature=made)
     return tf.nest.map_structure(
         lambda many, few: tf.concat([tf.reshape(many, [-1, *few.shape[1:]]), few], 0), first, last
     )
 
 
-def untuned() -> tf.data.Options:
+def options_without_autotune() -> tf.data.Options:
     """Returns options of a pipeline without autotuning.
 
     The autotuner is a thread that sleeps for up to a minute at a time and sometimes misses the
@@ -122,7 +122,7 @@ def _serialized(records: DataSplit) -> tf.data.Dataset:
     return dataset
 
 
-def decode_all(
+def decode_split(
     source: Source, records: DataSplit, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a whole split: (images [n, H, W, C], labels int32 [n]).
@@ -146,7 +146,7 @@ def decode_all(
             num_parallel_calls=usable_cores(),
             deterministic=True,
         )
-        .with_options(untuned())
+        .with_options(options_without_autotune())
     )
     done = 0
     try:
@@ -158,7 +158,7 @@ def decode_all(
     except tf.errors.OpError as error:
         number, error = _culprit(source, reader, done, error)
         where = f"{source.name}, {records.name}, example {number}"
-        raise ValueError(damaged(where, reason(error))) from None
+        raise ValueError(damaged_data_message(where, reason(error))) from None
     return images, labels
 
 

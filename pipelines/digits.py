@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.download import one_line, quiet
+from pipelines.download import one_line_message, quiet
 
 # A TFRecord frame has a length, and a checksum of the length and of the data.
 _FRAME_BYTES = 16
@@ -82,7 +82,7 @@ def prepared(cache_dir: str) -> Any:
             ) from error
         except OSError as error:
             raise ValueError(
-                f"cannot prepare the digits data set in {root}: {one_line(error)}; give a "
+                f"cannot prepare the digits data set in {root}: {one_line_message(error)}; give a "
                 "--cache_dir that can be written"
             ) from error
         builder = _intact(directory)

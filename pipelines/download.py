@@ -15,11 +15,11 @@ from typing import Any
 
 # A name server that drops packets can block the caller for minutes, whatever the timeout of the
 # connection is, so the probe is abandoned after this time.
-PROBE_SECONDS = 6.0
+PROBE_TIMEOUT_SECONDS = 6.0
 DATASET_INFO = "dataset_info.json"
 
 
-def one_line(error: BaseException, limit: int = 300) -> str:
+def one_line_message(error: BaseException, limit: int = 300) -> str:
     """Returns the message of an error on one line of at most `limit` characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
@@ -55,12 +55,12 @@ def prepare(builder: Any) -> None:
             # If another process has prepared it meanwhile, the last rename fails.
             if not (Path(builder.data_dir) / DATASET_INFO).is_file():
                 raise ValueError(
-                    f"cannot prepare the data set {name} in {root}: {one_line(error)}"
+                    f"cannot prepare the data set {name} in {root}: {one_line_message(error)}"
                 ) from error
             builder.info.read_from_directory(builder.data_dir)
 
 
-def is_reachable(url: str, seconds: float = PROBE_SECONDS) -> bool:
+def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
     """Returns whether the host of `url` answers within `seconds`, through the configured proxies.
 
     Any answer counts, also an error status: the probe tests the network, not the file.

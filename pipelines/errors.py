@@ -18,6 +18,6 @@ def reason(error: BaseException) -> str:
     return telling[0][:300] if telling else type(error).__name__
 
 
-def damaged(where: str, why: str) -> str:
+def damaged_data_message(where: str, why: str) -> str:
     """Returns a one-line message about data that cannot be read or decoded, with the remedy."""
     return f"damaged data in {where}: {why}; delete the data set's folder and prepare it again"

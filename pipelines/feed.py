@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import cache
-from pipelines.decode import decode_all
+from pipelines.decode import decode_split
 from pipelines.host import available_memory
 from pipelines.plan import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
@@ -47,7 +47,7 @@ def open_feed(
     layout: BatchLayout,
     strategy: tf.distribute.Strategy,
     cache_dir: str,
-    look_ahead: bool = False,
+    include_next_example: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemoryFeed | StreamingFeed:
     """Opens the feed of a split.
@@ -61,7 +61,7 @@ def open_feed(
       layout: how a global batch is divided.
       strategy: distribution strategy of the devices that compute the batches.
       cache_dir: directory where decoded examples, or the index of the split, are cached.
-      look_ahead: whether each shard of a micro-batch also holds the example after its last one.
+      include_next_example: whether each local micro-batch has the example after its last.
       progress: called periodically with the number of examples decoded or indexed since the last
         call.
 
@@ -73,13 +73,13 @@ def open_feed(
         global_batch_size=global_batch_size,
         layout=layout,
         seed=seed,
-        look_ahead=look_ahead,
+        include_next_example=include_next_example,
     )
     if kind == "stream":
         return StreamingFeed(source, records, plan, strategy, cache_dir, progress)
     name = cache.key(records.ranges, source.recipe)
     decoded = cache.load(cache_dir, name)
     if decoded is None:
-        decoded = decode_all(source, records, progress)
+        decoded = decode_split(source, records, progress)
         cache.store(cache_dir, name, *decoded)
     return InMemoryFeed(*decoded, plan, strategy)

@@ -41,7 +41,7 @@ def _digest(path: str, size: int, modified: int, whole: bool) -> str:
     return found.hexdigest()
 
 
-def digest_of_ranges(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
+def examples_digest(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
     """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
 
     It does not depend on the location of the files. If they are larger than 1 GiB together, the

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from pipelines import cache
-from pipelines.decode import decode_all
-from pipelines.fingerprint import digest_of_ranges
+from pipelines.decode import decode_split
+from pipelines.fingerprint import examples_digest
 from pipelines.source import DataSplit, Source
 
 _SMALL = 256 << 20  # decoded bytes up to which decoded examples are compared
@@ -30,13 +30,13 @@ class DataIdentity(NamedTuple):
     files: str = ""
     examples: str = ""
 
-    def is_that_of(self, other: DataIdentity) -> bool:
+    def matches(self, other: DataIdentity) -> bool:
         """Returns whether the digests show both to be of the same examples."""
         decoded = bool(self.examples) and self.examples == other.examples
         return decoded or self.files == other.files
 
 
-def identity_of(source: Source, cache_dir: str) -> DataIdentity:
+def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     """Returns the identity of the training and the validation split.
 
     Args:
@@ -48,14 +48,14 @@ def identity_of(source: Source, cache_dir: str) -> DataIdentity:
     per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
     small = sum(map(len, splits)) * per_example <= _SMALL
     examples = "-".join(_examples(source, split, cache_dir)[:32] for split in splits if small)
-    return DataIdentity(digest_of_ranges(ranges, source.recipe), examples)
+    return DataIdentity(examples_digest(ranges, source.recipe), examples)
 
 
 def _examples(source: Source, records: DataSplit, cache_dir: str) -> str:
     name = cache.key(records.ranges, source.recipe)
-    found = cache.digest_of(cache_dir, name)
+    found = cache.stored_digest(cache_dir, name)
     if found is None:
-        decoded = decode_all(source, records)
+        decoded = decode_split(source, records)
         cache.store(cache_dir, name, *decoded)
         found = cache.content_digest(*decoded)
     return found

@@ -22,9 +22,9 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import cache
-from pipelines.errors import damaged, reason
+from pipelines.errors import damaged_data_message, reason
 from pipelines.file import RandomAccessFile
-from pipelines.fingerprint import digest_of_ranges
+from pipelines.fingerprint import examples_digest
 
 _VERSION = 1
 _FRAME = 16  # bytes around an example: its length and two CRCs
@@ -80,7 +80,7 @@ class RecordIndex:
         return np.frombuffer(b"".join(found), _ROW)
 
 
-def index_of(
+def load_or_build_index(
     ranges: Sequence[tuple[str, int, int]],
     fields: Fields | None,
     cache_dir: str | None,
@@ -100,7 +100,7 @@ def index_of(
     count = sum(stop - first for _, first, stop in ranges)
     if cache_dir is not None:
         recipe = f"index {_VERSION} {tuple(fields or ())}"
-        path = os.path.join(cache_dir, f"{digest_of_ranges(ranges, recipe)}.index")
+        path = os.path.join(cache_dir, f"{examples_digest(ranges, recipe)}.index")
         found = _load(path, count)
         if found is None and _store(path, _made(ranges, fields, progress)):
             found = _load(path, count)
@@ -151,7 +151,7 @@ def _examples(path: str) -> Iterator[np.ndarray]:
     try:
         yield from dataset.as_numpy_iterator()
     except (tf.errors.DataLossError, tf.errors.OutOfRangeError) as error:
-        raise ValueError(damaged(path, reason(error))) from None
+        raise ValueError(damaged_data_message(path, reason(error))) from None
     except tf.errors.OpError as error:
         raise ValueError(f"cannot read {path}: {reason(error)}") from None
 
@@ -165,7 +165,7 @@ def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tupl
     except Exception as error:  # the protocol buffer library's error class is not public
         what = f"it has no {fields.image!r} and {fields.label!r} of one value each"
         why = what if isinstance(error, ValueError) else "it is no example"
-        raise ValueError(damaged(where, why)) from None
+        raise ValueError(damaged_data_message(where, why)) from None
     return start + example.index(image), len(image), label
 
 

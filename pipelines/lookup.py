@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import order
-from pipelines.decode import AT_ONCE, decode_all, decode_batch, decode_pictures
-from pipelines.errors import damaged, reason
+from pipelines.decode import DECODE_CHUNK, decode_batch, decode_images, decode_split
+from pipelines.errors import damaged_data_message, reason
 from pipelines.records import RecordReader
 from pipelines.source import DataSplit, Source
 
@@ -30,14 +30,14 @@ class Examples(NamedTuple):
     labels: np.ndarray
 
 
-def examples_of_step(
+def read_step_examples(
     source: Source,
     records: DataSplit,
     step: int,
     *,
     global_batch_size: int,
     seed: int,
-    look_ahead: bool = False,
+    include_next_example: bool = False,
 ) -> Examples:
     """Returns the examples of a training step, before augmentation, in the order of its rows.
 
@@ -47,16 +47,16 @@ def examples_of_step(
       step: training step, from 0.
       global_batch_size: examples of a full step.
       seed: seed of the order of each epoch.
-      look_ahead: whether to append the example after the last row, which mixup mixes into it.
+      include_next_example: whether to append the example after the last row, for mixup.
     """
     epoch, place = divmod(step, order.steps_per_epoch(len(records), global_batch_size))
     first = place * global_batch_size
-    end = min(first + global_batch_size, len(records)) + look_ahead
+    end = min(first + global_batch_size, len(records)) + include_next_example
     places = np.arange(first, end) % len(records)
-    return examples_of(source, records, order.permuted(seed, epoch, len(records), places))
+    return read_examples(source, records, order.permutation_at(seed, epoch, len(records), places))
 
 
-def examples_of(
+def read_examples(
     source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str | None = None
 ) -> Examples:
     """Reads and decodes examples by index, in the given order.
@@ -78,15 +78,17 @@ def examples_of(
     try:
         with tf.device("CPU:0"):
             if pictures:
-                images = _graph(decode_pictures, source, len(numbers))(tf.constant(stored))
+                images = _graph(decode_images, source, len(numbers))(tf.constant(stored))
                 return Examples(numbers, images.numpy(), labels)
             images, found = _graph(decode_batch, source, len(numbers))(tf.constant(stored))
             return Examples(numbers, images.numpy(), found.numpy())
     except tf.errors.OpError as error:
-        raise ValueError(damaged(f"{source.name}, {records.name}", reason(error))) from None
+        raise ValueError(
+            damaged_data_message(f"{source.name}, {records.name}", reason(error))
+        ) from None
 
 
-def stored_images(
+def read_stored_images(
     source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str
 ) -> Iterator[np.ndarray]:
     """Yields images at their stored sizes, not resized, by index, in the given order.
@@ -118,12 +120,12 @@ def stored_images(
                 yield image.numpy()
         except tf.errors.OpError as error:
             where = f"{source.name}, {records.name}, example {number}"
-            raise ValueError(damaged(where, reason(error))) from None
+            raise ValueError(damaged_data_message(where, reason(error))) from None
 
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
     """Returns a decoder: a graph for many examples, eager for a few, which saves tracing."""
-    if examples <= AT_ONCE:
+    if examples <= DECODE_CHUNK:
         return functools.partial(decode, source)
     return _traced(decode, source)
 
@@ -138,7 +140,7 @@ def _traced(decode: Callable, source: Source) -> Callable:
     return tf.function(call, [tf.TensorSpec([None], tf.string)], autograph=False)
 
 
-def labels_of(source: Source, records: DataSplit, cache_dir: str) -> np.ndarray:
+def read_labels(source: Source, records: DataSplit, cache_dir: str) -> np.ndarray:
     """Returns the labels of a split in file order, int32 [n].
 
     Images are decoded only where they are not stored encoded.
@@ -153,5 +155,5 @@ def labels_of(source: Source, records: DataSplit, cache_dir: str) -> np.ndarray:
       OSError: when a file cannot be read.
     """
     if source.pictures is None:
-        return decode_all(source, records)[1]
+        return decode_split(source, records)[1]
     return RecordReader(records.ranges, source.pictures.fields, cache_dir).labels()

@@ -25,12 +25,12 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
     """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
-    order = permuted(seed, epoch, examples, np.arange(examples))
+    order = permutation_at(seed, epoch, examples, np.arange(examples))
     order.setflags(write=False)
     return order
 
 
-def permuted(seed: int, epoch: int, examples: int, places: np.ndarray) -> np.ndarray:
+def permutation_at(seed: int, epoch: int, examples: int, places: np.ndarray) -> np.ndarray:
     """Returns the examples at some positions of an epoch: permutation(...)[places], int32 [k].
 
     Args:

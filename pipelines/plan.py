@@ -133,7 +133,7 @@ class BatchPlan:
       global_batch_size: examples of a full step, over all replicas, 1 or more.
       layout: how a global batch is cut.
       seed: seed of the order of each epoch; None: file order in every epoch (evaluation).
-      look_ahead: whether a micro-batch includes the example after its last one, for mixup.
+      include_next_example: whether a micro-batch includes the example after its last, for mixup.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class BatchPlan:
         global_batch_size: int,
         layout: BatchLayout,
         seed: int | None,
-        look_ahead: bool = False,
+        include_next_example: bool = False,
     ) -> None:
         self.examples = examples
         # A larger batch would hold the same examples and padding, and only take more memory.
@@ -151,9 +151,9 @@ class BatchPlan:
         self.layout = layout
         self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
         self.rows = -(-self._micro_rows // layout.all_shards)  # of a local micro-batch
-        self.fetched = self.rows + look_ahead  # examples fetched for them
+        self.fetched = self.rows + include_next_example  # examples fetched for them
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
-        self._look_ahead = int(look_ahead)
+        self._look_ahead = int(include_next_example)
         self._seed = seed
 
     def order(self, epoch: int) -> np.ndarray:
@@ -166,7 +166,7 @@ class BatchPlan:
         """Returns the examples at some positions of an epoch's order, int [k]."""
         if self._seed is None:
             return places
-        return order.permuted(self._seed, epoch, self.examples, places)
+        return order.permutation_at(self._seed, epoch, self.examples, places)
 
     @property
     def in_file_order(self) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from pipelines.file import RandomAccessFile
-from pipelines.index import Fields, index_of
+from pipelines.index import Fields, load_or_build_index
 
 _OPEN = 200  # files open at once; a process has a limit
 
@@ -36,7 +36,7 @@ class RecordReader:
         cache_dir: str | None = None,
         progress: Callable[[int], None] = lambda done: None,
     ) -> None:
-        self._index = index_of(ranges, fields, cache_dir, progress)
+        self._index = load_or_build_index(ranges, fields, cache_dir, progress)
         self._paths = [path for path, _, _ in ranges]
         self._ends = np.cumsum([stop - first for _, first, stop in ranges], dtype=np.int64)
         self._file = functools.lru_cache(_OPEN)(RandomAccessFile)

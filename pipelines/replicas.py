@@ -18,7 +18,7 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
     return range(first, first + count)
 
 
-def on_each_replica(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
+def per_replica_values(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
     """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
     tf.distribute's own iterators do more than this, and shut down late. They create a pipeline for

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from pipelines.ahead import OrderPrefetch
 from pipelines.plan import Batch, BatchPlan, OpenedSteps
-from pipelines.replicas import on_each_replica
+from pipelines.replicas import per_replica_values
 
 
 class InMemoryFeed:
@@ -33,7 +33,9 @@ class InMemoryFeed:
         self._plan, self.layout = plan, plan.layout
         self._orders = OrderPrefetch(plan)
         self._opened: tuple[int, tf.Tensor] | None = None
-        self._data = on_each_replica(strategy, lambda: (tf.constant(images), tf.constant(labels)))
+        self._data = per_replica_values(
+            strategy, lambda: (tf.constant(images), tf.constant(labels))
+        )
 
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns the epoch's order, int32 [n], as the input of the graph."""

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from pipelines import features
 from pipelines.builders import open_builder, parse_name
-from pipelines.download import one_line
+from pipelines.download import one_line_message
 from pipelines.resize import Resize
 
 
@@ -245,7 +245,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
         instructions = splits[split].file_instructions
     except Exception as error:  # TFDS raises ValueError, KeyError or AssertionError
         # The message of TFDS's parser is mostly a URL.
-        why = "" if "parsing" in str(error) else f" ({one_line(error, 160)})"
+        why = "" if "parsing" in str(error) else f" ({one_line_message(error, 160)})"
         raise ValueError(
             f"--{flag}={split}: cannot be read as a split{why}; write 'train', "
             "'train[:90%]' or 'train[100:200]'"
@@ -297,6 +297,6 @@ def _first_label(records: DataSplit, label_key: str) -> int:
         return feature.int64_list.value[0]
     except Exception as error:  # the protocol buffer library's error class is not public
         raise ValueError(
-            f"cannot read the first example of {path}: {one_line(error, 80)}; the file is damaged "
-            "or no TFRecord file of TFDS: copy or prepare it again"
+            f"cannot read the first example of {path}: {one_line_message(error, 80)}; the file is "
+            "damaged or is not a TFRecord file of TFDS: copy or prepare it again"
         ) from error

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import AT_ONCE, decode_batch, decode_pictures, untuned
+from pipelines.decode import DECODE_CHUNK, decode_batch, decode_images, options_without_autotune
 from pipelines.host import usable_cores
 from pipelines.plan import Batch, BatchPlan, OpenedSteps
 from pipelines.records import RecordReader
-from pipelines.replicas import local_replicas, on_each_replica
+from pipelines.replicas import local_replicas, per_replica_values
 from pipelines.source import DataSplit, Source
 
 _TABLE = 4 << 20  # approximate bytes of a table, which holds at least one step
@@ -73,7 +73,7 @@ class StreamingFeed:
         pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         fitting = max(1, _TABLE // (self._of_step * pixels))
         self._steps = min(fitting, plan.steps_per_epoch)
-        self._portions = -(-self._steps * self._of_step // AT_ONCE)
+        self._portions = -(-self._steps * self._of_step // DECODE_CHUNK)
         self._of_portion = -(-self._steps * self._of_step // self._portions)
         self._table: Any = None
         self._first = 0  # first step of the table
@@ -96,7 +96,7 @@ class StreamingFeed:
                 first = step - step % self._steps
                 at = step
                 self._start(first)
-            self._table = on_each_replica(self._strategy, lambda: next(self._iterator))
+            self._table = per_replica_values(self._strategy, lambda: next(self._iterator))
             self._first = first
         left = first + self._steps - at
         return OpenedSteps(
@@ -149,7 +149,7 @@ class StreamingFeed:
                 .batch(portions, drop_remainder=True)
                 .map(lambda *parts: tuple(map(_in_one, parts)))
                 .prefetch(_READY * len(here))
-                .with_options(untuned())
+                .with_options(options_without_autotune())
             )
         self._queue = queue
         self._thread = threading.Thread(
@@ -160,7 +160,7 @@ class StreamingFeed:
     def _decode(self, stored: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if self._source.pictures is None:
             return decode_batch(self._source, stored)
-        return decode_pictures(self._source, stored), labels
+        return decode_images(self._source, stored), labels
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
         """Enqueues each replica's rows of a table, then those of the next table."""

@@ -18,7 +18,7 @@ def uniform_grid() -> np.ndarray:
     return np.arange(CELLS + 1) / CELLS
 
 
-def look_up(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
+def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
     """Looks up values with linear interpolation; exact on the grid.
 
     Args:
@@ -35,7 +35,7 @@ def look_up(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
     return low + (place - cell) * (high - low)
 
 
-def larger_beta(alpha: float) -> np.ndarray:
+def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns the table of the quantile function of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
     Interpolation is exact at every CELLS-th quantile and increases between them, so the error of

@@ -19,14 +19,20 @@ import tensorflow as tf
 
 from pipelines import table
 
-SPACINGS = 4  # spacings of the elastic grid along each axis of the image
-CONTROLS = SPACINGS + 3  # a cubic spline over n spacings has n + 3 control points
-LARGEST = 4000  # largest side in pixels for which the sums are exact
+GRID_SPACINGS = 4  # spacings of the elastic grid along each axis of the image
+CONTROL_POINTS = GRID_SPACINGS + 3  # a cubic spline over n spacings has n + 3 control points
+MAX_SIDE = 4000  # largest side in pixels for which the sums are exact
 _ONE = float(1 << 28)  # coefficients of the affine map are multiples of 1 / _ONE
 _WEIGHT = float(1 << 14)  # spline weights are multiples of 1 / _WEIGHT
 
 # Number of uniform random numbers per image.
-NUMBERS = {"shift": 2, "rotation": 1, "zoom": 1, "shear": 1, "elastic": 2 * CONTROLS * CONTROLS}
+NUMBERS = {
+    "shift": 2,
+    "rotation": 1,
+    "zoom": 1,
+    "shear": 1,
+    "elastic": 2 * CONTROL_POINTS * CONTROL_POINTS,
+}
 
 
 class Warp:
@@ -63,9 +69,9 @@ class Warp:
         Returns:
           float32 [rows, H, W, C] in 0..255; zero outside of the input.
         """
-        return bilinear(images, *self.origins(numbers))
+        return bilinear(images, *self.sample_positions(numbers))
 
-    def origins(self, numbers: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def sample_positions(self, numbers: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the position (y, x) in the input that each output pixel is sampled from.
 
         Both are float32, in pixels, and broadcast to [rows, H, W]: without a rotation, a shear or
@@ -83,7 +89,7 @@ class Warp:
         yy, yx, xy, xx = one, zero, zero, one
         if "rotation" in moved:
             angle = uniform["rotation"][:, 0]
-            cos, sin = (_ONE * table.look_up(f, angle) for f in (self._cos, self._sin))
+            cos, sin = (_ONE * table.interpolate(f, angle) for f in (self._cos, self._sin))
             yy, yx, xy, xx = cos, sin, -sin, cos
         if "shear" in moved:
             shear = moved["shear"][:, 0]
@@ -132,14 +138,14 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """
     # 2 u - 1 is a multiple of 2**-24 and each weight a multiple of 2**-14. No sum exceeds 1, so
     # sums of the products are exact in float64.
-    controls = tf.reshape(2 * numbers - 1, [-1, 2, CONTROLS, CONTROLS])
+    controls = tf.reshape(2 * numbers - 1, [-1, 2, CONTROL_POINTS, CONTROL_POINTS])
     rows, columns = spline(height), spline(width)
     return tf.cast(rows @ tf.cast(controls, tf.float64) @ columns.T, tf.float32)
 
 
 def spline(size: int) -> np.ndarray:
     """Returns weights of the control points at each pixel's centre, float64 [size, CONTROLS]."""
-    place = (np.arange(size) + 0.5) * (SPACINGS / size)
+    place = (np.arange(size) + 0.5) * (GRID_SPACINGS / size)
     first = np.floor(place).astype(int)
     t = place - first
     weights = np.stack(
@@ -147,7 +153,7 @@ def spline(size: int) -> np.ndarray:
     )
     weights = np.rint(weights * (_WEIGHT / 6))
     weights[:, 1] += _WEIGHT - weights.sum(axis=1)
-    matrix = np.zeros((size, CONTROLS))
+    matrix = np.zeros((size, CONTROL_POINTS))
     np.put_along_axis(matrix, first[:, np.newaxis] + np.arange(4), weights / _WEIGHT, axis=1)
     return matrix
 

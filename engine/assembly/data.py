@@ -62,7 +62,7 @@ def open_feeds(
     strategy: tf.distribute.Strategy,
     *,
     shards: int,
-    look_ahead: bool,
+    include_next_example: bool,
 ) -> Feeds:
     """Opens the feeds of a run.
 
@@ -72,7 +72,7 @@ def open_feeds(
       kind: "resident" (in-memory feed) or "stream" (streaming feed).
       strategy: strategy whose replicas share each batch.
       shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
-      look_ahead: whether a micro-batch of training includes the example after its last one.
+      include_next_example: whether a training micro-batch includes the example after its last.
 
     Raises:
       ValueError: when a split is damaged.
@@ -81,7 +81,7 @@ def open_feeds(
     training = config.training
     layout = pipelines.BatchLayout(strategy.num_replicas_in_sync, training.accumulate, shards)
     trained_on = _opened(
-        config, source, source.train, kind, strategy, layout, config.run.seed, look_ahead
+        config, source, source.train, kind, strategy, layout, config.run.seed, include_next_example
     )
     once = layout._replace(micro_batches=1)
     splits = {"validation": source.validation, "test": source.test}
@@ -109,7 +109,7 @@ def _opened(
     strategy: tf.distribute.Strategy,
     layout: pipelines.BatchLayout,
     seed: int | None = None,
-    look_ahead: bool = False,
+    include_next_example: bool = False,
 ) -> pipelines.Feed:
     """Opens a feed and shows decoding progress; `seed`: shuffling seed, None: file order."""
     sizes, shown = config.training, config.keeping.progress
@@ -123,7 +123,7 @@ def _opened(
             global_batch_size=batch,
             seed=seed,
             layout=layout,
-            look_ahead=look_ahead,
+            include_next_example=include_next_example,
             strategy=strategy,
             cache_dir=cache_dir(config),
             progress=progress.advance,

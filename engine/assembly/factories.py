@@ -10,7 +10,7 @@ from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
 
 
-def network_of(config: Config, source: pipelines.Source) -> models.Sequential:
+def build_network(config: Config, source: pipelines.Source) -> models.Sequential:
     """Returns the network with its initial weights, for the images and classes of a data set."""
     return models.build(
         config.network.model,
@@ -21,7 +21,7 @@ def network_of(config: Config, source: pipelines.Source) -> models.Sequential:
     )
 
 
-def schedule_of(config: Config, steps: int) -> schedules.Schedule:
+def build_schedule(config: Config, steps: int) -> schedules.Schedule:
     """Returns the learning rate schedule of a run of `steps` steps."""
     options = config.optimization
     return schedules.build(
@@ -35,7 +35,7 @@ def schedule_of(config: Config, steps: int) -> schedules.Schedule:
     )
 
 
-def loss_scale_of(config: Config) -> LossScale:
+def build_loss_scale(config: Config) -> LossScale:
     """Returns the loss scale at its initial value; creates its variables."""
     options = config.precision
     return LossScale(
@@ -47,7 +47,7 @@ def loss_scale_of(config: Config) -> LossScale:
     )
 
 
-def optimizer_of(config: Config) -> Optimizer:
+def build_optimizer(config: Config) -> Optimizer:
     """Returns the optimizer, without its slots."""
     options = config.optimization
     return registry.build(

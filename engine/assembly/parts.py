@@ -136,21 +136,23 @@ def _assemble(
     startup.ended("data")
     steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
     steps = total_steps(config, steps_per_epoch)
-    rate = factories.schedule_of(config, steps)
-    augmentation = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
+    rate = factories.build_schedule(config, steps)
+    augmentation = pipelines.parse_augmentation(
+        config.data.augment, source.image_shape, source.dtype
+    )
 
     with strategy.scope():
-        model = factories.network_of(config, source)
+        model = factories.build_network(config, source)
         # The same seed: the EMA starts from the model's initial weights.
-        average = factories.network_of(config, source) if optimization.ema else None
-        optimizer = factories.optimizer_of(config)
+        average = factories.build_network(config, source) if optimization.ema else None
+        optimizer = factories.build_optimizer(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
         model,
         optimizer,
         task.metrics,
         average=average,
-        make_loss_scale=lambda: factories.loss_scale_of(config),
+        make_loss_scale=lambda: factories.build_loss_scale(config),
     )
     startup.ended("network")
 
@@ -161,7 +163,7 @@ def _assemble(
         feed_kind,
         strategy,
         shards=shards,
-        look_ahead=augmentation is not None and augmentation.mixes,
+        include_next_example=augmentation is not None and augmentation.mixes,
     )
     startup.ended("data")
     jit = xla.choose(config, devices, model, (task, optimizer))
@@ -213,5 +215,5 @@ def _assemble(
         steps_per_epoch=steps_per_epoch,
         total_steps=steps,
         feeds=feeds,
-        data=pipelines.identity_of(source, data.cache_dir(config)),
+        data=pipelines.data_identity(source, data.cache_dir(config)),
     )

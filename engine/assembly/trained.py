@@ -12,7 +12,7 @@ from engine.checkpoint.restore import restore_weights
 from engine.config.schema import Config
 
 
-class Chosen(NamedTuple):
+class SelectedCheckpoint(NamedTuple):
     """The checkpoint that `--weights` selects, in memory.
 
     Attributes:
@@ -29,7 +29,7 @@ class Chosen(NamedTuple):
         return f"the {self.kind} weights, of step {self.snapshot.step:,}"
 
 
-class Restored(NamedTuple):
+class RestoredRun(NamedTuple):
     """A run with restored weights.
 
     Attributes:
@@ -43,7 +43,7 @@ class Restored(NamedTuple):
     words: str
 
 
-def choose(config: Config) -> Chosen:
+def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
     Later stages use the copy in memory: building the run takes seconds, and a concurrent training
@@ -61,7 +61,7 @@ def choose(config: Config) -> Chosen:
     if asked == "best" or (asked == "auto" and config.stopping.restore_best):
         best = catalog.load_best(run_dir)
         if best is not None:
-            return Chosen("best", best)
+            return SelectedCheckpoint("best", best)
         if asked == "best" and run_directory.has_checkpoint(run_dir):
             raise ValueError(
                 f"--weights=best: {run_dir} has no best checkpoint yet, because no epoch has been "
@@ -70,10 +70,10 @@ def choose(config: Config) -> Chosen:
     newest = catalog.load_newest(run_dir)
     if newest is None:
         raise ValueError(f"--weights={asked}: {run_dir} has no checkpoint yet; train first")
-    return Chosen("newest", newest)
+    return SelectedCheckpoint("newest", newest)
 
 
-def restored(config: Config, chosen: Chosen | None = None) -> Restored:
+def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
     """Builds a run on one machine and restores the weights that `--weights` selects.
 
     Args:
@@ -85,20 +85,20 @@ def restored(config: Config, chosen: Chosen | None = None) -> Restored:
       OSError: when the checkpoint is damaged.
     """
     chosen = chosen or choose(config)
-    run_directory.refuse_another_network(config)
+    run_directory.check_network(config)
     if config.training.strategy == "multi_worker":  # one machine is enough
         alone = dataclasses.replace(config.training, strategy="auto")
         config = dataclasses.replace(config, training=alone)
     parts = assemble(config)
     _refuse_other_data(parts, chosen.snapshot)
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
-    return Restored(parts, chosen.snapshot.path, chosen.words)
+    return RestoredRun(parts, chosen.snapshot.path, chosen.words)
 
 
 def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
     """Rejects a data set whose images or classes do not match the shapes of the weights."""
     config = parts.config
-    before = run_directory.options_of(config.run.run_dir)
+    before = run_directory.read_options(config.run.run_dir)
     assert before is not None, "a run has options"
     if (config.data.dataset, config.data.image_size) == (
         before.data.dataset,

@@ -13,7 +13,7 @@ import numpy as np
 Floats = Sequence[float] | np.ndarray
 
 
-def interleaved(
+def interleave_blocks(
     variants: Mapping[str, Callable[[], float]], rounds: int
 ) -> Iterator[dict[str, float]]:
     """Times a block of each variant in each round; rotates which variant comes first.

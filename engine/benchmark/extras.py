@@ -11,7 +11,7 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.core.log_points import LogPoint
 from engine.core.steps_per_loop import stopwatch
 from engine.logging.metric_writer import MetricRow, MetricWriter
-from engine.trainer.train_logging import rows_of
+from engine.trainer.train_logging import metric_rows
 
 
 class Extra:
@@ -71,7 +71,7 @@ class Saving(Extra):
         """Waits for the pending write, then times a synchronous save."""
         self._checkpoints.finish()
         started = stopwatch()
-        path = self._checkpoints.save_now()
+        path = self._checkpoints.save_and_wait()
         self._writes.append(stopwatch() - started)
         self._bytes = Path(path).stat().st_size
 
@@ -99,7 +99,7 @@ class Logging(Extra):
     def after(self, points: list[LogPoint]) -> None:
         """Writes the log point."""
         started = stopwatch()
-        rows = [MetricRow(step, 1, values) for step, values in rows_of(self._parts, points)]
+        rows = [MetricRow(step, 1, values) for step, values in metric_rows(self._parts, points)]
         self._metric_writer.write("train", rows)
         self.stalls.append(stopwatch() - started)
 

@@ -41,7 +41,7 @@ def gpu_memory_mb() -> float | None:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
 
 
-class GpuWatch:
+class GpuMonitor:
     """Context manager that samples GPU utilization; takes no samples without GPU or nvidia-smi.
 
     Attributes:
@@ -53,7 +53,7 @@ class GpuWatch:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def __enter__(self) -> GpuWatch:
+    def __enter__(self) -> GpuMonitor:
         if tf.config.list_logical_devices("GPU"):
             self._thread = threading.Thread(target=self._look, daemon=True)
             self._thread.start()

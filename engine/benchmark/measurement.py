@@ -16,11 +16,11 @@ from tensorflow.python.framework import config as determinism
 
 import pipelines
 from engine.assembly.parts import Parts, assemble
-from engine.benchmark.blocks import interleaved
+from engine.benchmark.blocks import interleave_blocks
 from engine.benchmark.extras import EXTRAS, Extra
 from engine.benchmark.feeds import RepeatedBatchFeed, TimedFeed
 from engine.benchmark.flops import flops_of_step
-from engine.benchmark.machine import GpuWatch
+from engine.benchmark.machine import GpuMonitor
 from engine.benchmark.roofline import Roofline
 from engine.benchmark.stepper import Stepper
 from engine.config import compatibility
@@ -81,7 +81,7 @@ def measure(
     """
     parts = assemble(config)
     try:
-        compatibility.refuse_for_length(config, parts.total_steps)
+        compatibility.check_length_options(config, parts.total_steps)
         tell(console.setting(parts))
         with (
             tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place,
@@ -168,8 +168,8 @@ class _Measurement:
             extra.forget()
         blocks: dict[str, list[float]] = {name: [] for name in variants}
         rounds = min(ROUNDS, self._config.benchmarking.benchmark_steps or ROUNDS)
-        with GpuWatch() as watch:
-            for found in interleaved({**variants, "ceiling": ceiling}, rounds):
+        with GpuMonitor() as watch:
+            for found in interleave_blocks({**variants, "ceiling": ceiling}, rounds):
                 for name in variants:
                     blocks[name].append(found[name])
                 self._poll("measuring", len(blocks["plain"]))

@@ -73,9 +73,9 @@ def read(path: str) -> CheckpointContents:
     return found
 
 
-def read_facts(path: str) -> dict[str, Any]:
-    """Reads a checkpoint's manifest, as `checkpoint_file.read_facts` does; raises as `read`."""
-    facts = checkpoint_file.read_facts(path)
+def read_metadata(path: str) -> dict[str, Any]:
+    """Reads a checkpoint's manifest, as `checkpoint_file.read_metadata` does; raises as `read`."""
+    facts = checkpoint_file.read_metadata(path)
     _refuse_other_number(path, facts)
     return facts
 
@@ -117,7 +117,7 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
     """
     vanished: MissingError | None = None
     before = None
-    while (path := newest_of(run_dir)) is not None:
+    while (path := newest_checkpoint(run_dir)) is not None:
         if path == before:
             assert vanished is not None
             raise vanished
@@ -164,24 +164,24 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
     return None
 
 
-def find_best(run_dir: str, step: int) -> str | None:
+def find_best_checkpoint(run_dir: str, step: int) -> str | None:
     """Returns the path of the best checkpoint of a step; None if there is none."""
     for path in reversed(list_checkpoints(best_directory(run_dir))):
         with contextlib.suppress(DamagedError):
-            if read_facts(path)["step"] == step:
+            if read_metadata(path)["step"] == step:
                 return path
     return None
 
 
-def newest_of(run_dir: str) -> str | None:
+def newest_checkpoint(run_dir: str) -> str | None:
     """Returns the path of a run's newest checkpoint; None if there is none."""
     saved = list_checkpoints(newest_directory(run_dir))
     return saved[-1] if saved else None
 
 
-def lost_best(run_dir: str, step: int) -> str:
+def best_checkpoint_problem(run_dir: str, step: int) -> str:
     """Returns what is wrong with the best checkpoint of a step, in words; empty: nothing."""
-    path = find_best(run_dir, step)
+    path = find_best_checkpoint(run_dir, step)
     if path is None:
         return f"the best checkpoint, of step {step}, is gone or damaged"
     try:
@@ -204,10 +204,10 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
       best_step: step that the newest checkpoint names as the best.
     """
     old = list_checkpoints(newest_directory(run_dir))[:-keep]
-    best = find_best(run_dir, best_step)
+    best = find_best_checkpoint(run_dir, best_step)
     for path in list_checkpoints(best_directory(run_dir)):
         with contextlib.suppress(DamagedError):
-            if path != best and read_facts(path)["step"] <= step:
+            if path != best and read_metadata(path)["step"] <= step:
                 old.append(path)
     _remove(old)
 
@@ -218,7 +218,7 @@ def clear(run_dir: str) -> None:
         _remove(glob.glob(os.path.join(glob.escape(directory), f"*{checkpoint_file.PART}")))
 
 
-def set_aside(paths: list[str]) -> None:
+def rename_damaged(paths: list[str]) -> None:
     """Renames damaged files, so that no run resumes from them."""
     for path in paths:
         with contextlib.suppress(OSError):

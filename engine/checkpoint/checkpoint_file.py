@@ -38,7 +38,7 @@ class MissingError(DamagedError):
     """A file that does not exist, or no longer exists."""
 
 
-class OtherFormatError(ValueError):
+class FormatVersionError(ValueError):
     """A file that another version of Tapeline wrote, and that this one cannot read."""
 
 
@@ -135,7 +135,7 @@ def read(path: str) -> CheckpointContents:
         return CheckpointContents(facts, arrays)
 
 
-def read_facts(path: str) -> dict[str, Any]:
+def read_metadata(path: str) -> dict[str, Any]:
     """Reads a checkpoint's metadata, and {"arrays": {name: {"dtype", "shape", "sha256"}}}.
 
     The arrays are not validated.
@@ -153,7 +153,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
-    except OtherFormatError:
+    except FormatVersionError:
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.strerror:
@@ -168,7 +168,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
 def _facts(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
     facts = json.loads(archive.read(_MANIFEST))
     if (written := facts.pop("format")) != FORMAT:
-        raise OtherFormatError(
+        raise FormatVersionError(
             f"{path} has the checkpoint format {written}, and this version of Tapeline reads "
             f"format {FORMAT}: go on with the version that wrote it, or give another --run_dir"
         )

@@ -60,9 +60,11 @@ class CheckpointManager:
         if not self._writes:
             return
         facts, arrays = self._copied()
-        self._background.put(lambda: self._write(facts, arrays, best), gives_way=soon and not best)
+        self._background.put(
+            lambda: self._write(facts, arrays, best), replaceable=soon and not best
+        )
 
-    def save_now(self, *, best: bool = False) -> str:
+    def save_and_wait(self, *, best: bool = False) -> str:
         """Saves the state and waits until it is written.
 
         Args:

@@ -7,7 +7,7 @@ import dataclasses
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
-from engine.checkpoint.variables import named_variables, refuse_other_variables
+from engine.checkpoint.variables import check_variables, named_variables
 from engine.core.state import ABSENT, DROPPED, TrainState
 from pipelines import DataIdentity
 
@@ -60,7 +60,9 @@ class Restorer:
                 damaged.append(path)
                 continue
             best_step = found.facts["best_step"]
-            if best_step < 0 or not (lost := catalog.lost_best(self._run_dir, best_step)):
+            if best_step < 0 or not (
+                lost := catalog.best_checkpoint_problem(self._run_dir, best_step)
+            ):
                 break
             problems.append(f"{lost}, which {path} needs")
             without_best.append(path)
@@ -81,7 +83,7 @@ class Restorer:
     def tidy(self) -> None:
         """Renames damaged files that `newest` found, and removes files that a kill left partial."""
         if self._writes:
-            catalog.set_aside(self._damaged)
+            catalog.rename_damaged(self._damaged)
             catalog.clear(self._run_dir)
 
     def same(self, number: int) -> str | None:
@@ -98,9 +100,11 @@ class Restorer:
 
     def best_number(self) -> int:
         """Returns the number of the checkpoint of the state's best step; 0 if there is none."""
-        return checkpoint_number(catalog.find_best(self._run_dir, int(self._state.best.step)))
+        return checkpoint_number(
+            catalog.find_best_checkpoint(self._run_dir, int(self._state.best.step))
+        )
 
-    def best_weights(self, number: int) -> None:
+    def restore_best_weights(self, number: int) -> None:
         """Loads only the weights of a best checkpoint; the rest of the state is unchanged.
 
         Raises:
@@ -113,14 +117,14 @@ class Restorer:
     def _read(self, path: str) -> CheckpointContents:
         """Reads a checkpoint and checks that it belongs to this run."""
         found = catalog.read(path)
-        if not self._data.is_that_of(DataIdentity(**found.facts["data"])):
+        if not self._data.matches(DataIdentity(**found.facts["data"])):
             raise ValueError(
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
         kept = {name: array for name, array in found.arrays.items() if name not in DROPPED}
         found = dataclasses.replace(found, arrays=ABSENT | kept)
-        refuse_other_variables(path, found.arrays, self._variables)
+        check_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():
             strange = sorted(found.arrays.keys() - self._variables.keys())
             raise ValueError(f"{path} holds {strange[0]}, which this run does not have")
@@ -147,6 +151,6 @@ def restore_weights(state: TrainState, path: str, found: CheckpointContents) -> 
         for name, variable in named_variables(state).items()
         if name.startswith(("model/", "average/"))
     }
-    refuse_other_variables(path, found.arrays, weights)
+    check_variables(path, found.arrays, weights)
     for name, variable in weights.items():
         variable.assign(found.arrays[name])

@@ -24,7 +24,7 @@ def options_file(run_dir: str) -> str:
     return os.path.join(run_dir, _OPTIONS)
 
 
-def options_of(run_dir: str) -> Config | None:
+def read_options(run_dir: str) -> Config | None:
     """Returns the options of the run in a directory; None if there is none.
 
     Raises:
@@ -44,7 +44,7 @@ def result_file(run_dir: str) -> str:
     return os.path.join(run_dir, "result.json")
 
 
-def result_of(run_dir: str) -> dict[str, Any] | None:
+def read_result(run_dir: str) -> dict[str, Any] | None:
     """Returns the results of a run; None if it has not ended.
 
     Raises:
@@ -100,7 +100,7 @@ def open_for_training(config: Config) -> Config | None:
         )
     if resume == "must" and not in_use:
         raise ValueError(f"--resume=must: {run_dir} holds no checkpoint to go on from")
-    before = options_of(run_dir) if in_use else None
+    before = read_options(run_dir) if in_use else None
     if in_use and before is None:
         raise ValueError(
             f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
@@ -108,20 +108,20 @@ def open_for_training(config: Config) -> Config | None:
         )
     if before is not None and _at_start(run_dir) and changed(before, config, "trajectory"):
         return None
-    refuse_another_trajectory(config, before)
+    check_trajectory(config, before)
     return before
 
 
 def _at_start(run_dir: str) -> bool:
     """Returns whether no step has been saved yet: the newest checkpoint is that of step 0."""
-    newest = catalog.newest_of(run_dir)
+    newest = catalog.newest_checkpoint(run_dir)
     try:
-        return newest is not None and catalog.read_facts(newest)["step"] == 0
+        return newest is not None and catalog.read_metadata(newest)["step"] == 0
     except (OSError, ValueError):
         return False
 
 
-def refuse_another_trajectory(config: Config, before: Config | None) -> None:
+def check_trajectory(config: Config, before: Config | None) -> None:
     """Refuses options that would change the trajectory of a run.
 
     Args:
@@ -135,9 +135,7 @@ def refuse_another_trajectory(config: Config, before: Config | None) -> None:
         _refuse(config, _differences(changed(before, config, "trajectory")))
 
 
-def refuse_other_length(
-    config: Config, before: Config | None, steps_per_epoch: int, step: int
-) -> None:
+def check_length(config: Config, before: Config | None, steps_per_epoch: int, step: int) -> None:
     """Refuses a number of steps that the run can no longer have.
 
     Args:
@@ -168,7 +166,7 @@ def refuse_other_length(
         )
 
 
-def refuse_other_record(config: Config, before: Config | None) -> None:
+def check_logging_options(config: Config, before: Config | None) -> None:
     """Refuses other logging options for a run with no step left to take.
 
     Args:
@@ -205,10 +203,10 @@ def finished(config: Config) -> str:
     if config.run.resume == "never" or not has_checkpoint(run_dir):
         return ""
     try:
-        result = result_of(run_dir)
+        result = read_result(run_dir)
     except ValueError:  # the run writes it again
         return ""
-    before = options_of(run_dir)
+    before = read_options(run_dir)
     if result is None or before is None:
         return ""
     if changed(before, config, "trajectory", "length", "record", "end"):
@@ -239,13 +237,13 @@ def _refuse(config: Config, differences: list[str]) -> None:
         )
 
 
-def refuse_another_network(config: Config) -> None:
+def check_network(config: Config) -> None:
     """Refuses a network other than the one that a run's weights belong to.
 
     Raises:
       ValueError: if an option differs; names each one with both values.
     """
-    before = options_of(config.run.run_dir)
+    before = read_options(config.run.run_dir)
     assert before is not None, "a run has options"
     network = {field.name for field in dataclasses.fields(config.network)}
     others = [

@@ -23,7 +23,7 @@ def value_of(variable: tf.Variable) -> np.ndarray:
     return tf.raw_ops.ReadVariableOp(resource=first.handle, dtype=first.dtype).numpy()
 
 
-def refuse_other_variables(
+def check_variables(
     path: str, arrays: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> None:
     """Raises ValueError if a variable's value is missing or has another shape or dtype."""

@@ -27,7 +27,7 @@ def refuse(config: Config) -> None:
         raise ValueError(problem)
 
 
-def refuse_for_length(config: Config, total_steps: int) -> None:
+def check_length_options(config: Config, total_steps: int) -> None:
     """Rejects options that do not fit the length of a run.
 
     These are steps beyond the end, a list that skips every step, and a run of 2^53 steps or more.

@@ -17,12 +17,12 @@ from engine.config.option import OptionGroup, did_you_mean, option
 
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-MOST_LEFT_OUT = 128  # skipped steps that a state can record
-REMEMBERED = 64  # losses in the spike-detection window
-RANKED = 16  # largest gradient norms of a run, kept to detect spikes
+MAX_SKIPPED_STEPS = 128  # skipped steps that a state can record
+SPIKE_WINDOW = 64  # losses in the spike-detection window
+LARGEST_NORMS = 16  # largest gradient norms of a run, kept to detect spikes
 OPTIMIZERS = ("sgd", "momentum", "nesterov", "rmsprop", "adam", "adamw", "lamb", "lion", "muon")
 FITS = ("pad", "crop", "stretch")
-BESIDE = ("saving", "logging", "evaluation")  # what a benchmark can measure besides steps
+BENCHMARK_EXTRAS = ("saving", "logging", "evaluation")  # what a benchmark can measure besides steps
 SCHEDULES = ("constant", "cosine", "step", "exponential", "one_cycle")
 
 
@@ -474,7 +474,7 @@ class Guarding(OptionGroup):
         10,
         "maximum number of bad steps that are skipped; at one more the run stops with a report",
         minimum=0,
-        below=MOST_LEFT_OUT + 1,
+        below=MAX_SKIPPED_STEPS + 1,
     )
 
     def __post_init__(self) -> None:
@@ -593,11 +593,11 @@ class Benchmarking(OptionGroup):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in self.beside:
-            if name not in BESIDE:
-                hint = did_you_mean(name, BESIDE)
+            if name not in BENCHMARK_EXTRAS:
+                hint = did_you_mean(name, BENCHMARK_EXTRAS)
                 raise ValueError(
                     f"--benchmark_with={self.benchmark_with}: {name!r} is none of "
-                    f"{', '.join(BESIDE)}{hint}"
+                    f"{', '.join(BENCHMARK_EXTRAS)}{hint}"
                 )
 
     @property

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 
 from engine.core.state import BestState, PatienceState
-from engine.runtime.scalars import real, whole
+from engine.runtime.scalars import as_float64, as_int64
 
 
 class Monitor:
@@ -43,8 +43,8 @@ class Monitor:
         """Returns whether the value is the best so far, and records it if it is."""
         if not self._better(value, float(best.value), 0.0):
             return False
-        best.value.assign(real(value))
-        best.step.assign(whole(step))
+        best.value.assign(as_float64(value))
+        best.step.assign(as_int64(step))
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
@@ -58,7 +58,7 @@ class Monitor:
         if self._patience < 0:
             return False
         if self._better(value, float(patience.reference), self._min_delta):
-            patience.reference.assign(real(value))
+            patience.reference.assign(as_float64(value))
             patience.waited.assign(0)
         else:
             patience.waited.assign_add(1)

@@ -12,7 +12,7 @@ from engine.core import metrics
 from engine.core.accumulation import Accumulation
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
 from engine.distributed.reduction import Tensors, reductions
-from engine.runtime.scalars import whole
+from engine.runtime.scalars import as_int64
 from engine.tasks.classification import Task
 from pipelines import Batch, Feed, opened, reason
 
@@ -64,8 +64,8 @@ class Evaluation:
             started = stopwatch()
             try:
                 steps, given = opened(self._feed, step, self._pace.steps(end - step))
-                start = tf.constant(whole(step))
-                sums += self._compiled(start, tf.constant(whole(steps)), given).numpy()
+                start = tf.constant(as_int64(step))
+                sums += self._compiled(start, tf.constant(as_int64(steps)), given).numpy()
             except tf.errors.OpError as error:
                 raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
             self._pace.took(steps, stopwatch() - started)

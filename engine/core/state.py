@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from engine.config.schema import MOST_LEFT_OUT, RANKED, REMEMBERED
+from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.core import metrics
 from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
@@ -66,14 +66,14 @@ class BadStepState(tf.Module):
         super().__init__(name="watch")
         self.bad = _counter("bad")  # tolerated steps that were not finite
         self.in_a_row = _counter("in_a_row")  # consecutive ones, up to the last step
-        unused = tf.fill([MOST_LEFT_OUT], tf.constant(-1, tf.int64))
+        unused = tf.fill([MAX_SKIPPED_STEPS], tf.constant(-1, tf.int64))
         # The skipped steps; -1: unused.
         self.left_out = tf.Variable(unused, trainable=False, name="left_out")
         self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a BadStepReason
         # The losses of the last steps that were not bad.
-        no_losses = tf.fill([REMEMBERED], tf.constant(float("nan"), tf.float64))
+        no_losses = tf.fill([SPIKE_WINDOW], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")
-        no_norms = tf.fill([RANKED], tf.constant(float("nan"), tf.float64))
+        no_norms = tf.fill([LARGEST_NORMS], tf.constant(float("nan"), tf.float64))
         # The largest gradient norms of steps that were not bad, in descending order.
         self.norms = tf.Variable(no_norms, trainable=False, name="norms")
         self.start = _number("start", float("nan"))  # loss at the start; nan: not known yet
@@ -84,7 +84,7 @@ class BadStepState(tf.Module):
 # instead. The bad-step detector then takes the oldest losses in the checkpoint as those at the
 # start.
 ABSENT = {
-    "watch/norms": np.full(RANKED, np.nan),
+    "watch/norms": np.full(LARGEST_NORMS, np.nan),
     "watch/start": np.array(np.nan),
     "watch/excess": np.array(0.0),
 }

@@ -12,7 +12,7 @@ from engine.config.schema import Config
 from engine.distributed import cluster_config as clusters
 from engine.distributed.cluster_config import ClusterConfig
 from engine.distributed.liveness import LivenessMonitor
-from engine.distributed.rendezvous import meet
+from engine.distributed.rendezvous import join_cluster
 
 _OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # options that may differ between machines
 
@@ -38,7 +38,7 @@ class Cluster:
     def __enter__(self) -> Cluster:
         if self.cluster is not None:
             seconds = self._config.training.cluster_timeout
-            connections = meet(self.cluster, _digest(self._config), seconds)
+            connections = join_cluster(self.cluster, _digest(self._config), seconds)
             self.peers = LivenessMonitor(self.cluster, connections)
         return self
 

@@ -53,7 +53,7 @@ class HostCollectives:
         collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
         gpus = len(tf.config.list_physical_devices("GPU"))
         communication = tf.distribute.experimental.CommunicationImplementation
-        self._peers.when_lost(self._end)
+        self._peers.on_failure(self._end)
         try:
             self._strategy = tf.distribute.MultiWorkerMirroredStrategy(
                 tf.distribute.cluster_resolver.SimpleClusterResolver(

@@ -57,7 +57,7 @@ class Connection:
         whole = all(isinstance(message, dict) for message in messages)
         return messages if whole and len(self._rest) < _LONGEST else None
 
-    def wait_at_most(self, seconds: float) -> None:
+    def set_timeout(self, seconds: float) -> None:
         """Sets the timeout of `read` and `send`, in seconds; at least 0.05."""
         self._peer.settimeout(max(0.05, seconds))
 

@@ -27,7 +27,7 @@ class LivenessMonitor:
 
     Args:
       cluster: workers of the cluster.
-      connections: connections to the other workers, as `rendezvous.meet` returns them.
+      connections: connections to the other workers, as `rendezvous.join_cluster` returns them.
       silence: seconds without a message after which a worker is lost.
     """
 
@@ -43,7 +43,7 @@ class LivenessMonitor:
         self._thread = threading.Thread(target=self._watch, daemon=True, name="peers")
         self._thread.start()
 
-    def when_lost(self, call: Callable[[str], None]) -> None:
+    def on_failure(self, call: Callable[[str], None]) -> None:
         """Registers a function that is called with the reason when a worker is lost.
 
         It runs in the monitor's thread, or at once if a worker is lost already.

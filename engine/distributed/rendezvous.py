@@ -24,7 +24,7 @@ _AGAIN = 0.2  # seconds between two attempts to connect
 _GRACE = 5.0  # seconds more to wait for a connected chief: it reports which workers are missing
 
 
-def meet(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
+def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
     """Waits for all workers.
 
     Args:
@@ -56,7 +56,7 @@ def _gather(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Co
         for stranger in open_ones - set(there.values()):
             stranger.close()
     for connection in there.values():
-        connection.wait_at_most(5)
+        connection.set_timeout(5)
         connection.heard = time.monotonic()
         connection.send(go=True)
     return there
@@ -154,7 +154,7 @@ def _join(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Conn
                 time.sleep(_AGAIN)
                 continue
             chief.send(worker=cluster.task, of=len(cluster.workers), digest=digest)
-        chief.wait_at_most(min(0.5, left))
+        chief.set_timeout(min(0.5, left))
         messages = chief.read()
         if messages is None:
             chief.close()
@@ -166,7 +166,7 @@ def _join(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Conn
                 chief.close()
                 raise RuntimeError(str(message["refuse"]))
             if message.get("go") is True:
-                chief.wait_at_most(5)
+                chief.set_timeout(5)
                 return {0: chief}
     if chief is None:
         raise RuntimeError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from engine.core.state import TimingState
 from engine.runtime.atomic_files import replace_file
-from engine.runtime.scalars import real, whole
+from engine.runtime.scalars import as_float64, as_int64
 
 _FILE = "clock.json"
 _BEAT = 1.0  # seconds
@@ -70,9 +70,9 @@ class ThroughputMeter:
             known.lost_steps += max(0, before.get("step", step) - step)
         known.first_start = known.first_start or before.get("first_start", time.time())
         self._launch = self._launch or before.get("launch", {})
-        self.went_back(0, step)
+        self.roll_back(0, step)
 
-    def went_back(self, steps: int, step: int) -> None:
+    def roll_back(self, steps: int, step: int) -> None:
         """Reads the timings of a rolled-back state, but keeps first start, restarts and lost steps.
 
         Args:
@@ -88,7 +88,7 @@ class ThroughputMeter:
     def note(self) -> None:
         """Writes the totals to the state; call it before the state is saved."""
         for name, value in dataclasses.asdict(self._known).items():
-            number = whole(value) if isinstance(value, int) else real(value)
+            number = as_int64(value) if isinstance(value, int) else as_float64(value)
             getattr(self._times, name).assign(number)
 
     def _noted(self) -> _Known:
@@ -96,7 +96,7 @@ class ThroughputMeter:
             **{each.name: getattr(self._times, each.name).numpy().item() for each in _FIELDS}
         )
 
-    def loop_took(self, steps: int, seconds: float) -> None:
+    def record_call(self, steps: int, seconds: float) -> None:
         """Counts one call of the loop; the rate ignores the first of a process, which traces."""
         self._known.training += seconds
         self._known.last_step = time.time()
@@ -105,7 +105,7 @@ class ThroughputMeter:
             self._known.steady += seconds
             self._known.steady_steps += steps
 
-    def launched(self, startup_seconds: Mapping[str, float], traces: int) -> None:
+    def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
         """Records timings of this start, which has taken a step.
 
         Args:
@@ -116,12 +116,12 @@ class ThroughputMeter:
 
     @property
     def startup_seconds(self) -> dict[str, float] | None:
-        """The `launched` timings of the last start that took a step; None if there was none."""
+        """Timings, by `record_startup`, of the last start that took a step; None without one."""
         return self._launch.get("startup_seconds")
 
     @property
     def traces(self) -> dict[str, int]:
-        """{"train": traces}, as passed to `launched`; empty if no start took a step."""
+        """{"train": traces}, as passed to `record_startup`; empty if no start took a step."""
         return {"train": self._launch["traces"]} if self._launch else {}
 
     def beat(self, step: int, *, at_once: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from engine.assembly.data import open_source
-from engine.assembly.trained import Chosen, choose, restored
+from engine.assembly.trained import SelectedCheckpoint, choose, restored
 from engine.checkpoint import run_directory
 from engine.config.schema import Config
 from engine.reporting import report
@@ -30,7 +30,7 @@ def run(config: Config) -> int:
         found = restored(config, chosen)
         print(f"reporting on {found.words}, {found.path}, on {found.parts.device}", flush=True)
         best = chosen.snapshot.best_step
-        about = report.about_run(
+        about = report.build_run_report(
             found.parts,
             outcome,
             found.words,
@@ -60,22 +60,22 @@ def run_on_data(config: Config) -> int:
     with Signals() as signals:
         source = open_source(config)
         print(f"{run_dir} holds no run yet: a report on {source.name} alone", flush=True)
-        about = report.about_data(source, config, lambda: bool(signals.received))
+        about = report.build_data_report(source, config, lambda: bool(signals.received))
         if about is not None:
             print(report.write(run_dir, about), flush=True)
         return signals.exit_status
 
 
-def _read(config: Config) -> tuple[Chosen, dict[str, Any] | None]:
+def _read(config: Config) -> tuple[SelectedCheckpoint, dict[str, Any] | None]:
     """Returns the chosen weights, and result.json of the same state of the run.
 
     A run that ends, or that is resumed after its end, changes both. They are read again until
     result.json is the same before and after. Only the end of a run changes result.json.
     """
     run_dir = config.run.run_dir
-    outcome = run_directory.result_of(run_dir)
+    outcome = run_directory.read_result(run_dir)
     while True:
         before, chosen = outcome, choose(config)
-        outcome = run_directory.result_of(run_dir)
+        outcome = run_directory.read_result(run_dir)
         if outcome == before:
             return chosen, outcome

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 import pipelines
-from engine.reporting.figures import Tiles, class_balance, grid, lines_of_images
-from engine.reporting.html_page import CollapsedText, Element, PlannedPicture, ReportSection, Table
+from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
+from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
 
 _LOOKED_AT = 64 << 20  # maximum bytes of decoded training images for pixel statistics
 _FIRST = 36
@@ -28,29 +28,29 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     splits = {"train": source.train, "validation": source.validation, "test": source.test}
     records = {name: split for name, split in splits.items() if split is not None}
     labels = {
-        name: pipelines.labels_of(source, split, cache_dir) for name, split in records.items()
+        name: pipelines.read_labels(source, split, cache_dir) for name, split in records.items()
     }
     names = list(source.class_names)
     counts = {name: _counts(of, len(names)) for name, of in labels.items()}
     sides = source.image_shape
     looked_at = max(1, _LOOKED_AT // (int(np.prod(sides)) * np.dtype(source.dtype).itemsize))
     some = np.arange(min(len(source.train), looked_at))
-    images = pipelines.examples_of(source, source.train, some, cache_dir).images
-    first = pipelines.examples_of(source, source.train, some[:_FIRST], cache_dir)
+    images = pipelines.read_examples(source, source.train, some, cache_dir).images
+    first = pipelines.read_examples(source, source.train, some[:_FIRST], cache_dir)
     elements: list[Element] = [
         _sizes(source, records),
         _pixels(source, images),
-        PlannedPicture(
+        LazyFigure(
             "samples_train",
             lambda: grid(
-                Tiles(first.images, [names[label] for label in first.labels]),
+                CaptionedImages(first.images, [names[label] for label in first.labels]),
                 columns=6,
                 title=f"The first {len(some[:_FIRST])} training examples",
             ),
             "The first training examples in file order, from left to right, each with its label.",
         ),
         _ways(source, labels["train"], names, cache_dir),
-        PlannedPicture(
+        LazyFigure(
             "class_balance",
             lambda: class_balance(counts, names),
             "How many examples of each class every split has.",
@@ -116,21 +116,21 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
 
 def _ways(
     source: pipelines.Source, labels: np.ndarray, names: list[str], cache_dir: str
-) -> PlannedPicture:
+) -> LazyFigure:
     """Returns a figure with a row of training examples for each class."""
     shown = range(min(len(names), _MOST_LINES))
     of_class = [np.flatnonzero(labels == label)[:_WAYS] for label in shown]
     numbers = np.concatenate(of_class)
-    images = pipelines.examples_of(source, source.train, numbers, cache_dir).images
+    images = pipelines.read_examples(source, source.train, numbers, cache_dir).images
     ends = np.cumsum([len(each) for each in of_class])
     lines = [
-        (names[label], Tiles(part))
+        (names[label], CaptionedImages(part))
         for label, part in zip(shown, np.split(images, ends[:-1]), strict=True)
     ]
     which = "each class" if len(shown) == len(names) else f"the first {len(shown)} classes"
-    return PlannedPicture(
+    return LazyFigure(
         "samples_by_class",
-        lambda: lines_of_images(
+        lambda: image_rows(
             lines,
             title=f"The first {_WAYS} training examples of {which}",
             margin=0.15 + 0.075 * max(len(name) for name, _ in lines),

@@ -54,7 +54,9 @@ def run(config: Config) -> int:
             if means is None:
                 return signals.exit_status
             print(f"{shown} {metrics.brief(means)} of {means['examples']:,} examples", flush=True)
-            about = report.about_split(parts, name, found.words, lambda: bool(signals.received))
+            about = report.build_split_report(
+                parts, name, found.words, lambda: bool(signals.received)
+            )
             if about is None:
                 return signals.exit_status
             results[shown] = means
@@ -71,7 +73,7 @@ def _tables(of: Predictions, names: list[str]) -> dict[str, Any]:
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class = scores.by_class(counts)
     if len(names) <= _MOST_ROWS:
-        print(html_page.as_text(predictions_section.class_table(by_class, names)), flush=True)
+        print(html_page.format_table(predictions_section.class_table(by_class, names)), flush=True)
     found = {
         "calibration_error": scores.calibration(of).error,
         "by_class": {

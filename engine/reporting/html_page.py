@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 
-class Picture(NamedTuple):
+class ReportFigure(NamedTuple):
     """A figure, also written to plots/.
 
     Attributes:
@@ -22,11 +22,11 @@ class Picture(NamedTuple):
     caption: str
 
 
-class PlannedPicture(NamedTuple):
+class LazyFigure(NamedTuple):
     """A figure that is not drawn yet; drawing takes up to a second or two.
 
     Attributes:
-      name, caption: as in `Picture`.
+      name, caption: as in `ReportFigure`.
       draw: returns the PNG.
     """
 
@@ -63,7 +63,7 @@ class CollapsedText(NamedTuple):
     text: str
 
 
-Element = str | Picture | PlannedPicture | Table | CollapsedText
+Element = str | ReportFigure | LazyFigure | Table | CollapsedText
 
 
 class ReportSection(NamedTuple):
@@ -131,7 +131,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     )
 
 
-def as_text(table: Table) -> str:
+def format_table(table: Table) -> str:
     """Formats a table in aligned columns, for a terminal."""
     lines = [*([table.header] if table.header else []), *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
@@ -144,11 +144,11 @@ def as_text(table: Table) -> str:
     )
 
 
-def pictures(sections: Sequence[ReportSection]) -> Iterator[Picture]:
+def pictures(sections: Sequence[ReportSection]) -> Iterator[ReportFigure]:
     """Yields the figures of a page, in order."""
     for section in sections:
         for element in section.elements:
-            if isinstance(element, Picture):
+            if isinstance(element, ReportFigure):
                 yield element
 
 
@@ -157,10 +157,10 @@ def _anchor(at: int) -> str:
 
 
 def _element(element: Element) -> str:
-    assert not isinstance(element, PlannedPicture), f"{element.name} is not drawn yet"
+    assert not isinstance(element, LazyFigure), f"{element.name} is not drawn yet"
     if isinstance(element, str):
         return f"<p>{html.escape(element)}</p>"
-    if isinstance(element, Picture):
+    if isinstance(element, ReportFigure):
         data = base64.b64encode(element.png).decode("ascii")
         return (
             f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(element.caption)}">'

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.reporting.figures import Line, Panel
+from engine.reporting.figures import Chart, Line
 
 _UNITS = {
     "loss": "cross-entropy, nats",
@@ -41,9 +41,9 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole]
 
 
-def of_learning(
+def metric_charts(
     history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
-) -> list[Panel]:
+) -> list[Chart]:
     """Returns a chart each of accuracy, loss and every other validation metric.
 
     Args:
@@ -63,7 +63,7 @@ def of_learning(
     )
     best = None if best_step is None else best_step / steps_per_epoch
     return [
-        Panel(
+        Chart(
             name.replace("_", " "),
             _UNITS.get(name, name),
             {
@@ -77,7 +77,7 @@ def of_learning(
     ]
 
 
-def of_steps(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Panel]:
+def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
     """Returns a chart of each metric of the training steps that is in the history."""
     panels = []
     for name, magnitudes in _OF_STEPS.items():
@@ -85,7 +85,7 @@ def of_steps(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Panel]
         if len(line.x):
             several = magnitudes and bool((line.y[np.isfinite(line.y)] > 0).any())
             panels.append(
-                Panel(name.replace("_", " "), _UNITS[name], {"train": line}, logarithmic=several)
+                Chart(name.replace("_", " "), _UNITS[name], {"train": line}, logarithmic=several)
             )
     return panels
 

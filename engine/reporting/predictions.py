@@ -13,7 +13,7 @@ from engine.assembly.parts import Parts
 from engine.models import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.reporting.scores import Predictions
-from engine.runtime.scalars import whole
+from engine.runtime.scalars import as_int64
 from engine.tasks.classification import probabilities
 
 
@@ -54,7 +54,7 @@ def predictions(
             if interrupted():
                 return None
             given = feed.open(step, 1).given
-            found, targets = compiled(tf.constant(whole(step)), given)
+            found, targets = compiled(tf.constant(as_int64(step)), given)
             some = min(left, len(targets))  # the rest of the batch is padding
             scores.append(found.numpy()[:some])
             labels.append(targets.numpy()[:some])

@@ -11,15 +11,15 @@ import numpy as np
 
 from engine.reporting import scores
 from engine.reporting.figures import (
-    Tiles,
-    captions_of,
+    CaptionedImages,
     class_scores,
     confusion_matrix,
     grid,
-    lines_of_images,
+    image_rows,
+    join_captions,
     reliability,
 )
-from engine.reporting.html_page import Element, PlannedPicture, ReportSection, Table
+from engine.reporting.html_page import Element, LazyFigure, ReportSection, Table
 from engine.reporting.scores import ClassScores, Predictions
 
 Images = Callable[[np.ndarray], np.ndarray]  # indices int [k] -> images [k, H, W, C]
@@ -46,14 +46,14 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
     elements: list[Element] = [
         f"{int(of.right.sum()):,} of {len(of.labels):,} right, {wrong:,} wrong. Which they are "
         f"stands in {split}_predictions.csv.",
-        PlannedPicture(
+        LazyFigure(
             "confusion_counts",
             lambda: confusion_matrix(
                 counts, names, by_row=False, title=f"Confusion, {split}: counts"
             ),
             "What is (rows) and what it is held for (columns), in examples.",
         ),
-        PlannedPicture(
+        LazyFigure(
             "confusion_rows",
             lambda: confusion_matrix(
                 counts, names, by_row=True, title=f"Confusion, {split}: percent of the row"
@@ -61,7 +61,7 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
             "The same by row: of each class, how many percent are held for what.",
         ),
         class_table(by_class, names),
-        PlannedPicture(
+        LazyFigure(
             "class_scores",
             lambda: class_scores(
                 by_class.precision, by_class.recall, by_class.f1, names, title=f"By class, {split}"
@@ -70,7 +70,7 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
         ),
         *_pairs(of, counts, names, images),
         *_mistakes(of, names, images),
-        PlannedPicture(
+        LazyFigure(
             "calibration",
             lambda: reliability(
                 calibrated.edges,
@@ -107,7 +107,7 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
     return Table(header, rows, "", frozenset([len(names)]))
 
 
-def table_of_predictions(of: Predictions, names: list[str]) -> str:
+def predictions_csv(of: Predictions, names: list[str]) -> str:
     """Returns a CSV row for each example: number, label, predicted, probability, right."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -130,9 +130,11 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
         either |= (of.labels == pair.other) & (predicted == pair.one)
         numbers = np.flatnonzero(either)
         surest = numbers[np.argsort(-of.confidence[numbers], kind="stable")][:_OF_PAIR]
-        captions = captions_of([(names[of.labels[n]], f"as {names[predicted[n]]}") for n in surest])
+        captions = join_captions(
+            [(names[of.labels[n]], f"as {names[predicted[n]]}") for n in surest]
+        )
         name = f"{names[pair.one]} and {names[pair.other]}: {pair.times}"
-        lines.append((name, Tiles(images(surest), captions)))
+        lines.append((name, CaptionedImages(images(surest), captions)))
     margin = 0.15 + 0.075 * max(len(name) for name, _ in lines)
     rows = [
         (
@@ -145,9 +147,9 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
     ]
     return [
         Table(("confused", "times", "", ""), rows),
-        PlannedPicture(
+        LazyFigure(
             "confused_pairs",
-            lambda: lines_of_images(lines, title="The pairs that are confused most", margin=margin),
+            lambda: image_rows(lines, title="The pairs that are confused most", margin=margin),
             "For each pair the mistakes that the network was surest of: what it is, as what it "
             "was taken.",
         ),
@@ -155,36 +157,38 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
 
 
 def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element]:
-    numbers = scores.confident_mistakes(of, _MISTAKES)
+    numbers = scores.most_confident_errors(of, _MISTAKES)
     if not len(numbers):
         return ["No example was mistaken."]
-    captions = captions_of(
+    captions = join_captions(
         [
             (names[of.labels[n]], f"as {names[of.predicted[n]]}", f"{of.confidence[n]:.0%}")
             for n in numbers
         ]
     )
     return [
-        PlannedPicture(
+        LazyFigure(
             "mistakes",
             lambda: grid(
-                Tiles(images(numbers), captions), columns=9, title="The most confident mistakes"
+                CaptionedImages(images(numbers), captions),
+                columns=9,
+                title="The most confident mistakes",
             ),
             "What it is, as what it was taken, and how sure the network was; the surest first.",
         )
     ]
 
 
-def _first(split: str, of: Predictions, names: list[str], images: Images) -> PlannedPicture:
+def _first(split: str, of: Predictions, names: list[str], images: Images) -> LazyFigure:
     numbers = np.arange(min(len(of.labels), _FIRST))
     wrong = [n for n in numbers.tolist() if not of.right[n]]
-    captions = captions_of(
+    captions = join_captions(
         [(f"{names[of.predicted[n]]},", f"is {names[of.labels[n]]}") for n in numbers.tolist()]
     )
-    return PlannedPicture(
+    return LazyFigure(
         "predictions",
         lambda: grid(
-            Tiles(images(numbers), captions, wrong),
+            CaptionedImages(images(numbers), captions, wrong),
             columns=5,
             title=f"The first {len(numbers)} of {split}: predicted, and what it is",
         ),

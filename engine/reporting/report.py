@@ -1,6 +1,6 @@
 """A report: run_dir/report.html, plots/*.png and the predictions as CSV.
 
-`about_run`, `about_split` and `about_data` build a report, `write` writes it to disk.
+`build_run_report`, `build_split_report` and `build_data_report` build a report; `write` writes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.logging.progress import Progress
 from engine.reporting import data_section, metric_history, predictions_section, run_section
-from engine.reporting.html_page import Picture, PlannedPicture, ReportSection, page, pictures
+from engine.reporting.html_page import LazyFigure, ReportFigure, ReportSection, page, pictures
 from engine.reporting.predictions import predictions
 from engine.reporting.scores import Predictions
 from engine.runtime.atomic_files import replace_file
@@ -39,12 +39,12 @@ class Report(NamedTuple):
     tables: dict[str, str]
 
     @property
-    def pictures(self) -> list[Picture]:
+    def pictures(self) -> list[ReportFigure]:
         """All figures of the report."""
         return list(pictures(self.sections))
 
 
-def about_run(
+def build_run_report(
     parts: Parts,
     outcome: Mapping[str, Any] | None,
     weights: str,
@@ -82,9 +82,9 @@ def about_run(
         if found is None:
             return None
         names = list(source.class_names)
-        tables[f"{split}_predictions.csv"] = predictions_section.table_of_predictions(found, names)
+        tables[f"{split}_predictions.csv"] = predictions_section.predictions_csv(found, names)
         sections.append(
-            predictions_section.section(split, found, names, images_of(source, records, config))
+            predictions_section.section(split, found, names, image_reader(source, records, config))
         )
     sections += [
         run_section.steps(rows, parts.steps_per_epoch),
@@ -100,7 +100,7 @@ def about_run(
     return _drawn(Report(title, lead, planned, tables), config, interrupted)
 
 
-def about_split(
+def build_split_report(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool] = lambda: False
 ) -> tuple[Report, Predictions] | None:
     """Builds the report on the predictions on one split.
@@ -121,8 +121,8 @@ def about_split(
     if found is None:
         return None
     names, name = list(source.class_names), records.name
-    images = images_of(source, records, config)
-    table = predictions_section.table_of_predictions(found, names)
+    images = image_reader(source, records, config)
+    table = predictions_section.predictions_csv(found, names)
     section = predictions_section.section(split, found, names, images)
     about = Report(
         f"{config.network.model} on {name} of {source.name}",
@@ -134,7 +134,7 @@ def about_split(
     return None if drawn is None else (drawn, found)
 
 
-def about_data(
+def build_data_report(
     source: pipelines.Source, config: Config, interrupted: Callable[[], bool] = lambda: False
 ) -> Report | None:
     """Builds the report on a data set alone.
@@ -183,17 +183,19 @@ def write(run_dir: str, report: Report) -> str:
     return f"report {path}: {len(report.pictures)} figures, also in {plots}{tables}"
 
 
-def images_of(
+def image_reader(
     source: pipelines.Source, records: pipelines.DataSplit, config: Config
 ) -> predictions_section.Images:
     """Returns a function that reads images of a split by index."""
-    return lambda numbers: pipelines.examples_of(source, records, numbers, cache_dir(config)).images
+    return lambda numbers: (
+        pipelines.read_examples(source, records, numbers, cache_dir(config)).images
+    )
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
     """Draws the planned figures; returns None if interrupted."""
     planned = [
-        e for section in report.sections for e in section.elements if isinstance(e, PlannedPicture)
+        e for section in report.sections for e in section.elements if isinstance(e, LazyFigure)
     ]
     progress = Progress(config.keeping.progress, "drawing", len(planned), unit="figures")
     pngs = []
@@ -210,7 +212,7 @@ def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> R
         ReportSection(
             section.title,
             [
-                Picture(e.name, next(left), e.caption) if isinstance(e, PlannedPicture) else e
+                ReportFigure(e.name, next(left), e.caption) if isinstance(e, LazyFigure) else e
                 for e in section.elements
             ],
         )

@@ -11,7 +11,7 @@ from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
-from engine.reporting.html_page import CollapsedText, Element, PlannedPicture, ReportSection, Table
+from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
 
 _WORDS = {
     "step": "steps",
@@ -65,7 +65,7 @@ def curves(
     rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
     """Returns the section on the metrics by epoch; None if none is logged yet."""
-    panels = metric_history.of_learning(rows, steps_per_epoch, best_step)
+    panels = metric_history.metric_charts(rows, steps_per_epoch, best_step)
     if not panels:
         return None
     last = {row["split"]: row for row in rows}
@@ -78,7 +78,7 @@ def curves(
         "Curves",
         [
             f"Last points: {'; '.join(told)}.",
-            PlannedPicture(
+            LazyFigure(
                 "curves",
                 lambda: charts(panels, x="epoch"),
                 "Training and validation by epoch. A training point is the mean over the steps "
@@ -91,10 +91,10 @@ def curves(
 
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
     """Returns learning rate, gradient norm and throughput by epoch; None if none is logged yet."""
-    panels = metric_history.of_steps(rows, steps_per_epoch)
+    panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
         return None
-    picture = PlannedPicture(
+    picture = LazyFigure(
         "steps",
         lambda: charts(panels, x="epoch"),
         "What moved the weights, and how fast: the learning rate, the mean norm of the gradient "

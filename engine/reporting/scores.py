@@ -120,7 +120,7 @@ def confused_pairs(counts: np.ndarray, most: int) -> list[ConfusedPair]:
     return [pair for pair in pairs if pair.times]
 
 
-def confident_mistakes(predictions: Predictions, most: int) -> np.ndarray:
+def most_confident_errors(predictions: Predictions, most: int) -> np.ndarray:
     """Returns the indices of the most confident mistakes, at most `most`, int64 [k]."""
     wrong = np.flatnonzero(~predictions.right)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")

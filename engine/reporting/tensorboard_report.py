@@ -13,7 +13,7 @@ from engine.config import flags
 from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.logging import run_summary
-from engine.reporting.html_page import Picture
+from engine.reporting.html_page import ReportFigure
 
 # "HParams" columns of every run; further columns are options that differ from their defaults.
 _ALWAYS = (
@@ -37,7 +37,7 @@ _PICTURES = {
 }
 
 
-def show(parts: Parts, pictures: Sequence[Picture] | None = None) -> None:
+def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
     """Writes options, network and graph; after the run also figures and hyperparameters.
 
     Args:

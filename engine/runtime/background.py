@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 class _Job(NamedTuple):
     call: Callable[[], object]
-    gives_way: bool
+    replaceable: bool
 
 
 class Background:
@@ -26,21 +26,21 @@ class Background:
         self._error: BaseException | None = None
         self._thread: threading.Thread | None = None
 
-    def put(self, call: Callable[[], object], *, gives_way: bool) -> None:
+    def put(self, call: Callable[[], object], *, replaceable: bool) -> None:
         """Queues a job. Replaces a queued job that gives way; waits until any other has started.
 
         Args:
           call: job to run.
-          gives_way: whether a later job may replace this one while it is queued.
+          replaceable: whether a later job may replace this one while it is queued.
 
         Raises:
           Exception: the exception of an earlier job.
         """
         with self._changed:
-            while self._waiting is not None and not self._waiting.gives_way:
+            while self._waiting is not None and not self._waiting.replaceable:
                 self._changed.wait()
             self.check()
-            self._waiting = _Job(call, gives_way)
+            self._waiting = _Job(call, replaceable)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, daemon=True, name="background")
                 self._thread.start()

@@ -11,7 +11,7 @@ from typing import IO
 
 
 @contextlib.contextmanager
-def held_back(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
+def capture_stderr(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
     """Redirects file descriptor 2 of the whole process to a temporary file.
 
     Args:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 
-def real(value: float) -> np.ndarray:
+def as_float64(value: float) -> np.ndarray:
     """Returns the value as float64 []."""
     return np.array(value, np.float64)
 
 
-def whole(value: int) -> np.ndarray:
+def as_int64(value: int) -> np.ndarray:
     """Returns the value as int64 []."""
     return np.array(value, np.int64)

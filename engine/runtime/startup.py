@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import cast
 
-from engine.runtime.native_stderr import held_back
+from engine.runtime.native_stderr import capture_stderr
 
 
 class Startup:
@@ -59,8 +59,8 @@ def _age() -> float:
     """Returns the seconds since the process was launched; 0 if the system does not report it."""
     try:
         with open("/proc/self/stat", encoding="ascii") as stat:
-            launched = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - launched / os.sysconf("SC_CLK_TCK")
+            record_startup = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - record_startup / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
         return 0.0
 
@@ -72,7 +72,7 @@ def import_tensorflow() -> None:
             importlib.import_module("tensorflow")
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-    with held_back(shown_on_error=True), _without_keras():
+    with capture_stderr(shown_on_error=True), _without_keras():
         tensorflow = importlib.import_module("tensorflow")
     tensorflow.get_logger().setLevel("ERROR")
     warnings.filterwarnings("ignore", module="tensorflow_datasets")

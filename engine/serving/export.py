@@ -26,7 +26,7 @@ from engine.config.schema import Config
 from engine.models import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import lock, replace_file
-from engine.runtime.native_stderr import held_back
+from engine.runtime.native_stderr import capture_stderr
 from engine.tasks.classification import probabilities
 
 ALLOWED = 1e-6  # bound on the difference between probabilities of the export and of the run
@@ -137,7 +137,7 @@ def _averaged(config: Config, there_are: bool) -> bool:
 
 def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> ServingModule:
     """Builds the module on its own variables, on one device, whatever the run's strategy."""
-    model = factories.network_of(config, source)
+    model = factories.build_network(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
@@ -154,8 +154,8 @@ def _examples(
     """Returns examples in the network's size, and the same images in their stored sizes."""
     records = source.test or source.validation or source.train
     numbers = np.arange(min(len(records), _CHECKED))
-    stored = pipelines.stored_images(source, records, numbers, kept)
-    return pipelines.examples_of(source, records, numbers, kept), stored
+    stored = pipelines.read_stored_images(source, records, numbers, kept)
+    return pipelines.read_examples(source, records, numbers, kept), stored
 
 
 def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
@@ -218,7 +218,7 @@ def _lite(
     """
     images_of = serving.network_images
     one = tf.TensorSpec([1, *images_of.shape], images_of.dtype, "images")
-    with held_back() as written:
+    with capture_stderr() as written:
         try:
             content, found = _converted(serving, one, images)
         except Exception:  # the converter and the interpreter raise exceptions of any type

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.data import cache_dir, open_source
-from engine.assembly.trained import Restored, restored
+from engine.assembly.trained import RestoredRun, restored
 from engine.config.schema import Config, replaced
 from engine.logging.progress import Progress
 from engine.models import ForwardContext
@@ -85,11 +85,11 @@ def run(config: Config) -> int:
 
 
 def _of_files(
-    found: Restored, paths: list[str], failed: list[inputs.InputFile]
+    found: RestoredRun, paths: list[str], failed: list[inputs.InputFile]
 ) -> Iterator[PredictionRequest]:
     source, config = found.parts.source, found.parts.config
     some = np.arange(min(len(source.train), _GROUND))
-    images = list(pipelines.stored_images(source, source.train, some, cache_dir(config)))
+    images = list(pipelines.read_stored_images(source, source.train, some, cache_dir(config)))
     want = pipelines.wanted(source, images, config.using.invert)
     progress = Progress(config.keeping.progress, "predicting", len(paths), unit="files")
     for each in inputs.images(paths, want):
@@ -101,14 +101,14 @@ def _of_files(
     progress.close()
 
 
-def _of_split(found: Restored) -> Iterator[PredictionRequest]:
+def _of_split(found: RestoredRun) -> Iterator[PredictionRequest]:
     config = found.parts.config
     source = open_source(replaced(config, test_split=config.using.split))
     assert source.test is not None, "a split was asked for"
     progress = Progress(config.keeping.progress, "predicting", len(source.test), unit="examples")
     for first in range(0, len(source.test), _PORTION):
         numbers = np.arange(first, min(first + _PORTION, len(source.test)))
-        examples = pipelines.examples_of(source, source.test, numbers, cache_dir(config))
+        examples = pipelines.read_examples(source, source.test, numbers, cache_dir(config))
         for number, image, label in zip(*examples, strict=True):
             yield PredictionRequest(f"{source.test.name}[{number}]", image, int(label))
         progress.advance(len(numbers))
@@ -120,7 +120,7 @@ def _portions(asked: Iterator[PredictionRequest]) -> Iterator[list[PredictionReq
         yield some
 
 
-def _scored(found: Restored, some: Sequence[PredictionRequest]) -> np.ndarray:
+def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray:
     """Returns the probabilities of the images, float32 [k, classes]."""
     config = found.parts.config
     model = found.parts.state.scored_model(config.stopping.evaluate_ema)
@@ -129,7 +129,7 @@ def _scored(found: Restored, some: Sequence[PredictionRequest]) -> np.ndarray:
     return probabilities(model, images, call).numpy()
 
 
-def _told(found: Restored, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
+def _told(found: RestoredRun, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
     """Returns one prediction as it is written to predictions.json."""
     names = found.parts.source.class_names
     most = min(found.parts.config.using.top_k, len(names))
@@ -192,11 +192,13 @@ def _table(done: list[dict[str, Any]]) -> str:
 
 
 def _picture(done: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
-    from engine.reporting.figures import Tiles, captions_of, grid
+    from engine.reporting.figures import CaptionedImages, grid, join_captions
 
     parts = [(each["class"], f"{each['probability']:.0%}") for each in done[: len(drawn)]]
     wrong = [at for at, each in enumerate(done[: len(drawn)]) if not each.get("right", True)]
     images = np.stack([each.image for each in drawn])
     return grid(
-        Tiles(images, captions_of(parts), wrong), columns=10, title="As the network sees them"
+        CaptionedImages(images, join_captions(parts), wrong),
+        columns=10,
+        title="As the network sees them",
     )

@@ -51,14 +51,16 @@ class BadBatchRecorder:
             return ""
         parts, config = self._parts, self._parts.config
         source = parts.source
-        changes = pipelines.augmentation(config.data.augment, source.image_shape, source.dtype)
-        examples = pipelines.examples_of_step(
+        changes = pipelines.parse_augmentation(
+            config.data.augment, source.image_shape, source.dtype
+        )
+        examples = pipelines.read_step_examples(
             source,
             source.train,
             bad_step.step,
             global_batch_size=config.training.global_batch_size,
             seed=config.run.seed,
-            look_ahead=changes is not None and changes.mixes,
+            include_next_example=changes is not None and changes.mixes,
         )
         losses = self._losses(examples, bad_step.step)
         sound = np.isfinite(examples.images.reshape(len(losses), -1)).all(1)

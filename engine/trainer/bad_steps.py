@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.config.schema import MOST_LEFT_OUT, RANKED, REMEMBERED, Guarding
-from engine.runtime.scalars import real, whole
+from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW, Guarding
+from engine.runtime.scalars import as_float64, as_int64
 
 if TYPE_CHECKING:
     from engine.assembly.parts import Parts
@@ -105,7 +105,7 @@ class BadStepDetector:
         }
         self.left_out = dict.fromkeys(self._asked, BadStepReason.ASKED_FOR) | self._found
 
-    def until_left_out(self, step: int) -> int:
+    def steps_until_skipped(self, step: int) -> int:
         """Returns the number of steps from `step` to the next skipped one; 0: `step` is skipped."""
         return min((each - step for each in self.left_out if each >= step), default=1 << 62)
 
@@ -132,20 +132,20 @@ class BadStepDetector:
                     return BadStep(step + place, BadStepReason.SPIKE)
                 if self._is_steep(step + place, norm):
                     return BadStep(step + place, BadStepReason.STEEP)
-            self._losses = [*self._losses, loss][-REMEMBERED:]
+            self._losses = [*self._losses, loss][-SPIKE_WINDOW:]
         if sound:
-            self._watch.losses.assign(_padded(self._losses, REMEMBERED))
-            self._watch.norms.assign(_padded(self._norms, RANKED))
-            self._watch.start.assign(real(self._start))
-            self._watch.excess.assign(real(self._excess))
+            self._watch.losses.assign(_padded(self._losses, SPIKE_WINDOW))
+            self._watch.norms.assign(_padded(self._norms, LARGEST_NORMS))
+            self._watch.start.assign(as_float64(self._start))
+            self._watch.excess.assign(as_float64(self._excess))
         before = self._bad, self._in_a_row
         self._in_a_row = 0 if finite else self._in_a_row * (taken == 1) + 1
         self._bad += not finite
         if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:
             return BadStep(step + taken - 1, BadStepReason.NOT_FINITE)
         if (self._bad, self._in_a_row) != before:
-            self._watch.bad.assign(whole(self._bad))
-            self._watch.in_a_row.assign(whole(self._in_a_row))
+            self._watch.bad.assign(as_int64(self._bad))
+            self._watch.in_a_row.assign(as_int64(self._in_a_row))
         return None
 
     def leave_out(self, bad_step: BadStep) -> None:
@@ -155,7 +155,7 @@ class BadStepDetector:
           TooManyBadStepsError: if the run may not skip another step.
         """
         count = len(self._found)
-        if count >= min(self._options.most_left_out, MOST_LEFT_OUT):
+        if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
             steps = ", ".join(f"{step:,}" for step in sorted([*self._found, bad_step.step]))
             raise TooManyBadStepsError(
                 f"step {bad_step.step:,} went wrong ({bad_step.why.words}), one more than "
@@ -210,9 +210,9 @@ class BadStepDetector:
         before there was a history does not decide.
         """
         norm /= self._allowance(step)
-        if len(self._norms) == RANKED and norm > self._options.spike * self._norms[1]:
+        if len(self._norms) == LARGEST_NORMS and norm > self._options.spike * self._norms[1]:
             return True
-        self._norms = sorted([*self._norms, norm], reverse=True)[:RANKED]
+        self._norms = sorted([*self._norms, norm], reverse=True)[:LARGEST_NORMS]
         return False
 
     def _allowance(self, step: int) -> float:

@@ -11,9 +11,9 @@ import tensorflow as tf
 from engine.assembly.parts import Parts
 from engine.core import early_stopping, metrics
 from engine.logging.throughput import ThroughputMeter
-from engine.runtime.scalars import whole
+from engine.runtime.scalars import as_int64
 from engine.trainer import console
-from engine.trainer.train_logging import TrainLogger, standing
+from engine.trainer.train_logging import TrainLogger, current_log_point
 from engine.trainer.triggers import Triggers
 
 
@@ -66,7 +66,7 @@ class EpochEnd:
         results = self._results(interrupted)
         if results is None:
             return None
-        point = standing(self._parts)
+        point = current_log_point(self._parts)
         if point.step > int(self._state.written):
             self._train_logger.passed([point], kept=False)
         if "validation" in results:
@@ -109,7 +109,7 @@ class EpochEnd:
         results = self._results(interrupted)
         if results is None:
             return None
-        self._train_logger.passed([standing(self._parts)])
+        self._train_logger.passed([current_log_point(self._parts)])
         if self._parts.config.keeping.histograms:
             self._train_logger.weights()
         if "validation" in results:
@@ -118,7 +118,7 @@ class EpochEnd:
         value, previous = self.monitor.value(results), float(state.best.value)
         is_best = self.monitor.is_best(value, step, state.best)
         stop = self.monitor.should_stop(value, epoch == 1, state.patience)
-        state.ended.assign(whole(step))
+        state.ended.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.logged.assign(tf.zeros_like(state.logged))
         line = console.epoch_line(

@@ -49,7 +49,7 @@ class FinalEvaluation:
         if self._parts.config.stopping.restore_best and best >= 0:
             number = self._collectives.broadcast(self._restorer.best_number())
         if number:
-            self._restorer.best_weights(number)
+            self._restorer.restore_best_weights(number)
             self.weights = f"weights of step {best:,}, the best"
         results = {}
         for split, evaluation in self._parts.evaluations.items():

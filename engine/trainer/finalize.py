@@ -94,7 +94,7 @@ class Finalizer:
         from engine.reporting import report, tensorboard_report  # imports Matplotlib
 
         best = int(self._parts.state.best.step)
-        about = report.about_run(
+        about = report.build_run_report(
             self._parts,
             outcome,
             self._held_out.weights,

@@ -13,7 +13,7 @@ from engine.logging.throughput import ThroughputMeter
 from engine.runtime.startup import Startup
 from engine.trainer.bad_batch_dump import BadBatchRecorder
 from engine.trainer.bad_steps import BadStep, BadStepDetector
-from engine.trainer.train_logging import standing
+from engine.trainer.train_logging import current_log_point
 
 
 class RunnerResult(NamedTuple):
@@ -74,7 +74,7 @@ class LoopRunner:
         step = int(self._state.step)
         if most < 1:
             raise ValueError(f"{most} steps were asked for at step {step}: must be 1 or more")
-        to_left_out = self._detector.until_left_out(step)
+        to_left_out = self._detector.steps_until_skipped(step)
         if not to_left_out:
             return self._leave_out(step, points)
         steps = self._steps_per_loop.steps(min(most, to_left_out, points.most_steps(step)))
@@ -86,9 +86,9 @@ class LoopRunner:
         if self.startup_seconds is None:
             self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
             self.startup_seconds = self._startup.seconds
-            self._clock.launched(self.startup_seconds, self._parts.loop.traces)
+            self._clock.record_startup(self.startup_seconds, self._parts.loop.traces)
         self._steps_per_loop.took(taken.steps, seconds)
-        self._clock.loop_took(taken.steps, seconds)
+        self._clock.record_call(taken.steps, seconds)
         self._clock.beat(step + taken.steps)
         bad_step = self._detector.examine(
             step, taken.steps, taken.finite, taken.losses, taken.norms
@@ -99,7 +99,9 @@ class LoopRunner:
         state = self._state
         self.record(BadStep(step, self._detector.left_out[step]))
         state.step.assign_add(1)
-        return RunnerResult(1, None, [standing(self._parts)] if points.after(step) == 1 else [])
+        return RunnerResult(
+            1, None, [current_log_point(self._parts)] if points.after(step) == 1 else []
+        )
 
     def record(self, bad_step: BadStep) -> None:
         """Records the examples of a skipped step, and prints a line about it."""

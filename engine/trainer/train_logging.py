@@ -11,23 +11,23 @@ from engine.core import metrics
 from engine.core.log_points import LogPoint
 from engine.logging.metric_writer import MetricRow, MetricWriter
 from engine.logging.throughput import ThroughputMeter
-from engine.runtime.scalars import whole
+from engine.runtime.scalars import as_int64
 from engine.trainer.triggers import Triggers
 
 
-def standing(parts: Parts) -> LogPoint:
+def current_log_point(parts: Parts) -> LogPoint:
     """Returns the log point of the current step, 1 or more."""
     state, step = parts.state, int(parts.state.step)
     return LogPoint(
         step=step,
         updates=int(state.updates),
         loss_scale=float(state.loss_scale.value),
-        learning_rate=float(parts.schedule(tf.constant(whole(step - 1)))),
+        learning_rate=float(parts.schedule(tf.constant(as_int64(step - 1)))),
         sums=state.sums.numpy(),
     )
 
 
-def rows_of(
+def metric_rows(
     parts: Parts, points: list[LogPoint], *, kept: bool = True
 ) -> list[tuple[int, dict[str, float | int]]]:
     """Returns (step, values) of each log point.
@@ -57,7 +57,7 @@ def rows_of(
         logged = point.sums
     if kept:
         state.logged.assign(logged)
-        state.written.assign(whole(points[-1].step))
+        state.written.assign(as_int64(points[-1].step))
     return rows
 
 
@@ -82,7 +82,7 @@ class TrainLogger:
         )
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
-        """Writes the training metrics of one or more log points; arguments as for `rows_of`."""
+        """Writes the training metrics of one or more log points; arguments as for `metric_rows`."""
         rate = {"steps_per_second": self._clock.steps_per_second}
         a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
         of_clock = {
@@ -91,7 +91,7 @@ class TrainLogger:
         }
         rows = [
             MetricRow(step, self._triggers.epoch(step), values | rate, of_clock)
-            for step, values in rows_of(self._parts, points, kept=kept)
+            for step, values in metric_rows(self._parts, points, kept=kept)
         ]
         self._metric_writer.write("train", rows)
 

@@ -54,7 +54,7 @@ def train(config: Config, before: Config | None, startup: Startup, company: Clus
     collectives = HostCollectives(company)
     with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
         parts = assemble(config, collectives=collectives, startup=startup)
-        compatibility.refuse_for_length(config, parts.total_steps)
+        compatibility.check_length_options(config, parts.total_steps)
         with Signals() as signals:
             trainer = Trainer(parts, signals, startup, collectives)
             try:
@@ -137,11 +137,11 @@ class Trainer:
                 run_directory.clear(self._dir)
         newest = self._restore()
         over = bool(newest) and self._over()
-        run_directory.refuse_other_length(
+        run_directory.check_length(
             self.config, before, self.parts.steps_per_epoch, int(self.state.step)
         )
         if over:
-            run_directory.refuse_other_record(self.config, before)
+            run_directory.check_logging_options(self.config, before)
         self._restorer.tidy()
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
@@ -205,7 +205,7 @@ class Trainer:
                 self._take_steps(until)
         if self._interrupted:
             self._clock.note()
-            self._checkpoints.save_now()
+            self._checkpoints.save_and_wait()
             self._clock.beat(int(self.state.step), at_once=True)
             self._progress.line(
                 f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
@@ -256,8 +256,8 @@ class Trainer:
             self._loop_runner.record(bad_step)
             raise
         step = int(self.state.step)
-        self._clock.went_back(reached - step, step)
-        self._checkpoints.save_now()
+        self._clock.roll_back(reached - step, step)
+        self._checkpoints.save_and_wait()
         self._metric_writer.close()
         self._rewind()
         self._progress.set(step)

@@ -17,7 +17,7 @@ from engine.runtime.errors import Interrupted
 from engine.runtime.signals import Signals
 from engine.tune import choices
 from engine.tune.choices import Candidate
-from engine.tune.contest import Found, contest
+from engine.tune.contest import ComparisonResult, contest
 from pipelines import usable_cores
 
 
@@ -66,7 +66,9 @@ def run(config: Config) -> int:
     return 0
 
 
-def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Candidate, list[Found]]:
+def _tune(
+    config: Config, bar: Progress, poll: Callable[[], None]
+) -> tuple[Candidate, list[ComparisonResult]]:
     bar.line("tuning: what XLA compiles, and threads")
     cores = usable_cores()
 
@@ -85,12 +87,12 @@ def _tune(config: Config, bar: Progress, poll: Callable[[], None]) -> tuple[Cand
     return two.best(), [one, two]
 
 
-def _tell(bar: Progress, found: Found) -> None:
+def _tell(bar: Progress, found: ComparisonResult) -> None:
     for line in _lines(found):
         bar.line(line)
 
 
-def _lines(found: Found) -> list[str]:
+def _lines(found: ComparisonResult) -> list[str]:
     lines = []
     for choice in sorted(found.ratios, key=lambda each: -found.ratios[each]):
         if choice in found.errors:
@@ -101,7 +103,7 @@ def _lines(found: Found) -> list[str]:
     return lines
 
 
-def _flagfile(config: Config, best: Candidate, found: list[Found]) -> str:
+def _flagfile(config: Config, best: Candidate, found: list[ComparisonResult]) -> str:
     """Returns the text of the flagfile: the best candidate, with the measurements as comments."""
     network = f"{config.network.model} on {config.data.dataset}"
     lines = [

@@ -70,7 +70,7 @@ class CandidateProcess:
         return json.loads(line) if line else {"error": "it died"}
 
 
-class Found:
+class ComparisonResult:
     """The results of a contest.
 
     Attributes:
@@ -98,7 +98,7 @@ def contest(
     choice: Candidate,
     others: Callable[[dict[str, Any]], Iterable[Candidate]],
     poll: Callable[[], None],
-) -> Found:
+) -> ComparisonResult:
     """Compares candidates with a first one, which must run.
 
     Args:
@@ -113,7 +113,7 @@ def contest(
       RuntimeError: when the first candidate fails.
     """
     contestants: list[CandidateProcess] = []
-    found = Found()
+    found = ComparisonResult()
     try:
         first = CandidateProcess(config, choice)
         contestants.append(first)

@@ -89,23 +89,23 @@ def step_bound(precision: str, move: float, length: float, optimizer: str = "") 
     return lifted * bound(precision, move, length)
 
 
-def figure_bound(precision: str) -> float:
+def metric_bound(precision: str) -> float:
     """Returns the bound on the relative difference of a loss or of a gradient norm.
 
     In one step a norm has the error of its gradient, 4u, and a loss that of its activations, 2u.
     Over several steps, weights that differ by up to their bound add as much again. The differences
     are relative to the values at the start of a run where those are larger, see
-    `differences.usual`.
+    `differences.typical_sizes`.
     """
     return FLOAT32_RUN if precision == "float32" else 8 * UNIT_ROUNDOFF[precision]
 
 
-def step_figure_bound(precision: str) -> float:
+def step_metric_bound(precision: str) -> float:
     """Returns the same bound for a single step from the same state."""
     return FLOAT32_STEP if precision == "float32" else 4 * UNIT_ROUNDOFF[precision]
 
 
-def flips(precision: str, path: float, length: float, elements: int) -> float:
+def sign_flip_bound(precision: str, path: float, length: float, elements: int) -> float:
     """Returns what an update rule that takes signs adds to the bound of a tensor.
 
     Rounding can flip the sign of a value near zero, and the element is updated in the opposite

@@ -12,7 +12,7 @@ from engine.core.metrics import jsonable
 # From the root cause: where a law is broken, those after it may be broken for that reason alone.
 # With other data it is another run; results that differ by chance cannot be compared; the effect of
 # a trace or of a hidden variable also shows in micro-batches and replicas; and so on.
-ROOTS = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
+ROOT_CAUSE_ORDER = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Certificate:
     def broken(self) -> list[str]:
         """The broken laws, root cause first."""
         found = {verdict.law for verdict in self.verdicts if verdict.passed is False}
-        return [law for law in ROOTS if law in found]
+        return [law for law in ROOT_CAUSE_ORDER if law in found]
 
     def __getitem__(self, law: str) -> Verdict:
         """Returns the verdict on a law by its number, such as "L7"."""

@@ -61,7 +61,7 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
     return apart / length if apart and length else apart and float("inf")
 
 
-def usual(trajectory: Trajectory) -> dict[str, float]:
+def typical_sizes(trajectory: Trajectory) -> dict[str, float]:
     """Returns the typical sizes of loss, metrics and gradient norm in a run from its first step.
 
     A loss near 0 is the difference of larger values, and its rounding error is relative to those:
@@ -92,7 +92,7 @@ def tensors(
       one: a run after any number of steps.
       other: the same run on other devices, from the same state.
       arithmetic: what layers round to, see `bounds.arithmetic`.
-      sizes: typical sizes of loss and gradient norm, see `usual`; empty: those of `one`.
+      sizes: typical sizes of loss and gradient norm, see `typical_sizes`; empty: those of `one`.
     """
     found = []
     for name, value in one.weights.items():
@@ -100,12 +100,12 @@ def tensors(
         length = max(_norm(value), path)  # the updates of a bias around 0 cancel
         allowed = bounds.bound(arithmetic, path, length) if length else 0.0
         if length and _optimizer(one) == "lion":
-            allowed += bounds.flips(arithmetic, path, length, value.size)
+            allowed += bounds.sign_flip_bound(arithmetic, path, length, value.size)
         found.append(Difference(name, difference(value, other.weights[name], path), allowed))
-    return found + _figures(one, other, bounds.figure_bound(arithmetic), sizes)
+    return found + _figures(one, other, bounds.metric_bound(arithmetic), sizes)
 
 
-def as_a_whole(
+def whole_model_differences(
     one: Trajectory,
     other: Trajectory,
     arithmetic: str,
@@ -120,9 +120,9 @@ def as_a_whole(
     length = max(_norm(ours), move)
     allowed = bounds.step_bound(arithmetic, move, length, _optimizer(one))
     if _optimizer(one) == "lion":
-        allowed += bounds.flips(arithmetic, move, length, ours.size)
+        allowed += bounds.sign_flip_bound(arithmetic, move, length, ours.size)
     apart = Difference("weights", difference(ours, theirs, move), allowed)
-    return [apart, *_figures(one, other, bounds.step_figure_bound(arithmetic), sizes)]
+    return [apart, *_figures(one, other, bounds.step_metric_bound(arithmetic), sizes)]
 
 
 def _optimizer(trajectory: Trajectory) -> str:

@@ -21,12 +21,12 @@ _GENERATORS = frozenset(
 )
 
 
-def generators(function: Any) -> list[str]:
+def hidden_random_ops(function: Any) -> list[str]:
     """Returns the types of operations in a function that draw hidden random numbers (L3)."""
     return sorted({node.op for node in _nodes(function)} & _GENERATORS)
 
 
-def strangers(function: Any, known: tf.Module) -> list[tf.Variable]:
+def untracked_variables(function: Any, known: tf.Module) -> list[tf.Variable]:
     """Returns the variables that a function reads or writes and that are not in `known` (L5)."""
     ours = {id(part) for variable in known.variables for part in _parts(variable)}
     return [

@@ -26,15 +26,15 @@ from engine.tasks.classification import Task
 from engine.verify import bounds, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
-from engine.verify.trajectory import Trajectory, take, travelled
+from engine.verify.trajectory import Trajectory, record_trajectory, take
 
 STEPS = 16  # of a run
-SAVED = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
+CHECKPOINT_STEP = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
 
 MakeTask = Callable[[], Task]
 
 
-class Home(NamedTuple):
+class ReferenceRun(NamedTuple):
     """The run that others are compared with.
 
     Attributes:
@@ -88,9 +88,9 @@ class VerificationRuns:
         self.sample = sample(whole, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
-        compatibility.refuse_for_length(config, self.total_steps)
+        compatibility.check_length_options(config, self.total_steps)
         # Rejects what the longer `scheduled_steps` would accept.
-        factories.schedule_of(config, self.total_steps)
+        factories.build_schedule(config, self.total_steps)
         self.feed_kind, _ = pipelines.choose_feed(config.data.feed, whole)
 
     @property
@@ -143,7 +143,7 @@ class VerificationRuns:
     def _strangers(self, parts: Parts) -> list[tf.Variable]:
         """Returns the variables outside the state that a step reads or writes."""
         ours = poisoned(parts).switches
-        found = graph.strangers(parts.loop.graph(), parts.state)
+        found = graph.untracked_variables(parts.loop.graph(), parts.state)
         return [v for v in found if not any(v is own for own in ours)]
 
     # --- steps --------------------------------------------------------------------------------
@@ -179,17 +179,17 @@ class VerificationRuns:
     # --- what the laws compare ----------------------------------------------------------------
 
     @functools.cached_property
-    def home(self) -> Home:
+    def home(self) -> ReferenceRun:
         """The run on the devices that the configuration trains on."""
         parts = self.assembled(self.topologies.home)
         self._hidden = [(v, v.numpy()) for v in self._strangers(parts)]
-        start = travelled(parts, SAVED, self.poll)
-        CheckpointManager(self._folder, parts.state, keep=2).save_now()
-        rest = travelled(parts, STEPS - SAVED, self.poll)
+        start = record_trajectory(parts, CHECKPOINT_STEP, self.poll)
+        CheckpointManager(self._folder, parts.state, keep=2).save_and_wait()
+        rest = record_trajectory(parts, STEPS - CHECKPOINT_STEP, self.poll)
         written = [v.name for v, before in self._hidden if _differ(v.numpy(), before)]
         path = {name: start.path[name] + rest.path[name] for name in start.path}
         whole = dataclasses.replace(rest, path=path, sums=start.sums + rest.sums)
-        return Home(whole, written, self.score(parts))
+        return ReferenceRun(whole, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
         """Returns the run on these devices from its first step, cached.
@@ -203,16 +203,16 @@ class VerificationRuns:
             return self.home.whole
         if place not in self._taken:
             parts = self.assembled(devices, **options)
-            self._taken[place] = travelled(parts, STEPS, self.poll)
+            self._taken[place] = record_trajectory(parts, STEPS, self.poll)
         return self._taken[place]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
         """Returns the run on these devices, resumed from the checkpoint of `home`."""
         parts = self.on(devices, **options).parts
-        return travelled(self.restored(parts), STEPS - SAVED, self.poll)
+        return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self.poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores a run to step `SAVED`, from the checkpoint of `home`.
+        """Restores a run to step `CHECKPOINT_STEP`, from the checkpoint of `home`.
 
         Raises:
           OSError: when the checkpoint cannot be loaded.

@@ -27,7 +27,7 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
     return parts
 
 
-def take_measured(
+def run_steps_measured(
     parts: Parts, steps: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
     """Takes steps one by one; returns the sum of the norms of the updates of each tensor.
@@ -56,7 +56,7 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
     return named
 
 
-def everything_in(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
+def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
     """Returns the bytes of the state without timings and the variables `but`, by index and name."""
     left_out = {id(variable) for variable in (*parts.state.times.variables, *but)}
     kept = [v for v in parts.state.variables if id(v) not in left_out]
@@ -95,7 +95,9 @@ class Trajectory:
         return {"loss": means["loss"], "gradient norm": means["gradient_norm"]}
 
 
-def travelled(parts: Parts, steps: int, between: Callable[[], None] = lambda: None) -> Trajectory:
+def record_trajectory(
+    parts: Parts, steps: int, between: Callable[[], None] = lambda: None
+) -> Trajectory:
     """Takes steps one by one, and returns their trajectory.
 
     Args:
@@ -104,13 +106,13 @@ def travelled(parts: Parts, steps: int, between: Callable[[], None] = lambda: No
       between: called before each step.
     """
     before = parts.state.sums.numpy()
-    path = take_measured(parts, steps, between)
+    path = run_steps_measured(parts, steps, between)
     state = parts.state
     return Trajectory(
         parts,
         path,
         weights(parts),
-        everything_in(parts),
+        state_bytes(parts),
         state.sums.numpy() - before,
         int(state.updates),
         [v.name for v in state.variables if _torn(parts.strategy.experimental_local_results(v))],
@@ -121,10 +123,10 @@ def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
     """Takes one step of each run, both from the state of the first."""
     for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
         theirs.assign(ours.numpy())
-    return travelled(one, 1), travelled(other, 1)
+    return record_trajectory(one, 1), record_trajectory(other, 1)
 
 
-def moved_alike(
+def updated_alike(
     pairs: Sequence[tuple[Trajectory, Trajectory]],
 ) -> list[tuple[Trajectory, Trajectory]]:
     """Returns the pairs whose steps both updated the weights, or neither; all without loss scaling.

@@ -20,7 +20,7 @@ from engine.trainer import console
 from engine.verify.certificate import Certificate, Verdict
 from engine.verify.finding import Finding, not_compared
 from engine.verify.laws import LAWS, Law
-from engine.verify.runs import SAVED, STEPS, MakeTask, VerificationRuns
+from engine.verify.runs import CHECKPOINT_STEP, STEPS, MakeTask, VerificationRuns
 from pipelines import reason
 
 
@@ -133,7 +133,7 @@ def _data(bench: VerificationRuns) -> dict[str, object]:
         "feed": bench.feed_kind,
         "steps": STEPS,
         "steps_per_epoch": bench.home.whole.parts.steps_per_epoch,
-        "saved_after": SAVED,
+        "saved_after": CHECKPOINT_STEP,
     }
 
 

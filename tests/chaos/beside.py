@@ -289,12 +289,14 @@ class _Training:
 
     def step_of(self, path: Path) -> int | None:
         """Returns the step of a checkpoint that was saved at a path; None if there was none."""
-        from engine.checkpoint.catalog import read_facts
+        from engine.checkpoint.catalog import read_metadata
 
         end = time.monotonic() + 5  # the link follows shortly after the file's rename
         while not self.kept_at(path).exists() and time.monotonic() < end:
             time.sleep(0.01)
-        return read_facts(str(self.kept_at(path)))["step"] if self.kept_at(path).exists() else None
+        return (
+            read_metadata(str(self.kept_at(path)))["step"] if self.kept_at(path).exists() else None
+        )
 
     @property
     def said(self) -> str:

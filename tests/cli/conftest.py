@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from engine.checkpoint.catalog import newest_of, read_facts
+from engine.checkpoint.catalog import newest_checkpoint, read_metadata
 from tests.cli.command import HANG, LONG, Command, Interrupted, Outcome, Run, Warm, rows_of
 
 
@@ -41,11 +41,11 @@ def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactor
         while True:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.02)
-            if not newest_of(str(run_dir)):
+            if not newest_checkpoint(str(run_dir)):
                 continue
             process.send_signal(signal.SIGSTOP)  # so that files do not change during the check
             rows = rows_of(run_dir)
-            saved = read_facts(newest_of(str(run_dir)) or "")["step"]
+            saved = read_metadata(newest_checkpoint(str(run_dir)) or "")["step"]
             if saved and rows[-1]["step"] >= saved + 10:
                 break
             process.send_signal(signal.SIGCONT)

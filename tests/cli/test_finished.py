@@ -46,7 +46,7 @@ def assert_consistent(run_dir: Path) -> None:
     """Checks that config.flags, result.json, checkpoints, curves and report agree."""
     config = flags.parse([f"--flagfile={run_dir / 'config.flags'}"])
     result = json.loads((run_dir / "result.json").read_text())
-    newest = catalog.read(catalog.newest_of(str(run_dir)) or "")
+    newest = catalog.read(catalog.newest_checkpoint(str(run_dir)) or "")
     total = config.training.steps(11)
     assert result["step"] == newest.facts["step"]
     assert result["step"] == total or (result["stopped_early"] and result["step"] < total)

@@ -18,7 +18,7 @@ COUNT = 120
 SIZES = {"digits": "5,11", "fashion_mnist": "14,28", "cifar10": "20,9"}
 
 
-def stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
+def read_stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
     """Returns the first stored images of the test split, uint8 [COUNT, H, W, C]."""
     builder = (
         digits.prepared(cache_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
@@ -56,7 +56,7 @@ def by_class(prediction: dict) -> list[float]:
 def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
     """Images in files have the probabilities that the split has, in predict and in the export."""
     run, name, place = trained
-    images = stored_images(name, cache_dir, place)
+    images = read_stored_images(name, cache_dir, place)
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, image in enumerate(images):

@@ -37,10 +37,10 @@ def test_splits_share_tags(shown: tuple[Run, TensorBoard]):
     tags = board.get("plugin/scalars/tags")
     for split in ("validation", "test"):
         assert set(tags[split]) == {"loss", "accuracy"}
-    of_steps = {"learning_rate", "gradient_norm", "skipped_steps"}
+    step_charts = {"learning_rate", "gradient_norm", "skipped_steps"}
     of_clock = {"steps_per_second", "clock/examples_per_second", "clock/goodput"}
     of_clock |= {"clock/restarts", "clock/lost_steps"}
-    assert {"loss", "accuracy"} | of_steps | of_clock == set(tags["train"])
+    assert {"loss", "accuracy"} | step_charts | of_clock == set(tags["train"])
 
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])

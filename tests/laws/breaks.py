@@ -437,7 +437,7 @@ BREAKS = (
         "the best one is only ever the last that was saved",
         _DAMAGE,
         "engine/checkpoint/catalog.py",
-        'if path != best and read_facts(path)["step"] <= step:',
+        'if path != best and read_metadata(path)["step"] <= step:',
         "if path != best:",
     ),
     # L6
@@ -454,7 +454,7 @@ BREAKS = (
         "evaluation's number of steps is a Python number",
         _ONE_TRACE,
         "engine/core/evaluation.py",
-        "self._compiled(start, tf.constant(whole(steps)), given)",
+        "self._compiled(start, tf.constant(as_int64(steps)), given)",
         "self._compiled(start, steps, given)",
     ),
     Break(
@@ -665,7 +665,7 @@ BREAKS = (
         "a resumed run takes another loss for that at the start",
         _GUARD,
         "engine/trainer/bad_steps.py",
-        "            self._watch.start.assign(real(self._start))\n",
+        "            self._watch.start.assign(as_float64(self._start))\n",
         "",
     ),
     Break(
@@ -673,7 +673,7 @@ BREAKS = (
         "a resumed run forgets how long gradients were",
         _GUARD,
         "engine/trainer/bad_steps.py",
-        "            self._watch.norms.assign(_padded(self._norms, RANKED))\n",
+        "            self._watch.norms.assign(_padded(self._norms, LARGEST_NORMS))\n",
         "",
     ),
     Break(
@@ -689,7 +689,7 @@ BREAKS = (
         "other data are not noticed",
         _LEFT_OUT,
         "engine/checkpoint/restore.py",
-        'if not self._data.is_that_of(DataIdentity(**found.facts["data"])):',
+        'if not self._data.matches(DataIdentity(**found.facts["data"])):',
         "if False:",
     ),
     Break(

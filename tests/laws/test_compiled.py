@@ -16,7 +16,7 @@ from engine.core import xla
 from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
 from engine.verify.fault_injection import FaultInjectingTask
-from engine.verify.trajectory import everything_in, take, take_measured, weights
+from engine.verify.trajectory import run_steps_measured, state_bytes, take, weights
 from tests import rounding
 from tests.choices import choices
 from tests.laws.product import assembled
@@ -68,7 +68,7 @@ def test_compiled_matches_plain_graph(tmp_path, options, jit):
         skip_without_float16()
     plain, compiled = (assembled(str(tmp_path), jit=each, **options) for each in ("off", jit))
     assert (plain.jit, compiled.jit) == ("off", jit)
-    far = take_measured(plain, STEPS)
+    far = run_steps_measured(plain, STEPS)
     take(compiled, STEPS)
     augmented = [8, 8] if "augment" in options else []  # a warped pixel sums over a row, twice
     batch = SPLIT["global_batch_size"]
@@ -92,7 +92,7 @@ def test_steps_per_call_bitwise(tmp_path, jit):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, ema=0.9, **SPLIT)
         take(parts, STEPS, at_once=at_once)
         assert parts.traces == {"train": 1}
-        found.append(everything_in(parts))
+        found.append(state_bytes(parts))
         parts.close()
     assert found[0] == found[1] == found[2]
 
@@ -105,11 +105,11 @@ def test_bad_step_is_skipped(tmp_path, jit, model):
     parts = assembled(str(tmp_path), task=task, **options)
     take(parts, 1)
     moving = [parts.state.step]
-    before = everything_in(parts, but=moving)
+    before = state_bytes(parts, but=moving)
     task.poison(3, np.inf)
     taken = parts.loop.run(3)
     assert (taken.steps, taken.finite) == (1, False)
-    assert everything_in(parts, but=moving) == before
+    assert state_bytes(parts, but=moving) == before
     assert (int(parts.state.step), int(parts.state.updates)) == (2, 1)
     task.heal()
     assert parts.loop.run(2).finite and int(parts.state.updates) == 3
@@ -124,11 +124,11 @@ def test_resume_is_bitwise(tmp_path):
         for _ in range(3)
     )
     take(whole, STEPS)
-    CheckpointManager(str(tmp_path), take(begun, 4).state, keep=2).save_now()
+    CheckpointManager(str(tmp_path), take(begun, 4).state, keep=2).save_and_wait()
     newest, _ = Restorer(str(tmp_path), again.state).newest()
     assert newest is not None
     take(again, STEPS - 4)
-    assert everything_in(whole) == everything_in(again)
+    assert state_bytes(whole) == state_bytes(again)
     for parts in (whole, begun, again):
         parts.close()
 
@@ -150,7 +150,7 @@ def test_feeds_agree_bitwise(tmp_path, model, jit):
     found = []
     for feed in ("resident", "stream"):
         parts = assembled(str(tmp_path), model=model, feed=feed, jit=jit, **SPLIT)
-        found.append(everything_in(take(parts, STEPS)))
+        found.append(state_bytes(take(parts, STEPS)))
         parts.close()
     assert found[0] == found[1]
 

@@ -34,7 +34,7 @@ def saved(tmp_path_factory) -> tuple[dict[str, bytes], dict[int, dict[str, bytes
         run.take(1)
         if step in (1, 3):
             run.state.best.step.assign(step)
-        path = checkpoints.save_now(best=step in (1, 3))
+        path = checkpoints.save_and_wait(best=step in (1, 3))
         states[checkpoint_number(path)] = bits(run.state)
     files = [path for path in place.rglob("*") if path.is_file()]
     return {str(path.relative_to(place)): path.read_bytes() for path in files}, states
@@ -102,9 +102,9 @@ def test_lost_best_falls_back(tmp_path):
     """
     run = made().take(1)
     checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
-    checkpoints.save_now()
+    checkpoints.save_and_wait()
     run.take(1).state.best.step.assign(2)
-    newest = checkpoints.save_now(best=True)
+    newest = checkpoints.save_and_wait(best=True)
     os.unlink(tmp_path / "best" / Path(newest).name)
     path, problems = Restorer(str(tmp_path), run.state).newest()
     assert checkpoint_number(path) == 1
@@ -115,7 +115,7 @@ def test_best_lost_by_all(tmp_path):
     """If every checkpoint has lost its best one, the newest is restored without it."""
     run = made().take(1)
     run.state.best.step.assign(1)
-    newest = CheckpointManager(str(tmp_path), run.state, KEEP).save_now(best=True)
+    newest = CheckpointManager(str(tmp_path), run.state, KEEP).save_and_wait(best=True)
     (tmp_path / "best" / Path(newest).name).write_bytes(b"torn")
     path, problems = Restorer(str(tmp_path), run.state).newest()
     assert path == newest and len(problems) == 2
@@ -126,19 +126,19 @@ def test_later_best_survives_fallback(tmp_path):
     """After a fallback, the best checkpoint of a later step stays until that step."""
     run = made().take(3)
     checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
-    checkpoints.save_now()
+    checkpoints.save_and_wait()
     run.take(2)
     run.state.best.step.assign(5)
-    newest = checkpoints.save_now(best=True)
+    newest = checkpoints.save_and_wait(best=True)
     os.unlink(newest)  # the run falls back to step 3
     again = made()
     checkpoints = CheckpointManager(str(tmp_path), again.state, KEEP)
     Restorer(str(tmp_path), again.state).newest()
     again.take(1)
     again.state.best.step.assign(4)  # worse than step 5
-    checkpoints.save_now(best=True)
+    checkpoints.save_and_wait(best=True)
     assert len(list_checkpoints(str(tmp_path / "best"))) == 2
     again.take(1)
     again.state.best.step.assign(5)
-    checkpoints.save_now(best=True)
+    checkpoints.save_and_wait(best=True)
     assert len(list_checkpoints(str(tmp_path / "best"))) == 1

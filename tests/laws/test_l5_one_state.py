@@ -15,7 +15,7 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer, restore_weights
 from engine.config.schema import OPTIMIZERS
 from engine.optim.precision import LossScale
-from pipelines import identity_of, open_source
+from pipelines import data_identity, open_source
 from tests.choices import choices
 from tests.harness import pictures, same_bits, training
 
@@ -43,7 +43,7 @@ def untouched(optimizer: str) -> list[np.ndarray]:
 def test_restore_is_bitwise(tmp_path, optimizer, stop):
     """A run restored at any step ends with the bits of an uninterrupted run."""
     stopped = made(optimizer=optimizer).take(stop)
-    CheckpointManager(str(tmp_path), stopped.state, keep=2).save_now()
+    CheckpointManager(str(tmp_path), stopped.state, keep=2).save_and_wait()
     resumed = made(optimizer=optimizer)
     Restorer(str(tmp_path), resumed.state).newest()
     resumed.take(11 - stop)
@@ -54,7 +54,7 @@ def test_restore_is_bitwise(tmp_path, optimizer, stop):
 def test_checkpoint_is_complete(tmp_path):
     """Every variable of the state is in its checkpoint."""
     state = made().take(2).state
-    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
     with np.load(path) as saved:
         names = set(saved.files) - {"manifest.json"}
     assert len(names) == len(state.variables)
@@ -73,7 +73,7 @@ def test_checkpoint_of_0_4_0(tmp_path):
     state.watch.start.assign(2.5)
     state.watch.excess.assign(0.5)
     state.watch.norms.assign(np.ones(16))
-    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
     without(path, "watch/start", "watch/excess", "watch/norms", update_ratio=np.array(0.1))
     for loaded in (state, made().state):
         assert Restorer(str(tmp_path), loaded).newest() == (path, [])
@@ -84,7 +84,7 @@ def test_checkpoint_of_0_4_0(tmp_path):
 
 def test_missing_variable_raises(tmp_path):
     state = made().take(2).state
-    path = CheckpointManager(str(tmp_path), state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
     without(path, "watch/start", "watch/losses")
     with pytest.raises(ValueError, match="has no watch/losses"):
         Restorer(str(tmp_path), state).newest()
@@ -93,12 +93,12 @@ def test_missing_variable_raises(tmp_path):
 def test_checkpoint_size_is_constant(tmp_path, cache_dir):
     """L4: the data state is the step; the checkpoint adds only a short identity of the data."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache_dir))
-    data = identity_of(source, str(cache_dir))
+    data = data_identity(source, str(cache_dir))
     found = []
     for examples in (30, 3000):
         run = training(*pictures(examples), ema=0.9).take(2)
         folder = tmp_path / str(examples)
-        path = CheckpointManager(str(folder), run.state, keep=2, data=data).save_now()
+        path = CheckpointManager(str(folder), run.state, keep=2, data=data).save_and_wait()
         found.append(checkpoint_file.read(path))
     shapes = [{name: array.shape for name, array in each.arrays.items()} for each in found]
     assert shapes[0] == shapes[1]
@@ -110,14 +110,14 @@ def test_step_reads_only_state():
     run = made().take(1)
     function = run.loop.graph()
     known = {id(variable) for variable in run.state.variables}
-    strangers = [v.name for v in function.graph.variables if id(v) not in known]
-    assert not strangers
+    untracked_variables = [v.name for v in function.graph.variables if id(v) not in known]
+    assert not untracked_variables
 
 
 def test_restore_weights_only(tmp_path):
     """Restoring the weights alone leaves the rest of the state unchanged."""
     saved = made().take(4)
-    path = CheckpointManager(str(tmp_path), saved.state, keep=2).save_now()
+    path = CheckpointManager(str(tmp_path), saved.state, keep=2).save_and_wait()
     other = made().take(6)
     restore_weights(other.state, path, read(path))
     assert same_bits(saved.weights(), other.weights())
@@ -132,12 +132,12 @@ def test_best_is_kept_separately(tmp_path):
         run.take(1)
         if step == 1:
             run.state.best.step.assign(2)
-        checkpoints.save_now(best=step == 1)
+        checkpoints.save_and_wait(best=step == 1)
     assert len(list((tmp_path / "checkpoints").glob("*.npz"))) == 2
     weights = run.weights()
     restorer = Restorer(str(tmp_path), run.state)
     assert restorer.best_number() == 2
-    restorer.best_weights(2)
+    restorer.restore_best_weights(2)
     assert same_bits(run.weights(), made().take(2).weights())
     restorer.newest()
     assert same_bits(run.weights(), weights)
@@ -148,8 +148,8 @@ def test_no_checkpoint_is_overwritten(tmp_path):
     state = made().take(1).state
     checkpoints = CheckpointManager(str(tmp_path), state, keep=9)
     for best in (False, True, False):
-        checkpoints.save_now(best=best)
-    CheckpointManager(str(tmp_path), state, keep=9).save_now()  # after a restart
+        checkpoints.save_and_wait(best=best)
+    CheckpointManager(str(tmp_path), state, keep=9).save_and_wait()  # after a restart
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
 
 
@@ -161,8 +161,8 @@ def test_damaged_newest_falls_back(tmp_path):
     """A damaged newest checkpoint is reported, and the previous one is restored."""
     run = made()
     checkpoints = CheckpointManager(str(tmp_path), run.state, keep=3)
-    first = checkpoints.save_now() if run.take(1) else ""
-    second = checkpoints.save_now() if run.take(1) else ""
+    first = checkpoints.save_and_wait() if run.take(1) else ""
+    second = checkpoints.save_and_wait() if run.take(1) else ""
     damage(second)
     restored, problems = Restorer(str(tmp_path), run.state).newest()
     assert restored == first
@@ -174,6 +174,6 @@ def test_all_damaged_raises(tmp_path):
     """If all checkpoints are damaged, restoring raises; it never starts a new run."""
     run = made().take(1)
     checkpoints = CheckpointManager(str(tmp_path), run.state, keep=2)
-    damage(checkpoints.save_now())
+    damage(checkpoints.save_and_wait())
     with pytest.raises(OSError, match="cannot load checkpoint"):
         Restorer(str(tmp_path), run.state).newest()

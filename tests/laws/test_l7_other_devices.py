@@ -15,7 +15,7 @@ from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.verify.bounds import FLOAT32_RUN
 from engine.verify.differences import difference
-from engine.verify.trajectory import everything_in, take, weights
+from engine.verify.trajectory import state_bytes, take, weights
 from tests.choices import seldom
 from tests.laws.product import Case, assembled, options_of
 
@@ -34,7 +34,7 @@ def way(place: Path, model: str, **options: Any) -> list[Parts]:
     for replicas in WAY:
         parts = parts_on(replicas, place, model, **options)
         if stages:
-            CheckpointManager(str(place), stages[-1].state, keep=2).save_now()
+            CheckpointManager(str(place), stages[-1].state, keep=2).save_and_wait()
             Restorer(str(place), parts.state).newest()
         stages.append(take(parts, STEPS))
     return stages
@@ -57,4 +57,4 @@ def test_sharded_state_after_device_changes(tmp_path, model):
     """With shards, the state has the bits of a run on one device after each change."""
     stayed = parts_on(1, tmp_path, model, shards=4)
     for moved in way(tmp_path, model, shards=4):
-        assert everything_in(moved) == everything_in(take(stayed, STEPS))
+        assert state_bytes(moved) == state_bytes(take(stayed, STEPS))

@@ -16,7 +16,7 @@ from engine.tasks.classification import Classification
 from engine.verify.bounds import FLOAT32_RUN, UNIT_ROUNDOFF, bound
 from engine.verify.differences import difference
 from engine.verify.fault_injection import FaultInjectingTask
-from engine.verify.trajectory import everything_in, take, take_measured, weights
+from engine.verify.trajectory import run_steps_measured, state_bytes, take, weights
 from tests.choices import choices
 from tests.laws.product import FACTORS, STEPS, Case, assembled, options_of
 
@@ -34,7 +34,7 @@ def test_laws_hold(case: Case, tmp_path_factory):
 
     # L1, L2, L7: N replicas match one device.
     alone = assembled(place, **options)
-    path = take_measured(alone, STEPS)
+    path = run_steps_measured(alone, STEPS)
     ours, theirs = weights(alone), weights(many)
     for name, value in ours.items():
         allowed = bound(case.precision, path[name], float(np.linalg.norm(value)))
@@ -58,7 +58,7 @@ def test_laws_hold(case: Case, tmp_path_factory):
     # L7 with shards: the same bits.
     if case.replicas > 1:
         sharded = [
-            everything_in(take(assembled(place, replicas=replicas, shards=4, **options), STEPS))
+            state_bytes(take(assembled(place, replicas=replicas, shards=4, **options), STEPS))
             for replicas in (1, case.replicas)
         ]
         assert sharded[0] == sharded[1]
@@ -79,7 +79,7 @@ def test_smooth_network_rounding(precision, seed, tmp_path_factory):
         options["loss_scale"] = 1024.0
     many = take(assembled(place, replicas=2, **options), STEPS)
     alone = assembled(place, **options)
-    path, theirs = take_measured(alone, STEPS), weights(many)
+    path, theirs = run_steps_measured(alone, STEPS), weights(many)
     assert int(alone.state.updates) == int(many.state.updates) == STEPS
     for name, value in weights(alone).items():
         allowed = 4 * UNIT_ROUNDOFF[precision] * path[name] / float(np.linalg.norm(value))
@@ -93,12 +93,12 @@ def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
         while int(parts.state.step) % parts.steps_per_epoch:  # to a full batch
             parts.loop.run(1)
         free = (parts.state.step, scale.value, scale.good_steps)
-        before, scale_before = everything_in(parts, but=free), float(scale.value)
+        before, scale_before = state_bytes(parts, but=free), float(scale.value)
         step, updates = int(parts.state.step), int(parts.state.updates)
         task.poison(row, factor)
         parts.loop.run(1)
         task.heal()
-        assert everything_in(parts, but=free) == before
+        assert state_bytes(parts, but=free) == before
         assert (int(parts.state.step), int(parts.state.updates)) == (step + 1, updates)
         halved = case.precision == "mixed_float16"
         assert float(scale.value) == scale_before / (2 if halved else 1)

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 from scipy import stats
 
-from pipelines import Augmentation, augmentation
+from pipelines import Augmentation, parse_augmentation
 
 SHAPE = (28, 28, 1)
 WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
 EVERYTHING = f"{WARPS},cutout:8,flip:both,mixup:0.2"
 ALONE = ["shift", "rotation", "zoom", "shear", "elastic", "cutout", "flip", "flip:both", "mixup"]
-LARGEST = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
+MAX_SIDE = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
 CLASSES = 10
 
 
@@ -44,15 +44,15 @@ def compiled(augment, jit_compile, shape=SHAPE):
 
 @pytest.mark.parametrize("spec", ["", "  "])
 def test_empty_option(spec):
-    assert augmentation(spec, SHAPE) is None
+    assert parse_augmentation(spec, SHAPE) is None
 
 
 def test_names_and_strengths():
-    augment = augmentation(" shift:1.5, flip:vertical ,mixup:0.4", SHAPE)
+    augment = parse_augmentation(" shift:1.5, flip:vertical ,mixup:0.4", SHAPE)
     assert isinstance(augment, Augmentation) and augment.mixes
     assert augment.strengths == {"shift": 1.5, "flip": "vertical", "mixup": 0.4}
     assert augment.numbers == 2 + 1 + 1
-    assert not augmentation("shift", SHAPE).mixes
+    assert not parse_augmentation("shift", SHAPE).mixes
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,17 @@ def test_defaults_scale_with_side(side, expected):
     """Defaults in pixels grow with the shorter side."""
     fixed = {"rotation": 10.0, "zoom": 0.1, "shear": 0.1, "mixup": 0.2, "flip": "horizontal"}
     spec = ",".join([*fixed, *expected])
-    assert augmentation(spec, (side, side + 9, 3)).strengths == pytest.approx({**fixed, **expected})
+    assert parse_augmentation(spec, (side, side + 9, 3)).strengths == pytest.approx(
+        {**fixed, **expected}
+    )
 
 
 def test_list_order_is_irrelevant():
     names = EVERYTHING.split(",")
-    one, other = augmentation(EVERYTHING, SHAPE), augmentation(",".join(names[::-1]), SHAPE)
+    one, other = (
+        parse_augmentation(EVERYTHING, SHAPE),
+        parse_augmentation(",".join(names[::-1]), SHAPE),
+    )
     for left, right in zip(
         applied(one, *batch(one, 3)), applied(other, *batch(one, 3)), strict=True
     ):
@@ -106,15 +111,15 @@ def test_list_order_is_irrelevant():
 )
 def test_refuses_bad_option(spec, message):
     with pytest.raises(ValueError, match=message) as error:
-        augmentation(spec, SHAPE)
+        parse_augmentation(spec, SHAPE)
     assert "\n" not in str(error.value)
 
 
 def test_refuses_extreme_image_sizes():
     with pytest.raises(ValueError, match="--augment=cutout: must be at most 0 pixels"):
-        augmentation("cutout", (1, 5, 1))
+        parse_augmentation("cutout", (1, 5, 1))
     with pytest.raises(ValueError, match=r"--augment=zoom: images are 5000 x 20 .* at most 4000 a"):
-        augmentation("zoom", (5000, 20, 3))
+        parse_augmentation("zoom", (5000, 20, 3))
 
 
 # Reproducibility
@@ -124,7 +129,7 @@ def test_refuses_extreme_image_sizes():
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_row_independent_of_batch_size(spec, in_graph):
     """A row has the same bits in a batch of any size."""
-    augment = augmentation(spec, SHAPE)
+    augment = parse_augmentation(spec, SHAPE)
     function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
     arguments = batch(augment, 128)
     whole = [np.asarray(part) for part in function(*arguments)]
@@ -137,7 +142,7 @@ def test_row_independent_of_batch_size(spec, in_graph):
 
 def test_static_shapes_same_bits():
     """A graph with static shapes computes the same bits."""
-    augment = augmentation(EVERYTHING, SHAPE)
+    augment = parse_augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 64)
     whole = compiled(augment, False)(*arguments)
     for rows in (64, 5):
@@ -147,7 +152,7 @@ def test_static_shapes_same_bits():
 
 
 def test_xla_rows_close():
-    augment = augmentation(EVERYTHING, SHAPE)
+    augment = parse_augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 32)
     function = compiled(augment, True)
     whole = function(*arguments)
@@ -161,7 +166,7 @@ def test_xla_rows_close():
 
 def test_row_depends_on_own_inputs():
     """A row depends on its own inputs only, and with mixup on the next row's."""
-    augment = augmentation(EVERYTHING, SHAPE)
+    augment = parse_augmentation(EVERYTHING, SHAPE)
     images, labels, numbers = batch(augment, 6)
     before, targets = applied(augment, images, labels, numbers)
     images[3], labels[3], numbers[3] = 255 - images[3], (labels[3] + 1) % CLASSES, numbers[0]
@@ -173,10 +178,10 @@ def test_row_depends_on_own_inputs():
 
 
 def test_independent_of_global_seed():
-    augment = augmentation(EVERYTHING, SHAPE)
+    augment = parse_augmentation(EVERYTHING, SHAPE)
     first = applied(augment, *batch(augment, 4))
     tf.random.set_seed(5)
-    again = applied(augmentation(EVERYTHING, SHAPE), *batch(augment, 4))
+    again = applied(parse_augmentation(EVERYTHING, SHAPE), *batch(augment, 4))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
 
@@ -184,10 +189,10 @@ def test_independent_of_global_seed():
 # Values
 
 
-@pytest.mark.parametrize("spec", [EVERYTHING, LARGEST])
+@pytest.mark.parametrize("spec", [EVERYTHING, MAX_SIDE])
 @pytest.mark.parametrize(("shape", "jit_compile"), [(SHAPE, True), ((28, 40, 3), False)])
 def test_values_within_unit_interval(spec, shape, jit_compile):
-    augment = augmentation(spec, shape)
+    augment = parse_augmentation(spec, shape)
     images, labels, numbers = batch(augment, 60, shape=shape)
     images[:20] = 255
     numbers[::3] = numbers[::3].round() * np.float32(1 - 2**-24)  # the extremes of their range
@@ -206,7 +211,7 @@ def test_pixels_exact_without_warp(spec, in_graph):
     def divided(images):
         return tf.cast(images, tf.float32) / 255
 
-    augment = augmentation(spec, SHAPE)
+    augment = parse_augmentation(spec, SHAPE)
     images, labels, numbers = batch(augment, 2)
     images[:] = np.arange(784).reshape(SHAPE) % 256
     numbers[:] = 0  # no flip; a cutout at the corner
@@ -223,7 +228,7 @@ def test_pixels_exact_without_warp(spec, in_graph):
 
 
 def test_half_numbers_are_identity():
-    augment = augmentation(WARPS, SHAPE)
+    augment = parse_augmentation(WARPS, SHAPE)
     images, labels, numbers = batch(augment, 3)
     result, _ = applied(augment, images, labels, np.full_like(numbers, 0.5))
     np.testing.assert_array_equal(result, images.astype(np.float32) / np.float32(255))
@@ -245,14 +250,14 @@ def test_half_numbers_are_identity():
 )
 def test_flip_threshold(spec, numbers, axes):
     """An image is flipped if its number is at least 0.5."""
-    augment = augmentation(spec, (5, 4, 3))
+    augment = parse_augmentation(spec, (5, 4, 3))
     images, labels, _ = batch(augment, 1, shape=(5, 4, 3))
     result, _ = applied(augment, images, labels, np.array([numbers], np.float32))
     np.testing.assert_array_equal(result[0], np.flip(images[0], axes) / np.float32(255))
 
 
 def test_flip_before_warp():
-    augment = augmentation("shift:4,flip", SHAPE)
+    augment = parse_augmentation("shift:4,flip", SHAPE)
     images, labels, _ = batch(augment, 1)
     result, _ = applied(augment, images, labels, np.array([[0.5, 0.5, 0.75]], np.float32))
     np.testing.assert_array_equal(result[0, :, 2:], images[0, :, :1:-1] / np.float32(255))
@@ -262,7 +267,7 @@ def test_flip_before_warp():
 def test_cutout_square(side):
     """A cutout is a square that may overhang the border."""
     height, width = 12, 15
-    augment = augmentation(f"cutout:{side}", (height, width, 2))
+    augment = parse_augmentation(f"cutout:{side}", (height, width, 2))
     y, x = np.mgrid[:height, :width]
     numbers = np.stack([(y.ravel() + 0.5) / height, (x.ravel() + 0.5) / width], axis=1)
     images = np.full((height * width, height, width, 2), 255, np.uint8)
@@ -279,7 +284,7 @@ def test_cutout_square(side):
 
 
 def test_mixup_weighted_mean():
-    augment = augmentation("mixup:0.4", SHAPE)
+    augment = parse_augmentation("mixup:0.4", SHAPE)
     images, labels, numbers = batch(augment, 40)
     result, targets = applied(augment, images, labels, numbers)
     assert result.shape == (40, *SHAPE) and targets.shape == (40, CLASSES)
@@ -297,8 +302,8 @@ def test_mixup_weighted_mean():
 
 def test_mixup_after_other_transforms():
     mixed, plain = (
-        augmentation(EVERYTHING, SHAPE),
-        augmentation(f"{WARPS},cutout:8,flip:both", SHAPE),
+        parse_augmentation(EVERYTHING, SHAPE),
+        parse_augmentation(f"{WARPS},cutout:8,flip:both", SHAPE),
     )
     images, labels, numbers = batch(mixed, 8)
     result, targets = applied(mixed, images, labels, numbers)

@@ -24,7 +24,7 @@ def seen(spec: str, *, batch: int, layout: BatchLayout, epoch: int, seed: int = 
         global_batch_size=batch,
         layout=layout,
         seed=seed,
-        look_ahead=augment.mixes,
+        include_next_example=augment.mixes,
     )
     feed = InMemoryFeed(IMAGES, LABELS, plan, tf.distribute.get_strategy())
     apply = augmenter(augment, 3, seed)

@@ -27,14 +27,14 @@ class Gate:
             begun.set()
             assert self.open.wait(10)
 
-        background.put(job, gives_way=True)
+        background.put(job, replaceable=True)
         assert begun.wait(10)
 
 
 def test_jobs_run_in_order(background):
     done = []
     for number in range(20):
-        background.put(lambda number=number: done.append(number), gives_way=False)
+        background.put(lambda number=number: done.append(number), replaceable=False)
     background.finish()
     assert done == list(range(20))
 
@@ -43,7 +43,7 @@ def test_newer_job_replaces_waiting(background):
     """`put` returns at once, and a new job replaces a waiting one that gives way."""
     done, gate = [], Gate(background)
     for number in range(5):
-        background.put(lambda number=number: done.append(number), gives_way=True)
+        background.put(lambda number=number: done.append(number), replaceable=True)
     assert done == []
     gate.open.set()
     background.finish()
@@ -53,7 +53,7 @@ def test_newer_job_replaces_waiting(background):
 def test_put_waits_for_required_job(background):
     """`put` blocks while a job that does not give way is waiting."""
     done, gate = [], Gate(background)
-    background.put(lambda: done.append("best"), gives_way=False)
+    background.put(lambda: done.append("best"), replaceable=False)
     waiting = threading.Thread(
         target=background.put, args=(lambda: done.append("next"),), kwargs={"gives_way": True}
     )
@@ -70,12 +70,12 @@ def test_job_error_raised_once(background):
     def fails():
         raise OSError("no space")
 
-    background.put(fails, gives_way=False)
+    background.put(fails, replaceable=False)
     with pytest.raises(OSError, match="no space"):
         background.finish()
     background.check()
     done = []
-    background.put(lambda: done.append(1), gives_way=False)  # jobs still run after an error
+    background.put(lambda: done.append(1), replaceable=False)  # jobs still run after an error
     background.finish()
     assert done == [1]
 
@@ -83,7 +83,7 @@ def test_job_error_raised_once(background):
 def test_close_finishes_jobs():
     before, background, done = threading.active_count(), Background(), []
     gate = Gate(background)
-    background.put(lambda: done.append(1), gives_way=True)
+    background.put(lambda: done.append(1), replaceable=True)
     threading.Timer(0.05, gate.open.set).start()
     background.close()
     assert done == [1]

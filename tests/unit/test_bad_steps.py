@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config.schema import MOST_LEFT_OUT, RANKED, REMEMBERED, Guarding
+from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW, Guarding
 from engine.core.state import BadStepState
 from engine.trainer.bad_steps import BadStep, BadStepDetector, BadStepReason, TooManyBadStepsError
 
@@ -253,9 +253,9 @@ def test_state_start_and_excess():
 
 def test_bad_loss_not_in_history():
     found = guard(spike=8.0, bad_steps=9, bad_steps_in_a_row=9)
-    losses = losses_of(REMEMBERED)
-    assert found.examine(0, REMEMBERED, True, losses) is None
-    assert found.examine(REMEMBERED, 1, False, np.array([np.nan])) is None
+    losses = losses_of(SPIKE_WINDOW)
+    assert found.examine(0, SPIKE_WINDOW, True, losses) is None
+    assert found.examine(SPIKE_WINDOW, 1, False, np.array([np.nan])) is None
     again = guard(spike=8.0, watch=found._watch, bad_steps=9)
     assert again._losses == list(losses)
 
@@ -324,7 +324,7 @@ def test_state_largest_norms():
     for step in range(0, 600, 100):
         here = slice(step, step + 100)
         guard(watch=watch, spike=10.0).examine(step, 100, True, vanishing(4)[here], norms[here])
-    np.testing.assert_array_equal(watch.norms.numpy(), np.sort(norms)[::-1][:RANKED])
+    np.testing.assert_array_equal(watch.norms.numpy(), np.sort(norms)[::-1][:LARGEST_NORMS])
 
 
 # Skipped steps
@@ -340,8 +340,8 @@ def test_skipped_steps_after_restart():
             40: BadStepReason.ASKED_FOR,
             17: BadStepReason.SPIKE,
         }
-        assert [each.until_left_out(step) for step in (0, 3, 4, 17, 18)] == [3, 0, 13, 0, 22]
-        assert each.until_left_out(41) > 1 << 60
+        assert [each.steps_until_skipped(step) for step in (0, 3, 4, 17, 18)] == [3, 0, 13, 0, 22]
+        assert each.steps_until_skipped(41) > 1 << 60
 
 
 def test_too_many_skipped_steps():
@@ -357,11 +357,11 @@ def test_too_many_skipped_steps():
 
 def test_state_holds_all_skipped_steps():
     """The state has room for the largest number of skipped steps that can be requested."""
-    found = guard(most_left_out=MOST_LEFT_OUT)
-    for step in range(MOST_LEFT_OUT):
+    found = guard(most_left_out=MAX_SKIPPED_STEPS)
+    for step in range(MAX_SKIPPED_STEPS):
         found.leave_out(BadStep(step, BadStepReason.NOT_FINITE))
     with pytest.raises(TooManyBadStepsError):
-        found.leave_out(BadStep(MOST_LEFT_OUT, BadStepReason.NOT_FINITE))
+        found.leave_out(BadStep(MAX_SKIPPED_STEPS, BadStepReason.NOT_FINITE))
 
 
 @pytest.mark.parametrize("steps", ["x", "1,", "1;2", "-1", "1, 2"])

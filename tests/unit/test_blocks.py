@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.benchmark.blocks import interleaved, median_ratio, spread
+from engine.benchmark.blocks import interleave_blocks, median_ratio, spread
 
 
 def test_interleaved_order():
@@ -18,7 +18,7 @@ def test_interleaved_order():
 
         return take
 
-    found = list(interleaved({"a": block("a", 1.0), "b": block("b", 2.0)}, 3))
+    found = list(interleave_blocks({"a": block("a", 1.0), "b": block("b", 2.0)}, 3))
     assert found == [{"a": 1.0, "b": 2.0}] * 3
     assert order == ["a", "b", "b", "a", "a", "b"]
 

@@ -72,7 +72,7 @@ def test_newest_is_pruned(training, tmp_path, before_opening, times):
     before_opening([prune] * times)
     found = catalog.load_newest(str(tmp_path))
     assert found.step == 10 * (1 + KEEP * times) == found.archive.arrays["x"][0]
-    assert not os.path.exists(found.path) or found.path == catalog.newest_of(str(tmp_path))
+    assert not os.path.exists(found.path) or found.path == catalog.newest_checkpoint(str(tmp_path))
 
 
 @pytest.mark.parametrize("times", [1, 2, 7])
@@ -101,7 +101,7 @@ def test_best_is_named_by_newest(training, tmp_path):
 
 def test_pruned_while_reading(training, tmp_path, monkeypatch):
     training.save()
-    path = catalog.newest_of(str(tmp_path))
+    path = catalog.newest_checkpoint(str(tmp_path))
     facts = checkpoint_file._facts
 
     def pruned(*given):

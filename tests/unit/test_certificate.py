@@ -7,13 +7,13 @@ import math
 
 import pytest
 
-from engine.verify.certificate import ROOTS, Certificate, Verdict
+from engine.verify.certificate import ROOT_CAUSE_ORDER, Certificate, Verdict
 
 
 def certificate(**passed: bool | None) -> Certificate:
     verdicts = [
         Verdict(law, f"name of {law}", passed.get(law, True), "done", f"found {law}", 0.5, 1, 0.25)
-        for law in sorted(ROOTS)
+        for law in sorted(ROOT_CAUSE_ORDER)
     ]
     return Certificate(tuple(verdicts), {"x": math.inf}, {}, {"device": "CPU"}, {}, 12.3)
 
@@ -29,9 +29,9 @@ def test_law_not_compared():
     assert summary == "PASS: 7 laws hold, L1 not compared (found L1) (12 s)"
 
 
-@pytest.mark.parametrize("root", ROOTS)
+@pytest.mark.parametrize("root", ROOT_CAUSE_ORDER)
 def test_root_cause_first(root):
-    later = ROOTS[ROOTS.index(root) + 1 :]
+    later = ROOT_CAUSE_ORDER[ROOT_CAUSE_ORDER.index(root) + 1 :]
     broken = certificate(**dict.fromkeys([root, *later], False))
     assert not broken.passed and broken.broken == [root, *later]
     also = f"; also broken: {', '.join(later)}" if later else ""

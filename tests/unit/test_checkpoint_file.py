@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from engine.checkpoint import checkpoint_file
-from engine.checkpoint.checkpoint_file import DamagedError, OtherFormatError
+from engine.checkpoint.checkpoint_file import DamagedError, FormatVersionError
 
 ARRAYS = {
     "model/layers/0/kernel": np.arange(24, dtype=np.float32).reshape(2, 3, 4),
@@ -51,7 +51,7 @@ def test_numpy_can_load(path):
 
 
 def test_read_facts_only(path):
-    facts = checkpoint_file.read_facts(path)
+    facts = checkpoint_file.read_metadata(path)
     described = facts.pop("arrays")
     assert facts == FACTS
     assert described["model/layers/0/kernel"]["shape"] == [2, 3, 4]
@@ -106,6 +106,6 @@ def test_other_format_version(path):
     with zipfile.ZipFile(path, "w") as new:
         for name, content in {**members, "manifest.json": json.dumps(manifest)}.items():
             new.writestr(name, content)
-    for read in (checkpoint_file.read, checkpoint_file.read_facts):
-        with pytest.raises(OtherFormatError, match=r"format 99.*reads format 1.*--run_dir"):
+    for read in (checkpoint_file.read, checkpoint_file.read_metadata):
+        with pytest.raises(FormatVersionError, match=r"format 99.*reads format 1.*--run_dir"):
             read(path)

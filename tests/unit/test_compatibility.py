@@ -73,10 +73,10 @@ def test_allows_options_without_effect(arguments):
 def test_refuses_steps_past_end(arguments, expected):
     config = flags.parse([arguments])
     with pytest.raises(ValueError) as refused:
-        compatibility.refuse_for_length(config, 20)
+        compatibility.check_length_options(config, 20)
     for words in expected:
         assert words in str(refused.value)
-    compatibility.refuse_for_length(config, 31)
+    compatibility.check_length_options(config, 31)
 
 
 @pytest.mark.parametrize("option", ["epochs", "train_steps"])
@@ -84,5 +84,5 @@ def test_refuses_too_many_steps(option):
     """float64 does not count more than 2^53 steps."""
     config = flags.parse([f"--{option}={1 << 53}"])
     with pytest.raises(ValueError, match=f"--{option}={1 << 53}: .*2\\^53"):
-        compatibility.refuse_for_length(config, 1 << 53)
-    compatibility.refuse_for_length(config, (1 << 53) - 1)
+        compatibility.check_length_options(config, 1 << 53)
+    compatibility.check_length_options(config, (1 << 53) - 1)

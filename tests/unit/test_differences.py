@@ -11,7 +11,14 @@ import pytest
 
 from engine.config.schema import PRECISIONS
 from engine.verify import bounds
-from engine.verify.differences import Difference, as_a_whole, difference, tensors, usual, worst
+from engine.verify.differences import (
+    Difference,
+    difference,
+    tensors,
+    typical_sizes,
+    whole_model_differences,
+    worst,
+)
 
 
 def test_relative_norm():
@@ -60,7 +67,7 @@ def moved(bias: np.ndarray, loss: float = 1.0) -> Moved:
 NEAR_ZERO = np.array([1e-9, -2e-9])
 
 
-@pytest.mark.parametrize("compare", [tensors, as_a_whole])
+@pytest.mark.parametrize("compare", [tensors, whole_model_differences])
 def test_cancelling_updates(compare):
     """Errors of updates are relative to the updates, not to what remains of their sum."""
     for one in (NEAR_ZERO, np.zeros(2)):
@@ -69,7 +76,7 @@ def test_cancelling_updates(compare):
         assert far.name in ("bias", "weights") and not far.within
 
 
-@pytest.mark.parametrize("compare", [tensors, as_a_whole])
+@pytest.mark.parametrize("compare", [tensors, whole_model_differences])
 def test_loss_near_zero(compare):
     """The rounding error of the loss is relative to that of a network that has learned little."""
     one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
@@ -81,9 +88,9 @@ def test_loss_near_zero(compare):
 
 
 def test_usual_sizes():
-    assert usual(moved(NEAR_ZERO)) == {}
+    assert typical_sizes(moved(NEAR_ZERO)) == {}
     taken = moved(NEAR_ZERO)._replace(sums=np.array([-46.0, 20.0, 6.0, 2.0]))
-    found = usual(taken)
+    found = typical_sizes(taken)
     assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 
 
@@ -99,9 +106,9 @@ def test_bounds_scale():
 
 def test_sign_flip_bound():
     """An optimizer that takes signs may flip one element of any tensor."""
-    one_of_four = bounds.flips("float32", 1.0, 1.0, 4)
+    one_of_four = bounds.sign_flip_bound("float32", 1.0, 1.0, 4)
     assert one_of_four == pytest.approx(2 * np.sqrt(1 / 4))
-    assert bounds.flips("float32", 1.0, 1.0, 10**9) < 0.01
+    assert bounds.sign_flip_bound("float32", 1.0, 1.0, 10**9) < 0.01
 
 
 def test_arithmetic_of_float32():

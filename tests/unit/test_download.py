@@ -91,7 +91,7 @@ def test_dropped_packets_time_out(monkeypatch):
     start = time.monotonic()
     assert not download.is_reachable("https://data.example/file", seconds=0.3)
     assert time.monotonic() - start < 2
-    assert download.PROBE_SECONDS <= 8
+    assert download.PROBE_TIMEOUT_SECONDS <= 8
 
 
 def test_refused_connection(monkeypatch):

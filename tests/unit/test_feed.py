@@ -79,7 +79,7 @@ def test_second_start_uses_cache(source, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("pipelines.feed.decode_all", never)
+    monkeypatch.setattr("pipelines.feed.decode_split", never)
     again = opened(source, "resident", tmp_path)
     for part, other in zip(
         global_batch(first, strategy_of(1), 0), global_batch(again, strategy_of(1), 0), strict=True
@@ -102,7 +102,7 @@ def test_damaged_cache_decoded_again(source, tmp_path):
 
 def test_decoding_reports_progress(source):
     done = []
-    images, labels = decode.decode_all(source, source.train, done.append)
+    images, labels = decode.decode_split(source, source.train, done.append)
     assert sum(done) == len(source.train) == len(images) == len(labels)
 
 
@@ -135,7 +135,7 @@ def test_names_undecodable_example(source):
     with pytest.raises(
         ValueError, match=r"damaged data in digits, train.*, example 700: "
     ) as error:
-        decode.decode_all(undecodable(source, 700), source.train)
+        decode.decode_split(undecodable(source, 700), source.train)
     assert "\n" not in str(error.value)
 
 

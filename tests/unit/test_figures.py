@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from engine.reporting import figures
-from engine.reporting.figures.grids import captions_of
-from engine.reporting.figures.lines import Line, smoothed, thinned
-from engine.reporting.figures.style import name_classes
+from engine.reporting.figures.grids import join_captions
+from engine.reporting.figures.lines import Line, downsample, exponential_moving_average
+from engine.reporting.figures.style import set_class_ticks
 
 RANDOM = np.random.default_rng(0)
 
@@ -35,23 +35,25 @@ def line(points: int) -> figures.Line:
     return figures.Line(np.arange(points, dtype=float), RANDOM.random(points))
 
 
-def panels(points: int) -> list[figures.Panel]:
+def panels(points: int) -> list[figures.Chart]:
     lines = {"train": line(points), "validation": line(max(1, points // 10))}
-    return [figures.Panel("loss", "nats", lines, best=points / 2)]
+    return [figures.Chart("loss", "nats", lines, best=points / 2)]
 
 
 DRAWN = {
     "grid": lambda: figures.grid(
-        figures.Tiles(images(7), list("abcdefg"), [2]), columns=3, title="seven"
+        figures.CaptionedImages(images(7), list("abcdefg"), [2]), columns=3, title="seven"
     ),
-    "one image": lambda: figures.grid(figures.Tiles(images(1)), columns=5, title="one"),
-    "colours": lambda: figures.grid(figures.Tiles(images(2, 3)), columns=5, title="two"),
+    "one image": lambda: figures.grid(figures.CaptionedImages(images(1)), columns=5, title="one"),
+    "colours": lambda: figures.grid(figures.CaptionedImages(images(2, 3)), columns=5, title="two"),
     "floats": lambda: figures.grid(
-        figures.Tiles(images(2, 1, "float32") - 7), columns=5, title="two"
+        figures.CaptionedImages(images(2, 1, "float32") - 7), columns=5, title="two"
     ),
-    "two channels": lambda: figures.grid(figures.Tiles(images(2, 2)), columns=5, title="two"),
-    "lines": lambda: figures.lines_of_images(
-        [("one", figures.Tiles(images(3))), ("none", figures.Tiles(images(0)))],
+    "two channels": lambda: figures.grid(
+        figures.CaptionedImages(images(2, 2)), columns=5, title="two"
+    ),
+    "lines": lambda: figures.image_rows(
+        [("one", figures.CaptionedImages(images(3))), ("none", figures.CaptionedImages(images(0)))],
         title="lines",
         margin=0.5,
     ),
@@ -70,11 +72,11 @@ DRAWN = {
     "many points": lambda: figures.charts(panels(20_000), x="epoch"),
     "few points": lambda: figures.charts(panels(3), x="epoch"),
     "no number": lambda: figures.charts(
-        [figures.Panel("t", "u", {"train": figures.Line(np.arange(3.0), np.full(3, np.nan))})],
+        [figures.Chart("t", "u", {"train": figures.Line(np.arange(3.0), np.full(3, np.nan))})],
         x="epoch",
     ),
     "magnitudes": lambda: figures.charts(
-        [figures.Panel("t", "u", {"train": line(5)}, logarithmic=True)], x="epoch"
+        [figures.Chart("t", "u", {"train": line(5)}, logarithmic=True)], x="epoch"
     ),
     "balance": lambda: figures.class_balance(
         {"train": np.arange(10), "test": np.arange(10)}, names(10)
@@ -105,7 +107,7 @@ def test_same_arguments_same_bytes():
     """The bytes of a figure do not depend on the user's settings."""
     for draw in (
         lambda: figures.grid(
-            figures.Tiles(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)),
+            figures.CaptionedImages(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)),
             columns=1,
             title="t",
         ),
@@ -120,7 +122,7 @@ def test_same_arguments_same_bytes():
 @pytest.mark.parametrize("classes, named", [(10, 10), (100, 100), (1000, 112)])
 def test_names_up_to_100_classes(classes: int, named: int):
     axes = Figure().add_subplot()
-    name_classes(axes, "y", names(classes))
+    set_class_ticks(axes, "y", names(classes))
     ticks = axes.get_yticks().tolist()
     assert len(ticks) == named
     labels = [label.get_text() for label in axes.get_yticklabels()]
@@ -137,23 +139,26 @@ def test_counts_shown_by_darkness():
 
 
 def test_long_captions_are_split():
-    assert captions_of([("4", "as 9", "97%"), ("3", "as 5", "9%")]) == ["4 as 9 97%", "3 as 5 9%"]
-    assert captions_of([("willow tree", "as bicycle"), ("3", "as 5")]) == [
+    assert join_captions([("4", "as 9", "97%"), ("3", "as 5", "9%")]) == ["4 as 9 97%", "3 as 5 9%"]
+    assert join_captions([("willow tree", "as bicycle"), ("3", "as 5")]) == [
         "willow tree\nas bicycle",
         "3\nas 5",
     ]
-    assert captions_of([]) == []
+    assert join_captions([]) == []
 
 
 def test_multiline_captions_fit():
     def height(*captions: str) -> int:
-        tiles = figures.Tiles(images(2), captions)
+        tiles = figures.CaptionedImages(images(2), captions)
         return Image.open(io.BytesIO(figures.grid(tiles, columns=1, title="t"))).height
 
     none, one, two = height(), height("a", "b"), height("a", "b\nc")
     assert none < one < two
-    lines = [("x", figures.Tiles(images(1), ["a"])), ("y", figures.Tiles(images(1), ["a\nb"]))]
-    drawn = figures.lines_of_images(lines, title="t", margin=0.2)
+    lines = [
+        ("x", figures.CaptionedImages(images(1), ["a"])),
+        ("y", figures.CaptionedImages(images(1), ["a\nb"])),
+    ]
+    drawn = figures.image_rows(lines, title="t", margin=0.2)
     assert Image.open(io.BytesIO(drawn)).height == two
 
 
@@ -168,7 +173,7 @@ def test_thinned_curve():
     x = np.arange(50_003, dtype=float)
     y = RANDOM.random(len(x))
     y[31_337], y[4] = 9, -9
-    raw, mean = thinned(Line(x, y))
+    raw, mean = downsample(Line(x, y))
     assert raw.y.max() == 9 and raw.y.min() == -9 and len(raw.y) == 2 * len(mean.y) == 2000
     assert (raw.y[::2] <= mean.y).all() and (mean.y <= raw.y[1::2]).all()
     assert abs(raw.x[raw.y.argmax()] - 31_337) < 51 and (np.diff(mean.x) > 0).all()
@@ -177,7 +182,7 @@ def test_thinned_curve():
 
 def test_smoothed_curve():
     y = np.concatenate([np.full(50, 3.0), np.full(500, 1.0)])
-    found = smoothed(y, 20)
+    found = exponential_moving_average(y, 20)
     assert found[0] == pytest.approx(3) and found[49] == pytest.approx(3)
     assert found[-1] == pytest.approx(1, abs=1e-6)
     assert (np.diff(found[50:]) <= 0).all()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import flags
-from engine.config.schema import BESIDE, MODES, Config, sections
+from engine.config.schema import BENCHMARK_EXTRAS, MODES, Config, sections
 
 FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
 LINES = st.text(
@@ -59,7 +59,7 @@ def values_of(field):
     if field.name == "leave_out":
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
     if field.name == "benchmark_with":
-        return st.lists(st.sampled_from(BESIDE)).map(",".join)
+        return st.lists(st.sampled_from(BENCHMARK_EXTRAS)).map(",".join)
     return LINES if field.name == "run_dir" else st.just("") | LINES
 
 

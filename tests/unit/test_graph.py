@@ -21,13 +21,13 @@ def test_finds_generators():
         return tf.while_loop(lambda i: i < 3, body, [tf.constant(0)])
 
     tf.random.set_seed(1)
-    found = graph.generators(traced(looped))
+    found = graph.hidden_random_ops(traced(looped))
     tf.random.set_seed(None)
     assert found == ["RandomStandardNormal"]
     generator = tf.random.Generator.from_seed(1)
-    assert graph.generators(traced(lambda: generator.uniform([]))) == ["RngReadAndSkip"]
+    assert graph.hidden_random_ops(traced(lambda: generator.uniform([]))) == ["RngReadAndSkip"]
     stateless = traced(lambda: tf.random.stateless_uniform([3], seed=[1, 2]))
-    assert graph.generators(stateless) == []
+    assert graph.hidden_random_ops(stateless) == []
 
 
 def test_fingerprint_of_traces():
@@ -47,10 +47,10 @@ def test_step_uses_only_state():
     images, labels = pictures(20)
     for replicas in (1, 2):
         run = training(images, labels, replicas=replicas)
-        assert graph.strangers(run.loop.graph(), run.state) == []
+        assert graph.untracked_variables(run.loop.graph(), run.state) == []
         but_one = tf.Module()
         but_one.known = [v for v in run.state.variables if v is not run.state.step]
-        assert graph.strangers(run.loop.graph(), but_one) == [run.state.step]
+        assert graph.untracked_variables(run.loop.graph(), but_one) == [run.state.step]
 
 
 def test_graph_traced_once():

@@ -8,15 +8,15 @@ import re
 
 from engine.reporting.html_page import (
     CollapsedText,
-    Picture,
+    ReportFigure,
     ReportSection,
     Table,
-    as_text,
+    format_table,
     page,
     pictures,
 )
 
-PICTURE = Picture("a", b"\x89PNG bytes", "What is <seen>")
+PICTURE = ReportFigure("a", b"\x89PNG bytes", "What is <seen>")
 SECTIONS = [
     ReportSection("One & two", ["A <b>paragraph</b>", PICTURE]),
     ReportSection(
@@ -84,4 +84,4 @@ def test_pictures_of_all_sections():
 
 def test_table_as_text():
     table = Table(("class", "n"), [("a", "1"), ("long", "1,000")])
-    assert as_text(table) == "class      n\na          1\nlong   1,000"
+    assert format_table(table) == "class      n\na          1\nlong   1,000"

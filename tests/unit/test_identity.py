@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from pipelines import identity, open_source
-from pipelines.identity import DataIdentity, identity_of
+from pipelines.identity import DataIdentity, data_identity
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from pipelines.identity import DataIdentity, identity_of
     ],
 )
 def test_same_files_or_examples(one, other, same):
-    assert one.is_that_of(other) == other.is_that_of(one) == same
+    assert one.matches(other) == other.matches(one) == same
 
 
 def opened(cache_dir):
@@ -31,25 +31,25 @@ def opened(cache_dir):
 
 def test_same_data_prepared_twice(tmp_path):
     first, second = tmp_path / "one", tmp_path / "two"
-    one = identity_of(opened(first), str(first))
-    assert one.is_that_of(identity_of(opened(second), str(second)))
-    assert one == identity_of(opened(first), str(first))  # from the decoded cache
+    one = data_identity(opened(first), str(first))
+    assert one.matches(data_identity(opened(second), str(second)))
+    assert one == data_identity(opened(first), str(first))  # from the decoded cache
     cut = open_source("digits", data_dir=None, cache_dir=str(first), validation_split="0.2")
-    assert not one.is_that_of(identity_of(cut, str(first)))
+    assert not one.matches(data_identity(cut, str(first)))
 
 
 def test_large_data_set_compares_files(tmp_path, monkeypatch):
     monkeypatch.setattr(identity, "_SMALL", 1000)
     source = opened(tmp_path)
-    found = identity_of(source, str(tmp_path))
+    found = data_identity(source, str(tmp_path))
     assert found.examples == "" and found.files
     other = dataclasses.replace(source, train=source.train.part(0, 100, "train[:100]"))
-    assert not found.is_that_of(identity_of(other, str(tmp_path)))
+    assert not found.matches(data_identity(other, str(tmp_path)))
 
 
 def test_unwritable_cache(tmp_path):
     source = opened(tmp_path)
     nowhere = tmp_path / "file"
     nowhere.write_text("")
-    found = identity_of(source, str(nowhere))
-    assert found.is_that_of(identity_of(source, str(tmp_path))) and found.examples
+    found = data_identity(source, str(nowhere))
+    assert found.matches(data_identity(source, str(tmp_path))) and found.examples

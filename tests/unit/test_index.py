@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from pipelines import index
-from pipelines.index import Fields, index_of
+from pipelines.index import Fields, load_or_build_index
 from pipelines.records import RecordReader
 
 FIELDS = Fields("picture", "kind")
@@ -119,4 +119,4 @@ def test_names_example_without_image(tmp_path, bad):
 
 def test_empty_index(ranges):
     path = ranges[0][0]
-    assert len(index_of([(path, 5, 5)], FIELDS, None)) == 0
+    assert len(load_or_build_index([(path, 5, 5)], FIELDS, None)) == 0

@@ -96,7 +96,7 @@ def test_late_callback_runs_at_once():
     peers[1].fail("why")
     until(lambda: peers[0].lost)
     told = []
-    peers[0].when_lost(told.append)
+    peers[0].on_failure(told.append)
     assert told == ["worker 1 (host1:2222) ended: why"]
     for each in peers:
         each.close()

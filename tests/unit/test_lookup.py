@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import examples_of, labels_of, open_source
-from pipelines.decode import AT_ONCE, decode_all
+from pipelines import open_source, read_examples, read_labels
+from pipelines.decode import DECODE_CHUNK, decode_split
 
 
 @pytest.fixture(scope="module")
@@ -20,30 +20,30 @@ def source(cache_dir):
 @pytest.fixture(scope="module")
 def whole(source):
     """Returns all images and labels of train."""
-    return decode_all(source, source.train)
+    return decode_split(source, source.train)
 
 
 @pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.parametrize("count", [1, 7, AT_ONCE, AT_ONCE + 1, 1293])
+@pytest.mark.parametrize("count", [1, 7, DECODE_CHUNK, DECODE_CHUNK + 1, 1293])
 def test_requested_order(source, whole, tmp_path, kept, count):
     numbers = np.random.default_rng(count).permutation(len(source.train))[:count]
-    found = examples_of(source, source.train, numbers, str(tmp_path) if kept else None)
+    found = read_examples(source, source.train, numbers, str(tmp_path) if kept else None)
     assert (found.numbers == numbers).all()
     assert found.images.dtype == whole[0].dtype and (found.images == whole[0][numbers]).all()
     assert found.labels.dtype == np.int32 and (found.labels == whole[1][numbers]).all()
 
 
 def test_repeated_number(source, whole, tmp_path):
-    found = examples_of(source, source.train, np.array([5, 0, 5]), str(tmp_path))
+    found = read_examples(source, source.train, np.array([5, 0, 5]), str(tmp_path))
     assert (found.images == whole[0][[5, 0, 5]]).all()
 
 
 def test_labels_of_split(source, whole, tmp_path):
-    assert (labels_of(source, source.train, str(tmp_path)) == whole[1]).all()
+    assert (read_labels(source, source.train, str(tmp_path)) == whole[1]).all()
     # If no index of fields can be built, examples are decoded for their labels.
     plain = dataclasses.replace(source, pictures=None)
-    assert (labels_of(plain, plain.train, str(tmp_path)) == whole[1]).all()
-    found = examples_of(plain, plain.train, np.arange(300), str(tmp_path))
+    assert (read_labels(plain, plain.train, str(tmp_path)) == whole[1]).all()
+    found = read_examples(plain, plain.train, np.arange(300), str(tmp_path))
     assert (found.images == whole[0][:300]).all()
 
 
@@ -54,4 +54,4 @@ def test_refuses_truncated_file(source, tmp_path, kept):
     short.write_bytes(Path(path).read_bytes()[:1000])
     records = dataclasses.replace(source.train, ranges=((str(short), first, last),))
     with pytest.raises(ValueError, match="short"):
-        examples_of(source, records, np.arange(300), str(tmp_path) if kept else None)
+        read_examples(source, records, np.arange(300), str(tmp_path) if kept else None)

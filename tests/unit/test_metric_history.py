@@ -29,7 +29,7 @@ def test_reads_whole_rows(tmp_path: Path):
 
 
 def test_learning_curves():
-    accuracy, loss = metric_history.of_learning(ROWS, 10, 20)
+    accuracy, loss = metric_history.metric_charts(ROWS, 10, 20)
     assert (accuracy.title, loss.title) == ("accuracy", "loss")
     assert list(accuracy.lines) == ["train", "validation"] and accuracy.best == 2
     np.testing.assert_allclose(accuracy.lines["train"].x, [1, 2])
@@ -39,10 +39,13 @@ def test_learning_curves():
 
 
 def test_learning_rate_curve():
-    (rate,) = metric_history.of_steps(ROWS, 10)
+    (rate,) = metric_history.step_charts(ROWS, 10)
     assert rate.title == "learning rate"
     np.testing.assert_allclose(rate.lines["train"].y, [0.1, 0.2])
 
 
 def test_no_rows_no_charts():
-    assert metric_history.of_learning([], 10, None) == [] and metric_history.of_steps([], 10) == []
+    assert (
+        metric_history.metric_charts([], 10, None) == []
+        and metric_history.step_charts([], 10) == []
+    )

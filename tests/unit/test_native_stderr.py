@@ -6,11 +6,11 @@ import os
 
 import pytest
 
-from engine.runtime.native_stderr import held_back
+from engine.runtime.native_stderr import capture_stderr
 
 
 def test_captures_file_descriptor(capfd: pytest.CaptureFixture[str]):
-    with held_back() as written:
+    with capture_stderr() as written:
         os.write(2, b"error: from C++\n")
         written.seek(0)
         assert written.read() == b"error: from C++\n"
@@ -20,10 +20,10 @@ def test_captures_file_descriptor(capfd: pytest.CaptureFixture[str]):
 
 @pytest.mark.parametrize("shown", [True, False])
 def test_shows_output(capfd: pytest.CaptureFixture[str], shown: bool):
-    with pytest.raises(OSError), held_back(shown):
+    with pytest.raises(OSError), capture_stderr(shown):
         os.write(2, b"why\n")
         raise OSError
-    with pytest.raises(KeyboardInterrupt), held_back(shown):
+    with pytest.raises(KeyboardInterrupt), capture_stderr(shown):
         os.write(2, b"not this\n")
         raise KeyboardInterrupt
     assert capfd.readouterr().err == "why\n" * shown

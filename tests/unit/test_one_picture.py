@@ -20,7 +20,7 @@ from engine.config.schema import FITS
 from engine.models import ForwardContext
 from engine.serving.export import ServingModule
 from engine.tasks.classification import probabilities
-from pipelines import Source, examples_of, open_source, read_picture, stored_images, wanted
+from pipelines import Source, open_source, read_examples, read_picture, read_stored_images, wanted
 
 COUNT = 24  # images of each case
 ALLOWED = 1e-6  # difference between probabilities
@@ -38,7 +38,7 @@ DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10"]
 @functools.lru_cache(maxsize=4)
 def some_of_train(source: Source, cache_dir: str) -> tuple[np.ndarray, ...]:
     """Returns the images from which predict infers the layout of pictures."""
-    return tuple(stored_images(source, source.train, np.arange(256), cache_dir))
+    return tuple(read_stored_images(source, source.train, np.arange(256), cache_dir))
 
 
 def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **case) -> None:
@@ -53,8 +53,8 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
     )
     assert source.test is not None
     numbers = np.arange(case["first"], case["first"] + COUNT)
-    of_split = examples_of(source, source.test, numbers, cache_dir).images
-    stored = list(stored_images(source, source.test, numbers, cache_dir))
+    of_split = read_examples(source, source.test, numbers, cache_dir).images
+    stored = list(read_stored_images(source, source.test, numbers, cache_dir))
     plain = open_source(dataset, data_dir=data_dir, cache_dir=cache_dir)
     want = wanted(source, some_of_train(plain, cache_dir), case["invert"])
     of_files = []

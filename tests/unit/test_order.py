@@ -26,10 +26,10 @@ def test_order_is_permutation(n, seed, epoch):
 @pytest.mark.parametrize("n", [1, 2, 77, 2**20 + 1, 2**31 - 1])
 def test_looks_up_single_places(n):
     places = np.random.default_rng(n).integers(0, n, 50)
-    found = order.permuted(3, 4, n, places)
+    found = order.permutation_at(3, 4, n, places)
     assert found.dtype == np.int32 and found.min() >= 0 and found.max() < n
     for place, example in zip(places, found, strict=True):
-        assert order.permuted(3, 4, n, np.array([place])) == example
+        assert order.permutation_at(3, 4, n, np.array([place])) == example
     if n < 2**22:
         assert np.array_equal(order.permutation(3, 4, n)[places], found)
 

@@ -23,7 +23,7 @@ def test_configurations_cover_most_pairs():
     for choice in chosen:
         options = flags.parse(pairs.options_of(choice))
         compatibility.refuse(options)
-        compatibility.refuse_for_length(options, 9)
+        compatibility.check_length_options(options, 9)
         missing -= pairs.pairs_of(choice)
     assert len(missing) < 0.4 * every
     assert [*itertools.islice(pairs.sampled(0), 2)] == chosen[:2]

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from engine.distributed.cluster_config import ClusterConfig
-from engine.distributed.rendezvous import meet
+from engine.distributed.rendezvous import join_cluster
 from tests.harness import tf_configs
 
 
@@ -23,7 +23,7 @@ def clusters(count: int) -> list[ClusterConfig]:
 def all_meet(found: list[ClusterConfig], digests: list[str], seconds: float) -> list[Future]:
     with ThreadPoolExecutor(len(found)) as pool:
         return [
-            pool.submit(meet, cluster, digest, seconds)
+            pool.submit(join_cluster, cluster, digest, seconds)
             for cluster, digest in zip(found, digests, strict=True)
         ]
 
@@ -51,12 +51,12 @@ def test_workers_connect(count):
 def test_late_and_restarted_worker():
     chief, worker, other = clusters(3)
     with ThreadPoolExecutor(3) as pool:
-        waiting = pool.submit(meet, chief, "same", 30)
+        waiting = pool.submit(join_cluster, chief, "same", 30)
         time.sleep(0.3)
         with socket.create_connection(chief.address(0)) as first:  # identifies itself and dies
             first.sendall(b'{"worker": 1, "of": 3, "digest": "same"}\n')
         time.sleep(0.3)
-        joined = [pool.submit(meet, each, "same", 30) for each in (other, worker)]
+        joined = [pool.submit(join_cluster, each, "same", 30) for each in (other, worker)]
         assert set(waiting.result()) == {1, 2}
     close([waiting, *joined])
 
@@ -75,11 +75,11 @@ def test_late_and_restarted_worker():
 def test_ignores_strangers(said):
     chief, worker = clusters(2)
     with ThreadPoolExecutor(2) as pool:
-        waiting = pool.submit(meet, chief, "same", 30)
+        waiting = pool.submit(join_cluster, chief, "same", 30)
         time.sleep(0.2)
         with socket.create_connection(chief.address(0)) as stranger:
             stranger.sendall(said)
-            joined = pool.submit(meet, worker, "same", 30)
+            joined = pool.submit(join_cluster, worker, "same", 30)
             close([waiting, joined])
 
 
@@ -96,7 +96,7 @@ def test_names_absent_worker():
 def test_names_absent_chief():
     _, worker = clusters(2)
     with pytest.raises(RuntimeError, match=r"worker 0 \(127.0.0.1:\d+\) did not answer within"):
-        meet(worker, "same", 0.5)
+        join_cluster(worker, "same", 0.5)
 
 
 def test_refuses_other_options():
@@ -121,7 +121,7 @@ def test_names_taken_port():
         other.bind(("", chief.address(0)[1]))
         other.listen()
         with pytest.raises(RuntimeError, match="cannot listen on port"):
-            meet(chief, "same", 5)
+            join_cluster(chief, "same", 5)
 
 
 def test_leaves_no_thread():

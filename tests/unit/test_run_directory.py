@@ -112,8 +112,8 @@ def test_checkpoint_without_options(tmp_path):
 def continued(before, now, steps_per_epoch=10, step=0):
     """Returns the message that refuses to resume, or an empty string."""
     try:
-        run_directory.refuse_another_trajectory(now, before)
-        run_directory.refuse_other_length(now, before, steps_per_epoch, step)
+        run_directory.check_trajectory(now, before)
+        run_directory.check_length(now, before, steps_per_epoch, step)
     except ValueError as error:
         return str(error)
     return ""
@@ -192,7 +192,7 @@ def test_new_options_remove_result(tmp_path):
     (run_dir / "metrics.jsonl").write_text("kept")
     kept = config(run_dir, "--seed=5")
     run_directory.write_options(kept)
-    assert run_directory.options_of(str(run_dir)) == kept
+    assert run_directory.read_options(str(run_dir)) == kept
     assert sorted(os.listdir(run_dir)) == ["config.flags", "metrics.jsonl"]
 
 
@@ -224,7 +224,7 @@ def test_result_removed_before_options(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         run_directory.write_options(config(run_dir, "--epochs=9"))
     assert not (run_dir / "result.json").exists()
-    assert run_directory.options_of(str(run_dir)) == kept
+    assert run_directory.read_options(str(run_dir)) == kept
 
 
 def test_resume_with_legacy_values(tmp_path):

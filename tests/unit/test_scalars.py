@@ -11,7 +11,7 @@ from engine.core.early_stopping import Monitor
 from engine.core.state import BestState, TimingState
 from engine.logging.metric_writer import MetricRow, MetricWriter
 from engine.logging.throughput import ThroughputMeter
-from engine.runtime.scalars import real, whole
+from engine.runtime.scalars import as_float64, as_int64
 
 
 def kept(use) -> bool:
@@ -26,11 +26,11 @@ def test_arrays_are_not_kept():
     """TensorFlow keeps a Python number, but not an array."""
     variable = tf.Variable(0.0, dtype=tf.float64)
     assert kept(variable.assign)  # otherwise the conversions are not needed
-    assert not kept(lambda number: variable.assign(real(number)))
+    assert not kept(lambda number: variable.assign(as_float64(number)))
     steps = tf.Variable(0, dtype=tf.int64)
     step = 123_456_789_012
     before = sys.getrefcount(step)
-    steps.assign(whole(step))
+    steps.assign(as_int64(step))
     assert sys.getrefcount(step) == before and int(steps) == step
 
 
@@ -39,7 +39,7 @@ def test_repeated_writes_keep_nothing(tmp_path, what):
     clock = ThroughputMeter(TimingState(), str(tmp_path), writes=False)
     metric_writer, best = MetricWriter(str(tmp_path)), BestState()
     uses = {
-        "clock": lambda number: (clock.loop_took(1, number), clock.note()),
+        "clock": lambda number: (clock.record_call(1, number), clock.note()),
         "board": lambda number: metric_writer.write("train", [MetricRow(1, 1, {"loss": number})]),
         "best": lambda number: Monitor("train_loss", 0.0, -1).is_best(number, 1, best),
     }

@@ -55,8 +55,8 @@ def test_confused_pairs():
 def test_confident_mistakes():
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
     of = Predictions(probabilities, np.array([0, 0, 0, 0], np.int32))
-    assert scores.confident_mistakes(of, 2).tolist() == [3, 2]
-    assert scores.confident_mistakes(of, 9).tolist() == [3, 2, 1]
+    assert scores.most_confident_errors(of, 2).tolist() == [3, 2]
+    assert scores.most_confident_errors(of, 9).tolist() == [3, 2, 1]
 
 
 def test_calibration_error():

@@ -14,8 +14,8 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decode import decode_all, decode_batch, decode_pictures
-from pipelines.lookup import examples_of, stored_images
+from pipelines.decode import decode_batch, decode_images, decode_split
+from pipelines.lookup import read_examples, read_stored_images
 from pipelines.records import RecordReader
 from pipelines.resize import Resize
 from pipelines.source import DataSplit, open_source
@@ -264,10 +264,10 @@ def test_varying_sizes_need_image_size(opened):
 def test_stored_images_keep_size(opened, tmp_path):
     source = opened("coloured", image_size=(5, 7), validation_split="")
     numbers = np.array([3, 0, 5])
-    stored = list(stored_images(source, source.train, numbers, str(tmp_path)))
+    stored = list(read_stored_images(source, source.train, numbers, str(tmp_path)))
     assert source.stored_size is None
     assert [image.shape for image in stored] == [(4 + number, 6, 3) for number in numbers]
-    resized = examples_of(source, source.train, numbers).images
+    resized = read_examples(source, source.train, numbers).images
     assert np.array_equal(resized, np.stack([source.resize.array(image) for image in stored]))
 
 
@@ -292,12 +292,12 @@ def test_resizing_matches_resize(opened, fit, antialias):
 @pytest.mark.parametrize("at_once", [2, 64])
 def test_decode_pictures(opened, options, at_once, monkeypatch):
     """Decoding pictures gives the images and labels that decoding examples gives."""
-    monkeypatch.setattr("pipelines.decode.AT_ONCE", at_once)
+    monkeypatch.setattr("pipelines.decode.DECODE_CHUNK", at_once)
     source = opened(validation_split="", **options)
     numbers = np.array([3, 1, 5, 2, 0])
     stored, labels = RecordReader(source.train.ranges, source.pictures.fields).read(numbers)
     whole, none = RecordReader(source.train.ranges).read(numbers)
-    images, batch = decode_pictures(source, tf.constant(stored)), decode_batch(source, whole)
+    images, batch = decode_images(source, tf.constant(stored)), decode_batch(source, whole)
     assert none.tolist() == [-1] * 5
     for i, serialized in enumerate(whole):
         image, label = source.decode(tf.constant(serialized))
@@ -352,10 +352,10 @@ def test_decoding_traces_once(opened, tmp_path):
     source = opened(validation_split="")
     numbers = np.arange(10)
     for _ in range(3):
-        decode_all(source, source.train)
-        examples_of(source, source.train, numbers)
-        examples_of(source, source.train, numbers, str(tmp_path))
-        examples_of(source, source.train, np.resize(numbers, 200), str(tmp_path))
+        decode_split(source, source.train)
+        read_examples(source, source.train, numbers)
+        read_examples(source, source.train, numbers, str(tmp_path))
+        read_examples(source, source.train, np.resize(numbers, 200), str(tmp_path))
         source.decode(tf.constant(RecordReader(source.train.ranges).read(numbers)[0][0]))
     assert source.decode.experimental_get_tracing_count() == 1
     assert source.pictures.decode.experimental_get_tracing_count() == 1

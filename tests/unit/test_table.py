@@ -8,15 +8,15 @@ from pipelines import table
 def test_look_up():
     values = np.random.default_rng(0).normal(size=table.CELLS + 1).astype(np.float32)
     grid = table.uniform_grid()
-    on = table.look_up(values, grid[:-1].astype(np.float32))
+    on = table.interpolate(values, grid[:-1].astype(np.float32))
     np.testing.assert_array_equal(on, values[:-1])
-    halfway = table.look_up(values, (grid[:-1] + 0.5 / table.CELLS).astype(np.float32))
+    halfway = table.interpolate(values, (grid[:-1] + 0.5 / table.CELLS).astype(np.float32))
     np.testing.assert_allclose(halfway, (values[:-1] + values[1:]) / 2, atol=1e-6)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2, 0.4, 1.0, 1.5, 2.0, 10.0, 100.0])
 def test_larger_beta_matches_scipy(alpha):
-    quantiles = table.larger_beta(alpha)
+    quantiles = table.mixup_weight_quantiles(alpha)
     assert quantiles.shape == (table.CELLS + 1,) and quantiles.dtype == np.float32
     expected = stats.beta.ppf((1 + table.uniform_grid()) / 2, alpha, alpha)
     np.testing.assert_allclose(quantiles[:-1], expected[:-1], atol=1e-7)
@@ -26,7 +26,9 @@ def test_larger_beta_matches_scipy(alpha):
 def test_error_between_quantiles(alpha):
     """Between quantiles the distribution is off by at most one cell."""
     numbers = (np.arange(1 << 15) / (1 << 15)).astype(np.float32)
-    weights = table.look_up(table.larger_beta(alpha), numbers).numpy().astype(np.float64)
+    weights = (
+        table.interpolate(table.mixup_weight_quantiles(alpha), numbers).numpy().astype(np.float64)
+    )
     assert weights.min() >= 0.5 and weights.max() <= 1 and (np.diff(weights) >= 0).all()
     # A weight close to 1 is rounded to float32, where the distribution function may be steep.
     low, high = (
@@ -38,6 +40,6 @@ def test_error_between_quantiles(alpha):
 
 @pytest.mark.parametrize("alpha", [5e-324, 1e-9, 1e-3])
 def test_tiny_alpha_rarely_mixes(alpha):
-    quantiles = table.larger_beta(alpha)
+    quantiles = table.mixup_weight_quantiles(alpha)
     assert np.isfinite(quantiles).all()
     assert np.mean(quantiles > 0.9999) > 0.98

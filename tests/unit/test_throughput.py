@@ -54,22 +54,22 @@ def test_new_run(wall, started):
 
 def test_rate_excludes_first_call(wall, started):
     measured = started(TimingState())
-    measured.loop_took(1, 9.0)
+    measured.record_call(1, 9.0)
     assert (measured.steps_per_second, measured.train_seconds) == (0.0, 9.0)
-    measured.loop_took(30, 2.0)
-    measured.loop_took(10, 2.0)
+    measured.record_call(30, 2.0)
+    measured.record_call(10, 2.0)
     assert (measured.steps_per_second, measured.train_seconds) == (10.0, 13.0)
 
 
 def test_restart_excludes_first_call(wall, started):
     times = TimingState()
     before = started(times)
-    before.loop_took(1, 5.0)
-    before.loop_took(10, 1.0)
+    before.record_call(1, 5.0)
+    before.record_call(10, 1.0)
     after = started(restored(times, before))
     assert after.steps_per_second == 10.0
-    after.loop_took(1, 7.0)
-    after.loop_took(30, 1.0)
+    after.record_call(1, 7.0)
+    after.record_call(30, 1.0)
     assert (after.steps_per_second, after.train_seconds) == (20.0, 14.0)
 
 
@@ -77,19 +77,19 @@ def test_goodput_counts_downtime(wall, started):
     times = TimingState()
     before = started(times)
     wall.now += 10.0
-    before.loop_took(1, 10.0)
+    before.record_call(1, 10.0)
     assert before.goodput == 1.0
     wall.now += 30.0
     after = started(restored(times, before))
     wall.now += 10.0
-    after.loop_took(1, 10.0)
+    after.record_call(1, 10.0)
     assert after.goodput == 20.0 / 50.0
 
 
 def test_goodput_of_finished_run(wall, started):
     measured = started(TimingState())
     wall.now += 20.0
-    measured.loop_took(1, 10.0)
+    measured.record_call(1, 10.0)
     wall.now += 1000.0
     assert measured.goodput == 0.5
 
@@ -97,10 +97,10 @@ def test_goodput_of_finished_run(wall, started):
 def test_goodput_within_unit_interval(wall, started):
     measured = started(TimingState())
     wall.now += 1.0
-    measured.loop_took(1, 10.0)
+    measured.record_call(1, 10.0)
     assert measured.goodput == 1.0
     wall.now -= 500.0
-    measured.loop_took(1, 10.0)
+    measured.record_call(1, 10.0)
     assert measured.goodput == 0.0
 
 
@@ -130,7 +130,7 @@ def test_kill_before_first_checkpoint(wall, started):
     again = started(TimingState())
     assert again.figures["restarts"] == 1 and again.figures["lost_steps"] == 30
     wall.now += 10.0
-    again.loop_took(30, 10.0)
+    again.record_call(30, 10.0)
     assert again.goodput == 10.0 / 110.0
 
 

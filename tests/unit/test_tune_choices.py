@@ -7,7 +7,7 @@ import pytest
 from engine.config import flags
 from engine.config.schema import Config
 from engine.tune.choices import Candidate, around, first
-from engine.tune.contest import Found
+from engine.tune.contest import ComparisonResult
 
 
 @pytest.mark.parametrize("jit", ["off", "step", "loop"])
@@ -47,7 +47,7 @@ def test_candidate_as_options():
 
 
 def test_takes_clearly_faster_candidate():
-    found = Found()
+    found = ComparisonResult()
     now, slower, hardly, faster = (
         Candidate(),
         Candidate("step"),

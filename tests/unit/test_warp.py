@@ -5,7 +5,7 @@ from scipy import ndimage
 from scipy.interpolate import BSpline
 
 from pipelines import warp
-from pipelines.warp import CONTROLS, NUMBERS, Warp
+from pipelines.warp import CONTROL_POINTS, NUMBERS, Warp
 
 SHAPES = [(28, 28, 1), (9, 14, 3)]
 
@@ -159,19 +159,19 @@ def test_graph_same_bits():
 
 
 def test_displacement_range():
-    shape = (64, 2 * CONTROLS * CONTROLS)
+    shape = (64, 2 * CONTROL_POINTS * CONTROL_POINTS)
     corners = (uniform(*shape) < 0.5) * np.float32(1 - 2**-24)
     assert np.abs(warp.field(corners, 28, 28)).max() <= 1
     np.testing.assert_array_equal(warp.field(np.zeros(shape, np.float32), 28, 20), -1)
 
 
 def test_field_matches_scipy_spline():
-    numbers = uniform(16, 2 * CONTROLS * CONTROLS)
+    numbers = uniform(16, 2 * CONTROL_POINTS * CONTROL_POINTS)
     field = warp.field(numbers, 28, 21).numpy()
-    controls = 2 * numbers.astype(np.float64).reshape(16, 2, CONTROLS, CONTROLS) - 1
-    knots = np.arange(-3, CONTROLS + 1)
+    controls = 2 * numbers.astype(np.float64).reshape(16, 2, CONTROL_POINTS, CONTROL_POINTS) - 1
+    knots = np.arange(-3, CONTROL_POINTS + 1)
     for size, axis in ((28, 2), (21, 3)):
-        places = (np.arange(size) + 0.5) * warp.SPACINGS / size
+        places = (np.arange(size) + 0.5) * warp.GRID_SPACINGS / size
         controls = BSpline(knots, controls, 3, axis=axis)(places)
     np.testing.assert_allclose(field, controls, atol=5e-4)  # the weights are rounded to 2**-14
     # With spacings of h pixels the slope is under 2 / h and the curvature under 4 / h**2.
@@ -182,10 +182,10 @@ def test_field_matches_scipy_spline():
 
 
 def test_field_is_exact():
-    numbers = uniform(3, 2 * CONTROLS * CONTROLS)
+    numbers = uniform(3, 2 * CONTROL_POINTS * CONTROL_POINTS)
     numbers[0, :4] = 1e-30, 2**-24, 0.3333333, 1 - 2**-24
     controls = (2 * numbers - 1).astype(np.float64) * 2**24
-    whole = controls.astype(np.int64).astype(object).reshape(3, 2, CONTROLS, CONTROLS)
+    whole = controls.astype(np.int64).astype(object).reshape(3, 2, CONTROL_POINTS, CONTROL_POINTS)
     rows, columns = ((warp.spline(n) * 2**14).astype(np.int64).astype(object) for n in (28, 11))
     exact = np.einsum("hi,rcij,wj->rchw", rows, whole, columns, optimize=True)
     expected = (exact.astype(np.float64) / 2**52).astype(np.float32)
@@ -200,7 +200,7 @@ def test_spline_partition_of_unity(size):
 
 
 def test_distortion_in_pixels():
-    numbers = np.full([1, 2, CONTROLS * CONTROLS], 0.5, np.float32)
+    numbers = np.full([1, 2, CONTROL_POINTS * CONTROL_POINTS], 0.5, np.float32)
     numbers[:, 1] = 0.75  # everything is read from one pixel further right
     image = noise_images(1, (12, 12, 2))
     result = warped(image, {"elastic": 2.0}, {"elastic": numbers.reshape(1, -1)})
@@ -210,7 +210,7 @@ def test_distortion_in_pixels():
 @pytest.mark.parametrize("seed", range(3))
 def test_distortion_never_folds(seed):
     # The determinant of the map's Jacobian stays positive, also for the most extreme fields.
-    shape = (500, 2 * CONTROLS * CONTROLS)
+    shape = (500, 2 * CONTROL_POINTS * CONTROL_POINTS)
     numbers = (uniform(*shape, seed=seed) < 0.5) * np.float32(1 - 2**-24)
     away = 0.48 * 7 * warp.field(numbers, 28, 28).numpy()
     dy, dx = np.gradient(away, axis=2), np.gradient(away, axis=3)

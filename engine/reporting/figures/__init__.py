@@ -6,20 +6,20 @@ same arguments give the same bytes.
 
 from engine.reporting.figures.bars import class_balance, class_scores
 from engine.reporting.figures.calibration import reliability
-from engine.reporting.figures.grids import Tiles, captions_of, grid, lines_of_images
-from engine.reporting.figures.lines import Line, Panel, charts
+from engine.reporting.figures.grids import CaptionedImages, grid, image_rows, join_captions
+from engine.reporting.figures.lines import Chart, Line, charts
 from engine.reporting.figures.matrix import confusion_matrix
 
 __all__ = [
+    "CaptionedImages",
+    "Chart",
     "Line",
-    "Panel",
-    "Tiles",
-    "captions_of",
     "charts",
     "class_balance",
     "class_scores",
     "confusion_matrix",
     "grid",
-    "lines_of_images",
+    "image_rows",
+    "join_captions",
     "reliability",
 ]

@@ -14,12 +14,12 @@ from engine.reporting.figures.style import (
     MOST_NAMES,
     OTHER,
     VERMILION,
-    drawn,
-    name_classes,
+    renders_png,
+    set_class_ticks,
 )
 
 
-@drawn
+@renders_png
 def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
     """Draws the number of examples of each class, with a bar for each split.
 
@@ -44,7 +44,7 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
             linewidth=0,
             label=f"{split}: {int(of_class.sum()):,}",
         )
-    name_classes(axes, "x", names, upright=True)
+    set_class_ticks(axes, "x", names, upright=True)
     axes.set_xlabel("class")
     axes.set_ylabel("examples")
     axes.set_title("Examples of each class")
@@ -52,7 +52,7 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
     return figure
 
 
-@drawn
+@renders_png
 def class_scores(
     precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, names: list[str], *, title: str
 ) -> Figure:
@@ -78,7 +78,7 @@ def class_scores(
     )
     for name, values, marker, colour in marks:
         axes.plot(100 * values, at, marker, color=colour, markersize=7, label=name)
-    name_classes(axes, "y", names)
+    set_class_ticks(axes, "y", names)
     axes.set_ylim(classes - 0.5, -0.5)
     axes.set_xlabel("%")
     axes.set_ylabel("class")

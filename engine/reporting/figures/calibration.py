@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from engine.reporting.figures.style import BLUE, drawn
+from engine.reporting.figures.style import BLUE, renders_png
 
 
-@drawn
+@renders_png
 def reliability(
     edges: np.ndarray,
     confidence: np.ndarray,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.reporting.figures.style import VERMILION, drawn, shortened
+from engine.reporting.figures.style import VERMILION, renders_png, truncate
 
 _TILE = 0.78  # side of an image, in inches as the other lengths
 _LINE = 0.12  # height of a line of a caption
@@ -18,12 +18,12 @@ _ONE_LINE, _MORE_LINES = (14, 7.5), (17, 6.5)  # maximum characters of a line, f
 _GAP = 0.08
 
 
-class Tiles(NamedTuple):
+class CaptionedImages(NamedTuple):
     """Images with captions.
 
     Attributes:
       images: uint8 or float [n, H, W, C], C 1 or 3; with another C, the first channel is shown.
-      captions: n captions of one or more lines; empty: no captions. See `captions_of`.
+      captions: n captions of one or more lines; empty: no captions. See `join_captions`.
       marked: indices of the images with a frame.
     """
 
@@ -37,15 +37,15 @@ class Tiles(NamedTuple):
         return max((caption.count("\n") + 1 for caption in self.captions), default=0)
 
 
-def captions_of(parts: Sequence[Sequence[str]]) -> list[str]:
+def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
     """Joins the parts of each caption: in one line if all captions fit, else one line per part."""
     together = [" ".join(each) for each in parts]
     fit = all(len(each) <= _ONE_LINE[0] for each in together)
     return together if fit else ["\n".join(each) for each in parts]
 
 
-@drawn
-def grid(tiles: Tiles, *, columns: int, title: str) -> Figure:
+@renders_png
+def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
     """Draws images in a grid, from left to right and from top to bottom.
 
     Args:
@@ -64,8 +64,10 @@ def grid(tiles: Tiles, *, columns: int, title: str) -> Figure:
     return figure
 
 
-@drawn
-def lines_of_images(lines: Sequence[tuple[str, Tiles]], *, title: str, margin: float) -> Figure:
+@renders_png
+def image_rows(
+    lines: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float
+) -> Figure:
     """Draws a row of images for each name.
 
     Args:
@@ -109,7 +111,7 @@ def _sheet(
 
 
 def _place(
-    axes: Axes, tiles: Tiles, at: int, y: float, column: int, low: float, high: float
+    axes: Axes, tiles: CaptionedImages, at: int, y: float, column: int, low: float, high: float
 ) -> None:
     x = column * (_TILE + _GAP)
     axes.imshow(
@@ -136,7 +138,7 @@ def _place(
         axes.text(
             x + _TILE / 2,
             y + _TILE + 0.03,
-            "\n".join(shortened(line, most) for line in tiles.captions[at].split("\n")),
+            "\n".join(truncate(line, most) for line in tiles.captions[at].split("\n")),
             ha="center",
             va="top",
             fontsize=size,

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from engine.reporting.figures.style import LOOKS, OTHER, drawn
+from engine.reporting.figures.style import LOOKS, OTHER, renders_png
 
 _FEW = 30  # maximum number of points without smoothing
 _MANY = 4000  # maximum number of points without binning; with more, a pixel has several
@@ -29,7 +29,7 @@ class Line(NamedTuple):
     y: np.ndarray
 
 
-class Panel(NamedTuple):
+class Chart(NamedTuple):
     """A chart.
 
     Attributes:
@@ -47,8 +47,8 @@ class Panel(NamedTuple):
     logarithmic: bool = False
 
 
-@drawn
-def charts(panels: Sequence[Panel], *, x: str, columns: int = 2) -> Figure:
+@renders_png
+def charts(panels: Sequence[Chart], *, x: str, columns: int = 2) -> Figure:
     """Draws charts side by side, with the same quantity on the x axis.
 
     A curve of many points is drawn smoothed, over the raw curve in a lighter shade. Where a pixel
@@ -67,7 +67,7 @@ def charts(panels: Sequence[Panel], *, x: str, columns: int = 2) -> Figure:
     return figure
 
 
-def thinned(line: Line) -> tuple[Line, Line]:
+def downsample(line: Line) -> tuple[Line, Line]:
     """Reduces a curve of many points to `_BINS` bins, whose sizes differ by one point at most.
 
     Returns:
@@ -81,7 +81,7 @@ def thinned(line: Line) -> tuple[Line, Line]:
     return Line(np.repeat(x, 2), ends.T.ravel()), Line(x, np.add.reduceat(line.y, first) / sizes)
 
 
-def smoothed(y: np.ndarray, points: int) -> np.ndarray:
+def exponential_moving_average(y: np.ndarray, points: int) -> np.ndarray:
     """Returns the exponential moving average over about `points` points, float64 [n].
 
     It is divided by the sum of its weights (Kingma and Ba, 2015), so that it starts at y[0].
@@ -94,7 +94,7 @@ def smoothed(y: np.ndarray, points: int) -> np.ndarray:
     return out
 
 
-def _draw(axes: Axes, panel: Panel, x: str) -> None:
+def _draw(axes: Axes, panel: Chart, x: str) -> None:
     for name, line in panel.lines.items():
         look = LOOKS.get(name, OTHER)
         finite = np.isfinite(line.y) & (line.y > 0 if panel.logarithmic else True)
@@ -103,9 +103,9 @@ def _draw(axes: Axes, panel: Panel, x: str) -> None:
             axes.plot(at, y, look.stroke, color=look.colour, marker=look.marker, label=name)
             continue
         over = max(2, len(at) // _FEW)
-        raw, mean = thinned(Line(at, y)) if len(at) > _MANY else (Line(at, y), Line(at, y))
+        raw, mean = downsample(Line(at, y)) if len(at) > _MANY else (Line(at, y), Line(at, y))
         axes.plot(*raw, "-", color=look.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
-        smooth = smoothed(mean.y, max(2, over * len(mean.y) // len(at)))
+        smooth = exponential_moving_average(mean.y, max(2, over * len(mean.y) // len(at)))
         label = f"{name}, over {over} points"
         axes.plot(mean.x, smooth, look.stroke, color=look.colour, label=label)
     if panel.logarithmic:
@@ -123,7 +123,7 @@ def _draw(axes: Axes, panel: Panel, x: str) -> None:
         axes.legend(fontsize=8)
 
 
-def _magnitudes(panel: Panel) -> float:
+def _magnitudes(panel: Chart) -> float:
     """Returns the powers of ten between the smallest and the largest positive value."""
     values = np.concatenate([line.y for line in panel.lines.values()])
     values = values[np.isfinite(values) & (values > 0)]

@@ -6,12 +6,12 @@ import numpy as np
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from engine.reporting.figures.style import MOST_NAMES, drawn, name_classes
+from engine.reporting.figures.style import MOST_NAMES, renders_png, set_class_ticks
 
 _MOST_NUMBERS = 25  # maximum number of classes with numbers in the cells
 
 
-@drawn
+@renders_png
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
     """Draws a confusion matrix: truth by row, prediction by column.
 
@@ -36,8 +36,8 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     values, most = (shares, 1) if of_row else (counts, max(int(counts.max()), 1))
     norm = PowerNorm(0.5, 0, most)
     shown = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
-    name_classes(axes, "x", names, upright=True)
-    name_classes(axes, "y", names)
+    set_class_ticks(axes, "x", names, upright=True)
+    set_class_ticks(axes, "y", names)
     axes.set_xlabel("predicted")
     axes.set_ylabel("truth")
     axes.set_title(title)

@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 
-class Look(NamedTuple):
+class SeriesStyle(NamedTuple):
     """The style that distinguishes a line or a bar."""
 
     colour: str
@@ -29,11 +29,11 @@ class Look(NamedTuple):
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 LOOKS = {
-    "train": Look(BLUE, "-", "o", ""),
-    "validation": Look(VERMILION, "--", "s", "///"),
-    "test": Look(GREEN, ":", "^", "..."),
+    "train": SeriesStyle(BLUE, "-", "o", ""),
+    "validation": SeriesStyle(VERMILION, "--", "s", "///"),
+    "test": SeriesStyle(GREEN, ":", "^", "..."),
 }
-OTHER = Look("#333333", "-", "o", "")
+OTHER = SeriesStyle("#333333", "-", "o", "")
 MOST_NAMES = 120  # maximum number of classes that are all named on an axis
 
 _SETTINGS: dict[str, Any] = {
@@ -59,7 +59,7 @@ _SETTINGS: dict[str, Any] = {
 P = ParamSpec("P")
 
 
-def drawn(function: Callable[P, Figure]) -> Callable[P, bytes]:
+def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
     """Decorates a function that draws a figure, so that it returns the bytes of a PNG."""
 
     @functools.wraps(function)
@@ -72,7 +72,7 @@ def drawn(function: Callable[P, Figure]) -> Callable[P, bytes]:
     return draw
 
 
-def name_classes(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
+def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
     """Names the classes on an axis, as many as are legible.
 
     Args:
@@ -85,13 +85,13 @@ def name_classes(axes: Axes, which: str, names: list[str], upright: bool = False
     shown = range(0, len(names), every)
     size = 9 if len(shown) <= 20 else 7 if len(shown) <= 60 else 6
     rotation = 90 if upright and max(map(len, names)) > 2 else 0
-    labels = [shortened(names[at]) for at in shown]
+    labels = [truncate(names[at]) for at in shown]
     if which == "x":
         axes.set_xticks(list(shown), labels, rotation=rotation, fontsize=size)
     else:
         axes.set_yticks(list(shown), labels, fontsize=size)
 
 
-def shortened(name: str, most: int = 16) -> str:
+def truncate(name: str, most: int = 16) -> str:
     """Returns a name truncated to `most` characters."""
     return name if len(name) <= most else name[: most - 1] + "\u2026"

@@ -10,10 +10,16 @@ from engine import models
 from engine.assembly.parts import Parts
 from engine.optim.precision import compute_dtype
 from engine.verify import bounds
-from engine.verify.differences import Difference, as_a_whole, difference, usual, worst
+from engine.verify.differences import (
+    Difference,
+    difference,
+    typical_sizes,
+    whole_model_differences,
+    worst,
+)
 from engine.verify.finding import Finding, apart, not_compared
 from engine.verify.runs import VerificationRuns, poisoned
-from engine.verify.trajectory import moved_alike, step_together
+from engine.verify.trajectory import step_together, updated_alike
 
 _UPDATES = 4  # after the checkpoint; they include a partial batch and the end of an epoch
 
@@ -30,11 +36,13 @@ def check(bench: VerificationRuns) -> Finding:
         return not_compared("batch norm sees its micro-batch")
     pieces = 1 if given > 1 else min(4, batch)
     cut = bench.assembled(devices, accumulate=pieces)
-    pairs = moved_alike([step_together(own, cut) for _ in range(_UPDATES)])
+    pairs = updated_alike([step_together(own, cut) for _ in range(_UPDATES)])
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic, sizes = bench.arithmetic(devices), usual(bench.home.whole)
-    found = worst([part for pair in pairs for part in as_a_whole(*pair, arithmetic, sizes)])
+    arithmetic, sizes = bench.arithmetic(devices), typical_sizes(bench.home.whole)
+    found = worst(
+        [part for pair in pairs for part in whole_model_differences(*pair, arithmetic, sizes)]
+    )
     done = f"{len(pairs)} updates of {pieces} micro-batches and of {given} from the same state"
     return apart(done, found)
 
@@ -78,8 +86,8 @@ def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
             place=whole.place + first,
         )
         portions.append(losses(portion).numpy())
-    allowed = bounds.step_figure_bound(bench.arithmetic(bench.topologies.one))
+    allowed = bounds.step_metric_bound(bench.arithmetic(bench.topologies.one))
     # The norm of a batch of typical losses.
-    size = usual(bench.home.whole).get("loss", 0.0) * batch**0.5
+    size = typical_sizes(bench.home.whole).get("loss", 0.0) * batch**0.5
     measured = difference(together, np.concatenate(portions), size)
     return apart(done, Difference("losses of rows", measured, allowed))

@@ -7,7 +7,7 @@ import numpy as np
 from engine.assembly.parts import Parts
 from engine.verify.finding import Finding, few
 from engine.verify.runs import VerificationRuns, poisoned
-from engine.verify.trajectory import changed, everything_in, take, weights
+from engine.verify.trajectory import changed, state_bytes, take, weights
 
 _OVERFLOWS = 8  # steps that may overflow before one updates the weights, with a loss scale
 
@@ -54,7 +54,7 @@ def _strike(bench: VerificationRuns, parts: Parts, row: int, factor: float) -> l
     scale = state.loss_scale
     bench.take(parts, -int(state.step) % parts.steps_per_epoch)
     free = (state.step, scale.value, scale.good_steps)
-    before, step, updates = everything_in(parts, but=free), int(state.step), int(state.updates)
+    before, step, updates = state_bytes(parts, but=free), int(state.step), int(state.updates)
     expected = float(scale.value)
     if scale.dynamic:
         floor = min(options.loss_scale_floor, expected)
@@ -63,7 +63,7 @@ def _strike(bench: VerificationRuns, parts: Parts, row: int, factor: float) -> l
     take(parts, 1)
     poisoned(parts).heal()
     problems = []
-    if moved := changed(before, everything_in(parts, but=free)):
+    if moved := changed(before, state_bytes(parts, but=free)):
         problems.append(f"{factor} changed {few(moved)}")
     if int(state.step) != step + 1:
         problems.append(f"{factor} took the step to {int(state.step)}, not to {step + 1}")

@@ -11,10 +11,10 @@ import tensorflow as tf
 import pipelines
 from engine.assembly.parts import Parts
 from engine.verify.finding import Finding
-from engine.verify.runs import SAVED, STEPS, VerificationRuns
+from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.sample import FULL_BATCHES
 
-_AT = (FULL_BATCHES, SAVED, STEPS - 1)  # a partial batch, and batches of later epochs
+_AT = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and batches of later epochs
 
 
 def check(bench: VerificationRuns) -> Finding:

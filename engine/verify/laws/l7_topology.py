@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from engine.distributed.strategies import Devices
-from engine.verify.differences import tensors, usual, worst
+from engine.verify.differences import tensors, typical_sizes, worst
 from engine.verify.finding import Finding, apart, few, not_compared, same_bits
-from engine.verify.runs import SAVED, STEPS, VerificationRuns
-from engine.verify.trajectory import changed, moved_alike, step_together
+from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
+from engine.verify.trajectory import changed, step_together, updated_alike
 
 
 def check(bench: VerificationRuns) -> Finding:
@@ -25,7 +25,7 @@ def check(bench: VerificationRuns) -> Finding:
     cut = f", in {in_turn['accumulate']} micro-batches," if in_turn else ""
     done = (
         f"{STEPS} steps on 1{cut} and on {many.replicas} replicas,{bench.without_xla} and on from "
-        f"step {SAVED}"
+        f"step {CHECKPOINT_STEP}"
     )
     alike, in_turn = bench.across, {**bench.across, **in_turn}
     pairs = [
@@ -37,12 +37,12 @@ def check(bench: VerificationRuns) -> Finding:
     if bench.config.training.shards:
         differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
         return same_bits(done, differing, len(pairs[0][0].everything))
-    sizes = usual(bench.home.whole)
+    sizes = typical_sizes(bench.home.whole)
     free = worst([part for pair in pairs for part in tensors(*pair, arithmetic, sizes)])
     if free.within:
         return apart(done, free)
     alone, several = (bench.restored(trajectory.parts) for trajectory in pairs[0])
-    steps = moved_alike([step_together(alone, several) for _ in range(STEPS - SAVED)])
+    steps = updated_alike([step_together(alone, several) for _ in range(STEPS - CHECKPOINT_STEP)])
     if not steps:
         return not_compared("gradients overflow at this loss scale")
     single = worst([part for pair in steps for part in tensors(*pair, arithmetic, sizes)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.verify import bounds
-from engine.verify.differences import Difference, difference, usual, worst
+from engine.verify.differences import Difference, difference, typical_sizes, worst
 from engine.verify.finding import Finding
 from engine.verify.runs import VerificationRuns
 
@@ -23,8 +23,8 @@ def check(bench: VerificationRuns) -> Finding:
     wrong = sum(abs(count - examples) for count in counted)
     words = [f"{counted[0]:,} and {counted[1]:,} of {examples:,} examples"]
     arithmetic, differences = bench.arithmetic(one), []
-    sizes = usual(bench.home.whole)
-    allowed = bounds.step_figure_bound(arithmetic)
+    sizes = typical_sizes(bench.home.whole)
+    allowed = bounds.step_metric_bound(arithmetic)
     for name in ("loss", *runs[0].task.metrics):
         sums = [means[name] * means["examples"] for means in scores]
         # A metric is a count if its sums are integers, up to the rounding of the division by the
