@@ -64,7 +64,7 @@ class Feed(Protocol):
         """Returns the element of the next step for `batch`; in the graph, across replicas."""
 
     def batch(
-        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int
+        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int
     ) -> Batch:
         """Returns a local micro-batch of the global batch of `step`; in the graph, on a replica."""
 
@@ -120,7 +120,7 @@ class BatchLayout(NamedTuple):
         return self.all_shards // self.replicas
 
     @property
-    def pieces(self) -> int:
+    def local_micro_batches(self) -> int:
         """Local micro-batches of a global batch that one replica computes, shard by shard."""
         return self.local_shards * self.micro_batches
 
@@ -173,7 +173,7 @@ class BatchPlan:
         """Whether every epoch is in file order."""
         return self._seed is None
 
-    def places(self, step: Any, replica: Any, piece: Any, arange: Any) -> Any:
+    def places(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
         """Returns the positions of the rows of a local micro-batch.
 
         The same code serves NumPy on the host and tensors in the graph.
@@ -181,7 +181,7 @@ class BatchPlan:
         Args:
           step: training step, int64.
           replica: index of the replica, int64.
-          piece: index of the micro-batch among those of the replica, int64.
+          micro_batch: index of the micro-batch among those of the replica, int64.
           arange: row indices in the micro-batch, int64 [m].
 
         Returns:
@@ -190,9 +190,9 @@ class BatchPlan:
           or belong to another micro-batch.
         """
         layout = self.layout
-        shard = replica * layout.local_shards + piece // layout.micro_batches
+        shard = replica * layout.local_shards + micro_batch // layout.micro_batches
         in_micro_batch = shard * self.rows + arange
-        in_batch = piece % layout.micro_batches * self._micro_rows + in_micro_batch
+        in_batch = micro_batch % layout.micro_batches * self._micro_rows + in_micro_batch
         begin = step % self.steps_per_epoch * self.global_batch_size
         in_epoch = begin + in_batch
         valid = (
@@ -206,12 +206,12 @@ class BatchPlan:
         return in_batch[0], minimum(in_epoch, end - 1 + self._look_ahead), valid
 
     def masked(
-        self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any
+        self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, micro_batch: Any
     ) -> Batch:
         """Returns the Batch of the rows that were fetched for a local micro-batch."""
-        replica, piece = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
+        replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
-        first, in_epoch, valid = self.places(step, replica, piece, arange)
+        first, in_epoch, valid = self.places(step, replica, micro_batch, arange)
         left = self.examples - step % self.steps_per_epoch * self.global_batch_size
         return Batch(
             inputs,

@@ -53,11 +53,15 @@ class InMemoryFeed:
         return given, self._data
 
     def batch(
-        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
+        self,
+        element: Any,
+        step: tf.Tensor,
+        replica: tf.Tensor | int,
+        micro_batch: tf.Tensor | int = 0,
     ) -> Batch:
         """Gathers the rows of a local micro-batch."""
         in_order, (images, labels) = element
-        at = tf.cast(replica, tf.int64), tf.cast(piece, tf.int64)
+        at = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)
         _, places, _ = self._plan.places(step, *at, arange)
         chosen = tf.gather(in_order, places % self.examples)

@@ -69,7 +69,7 @@ class StreamingFeed:
         fields = source.pictures.fields if source.pictures else None
         self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
         # Steps of a table, and the portions that it is decoded in, as equal as possible.
-        self._of_step = plan.layout.pieces * plan.fetched
+        self._of_step = plan.layout.local_micro_batches * plan.fetched
         pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         fitting = max(1, _TABLE // (self._of_step * pixels))
         self._steps = min(fitting, plan.steps_per_epoch)
@@ -120,7 +120,11 @@ class StreamingFeed:
         return given
 
     def batch(
-        self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, piece: tf.Tensor | int = 0
+        self,
+        element: Any,
+        step: tf.Tensor,
+        replica: tf.Tensor | int,
+        micro_batch: tf.Tensor | int = 0,
     ) -> Batch:
         """Gathers the rows of a local micro-batch.
 
@@ -128,11 +132,11 @@ class StreamingFeed:
         would recompile the loop for every table.
         """
         shift, (images, labels) = element
-        rows, at = self._plan.fetched, tf.cast(piece, tf.int64)
-        first = ((step + shift) * self.layout.pieces + at) * rows
+        rows, at = self._plan.fetched, tf.cast(micro_batch, tf.int64)
+        first = ((step + shift) * self.layout.local_micro_batches + at) * rows
         chosen = first + tf.range(rows, dtype=tf.int64)
         images, labels = tf.gather(images, chosen), tf.gather(labels, chosen)
-        return self._plan.masked(images, labels, step, replica, piece)
+        return self._plan.masked(images, labels, step, replica, micro_batch)
 
     def _start(self, step: int) -> None:
         here = local_replicas(self._strategy)
@@ -185,7 +189,7 @@ class StreamingFeed:
         """Returns the examples of a replica's table, in the order of its rows, int [k]."""
         plan = self._plan
         steps = np.arange(first, first + self._steps)
-        of_each = np.arange(plan.layout.pieces)[:, None], np.arange(plan.fetched)
+        of_each = np.arange(plan.layout.local_micro_batches)[:, None], np.arange(plan.fetched)
         _, places, _ = plan.places(steps[:, None, None], replica, *of_each)
         epochs = np.broadcast_to(steps[:, None, None] // plan.steps_per_epoch, places.shape)
         found = np.empty(places.shape, np.int64)

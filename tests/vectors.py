@@ -28,7 +28,7 @@ class Linear:
 
     metrics: tuple[str, ...] = ()
 
-    def __call__(self, model: Weights, batch: Batch, call: Any) -> Scores:
+    def __call__(self, model: Weights, batch: Batch, context: Any) -> Scores:
         weights = tf.concat([tf.reshape(part, [-1]) for part in model.parts], 0)
         return Scores(tf.reduce_sum(batch.inputs * weights, -1), ())
 
@@ -44,7 +44,7 @@ class Vectors:
     def __init__(self, vectors: Any, layout: BatchLayout) -> None:
         self._vectors = np.asarray(vectors, np.float32)
         self.steps_per_epoch, self._rows, _ = self._vectors.shape
-        assert self._rows == layout.replicas * layout.pieces
+        assert self._rows == layout.replicas * layout.local_micro_batches
         self.examples = self.steps_per_epoch * self._rows
         self.layout = layout
 
@@ -54,8 +54,8 @@ class Vectors:
     def next(self, given: tf.Tensor) -> tf.Tensor:
         return given
 
-    def batch(self, element: tf.Tensor, step: tf.Tensor, replica: Any, piece: Any) -> Batch:
-        row = self.row(tf.cast(replica, tf.int64), tf.cast(piece, tf.int64))
+    def batch(self, element: tf.Tensor, step: tf.Tensor, replica: Any, micro_batch: Any) -> Batch:
+        row = self.row(tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64))
         at = step % self.steps_per_epoch
         return Batch(
             inputs=element[at, row][tf.newaxis],
@@ -67,11 +67,11 @@ class Vectors:
             place=at * self._rows + row,
         )
 
-    def row(self, replica: Any, piece: Any) -> Any:
+    def row(self, replica: Any, micro_batch: Any) -> Any:
         """Returns the row in the global batch of a replica's piece, micro-batch by micro-batch."""
         layout = self.layout
-        shard = replica * layout.local_shards + piece // layout.micro_batches
-        return piece % layout.micro_batches * layout.all_shards + shard
+        shard = replica * layout.local_shards + micro_batch // layout.micro_batches
+        return micro_batch % layout.micro_batches * layout.all_shards + shard
 
     def close(self) -> None:
         """Does nothing."""

@@ -31,15 +31,15 @@ class RepeatedBatchFeed:
         def first(given: Any) -> Any:
             element, step = feed.next(given), tf.constant(0, tf.int64)
 
-            def pieces() -> Batch:
+            def local_micro_batches() -> Batch:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
                 made = [
                     _finite(feed.batch(element, step, replica, i))
-                    for i in range(self.layout.pieces)
+                    for i in range(self.layout.local_micro_batches)
                 ]
                 return Batch(*(tf.stack(parts) for parts in zip(*made, strict=True)))
 
-            return strategy.run(pieces)
+            return strategy.run(local_micro_batches)
 
         held = Batch(*first(feed.open(0, 1).given))
         feed.close()
@@ -63,9 +63,14 @@ class RepeatedBatchFeed:
         """Returns the micro-batches of every replica."""
         return self._held
 
-    def batch(self, element: Batch, step: Any, replica: Any, piece: Any = 0) -> Batch:
+    def batch(self, element: Batch, step: Any, replica: Any, micro_batch: Any = 0) -> Batch:
         """Returns one micro-batch, the same in every step."""
-        return Batch(*(part[0] if self.layout.pieces == 1 else part[piece] for part in element))
+        return Batch(
+            *(
+                part[0] if self.layout.local_micro_batches == 1 else part[micro_batch]
+                for part in element
+            )
+        )
 
     def close(self) -> None:
         """Does nothing."""

@@ -15,19 +15,19 @@ import tensorflow as tf
 from engine.core.conditional import ONCE
 
 
-def flops_of_step(loop: Any, pieces: int) -> float:
+def flops_of_step(loop: Any, local_micro_batches: int) -> float:
     """Returns the operations of one step, on all replicas.
 
     Args:
       loop: ConcreteFunction with one loop over log points around one loop over steps, directly or
         in a function that it calls.
-      pieces: number of micro-batches that a replica computes one after the other, in loops inside
+      local_micro_batches: micro-batches that a replica computes in turn, in loops inside
         the loop over steps.
 
     Raises:
       ValueError: when the graph does not specify a size.
     """
-    return _of_graph(_body(_body(loop.graph)), pieces)
+    return _of_graph(_body(_body(loop.graph)), local_micro_batches)
 
 
 def _body(graph: Any) -> Any:

@@ -140,10 +140,10 @@ class _Measurement:
         trace_seconds = stopwatch() - started
         plain.take(1)
         first_call_seconds = stopwatch() - started
-        flop = flops_of_step(graph, self._feed.layout.pieces)
+        flop = flops_of_step(graph, self._feed.layout.local_micro_batches)
         with self._parts.model.whole():
             as_written = self._parts.loop.graph(anew=True)
-        model_flop = flops_of_step(as_written, self._feed.layout.pieces)
+        model_flop = flops_of_step(as_written, self._feed.layout.local_micro_batches)
         self._poll("warming up")
         steps = self._steps_of_block(plain)
         roofline = Roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)

@@ -139,6 +139,6 @@ class Layer(tf.Module):
         """
         return None
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
-        """Maps [rows, *input_shape] to [rows, *output_shape], both in `call.dtype`."""
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Maps [rows, *input_shape] to [rows, *output_shape], both in `context.dtype`."""
         raise NotImplementedError

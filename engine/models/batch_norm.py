@@ -38,30 +38,30 @@ class BatchNorm(Layer):
         self.moving_variance = initializer.statistic("moving_variance", channels, 1.0)
         return input_shape
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, ..., channels] to the same shape, computed in float32."""
         x = tf.cast(x, tf.float32)  # Squares overflow float16, sums are inexact in bfloat16.
-        if call.training:
-            mean, variance = self._moments(x, call)
+        if context.training:
+            mean, variance = self._moments(x, context)
         else:
             mean, variance = tf.identity(self.moving_mean), tf.identity(self.moving_variance)
         scale = self.scale * tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast(x * scale + (self.offset - mean * scale), call.dtype)
+        return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
-    def _moments(self, x: tf.Tensor, call: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
+    def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns mean and variance [channels] of all valid rows; proposes moving averages."""
         axes = list(range(x.shape.rank - 1))
         # Squares of differences from the moving mean, not from zero: once the moving mean is close
         # to the batch's, the variance is not a small difference of large numbers.
         shift = tf.identity(self.moving_mean)
         centred = x - shift
-        if call.mask is None:
+        if context.mask is None:
             valid, rows = centred, tf.cast(tf.shape(x)[0], tf.float32)
         else:
-            valid = centred * tf.reshape(call.mask, [-1] + [1] * (x.shape.rank - 1))
-            rows = tf.reduce_sum(call.mask)
+            valid = centred * tf.reshape(context.mask, [-1] + [1] * (x.shape.rank - 1))
+            rows = tf.reduce_sum(context.mask)
         here = rows * math.prod(x.shape[1:-1])
-        sums, squares, count = call.all_reduce(
+        sums, squares, count = context.all_reduce(
             [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), here]
         )
         offset = sums / tf.maximum(count, 1.0)
@@ -72,5 +72,5 @@ class BatchNorm(Layer):
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             proposed = moving + pull * (tf.stop_gradient(batch) - moving)
             # Padding has no statistics: a batch of padding alone has weight 0.
-            call.updates.append(StatisticUpdate(moving, proposed, here))
+            context.updates.append(StatisticUpdate(moving, proposed, here))
         return mean, variance

@@ -65,9 +65,9 @@ class Convolution(Layer):
         positions = [(side - covered) // self.stride + 1 for side in (height, width)]
         return (*positions, self.filters)
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, height, width, channels] to [rows, height', width', filters]."""
-        return self.finish(self.convolve(x, call), call)
+        return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
         """See `Layer`; None for SAME padding, which must be at the edges of the image."""
@@ -75,14 +75,14 @@ class Convolution(Layer):
             return None
         return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
 
-    def convolve(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Computes the convolution only, the first half of the layer."""
-        return tf.nn.conv2d(x, tf.cast(self.kernel, call.dtype), self.stride, self.padding)
+        return tf.nn.conv2d(x, tf.cast(self.kernel, context.dtype), self.stride, self.padding)
 
-    def finish(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds the bias and applies the activation; non-decreasing in each element of `x`."""
         if self.has_bias:
-            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
         return ACTIVATIONS[self.activation](x)
 
 
@@ -105,7 +105,7 @@ class MaxPool(Layer):
         height, width, channels = _image_shape(self, input_shape, self.size, initializer)
         return (height // self.size, width // self.size, channels)
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, h, w, channels] to [rows, h // size, w // size, channels]."""
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
 
@@ -123,10 +123,10 @@ class GlobalAveragePool(Layer):
         """Maps (height, width, channels) to (channels,)."""
         return _image_shape(self, input_shape, 1, initializer)[-1:]
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, height, width, channels] to [rows, channels]."""
         # In float32: a sum of many half-precision numbers loses the small ones.
-        return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), call.dtype)
+        return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), context.dtype)
 
 
 class Flatten(Layer):
@@ -139,7 +139,7 @@ class Flatten(Layer):
         self.features = math.prod(input_shape)
         return (self.features,)
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, ...] to [rows, features]."""
         return tf.reshape(x, [-1, self.features])
 
@@ -179,11 +179,11 @@ class Dense(Layer):
             self.bias = initializer.constant("bias", (self.units,), 0.0)
         return (self.units,)
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, features] to [rows, units]."""
-        x = tf.matmul(x, tf.cast(self.kernel, call.dtype))
+        x = tf.matmul(x, tf.cast(self.kernel, context.dtype))
         if self.has_bias:
-            x = tf.nn.bias_add(x, tf.cast(self.bias, call.dtype))
+            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
         return ACTIVATIONS[self.activation](x)
 
 
@@ -210,7 +210,7 @@ class Activation(Layer):
         """Returns the size of the input that the outputs need; see `Layer`."""
         return height, width
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, ...] to the same shape."""
         return ACTIVATIONS[self.activation](x)
 
@@ -248,20 +248,20 @@ class Dropout(Layer):
         self.stream = initializer.index
         return input_shape
 
-    def __call__(self, x: tf.Tensor, call: ForwardContext) -> tf.Tensor:
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, ...] to the same shape.
 
         Raises:
-          ValueError: in training without `call.noise`.
+          ValueError: in training without `context.noise`.
         """
-        if not call.training or self.rate == 0:
+        if not context.training or self.rate == 0:
             return x
-        if call.noise is None:
+        if context.noise is None:
             raise ValueError(
                 "dropout in training needs ForwardContext.noise, which is None: pass a StatelessRNG"
             )
-        drawn = call.noise.dropout(
-            self.stream, tf.shape(x)[0], self.features, self.rate, call.dtype
+        drawn = context.noise.dropout(
+            self.stream, tf.shape(x)[0], self.features, self.rate, context.dtype
         )
         return x * tf.reshape(drawn, tf.shape(x))
 

@@ -73,7 +73,7 @@ class Sequential(tf.Module):
         finally:
             self._read = read
 
-    def __call__(self, images: tf.Tensor, call: ForwardContext | None = None) -> tf.Tensor:
+    def __call__(self, images: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
         """Maps images [rows, *input_shape] to logits float32 [rows, classes].
 
         The network divides uint8 images by 255, so that no caller can forget it. It does not scale
@@ -81,7 +81,7 @@ class Sequential(tf.Module):
 
         Args:
           images: uint8 or float [rows, *input_shape].
-          call: context of the forward pass; None: evaluation in float32.
+          context: context of the forward pass; None: evaluation in float32.
 
         Raises:
           ValueError: for images of another shape.
@@ -91,21 +91,21 @@ class Sequential(tf.Module):
                 f"{self.name} was built for images {self.input_shape}, got"
                 f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
             )
-        call = call or ForwardContext()
+        context = context or ForwardContext()
         if self._read != self.input_shape[:2]:
             height, width = self._read
             images = images[:, :height, :width]
-        x = tf.cast(images, call.dtype)
+        x = tf.cast(images, context.dtype)
         if images.dtype == tf.uint8:
             x = x / 255
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
-                if pool and call.training:
-                    x = layer.finish(pool(layer.convolve(x, call), call), call)
+                if pool and context.training:
+                    x = layer.finish(pool(layer.convolve(x, context), context), context)
                 elif pool:  # without a gradient, TensorFlow fuses the layer into one operation
-                    x = pool(layer(x, call), call)
+                    x = pool(layer(x, context), context)
                 else:
-                    x = layer(x, call)
+                    x = layer(x, context)
         return tf.cast(x, tf.float32)
 
 

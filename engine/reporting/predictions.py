@@ -44,8 +44,8 @@ def predictions(
 
     def scored(step: tf.Tensor, given: object) -> tuple[tf.Tensor, tf.Tensor]:
         batch = feed.batch(feed.next(given), step, 0, 0)
-        call = ForwardContext(mask=batch.mask, dtype=dtype)
-        return probabilities(model, batch.inputs, call), batch.targets
+        context = ForwardContext(mask=batch.mask, dtype=dtype)
+        return probabilities(model, batch.inputs, context), batch.targets
 
     compiled = tf.function(scored, autograph=False)
     scores, labels, left = [], [], feed.examples

@@ -159,8 +159,8 @@ def _examples(
 
 
 def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
-    call = ForwardContext(dtype=compute_dtype(config.precision.precision))
-    score = tf.function(lambda x: probabilities(trained, x, call), autograph=False)
+    context = ForwardContext(dtype=compute_dtype(config.precision.precision))
+    score = tf.function(lambda x: probabilities(trained, x, context), autograph=False)
     return score(tf.constant(images)).numpy()
 
 

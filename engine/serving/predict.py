@@ -124,9 +124,9 @@ def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray
     """Returns the probabilities of the images, float32 [k, classes]."""
     config = found.parts.config
     model = found.parts.state.scored_model(config.stopping.evaluate_ema)
-    call = ForwardContext(dtype=compute_dtype(config.precision.precision))
+    context = ForwardContext(dtype=compute_dtype(config.precision.precision))
     images = tf.constant(np.stack([each.image for each in some]))
-    return probabilities(model, images, call).numpy()
+    return probabilities(model, images, context).numpy()
 
 
 def _told(found: RestoredRun, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:

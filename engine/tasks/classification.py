@@ -26,8 +26,8 @@ class Task(Protocol):
     metrics: tuple[str, ...]
     """Names of what is measured beside the loss; each is reported as its mean over examples."""
 
-    def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
-        """Computes loss and metrics of each row; `call` is the forward context of the model."""
+    def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
+        """Computes loss and metrics of each row; `context` is the forward context of the model."""
 
 
 class Classification:
@@ -47,16 +47,16 @@ class Classification:
     def __init__(self, smoothing: float = 0.0) -> None:
         self._smoothing = smoothing
 
-    def __call__(self, model: Any, batch: Batch, call: Any) -> Scores:
+    def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
         """Computes cross-entropy and accuracy; `model` returns logits [rows, classes]."""
-        logits = tf.cast(model(batch.inputs, call), tf.float32)
+        logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
         if targets.dtype.is_floating:
             labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
             losses = cross_entropy(logits, targets)
-        if self._smoothing and call.training:
+        if self._smoothing and context.training:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
             losses = (1 - self._smoothing) * losses + self._smoothing * spread
@@ -64,12 +64,12 @@ class Classification:
         return Scores(losses, (tf.cast(right, tf.float32),))
 
 
-def probabilities(model: Any, inputs: tf.Tensor, call: Any) -> tf.Tensor:
+def probabilities(model: Any, inputs: tf.Tensor, context: Any) -> tf.Tensor:
     """Returns the class probabilities that a classifier predicts, float32 [rows, classes].
 
     Args:
       model: classifier that returns logits [rows, classes], of any float dtype.
       inputs: inputs of a batch.
-      call: forward context of the model.
+      context: forward context of the model.
     """
-    return tf.nn.softmax(tf.cast(model(inputs, call), tf.float32))
+    return tf.nn.softmax(tf.cast(model(inputs, context), tf.float32))

@@ -106,8 +106,8 @@ class BadBatchRecorder:
             epoch=tf.constant(step // self._parts.steps_per_epoch, tf.int64),
             place=tf.constant(0, tf.int64),
         )
-        call = models.ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
-        losses = self._parts.task(self._parts.model, batch, call).losses
+        context = models.ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
+        losses = self._parts.task(self._parts.model, batch, context).losses
         return tf.cast(losses, tf.float32).numpy().reshape(count, -1).mean(1)
 
     def _save(self, name: str, examples: Examples, losses: np.ndarray) -> None:

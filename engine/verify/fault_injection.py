@@ -50,9 +50,9 @@ class FaultInjectingTask:
         for factor in self._factors.values():
             factor.assign(1.0)
 
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
+    def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
         """See `Task`."""
-        scores = self.task(model, batch, call)
+        scores = self.task(model, batch, context)
         losses = scores.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))
@@ -67,7 +67,7 @@ class FaultInjectingTask:
             return losses * loss, lambda upstream: upstream * gradient
 
         of_piece = tf.reduce_prod(statistic)
-        call.updates[:] = [u._replace(value=u.value * of_piece) for u in call.updates]
+        context.updates[:] = [u._replace(value=u.value * of_piece) for u in context.updates]
         metrics = tuple(each * _of_rows(metric, each) for each in scores.metrics)
         return Scores(poisoned(losses), metrics)
 

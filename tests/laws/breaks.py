@@ -364,8 +364,8 @@ BREAKS = (
         "all steps of a table see its first rows",
         _DATA_STATE,
         "pipelines/stream.py",
-        "first = ((step + shift) * self.layout.pieces + at) * rows",
-        "first = (0 * (step + shift) * self.layout.pieces + at) * rows",
+        "first = ((step + shift) * self.layout.local_micro_batches + at) * rows",
+        "first = (0 * (step + shift) * self.layout.local_micro_batches + at) * rows",
     ),
     Break(
         "L4",
@@ -487,7 +487,7 @@ BREAKS = (
         "batch norm sees one replica",
         _TOPOLOGY,
         "engine/models/batch_norm.py",
-        "call.all_reduce(",
+        "context.all_reduce(",
         "list(",
     ),
     Break(

@@ -33,14 +33,14 @@ def vector(run: Parts) -> np.ndarray:
 def test_micro_batches_match_full_batch(tmp_path_factory, replicas, optimizer, micro_batches):
     """A step on 128 examples with dropout is the same in 1 and in k micro-batches."""
 
-    def cut_into(pieces: int) -> Parts:
+    def cut_into(local_micro_batches: int) -> Parts:
         return assembled(
             str(tmp_path_factory.getbasetemp()),
             replicas=replicas,
             model="law_dropout",
             train_split=SPLIT,
             global_batch_size=128,
-            accumulate=pieces,
+            accumulate=local_micro_batches,
             optimizer=optimizer,
             learning_rate=RATES[optimizer],
         )

@@ -21,7 +21,7 @@ class Distance:
 
     metrics: tuple[str, ...] = ()
 
-    def __call__(self, model, batch, call):
+    def __call__(self, model, batch, context):
         numbers = tf.cast(tf.reshape(batch.inputs, [-1]), tf.float32)
         return Scores(0.5 * tf.square(model.parts[0] - numbers), ())
 

@@ -49,7 +49,7 @@ def opposed(layout: BatchLayout, ours, theirs) -> list[list]:
 
     Each step is a list of the gradients of its rows; the engine takes their mean.
     """
-    rows = np.arange(layout.replicas * layout.pieces)
+    rows = np.arange(layout.replicas * layout.local_micro_batches)
     shard, micro_batch = rows % layout.all_shards, rows // layout.all_shards
     halves = [(shard, layout.all_shards), (micro_batch, layout.micro_batches)]
     return [
@@ -179,7 +179,9 @@ def test_bad_step_updates_nothing(layout):
 def test_bad_steps_leave_no_trace(optimizer, layout):
     """Finite steps give the same bits with and without bad steps between them."""
     random = np.random.default_rng(2)
-    good = random.normal(size=(4, layout.replicas * layout.pieces, 9)).astype(np.float32)
+    good = random.normal(size=(4, layout.replicas * layout.local_micro_batches, 9)).astype(
+        np.float32
+    )
     bad = good.copy()
     bad[0, -1, 3], bad[1, 0, 7], bad[2, -1, 0] = BAD
 

@@ -193,9 +193,9 @@ class _Faulty(Classification):
         self._fault, self._batch = fault, batch
         self.steps_per_epoch = 0
 
-    def __call__(self, model: Any, batch: Any, call: Any) -> Scores:
-        if not call.training:
-            return super().__call__(model, batch, call)
+    def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
+        if not context.training:
+            return super().__call__(model, batch, context)
         step = batch.epoch * self.steps_per_epoch + batch.place // self._batch
         wrong = tf.equal(step, self._fault.step)
         inputs, targets = tf.cast(batch.inputs, tf.float32) / 255, batch.targets
@@ -207,7 +207,7 @@ class _Faulty(Classification):
             order = tf.argsort(tf.random.stateless_uniform([valid], seed))
             order = tf.concat([order, tf.range(valid, rows)], 0)  # padding is not shuffled
             targets = tf.where(wrong, tf.gather(targets, order), targets)
-        return super().__call__(model, batch._replace(inputs=inputs, targets=targets), call)
+        return super().__call__(model, batch._replace(inputs=inputs, targets=targets), context)
 
 
 @dataclasses.dataclass

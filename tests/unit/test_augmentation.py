@@ -32,11 +32,11 @@ def seen(spec: str, *, batch: int, layout: BatchLayout, epoch: int, seed: int = 
     for step in range(epoch * plan.steps_per_epoch, (epoch + 1) * plan.steps_per_epoch):
         _, given = feed.open(step, 1)
         for replica in range(layout.replicas):
-            for piece in range(layout.pieces):
+            for micro_batch in range(layout.local_micro_batches):
                 at = tf.constant(step, tf.int64)
-                result = apply(feed.batch(feed.next(given), at, replica, piece))
+                result = apply(feed.batch(feed.next(given), at, replica, micro_batch))
                 arange = np.arange(plan.rows)
-                _, places, valid = plan.places(step, replica, piece, arange)
+                _, places, valid = plan.places(step, replica, micro_batch, arange)
                 for row in arange[valid]:
                     example = plan.order(epoch)[places[row]]
                     assert example not in found

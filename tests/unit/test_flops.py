@@ -16,7 +16,7 @@ DENSE = 2 * IMAGES * (2 * 2 * 64) * CLASSES * 3
 
 def counted(tmp_path, **options) -> float:
     parts = assembled(str(tmp_path), **{"train_split": "train[:512]", **options})
-    return flops_of_step(parts.loop.graph(), parts.feeds.training.layout.pieces)
+    return flops_of_step(parts.loop.graph(), parts.feeds.training.layout.local_micro_batches)
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])

@@ -200,9 +200,9 @@ def test_batch_norm_matches_keras(shape):
     variables = (layer.scale, layer.offset, layer.moving_mean, layer.moving_variance)
     twin.set_weights([variable.numpy() for variable in variables])
     np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-5)
-    call = training()
-    np.testing.assert_allclose(layer(x, call), twin(x, training=True), rtol=1e-4, atol=1e-4)
-    for (variable, value, _), expected in zip(call.updates, twin.get_weights()[2:], strict=True):
+    context = training()
+    np.testing.assert_allclose(layer(x, context), twin(x, training=True), rtol=1e-4, atol=1e-4)
+    for (variable, value, _), expected in zip(context.updates, twin.get_weights()[2:], strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
         variable.assign(value)
     np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-4)
@@ -210,23 +210,23 @@ def test_batch_norm_matches_keras(shape):
 
 def test_batch_norm_proposes_updates():
     """Batch norm proposes updates and assigns nothing."""
-    layer, call = norm(), training()
+    layer, context = norm(), training()
     before = [variable.numpy() for variable in layer.variables]
-    layer(normal(8, 3), call)
+    layer(normal(8, 3), context)
     for variable, value in zip(layer.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert all(
-        v is w for (v, _, _), w in zip(call.updates, layer.non_trainable_variables, strict=True)
+        v is w for (v, _, _), w in zip(context.updates, layer.non_trainable_variables, strict=True)
     )
     evaluation = ForwardContext()
     layer(normal(8, 3), evaluation)
     assert evaluation.updates == []
 
 
-def forward_and_gradients(layer, x, weight, call):
+def forward_and_gradients(layer, x, weight, context):
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = layer(x, call)
+        y = layer(x, context)
         loss = tf.reduce_sum(tf.square(y) * weight)
     return y, tape.gradient(loss, [x, *layer.trainable_variables])
 
@@ -272,7 +272,7 @@ def test_batch_norm_across_replicas():
         total = [sum(pair) for pair in zip(*sums, strict=True)]
         passes = [training(mask=mask[part], all_reduce=lambda _: total) for part in parts]
         y = tf.concat(
-            [layer(x[part], call) for part, call in zip(parts, passes, strict=True)], axis=0
+            [layer(x[part], context) for part, context in zip(parts, passes, strict=True)], axis=0
         )
         loss = tf.reduce_sum(tf.square(y) * weight)
     gradients = tape.gradient(loss, [x, *layer.trainable_variables])
@@ -280,16 +280,16 @@ def test_batch_norm_across_replicas():
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
-    for call in passes:
-        for (_, value, _), (_, reference, _) in zip(call.updates, whole.updates, strict=True):
+    for context in passes:
+        for (_, value, _), (_, reference, _) in zip(context.updates, whole.updates, strict=True):
             np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
 def test_batch_norm_of_padding_only():
     """A batch of padding alone updates no average and stays finite."""
-    layer, call = norm(), training(mask=tf.zeros([4]))
-    assert np.isfinite(layer(normal(4, 3), call)).all()
-    assert [float(weight) for _, _, weight in call.updates] == [0.0, 0.0]
+    layer, context = norm(), training(mask=tf.zeros([4]))
+    assert np.isfinite(layer(normal(4, 3), context)).all()
+    assert [float(weight) for _, _, weight in context.updates] == [0.0, 0.0]
 
 
 def test_batch_norm_dtypes():
@@ -313,8 +313,8 @@ def test_pool_before_bias_and_relu():
     convolution.bias.assign(normal(8) * 0.1)
     x, weight = normal(16, 12, 12, 3), normal(16, 200, seed=2)
 
-    def straightforward(x, call):
-        return flatten(pool(convolution(x, call), call), call)
+    def straightforward(x, context):
+        return flatten(pool(convolution(x, context), context), context)
 
     results = []
     for function in (model, straightforward):

@@ -66,12 +66,12 @@ def test_matches_whole_computation(name):
 
 
 def _computed(network, images):
-    call = models.ForwardContext(
+    context = models.ForwardContext(
         training=True, noise=models.StatelessRNG(0, tf.constant(0, tf.int64))
     )
     with tf.GradientTape() as tape:
-        logits = network(tf.constant(images), call)
+        logits = network(tf.constant(images), context)
         loss = tf.reduce_sum(tf.square(logits))
     gradients = tape.gradient(loss, network.trainable_variables)
-    statistics = [part for update in call.updates for part in update[1:]]
+    statistics = [part for update in context.updates for part in update[1:]]
     return [np.asarray(each) for each in (logits, *gradients, *statistics)]

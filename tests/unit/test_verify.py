@@ -88,9 +88,9 @@ class Squared:
 
     metrics = ("error",)
 
-    def __call__(self, model, batch, call):
+    def __call__(self, model, batch, context):
         wanted = tf.one_hot(batch.targets, 10)
-        error = tf.reduce_mean((model(batch.inputs, call) - wanted) ** 2, axis=-1)
+        error = tf.reduce_mean((model(batch.inputs, context) - wanted) ** 2, axis=-1)
         return Scores(error, (error,))
 
 
@@ -100,21 +100,21 @@ class Squared:
 class Changed(Classification):
     """Classification with another loss."""
 
-    def __call__(self, model, batch, call):
-        losses, measured = super().__call__(model, batch, call)
-        return Scores(self.changed(losses, model, call), measured)
+    def __call__(self, model, batch, context):
+        losses, measured = super().__call__(model, batch, context)
+        return Scores(self.changed(losses, model, context), measured)
 
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         raise NotImplementedError
 
 
 class DrawsHiddenNumbers(Changed):
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         return losses * tf.random.uniform(tf.shape(losses))
 
 
 class DrawsInPython(Changed):
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         return losses * np.float32(np.random.default_rng().uniform())
 
 
@@ -123,50 +123,50 @@ class CountsItsCalls(Changed):
         super().__init__()
         self.calls = tf.Variable(0.0, trainable=False, name="calls")
 
-    def changed(self, losses, model, call):
-        if call.training:
+    def changed(self, losses, model, context):
+        if context.training:
             self.calls.assign_add(1.0)
         return losses / (1.0 + self.calls)
 
 
 class AssignsInThePass(Changed):
-    def changed(self, losses, model, call):
-        if call.training:
+    def changed(self, losses, model, context):
+        if context.training:
             weight = model.trainable_variables[0]
             weight.assign(weight * 0.999)
         return losses
 
 
 class LooksAtItsPortion(Changed):
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         return losses - 0.5 * tf.reduce_mean(losses)
 
 
 class CountsInPython(Changed):
     calls = 0
 
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         self.calls += 1
         return losses * self.calls
 
 
 class KnowsItsReplica(Changed):
-    def changed(self, losses, model, call):
+    def changed(self, losses, model, context):
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         return losses * (1.0 + tf.cast(replica, tf.float32))
 
 
 class SumsItsMetric(Classification):
-    def __call__(self, model, batch, call):
-        losses, (right,) = super().__call__(model, batch, call)
+    def __call__(self, model, batch, context):
+        losses, (right,) = super().__call__(model, batch, context)
         return Scores(losses, (tf.fill(tf.shape(right), tf.reduce_sum(right)),))
 
 
 class SumsItsSmallMetric(SumsItsMetric):
     """The same metric in units in which it rounds to 0, which is an integer."""
 
-    def __call__(self, model, batch, call):
-        losses, (right,) = super().__call__(model, batch, call)
+    def __call__(self, model, batch, context):
+        losses, (right,) = super().__call__(model, batch, context)
         return Scores(losses, (right * 1e-8,))
 
 
@@ -240,7 +240,7 @@ def test_refuses_uncopyable_task(config):
 
 def test_task_error_propagates(config):
     class Wrong(Squared):
-        def __call__(self, model, batch, call):
+        def __call__(self, model, batch, context):
             raise KeyError("mine")
 
     with pytest.raises(KeyError, match="mine"):

@@ -34,8 +34,8 @@ def check(bench: VerificationRuns) -> Finding:
         return wrong
     if bench.batch_norm:
         return not_compared("batch norm sees its micro-batch")
-    pieces = 1 if given > 1 else min(4, batch)
-    cut = bench.assembled(devices, accumulate=pieces)
+    micro_batches = 1 if given > 1 else min(4, batch)
+    cut = bench.assembled(devices, accumulate=micro_batches)
     pairs = updated_alike([step_together(own, cut) for _ in range(_UPDATES)])
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
@@ -43,7 +43,9 @@ def check(bench: VerificationRuns) -> Finding:
     found = worst(
         [part for pair in pairs for part in whole_model_differences(*pair, arithmetic, sizes)]
     )
-    done = f"{len(pairs)} updates of {pieces} micro-batches and of {given} from the same state"
+    done = (
+        f"{len(pairs)} updates of {micro_batches} micro-batches and of {given} from the same state"
+    )
     return apart(done, found)
 
 
@@ -68,8 +70,8 @@ def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
 
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
-        call = models.ForwardContext(mask=batch.mask, dtype=dtype)
-        return tf.cast(poisoned(parts).task(parts.model, batch, call).losses, tf.float32)
+        context = models.ForwardContext(mask=batch.mask, dtype=dtype)
+        return tf.cast(poisoned(parts).task(parts.model, batch, context).losses, tf.float32)
 
     together = losses(whole).numpy()
     if together.shape != (bench.sample.batch,):

@@ -41,12 +41,12 @@ def _batch_at(parts: Parts, step: int) -> bytes:
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, at = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 
-    def portion(element: Any, piece: tf.Tensor) -> pipelines.Batch:
+    def portion(element: Any, micro_batch: tf.Tensor) -> pipelines.Batch:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return feed.batch(element, at, replica, piece)
+        return feed.batch(element, at, replica, micro_batch)
 
-    for piece in range(feed.layout.pieces):
-        found = parts.strategy.run(portion, args=(element, tf.constant(piece, tf.int64)))
+    for micro_batch in range(feed.layout.local_micro_batches):
+        found = parts.strategy.run(portion, args=(element, tf.constant(micro_batch, tf.int64)))
         copies = [parts.strategy.experimental_local_results(part) for part in found]
         for batch in map(pipelines.Batch._make, zip(*copies, strict=True)):
             rows = np.flatnonzero(batch.mask)
