@@ -86,7 +86,7 @@ def _way_on(config: Config, error: Exception) -> str:
     if isinstance(error, StepError) and not error.step:  # the same command would fail again
         return "; no step has been taken: change what caused it before you run again"
     saved = run_directory.has_checkpoint(config.run.run_dir)
-    return "; run the same command to go on from its checkpoint" if saved else ""
+    return "; run the same command to resume from its checkpoint" if saved else ""
 
 
 def _fail(text: str, status: int) -> int:

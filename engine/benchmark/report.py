@@ -131,8 +131,8 @@ def table(found: dict[str, Any]) -> str:
         ("memory", f"{found['peak_rss_mb']:,.0f} MB", "at most"),
     ]
     if found["steps_left_out"]:
-        words = "of all that were taken went wrong; a training would leave them out"
-        rows.append(("steps left out", f"{found['steps_left_out']:,}", words))
+        words = "of all steps taken; training would skip them too"
+        rows.append(("skipped bad steps", f"{found['steps_left_out']:,}", words))
     if "gpu" in found:
         used = found["gpu"]["utilisation"]
         known = f"{used:.0%}" if used is not None else "not known"

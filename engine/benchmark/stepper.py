@@ -124,7 +124,7 @@ class Stepper:
         most = self._parts.config.guarding.most_left_out
         if self._judged and self._run_left_out > most:
             raise RuntimeError(
-                f"step {bad_step.step:,} went wrong ({bad_step.why.words}), one more than "
+                f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
                 f"--most_left_out={most} allows: a training would stop here; mend the data, or "
                 "train more slowly, or raise --most_left_out"
             )

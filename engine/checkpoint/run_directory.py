@@ -96,10 +96,10 @@ def open_for_training(config: Config) -> Config | None:
     if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
         raise ValueError(
             f"--resume=never: {run_dir} already holds a run; give another --run_dir, or leave "
-            "--resume out to go on with it"
+            "--resume out to resume it"
         )
     if resume == "must" and not in_use:
-        raise ValueError(f"--resume=must: {run_dir} holds no checkpoint to go on from")
+        raise ValueError(f"--resume=must: {run_dir} has no checkpoint to resume from")
     before = read_options(run_dir) if in_use else None
     if in_use and before is None:
         raise ValueError(
@@ -216,9 +216,9 @@ def finished(config: Config) -> str:
         words.append(f"nothing is left to do with {', '.join(f'--{name}' for name in idle)}")
     if not result.get("stopped_early"):
         length = "train_steps" if config.training.train_steps else "epochs"
-        words.append(f"raise --{length} to go on")
+        words.append(f"raise --{length} to continue")
     about = "; ".join(words)
-    return f"run    {run_dir}: done already at step {result['step']:,}; {about}"
+    return f"run    {run_dir}: already complete at step {result['step']:,}; {about}"
 
 
 # Options of a single command, not of the run.

@@ -21,9 +21,9 @@ _WORDS = {
     "steps_per_second": "steps/s",
     "goodput": "goodput",
     "restarts": "restarts",
-    "lost_steps": "steps taken again after a kill",
-    "skipped_steps": "steps that did not move the weights",
-    "left_out": "steps left out",
+    "lost_steps": "steps repeated after a kill",
+    "skipped_steps": "steps without a weight update",
+    "left_out": "skipped bad steps",
     "parameters": "parameters",
     "device": "device",
     "dataset": "data set",
@@ -97,8 +97,7 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | N
     picture = LazyFigure(
         "steps",
         lambda: charts(panels, x="epoch"),
-        "What moved the weights, and how fast: the learning rate, the mean norm of the gradient "
-        "before clipping, steps per second.",
+        "The learning rate, the mean norm of the gradient before clipping, steps per second.",
     )
     return ReportSection("Steps", [picture])
 

@@ -91,7 +91,7 @@ class BadBatchRecorder:
         named = ", ".join(f"{each['example']} (image {each['image']})" for each in unsound[:_SHOWN])
         more = ", ..." if len(unsound) > _SHOWN else ""
         which = f"; unsound of {split}: example {named}{more}" if unsound else ""
-        said = f"step {bad_step.step:,} left out: {bad_step.why.words}{which}"
+        said = f"step {bad_step.step:,} skipped: {bad_step.why.words}{which}"
         return f"{said}; recorded in {self._path}"
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:

@@ -158,7 +158,7 @@ class BadStepDetector:
         if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
             steps = ", ".join(f"{step:,}" for step in sorted([*self._found, bad_step.step]))
             raise TooManyBadStepsError(
-                f"step {bad_step.step:,} went wrong ({bad_step.why.words}), one more than "
+                f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
                 f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "
                 "left_out.jsonl has their examples. Mend the data, or train more slowly in "
                 "another --run_dir, or raise --most_left_out and go on"

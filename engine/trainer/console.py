@@ -28,13 +28,13 @@ def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") 
     step = int(state.step)
     how = "new"
     if resumed:
-        how = f"goes on from step {step:,}, start {int(state.times.restarts) + 1}"
+        how = f"resumed at step {step:,}, start {int(state.times.restarts) + 1}"
     if resumed and over:
         length = "train_steps" if config.training.train_steps else "epochs"
-        how = f"done already at step {step:,}" + (
+        how = f"already complete at step {step:,}" + (
             f", stopped early: {stopped}, whatever --{length} is"
             if stopped
-            else f"; raise --{length} to go on"
+            else f"; raise --{length} to continue"
         )
     return f"{setting(parts)}\nrun    {config.run.run_dir}: {how}"
 
@@ -103,9 +103,9 @@ def epoch_line(
       skipped: number of steps so far that did not update the weights.
     """
     if before is None:
-        judged = f"{metric} not better than {best:.4f}"
+        judged = f"{metric} did not improve on {best:.4f}"
     else:
-        better = "" if before != before else f"better, {before:.4f} to "
+        better = "" if before != before else f"improved, {before:.4f} to "
         judged = f"{metric} {better}{best:.4f}, saved to {saved_to}"
     words = results_line(results, steps_per_second=steps_per_second, judged=judged, skipped=skipped)
     return f"epoch {epoch}: {words}"
@@ -131,5 +131,5 @@ def results_line(
     if judged:
         words.append(judged)
     if skipped:
-        words.append(f"{skipped:,} steps skipped so far (left out, or gradient not finite)")
+        words.append(f"{skipped:,} steps skipped so far (bad steps, or gradient not finite)")
     return "; ".join(words)

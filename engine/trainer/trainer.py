@@ -178,7 +178,7 @@ class Trainer:
         number = self._collectives.broadcast(checkpoint_number(newest))
         if not self._collectives.is_chief:
             newest = self._restorer.same(number)
-        self._collectives.same("step to go on from", int(self.state.step))
+        self._collectives.same("step to resume from", int(self.state.step))
         self._detector.load()
         return newest
 
@@ -209,7 +209,7 @@ class Trainer:
             self._clock.beat(int(self.state.step), at_once=True)
             self._progress.line(
                 f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
-                "saved; run the same command to go on"
+                "saved; run the same command to resume"
             )
 
     def _at_epoch_end(self) -> bool:
@@ -262,8 +262,8 @@ class Trainer:
         self._rewind()
         self._progress.set(step)
         self._progress.line(
-            f"step {bad_step.step:,} went wrong ({bad_step.why.words}): back to step {step:,}, "
-            "to go on without it"
+            f"bad step {bad_step.step:,} ({bad_step.why.words}): rolled back to step {step:,}; "
+            "it is skipped from now on"
         )
 
     def _end_epoch(self) -> None:

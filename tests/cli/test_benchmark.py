@@ -78,7 +78,7 @@ def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
     outcome = warm.run(*FAST, *options, "--benchmark_steps=600", f"--run_dir={run_dir}")
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
     found = json.loads(outcome.out.splitlines()[-1])
-    assert found["steps_left_out"] >= 600 // 14 and "steps left out" in outcome.out
+    assert found["steps_left_out"] >= 600 // 14 and "skipped bad steps" in outcome.out
     assert 0 <= found["input_wait_fraction"] < 1
     assert not run_dir.exists()
 

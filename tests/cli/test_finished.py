@@ -84,7 +84,7 @@ def test_same_command_changes_nothing(warm: Warm, run_dir: Path):
     for more in ((), ("--resume=must",), ("--progress=on",), ("--progress=off",)):
         outcome = asked(warm, run_dir, *more)
         assert outcome.status == 0, outcome.said()
-        assert "done already at step 33; raise --epochs to go on" in outcome.out
+        assert "already complete at step 33; raise --epochs to continue" in outcome.out
         assert contents(run_dir) == before
     figures = json.loads((run_dir / "result.json").read_text())
     assert figures["startup_seconds"] and figures["first_step_seconds"]

@@ -47,7 +47,7 @@ def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_pat
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
         resumed = warm.train(run_dir, *LONG)
         if size != "200k":  # too small even for the first checkpoint
-            assert "goes on from step" in resumed.outcome.out
+            assert "resumed at step" in resumed.outcome.out
         assert differences(whole.run_dir, run_dir) == []
 
 

@@ -48,8 +48,8 @@ def test_bad_steps_skipped(found: Run):
     assert len(left_out) == EPOCHS and found.result["left_out"] == left_out
     assert found.result["skipped_steps"] == EPOCHS
     for step in left_out:
-        assert f"step {step:,} went wrong (gradient not finite): back to step" in found.outcome.out
-        assert f"step {step:,} left out: gradient not finite" in found.outcome.out
+        assert f"bad step {step:,} (gradient not finite): rolled back to step" in found.outcome.out
+        assert f"step {step:,} skipped: gradient not finite" in found.outcome.out
     assert all(np.isfinite(row["loss"]) for row in found.rows())
 
 
@@ -71,7 +71,7 @@ def test_leave_out_keeps_bits(warm: Warm, options: list[str], found: Run, tmp_pa
     """`--leave_out` with the same steps from the start gives the same bits."""
     steps = ",".join(map(str, found.result["left_out"]))
     told = warm.train(tmp_path / "run", *options, f"--leave_out={steps}", "--most_left_out=0")
-    assert "went wrong" not in told.outcome.out
+    assert "bad step" not in told.outcome.out
     assert told.result["weights_sha256"] == found.result["weights_sha256"]
     assert told.curves == found.curves
     assert [row["why"] for row in records(told.run_dir)] == ["asked for"] * EPOCHS
@@ -100,7 +100,7 @@ def test_too_many_bad_steps(warm: Warm, options: list[str], found: Run, tmp_path
     assert outcome.status == 1
     (line,) = outcome.err.splitlines()
     first, second, _ = found.result["left_out"]
-    assert line.startswith(f"error: step {second:,} went wrong") and "--most_left_out=1" in line
+    assert line.startswith(f"error: step {second:,} is a bad step") and "--most_left_out=1" in line
     assert f"steps {first:,}, {second:,}" in line and "run the same command" not in line
     assert [row["step"] for row in records(run_dir)] == [first, second]
     assert all((run_dir / row["batch"]).exists() for row in records(run_dir))

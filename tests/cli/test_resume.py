@@ -49,7 +49,7 @@ def test_signal_then_resume(
     assert 0 < step < TOTAL
     assert not (run_dir / "result.json").exists()
     resumed = warm.train(run_dir, *options)
-    assert f"goes on from step {step:,}" in resumed.outcome.out
+    assert f"resumed at step {step:,}" in resumed.outcome.out
     assert resumed.result["restarts"] == 1
     assert resumed.result["traces"]["train"] == 1
     assert_same_run(resumed, whole)
@@ -60,7 +60,7 @@ def test_kill_then_resume(killed: Interrupted, whole: Run):
     assert killed.stopped.status == -signal.SIGKILL
     assert "result.json" not in killed.left
     assert killed.rows[-1]["step"] > killed.saved  # rows to take back exist
-    assert f"goes on from step {killed.saved:,}" in killed.resumed.outcome.out
+    assert f"resumed at step {killed.saved:,}" in killed.resumed.outcome.out
     assert_same_run(killed.resumed, whole)
 
 
@@ -94,7 +94,7 @@ def test_run_dir_lock(command: Command, warm: Warm, tmp_path: Path):
 def test_finished_run_unchanged(warm: Warm, whole: Run, tmp_path: Path):
     shutil.copytree(whole.run_dir, tmp_path / "run")
     again = warm.train(tmp_path / "run", *LONG)
-    assert f"done already at step {TOTAL}" in again.outcome.out
+    assert f"already complete at step {TOTAL}" in again.outcome.out
     assert again.result["restarts"] == whole.result["restarts"] == 0
     assert_same_run(again, whole)
 
@@ -112,7 +112,7 @@ def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
 def test_more_epochs_keep_bits(raised: tuple[dict[str, bytes], Run], whole: Run):
     """A run with epochs added equals one that had them from the start."""
     _, run = raised
-    assert f"goes on from step {4 * 81}" in run.outcome.out
+    assert f"resumed at step {4 * 81}" in run.outcome.out
     assert_same_run(run, whole)
 
 
@@ -162,7 +162,7 @@ def test_resume_on_prepared_again_data(warm: Warm, whole: Run, tmp_path: Path):
     run_dir = tmp_path / "run"
     warm.train(run_dir, *LONG, "--epochs=4")
     resumed = warm.train(run_dir, *LONG, f"--cache_dir={tmp_path / 'cache'}")
-    assert "goes on from step 324" in resumed.outcome.out
+    assert "resumed at step 324" in resumed.outcome.out
     assert_same_run(resumed, whole)
 
 
@@ -175,5 +175,5 @@ def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
     assert first.result["stopped_early"] and first.result["epoch"] == 2
     again = warm.train(tmp_path / "run", *options, "--epochs=9")
     assert again.result["weights_sha256"] == first.result["weights_sha256"]
-    (line,) = (line for line in again.outcome.out.splitlines() if "done already" in line)
+    (line,) = (line for line in again.outcome.out.splitlines() if "already complete" in line)
     assert "stopped early" in line and "raise --epochs" not in line

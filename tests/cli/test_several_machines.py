@@ -73,7 +73,7 @@ def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled
         started[signalled].send_signal(signal.SIGTERM)
         (status, out, err), (other, _, other_err) = map(ended, started)
     assert (status, err, other, other_err) == (143, "", 143, "")
-    assert "saved; run the same command to go on" in out
+    assert "saved; run the same command to resume" in out
     with workers(command, run_dir) as started:
         assert [ended(worker)[0] for worker in started] == [0, 0]
     resumed = Run(run_dir, None)
@@ -89,7 +89,7 @@ def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
     with workers(command, tmp_path / "two", *options) as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
-    assert outcomes[0][1].count("went wrong (gradient not finite): back to step") == 3
+    assert outcomes[0][1].count("(gradient not finite): rolled back to step") == 3
     alone = [option for option in SHORT if "strategy" not in option]
     one = warm.train(tmp_path / "one", *alone, *options, "--strategy=cpu")
     two = Run(tmp_path / "two", None)

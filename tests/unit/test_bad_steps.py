@@ -349,7 +349,7 @@ def test_too_many_skipped_steps():
     for step in (5, 1200):
         found.leave_out(BadStep(step, BadStepReason.NOT_FINITE))
     with pytest.raises(
-        TooManyBadStepsError, match=r"step 2,000 went wrong .*one more than --most_left_out=2"
+        TooManyBadStepsError, match=r"step 2,000 is a bad step .*one more than --most_left_out=2"
     ):
         found.leave_out(BadStep(2000, BadStepReason.SPIKE))
     assert sorted(found.left_out) == [5, 1200]

@@ -29,7 +29,7 @@ def check(bench: VerificationRuns) -> Finding:
         for factor in (np.inf, np.nan):
             problems += _strike(bench, parts, row, factor)
     done = f"infinity, then nan, in the gradient of {where}"
-    words = "changed nothing but step and loss scale; the next step moved the weights"
+    words = "only step and loss scale changed; the next step updated the weights"
     if problems:
         words = "; ".join(dict.fromkeys(problems))
     return Finding(not problems, done, words, len(problems), 0)

@@ -14,5 +14,5 @@ def check(bench: VerificationRuns) -> Finding:
     bench.take(resumed, STEPS - CHECKPOINT_STEP)
     differing = changed(home.whole.everything, state_bytes(resumed))
     more = [f"steps write {few(home.written)}, not in the state"] if home.written else []
-    done = f"saved after step {CHECKPOINT_STEP}, put together anew, gone on with to step {STEPS}"
+    done = f"saved after step {CHECKPOINT_STEP}, rebuilt, resumed to step {STEPS}"
     return same_bits(done, differing, len(home.whole.everything), more)
