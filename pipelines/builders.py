@@ -64,7 +64,7 @@ def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
         name, arguments = naming.parse_builder_name_kwargs(dataset)
     except ValueError:
         raise ValueError(
-            f"--dataset={dataset!r} is no data set name; write name, name/config, name:1.0.0 or "
+            f"--dataset={dataset!r} is not a data set name; use name, name/config, name:1.0.0 or "
             "the path of a prepared version directory"
         ) from None
     if name.namespace:
@@ -83,7 +83,9 @@ def resolve_data_dir(data_dir: str | None) -> Path:
     """
     place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in place:
-        raise ValueError(f"--data_dir={place}: only local directories can be read; copy it here")
+        raise ValueError(
+            f"--data_dir={place}: only local directories are supported; copy it to one"
+        )
     return Path(place).expanduser()
 
 

@@ -78,7 +78,7 @@ def prepared(cache_dir: str) -> Any:
             _prepare(directory)
         except ImportError as error:
             raise ValueError(
-                "the digits data set is made from scikit-learn's copy: pip install scikit-learn"
+                "preparing the digits data set requires scikit-learn: pip install scikit-learn"
             ) from error
         except OSError as error:
             raise ValueError(

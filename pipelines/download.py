@@ -37,7 +37,7 @@ def prepare(builder: Any) -> None:
     if builder.data_path.exists():
         # TFDS would take the incomplete directory for the data set and do nothing.
         raise ValueError(
-            f"{builder.data_dir} exists but holds no {DATASET_INFO}: remove that directory, or "
+            f"{builder.data_dir} exists but has no {DATASET_INFO}: remove that directory, or "
             "give another --data_dir"
         )
     urls = [url for url in builder.url_infos or () if url.startswith("http")]

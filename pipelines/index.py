@@ -140,7 +140,7 @@ def _made(
                 break
         if seen < stop:
             raise ValueError(
-                f"{path} holds {seen} examples and {stop} were promised: the data set is damaged; "
+                f"{path} contains {seen} examples; expected {stop}: the data set is damaged; "
                 "delete its folder and prepare it again"
             )
 
@@ -164,7 +164,7 @@ def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tupl
         (label,) = features[fields.label].int64_list.value
     except Exception as error:  # the protocol buffer library's error class is not public
         what = f"it has no {fields.image!r} and {fields.label!r} of one value each"
-        why = what if isinstance(error, ValueError) else "it is no example"
+        why = what if isinstance(error, ValueError) else "it is not a valid tf.train.Example"
         raise ValueError(damaged_data_message(where, why)) from None
     return start + example.index(image), len(image), label
 

@@ -69,7 +69,7 @@ def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSp
     if source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
         raise ValueError(
             f"{source.name} has images {'x'.join(map(str, source.image_shape))} {source.dtype}, "
-            "which no picture can be made into: predict a --split"
+            "which pictures cannot be converted to: predict a --split"
         )
     channels, ground, exceptions, layout = source.image_shape[2], "", False, None
     if invert == "auto":
@@ -98,7 +98,7 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
                 picture.load()
                 return convert(_array(ImageOps.exif_transpose(picture), want.channels), want)
     except UnidentifiedImageError:
-        raise ValueError("is no picture, or of a kind that is not known") from None
+        raise ValueError("is not an image, or its format is not supported") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError("has more than 89 million pixels") from None
     except OSError as error:
@@ -120,10 +120,10 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
     try:
         array = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"is no NumPy array: {' '.join(str(error).split())[:80]}") from None
+        raise ValueError(f"is not a NumPy array: {' '.join(str(error).split())[:80]}") from None
     if not isinstance(array, np.ndarray) or array.ndim not in (2, 3, 4) or not array.size:
         shape = getattr(array, "shape", "none")
-        raise ValueError(f"has shape {shape}, and images are [H, W], [H, W, C] or several of them")
+        raise ValueError(f"has shape {shape}, expected [H, W], [H, W, C] or several of them")
     if array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (1, 3, 4)):
         array = array[None]
     if array.ndim == 3:
@@ -149,9 +149,9 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
     """
     own = want.is_own(image)
     if not own and min(image.shape[:2]) < min(_LEAST, *want.resize.shape):
-        raise ValueError(f"has {image.shape[1]}x{image.shape[0]} pixels, too few to see anything")
+        raise ValueError(f"has {image.shape[1]}x{image.shape[0]} pixels, which is too small")
     if not own and image.min() == image.max():
-        raise ValueError("is of one colour alone: there is nothing to see")
+        raise ValueError("has a single colour")
     if want.invert or (want.ground and _is_foreign(image, want)):
         image = 255 - image
     if not own and want.layout and want.stored_size:
@@ -181,7 +181,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
         return array.astype(np.uint8) * 255
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
-            raise ValueError("holds floats that are not from 0 to 1")
+            raise ValueError("has floats outside 0 to 1")
         return np.rint(array * 255).astype(np.uint8)
     if np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 255:
         return array.astype(np.uint8)

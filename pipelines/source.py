@@ -187,7 +187,7 @@ def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
     _, arguments = parse_name(dataset)
     version = arguments.pop("version", None)
     if arguments or (version and not digits.Digits.VERSION.match(version)):
-        raise ValueError(f"--dataset={dataset}: there is only digits:{digits.Digits.VERSION}")
+        raise ValueError(f"--dataset={dataset}: the only version is digits:{digits.Digits.VERSION}")
     return digits.prepared(cache_dir)
 
 

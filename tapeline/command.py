@@ -76,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, RuntimeError) as error:  # the engine converts TensorFlow's errors to these
         return _fail(f"{error}{_way_on(config, error)}", 1)
     except KeyboardInterrupt:
-        return _fail("stopped before it began; nothing was written", 130)
+        return _fail("interrupted before training started; nothing was written", 130)
 
 
 def _way_on(config: Config, error: Exception) -> str:
@@ -84,7 +84,7 @@ def _way_on(config: Config, error: Exception) -> str:
     if config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
         return ""
     if isinstance(error, StepError) and not error.step:  # the same command would fail again
-        return "; no step has been taken: change what caused it before you run again"
+        return "; the first step failed: fix the cause before you run it again"
     saved = run_directory.has_checkpoint(config.run.run_dir)
     return "; run the same command to resume from its checkpoint" if saved else ""
 

@@ -103,7 +103,7 @@ def table(found: dict[str, Any]) -> str:
         ),
         ("examples/s", f"{found['examples_per_second']:,.0f}", f"{found['data']} data"),
         (
-            "ms a step",
+            "ms per step",
             f"{step['p50']:.3f}",
             f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}, by {found['step_ms_by']}",
         ),
@@ -113,19 +113,19 @@ def table(found: dict[str, Any]) -> str:
             f"{found['gflop_per_step']:.4g} GFLOP a step in matrix products and convolutions",
         ),
         (
-            "of the roofline",
+            "roofline fraction",
             f"{found['roofline_fraction']:.1%}",
             f"{found['roofline_gflops']:,.0f} GFLOP/s in plain matrix products",
         ),
         (
-            "waiting for input",
+            "input wait",
             f"{found['input_wait_fraction']:.1%}",
             f"of a step; {found['feed']} feed",
         ),
         (
             "before the first step",
             f"{found['trace_seconds']:.2f} s",
-            f"tracing, and {found['compile_seconds']:.2f} s in TensorFlow's optimiser",
+            f"tracing, and {found['compile_seconds']:.2f} s in TensorFlow's graph optimizer",
         ),
         ("traces", ", ".join(f"{k} {v}" for k, v in found["traces"].items()), ""),
         ("memory", f"{found['peak_rss_mb']:,.0f} MB", "at most"),

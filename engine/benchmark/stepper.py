@@ -125,6 +125,6 @@ class Stepper:
         if self._judged and self._run_left_out > most:
             raise RuntimeError(
                 f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
-                f"--most_left_out={most} allows: a training would stop here; mend the data, or "
-                "train more slowly, or raise --most_left_out"
+                f"--most_left_out={most} allows: training would stop here; fix the data, or "
+                "lower the learning rate, or raise --most_left_out"
             )

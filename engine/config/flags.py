@@ -182,7 +182,7 @@ def _described(field: dataclasses.Field) -> str:
 def help_text() -> str:
     """Returns the text of `--help`."""
     lines = ["usage: python run.py [--flagfile=FILE] [--OPTION=VALUE ...]", ""]
-    lines.append("Running the same command again goes on where it stopped.")
+    lines.append("Run the same command again to resume an interrupted run.")
     for _, section in sections():
         lines += ["", section.__doc__.splitlines()[0]]
         for field in dataclasses.fields(section):

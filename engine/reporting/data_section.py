@@ -135,7 +135,7 @@ def _ways(
             title=f"The first {_WAYS} training examples of {which}",
             margin=0.15 + 0.075 * max(len(name) for name, _ in lines),
         ),
-        "A line for each class: ways in which it looks.",
+        "Each row shows training examples of one class.",
     )
 
 

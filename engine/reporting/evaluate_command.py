@@ -42,7 +42,7 @@ def run(config: Config) -> int:
         found = restored(config)
         parts = found.parts
         if not parts.evaluations:
-            raise ValueError("nothing was held out: give --split")
+            raise ValueError("no split is held out: give --split")
         print(f"evaluating {found.words}, {found.path}, on {parts.device}", flush=True)
         results: dict[str, Any] = {}
         tables: dict[str, Any] = {}

@@ -12,9 +12,9 @@ from engine.reporting.figures import Chart, Line
 
 _UNITS = {
     "loss": "cross-entropy, nats",
-    "accuracy": "right, %",
+    "accuracy": "accuracy, %",
     "learning_rate": "learning rate",
-    "gradient_norm": "norm of the gradient",
+    "gradient_norm": "gradient norm",
     "loss_scale": "loss scale",
     "steps_per_second": "steps/s since the first start",
 }

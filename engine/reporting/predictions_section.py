@@ -51,14 +51,14 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
             lambda: confusion_matrix(
                 counts, names, by_row=False, title=f"Confusion, {split}: counts"
             ),
-            "What is (rows) and what it is held for (columns), in examples.",
+            "Number of examples by label (rows) and predicted class (columns).",
         ),
         LazyFigure(
             "confusion_rows",
             lambda: confusion_matrix(
                 counts, names, by_row=True, title=f"Confusion, {split}: percent of the row"
             ),
-            "The same by row: of each class, how many percent are held for what.",
+            "The same, in percent of the examples of each label.",
         ),
         class_table(by_class, names),
         LazyFigure(
@@ -149,7 +149,7 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
         Table(("confused", "times", "", ""), rows),
         LazyFigure(
             "confused_pairs",
-            lambda: image_rows(lines, title="The pairs that are confused most", margin=margin),
+            lambda: image_rows(lines, title="The most confused pairs of classes", margin=margin),
             "For each pair the mistakes that the network was surest of: what it is, as what it "
             "was taken.",
         ),
@@ -159,7 +159,7 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
 def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element]:
     numbers = scores.most_confident_errors(of, _MISTAKES)
     if not len(numbers):
-        return ["No example was mistaken."]
+        return ["All examples are classified correctly."]
     captions = join_captions(
         [
             (names[of.labels[n]], f"as {names[of.predicted[n]]}", f"{of.confidence[n]:.0%}")
@@ -174,7 +174,7 @@ def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element
                 columns=9,
                 title="The most confident mistakes",
             ),
-            "What it is, as what it was taken, and how sure the network was; the surest first.",
+            "Label, predicted class and confidence; the most confident mistakes first.",
         )
     ]
 
@@ -205,7 +205,7 @@ def _spelled_out(split: str, of: Predictions, names: list[str]) -> Table:
             top = np.argsort(-of.probabilities[n], kind="stable")[:5]
             likeliest = ", ".join(f"{names[c]} {of.probabilities[n, c]:.4f}" for c in top)
             rows.append((str(n), names[of.labels[n]], names[of.predicted[n]], likeliest))
-        header: tuple[str, ...] = ("number", "label", "predicted", "the likeliest")
+        header: tuple[str, ...] = ("number", "label", "predicted", "most likely classes")
     else:
         rows = [
             (

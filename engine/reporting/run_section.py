@@ -39,7 +39,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
       weights: description of the weights that compute the predictions.
     """
     if outcome is None:
-        return ReportSection("Result", [f"This run has not ended. Predictions are by {weights}."])
+        return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
     rows = [
         (split, f"{of['accuracy']:.2%}", f"{of['loss']:.4f}", f"{of['examples']:,}")
         for split in ("validation", "test")
@@ -48,7 +48,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
     elements: list[Element] = []
     if rows:
         header = ("split", "accuracy", "loss", "examples")
-        caption = f"As the run ended. The predictions further down are by {weights}."
+        caption = f"Results at the end of the run. The predictions below use {weights}."
         elements.append(Table(header, rows, caption))
     if best := outcome.get("best"):
         elements.append(

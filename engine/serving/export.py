@@ -109,7 +109,7 @@ def run(config: Config) -> int:
             off = _difference(whole, stored, expected)
             if not off <= ALLOWED:
                 raise RuntimeError(
-                    f"the export is {off:.1e} off the run's probabilities, {ALLOWED:g} allowed; "
+                    f"the export differs from the run by {off:.1e}, {ALLOWED:g} is allowed; "
                     "nothing was exported"
                 )
             facts = _facts(config, parts.source, serving, found.words, averaged, off)

@@ -160,8 +160,8 @@ class BadStepDetector:
             raise TooManyBadStepsError(
                 f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
                 f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "
-                "left_out.jsonl has their examples. Mend the data, or train more slowly in "
-                "another --run_dir, or raise --most_left_out and go on"
+                "left_out.jsonl has their examples. Fix the data, or lower the learning rate in "
+                "another --run_dir, or raise --most_left_out and resume"
             )
         self._watch.left_out.scatter_nd_update([[count]], [bad_step.step])
         self._watch.why.scatter_nd_update([[count]], [int(bad_step.why)])

@@ -67,7 +67,7 @@ class CandidateProcess:
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        return json.loads(line) if line else {"error": "it died"}
+        return json.loads(line) if line else {"error": "the process ended"}
 
 
 class ComparisonResult:

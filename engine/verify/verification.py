@@ -118,7 +118,7 @@ def _judged(law: Law, bench: VerificationRuns, *, skipped: bool) -> Verdict:
     return Verdict(law.number, law.name, *finding, seconds=seconds)
 
 
-_INCOMPARABLE = not_compared("the same run twice is not the same, see L3")
+_INCOMPARABLE = not_compared("two identical runs differ, see L3")
 
 
 def _data(bench: VerificationRuns) -> dict[str, object]:

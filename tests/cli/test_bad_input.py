@@ -450,6 +450,6 @@ def test_no_data_no_network(warm: Warm, tmp_path: Path):
         assert time.monotonic() - started < 20
     line = line_of(outcome)
     assert "mnist" in line and str(tmp_path / "data") in line
-    for way_out in ("connect and run again", "--data_dir", "--dataset=digits"):
+    for way_out in ("connect to the network and run again", "--data_dir", "--dataset=digits"):
         assert way_out in line
     assert not (tmp_path / "run").exists()

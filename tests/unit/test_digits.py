@@ -116,5 +116,5 @@ def test_second_import():
 def test_version_without_data_dir(cache, tmp_path):
     source = open_source("digits:1.0.0", data_dir=str(tmp_path / "none"), cache_dir=str(cache))
     assert (source.name, source.version) == ("digits", "1.0.0")
-    with pytest.raises(ValueError, match=r"there is only digits:1\.0\.0"):
+    with pytest.raises(ValueError, match=r"the only version is digits:1\.0\.0"):
         open_source("digits:2.0.0", data_dir=None, cache_dir=str(cache))

@@ -185,7 +185,7 @@ def content(picture: Image.Image, kind: str = "PNG") -> bytes:
 
 WRONG = {
     "empty": (b"", "empty"),
-    "text": (b"this is no picture\n" * 9, "no picture"),
+    "text": (b"this is no picture\n" * 9, "is not an image"),
     "truncated png": (
         content(Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)))[
             :900
@@ -257,5 +257,5 @@ def test_refuses_array(tmp_path: Path, array: np.ndarray, words: str):
 
 def test_refuses_non_array_file(tmp_path: Path):
     (tmp_path / "a.npy").write_bytes(b"no array")
-    with pytest.raises(ValueError, match="no NumPy array"):
+    with pytest.raises(ValueError, match="is not a NumPy array"):
         read_array(str(tmp_path / "a.npy"), GREY)

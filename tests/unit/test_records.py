@@ -53,7 +53,7 @@ def test_ranges_of_files(files, start, stop, more):
 
 
 def test_refuses_short_file(files):
-    with pytest.raises(ValueError, match="holds 25 examples and 26 were promised"):
+    with pytest.raises(ValueError, match="contains 25 examples; expected 26"):
         RecordReader([(files[0], 0, 26)])
 
 

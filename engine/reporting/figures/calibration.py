@@ -41,7 +41,7 @@ def reliability(
         "-o",
         color=BLUE,
     )
-    upper.set_ylabel("right, %")
+    upper.set_ylabel("accuracy, %")
     upper.set_ylim(0, 102)
     upper.set_title(f"{title}: expected error {100 * error:.2f}%")
     lower.bar(

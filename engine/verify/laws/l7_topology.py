@@ -48,7 +48,8 @@ def check(bench: VerificationRuns) -> Finding:
     single = worst([part for pair in steps for part in tensors(*pair, arithmetic, sizes)])
     if not single.within:
         return apart(done, free, f"{free}; after one step from the same state {single}")
-    words = f"{single}, each from the same state; left alone a rounding grew to {free.measured:.1e}"
+    grown = f"over all steps rounding errors grew to {free.measured:.1e}"
+    words = f"{single}, each from the same state; {grown}"
     return apart(done, single, words)
 
 
