@@ -139,7 +139,7 @@ def test_failed_download(tmp_path):
 def test_empty_version_directory(tmp_path):
     builder = Tiny(data_dir=str(tmp_path))
     builder.data_path.mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"holds no dataset_info\.json: remove"):
+    with pytest.raises(ValueError, match=r"has no dataset_info\.json: remove"):
         download.prepare(builder)
 
 
@@ -175,8 +175,8 @@ def test_finds_config(shelf, tmp_path):
         ("mnist/large", "no config 'large'"),
         ("imdb_reviews/plain", "it has plain_text"),
         ("someone:mnist", "community"),
-        ("two words", "no data set name"),
-        ("", "no data set name"),
+        ("two words", "is not a data set name"),
+        ("", "is not a data set name"),
         ("/nowhere/mnist/3.0.1", "no prepared data set in /nowhere"),
     ],
 )

@@ -194,7 +194,7 @@ WRONG = {
     ),
     "truncated jpeg": (content(Image.fromarray(digit(200)), "JPEG")[:300], ""),
     "one pixel": (content(Image.new("L", (1, 1), 9)), "1x1 pixels"),
-    "one colour": (content(Image.new("L", (50, 50), 9)), "one colour"),
+    "one colour": (content(Image.new("L", (50, 50), 9)), "a single colour"),
 }
 
 

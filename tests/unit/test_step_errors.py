@@ -41,5 +41,5 @@ def test_advice_to_rerun(tmp_path: Path, saved: bool, mode: str):
     assert ("run the same command" in command._way_on(config, OSError("disk full"))) == went_on
     first = command._way_on(config, StepError("failed", 0))
     assert "run the same command" not in first
-    assert ("change what caused it" in first) == (mode == "train")
+    assert ("fix the cause" in first) == (mode == "train")
     assert command._way_on(config, TooManyBadStepsError("says it itself")) == ""
