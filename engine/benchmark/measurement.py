@@ -142,7 +142,7 @@ class _Measurement:
         first_call_seconds = stopwatch() - started
         flop = flops_of_step(graph, self._feed.layout.local_micro_batches)
         with self._parts.model.whole():
-            as_written = self._parts.loop.graph(anew=True)
+            as_written = self._parts.loop.graph(retrace=True)
         model_flop = flops_of_step(as_written, self._feed.layout.local_micro_batches)
         self._poll("warming up")
         steps = self._steps_of_block(plain)

@@ -33,7 +33,7 @@ class LoopResult(NamedTuple):
       steps: how many; all but the last were finite.
       finite: whether the last one was.
       losses: float32 [steps], the loss of each; empty where they are not watched.
-      norms: float32 [steps], the gradient norm of each before clipping; empty likewise.
+      norms: float32 [steps], the gradient norm of each before clipping; empty where losses are.
       points: the log points that were passed.
     """
 
@@ -157,14 +157,14 @@ class Loop:
             apart=self._apart,
         )
 
-    def graph(self, *, anew: bool = False) -> Any:
+    def graph(self, *, retrace: bool = False) -> Any:
         """Returns the ConcreteFunction of a call, to be inspected; runs nothing.
 
         Args:
-          anew: traces once more, apart from what `run` calls; not counted in `traces`.
+          retrace: traces another function than the one that `run` calls; not counted in `traces`.
         """
         _, given = self._feed.open(int(self._state.step), 1)
-        function = tf.function(self._assigned, autograph=False) if anew else self._call
+        function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:

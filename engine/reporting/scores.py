@@ -78,7 +78,7 @@ class Calibration(NamedTuple):
     Attributes:
       edges: float64 [bins + 1], edges of the bins.
       confidence: float64 [bins], mean of each bin; nan if it is empty.
-      accuracy: float64 [bins], likewise.
+      accuracy: float64 [bins]; nan for an empty bin.
       counts: int64 [bins], predictions in each bin.
       error: expected calibration error: difference of the two, mean over predictions.
     """

@@ -76,7 +76,7 @@ class ComparisonResult:
     Attributes:
       ratios: {candidate: steps per second over those of the first one, median over the rounds that
         both measured}; 0 for a candidate that could not be measured.
-      rates: {candidate: median steps per second}; likewise.
+      rates: {candidate: median steps per second}; 0 if it was not measured.
       errors: {candidate: why it could not be measured}.
       facts: `CandidateProcess.facts` of the first candidate.
     """

@@ -23,7 +23,7 @@ STEPS = 4
 
 def functions_with_a_pools_gradient(loop):
     """Returns whether the loop has such a gradient, and the attributes of functions with one."""
-    graph = loop.graph(anew=True).graph.as_graph_def()
+    graph = loop.graph(retrace=True).graph.as_graph_def()
     of_functions = [
         function.attr
         for function in graph.library.function
@@ -56,7 +56,7 @@ def test_weights_and_flops_unchanged(tmp_path):
             loop.run(1)
             for name, value in weights(parts).items():
                 path[name] = path.get(name, 0.0) + np.linalg.norm(value - before[name])
-        found.append((weights(parts), flops_of_step(loop.graph(anew=True), 1)))
+        found.append((weights(parts), flops_of_step(loop.graph(retrace=True), 1)))
         lengths = rounding.lengths(parts.model, OPTIONS["global_batch_size"])
         optimizer = parts.config.optimization.optimizer
         parts.close()

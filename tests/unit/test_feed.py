@@ -53,6 +53,15 @@ def global_batch(feed, strategy, step):
     return [np.concatenate([np.atleast_1d(piece) for piece in part]) for part in local]
 
 
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_stream_pipeline_is_not_tuned(source, tmp_path, replicas):
+    """tf.distribute's iterators add pipelines that are tuned, and closing waits for the tuner."""
+    feed = opened(source, "stream", tmp_path, replicas=replicas)
+    feed.open(0, 1)
+    assert isinstance(feed._iterator, tf.data.Iterator)
+    assert feed._iterator._dataset.options().autotune.enabled is False
+
+
 @pytest.mark.parametrize(
     ("step", "replicas", "kind"), choices([0, 12, 14], [2, 4], ["resident", "stream"], strength=2)
 )

@@ -57,7 +57,7 @@ def test_graph_traced_once():
     """Inspecting the graph of a loop traces it once and takes no step."""
     images, labels = pictures(20)
     run = training(images, labels)
-    assert graph.fingerprint(run.loop.graph()) == graph.fingerprint(run.loop.graph(anew=True))
+    assert graph.fingerprint(run.loop.graph()) == graph.fingerprint(run.loop.graph(retrace=True))
     assert (run.loop.traces, int(run.state.step)) == (1, 0)
     run.take(3)
     assert run.loop.traces == 1

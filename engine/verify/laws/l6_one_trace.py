@@ -15,8 +15,8 @@ def check(bench: VerificationRuns) -> Finding:
         for name, count in parts.traces.items():
             most[name] = max(count, most.get(name, 0))
     loop = bench.on(bench.topologies.one).parts.loop
-    once, anew = (graph.fingerprint(loop.graph(anew=anew)) for anew in (False, True))
-    other = sum(((once - anew) + (anew - once)).values())
+    once, again = (graph.fingerprint(loop.graph(retrace=each)) for each in (False, True))
+    other = sum(((once - again) + (again - once)).values())
     counts = ", ".join(f"{name} {count}" for name, count in most.items())
     graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"
     done = f"traces of each function in {len(bench.built)} runs, and a step traced again"
