@@ -23,9 +23,9 @@ import tensorflow as tf  # noqa: E402
 
 from benchmarks.serve import serve  # noqa: E402
 from benchmarks.workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload  # noqa: E402
-from engine import models  # noqa: E402
 from engine.models.stateless_random import stream_key  # noqa: E402
 from pipelines import permutation  # noqa: E402
+from tapeline import models  # noqa: E402
 
 BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
 DROPOUT_LAYER = 5  # index of the layer, which selects its random stream

@@ -23,7 +23,7 @@ from benchmarks.bare import MODELS
 from benchmarks.environments import python_of
 from benchmarks.rounds import HERE, Contender
 from benchmarks.workloads import SEED, WORKLOADS, Workload
-from engine import models
+from tapeline import models
 
 EXAMPLES = 10_000
 BATCHES = (128, 256, 512, 1000, 2000, 10_000)

@@ -7,6 +7,7 @@ Does not import `engine` or `models`.
 """
 
 from pipelines.augment import Augmentation, parse_augmentation
+from pipelines.augment import register as register_augmentation
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
 from pipelines.feed import choose_feed, open_feed
@@ -57,6 +58,7 @@ __all__ = [
     "read_step_examples",
     "read_stored_images",
     "reason",
+    "register_augmentation",
     "steps_per_epoch",
     "usable_cores",
     "wanted",

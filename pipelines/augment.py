@@ -13,8 +13,8 @@ import dataclasses
 import difflib
 import functools
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -23,8 +23,62 @@ from pipelines import table
 from pipelines.warp import MAX_SIDE, NUMBERS, Warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
-# In the order of application and of the columns of `numbers`; `Warp` applies its own in one pass.
-NAMES = ("flip", *NUMBERS, "cutout", "mixup")
+# (images float32 [rows, H, W, C], random numbers float32 [rows, n] in [0, 1), strength) -> images
+Transform = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
+
+
+class _Registered(NamedTuple):
+    """A transform that `register` has added."""
+
+    transform: Transform
+    numbers: int
+    default: float
+    maximum: float
+
+
+_registered: dict[str, _Registered] = {}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the names of the transforms, in the order of application.
+
+    The columns of the random numbers are in this order, too. `Warp` applies its own in one pass.
+    """
+    return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
+
+
+def register(
+    name: str, *, numbers: int, default: float, maximum: float
+) -> Callable[[Transform], Transform]:
+    """Registers a transform of images for `--augment=NAME[:STRENGTH]`.
+
+    The decorated function takes images, float32 [rows, H, W, C] in 0..1, random numbers, float32
+    [rows, numbers] in [0, 1), and the strength, and returns images of the same shape. Row i of the
+    result may depend only on row i of the arguments (L3). It is applied after cutout::
+
+        @register("brightness", numbers=1, default=0.2, maximum=1.0)
+        def brightness(images, numbers, strength):
+            return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
+
+    Args:
+      name: a Python identifier.
+      numbers: number of uniform random numbers that one example needs.
+      default: strength without STRENGTH.
+      maximum: largest strength; it must be above 0.
+
+    Raises:
+      ValueError: for a name that is registered already or is not a Python identifier.
+    """
+    if not name.isidentifier():
+        raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
+    if name in names():
+        raise ValueError(f"a transform named {name!r} is registered already; choose another name")
+
+    def remember(transform: Transform) -> Transform:
+        _registered[name] = _Registered(transform, numbers, default, maximum)
+        return transform
+
+    return remember
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +128,8 @@ class Augmentation:
         images = images / one
         if "cutout" in drawn:
             images = cutout(images, drawn["cutout"], self.strengths["cutout"])
+        for name in [name for name in drawn if name in _registered]:
+            images = _registered[name].transform(images, drawn[name], self.strengths[name])
         if "mixup" in drawn:
             return mixup(images, labels, table.interpolate(self._weights, drawn["mixup"]), classes)
         return images, labels
@@ -82,7 +138,8 @@ class Augmentation:
     def _numbers(self) -> dict[str, int]:
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
         counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
-        return {name: counts[name] for name in NAMES if name in self.strengths}
+        counts |= {name: each.numbers for name, each in _registered.items()}
+        return {name: counts[name] for name in names() if name in self.strengths}
 
     @functools.cached_property
     def _warp(self) -> Warp | None:
@@ -166,9 +223,9 @@ def parse_augmentation(
     for item in spec.split(",") if spec.strip() else ():
         name, colon, strength = (part.strip() for part in item.partition(":"))
         flag = f"--augment={item.strip()}"
-        if name not in NAMES:
-            hint = _did_you_mean(name, NAMES)
-            raise ValueError(f"{flag}: the transforms are {', '.join(NAMES)}{hint}")
+        if name not in names():
+            hint = _did_you_mean(name, names())
+            raise ValueError(f"{flag}: the transforms are {', '.join(names())}{hint}")
         if name in strengths:
             raise ValueError(f"{flag}: {name} is listed twice")
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
@@ -193,7 +250,12 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
         return text
     side = min(image_shape[:2])
     pixels = f"pixels, the image's shorter side being {side}"
+    own = {
+        transform: (of.default, of.maximum, f"at most {of.maximum:g}")
+        for transform, of in _registered.items()
+    }
     default, most, allowed = {
+        **own,
         "shift": (side / 14, _under(side), f"below {side} {pixels}"),
         "rotation": (10.0, 180.0, "at most 180 degrees"),
         "zoom": (0.1, 0.99, "at most 0.99"),

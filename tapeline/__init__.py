@@ -11,6 +11,7 @@ use.
 from __future__ import annotations
 
 import importlib
+import operator
 from typing import Any
 
 from tapeline.cli import check_packages
@@ -23,7 +24,12 @@ _PLACES = {
     "Classification": "engine.tasks.classification:Classification",
     "Scores": "engine.tasks.classification:Scores",
     "Task": "engine.tasks.classification:Task",
-    "models": "engine.models:",
+    "metric": "engine.tasks.registry:METRICS.register",
+    "model": "engine.models.registry:NETWORKS.register",
+    "models": "tapeline.models:",
+    "optimizer": "engine.optim.registry:OPTIMIZERS.register",
+    "register_augmentation": "pipelines:register_augmentation",
+    "schedule": "engine.optim.registry:SCHEDULES.register",
 }
 
 __all__ = list(_PLACES)
@@ -36,4 +42,4 @@ def __getattr__(name: str) -> Any:
         raise ImportError(problem)
     module, _, attribute = _PLACES[name].partition(":")
     found = importlib.import_module(module)
-    return getattr(found, attribute) if attribute else found
+    return operator.attrgetter(attribute)(found) if attribute else found

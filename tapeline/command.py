@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from engine.checkpoint import run_directory
+from engine.assembly import run_directory
 from engine.config import compatibility, flags
 from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         if done := run_directory.finished(config):
             print(done)
             return 0
-        with Cluster(config, dict(os.environ)) as company:
+        with Cluster(config.devices, os.environ, flags.digest(config)) as company:
             before = run_directory.open_for_training(config) if company.is_chief else None
             startup.ended("python")
             import_tensorflow()

@@ -12,20 +12,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine import models
 from engine.core.evaluation import Evaluation
 from engine.core.loop import Loop
 from engine.core.state import TrainState
 from engine.core.step import Step, evaluation_step
 from engine.distributed import strategies
 from engine.distributed.reduction import reductions
-from engine.optim import registry, schedules
+from engine.optim import schedules
+from engine.optim.build import build_optimizer
 from engine.optim.clipping import Clip
 from engine.optim.precision import LossScale, compute_dtype
 from engine.tasks.classification import Classification, Task
 from pipelines import Feed
 from pipelines.plan import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
+from tapeline import models
 from tests import rounding
 
 CLASSES = 3
@@ -199,7 +200,7 @@ def put_together(
     with strategy.scope():
         model = make_model()
         average = make_model() if ema else None
-        moves = registry.build(optimizer, **(rule or {}))
+        moves = build_optimizer(optimizer, **(rule or {}))
         moves.create_slots(model.trainable_variables)
     state = TrainState(
         model,
@@ -209,7 +210,7 @@ def put_together(
         make_loss_scale=make_loss_scale or (lambda: LossScale(precision)),
     )
     feed = make_feed(strategy)
-    constant = schedules.build("constant", learning_rate=learning_rate, total_steps=10_000)
+    constant = schedules.build_schedule("constant", learning_rate=learning_rate, total_steps=10_000)
     synchronise, reduce = reductions(layout.shards)
     step = Step(
         model=model,

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from math import prod, sqrt
 
-from engine import models
+from tapeline import models
 
 UNIT = 2.0**-24  # unit roundoff of float32: at most half a unit in the last place
 CERTAIN = 4  # 2 exp(-4^2 / 2): 1 of 1,500 sums exceeds it, a norm of many sums does not

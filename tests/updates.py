@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.config.schema import OPTIMIZERS
 from engine.distributed.reduction import all_reduce
-from engine.optim import registry
+from engine.optim.build import build_optimizer
+from engine.optim.registry import OPTIMIZERS
 from tests.harness import strategy_of
 
 SHAPES = ((7, 5), (5,), (3, 3, 2, 4), (1, 4), (4, 6), (3,))
@@ -49,7 +49,7 @@ class Engine:
     def __init__(self, name, weights, *, decay=None, replicas=1, jit_compile=False):
         self.strategy = strategy_of(replicas)
         decay = DECAY[name] if decay is None else decay
-        self.optimizer = registry.build(name, weight_decay=decay, **OPTIONS)
+        self.optimizer = build_optimizer(name, weight_decay=decay, **OPTIONS)
         with self.strategy.scope():
             self.variables = [tf.Variable(weight) for weight in weights]
             self.optimizer.create_slots(self.variables)

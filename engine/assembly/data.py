@@ -40,7 +40,7 @@ def open_source(config: Config) -> pipelines.Source:
       ValueError: when the data set is missing or damaged.
     """
     # Evaluation and prediction replace the run's test split with --split.
-    asked = config.using.split and config.using.split == config.data.test_split
+    asked = config.report.split and config.report.split == config.data.test_split
     return pipelines.open_source(
         config.data.dataset,
         data_dir=config.data.data_dir or None,
@@ -112,7 +112,7 @@ def _opened(
     include_next_example: bool = False,
 ) -> pipelines.Feed:
     """Opens a feed and shows decoding progress; `seed`: shuffling seed, None: file order."""
-    sizes, shown = config.training, config.keeping.progress
+    sizes, shown = config.training, config.logging.progress
     progress = Progress(shown, f"decoding {records.name}", len(records), unit="examples")
     batch = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
     try:

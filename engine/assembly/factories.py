@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import pipelines
-from engine import models
 from engine.config.schema import Config
-from engine.optim import registry, schedules
+from engine.models.build import build_model
+from engine.models.sequential import Sequential
+from engine.optim import build as optimizers
+from engine.optim import schedules
 from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
+from engine.optim.schedules import WarmupSchedule
 
 
-def build_network(config: Config, source: pipelines.Source) -> models.Sequential:
+def build_network(config: Config, source: pipelines.Source) -> Sequential:
     """Returns the network with its initial weights, for the images and classes of a data set."""
-    return models.build(
-        config.network.model,
+    return build_model(
+        config.model.model,
         input_shape=source.image_shape,
         classes=source.classes,
         seed=config.run.seed,
-        hidden=config.network.hidden,
+        hidden=config.model.hidden,
     )
 
 
-def build_schedule(config: Config, steps: int) -> schedules.Schedule:
+def build_schedule(config: Config, steps: int) -> WarmupSchedule:
     """Returns the learning rate schedule of a run of `steps` steps."""
-    options = config.optimization
-    return schedules.build(
+    options = config.schedule
+    return schedules.build_schedule(
         options.schedule,
         learning_rate=options.learning_rate,
         total_steps=steps,
@@ -49,9 +52,10 @@ def build_loss_scale(config: Config) -> LossScale:
 
 def build_optimizer(config: Config) -> Optimizer:
     """Returns the optimizer, without its slots."""
-    options = config.optimization
-    return registry.build(
+    options = config.optimizer
+    return optimizers.build_optimizer(
         options.optimizer,
+        learning_rate=config.schedule.learning_rate,
         momentum=options.momentum,
         rho=options.rho,
         beta_1=options.beta_1,

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 import pipelines
-from engine import models
-from engine.assembly import data, factories
+from engine.assembly import data, factories, threads
 from engine.config.schema import Config
 from engine.core import xla
 from engine.core.augmentation import augmenter
@@ -20,9 +19,10 @@ from engine.core.step import Step, evaluation_step
 from engine.distributed import strategies
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.reduction import reductions
-from engine.optim import schedules
+from engine.models.sequential import Sequential
 from engine.optim.clipping import Clip
 from engine.optim.precision import compute_dtype
+from engine.optim.schedules import WarmupSchedule
 from engine.runtime.startup import Startup
 from engine.tasks.classification import Classification, Task
 
@@ -39,7 +39,7 @@ class Parts:
     data_bytes: int  # size of the decoded splits
     jit: str  # what XLA compiles: "off", "step" or "loop"
     task: Task
-    schedule: schedules.Schedule
+    schedule: WarmupSchedule
     state: TrainState
     loop: Loop
     evaluations: dict[str, Evaluation]  # of "validation" and "test", if there is such a split
@@ -53,7 +53,7 @@ class Parts:
         self.feeds.close()
 
     @property
-    def model(self) -> models.Sequential:
+    def model(self) -> Sequential:
         """The network."""
         return self.state.model
 
@@ -72,7 +72,7 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
 
 def classification(config: Config) -> Task:
     """Returns the default task: classification, as the options specify."""
-    return Classification(config.optimization.label_smoothing)
+    return Classification(config.task.label_smoothing, config.task.names)
 
 
 def assemble(
@@ -119,22 +119,24 @@ def _assemble(
     collectives: HostCollectives,
     startup: Startup,
 ) -> Parts:
-    training, optimization, seed = config.training, config.optimization, config.run.seed
+    options, seed = config.devices, config.run.seed
     # Threads and devices must be set before TensorFlow's first operation.
-    strategies.set_threads(training.intra_op_threads, training.inter_op_threads)
-    if not training.intra_op_threads and xla.may_be_small(config):
+    strategies.set_threads(options.intra_op_threads, options.inter_op_threads)
+    if not options.intra_op_threads and threads.may_be_small(config):
         startup.ended("devices")
         source = source or data.open_source(config)
         startup.ended("data")
         with contextlib.suppress(ValueError):  # TensorFlow has started: keep its threads
-            strategies.set_threads(xla.threads(config, source.image_shape, source.classes), 0)
-    devices = devices or strategies.choose(training.strategy, training.virtual_devices, collectives)
+            strategies.set_threads(threads.threads(config, source), 0)
+    devices = devices or strategies.choose(options.strategy, options.virtual_devices, collectives)
     strategy, device = devices
-    shards = strategies.check_shards(training.shards, strategy)
+    shards = strategies.check_shards(options.shards, strategy)
     startup.ended("devices")
     source = source or data.open_source(config)
     startup.ended("data")
-    steps_per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
+    steps_per_epoch = pipelines.steps_per_epoch(
+        len(source.train), config.training.global_batch_size
+    )
     steps = total_steps(config, steps_per_epoch)
     rate = factories.build_schedule(config, steps)
     augmentation = pipelines.parse_augmentation(
@@ -144,7 +146,7 @@ def _assemble(
     with strategy.scope():
         model = factories.build_network(config, source)
         # The same seed: the EMA starts from the model's initial weights.
-        average = factories.build_network(config, source) if optimization.ema else None
+        average = factories.build_network(config, source) if config.optimizer.ema else None
         optimizer = factories.build_optimizer(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
@@ -166,7 +168,14 @@ def _assemble(
         include_next_example=augmentation is not None and augmentation.mixes,
     )
     startup.ended("data")
-    jit = xla.choose(config, devices, model, (task, optimizer))
+    jit = xla.choose(
+        config.loop.jit,
+        devices,
+        model,
+        (task, optimizer),
+        shards=shards,
+        augments=augmentation is not None,
+    )
     compiled = jit != "off"
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
@@ -178,9 +187,9 @@ def _assemble(
         seed=seed,
         dtype=dtype,
         scaled=state.loss_scale.dynamic,
-        clip=Clip(optimization.clip_norm, optimization.clip_value),
+        clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
         average=average,
-        ema=optimization.ema,
+        ema=config.optimizer.ema,
         augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
         synchronise=synchronise,
         reduce=reduce,
@@ -204,7 +213,7 @@ def _assemble(
             state,
             feeds.training,
             step,
-            watched=bool(config.guarding.spike),
+            watched=bool(config.bad_steps.spike),
             jit=jit,
             apart=xla.apart(jit, devices, model),
         ),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import NamedTuple
 
+from engine.assembly import run_directory
 from engine.assembly.parts import Parts, assemble
-from engine.checkpoint import catalog, run_directory
+from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import restore_weights
-from engine.config.schema import Config
+from engine.config.schema import Config, replaced
 
 
 class SelectedCheckpoint(NamedTuple):
@@ -86,9 +86,8 @@ def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> Restor
     """
     chosen = chosen or choose(config)
     run_directory.check_network(config)
-    if config.training.strategy == "multi_worker":  # one machine is enough
-        alone = dataclasses.replace(config.training, strategy="auto")
-        config = dataclasses.replace(config, training=alone)
+    if config.devices.strategy == "multi_worker":  # one machine is enough
+        config = replaced(config, strategy="auto")
     parts = assemble(config)
     _refuse_other_data(parts, chosen.snapshot)
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)

@@ -25,12 +25,12 @@ def run(config: Config) -> int:
     Raises:
       ValueError: for invalid input.
     """
-    if config.training.strategy == "multi_worker":
+    if config.devices.strategy == "multi_worker":
         raise ValueError(
             "--mode=benchmark measures one machine: leave --strategy=multi_worker out, or time a "
             "training, whose result.json has steps_per_second"
         )
-    bar = Progress(config.keeping.progress, "benchmark", ROUNDS, unit="rounds")
+    bar = Progress(config.logging.progress, "benchmark", ROUNDS, unit="rounds")
 
     def progress(doing: str, done: int) -> None:
         bar.describe(doing)

@@ -112,7 +112,7 @@ class _Measurement:
         still = functools.partial(
             RepeatedBatchFeed, feed, parts.strategy, classes=parts.source.classes
         )
-        if self._config.benchmarking.benchmark_data == "synthetic":
+        if self._config.benchmark.benchmark_data == "synthetic":
             self._feed: Any = still(seed=self._config.run.seed)
             parts = dataclasses.replace(parts, loop=parts.loop.with_feed(self._feed))
             self._still = parts.loop
@@ -127,9 +127,7 @@ class _Measurement:
         variables = [variable for part in moving for variable in part.variables]
         self._start = [(variable, variable.numpy()) for variable in variables]
         self._steppers: list[Stepper] = []
-        self._extras = {
-            name: EXTRAS[name](parts, place) for name in self._config.benchmarking.beside
-        }
+        self._extras = {name: EXTRAS[name](parts, place) for name in self._config.benchmark.beside}
 
     def whole(self) -> BenchmarkResult:
         """Warms up, then measures all rounds."""
@@ -167,7 +165,7 @@ class _Measurement:
         for extra in extras.values():
             extra.forget()
         blocks: dict[str, list[float]] = {name: [] for name in variants}
-        rounds = min(ROUNDS, self._config.benchmarking.benchmark_steps or ROUNDS)
+        rounds = min(ROUNDS, self._config.benchmark.benchmark_steps or ROUNDS)
         with GpuMonitor() as watch:
             for found in interleave_blocks({**variants, "ceiling": ceiling}, rounds):
                 for name in variants:
@@ -204,7 +202,7 @@ class _Measurement:
 
     def _steps_of_block(self, plain: Stepper) -> int:
         """Returns the steps of a block: as configured, or as many as take about `_SECONDS`."""
-        if asked := self._config.benchmarking.benchmark_steps:
+        if asked := self._config.benchmark.benchmark_steps:
             return -(-asked // min(ROUNDS, asked))
         taken, seconds = 1, 0.0
         while True:

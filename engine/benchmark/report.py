@@ -24,7 +24,7 @@ def figures(measured: BenchmarkResult) -> dict[str, Any]:
     steps_per_second = spread(rates, 50, 10, 90)
     step_ms = [1e3 * seconds for seconds in measured.each_step]
     percentiles = spread(step_ms, 50, 90, 99)
-    beside = parts.config.benchmarking
+    beside = parts.config.benchmark
     found: dict[str, Any] = {
         "steps_per_second": steps_per_second,
         "examples_per_second": steps_per_second["median"] * feed.examples / feed.steps_per_epoch,

@@ -121,7 +121,7 @@ class Stepper:
         run = (self._taken - 1) // self._parts.total_steps
         self._run_left_out = 1 + self._run_left_out * (run == self._run)
         self._run = run
-        most = self._parts.config.guarding.most_left_out
+        most = self._parts.config.bad_steps.most_left_out
         if self._judged and self._run_left_out > most:
             raise RuntimeError(
                 f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "

@@ -13,7 +13,6 @@ from engine.config.option import written
 from engine.config.schema import Config
 
 _FLOAT16_SCALE = 2**15  # as in engine.optim.precision
-_DECOUPLED = ("adamw", "lion", "muon")  # have weight decay by default, 0.01
 _MOST_STEPS = 1 << 53  # float64, in which schedules compute, counts exactly up to it
 
 
@@ -44,30 +43,24 @@ def check_length_options(config: Config, total_steps: int) -> None:
 
 
 def _of_options(config: Config) -> Iterator[str]:
-    rule, precision = config.optimization, config.precision
-    training, guarding = config.training, config.guarding
-    rate = f"--learning_rate={written(rule.learning_rate)}"
-    if rule.schedule == "one_cycle" and rule.warmup_steps:
+    rule, rate, precision = config.optimizer, config.schedule, config.precision
+    training, shards, bad_steps = config.training, config.devices.shards, config.bad_steps
+    if rate.schedule == "one_cycle" and rate.warmup_steps:
         yield (
-            f"--schedule=one_cycle --warmup_steps={rule.warmup_steps}: one_cycle rises by itself, "
+            f"--schedule=one_cycle --warmup_steps={rate.warmup_steps}: one_cycle rises by itself, "
             "from a 25th of the learning rate, over the first 30% of the steps: leave "
             "--warmup_steps out, or give --schedule=cosine"
         )
-    if rule.schedule == "cosine" and rule.final_fraction > 1:
+    if rate.schedule == "cosine" and rate.final_fraction > 1:
         yield (
-            f"--schedule=cosine --final_fraction={written(rule.final_fraction)}: would end above "
-            f"{rate}, which is the highest: give a fraction from 0 to 1"
+            f"--schedule=cosine --final_fraction={written(rate.final_fraction)}: would end above "
+            f"--learning_rate={written(rate.learning_rate)}, which is the highest: give a fraction "
+            "from 0 to 1"
         )
     if rule.optimizer == "lion" and not rule.beta_1:
         yield (
             "--optimizer=lion --beta_1=0: the mean gradient has no share in the update then: give "
             "a --beta_1 above 0, such as 0.9"
-        )
-    decay = rule.weight_decay if rule.weight_decay >= 0 else 0.01 * (rule.optimizer in _DECOUPLED)
-    if rule.optimizer != "lamb" and decay * rule.learning_rate >= 1:
-        yield (
-            f"{rate} --weight_decay={written(decay)}: an update takes their product of each "
-            "weight, which is all of it or more: give a smaller --weight_decay"
         )
     initial = precision.loss_scale or (
         _FLOAT16_SCALE if precision.precision == "mixed_float16" else 1
@@ -78,12 +71,12 @@ def _of_options(config: Config) -> Iterator[str]:
             f"{initial:g}, where the scale starts with --precision={precision.precision}: give a "
             "smaller --loss_scale_floor or a greater --loss_scale"
         )
-    in_a_row = guarding.bad_steps_in_a_row
+    in_a_row = bad_steps.bad_steps_in_a_row
     none_in_a_row = not (in_a_row if in_a_row >= 0 else initial != 1)
-    none_in_all = not (guarding.bad_steps if guarding.bad_steps >= 0 else initial != 1)
-    if guarding.bad_steps > 0 and none_in_a_row:
+    none_in_all = not (bad_steps.bad_steps if bad_steps.bad_steps >= 0 else initial != 1)
+    if bad_steps.bad_steps > 0 and none_in_a_row:
         yield (
-            f"--bad_steps={guarding.bad_steps}: none passes with --bad_steps_in_a_row=0, which is "
+            f"--bad_steps={bad_steps.bad_steps}: none passes with --bad_steps_in_a_row=0, which is "
             "the default without a dynamic loss scale: give 1 or more of those too"
         )
     if in_a_row > 0 and none_in_all:
@@ -91,16 +84,16 @@ def _of_options(config: Config) -> Iterator[str]:
             f"--bad_steps_in_a_row={in_a_row}: none passes with --bad_steps=0, which is the "
             "default without a dynamic loss scale: give 1 or more of those too"
         )
-    if training.accumulate * training.shards > training.global_batch_size:
+    if training.accumulate * shards > training.global_batch_size:
         yield (
-            f"--accumulate={training.accumulate} --shards={training.shards}: together cut "
+            f"--accumulate={training.accumulate} --shards={shards}: together cut "
             f"--global_batch_size={training.global_batch_size} into less than one example each: "
             "give less of them"
         )
 
 
 def _of_length(config: Config, total_steps: int) -> Iterator[str]:
-    training, keeping = config.training, config.keeping
+    training, logging = config.training, config.logging
     length = f"the run has only {total_steps} steps, from 0 to {total_steps - 1}"
     if total_steps >= _MOST_STEPS:
         asked = (
@@ -112,11 +105,11 @@ def _of_length(config: Config, total_steps: int) -> Iterator[str]:
             f"{asked}: is a run of {total_steps} steps, and schedules count fewer than 2^53 "
             "exactly: give fewer"
         )
-    asked_for = {int(step) for step in config.guarding.leave_out.split(",") if step}
-    flag = f"--leave_out={config.guarding.leave_out}"
+    asked_for = {int(step) for step in config.bad_steps.leave_out.split(",") if step}
+    flag = f"--leave_out={config.bad_steps.leave_out}"
     if max(asked_for, default=0) >= total_steps:
         yield f"{flag}: {length}; leave {max(asked_for)} out of the list"
     if len(asked_for) == total_steps:
         yield f"{flag}: leaves out all {total_steps} steps of the run; give fewer, or more --epochs"
-    if keeping.profile and keeping.profiled[0] >= total_steps:
-        yield f"--profile={keeping.profile}: {length}; give a START below {total_steps}"
+    if logging.profile and logging.profiled[0] >= total_steps:
+        yield f"--profile={logging.profile}: {length}; give a START below {total_steps}"

@@ -7,6 +7,7 @@ TensorFlow's modules define. `--flagfile=FILE` works as in absl.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -14,9 +15,11 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+import engine
 from engine.config.option import did_you_mean, written
 from engine.config.schema import Config, sections
 
+_OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between machines
 _PATHS = ("run_dir", "data_dir", "cache_dir")
 
 
@@ -152,7 +155,7 @@ def from_values(values: dict[str, Any]) -> Config:
     config = Config(**parts)
     if not config.run.run_dir:
         dataset = config.data.dataset.rstrip("/").split("/")[-1].replace(":", "-")
-        run_dir = os.path.join("runs", f"{dataset}-{config.network.model}")
+        run_dir = os.path.join("runs", f"{dataset}-{config.model.model}")
         config = dataclasses.replace(config, run=dataclasses.replace(config.run, run_dir=run_dir))
     return config
 
@@ -172,9 +175,16 @@ def flagfile(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
+def digest(config: Config) -> str:
+    """Returns a digest of the version and of the options that all workers must share."""
+    lines = flagfile(config).splitlines()
+    shared = [line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _OWN))]
+    return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()
+
+
 def _described(field: dataclasses.Field) -> str:
     """Returns the help line, and appends the choices unless the line already names them all."""
-    choices = field.metadata["choices"]
+    choices = field.metadata["choices"] or field.metadata["any_of"]
     missing = [choice for choice in choices if choice not in field.metadata["help"]]
     return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "")
 

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 _SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller numbers to 0
@@ -19,7 +19,8 @@ def option(
     default: Any,
     help: str,
     *,
-    choices: Sequence[str] = (),
+    choices: Collection[str] = (),
+    any_of: Collection[str] = (),
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -34,7 +35,8 @@ def option(
     Args:
       default: value without the flag; its type is the option's type.
       help: one line for `--help` and the docs.
-      choices: allowed values, if they are a closed list.
+      choices: allowed values, if they are a list or a registry.
+      any_of: allowed names of a list, separated by commas; each at most once.
       minimum: inclusive lower bound of a number.
       above: exclusive lower bound of a number.
       below: exclusive upper bound of a number.
@@ -51,7 +53,8 @@ def option(
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
     metadata = {
         "help": help,
-        "choices": tuple(choices),
+        "choices": choices,  # a registry may grow
+        "any_of": any_of,
         "minimum": minimum,
         "above": above,
         "below": below,
@@ -68,6 +71,11 @@ def did_you_mean(value: str, known: Sequence[str]) -> str:
     """Returns `; did you mean 'adam'?` if a known name is close to `value`, else an empty text."""
     close = difflib.get_close_matches(value, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Returns the names in a list that is separated by commas."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def written(value: Any) -> str:
@@ -92,8 +100,10 @@ def check(section: Any) -> None:
         flag = f"--{field.name}={written(value)}"
         if rules["choices"] and value not in rules["choices"]:
             known = ", ".join(rules["choices"])
-            hint = did_you_mean(str(value), rules["choices"])
+            hint = did_you_mean(str(value), tuple(rules["choices"]))
             raise ValueError(f"{flag}: choose one of {known}{hint}")
+        if rules["any_of"]:
+            _check_names(flag, names_in(value), rules["any_of"])
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (str, bool)):
                 continue
@@ -112,6 +122,15 @@ def check(section: Any) -> None:
                 raise ValueError(f"{flag}: must be a power of 2{limits}")
             if isinstance(number, float):
                 _check_float32(flag, number, rules["below"])
+
+
+def _check_names(flag: str, names: Sequence[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            hint = did_you_mean(name, tuple(known))
+            raise ValueError(f"{flag}: {name!r} is none of {', '.join(known)}{hint}")
+    if len(set(names)) < len(names):
+        raise ValueError(f"{flag}: lists a name twice")
 
 
 def _check_float32(flag: str, number: float, below: float | None) -> None:

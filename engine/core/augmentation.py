@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from engine.models import StatelessRNG
+from engine.models.stateless_random import StatelessRNG
 from pipelines import Augmentation, Batch
 
 _STREAM = -1  # layers draw from streams 0, 1, 2, ...

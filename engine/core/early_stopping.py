@@ -8,10 +8,12 @@ improvement of more than `min_delta`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+from engine.config.option import did_you_mean
 from engine.core.state import BestState, PatienceState
 from engine.runtime.scalars import as_float64, as_int64
+from engine.tasks.registry import METRICS, higher_is_better
 
 
 class Monitor:
@@ -26,7 +28,7 @@ class Monitor:
     def __init__(self, metric: str, min_delta: float, patience: int) -> None:
         self.metric = metric
         self._split, self._name = metric.split("_", 1)
-        self._sign = 1.0 if "accuracy" in metric else -1.0
+        self._sign = 1.0 if higher_is_better(self._name) else -1.0
         self._min_delta, self._patience = min_delta, patience
 
     def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
@@ -67,14 +69,27 @@ class Monitor:
         return bool(int(patience.stopped))
 
 
-def resolve(monitor: str, has_validation: bool) -> str:
+def resolve(monitor: str, metrics: Sequence[str], has_validation: bool) -> str:
     """Resolves `--monitor` to the name of a metric.
 
+    Args:
+      monitor: "auto", or split, underscore and metric. "auto" is the first registered metric of
+        the task on the validation split, or the loss if there is none; without a validation split,
+        it is the loss of training.
+      metrics: metrics of the task, without the loss.
+      has_validation: whether there is a validation split.
+
     Raises:
-      ValueError: when the metric needs a validation split and there is none.
+      ValueError: when the task has no such metric, or the metric needs a validation split and there
+        is none.
     """
     if monitor == "auto":
-        return "validation_accuracy" if has_validation else "train_loss"
+        first = next((name for name in metrics if name in METRICS), "loss")
+        return f"validation_{first}" if has_validation else "train_loss"
+    known = [f"{split}_{name}" for split in ("validation", "train") for name in ("loss", *metrics)]
+    if monitor not in known:
+        hint = did_you_mean(monitor, known)
+        raise ValueError(f"--monitor={monitor}: choose one of auto, {', '.join(known)}{hint}")
     if monitor.startswith("validation_") and not has_validation:
         raise ValueError(
             f"--monitor={monitor}: there is no validation split; give --validation_split=0.1, or "

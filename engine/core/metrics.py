@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.tasks.classification import Scores
+from engine.tasks.registry import is_percentage
 
 
 def size(metrics: Sequence[str]) -> int:
@@ -66,11 +67,14 @@ def brief(values: Mapping[str, float | int]) -> str:
     """Formats metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
     words = []
     for name, value in values.items():
-        if name == "accuracy":
-            words.append(f"accuracy {value:.2%}")
-        elif name not in ("examples", "gradient_norm"):
-            words.append(f"{name} {value:.4f}")
+        if name not in ("examples", "gradient_norm"):
+            words.append(f"{name} {formatted(name, value)}")
     return ", ".join(words)
+
+
+def formatted(name: str, value: float) -> str:
+    """Formats a value of a metric: `98.97%` if it is displayed as a percentage, else `0.0312`."""
+    return f"{value:.2%}" if is_percentage(name) else f"{value:.4f}"
 
 
 def jsonable(value: Any) -> Any:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.core import metrics
+from engine.core.options import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
 

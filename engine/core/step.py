@@ -18,7 +18,8 @@ import tensorflow as tf
 from engine.core import metrics
 from engine.core.conditional import conditional_update
 from engine.distributed.reduction import Reduction, Tensors, all_reduce
-from engine.models import ForwardContext, StatelessRNG, StatisticUpdate
+from engine.models.base import ForwardContext, StatisticUpdate
+from engine.models.stateless_random import StatelessRNG
 from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip

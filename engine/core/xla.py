@@ -1,66 +1,67 @@
-"""Chooses what XLA compiles, how the executor runs the rest, and the threads of an operation.
+"""Chooses what XLA compiles, and how the executor runs the rest.
 
 On two CPU cores XLA is 1.5 to 2 times faster than TensorFlow's executor where a step is many small
 operations, and several times slower where it is a few convolutions. It is used on one device only:
 a compiled program cannot contain the communication between replicas.
-
-Threads synchronize after each operation, which takes about 5 us. For the operations of a small
-network, that is more than several threads save. The results have the same bits.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Iterable
 
 import tensorflow as tf
 
-from engine.config.schema import Config
 from engine.distributed.strategies import Devices
-from engine.models import MaxPool
+from engine.models.layers import MaxPool
 
 _CONVOLUTION = 4  # rank of a convolution's kernel
 _OWN = ("engine", "models")
-_DENSE = ("logistic", "mlp")
-_SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter as many and gains a sixth
 
 
-def choose(config: Config, devices: Devices, model: tf.Module, others: Iterable[object]) -> str:
+def choose(
+    asked: str,
+    devices: Devices,
+    model: tf.Module,
+    others: Iterable[object],
+    *,
+    shards: int,
+    augments: bool,
+) -> str:
     """Resolves `--jit` to "off", "step" or "loop".
 
     "auto" is the fastest known choice. It does not depend on the feed: XLA rounds differently, and
     a run must have the same bits with either feed (L4).
 
     Args:
-      config: all options.
+      asked: value of `--jit`.
       devices: devices of the run.
       model: model to train.
       others: other parts of the loop: the task and the optimizer.
+      shards: number of virtual shards of a batch; 0: none.
+      augments: whether training examples are augmented.
 
     Raises:
       ValueError: when XLA cannot compile the configuration that `--jit` asks for.
     """
-    asked = config.training.jit
     pooled = any(isinstance(part, MaxPool) for part in model.submodules)
     if asked == "auto":
         ranks = [variable.shape.rank for variable in model.trainable_variables]
-        small = not (config.data.augment or pooled) and max(ranks, default=0) < _CONVOLUTION
-        alone = devices.replicas == 1 and not config.training.shards and not devices.are_gpus
+        small = not (augments or pooled) and max(ranks, default=0) < _CONVOLUTION
+        alone = devices.replicas == 1 and not shards and not devices.are_gpus
         # Whether XLA can compile user-defined operations is not known.
         own = all(map(_is_own, [*model.submodules, *others]))
         return "loop" if small and alone and own else "off"
     if asked != "off":
         if devices.replicas > 1:
             raise ValueError(f"--jit={asked}: is for one device, and there are {devices.replicas}")
-        if config.training.shards:
+        if shards:
             raise ValueError(
                 f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
                 "and --shards promises the same"
             )
         if pooled:
             raise ValueError(
-                f"--jit={asked} --model={config.network.model}: XLA has no deterministic gradient "
+                f"--jit={asked} --model={model.name}: XLA has no deterministic gradient "
                 "of a max pool, and the network has one; give --jit=off, or a network without"
             )
     return asked
@@ -79,33 +80,6 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
     convolutions = any(v.shape.rank == _CONVOLUTION for v in model.trainable_variables)
     # What user-defined layers contain is not known.
     return convolutions and any(isinstance(m, MaxPool) or not _is_own(m) for m in model.submodules)
-
-
-def may_be_small(config: Config) -> bool:
-    """Returns whether the network may need only one thread: dense, and compiled by XLA.
-
-    `threads` then decides by the shape of the data.
-    """
-    training = config.training
-    dense = config.network.model in _DENSE and training.jit in ("auto", "loop")
-    cut = training.virtual_devices > 1 or training.shards or config.data.augment
-    return dense and not cut and training.strategy in ("auto", "cpu")
-
-
-def threads(config: Config, image_shape: tuple[int, ...], classes: int) -> int:
-    """Returns the threads of one operation where no option sets them; 0: one per core.
-
-    Args:
-      config: all options.
-      image_shape: shape of an example.
-      classes: number of classes.
-    """
-    if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
-        return 0
-    hidden = config.network.hidden if config.network.model == "mlp" else ()
-    widths = [math.prod(image_shape), *hidden, classes]
-    weights = sum(before * after for before, after in itertools.pairwise(widths))
-    return 1 if weights <= _SMALL else 0
 
 
 def _is_own(part: object) -> bool:

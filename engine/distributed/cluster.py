@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
-import engine
-from engine.config import flags
-from engine.config.schema import Config
 from engine.distributed import cluster_config as clusters
 from engine.distributed.cluster_config import ClusterConfig
 from engine.distributed.liveness import LivenessMonitor
+from engine.distributed.options import DeviceOptions
 from engine.distributed.rendezvous import join_cluster
-
-_OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # options that may differ between machines
 
 
 class Cluster:
@@ -24,21 +20,23 @@ class Cluster:
     one line that names it. With a single worker, entering and leaving do nothing.
 
     Args:
-      config: all options; `--strategy=multi_worker` means that there are other workers.
+      options: options of the devices; `--strategy=multi_worker` means that there are other workers.
       environment: environment variables of the process, which describe the cluster.
+      digest: digest of what all workers must share: the version and the options.
     """
 
-    def __init__(self, config: Config, environment: dict[str, str]) -> None:
+    def __init__(
+        self, options: DeviceOptions, environment: Mapping[str, str], digest: str = ""
+    ) -> None:
         self.cluster: ClusterConfig | None = None
         self.peers: LivenessMonitor | None = None
-        self._config = config
-        if config.training.strategy == "multi_worker":
-            self.cluster = clusters.read(config.training.cluster, environment)
+        self._digest, self._timeout = digest, options.cluster_timeout
+        if options.strategy == "multi_worker":
+            self.cluster = clusters.read(options.cluster, environment)
 
     def __enter__(self) -> Cluster:
         if self.cluster is not None:
-            seconds = self._config.training.cluster_timeout
-            connections = join_cluster(self.cluster, _digest(self._config), seconds)
+            connections = join_cluster(self.cluster, self._digest, self._timeout)
             self.peers = LivenessMonitor(self.cluster, connections)
         return self
 
@@ -72,10 +70,3 @@ class Cluster:
         while self.peers.lost is None and time.monotonic() < deadline:
             time.sleep(0.05)
         return self.peers.lost
-
-
-def _digest(config: Config) -> str:
-    """Returns a digest of the version and of the options that all workers must share."""
-    lines = flags.flagfile(config).splitlines()
-    shared = [line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _OWN))]
-    return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 `logistic`, `mlp`, `cnn` and `speedrun` are the engine's own. `seed_000` to `seed_004` are five
 classifiers of 28x28 handwritten digits, exactly as their authors designed them; `recipes/` trains
-them.
+them. `registry` lists their names.
 """
 
 from __future__ import annotations
@@ -12,25 +12,19 @@ from collections.abc import Sequence
 from engine.models.base import Layer
 from engine.models.batch_norm import BatchNorm
 from engine.models.layers import Activation, Convolution, Dense, Dropout, Flatten, MaxPool
-from engine.models.registry import register
-
-ImageShape = tuple[int, int, int]
 
 
-@register("logistic")
-def logistic(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def logistic(classes: int) -> list[Layer]:
     """Returns multinomial logistic regression: the baseline of the other networks."""
     return [Flatten(), Dense(classes)]
 
 
-@register("mlp")
-def mlp(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def mlp(classes: int, hidden: Sequence[int]) -> list[Layer]:
     """Returns a multilayer perceptron with one ReLU layer per entry of `hidden`."""
     return [Flatten(), *(Dense(units, "relu") for units in hidden), Dense(classes)]
 
 
-@register("cnn")
-def cnn(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def cnn(classes: int) -> list[Layer]:
     """Returns the default: small, and padded so that it supports images of 4x4 or larger."""
     return [
         Convolution(32, padding="SAME", activation="relu"),
@@ -43,8 +37,7 @@ def cnn(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[La
     ]
 
 
-@register("speedrun")
-def speedrun(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def speedrun(classes: int) -> list[Layer]:
     """Returns a fast network: strides instead of pools, and a batch norm where the image is small.
 
     It supports images of 16x16 or larger, and uses 28x28 to the last row: 28, 13, 6, 4. The moving
@@ -61,8 +54,7 @@ def speedrun(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> li
     ]
 
 
-@register("seed_000")
-def seed_000(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def seed_000(classes: int) -> list[Layer]:
     """Returns two convolutions of the same width and a dense layer."""
     return [
         Convolution(32, activation="relu"),
@@ -75,8 +67,7 @@ def seed_000(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> li
     ]
 
 
-@register("seed_001")
-def seed_001(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def seed_001(classes: int) -> list[Layer]:
     """Returns three convolutions, the last without a pool, and a dense layer."""
     return [
         Convolution(32, activation="relu"),
@@ -90,8 +81,7 @@ def seed_001(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> li
     ]
 
 
-@register("seed_002")
-def seed_002(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def seed_002(classes: int) -> list[Layer]:
     """Returns the smallest network: ten filters, then five."""
     return [
         Convolution(10, activation="relu"),
@@ -103,14 +93,12 @@ def seed_002(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> li
     ]
 
 
-@register("seed_003")
-def seed_003(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def seed_003(classes: int) -> list[Layer]:
     """Returns two convolutions and a dropout of 0.5."""
     return _two_convolutions_with_dropout(classes, rate=0.5)
 
 
-@register("seed_004")
-def seed_004(input_shape: ImageShape, classes: int, hidden: Sequence[int]) -> list[Layer]:
+def seed_004(classes: int) -> list[Layer]:
     """Returns `seed_003` with half its dropout."""
     return _two_convolutions_with_dropout(classes, rate=0.25)
 

@@ -35,7 +35,7 @@ class Momentum(tf.Module):
     With `nesterov`, `w += momentum * m - rate * g` (Sutskever et al. 2013).
     """
 
-    def __init__(self, momentum: float, nesterov: bool) -> None:
+    def __init__(self, momentum: float, nesterov: bool = False) -> None:
         super().__init__(name="momentum")
         self._momentum, self._nesterov = momentum, nesterov
         self.velocities: list[tf.Variable] = []
@@ -56,6 +56,11 @@ class Momentum(tf.Module):
                 momentum=self._momentum,
                 use_nesterov=self._nesterov,
             )
+
+
+def nesterov(momentum: float) -> Momentum:
+    """Returns Nesterov's momentum."""
+    return Momentum(momentum, nesterov=True)
 
 
 class RMSProp(tf.Module):
@@ -101,7 +106,7 @@ class Adam(tf.Module):
     the order of section 2 of the paper and of Keras.
     """
 
-    def __init__(self, beta_1: float, beta_2: float, epsilon: float) -> None:
+    def __init__(self, beta_1: float, beta_2: float = 0.999, epsilon: float = 1e-7) -> None:
         super().__init__(name="adam")
         # The kernel stores the betas in float32; the bias correction must use the same values.
         self._beta_1, self._beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))

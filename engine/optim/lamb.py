@@ -29,13 +29,19 @@ class Lamb(tf.Module):
       beta_1: decay of the mean gradient.
       beta_2: decay of the mean square.
       epsilon: constant added to the denominator.
-      decay: weight decay of matrices and kernels; part of `u`, so not decoupled.
+      weight_decay: weight decay of matrices and kernels; part of `u`, so not decoupled.
     """
 
-    def __init__(self, beta_1: float, beta_2: float, epsilon: float, decay: float) -> None:
+    def __init__(
+        self,
+        beta_1: float,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        weight_decay: float = 0.01,
+    ) -> None:
         super().__init__(name="lamb")
         self._beta_1, self._beta_2 = beta_1, beta_2
-        self._epsilon, self._decay = epsilon, decay
+        self._epsilon, self._decay = epsilon, weight_decay
         self.means: list[tf.Variable] = []
         self.squares: list[tf.Variable] = []
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import float32, slots
+from engine.optim.base import Optimizer, float32, slots
 from engine.optim.moments import average, descend
+from engine.optim.weight_decay import decayed
 
 
 class Lion(tf.Module):
@@ -21,7 +22,7 @@ class Lion(tf.Module):
       beta_2: decay of the mean gradient.
     """
 
-    def __init__(self, beta_1: float, beta_2: float) -> None:
+    def __init__(self, beta_1: float, beta_2: float = 0.99) -> None:
         super().__init__(name="lion")
         self._beta_1, self._beta_2 = beta_1, beta_2
         self.means: list[tf.Variable] = []
@@ -37,3 +38,8 @@ class Lion(tf.Module):
             ahead = self._beta_1 * mean + (1.0 - self._beta_1) * gradient
             descend(variable, rate, tf.sign(ahead))
             average(mean, gradient, self._beta_2)
+
+
+def lion(beta_1: float, beta_2: float = 0.99, weight_decay: float = 0.01) -> Optimizer:
+    """Returns Lion with the decoupled weight decay of the paper."""
+    return decayed(Lion(beta_1, beta_2), weight_decay)

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import float32, is_matrix, slots
+from engine.optim.base import Optimizer, float32, is_matrix, slots
 from engine.optim.fused import Adam
 from engine.optim.moments import descend, norm
+from engine.optim.weight_decay import decayed
 
 _ITERATIONS = 5
 _QUINTIC = (3.4445, -4.7750, 2.0315)
@@ -82,3 +83,14 @@ def orthogonalized(matrix: tf.Tensor, epsilon: float) -> tf.Tensor:
         square = tf.matmul(x, x, transpose_b=True)
         x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
     return tf.transpose(x) if tall else x
+
+
+def muon(
+    momentum: float,
+    beta_1: float,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-7,
+    weight_decay: float = 0.01,
+) -> Optimizer:
+    """Returns Muon with decoupled weight decay; Adam updates the vectors."""
+    return decayed(Muon(momentum, Adam(beta_1, beta_2, epsilon), epsilon), weight_decay)

@@ -1,23 +1,58 @@
 """Learning-rate schedules: pure functions of the step, with no state to save.
 
-Every schedule is `peak * shape(progress)` after a linear warmup, computed in float64 from the step
-alone, so that a resumed run and a new one have the same bits.
+Every schedule is `peak * shape(step)` after a linear warmup, computed in float64 from the step
+alone, so that a resumed run and a new one have the same bits. A shape is what a factory of
+`SCHEDULES` returns: a function of the steps after the warmup, float64 [], to a factor, float64 [].
+The arguments of a factory are the options of the same names, and `total_steps`, the number of steps
+after the warmup.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 import tensorflow as tf
 
+from engine.config.registry import parameters
+from engine.optim.registry import SCHEDULES
+
+Shape = Callable[[tf.Tensor], tf.Tensor]
+
 
 class Schedule(Protocol):
-    """Interface of a schedule; implement it to add your own."""
+    """Interface of a schedule."""
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate, float64 [], of a step, int64 [], counted from 0."""
+
+
+@dataclass(frozen=True)
+class WarmupSchedule:
+    """A linear warmup, and then a shape.
+
+    Attributes:
+      learning_rate: peak learning rate.
+      shape: factor of the peak at each step after the warmup.
+      warmup_steps: number of steps of the warmup.
+      depends_on_length: whether the learning rate at a step depends on the number of steps of the
+        run, so that a run cannot be resumed with another number.
+    """
+
+    learning_rate: float
+    shape: Shape
+    warmup_steps: int = 0
+    depends_on_length: bool = False
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate, float64 [], of a step, int64 [], counted from 0."""
+        rate = self.learning_rate * self.shape(_float(step - self.warmup_steps))
+        if not self.warmup_steps:
+            return rate
+        rising = self.learning_rate * _float(step + 1) / self.warmup_steps
+        return tf.where(step < self.warmup_steps, rising, rate)
 
 
 def _float(value: tf.Tensor) -> tf.Tensor:
@@ -29,38 +64,38 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
     return end + (start - end) * 0.5 * (1.0 + tf.cos(math.pi * fraction))
 
 
-def constant() -> Callable[[tf.Tensor, float], tf.Tensor]:
+def constant() -> Shape:
     """Returns the shape of a constant learning rate."""
-    return lambda step, total: tf.ones_like(step)
+    return tf.ones_like
 
 
-def cosine(final_fraction: float) -> Callable[[tf.Tensor, float], tf.Tensor]:
+def cosine(total_steps: float, final_fraction: float) -> Shape:
     """Returns half a cosine to `final_fraction` (Loshchilov and Hutter 2017, without restarts)."""
-    return lambda step, total: _cosine(1.0, final_fraction, tf.minimum(step / total, 1.0))
+    return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
-def step_decay(rate: float, steps: int) -> Callable[[tf.Tensor, float], tf.Tensor]:
-    """Returns `rate ** floor(step / steps)`; 0 steps: a third of the steps after the warmup."""
-    base = tf.constant(rate, tf.float64)
-    return lambda step, total: tf.pow(base, tf.floor(step / (steps or total / 3)))
+def step_decay(decay_rate: float, decay_steps: float) -> Shape:
+    """Returns `decay_rate ** floor(step / decay_steps)`."""
+    base = tf.constant(decay_rate, tf.float64)
+    return lambda step: tf.pow(base, tf.floor(step / decay_steps))
 
 
-def exponential(rate: float, steps: int) -> Callable[[tf.Tensor, float], tf.Tensor]:
-    """Returns `rate ** (step / steps)`; 0 steps: a third of the steps after the warmup."""
-    base = tf.constant(rate, tf.float64)
-    return lambda step, total: tf.pow(base, step / (steps or total / 3))
+def exponential(decay_rate: float, decay_steps: float) -> Shape:
+    """Returns `decay_rate ** (step / decay_steps)`."""
+    base = tf.constant(decay_rate, tf.float64)
+    return lambda step: tf.pow(base, step / decay_steps)
 
 
-def one_cycle() -> Callable[[tf.Tensor, float], tf.Tensor]:
+def one_cycle(total_steps: float) -> Shape:
     """Returns one cycle (Smith and Topin 2018), in the two phases of PyTorch's OneCycleLR.
 
     The learning rate rises as half a cosine from 1/25 of the peak over the first 30% of the steps,
     then falls as half a cosine to 1/250,000 of the peak at the last step.
     """
 
-    def shape(step: tf.Tensor, total: float) -> tf.Tensor:
-        top = 0.3 * total - 1.0
-        last = total - 1.0
+    def shape(step: tf.Tensor) -> tf.Tensor:
+        top = 0.3 * total_steps - 1.0
+        last = total_steps - 1.0
         up = _cosine(1 / 25, 1.0, tf.clip_by_value(step / max(top, 1e-9), 0.0, 1.0))
         down = _cosine(1.0, 1 / 250_000, tf.clip_by_value((step - top) / (last - top), 0.0, 1.0))
         return tf.where(step <= top, up, down)
@@ -68,7 +103,7 @@ def one_cycle() -> Callable[[tf.Tensor, float], tf.Tensor]:
     return shape
 
 
-def build(
+def build_schedule(
     name: str,
     *,
     learning_rate: float,
@@ -77,11 +112,14 @@ def build(
     decay_rate: float = 0.1,
     decay_steps: int = 0,
     final_fraction: float = 0.0,
-) -> Schedule:
-    """Builds a schedule by name.
+) -> WarmupSchedule:
+    """Builds a schedule of `SCHEDULES`, from those arguments that its factory takes.
+
+    The learning rate depends on the number of steps of the run if the factory takes `total_steps`,
+    or takes `decay_steps` and it is 0.
 
     Args:
-      name: constant, cosine, step, exponential or one_cycle.
+      name: name of the schedule.
       learning_rate: peak learning rate.
       total_steps: number of steps of the run, warmup included.
       warmup_steps: number of steps in which the learning rate rises linearly, from learning_rate /
@@ -95,27 +133,19 @@ def build(
     Raises:
       ValueError: for an unknown name, or a warmup that leaves no step.
     """
-    shapes = {
-        "constant": constant,
-        "cosine": lambda: cosine(final_fraction),
-        "step": lambda: step_decay(decay_rate, decay_steps),
-        "exponential": lambda: exponential(decay_rate, decay_steps),
-        "one_cycle": one_cycle,
-    }
-    if name not in shapes:
-        raise ValueError(f"unknown schedule {name!r}; known: {', '.join(shapes)}")
+    factory = SCHEDULES[name]
     if warmup_steps >= total_steps:
         raise ValueError(
             f"--warmup_steps={warmup_steps}: the run has only {total_steps} steps; give fewer"
         )
-    shape = shapes[name]()
     left = float(total_steps - warmup_steps)
-
-    def schedule(step: tf.Tensor) -> tf.Tensor:
-        rate = learning_rate * shape(_float(step - warmup_steps), left)
-        if not warmup_steps:
-            return rate
-        rising = learning_rate * _float(step + 1) / warmup_steps
-        return tf.where(step < warmup_steps, rising, rate)
-
-    return schedule
+    values = {
+        "total_steps": left,
+        "decay_rate": decay_rate,
+        "decay_steps": decay_steps or left / 3,
+        "final_fraction": final_fraction,
+    }
+    taken = parameters(factory) & set(values)
+    shape = factory(**{each: values[each] for each in taken})
+    depends = "total_steps" in taken or ("decay_steps" in taken and not decay_steps)
+    return WarmupSchedule(learning_rate, shape, warmup_steps, depends)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from engine.optim.base import Optimizer, float32, is_matrix
+from engine.optim.fused import Adam
 from engine.optim.moments import descend
 
 
@@ -24,7 +25,7 @@ class DecoupledDecay(tf.Module):
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
         super().__init__(name="decoupled_decay")
         self.optimizer = optimizer
-        self._decay = decay
+        self.decay = decay
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates the slots of the wrapped optimizer."""
@@ -32,7 +33,19 @@ class DecoupledDecay(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables; see `Optimizer`."""
-        decay = float32(learning_rate * self._decay)
+        decay = float32(learning_rate * self.decay)
         for variable in filter(is_matrix, variables):
             descend(variable, decay, variable)
         self.optimizer.apply(gradients, variables, learning_rate, update)
+
+
+def decayed(optimizer: Optimizer, decay: float) -> Optimizer:
+    """Returns the optimizer with decoupled weight decay; itself for a decay of 0."""
+    return DecoupledDecay(optimizer, decay) if decay else optimizer
+
+
+def adamw(
+    beta_1: float, beta_2: float = 0.999, epsilon: float = 1e-7, weight_decay: float = 0.01
+) -> Optimizer:
+    """Returns Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return decayed(Adam(beta_1, beta_2, epsilon), weight_decay)

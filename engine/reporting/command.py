@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from engine.assembly import run_directory
 from engine.assembly.data import open_source
 from engine.assembly.trained import SelectedCheckpoint, choose, restored
-from engine.checkpoint import run_directory
 from engine.config.schema import Config
 from engine.reporting import report
 from engine.runtime.signals import Signals

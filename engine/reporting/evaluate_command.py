@@ -35,7 +35,7 @@ def run(config: Config) -> int:
       ValueError: if the run has no such weights, or no split is held out.
       OSError: if the checkpoint is damaged or a file cannot be written.
     """
-    split = config.using.split
+    split = config.report.split
     if split:
         config = replaced(config, test_split=split)
     with Signals() as signals:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from engine.reporting.figures import Chart, Line
+from engine.tasks.registry import METRICS, is_percentage
 
 _UNITS = {
     "loss": "cross-entropy, nats",
-    "accuracy": "accuracy, %",
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
     "loss_scale": "loss scale",
@@ -44,14 +44,14 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 def metric_charts(
     history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> list[Chart]:
-    """Returns a chart each of accuracy, loss and every other validation metric.
+    """Returns a chart each of the registered metrics, the loss and other validation metrics.
 
     Args:
       history: rows, as `rows` returns them.
       steps_per_epoch: steps per epoch; the x axis is in epochs.
       best_step: step to mark; None: no mark.
     """
-    measured = [name for name in ("accuracy", "loss") if any(name in row for row in history)]
+    measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
     measured += sorted(
         {
             name
@@ -65,7 +65,7 @@ def metric_charts(
     return [
         Chart(
             name.replace("_", " "),
-            _UNITS.get(name, name),
+            f"{name}, %" if is_percentage(name) else _UNITS.get(name, name),
             {
                 split: line
                 for split in ("train", "validation")
@@ -97,4 +97,4 @@ def _line(history: list[dict[str, Any]], split: str, name: str, steps_per_epoch:
         if row["split"] == split and name in row
     ]
     x, y = np.array(points, np.float64).reshape(-1, 2).T
-    return Line(x, 100 * y if name == "accuracy" else y)
+    return Line(x, 100 * y if is_percentage(name) else y)

@@ -10,7 +10,7 @@ import tensorflow as tf
 import pipelines
 from engine.assembly import data
 from engine.assembly.parts import Parts
-from engine.models import ForwardContext
+from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.reporting.scores import Predictions
 from engine.runtime.scalars import as_int64

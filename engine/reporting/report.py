@@ -89,11 +89,11 @@ def build_run_report(
     sections += [
         run_section.steps(rows, parts.steps_per_epoch),
         data_section.section(source, cache_dir(config)),
-        run_section.network(parts.model, config.network.model),
+        run_section.network(parts.model, config.model.model),
         run_section.configuration(config, _versions()),
     ]
     title, lead = (
-        f"{config.network.model} on {source.name}",
+        f"{config.model.model} on {source.name}",
         f"{config.run.run_dir}, {parts.device}",
     )
     planned = [section for section in sections if section is not None]
@@ -125,7 +125,7 @@ def build_split_report(
     table = predictions_section.predictions_csv(found, names)
     section = predictions_section.section(split, found, names, images)
     about = Report(
-        f"{config.network.model} on {name} of {source.name}",
+        f"{config.model.model} on {name} of {source.name}",
         f"{config.run.run_dir}, by {weights}",
         [section],
         {f"{split}_predictions.csv": table},
@@ -197,7 +197,7 @@ def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> R
     planned = [
         e for section in report.sections for e in section.elements if isinstance(e, LazyFigure)
     ]
-    progress = Progress(config.keeping.progress, "drawing", len(planned), unit="figures")
+    progress = Progress(config.logging.progress, "drawing", len(planned), unit="figures")
     pngs = []
     try:
         for each in planned:

@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from engine import models
 from engine.config.option import written
 from engine.config.schema import Config, sections
+from engine.core.metrics import brief, formatted
+from engine.models.sequential import Sequential
+from engine.models.summary import rows as summary_rows
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
 from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
+from engine.tasks.registry import METRICS
 
 _WORDS = {
     "step": "steps",
@@ -40,14 +43,17 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
+    scored = {split: of for split in ("validation", "test") if (of := outcome.get(split))}
+    measured = {name: None for of in scored.values() for name in of}
+    names = [*(name for name in measured if name not in ("loss", "examples")), "loss"]
     rows = [
-        (split, f"{of['accuracy']:.2%}", f"{of['loss']:.4f}", f"{of['examples']:,}")
-        for split in ("validation", "test")
-        if (of := outcome.get(split)) and None not in (of["accuracy"], of["loss"])
+        (split, *(formatted(name, of[name]) for name in names), f"{of['examples']:,}")
+        for split, of in scored.items()
+        if None not in of.values()
     ]
     elements: list[Element] = []
     if rows:
-        header = ("split", "accuracy", "loss", "examples")
+        header = ("split", *names, "examples")
         caption = f"Results at the end of the run. The predictions below use {weights}."
         elements.append(Table(header, rows, caption))
     if best := outcome.get("best"):
@@ -70,9 +76,9 @@ def curves(
         return None
     last = {row["split"]: row for row in rows}
     told = [
-        f"{split}: loss {row['loss']:.4f}, accuracy {row['accuracy']:.2%}"
+        f"{split}: {brief(values)}"
         for split, row in last.items()
-        if isinstance(row.get("loss"), float) and isinstance(row.get("accuracy"), float)
+        if (values := {name: row[name] for name in ("loss", *METRICS) if row.get(name) is not None})
     ]
     return ReportSection(
         "Curves",
@@ -102,10 +108,12 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | N
     return ReportSection("Steps", [picture])
 
 
-def network(model: models.Sequential, name: str) -> ReportSection:
+def network(model: Sequential, name: str) -> ReportSection:
     """Returns the table of layers, with output shapes and numbers of parameters."""
-    rows = [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in models.rows(model)]
-    rows.append(("total", "", f"{sum(row.parameters for row in models.rows(model)):,}"))
+    rows = [
+        (row.layer, str(row.output_shape), f"{row.parameters:,}") for row in summary_rows(model)
+    ]
+    rows.append(("total", "", f"{sum(row.parameters for row in summary_rows(model)):,}"))
     header = ("layer", "output shape", "parameters")
     return ReportSection("Network", [Table(header, rows, name, frozenset([len(rows) - 1]))])
 

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine import models
 from engine.assembly.parts import Parts
 from engine.config import flags
 from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.logging import run_summary
+from engine.models.sequential import Sequential
+from engine.models.summary import table as summary_table
 from engine.reporting.html_page import ReportFigure
 
 # "HParams" columns of every run; further columns are options that differ from their defaults.
@@ -50,7 +51,7 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
     config, step = parts.config, int(parts.state.step)
     shown = [
         run_summary.text("configuration", f"```\n{flags.flagfile(config)}```"),
-        run_summary.text("network", f"```\n{models.table(parts.model)}\n```"),
+        run_summary.text("network", f"```\n{summary_table(parts.model)}\n```"),
     ]
     if pictures is not None:
         shown += [
@@ -83,7 +84,7 @@ def hyperparameters(config: Config) -> dict[str, run_summary.Value]:
     }
 
 
-def _graph(model: models.Sequential) -> bytes:
+def _graph(model: Sequential) -> bytes:
     """Returns the graph of the network's forward pass, a serialized GraphDef."""
     images = tf.TensorSpec([None, *model.input_shape], tf.float32)
     traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(images)

@@ -18,12 +18,12 @@ import tensorflow as tf
 
 import engine
 import pipelines
-from engine import models
 from engine.assembly import factories
 from engine.assembly.data import cache_dir
 from engine.assembly.trained import restored
 from engine.config.schema import Config
-from engine.models import ForwardContext
+from engine.models.base import ForwardContext
+from engine.models.sequential import Sequential
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import lock, replace_file
 from engine.runtime.native_stderr import capture_stderr
@@ -46,7 +46,7 @@ class ServingModule(tf.Module):
 
     def __init__(
         self,
-        model: models.Sequential,
+        model: Sequential,
         class_names: tuple[str, ...],
         images: tf.TensorSpec,
         dtype: tf.DType,
@@ -129,13 +129,13 @@ def run(config: Config) -> int:
 
 
 def _averaged(config: Config, there_are: bool) -> bool:
-    kind = config.using.averaged
+    kind = config.serving.averaged
     if kind == "yes" and not there_are:
         raise ValueError(f"--averaged=yes: {config.run.run_dir} keeps no averaged weights")
     return there_are and (kind == "yes" or (kind == "auto" and config.stopping.evaluate_ema))
 
 
-def _serving(config: Config, source: pipelines.Source, trained: models.Sequential) -> ServingModule:
+def _serving(config: Config, source: pipelines.Source, trained: Sequential) -> ServingModule:
     """Builds the module on its own variables, on one device, whatever the run's strategy."""
     model = factories.build_network(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
@@ -158,7 +158,7 @@ def _examples(
     return pipelines.read_examples(source, records, numbers, kept), stored
 
 
-def _expected(trained: models.Sequential, images: np.ndarray, config: Config) -> np.ndarray:
+def _expected(trained: Sequential, images: np.ndarray, config: Config) -> np.ndarray:
     context = ForwardContext(dtype=compute_dtype(config.precision.precision))
     score = tf.function(lambda x: probabilities(trained, x, context), autograph=False)
     return score(tf.constant(images)).numpy()
@@ -191,7 +191,7 @@ def _facts(
     steps = [f"resized to {'x'.join(map(str, source.resize.shape))}"] * (None in takes)
     steps += ["divided by 255"] * (source.dtype == "uint8")
     return {
-        "model": config.network.model,
+        "model": config.model.model,
         "dataset": f"{source.name}:{source.version}",
         "image_shape": list(source.image_shape),
         "image_dtype": source.dtype,

@@ -19,7 +19,7 @@ from engine.assembly.data import cache_dir, open_source
 from engine.assembly.trained import RestoredRun, restored
 from engine.config.schema import Config, replaced
 from engine.logging.progress import Progress
-from engine.models import ForwardContext
+from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
@@ -59,9 +59,9 @@ def run(config: Config) -> int:
       ValueError: if there is nothing to predict, or the run has no weights.
       OSError: if the checkpoint is damaged or a file cannot be written.
     """
-    if bool(config.using.inputs) == bool(config.using.split):
+    if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
-    paths = inputs.files(config.using.inputs) if config.using.inputs else []
+    paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals:
         found = restored(config)
         parts = found.parts
@@ -90,8 +90,8 @@ def _of_files(
     source, config = found.parts.source, found.parts.config
     some = np.arange(min(len(source.train), _GROUND))
     images = list(pipelines.read_stored_images(source, source.train, some, cache_dir(config)))
-    want = pipelines.wanted(source, images, config.using.invert)
-    progress = Progress(config.keeping.progress, "predicting", len(paths), unit="files")
+    want = pipelines.wanted(source, images, config.serving.invert)
+    progress = Progress(config.logging.progress, "predicting", len(paths), unit="files")
     for each in inputs.images(paths, want):
         if each.image is None:
             failed.append(each)
@@ -103,9 +103,9 @@ def _of_files(
 
 def _of_split(found: RestoredRun) -> Iterator[PredictionRequest]:
     config = found.parts.config
-    source = open_source(replaced(config, test_split=config.using.split))
+    source = open_source(replaced(config, test_split=config.report.split))
     assert source.test is not None, "a split was asked for"
-    progress = Progress(config.keeping.progress, "predicting", len(source.test), unit="examples")
+    progress = Progress(config.logging.progress, "predicting", len(source.test), unit="examples")
     for first in range(0, len(source.test), _PORTION):
         numbers = np.arange(first, min(first + _PORTION, len(source.test)))
         examples = pipelines.read_examples(source, source.test, numbers, cache_dir(config))
@@ -132,7 +132,7 @@ def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray
 def _told(found: RestoredRun, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
     """Returns one prediction as it is written to predictions.json."""
     names = found.parts.source.class_names
-    most = min(found.parts.config.using.top_k, len(names))
+    most = min(found.parts.config.serving.top_k, len(names))
     order = np.argsort(-scores, kind="stable")[:most]
     told: dict[str, Any] = {
         "input": asked.name,
@@ -164,7 +164,7 @@ def _write(
         print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")
     if len(done) > _PRINTED:
         print(f"... and {len(done) - _PRINTED:,} more")
-    folder = config.using.predictions or os.path.join(config.run.run_dir, "predictions")
+    folder = config.serving.predictions or os.path.join(config.run.run_dir, "predictions")
     os.makedirs(folder, exist_ok=True)
     errors = [{"input": each.name, "error": each.error} for each in failed]
     text = json.dumps({"predictions": done, "errors": errors}, indent=1)

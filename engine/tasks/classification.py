@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from engine.tasks.cross_entropy import cross_entropy
+from engine.tasks.registry import Metric, metric
 from pipelines import Batch
 
 
@@ -31,7 +32,7 @@ class Task(Protocol):
 
 
 class Classification:
-    """Softmax cross-entropy in float32, and accuracy.
+    """Softmax cross-entropy in float32, and metrics of each example.
 
     Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
     as mixup creates them. For a distribution, the label is the class of the highest probability.
@@ -40,15 +41,18 @@ class Classification:
       smoothing: label smoothing in training: the probability taken from the target and spread
         evenly over all classes (Szegedy et al. 2016, "Rethinking the Inception architecture").
         Evaluation does not smooth, so that its loss is comparable between runs.
+      metrics: names of registered metrics.
+
+    Raises:
+      ValueError: for an unknown metric.
     """
 
-    metrics: tuple[str, ...] = ("accuracy",)
-
-    def __init__(self, smoothing: float = 0.0) -> None:
-        self._smoothing = smoothing
+    def __init__(self, smoothing: float = 0.0, metrics: tuple[str, ...] = ("accuracy",)) -> None:
+        self._smoothing, self.metrics = smoothing, metrics
+        self._computed = [metric(name) for name in metrics]
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
-        """Computes cross-entropy and accuracy; `model` returns logits [rows, classes]."""
+        """Computes cross-entropy and metrics; `model` returns logits [rows, classes]."""
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
         if targets.dtype.is_floating:
@@ -60,8 +64,16 @@ class Classification:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
             losses = (1 - self._smoothing) * losses + self._smoothing * spread
-        right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
-        return Scores(losses, (tf.cast(right, tf.float32),))
+        return Scores(losses, tuple(each.compute(logits, labels) for each in self._computed))
+
+
+def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Returns 1 for each row whose largest logit is that of its label, else 0; float32 [rows]."""
+    right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+    return tf.cast(right, tf.float32)
+
+
+ACCURACY = Metric(_accuracy, percentage=True)
 
 
 def probabilities(model: Any, inputs: tf.Tensor, context: Any) -> tf.Tensor:

@@ -15,9 +15,9 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine import models
 from engine.assembly.parts import Parts
 from engine.core.metrics import jsonable
+from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file
 from engine.trainer.bad_steps import BadStep
@@ -106,7 +106,7 @@ class BadBatchRecorder:
             epoch=tf.constant(step // self._parts.steps_per_epoch, tf.int64),
             place=tf.constant(0, tf.int64),
         )
-        context = models.ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
+        context = ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
         losses = self._parts.task(self._parts.model, batch, context).losses
         return tf.cast(losses, tf.float32).numpy().reshape(count, -1).mean(1)
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW, Guarding
+from engine.core.options import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.runtime.scalars import as_float64, as_int64
+from engine.trainer.options import BadStepOptions
 
 if TYPE_CHECKING:
     from engine.assembly.parts import Parts
@@ -79,7 +80,13 @@ class BadStepDetector:
     """
 
     def __init__(
-        self, options: Guarding, scaled: bool, watch: BadStepState, *, examples: int, batch: int
+        self,
+        options: BadStepOptions,
+        scaled: bool,
+        watch: BadStepState,
+        *,
+        examples: int,
+        batch: int,
     ) -> None:
         self._options, self._watch = options, watch
         self._examples, self._batch = examples, min(batch, examples)
@@ -230,7 +237,7 @@ def _padded(values: list[float], size: int) -> np.ndarray:
 def bad_step_detector(parts: Parts) -> BadStepDetector:
     """Returns the bad-step detector of a run, on its state."""
     return BadStepDetector(
-        parts.config.guarding,
+        parts.config.bad_steps,
         parts.state.loss_scale.dynamic,
         parts.state.watch,
         examples=parts.feeds.training.examples,

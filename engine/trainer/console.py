@@ -8,11 +8,11 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 import engine
-from engine import models
 from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.core import metrics
+from engine.models.summary import table as summary_table
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
@@ -49,8 +49,8 @@ def setting(parts: Parts) -> str:
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
         f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
         f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
-        f"model  {config.network.model}",
-        *(f"       {line}" for line in models.table(parts.model).splitlines()),
+        f"model  {config.model.model}",
+        *(f"       {line}" for line in summary_table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
     ]
     return "\n".join(lines)
@@ -58,16 +58,16 @@ def setting(parts: Parts) -> str:
 
 def plan(config: Config) -> str:
     """Returns batch size, optimizer, learning rate, seed and step options that are not defaults."""
-    rule = config.optimization
+    rate = config.schedule
     return (
-        f"batch {config.training.global_batch_size}, {rule.optimizer}, {rule.schedule} learning "
-        f"rate {rule.learning_rate:g}, seed {config.run.seed}{_unusual(config)}"
+        f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "
+        f"learning rate {rate.learning_rate:g}, seed {config.run.seed}{_unusual(config)}"
     )
 
 
 def _unusual(config: Config) -> str:
     """Returns step options that are not defaults, such as `, accumulate 4, clip_norm 1.0`."""
-    sections = config.precision, config.training, config.optimization, config.data
+    sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
     words = ""
     for section in sections:

@@ -46,7 +46,9 @@ class EpochEnd:
     ) -> None:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
         self._triggers, self._clock, self._train_logger = triggers, clock, train_logger
-        metric = early_stopping.resolve(self._options.monitor, "validation" in parts.evaluations)
+        metric = early_stopping.resolve(
+            self._options.monitor, parts.task.metrics, "validation" in parts.evaluations
+        )
         self.monitor = early_stopping.Monitor(
             metric, self._options.min_delta, self._options.patience
         )
@@ -110,7 +112,7 @@ class EpochEnd:
         if results is None:
             return None
         self._train_logger.passed([current_log_point(self._parts)])
-        if self._parts.config.keeping.histograms:
+        if self._parts.config.logging.histograms:
             self._train_logger.weights()
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])

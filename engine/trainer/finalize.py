@@ -84,7 +84,7 @@ class Finalizer:
             left_out=left_out,
         )
         config = self._parts.config
-        if config.keeping.report and not self._report(outcome):
+        if config.report.report and not self._report(outcome):
             return False
         self._tell(result.write(config.run.run_dir, outcome))
         return True

@@ -57,7 +57,7 @@ class LoopRunner:
         self._parts, self._state, self._detector, self._clock = parts, parts.state, detector, clock
         self._startup, self._tell = startup, tell
         self._steps_per_loop = StepsPerLoop(
-            parts.config.training.fixed_steps_per_loop, agree=collectives.broadcast
+            parts.config.loop.fixed_steps_per_loop, agree=collectives.broadcast
         )
         self._recorder = recorder
 

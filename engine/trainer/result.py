@@ -9,12 +9,12 @@ from typing import Any
 import tensorflow as tf
 
 import engine
-from engine import models
+from engine.assembly import run_directory
 from engine.assembly.parts import Parts
-from engine.checkpoint import run_directory
 from engine.core.metrics import jsonable
 from engine.core.state import weights_sha256
 from engine.logging.throughput import ThroughputMeter
+from engine.models.summary import rows as summary_rows
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.startup import after_import
 
@@ -65,7 +65,7 @@ def outcome(
         "skipped_steps": int(state.step) - int(state.updates),
         "left_out": left_out,
         "weights_sha256": weights_sha256(parts.model),
-        "parameters": sum(row.parameters for row in models.rows(parts.model)),
+        "parameters": sum(row.parameters for row in summary_rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",
         "device": parts.device,
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from engine.assembly import run_directory
 from engine.assembly.parts import Parts, assemble
-from engine.checkpoint import run_directory
 from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
@@ -85,13 +85,13 @@ class Trainer:
         self._triggers = Triggers(
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
-            log_every=config.keeping.log_every,
-            save_every=config.keeping.checkpoint_every,
+            log_every=config.logging.log_every,
+            save_every=config.checkpoints.checkpoint_every,
         )
         self._dir = config.run.run_dir
         chief, data = collectives.is_chief, parts.data
         self._checkpoints = CheckpointManager(
-            self._dir, parts.state, config.keeping.keep, data=data, writes=chief
+            self._dir, parts.state, config.checkpoints.keep, data=data, writes=chief
         )
         self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()
@@ -113,9 +113,9 @@ class Trainer:
             train_logger=self._train_logger,
             tell=self._tell,
         )
-        self._profiler = Profiler(config.keeping.profiled, self._dir, writes=chief)
+        self._profiler = Profiler(config.logging.profiled, self._dir, writes=chief)
         self._interrupted = False
-        self._shown = config.keeping.progress if chief else "silent"
+        self._shown = config.logging.progress if chief else "silent"
         self._progress = Progress("off" if chief else "silent", "", 0)
 
     # --- start -----------------------------------------------------------------------------
@@ -138,7 +138,11 @@ class Trainer:
         newest = self._restore()
         over = bool(newest) and self._over()
         run_directory.check_length(
-            self.config, before, self.parts.steps_per_epoch, int(self.state.step)
+            self.config,
+            before,
+            self.parts.steps_per_epoch,
+            int(self.state.step),
+            schedule_depends=self.parts.schedule.depends_on_length,
         )
         if over:
             run_directory.check_logging_options(self.config, before)
@@ -161,7 +165,7 @@ class Trainer:
         self._progress = Progress(
             self._shown, "training", self.parts.total_steps, int(self.state.step)
         )
-        if self._collectives.is_chief and self.config.keeping.report and not over:
+        if self._collectives.is_chief and self.config.report.report and not over:
             tensorboard_report.show(self.parts)
 
     def _rewind(self) -> None:
@@ -277,7 +281,7 @@ class Trainer:
             self._progress.line(line)
 
     def _time_to_save(self) -> bool:
-        seconds = self.config.keeping.checkpoint_seconds
+        seconds = self.config.checkpoints.checkpoint_seconds
         due = bool(seconds) and stopwatch() - self._saved_at >= seconds
         return bool(self._collectives.broadcast(int(due))) if seconds else False
 

@@ -35,15 +35,15 @@ def run(config: Config) -> int:
       RuntimeError: when the configuration cannot be trained.
       OSError: when the flagfile cannot be written.
     """
-    if config.training.strategy == "multi_worker":
+    if config.devices.strategy == "multi_worker":
         raise ValueError(
             "--mode=tune measures one machine: leave --strategy=multi_worker out, and give all "
             "machines what it finds"
         )
-    path = config.tuning.tuned_flags
+    path = config.tune.tuned_flags
     if not path or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
         raise ValueError(f"--tuned_flags={path}: give a file in a directory that can be written to")
-    bar = Progress(config.keeping.progress, "tuning", 0, unit="blocks")
+    bar = Progress(config.logging.progress, "tuning", 0, unit="blocks")
     with Signals() as signals:
 
         def poll() -> None:
@@ -105,7 +105,7 @@ def _lines(found: ComparisonResult) -> list[str]:
 
 def _flagfile(config: Config, best: Candidate, found: list[ComparisonResult]) -> str:
     """Returns the text of the flagfile: the best candidate, with the measurements as comments."""
-    network = f"{config.network.model} on {config.data.dataset}"
+    network = f"{config.model.model} on {config.data.dataset}"
     lines = [
         f"# Tuned on {time.strftime('%Y-%m-%d')} by Tapeline {engine.__version__} for {network}, "
         f"batch {config.training.global_batch_size}, {config.precision.precision},",

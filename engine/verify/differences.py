@@ -126,7 +126,7 @@ def whole_model_differences(
 
 
 def _optimizer(trajectory: Trajectory) -> str:
-    return trajectory.parts.config.optimization.optimizer
+    return trajectory.parts.config.optimizer.optimizer
 
 
 def _figures(

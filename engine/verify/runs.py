@@ -13,7 +13,6 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine import models
 from engine.assembly import data, factories
 from engine.assembly.parts import Parts, assemble, classification, total_steps
 from engine.checkpoint.manager import CheckpointManager
@@ -21,6 +20,7 @@ from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
 from engine.distributed.strategies import Devices, set_threads, topologies
+from engine.models.batch_norm import BatchNorm
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Task
 from engine.verify import bounds, graph
@@ -73,16 +73,16 @@ class VerificationRuns:
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         compatibility.refuse(config)
-        training = config.training
+        training, options = config.training, config.devices
         self.config = config
         self.built: list[Parts] = []
         self._folder, self._interrupted = folder, interrupted
         self._hidden: list[tuple[tf.Variable, np.ndarray]] = []
         self._taken: dict[tuple, Trajectory] = {}
-        set_threads(training.intra_op_threads, training.inter_op_threads)
-        self.topologies = topologies(training.strategy, training.virtual_devices)
+        set_threads(options.intra_op_threads, options.inter_op_threads)
+        self.topologies = topologies(options.strategy, options.virtual_devices)
         self._make_task = _maker(task, config)  # after the devices: a task may make tensors
-        if training.shards == 1:  # the one shard of a batch is on one device
+        if options.shards == 1:  # the one shard of a batch is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
         whole = data.open_source(config)
         self.sample = sample(whole, training.global_batch_size)
@@ -105,12 +105,12 @@ class VerificationRuns:
         XLA compiles for one device only, and rounds differently from TensorFlow's executor. Neither
         program need have the bits, or the rounding errors, of the other.
         """
-        return {"jit": "off"} if self.config.training.jit in ("step", "loop") else {}
+        return {"jit": "off"} if self.config.loop.jit in ("step", "loop") else {}
 
     @property
     def without_xla(self) -> str:
         """`across` in words, to follow a number of devices; empty where it changes nothing."""
-        return f" with --jit=off, not {self.config.training.jit}," if self.across else ""
+        return f" with --jit=off, not {self.config.loop.jit}," if self.across else ""
 
     # --- parts --------------------------------------------------------------------------------
 
@@ -229,7 +229,7 @@ class VerificationRuns:
     @property
     def batch_norm(self) -> bool:
         """Whether the network has batch norm, so that rows of a batch depend on each other."""
-        return any(isinstance(m, models.BatchNorm) for m in self.home.whole.parts.model.submodules)
+        return any(isinstance(m, BatchNorm) for m in self.home.whole.parts.model.submodules)
 
     def close(self) -> None:
         """Stops prefetching, and unsets TensorFlow's global seed."""

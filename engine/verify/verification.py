@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 import engine
-from engine import models
 from engine.config.schema import Config, sections
 from engine.core.steps_per_loop import stopwatch
+from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Task
 from engine.trainer import console
@@ -165,7 +165,7 @@ def _heading(bench: VerificationRuns) -> str:
     home, _, many, note = bench.topologies
     beside = "" if many is home else f"; replicas: {many.words}"
     shape = "x".join(map(str, whole.image_shape))
-    parameters = sum(row.parameters for row in models.rows(parts.model))
+    parameters = sum(row.parameters for row in summary_rows(parts.model))
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, python "
         f"{platform.python_version()}, on {home.words}{beside}",
@@ -174,7 +174,7 @@ def _heading(bench: VerificationRuns) -> str:
         f"{len(whole.train):,} train, {sample.examples_scored:,} of "
         f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
         f"{bench.feed_kind} feed",
-        f"model  {config.network.model}, {parameters:,} parameters, {config.precision.precision}",
+        f"model  {config.model.model}, {parameters:,} parameters, {config.precision.precision}",
         f"train  {_length(bench)}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
     ]
     return "\n".join(line for line in lines if line != "note   ")

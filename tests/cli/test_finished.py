@@ -60,7 +60,7 @@ def assert_consistent(run_dir: Path) -> None:
     of_test = [{k: row[k] for k in result["test"]} for row in rows if row["split"] == "test"]
     assert of_test == ([result["test"]] if config.data.test_split else [])
     assert bool(result["test"]) == bool(config.data.test_split)
-    if config.keeping.report:
+    if config.report.report:
         page = (run_dir / "report.html").read_text()
         for name in ("restore_best", "test_split", "epochs", "train_steps"):
             (told,) = re.findall(rf"--{name}=(.*)", page)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from engine import models
 from engine.config import flags, schema
+from tapeline import models
 from tests.cli.command import HANG, REPOSITORY, Command, Outcome, Warm
 
 FLAGFILES = sorted(REPOSITORY.glob("*.flags")) + sorted(REPOSITORY.glob("recipes/*.flags"))
@@ -37,7 +37,7 @@ def test_flagfile_is_complete(path: Path):
     assert "--dataset=" in path.read_text() and "--model=" in path.read_text()
     # Nothing specific to a machine: users choose the directories of data and runs.
     assert (parsed.data.data_dir, parsed.data.cache_dir) == ("", "")
-    assert parsed.run.run_dir == f"runs/{parsed.data.dataset}-{parsed.network.model}"
+    assert parsed.run.run_dir == f"runs/{parsed.data.dataset}-{parsed.model.model}"
 
 
 def test_readme_flagfiles_exist():
@@ -51,13 +51,13 @@ def test_recipe_matches_author(seed: str):
     """A recipe has the hyperparameters of its author."""
     epochs, batch, validation = SEEDS[seed]
     chosen = recipe(seed)
-    assert (chosen.data.dataset, chosen.network.model) == ("mnist", seed)
+    assert (chosen.data.dataset, chosen.model.model) == ("mnist", seed)
     assert chosen.training.epochs == epochs and chosen.training.train_steps == 0
     assert chosen.training.global_batch_size == batch
     assert chosen.data.validation_split == validation
     assert (chosen.data.train_split, chosen.data.test_split) == ("train", "auto")
     # Keras's defaults of Adam; a beta_2 of 0 means the optimizer's default, 0.999.
-    rule = chosen.optimization
+    rule = chosen.optimizer
     assert (rule.optimizer, rule.schedule, rule.warmup_steps) == ("adam", "constant", 0)
     assert (rule.learning_rate, rule.beta_1, rule.beta_2) == (0.001, 0.9, 0.0)
     assert rule.epsilon == 1e-7
@@ -78,7 +78,7 @@ def test_early_stopping_only_seed_004():
 def test_tuned_recipe(seed: str):
     """A tuned recipe has the same network and data, and no more epochs."""
     tuned = recipe(f"{seed}_tuned")
-    assert (tuned.data.dataset, tuned.network.model) == ("mnist", seed)
+    assert (tuned.data.dataset, tuned.model.model) == ("mnist", seed)
     assert 0 < tuned.training.epochs <= SEEDS[seed][0] and tuned.training.train_steps == 0
     assert (tuned.data.train_split, tuned.data.test_split) == ("train", "auto")
 

@@ -27,7 +27,7 @@ def test_tuned_flagfile(tmp_path, cache_dir, monkeypatch, capfd):
     assert "steps/s  x1.000  as it is" in text
     assert "--jit=loop --feed=stream: --jit=loop: other numbers of devices" in text
     tuned = flags.parse([f"--flagfile={path}"])
-    assert tuned.training.jit in ("auto", "off") and tuned.data.feed == "auto"
+    assert tuned.loop.jit in ("auto", "off") and tuned.data.feed == "auto"
     assert not (tmp_path / "run").exists()
 
 

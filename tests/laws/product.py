@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from engine import models
 from engine.assembly.parts import Parts, assemble
 from engine.config import flags
 from engine.tasks.classification import Task
 from engine.verify.fault_injection import FaultInjectingTask
+from tapeline import models
 
 STEPS = 20
 

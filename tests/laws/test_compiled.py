@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
+from engine.assembly import threads
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config.schema import Config, replaced
-from engine.core import xla
 from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import run_steps_measured, state_bytes, take, weights
+from tapeline import models
 from tests import rounding
 from tests.choices import choices
 from tests.laws.product import assembled
@@ -75,7 +76,7 @@ def test_compiled_matches_plain_graph(tmp_path, options, jit):
     error = rounding.of_sums(*augmented, *rounding.lengths(plain.state.model, batch))
     if (precision := options.get("precision")) is not None:
         error += 4 * UNIT_ROUNDOFF[precision]  # layer outputs are rounded: bounds.py
-    optimizer = plain.config.optimization.optimizer
+    optimizer = plain.config.optimizer.optimizer
     for name, value in weights(plain).items():
         apart, length = (np.linalg.norm(each) for each in (value - weights(compiled)[name], value))
         moves = rounding.of_moves(error, optimizer, value.shape)
@@ -210,7 +211,8 @@ def test_auto_jit(tmp_path, options, jit):
 )
 def test_one_thread_if_small(options, count):
     """A small compiled network uses one thread; 0 means one per core."""
-    assert xla.threads(replaced(Config(), **options), (28, 28, 1), 10) == count
+    source = SimpleNamespace(image_shape=(28, 28, 1), classes=10)
+    assert threads.threads(replaced(Config(), **options), source) == count
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from engine import models
 from engine.assembly.parts import Parts
+from tapeline import models
 from tests.harness import CLASSES, pictures, training
 from tests.laws.product import assembled
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
 from engine.core.metrics import masked_sums
 from engine.tasks.classification import Scores
 from pipelines import BatchLayout, InMemoryFeed
 from pipelines.plan import BatchPlan
+from tapeline import models
 from tests import rounding
 from tests.harness import CLASSES, assert_rounding_apart, pictures, put_together, training
 from tests.vectors import Weights

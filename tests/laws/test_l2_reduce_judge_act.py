@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
 from engine.optim.clipping import Clip
 from engine.optim.precision import LossScale
 from engine.tasks.classification import Classification
 from engine.verify.fault_injection import FaultInjectingTask
 from pipelines import BatchLayout
+from tapeline import models
 from tests import papers
 from tests.harness import CLASSES, pictures, put_together, same_bits, training
 from tests.vectors import Linear, Vectors, Weights

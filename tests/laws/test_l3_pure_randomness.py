@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import models
 from engine.tasks.classification import Classification
 from pipelines import BatchLayout, InMemoryFeed, permutation
 from pipelines.plan import BatchPlan
+from tapeline import models
 from tests.harness import (
     NETWORKS,
     assert_rounding_apart,

@@ -13,8 +13,8 @@ from engine.checkpoint import checkpoint_file
 from engine.checkpoint.catalog import read
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer, restore_weights
-from engine.config.schema import OPTIMIZERS
 from engine.optim.precision import LossScale
+from engine.optim.registry import OPTIMIZERS
 from pipelines import data_identity, open_source
 from tests.choices import choices
 from tests.harness import pictures, same_bits, training

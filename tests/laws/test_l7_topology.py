@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine import models
+from tapeline import models
 from tests.choices import choices
 from tests.harness import (
     CLASSES,

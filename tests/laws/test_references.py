@@ -13,9 +13,9 @@ import keras
 import numpy as np
 import pytest
 
-from engine.config.schema import OPTIMIZERS, SCHEDULES
 from engine.optim import schedules
 from engine.optim.clipping import Clip
+from engine.optim.registry import OPTIMIZERS, SCHEDULES
 from pipelines import BatchLayout
 from tests import papers
 from tests.harness import put_together, rates_of
@@ -137,7 +137,7 @@ def test_updates_match_keras(name, keras_in_float64):
 
 
 def rates(name, total, **options):
-    built = schedules.build(name, learning_rate=PEAK, total_steps=total, **options)
+    built = schedules.build_schedule(name, learning_rate=PEAK, total_steps=total, **options)
     return rates_of(built, range(total))
 
 
@@ -253,7 +253,9 @@ def test_loop_matches_papers(optimizer, name, warmup, layout):
         layout=layout,
         optimizer=optimizer,
         rule={**OPTIONS, "weight_decay": DECAY[optimizer]},
-        rate=schedules.build(name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup),
+        rate=schedules.build_schedule(
+            name, learning_rate=PEAK, total_steps=TOTAL, warmup_steps=warmup
+        ),
         clip=Clip(norm=NORM),
         ema=EMA,
     ).take(TOTAL)

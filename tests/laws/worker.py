@@ -17,11 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from engine.assembly.parts import assemble
+from engine.assembly.parts import assemble, classification
 from engine.config import flags
 from engine.distributed.cluster import Cluster
 from engine.distributed.collectives import HostCollectives
-from engine.tasks.classification import Classification
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import weights
 from tests.laws.product import STEPS, poisoned_steps
@@ -30,11 +29,11 @@ from tests.laws.product import STEPS, poisoned_steps
 def main(options: dict, out: str) -> None:
     poison = {int(step): row for step, row in options.pop("poisoned", {}).items()}
     config = flags.from_values({"strategy": "multi_worker", **options})
-    with Cluster(config, dict(os.environ)) as company:
+    with Cluster(config.devices, os.environ, flags.digest(config)) as company:
         collectives = HostCollectives(company)
         tf.config.experimental.enable_op_determinism()
         collectives.strategy()  # TensorFlow needs it before the task creates variables
-        task = FaultInjectingTask(Classification(config.optimization.label_smoothing))
+        task = FaultInjectingTask(classification(config))
         parts = assemble(config, task, collectives=collectives)
         poisoned_steps(parts, task, poison, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])

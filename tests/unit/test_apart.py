@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
 from engine.benchmark.flops import flops_of_step
 from engine.core import xla
 from engine.core.loop import Loop
 from engine.distributed.strategies import Devices
 from engine.verify.trajectory import weights
+from tapeline import models
 from tests import rounding
 from tests.harness import strategy_of
 from tests.laws.product import assembled
@@ -58,7 +58,7 @@ def test_weights_and_flops_unchanged(tmp_path):
                 path[name] = path.get(name, 0.0) + np.linalg.norm(value - before[name])
         found.append((weights(parts), flops_of_step(loop.graph(retrace=True), 1)))
         lengths = rounding.lengths(parts.model, OPTIONS["global_batch_size"])
-        optimizer = parts.config.optimization.optimizer
+        optimizer = parts.config.optimizer.optimizer
         parts.close()
     (one, flops), (other, of_other) = found
     assert flops == of_other

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config.schema import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW, Guarding
+from engine.core.options import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.core.state import BadStepState
 from engine.trainer.bad_steps import BadStep, BadStepDetector, BadStepReason, TooManyBadStepsError
+from engine.trainer.options import BadStepOptions
 
 NO_LOSSES = np.zeros(0)
 BATCH = 64  # examples; every batch is full unless a test says otherwise
@@ -27,7 +28,7 @@ def guard(
     scaled: bool = False, watch: BadStepState | None = None, examples: int = BATCH << 20, **options
 ) -> BadStepDetector:
     return Steady(
-        Guarding(**options), scaled, watch or BadStepState(), examples=examples, batch=BATCH
+        BadStepOptions(**options), scaled, watch or BadStepState(), examples=examples, batch=BATCH
     )
 
 
@@ -205,7 +206,7 @@ def test_deviation_of_last_batch():
     losses[9::10] = 2.3 + 0.2 * random.normal(size=60)
     losses[509] = 2.3 + 0.2 * 3.5
     examples = 9 * 1024 + 64
-    found = Steady(Guarding(spike=10.0), False, BadStepState(), examples=examples, batch=1024)
+    found = Steady(BadStepOptions(spike=10.0), False, BadStepState(), examples=examples, batch=1024)
     assert found.examine(0, 600, True, losses) is None
 
 
@@ -367,4 +368,4 @@ def test_state_holds_all_skipped_steps():
 @pytest.mark.parametrize("steps", ["x", "1,", "1;2", "-1", "1, 2"])
 def test_leave_out_needs_numbers(steps):
     with pytest.raises(ValueError, match=f"--leave_out={steps}: give numbers of steps"):
-        Guarding(leave_out=steps)
+        BadStepOptions(leave_out=steps)

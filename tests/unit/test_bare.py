@@ -11,11 +11,11 @@ from tensorflow.python.framework import config as determinism
 
 from benchmarks.bare import MODELS, Bare
 from benchmarks.workloads import RATE, SEED, WORKLOADS
-from engine import models
 from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
 from pipelines.plan import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
+from tapeline import models
 from tests import rounding
 from tests.harness import put_together
 

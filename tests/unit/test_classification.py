@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.models import ForwardContext
 from engine.tasks.classification import Classification
 from pipelines import Batch
+from tapeline.models import ForwardContext
 
 ROWS, CLASSES = 6, 4
 LOGITS = np.random.default_rng(1).standard_normal((ROWS, CLASSES)).astype(np.float32) * 3

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from engine.config.schema import PRECISIONS
+from engine.optim.options import PRECISIONS
 from engine.verify import bounds
 from engine.verify.differences import (
     Difference,
@@ -55,7 +55,7 @@ class Moved(NamedTuple):
     sums: np.ndarray = np.array([0.0, 0.0, 0.0, 0.0])
     parts: Any = SimpleNamespace(
         task=SimpleNamespace(metrics=()),
-        config=SimpleNamespace(optimization=SimpleNamespace(optimizer="adam")),
+        config=SimpleNamespace(optimizer=SimpleNamespace(optimizer="adam")),
     )
 
 

@@ -179,9 +179,9 @@ def test_monitored_value(metric):
 
 
 def test_resolves_monitor():
-    assert resolve("auto", True) == "validation_accuracy"
-    assert resolve("auto", False) == "train_loss"
-    assert resolve("train_accuracy", False) == "train_accuracy"
-    assert resolve("validation_loss", True) == "validation_loss"
+    assert resolve("auto", ["accuracy"], True) == "validation_accuracy"
+    assert resolve("auto", ["accuracy"], False) == "train_loss"
+    assert resolve("train_accuracy", ["accuracy"], False) == "train_accuracy"
+    assert resolve("validation_loss", [], True) == "validation_loss"
     with pytest.raises(ValueError, match=r"--monitor=validation_loss: .*--monitor=train_loss"):
-        resolve("validation_loss", False)
+        resolve("validation_loss", ["accuracy"], False)

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
 from engine.distributed import strategies
 from engine.tasks.classification import Classification
 from pipelines import BatchLayout, choose_feed, decode, open_feed, open_source
 from pipelines.records import RecordReader
+from tapeline import models
 from tests.choices import choices
 from tests.harness import norm_network, put_together, strategy_of
 

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.assembly.options import MODES
+from engine.benchmark.options import BENCHMARK_EXTRAS
 from engine.config import flags
-from engine.config.schema import BENCHMARK_EXTRAS, MODES, Config, sections
+from engine.config.schema import Config, sections
 
 FIELDS = [f for _, section in sections() for f in dataclasses.fields(section)]
 LINES = st.text(
@@ -30,7 +32,7 @@ def values_of(field):
     if field.name == "mode":
         return st.sampled_from(MODES)
     if rules["choices"]:
-        return st.sampled_from(rules["choices"])
+        return st.sampled_from(tuple(rules["choices"]))
     if kind is bool:
         return st.booleans()
     if rules["power_of_2"]:

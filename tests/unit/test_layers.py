@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.models import (
+from engine.models.sequential import pooled
+from tapeline.models import (
     Activation,
     BatchNorm,
     Convolution,
@@ -20,7 +21,6 @@ from engine.models import (
     StatelessRNG,
     build,
 )
-from engine.models.sequential import pooled
 
 EVALUATION = ForwardContext()
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.optim import registry
+from engine.optim.build import build_optimizer
 from engine.optim.muon import orthogonalized
 from tests import papers
 from tests.harness import same_bits
@@ -24,7 +24,7 @@ def found(matrix, epsilon=EPSILON, **how):
 
 def after(name, weights, gradients, **options):
     """Returns the weights after three updates."""
-    optimizer = registry.build(name, weight_decay=0.0, **options)
+    optimizer = build_optimizer(name, weight_decay=0.0, **options)
     variables = [tf.Variable(weight) for weight in weights]
     optimizer.create_slots(variables)
     for update in range(3):
@@ -109,7 +109,7 @@ def test_vectors_use_adam():
     assert same_bits(
         [bias, scale], after("adam", weights[::2], gradients[::2], momentum=0.5, **options)
     )
-    optimizer = registry.build("muon", weight_decay=0.0)
+    optimizer = build_optimizer("muon", weight_decay=0.0)
     optimizer.create_slots([tf.Variable(weight) for weight in weights])
     shapes = sorted(tuple(slot.shape) for slot in optimizer.variables)
     assert shapes == [(2, 3), (4,), (4,), (6,), (6,)]

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine import models
-from engine.config.schema import FITS
-from engine.models import ForwardContext
+from engine.assembly.options import FITS
 from engine.serving.export import ServingModule
 from engine.tasks.classification import probabilities
 from pipelines import Source, open_source, read_examples, read_picture, read_stored_images, wanted
+from tapeline import models
+from tapeline.models import ForwardContext
 
 COUNT = 24  # images of each case
 ALLOWED = 1e-6  # difference between probabilities

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.config.schema import OPTIMIZERS
-from engine.optim import registry
+from engine.optim.build import build_optimizer
+from engine.optim.registry import OPTIMIZERS
 from tests.harness import same_bits
 from tests.updates import (
     CLOSE,
@@ -58,7 +58,7 @@ def test_decoupled_decay(name):
 @each_optimizer
 def test_default_weight_decay(name):
     def moved(weight_decay):
-        optimizer = registry.build(name, weight_decay=weight_decay)
+        optimizer = build_optimizer(name, weight_decay=weight_decay)
         variables = [tf.Variable(weight) for weight in start()[0]]
         optimizer.create_slots(variables)
         gradients = [tf.constant(gradient) for gradient in start()[1][0]]
@@ -77,7 +77,7 @@ def test_adamw_without_decay():
 @pytest.mark.parametrize(("name", "own"), [("adam", 0.999), ("lion", 0.99)])
 def test_default_beta_2(name, own):
     def slots(beta_2):
-        optimizer = registry.build(name, beta_2=beta_2, weight_decay=0.0)
+        optimizer = build_optimizer(name, beta_2=beta_2, weight_decay=0.0)
         variable = tf.Variable([1.0, 2.0])
         optimizer.create_slots([variable])
         rate, update = tf.constant(0.01, tf.float64), tf.constant(0, tf.int64)
@@ -122,7 +122,7 @@ def test_slots(name):
 def test_option_at_float32_bound(name, option, value):
     """An option that float32 rounds to its bound is refused or does no harm."""
     try:
-        optimizer = registry.build(name, **{**OPTIONS, option: value})
+        optimizer = build_optimizer(name, **{**OPTIONS, option: value})
     except ValueError as error:
         assert f"--{option}={value}" in str(error)
         return
@@ -136,10 +136,30 @@ def test_option_at_float32_bound(name, option, value):
 
 def test_refuses_unknown_optimizer():
     with pytest.raises(ValueError, match=r"'lyon'.*adamw"):
-        registry.build("lyon")
+        build_optimizer("lyon")
 
 
 def test_lists_every_optimizer():
     with pytest.raises(ValueError) as refused:
-        registry.build("")
+        build_optimizer("")
     assert str(refused.value).endswith(f"known: {', '.join(OPTIMIZERS)}")
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay", "flags"),
+    [
+        ("sgd", 0.5, 2.0, "--learning_rate=0.5 --weight_decay=2.0:"),
+        ("adamw", 100.0, -1.0, "--learning_rate=100.0 --weight_decay=0.01:"),
+    ],
+)
+def test_refuses_decay_of_whole_weight(name, rate, decay, flags):
+    with pytest.raises(ValueError, match=f"^{flags} .*give a smaller"):
+        build_optimizer(name, learning_rate=rate, weight_decay=decay)
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "decay"), [("lamb", 1.0, 2.0), ("lion", 1.0, -1.0), ("sgd", 1e30, -1.0)]
+)
+def test_allows_smaller_decay(name, rate, decay):
+    """In lamb the decay is part of the update, whose length does not depend on it."""
+    build_optimizer(name, learning_rate=rate, weight_decay=decay)

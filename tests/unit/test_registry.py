@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
-from engine.models import registry
+from engine.models.registry import NETWORKS
+from tapeline import models
 
 SEEDS = tuple(f"seed_00{number}" for number in range(5))
 BUILT_IN = ("cnn", "logistic", "mlp", "speedrun", *SEEDS)
@@ -16,7 +16,7 @@ def build(name="cnn", input_shape=(28, 28, 1), classes=10, seed=0, **kwargs):
 
 @pytest.fixture
 def own_networks(monkeypatch):
-    monkeypatch.setattr(registry, "_networks", dict(registry._networks))
+    monkeypatch.setattr(NETWORKS, "_entries", dict(NETWORKS._entries))
 
 
 def test_built_in_networks():
@@ -132,7 +132,7 @@ def test_unknown_network():
         build("cn")
     known = ", ".join(models.names())
     assert str(error.value) == f"unknown model 'cn'; did you mean 'cnn'? known: {known}"
-    with pytest.raises(ValueError, match="unknown model 'qqqq'; known: cnn,"):
+    with pytest.raises(ValueError, match="unknown model 'qqqq'; known: logistic,"):
         build("qqqq")
 
 
@@ -152,7 +152,7 @@ def test_refuses_bad_image_shape():
 
 def test_register_network(own_networks):
     @models.register("linear")
-    def linear(input_shape, classes, hidden):
+    def linear(classes):
         return [models.Flatten(), models.BatchNorm(), models.Dense(classes)]
 
     assert "linear" in models.names()

@@ -10,7 +10,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.config.schema import FITS
+from engine.assembly.options import FITS
 from pipelines import resize
 from pipelines.resize import Resize, border_colour
 

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from engine.checkpoint import run_directory
+from engine.assembly import factories, run_directory
 from engine.config import flags
 
 
@@ -113,7 +113,8 @@ def continued(before, now, steps_per_epoch=10, step=0):
     """Returns the message that refuses to resume, or an empty string."""
     try:
         run_directory.check_trajectory(now, before)
-        run_directory.check_length(now, before, steps_per_epoch, step)
+        depends = factories.build_schedule(now, now.training.steps(10)).depends_on_length
+        run_directory.check_length(now, before, steps_per_epoch, step, schedule_depends=depends)
     except ValueError as error:
         return str(error)
     return ""

@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from engine.config.schema import SCHEDULES as NAMES
-from engine.config.schema import Optimization
 from engine.optim import schedules
+from engine.optim.registry import SCHEDULES
 from tests.harness import rates_of
 
 PEAK = 0.05
@@ -13,7 +12,7 @@ PEAK = 0.05
 
 def rates(name, total, steps=None, **options):
     """Returns the schedule's values at `steps`, in their order, from one graph."""
-    built = schedules.build(name, learning_rate=PEAK, total_steps=total, **options)
+    built = schedules.build_schedule(name, learning_rate=PEAK, total_steps=total, **options)
     return rates_of(built, steps or range(total))
 
 
@@ -24,14 +23,14 @@ def test_one_cycle():
     assert values[-1] == pytest.approx(PEAK / 25 / 1e4, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_linear_warmup(name):
     values = rates(name, 20, warmup_steps=5)
     np.testing.assert_allclose(values[:5], PEAK * np.arange(1, 6) / 5, rtol=1e-15)
 
 
 @pytest.mark.parametrize("warmup", [0, 6])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_rate_is_pure_function(name, warmup):
     forward = rates(name, 40, warmup_steps=warmup)
     order = [int(step) for step in np.random.default_rng(1).permutation(40)]
@@ -40,7 +39,7 @@ def test_rate_is_pure_function(name, warmup):
     assert forward[25:].tobytes() == rates(name, 40, range(25, 40), warmup_steps=warmup).tobytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_rates_within_bounds(name):
     for total, warmup in ((1, 0), (2, 1), (3, 1), (4, 0), (57, 11)):
         values = rates(name, total, warmup_steps=warmup)
@@ -49,23 +48,23 @@ def test_rates_within_bounds(name):
 
 
 @pytest.mark.parametrize(("warmup", "total"), [(5, 5), (6, 5), (1, 1)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_refuses_long_warmup(name, warmup, total):
     with pytest.raises(ValueError, match=f"--warmup_steps={warmup}: .* {total} steps"):
-        schedules.build(name, learning_rate=PEAK, total_steps=total, warmup_steps=warmup)
+        schedules.build_schedule(name, learning_rate=PEAK, total_steps=total, warmup_steps=warmup)
 
 
 def test_refuses_unknown_schedule():
     with pytest.raises(ValueError, match=r"'polynomial'.*cosine"):
-        schedules.build("polynomial", learning_rate=PEAK, total_steps=5)
+        schedules.build_schedule("polynomial", learning_rate=PEAK, total_steps=5)
 
 
 @pytest.mark.parametrize("warmup", [0, 3])
 @pytest.mark.parametrize("decay_steps", [0, 4])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_depends_on_length(name, decay_steps, warmup):
     """A schedule depends on the length exactly if a longer run starts differently."""
     options = {"decay_steps": decay_steps, "warmup_steps": warmup}
     short, long = rates(name, 20, **options), rates(name, 40, range(20), **options)
-    of_run = Optimization(schedule=name, decay_steps=decay_steps)
-    assert of_run.depends_on_length == (short.tobytes() != long.tobytes())
+    built = schedules.build_schedule(name, learning_rate=PEAK, total_steps=20, **options)
+    assert built.depends_on_length == (short.tobytes() != long.tobytes())

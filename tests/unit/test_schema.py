@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from engine.config import schema
+from engine.assembly.options import DataOptions
 from engine.config.option import did_you_mean
 from engine.config.schema import Config, changed, sections
+from engine.optim.options import OptimizerOptions, ScheduleOptions
+from engine.optim.registry import OPTIMIZERS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FIELDS = [(name, f) for name, section in sections() for f in dataclasses.fields(section)]
@@ -149,19 +151,20 @@ def test_range_in_float32(name, field):
 
 
 def test_float32_limits():
-    schema.Optimization(learning_rate=3.4028234e38, clip_norm=2.0**-126, ema=1 - 2.0**-24)
+    ScheduleOptions(learning_rate=3.4028234e38)
+    OptimizerOptions(clip_norm=2.0**-126, ema=1 - 2.0**-24)
 
 
 def test_image_size():
-    assert schema.Data(image_size=(64, 32)).image_size == (64, 32)
+    assert DataOptions(image_size=(64, 32)).image_size == (64, 32)
     for wrong in ((64,), (1, 2, 3), (0, 4)):
         with pytest.raises(ValueError, match="--image_size="):
-            schema.Data(image_size=wrong)
+            DataOptions(image_size=wrong)
 
 
 def test_hint_only_when_close():
-    assert "'adam'" in did_you_mean("adm", schema.OPTIMIZERS)
-    assert did_you_mean("zebra", schema.OPTIMIZERS) == ""
+    assert "'adam'" in did_you_mean("adm", tuple(OPTIMIZERS))
+    assert did_you_mean("zebra", tuple(OPTIMIZERS)) == ""
 
 
 def test_same_options_same_trajectory():

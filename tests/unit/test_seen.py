@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine import models
-from engine.models import BatchNorm, Convolution, Dense, Dropout, Flatten, MaxPool
+from tapeline import models
+from tapeline.models import BatchNorm, Convolution, Dense, Dropout, Flatten, MaxPool
 
 NETWORKS = {
     "pools": lambda: [

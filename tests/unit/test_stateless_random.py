@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.models import StatelessRNG
 from engine.models.stateless_random import MOST_DROPPED, stream_key
+from tapeline.models import StatelessRNG
 
 ROWS, FEATURES = 64, 100
 

@@ -1,5 +1,5 @@
-from engine import models
-from engine.models import LayerSummary
+from tapeline import models
+from tapeline.models import LayerSummary
 
 
 def test_rows_of_seed_003():

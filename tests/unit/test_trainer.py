@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from engine.checkpoint import run_directory
+from engine.assembly import run_directory
 from engine.config import flags
 from engine.distributed.cluster import Cluster
 from engine.runtime.startup import Startup
@@ -23,6 +23,6 @@ def test_options_before_checkpoint(tmp_path, cache_dir, monkeypatch):
     config = flags.from_values(
         {"run_dir": str(tmp_path / "run"), "cache_dir": str(cache_dir), "model": "logistic"}
     )
-    with Cluster(config, {}) as company, pytest.raises(Killed):
+    with Cluster(config.devices, {}) as company, pytest.raises(Killed):
         trainer.train(config, None, Startup(), company)
     assert not list(tmp_path.rglob("*.npz"))

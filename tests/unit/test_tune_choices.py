@@ -35,11 +35,11 @@ def test_candidate_as_options():
         [
             f"--{name}={value}"
             for name, value in (
-                ("jit", config.training.jit),
+                ("jit", config.loop.jit),
                 ("feed", config.data.feed),
-                ("intra_op_threads", config.training.intra_op_threads),
-                ("inter_op_threads", config.training.inter_op_threads),
-                ("steps_per_loop", config.training.steps_per_loop),
+                ("intra_op_threads", config.devices.intra_op_threads),
+                ("inter_op_threads", config.devices.inter_op_threads),
+                ("steps_per_loop", config.loop.steps_per_loop),
             )
         ]
     )

@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
-from engine import models
 from engine.assembly.parts import Parts
+from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.verify import bounds
 from engine.verify.differences import (
@@ -70,7 +70,7 @@ def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
 
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
-        context = models.ForwardContext(mask=batch.mask, dtype=dtype)
+        context = ForwardContext(mask=batch.mask, dtype=dtype)
         return tf.cast(poisoned(parts).task(parts.model, batch, context).losses, tf.float32)
 
     together = losses(whole).numpy()

@@ -34,7 +34,7 @@ def check(bench: VerificationRuns) -> Finding:
     ]
     if torn := [name for _, several in pairs for name in several.torn]:
         return Finding(False, done, f"replicas hold different {few(torn)}", len(torn), 0)
-    if bench.config.training.shards:
+    if bench.config.devices.shards:
         differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
         return same_bits(done, differing, len(pairs[0][0].everything))
     sizes = typical_sizes(bench.home.whole)
@@ -63,7 +63,7 @@ def _in_turn(bench: VerificationRuns, one: Devices, many: Devices) -> tuple[dict
     given, arithmetic = bench.config.training.accumulate, bench.arithmetic(one)
     portions = given * many.replicas
     same = portions <= bench.sample.batch and (given == 1 or bench.sample.batch % portions == 0)
-    exact = arithmetic == "float32" or bench.config.training.shards > 0
+    exact = arithmetic == "float32" or bench.config.devices.shards > 0
     if exact or bench.batch_norm or not same:
         return {}, arithmetic
     return {"accumulate": portions}, "float32"

@@ -135,7 +135,14 @@ def check_trajectory(config: Config, before: Config | None) -> None:
         _refuse(config, _differences(changed(before, config, "trajectory")))
 
 
-def check_length(config: Config, before: Config | None, steps_per_epoch: int, step: int) -> None:
+def check_length(
+    config: Config,
+    before: Config | None,
+    steps_per_epoch: int,
+    step: int,
+    *,
+    schedule_depends: bool,
+) -> None:
     """Refuses a number of steps that the run can no longer have.
 
     Args:
@@ -143,18 +150,17 @@ def check_length(config: Config, before: Config | None, steps_per_epoch: int, st
       before: options of the run to resume; None for a new run.
       steps_per_epoch: steps of an epoch.
       step: current step of the run.
+      schedule_depends: whether the schedule depends on the number of steps of the run.
 
     Raises:
       ValueError: if the schedule depends on the number of steps and it differs, or if the run is
         past it.
     """
-    rule, run_dir = config.optimization, config.run.run_dir
+    run_dir = config.run.run_dir
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
-    if rule.depends_on_length and old != new:
-        _refuse(
-            config,
-            [f"{new} steps in all (was {old}), on which the {rule.schedule} schedule depends"],
-        )
+    if schedule_depends and old != new:
+        on = f"on which the {config.schedule.schedule} schedule depends"
+        _refuse(config, [f"{new} steps in all (was {old}), {on}"])
     if new < step:
         asked, least = f"--epochs={config.training.epochs}", -(-step // steps_per_epoch)
         enough = f"--epochs={least}"
@@ -245,7 +251,7 @@ def check_network(config: Config) -> None:
     """
     before = read_options(config.run.run_dir)
     assert before is not None, "a run has options"
-    network = {field.name for field in dataclasses.fields(config.network)}
+    network = {field.name for field in dataclasses.fields(config.model)}
     others = [
         f"--{name}={written(now)} (is {written(old)})"
         for name, old, now in changed(before, config, "trajectory")

@@ -1,0 +1,149 @@
+"""Options of a run as a whole, its data and its batches."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from engine.config.option import OptionGroup, did_you_mean, option
+
+MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
+FITS = ("pad", "crop", "stretch")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions(OptionGroup):
+    """Mode, run directory and seed."""
+
+    mode: str = option("train", "what to do: " + ", ".join(MODES))
+    run_dir: str = option("", "run directory; empty: runs/DATASET-MODEL")
+    resume: str = option(
+        "auto",
+        "auto: resume from the newest checkpoint if there is one; never: refuse a run "
+        "directory in use; must: refuse one without a checkpoint",
+        choices=("auto", "never", "must"),
+    )
+    weights: str = option(
+        "auto",
+        "weights to evaluate, predict with, export or report on: newest; best; auto: as "
+        "--restore_best of the run",
+        choices=("auto", "newest", "best"),
+    )
+    seed: int = option(
+        0,
+        "seed of the initial weights, the order of examples, dropout and augmentation",
+        minimum=0,
+        trajectory=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode not in MODES:
+            hint = did_you_mean(self.mode, MODES)
+            raise ValueError(f"--mode={self.mode}: choose one of {', '.join(MODES)}{hint}")
+
+
+@dataclasses.dataclass(frozen=True)
+class DataOptions(OptionGroup):
+    """Data set, splits, preprocessing and augmentation."""
+
+    dataset: str = option(
+        "digits",
+        "a TFDS image-classification data set by name, or the embedded digits",
+        trajectory=True,
+    )
+    data_dir: str = option("", "directory of TFDS data sets; empty: ~/tensorflow_datasets")
+    cache_dir: str = option(
+        "", "directory of cached decoded data; empty: the user's cache directory"
+    )
+    train_split: str = option("train", "TFDS split to train on", trajectory=True)
+    validation_split: str = option(
+        "0.1",
+        "a fraction, cut from the end of the training split, or a TFDS split; 0: none",
+        trajectory=True,
+    )
+    test_split: str = option(
+        "auto",
+        "TFDS split to test on at the end; auto: 'test' if there is one; empty: none",
+        affects="end",
+    )
+    image_size: tuple[int, ...] = option(
+        (), "HEIGHT,WIDTH to resize images to; empty: no resizing", minimum=1, trajectory=True
+    )
+    fit: str = option(
+        "pad",
+        "how to resize to another aspect ratio. pad: the whole image, padded with the colour "
+        "of its border; crop: its centre; stretch: the aspect ratio changes",
+        choices=FITS,
+        trajectory=True,
+        legacy="stretch",
+        legacy_with="image_size",
+    )
+    antialias: bool = option(
+        True,
+        "antialias where an image gets smaller: average all pixels instead of the nearest four",
+        trajectory=True,
+        legacy=False,
+        legacy_with="image_size",
+    )
+    augment: str = option(
+        "",
+        "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
+        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
+        trajectory=True,
+    )
+    feed: str = option(
+        "auto",
+        "resident: decoded once and kept in memory on each device; stream: decoded during "
+        "training; auto: resident if it fits. Both give the same examples in the same order",
+        choices=("auto", "resident", "stream"),
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.image_size) not in (0, 2):
+            sizes = ",".join(map(str, self.image_size))
+            raise ValueError(f"--image_size={sizes}: give HEIGHT,WIDTH, such as 64,64")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOptions(OptionGroup):
+    """Batch size and length of training."""
+
+    global_batch_size: int = option(
+        128,
+        "examples per step, over all replicas",
+        minimum=1,
+        below=1 << 31,
+        trajectory=True,
+    )
+    evaluation_batch_size: int = option(
+        512,
+        "examples per evaluation step, over all replicas; does not change the result",
+        minimum=1,
+        below=1 << 31,
+    )
+    accumulate: int = option(
+        1,
+        "micro-batches per global batch, computed one after the other (gradient "
+        "accumulation): less memory, one update",
+        minimum=1,
+        trajectory=True,
+    )
+    epochs: int = option(5, "passes over the training split", minimum=1, affects="length")
+    train_steps: int = option(0, "training steps; 0: as --epochs says", minimum=0, affects="length")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.accumulate > self.global_batch_size:
+            raise ValueError(
+                f"--accumulate={self.accumulate}: cuts --global_batch_size="
+                f"{self.global_batch_size} into less than one example each"
+            )
+
+    def steps(self, steps_per_epoch: int) -> int:
+        """Returns the number of steps of a whole run.
+
+        Args:
+          steps_per_epoch: number of steps of one epoch, 1 or more.
+        """
+        return self.train_steps or self.epochs * steps_per_epoch

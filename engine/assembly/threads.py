@@ -1,0 +1,44 @@
+"""Chooses the number of threads of one TensorFlow operation.
+
+Threads synchronize after each operation, which takes about 5 us. For the operations of a small
+network, that is more than several threads save. The results have the same bits.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import tensorflow as tf
+
+import pipelines
+from engine.config.schema import Config
+
+_DENSE = ("logistic", "mlp")
+_SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter as many and gains a sixth
+
+
+def may_be_small(config: Config) -> bool:
+    """Returns whether the network may need only one thread: dense, and compiled by XLA.
+
+    `threads` then decides by the shape of the data.
+    """
+    devices = config.devices
+    dense = config.model.model in _DENSE and config.loop.jit in ("auto", "loop")
+    cut = devices.virtual_devices > 1 or devices.shards or config.data.augment
+    return dense and not cut and devices.strategy in ("auto", "cpu")
+
+
+def threads(config: Config, source: pipelines.Source) -> int:
+    """Returns the threads of one operation where no option sets them; 0: one per core.
+
+    Args:
+      config: all options.
+      source: data set of the run.
+    """
+    if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
+        return 0
+    hidden = config.model.hidden if config.model.model == "mlp" else ()
+    widths = [math.prod(source.image_shape), *hidden, source.classes]
+    weights = sum(before * after for before, after in itertools.pairwise(widths))
+    return 1 if weights <= _SMALL else 0

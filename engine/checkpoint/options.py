@@ -1,0 +1,23 @@
+"""Options of checkpoints."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from engine.config.option import OptionGroup, option
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointOptions(OptionGroup):
+    """Checkpoints."""
+
+    checkpoint_every: int = option(
+        0,
+        "steps between checkpoints, in addition to the one at the end of each epoch; one is "
+        "left out if the previous one is still being written; 0: no others",
+        minimum=0,
+    )
+    checkpoint_seconds: int = option(
+        300, "seconds between checkpoints, in addition to those; 0: no others", minimum=0
+    )
+    keep: int = option(3, "number of newest checkpoints that are kept", minimum=2)

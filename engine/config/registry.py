@@ -1,0 +1,104 @@
+"""Registries: the names that an option accepts, and what each one builds::
+
+    OPTIMIZERS = Registry("optimizer", {"lion": "engine.optim.lion:lion"})
+
+    @OPTIMIZERS.register  # in a user's own file
+    def mine(beta_1: float) -> Optimizer: ...
+
+A built-in entry is the place of a factory, "module:attribute", which is imported on use: the names
+are known before TensorFlow is imported. A registry is the only list of its names; `--help`, the
+docs and the check of the option follow it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from engine.config.option import did_you_mean
+
+
+def import_attribute(place: str) -> Any:
+    """Imports a module and returns its attribute.
+
+    Args:
+      place: "module:attribute".
+    """
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+class Registry(Mapping[str, Any]):
+    """Factories by name, as a read-only mapping in the order of registration.
+
+    Args:
+      kind: what the factories build, for messages, such as "optimizer".
+      places: place of each built-in factory, "module:attribute", by name.
+    """
+
+    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+        self.kind = kind
+        self._entries: dict[str, Any] = dict(places)
+
+    def register(self, name: str | Callable[..., Any]) -> Any:
+        """Registers the decorated factory under a name, which the option then accepts.
+
+        Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which takes the factory's
+        own name in snake case.
+
+        Args:
+          name: a Python identifier, or the factory.
+
+        Raises:
+          ValueError: for a name that is registered already or is not a Python identifier.
+        """
+        if callable(name):
+            words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__)
+            return self.register(words.lower())(name)
+        if not name.isidentifier():
+            raise ValueError(
+                f"the name of {self._article} must be a Python identifier, got {name!r}"
+            )
+        if name in self._entries:
+            raise ValueError(
+                f"{self._article} named {name!r} is registered already; choose another name"
+            )
+
+        def remember(factory: Any) -> Any:
+            self._entries[name] = factory
+            return factory
+
+        return remember
+
+    def __getitem__(self, name: str) -> Any:
+        """Returns a factory, and imports it if necessary.
+
+        Raises:
+          ValueError: for an unknown name.
+        """
+        if name not in self._entries:
+            hint = did_you_mean(name, tuple(self)) or ";"
+            raise ValueError(f"unknown {self.kind} {name!r}{hint} known: {', '.join(self)}")
+        entry = self._entries[name]
+        return import_attribute(entry) if isinstance(entry, str) else entry
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def _article(self) -> str:
+        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
+
+
+def parameters(factory: Callable[..., Any]) -> frozenset[str]:
+    """Returns the names of a factory's parameters; options of these names are passed to it."""
+    return frozenset(inspect.signature(factory).parameters)

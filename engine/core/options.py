@@ -1,0 +1,82 @@
+"""Options of the training loop and of early stopping, and sizes of what the state records."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+
+from engine.config.option import OptionGroup, option
+
+MAX_SKIPPED_STEPS = 128  # skipped steps that a state can record
+SPIKE_WINDOW = 64  # losses in the spike-detection window
+LARGEST_NORMS = 16  # largest gradient norms of a run, kept to detect spikes
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopOptions(OptionGroup):
+    """Compiled loop."""
+
+    steps_per_loop: str = option(
+        "auto", "steps per call of the graph; auto: as many as take half a second"
+    )
+    jit: str = option(
+        "auto",
+        "what XLA compiles, on one device. off: nothing; step: each step; loop: the whole "
+        "loop, which is faster for networks without convolutions on a CPU; auto: the loop of "
+        "such networks of Tapeline's own layers, else nothing",
+        choices=("auto", "off", "step", "loop"),
+        trajectory=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"auto|[0-9]{1,9}", self.steps_per_loop):
+            raise ValueError(
+                f"--steps_per_loop={self.steps_per_loop}: give auto or a number of steps"
+            )
+
+    @property
+    def fixed_steps_per_loop(self) -> int:
+        """Steps in one call of the graph; 0: as many as take half a second."""
+        return 0 if self.steps_per_loop == "auto" else int(self.steps_per_loop)
+
+
+@dataclasses.dataclass(frozen=True)
+class StoppingOptions(OptionGroup):
+    """Early stopping and the best weights."""
+
+    monitor: str = option(
+        "auto",
+        "metric that chooses the best epoch: validation_loss, train_loss, or another metric after "
+        "validation_ or train_, such as validation_accuracy; auto: the first of --metrics on the "
+        "validation split, or train_loss without one. Any improvement counts",
+        trajectory=True,
+    )
+    min_delta: float = option(
+        0.0,
+        "smallest improvement that counts for --patience; does not affect which epoch is the best",
+        minimum=0,
+        trajectory=True,
+    )
+    patience: int = option(
+        -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True
+    )
+    evaluate_ema: bool = option(
+        True,
+        "with --ema: evaluate the EMA of the weights, and choose the best epoch by it",
+        trajectory=True,
+    )
+    restore_best: bool = option(
+        False,
+        "test the weights of the best epoch by --monitor instead of the last ones. "
+        "--min_delta does not matter, as it does for restore_best_weights of Keras",
+        affects="end",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"auto|(validation|train)_\w+", self.monitor):
+            raise ValueError(
+                f"--monitor={self.monitor}: give auto, or a metric after validation_ or train_, "
+                "such as validation_accuracy"
+            )

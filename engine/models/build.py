@@ -1,0 +1,46 @@
+"""Builds networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from engine.config.registry import parameters
+from engine.models.registry import NETWORKS
+from engine.models.sequential import Sequential
+
+
+def build_model(
+    name: str,
+    *,
+    input_shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    hidden: Sequence[int] = (512, 512),
+) -> Sequential:
+    """Builds the network `name` with weights that are a pure function of `seed`.
+
+    Args:
+      name: name of a registered network.
+      input_shape: (height, width, channels) of the images.
+      classes: number of classes.
+      seed: seed of the weights.
+      hidden: widths of the hidden layers, for networks that let the user choose them.
+
+    Raises:
+      ValueError: for an unknown name, for images that the network does not support, and for a
+        network whose number of logits is not `classes`.
+    """
+    factory = NETWORKS[name]
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(
+            f"the shape of the images must be (height, width, channels), got {tuple(input_shape)}"
+        )
+    values = {"input_shape": input_shape, "classes": classes, "hidden": hidden}
+    layers = factory(**{each: values[each] for each in parameters(factory) & set(values)})
+    model = Sequential(name, layers, input_shape, seed)
+    if model.classes != classes:
+        raise ValueError(
+            f"{name} gives {model.classes} logits for {classes} classes:"
+            " its last layer must be Dense(classes)"
+        )
+    return model

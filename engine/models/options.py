@@ -1,0 +1,18 @@
+"""Options of the network."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from engine.config.option import OptionGroup, option
+from engine.models.registry import NETWORKS
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelOptions(OptionGroup):
+    """Network."""
+
+    model: str = option("cnn", "network", choices=NETWORKS, trajectory=True)
+    hidden: tuple[int, ...] = option(
+        (512, 512), "units of each hidden layer of the mlp", minimum=1, trajectory=True
+    )

@@ -1,0 +1,147 @@
+"""An optimizer, a schedule, a network, a metric and an augmentation from one file of a user."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine.config import flags
+from engine.config.registry import Registry, parameters
+
+REPOSITORY = Path(__file__).parents[2]
+
+OWN_FILE = """
+import sys
+
+import tensorflow as tf
+
+import tapeline as tl
+
+
+@tl.optimizer
+class SignDescent(tf.Module):
+    def __init__(self, momentum):
+        super().__init__()
+        self.momentum = momentum
+
+    def create_slots(self, variables):
+        self.means = [tf.Variable(tf.zeros_like(v), trainable=False) for v in variables]
+
+    def apply(self, gradients, variables, learning_rate, update):
+        for gradient, variable, mean in zip(gradients, variables, self.means):
+            mean.assign(self.momentum * mean + gradient)
+            variable.assign_sub(tf.cast(learning_rate, tf.float32) * tf.sign(mean))
+
+
+@tl.schedule
+def sawtooth(decay_steps):
+    return lambda step: 1.0 - step % decay_steps / (2 * decay_steps)
+
+
+@tl.model
+def wide(classes, hidden):
+    return [tl.models.Flatten(), tl.models.Dense(hidden[0], "relu"), tl.models.Dense(classes)]
+
+
+@tl.metric
+def top_3(logits, labels):
+    return tf.cast(tf.math.in_top_k(labels, logits, 3), tf.float32)
+
+
+@tl.register_augmentation("brightness", numbers=1, default=0.2, maximum=1.0)
+def brightness(images, numbers, strength):
+    return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
+
+
+if __name__ == "__main__":
+    sys.exit(tl.main(sys.argv[1:]))
+"""
+
+OPTIONS = (
+    "--optimizer=sign_descent",
+    "--schedule=sawtooth",
+    "--decay_steps=5",
+    "--model=wide",
+    "--hidden=16",
+    "--metrics=accuracy,top_3",
+    "--monitor=validation_top_3",
+    "--augment=brightness:0.5,shift:1",
+    "--learning_rate=0.003",
+)
+
+
+def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the user's file outside of the repository."""
+    variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    (folder / "own.py").write_text(OWN_FILE)
+    return subprocess.run(
+        [sys.executable, "own.py", *arguments],
+        cwd=folder,
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_one_file_adds_each_part(tmp_path: Path):
+    """What a user's file registers trains, is monitored, logged, reported and in the help."""
+    done = _run(tmp_path, *OPTIONS, "--epochs=2", "--run_dir=run")
+    assert done.returncode == 0, done.stderr
+    assert "top_3 " in done.stdout and "validation_top_3" in done.stdout
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["best"]["metric"] == "validation_top_3"
+    assert result["test"]["accuracy"] < result["test"]["top_3"] <= 1
+    assert result["traces"]["train"] == 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert ">top_3<" in page
+    listed = _run(tmp_path, "--help").stdout
+    for name in ("sign_descent", "sawtooth", "wide", "top_3"):
+        assert name in listed
+
+
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--optimizer=sign_decent", "'sign_descent'"),
+        ("--model=wid", "'wide'"),
+        ("--metrics=top_4", "'top_3'"),
+        ("--monitor=validation_top_4", "'validation_top_3'"),
+        ("--augment=brightnes", "'brightness'"),
+    ],
+)
+def test_misspelled_name_of_own_part(tmp_path: Path, option: str, hint: str):
+    """A name that is close to a registered one is refused with a hint; nothing is written."""
+    done = _run(tmp_path, *OPTIONS, option, "--run_dir=run")
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert hint in line and not (tmp_path / "run").exists()
+
+
+def test_registry():
+    """A registry imports a place on use, and names a factory in snake case."""
+    registry = Registry("shape", {"path": "pathlib:Path"})
+    assert registry["path"] is Path
+
+    @registry.register
+    class TwoWords:
+        def __init__(self, side: int) -> None: ...
+
+    assert list(registry) == ["path", "two_words"] and registry["two_words"] is TwoWords
+    assert parameters(TwoWords) == {"side"}
+    with pytest.raises(ValueError, match="a shape named 'path' is registered already"):
+        registry.register("path")
+    with pytest.raises(ValueError, match="identifier, got 'two words'"):
+        registry.register("two words")
+    with pytest.raises(ValueError, match=r"unknown shape 'pat'; did you mean 'path'. known: path,"):
+        registry["pat"]
+
+
+def test_metrics_are_named_once():
+    with pytest.raises(ValueError, match="--metrics=accuracy,accuracy: lists a name twice"):
+        flags.parse(["--metrics=accuracy,accuracy"])
