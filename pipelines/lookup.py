@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipelines import order
+from pipelines import cache, order
 from pipelines.decode import DECODE_CHUNK, decode_batch, decode_images, decode_split
 from pipelines.errors import damaged_data_message, reason
 from pipelines.records import RecordReader
@@ -148,12 +148,13 @@ def read_labels(source: Source, records: DataSplit, cache_dir: str) -> np.ndarra
     Args:
       source: the data set, which decodes the examples.
       records: the split.
-      cache_dir: directory that stores the record index between runs.
+      cache_dir: directory that stores decoded examples and the record index between runs.
 
     Raises:
       ValueError: when a file is damaged.
       OSError: when a file cannot be read.
     """
     if source.pictures is None:
-        return decode_split(source, records)[1]
+        cached = cache.load(cache_dir, cache.key(records.ranges, source.recipe))
+        return (cached or decode_split(source, records))[1]
     return RecordReader(records.ranges, source.pictures.fields, cache_dir).labels()

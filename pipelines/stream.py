@@ -18,7 +18,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.decode import DECODE_CHUNK, decode_batch, decode_images, options_without_autotune
+from pipelines.decode import (
+    DECODE_CHUNK,
+    as_it_is,
+    decode_batch,
+    decode_images,
+    options_without_autotune,
+)
 from pipelines.host import usable_cores
 from pipelines.plan import Batch, BatchPlan, OpenedSteps
 from pipelines.records import RecordReader
@@ -26,6 +32,8 @@ from pipelines.replicas import local_replicas, per_replica_values
 from pipelines.source import DataSplit, Source
 
 _TABLE = 4 << 20  # approximate bytes of a table, which holds at least one step
+_PORTION = 128  # examples that a thread decodes at a time
+_LARGE = 1 << 14  # examples of a split from which on it pays to decode a portion without a loop
 _READ_AHEAD = 16  # portions; few suffice, because reading is cheap compared with decoding
 _READY = 1  # decoded tables to prefetch for each replica, besides the one being made
 
@@ -73,8 +81,9 @@ class StreamingFeed:
         pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         fitting = max(1, _TABLE // (self._of_step * pixels))
         self._steps = min(fitting, plan.steps_per_epoch)
-        self._portions = -(-self._steps * self._of_step // DECODE_CHUNK)
+        self._portions = -(-self._steps * self._of_step // _PORTION)
         self._of_portion = -(-self._steps * self._of_step // self._portions)
+        self._chunk = self._of_portion if len(records) >= _LARGE else DECODE_CHUNK
         self._table: Any = None
         self._first = 0  # first step of the table
         _streams.add(self)
@@ -148,10 +157,10 @@ class StreamingFeed:
             # quarter of mapping single examples and batching them afterwards.
             self._iterator = iter(
                 tf.data.Dataset.counter()
-                .map(lambda _: queue.dequeue())
-                .map(self._decode, num_parallel_calls=usable_cores(), deterministic=True)
+                .map(as_it_is(lambda _: queue.dequeue()))
+                .map(as_it_is(self._decode), num_parallel_calls=usable_cores(), deterministic=True)
                 .batch(portions, drop_remainder=True)
-                .map(lambda *parts: tuple(map(_in_one, parts)))
+                .map(as_it_is(lambda *parts: tuple(map(_in_one, parts))))
                 .prefetch(_READY * len(here))
                 .with_options(options_without_autotune())
             )
@@ -163,8 +172,8 @@ class StreamingFeed:
 
     def _decode(self, stored: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         if self._source.pictures is None:
-            return decode_batch(self._source, stored)
-        return decode_images(self._source, stored), labels
+            return decode_batch(self._source, stored, self._chunk)
+        return decode_images(self._source, stored, self._chunk), labels
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
         """Enqueues each replica's rows of a table, then those of the next table."""

@@ -290,14 +290,14 @@ def test_resizing_matches_resize(opened, fit, antialias):
     "options", [{}, {"image_size": (2, 3)}, {"dataset": "coloured", "image_size": (5, 7)}], ids=str
 )
 @pytest.mark.parametrize("at_once", [2, 64])
-def test_decode_pictures(opened, options, at_once, monkeypatch):
+def test_decode_pictures(opened, options, at_once):
     """Decoding pictures gives the images and labels that decoding examples gives."""
-    monkeypatch.setattr("pipelines.decode.DECODE_CHUNK", at_once)
     source = opened(validation_split="", **options)
     numbers = np.array([3, 1, 5, 2, 0])
     stored, labels = RecordReader(source.train.ranges, source.pictures.fields).read(numbers)
     whole, none = RecordReader(source.train.ranges).read(numbers)
-    images, batch = decode_images(source, tf.constant(stored)), decode_batch(source, whole)
+    images = decode_images(source, tf.constant(stored), at_once)
+    batch = decode_batch(source, whole, at_once)
     assert none.tolist() == [-1] * 5
     for i, serialized in enumerate(whole):
         image, label = source.decode(tf.constant(serialized))
