@@ -1,0 +1,119 @@
+"""Runs the README's commands on each supported version of Python and TensorFlow.
+
+    python -m tests.versions                          every combination, the start and the tests
+    python -m tests.versions --only=3.12 --start      one Python; only the start, some minutes
+    python -m tests.versions --only=2.20              TensorFlow 2.20, on this Python
+
+Each combination has a clone of the last commit and an empty environment of its own, in a temporary
+directory. The interpreters are found as `python3.11`, `python3.12` and `python3.13` on the path, or
+in `~/.pyenv/versions`. TensorFlow 2.20 is installed without `constraints.txt`, which has the
+versions that go with 2.21. pip of this Python installs, and needs a network.
+
+Prints a table row for each combination when it ends, with the digest of the weights that
+quickstart.flags ends with; pytest's output is in OUT/NAME.log. The exit status is 0 if everything
+passed, 1 if not, and 2 for bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PYTHONS = ("3.11", "3.12", "3.13")
+OTHER_TENSORFLOW = "2.20"
+
+
+def interpreter(version: str) -> str:
+    """Returns the path of an interpreter; empty if there is none."""
+    if found := shutil.which(f"python{version}"):
+        return found
+    places = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"))
+    return str(places[-1]) if places else ""
+
+
+def commands(readme: str) -> dict[str, str]:
+    """Returns the README's commands by the comment before each: "start" and "tests"."""
+    return dict(re.findall(r"<!-- (start|tests) -->\n```\n(.+)\n```", readme))
+
+
+def adapted(command: str, python: str, tensorflow: str) -> str:
+    """Returns a command of the README for an interpreter and a version of TensorFlow.
+
+    Args:
+      command: the command; it makes and fills `.venv`, and then runs something.
+      python: path of the interpreter of the environment.
+      tensorflow: version such as "2.20"; empty: as the project asks for.
+    """
+    command = command.replace("python3 -m venv", f"{python} -m venv", 1)
+    command = command.replace("python3 -m pip", f"{sys.executable} -m pip", 1)
+    if tensorflow:
+        command = command.replace("-c constraints.txt", f"'tensorflow~={tensorflow}.0'", 1)
+    return command
+
+
+def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) -> dict[str, str]:
+    """Runs the README's commands in a clone; returns the outcome of each, and the digest."""
+    outcome = {}
+    with tempfile.TemporaryDirectory(prefix="tapeline-versions-") as place:
+        subprocess.run(["git", "clone", "-q", str(ROOT), place], check=True)
+        found = commands(Path(place, "README.md").read_text())
+        with open(out / f"{name}.log", "w") as log:
+            for each in asked:
+                command = adapted(found[each], python, tensorflow)
+                print("+", command, file=log, flush=True)
+                variables = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+                done = subprocess.run(
+                    command, shell=True, cwd=place, env=variables, stdout=log, stderr=log
+                )
+                outcome[each] = "passed" if done.returncode == 0 else f"failed {done.returncode}"
+        results = sorted(Path(place).glob("runs/*/result.json"))
+        outcome["weights"] = json.loads(results[0].read_text())["weights_sha256"] if results else ""
+    return outcome
+
+
+def main() -> int:
+    """Runs the asked combinations, one after the other."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.versions",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [*PYTHONS, OTHER_TENSORFLOW]
+    parser.add_argument("--only", action="append", choices=names, help="may be repeated")
+    parser.add_argument("--start", action="store_true", help="only the first command")
+    parser.add_argument("--out", default="runs/versions", help="directory (default: %(default)s)")
+    asked = parser.parse_args()
+    out = Path(asked.out)
+    out.mkdir(parents=True, exist_ok=True)
+    here = f"{sys.version_info.major}.{sys.version_info.minor}"
+    passed = True
+    print("| Python | TensorFlow | start | tests | weights of quickstart |")
+    print("|---|---|---|---|---|", flush=True)
+    for name in asked.only or names:
+        version, tensorflow = (here, name) if name == OTHER_TENSORFLOW else (name, "")
+        python = interpreter(version)
+        if not python:
+            print(f"error: no python{version} on the path or in ~/.pyenv/versions", file=sys.stderr)
+            return 2
+        wanted = ["start"] if asked.start else ["start", "tests"]
+        outcome = tried(name, python, tensorflow, wanted, out)
+        passed &= all(outcome[each] == "passed" for each in wanted)
+        tests = outcome.get("tests", "not run")
+        print(
+            f"| {version} | {tensorflow or '2.21'} | {outcome['start']} | {tests} | "
+            f"{outcome['weights'][:16]} |",
+            flush=True,
+        )
+    return 0 if passed else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
