@@ -7,7 +7,7 @@
 Each combination has a clone of the last commit and an empty environment of its own, in a temporary
 directory. The interpreters are found as `python3.11`, `python3.12` and `python3.13` on the path, or
 in `~/.pyenv/versions`. TensorFlow 2.20 is installed without `constraints.txt`, which has the
-versions that go with 2.21. pip of this Python installs, and needs a network.
+versions that go with 2.21. The pip of this Python installs, and needs a network.
 
 Prints a table row for each combination when it ends, with the digest of the weights that
 quickstart.flags ends with; pytest's output is in OUT/NAME.log. The exit status is 0 if everything
@@ -29,14 +29,20 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PYTHONS = ("3.11", "3.12", "3.13")
 OTHER_TENSORFLOW = "2.20"
+# An environment made as the README says has no pip; the Python that it was made with has one.
+_BASE = getattr(sys, "_base_executable", sys.executable)
 
 
 def interpreter(version: str) -> str:
     """Returns the path of an interpreter; empty if there is none."""
-    if found := shutil.which(f"python{version}"):
-        return found
     places = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"))
-    return str(places[-1]) if places else ""
+    for place in [shutil.which(f"python{version}"), *map(str, places)]:
+        if (
+            place
+            and not subprocess.run([place, "-c", "import venv"], capture_output=True).returncode
+        ):
+            return place
+    return ""
 
 
 def commands(readme: str) -> dict[str, str]:
@@ -53,7 +59,7 @@ def adapted(command: str, python: str, tensorflow: str) -> str:
       tensorflow: version such as "2.20"; empty: as the project asks for.
     """
     command = command.replace("python3 -m venv", f"{python} -m venv", 1)
-    command = command.replace("python3 -m pip", f"{sys.executable} -m pip", 1)
+    command = command.replace("python3 -m pip", f"{_BASE} -m pip", 1)
     if tensorflow:
         command = command.replace("-c constraints.txt", f"'tensorflow~={tensorflow}.0'", 1)
     return command
