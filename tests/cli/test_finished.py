@@ -104,7 +104,12 @@ def test_same_command_without_tensorflow(command: Command, run_dir: Path):
 def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
     """A changed option is applied to all files of the run or refused."""
     before = contents(run_dir)
-    given = {"validation_split": "0.2", "test_split": "test[:50]", "train_steps": 40}
+    given = {
+        "model": "mlp",
+        "validation_split": "0.2",
+        "test_split": "test[:50]",
+        "train_steps": 40,
+    }
     value = given.get(field.name, another(field))
     option = f"--{field.name}={written(value)}"
     outcome = asked(warm, run_dir, option)

@@ -57,9 +57,9 @@ def test_recipe_matches_author(seed: str):
     assert chosen.data.validation_split == validation
     assert (chosen.data.train_split, chosen.data.test_split) == ("train", "auto")
     # Keras's defaults of Adam; a beta_2 of 0 means the optimizer's default, 0.999.
-    rule = chosen.optimizer
-    assert (rule.optimizer, rule.schedule, rule.warmup_steps) == ("adam", "constant", 0)
-    assert (rule.learning_rate, rule.beta_1, rule.beta_2) == (0.001, 0.9, 0.0)
+    rule, rate = chosen.optimizer, chosen.schedule
+    assert (rule.optimizer, rate.schedule, rate.warmup_steps) == ("adam", "constant", 0)
+    assert (rate.learning_rate, rule.beta_1, rule.beta_2) == (0.001, 0.9, 0.0)
     assert rule.epsilon == 1e-7
 
 

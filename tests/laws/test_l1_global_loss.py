@@ -125,7 +125,7 @@ def test_partial_batch_mean(examples, replicas):
         network=logistic,
         shuffle=False,
     )
-    path = made.run_steps_measured(6)
+    path = made.take_measured(6)
     wanted = reference_weights(images, labels, batch=4, steps=6, rate=0.1)
     moves = rounding.of_sums(*rounding.lengths(made.state.model, 4))
     for value, name in zip(wanted, ("kernel", "bias"), strict=True):
@@ -139,7 +139,7 @@ def test_indivisible_batch(batch, replicas):
     """A batch that the replicas do not divide loses and repeats no example."""
     options = {"batch": batch, "network": logistic, "optimizer": "sgd"}
     alone, many = (training(*pictures(17), replicas=n, **options) for n in (1, replicas))
-    path = alone.run_steps_measured(9)
+    path = alone.take_measured(9)
     many.take(9)
     assert_rounding_apart(alone, many, path, optimizer="sgd", batch=batch, switches=False)
     assert np.array_equal(alone.state.sums.numpy()[-1], many.state.sums.numpy()[-1])

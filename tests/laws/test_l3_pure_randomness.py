@@ -67,7 +67,7 @@ def test_dropout_is_replica_independent(replicas, network):
     layers, switches = NETWORKS[network]
     options = {"batch": 8, "learning_rate": 0.1, "optimizer": "sgd", "network": layers}
     alone, many = (training(images, labels, replicas=n, **options) for n in (1, replicas))
-    path = alone.run_steps_measured(1)
+    path = alone.take_measured(1)
     assert_rounding_apart(alone, many.take(1), path, optimizer="sgd", batch=8, switches=switches)
 
 

@@ -35,7 +35,7 @@ def test_replicas_match_one_device(of, replicas, examples):
     layers, switches = NETWORKS[network]
     options = {"batch": 8, "optimizer": optimizer, "learning_rate": 0.001, "network": layers}
     alone, many = (training(images, labels, replicas=n, **options) for n in (1, replicas))
-    path = alone.run_steps_measured(20)
+    path = alone.take_measured(20)
     assert_rounding_apart(
         alone, many.take(20), path, optimizer=optimizer, batch=8, switches=switches
     )

@@ -54,6 +54,9 @@ def values_of(field):
         sizes = st.integers(1, 4096)
         pairs = st.tuples(sizes, sizes)
         return st.just(()) | pairs if field.name == "image_size" else st.lists(sizes).map(tuple)
+    if field.name in ("metrics", "monitor"):
+        names = {"metrics": ("", "accuracy"), "monitor": ("auto", "train_loss", "train_own_metric")}
+        return st.sampled_from(names[field.name])
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
     if field.name == "profile":

@@ -65,6 +65,8 @@ def another(field):
         return "saving,logging"
     if field.name == "profile":
         return "10:20"
+    if field.name in ("metrics", "monitor"):
+        return {"metrics": "", "monitor": "train_loss"}[field.name]
     if field.metadata["choices"]:
         return next(choice for choice in field.metadata["choices"] if choice != default)
     if isinstance(default, bool):

@@ -406,7 +406,7 @@ def test_runtime_not_started():
         ({"validation_split": "1e-30"}, "leaves none for validation"),
         ({"validation_split": "valid"}, "has no split 'valid': it has train, test, or a fraction"),
         ({"train_split": "trian"}, "--train_split=trian: sample has no split 'trian'"),
-        ({"train_split": "train[half]"}, "is not a split; use 'train'"),
+        ({"train_split": "train[half]"}, "cannot be read as a split; write 'train'"),
         ({"train_split": "train[90:]"}, "cannot be read as a split (Requested slice"),
         ({"train_split": "train[:0]"}, "--train_split=train[:0]: holds no examples of sample"),
         ({"test_split": "test+exam"}, "has no split 'exam'"),
