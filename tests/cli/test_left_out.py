@@ -71,7 +71,7 @@ def test_leave_out_keeps_bits(warm: Warm, options: list[str], found: Run, tmp_pa
     """`--leave_out` with the same steps from the start gives the same bits."""
     steps = ",".join(map(str, found.result["left_out"]))
     told = warm.train(tmp_path / "run", *options, f"--leave_out={steps}", "--most_left_out=0")
-    assert "bad step" not in told.outcome.out
+    assert "bad step " not in told.outcome.out
     assert told.result["weights_sha256"] == found.result["weights_sha256"]
     assert told.curves == found.curves
     assert [row["why"] for row in records(told.run_dir)] == ["asked for"] * EPOCHS

@@ -75,12 +75,12 @@ OPTIONS = (
 )
 
 
-def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the user's file outside of the repository."""
+def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs Python beside the user's file, outside of the repository."""
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     (folder / "own.py").write_text(OWN_FILE)
     return subprocess.run(
-        [sys.executable, "own.py", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=variables,
         capture_output=True,
@@ -91,7 +91,7 @@ def _run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_one_file_adds_each_part(tmp_path: Path):
     """What a user's file registers trains, is monitored, logged, reported and in the help."""
-    done = _run(tmp_path, *OPTIONS, "--epochs=2", "--run_dir=run")
+    done = _python(tmp_path, "own.py", *OPTIONS, "--epochs=2", "--run_dir=run")
     assert done.returncode == 0, done.stderr
     assert "top_3 " in done.stdout and "validation_top_3" in done.stdout
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -100,27 +100,30 @@ def test_one_file_adds_each_part(tmp_path: Path):
     assert result["traces"]["train"] == 1
     page = (tmp_path / "run" / "report.html").read_text()
     assert ">top_3<" in page
-    listed = _run(tmp_path, "--help").stdout
+    listed = _python(tmp_path, "own.py", "--help").stdout
     for name in ("sign_descent", "sawtooth", "wide", "top_3"):
         assert name in listed
 
 
-@pytest.mark.parametrize(
-    ("option", "hint"),
-    [
-        ("--optimizer=sign_decent", "'sign_descent'"),
-        ("--model=wid", "'wide'"),
-        ("--metrics=top_4", "'top_3'"),
-        ("--monitor=validation_top_4", "'validation_top_3'"),
-        ("--augment=brightnes", "'brightness'"),
-    ],
-)
-def test_misspelled_name_of_own_part(tmp_path: Path, option: str, hint: str):
+MISSPELLED = {
+    "--optimizer=sign_decent": "'sign_descent'",
+    "--model=wid": "'wide'",
+    "--metrics=top_4": "'top_3'",
+    "--monitor=validation_top_4": "'validation_top_3'",
+    "--augment=brightnes": "'brightness'",
+}
+
+
+def test_misspelled_names_of_own_parts(tmp_path: Path):
     """A name that is close to a registered one is refused with a hint; nothing is written."""
-    done = _run(tmp_path, *OPTIONS, option, "--run_dir=run")
-    assert done.returncode == 2, done.stderr
-    (line,) = done.stderr.splitlines()
-    assert hint in line and not (tmp_path / "run").exists()
+    commands = [[*OPTIONS, option, "--run_dir=run"] for option in MISSPELLED]
+    program = f"import own\nfor each in {commands}:\n    assert own.tl.main(each) == 2"
+    done = _python(tmp_path, "-c", program)
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    for (option, hint), line in zip(MISSPELLED.items(), lines, strict=True):
+        assert option in line and f"did you mean {hint}" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_registry():
