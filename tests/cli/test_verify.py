@@ -56,7 +56,7 @@ def test_verify_run_in_use(warm: Warm, tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     {
-        "--model=cnnn": ["unknown model 'cnnn'", "did you mean 'cnn'"],
+        "--model=cnnn": ["--model=cnnn: choose one of", "did you mean 'cnn'"],
         "--train_split=nope": ["train_split", "'nope'", "train, test"],
         "--shards=2 --virtual_devices=3": ["--shards=2", "3 devices"],
     }.items(),

@@ -55,7 +55,7 @@ def test_put_waits_for_required_job(background):
     done, gate = [], Gate(background)
     background.put(lambda: done.append("best"), replaceable=False)
     waiting = threading.Thread(
-        target=background.put, args=(lambda: done.append("next"),), kwargs={"gives_way": True}
+        target=background.put, args=(lambda: done.append("next"),), kwargs={"replaceable": True}
     )
     waiting.start()
     time.sleep(0.05)
