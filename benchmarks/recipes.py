@@ -15,7 +15,6 @@ One seed takes 15 minutes, three seeds with Keras one hour. Run nothing else at 
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import rounds, trainings
+from benchmarks import compact, rounds, trainings
 from benchmarks.rounds import HERE
 from benchmarks.trainings import RunError
 
@@ -170,7 +169,7 @@ def keep(out: Path, results: dict[str, Any]) -> None:
     """Writes the raw figures; those of some recipes go to a separate file."""
     every = set(results["recipes"]) == set(WANTED)
     name = results["raw"] if every else "results_of_some.json"
-    (out / name).write_text(json.dumps(results, indent=1) + "\n")
+    (out / name).write_text(compact.dumps(results) + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> int:

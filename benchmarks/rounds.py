@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks import compact
 from engine.runtime.startup import import_tensorflow
 
 import_tensorflow()  # without its messages on standard error
@@ -284,5 +285,5 @@ def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dic
 
 def write(out: Path, results: dict[str, Any], table: str, lines: list[str]) -> None:
     """Writes the raw figures and the table."""
-    (out / results["raw"]).write_text(json.dumps(results, indent=1) + "\n")
+    (out / results["raw"]).write_text(compact.dumps(results) + "\n")
     (out / table).write_text("\n".join(lines) + "\n")
