@@ -17,6 +17,7 @@ from absl import flags as absl_flags
 
 import engine
 from engine.config.option import did_you_mean, written
+from engine.config.registry import Registry
 from engine.config.schema import Config, sections
 
 _OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between machines
@@ -182,9 +183,11 @@ def digest(config: Config) -> str:
     return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()
 
 
-def _described(field: dataclasses.Field) -> str:
+def _described(field: dataclasses.Field, *, built_in: bool = False) -> str:
     """Returns the help line, and appends the choices unless the line already names them all."""
     choices = field.metadata["choices"] or field.metadata["any_of"]
+    if built_in and isinstance(choices, Registry):
+        choices = choices.built_in
     missing = [choice for choice in choices if choice not in field.metadata["help"]]
     return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "")
 
@@ -216,7 +219,7 @@ def table() -> str:
         lines += ["| option | default | meaning |", "|---|---|---|"]
         for field in dataclasses.fields(section):
             default = f"`{written(field.default)}`" if written(field.default) else "(empty)"
-            lines.append(f"| `--{field.name}` | {default} | {_described(field)} |")
+            lines.append(f"| `--{field.name}` | {default} | {_described(field, built_in=True)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -95,6 +95,11 @@ class Registry(Mapping[str, Any]):
         return len(self._entries)
 
     @property
+    def built_in(self) -> tuple[str, ...]:
+        """The names that were not registered later."""
+        return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
+
+    @property
     def _article(self) -> str:
         return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 

@@ -24,6 +24,9 @@ from tests import processors
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANG = 300  # seconds after which a process counts as hung
+# Figures and XLA take seconds, and most tests do not need them; --report and --jit=auto are for
+# those that do.
+QUICK = ("--report=false", "--jit=off")
 # 81 steps an epoch, 6 epochs; with dropout, and log points within the epochs.
 LONG = ("--global_batch_size=16", "--epochs=6", "--log_every=5", "--checkpoint_every=30")
 
@@ -81,9 +84,7 @@ class Command(Runner):
 
     def line(self, *arguments: str) -> list[str]:
         """Returns the command line of a process."""
-        # Figures take seconds, and most tests do not need them; --report turns them on.
-        ours = f"--cache_dir={self.cache_dir}", "--report=false"
-        return [sys.executable, "run.py", *ours, *arguments]
+        return [sys.executable, "run.py", f"--cache_dir={self.cache_dir}", *QUICK, *arguments]
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs the command and waits for its end."""
@@ -200,7 +201,7 @@ class Warm(Runner):
         """Runs the command in a fork and waits for its end."""
         out, err = self._folder / "out", self._folder / "err"
         asked = {
-            "arguments": [f"--cache_dir={self._cache_dir}", "--report=false", *arguments],
+            "arguments": [f"--cache_dir={self._cache_dir}", *QUICK, *arguments],
             "environment": environment,
             "out": str(out),
             "err": str(err),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.checkpoint.catalog import read_facts
+from engine.checkpoint.catalog import read_metadata
 from tests.chaos.sequences import contents
 from tests.choices import seldom
 from tests.cli.command import Run, Warm
@@ -56,7 +56,7 @@ def test_stop_at_shorter_length(warm: Warm, tmp_path: Path):
     cut = warm.train(tmp_path / "cut", *options, "--train_steps=10").run_dir
     (cut / "result.json").unlink()
     for path in cut.glob("checkpoints/ckpt-*.npz"):  # a busy disk may have skipped some of them
-        if read_facts(str(path))["step"] > 7:
+        if read_metadata(str(path))["step"] > 7:
             path.unlink()
     warm.train(cut, *options, "--train_steps=7")
     alone = warm.train(tmp_path / "alone", *options, "--train_steps=7")

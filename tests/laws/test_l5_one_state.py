@@ -39,7 +39,7 @@ def untouched(optimizer: str) -> list[np.ndarray]:
     return values(made(optimizer=optimizer).take(11))
 
 
-@pytest.mark.parametrize(("optimizer", "stop"), choices(OPTIMIZERS, [3, 4, 7]))
+@pytest.mark.parametrize(("optimizer", "stop"), choices(tuple(OPTIMIZERS), [3, 4, 7]))
 def test_restore_is_bitwise(tmp_path, optimizer, stop):
     """A run restored at any step ends with the bits of an uninterrupted run."""
     stopped = made(optimizer=optimizer).take(stop)

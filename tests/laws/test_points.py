@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.core.log_points import MOST, LogPoints
-from engine.trainer.train_logging import rows_of, standing
+from engine.trainer.train_logging import metric_rows, current_log_point
 from engine.verify.trajectory import take
 from tests.laws.product import assembled
 
@@ -30,7 +30,7 @@ def rows_by_calls(parts, calls, every):
             each for each in range(step + 1, step + steps + 1) if each % every == 0 or each == EPOCH
         ]
         if taken.points:
-            rows += rows_of(parts, taken.points)
+            rows += metric_rows(parts, taken.points)
     return rows
 
 
@@ -61,7 +61,7 @@ def test_log_point_interval(tmp_path, options):
     parts = assembled(str(tmp_path), **OPTIONS, **options)
     single = assembled(str(tmp_path), **OPTIONS, **options)
     points = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
-    rows = dict(rows_of(parts, points))
+    rows = dict(metric_rows(parts, points))
     sums = [np.zeros_like(single.state.sums)]
     for step in range(EPOCH):
         take(single, 1)
@@ -78,11 +78,11 @@ def test_log_point_interval(tmp_path, options):
         each.close()
 
 
-def test_standing_matches_last_point(tmp_path):
-    """`standing` equals the last log point of the call."""
+def test_current_log_point_matches_last_point(tmp_path):
+    """`current_log_point` equals the last log point of the call."""
     parts = assembled(str(tmp_path), **OPTIONS, model="law_norm", precision="mixed_float16")
     *_, point = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
-    found = standing(parts)
+    found = current_log_point(parts)
     assert found[:-1] == point[:-1]
     assert np.array_equal(found.sums, point.sums)
     parts.close()

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.core.augmentation import augmenter
-from pipelines import BatchLayout, augmentation
+from pipelines import BatchLayout, parse_augmentation
 from pipelines.plan import BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures
@@ -18,7 +18,7 @@ IMAGES, LABELS = pictures(EXAMPLES, seed=4)
 
 def seen(spec: str, *, batch: int, layout: BatchLayout, epoch: int, seed: int = 0) -> dict:
     """Returns {example: (image, target)} of one epoch; the order identifies the examples."""
-    augment = augmentation(spec, IMAGES.shape[1:])
+    augment = parse_augmentation(spec, IMAGES.shape[1:])
     plan = BatchPlan(
         examples=EXAMPLES,
         global_batch_size=batch,

@@ -190,7 +190,7 @@ def certificate_of(cache_dir):
 
     @functools.cache
     def made(task) -> Certificate:
-        return verify(flags.parse([*SMALL, f"--cache_dir={cache_dir}"]), task)
+        return verify(flags.parse([*SMALL, "--jit=off", f"--cache_dir={cache_dir}"]), task)
 
     return made
 
