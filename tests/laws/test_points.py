@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from engine.core.log_points import MOST, LogPoints
-from engine.trainer.train_logging import metric_rows, current_log_point
+from engine.trainer.train_logging import current_log_point, metric_rows
 from engine.verify.trajectory import take
 from tests.laws.product import assembled
 
