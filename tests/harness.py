@@ -206,7 +206,7 @@ def put_together(
         model,
         moves,
         task.metrics,
-        average=average,
+        ema=average,
         make_loss_scale=make_loss_scale or (lambda: LossScale(precision)),
     )
     feed = make_feed(strategy)

@@ -81,4 +81,4 @@ def state_of(folder: Path) -> dict[str, bytes]:
         return {}
     arrays = read(found[-1]).arrays
     assert len(arrays) > 20
-    return {n: value.tobytes() for n, value in arrays.items() if not n.startswith("times/")}
+    return {n: value.tobytes() for n, value in arrays.items() if not n.startswith("timing/")}

@@ -153,7 +153,7 @@ def _assemble(
         model,
         optimizer,
         task.metrics,
-        average=average,
+        ema=average,
         make_loss_scale=lambda: factories.build_loss_scale(config),
     )
     startup.ended("network")

@@ -121,9 +121,9 @@ class _Measurement:
             self._still = parts.loop.with_feed(still(seed=None))
         self._parts = parts
         state = parts.state
-        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale, state.watch]
-        if state.average is not None:
-            moving.append(state.average)
+        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale, state.bad_steps]
+        if state.ema is not None:
+            moving.append(state.ema)
         variables = [variable for part in moving for variable in part.variables]
         self._start = [(variable, variable.numpy()) for variable in variables]
         self._steppers: list[Stepper] = []

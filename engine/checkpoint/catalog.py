@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 from engine.checkpoint import checkpoint_file
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError, MissingError
+from engine.checkpoint.migration import migrated
 
 DAMAGED = ".damaged"
 
@@ -61,7 +62,7 @@ def last_number(run_dir: str) -> int:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint and validates all of its arrays.
+    """Reads a checkpoint, validates all of its arrays, and gives them their current names.
 
     Raises:
       DamagedError: if the file is missing, is not what was written, or has another number in its
@@ -70,7 +71,7 @@ def read(path: str) -> CheckpointContents:
     """
     found = checkpoint_file.read(path)
     _refuse_other_number(path, found.facts)
-    return found
+    return CheckpointContents(found.facts, migrated(found.arrays))
 
 
 def read_metadata(path: str) -> dict[str, Any]:

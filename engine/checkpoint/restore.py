@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
 from engine.checkpoint.variables import check_variables, named_variables
-from engine.core.state import ABSENT, DROPPED, TrainState
+from engine.core.state import TrainState
 from pipelines import DataIdentity
 
 
@@ -122,8 +120,6 @@ class Restorer:
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
-        kept = {name: array for name, array in found.arrays.items() if name not in DROPPED}
-        found = dataclasses.replace(found, arrays=ABSENT | kept)
         check_variables(path, found.arrays, self._variables)
         if found.arrays.keys() != self._variables.keys():
             strange = sorted(found.arrays.keys() - self._variables.keys())
@@ -149,7 +145,7 @@ def restore_weights(state: TrainState, path: str, found: CheckpointContents) -> 
     weights = {
         name: variable
         for name, variable in named_variables(state).items()
-        if name.startswith(("model/", "average/"))
+        if name.startswith(("model/", "ema/"))
     }
     check_variables(path, found.arrays, weights)
     for name, variable in weights.items():

@@ -61,10 +61,10 @@ class Monitor:
             return False
         if self._better(value, float(patience.reference), self._min_delta):
             patience.reference.assign(as_float64(value))
-            patience.waited.assign(0)
+            patience.wait.assign(0)
         else:
-            patience.waited.assign_add(1)
-            if int(patience.waited) >= self._patience and not first_epoch:
+            patience.wait.assign_add(1)
+            if int(patience.wait) >= self._patience and not first_epoch:
                 patience.stopped.assign(1)
         return bool(int(patience.stopped))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
 from engine.core import metrics
@@ -41,7 +40,7 @@ class PatienceState(tf.Module):
     def __init__(self) -> None:
         super().__init__(name="patience")
         self.reference = _number("reference", float("nan"))  # value of the last improvement
-        self.waited = _counter("waited")  # epochs since that improvement
+        self.wait = _counter("wait")  # epochs since that improvement
         self.stopped = _counter("stopped")  # 1: training has stopped early
 
 
@@ -49,7 +48,7 @@ class TimingState(tf.Module):
     """Counters of throughput and goodput; times are in seconds."""
 
     def __init__(self) -> None:
-        super().__init__(name="times")
+        super().__init__(name="timing")
         self.first_start = _number("first_start")  # Unix time of the run's first start
         self.last_step = _number("last_step")  # Unix time of the end of the last step
         self.training = _number("training")  # in the loop, tracing included
@@ -63,33 +62,23 @@ class BadStepState(tf.Module):
     """State of the bad-step detector."""
 
     def __init__(self) -> None:
-        super().__init__(name="watch")
-        self.bad = _counter("bad")  # tolerated steps that were not finite
+        super().__init__(name="bad_steps")
+        self.tolerated = _counter("tolerated")  # tolerated steps that were not finite
         self.in_a_row = _counter("in_a_row")  # consecutive ones, up to the last step
         unused = tf.fill([MAX_SKIPPED_STEPS], tf.constant(-1, tf.int64))
         # The skipped steps; -1: unused.
-        self.left_out = tf.Variable(unused, trainable=False, name="left_out")
-        self.why = tf.Variable(unused, trainable=False, name="why")  # of each, a BadStepReason
+        self.skipped = tf.Variable(unused, trainable=False, name="skipped")
+        # The reason for each, a BadStepReason.
+        self.reasons = tf.Variable(unused, trainable=False, name="reasons")
         # The losses of the last steps that were not bad.
         no_losses = tf.fill([SPIKE_WINDOW], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")
         no_norms = tf.fill([LARGEST_NORMS], tf.constant(float("nan"), tf.float64))
         # The largest gradient norms of steps that were not bad, in descending order.
         self.norms = tf.Variable(no_norms, trainable=False, name="norms")
-        self.start = _number("start", float("nan"))  # loss at the start; nan: not known yet
-        self.excess = _number("excess")  # largest excess over the median, without spikes
-
-
-# Variables that checkpoints of 0.4.0 lack, by their names in a checkpoint, and the values to use
-# instead. The bad-step detector then takes the oldest losses in the checkpoint as those at the
-# start.
-ABSENT = {
-    "watch/norms": np.full(LARGEST_NORMS, np.nan),
-    "watch/start": np.array(np.nan),
-    "watch/excess": np.array(0.0),
-}
-# Variables in checkpoints of 0.4.0 that no longer exist.
-DROPPED = ("update_ratio",)
+        # Loss at the start; nan: not known yet.
+        self.initial_loss = _number("initial_loss", float("nan"))
+        self.max_excess = _number("max_excess")  # largest excess over the median, without spikes
 
 
 class TrainState(tf.Module):
@@ -99,7 +88,7 @@ class TrainState(tf.Module):
       model: a tf.Module whose variables were created in the strategy's scope.
       optimizer: with its slots created in the same scope.
       task_metrics: names of the task's metrics.
-      average: a model of the same variables that holds their EMA; None: there is none.
+      ema: a model of the same variables that holds their EMA; None: there is none.
       make_loss_scale: creates the loss scale; called in the device scope of its variables.
     """
 
@@ -109,32 +98,34 @@ class TrainState(tf.Module):
         optimizer: Optimizer,
         task_metrics: tuple[str, ...],
         *,
-        average: tf.Module | None = None,
+        ema: tf.Module | None = None,
         make_loss_scale: Callable[[], LossScale] = LossScale,
     ) -> None:
         super().__init__(name="state")
         self.model = model
-        self.average = average
+        self.ema = ema
         self.optimizer = optimizer
         # The host, or the loop once per call, reads the rest: one copy on the host, not mirrored.
         with tf.device("CPU:0"):
             self.step = _counter("step")
             self.updates = _counter("updates")  # steps that updated the weights
-            self.ended = _counter("ended")  # step of the last epoch end that was processed
-            self.written = _counter("written", -1)  # step of the last rows in metrics.jsonl
+            # Step of the last epoch end that was processed.
+            self.last_epoch_end_step = _counter("last_epoch_end_step")
+            # Step of the last rows in metrics.jsonl.
+            self.last_logged_step = _counter("last_logged_step", -1)
             self.loss_scale = make_loss_scale()
             zeros = tf.zeros([metrics.size(task_metrics) + 2], tf.float64)
             self.sums = tf.Variable(zeros, trainable=False, name="sums")  # of the epoch so far
             # `sums` at the last log point of the epoch.
-            self.logged = tf.Variable(zeros, trainable=False, name="logged")
+            self.last_logged_sums = tf.Variable(zeros, trainable=False, name="last_logged_sums")
             self.best = BestState()
             self.patience = PatienceState()
-            self.watch = BadStepState()
-            self.times = TimingState()
+            self.bad_steps = BadStepState()
+            self.timing = TimingState()
 
     def scored_model(self, averaged: bool) -> tf.Module:
         """Returns the model to evaluate: the EMA if it exists and `averaged` is set."""
-        return self.average if averaged and self.average is not None else self.model
+        return self.ema if averaged and self.ema is not None else self.model
 
 
 def weights_sha256(model: tf.Module) -> str:

@@ -30,7 +30,7 @@ class Scale(NamedTuple):
     """The loss scale as a loop-carried value."""
 
     value: tf.Tensor  # float32 []
-    good_steps: tf.Tensor  # int64 [], consecutive finite steps
+    finite_steps: tf.Tensor  # int64 [], consecutive finite steps
 
 
 class LossScale(tf.Module):
@@ -56,7 +56,7 @@ class LossScale(tf.Module):
         initial = initial or (_FLOAT16_SCALE if policy == "mixed_float16" else 1.0)
         self.dynamic = initial != 1.0
         self.value = tf.Variable(initial, trainable=False, name="value")
-        self.good_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="good_steps")
+        self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="finite_steps")
         self._growth_steps, self._factor = growth_steps, factor
         self._floor = min(floor, initial)
 
@@ -64,7 +64,7 @@ class LossScale(tf.Module):
         """Returns the scale, in the graph; empty where it is constant."""
         if not self.dynamic:
             return ()
-        return (Scale(self.value.read_value(), self.good_steps.read_value()),)
+        return (Scale(self.value.read_value(), self.finite_steps.read_value()),)
 
     @staticmethod
     def value_of(scale: tuple[Scale, ...]) -> tf.Tensor:
@@ -76,7 +76,7 @@ class LossScale(tf.Module):
         return tuple(self._after(each, finite) for each in scale)
 
     def _after(self, scale: Scale, finite: tf.Tensor) -> Scale:
-        run = scale.good_steps + 1
+        run = scale.finite_steps + 1
         due = run >= self._growth_steps
         grown = tf.where(due, scale.value * self._factor, scale.value)
         grown = tf.where(tf.math.is_finite(grown), grown, scale.value)
@@ -87,4 +87,4 @@ class LossScale(tf.Module):
         """Assigns the scale to the variables."""
         for each in scale:
             self.value.assign(each.value)
-            self.good_steps.assign(each.good_steps)
+            self.finite_steps.assign(each.finite_steps)

@@ -95,7 +95,7 @@ def run(config: Config) -> int:
     """
     found = restored(config)
     parts = found.parts
-    averaged = _averaged(config, parts.state.average is not None)
+    averaged = _averaged(config, parts.state.ema is not None)
     trained = parts.state.scored_model(averaged)
     which = "averaged, " if averaged else ""
     print(f"exporting {which}{found.words}, {found.path}", flush=True)

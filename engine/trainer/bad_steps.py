@@ -98,13 +98,13 @@ class BadStepDetector:
 
     def load(self) -> None:
         """Reads the detector state; call it after the state was restored."""
-        steps, reasons = self._watch.left_out.numpy(), self._watch.why.numpy()
-        self._bad, self._in_a_row = int(self._watch.bad), int(self._watch.in_a_row)
+        steps, reasons = self._watch.skipped.numpy(), self._watch.reasons.numpy()
+        self._bad, self._in_a_row = int(self._watch.tolerated), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
         norms = self._watch.norms.numpy()
         self._norms = sorted(norms[~np.isnan(norms)], reverse=True)
-        self._start, self._excess = float(self._watch.start), float(self._watch.excess)
+        self._start, self._excess = float(self._watch.initial_loss), float(self._watch.max_excess)
         self._found = {
             int(step): BadStepReason(why)
             for step, why in zip(steps, reasons, strict=True)
@@ -143,15 +143,15 @@ class BadStepDetector:
         if sound:
             self._watch.losses.assign(_padded(self._losses, SPIKE_WINDOW))
             self._watch.norms.assign(_padded(self._norms, LARGEST_NORMS))
-            self._watch.start.assign(as_float64(self._start))
-            self._watch.excess.assign(as_float64(self._excess))
+            self._watch.initial_loss.assign(as_float64(self._start))
+            self._watch.max_excess.assign(as_float64(self._excess))
         before = self._bad, self._in_a_row
         self._in_a_row = 0 if finite else self._in_a_row * (taken == 1) + 1
         self._bad += not finite
         if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:
             return BadStep(step + taken - 1, BadStepReason.NOT_FINITE)
         if (self._bad, self._in_a_row) != before:
-            self._watch.bad.assign(as_int64(self._bad))
+            self._watch.tolerated.assign(as_int64(self._bad))
             self._watch.in_a_row.assign(as_int64(self._in_a_row))
         return None
 
@@ -170,8 +170,8 @@ class BadStepDetector:
                 "left_out.jsonl has their examples. Fix the data, or lower the learning rate in "
                 "another --run_dir, or raise --most_left_out and resume"
             )
-        self._watch.left_out.scatter_nd_update([[count]], [bad_step.step])
-        self._watch.why.scatter_nd_update([[count]], [int(bad_step.why)])
+        self._watch.skipped.scatter_nd_update([[count]], [bad_step.step])
+        self._watch.reasons.scatter_nd_update([[count]], [int(bad_step.why)])
         self.load()
 
     def _is_spike(self, step: int, loss: float) -> bool:
@@ -239,7 +239,7 @@ def bad_step_detector(parts: Parts) -> BadStepDetector:
     return BadStepDetector(
         parts.config.bad_steps,
         parts.state.loss_scale.dynamic,
-        parts.state.watch,
+        parts.state.bad_steps,
         examples=parts.feeds.training.examples,
         batch=parts.config.training.global_batch_size,
     )

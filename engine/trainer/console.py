@@ -28,7 +28,7 @@ def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") 
     step = int(state.step)
     how = "new"
     if resumed:
-        how = f"resumed at step {step:,}, start {int(state.times.restarts) + 1}"
+        how = f"resumed at step {step:,}, start {int(state.timing.restarts) + 1}"
     if resumed and over:
         length = "train_steps" if config.training.train_steps else "epochs"
         how = f"already complete at step {step:,}" + (

@@ -95,7 +95,7 @@ class EpochEnd:
         """Returns why training has stopped early."""
         return (
             f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
-            f"{int(self._state.patience.waited)} epochs"
+            f"{int(self._state.patience.wait)} epochs"
         )
 
     def run(self, interrupted: Callable[[], bool]) -> EpochResult | None:
@@ -120,9 +120,9 @@ class EpochEnd:
         value, previous = self.monitor.value(results), float(state.best.value)
         is_best = self.monitor.is_best(value, step, state.best)
         stop = self.monitor.should_stop(value, epoch == 1, state.patience)
-        state.ended.assign(as_int64(step))
+        state.last_epoch_end_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
-        state.logged.assign(tf.zeros_like(state.logged))
+        state.last_logged_sums.assign(tf.zeros_like(state.last_logged_sums))
         line = console.epoch_line(
             f"{epoch}/{self._triggers.epochs}",
             results,

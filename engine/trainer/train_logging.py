@@ -46,7 +46,7 @@ def metric_rows(
     if not points:
         raise ValueError("rows of no points were asked for: give 1 or more")
     state, rows = parts.state, []
-    logged = state.logged.numpy()
+    logged = state.last_logged_sums.numpy()
     for point in points:
         values = metrics.step_means(point.sums - logged, parts.task.metrics)
         values["learning_rate"] = point.learning_rate
@@ -56,8 +56,8 @@ def metric_rows(
         rows.append((point.step, values))
         logged = point.sums
     if kept:
-        state.logged.assign(logged)
-        state.written.assign(as_int64(points[-1].step))
+        state.last_logged_sums.assign(logged)
+        state.last_logged_step.assign(as_int64(points[-1].step))
     return rows
 
 

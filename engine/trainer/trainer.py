@@ -96,7 +96,7 @@ class Trainer:
         self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()
         self._metric_writer = MetricWriter(self._dir, writes=chief)
-        self._clock = ThroughputMeter(parts.state.times, self._dir, writes=chief)
+        self._clock = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
         self._train_logger = TrainLogger(parts, self._metric_writer, self._clock, self._triggers)
         self._epoch_end = EpochEnd(parts, self._triggers, self._clock, self._train_logger)
         self._detector = bad_step_detector(parts)
@@ -170,7 +170,9 @@ class Trainer:
 
     def _rewind(self) -> None:
         """Drops logged metrics that are ahead of the state."""
-        self._metric_writer.rewind(int(self.state.written), int(self.state.ended))
+        self._metric_writer.rewind(
+            int(self.state.last_logged_step), int(self.state.last_epoch_end_step)
+        )
 
     def _restore(self) -> str | None:
         """Loads the newest intact checkpoint, which the chief chooses; returns its path, if any."""
@@ -218,7 +220,7 @@ class Trainer:
 
     def _at_epoch_end(self) -> bool:
         step = int(self.state.step)
-        return step != int(self.state.ended) and self._triggers.ends_epoch(step)
+        return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
 
     def _take_steps(self, until: int | None) -> None:
         """Runs one call of the graph, then logs and saves what is due."""

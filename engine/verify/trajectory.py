@@ -51,14 +51,14 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
     """Returns every variable of the model and of its EMA, by name."""
     state = parts.state
     named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
-    if state.average is not None:
-        named |= {f"average/{v.name}": v.numpy() for v in state.average.variables}
+    if state.ema is not None:
+        named |= {f"ema/{v.name}": v.numpy() for v in state.ema.variables}
     return named
 
 
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
     """Returns the bytes of the state without timings and the variables `but`, by index and name."""
-    left_out = {id(variable) for variable in (*parts.state.times.variables, *but)}
+    left_out = {id(variable) for variable in (*parts.state.timing.variables, *but)}
     kept = [v for v in parts.state.variables if id(v) not in left_out]
     return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
 

@@ -389,7 +389,7 @@ BREAKS = (
         "the averaged weights are not in the state",
         _ONE_STATE,
         "engine/core/state.py",
-        "self.average = average",
+        "self.ema = ema",
         "self._average = lambda: average",
     ),
     Break(
@@ -625,8 +625,8 @@ BREAKS = (
         "the rows of a command's end inside an epoch stay when it is lengthened",
         ("tests/cli/test_lengths.py",),
         "engine/trainer/trainer.py",
-        "self._metric_writer.rewind(int(self.state.written), int(self.state.ended))",
-        "self._metric_writer.rewind(int(self.state.step), int(self.state.step))",
+        "int(self.state.last_logged_step), int(self.state.last_epoch_end_step)",
+        "int(self.state.step), int(self.state.step)",
     ),
     Break(
         "nothing lost",
@@ -665,7 +665,7 @@ BREAKS = (
         "a resumed run takes another loss for that at the start",
         _GUARD,
         "engine/trainer/bad_steps.py",
-        "            self._watch.start.assign(as_float64(self._start))\n",
+        "            self._watch.initial_loss.assign(as_float64(self._start))\n",
         "",
     ),
     Break(

@@ -140,7 +140,7 @@ def test_bad_step_updates_nothing(layout):
     state, expected = run.state, (SCALE["initial"], 0)
 
     def loss_scale():
-        return float(state.loss_scale.value), int(state.loss_scale.good_steps)
+        return float(state.loss_scale.value), int(state.loss_scale.finite_steps)
 
     for row, factor, part in poisons(layout):
         where = f"{part} of row {row} times {factor}"
@@ -150,7 +150,7 @@ def test_bad_step_updates_nothing(layout):
         task.heal()
         after, expected = run.everywhere(), learned(*expected, good=False)
         moved = {name.split("/", 1)[1] for name in before if before[name] != after[name]}
-        assert moved <= {"step:0/0", "value:0/0", "good_steps:0/0"}, where
+        assert moved <= {"step:0/0", "value:0/0", "finite_steps:0/0"}, where
         assert (int(state.step), int(state.updates)) == (step + 1, updates), where
         assert loss_scale() == expected, where
         for turn in range(random.integers(1, 6)):

@@ -13,6 +13,7 @@ from engine.checkpoint import checkpoint_file
 from engine.checkpoint.catalog import read
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer, restore_weights
+from engine.checkpoint.variables import named_variables
 from engine.optim.precision import LossScale
 from engine.optim.registry import OPTIMIZERS
 from pipelines import data_identity, open_source
@@ -61,6 +62,28 @@ def test_checkpoint_is_complete(tmp_path):
     assert {"model/layers/0/kernel", "optimizer/means/0", "loss_scale/value"} <= names
 
 
+# Names of groups and variables in checkpoints of 0.4.0, by their current names.
+OF_0_4_0 = {
+    "bad_steps/tolerated": "watch/bad",
+    "bad_steps/skipped": "watch/left_out",
+    "bad_steps/reasons": "watch/why",
+    "bad_steps/in_a_row": "watch/in_a_row",
+    "bad_steps/losses": "watch/losses",
+    "last_epoch_end_step": "ended",
+    "last_logged_step": "written",
+    "last_logged_sums": "logged",
+    "loss_scale/finite_steps": "loss_scale/good_steps",
+    "patience/wait": "patience/waited",
+}
+
+
+def name_of_0_4_0(name: str) -> str:
+    """Returns a variable's name in a checkpoint of 0.4.0."""
+    group, slash, rest = name.partition("/")
+    groups = {"ema": "average", "timing": "times"}
+    return OF_0_4_0.get(name, groups.get(group, group) + slash + rest)
+
+
 def without(path: str, *names: str, **added: np.ndarray) -> None:
     """Removes variables from a checkpoint and adds others."""
     found = checkpoint_file.read(path)
@@ -70,23 +93,35 @@ def without(path: str, *names: str, **added: np.ndarray) -> None:
 
 def test_checkpoint_of_0_4_0(tmp_path):
     state = made().take(2).state
-    state.watch.start.assign(2.5)
-    state.watch.excess.assign(0.5)
-    state.watch.norms.assign(np.ones(16))
+    state.bad_steps.initial_loss.assign(2.5)
+    state.bad_steps.max_excess.assign(0.5)
+    state.bad_steps.norms.assign(np.ones(16))
     path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
-    without(path, "watch/start", "watch/excess", "watch/norms", update_ratio=np.array(0.1))
+    without(
+        path,
+        "bad_steps/initial_loss",
+        "bad_steps/max_excess",
+        "bad_steps/norms",
+        update_ratio=np.array(0.1),
+    )
+    new = checkpoint_file.read(path)
+    old = {name_of_0_4_0(name): array for name, array in new.arrays.items()}
+    assert "times/training" in old and "watch/in_a_row" in old and "bad_steps" not in str(set(old))
+    checkpoint_file.write(path, new.facts, old)
     for loaded in (state, made().state):
         assert Restorer(str(tmp_path), loaded).newest() == (path, [])
-        assert np.isnan(loaded.watch.start) and float(loaded.watch.excess) == 0
-        assert np.isnan(loaded.watch.norms).all()
+        saved = {n: v.numpy() for n, v in named_variables(loaded).items() if n in new.arrays}
+        np.testing.assert_equal(saved, {n: new.arrays[n] for n in saved})
+        assert np.isnan(loaded.bad_steps.initial_loss) and float(loaded.bad_steps.max_excess) == 0
+        assert np.isnan(loaded.bad_steps.norms).all()
         assert int(loaded.step) == 2
 
 
 def test_missing_variable_raises(tmp_path):
     state = made().take(2).state
     path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
-    without(path, "watch/start", "watch/losses")
-    with pytest.raises(ValueError, match="has no watch/losses"):
+    without(path, "bad_steps/initial_loss", "bad_steps/losses")
+    with pytest.raises(ValueError, match="has no bad_steps/losses"):
         Restorer(str(tmp_path), state).newest()
 
 

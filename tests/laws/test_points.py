@@ -49,7 +49,7 @@ def portioned(tmp_path, options, every):
         for variable, value in start:
             variable.assign(value)
         found.append(rows_by_calls(parts, calls, every))
-        assert int(parts.state.written) == EPOCH
+        assert int(parts.state.last_logged_step) == EPOCH
     assert parts.traces == {"train": 1}
     assert all(rows == found[0] for rows in found)
     parts.close()

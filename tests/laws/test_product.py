@@ -92,7 +92,7 @@ def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
     for row, factor in ((0, np.inf), (parts.config.training.global_batch_size - 1, np.nan)):
         while int(parts.state.step) % parts.steps_per_epoch:  # to a full batch
             parts.loop.run(1)
-        free = (parts.state.step, scale.value, scale.good_steps)
+        free = (parts.state.step, scale.value, scale.finite_steps)
         before, scale_before = state_bytes(parts, but=free), float(scale.value)
         step, updates = int(parts.state.step), int(parts.state.updates)
         task.poison(row, factor)

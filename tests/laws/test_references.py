@@ -259,7 +259,7 @@ def test_loop_matches_papers(optimizer, name, warmup, layout):
         clip=Clip(norm=NORM),
         ema=EMA,
     ).take(TOTAL)
-    averages = [variable.numpy() for variable in run.state.average.variables]
+    averages = [variable.numpy() for variable in run.state.ema.variables]
     for kept, papers_have in zip(
         (run.weights(), averages), expected(optimizer, name, warmup), strict=True
     ):

@@ -78,10 +78,10 @@ def test_state_counts_tolerated_steps():
     watch = BadStepState()
     found = guard(watch=watch, bad_steps=9, bad_steps_in_a_row=1)
     found.examine(0, 1, False, NO_LOSSES)
-    assert (int(watch.bad), int(watch.in_a_row)) == (1, 1)
+    assert (int(watch.tolerated), int(watch.in_a_row)) == (1, 1)
     again = guard(watch=watch, bad_steps=9, bad_steps_in_a_row=1)
     assert again.examine(1, 1, False, NO_LOSSES) == BadStep(1, BadStepReason.NOT_FINITE)
-    assert (int(watch.bad), int(watch.in_a_row)) == (1, 1)
+    assert (int(watch.tolerated), int(watch.in_a_row)) == (1, 1)
 
 
 # Spikes
@@ -245,11 +245,11 @@ def test_state_start_and_excess():
     losses, watch = vanishing(4), BadStepState()
     for step in range(0, 600, 100):
         guard(watch=watch, spike=10.0).examine(step, 100, True, losses[step : step + 100])
-    assert float(watch.start) == np.sort(losses[:16])[-2]
+    assert float(watch.initial_loss) == np.sort(losses[:16])[-2]
     excesses = [
         losses[step] - np.median(losses[max(0, step - 64) : step]) for step in range(16, 600)
     ]
-    assert float(watch.excess) == max(excesses)
+    assert float(watch.max_excess) == max(excesses)
 
 
 def test_bad_loss_not_in_history():

@@ -79,7 +79,7 @@ def stopping(metric, values, min_delta, patience, interrupted=()):
     better = []
     for epoch, value in enumerate(values):
         stop = monitor.should_stop(value, epoch == 0, state)
-        if int(state.waited) == 0:
+        if int(state.wait) == 0:
             better.append(epoch)
         if stop:
             assert int(state.stopped) == 1

@@ -64,7 +64,7 @@ def values_of(field):
     if field.name == "leave_out":
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
     if field.name == "benchmark_with":
-        return st.lists(st.sampled_from(BENCHMARK_EXTRAS)).map(",".join)
+        return st.lists(st.sampled_from(BENCHMARK_EXTRAS), unique=True).map(",".join)
     return LINES if field.name == "run_dir" else st.just("") | LINES
 
 

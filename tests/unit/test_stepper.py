@@ -37,7 +37,7 @@ def test_counts_skipped_steps(dataset, tmp_path, cache_dir):
     stepper = stepper_of(parts)
     stepper.take(3 * EPOCH)
     assert stepper.left_out == 3 and int(parts.state.step) == 3 * EPOCH
-    assert int(parts.state.watch.bad) == 0  # none was tolerated
+    assert int(parts.state.bad_steps.tolerated) == 0  # none was tolerated
     assert int(parts.state.updates) == 3 * EPOCH - 3 - 1
     assert not run_dir.exists()
 

@@ -53,7 +53,7 @@ def _strike(bench: VerificationRuns, parts: Parts, row: int, factor: float) -> l
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
     bench.take(parts, -int(state.step) % parts.steps_per_epoch)
-    free = (state.step, scale.value, scale.good_steps)
+    free = (state.step, scale.value, scale.finite_steps)
     before, step, updates = state_bytes(parts, but=free), int(state.step), int(state.updates)
     expected = float(scale.value)
     if scale.dynamic:

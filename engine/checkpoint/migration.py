@@ -1,0 +1,54 @@
+"""Converts checkpoints of older versions: variables that were renamed, added or removed since.
+
+This module imports no TensorFlow, so that a run directory can be read before it is imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from engine.core.options import LARGEST_NORMS
+
+# Names in a checkpoint of 0.4.0, of variables or of groups of them ("group/").
+_RENAMED = {
+    "average/": "ema/",
+    "ended": "last_epoch_end_step",
+    "logged": "last_logged_sums",
+    "loss_scale/good_steps": "loss_scale/finite_steps",
+    "patience/waited": "patience/wait",
+    "times/": "timing/",
+    "watch/": "bad_steps/",
+    "watch/bad": "bad_steps/tolerated",
+    "watch/excess": "bad_steps/max_excess",
+    "watch/left_out": "bad_steps/skipped",
+    "watch/start": "bad_steps/initial_loss",
+    "watch/why": "bad_steps/reasons",
+    "written": "last_logged_step",
+}
+# Variables that checkpoints of 0.4.0 lack, and the values to use instead. The bad-step detector
+# then takes the oldest losses in the checkpoint as those at the start.
+_ADDED = {
+    "bad_steps/norms": np.full(LARGEST_NORMS, np.nan),
+    "bad_steps/initial_loss": np.array(np.nan),
+    "bad_steps/max_excess": np.array(0.0),
+}
+_REMOVED = ("update_ratio",)
+
+
+def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the values of a checkpoint's variables under their current names.
+
+    Args:
+      arrays: values by name, as stored by this or an older version.
+    """
+    kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
+    return {**_ADDED, **kept}
+
+
+def _current(name: str) -> str:
+    group, slash, rest = name.partition("/")
+    if name in _RENAMED:
+        return _RENAMED[name]
+    return _RENAMED.get(group + slash, group + slash) + rest if slash else name
