@@ -8,22 +8,22 @@ Does not import `engine` or `models`.
 
 from pipelines.augment import Augmentation, parse_augmentation
 from pipelines.augment import register as register_augmentation
+from pipelines.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
-from pipelines.feed import choose_feed, open_feed
-from pipelines.host import usable_cores
-from pipelines.identity import DataIdentity, data_identity
-from pipelines.lookup import (
+from pipelines.example_access import (
     Examples,
     read_examples,
     read_labels,
     read_step_examples,
     read_stored_images,
 )
+from pipelines.feed import choose_feed, open_feed
+from pipelines.host import usable_cores
+from pipelines.identity import DataIdentity, data_identity
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import ImageSpec, read_array, wanted
 from pipelines.pictures import read as read_picture
-from pipelines.plan import Batch, BatchLayout, Feed, OpenedSteps, opened
 from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
 from pipelines.source import DataSplit, Source, open_source

@@ -13,9 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import cache
+from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.decode import decode_split
 from pipelines.host import available_memory
-from pipelines.plan import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from pipelines.source import DataSplit, Source
 from pipelines.stream import StreamingFeed

@@ -150,8 +150,8 @@ def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
     """Returns the strength of the ink, float32 [H, W], at most 1; zeros where there is no ink."""
     off = luminance.astype(np.float32) - np.float32(border(luminance))
     strength = np.maximum(0, off if dark else -off)
-    most = strength.max()
-    return strength / most if most >= _LEAST else np.zeros_like(strength)
+    maximum = strength.max()
+    return strength / maximum if maximum >= _LEAST else np.zeros_like(strength)
 
 
 def _box(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.ahead import OrderPrefetch
-from pipelines.plan import Batch, BatchPlan, OpenedSteps
+from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.order_prefetch import OrderPrefetch
 from pipelines.replicas import per_replica_values
 
 

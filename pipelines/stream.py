@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.decode import (
     DECODE_CHUNK,
     as_it_is,
@@ -26,7 +27,6 @@ from pipelines.decode import (
     options_without_autotune,
 )
 from pipelines.host import usable_cores
-from pipelines.plan import Batch, BatchPlan, OpenedSteps
 from pipelines.records import RecordReader
 from pipelines.replicas import local_replicas, per_replica_values
 from pipelines.source import DataSplit, Source

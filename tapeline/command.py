@@ -57,15 +57,15 @@ def main(arguments: Sequence[str]) -> int:
         if done := run_directory.finished(config):
             print(done)
             return 0
-        with Cluster(config.devices, os.environ, flags.digest(config)) as company:
-            before = run_directory.open_for_training(config) if company.is_chief else None
+        with Cluster(config.devices, os.environ, flags.digest(config)) as cluster:
+            before = run_directory.open_for_training(config) if cluster.is_chief else None
             startup.ended("python")
             import_tensorflow()
             startup.ended("tensorflow")
             from engine.trainer import trainer
 
             startup.ended("engine")
-            return trainer.train(config, before, startup, company)
+            return trainer.train(config, before, startup, cluster)
     except flags.HelpRequest as help_text:
         print(help_text)
         return 0

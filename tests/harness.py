@@ -24,7 +24,7 @@ from engine.optim.clipping import Clip
 from engine.optim.precision import LossScale, compute_dtype
 from engine.tasks.classification import Classification, Task
 from pipelines import Feed
-from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tapeline import models
 from tests import rounding

@@ -81,15 +81,15 @@ class TimedFeed:
 
     Args:
       feed: feed of the batches.
-      most: largest number of steps that can be recorded.
+      max_steps: largest number of steps that can be recorded.
     """
 
-    def __init__(self, feed: Feed, most: int) -> None:
+    def __init__(self, feed: Feed, max_steps: int) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
         self.layout, self._feed = feed.layout, feed
         self.batch, self.open, self.close = feed.batch, feed.open, feed.close
         with tf.device("CPU:0"):
-            self._stamps = tf.Variable(tf.zeros([most], tf.float64), trainable=False)
+            self._stamps = tf.Variable(tf.zeros([max_steps], tf.float64), trainable=False)
             self._count = tf.Variable(0, trainable=False)
 
     def next(self, given: Any) -> Any:

@@ -17,7 +17,7 @@ import engine
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.variables import named_variables, value_of
 from engine.core.state import TrainState
-from engine.runtime.background import Background
+from engine.runtime.async_worker import Background
 from pipelines import DataIdentity
 
 

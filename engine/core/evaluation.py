@@ -44,7 +44,7 @@ class Evaluation:
         # Steps are independent, and one step seldom keeps all cores of a device busy: two overlap.
         # Replicas communicate in every step, so all of them must be in the same one.
         self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
-        self._pace = StepsPerLoop(0, agree=agree)
+        self._steps_per_loop = StepsPerLoop(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
@@ -63,12 +63,12 @@ class Evaluation:
                 return None
             started = stopwatch()
             try:
-                steps, given = opened(self._feed, step, self._pace.steps(end - step))
+                steps, given = opened(self._feed, step, self._steps_per_loop.steps(end - step))
                 start = tf.constant(as_int64(step))
                 sums += self._compiled(start, tf.constant(as_int64(steps)), given).numpy()
             except tf.errors.OpError as error:
                 raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
-            self._pace.took(steps, stopwatch() - started)
+            self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
         means = metrics.means(sums, self._task.metrics)
         # L8: this counts the scored rows, so it proves that none was lost or counted twice.

@@ -31,15 +31,17 @@ class StepsPerLoop:
         self._steps = steps_per_loop or 1
         self._calls = 0
 
-    def steps(self, most: int) -> int:
-        """Returns the number of steps of the next call, 1 to `most`.
+    def steps(self, max_steps: int) -> int:
+        """Returns the number of steps of the next call, 1 to `max_steps`.
 
         Raises:
-          ValueError: when `most` is below 1: a call must take a step.
+          ValueError: when `max_steps` is below 1: a call must take a step.
         """
-        if most < 1:
-            raise ValueError(f"a call of at most {most} steps was asked for: must be at least 1")
-        return self._agree(min(self._steps, most))
+        if max_steps < 1:
+            raise ValueError(
+                f"a call of at most {max_steps} steps was asked for: must be at least 1"
+            )
+        return self._agree(min(self._steps, max_steps))
 
     def took(self, steps: int, seconds: float) -> None:
         """Records the time of a call of 1 step or more; ignores the first call, which traces."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import threading
 import time
@@ -22,14 +23,14 @@ class HostCollectives:
     Every worker must call the same methods in the same order: each is a collective operation.
 
     Args:
-      company: entered cluster; None: a single worker.
+      joined: entered cluster; None: a single worker.
     """
 
-    def __init__(self, company: Cluster | None = None) -> None:
-        self._cluster = company.cluster if company else None
-        self._peers = company.peers if company else None
+    def __init__(self, joined: Cluster | None = None) -> None:
+        self._cluster = joined.cluster if joined else None
+        self._peers = joined.peers if joined else None
         self._strategy: tf.distribute.Strategy | None = None
-        self.is_chief = company is None or company.is_chief
+        self.is_chief = joined is None or joined.is_chief
 
     def __bool__(self) -> bool:
         """Whether there are other workers."""
@@ -90,9 +91,9 @@ class HostCollectives:
         except tf.errors.OpError as error:
             raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
 
-    def most(self, value: int) -> int:
+    def max(self, value: int) -> int:
         """Returns the maximum of the workers' values."""
-        return max(given[0] for given in self.gather(value))
+        return builtins.max(given[0] for given in self.gather(value))
 
     def broadcast(self, value: int) -> int:
         """Returns the chief's value."""

@@ -38,8 +38,8 @@ def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[in
     Raises:
       RuntimeError: when a worker does not join, or was started with other options.
     """
-    meeting = _gather if cluster.is_chief else _join
-    return meeting(cluster, digest, seconds)
+    gather_or_join = _gather if cluster.is_chief else _join
+    return gather_or_join(cluster, digest, seconds)
 
 
 def _gather(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:

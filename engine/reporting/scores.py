@@ -107,12 +107,12 @@ def by_class(counts: np.ndarray) -> ClassScores:
     )
 
 
-def confused_pairs(counts: np.ndarray, most: int) -> list[ConfusedPair]:
-    """Returns the pairs of classes that are confused most often, at most `most`."""
+def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
+    """Returns the pairs of classes that are confused most often, at most `limit`."""
     either = counts + counts.T
     ones, others = np.triu_indices(len(counts), 1)
     # Stable: pairs of equal counts stay in the order of the classes.
-    order = np.argsort(-either[ones, others], kind="stable")[:most]
+    order = np.argsort(-either[ones, others], kind="stable")[:limit]
     pairs = [
         ConfusedPair(one, other, int(counts[one, other]), int(counts[other, one]))
         for one, other in zip(ones[order].tolist(), others[order].tolist(), strict=True)
@@ -120,11 +120,11 @@ def confused_pairs(counts: np.ndarray, most: int) -> list[ConfusedPair]:
     return [pair for pair in pairs if pair.times]
 
 
-def most_confident_errors(predictions: Predictions, most: int) -> np.ndarray:
-    """Returns the indices of the most confident mistakes, at most `most`, int64 [k]."""
+def most_confident_errors(predictions: Predictions, limit: int) -> np.ndarray:
+    """Returns the indices of the most confident mistakes, at most `limit`, int64 [k]."""
     wrong = np.flatnonzero(~predictions.right)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")
-    return wrong[order][:most]
+    return wrong[order][:limit]
 
 
 def calibration(predictions: Predictions) -> Calibration:

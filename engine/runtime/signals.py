@@ -45,13 +45,13 @@ class Signals:
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)
 
-    def agree(self, most: Callable[[int], int]) -> int:
+    def agree(self, max_over_workers: Callable[[int], int]) -> int:
         """Returns the signal that any worker received; all workers record it as received.
 
         Args:
-          most: returns the maximum of a value over all workers.
+          max_over_workers: returns the maximum of a value over all workers.
         """
-        agreed = most(self.received)
+        agreed = max_over_workers(self.received)
         if agreed:  # a signal received during the call is not overwritten with 0
             self.received = agreed
         return agreed

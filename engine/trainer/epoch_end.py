@@ -37,15 +37,15 @@ class EpochEnd:
     Args:
       parts: the run's parts.
       triggers: the run's triggers.
-      clock: throughput meter of the same state.
+      meter: throughput meter of the same state.
       train_logger: logger of the results.
     """
 
     def __init__(
-        self, parts: Parts, triggers: Triggers, clock: ThroughputMeter, train_logger: TrainLogger
+        self, parts: Parts, triggers: Triggers, meter: ThroughputMeter, train_logger: TrainLogger
     ) -> None:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
-        self._triggers, self._clock, self._train_logger = triggers, clock, train_logger
+        self._triggers, self._meter, self._train_logger = triggers, meter, train_logger
         metric = early_stopping.resolve(
             self._options.monitor, parts.task.metrics, "validation" in parts.evaluations
         )
@@ -75,7 +75,7 @@ class EpochEnd:
             self._train_logger.scored("validation", results["validation"])
         words = console.results_line(
             results,
-            steps_per_second=self._clock.steps_per_second,
+            steps_per_second=self._meter.steps_per_second,
             skipped=point.step - point.updates,
         )
         return [f"step {point.step:,}, inside epoch {self._triggers.epoch(point.step)}: {words}"]
@@ -126,7 +126,7 @@ class EpochEnd:
         line = console.epoch_line(
             f"{epoch}/{self._triggers.epochs}",
             results,
-            steps_per_second=self._clock.steps_per_second,
+            steps_per_second=self._meter.steps_per_second,
             metric=self.monitor.metric,
             best=float(state.best.value),
             before=previous if is_best else None,

@@ -22,7 +22,7 @@ class Finalizer:
       held_out: final evaluation of the weights.
       signals: signals received, which stop it.
       collectives: the workers; all evaluate, and the chief writes.
-      clock: throughput meter of the same state.
+      meter: throughput meter of the same state.
       train_logger: logger of the results.
       tell: callback for a line for the user.
     """
@@ -34,7 +34,7 @@ class Finalizer:
         signals: Signals,
         collectives: HostCollectives,
         *,
-        clock: ThroughputMeter,
+        meter: ThroughputMeter,
         train_logger: TrainLogger,
         tell: Callable[[str], None],
     ) -> None:
@@ -44,7 +44,7 @@ class Finalizer:
             signals,
             collectives,
         )
-        self._clock, self._train_logger, self._tell = clock, train_logger, tell
+        self._meter, self._train_logger, self._tell = meter, train_logger, tell
 
     def run(
         self,
@@ -67,7 +67,7 @@ class Finalizer:
           OSError: if a file cannot be written.
           RuntimeError: if TensorFlow fails.
         """
-        results = self._held_out.evaluate(lambda: bool(self._signals.agree(self._collectives.most)))
+        results = self._held_out.evaluate(lambda: bool(self._signals.agree(self._collectives.max)))
         if results is None:
             return False
         if "test" in results:
@@ -76,11 +76,11 @@ class Finalizer:
             return True
         outcome = result.outcome(
             self._parts,
-            self._clock,
+            self._meter,
             epoch=epoch,
             metric=metric,
             held_out=results,
-            startup_seconds=self._clock.startup_seconds,
+            startup_seconds=self._meter.startup_seconds,
             left_out=left_out,
         )
         config = self._parts.config

@@ -36,7 +36,7 @@ class LoopRunner:
     Args:
       parts: the run's parts.
       detector: bad-step detector of the same state.
-      clock: throughput meter of the same state.
+      meter: throughput meter of the same state.
       collectives: the workers; all take the same steps.
       startup: startup timings; the parts up to the end of the first step are recorded here.
       tell: callback for a line for the user.
@@ -47,37 +47,37 @@ class LoopRunner:
         self,
         parts: Parts,
         detector: BadStepDetector,
-        clock: ThroughputMeter,
+        meter: ThroughputMeter,
         collectives: HostCollectives,
         startup: Startup,
         tell: Callable[[str], None],
         recorder: BadBatchRecorder | None = None,
     ) -> None:
         self.startup_seconds: dict[str, float] | None = None  # of each part, after the first step
-        self._parts, self._state, self._detector, self._clock = parts, parts.state, detector, clock
+        self._parts, self._state, self._detector, self._meter = parts, parts.state, detector, meter
         self._startup, self._tell = startup, tell
         self._steps_per_loop = StepsPerLoop(
             parts.config.loop.fixed_steps_per_loop, agree=collectives.broadcast
         )
         self._recorder = recorder
 
-    def go(self, most: int, points: LogPoints) -> RunnerResult:
+    def go(self, max_steps: int, points: LogPoints) -> RunnerResult:
         """Takes one or more steps, or skips one.
 
         Args:
-          most: largest number of steps to take, 1 or more.
+          max_steps: largest number of steps to take, 1 or more.
           points: log points; at least one is ahead.
 
         Raises:
-          ValueError: if `most` is below 1.
+          ValueError: if `max_steps` is below 1.
         """
         step = int(self._state.step)
-        if most < 1:
-            raise ValueError(f"{most} steps were asked for at step {step}: must be 1 or more")
+        if max_steps < 1:
+            raise ValueError(f"{max_steps} steps were asked for at step {step}: must be 1 or more")
         to_left_out = self._detector.steps_until_skipped(step)
         if not to_left_out:
             return self._leave_out(step, points)
-        steps = self._steps_per_loop.steps(min(most, to_left_out, points.most_steps(step)))
+        steps = self._steps_per_loop.steps(min(max_steps, to_left_out, points.most_steps(step)))
         if self.startup_seconds is None:
             self._startup.ended("restore")
         started = stopwatch()
@@ -86,10 +86,10 @@ class LoopRunner:
         if self.startup_seconds is None:
             self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
             self.startup_seconds = self._startup.seconds
-            self._clock.record_startup(self.startup_seconds, self._parts.loop.traces)
+            self._meter.record_startup(self.startup_seconds, self._parts.loop.traces)
         self._steps_per_loop.took(taken.steps, seconds)
-        self._clock.record_call(taken.steps, seconds)
-        self._clock.beat(step + taken.steps)
+        self._meter.record_call(taken.steps, seconds)
+        self._meter.beat(step + taken.steps)
         bad_step = self._detector.examine(
             step, taken.steps, taken.finite, taken.losses, taken.norms
         )

@@ -21,7 +21,7 @@ from engine.runtime.startup import after_import
 
 def outcome(
     parts: Parts,
-    clock: ThroughputMeter,
+    meter: ThroughputMeter,
     *,
     epoch: int,
     metric: str,
@@ -33,7 +33,7 @@ def outcome(
 
     Args:
       parts: the run's parts; the model holds the weights that `held_out` was measured with.
-      clock: the run's throughput meter.
+      meter: the run's throughput meter.
       epoch: last epoch, counted from 1.
       metric: name of the monitored metric.
       held_out: {split: means} of validation and test.
@@ -56,12 +56,12 @@ def outcome(
         "best": best,
         "validation": held_out.get("validation"),
         "test": held_out.get("test"),
-        "train_seconds": clock.train_seconds,
-        "steps_per_second": clock.steps_per_second,
-        **clock.figures,
+        "train_seconds": meter.train_seconds,
+        "steps_per_second": meter.steps_per_second,
+        **meter.figures,
         "first_step_seconds": startup_seconds and after_import(startup_seconds),
         "startup_seconds": startup_seconds,
-        "traces": clock.traces | parts.traces,
+        "traces": meter.traces | parts.traces,
         "skipped_steps": int(state.step) - int(state.updates),
         "left_out": left_out,
         "weights_sha256": weights_sha256(parts.model),

@@ -67,27 +67,27 @@ class TrainLogger:
     Args:
       parts: the run's parts.
       metric_writer: writer of the rows.
-      clock: throughput meter of the same state.
+      meter: throughput meter of the same state.
       triggers: the run's triggers.
     """
 
     def __init__(
-        self, parts: Parts, metric_writer: MetricWriter, clock: ThroughputMeter, triggers: Triggers
+        self, parts: Parts, metric_writer: MetricWriter, meter: ThroughputMeter, triggers: Triggers
     ) -> None:
-        self._parts, self._metric_writer, self._clock, self._triggers = (
+        self._parts, self._metric_writer, self._meter, self._triggers = (
             parts,
             metric_writer,
-            clock,
+            meter,
             triggers,
         )
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
         """Writes the training metrics of one or more log points; arguments as for `metric_rows`."""
-        rate = {"steps_per_second": self._clock.steps_per_second}
+        rate = {"steps_per_second": self._meter.steps_per_second}
         a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
         of_clock = {
-            "examples_per_second": self._clock.steps_per_second * a_step,
-            **self._clock.figures,
+            "examples_per_second": self._meter.steps_per_second * a_step,
+            **self._meter.figures,
         }
         rows = [
             MetricRow(step, self._triggers.epoch(step), values | rate, of_clock)

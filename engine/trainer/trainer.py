@@ -35,14 +35,14 @@ from engine.trainer.train_logging import TrainLogger
 from engine.trainer.triggers import Triggers
 
 
-def train(config: Config, before: Config | None, startup: Startup, company: Cluster) -> int:
+def train(config: Config, before: Config | None, startup: Startup, cluster: Cluster) -> int:
     """Trains or resumes a run, and writes the result.
 
     Args:
       config: all options.
       before: options of the run to resume; None for a new run.
       startup: startup timings, which include the time before this call.
-      company: the cluster of workers, of which the chief writes.
+      cluster: the cluster of workers, of which the chief writes.
 
     Returns:
       The exit status: 0 if done; 128 + the number of a signal that stopped the run, after saving,
@@ -51,7 +51,7 @@ def train(config: Config, before: Config | None, startup: Startup, company: Clus
     Raises:
       ValueError: for invalid options or data; nothing has been written.
     """
-    collectives = HostCollectives(company)
+    collectives = HostCollectives(cluster)
     with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
         parts = assemble(config, collectives=collectives, startup=startup)
         compatibility.check_length_options(config, parts.total_steps)
@@ -96,20 +96,20 @@ class Trainer:
         self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()
         self._metric_writer = MetricWriter(self._dir, writes=chief)
-        self._clock = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
-        self._train_logger = TrainLogger(parts, self._metric_writer, self._clock, self._triggers)
-        self._epoch_end = EpochEnd(parts, self._triggers, self._clock, self._train_logger)
+        self._meter = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
+        self._train_logger = TrainLogger(parts, self._metric_writer, self._meter, self._triggers)
+        self._epoch_end = EpochEnd(parts, self._triggers, self._meter, self._train_logger)
         self._detector = bad_step_detector(parts)
         recorder = BadBatchRecorder(parts) if chief else None
         self._loop_runner = LoopRunner(
-            parts, self._detector, self._clock, collectives, startup, self._tell, recorder
+            parts, self._detector, self._meter, collectives, startup, self._tell, recorder
         )
         self._finalizer = Finalizer(
             parts,
             FinalEvaluation(parts, self._restorer, collectives, self._tell),
             signals,
             collectives,
-            clock=self._clock,
+            meter=self._meter,
             train_logger=self._train_logger,
             tell=self._tell,
         )
@@ -151,7 +151,7 @@ class Trainer:
             run_directory.write_options(self.config)  # before any result of these options
         if newest is None:
             self._checkpoints.save()  # a bad step in the first epoch is rolled back to it
-        self._clock.start(int(self.state.step), counts=not over)
+        self._meter.start(int(self.state.step), counts=not over)
         self._rewind()
         stopped = bool(int(self.state.patience.stopped))
         self._progress.line(
@@ -210,9 +210,9 @@ class Trainer:
             else:
                 self._take_steps(until)
         if self._interrupted:
-            self._clock.note()
+            self._meter.note()
             self._checkpoints.save_and_wait()
-            self._clock.beat(int(self.state.step), at_once=True)
+            self._meter.beat(int(self.state.step), at_once=True)
             self._progress.line(
                 f"stopped by signal {self._signals.received} at step {int(self.state.step):,}, "
                 "saved; run the same command to resume"
@@ -227,9 +227,9 @@ class Trainer:
         step = int(self.state.step)
         due = self._triggers.due(step)
         self._note_profile(self._profiler.at(step))
-        most = min(due.save, due.end, self._profiler.until(step))
-        most = min(most, until - step) if until is not None else most
-        passed = self._loop_runner.go(most, self._triggers.points(step))
+        max_steps = min(due.save, due.end, self._profiler.until(step))
+        max_steps = min(max_steps, until - step) if until is not None else max_steps
+        passed = self._loop_runner.go(max_steps, self._triggers.points(step))
         if passed.bad_step is not None:
             self._go_back(passed.bad_step)
             return
@@ -262,7 +262,7 @@ class Trainer:
             self._loop_runner.record(bad_step)
             raise
         step = int(self.state.step)
-        self._clock.roll_back(reached - step, step)
+        self._meter.roll_back(reached - step, step)
         self._checkpoints.save_and_wait()
         self._metric_writer.close()
         self._rewind()
@@ -288,7 +288,7 @@ class Trainer:
         return bool(self._collectives.broadcast(int(due))) if seconds else False
 
     def _save(self, *, best: bool = False, soon: bool = False) -> None:
-        self._clock.note()
+        self._meter.note()
         self._checkpoints.save(best=best, soon=soon)
         self._saved_at = stopwatch()
 
@@ -300,7 +300,7 @@ class Trainer:
         if self._interrupted:
             return
         step = int(self.state.step)
-        self._clock.beat(step, at_once=True)
+        self._meter.beat(step, at_once=True)
         self._checkpoints.finish()
         self._progress.describe("evaluating")
         if not self._triggers.ends_epoch(step):
@@ -332,7 +332,7 @@ class Trainer:
         self._progress.line(line)
 
     def _stop_asked(self) -> bool:
-        return bool(self._signals.agree(self._collectives.most))
+        return bool(self._signals.agree(self._collectives.max))
 
     def _means(self, sums: Any) -> dict[str, float | int]:
         return metrics.step_means(sums, self.parts.task.metrics)

@@ -31,7 +31,7 @@ class FaultInjectingTask:
         """The variables of the wrapper itself; no step writes them."""
         return self._row, *self._factors.values()
 
-    def poison(self, row: int, factor: float, part: str = "gradient") -> None:
+    def inject(self, row: int, factor: float, part: str = "gradient") -> None:
         """Multiplies one part of the results of a row by `factor`, until `heal`.
 
         Args:

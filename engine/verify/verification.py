@@ -74,18 +74,18 @@ def verify(
     """
     started = stopwatch()
     with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as folder:
-        bench = VerificationRuns(config, make_task, folder, interrupted)
+        runs = VerificationRuns(config, make_task, folder, interrupted)
         try:
-            tell(_heading(bench))
+            tell(_heading(runs))
             verdicts: dict[str, Verdict] = {}
             for law in LAWS:
                 same = law.compares and verdicts["L3"].passed is False
-                verdict = verdicts[law.number] = _judged(law, bench, skipped=same)
+                verdict = verdicts[law.number] = _judged(law, runs, skipped=same)
                 tell(verdict.line)
         except tf.errors.OpError as error:
             raise RuntimeError(f"cannot verify: {reason(error)}") from error
         finally:
-            bench.close()
+            runs.close()
         return Certificate(
             verdicts=tuple(verdicts[number] for number in sorted(verdicts)),
             config={
@@ -93,8 +93,8 @@ def verify(
                 for name, section in sections()
                 for field in dataclasses.fields(section)
             },
-            data=_data(bench),
-            device=_device(bench),
+            data=_data(runs),
+            device=_device(runs),
             versions={
                 "tapeline": engine.__version__,
                 "tensorflow": tf.__version__,
@@ -105,10 +105,10 @@ def verify(
         )
 
 
-def _judged(law: Law, bench: VerificationRuns, *, skipped: bool) -> Verdict:
+def _judged(law: Law, runs: VerificationRuns, *, skipped: bool) -> Verdict:
     started = stopwatch()
     try:
-        finding = law.check(bench) if not skipped else _INCOMPARABLE
+        finding = law.check(runs) if not skipped else _INCOMPARABLE
     except Interrupted:
         raise
     except Exception as error:  # a run that works once must work again, on other devices too
@@ -121,8 +121,8 @@ def _judged(law: Law, bench: VerificationRuns, *, skipped: bool) -> Verdict:
 _INCOMPARABLE = not_compared("two identical runs differ, see L3")
 
 
-def _data(bench: VerificationRuns) -> dict[str, object]:
-    sample = bench.sample
+def _data(runs: VerificationRuns) -> dict[str, object]:
+    sample = runs.sample
     return {
         "dataset": f"{sample.whole.name}:{sample.whole.version}",
         "train": len(sample.source.train),
@@ -130,15 +130,15 @@ def _data(bench: VerificationRuns) -> dict[str, object]:
         "evaluated": sample.scored_from,
         "examples_evaluated": sample.examples_scored,
         "of_evaluated": sample.examples_held_out,
-        "feed": bench.feed_kind,
+        "feed": runs.feed_kind,
         "steps": STEPS,
-        "steps_per_epoch": bench.home.whole.parts.steps_per_epoch,
+        "steps_per_epoch": runs.home.whole.parts.steps_per_epoch,
         "saved_after": CHECKPOINT_STEP,
     }
 
 
-def _device(bench: VerificationRuns) -> dict[str, object]:
-    home, one, many, note = bench.topologies
+def _device(runs: VerificationRuns) -> dict[str, object]:
+    home, one, many, note = runs.topologies
     return {
         "device": home.words,
         "one": one.words,
@@ -148,21 +148,21 @@ def _device(bench: VerificationRuns) -> dict[str, object]:
     }
 
 
-def _length(bench: VerificationRuns) -> str:
+def _length(runs: VerificationRuns) -> str:
     """Describes the number of steps and the length of the schedule."""
-    if bench.total_steps == bench.scheduled_steps:
-        return f"the first {STEPS} of {bench.total_steps:,} steps"
+    if runs.total_steps == runs.scheduled_steps:
+        return f"the first {STEPS} of {runs.total_steps:,} steps"
     return (
-        f"{STEPS} steps on the schedule of a run of {bench.scheduled_steps}, longer than this one "
-        f"of {bench.total_steps:,}"
+        f"{STEPS} steps on the schedule of a run of {runs.scheduled_steps}, longer than this one "
+        f"of {runs.total_steps:,}"
     )
 
 
-def _heading(bench: VerificationRuns) -> str:
+def _heading(runs: VerificationRuns) -> str:
     """Describes what is verified; takes the `home` run first."""
-    parts, config, sample = bench.home.whole.parts, bench.config, bench.sample
+    parts, config, sample = runs.home.whole.parts, runs.config, runs.sample
     whole = sample.whole
-    home, _, many, note = bench.topologies
+    home, _, many, note = runs.topologies
     beside = "" if many is home else f"; replicas: {many.words}"
     shape = "x".join(map(str, whole.image_shape))
     parameters = sum(row.parameters for row in summary_rows(parts.model))
@@ -173,8 +173,8 @@ def _heading(bench: VerificationRuns) -> str:
         f"data   {whole.name} {whole.version}: {len(sample.source.train):,} of "
         f"{len(whole.train):,} train, {sample.examples_scored:,} of "
         f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
-        f"{bench.feed_kind} feed",
+        f"{runs.feed_kind} feed",
         f"model  {config.model.model}, {parameters:,} parameters, {config.precision.precision}",
-        f"train  {_length(bench)}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
+        f"train  {_length(runs)}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
     ]
     return "\n".join(line for line in lines if line != "note   ")

@@ -113,11 +113,11 @@ def options_of(case: Case) -> dict[str, Any]:
 
 
 def poisoned_steps(
-    parts: Parts, task: FaultInjectingTask, poison: dict[int, int], steps: int
+    parts: Parts, task: FaultInjectingTask, faults: dict[int, int], steps: int
 ) -> None:
-    """Takes steps one by one; at a step in `poison`, its row has an infinite gradient."""
+    """Takes steps one by one; at a step in `faults`, its row has an infinite gradient."""
     for _ in range(steps):
-        if (step := int(parts.state.step)) in poison:
-            task.poison(poison[step], np.inf)
+        if (step := int(parts.state.step)) in faults:
+            task.inject(faults[step], np.inf)
         parts.loop.run(1)
         task.heal()

@@ -107,7 +107,7 @@ def test_bad_step_is_skipped(tmp_path, jit, model):
     take(parts, 1)
     moving = [parts.state.step]
     before = state_bytes(parts, but=moving)
-    task.poison(3, np.inf)
+    task.inject(3, np.inf)
     taken = parts.loop.run(3)
     assert (taken.steps, taken.finite) == (1, False)
     assert state_bytes(parts, but=moving) == before

@@ -9,7 +9,7 @@ import tensorflow as tf
 from engine.core.metrics import masked_sums
 from engine.tasks.classification import Scores
 from pipelines import BatchLayout, InMemoryFeed
-from pipelines.plan import BatchPlan
+from pipelines.batch_layout import BatchPlan
 from tapeline import models
 from tests import rounding
 from tests.harness import CLASSES, assert_rounding_apart, pictures, put_together, training

@@ -145,7 +145,7 @@ def test_bad_step_updates_nothing(layout):
     for row, factor, part in poisons(layout):
         where = f"{part} of row {row} times {factor}"
         before, step, updates = run.everywhere(), int(state.step), int(state.updates)
-        task.poison(row, factor, part)
+        task.inject(row, factor, part)
         run.take(1)
         task.heal()
         after, expected = run.everywhere(), learned(*expected, good=False)

@@ -11,7 +11,7 @@ import tensorflow as tf
 from engine.core.evaluation import Evaluation
 from engine.core.log_points import NEVER, LogPoints
 from engine.core.step import evaluation_step
-from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, training
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from engine.core.evaluation import Evaluation
 from engine.core.step import evaluation_step
 from engine.tasks.classification import Scores
-from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, training
 

@@ -95,7 +95,7 @@ def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
         free = (parts.state.step, scale.value, scale.finite_steps)
         before, scale_before = state_bytes(parts, but=free), float(scale.value)
         step, updates = int(parts.state.step), int(parts.state.updates)
-        task.poison(row, factor)
+        task.inject(row, factor)
         parts.loop.run(1)
         task.heal()
         assert state_bytes(parts, but=free) == before

@@ -27,15 +27,15 @@ from tests.laws.product import STEPS, poisoned_steps
 
 
 def main(options: dict, out: str) -> None:
-    poison = {int(step): row for step, row in options.pop("poisoned", {}).items()}
+    faults = {int(step): row for step, row in options.pop("poisoned", {}).items()}
     config = flags.from_values({"strategy": "multi_worker", **options})
-    with Cluster(config.devices, os.environ, flags.digest(config)) as company:
-        collectives = HostCollectives(company)
+    with Cluster(config.devices, os.environ, flags.digest(config)) as cluster:
+        collectives = HostCollectives(cluster)
         tf.config.experimental.enable_op_determinism()
         collectives.strategy()  # TensorFlow needs it before the task creates variables
         task = FaultInjectingTask(classification(config))
         parts = assemble(config, task, collectives=collectives)
-        poisoned_steps(parts, task, poison, STEPS)
+        poisoned_steps(parts, task, faults, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])
         np.savez(out, counts=counts, sums=parts.state.sums.numpy(), **weights(parts))
         parts.close()

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.core.augmentation import augmenter
 from pipelines import BatchLayout, parse_augmentation
-from pipelines.plan import BatchPlan
+from pipelines.batch_layout import BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures
 

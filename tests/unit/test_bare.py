@@ -13,7 +13,7 @@ from benchmarks.bare import MODELS, Bare
 from benchmarks.workloads import RATE, SEED, WORKLOADS
 from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
-from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tapeline import models
 from tests import rounding

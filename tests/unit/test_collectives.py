@@ -14,7 +14,7 @@ def test_single_worker():
     collectives = HostCollectives()
     assert not collectives and collectives.is_chief
     assert collectives.gather(1, 2) == [[1, 2]]
-    assert collectives.most(7) == collectives.broadcast(7) == 7
+    assert collectives.max(7) == collectives.broadcast(7) == 7
     collectives.same("thing", 3)
 
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.decode import decode_batch, decode_images, decode_split
-from pipelines.lookup import read_examples, read_stored_images
+from pipelines.example_access import read_examples, read_stored_images
 from pipelines.records import RecordReader
 from pipelines.resize import Resize
 from pipelines.source import DataSplit, open_source

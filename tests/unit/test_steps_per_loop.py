@@ -10,53 +10,53 @@ CALLS = st.lists(st.tuples(st.integers(1, 10**6), st.floats(0, 1e4)), max_size=2
 
 
 def test_first_call_is_one_step():
-    pace = StepsPerLoop(0)
-    assert pace.steps(1000) == 1
-    pace.took(1, 1e-4)  # whether tracing is fast or slow, this is not the time of a step
-    assert pace.steps(1000) == 1
+    steps_per_loop = StepsPerLoop(0)
+    assert steps_per_loop.steps(1000) == 1
+    steps_per_loop.took(1, 1e-4)  # whether tracing is fast or slow, this is not the time of a step
+    assert steps_per_loop.steps(1000) == 1
 
 
 @settings(max_examples=200, derandomize=True)
 @given(CALLS)
 def test_call_length_bounds(calls):
     """A call has at least one step, no more than are due, and grows at most fourfold."""
-    pace, unbounded = StepsPerLoop(0), 10**18
-    length = pace.steps(unbounded)
+    steps_per_loop, unbounded = StepsPerLoop(0), 10**18
+    length = steps_per_loop.steps(unbounded)
     assert length == 1
     for most, seconds in calls:
-        steps = pace.steps(most)
+        steps = steps_per_loop.steps(most)
         assert 1 <= steps <= most
-        pace.took(steps, seconds)
-        assert 1 <= pace.steps(unbounded) <= 4 * length
-        length = pace.steps(unbounded)
+        steps_per_loop.took(steps, seconds)
+        assert 1 <= steps_per_loop.steps(unbounded) <= 4 * length
+        length = steps_per_loop.steps(unbounded)
 
 
 @settings(max_examples=200, derandomize=True)
 @given(st.integers(1, 10**6), CALLS)
 def test_fixed_length(fixed, calls):
-    pace = StepsPerLoop(fixed)
+    steps_per_loop = StepsPerLoop(fixed)
     for most, seconds in calls:
-        assert pace.steps(most) == min(fixed, most)
-        pace.took(pace.steps(most), seconds)
+        assert steps_per_loop.steps(most) == min(fixed, most)
+        steps_per_loop.took(steps_per_loop.steps(most), seconds)
 
 
 @pytest.mark.parametrize("step_seconds", [1e-4, 3e-3, 0.05, 0.2, 7.0])
 def test_calls_reach_target_time(step_seconds):
-    pace = StepsPerLoop(0, seconds=0.2)
+    steps_per_loop = StepsPerLoop(0, seconds=0.2)
     for _ in range(12):
-        steps = pace.steps(10**9)
-        pace.took(steps, steps * step_seconds)
+        steps = steps_per_loop.steps(10**9)
+        steps_per_loop.took(steps, steps * step_seconds)
     # Within one step of the target; a step that takes longer has a call of its own.
-    assert abs(pace.steps(10**9) - max(1, 0.2 / step_seconds)) <= 1
+    assert abs(steps_per_loop.steps(10**9) - max(1, 0.2 / step_seconds)) <= 1
 
 
 def test_slower_steps_shorten_calls():
-    pace = StepsPerLoop(0, seconds=0.2)
+    steps_per_loop = StepsPerLoop(0, seconds=0.2)
     for _ in range(8):
-        pace.took(pace.steps(10**9), pace.steps(10**9) * 0.001)
-    assert pace.steps(10**9) > 100
-    pace.took(200, 20.0)
-    assert pace.steps(10**9) == 2
+        steps_per_loop.took(steps_per_loop.steps(10**9), steps_per_loop.steps(10**9) * 0.001)
+    assert steps_per_loop.steps(10**9) > 100
+    steps_per_loop.took(200, 20.0)
+    assert steps_per_loop.steps(10**9) == 2
 
 
 @pytest.mark.parametrize("most", [0, -1, -3000])

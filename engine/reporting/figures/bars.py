@@ -87,7 +87,7 @@ def class_scores(
     return figure
 
 
-def _length(classes: int, margin: float, each: float, least: float, most: float) -> float:
-    """Returns the side of a figure in inches; more than `most` if the class names need it."""
+def _length(classes: int, margin: float, each: float, least: float, maximum: float) -> float:
+    """Returns the side of a figure in inches; more than `maximum` if the class names need it."""
     needed = margin + 0.14 * min(classes, MOST_NAMES)
-    return float(np.clip(margin + each * classes, least, max(most, needed)))
+    return float(np.clip(margin + each * classes, least, max(maximum, needed)))

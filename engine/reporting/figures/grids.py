@@ -134,11 +134,11 @@ def _place(
             clip_on=False,
         )
     if tiles.captions:
-        most, size = _ONE_LINE if tiles.lines == 1 else _MORE_LINES
+        limit, size = _ONE_LINE if tiles.lines == 1 else _MORE_LINES
         axes.text(
             x + _TILE / 2,
             y + _TILE + 0.03,
-            "\n".join(truncate(line, most) for line in tiles.captions[at].split("\n")),
+            "\n".join(truncate(line, limit) for line in tiles.captions[at].split("\n")),
             ha="center",
             va="top",
             fontsize=size,

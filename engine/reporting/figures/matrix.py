@@ -33,8 +33,8 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     axes = figure.add_subplot()
     axes.grid(visible=False)
     of_row = by_row or written
-    values, most = (shares, 1) if of_row else (counts, max(int(counts.max()), 1))
-    norm = PowerNorm(0.5, 0, most)
+    values, maximum = (shares, 1) if of_row else (counts, max(int(counts.max()), 1))
+    norm = PowerNorm(0.5, 0, maximum)
     shown = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
     set_class_ticks(axes, "x", names, upright=True)
     set_class_ticks(axes, "y", names)

@@ -92,6 +92,6 @@ def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = Fa
         axes.set_yticks(list(shown), labels, fontsize=size)
 
 
-def truncate(name: str, most: int = 16) -> str:
-    """Returns a name truncated to `most` characters."""
-    return name if len(name) <= most else name[: most - 1] + "\u2026"
+def truncate(name: str, limit: int = 16) -> str:
+    """Returns a name truncated to `limit` characters."""
+    return name if len(name) <= limit else name[: limit - 1] + "\u2026"

@@ -24,22 +24,22 @@ from engine.verify.trajectory import step_together, updated_alike
 _UPDATES = 4  # after the checkpoint; they include a partial batch and the end of an epoch
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Compares rows evaluated in portions, then updates by micro-batches from the same state."""
-    batch, given = bench.sample.batch, bench.config.training.accumulate
-    devices = bench.topologies.home if bench.topologies.home.replicas == 1 else bench.topologies.one
-    own = bench.restored(bench.on(devices).parts)
-    wrong = _rows_together(bench, own)
+    batch, given = runs.sample.batch, runs.config.training.accumulate
+    devices = runs.topologies.home if runs.topologies.home.replicas == 1 else runs.topologies.one
+    own = runs.restored(runs.on(devices).parts)
+    wrong = _rows_together(runs, own)
     if not wrong.passed or batch == 1:
         return wrong
-    if bench.batch_norm:
+    if runs.batch_norm:
         return not_compared("batch norm sees its micro-batch")
     micro_batches = 1 if given > 1 else min(4, batch)
-    cut = bench.assembled(devices, accumulate=micro_batches)
+    cut = runs.assembled(devices, accumulate=micro_batches)
     pairs = updated_alike([step_together(own, cut) for _ in range(_UPDATES)])
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic, sizes = bench.arithmetic(devices), typical_sizes(bench.home.whole)
+    arithmetic, sizes = runs.arithmetic(devices), typical_sizes(runs.home.whole)
     found = worst(
         [part for pair in pairs for part in whole_model_differences(*pair, arithmetic, sizes)]
     )
@@ -49,24 +49,24 @@ def check(bench: VerificationRuns) -> Finding:
     return apart(done, found)
 
 
-def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
+def _rows_together(runs: VerificationRuns, parts: Parts) -> Finding:
     """Checks that the loss of a row does not depend on other rows.
 
     The rows are evaluated, which excludes batch statistics of batch norm.
     """
-    done = f"{bench.sample.batch} rows evaluated at once and in 4 portions"
+    done = f"{runs.sample.batch} rows evaluated at once and in 4 portions"
     feed = pipelines.open_feed(
         "resident",
-        bench.sample.source,
-        bench.sample.source.train,
-        global_batch_size=bench.sample.batch,
+        runs.sample.source,
+        runs.sample.source.train,
+        global_batch_size=runs.sample.batch,
         seed=None,
         layout=pipelines.BatchLayout(),
         strategy=tf.distribute.get_strategy(),
         cache_dir=parts.config.data.cache_dir,
     )
     whole = feed.batch(feed.next(feed.open(0, 1).given), tf.constant(0, tf.int64), 0)
-    dtype = compute_dtype(bench.config.precision.precision)
+    dtype = compute_dtype(runs.config.precision.precision)
 
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
@@ -74,9 +74,9 @@ def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
         return tf.cast(poisoned(parts).task(parts.model, batch, context).losses, tf.float32)
 
     together = losses(whole).numpy()
-    if together.shape != (bench.sample.batch,):
+    if together.shape != (runs.sample.batch,):
         return Finding(False, done, f"losses of shape {together.shape}, not one a row")
-    batch, portions = bench.sample.batch, []
+    batch, portions = runs.sample.batch, []
     rows_of_portion = -(-batch // 4)
     for first in range(0, batch, rows_of_portion):
         rows = slice(first, first + rows_of_portion)
@@ -88,8 +88,8 @@ def _rows_together(bench: VerificationRuns, parts: Parts) -> Finding:
             place=whole.place + first,
         )
         portions.append(losses(portion).numpy())
-    allowed = bounds.step_metric_bound(bench.arithmetic(bench.topologies.one))
+    allowed = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
     # The norm of a batch of typical losses.
-    size = typical_sizes(bench.home.whole).get("loss", 0.0) * batch**0.5
+    size = typical_sizes(runs.home.whole).get("loss", 0.0) * batch**0.5
     measured = difference(together, np.concatenate(portions), size)
     return apart(done, Difference("losses of rows", measured, allowed))

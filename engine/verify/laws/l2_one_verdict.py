@@ -12,22 +12,22 @@ from engine.verify.trajectory import changed, state_bytes, take, weights
 _OVERFLOWS = 8  # steps that may overflow before one updates the weights, with a loss scale
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Injects an infinity, then a nan, into the gradient of one row of the last replica."""
-    home, many = bench.topologies.home, bench.topologies.many
+    home, many = runs.topologies.home, runs.topologies.many
     problems, where = [], ""
     for devices in (home, many)[: 1 if many.words == home.words else 2]:
         try:
-            run = bench.on(devices, **({} if devices is home else bench.across))
+            run = runs.on(devices, **({} if devices is home else runs.across))
         except (ValueError, RuntimeError):
             if devices is home:
                 raise
             continue  # L7 reports a run that fails on several devices
-        parts = bench.restored(run.parts)
-        row, replica = _last_row(parts, bench.sample.batch)
-        where = f"row {row} of {bench.sample.batch} (replica {replica + 1} of {devices.replicas})"
+        parts = runs.restored(run.parts)
+        row, replica = _last_row(parts, runs.sample.batch)
+        where = f"row {row} of {runs.sample.batch} (replica {replica + 1} of {devices.replicas})"
         for factor in (np.inf, np.nan):
-            problems += _strike(bench, parts, row, factor)
+            problems += _strike(runs, parts, row, factor)
     done = f"infinity, then nan, in the gradient of {where}"
     words = "only step and loss scale changed; the next step updated the weights"
     if problems:
@@ -48,18 +48,18 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
     return last, replica(last)
 
 
-def _strike(bench: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
+def _strike(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
     """Takes a full batch with a bad row and the step after it; returns the problems found."""
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
-    bench.take(parts, -int(state.step) % parts.steps_per_epoch)
+    runs.take(parts, -int(state.step) % parts.steps_per_epoch)
     free = (state.step, scale.value, scale.finite_steps)
     before, step, updates = state_bytes(parts, but=free), int(state.step), int(state.updates)
     expected = float(scale.value)
     if scale.dynamic:
         floor = min(options.loss_scale_floor, expected)
         expected = max(expected / options.loss_scale_factor, floor)
-    poisoned(parts).poison(row, factor)
+    poisoned(parts).inject(row, factor)
     take(parts, 1)
     poisoned(parts).heal()
     problems = []

@@ -10,16 +10,16 @@ from engine.verify.runs import STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Compares two identical runs, with other steps per call; looks for hidden generators."""
-    home = bench.home
-    again = bench.take(bench.assembled(bench.topologies.home), STEPS)
+    home = runs.home
+    again = runs.take(runs.assembled(runs.topologies.home), STEPS)
     differing = changed(home.whole.everything, state_bytes(again))
-    scores = bench.score(again)
+    scores = runs.score(again)
     differing += [name for name in scores if _differ(scores[name], home.scores[name])]
     drawn = graph.hidden_random_ops(home.whole.parts.loop.graph())
     more = [f"a step draws by {few(drawn)}, whose generator no checkpoint holds"] if drawn else []
-    done = f"{STEPS} steps and an evaluation, twice from seed {bench.config.run.seed}"
+    done = f"{STEPS} steps and an evaluation, twice from seed {runs.config.run.seed}"
     return same_bits(done, differing, len(home.whole.everything), more)
 
 

@@ -17,20 +17,20 @@ from engine.verify.sample import FULL_BATCHES
 _AT = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and batches of later epochs
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Compares batches of both kinds of feeds, opened at a step, with a feed read from step 0."""
-    home = bench.topologies.home
-    through = bench.assembled(home)
+    home = runs.topologies.home
+    through = runs.assembled(home)
     came = [_batch_at(through, step) for step in range(STEPS)]
     through.close()
     differing = 0
     for kind in ("resident", "stream"):
-        fresh = bench.assembled(home, feed=kind)
+        fresh = runs.assembled(home, feed=kind)
         differing += sum(_batch_at(fresh, step) != came[step] for step in _AT)
         fresh.close()
     done = (
         f"batches {', '.join(map(str, _AT))} of fresh feeds, resident and stream, and of a "
-        f"{bench.feed_kind} one from step 0"
+        f"{runs.feed_kind} one from step 0"
     )
     words = f"{differing} of {2 * len(_AT)} differ" if differing else "the same bits"
     return Finding(not differing, done, words, differing, 0)

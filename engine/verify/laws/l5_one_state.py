@@ -7,11 +7,11 @@ from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Resumes a rebuilt run from a checkpoint; looks for writes outside the state."""
-    home = bench.home
-    resumed = bench.restored(bench.assembled(bench.topologies.home))
-    bench.take(resumed, STEPS - CHECKPOINT_STEP)
+    home = runs.home
+    resumed = runs.restored(runs.assembled(runs.topologies.home))
+    runs.take(resumed, STEPS - CHECKPOINT_STEP)
     differing = changed(home.whole.everything, state_bytes(resumed))
     more = [f"steps write {few(home.written)}, not in the state"] if home.written else []
     done = f"saved after step {CHECKPOINT_STEP}, rebuilt, resumed to step {STEPS}"

@@ -7,18 +7,18 @@ from engine.verify.finding import Finding
 from engine.verify.runs import VerificationRuns
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Counts the traces of all runs so far; traces a step again and compares the graphs."""
-    bench.score(bench.home.whole.parts)  # a second evaluation must not trace again
+    runs.score(runs.home.whole.parts)  # a second evaluation must not trace again
     most: dict[str, int] = {}
-    for parts in bench.built:
+    for parts in runs.built:
         for name, count in parts.traces.items():
             most[name] = max(count, most.get(name, 0))
-    loop = bench.on(bench.topologies.one).parts.loop
+    loop = runs.on(runs.topologies.one).parts.loop
     once, again = (graph.fingerprint(loop.graph(retrace=each)) for each in (False, True))
     other = sum(((once - again) + (again - once)).values())
     counts = ", ".join(f"{name} {count}" for name, count in most.items())
     graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"
-    done = f"traces of each function in {len(bench.built)} runs, and a step traced again"
+    done = f"traces of each function in {len(runs.built)} runs, and a step traced again"
     count = max(most.values()) + other
     return Finding(count == 1, done, f"{counts}; {graphs}", count, 1)

@@ -11,37 +11,37 @@ from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, step_together, updated_alike
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Compares steps on one device and on several, from the start and from a checkpoint.
 
     A rounding error can switch a ReLU, after which two runs diverge on any devices. So where they
     differ by more than rounding errors alone, single steps from the same state decide: if those
     agree, only the order of summation differs.
     """
-    one, many = bench.topologies.one, bench.topologies.many
+    one, many = runs.topologies.one, runs.topologies.many
     if many is one:
         return not_compared("--shards=1 leaves nothing to share")
-    in_turn, arithmetic = _in_turn(bench, one, many)
+    in_turn, arithmetic = _in_turn(runs, one, many)
     cut = f", in {in_turn['accumulate']} micro-batches," if in_turn else ""
     done = (
-        f"{STEPS} steps on 1{cut} and on {many.replicas} replicas,{bench.without_xla} and on from "
+        f"{STEPS} steps on 1{cut} and on {many.replicas} replicas,{runs.without_xla} and on from "
         f"step {CHECKPOINT_STEP}"
     )
-    alike, in_turn = bench.across, {**bench.across, **in_turn}
+    alike, in_turn = runs.across, {**runs.across, **in_turn}
     pairs = [
-        (bench.on(one, **in_turn), bench.on(many, **alike)),
-        (bench.continued(one, **in_turn), bench.continued(many, **alike)),
+        (runs.on(one, **in_turn), runs.on(many, **alike)),
+        (runs.continued(one, **in_turn), runs.continued(many, **alike)),
     ]
     if torn := [name for _, several in pairs for name in several.torn]:
         return Finding(False, done, f"replicas hold different {few(torn)}", len(torn), 0)
-    if bench.config.devices.shards:
+    if runs.config.devices.shards:
         differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
         return same_bits(done, differing, len(pairs[0][0].everything))
-    sizes = typical_sizes(bench.home.whole)
+    sizes = typical_sizes(runs.home.whole)
     free = worst([part for pair in pairs for part in tensors(*pair, arithmetic, sizes)])
     if free.within:
         return apart(done, free)
-    alone, several = (bench.restored(trajectory.parts) for trajectory in pairs[0])
+    alone, several = (runs.restored(trajectory.parts) for trajectory in pairs[0])
     steps = updated_alike([step_together(alone, several) for _ in range(STEPS - CHECKPOINT_STEP)])
     if not steps:
         return not_compared("gradients overflow at this loss scale")
@@ -53,17 +53,17 @@ def check(bench: VerificationRuns) -> Finding:
     return apart(done, single, words)
 
 
-def _in_turn(bench: VerificationRuns, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
+def _in_turn(runs: VerificationRuns, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
     """Returns options for one device to compute what several do, and the precision to compare in.
 
     In mixed precision the gradient of each portion is rounded, and a bound on that must allow for
     portions that cancel. A device that computes the same portions one after the other rounds each
     to the same bits: only float32 sums can differ.
     """
-    given, arithmetic = bench.config.training.accumulate, bench.arithmetic(one)
+    given, arithmetic = runs.config.training.accumulate, runs.arithmetic(one)
     portions = given * many.replicas
-    same = portions <= bench.sample.batch and (given == 1 or bench.sample.batch % portions == 0)
-    exact = arithmetic == "float32" or bench.config.devices.shards > 0
-    if exact or bench.batch_norm or not same:
+    same = portions <= runs.sample.batch and (given == 1 or runs.sample.batch % portions == 0)
+    exact = arithmetic == "float32" or runs.config.devices.shards > 0
+    if exact or runs.batch_norm or not same:
         return {}, arithmetic
     return {"accumulate": portions}, "float32"

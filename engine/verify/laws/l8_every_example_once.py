@@ -10,22 +10,22 @@ from engine.verify.finding import Finding
 from engine.verify.runs import VerificationRuns
 
 
-def check(bench: VerificationRuns) -> Finding:
+def check(runs: VerificationRuns) -> Finding:
     """Evaluates a split on one device, and in batches of an uneven size on several."""
-    one, many = bench.topologies.one, bench.topologies.many
-    examples, given = bench.sample.examples_scored, bench.config.training.evaluation_batch_size
+    one, many = runs.topologies.one, runs.topologies.many
+    examples, given = runs.sample.examples_scored, runs.config.training.evaluation_batch_size
     size = _uneven(examples, given, many.replicas)
-    alike = bench.across
-    runs = [bench.on(one, **alike).parts]
-    runs.append(bench.assembled(many, evaluation_batch_size=size, **alike))
-    scores = [bench.score(bench.restored(parts)) for parts in runs]
+    alike = runs.across
+    parts_of = [runs.on(one, **alike).parts]
+    parts_of.append(runs.assembled(many, evaluation_batch_size=size, **alike))
+    scores = [runs.score(runs.restored(parts)) for parts in parts_of]
     counted = [int(means["examples"]) for means in scores]
     wrong = sum(abs(count - examples) for count in counted)
     words = [f"{counted[0]:,} and {counted[1]:,} of {examples:,} examples"]
-    arithmetic, differences = bench.arithmetic(one), []
-    sizes = typical_sizes(bench.home.whole)
+    arithmetic, differences = runs.arithmetic(one), []
+    sizes = typical_sizes(runs.home.whole)
     allowed = bounds.step_metric_bound(arithmetic)
-    for name in ("loss", *runs[0].task.metrics):
+    for name in ("loss", *parts_of[0].task.metrics):
         sums = [means[name] * means["examples"] for means in scores]
         # A metric is a count if its sums are integers, up to the rounding of the division by the
         # examples. atol=0: in float32, sums of small values may be near 0 and are not counts.
@@ -38,9 +38,9 @@ def check(bench: VerificationRuns) -> Finding:
         scale = sizes.get(name, 0.0) * examples
         differences.append(Difference(name, difference(sums[0], sums[1], scale), allowed))
     furthest = worst(differences)
-    done = f"{bench.sample.scored_from} in batches of {given} on 1 and of {size} on {many.replicas}"
+    done = f"{runs.sample.scored_from} in batches of {given} on 1 and of {size} on {many.replicas}"
     passed = not wrong and furthest.within
-    done = f"{done} replicas{bench.without_xla}".removesuffix(",")
+    done = f"{done} replicas{runs.without_xla}".removesuffix(",")
     return Finding(passed, done, ", ".join([*words, str(furthest)]), wrong, 0)
 
 

@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
-from pipelines.ahead import OrderPrefetch
-from pipelines.plan import BatchLayout, BatchPlan
+from pipelines.batch_layout import BatchLayout, BatchPlan
+from pipelines.order_prefetch import OrderPrefetch
 
 
 def test_prefetched_orders_match_plan():

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from engine.runtime.background import Background
+from engine.runtime.async_worker import Background
 
 
 @pytest.fixture

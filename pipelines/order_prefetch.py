@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from pipelines.plan import BatchPlan
+from pipelines.batch_layout import BatchPlan
 
 
 class OrderPrefetch:
