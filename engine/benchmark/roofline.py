@@ -20,6 +20,7 @@ class Roofline:
 
     def __init__(self, dtype: tf.DType, *, gpu: bool) -> None:
         self._dtype, self._device = dtype, "GPU:0" if gpu else "CPU:0"
+        self._operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
         found = {size: self._rate(size, 1) for size in _SIZES[: None if gpu else -1]}
         self._size = max(found, key=found.__getitem__)
         flop = 2.0 * self._size**3
@@ -31,9 +32,11 @@ class Roofline:
 
     def _rate(self, size: int, times: int) -> float:
         """Returns GFLOP/s over `times` products of size x size, without the first call."""
-        with tf.device(self._device):
-            matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
-            identity = tf.cast(tf.eye(size), self._dtype)
+        if size not in self._operands:
+            with tf.device(self._device):
+                matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
+                self._operands = {size: (matrix, tf.cast(tf.eye(size), self._dtype))}
+        matrix, identity = self._operands[size]
         _products(matrix, identity, tf.constant(1)).numpy()
         started = stopwatch()
         _products(matrix, identity, tf.constant(times)).numpy()

@@ -106,6 +106,7 @@ def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
     before = contents(run_dir)
     given = {
         "model": "mlp",
+        "jit": "step",
         "validation_split": "0.2",
         "test_split": "test[:50]",
         "train_steps": 40,
