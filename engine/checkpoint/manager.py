@@ -17,7 +17,7 @@ import engine
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.variables import named_variables, value_of
 from engine.core.state import TrainState
-from engine.runtime.async_worker import Background
+from engine.runtime.async_worker import AsyncWorker
 from pipelines import DataIdentity
 
 
@@ -45,7 +45,7 @@ class CheckpointManager:
         self._data, self._writes = data or DataIdentity(), writes
         self._variables = named_variables(state)
         self._number = 0
-        self._background = Background()
+        self._background = AsyncWorker()
 
     def save(self, *, best: bool = False, soon: bool = False) -> None:
         """Saves a copy of the current state in the background.

@@ -12,7 +12,7 @@ class _Job(NamedTuple):
     replaceable: bool
 
 
-class Background:
+class AsyncWorker:
     """Runs jobs in a background thread, in order; the queue has room for one job.
 
     An exception of a job is kept; the next call of `put`, `check` or `finish` raises it.

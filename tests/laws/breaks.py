@@ -246,7 +246,7 @@ BREAKS = (
         _VERDICT,
         "engine/core/loop.py",
         "now.step + 1,",
-        "now.step + 2 - tf.cast(good, tf.int64),",
+        "now.step + 2 - tf.cast(finite, tf.int64),",
     ),
     # Loss scale
     Break(
@@ -492,7 +492,7 @@ BREAKS = (
     ),
     Break(
         "L7",
-        "on several devices the mean of batch norm's statistics is not gone on with",
+        "on several devices the mean of batch norm's statistics is not resumed with",
         ("tests/laws/test_l7_other_devices.py",),
         "engine/checkpoint/restore.py",
         "        for name, variable in self._variables.items():\n"
@@ -609,7 +609,7 @@ BREAKS = (
         ("tests/unit/test_trainer.py",),
         "engine/trainer/trainer.py",
         "        if self._collectives.is_chief:\n            run_directory.write_options",
-        "        self._checkpoints.save_now()\n"
+        "        self._checkpoints.save_and_wait()\n"
         "        if self._collectives.is_chief:\n            run_directory.write_options",
     ),
     Break(
@@ -646,7 +646,7 @@ BREAKS = (
     ),
     Break(
         "nothing lost",
-        "a step that went wrong is not gone back from",
+        "a bad step is not rolled back",
         _LEFT_OUT,
         "engine/trainer/bad_steps.py",
         "if self._in_a_row > self._most_in_a_row or self._bad > self._most_bad:",

@@ -1,4 +1,4 @@
-"""Background jobs run in order, at most one waits, and errors are raised."""
+"""AsyncWorker jobs run in order, at most one waits, and errors are raised."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from engine.runtime.async_worker import Background
+from engine.runtime.async_worker import AsyncWorker
 
 
 @pytest.fixture
 def background():
-    background = Background()
+    background = AsyncWorker()
     yield background
     background.close()
 
@@ -20,7 +20,7 @@ def background():
 class Gate:
     """A job that runs until `open` is set."""
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: AsyncWorker) -> None:
         self.open, begun = threading.Event(), threading.Event()
 
         def job():
@@ -81,7 +81,7 @@ def test_job_error_raised_once(background):
 
 
 def test_close_finishes_jobs():
-    before, background, done = threading.active_count(), Background(), []
+    before, background, done = threading.active_count(), AsyncWorker(), []
     gate = Gate(background)
     background.put(lambda: done.append(1), replaceable=True)
     threading.Timer(0.05, gate.open.set).start()
