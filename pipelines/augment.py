@@ -47,6 +47,11 @@ def names() -> tuple[str, ...]:
     return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
 
 
+def registered_names() -> tuple[str, ...]:
+    """Returns the names of the transforms that `register` has added."""
+    return tuple(_registered)
+
+
 def register(
     name: str, *, numbers: int, default: float, maximum: float
 ) -> Callable[[Transform], Transform]:

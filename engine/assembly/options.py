@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 from engine.config.option import OptionGroup, did_you_mean, option
 
@@ -40,6 +41,12 @@ class RunOptions(OptionGroup):
         if self.mode not in MODES:
             hint = did_you_mean(self.mode, MODES)
             raise ValueError(f"--mode={self.mode}: choose one of {', '.join(MODES)}{hint}")
+
+
+def _own_augmentations() -> tuple[str, ...]:
+    """Returns the augmentations that the process has registered, without importing `pipelines`."""
+    loaded = sys.modules.get("pipelines.augment")
+    return loaded.registered_names() if loaded else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +96,7 @@ class DataOptions(OptionGroup):
         "",
         "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
         "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
+        registered=_own_augmentations,
         trajectory=True,
     )
     feed: str = option(

@@ -189,7 +189,9 @@ def _described(field: dataclasses.Field, *, built_in: bool = False) -> str:
     if built_in and isinstance(choices, Registry):
         choices = choices.built_in
     missing = [choice for choice in choices if choice not in field.metadata["help"]]
-    return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "")
+    added = () if built_in else field.metadata["registered"]()
+    more = f"; registered: {', '.join(added)}" if added else ""
+    return field.metadata["help"] + (f": {', '.join(choices)}" if missing else "") + more
 
 
 def help_text() -> str:

@@ -9,7 +9,7 @@ import dataclasses
 import difflib
 import math
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 _SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller numbers to 0
@@ -21,6 +21,7 @@ def option(
     *,
     choices: Collection[str] = (),
     any_of: Collection[str] = (),
+    registered: Callable[[], Collection[str]] = tuple,
     minimum: float | None = None,
     above: float | None = None,
     below: float | None = None,
@@ -37,6 +38,7 @@ def option(
       help: one line for `--help` and the docs.
       choices: allowed values, if they are a list or a registry.
       any_of: allowed names of a list, separated by commas; each at most once.
+      registered: returns more names, which the help lists.
       minimum: inclusive lower bound of a number.
       above: exclusive lower bound of a number.
       below: exclusive upper bound of a number.
@@ -55,6 +57,7 @@ def option(
         "help": help,
         "choices": choices,  # a registry may grow
         "any_of": any_of,
+        "registered": registered,
         "minimum": minimum,
         "above": above,
         "below": below,

@@ -101,7 +101,7 @@ def test_one_file_adds_each_part(tmp_path: Path):
     page = (tmp_path / "run" / "report.html").read_text()
     assert ">top_3<" in page
     listed = _python(tmp_path, "own.py", "--help").stdout
-    for name in ("sign_descent", "sawtooth", "wide", "top_3"):
+    for name in ("sign_descent", "sawtooth", "wide", "top_3", "brightness"):
         assert name in listed
 
 
