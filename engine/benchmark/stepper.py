@@ -59,7 +59,7 @@ class Stepper:
         self._run = self._run_left_out = 0  # index of the run of total_steps; its bad steps
         own = dataclasses.replace(parts, loop=loop)
         self._detector = bad_step_detector(parts)
-        meter = ThroughputMeter(self._state.times, "", writes=False)
+        meter = ThroughputMeter(self._state.timing, "", writes=False)
         self._loop_runner = LoopRunner(
             own, self._detector, meter, HostCollectives(), Startup(), lambda line: None
         )

@@ -59,8 +59,8 @@ def _age() -> float:
     """Returns the seconds since the process was launched; 0 if the system does not report it."""
     try:
         with open("/proc/self/stat", encoding="ascii") as stat:
-            record_startup = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
-        return time.clock_gettime(time.CLOCK_BOOTTIME) - record_startup / os.sysconf("SC_CLK_TCK")
+            start_time = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - start_time / os.sysconf("SC_CLK_TCK")
     except (OSError, AttributeError):
         return 0.0
 

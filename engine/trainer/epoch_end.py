@@ -69,7 +69,7 @@ class EpochEnd:
         if results is None:
             return None
         point = current_log_point(self._parts)
-        if point.step > int(self._state.written):
+        if point.step > int(self._state.last_logged_step):
             self._train_logger.passed([point], kept=False)
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])

@@ -11,7 +11,7 @@ SHAPE = (28, 28, 1)
 WARPS = "shift:2,rotation:10,zoom:0.1,shear:0.1,elastic:1"
 EVERYTHING = f"{WARPS},cutout:8,flip:both,mixup:0.2"
 ALONE = ["shift", "rotation", "zoom", "shear", "elastic", "cutout", "flip", "flip:both", "mixup"]
-MAX_SIDE = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
+LARGEST = "shift:27.99,rotation:180,zoom:0.99,shear:1,elastic:7,cutout:27,flip:both,mixup:100"
 CLASSES = 10
 
 
@@ -189,7 +189,7 @@ def test_independent_of_global_seed():
 # Values
 
 
-@pytest.mark.parametrize("spec", [EVERYTHING, MAX_SIDE])
+@pytest.mark.parametrize("spec", [EVERYTHING, LARGEST])
 @pytest.mark.parametrize(("shape", "jit_compile"), [(SHAPE, True), ((28, 40, 3), False)])
 def test_values_within_unit_interval(spec, shape, jit_compile):
     augment = parse_augmentation(spec, shape)
