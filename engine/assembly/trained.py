@@ -30,7 +30,7 @@ class SelectedCheckpoint(NamedTuple):
 
 
 class RestoredRun(NamedTuple):
-    """A run with restored weights.
+    """A run with restored weights; leaving its context stops the feeds that prefetch.
 
     Attributes:
       parts: parts of the run; only the weights of its state are restored.
@@ -41,6 +41,12 @@ class RestoredRun(NamedTuple):
     parts: Parts
     path: str
     words: str
+
+    def __enter__(self) -> RestoredRun:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.parts.close()
 
 
 def choose(config: Config) -> SelectedCheckpoint:

@@ -27,17 +27,16 @@ def run(config: Config) -> int:
     """
     with Signals() as signals:
         chosen, outcome = _read(config)
-        found = restored(config, chosen)
-        print(f"reporting on {found.words}, {found.path}, on {found.parts.device}", flush=True)
-        best = chosen.snapshot.best_step
-        about = report.build_run_report(
-            found.parts,
-            outcome,
-            found.words,
-            best if best >= 0 else None,
-            lambda: bool(signals.received),
-        )
-        found.parts.close()
+        with restored(config, chosen) as found:
+            print(f"reporting on {found.words}, {found.path}, on {found.parts.device}", flush=True)
+            best = chosen.snapshot.best_step
+            about = report.build_run_report(
+                found.parts,
+                outcome,
+                found.words,
+                best if best >= 0 else None,
+                lambda: bool(signals.received),
+            )
         if about is not None:
             print(report.write(config.run.run_dir, about), flush=True)
         return signals.exit_status

@@ -38,8 +38,7 @@ def run(config: Config) -> int:
     split = config.report.split
     if split:
         config = replaced(config, test_split=split)
-    with Signals() as signals:
-        found = restored(config)
+    with Signals() as signals, restored(config) as found:
         parts = found.parts
         if not parts.evaluations:
             raise ValueError("no split is held out: give --split")
@@ -63,7 +62,6 @@ def run(config: Config) -> int:
             tables[shown] = _tables(about[1], list(parts.source.class_names))
             folder = os.path.join(config.run.run_dir, "evaluation", _as_name(shown))
             print(report.write(folder, about[0]), flush=True)
-        parts.close()
         print(json.dumps(jsonable({"weights": found.path, **results, "tables": tables})))
         return signals.exit_status
 

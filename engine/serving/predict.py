@@ -62,8 +62,7 @@ def run(config: Config) -> int:
     if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
-    with Signals() as signals:
-        found = restored(config)
+    with Signals() as signals, restored(config) as found:
         parts = found.parts
         print(f"predicting by {found.words}, {found.path}, on {parts.device}", flush=True)
         failed: list[inputs.InputFile] = []
@@ -76,7 +75,6 @@ def run(config: Config) -> int:
             scores = _scored(found, some)
             done += [_told(found, each, p) for each, p in zip(some, scores, strict=True)]
             drawn += some[: _DRAWN - len(drawn)]
-        parts.close()
         for each in failed:
             print(f"error: {each.name} {each.error}", file=sys.stderr)
         print(_write(config, done, failed, drawn), flush=True)

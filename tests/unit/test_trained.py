@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -94,3 +95,13 @@ def test_failed_export_keeps_old(tmp_path):
         Path(whole, "half").write_text("")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["export"]
+
+
+def test_context_closes_parts():
+    """Leaving the context of a restored run stops its feeds, by an early return or an error too."""
+    closed = []
+    found = trained.RestoredRun(SimpleNamespace(close=lambda: closed.append(1)), "path", "words")
+    with pytest.raises(KeyError), found as same:
+        assert same is found and not closed
+        raise KeyError
+    assert closed == [1]
