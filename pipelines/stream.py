@@ -34,7 +34,7 @@ from pipelines.source import DataSplit, Source
 _TABLE = 4 << 20  # approximate bytes of a table, which holds at least one step
 _PORTION = 128  # examples that a thread decodes at a time
 _LARGE = 1 << 14  # examples of a split from which on it pays to decode a portion without a loop
-_READ_AHEAD = 16  # portions; few suffice, because reading is cheap compared with decoding
+_QUEUED = 16  # portions that are read and not decoded; few suffice: reading is cheap
 _READY = 1  # decoded tables to prefetch for each replica, besides the one being made
 
 _streams: weakref.WeakSet[StreamingFeed] = weakref.WeakSet()
@@ -114,7 +114,7 @@ class StreamingFeed:
 
     @property
     def ahead(self) -> int:
-        """Maximum number of steps whose examples are loaded or in flight when a step is opened."""
+        """Maximum number of steps whose examples are decoded, or being decoded, at any time."""
         return self._steps * (_READY + 3)  # plus the open table and two being made
 
     def close(self) -> None:
@@ -151,7 +151,7 @@ class StreamingFeed:
         here = local_replicas(self._strategy)
         size, portions = self._of_portion, self._portions
         with tf.device("CPU:0"):
-            queue = tf.queue.FIFOQueue(_READ_AHEAD, [tf.string, tf.int32], [[size], [size]])
+            queue = tf.queue.FIFOQueue(_QUEUED, [tf.string, tf.int32], [[size], [size]])
 
             # One thread decodes a whole portion; portions are decoded in parallel. This costs a
             # quarter of mapping single examples and batching them afterwards.

@@ -67,7 +67,7 @@ def read(path: str) -> CheckpointContents:
     Raises:
       DamagedError: if the file is missing, is not what was written, or has another number in its
         name.
-      OtherFormatError: if another version of Tapeline wrote it.
+      FormatVersionError: if another version of Tapeline wrote it.
     """
     found = checkpoint_file.read(path)
     _refuse_other_number(path, found.facts)
@@ -114,7 +114,7 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
 
     Raises:
       DamagedError: if the newest one is not what was written, or is listed but cannot be opened.
-      OtherFormatError: if another version of Tapeline wrote it.
+      FormatVersionError: if another version of Tapeline wrote it.
     """
     vanished: MissingError | None = None
     before = None
@@ -142,7 +142,7 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
     Raises:
       DamagedError: if the newest or the best one is not what was written, or the best one is
         missing.
-      OtherFormatError: if another version of Tapeline wrote one of them.
+      FormatVersionError: if another version of Tapeline wrote one of them.
     """
     before = None
     while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:

@@ -119,7 +119,7 @@ def read(path: str) -> CheckpointContents:
     Raises:
       MissingError: if it does not exist.
       DamagedError: if it is not what was written.
-      OtherFormatError: if another version of Tapeline wrote it.
+      FormatVersionError: if another version of Tapeline wrote it.
     """
     with _opened(path) as archive:
         facts = _facts(path, archive)
@@ -141,7 +141,7 @@ def read_metadata(path: str) -> dict[str, Any]:
     The arrays are not validated.
 
     Raises:
-      DamagedError, OtherFormatError: as `read`.
+      DamagedError, FormatVersionError: as `read`.
     """
     with _opened(path) as archive:
         return _facts(path, archive)

@@ -21,6 +21,14 @@ from engine.config.registry import Registry
 from engine.config.schema import Config, sections
 
 _OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between machines
+# Words for `affects` of an option, in the docs.
+_EFFECTS = {
+    "trajectory": ("fixed", "it is refused, because the run would be another one"),
+    "length": ("length", "the run becomes longer, or ends earlier if it is not past that step"),
+    "record": ("recorded", "it counts from here on, and is refused when no step is left"),
+    "end": ("end", "the end of a finished run is done again, in all its files"),
+    "": ("free", "it counts for this command"),
+}
 _PATHS = ("run_dir", "data_dir", "cache_dir")
 
 
@@ -214,14 +222,19 @@ def table() -> str:
         "",
         "Written by `python -m engine.config.flags > docs/options.md`.",
         "Give them as `--NAME=VALUE`, or a line each in a file for `--flagfile=FILE`; the later",
-        "one counts.",
+        "one counts. The column *resume* says what another value means for a run that is resumed:",
+        *(f"*{effect}*, {meaning};" for effect, meaning in _EFFECTS.values()),
     ]
+    lines[-1] = lines[-1].rstrip(";") + "."
     for _, section in sections():
         lines += ["", f"## {section.__doc__.splitlines()[0].rstrip('.')}", ""]
-        lines += ["| option | default | meaning |", "|---|---|---|"]
+        lines += [f"Declared in `{section.__module__.replace('.', '/')}.py`.", ""]
+        lines += ["| option | default | resume | meaning |", "|---|---|---|---|"]
         for field in dataclasses.fields(section):
             default = f"`{written(field.default)}`" if written(field.default) else "(empty)"
-            lines.append(f"| `--{field.name}` | {default} | {_described(field, built_in=True)} |")
+            effect, _ = _EFFECTS[field.metadata["affects"]]
+            meaning = _described(field, built_in=True)
+            lines.append(f"| `--{field.name}` | {default} | {effect} | {meaning} |")
     return "\n".join(lines) + "\n"
 
 

@@ -1,10 +1,11 @@
-"""All options of a run, collected from the rooms that read them.
+"""All options of a run, collected from the packages that read them.
 
-Each option is declared once, as a field of a frozen dataclass in the `options.py` of its room.
-`engine.config.flags` derives the command-line flags, `--help`, `DIR/config.flags` and the table in
-the docs from these fields; the first line of a dataclass's docstring is the section's heading
-there. Neither this module nor an `options.py` imports TensorFlow, so that invalid input fails at
-once. The groups are imported by name, on use: this package is below the rooms that it collects.
+Each option is declared once, as a field of a frozen dataclass in the `options.py` of the package
+that reads it. `engine.config.flags` derives the command-line flags, `--help`, `DIR/config.flags`
+and the table in the docs from these fields; the first line of a dataclass's docstring is the
+section's heading there. Neither this module nor an `options.py` imports TensorFlow, so that invalid
+input fails at once. The groups are imported by name, on use: this package is below those that it
+collects from.
 """
 
 from __future__ import annotations
@@ -36,12 +37,12 @@ class _Group:
     """A group of options, imported on use.
 
     Args:
-      place: "room:name" of its dataclass, which is in `engine/ROOM/options.py`.
+      place: "package:name" of its dataclass, which is in `engine/PACKAGE/options.py`.
     """
 
     def __init__(self, place: str) -> None:
-        room, _, name = place.partition(":")
-        self._place = f"engine.{room}.options:{name}"
+        package, _, name = place.partition(":")
+        self._place = f"engine.{package}.options:{name}"
 
     def load(self) -> Any:
         """Returns the dataclass."""

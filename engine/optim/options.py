@@ -59,13 +59,14 @@ class OptimizerOptions(OptionGroup):
     )
     clip_norm: float = option(
         0.0,
-        "maximum global norm of the gradient, which is scaled down to it; 0: no clipping",
+        "maximum global norm of the gradient, which is scaled down to it, after --clip_value; 0: "
+        "no clipping",
         minimum=0,
         trajectory=True,
     )
     clip_value: float = option(
         0.0,
-        "maximum absolute value of a gradient element; 0: no clipping",
+        "maximum absolute value of a gradient element, before --clip_norm; 0: no clipping",
         minimum=0,
         trajectory=True,
     )
