@@ -1,9 +1,9 @@
-"""Input pipelines: data set on disk -> batches.
+"""Input pipelines: from a data set on disk to batches.
 
     source = open_source("digits", data_dir=None, cache_dir=default_cache_dir())
     feed = open_feed("resident", source, source.train, global_batch_size=128, seed=0, ...)
 
-Does not import `engine` or `models`.
+This package does not import `engine` or `models`.
 """
 
 from pipelines.augment import Augmentation, parse_augmentation

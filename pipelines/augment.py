@@ -1,10 +1,10 @@
 """Augmentation: converts `--augment` to a pure function of images and uniform random numbers.
 
-    augment = augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
+    augment = parse_augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
     images, targets = augment(images, labels, numbers, classes=10)
 
-Row i of the result depends, bit for bit, only on row i of the arguments, and with mixup also on row
-i + 1. The caller passes the random numbers, so there is no generator state to save or restore.
+Row i of the result is bitwise determined by row i of the arguments, with mixup also by row i + 1.
+The caller passes the random numbers, so there is no generator state to save or restore.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Transform = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
 
 
 class _Registered(NamedTuple):
-    """A transform that `register` has added."""
+    """A transform added by `register`, with the arguments of that call."""
 
     transform: Transform
     numbers: int
@@ -42,7 +42,8 @@ _registered: dict[str, _Registered] = {}
 def names() -> tuple[str, ...]:
     """Returns the names of the transforms, in the order of application.
 
-    The columns of the random numbers are in this order, too. `Warp` applies its own in one pass.
+    The columns of the random numbers are in this order, too. `Warp` applies the geometric
+    transforms (shift, rotation, zoom, shear, elastic) in one resampling.
     """
     return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
 
@@ -55,7 +56,7 @@ def registered_names() -> tuple[str, ...]:
 def register(
     name: str, *, numbers: int, default: float, maximum: float
 ) -> Callable[[Transform], Transform]:
-    """Registers a transform of images for `--augment=NAME[:STRENGTH]`.
+    """Returns a decorator that registers a transform for `--augment=NAME[:STRENGTH]`.
 
     The decorated function takes images, float32 [rows, H, W, C] in 0..1, random numbers, float32
     [rows, numbers] in [0, 1), and the strength, and returns images of the same shape. Row i of the
@@ -68,11 +69,11 @@ def register(
     Args:
       name: a Python identifier.
       numbers: number of uniform random numbers that one example needs.
-      default: strength without STRENGTH.
-      maximum: largest strength; it must be above 0.
+      default: strength if the option gives none.
+      maximum: largest allowed strength, above 0.
 
     Raises:
-      ValueError: for a name that is registered already or is not a Python identifier.
+      ValueError: when the name is already in use or is not a Python identifier.
     """
     if not name.isidentifier():
         raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
@@ -88,11 +89,11 @@ def register(
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The transforms of an `--augment` option, as a callable.
+    """The transforms of an `--augment` option, as a callable that augments a batch.
 
     Attributes:
       image_shape: height, width and channels.
-      strengths: strength of each selected transform.
+      strengths: strength of each selected transform, by name; of flip: the direction.
     """
 
     image_shape: tuple[int, int, int]
@@ -105,16 +106,18 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether the arguments need one row more than the result has (mixup)."""
+        """Whether the arguments have one row more than the result, as mixup requires."""
         return "mixup" in self.strengths
 
     def __call__(
         self, images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, classes: int
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch, in the graph; with mixup, the arguments have one row more.
+        """Augments a batch in the graph.
+
+        With mixup, the arguments have one row more than the result.
 
         Args:
-          images: uint8 [rows, H, W, C]; or float32 if no transform warps them.
+          images: uint8 [rows, H, W, C]; or float32 if no transform is geometric.
           labels: int32 [rows].
           numbers: uniform random numbers, float32 [rows, self.numbers] in [0, 1).
           classes: number of classes.
@@ -165,7 +168,7 @@ def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Ten
 
 
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
-    """Sets a square of `side` pixels to zero (DeVries and Taylor 2017).
+    """Sets a square of `side` x `side` pixels to zero in each image (DeVries and Taylor 2017).
 
     The centre is uniform over the pixels of the image, so the square may extend beyond the border.
     If `side` is even, the centre is the pixel below and to the right of the middle.
@@ -222,7 +225,8 @@ def parse_augmentation(
       dtype: dtype of the images.
 
     Raises:
-      ValueError: for an invalid option; names the flag, the value and the allowed values.
+      ValueError: when the option is invalid; the message names the flag, the value and the
+        allowed values.
     """
     strengths: dict[str, Any] = {}
     for item in spec.split(",") if spec.strip() else ():

@@ -1,16 +1,16 @@
-"""The layout of batches: which examples a step contains, and the interface of a feed.
+"""Defines the layout of batches (which examples a step contains) and the interface of a feed.
 
 A global batch is `global_batch_size` consecutive positions of the epoch's order. It is cut into
-micro-batches, which a device computes one after the other, and each micro-batch into shards, an
-equal number for every device. At once, a device computes one shard of one micro-batch: a local
-micro-batch. By default there is one micro-batch, and one shard per device. Which rows form a
-micro-batch does not depend on the number of devices. Nor does which rows form a shard, where the
-number of shards is given.
+micro-batches, which a device computes one after the other, and each micro-batch into shards, the
+same number for every device. A device computes one shard of one micro-batch at a time: a local
+micro-batch. By default there is one micro-batch, and one shard per device. The rows of a
+micro-batch do not depend on the number of devices. If the number of shards is given, the rows of a
+shard do not depend on it either.
 
 Positions past the end of the epoch, or past a micro-batch that does not divide evenly, are padding:
-their mask is zero, so they have no weight (L1). A padding row holds an example of the same global
-batch. If it were an example of another batch, a nan in it would reach a step that does not
-contain it, because zero times nan is nan. The layout is a pure function of (seed, step) (L4).
+their mask is zero, so they have no weight (L1). A padding row holds an example that the step uses
+anyway. With another example, a NaN in it would reach a step that does not use it, because zero
+times NaN is NaN. The layout is a pure function of (seed, step) (L4).
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from pipelines import order
 
 
 class Batch(NamedTuple):
-    """A local micro-batch: the rows that a replica computes at once."""
+    """A local micro-batch: the rows that a replica computes at a time."""
 
-    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one more row with look_ahead
+    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one more row for mixup
     targets: tf.Tensor  # int32, one per row of inputs
     mask: tf.Tensor  # float32 [rows]: 1 for an example, 0 for padding
     row: tf.Tensor  # int64 []: position of the first row in the global batch
-    valid: tf.Tensor  # float32 []: examples in the global batch, over all replicas
-    epoch: tf.Tensor  # int64 []
+    valid: tf.Tensor  # float32 []: number of examples in the global batch, over all replicas
+    epoch: tf.Tensor  # int64 []: epoch of the step
     place: tf.Tensor  # int64 []: position of the first row in the epoch's order
 
 
 class OpenedSteps(NamedTuple):
-    """The input of the graph for some steps.
+    """The input of the graph for one or more steps.
 
     Attributes:
       steps: number of steps, 1 or more.
-      given: nested tensors, of the same shapes in every call.
+      given: nest of tensors, the argument of `Feed.next`; same structure and shapes in every call.
     """
 
     steps: int
@@ -55,28 +55,34 @@ class Feed(Protocol):
     layout: BatchLayout
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the graph's input for `steps` steps from `step`, all in one epoch; on the host.
+        """Prepares the graph's input for `steps` steps from `step`, in one epoch.
 
-        It may cover fewer steps; `open` is then called again for the rest.
+        Called on the host. May return fewer steps, at least 1; the caller opens the rest.
         """
 
     def next(self, given: Any) -> Any:
-        """Returns the element of the next step for `batch`; in the graph, across replicas."""
+        """Returns the input of `batch` for the next step.
+
+        Called in the graph, in cross-replica context.
+        """
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int
     ) -> Batch:
-        """Returns a local micro-batch of the global batch of `step`; in the graph, on a replica."""
+        """Returns a local micro-batch of the global batch of `step`.
+
+        Called in the graph, in replica context.
+        """
 
     def close(self) -> None:
-        """Stops prefetching, where the feed does it; on the host."""
+        """Stops prefetching, if the feed prefetches; called on the host."""
 
 
 def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
-    """Opens a feed and checks the number of steps that it returns.
+    """Calls `feed.open`; checks its arguments and the number of steps that it returns.
 
     Args:
-      feed: feed of the batches.
+      feed: feed to open.
       step: first step, 0 or more.
       steps: number of steps requested, 1 or more, all in one epoch.
 
@@ -95,14 +101,14 @@ def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
 
 
 class BatchLayout(NamedTuple):
-    """How a global batch is cut into micro-batches and shards.
+    """Division of a global batch into micro-batches and shards.
 
     Attributes:
       replicas: number of replicas that share a global batch.
       micro_batches: number of micro-batches, of ceil(global batch / micro_batches) rows each; a
         device computes them one after the other.
-      shards: shards of each micro-batch over all replicas, a multiple of `replicas`; 0: one per
-        replica.
+      shards: number of shards of each micro-batch over all replicas, a multiple of `replicas`; 0:
+        one per replica.
     """
 
     replicas: int = 1
@@ -111,29 +117,30 @@ class BatchLayout(NamedTuple):
 
     @property
     def all_shards(self) -> int:
-        """Shards of a micro-batch, over all replicas."""
+        """Number of shards of a micro-batch, over all replicas."""
         return self.shards or self.replicas
 
     @property
     def local_shards(self) -> int:
-        """Shards of a micro-batch that one replica computes."""
+        """Number of shards of a micro-batch that one replica computes."""
         return self.all_shards // self.replicas
 
     @property
     def local_micro_batches(self) -> int:
-        """Local micro-batches of a global batch that one replica computes, shard by shard."""
+        """Number of local micro-batches per global batch and replica, computed shard by shard."""
         return self.local_shards * self.micro_batches
 
 
 class BatchPlan:
-    """The arithmetic that both feeds share: step -> positions in the epoch -> examples.
+    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds.
 
     Args:
       examples: number of examples of the split, n, 1 or more.
-      global_batch_size: examples of a full step, over all replicas, 1 or more.
-      layout: how a global batch is cut.
+      global_batch_size: number of examples in a full step, over all replicas, 1 or more.
+      layout: division of a global batch.
       seed: seed of the order of each epoch; None: file order in every epoch (evaluation).
-      include_next_example: whether a micro-batch includes the example after its last, for mixup.
+      include_next_example: whether a local micro-batch includes the example after its last, for
+        mixup.
     """
 
     def __init__(
@@ -146,24 +153,24 @@ class BatchPlan:
         include_next_example: bool = False,
     ) -> None:
         self.examples = examples
-        # A larger batch would hold the same examples and padding, and only take more memory.
+        # A larger batch would only add padding, which takes memory.
         self.global_batch_size = min(global_batch_size, examples)
         self.layout = layout
         self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
-        self.rows = -(-self._micro_rows // layout.all_shards)  # of a local micro-batch
-        self.fetched = self.rows + include_next_example  # examples fetched for them
+        self.rows = -(-self._micro_rows // layout.all_shards)  # rows of a local micro-batch
+        self.fetched = self.rows + include_next_example  # examples fetched for these rows
         self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
         self._look_ahead = int(include_next_example)
         self._seed = seed
 
     def order(self, epoch: int) -> np.ndarray:
-        """Returns the order of an epoch, int32 [n]."""
+        """Returns the example indices in the order of an epoch, int32 [n]."""
         if self._seed is None:
             return np.arange(self.examples, dtype=np.int32)
         return order.permutation(self._seed, epoch, self.examples)
 
     def chosen(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Returns the examples at some positions of an epoch's order, int [k]."""
+        """Returns the example indices at positions `places` of the epoch's order, int [k]."""
         if self._seed is None:
             return places
         return order.permutation_at(self._seed, epoch, self.examples, places)
@@ -176,7 +183,7 @@ class BatchPlan:
     def places(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
         """Returns the positions of the rows of a local micro-batch.
 
-        The same code serves NumPy on the host and tensors in the graph.
+        Works on NumPy arrays and in the graph.
 
         Args:
           step: training step, int64.
@@ -185,9 +192,9 @@ class BatchPlan:
           arange: row indices in the micro-batch, int64 [m].
 
         Returns:
-          Position of the first row in the global batch; position of each row in the epoch, where
-          `examples` means the first one (for mixup); and bool [m], false for rows that are padding
-          or belong to another micro-batch.
+          Position of the first row in the global batch; position of each row in the epoch's order,
+          where a value of `self.examples` wraps around to 0 (mixup); and bool [m], False for
+          padding and for rows of another micro-batch.
         """
         layout = self.layout
         shard = replica * layout.local_shards + micro_batch // layout.micro_batches
@@ -208,7 +215,7 @@ class BatchPlan:
     def masked(
         self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, micro_batch: Any
     ) -> Batch:
-        """Returns the Batch of the rows that were fetched for a local micro-batch."""
+        """Returns the rows fetched for a local micro-batch as a `Batch`, with their mask."""
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
         first, in_epoch, valid = self.places(step, replica, micro_batch, arange)

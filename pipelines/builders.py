@@ -28,7 +28,7 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
       A `tfds.core.DatasetBuilder`, of the highest prepared version that matches.
 
     Raises:
-      ValueError: when the data set cannot be opened; one line.
+      ValueError: when the data set cannot be opened; the message has one line.
     """
     as_path = Path(dataset).expanduser()
     if (as_path / DATASET_INFO).is_file():
@@ -56,7 +56,7 @@ def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
     """Splits "name/config:version" as TFDS does, into the name and the builder's arguments.
 
     Raises:
-      ValueError: for an invalid name, and for community data sets ("namespace:name").
+      ValueError: when the name is invalid or is that of a community data set ("namespace:name").
     """
     from tensorflow_datasets.core import naming
 
@@ -79,7 +79,7 @@ def resolve_data_dir(data_dir: str | None) -> Path:
     """Returns `data_dir`, or the TFDS default: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-      ValueError: for a directory that is not local.
+      ValueError: when the directory is not local.
     """
     place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "://" in place:
@@ -96,7 +96,7 @@ def _builder_from(directory: Path) -> Any:
     try:
         with quiet():
             return tfds.builder_from_directory(str(directory))
-    except Exception as error:  # JSON, protocol buffers, file system: handled alike
+    except Exception as error:  # an error of JSON, protocol buffers or files
         raise ValueError(
             f"cannot read the data set in {directory}: {one_line_message(error, 120)}; prepare it "
             "again, or give another --data_dir"
@@ -153,7 +153,7 @@ def _subdirectories(directory: Path) -> list[Path]:
 
 
 def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root: Path) -> Any:
-    """Returns the builder that TFDS or an imported module registers; files may be missing."""
+    """Returns the builder registered by TFDS or an imported module; its files may be missing."""
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -180,7 +180,7 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
 
 
 def _unknown(dataset: str, name: str, root: Path) -> str:
-    """Returns the error message for a data set without code and without matching files."""
+    """Returns the error message for a data set with neither builder code nor prepared files."""
     import tensorflow_datasets as tfds
 
     if (root / name).is_dir():
@@ -190,7 +190,7 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
             "of these, or prepare it with TFDS"
         )
     on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
-    # Without community data sets: their list is on the network.
+    # Community data sets are left out, because their list is on the network.
     known = {*tfds.list_builders(with_community_datasets=False), *on_disk, "digits"}
     close = difflib.get_close_matches(name, sorted(known), n=3)
     guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_some(on_disk)}."
@@ -198,7 +198,7 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
 
 
 def _prepared_names(root: Path) -> list[str]:
-    """Returns the values of --dataset for the prepared data set in the directory `root`."""
+    """Returns the `--dataset` values that open the data set prepared in the directory `root`."""
     places = {root.name: root}
     places.update({f"{root.name}/{path.name}": path for path in _subdirectories(root)})
     highest = {name: _highest_version(place, None) for name, place in places.items()}
@@ -206,6 +206,6 @@ def _prepared_names(root: Path) -> list[str]:
 
 
 def _some(names: list[str], limit: int = 8) -> str:
-    """Formats the first names of a list for a message."""
+    """Formats the first `limit` names of a list for a message."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more if names else "none"

@@ -1,8 +1,8 @@
-"""Cache of decoded examples on disk, reused between starts.
+"""Caches decoded examples and record indices on disk, for reuse by later runs.
 
-The key of an entry covers the bytes of the source files, the ranges taken from them and how they
-are decoded. An entry is validated by its digest before it is used; examples of an invalid entry are
-decoded again. The cache makes a start faster and never changes its result.
+The key of decoded examples covers the bytes of the source files, the ranges of records taken from
+them and how they are decoded. An entry is validated by its digest before it is used; the content of
+an invalid entry is computed again. The cache makes a start faster and never changes its result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pipelines.fingerprint import digest
 
 _VERSION = 1
 _ENTRIES = (".decoded", ".index")
-_BUDGET = 8 << 30  # bytes of all entries; the least recently used are deleted first
+_BUDGET = 8 << 30  # maximum bytes of all entries; the least recently used are deleted first
 
 
 def default_dir() -> str:
@@ -31,10 +31,10 @@ def default_dir() -> str:
 
 
 def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Returns the key of the examples in `ranges` of TFRecord files, decoded as in `recipe`.
+    """Returns the cache key of the examples in `ranges` of TFRecord files, decoded as in `recipe`.
 
-    The contents of the files are hashed, not their names and modification times: a file that
-    changed in place, or another data set's file of the same name, gives another key.
+    The contents of the files are hashed, not their names and modification times: a file modified
+    in place, or another data set's file of the same name, gives another key.
     """
     found = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
     for path, first, stop in ranges:
@@ -43,7 +43,7 @@ def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Loads an entry, (images [n, H, W, C], labels int32 [n]); None without a valid one."""
+    """Returns an entry, (images [n, H, W, C], labels int32 [n]); None if missing or invalid."""
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
         with open(path, "rb") as file:
@@ -66,7 +66,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def stored_digest(cache_dir: str, name: str) -> str | None:
-    """Returns the digest in the header of an entry; None if there is no entry."""
+    """Returns the digest in the header of an entry; None if it cannot be read."""
     try:
         with open(os.path.join(cache_dir, f"{name}.decoded"), "rb") as file:
             return str(json.loads(file.readline())["sha256"])
@@ -75,7 +75,7 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
 
 
 def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """Returns the SHA-256 of examples, in hexadecimal."""
+    """Returns the SHA-256 of decoded examples, in hexadecimal."""
     found = hashlib.sha256(np.ascontiguousarray(images).data)
     found.update(np.ascontiguousarray(labels, "<i4").tobytes())
     return found.hexdigest()
@@ -105,13 +105,13 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """Opens a new entry for writing, publishes it atomically, then prunes the cache.
+    """Context manager: yields a new entry's file, publishes it atomically, prunes the cache.
 
     Args:
       path: path of the entry; its directory is created if necessary.
 
     Raises:
-      OSError: when the entry cannot be written; it is then not published.
+      OSError: when the entry cannot be written; nothing is published.
     """
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)

@@ -13,12 +13,12 @@ from pipelines.host import usable_cores
 from pipelines.records import RecordReader
 from pipelines.source import DataSplit, Source
 
-_PORTION = 256  # examples that one thread decodes at a time
-# Examples decoded in one iteration of a loop in the graph. An iteration costs as much as decoding a
-# small image, and each decoding in the graph 5 ms before the first one.
+_PORTION = 256  # examples decoded by one parallel call
+# Examples decoded in one iteration of a loop in the graph. An iteration has an overhead as large as
+# decoding a small image; each decode call in the graph adds 5 ms to the start.
 DECODE_CHUNK = 16
-# Images of one stored size with at most so many values are decoded, then resized as one batch. For
-# larger images, one loop iteration per image costs little.
+# Images of one stored size with at most this many values are decoded, then resized as one batch.
+# For larger images, the overhead of one loop iteration per image is small.
 _SMALL = 1 << 16
 
 
@@ -30,7 +30,7 @@ def decode_batch(
     Args:
       source: the data set.
       serialized: string [k], k >= 1.
-      chunk: examples decoded in one iteration of a loop.
+      chunk: number of examples decoded in one iteration of the loop.
 
     Returns:
       (images [k, H, W, C], labels int32 [k]).
@@ -62,7 +62,7 @@ def _decoded(
     chunk: int,
     label: tf.TensorSpec | None = None,
 ) -> Any:
-    """Returns images, resized if necessary, and also labels if `label` is a spec."""
+    """Decodes images and resizes them if necessary; also returns labels if `label` is a spec."""
 
     def with_label(image: tf.TensorSpec) -> Any:
         return image if label is None else (image, label)
@@ -78,7 +78,7 @@ def _decoded(
 
 
 def _each(decode: Callable, stored: tf.Tensor, made: Any, chunk: int) -> Any:
-    """Applies `decode`, a tf.function of few operations, to each element.
+    """Applies `decode`, a `tf.function` of few operations, to each element of `stored`.
 
     A loop iteration decodes `chunk` elements; each remaining element takes one iteration. If the
     number of elements is static and at most `chunk`, there is no loop.
@@ -105,16 +105,16 @@ def _each(decode: Callable, stored: tf.Tensor, made: Any, chunk: int) -> Any:
     )
 
 
-# Marks a function of `tf.data.Dataset.map` as one that AutoGraph need not convert, which takes a
-# third of a second.
+# Disables AutoGraph for a function of `tf.data.Dataset.map`: the conversion is not needed and takes
+# a third of a second.
 as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def options_without_autotune() -> tf.data.Options:
-    """Returns options of a pipeline without autotuning.
+    """Returns options that disable the autotuning of a `tf.data` pipeline.
 
     The autotuner is a thread that sleeps for up to a minute at a time and sometimes misses the
-    request to stop. Deleting the pipeline then waits for that thread.
+    request to stop. Destroying the pipeline then waits for that thread.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -134,10 +134,10 @@ def _serialized(records: DataSplit) -> tf.data.Dataset:
 def decode_split(
     source: Source, records: DataSplit, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a whole split: (images [n, H, W, C], labels int32 [n]).
+    """Decodes a whole split to (images [n, H, W, C], labels int32 [n]).
 
     Args:
-      source: the data set, which defines the decoding.
+      source: the data set, which decodes the examples.
       records: the split.
       progress: called periodically with the number of examples decoded since the last call.
 
@@ -174,7 +174,7 @@ def decode_split(
 def _culprit(
     source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
-    """Returns the first example from `first` on that cannot be decoded, and its error.
+    """Returns the index of the first example from `first` that cannot be decoded, and its error.
 
     Chunks are decoded in parallel and fail as a whole, so the examples are tried one by one.
     """

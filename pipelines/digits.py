@@ -2,7 +2,7 @@
 
 1,797 scans of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
 Digits, UCI Machine Learning Repository, 1998). They are part of scikit-learn, so Tapeline can be
-tried and tested without a network. scikit-learn is needed once, to prepare the data set.
+tried and tested without a network. scikit-learn is needed only to prepare the data set.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from pipelines.download import one_line_message, quiet
 
-# A TFRecord frame has a length, and a checksum of the length and of the data.
+# The frame of a TFRecord consists of the length and the CRCs of the length and of the data.
 _FRAME_BYTES = 16
 _TEST_EVERY = 5
 
@@ -39,7 +39,7 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
             description="Handwritten digits of 8 x 8 pixels, from scikit-learn.",
             features=tfds.features.FeaturesDict(
                 {
-                    # Not encoded: 64 pixels are larger as PNG.
+                    # Not encoded: as PNG, 64 pixels take more bytes.
                     "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
                     "label": tfds.features.ClassLabel(num_classes=10),
                 }
@@ -64,11 +64,11 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 def prepared(cache_dir: str) -> Any:
     """Returns the builder of the digits; prepares them in `cache_dir`/digits if necessary.
 
-    Several processes may call this at once: each prepares a directory of its own and renames it,
-    and the first one is used. A damaged copy is replaced.
+    Several processes may call this at once: each prepares the data set in a temporary directory and
+    renames it; the first one is used. A damaged copy is replaced.
 
     Raises:
-      ValueError: if `cache_dir` cannot be written, or scikit-learn is missing.
+      ValueError: when `cache_dir` cannot be written, or scikit-learn is missing.
     """
     root = Path(cache_dir).expanduser()
     directory = root / "digits" / str(Digits.VERSION)
@@ -92,7 +92,7 @@ def prepared(cache_dir: str) -> Any:
 
 
 def _prepare(directory: Path) -> None:
-    """Prepares the digits in a temporary directory; publishes it unless another process has."""
+    """Prepares the digits in a temporary directory; renames it unless another process was first."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as workshop:
         with quiet():
@@ -110,7 +110,7 @@ def _prepare(directory: Path) -> None:
 
 
 def _intact(directory: Path) -> Any | None:
-    """Returns the builder of the copy in `directory`; None if files are missing or truncated."""
+    """Returns the builder of the digits in `directory`; None if files are missing or truncated."""
     try:
         with quiet():
             builder = tfds.builder_from_directory(str(directory))
@@ -119,6 +119,6 @@ def _intact(directory: Path) -> Any | None:
             expected = split.num_bytes + _FRAME_BYTES * split.num_examples
             if sum(os.path.getsize(path) for path in split.filepaths) != expected:
                 return None
-    except Exception:  # whatever is wrong with the copy, a new one is prepared
+    except Exception:  # on any error, a new copy is prepared
         return None
     return builder

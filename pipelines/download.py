@@ -29,13 +29,14 @@ def prepare(builder: Any) -> None:
     """Downloads and prepares the data set of a TFDS builder, as TFRecord files.
 
     Raises:
-      ValueError: when that fails; one line. If the network cannot be reached, within 10 s.
+      ValueError: when this fails; the message has one line. If the network cannot be reached, it
+        is raised within 10 s.
     """
     import tensorflow_datasets as tfds
 
     name, root = builder.info.full_name, builder.data_dir_root
     if builder.data_path.exists():
-        # TFDS would take the incomplete directory for the data set and do nothing.
+        # TFDS would treat the incomplete directory as prepared and do nothing.
         raise ValueError(
             f"{builder.data_dir} exists but has no {DATASET_INFO}: remove that directory, or "
             "give another --data_dir"
@@ -63,7 +64,7 @@ def prepare(builder: Any) -> None:
 def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
     """Returns whether the host of `url` answers within `seconds`, through the configured proxies.
 
-    Any answer counts, also an error status: the probe tests the network, not the file.
+    Any answer counts, including an error status: the probe tests the network, not the file.
     """
     answered = threading.Event()
 
@@ -75,7 +76,7 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
         except urllib.error.HTTPError:
             answered.set()
         except urllib.error.URLError as error:
-            # An unknown certificate is from a host that answered.
+            # A certificate error means that the host answered.
             if isinstance(error.reason, ssl.SSLError):
                 answered.set()
         except Exception:  # any other error counts as no answer, without a traceback
@@ -89,7 +90,7 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Silences TFDS in the context: nothing on standard output, and only errors in the log.
+    """Context manager that silences TFDS: no standard output, and only errors in the log.
 
     Args:
       progress: whether to show progress bars; standard output then goes to standard error.

@@ -1,4 +1,4 @@
-"""One-line messages of TensorFlow's errors, which are pages long."""
+"""Shortens TensorFlow's error messages, which can be pages long, to one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces",
 
 
 def reason(error: BaseException) -> str:
-    """Returns the message of a failed operation, without stack trace and names of graph nodes."""
+    """Returns the first informative line of an error's message, without graph node names."""
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")
     lines = [" ".join(line.split()) for line in text.splitlines()]
@@ -19,5 +19,5 @@ def reason(error: BaseException) -> str:
 
 
 def damaged_data_message(where: str, why: str) -> str:
-    """Returns a one-line message about data that cannot be read or decoded, with the remedy."""
+    """Returns a one-line error message for data that cannot be read or decoded, with the remedy."""
     return f"damaged data in {where}: {why}; delete the data set's folder and prepare it again"

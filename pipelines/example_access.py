@@ -1,4 +1,4 @@
-"""Reads single examples of a split by index."""
+"""Reads and decodes examples of a split by index."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Examples(NamedTuple):
     """Decoded examples of a split, without augmentation.
 
     Attributes:
-      numbers: int32 [k], indices in the split.
+      numbers: int [k], indices in the split.
       images: uint8 or float32 [k, H, W, C].
       labels: int32 [k].
     """
@@ -39,15 +39,15 @@ def read_step_examples(
     seed: int,
     include_next_example: bool = False,
 ) -> Examples:
-    """Returns the examples of a training step, before augmentation, in the order of its rows.
+    """Returns the examples of a training step, before augmentation, in row order.
 
     Args:
       source: the data set, which decodes the examples.
       records: the training split.
       step: training step, from 0.
-      global_batch_size: examples of a full step.
+      global_batch_size: number of examples in a full step, over all replicas.
       seed: seed of the order of each epoch.
-      include_next_example: whether to append the example after the last row, for mixup.
+      include_next_example: whether the example after the last row is appended, for mixup.
     """
     epoch, place = divmod(step, order.steps_per_epoch(len(records), global_batch_size))
     first = place * global_batch_size
@@ -65,8 +65,8 @@ def read_examples(
       source: the data set, which decodes the examples.
       records: the split.
       numbers: int [k], indices, each in 0 .. len(records) - 1.
-      cache_dir: directory that stores the record index between runs; None: it is not stored,
-        and the whole split is read to build it.
+      cache_dir: directory where the record index is cached; None: it is not cached, and the whole
+        split is read to build it.
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
@@ -91,13 +91,13 @@ def read_examples(
 def read_stored_images(
     source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str
 ) -> Iterator[np.ndarray]:
-    """Yields images at their stored sizes, not resized, by index, in the given order.
+    """Yields images by index, in the given order, at their stored sizes.
 
     Args:
       source: the data set.
       records: the split.
       numbers: int [k], indices, each in 0 .. len(records) - 1.
-      cache_dir: directory that stores the record index between runs.
+      cache_dir: directory where the record index is cached.
 
     Yields:
       An image, uint8 or float32 [h, w, C].
@@ -124,7 +124,10 @@ def read_stored_images(
 
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
-    """Returns a decoder: a graph for many examples, eager for a few, which saves tracing."""
+    """Returns a function that decodes `examples` examples.
+
+    It is a `tf.function` for many examples; for a few, it runs eagerly, which saves tracing.
+    """
     if examples <= DECODE_CHUNK:
         return functools.partial(decode, source)
     return _traced(decode, source)
@@ -132,7 +135,7 @@ def _graph(decode: Callable, source: Source, examples: int) -> Callable:
 
 @functools.lru_cache(maxsize=8)
 def _traced(decode: Callable, source: Source) -> Callable:
-    """Returns a graph that decodes any number of examples, traced once per source."""
+    """Returns a `tf.function` that decodes any number of examples, traced once per source."""
 
     def call(stored: tf.Tensor) -> Any:
         return decode(source, stored)
@@ -143,12 +146,12 @@ def _traced(decode: Callable, source: Source) -> Callable:
 def read_labels(source: Source, records: DataSplit, cache_dir: str) -> np.ndarray:
     """Returns the labels of a split in file order, int32 [n].
 
-    Images are decoded only where they are not stored encoded.
+    Images are decoded only if they are neither stored encoded nor cached in decoded form.
 
     Args:
       source: the data set, which decodes the examples.
       records: the split.
-      cache_dir: directory that stores decoded examples and the record index between runs.
+      cache_dir: directory of cached decoded examples and record indices.
 
     Raises:
       ValueError: when a file is damaged.

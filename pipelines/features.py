@@ -11,21 +11,23 @@ import tensorflow as tf
 from pipelines.index import Fields
 from pipelines.resize import Resize
 
-# Increase it when `decode` returns other bits for the same record: it is part of cache keys.
+# Must be increased when the result of `decode` changes for any record: it is part of cache keys.
 _DECODE_VERSION = 1
 
-DTYPES = ("uint8", "float32")  # of images; float32 values are used unscaled
+DTYPES = ("uint8", "float32")  # supported dtypes of images; float32 values are not scaled
 
 
 def keys(name: str, info: Any) -> tuple[str, str]:
-    """Returns the image and the label feature: those in supervised_keys, else the only ones.
+    """Returns the names of the image and the label feature.
+
+    Features in `supervised_keys` are preferred; exactly one of each kind must remain.
 
     Raises:
       ValueError: when there is not exactly one of each, or the number of classes is unknown.
     """
     from tensorflow_datasets import features as kinds
 
-    # features.json is read in no fixed order; messages need one.
+    # features.json is read in no fixed order; sorting makes messages deterministic.
     features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
     supervised = info.supervised_keys or ()
     described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
@@ -70,7 +72,7 @@ def image_shape(
     """Returns height, width and channels of decoded images.
 
     Raises:
-      ValueError: for a dtype or a shape that is not supported, or if images vary in size and
+      ValueError: when the dtype or the shape is not supported, or when images vary in size and
         `image_size` is None.
     """
     dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
@@ -93,12 +95,13 @@ def image_shape(
 
 
 class Pictures(NamedTuple):
-    """Decoding of images that are stored encoded, one per example, without parsing the example.
+    """Functions that decode images stored encoded, one per example, without parsing the example.
 
     Attributes:
       fields: names of the image and the label feature.
-      decode: encoded, string [] -> image [H, W, C]; a tf.function, traced once.
-      decode_stored: encoded, string [] -> image [h, w, C] of its stored size; a tf.function.
+      decode: encoded image, string [] -> image [H, W, C]; a `tf.function`, traced once.
+      decode_stored: encoded image, string [] -> image [h, w, C] of its stored size; a
+        `tf.function`, traced once.
     """
 
     fields: Fields
@@ -107,13 +110,14 @@ class Pictures(NamedTuple):
 
 
 class Decoder(NamedTuple):
-    """Decoding of the examples of a data set.
+    """Functions that decode the examples of a data set.
 
     Attributes:
-      decode: serialized, string [] -> (image [H, W, C], label int32 []); traced once.
-      decode_stored: serialized, string [] -> (image [h, w, C] of its stored size, label); a
-        tf.function.
-      pictures: decoding of encoded images; None if images are stored otherwise.
+      decode: serialized example, string [] -> (image [H, W, C], label int32 []); a `tf.function`,
+        traced once.
+      decode_stored: serialized example, string [] -> (image [h, w, C] of its stored size, label
+        int32 []); a `tf.function`, traced once.
+      pictures: decoders of encoded images; None if images are not stored encoded.
       recipe: short, stable description of everything that determines the result of `decode`, for
         cache keys.
     """
@@ -131,7 +135,7 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
       features: TFDS features of the data set.
       image_key: name of the image feature.
       label_key: name of the label feature.
-      resize: resizes images that are stored in another size.
+      resize: resizing of images that are stored in another size.
     """
     from tensorflow_datasets import features as kinds
 
@@ -182,7 +186,7 @@ def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> De
 
 
 def _words(resize: Resize) -> str:
-    """Returns the description of a resize in a recipe."""
+    """Returns the description of a resize for the recipe."""
     if resize.fit == "stretch" and not resize.antialias:
-        return "bilinear"  # as in caches of versions that supported only this
+        return "bilinear"  # as in cache keys of versions that supported only this
     return f"bilinear {resize.fit}{' antialiased' * resize.antialias}"

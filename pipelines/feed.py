@@ -1,8 +1,8 @@
 """Chooses and opens the feed of a split.
 
 `InMemoryFeed` holds all decoded examples on every device. `StreamingFeed` reads and decodes them
-during training. Both return the same examples in the same order: a run gives the same bits with
-either.
+during training. Both return the same examples in the same order: the results of a run are bitwise
+identical with either.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pipelines.stream import StreamingFeed
 
 
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:
-    """Resolves `--feed`: returns the kind, and the bytes of the decoded splits on each device.
+    """Resolves `--feed` to (kind of feed, bytes that all decoded splits take on each device).
 
     Args:
       kind: "auto", "resident" or "stream"; "auto" is "resident" if the splits take no more than
@@ -56,12 +56,13 @@ def open_feed(
       kind: "resident" for the in-memory feed, "stream" for the streaming feed.
       source: the data set.
       records: the split.
-      global_batch_size: examples of one full step, over all replicas.
+      global_batch_size: number of examples in a full step, over all replicas.
       seed: seed of the order of each epoch; None: file order.
-      layout: how a global batch is divided.
+      layout: division of a global batch.
       strategy: distribution strategy of the devices that compute the batches.
-      cache_dir: directory where decoded examples, or the index of the split, are cached.
-      include_next_example: whether each local micro-batch has the example after its last.
+      cache_dir: directory where the decoded examples or the record index are cached.
+      include_next_example: whether each local micro-batch includes the example after its last,
+        for mixup.
       progress: called periodically with the number of examples decoded or indexed since the last
         call.
 

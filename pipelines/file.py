@@ -1,4 +1,4 @@
-"""Random access to the bytes of a file."""
+"""Reads the bytes of a file at any position."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 class RandomAccessFile:
-    """A file that stays open for the lifetime of the object.
+    """A file that is read at any position; it stays open for the lifetime of the object.
 
     The file is not memory-mapped: pages read from a mapped file count as this process's memory.
 

@@ -1,4 +1,4 @@
-"""Digests of files, to detect changed data."""
+"""Computes digests of files, to detect changed data."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import hashlib
 import os
 from collections.abc import Sequence
 
-_WHOLE = 1 << 30  # bytes of the largest data set that is read completely
-_BLOCK = 1 << 20  # bytes read at each position in a file of a larger data set
-_PLACES = 256  # positions in such a file
+_WHOLE = 1 << 30  # size in bytes of the largest data set whose bytes are all hashed
+_BLOCK = 1 << 20  # bytes hashed at each position in a file of a larger data set
+_PLACES = 256  # number of positions in such a file
 
 
 def digest(path: str, *, whole: bool = True) -> str:
@@ -17,7 +17,8 @@ def digest(path: str, *, whole: bool = True) -> str:
 
     Args:
       path: path of the file.
-      whole: whether all bytes are hashed; else the size and blocks spread evenly over the file.
+      whole: whether all bytes are hashed; else the size and at most 256 blocks of 1 MiB, spread
+        evenly over the file.
     """
     found = os.stat(path)
     return _digest(path, found.st_size, found.st_mtime_ns, whole)
@@ -25,7 +26,7 @@ def digest(path: str, *, whole: bool = True) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, size: int, modified: int, whole: bool) -> str:
-    """Computes `digest`; size and modification time are only part of the cache key."""
+    """Computes `digest`; the modification time is only part of the `lru_cache` key."""
     del modified
     found = hashlib.sha256()
     if not whole:
@@ -44,8 +45,8 @@ def _digest(path: str, size: int, modified: int, whole: bool) -> str:
 def examples_digest(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
     """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
 
-    It does not depend on the location of the files. If they are larger than 1 GiB together, the
-    size and 256 MiB of each file are hashed.
+    It does not depend on the location of the files. If they exceed 1 GiB in total, only
+    the size and at most 256 MiB of each file are hashed.
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in order.

@@ -1,8 +1,8 @@
-"""Digests of the training data, to detect that the data of a run has changed.
+"""Computes digests of the training data, to detect that the data of a run has changed.
 
-Preparing the same examples twice gives different bytes, because the fields of a record are written
-in any order. So there are two digests: of the files, and of the decoded examples if the data set is
-small enough to decode.
+Preparing the same examples twice gives different bytes, because the features of an example are
+written in no fixed order. So there are two digests: of the files, and of the decoded examples if
+the data set is small.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pipelines.decode import decode_split
 from pipelines.fingerprint import examples_digest
 from pipelines.source import DataSplit, Source
 
-_SMALL = 256 << 20  # decoded bytes up to which decoded examples are compared
+_SMALL = 256 << 20  # largest decoded size, in bytes, at which decoded examples are hashed
 
 
 class DataIdentity(NamedTuple):
@@ -24,14 +24,14 @@ class DataIdentity(NamedTuple):
 
     Attributes:
       files: digest of the contents of the files.
-      examples: digests of the decoded examples; empty if not computed.
+      examples: digests of the decoded examples of each split; "" if not computed.
     """
 
     files: str = ""
     examples: str = ""
 
     def matches(self, other: DataIdentity) -> bool:
-        """Returns whether the digests show both to be of the same examples."""
+        """Returns whether either digest shows that both identities are of the same examples."""
         decoded = bool(self.examples) and self.examples == other.examples
         return decoded or self.files == other.files
 
@@ -41,7 +41,8 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
 
     Args:
       source: the data set.
-      cache_dir: cache of decoded examples; a small data set that is not in it is decoded.
+      cache_dir: directory of cached decoded examples; a small data set that is not in it is
+        decoded.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
     ranges = [each for split in splits for each in split.ranges]

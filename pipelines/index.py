@@ -1,10 +1,10 @@
-"""Index of a split: the position of each example in its file, for random access.
+"""Indexes a split: finds the position of each example in its file, for random access.
 
 A TFRecord file is a sequence of [length uint64][crc uint32][bytes][crc uint32]. One pass through
 tf.data, which checks every CRC, finds where each example begins. Where images are stored encoded,
 the pass also finds the image in each example: the streaming feed then reads only the bytes of the
-image and parses no example. The index is built once for each split and cached next to the decoded
-examples.
+image and parses no example. The index is built once for each split and cached in the directory of
+the decoded examples.
 
 A small index is held in memory. The rows of a large one are read from disk when they are needed, so
 memory does not grow with the data set.
@@ -27,21 +27,21 @@ from pipelines.file import RandomAccessFile
 from pipelines.fingerprint import examples_digest
 
 _VERSION = 1
-_FRAME = 16  # bytes around an example: its length and two CRCs
+_FRAME = 16  # bytes of the frame around an example: its length and two CRCs
 _HEADER = 12  # bytes of the frame before the example
 _PORTION = 4096  # examples indexed at a time
-_IN_MEMORY = 1 << 20  # rows of the largest index that is held in memory
-# Of each example: the offset in its file and the length of the example or of its image, in bytes,
+_IN_MEMORY = 1 << 20  # number of rows of the largest index that is held in memory
+# Row of an example: offset in its file and length of the example or of its image, both in bytes;
 # and the label.
 _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
 class Fields(NamedTuple):
-    """Names of the features of an example that are indexed.
+    """Names of the indexed features of an example.
 
     Attributes:
-      image: feature of one encoded image.
-      label: feature of one integer.
+      image: name of the feature that holds one encoded image.
+      label: name of the feature that holds one integer.
     """
 
     image: str
@@ -49,13 +49,13 @@ class Fields(NamedTuple):
 
 
 class RecordIndex:
-    """The rows of all examples of a split, in memory or in a file.
+    """The index rows of all examples of a split, in memory or in a file.
 
     Args:
-      rows: structured [n], in memory; None: they are in `file`.
+      rows: structured array [n] of start, length and label; None: the rows are in `file`.
       count: number of rows.
-      file: file of the rows.
-      skip: bytes in the file before the first row.
+      file: file that contains the rows.
+      skip: offset of the first row in the file, in bytes.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class RecordIndex:
         return self._count
 
     def rows(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns rows by example number, structured [k]: start, length, label (-1: unknown)."""
+        """Returns rows by example index, structured [k]: start, length, label (-1: unknown)."""
         if self._rows is not None:
             return self._rows[numbers]
         assert self._file is not None
@@ -90,8 +90,9 @@ def load_or_build_index(
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
-      fields: features that are indexed in each example; None: whole examples are indexed.
-      cache_dir: directory where indices are cached; None: no cache.
+      fields: names of the features that are indexed in each example; None: whole examples are
+        indexed.
+      cache_dir: directory where the index is cached; None: it is not cached.
       progress: called periodically with the number of examples indexed since the last call.
 
     Raises:
@@ -106,7 +107,7 @@ def load_or_build_index(
             found = _load(path, count)
         if found is not None:
             return found
-    # The cache is optional: it only makes a start faster.
+    # Without a cache, or if it cannot be written, the index is built in memory.
     rows = np.concatenate([np.zeros(0, _ROW), *_made(ranges, fields, progress)])
     return RecordIndex(rows, count)
 
@@ -116,7 +117,7 @@ def _made(
     fields: Fields | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[np.ndarray]:
-    """Yields the rows of a split in chunks."""
+    """Yields the index rows of a split in chunks, structured [k]."""
     for path, first, stop in ranges:
         seen, end = 0, 0
         for examples in _examples(path):
@@ -157,7 +158,7 @@ def _examples(path: str) -> Iterator[np.ndarray]:
 
 
 def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tuple[int, int, int]:
-    """Returns the row of an example: the offset and length of its image, and its label."""
+    """Returns the index row of an example: offset and length of its image, and its label."""
     try:
         features = tf.train.Example.FromString(example).features.feature
         (image,) = features[fields.image].bytes_list.value
@@ -170,7 +171,7 @@ def _looked_into(example: bytes, start: int, fields: Fields, where: str) -> tupl
 
 
 def _load(path: str, count: int) -> RecordIndex | None:
-    """Loads an index from the cache; None if it is missing or not valid."""
+    """Loads an index from the cache; returns None if it is missing or invalid."""
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())

@@ -1,8 +1,9 @@
-"""Layout of ink on a plain background in a data set, and pictures redrawn in that layout.
+"""Measures size and position of the foreground in a data set, and redraws images accordingly.
 
-MNIST's digits were cropped, scaled to 20 of 28 pixels and centred by their mass; Fashion-MNIST's
-clothes fill the frame. A network knows only the layout of its own data set. A digit in a corner of
-a sheet, or one that fills its picture, is therefore redrawn in that layout.
+The foreground ("ink") is what stands out from a plain background. MNIST's digits were cropped,
+scaled to 20 of 28 pixels and centred by their mass; Fashion-MNIST's clothes fill the frame. A
+network is trained on the layout of one data set. A digit in a corner of a sheet, or one that fills
+its image, is therefore redrawn in that layout.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_LIKE = 0.9  # share of a data set's images that must have the same kind of background
+_LIKE = 0.9  # smallest fraction of a data set's images that have the same kind of background
 _PLAIN = 12  # of 255: largest difference from the median of a plain border
-_INK = 0.25  # share of the strongest ink from which a pixel counts as ink
-_LEAST = 16  # of 255: less contrast does not stand out from the background
-_FINE = 8  # pixels of a picture per pixel of the result; with more, they are averaged first
+_INK = 0.25  # of the maximum: smallest foreground strength of a foreground pixel
+_LEAST = 16  # of 255: smallest contrast of foreground to background
+_FINE = 8  # input pixels per output pixel; from twice as many on, blocks are averaged first
 
 
 class InkLayout(NamedTuple):
-    """Layout of the ink in a data set of grey images.
+    """Size and position of the foreground in a data set of grey images.
 
     Attributes:
       ground: brightness of the background in 0 to 255, the median of the images' borders.
-      extent: ratio of the ink's box to the image, the larger of height and width; median of the
-        images.
-      centre: (row, column) of the ink's centre of mass, each in 0 to 1; mean of the images.
+      extent: size of the foreground's bounding box relative to the image, the larger of height and
+        width; median of the images.
+      centre: (row, column) of the foreground's centre of mass, each in 0 to 1; mean of the images.
     """
 
     ground: int
@@ -41,14 +42,14 @@ class InkLayout(NamedTuple):
 
 
 def layout(images: np.ndarray) -> InkLayout | None:
-    """Measures how a data set's images lay out their ink.
+    """Measures size and position of the foreground in a data set's images.
 
     Args:
       images: uint8 [n, H, W, 1], a sample of the data set.
 
     Returns:
-      The layout; None where fewer than nine in ten images have a plain background of the same
-      kind, or where none has ink.
+      The layout; None if fewer than nine in ten images have a plain background of the same kind,
+      or if none has a foreground.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
     if not (common := ground([border(image) for image in plain], of=len(images))):
@@ -66,16 +67,16 @@ def layout(images: np.ndarray) -> InkLayout | None:
 
 
 def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.ndarray | None:
-    """Redraws a picture's ink with the size, strength and position that a data set gives it.
+    """Redraws an image's foreground with the size, contrast and position usual in a data set.
 
     Args:
-      image: uint8 [H, W, 1]; its background is dark or light as the data set's is.
+      image: uint8 [H, W, 1], with a background of the same kind (dark or light) as the data set.
       height: height of the data set's images.
       width: width of the data set's images.
-      like: layout of the data set's ink.
+      like: layout of the data set's foreground.
 
     Returns:
-      uint8 [height, width, 1]; None where no ink stands out from the background.
+      uint8 [height, width, 1]; None if no foreground stands out from the background.
     """
     strength = _ink(image[..., 0], like.dark)
     if not strength.any():
@@ -84,8 +85,9 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
     if coarser > 1:
         strength = np.asarray(Image.fromarray(strength).reduce(coarser))
         strength = strength / strength.max()
-    # The part of the picture that becomes the result. It is sized to give the ink the data set's
-    # extent, centred to give it the data set's centre of mass, and shifted to include all ink.
+    # The part of the image that becomes the result. Its size gives the foreground the data set's
+    # extent, its position gives it the data set's centre of mass; it is then shifted to include the
+    # whole foreground.
     part = np.array([height, width]) * (_sides(strength) / (height, width)).max() / like.extent
     upper, lower = _box(strength)
     start = _centre(strength) - np.array(like.centre) * part
@@ -100,17 +102,17 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
         box=(column, row, min(column + part[1], whole.shape[1]), min(row + part[0], len(whole))),
     )
     drawn = np.asarray(resized)
-    drawn = drawn / drawn.max()  # makes thin lines as strong as thick ones
+    drawn = drawn / drawn.max()  # gives thin lines the contrast of thick ones
     ink = 255 if like.dark else 0
     return np.rint(like.ground + drawn * (ink - like.ground)).astype(np.uint8)[..., None]
 
 
 def ground(borders: Sequence[float], of: int) -> str:
-    """Returns the background of at least nine in ten images: "dark" or "light"; "" for neither.
+    """Returns the background of at least nine in ten images, "dark" or "light"; "" if mixed.
 
     Args:
       borders: medians of the images' borders, see `border`.
-      of: number of images; those without a border count against both.
+      of: number of images; those that are not in `borders` count as neither dark nor light.
     """
     dark = sum(each < 128 for each in borders)
     light = len(borders) - dark
@@ -118,17 +120,23 @@ def ground(borders: Sequence[float], of: int) -> str:
 
 
 def border(luminance: np.ndarray) -> float:
-    """Returns the median of the outermost pixels of [H, W]."""
+    """Returns the median of the outermost pixels of a luminance image, [H, W]."""
     return float(np.median(_outermost(luminance)))
 
 
 def border_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light", by the median of the outermost pixels of [H, W]."""
+    """Returns "dark" or "light" by the median of the outermost pixels of luminance [H, W]."""
     return "dark" if border(luminance) < 128 else "light"
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" where all outermost pixels of [H, W] are so and plain, else ""."""
+    """Returns the kind of an image's plain border, "dark" or "light"; "" if it is not plain.
+
+    A border is plain if all its pixels are close to their median and of the same kind.
+
+    Args:
+      luminance: [H, W].
+    """
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = bool((np.abs(pixels - border(luminance)) <= _PLAIN).all())
     same = bool(((pixels < 128) == (kind == "dark")).all())
@@ -141,13 +149,13 @@ def _outermost(luminance: np.ndarray) -> np.ndarray:
 
 
 def _is_plain(luminance: np.ndarray) -> bool:
-    """Returns whether at least half of the outermost pixels are alike; ink may reach the border."""
+    """Returns whether at least half of the outermost pixels are close to their median."""
     off = np.abs(_outermost(luminance) - border(luminance))
     return bool((off <= _PLAIN).mean() >= 0.5)
 
 
 def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
-    """Returns the strength of the ink, float32 [H, W], at most 1; zeros where there is no ink."""
+    """Returns the foreground strength, float32 [H, W] in 0..1; all zeros without a foreground."""
     off = luminance.astype(np.float32) - np.float32(border(luminance))
     strength = np.maximum(0, off if dark else -off)
     maximum = strength.max()
@@ -155,19 +163,19 @@ def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
 
 
 def _box(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns (row, column) of the upper left corner of the ink's box, and past the lower right."""
+    """Returns the first (row, column) of the foreground's bounding box, and the end (exclusive)."""
     places = np.argwhere(strength >= _INK)
     return places.min(axis=0), places.max(axis=0) + 1
 
 
 def _sides(strength: np.ndarray) -> np.ndarray:
-    """Returns height and width of the ink's box."""
+    """Returns height and width of the foreground's bounding box, in pixels."""
     upper, lower = _box(strength)
     return lower - upper
 
 
 def _centre(strength: np.ndarray) -> np.ndarray:
-    """Returns (row, column) of the ink's centre of mass, in pixels from the upper left corner."""
+    """Returns (row, column) of the foreground's centre of mass, in pixels from the upper left."""
     ink = np.where(strength >= _INK, strength, 0).astype(np.float64)
     places = [
         float((ink.sum(axis=1 - axis) * (np.arange(ink.shape[axis]) + 0.5)).sum())

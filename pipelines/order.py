@@ -1,4 +1,4 @@
-"""The order of the examples in an epoch: a pure function of (seed, epoch) (L3, L4)."""
+"""Computes the order of the examples in an epoch: a pure function of (seed, epoch) (L3, L4)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import functools
 
 import numpy as np
 
-# Orders of up to so many examples are sorted. In a larger one, each position is computed alone,
-# which needs no memory for the order.
+# Orders of up to this many examples are made by sorting. In a larger one, each position is computed
+# independently, so the order need not be held in memory.
 _SORTED = 1 << 20
-_ROUNDS = 8  # of the cipher; four are proven to suffice where each is random
+_ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the permutation of one epoch.
+    """Returns the order of the examples in an epoch.
 
     Args:
       seed: seed of the run, 0 or more.
@@ -21,7 +21,7 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
       examples: number of examples, n.
 
     Returns:
-      int32 [n], each of 0 .. n-1 once; read-only.
+      int32 [n], a permutation of 0 .. n-1; read-only.
     """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
@@ -31,7 +31,7 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def permutation_at(seed: int, epoch: int, examples: int, places: np.ndarray) -> np.ndarray:
-    """Returns the examples at some positions of an epoch: permutation(...)[places], int32 [k].
+    """Returns the example indices at positions `places`: permutation(...)[places], int32 [k].
 
     Args:
       seed: seed of the run, 0 or more.
@@ -50,7 +50,7 @@ def permutation_at(seed: int, epoch: int, examples: int, places: np.ndarray) -> 
 
 @functools.lru_cache(maxsize=4)
 def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the order that sorts random 64-bit keys, one for each example.
+    """Returns the order that sorts one random 64-bit key per example, int32 [n]; read-only.
 
     NumPy guarantees the bits of Philox and the result of a stable sort in all its versions, but not
     the result of its own `permutation`.
@@ -62,9 +62,9 @@ def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def _hashed(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Hashes seed and epoch.
+    """Returns a hash of seed and epoch, as a source of keys.
 
-    Used as keys directly, neighbouring seeds would give neighbouring epochs correlated orders.
+    If they were used as keys directly, the orders for neighbouring seeds would be correlated.
     """
     if seed < 0 or epoch < 0:
         raise ValueError(f"seed {seed} and epoch {epoch} must not be negative")
@@ -72,14 +72,14 @@ def _hashed(seed: int, epoch: int) -> np.random.SeedSequence:
 
 
 def _enciphered(keys: np.ndarray, examples: int, numbers: np.ndarray) -> np.ndarray:
-    """Permutes the numbers that have no more bits than `examples` - 1.
+    """Maps numbers by a permutation of the integers that have at most as many bits as n - 1.
 
     A Feistel network: each round changes one half of the bits by a hash of the other half. A round
-    is invertible, so no two numbers become the same.
+    is invertible, so the whole is a permutation.
 
     Args:
-      keys: uint64, one per round; an even number of them.
-      examples: number of examples, which determines the number of bits.
+      keys: keys of the rounds, uint64; an even number of them.
+      examples: number of examples, n, which determines the number of bits.
       numbers: uint64 [k].
     """
     bits = (examples - 1).bit_length()
@@ -106,10 +106,10 @@ def steps_per_epoch(examples: int, global_batch_size: int) -> int:
 
     Args:
       examples: number of examples of the split, 1 or more.
-      global_batch_size: examples of a full step, over all replicas, 1 or more.
+      global_batch_size: number of examples in a full step, over all replicas, 1 or more.
 
     Raises:
-      ValueError: when one of them is below 1.
+      ValueError: when an argument is below 1.
     """
     if examples < 1 or global_batch_size < 1:
         raise ValueError(

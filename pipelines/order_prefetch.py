@@ -1,4 +1,4 @@
-"""Prefetches the order of the next epoch during training on the current one."""
+"""Prefetches the order of the next epoch while the current epoch is in progress."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipelines.batch_layout import BatchPlan
 
 
 class OrderPrefetch:
-    """Orders of epochs; the next one is computed in a background thread.
+    """Computes the orders of epochs; that of the next epoch in a background thread.
 
-    Each order is computed once if the epochs are requested in sequence.
+    Each order is computed only once if the epochs are requested in sequence.
 
     Args:
-      plan: computes the orders.
+      plan: plan that computes an order.
     """
 
     def __init__(self, plan: BatchPlan) -> None:
@@ -33,7 +33,7 @@ class OrderPrefetch:
         return order
 
     def close(self) -> None:
-        """Stops the thread."""
+        """Stops the background thread and discards its result."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None

@@ -1,12 +1,12 @@
-"""Converts pictures of any source to images like those of a data set.
+"""Converts image files of any origin to images like those of a data set.
 
-A picture is decoded (its first frame, transposed by its EXIF orientation) and converted to 8 bits a
-channel (16-bit values are divided by 257). Where it is transparent, it is composited on a plain
-background (black under light ink, white under dark ink). It is converted to grey (0.299 R + 0.587 G
-+ 0.114 B, ITU-R BT.601) or RGB as the data set is, and inverted where that is requested. A picture
-of the data set's stored size is then treated as one of its images. Where the data set is ink on a
-plain background (`ink`), the ink of any other picture is redrawn at the stored size in the data
-set's layout. Last, `resize` resizes the image to the network's size, as in training.
+A file is decoded (its first frame, transposed by its EXIF orientation) and converted to 8 bits per
+channel (16-bit values are divided by 257). Transparent pixels are composited on a plain background
+(black under a light foreground, white under a dark one). The image is converted to grey (0.299 R +
+0.587 G + 0.114 B, ITU-R BT.601) or RGB, as the data set is, and inverted if `ImageSpec` requires
+it. An image of the data set's stored size is then treated like one of its images. If the data set
+has a plain background, the foreground of any other image is redrawn (`ink`) at the stored size in
+the data set's layout. Last, the image is resized to the network's input size, as in training.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from pipelines import ink
 from pipelines.resize import Resize
 from pipelines.source import Source
 
-_LEAST = 4  # smallest side of a picture, in pixels
+_LEAST = 4  # smallest side of an image, in pixels
 
 
 class ImageSpec(NamedTuple):
-    """Properties of the images that pictures are converted to.
+    """The format that image files are converted to: that of the data set.
 
     Attributes:
-      resize: resizes to the network's size, as in training.
-      channels: 1 or 3.
+      resize: resizing to the network's input size, as in training.
+      channels: number of channels, 1 or 3.
       stored_size: height and width of the data set's stored images; None: they vary.
-      invert: whether every picture is inverted.
-      ground: background of the data set, "dark" or "light": a picture with the other is inverted;
-        "": any background is accepted.
+      invert: whether every file is inverted.
+      ground: background of the data set, "dark" or "light": files with the other one are inverted;
+        "": none is.
       exceptions: whether some of the data set's images have the other background.
-      layout: layout of the data set's ink at its stored size; None: it is not ink on a plain
-        background.
+      layout: size and position of the foreground in the data set's images at their stored size;
+        None: no plain background.
     """
 
     resize: Resize
@@ -50,21 +50,21 @@ class ImageSpec(NamedTuple):
     layout: ink.InkLayout | None = None
 
     def is_own(self, image: np.ndarray) -> bool:
-        """Returns whether an image has the size of the data set's images, stored or resized."""
+        """Returns whether an image has the stored size or the network's input size."""
         return image.shape[:2] in (self.stored_size, self.resize.shape)
 
 
 def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
-    """Returns the properties that pictures must have for a data set.
+    """Returns the format that image files are converted to for a data set.
 
     Args:
       source: the data set.
-      images: sample of its images at their stored sizes, uint8 [h, w, C] each.
-      invert: "no", "yes", or "auto": pictures whose background differs from that of the data set,
-        provided that nine in ten of its images have the same one, dark or light.
+      images: sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
+      invert: "yes" inverts every file; "no", none; "auto", those whose background, dark or light,
+        differs from that of at least nine in ten of the data set's images.
 
     Raises:
-      ValueError: where the data set's images are not uint8 with 1 or 3 channels.
+      ValueError: when the data set's images are not uint8 with 1 or 3 channels.
     """
     if source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
         raise ValueError(
@@ -84,10 +84,11 @@ def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSp
 
 
 def read(path: str, want: ImageSpec) -> np.ndarray:
-    """Reads a picture file as an image, uint8 [height, width, C] of the network's size.
+    """Reads an image file and converts it to the network's input, uint8 [height, width, C].
 
     Raises:
-      ValueError: when the file is not a usable picture; one line that does not name the file.
+      ValueError: when the file is not a usable image; the message has one line and does not name
+        the file.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -109,13 +110,15 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
 
 
 def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
-    """Reads the images of a .npy file: [H, W], [H, W, C], [n, H, W] or [n, H, W, C].
+    """Reads the images of a .npy file and converts each to the network's input.
 
-    Integers from 0 to 255 are kept; bool, and floats from 0 to 1, are multiplied by 255. An array
-    of three dimensions is one image where the last dimension is 1, 3 or 4.
+    The array is [H, W], [H, W, C], [n, H, W] or [n, H, W, C]; with three dimensions, it is one
+    image if the last dimension is 1, 3 or 4. Integers from 0 to 255 are kept; bool, and floats from
+    0 to 1, are multiplied by 255.
 
     Raises:
-      ValueError: when the file holds no usable images; one line that does not name the file.
+      ValueError: when the file has no usable images; the message has one line and does not name
+        the file.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -134,18 +137,18 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
 
 
 def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
-    """Converts an image of any size to an input of the network.
+    """Converts an image of any size to the network's input.
 
     Args:
-      image: uint8 [H, W, C], C being `want.channels`.
-      want: properties of the result.
+      image: uint8 [H, W, want.channels].
+      want: format of the result.
 
     Returns:
-      uint8 [height, width, C] of the network's size.
+      uint8 [height, width, C] of the network's input size.
 
     Raises:
-      ValueError: when the image is too small or has a single colour. Not for an image of the data
-        set's own size, which may be one of its images.
+      ValueError: when the image is too small or has a single colour, unless it has the data set's
+        stored size or the network's input size: it may then be one of the data set's images.
     """
     own = want.is_own(image)
     if not own and min(image.shape[:2]) < min(_LEAST, *want.resize.shape):
@@ -161,7 +164,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
 
 
 def _array(picture: Image.Image, channels: int) -> np.ndarray:
-    """Converts a decoded picture to uint8 [H, W, channels]."""
+    """Converts a decoded image file to uint8 [H, W, channels]."""
     if picture.mode.startswith("I") or picture.mode == "F":
         values = np.asarray(picture).astype(np.float64)
         if values.max() > 255 or picture.mode.startswith("I;16"):
@@ -189,7 +192,7 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def _channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Converts uint8 [H, W, 1, 3 or 4] to [H, W, channels]; a fourth channel is opacity."""
+    """Converts uint8 [H, W, 1, 3 or 4] to [H, W, channels]; a fourth channel is alpha."""
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.float64) / 255
         colours = image[..., :3].astype(np.float64)
@@ -212,11 +215,11 @@ def _luminance(image: np.ndarray) -> np.ndarray:
 
 
 def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
-    """Returns whether an image has the background that the data set's images do not have.
+    """Returns whether an image's background, dark or light, is not that of the data set.
 
     An image of the data set's own size may be one of its rare images whose border has a median of
-    the other kind. It is foreign only where its whole border is plain and no image of the data set
-    is known to have such a border.
+    the other kind. Its background therefore differs only if its whole border is plain and no image
+    of the sample has a border of the other kind.
     """
     luminance, other = _luminance(image), "light" if want.ground == "dark" else "dark"
     if not want.is_own(image):

@@ -1,6 +1,7 @@
-"""Random access to the examples of TFRecord files by index.
+"""Reads examples of TFRecord files by index, in any order.
 
-Both feeds can therefore use the same examples in the same order, and a resume costs nothing.
+So both feeds can use the same examples in the same order, and a resume does not read the examples
+of earlier steps.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 from pipelines.file import RandomAccessFile
 from pipelines.index import Fields, load_or_build_index
 
-_OPEN = 200  # files open at once; a process has a limit
+_OPEN = 200  # maximum number of open files; the operating system limits them per process
 
 
 class RecordReader:
@@ -21,8 +22,8 @@ class RecordReader:
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
-      fields: features to read; None: whole serialized examples.
-      cache_dir: directory that stores the record index between runs; None: it is not stored.
+      fields: names of the features to read; None: whole serialized examples.
+      cache_dir: directory where the record index is cached; None: it is not cached.
       progress: called periodically with the number of examples indexed since the last call.
 
     Raises:

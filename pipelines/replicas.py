@@ -1,4 +1,4 @@
-"""Per-replica values, each on the device of its replica."""
+"""Creates per-replica values, each on the device of its replica."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 def per_replica_values(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
     """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
-    tf.distribute's own iterators do more than this, and shut down late. They create a pipeline for
-    each device that TensorFlow autotunes whatever its options are. The autotuning thread sleeps up
-    to a minute, and the destruction of the pipeline waits for it.
+    The distributed iterators of tf.distribute are not used: they create a tf.data pipeline for each
+    device, and TensorFlow autotunes it whatever its options are. The autotuning thread sleeps for
+    up to a minute, and destroying the pipeline waits for it.
 
     Args:
       strategy: strategy of the replicas.
-      make: returns a tensor or a nest of tensors, always of the same structure, shapes and dtypes.
+      make: function that returns a tensor or a nest of tensors, always of the same structure,
+        shapes and dtypes.
 
     Returns:
-      The result of `make` where there is one replica, else the same nest of per-replica values.
+      The result of `make` if there is one replica, else the same nest of per-replica values.
     """
     if strategy.num_replicas_in_sync == 1:
         return make()

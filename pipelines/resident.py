@@ -1,4 +1,4 @@
-"""The in-memory feed: decoded examples on every device, gathered in the graph."""
+"""The in-memory feed: gathers batches in the graph from decoded examples on every device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class InMemoryFeed:
     Args:
       images: uint8 or float32 [n, H, W, C].
       labels: int32 [n].
-      plan: maps a step to its examples.
+      plan: plan that maps a step to its examples.
       strategy: strategy whose devices hold the examples.
     """
 
@@ -38,18 +38,18 @@ class InMemoryFeed:
         )
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the epoch's order, int32 [n], as the input of the graph."""
+        """Returns all `steps` steps, with their epoch's order, int32 [n], as the graph's input."""
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
             self._opened = epoch, tf.constant(self._orders.of(epoch))
         return OpenedSteps(steps, self._opened[1])
 
     def close(self) -> None:
-        """Stops prefetching orders."""
+        """Stops prefetching the order of the next epoch."""
         self._orders.close()
 
     def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Returns the order and each replica's copy of the examples."""
+        """Returns (order of the epoch, per-replica (images, labels) of all examples)."""
         return given, self._data
 
     def batch(
@@ -59,7 +59,7 @@ class InMemoryFeed:
         replica: tf.Tensor | int,
         micro_batch: tf.Tensor | int = 0,
     ) -> Batch:
-        """Gathers the rows of a local micro-batch."""
+        """Gathers the examples of a local micro-batch."""
         in_order, (images, labels) = element
         at = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)

@@ -1,4 +1,4 @@
-"""Resizing of images: the same function in training, evaluation, prediction and the export."""
+"""Resizes images, with the same function in training, evaluation, prediction and the export."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Resize:
         return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
 
     def array(self, image: np.ndarray) -> np.ndarray:
-        """Resizes one image to the target size; traced once for all sizes.
+        """Resizes one NumPy image to the target size; one trace serves all input sizes.
 
         Args:
           image: uint8 or float32 [H, W, C].
@@ -117,7 +117,7 @@ class Resize:
             made = tf.image.resize(made, target, antialias=self.antialias)
             return tf.cast(tf.round(made), images.dtype) if images.dtype == tf.uint8 else made
 
-        # The filter would change infinite values, and cost time.
+        # The filter would change infinite values and take time.
         same = tf.reduce_all(tf.equal(tf.shape(images)[1:3], target))
         return tf.cond(same, lambda: tf.identity(images), resized)
 

@@ -1,7 +1,7 @@
-"""A labelled image data set on disk: the records of each split, and how to decode an example.
+"""Opens a labelled image data set on disk: finds the records of each split and their decoder.
 
 Supports any TFDS image classification data set stored as TFRecord files. Only metadata and one
-record of a split are read here; `Source.decode` is for a tf.data map.
+record of each split are read here; `Source.decode` is to be mapped by tf.data.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from pipelines.resize import Resize
 class DataSplit:
     """The examples of one split, in file order, as ranges of TFRecord files."""
 
-    name: str  # for messages, such as "train[:48000]"
+    name: str  # used in messages, such as "train[:48000]"
     ranges: tuple[tuple[str, int, int], ...]  # (path, first record, past-the-last record)
 
     def __len__(self) -> int:
         return sum(last - first for _, first, last in self.ranges)
 
     def part(self, start: int, stop: int, name: str) -> DataSplit:
-        """Returns examples `start` to `stop` (exclusive); 0 <= start <= stop <= len."""
+        """Returns a split of examples `start` to `stop` (exclusive); 0 <= start <= stop <= len."""
         assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         ranges, offset = [], 0
         for path, first, last in self.ranges:
@@ -47,7 +47,7 @@ class DataSplit:
         return DataSplit(name, tuple(ranges))
 
     def overlaps(self, other: DataSplit) -> bool:
-        """Returns whether an example is in both splits."""
+        """Returns whether the splits have an example in common."""
         return any(
             path == other_path and first < other_last and other_first < last
             for path, first, last in self.ranges
@@ -57,7 +57,7 @@ class DataSplit:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A labelled image data set on disk."""
+    """A labelled image data set on disk: its splits, its classes and the decoder of an example."""
 
     name: str  # "mnist", or "name/config"
     version: str  # "3.0.1"
@@ -69,11 +69,11 @@ class Source:
     dtype: str  # of images: "uint8" or "float32"
     # A serialized example, string [] -> (image [H, W, C], label int32 []); a tf.function.
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    # A short, stable text of everything that affects the result of `decode`, for cache keys.
+    # Short, stable description of everything that affects the result of `decode`, for cache keys.
     recipe: str
-    # Decodes encoded images without parsing whole examples; None: they are not stored encoded.
+    # Decoders of encoded images, without parsing examples; None: images are not stored encoded.
     pictures: features.Pictures | None = None
-    # As `decode`, but not resized -> (image [h, w, C] of its stored size, label); a tf.function.
+    # As `decode`, without resizing: -> (image [h, w, C] of its stored size, label); a tf.function.
     decode_stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]] | None = None
     stored_shape: tuple[int | None, int | None, int] | None = None  # None: as image_shape
     fit: str = "pad"  # how images of another size are resized, see Resize
@@ -86,7 +86,7 @@ class Source:
 
     @property
     def resize(self) -> Resize:
-        """Resizes an image of any size to the height and width of `image_shape`."""
+        """Resizing of an image of any size to the height and width of `image_shape`."""
         return Resize(self.image_shape[:2], self.fit, self.antialias)
 
     @property
@@ -109,7 +109,7 @@ def open_source(
     fit: str = "pad",
     antialias: bool = True,
 ) -> Source:
-    """Finds a data set on disk, or prepares it, and resolves its splits to records.
+    """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
 
     Args:
       dataset: a TFDS name ("mnist", "mnist:3.0.1", "name/config"), the path of a prepared
@@ -117,7 +117,7 @@ def open_source(
       data_dir: directory of TFDS data sets; None: TFDS's default. Not used for "digits".
       cache_dir: directory in which "digits" is prepared.
       train_split: a TFDS split, such as "train", "train[:50%]" or "train+extra".
-      validation_split: "" or "0" for none; a fraction below 1, cut from the end of train as
+      validation_split: "" or "0" for none; a fraction below 1, taken from the end of train as
         Keras does; or a TFDS split that shares no example with train.
       test_split: "auto" for a labelled "test" split where there is one, "" for none, or a TFDS
         split.
@@ -127,8 +127,8 @@ def open_source(
       antialias: whether all pixels are averaged where an image is downsampled.
 
     Raises:
-      ValueError: when the data set or a split cannot be used; one line with the problem, its place
-        and the remedy.
+      ValueError: when the data set or a split cannot be used; the message has one line, with the
+        problem, its location and the remedy.
     """
     builder = _builder(dataset, data_dir, cache_dir)
     info = builder.info
@@ -157,7 +157,7 @@ def open_source(
     if test_split == "auto":
         test = _records(name, builder, "test_split", "test") if "test" in info.splits else None
         if test is not None and _first_label(test, label_key) == -1:
-            test = None  # the test split of a competition: its labels are secret
+            test = None  # the test split of a competition, whose labels are not published
     else:
         test = records(test_flag, test_split) if test_split else None
     return Source(
@@ -215,8 +215,7 @@ def _cut(
             "'train[90%:]'"
         )
     count = len(train)
-    # The arithmetic of Keras's validation_split, rounding included, so that both select the
-    # same examples.
+    # Computed and rounded as Keras's validation_split, so that both select the same examples.
     split_at = math.floor(count * (1.0 - fraction))
     if split_at in (0, count):
         empty = "train" if split_at == 0 else "validation"
@@ -231,7 +230,7 @@ def _cut(
 
 
 def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
-    """Returns the records of a TFDS split, and checks that its files are complete."""
+    """Returns the records of a TFDS split; checks that its files are complete."""
     splits = builder.info.splits
     asked = [re.split(r"\[", part.strip())[0] for part in split.split("+")]
     unknown = [part for part in asked if part not in splits and part != "all"]
@@ -263,7 +262,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
 
 
 def _check_files(name: str, records: DataSplit, splits: Any) -> None:
-    """Rejects missing or truncated files now, not in the middle of an epoch."""
+    """Raises ValueError before training if a file is missing or truncated, not in mid-epoch."""
     again = "copy it again, or remove its directory and prepare the data set again"
     used = {path for path, _, _ in records.ranges}
     for path in sorted(used):

@@ -1,10 +1,11 @@
-"""The streaming feed: reads and decodes examples while the loop runs.
+"""The streaming feed: reads and decodes examples while the training loop runs.
 
-A thread reads encoded examples and enqueues them in portions. tf.data dequeues the portions,
-decodes them in parallel and batches them into tables; a table holds the examples of some steps. No
-Python runs inside the pipeline: TensorFlow destroys a pipeline while it holds the GIL, so a
-pipeline that waits for Python would deadlock. The loop receives a table, not the pipeline, so XLA
-can compile it. It is as fast as with the in-memory feed where decoding keeps up.
+A thread reads stored examples and enqueues them in chunks. A tf.data pipeline dequeues the chunks,
+decodes them in parallel and batches them into tables of decoded examples; a table has the examples
+of one or more consecutive steps. No Python runs inside the pipeline: TensorFlow destroys a pipeline
+while it holds the GIL, so a pipeline that waits for Python would deadlock. The loop receives a
+table, not the pipeline, so XLA can compile the loop. It is as fast as with the in-memory feed if
+decoding keeps up.
 """
 
 from __future__ import annotations
@@ -31,31 +32,31 @@ from pipelines.records import RecordReader
 from pipelines.replicas import local_replicas, per_replica_values
 from pipelines.source import DataSplit, Source
 
-_TABLE = 4 << 20  # approximate bytes of a table, which holds at least one step
-_PORTION = 128  # examples that a thread decodes at a time
-_LARGE = 1 << 14  # examples of a split from which on it pays to decode a portion without a loop
-_QUEUED = 16  # portions that are read and not decoded; few suffice: reading is cheap
-_READY = 1  # decoded tables to prefetch for each replica, besides the one being made
+_TABLE = 4 << 20  # approximate maximum bytes of a table, which has at least one step
+_PORTION = 128  # maximum number of examples in a chunk, which is decoded by one parallel call
+_LARGE = 1 << 14  # number of examples of a split from which a chunk is decoded without a loop
+_QUEUED = 16  # capacity of the queue in chunks; a few suffice, because reading is cheap
+_READY = 1  # tables of decoded examples to prefetch for each replica, besides the one in progress
 
 _streams: weakref.WeakSet[StreamingFeed] = weakref.WeakSet()
 
 
 @atexit.register
 def close_all() -> None:
-    """Stops the reading threads before the interpreter shuts down."""
+    """Closes all streaming feeds and stops their reader threads, before the interpreter exits."""
     for stream in list(_streams):
         stream.close()
 
 
 class StreamingFeed:
-    """Reads and decodes examples as they are needed.
+    """Reads and decodes examples during training, ahead of their use.
 
     Args:
       source: the data set, which decodes the examples.
       records: the split.
-      plan: maps a step to its examples.
-      strategy: strategy whose replicas are fed.
-      cache_dir: directory that stores the record index between runs.
+      plan: plan that maps a step to its examples.
+      strategy: distribution strategy whose replicas receive the examples.
+      cache_dir: directory where the record index is cached.
       progress: called periodically with the number of examples indexed since the last call.
     """
 
@@ -76,7 +77,7 @@ class StreamingFeed:
         self._thread: threading.Thread | None = None
         fields = source.pictures.fields if source.pictures else None
         self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
-        # Steps of a table, and the portions that it is decoded in, as equal as possible.
+        # Number of steps in a table, and number and size of the chunks that it is decoded in.
         self._of_step = plan.layout.local_micro_batches * plan.fetched
         pixels = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         fitting = max(1, _TABLE // (self._of_step * pixels))
@@ -85,21 +86,22 @@ class StreamingFeed:
         self._of_portion = -(-self._steps * self._of_step // self._portions)
         self._chunk = self._of_portion if len(records) >= _LARGE else DECODE_CHUNK
         self._table: Any = None
-        self._first = 0  # first step of the table
+        self._first = 0  # first step of the table of decoded examples
         _streams.add(self)
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns (offset, table of each replica) for the graph.
+        """Returns the input of the next steps, at most to the end of the current table.
 
-        step + offset is the index of a step in the table.
+        `given` is (offset, per-replica table of decoded examples); step + offset is a step's index
+        in the table.
         """
         at = step
-        if self._plan.in_file_order:  # every epoch is the same: continue from the loaded table
+        if self._plan.in_file_order:  # all epochs are alike: continue from the current table
             at = self._first + (step - self._first) % self.steps_per_epoch
         first = at - at % self._steps
         if self._table is None or first != self._first:
             follows = self._table is not None and first == self._first + self._steps
-            self._table = None  # stays None if loading the next one fails
+            self._table = None  # remains None if the next one cannot be made
             if not follows:
                 self.close()
                 first = step - step % self._steps
@@ -115,17 +117,17 @@ class StreamingFeed:
     @property
     def ahead(self) -> int:
         """Maximum number of steps whose examples are decoded, or being decoded, at any time."""
-        return self._steps * (_READY + 3)  # plus the open table and two being made
+        return self._steps * (_READY + 3)  # plus the current table and two in progress
 
     def close(self) -> None:
-        """Stops prefetching; `open` starts it again."""
+        """Stops prefetching and the reader thread; `open` restarts them."""
         if self._thread is not None:
             self._queue.close(cancel_pending_enqueues=True)
             self._thread.join()
         self._iterator = self._queue = self._thread = self._table = None
 
     def next(self, given: Any) -> Any:
-        """Returns `given`, which is the same for all steps of a table."""
+        """Returns `given` unchanged, the same for all steps of a table of decoded examples."""
         return given
 
     def batch(
@@ -135,10 +137,10 @@ class StreamingFeed:
         replica: tf.Tensor | int,
         micro_batch: tf.Tensor | int = 0,
     ) -> Batch:
-        """Gathers the rows of a local micro-batch.
+        """Gathers the examples of a local micro-batch.
 
-        The rows are contiguous, but XLA treats the start of a slice as a constant where it can, and
-        would recompile the loop for every table.
+        They are contiguous, but a slice is not used: XLA treats its start as a constant where it
+        can, and would recompile the loop for every table of decoded examples.
         """
         shift, (images, labels) = element
         rows, at = self._plan.fetched, tf.cast(micro_batch, tf.int64)
@@ -153,8 +155,8 @@ class StreamingFeed:
         with tf.device("CPU:0"):
             queue = tf.queue.FIFOQueue(_QUEUED, [tf.string, tf.int32], [[size], [size]])
 
-            # One thread decodes a whole portion; portions are decoded in parallel. This costs a
-            # quarter of mapping single examples and batching them afterwards.
+            # One parallel call decodes a whole chunk. This takes a quarter of the time of mapping
+            # single examples and batching them afterwards.
             self._iterator = iter(
                 tf.data.Dataset.counter()
                 .map(as_it_is(lambda _: queue.dequeue()))
@@ -176,12 +178,12 @@ class StreamingFeed:
         return decode_images(self._source, stored, self._chunk), labels
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
-        """Enqueues each replica's rows of a table, then those of the next table."""
+        """Enqueues each replica's stored examples, table by table, until the queue is closed."""
         count = self._portions * self._of_portion
         try:
             while True:
                 for replica in replicas:
-                    # The last portion is filled up with rows from the beginning of the table.
+                    # The last chunk is filled up with examples from the beginning of the table.
                     numbers = np.resize(self._rows(step, replica), count)
                     for some in np.split(numbers, self._portions):
                         stored, labels = self._reader.read(some)
@@ -189,13 +191,13 @@ class StreamingFeed:
                             queue.enqueue([tf.constant(stored), tf.constant(labels)])
                 step += self._steps
         except (tf.errors.CancelledError, tf.errors.AbortedError):
-            return  # closed before or during enqueue
+            return  # the feed was closed
         except BaseException:
-            queue.close()  # reading failed: a consumer must not wait forever
+            queue.close()  # reading failed: the pipeline must not wait forever
             raise
 
     def _rows(self, first: int, replica: int) -> np.ndarray:
-        """Returns the examples of a replica's table, in the order of its rows, int [k]."""
+        """Returns the example indices of a replica's table of decoded examples, int [k]."""
         plan = self._plan
         steps = np.arange(first, first + self._steps)
         of_each = np.arange(plan.layout.local_micro_batches)[:, None], np.arange(plan.fetched)
@@ -208,5 +210,5 @@ class StreamingFeed:
 
 
 def _in_one(portions: tf.Tensor) -> tf.Tensor:
-    """Concatenates portions: [p, k, ...] -> [p k, ...]."""
+    """Concatenates chunks: [p, k, ...] -> [p k, ...]."""
     return tf.reshape(portions, [-1, *portions.shape[2:]])

@@ -1,8 +1,8 @@
-"""Lookup tables of functions of one uniform random number.
+"""Evaluates functions of a uniform random number with lookup tables.
 
 TensorFlow's kernels for sin, pow and similar functions round the last few rows of a batch
-differently from the rest: one routine computes vectors of numbers, another the remainder. A lookup
-that interpolates with a product and a sum returns the same bits in any row of any batch.
+differently from the rest: a vectorized routine computes the bulk, a scalar one the remainder. A
+lookup with linear interpolation returns bitwise identical values in any row of any batch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ CELLS = 4096  # a power of two: numbers * CELLS is exact
 
 
 def uniform_grid() -> np.ndarray:
-    """Returns the arguments of a table's values: 0, 1 / CELLS, ... 1, float64 [CELLS + 1]."""
+    """Returns the grid points of a lookup table: 0, 1 / CELLS, ..., 1, float64 [CELLS + 1]."""
     return np.arange(CELLS + 1) / CELLS
 
 
 def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
-    """Looks up values with linear interpolation; exact on the grid.
+    """Looks up values of a function with linear interpolation; exact at the grid points.
 
     Args:
       table: [CELLS + 1], values of a function on uniform_grid().
@@ -36,15 +36,15 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
 
 
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
-    """Returns the table of the quantile function of max(l, 1 - l) for l ~ Beta(alpha, alpha).
+    """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    Interpolation is exact at every CELLS-th quantile and increases between them, so the error of
-    the distribution function is at most 1 / CELLS = 0.00024.
+    Interpolation is exact at the multiples of 1 / CELLS and monotonic between them, so the error of
+    the cumulative distribution function is at most 1 / CELLS = 0.00024.
 
     The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike the density
     of l, it is smooth and bounded for every alpha; its integral is inverted.
     """
-    alpha = max(alpha, 1e-6)  # below, all but one draw in 30,000 are 1 in float32
+    alpha = max(alpha, 1e-6)  # below this, all but one weight in 30,000 are 1 in float32
     # From z = 0, where l = 1/2, to where at most exp(-40) of the density is left. The points are
     # dense at 0, because a small alpha has a long tail and everything else close to 0.
     z = (40 / alpha + 2 * np.log(2)) * np.linspace(0, 1, (1 << 16) + 1) ** 2

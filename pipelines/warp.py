@@ -3,7 +3,7 @@
 Each output pixel is mapped back to a position in the input: by one affine map about the image's
 centre, then by the elastic displacement. The input is sampled there once, bilinearly.
 
-A row of the output has the same bits in a batch of any size. Matrix products sum in an order that
+An output row is bitwise identical in a batch of any size. Matrix products sum in an order that
 depends on their size, and the graph optimizer (Grappler) regroups sums according to the shapes that
 it knows. Therefore every sum of three or more terms is computed in float64, of numbers with few
 enough bits that it is exact in any order. The rest is elementwise, in operations for which IEEE 754
@@ -25,7 +25,7 @@ MAX_SIDE = 4000  # largest side in pixels for which the sums are exact
 _ONE = float(1 << 28)  # coefficients of the affine map are multiples of 1 / _ONE
 _WEIGHT = float(1 << 14)  # spline weights are multiples of 1 / _WEIGHT
 
-# Number of uniform random numbers per image.
+# Number of uniform random numbers that each transform needs per image.
 NUMBERS = {
     "shift": 2,
     "rotation": 1,
@@ -47,7 +47,7 @@ class Warp:
       elastic: each pixel is sampled up to `strength` pixels away along each axis; see `field`.
 
     Args:
-      image_shape: height and width, each at most LARGEST, and channels.
+      image_shape: height and width, each at most MAX_SIDE, and channels.
       strengths: strength of each transform to apply, at least one.
     """
 
@@ -74,8 +74,8 @@ class Warp:
     def sample_positions(self, numbers: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the position (y, x) in the input that each output pixel is sampled from.
 
-        Both are float32, in pixels, and broadcast to [rows, H, W]: without a rotation, a shear or
-        a distortion, one value serves a whole line of pixels.
+        Both are float32, in pixels, and broadcast to [rows, H, W]. Without rotation, shear and
+        elastic distortion, all pixels of a row share y, and all pixels of a column share x.
         """
         # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
         uniform = {
@@ -125,11 +125,12 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
     Uniform displacements in -1..1 on a coarse grid are interpolated by cubic B-splines (as Rueckert
     et al. 1999 deform images), where Simard et al. blur a dense field. The splines are close to
     their Gaussian, whose 4 pixels for a digit of 28 correspond to four spacings a side. The weights
-    are positive and sum to 1, so no displacement exceeds 1; the root mean square is 0.28. Below
-    0.48 spacings, or 3.4 pixels of 28, no image folds over itself (Choi and Lee 2000).
+    are positive and sum to 1, so no displacement exceeds 1; the root mean square is 0.28. If the
+    field is scaled by less than 0.48 spacings, or 3.4 pixels of 28, no image folds over itself
+    (Choi and Lee 2000).
 
     Args:
-      numbers: random numbers, float32 [rows, 2 * CONTROLS * CONTROLS] in [0, 1).
+      numbers: random numbers, float32 [rows, 2 * CONTROL_POINTS**2] in [0, 1).
       height: height of the image.
       width: width of the image.
 
@@ -144,7 +145,7 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def spline(size: int) -> np.ndarray:
-    """Returns weights of the control points at each pixel's centre, float64 [size, CONTROLS]."""
+    """Returns cubic B-spline weights at each pixel's centre, float64 [size, CONTROL_POINTS]."""
     place = (np.arange(size) + 0.5) * (GRID_SPACINGS / size)
     first = np.floor(place).astype(int)
     t = place - first
@@ -159,20 +160,21 @@ def spline(size: int) -> np.ndarray:
 
 
 def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Samples images bilinearly.
+    """Samples images at the given positions with bilinear interpolation.
 
     Args:
-      images: uint8 [rows, H, W, C]; zero outside.
-      y: positions, float32, broadcasts to [rows, H, W], in pixels from the first pixel's centre.
-      x: the same along the width.
+      images: uint8 [rows, H, W, C]; taken as zero outside.
+      y: vertical positions in pixels from the first pixel's centre, float32, broadcast to
+        [rows, H, W].
+      x: horizontal positions, likewise.
 
     Returns:
       float32 [rows, H, W, C] in 0..255; at the centre of a pixel, exactly its value.
     """
     height, width, channels = images.shape[1:]
-    # Clipped to the frame of zeros, a position has four neighbours. A pixel and its right neighbour
-    # are packed into one number, left + 256 * right, which is exact in float32: gathering is most
-    # of the work, and this halves it.
+    # Clipped to the padding of zeros, each position has four neighbours. A pixel and its right
+    # neighbour are packed into one number, left + 256 * right, which is exact in float32: gathering
+    # is most of the work, and this halves it.
     framed = tf.cast(tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), tf.float32)
     stride = width + 3
     pixels = tf.reshape(framed, [-1, (height + 3) * stride, channels])

@@ -1,4 +1,4 @@
-"""Runs the command: `python -m tapeline`."""
+"""Runs the `tapeline` command as `python -m tapeline`."""
 
 from tapeline.cli import entry
 

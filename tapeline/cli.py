@@ -1,4 +1,4 @@
-"""The `tapeline` command, and checks before the engine is imported."""
+"""Runs the `tapeline` command, after it checks that the engine can be imported."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PACKAGES = ("engine", "pipelines")
 
 
 def check_packages() -> str:
-    """Returns the problem that prevents importing the engine, in one line; empty for none."""
+    """Returns why the engine cannot be imported, in one line; empty if it can be."""
     if importlib.util.find_spec("fcntl") is None or sys.modules.get("fcntl", sys) is None:
         return "Tapeline needs Linux or macOS; on Windows run it under WSL2 (wsl --install)"
     root = Path(__file__).resolve().parents[1]
@@ -29,7 +29,7 @@ def check_packages() -> str:
 
 
 def entry() -> None:
-    """Runs the command on the arguments of this process, and exits."""
+    """Runs the command with the arguments of this process, and exits with its status."""
     if problem := check_packages():
         print("error:", problem, file=sys.stderr)
         sys.exit(2)
@@ -41,5 +41,5 @@ def entry() -> None:
     except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
-    gc.freeze()  # the process exits; collecting reference cycles first would take a second
+    gc.freeze()  # to collect reference cycles at exit would take a second
     sys.exit(status)

@@ -1,7 +1,8 @@
 """Parses the command line and runs one mode.
 
-Exit status: 0 success; 2 invalid input, with one line that says what to do; 130, 143 and 129
-stopped by SIGINT, SIGTERM and SIGHUP, after saving; 1 any other failure.
+Exit status: 0 for success; 2 for invalid input, with one line that says what to do; 130, 143 and
+129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 for any other
+failure.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         if config.run.mode in MODULES:
             import_tensorflow()
             module = importlib.import_module(MODULES[config.run.mode])
-            if config.run.mode == "report" and not trained:  # then the options are not from a run
+            if config.run.mode == "report" and not trained:  # there is no run to take options from
                 return module.run_on_data(config)
             return module.run(config)
         if done := run_directory.finished(config):
@@ -80,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _way_on(config: Config, error: Exception) -> str:
-    """Returns what to do after a failure; empty where the error says it or nothing applies."""
+    """Returns what to do after a failure; empty if the error says it or there is no advice."""
     if config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
         return ""
     if isinstance(error, StepError) and not error.step:  # the same command would fail again

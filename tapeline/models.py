@@ -1,4 +1,4 @@
-"""Networks and layers, for a script's own network::
+"""Networks and layers, with which scripts build and register networks::
 
     import tapeline as tl
 

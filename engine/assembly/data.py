@@ -16,20 +16,20 @@ class Feeds(NamedTuple):
 
     Attributes:
       training: feed of the training split, shuffled every epoch.
-      held_out: feeds of "validation" and "test", if there is such a split, in file order.
+      held_out: feeds in file order, by split: "validation" and "test", if the run has them.
     """
 
     training: pipelines.Feed
     held_out: dict[str, pipelines.Feed]
 
     def close(self) -> None:
-        """Stops the feeds that prefetch."""
+        """Closes all feeds, which stops their prefetching."""
         for feed in (self.training, *self.held_out.values()):
             feed.close()
 
 
 def cache_dir(config: Config) -> str:
-    """Returns the directory that keeps decoded data between runs."""
+    """Returns the directory where decoded examples are cached between runs."""
     return config.data.cache_dir or pipelines.default_cache_dir()
 
 
@@ -39,7 +39,7 @@ def open_source(config: Config) -> pipelines.Source:
     Raises:
       ValueError: when the data set is missing or damaged.
     """
-    # Evaluation and prediction replace the run's test split with --split.
+    # Evaluation and prediction set the test split with --split: messages then name that flag.
     asked = config.report.split and config.report.split == config.data.test_split
     return pipelines.open_source(
         config.data.dataset,
@@ -72,7 +72,8 @@ def open_feeds(
       kind: "resident" (in-memory feed) or "stream" (streaming feed).
       strategy: strategy whose replicas share each batch.
       shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
-      include_next_example: whether a training micro-batch includes the example after its last.
+      include_next_example: whether a local training micro-batch also has the example after its
+        last, for mixup.
 
     Raises:
       ValueError: when a split is damaged.
@@ -111,7 +112,7 @@ def _opened(
     seed: int | None = None,
     include_next_example: bool = False,
 ) -> pipelines.Feed:
-    """Opens a feed and shows decoding progress; `seed`: shuffling seed, None: file order."""
+    """Opens a feed and displays decoding progress; `seed`: seed of the order, None: file order."""
     sizes, shown = config.training, config.logging.progress
     progress = Progress(shown, f"decoding {records.name}", len(records), unit="examples")
     batch = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size

@@ -14,7 +14,7 @@ from engine.optim.schedules import WarmupSchedule
 
 
 def build_network(config: Config, source: pipelines.Source) -> Sequential:
-    """Returns the network with its initial weights, for the images and classes of a data set."""
+    """Returns the network with initial weights, for a data set's image shape and classes."""
     return build_model(
         config.model.model,
         input_shape=source.image_shape,
@@ -25,7 +25,7 @@ def build_network(config: Config, source: pipelines.Source) -> Sequential:
 
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:
-    """Returns the learning rate schedule of a run of `steps` steps."""
+    """Returns the learning rate schedule, warmup included, of a run of `steps` steps."""
     options = config.schedule
     return schedules.build_schedule(
         options.schedule,
@@ -39,7 +39,7 @@ def build_schedule(config: Config, steps: int) -> WarmupSchedule:
 
 
 def build_loss_scale(config: Config) -> LossScale:
-    """Returns the loss scale at its initial value; creates its variables."""
+    """Creates the variables of the loss scale and returns it, at its initial value."""
     options = config.precision
     return LossScale(
         options.precision,
@@ -51,7 +51,7 @@ def build_loss_scale(config: Config) -> LossScale:
 
 
 def build_optimizer(config: Config) -> Optimizer:
-    """Returns the optimizer, without its slots."""
+    """Returns the optimizer; its slot variables are not created yet."""
     options = config.optimizer
     return optimizers.build_optimizer(
         options.optimizer,

@@ -44,7 +44,7 @@ class RunOptions(OptionGroup):
 
 
 def _own_augmentations() -> tuple[str, ...]:
-    """Returns the augmentations that the process has registered, without importing `pipelines`."""
+    """Returns the names of augmentations registered so far, without importing `pipelines`."""
     loaded = sys.modules.get("pipelines.augment")
     return loaded.registered_names() if loaded else ()
 

@@ -1,4 +1,4 @@
-"""Builds the parts of a run from a Config."""
+"""Assembles the objects of a run from a Config."""
 
 from __future__ import annotations
 
@@ -29,37 +29,37 @@ from engine.tasks.classification import Classification, Task
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a run, ready to train."""
+    """Objects of an assembled run: strategy, data set, feeds, state, training loop, evaluations."""
 
     config: Config
     strategy: tf.distribute.Strategy
     device: str  # description, for display
     source: pipelines.Source
     feed_kind: str  # "resident" (in-memory feed) or "stream" (streaming feed)
-    data_bytes: int  # size of the decoded splits
+    data_bytes: int  # size of the decoded splits, bytes
     jit: str  # what XLA compiles: "off", "step" or "loop"
     task: Task
     schedule: WarmupSchedule
     state: TrainState
     loop: Loop
-    evaluations: dict[str, Evaluation]  # of "validation" and "test", if there is such a split
+    evaluations: dict[str, Evaluation]  # by split: "validation" and "test"
     steps_per_epoch: int
     total_steps: int
     feeds: data.Feeds
     data: pipelines.DataIdentity
 
     def close(self) -> None:
-        """Stops the feeds that prefetch."""
+        """Closes all feeds, which stops their prefetching."""
         self.feeds.close()
 
     @property
     def model(self) -> Sequential:
-        """The network."""
+        """The network that is trained."""
         return self.state.model
 
     @property
     def traces(self) -> dict[str, int]:
-        """Number of traces of each compiled function that was called (L6)."""
+        """Number of traces of each `tf.function` that was traced, by name (L6)."""
         counted = {"train": self.loop.traces}
         counted |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
         return {name: traces for name, traces in counted.items() if traces}
@@ -89,13 +89,14 @@ def assemble(
     Args:
       config: all options.
       task: task to train; None: classification, as the options specify.
-      source: data set to train on; None: as the options specify.
-      devices: devices to compute on; None: as the options specify.
-      collectives: collectives of the workers, if there are several.
-      startup: records startup timings.
+      source: data set to train on; None: the one that the options specify.
+      devices: devices to compute on; None: those that the options specify.
+      collectives: collective operations between workers; None: a single worker.
+      startup: recorder of the startup timings; None: they are not kept.
 
     Raises:
-      ValueError: for an option that names something that does not exist.
+      ValueError: for an option that names something unknown, or that does not fit the data set,
+        the devices or the model.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
     """
     try:
@@ -126,7 +127,7 @@ def _assemble(
         startup.ended("devices")
         source = source or data.open_source(config)
         startup.ended("data")
-        with contextlib.suppress(ValueError):  # TensorFlow has started: keep its threads
+        with contextlib.suppress(ValueError):  # TensorFlow has started: its threads are fixed
             strategies.set_threads(threads.threads(config, source), 0)
     devices = devices or strategies.choose(options.strategy, options.virtual_devices, collectives)
     strategy, device = devices

@@ -1,4 +1,4 @@
-"""The run directory: its options, its result, and checks before a run is resumed."""
+"""Reads and writes the files of a run directory, and checks whether its run can be resumed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _OPTIONS = "config.flags"
 
 
 def options_file(run_dir: str) -> str:
-    """Returns the path of a run's options."""
+    """Returns the path of the file with a run's options, config.flags."""
     return os.path.join(run_dir, _OPTIONS)
 
 
 def read_options(run_dir: str) -> Config | None:
-    """Returns the options of the run in a directory; None if there is none.
+    """Returns the options of the run in a directory; None if it has no config.flags.
 
     Raises:
       ValueError: if the file cannot be read as options.
@@ -40,12 +40,12 @@ def read_options(run_dir: str) -> Config | None:
 
 
 def result_file(run_dir: str) -> str:
-    """Returns the path of a run's results, which are written when it has ended."""
+    """Returns the path of a run's results, result.json, which is written when the run ends."""
     return os.path.join(run_dir, "result.json")
 
 
 def read_result(run_dir: str) -> dict[str, Any] | None:
-    """Returns the results of a run; None if it has not ended.
+    """Returns the results of a run; None if it has no result.json.
 
     Raises:
       ValueError: if the file cannot be read.
@@ -69,15 +69,17 @@ def has_checkpoint(run_dir: str) -> bool:
 
 
 def open_for_training(config: Config) -> Config | None:
-    """Checks run_dir against `--resume`, before anything is loaded.
+    """Checks run_dir against `--resume`, before TensorFlow is imported.
 
-    A run that has not saved a step yet may start over with other options: it loses nothing.
+    A run whose newest checkpoint is of step 0 can start over with a changed trajectory, because
+    no training is lost.
 
     Returns:
-      The options of the run to resume; None for a new run.
+      The options of the run to resume; None for a new run, or one that starts over.
 
     Raises:
-      ValueError: if run_dir cannot be used with `--resume`, or holds a run with other options.
+      ValueError: if run_dir cannot be used with `--resume`, or if options differ that change the
+        trajectory of its run.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
     for ancestor in _ancestors(run_dir):
@@ -113,7 +115,7 @@ def open_for_training(config: Config) -> Config | None:
 
 
 def _at_start(run_dir: str) -> bool:
-    """Returns whether no step has been saved yet: the newest checkpoint is that of step 0."""
+    """Returns whether the newest checkpoint is of step 0; False if it cannot be read."""
     newest = catalog.newest_checkpoint(run_dir)
     try:
         return newest is not None and catalog.read_metadata(newest)["step"] == 0
@@ -122,7 +124,7 @@ def _at_start(run_dir: str) -> bool:
 
 
 def check_trajectory(config: Config, before: Config | None) -> None:
-    """Refuses options that would change the trajectory of a run.
+    """Rejects options that would change the trajectory of a run.
 
     Args:
       config: all options.
@@ -143,18 +145,18 @@ def check_length(
     *,
     schedule_depends: bool,
 ) -> None:
-    """Refuses a number of steps that the run can no longer have.
+    """Rejects a total number of steps that does not fit the run to resume.
 
     Args:
       config: all options.
       before: options of the run to resume; None for a new run.
-      steps_per_epoch: steps of an epoch.
-      step: current step of the run.
+      steps_per_epoch: number of steps per epoch.
+      step: number of steps that the run has taken.
       schedule_depends: whether the schedule depends on the number of steps of the run.
 
     Raises:
-      ValueError: if the schedule depends on the number of steps and it differs, or if the run is
-        past it.
+      ValueError: if the total differs and the schedule depends on it, or if the total is smaller
+        than `step`.
     """
     run_dir = config.run.run_dir
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
@@ -173,7 +175,7 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Refuses other logging options for a run with no step left to take.
+    """Rejects changed logging options. Call it only for a run that has no steps left.
 
     Args:
       config: all options.
@@ -194,13 +196,13 @@ def check_logging_options(config: Config, before: Config | None) -> None:
 def finished(config: Config) -> str:
     """Returns a message if a run has ended and these options would not change it.
 
-    Neither this function nor the caller writes: repeating a command leaves every byte unchanged.
+    This function and its caller write nothing, so a repeated command leaves all files unchanged.
 
     Args:
       config: all options.
 
     Returns:
-      A line for the user; empty if there is something to do.
+      A line for the user; empty if the command has something to do.
 
     Raises:
       ValueError: if the run's options cannot be read.
@@ -227,7 +229,7 @@ def finished(config: Config) -> str:
     return f"run    {run_dir}: already complete at step {result['step']:,}; {about}"
 
 
-# Options of a single command, not of the run.
+# Options of one command, not of the run; the message of `finished` does not name them.
 _OF_A_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
 
 
@@ -244,7 +246,7 @@ def _refuse(config: Config, differences: list[str]) -> None:
 
 
 def check_network(config: Config) -> None:
-    """Refuses a network other than the one that a run's weights belong to.
+    """Rejects model options that differ from those of the run in run_dir.
 
     Raises:
       ValueError: if an option differs; names each one with both values.
@@ -262,9 +264,9 @@ def check_network(config: Config) -> None:
 
 
 def write_options(config: Config) -> None:
-    """Writes config.flags, after it removes the result of an earlier end.
+    """Removes result.json, if it exists, then writes config.flags.
 
-    In this order, a kill never leaves a result beside options that it does not belong to.
+    In this order, a killed process never leaves a result next to options that did not produce it.
     """
     run_dir = config.run.run_dir
     with contextlib.suppress(FileNotFoundError):
@@ -274,7 +276,7 @@ def write_options(config: Config) -> None:
 
 
 def clear(run_dir: str) -> None:
-    """Removes the files of a run that has not saved a step, so that another run can start here."""
+    """Removes checkpoints, clock.json and `left_out` files of a run at step 0, for a new run."""
     shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
     for path in (
         os.path.join(run_dir, "left_out.jsonl"),
@@ -287,7 +289,7 @@ def clear(run_dir: str) -> None:
 
 
 def _ancestors(path: str) -> list[str]:
-    """Returns the path itself, then its parents up to the root."""
+    """Returns the absolute path, then each of its parents up to the root."""
     path = os.path.abspath(path)
     found = [path]
     while os.path.dirname(path) != path:

@@ -1,7 +1,8 @@
-"""Chooses the number of threads of one TensorFlow operation.
+"""Chooses TensorFlow's number of intra-op threads.
 
-Threads synchronize after each operation, which takes about 5 us. For the operations of a small
-network, that is more than several threads save. The results have the same bits.
+Intra-op threads synchronize after each operation, which takes about 5 us. For the operations of a
+small network, that is more than several threads save. The results of such a network are bitwise
+identical with any number of threads.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import pipelines
 from engine.config.schema import Config
 
 _DENSE = ("logistic", "mlp")
-_SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter as many and gains a sixth
+_SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter; 1 thread is a sixth faster
 
 
 def may_be_small(config: Config) -> bool:
-    """Returns whether the network may need only one thread: dense, and compiled by XLA.
+    """Returns whether one thread may be enough: a dense network, compiled by XLA for one device.
 
-    `threads` then decides by the shape of the data.
+    `threads` then decides by the number of weights, which depends on the shape of the data.
     """
     devices = config.devices
     dense = config.model.model in _DENSE and config.loop.jit in ("auto", "loop")
@@ -30,7 +31,7 @@ def may_be_small(config: Config) -> bool:
 
 
 def threads(config: Config, source: pipelines.Source) -> int:
-    """Returns the threads of one operation where no option sets them; 0: one per core.
+    """Returns the number of intra-op threads if no option sets it; 0: one per core.
 
     Args:
       config: all options.

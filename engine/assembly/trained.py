@@ -13,7 +13,7 @@ from engine.config.schema import Config, replaced
 
 
 class SelectedCheckpoint(NamedTuple):
-    """The checkpoint that `--weights` selects, in memory.
+    """The checkpoint that `--weights` selects, loaded into memory.
 
     Attributes:
       kind: "newest" or "best".
@@ -30,11 +30,12 @@ class SelectedCheckpoint(NamedTuple):
 
 
 class RestoredRun(NamedTuple):
-    """A run with restored weights; leaving its context stops the feeds that prefetch.
+    """An assembled run with restored weights; a context manager that closes its feeds on exit.
 
     Attributes:
-      parts: parts of the run; only the weights of its state are restored.
-      path: path of the checkpoint when it was read; a concurrent training may have deleted it.
+      parts: objects of the run; the model's weights and their EMA are restored, nothing else.
+      path: path that the checkpoint was read from; a concurrent training process may have deleted
+        the file.
       words: description of the weights, for display.
     """
 
@@ -52,15 +53,16 @@ class RestoredRun(NamedTuple):
 def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
-    Later stages use the copy in memory: building the run takes seconds, and a concurrent training
-    may delete the file meanwhile.
+    The caller uses the copy in memory: to assemble the run takes seconds, and a concurrent
+    training process may delete the file meanwhile.
 
     Args:
       config: options of the run. `--weights=auto` with `--restore_best` selects the best weights,
-        or the newest if there is no best checkpoint yet, as at the end of training.
+        or the newest if there is no best checkpoint yet. Training ends with the same choice.
 
     Raises:
-      ValueError: when the run has no such weights.
+      ValueError: when the run has no such weights, or another version of Tapeline wrote them in a
+        format that this one cannot read.
       OSError: when the checkpoint is damaged.
     """
     run_dir, asked = config.run.run_dir, config.run.weights
@@ -80,11 +82,11 @@ def choose(config: Config) -> SelectedCheckpoint:
 
 
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
-    """Builds a run on one machine and restores the weights that `--weights` selects.
+    """Assembles a run on one machine and restores the weights that `--weights` selects.
 
     Args:
       config: options of the run.
-      chosen: result of `choose`; None: calls it.
+      chosen: checkpoint to restore; None: the one that `choose` returns.
 
     Raises:
       ValueError: when the run has no such weights, or they belong to another network or data set.
@@ -101,7 +103,7 @@ def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> Restor
 
 
 def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
-    """Rejects a data set whose images or classes do not match the shapes of the weights."""
+    """Rejects another data set or image size if the shapes of the weights do not match it."""
     config = parts.config
     before = run_directory.read_options(config.run.run_dir)
     assert before is not None, "a run has options"

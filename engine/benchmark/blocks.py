@@ -1,7 +1,7 @@
-"""Timed blocks of several variants, interleaved.
+"""Times interleaved blocks of several variants.
 
-The speed of a shared machine drifts by half within minutes. So two variants are compared by
-adjacent blocks, as the median of their ratios.
+The speed of a shared machine may change by half within minutes. So two variants are compared by the
+median of the ratios of adjacent blocks.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ Floats = Sequence[float] | np.ndarray
 def interleave_blocks(
     variants: Mapping[str, Callable[[], float]], rounds: int
 ) -> Iterator[dict[str, float]]:
-    """Times a block of each variant in each round; rotates which variant comes first.
+    """Times a block of each variant in each round, starting each round with another variant.
 
     Args:
-      variants: functions by name; each runs a block and returns its seconds.
+      variants: functions by name; each runs a block and returns its duration in seconds.
       rounds: number of rounds.
 
     Yields:
@@ -40,5 +40,5 @@ def spread(values: Floats, *percentiles: int) -> dict[str, float]:
 
 
 def median_ratio(ours: Floats, theirs: Floats) -> float:
-    """Returns the median over the rounds of ours / theirs."""
+    """Returns the median of ours / theirs over the rounds."""
     return float(np.median(np.divide(ours, theirs)))

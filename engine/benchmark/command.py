@@ -14,7 +14,7 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Benchmarks a configuration; does not touch `run_dir`.
+    """Benchmarks a configuration; writes nothing to `run_dir`.
 
     Args:
       config: all options.

@@ -1,4 +1,4 @@
-"""Work besides the steps (saving, logging, evaluation), timed within a block of steps."""
+"""Measures saving, logging and evaluation within timed blocks of steps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from engine.trainer.train_logging import metric_rows
 
 
 class Extra:
-    """Work that is done once in a block.
+    """Base class of work that is done once in a block of steps.
 
     Attributes:
       is_point: whether the block's last step is a log point.
-      stalls: seconds that the loop waits for the work, one entry a block.
+      stalls: seconds that training waits for the work, one entry per block.
     """
 
     is_point = False
@@ -28,32 +28,32 @@ class Extra:
         self.stalls: list[float] = []
 
     def before(self) -> None:
-        """Does the work that comes before the block's steps."""
+        """Does the work that precedes the block's steps."""
 
     def after(self, points: list[LogPoint]) -> None:
-        """Does the work that comes after the block's steps.
+        """Does the work that follows the block's steps.
 
         Args:
-          points: log points that the block passed.
+          points: log points of the block's steps.
         """
 
     def settle(self) -> None:
-        """Waits, outside the timed block, until the work is done."""
+        """Waits until the work is done; called outside the timed block."""
 
     def forget(self) -> None:
-        """Discards the measurements so far as warm-up."""
+        """Discards the stalls recorded so far, which were warm-up."""
         self.stalls.clear()
 
     def close(self) -> None:
         """Closes open resources."""
 
     def figures(self) -> dict[str, Any]:
-        """Returns measurements besides the stalls, by name."""
+        """Returns the measurements other than the stalls, by name."""
         return {}
 
 
 class Saving(Extra):
-    """Saves a checkpoint; a thread writes it while training continues."""
+    """Measures checkpoints: stall of an asynchronous save, time of a synchronous one, file size."""
 
     def __init__(self, parts: Parts, place: Path) -> None:
         super().__init__()
@@ -62,13 +62,13 @@ class Saving(Extra):
         self._writes: list[float] = []
 
     def before(self) -> None:
-        """Starts saving a checkpoint."""
+        """Starts an asynchronous save and records the stall."""
         started = stopwatch()
         self._checkpoints.save()
         self.stalls.append(stopwatch() - started)
 
     def settle(self) -> None:
-        """Waits for the pending write, then times a synchronous save."""
+        """Waits for the pending save, then times a synchronous save."""
         self._checkpoints.finish()
         started = stopwatch()
         path = self._checkpoints.save_and_wait()
@@ -76,11 +76,11 @@ class Saving(Extra):
         self._bytes = Path(path).stat().st_size
 
     def close(self) -> None:
-        """Stops the thread."""
+        """Waits for pending saves and ends the background thread."""
         self._checkpoints.close()
 
     def figures(self) -> dict[str, Any]:
-        """Returns the size of a checkpoint in MB and the time of a synchronous save in ms."""
+        """Returns the file size in MB and the median time of a synchronous save in ms."""
         return {
             "megabytes": self._bytes / 1e6,
             "waiting_for_the_disk_ms": spread([1e3 * s for s in self._writes], 50)["median"],
@@ -88,7 +88,7 @@ class Saving(Extra):
 
 
 class Logging(Extra):
-    """Writes a log point of training metrics to TensorBoard and metrics.jsonl."""
+    """Measures logging: stall of writing metrics to an event file and metrics.jsonl."""
 
     is_point = True
 
@@ -97,7 +97,7 @@ class Logging(Extra):
         self._parts, self._metric_writer = parts, MetricWriter(str(place))
 
     def after(self, points: list[LogPoint]) -> None:
-        """Writes the log point."""
+        """Writes the metrics of the log point and records the stall."""
         started = stopwatch()
         rows = [MetricRow(step, 1, values) for step, values in metric_rows(self._parts, points)]
         self._metric_writer.write("train", rows)
@@ -109,7 +109,7 @@ class Logging(Extra):
 
 
 class Evaluating(Extra):
-    """Evaluates the held-out splits once."""
+    """Measures evaluation: stall and throughput of evaluating all held-out splits."""
 
     def __init__(self, parts: Parts, place: Path) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class Evaluating(Extra):
         self._evaluations, self._examples = parts.evaluations, 0
 
     def after(self, points: list[LogPoint]) -> None:
-        """Evaluates each split."""
+        """Evaluates each held-out split and records the stall."""
         del points
         started = stopwatch()
         found = [evaluation.run() for evaluation in self._evaluations.values()]
@@ -130,7 +130,7 @@ class Evaluating(Extra):
         self._examples = sum(int(means["examples"]) for means in found if means is not None)
 
     def figures(self) -> dict[str, Any]:
-        """Returns the number of examples, and examples per second."""
+        """Returns the number of evaluated examples, and the throughput in examples per second."""
         seconds = spread(self.stalls, 50)["median"]
         return {"examples": self._examples, "examples_per_second": self._examples / seconds}
 

@@ -1,4 +1,4 @@
-"""Feeds for timing: one without input cost, and one that records when each step begins."""
+"""Feeds for timing: one repeats a batch without input cost, one records the start of each step."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipelines import Batch, Feed, OpenedSteps
 
 
 class RepeatedBatchFeed:
-    """Feeds the same global batch in every step, from the memory of each replica's device.
+    """Feeds the same global batch in every step; each replica keeps its rows in device memory.
 
     Args:
       feed: feed whose first batch is repeated.
-      strategy: strategy whose replicas share the batch.
-      seed: seed of random images and labels that replace the real ones; None: the real ones.
+      strategy: strategy whose replicas share the global batch.
+      seed: seed of the random images and labels that replace the real ones; None: keep those.
       classes: number of classes of the random labels.
     """
 
@@ -56,7 +56,7 @@ class RepeatedBatchFeed:
         self._held = held
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns a placeholder: there is nothing to prepare."""
+        """Returns a placeholder, because the batch is already in memory."""
         return OpenedSteps(steps, tf.constant(0))
 
     def next(self, given: Any) -> Batch:
@@ -81,7 +81,7 @@ class TimedFeed:
 
     Args:
       feed: feed of the batches.
-      max_steps: largest number of steps that can be recorded.
+      max_steps: maximum number of steps that can be recorded.
     """
 
     def __init__(self, feed: Feed, max_steps: int) -> None:
@@ -100,12 +100,12 @@ class TimedFeed:
         return self._feed.next(given)
 
     def read(self) -> np.ndarray:
-        """Returns the seconds from each step's start to the next, float64 [steps - 1]."""
+        """Returns the seconds between the starts of consecutive steps, float64 [steps - 1]."""
         return np.diff(self._stamps.numpy()[: int(self._count)])
 
 
 def _finite(batch: Batch) -> Batch:
-    """Replaces non-finite inputs by 0: they would end every call of the graph."""
+    """Replaces non-finite inputs by 0, because a non-finite step ends the call of the graph."""
     if not batch.inputs.dtype.is_floating:
         return batch
     zeros = tf.zeros_like(batch.inputs)

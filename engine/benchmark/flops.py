@@ -1,7 +1,7 @@
 """Counts the floating-point operations of a traced function from its graph.
 
-Only matrix products and convolutions count, a multiplication and an addition each. The result can
-be compared with a machine's rate of matrix products.
+Counts matrix products and convolutions only, with two operations for each multiply-add. The result
+can be compared with a machine's rate of matrix products.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from engine.core.conditional import ONCE
 
 
 def flops_of_step(loop: Any, local_micro_batches: int) -> float:
-    """Returns the operations of one step, on all replicas.
+    """Returns the number of floating-point operations of one step on all replicas.
 
     Args:
       loop: ConcreteFunction with one loop over log points around one loop over steps, directly or
         in a function that it calls.
-      local_micro_batches: micro-batches that a replica computes in turn, in loops inside
-        the loop over steps.
+      local_micro_batches: number of micro-batches that a replica computes sequentially, in loops
+        inside the loop over steps.
 
     Raises:
-      ValueError: when the graph does not specify a size.
+      ValueError: when a dimension is unknown in the graph.
     """
     return _of_graph(_body(_body(loop.graph)), local_micro_batches)
 
@@ -42,7 +42,12 @@ def _body(graph: Any) -> Any:
 
 
 def _of_graph(graph: Any, trips: int) -> float:
-    """Returns the operations of a graph; its nested loops run `trips` times in all."""
+    """Returns the number of operations of a graph.
+
+    Args:
+      graph: graph of a function.
+      trips: total number of iterations of the innermost loop of each loop nest.
+    """
     total = 0.0
     for op in _needed(graph):
         if op.type in _CONTRACTIONS:
@@ -58,7 +63,7 @@ def _of_graph(graph: Any, trips: int) -> float:
 
 
 def _needed(graph: Any) -> list[tf.Operation]:
-    """Returns the operations that outputs or side effects depend on; the others never run."""
+    """Returns the operations that outputs or side effects depend on; others are not executed."""
     found: set[tf.Operation] = set()
     waiting = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs]
     while waiting:
@@ -70,7 +75,7 @@ def _needed(graph: Any) -> list[tf.Operation]:
 
 
 def _called(graph: Any, op: tf.Operation) -> list[Any]:
-    """Returns the graphs of the functions that an operation calls; of a loop, its body's."""
+    """Returns the graphs of the functions that an operation calls; for a loop, only the body's."""
     found = []
     for attribute in (_WHILE | _BRANCHES | _CALLS).get(op.type, ()):
         value = op.get_attr(attribute)
@@ -80,16 +85,20 @@ def _called(graph: Any, op: tf.Operation) -> list[Any]:
 
 
 def _of_product(op: tf.Operation) -> list[int | None]:
-    """Returns the sizes of a matrix product, or of a batch of them."""
+    """Returns the dimensions of a matrix product, or of a batch of them."""
     transposed = _attribute(op, "transpose_a") or _attribute(op, "adj_x")
     left = op.inputs[0].shape
     return [*op.outputs[0].shape, left[-2] if transposed else left[-1]]
 
 
 def _of_convolution(output: Callable, kernel: Callable) -> Callable:
-    """Returns a function from a convolution, or its gradient, to its sizes.
+    """Returns a function that returns the dimensions of a convolution or of its gradient.
 
-    Each output pixel is multiplied by the whole kernel.
+    Their product is the number of multiplications: one per output pixel and kernel element.
+
+    Args:
+      output: returns the shape of the convolution's output, given the operation.
+      kernel: returns the shape of the kernel, given the operation.
     """
 
     def count(op: tf.Operation) -> list[int | None]:

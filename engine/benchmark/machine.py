@@ -1,4 +1,4 @@
-"""The machine: its hardware, memory use and GPU utilization."""
+"""Describes the machine, and measures memory use and GPU utilization."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUERY = "utilization.gpu"
 
 
 def peak_rss_mb() -> float:
-    """Returns the peak resident memory of this process, in MB."""
+    """Returns the peak resident memory of this process, in MiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
@@ -35,7 +35,7 @@ def described() -> dict[str, Any]:
 
 
 def gpu_memory_mb() -> float | None:
-    """Returns TensorFlow's peak memory on the first GPU, in MB; None without a GPU."""
+    """Returns TensorFlow's peak memory on the first GPU, in MiB; None without a GPU."""
     if not tf.config.list_logical_devices("GPU"):
         return None
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
@@ -45,7 +45,7 @@ class GpuMonitor:
     """Context manager that samples GPU utilization; takes no samples without GPU or nvidia-smi.
 
     Attributes:
-      utilisation: samples of the first GPU, 0 to 1.
+      utilisation: samples of the utilization of the first GPU, 0 to 1.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Measures the steps per second of a configuration, and where a step's time goes."""
+"""Measures the steps per second of a configuration, and what a step's time is spent on."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ from engine.runtime.errors import Interrupted
 from engine.trainer import console
 
 ROUNDS = 15
-_SECONDS = 0.5  # approximate duration of a block, where its steps are not configured
-_STAMPED = 400  # largest number of steps that are timed one by one
+_SECONDS = 0.5  # approximate duration of a block whose number of steps is not configured
+_STAMPED = 400  # maximum number of steps that are timed individually
 
 
 @dataclasses.dataclass
 class BenchmarkResult:
     """The measurements of a benchmark.
 
-    Times are in seconds. Lists have one entry a round; entries of the same index are measured next
-    to each other.
+    Times are in seconds. Lists in `blocks` and `roofline` have one entry per round; entries with
+    the same index are measured in the same round.
     """
 
     parts: Parts
-    steps: int  # in a block
-    blocks: dict[str, list[float]]  # seconds: "plain", "still" (a repeated batch) and the extras
-    each_step: np.ndarray  # seconds of single steps
-    each_step_by: str  # how they are measured, in words
-    flop: float  # of a step on all replicas, as computed
-    model_flop: float  # the same, of the layers as written
-    roofline: list[float]  # GFLOP/s of all devices together
+    steps: int  # number of steps in a block
+    blocks: dict[str, list[float]]  # seconds; "plain", "still" (a repeated batch), extras
+    each_step: np.ndarray  # durations of individual steps
+    each_step_by: str  # description of how they are measured
+    flop: float  # operations of a step on all replicas, as computed
+    model_flop: float  # the same, including what no logit depends on
+    roofline: list[float]  # GFLOP/s of matrix products, on all devices together
     trace_seconds: float
-    first_call_seconds: float  # of the first step: tracing, graph optimizer, the step itself
-    utilisation: list[float]  # of the first GPU, 0 to 1
+    first_call_seconds: float  # first step, with tracing and graph optimization
+    utilisation: list[float]  # samples of the first GPU, 0 to 1
     extras: dict[str, Extra]
-    left_out: int  # steps, of all that were taken, that training would skip
+    left_out: int  # number of bad steps, which training would skip
 
 
 def measure(
@@ -77,7 +77,7 @@ def measure(
     Raises:
       Interrupted: when `interrupted` returns True.
       ValueError: for invalid input.
-      RuntimeError: when TensorFlow fails, or on more bad steps than training would skip.
+      RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
     """
     parts = assemble(config)
     try:
@@ -130,7 +130,7 @@ class _Measurement:
         self._extras = {name: EXTRAS[name](parts, place) for name in self._config.benchmark.beside}
 
     def whole(self) -> BenchmarkResult:
-        """Warms up, then measures all rounds."""
+        """Warms up, then measures all rounds and individual steps."""
         self._poll("tracing")
         plain = self._stepper(self._parts.loop)
         started = stopwatch()
@@ -155,12 +155,12 @@ class _Measurement:
         extras = self._extras
         variants = {"plain": functools.partial(self._block, plain, steps)}
         if self._still is not self._parts.loop:
-            # Training might skip its only batch as a bad step.
+            # The only batch may make every step a bad step, so any number is allowed.
             still = self._stepper(self._still, judged=False)
             variants["still"] = functools.partial(self._block, still, steps)
         for name, extra in extras.items():
             variants[name] = functools.partial(self._block, plain, steps, extra)
-        for variant in variants.values():  # traces, and grows the steps per call
+        for variant in variants.values():  # warm-up: traces, and increases the steps per call
             variant()
         for extra in extras.values():
             extra.forget()
@@ -201,7 +201,7 @@ class _Measurement:
             raise Interrupted
 
     def _steps_of_block(self, plain: Stepper) -> int:
-        """Returns the steps of a block: as configured, or as many as take about `_SECONDS`."""
+        """Returns the number of steps in a block: as configured, or about `_SECONDS` long."""
         if asked := self._config.benchmark.benchmark_steps:
             return -(-asked // min(ROUNDS, asked))
         taken, seconds = 1, 0.0
@@ -216,9 +216,9 @@ class _Measurement:
             taken *= 2
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
-        """Returns the seconds of a block of steps and of the extra work in it."""
+        """Returns the duration in seconds of a block of steps and of the extra work in it."""
         stepper.restart()  # the same work in every block
-        stepper.take(max(1, steps // 8, stepper.read_ahead))  # uses up prefetched batches
+        stepper.take(max(1, steps // 8, stepper.read_ahead))  # consumes prefetched batches
         self._synchronise()
         started = stopwatch()
         if extra is None:
@@ -239,11 +239,12 @@ class _Measurement:
         return stepper
 
     def _each_step(self, steps: int) -> np.ndarray:
-        """Returns the seconds of single steps.
+        """Returns the durations of individual steps in seconds.
 
-        On the CPU the graph records when each step begins, which is when the step before is done.
-        On a GPU the step before is not done then: each step is a call of its own, timed until the
-        device is done. A loop that XLA compiles has no clock: the times are means over short calls.
+        On the CPU the graph records when each step begins, which is when the previous one is done.
+        On a GPU the previous step may still be running: each step is a separate call, timed until
+        the device is done. A loop that XLA compiles cannot read a clock: the durations are means
+        over short calls.
         """
         self._poll("timing single steps")
         count = max(2, min(_STAMPED, 4 * steps))
@@ -266,7 +267,7 @@ class _Measurement:
         return np.array(found)
 
     def _at_once(self, steps: int) -> int:
-        """Returns the steps of a timed call: 1, or a 50th of a block if XLA compiles the loop."""
+        """Returns the steps per timed call: 1, or a 50th of a block if XLA compiles the loop."""
         return max(1, steps // 50) if self._parts.jit == "loop" else 1
 
     def _synchronise(self) -> None:

@@ -16,7 +16,7 @@ from engine.config.schema import Config
 
 
 def figures(measured: BenchmarkResult) -> dict[str, Any]:
-    """Returns all measurements, the machine, the versions and the options, ready for JSON."""
+    """Returns measurements, machine, versions and options as a dictionary for the JSON output."""
     parts, plain = measured.parts, np.array(measured.blocks["plain"])
     rates = measured.steps / plain
     flops = measured.model_flop * rates / 1e9
@@ -76,14 +76,14 @@ def figures(measured: BenchmarkResult) -> dict[str, Any]:
 
 
 def _waiting(measured: BenchmarkResult) -> float:
-    """Returns the fraction of a step's time that a batch already in memory would save."""
+    """Returns the fraction of step time that a repeated batch in device memory saves."""
     if "still" not in measured.blocks:
         return 0.0
     return max(0.0, 1 - median_ratio(measured.blocks["still"], measured.blocks["plain"]))
 
 
 def options(config: Config) -> dict[str, Any]:
-    """Returns all options by name."""
+    """Returns the values of all options, by name."""
     return {
         name: value
         for section in dataclasses.fields(config)

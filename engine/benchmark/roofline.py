@@ -1,4 +1,4 @@
-"""The machine's rate of plain matrix products: the ceiling that a step is compared with."""
+"""Measures the rate of plain matrix products, the upper bound that a step is compared with."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _SECONDS = 0.15  # approximate duration of one measurement
 
 
 class Roofline:
-    """Measures square matrix products on one device, as many as take about `_SECONDS`.
+    """Measures the rate of square matrix products on one device, for about `_SECONDS` each time.
 
     Args:
-      dtype: dtype that layers compute in.
+      dtype: compute dtype of the layers.
       gpu: whether the device is the first GPU; else the CPU.
     """
 
@@ -31,7 +31,7 @@ class Roofline:
         return self._rate(self._size, self._times)
 
     def _rate(self, size: int, times: int) -> float:
-        """Returns GFLOP/s over `times` products of size x size, without the first call."""
+        """Returns the rate of `times` products of size x size in GFLOP/s, after a warm-up call."""
         if size not in self._operands:
             with tf.device(self._device):
                 matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
@@ -45,7 +45,7 @@ class Roofline:
 
 @tf.function(autograph=False)
 def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-    """Returns one element of matrix * identity * ... * identity, whose values stay in range."""
+    """Multiplies `times` times by the identity, to keep values in range; returns one element."""
     _, last = tf.while_loop(
         lambda done, _: done < times,
         lambda done, product: (done + 1, tf.matmul(product, identity)),

@@ -1,4 +1,4 @@
-"""Takes steps as a training run does, with all its work between two calls of the graph."""
+"""Takes steps as a training run does, with the same work between two calls of the graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipelines import StreamingFeed
 
 
 def read_ahead(parts: Parts) -> int:
-    """Returns how many steps after a pause use prefetched batches, at most; 0: none."""
+    """Returns the maximum number of steps that the training feed prefetches; 0: no prefetching."""
     feed = parts.feeds.training
     return feed.ahead if isinstance(feed, StreamingFeed) else 0
 
@@ -36,11 +36,11 @@ class Stepper:
       left_out: number of bad steps that training would skip.
 
     Args:
-      parts: parts of the run.
-      loop: loop over the state of the run.
+      parts: objects of the run.
+      loop: training loop that updates the state of the run.
       interrupted: called between two calls of the graph; returns whether to stop.
-      start: variables and the values that `restart` assigns to them.
-      judged: whether too many bad steps are an error; else any number is allowed.
+      start: variables, and the values that `restart` assigns to them.
+      judged: whether too many bad steps are an error; if not, any number is allowed.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Stepper:
         self.left_out = 0
         self._parts, self._state, self._interrupted = parts, parts.state, interrupted
         self._start, self._judged = start, judged
-        self._taken = 0  # since the last restart
-        self._run = self._run_left_out = 0  # index of the run of total_steps; its bad steps
+        self._taken = 0  # steps since the last restart
+        self._run = self._run_left_out = 0  # index of the run of total_steps, its bad steps
         own = dataclasses.replace(parts, loop=loop)
         self._detector = bad_step_detector(parts)
         meter = ThroughputMeter(self._state.timing, "", writes=False)
@@ -66,11 +66,11 @@ class Stepper:
 
     @property
     def read_ahead(self) -> int:
-        """`read_ahead` of the run."""
+        """Maximum number of steps that the training feed prefetches; 0: no prefetching."""
         return read_ahead(self._parts)
 
     def restart(self) -> None:
-        """Assigns the values of `start` to its variables, and counts steps from 0 again."""
+        """Assigns the values in `start` to its variables, and resets the step counts."""
         for variable, value in self._start:
             variable.assign(value)
         self._detector.load()
@@ -84,11 +84,11 @@ class Stepper:
           point: whether the last one is a log point.
 
         Returns:
-          The log points that were passed: that one or none.
+          The log points among these steps: one or none.
 
         Raises:
           Interrupted: when `interrupted` returns True.
-          RuntimeError: when TensorFlow fails, or on more bad steps than training would skip.
+          RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps
@@ -107,8 +107,12 @@ class Stepper:
     def _leave_out(self, bad_step: BadStep) -> None:
         """Continues after a bad step, as training would.
 
-        Training would roll back to a checkpoint and repeat the other steps. Here, a step that was
-        not finite has not updated the weights; after any other bad step they restart from `start`.
+        Training rolls back to a checkpoint and repeats the steps since then without the bad one.
+        Here, training goes on after a non-finite step, which has not updated the weights; after any
+        other bad step, the variables are reset to `start`, except the step.
+
+        Raises:
+          RuntimeError: after more bad steps than training may skip.
         """
         step = self._state.step
         if bad_step.why.moved:

@@ -1,10 +1,10 @@
-"""The checkpoints of a run directory, found from their files alone.
+"""Lists, reads and prunes the checkpoints of a run directory; their files are the only record.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
-    run_dir/best/ckpt-9.npz             the best checkpoint; the newest one names its step
+    run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
 
-Both directories share one sequence of numbers. A damaged checkpoint keeps its file, under a name
-that no run resumes from.
+Both directories share one sequence of numbers. The file of a damaged checkpoint is renamed, not
+deleted, so that no run resumes from it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def best_directory(run_dir: str) -> str:
 
 
 def checkpoint_path(directory: str, number: int) -> str:
-    """Returns the path of a checkpoint."""
+    """Returns the path of the checkpoint with a number."""
     return os.path.join(directory, f"ckpt-{number}{checkpoint_file.SUFFIX}")
 
 
@@ -50,7 +50,7 @@ def list_checkpoints(directory: str) -> list[str]:
 
 
 def last_number(run_dir: str) -> int:
-    """Returns the greatest number in use, also by a damaged checkpoint; 0 if there is none."""
+    """Returns the largest checkpoint number, including damaged checkpoints; 0 if there is none."""
     names = [
         name
         for directory in (newest_directory(run_dir), best_directory(run_dir))
@@ -62,12 +62,12 @@ def last_number(run_dir: str) -> int:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint, validates all of its arrays, and gives them their current names.
+    """Reads a checkpoint, validates all arrays, and renames those of older versions.
 
     Raises:
-      DamagedError: if the file is missing, is not what was written, or has another number in its
-        name.
-      FormatVersionError: if another version of Tapeline wrote it.
+      DamagedError: if the file is missing or damaged, or if the number in its name differs from the
+        one in its metadata.
+      FormatVersionError: if this version of Tapeline cannot read its format.
     """
     found = checkpoint_file.read(path)
     _refuse_other_number(path, found.facts)
@@ -75,17 +75,17 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Reads a checkpoint's manifest, as `checkpoint_file.read_metadata` does; raises as `read`."""
+    """Reads a checkpoint's metadata as `checkpoint_file.read_metadata`; raises as `read` does."""
     facts = checkpoint_file.read_metadata(path)
     _refuse_other_number(path, facts)
     return facts
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A checkpoint in memory; its file may have been removed.
+    """A checkpoint in memory; its file may have been removed since.
 
     Attributes:
-      path: path that it was read from.
+      path: path of the file that was read.
       archive: contents of the file.
     """
 
@@ -94,27 +94,28 @@ class LoadedCheckpoint(NamedTuple):
 
     @property
     def step(self) -> int:
-        """The step at which it was saved."""
+        """The step at which the checkpoint was saved."""
         return int(self.archive.facts["step"])
 
     @property
     def best_step(self) -> int:
-        """The step of the best epoch up to then; -1: none."""
+        """The step of the best epoch up to this checkpoint; -1: none."""
         return int(self.archive.facts["best_step"])
 
 
 def load_newest(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads a run's newest checkpoint, also while a training process saves and prunes.
+    """Reads a run's newest checkpoint, even while a training process saves and prunes.
 
-    A file that vanishes between listing and opening was pruned, so there is a newer one. Each
-    further attempt requires that training has saved another checkpoint, so the attempts end.
+    A file that is removed between listing and opening was pruned, so there is a newer one, and the
+    directory is listed again. Each further attempt requires that training has saved another
+    checkpoint, so the number of attempts is limited.
 
     Returns:
       The checkpoint; None if there is none.
 
     Raises:
-      DamagedError: if the newest one is not what was written, or is listed but cannot be opened.
-      FormatVersionError: if another version of Tapeline wrote it.
+      DamagedError: if the newest checkpoint is damaged, or if it is listed but cannot be opened.
+      FormatVersionError: if this version of Tapeline cannot read its format.
     """
     vanished: MissingError | None = None
     before = None
@@ -130,19 +131,18 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def load_best(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads the best checkpoint, which the newest one names, also while a training process saves.
+    """Reads the best checkpoint, whose step the newest one contains, even while training saves.
 
-    When another step becomes the best, the old best checkpoint may be pruned. A newer checkpoint,
-    which names the new best step, is written before that. So if the best one is not found, the
-    newest is read again, as long as there is another newest file.
+    When another step becomes the best, the old best checkpoint may be pruned. Before that, a newer
+    checkpoint with the new best step is written. So if the best checkpoint is not found, the newest
+    one is read again, as long as there is a newer file than before.
 
     Returns:
       The checkpoint; None if the run has no checkpoint or no best epoch yet.
 
     Raises:
-      DamagedError: if the newest or the best one is not what was written, or the best one is
-        missing.
-      FormatVersionError: if another version of Tapeline wrote one of them.
+      DamagedError: if the newest or the best checkpoint is damaged, or if the best one is missing.
+      FormatVersionError: if this version of Tapeline cannot read the format of one of them.
     """
     before = None
     while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:
@@ -166,7 +166,7 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def find_best_checkpoint(run_dir: str, step: int) -> str | None:
-    """Returns the path of the best checkpoint of a step; None if there is none."""
+    """Returns the path of the best checkpoint that was saved at a step; None if there is none."""
     for path in reversed(list_checkpoints(best_directory(run_dir))):
         with contextlib.suppress(DamagedError):
             if read_metadata(path)["step"] == step:
@@ -181,7 +181,7 @@ def newest_checkpoint(run_dir: str) -> str | None:
 
 
 def best_checkpoint_problem(run_dir: str, step: int) -> str:
-    """Returns what is wrong with the best checkpoint of a step, in words; empty: nothing."""
+    """Returns an error message if the best checkpoint of a step is missing or damaged, else ""."""
     path = find_best_checkpoint(run_dir, step)
     if path is None:
         return f"the best checkpoint, of step {step}, is gone or damaged"
@@ -195,14 +195,14 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
 def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
     """Removes checkpoints that are no longer needed.
 
-    A best checkpoint of a later step was saved before a rollback. It is kept, because the run
-    reaches that step again.
+    A best checkpoint of a step after `step` was saved before a rollback. It is kept, because the
+    run will reach that step again.
 
     Args:
       run_dir: the run directory.
       keep: number of newest checkpoints to keep.
       step: step of the newest checkpoint.
-      best_step: step that the newest checkpoint names as the best.
+      best_step: step of the best epoch, as in the newest checkpoint.
     """
     old = list_checkpoints(newest_directory(run_dir))[:-keep]
     best = find_best_checkpoint(run_dir, best_step)
@@ -214,7 +214,7 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
 
 
 def clear(run_dir: str) -> None:
-    """Removes files that a kill left half written."""
+    """Removes partial files of checkpoints whose writing was interrupted."""
     for directory in (newest_directory(run_dir), best_directory(run_dir)):
         _remove(glob.glob(os.path.join(glob.escape(directory), f"*{checkpoint_file.PART}")))
 

@@ -1,9 +1,9 @@
-"""A checkpoint's file format: named arrays and a manifest in one uncompressed npz.
+"""Reads and writes checkpoint files: named arrays and a manifest in one uncompressed npz file.
 
-`numpy.load(path)` opens the file anywhere. It has one more member, `manifest.json`, which describes
-the checkpoint and has a SHA-256 of each array. The file is written under a temporary name and
-renamed after fsync, so a kill or a full disk leaves no partial file under its name. On reading,
-every array is compared with its digest.
+`numpy.load(path)` opens the file without Tapeline. One more member, `manifest.json`, contains the
+metadata, and the dtype, shape and SHA-256 digest of each array. The file is written under a
+temporary name and renamed after fsync, so that a kill or a full disk leaves no partial file under
+its final name. On reading, the digest of every array is verified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 FORMAT = 1
 SUFFIX = ".npz"
-PART = ".part"  # suffix of a file that is being written
+PART = ".part"  # suffix of the temporary name while a file is written
 
 _MANIFEST = "manifest.json"
 _MEMBER = ".npy"
@@ -31,15 +31,15 @@ _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: removed on a network file system
 
 
 class DamagedError(OSError):
-    """A file that is not what was written, or that is missing."""
+    """Raised when a checkpoint file is missing, unreadable, or differs from what was written."""
 
 
 class MissingError(DamagedError):
-    """A file that does not exist, or no longer exists."""
+    """Raised when a checkpoint file does not exist, or was removed while it was open."""
 
 
 class FormatVersionError(ValueError):
-    """A file that another version of Tapeline wrote, and that this one cannot read."""
+    """Raised when a checkpoint file has a format that this version of Tapeline cannot read."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class CheckpointContents:
     """The contents of a checkpoint.
 
     Attributes:
-      facts: its metadata, as passed to `write`.
-      arrays: its arrays, by name.
+      facts: metadata, as passed to `write`.
+      arrays: arrays by name.
     """
 
     facts: dict[str, Any]
@@ -56,15 +56,15 @@ class CheckpointContents:
 
 
 def write(path: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes a checkpoint; once it returns, a power failure does not lose the file.
+    """Writes a checkpoint durably: after the return, a power failure does not lose the file.
 
     Args:
-      path: path of the file; an existing file stays until the new one is complete.
+      path: path of the file; an existing file is replaced only when the new one is complete.
       facts: metadata that JSON can represent.
       arrays: arrays by name, of any NumPy or TensorFlow dtype.
 
     Raises:
-      OSError: if it cannot be written; no partial file remains.
+      OSError: if the file cannot be written; no partial file remains.
     """
     described = {name: _described(array) for name, array in arrays.items()}
     manifest = {"format": FORMAT, **facts, "arrays": described}
@@ -76,10 +76,10 @@ def write(path: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray])
 
 
 def copy(path: str, to: str) -> None:
-    """Writes a copy of an existing checkpoint, as safely as `write`.
+    """Copies a checkpoint file, as durably as `write` writes it.
 
     Raises:
-      OSError: if it cannot be read or written; no partial file remains.
+      OSError: if a file cannot be read or written; no partial file remains.
     """
     with open(path, "rb") as file, _whole(to) as other:
         shutil.copyfileobj(file, other, 1 << 20)
@@ -87,7 +87,7 @@ def copy(path: str, to: str) -> None:
 
 @contextlib.contextmanager
 def _whole(path: str) -> Iterator[BinaryIO]:
-    """Opens a file for writing, and renames it to `path` after fsync; removes it on an error."""
+    """Opens a temporary file; renames it to `path` after fsync, or removes it on an error."""
     part = path + PART
     try:
         with open(part, "wb") as file:
@@ -103,7 +103,7 @@ def _whole(path: str) -> Iterator[BinaryIO]:
 
 
 def sync_directory(path: str) -> None:
-    """Makes renames and removals in a directory survive a power failure (fsync)."""
+    """Calls fsync on a directory, so that renames and removals in it survive a power failure."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -112,14 +112,15 @@ def sync_directory(path: str) -> None:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint and validates all of its arrays.
+    """Reads a checkpoint and validates all arrays.
 
-    The file is opened once, so it is read to its end even if it is removed meanwhile.
+    The file is opened only once, so that a local file can be read completely even if it is removed
+    meanwhile.
 
     Raises:
-      MissingError: if it does not exist.
-      DamagedError: if it is not what was written.
-      FormatVersionError: if another version of Tapeline wrote it.
+      MissingError: if the file does not exist, or was removed while it was open.
+      DamagedError: if the file cannot be read, or differs from what was written.
+      FormatVersionError: if this version of Tapeline cannot read the format.
     """
     with _opened(path) as archive:
         facts = _facts(path, archive)
@@ -138,10 +139,10 @@ def read(path: str) -> CheckpointContents:
 def read_metadata(path: str) -> dict[str, Any]:
     """Reads a checkpoint's metadata, and {"arrays": {name: {"dtype", "shape", "sha256"}}}.
 
-    The arrays are not validated.
+    Does not read or validate the arrays.
 
     Raises:
-      DamagedError, FormatVersionError: as `read`.
+      DamagedError, FormatVersionError: as in `read`.
     """
     with _opened(path) as archive:
         return _facts(path, archive)
@@ -149,7 +150,10 @@ def read_metadata(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    """Opens a checkpoint; raises any error, also of readers in the block, as DamagedError."""
+    """Opens a checkpoint; converts errors, also those in the `with` block, to DamagedError.
+
+    A FormatVersionError is not converted.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
@@ -185,7 +189,7 @@ def _described(array: np.ndarray) -> dict[str, Any]:
 
 
 def _plain(array: np.ndarray) -> np.ndarray:
-    """Returns an array that NumPy alone can read: bfloat16, for example, as 16-bit integers."""
+    """Returns an array of a dtype that NumPy has: bfloat16, for example, as 16-bit integers."""
     return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
@@ -193,6 +197,6 @@ def _dtype(name: str) -> np.dtype:
     try:
         return np.dtype(name)
     except TypeError:
-        import ml_dtypes  # TensorFlow's own dtypes; importing it registers them with NumPy
+        import ml_dtypes  # TensorFlow's additional dtypes; the import registers them with NumPy
 
         return np.dtype(getattr(ml_dtypes, name))

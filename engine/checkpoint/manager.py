@@ -1,6 +1,6 @@
 """Saves checkpoints of the training state: the newest few, and the best one separately.
 
-A background thread writes them, so the loop waits for a copy of the state, not for the disk.
+A background thread writes the files, so the training loop waits only until the state is copied.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from pipelines import DataIdentity
 
 
 class CheckpointManager:
-    """Saves a run's state, and keeps the newest few checkpoints.
+    """Saves a run's state; keeps the newest few checkpoints and the best one.
 
     Args:
       run_dir: run directory, which holds `checkpoints/` and `best/`.
       state: the state to save.
       keep: number of newest checkpoints to keep.
-      data: identity of the training data; None: an empty one.
-      writes: whether this process saves; one worker may save for all.
+      data: identity of the training data; None: an empty identity.
+      writes: whether this process saves; True on one worker only.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class CheckpointManager:
         """Saves a copy of the current state in the background.
 
         Args:
-          best: whether to save it as the best checkpoint, too.
-          soon: whether a later save may replace this one while the disk is busy.
+          best: whether to save it also as the best checkpoint.
+          soon: whether a later save may replace this one while it is queued; a best checkpoint is
+            never replaced.
 
         Raises:
           OSError: if an earlier save failed.
@@ -65,13 +66,13 @@ class CheckpointManager:
         )
 
     def save_and_wait(self, *, best: bool = False) -> str:
-        """Saves the state and waits until it is written.
+        """Saves the current state, and waits until the checkpoint is written.
 
         Args:
-          best: whether to save it as the best checkpoint, too.
+          best: whether to save it also as the best checkpoint.
 
         Returns:
-          The path of the checkpoint; "" if another process saves.
+          The path of the checkpoint; "" if `writes` is False.
 
         Raises:
           OSError: if this or an earlier save failed.
@@ -80,7 +81,7 @@ class CheckpointManager:
         return self._write(*self._copied(), best) if self._writes else ""
 
     def _copied(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """Returns metadata and arrays of the current state, with the next number."""
+        """Returns metadata, with the next checkpoint number, and copies of the state's arrays."""
         self._number = 1 + max(self._number, catalog.last_number(self._run_dir))
         arrays = {name: value_of(variable) for name, variable in self._variables.items()}
         facts = {
@@ -99,15 +100,19 @@ class CheckpointManager:
         self._background.check()
 
     def finish(self) -> None:
-        """Waits for pending saves, then raises as `check`."""
+        """Waits for pending saves, then raises as `check` does."""
         self._background.finish()
 
     def close(self) -> None:
-        """Waits for pending saves and ends the thread."""
+        """Waits for pending saves, then ends the background thread."""
         self._background.close()
 
     def _write(self, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], best: bool) -> str:
-        """Writes a checkpoint, to `best/` first, so that the best one exists before it is named."""
+        """Writes a checkpoint, prunes old ones, and returns the path.
+
+        Writes to `best/` first, so that the best checkpoint exists before the newest one refers to
+        it.
+        """
         directories = [catalog.newest_directory(self._run_dir)]
         if best:
             directories.insert(0, catalog.best_directory(self._run_dir))

@@ -1,6 +1,7 @@
-"""Converts checkpoints of older versions: variables that were renamed, added or removed since.
+"""Converts checkpoints of older versions, after variables were renamed, added or removed.
 
-This module imports no TensorFlow, so that a run directory can be read before it is imported.
+This module does not import TensorFlow, so that a run directory can be read before TensorFlow is
+imported.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from engine.core.options import LARGEST_NORMS
 
-# Names in a checkpoint of 0.4.0, of variables or of groups of them ("group/").
+# Names of variables, or of groups of variables ("group/"): in checkpoints of 0.4.0, and now.
 _RENAMED = {
     "average/": "ema/",
     "ended": "last_epoch_end_step",
@@ -27,8 +28,8 @@ _RENAMED = {
     "watch/why": "bad_steps/reasons",
     "written": "last_logged_step",
 }
-# Variables that checkpoints of 0.4.0 lack, and the values to use instead. The bad-step detector
-# then takes the oldest losses in the checkpoint as those at the start.
+# Variables that checkpoints of 0.4.0 lack, and their default values. With these, the bad-step
+# detector uses the oldest losses in the checkpoint as the losses at the start of training.
 _ADDED = {
     "bad_steps/norms": np.full(LARGEST_NORMS, np.nan),
     "bad_steps/initial_loss": np.array(np.nan),
@@ -41,7 +42,7 @@ def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the values of a checkpoint's variables under their current names.
 
     Args:
-      arrays: values by name, as stored by this or an older version.
+      arrays: values by the names under which this or an older version stored them.
     """
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     return {**_ADDED, **kept}

@@ -1,4 +1,4 @@
-"""Restores a run from the newest of its checkpoints that is intact."""
+"""Restores a run from its newest intact checkpoint."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pipelines import DataIdentity
 
 
 class Restorer:
-    """Loads a run's checkpoints into its state.
+    """Restores the state of a run from its checkpoints.
 
     Args:
       run_dir: run directory, which holds `checkpoints/` and `best/`.
       state: the state to restore.
-      data: identity of the training data; None: an empty one.
-      writes: whether this process cleans up after a killed one; one worker may do so for all.
+      data: identity of the training data; None: empty, matches only checkpoints saved with an
+        empty one.
+      writes: whether `tidy` may rename and delete files; True on one worker only.
     """
 
     def __init__(
@@ -34,17 +35,17 @@ class Restorer:
         self._damaged: list[str] = []
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Loads the newest intact checkpoint whose best checkpoint is intact, too.
+        """Loads the newest intact checkpoint whose best checkpoint is also intact.
 
-        If none has an intact best checkpoint, loads the newest intact one. Writes nothing: see
-        `tidy`.
+        If there is none, loads the newest intact checkpoint. Does not change files; `tidy` does.
 
         Returns:
-          Its path, None if there is no checkpoint; and a line for each problem found.
+          The path, None if there is no checkpoint; and a message for each problem found.
 
         Raises:
-          OSError: if there are checkpoints and none can be loaded.
-          ValueError: if they belong to other data, another network or another version.
+          OSError: if there are checkpoints but none can be loaded.
+          ValueError: if a checkpoint belongs to other data or another network, or if this version
+            of Tapeline cannot read its format.
         """
         directory = catalog.newest_directory(self._run_dir)
         paths, problems = catalog.list_checkpoints(directory), list[str]()
@@ -79,16 +80,20 @@ class Restorer:
         return path, problems
 
     def tidy(self) -> None:
-        """Renames damaged files that `newest` found, and removes files that a kill left partial."""
+        """Renames the damaged files that `newest` found, and removes partial files."""
         if self._writes:
             catalog.rename_damaged(self._damaged)
             catalog.clear(self._run_dir)
 
     def same(self, number: int) -> str | None:
-        """Loads the checkpoint that another process chose, by its number; 0: none.
+        """Loads the checkpoint that the chief chose; returns its path.
+
+        Args:
+          number: number of the checkpoint; 0: loads nothing and returns None.
 
         Raises:
-          OSError: if it cannot be loaded here.
+          OSError: if this worker cannot load it.
+          ValueError: as in `newest`.
         """
         if not number:
             return None
@@ -103,17 +108,24 @@ class Restorer:
         )
 
     def restore_best_weights(self, number: int) -> None:
-        """Loads only the weights of a best checkpoint; the rest of the state is unchanged.
+        """Loads only the weights and their EMA from a best checkpoint.
+
+        The rest of the state is unchanged.
+
+        Args:
+          number: number of the checkpoint.
 
         Raises:
-          OSError: if it is damaged.
+          OSError: if the checkpoint is missing or damaged.
+          ValueError: if it belongs to another model, or if this version of Tapeline cannot read its
+            format.
         """
         directory = catalog.best_directory(self._run_dir)
         path = catalog.checkpoint_path(directory, number)
         restore_weights(self._state, path, catalog.read(path))
 
     def _read(self, path: str) -> CheckpointContents:
-        """Reads a checkpoint and checks that it belongs to this run."""
+        """Reads a checkpoint; checks that its data set and its variables are those of this run."""
         found = catalog.read(path)
         if not self._data.matches(DataIdentity(**found.facts["data"])):
             raise ValueError(
@@ -140,7 +152,7 @@ def restore_weights(state: TrainState, path: str, found: CheckpointContents) -> 
       found: contents of the checkpoint.
 
     Raises:
-      ValueError: if it holds another model.
+      ValueError: if the checkpoint belongs to another model.
     """
     weights = {
         name: variable

@@ -1,4 +1,4 @@
-"""The state's variables by name, as a checkpoint stores them."""
+"""Names, reads and checks the variables of the state for checkpoints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ import tensorflow as tf
 
 
 def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
-    """Returns each variable by its path in the module, such as "model/layers/0/kernel"."""
+    """Returns the variables by their paths in the module, such as "model/layers/0/kernel"."""
     found = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
     return {"/".join(map(str, path)): variable for path, variable in found}
 
 
 def value_of(variable: tf.Variable) -> np.ndarray:
-    """Returns a copy of a variable's value; of a mirrored variable, the first replica's.
+    """Returns a copy of a variable's value; for a mirrored variable, that of the first replica.
 
-    Returns the same as `variable.numpy()`, with less overhead: a state has dozens of scalars.
+    The value is the same as `variable.numpy()`. The lower overhead matters because a state has
+    dozens of scalars.
     """
     (first, *_) = getattr(variable, "values", (variable,))
     return tf.raw_ops.ReadVariableOp(resource=first.handle, dtype=first.dtype).numpy()
@@ -26,7 +27,7 @@ def value_of(variable: tf.Variable) -> np.ndarray:
 def check_variables(
     path: str, arrays: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Raises ValueError if a variable's value is missing or has another shape or dtype."""
+    """Raises ValueError if an array is missing, or its shape or dtype is not the variable's."""
     for name, variable in variables.items():
         array = arrays.get(name)
         if array is None:

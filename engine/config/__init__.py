@@ -1,1 +1,1 @@
-"""Options: their declaration and validation, and the flags, help and table made from them."""
+"""Declares and validates options, and derives the flags, the help and the docs from them."""

@@ -1,4 +1,4 @@
-"""Validation of combinations of options: each is in range, but together they conflict.
+"""Rejects combinations of options that conflict, although each value is in range.
 
 An option that merely has no effect is not a conflict, because the command line may override part
 of a flagfile. Only commands that train are checked; a trained run can be evaluated whatever its
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from engine.config.option import written
 from engine.config.schema import Config
 
-_FLOAT16_SCALE = 2**15  # as in engine.optim.precision
-_MOST_STEPS = 1 << 53  # float64, in which schedules compute, counts exactly up to it
+_FLOAT16_SCALE = 2**15  # initial loss scale, as in engine.optim.precision
+_MOST_STEPS = 1 << 53  # float64, the dtype of schedules, represents all integers up to it
 
 
 def refuse(config: Config) -> None:
@@ -29,7 +29,8 @@ def refuse(config: Config) -> None:
 def check_length_options(config: Config, total_steps: int) -> None:
     """Rejects options that do not fit the length of a run.
 
-    These are steps beyond the end, a list that skips every step, and a run of 2^53 steps or more.
+    Rejects steps beyond the end in `--leave_out` or `--profile`, a `--leave_out` that skips every
+    step, and a run of 2^53 steps or more.
 
     Args:
       config: all options.

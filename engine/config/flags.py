@@ -1,7 +1,7 @@
-"""Parses the command line into a Config, and writes options as flagfile, help and table.
+"""Parses the command line into a Config, and formats options as flagfile, help and Markdown.
 
-Uses absl's flag parser with a separate registry, so that it does not accept the flags that
-TensorFlow's modules define. `--flagfile=FILE` works as in absl.
+Uses absl's flag parser with a separate registry, so that flags defined by TensorFlow's modules are
+rejected. `--flagfile=FILE` works as in absl.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from engine.config.option import did_you_mean, written
 from engine.config.registry import Registry
 from engine.config.schema import Config, sections
 
-_OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between machines
-# Words for `affects` of an option, in the docs.
+_OWN = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between workers
+# `affects` of an option -> (its name in the docs, the effect of a changed value on resume).
 _EFFECTS = {
     "trajectory": ("fixed", "it is refused, because the run would be another one"),
     "length": ("length", "the run becomes longer, or ends earlier if it is not past that step"),
@@ -62,7 +62,7 @@ def _registry() -> absl_flags.FlagValues:
 
 
 def _one_line(error: Exception) -> str:
-    """Returns the message without absl's line breaks."""
+    """Returns the message of an error of absl as one line."""
     text = re.sub(r"\s+", " ", str(error)).strip()
     return text[0].lower() + text[1:] if text.startswith("Unknown") else text
 
@@ -72,12 +72,12 @@ def _options() -> dict[str, type]:
 
 
 def parse(arguments: Sequence[str]) -> Config:
-    """Parses the command line, without the program's name.
+    """Parses command-line arguments, without the program's name, into a Config.
 
     Raises:
       HelpRequest: for --help.
-      ValueError: for an unknown flag or argument, a value out of range or an unreadable flagfile;
-        names the flag and the value.
+      ValueError: for an unknown flag or argument, an invalid value or an unreadable flagfile; names
+        the flag or argument.
     """
     registry = _registry()
     try:
@@ -103,7 +103,7 @@ def parse(arguments: Sequence[str]) -> Config:
 
 
 def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
-    """Returns the command line of an existing run, followed by `arguments`, which override it.
+    """Returns the arguments of an existing run, followed by `arguments`, which override them.
 
     Raises:
       ValueError: when there is no run in `run_dir`, or its options cannot be parsed.
@@ -115,10 +115,10 @@ def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
 
 
 def of_file(path: str) -> list[str]:
-    """Returns the command line of a run's config.flags, whatever version wrote it.
+    """Returns arguments that reproduce a run from its config.flags, also one of an older version.
 
-    Legacy values of options come first: the values of runs that predate the option. The options
-    in the file override them.
+    The legacy values of options come first, for a run that predates an option. The options in the
+    file override them.
 
     Raises:
       ValueError: when the file cannot be parsed as options.
@@ -140,10 +140,10 @@ def of_file(path: str) -> list[str]:
 
 
 def from_values(values: dict[str, Any]) -> Config:
-    """Builds a Config from option values by name; missing options take their default.
+    """Builds a Config from option values by name; a missing option takes its default.
 
     Raises:
-      ValueError: for a value out of range.
+      ValueError: for an invalid value; names the flag.
     """
     parts = {}
     for name, section in sections():
@@ -185,14 +185,19 @@ def flagfile(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Returns a digest of the version and of the options that all workers must share."""
+    """Returns the SHA-256, in hex, of the version and the options that all workers must share."""
     lines = flagfile(config).splitlines()
     shared = [line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _OWN))]
     return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()
 
 
 def _described(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns the help line, and appends the choices unless the line already names them all."""
+    """Returns an option's help line, with its choices unless the line already names them all.
+
+    Args:
+      field: field that declares the option.
+      built_in: whether to omit names registered by users.
+    """
     choices = field.metadata["choices"] or field.metadata["any_of"]
     if built_in and isinstance(choices, Registry):
         choices = choices.built_in
@@ -216,7 +221,7 @@ def help_text() -> str:
 
 
 def table() -> str:
-    """Returns the options as Markdown tables, the text of docs/options.md."""
+    """Returns the text of docs/options.md: the options as Markdown tables."""
     lines = [
         "# Options",
         "",

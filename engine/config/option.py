@@ -1,4 +1,4 @@
-"""Declaration and validation of options.
+"""Declares and validates options.
 
 This module imports no TensorFlow, so that invalid input fails at once.
 """
@@ -31,31 +31,32 @@ def option(
     legacy: Any = None,
     legacy_with: str = "",
 ) -> Any:
-    """Declares an option.
+    """Returns a dataclass field that declares an option, with the rules in its metadata.
 
     Args:
-      default: value without the flag; its type is the option's type.
+      default: value if the flag is absent; its type is the option's type.
       help: one line for `--help` and the docs.
-      choices: allowed values, if they are a list or a registry.
-      any_of: allowed names of a list, separated by commas; each at most once.
-      registered: returns more names, which the help lists.
+      choices: allowed values, as a collection or a registry; empty: not restricted.
+      any_of: allowed names in a comma-separated list, each at most once; empty: no such list.
+      registered: function that returns the names registered by users, which `--help` lists.
       minimum: inclusive lower bound of a number.
       above: exclusive lower bound of a number.
       below: exclusive upper bound of a number.
       power_of_2: whether a number must be a power of 2, from 2^-60 to 2^60, or 0 if that is in
         range.
-      trajectory: whether another value changes what a run computes; a run cannot be resumed with
-        another value of such an option.
-      affects: what else in a run another value changes: "length", the step after which a command
+      trajectory: whether the trajectory of a run depends on the value; a run cannot be resumed
+        with another value of such an option.
+      affects: what else in a run depends on the value: "length", the step after which the run
         ends; "record", what is written during training; "end", what is written after the last
-        step; "": nothing that is kept.
+        step; "": none of these.
       legacy: value for a run whose config.flags predates the option; None: the default.
-      legacy_with: name of an option; only runs that set it take the legacy value; "": all runs.
+      legacy_with: name of an option; the legacy value applies only to runs that set it; "": to all
+        runs.
     """
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
     metadata = {
         "help": help,
-        "choices": choices,  # a registry may grow
+        "choices": choices,  # by reference: a registry may grow
         "any_of": any_of,
         "registered": registered,
         "minimum": minimum,
@@ -71,18 +72,18 @@ def option(
 
 
 def did_you_mean(value: str, known: Sequence[str]) -> str:
-    """Returns `; did you mean 'adam'?` if a known name is close to `value`, else an empty text."""
+    """Returns `; did you mean 'adam'?` if a known name is close to `value`, else ""."""
     close = difflib.get_close_matches(value, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Returns the names in a list that is separated by commas."""
+    """Returns the names in a comma-separated list."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def written(value: Any) -> str:
-    """Returns a value as it is written on the command line."""
+    """Formats a value as on the command line."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -93,7 +94,7 @@ def written(value: Any) -> str:
 def check(section: Any) -> None:
     """Validates every field of a section against its declaration.
 
-    A float must also be in range after it is rounded to float32.
+    Rounded to float32, a float must not overflow, underflow or reach its upper bound either.
 
     Raises:
       ValueError: for the first invalid value; names the flag, the value and what is allowed.
@@ -137,7 +138,7 @@ def _check_names(flag: str, names: Sequence[str], known: Collection[str]) -> Non
 
 
 def _check_float32(flag: str, number: float, below: float | None) -> None:
-    """Rejects a number that rounding to float32, as in the graph, moves out of range."""
+    """Rejects a number that overflows, underflows or reaches `below` in the graph's float32."""
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:
@@ -153,7 +154,7 @@ def _is_power_of_2(number: float) -> bool:
 
 
 class OptionGroup:
-    """Base of the frozen dataclasses of options; validates the values on construction."""
+    """Base class of the frozen dataclasses of options; validates the values on construction."""
 
     def __post_init__(self) -> None:
         check(self)

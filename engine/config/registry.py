@@ -1,13 +1,13 @@
-"""Registries: the names that an option accepts, and what each one builds::
+"""Registries, which map the names that an option accepts to factories::
 
     OPTIMIZERS = Registry("optimizer", {"lion": "engine.optim.lion:lion"})
 
     @OPTIMIZERS.register  # in a user's own file
     def mine(beta_1: float) -> Optimizer: ...
 
-A built-in entry is the place of a factory, "module:attribute", which is imported on use: the names
-are known before TensorFlow is imported. A registry is the only list of its names; `--help`, the
-docs and the check of the option follow it.
+A built-in entry is the import path of a factory, "module:attribute", which is imported on use, so
+the names are known before TensorFlow is imported. A registry is the only list of its names:
+`--help`, the docs and the validation of the option read it.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ def import_attribute(place: str) -> Any:
     """Imports a module and returns its attribute.
 
     Args:
-      place: "module:attribute".
+      place: import path, "module:attribute".
     """
     module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Registry(Mapping[str, Any]):
-    """Factories by name, as a read-only mapping in the order of registration.
+    """A read-only mapping from names to factories, in the order of registration.
 
     Args:
-      kind: what the factories build, for messages, such as "optimizer".
-      places: place of each built-in factory, "module:attribute", by name.
+      kind: noun for what the factories build, for messages, such as "optimizer".
+      places: import path of each built-in factory, "module:attribute", by name.
     """
 
     def __init__(self, kind: str, places: Mapping[str, str]) -> None:
@@ -46,11 +46,11 @@ class Registry(Mapping[str, Any]):
     def register(self, name: str | Callable[..., Any]) -> Any:
         """Registers the decorated factory under a name, which the option then accepts.
 
-        Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which takes the factory's
+        Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which uses the factory's
         own name in snake case.
 
         Args:
-          name: a Python identifier, or the factory.
+          name: name of the entry, a Python identifier; or the factory.
 
         Raises:
           ValueError: for a name that is registered already or is not a Python identifier.
@@ -74,7 +74,7 @@ class Registry(Mapping[str, Any]):
         return remember
 
     def __getitem__(self, name: str) -> Any:
-        """Returns a factory, and imports it if necessary.
+        """Returns the factory of a name, and imports it if necessary.
 
         Raises:
           ValueError: for an unknown name.
@@ -96,7 +96,7 @@ class Registry(Mapping[str, Any]):
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """The names that were not registered later."""
+        """Names of the built-in entries, in order."""
         return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
 
     @property
@@ -105,5 +105,5 @@ class Registry(Mapping[str, Any]):
 
 
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:
-    """Returns the names of a factory's parameters; options of these names are passed to it."""
+    """Returns the names of a factory's parameters; options with these names are passed to it."""
     return frozenset(inspect.signature(factory).parameters)

@@ -4,8 +4,8 @@ Each option is declared once, as a field of a frozen dataclass in the `options.p
 that reads it. `engine.config.flags` derives the command-line flags, `--help`, `DIR/config.flags`
 and the table in the docs from these fields; the first line of a dataclass's docstring is the
 section's heading there. Neither this module nor an `options.py` imports TensorFlow, so that invalid
-input fails at once. The groups are imported by name, on use: this package is below those that it
-collects from.
+input fails at once. The groups are imported by name, on use, because the packages that declare them
+import this one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Group:
     """A group of options, imported on use.
 
     Args:
-      place: "package:name" of its dataclass, which is in `engine/PACKAGE/options.py`.
+      place: "PACKAGE:NAME" of its dataclass, which is in `engine/PACKAGE/options.py`.
     """
 
     def __init__(self, place: str) -> None:
@@ -45,11 +45,11 @@ class _Group:
         self._place = f"engine.{package}.options:{name}"
 
     def load(self) -> Any:
-        """Returns the dataclass."""
+        """Imports and returns the dataclass."""
         return import_attribute(self._place)
 
     def __call__(self) -> Any:
-        """Returns the options at their defaults."""
+        """Returns an instance of the dataclass with the default values."""
         return self.load()()
 
 
@@ -78,7 +78,7 @@ class Config:
 
 
 def sections() -> Iterator[tuple[str, Any]]:
-    """Yields (attribute of Config, its dataclass), in the order of the docs."""
+    """Yields (name of a Config attribute, its dataclass), in the order of the docs."""
     for each in dataclasses.fields(Config):
         group = each.default_factory
         assert isinstance(group, _Group)
@@ -86,10 +86,10 @@ def sections() -> Iterator[tuple[str, Any]]:
 
 
 def replaced(config: Config, **values: Any) -> Config:
-    """Returns a copy of the options in which the given values replace the old ones.
+    """Returns a copy of the options with the given values.
 
     Raises:
-      ValueError: for a value out of range.
+      ValueError: for an invalid value.
     """
     parts = {}
     for name, section in sections():
@@ -106,8 +106,8 @@ def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, 
     Args:
       before: all options, with their earlier values.
       now: all options, with their current values.
-      *affects: effects of the options to compare: values of `affects` of `option`, or
-        "trajectory".
+      *affects: compare only options declared with one of these effects: "trajectory", "length",
+        "record", "end" or "" (none).
     """
     return [
         (each.name, old, new)

@@ -1,4 +1,4 @@
-"""Gradient accumulation: the sum over a replica's micro-batches and shards, in a fixed order."""
+"""Gradient accumulation: sums over a replica's micro-batches and shards in a fixed order."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import tensorflow as tf
 from engine.distributed.reduction import Tensors
 from pipelines import Feed
 
-Compute = Callable[..., Tensors]  # (Batch, *arguments) -> what is summed, float32
+Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to sum
 
 
 class Accumulation:
-    """Computes a global batch one micro-batch after the other, and sums the results.
+    """Computes the micro-batches of a global batch sequentially, and sums the results.
 
-    The micro-batches of a shard are added one after the other. The shards of a device are then
-    added in a binary tree, neighbours first: the same additions on any number of replicas, with no
-    more sums in memory than the tree has levels.
+    The results of a shard's micro-batches are added sequentially. The sums of a replica's shards
+    are then added in a binary tree, neighbouring shards first. So the additions are the same on any
+    number of replicas, and memory holds only one partial sum per level of the tree.
 
     Args:
-      strategy: whose replicas compute.
-      feed: of the batches.
-      zeros: returns accumulators of zeros; called in replica context.
-      compute: of a micro-batch; called in replica context.
+      strategy: strategy whose replicas compute the micro-batches.
+      feed: feed of the batches.
+      zeros: function that returns accumulators of zeros; called in replica context.
+      compute: function that computes a micro-batch; called in replica context.
     """
 
     def __init__(
@@ -39,12 +39,12 @@ class Accumulation:
         self._levels = self._layout.local_shards.bit_length() - 1
 
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
-        """Returns each replica's sum over its part of a global batch; in the graph.
+        """Returns each replica's sums over its part of a global batch; in the graph.
 
         Args:
-          element: of the feed.
-          step: whose batch, int64 [].
-          *arguments: for `compute`, after the batch.
+          element: element of the feed for this step.
+          step: number of the step, int64 [].
+          *arguments: arguments of `compute` after the batch.
         """
         if not self._levels:
             return self._of_shard(0, element, step, arguments)
@@ -53,7 +53,8 @@ class Accumulation:
             found = self._of_shard(shard, element, step, arguments)
             return shard + 1, self._run(self._carry, args=(sums, found, shard))
 
-        # sums[level] is of 2^level neighbouring shards, until the next ones are summed as well.
+        # sums[level] is the sum over 2^level neighbouring shards, until it is added to the sum
+        # over the next 2^level shards.
         zeros = self._run(lambda: [self._zeros() for _ in range(self._levels + 1)])
         _, sums = tf.while_loop(
             lambda shard, _: shard < self._layout.local_shards,
@@ -64,7 +65,7 @@ class Accumulation:
         return sums[self._levels]
 
     def _carry(self, sums: list[Tensors], found: Tensors, shard: tf.Tensor) -> list[Tensors]:
-        """Adds a shard as a binary counter adds 1: a full level is carried to the next one."""
+        """Adds a shard's sums as a binary counter adds 1: carries each full level to the next."""
 
         def carry_to(level: int) -> list[Tensors]:
             carry = found
@@ -72,12 +73,12 @@ class Accumulation:
                 carry = _plus(sums[below], carry)
             return [*sums[:level], carry, *sums[level + 1 :]]
 
-        full = tf.bitwise.bitwise_and(shard + 1, -(shard + 1))  # 2 ^ number of full levels
+        full = tf.bitwise.bitwise_and(shard + 1, -(shard + 1))  # 2^(number of full levels)
         level = tf.reduce_sum(tf.cast(full > 2 ** tf.range(self._levels), tf.int32))
         return tf.switch_case(level, [lambda at=at: carry_to(at) for at in range(self._levels + 1)])
 
     def _of_shard(self, shard: Any, element: Any, step: tf.Tensor, arguments: Any) -> Any:
-        """Returns the sum over the micro-batches of a shard."""
+        """Returns each replica's sums over the micro-batches of one of its shards."""
         micro_batches = self._layout.micro_batches
         first = shard * micro_batches
         if micro_batches == 1:
@@ -107,9 +108,9 @@ class Accumulation:
 
 
 def _plus(one: Tensors, other: Tensors) -> Tensors:
-    """Adds tensor by tensor, each sum an operation of its own.
+    """Adds two lists of tensors pairwise, with a separate operation for each addition.
 
-    TensorFlow's graph optimizer merges a sum of sums into one sum of several, in another order.
-    `ensure_shape` between two sums keeps it from that.
+    TensorFlow's graph optimizer merges nested additions into one operation, which adds in another
+    order. The `ensure_shape` operation after each addition prevents this.
     """
     return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]

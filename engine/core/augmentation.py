@@ -15,15 +15,15 @@ def augmenter(
 ) -> Callable[[Batch], Batch]:
     """Returns the function that augments a training batch, in the graph.
 
-    The random numbers of an example depend on its place in the epoch's order, which is a pure
-    function of (seed, epoch, example). So the batch size and the number of replicas, micro-batches
-    and shards do not change them (L3).
+    The random numbers of an example depend on its position in the epoch's order, which is a pure
+    function of (seed, epoch, example). So they do not depend on the batch size or on the number of
+    replicas, micro-batches and shards (L3).
 
     Args:
       augmentation: transformation of the examples of a batch.
       classes: number of classes.
       seed: seed of the run.
-      compiled: whether XLA compiles it.
+      compiled: whether XLA compiles the augmentation.
     """
 
     def augmented(batch: Batch) -> Batch:

@@ -1,7 +1,8 @@
-"""Updates variables in place only where a tensor says so.
+"""Updates variables in place, only if a condition in the graph holds.
 
-XLA copies what a branch changes, but a loop changes it in place: under XLA a loop of at most one
-iteration stands in for a branch. In TensorFlow's executor `tf.cond` costs next to nothing.
+XLA copies the variables that a branch changes, but updates those that a loop changes in place. So
+under XLA a loop of at most one iteration replaces the branch. In TensorFlow's executor, the cost of
+`tf.cond` is negligible.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 ONCE = "once"  # name of a loop of at most one iteration
-_FEW = 1 << 15  # elements up to which writing all of them twice is faster than a branch
+_FEW = 1 << 15  # number of elements up to which writing each one twice is faster than a loop
 
 
 def conditional_update(
@@ -22,14 +23,14 @@ def conditional_update(
 ) -> None:
     """Calls `update` if the condition holds.
 
-    For a small network a loop takes longer than the whole update: there XLA computes the update in
-    any case, and chooses between new and old values.
+    For a small network, a loop takes longer than the whole update. There XLA always computes the
+    update, and selects the new or the old values by the condition.
 
     Args:
-      condition: bool [].
-      update: changes variables.
-      variables: all that it may change.
-      compiled: whether XLA compiles it.
+      condition: condition of the update, bool [].
+      update: function that updates variables.
+      variables: all variables that `update` may change.
+      compiled: whether XLA compiles the update.
     """
 
     def once(*_: tf.Tensor) -> tuple[tf.Tensor]:

@@ -1,8 +1,8 @@
 """Early stopping and selection of the best epoch; their counters are in the state (L5).
 
-The rules are those of Keras's EarlyStopping and of its best-only ModelCheckpoint. They use two
-references on purpose: any improvement makes new best weights, while patience waits for an
-improvement of more than `min_delta`.
+The rules are those of Keras's EarlyStopping and of its ModelCheckpoint with `save_best_only`. Each
+of the two has its own reference value: any improvement selects a new best epoch, but only an
+improvement of more than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ class Monitor:
     Args:
       metric: split, underscore and metric, for example "validation_accuracy".
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
-      patience: epochs without improvement before stopping, as Keras counts them; -1: never stop.
+      patience: number of epochs without improvement before training stops, counted as in Keras;
+        -1: training never stops early.
     """
 
     def __init__(self, metric: str, min_delta: float, patience: int) -> None:
@@ -36,13 +37,16 @@ class Monitor:
         return float(results[self._split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
-        """Returns whether `value` beats `reference` by more than `margin`; a nan never does."""
+        """Returns whether `value` is better than `reference` by more than `margin`.
+
+        A nan is never better; any other value is better than a nan.
+        """
         if math.isnan(reference):
             return not math.isnan(value)
         return self._sign * (value - self._sign * margin) > self._sign * reference
 
     def is_best(self, value: float, step: int, best: BestState) -> bool:
-        """Returns whether the value is the best so far, and records it if it is."""
+        """Returns whether a value is the best so far; if so, records it and its step."""
         if not self._better(value, float(best.value), 0.0):
             return False
         best.value.assign(as_float64(value))
@@ -50,12 +54,12 @@ class Monitor:
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
-        """Counts the epoch; records and returns whether training stops.
+        """Updates the counters of early stopping after an epoch; returns whether training stops.
 
         Args:
           value: value of the monitored metric in this epoch.
-          first_epoch: whether this is the first epoch, after which Keras never stops.
-          patience: counters, in the state.
+          first_epoch: whether this is the first epoch; training never stops after it, as in Keras.
+          patience: counters of early stopping in the state, which are updated.
         """
         if self._patience < 0:
             return False
@@ -74,14 +78,14 @@ def resolve(monitor: str, metrics: Sequence[str], has_validation: bool) -> str:
 
     Args:
       monitor: "auto", or split, underscore and metric. "auto" is the first registered metric of
-        the task on the validation split, or the loss if there is none; without a validation split,
-        it is the loss of training.
-      metrics: metrics of the task, without the loss.
+        the task on the validation split, or the validation loss if the task has none; without a
+        validation split, it is the training loss.
+      metrics: names of the task's metrics, without the loss.
       has_validation: whether there is a validation split.
 
     Raises:
-      ValueError: when the task has no such metric, or the metric needs a validation split and there
-        is none.
+      ValueError: if the task has no such metric, or if the metric is one of the validation split
+        and there is none.
     """
     if monitor == "auto":
         first = next((name for name in metrics if name in METRICS), "loss")

@@ -1,4 +1,4 @@
-"""Evaluation of a whole split, each example exactly once (L8)."""
+"""Evaluates a whole split, each example exactly once (L8)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
-    """The compiled evaluation of one split.
+    """Evaluates one split in a compiled loop.
 
     Args:
-      strategy: whose replicas compute each step together.
-      feed: batches of the split, in file order.
-      step: Batch -> [its metric sums], in replica context.
-      task: names the metrics.
+      strategy: strategy whose replicas compute each step together.
+      feed: feed of the split's batches, in file order.
+      step: function Batch -> [its metric sums], called in replica context.
+      task: task, which names the metrics.
       agree: as in `StepsPerLoop`.
     """
 
@@ -41,20 +41,21 @@ class Evaluation:
         self._size = metrics.size(task.metrics)
         self._accumulation = Accumulation(strategy, feed, lambda: [tf.zeros([self._size])], step)
         _, self._reduce = reductions(feed.layout.shards)
-        # Steps are independent, and one step seldom keeps all cores of a device busy: two overlap.
-        # Replicas communicate in every step, so all of them must be in the same one.
+        # Steps are independent, and one step rarely keeps all cores of a device busy. So on one
+        # replica, two steps overlap. Several replicas communicate in every step, so they must
+        # execute the steps in the same order, one at a time.
         self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
         self._steps_per_loop = StepsPerLoop(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
-        """Returns the means over the split and its number of examples; None when interrupted.
+        """Returns the mean loss and metrics and the number of examples; None if interrupted.
 
         Args:
-          interrupted: polled between two calls of the graph; True stops the evaluation.
+          interrupted: function polled before each call of the graph; True stops the evaluation.
 
         Raises:
-          RuntimeError: when TensorFlow fails.
+          RuntimeError: if TensorFlow fails.
         """
         sums = np.zeros(self._size)
         step, end = 0, self._feed.steps_per_epoch
@@ -71,7 +72,8 @@ class Evaluation:
             self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
         means = metrics.means(sums, self._task.metrics)
-        # L8: this counts the scored rows, so it proves that none was lost or counted twice.
+        # L8: the sum of the masks counts the evaluated examples, so that a lost or repeated one
+        # is detected.
         assert means["examples"] == self._feed.examples, (
             f"evaluation scored {means['examples']} of {self._feed.examples} examples"
         )
@@ -84,7 +86,7 @@ class Evaluation:
         def body(
             step: tf.Tensor, fed: tf.Tensor, total: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # `fed` only fixes the order in which overlapping steps read from the feed.
+            # `fed` carries no data; it makes overlapping steps read from the feed in order.
             with tf.control_dependencies([fed]):
                 element = self._feed.next(given)
             with tf.control_dependencies(_tensors(element) if self._overlapping > 1 else []):
@@ -103,5 +105,5 @@ class Evaluation:
 
 
 def _tensors(element: Any) -> list[tf.Tensor]:
-    """Returns all tensors of a feed's element on one replica."""
+    """Returns all tensors of an element of a feed, on one replica."""
     return [part for part in tf.nest.flatten(element) if tf.is_tensor(part)]

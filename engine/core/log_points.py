@@ -1,4 +1,4 @@
-"""Log points: the steps at which training metrics are logged, and the row that is logged there."""
+"""Log points: the steps at which training metrics are logged, and the values logged there."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 NEVER = 1 << 62
-MOST = 128  # log points that one call of the graph has room for
+MOST = 128  # maximum number of log points in one call of the graph
 
 
 class LogPoints(NamedTuple):
-    """Which steps are log points, by the number of steps taken then.
+    """The log points, each given as the number of steps taken at it.
 
     Attributes:
-      every: all multiples of this number.
-      last: one more, which no call goes beyond.
+      every: interval in steps; each multiple of it is a log point.
+      last: one more log point, beyond which no call takes steps.
     """
 
     every: int = NEVER
@@ -26,14 +26,14 @@ class LogPoints(NamedTuple):
         """Returns the number of steps from `step` to the next log point, 1 or more.
 
         Raises:
-          ValueError: when `last` is not ahead of `step`, or `every` is below 1.
+          ValueError: if `last` is not after `step`, or if `every` is below 1.
         """
         if self.every < 1 or self.last <= step:
             raise ValueError(f"no point of {self} is ahead of step {step}")
         return min(self.every - step % self.every, self.last - step)
 
     def most_steps(self, step: int) -> int:
-        """Returns how many steps from `step` one call may take with the room it has for rows."""
+        """Returns the maximum number of steps of a call from `step`: those to MOST log points."""
         return self.after(step) + (MOST - 1) * self.every
 
 
@@ -43,9 +43,9 @@ class LogPoint(NamedTuple):
     Attributes:
       step: number of steps taken.
       updates: number of those that updated the weights.
-      loss_scale: after the last of them.
-      learning_rate: of the last of them.
-      sums: float64, as TrainState.sums.
+      loss_scale: loss scale after the last step.
+      learning_rate: learning rate of the last step.
+      sums: sums over the epoch so far, float64 [4 + metrics], as TrainState.sums.
     """
 
     step: int
@@ -56,7 +56,7 @@ class LogPoint(NamedTuple):
 
     @classmethod
     def of_row(cls, row: np.ndarray) -> LogPoint:
-        """Reads a row of `row`; float64 holds step numbers up to 2^53."""
+        """Converts a vector that `row` returned; float64 represents steps up to 2^53 exactly."""
         step, updates, scale, rate, *sums = row.tolist()
         return cls(int(step), int(updates), scale, rate, np.array(sums))
 
@@ -69,6 +69,6 @@ def row(
     learning_rate: tf.Tensor,
     sums: tf.Tensor,
 ) -> tf.Tensor:
-    """Returns a LogPoint as one vector, float64 [4 + sums], in the graph."""
+    """Packs the values of a log point into one vector, float64 [4 + len(sums)]; in the graph."""
     numbers = step, updates, loss_scale, learning_rate
     return tf.concat([tf.stack([tf.cast(each, tf.float64) for each in numbers]), sums], 0)

@@ -1,7 +1,8 @@
-"""The compiled training loop: one call of the graph takes N steps, N a tensor, in one trace (L6).
+"""The compiled training loop: one call of the graph takes several steps.
 
-A call takes steps until it has taken as many as it was asked for, or until one is not finite. It is
-a loop over log points around a loop over steps: between two log points, logging costs nothing.
+The number of steps is a tensor, so that one trace serves all calls (L6). A call takes the requested
+number of steps, or ends after the first step that is not finite. It is a loop over log points
+around a loop over steps, so that logging costs nothing between log points.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from engine.optim.precision import Scale
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
-MAX_WATCHED = 4096  # steps of a call that loss and gradient norm can be returned of
+MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient norm are recorded
 
 
 class LoopResult(NamedTuple):
-    """The steps that one call took.
+    """The result of one call of the training loop.
 
     Attributes:
-      steps: how many; all but the last were finite.
-      finite: whether the last one was.
-      losses: float32 [steps], the loss of each; empty where they are not watched.
-      norms: float32 [steps], the gradient norm of each before clipping; empty where losses are.
-      points: the log points that were passed.
+      steps: number of steps taken; all but possibly the last were finite.
+      finite: whether the last step was finite.
+      losses: float32 [steps], mean loss of each step; empty if per-step values are not recorded.
+      norms: float32 [steps], gradient norm of each step before clipping; empty if `losses` is.
+      points: log points reached.
     """
 
     steps: int
@@ -45,41 +46,41 @@ class LoopResult(NamedTuple):
 
 
 class LoopArgs(NamedTuple):
-    """What one call is asked for; int64 [] each."""
+    """The arguments of one call; int64 [] each."""
 
-    end: tf.Tensor  # the step to stop before
+    end: tf.Tensor  # step at which the call ends
     every: tf.Tensor  # as LogPoints.every
     last: tf.Tensor  # as LogPoints.last
-    skipped: tf.Tensor  # steps before this call that did not update the weights
+    skipped: tf.Tensor  # number of steps before this call that did not update the weights
 
 
 class LoopState(NamedTuple):
-    """Loop-carried values: all that a step changes except the model, its slots and its EMA."""
+    """The loop-carried values: all that a step changes but the model, its slots and its EMA."""
 
     step: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
-    scale: tuple[Scale, ...]  # empty where the loss scale is constant
+    scale: tuple[Scale, ...]  # empty if the loss scale is constant
     finite: tf.Tensor  # bool []: whether the last step was finite
 
 
 class Loop:
     """Runs training steps in the graph, on all replicas.
 
-    The counters and sums are loop-carried values that are assigned to the state's variables once a
-    call: a variable would cost time in each step.
+    The counters and sums are loop-carried values. They are assigned to the state's variables once
+    per call, because updating variables in each step takes longer.
 
     Attributes:
-      traces: how often the loop was traced.
-      trace_seconds: seconds that tracing took.
+      traces: number of times that the loop was traced.
+      trace_seconds: total duration of tracing, in seconds.
 
     Args:
-      strategy: whose replicas take each step together.
-      state: what the steps update.
-      feed: of the batches.
-      step: the mathematics of one step.
-      watched: whether loss and gradient norm of each step are returned.
-      jit: what XLA compiles, on one replica: "off", "step" or "loop".
-      apart: whether `step.compute_gradients` is a function of its own to TensorFlow's executor.
+      strategy: strategy whose replicas take each step together.
+      state: training state that the steps update.
+      feed: feed of the batches.
+      step: computation of one step.
+      watched: whether loss and gradient norm of each step are recorded.
+      jit: what XLA compiles, on one replica: "off" (nothing), "step" or "loop".
+      apart: whether `step.compute_gradients` is a separate function, which is not inlined.
     """
 
     def __init__(
@@ -109,18 +110,19 @@ class Loop:
         self._call = tf.function(self._traced, autograph=False)
 
     def run(self, steps: int, at: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008 - a constant
-        """Takes `steps` steps of one epoch; the first that is not finite ends the call early.
+        """Takes up to `steps` steps of one epoch; ends after the first that is not finite.
 
         Args:
-          steps: how many, 1 or more; fewer are taken where the feed has no more at hand, or where
-            no more can be watched in one call.
-          at: the log points; no more than one call has room for, and the last one not before the
-            end of the call.
+          steps: number of steps, 1 or more; fewer are taken if the feed provides fewer, or if
+            more than `MAX_WATCHED` would have to be recorded.
+          at: log points; at most `log_points.MOST` of them are in the call, and `at.last` is not
+            before its end.
 
         Raises:
-          ValueError: for fewer than 1 step, or for steps beyond the last log point.
-          StepError: when TensorFlow fails in one of them.
-          RuntimeError: when no step was taken.
+          ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond `at.last`
+            or `at.most_steps`.
+          StepError: if TensorFlow fails in a step.
+          RuntimeError: if the feed or the loop returns an invalid number of steps.
         """
         before = int(self._state.step)
         if steps < 1:
@@ -158,17 +160,18 @@ class Loop:
         )
 
     def graph(self, *, retrace: bool = False) -> Any:
-        """Returns the ConcreteFunction of a call, to be inspected; runs nothing.
+        """Returns the ConcreteFunction of a call, for inspection; takes no step.
 
         Args:
-          retrace: traces another function than the one that `run` calls; not counted in `traces`.
+          retrace: whether to trace a new function instead of using the one that `run` calls; this
+            is not counted in `traces`.
         """
         _, given = self._feed.open(int(self._state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Counts and times its own tracing."""
+        """Takes the steps as `_assigned` does; counts and times the tracing."""
         self.traces += 1
         started = stopwatch()
         found = self._assigned(asked, given)
@@ -179,11 +182,12 @@ class Loop:
         """Takes the steps and assigns the loop-carried values to the state.
 
         Args:
-          asked: steps, and `LogPoints`; int64 [3].
-          given: what the feed was opened with.
+          asked: number of steps, then the values of `LogPoints`; int64 [3].
+          given: input of the graph, which `Feed.open` returned.
 
         Returns:
-          Steps taken, whether the last was finite, and the last three values of `_steps`.
+          The number of steps taken, int64 []; whether the last was finite, bool []; the last three
+          values of `_steps`.
         """
         state, scale = self._state, self._state.loss_scale
         with self._on_host():
@@ -200,12 +204,13 @@ class Loop:
         return now.step - first.step, now.finite, *logged
 
     def _steps(self, args: LoopArgs, first: LoopState, given: object) -> tuple[Any, ...]:
-        """Takes the steps of a call: those up to a log point, its row, and so on.
+        """Takes the steps of a call, and writes a row at each log point.
 
         Returns:
-          The last LoopState; how many log points were passed, int32 []; their rows, float64
-          [points, fields]; `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or
-          [0, 2] where nothing is watched.
+          The final LoopState; the number of log points reached, int32 []; the rows, float64
+          [MOST + 1, fields], of which only those of log points reached are valid;
+          `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2] if it is not
+          recorded.
         """
 
         def to_log_point(
@@ -213,7 +218,7 @@ class Loop:
         ) -> tuple[Any, ...]:
             with self._on_host():
                 steps = tf.minimum(args.every - now.step % args.every, args.last - now.step)
-                # At least one step, whatever was asked for: else this loop would never end.
+                # At least one step, whatever the arguments are; otherwise the loop never ends.
                 point = now.step + tf.maximum(steps, 1)
                 end = tf.minimum(args.end, point)
             now, *told = self._steps_until(end, args, first.step, now, given, *watched)
@@ -225,14 +230,15 @@ class Loop:
                     learning_rate=self._step.learning_rate(now.step - 1),
                     sums=now.sums,
                 )
-                # Where the call ends between two log points, the next row overwrites this one.
+                # A row that is not at a log point is not counted: it is the last row of a call
+                # that ends between two log points.
                 rows = rows.write(passed, row)
                 return now, passed + tf.cast(now.step == point, tf.int32), rows, *told
 
         with self._on_host():
             length = len(LogPoint._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, log_points.MOST + 1, element_shape=[length])
-            # Watching costs time in each step.
+            # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self._watched
             start = first, tf.constant(0), rows, *watched
         now, passed, rows, *watched = tf.while_loop(
@@ -252,15 +258,15 @@ class Loop:
         given: object,
         *watched: tf.TensorArray,
     ) -> list[Any]:
-        """Takes steps until `end`, or until one is not finite."""
+        """Takes steps until step `end`, or until one is not finite."""
 
         def one_step(now: LoopState, *watched: tf.TensorArray) -> tuple[Any, ...]:
             scale = self._state.loss_scale
-            # All steps of this call so far were updates: the first that is not ends it.
+            # All earlier steps of this call updated the weights: the first that does not ends it.
             at = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
             total = self._accumulation.total(self._feed.next(given), at.step, at)
             result = self._strategy.run(self._apply_gradients, args=(total, at))
-            # After the reduction all replicas hold the same values.
+            # After the reduction, all replicas hold the same values.
             finite, sums = map(self._of_any_replica, result)
             with self._on_host():
                 added = now.sums + tf.cast(sums, tf.float64)
@@ -288,7 +294,7 @@ class Loop:
         return self._strategy.experimental_local_results(replicated)[0]
 
     def _on_host(self) -> contextlib.AbstractContextManager:
-        """Places counters on the host; what XLA compiles as a whole lies on one device."""
+        """Returns a scope that places counters on the host, unless XLA compiles the whole loop."""
         return contextlib.nullcontext() if self._xla else tf.device("CPU:0")
 
 
@@ -297,5 +303,8 @@ def _compiled(function: Callable) -> Callable:
 
 
 def _updates(now: LoopState, args: LoopArgs) -> tf.Tensor:
-    """Steps so far that updated the weights, int64 []: in a call only the last one may not have."""
+    """Returns the number of steps so far that updated the weights, int64 [].
+
+    Of the steps of a call, only the last may not have updated them.
+    """
     return now.step - args.skipped - tf.cast(~now.finite, tf.int64)

@@ -1,9 +1,9 @@
 """Sums and counts of losses and metrics, and the means computed from them.
 
 Sums over examples are float32 [2 + metrics]: the loss, each metric of the task, and the number of
-examples. Sums of a training step are float32 [4 + metrics]: these, then the gradient norm and 1.
-They are accumulated in float64, in which counts are exact to 2^53 and a mean over an epoch does
-not drift.
+examples. Sums of a training step are float32 [4 + metrics]: these, the gradient norm, and 1. They
+are accumulated over steps in float64, in which counts are exact up to 2^53 and the rounding error
+of a mean over an epoch is negligible.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ def size(metrics: Sequence[str]) -> int:
 
 
 def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
-    """Returns the sums over a replica's rows, float32 [2 + metrics]; padding never adds a nan.
+    """Returns the sums over the rows of a micro-batch, float32 [2 + metrics].
 
     Args:
       scores: loss and metrics of each row.
-      mask: float32 [rows], 1 for an example, 0 for padding, which adds nothing.
+      mask: 1 for an example, 0 for padding, float32 [rows]; padding adds nothing, even if its loss
+        is nan.
     """
     values = tf.stack([scores.losses, *scores.metrics, mask])
     return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
@@ -46,14 +47,14 @@ def step_watched(sums: tf.Tensor) -> tf.Tensor:
 
 
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
-    """Returns `means` over the examples of some training steps, and their mean "gradient_norm"."""
+    """Returns `means` from the sums of training steps, and "gradient_norm", the mean over steps."""
     *of_examples, norms, steps = sums.tolist()
     norm = norms / steps if steps else math.nan
     return {**_means(of_examples, metrics), "gradient_norm": norm}
 
 
 def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
-    """Returns {"loss", each metric, "examples"} from float64 sums; means of no examples are nan."""
+    """Returns mean loss and metrics, and "examples", from float64 sums; nan without examples."""
     return _means(sums.tolist(), metrics)
 
 

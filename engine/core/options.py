@@ -1,4 +1,4 @@
-"""Options of the training loop and of early stopping, and sizes of what the state records."""
+"""Options of the training loop and of early stopping, and buffer sizes of the bad-step detector."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 
 from engine.config.option import OptionGroup, option
 
-MAX_SKIPPED_STEPS = 128  # skipped steps that a state can record
-SPIKE_WINDOW = 64  # losses in the spike-detection window
-LARGEST_NORMS = 16  # largest gradient norms of a run, kept to detect spikes
+MAX_SKIPPED_STEPS = 128  # maximum number of skipped steps that the state records
+SPIKE_WINDOW = 64  # number of losses in the spike-detection window
+LARGEST_NORMS = 16  # number of largest gradient norms of a run that are kept to detect spikes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LoopOptions(OptionGroup):
 
     @property
     def fixed_steps_per_loop(self) -> int:
-        """Steps in one call of the graph; 0: as many as take half a second."""
+        """Number of steps in one call of the graph; 0: as many as take half a second."""
         return 0 if self.steps_per_loop == "auto" else int(self.steps_per_loop)
 
 

@@ -1,7 +1,8 @@
 """TrainState: everything that a resumed run needs (L5).
 
-A checkpoint holds this object and nothing else, so values outside it are lost in a restart. The
-data position is the step alone: the step and the seed determine the next examples (L4).
+A checkpoint holds the variables of this object and no others, so values outside it are lost in a
+restart. The position in the data is the step alone: the step and the seed determine the next
+examples (L4).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ def _number(name: str, value: float = 0.0) -> tf.Variable:
 
 
 class BestState(tf.Module):
-    """The best epoch so far by the monitored metric; step -1: none yet."""
+    """Value of the monitored metric and step of the best epoch so far; step -1: none yet."""
 
     def __init__(self) -> None:
         super().__init__(name="best")
@@ -39,23 +40,23 @@ class PatienceState(tf.Module):
 
     def __init__(self) -> None:
         super().__init__(name="patience")
-        self.reference = _number("reference", float("nan"))  # value of the last improvement
-        self.wait = _counter("wait")  # epochs since that improvement
+        self.reference = _number("reference", float("nan"))  # metric at the last improvement
+        self.wait = _counter("wait")  # number of epochs since that improvement
         self.stopped = _counter("stopped")  # 1: training has stopped early
 
 
 class TimingState(tf.Module):
-    """Counters of throughput and goodput; times are in seconds."""
+    """Counters of throughput and goodput; times and durations are in seconds."""
 
     def __init__(self) -> None:
         super().__init__(name="timing")
         self.first_start = _number("first_start")  # Unix time of the run's first start
-        self.last_step = _number("last_step")  # Unix time of the end of the last step
-        self.training = _number("training")  # in the loop, tracing included
-        self.steady = _number("steady")  # in the loop, without the first call of each start
-        self.steady_steps = _counter("steady_steps")
-        self.restarts = _counter("restarts")
-        self.lost_steps = _counter("lost_steps")  # repeated because a kill came before a checkpoint
+        self.last_step = _number("last_step")  # Unix time at the end of the last step
+        self.training = _number("training")  # duration of all calls of the loop, including tracing
+        self.steady = _number("steady")  # `training` without the first call of each process
+        self.steady_steps = _counter("steady_steps")  # number of steps in `steady`
+        self.restarts = _counter("restarts")  # number of restarts of the run
+        self.lost_steps = _counter("lost_steps")  # steps repeated after kills and rollbacks
 
 
 class BadStepState(tf.Module):
@@ -63,33 +64,36 @@ class BadStepState(tf.Module):
 
     def __init__(self) -> None:
         super().__init__(name="bad_steps")
-        self.tolerated = _counter("tolerated")  # tolerated steps that were not finite
-        self.in_a_row = _counter("in_a_row")  # consecutive ones, up to the last step
+        self.tolerated = _counter("tolerated")  # number of tolerated non-finite steps
+        self.in_a_row = _counter("in_a_row")  # number of consecutive ones, up to the last step
         unused = tf.fill([MAX_SKIPPED_STEPS], tf.constant(-1, tf.int64))
         # The skipped steps; -1: unused.
         self.skipped = tf.Variable(unused, trainable=False, name="skipped")
         # The reason for each, a BadStepReason.
         self.reasons = tf.Variable(unused, trainable=False, name="reasons")
-        # The losses of the last steps that were not bad.
+        # The losses of the last steps that were not bad; nan: unused.
         no_losses = tf.fill([SPIKE_WINDOW], tf.constant(float("nan"), tf.float64))
         self.losses = tf.Variable(no_losses, trainable=False, name="losses")
         no_norms = tf.fill([LARGEST_NORMS], tf.constant(float("nan"), tf.float64))
-        # The largest gradient norms of steps that were not bad, in descending order.
+        # The largest gradient norms of steps that were not bad, each divided by the factor by which
+        # its batch may deviate more than a full one, in descending order; nan: unused.
         self.norms = tf.Variable(no_norms, trainable=False, name="norms")
-        # Loss at the start; nan: not known yet.
+        # Reference for the loss at the start of training; nan: not known yet.
         self.initial_loss = _number("initial_loss", float("nan"))
-        self.max_excess = _number("max_excess")  # largest excess over the median, without spikes
+        # Largest excess of a loss over the median, without spikes.
+        self.max_excess = _number("max_excess")
 
 
 class TrainState(tf.Module):
     """The training state of a run.
 
     Args:
-      model: a tf.Module whose variables were created in the strategy's scope.
-      optimizer: with its slots created in the same scope.
+      model: tf.Module whose variables were created in the strategy's scope.
+      optimizer: optimizer whose slots were created in the same scope.
       task_metrics: names of the task's metrics.
-      ema: a model of the same variables that holds their EMA; None: there is none.
-      make_loss_scale: creates the loss scale; called in the device scope of its variables.
+      ema: model with the same variables, which holds their EMA; None: no EMA.
+      make_loss_scale: function that creates the loss scale; called in the device scope of its
+        variables.
     """
 
     def __init__(
@@ -105,18 +109,19 @@ class TrainState(tf.Module):
         self.model = model
         self.ema = ema
         self.optimizer = optimizer
-        # The host, or the loop once per call, reads the rest: one copy on the host, not mirrored.
+        # The host reads the other variables, or the loop reads them once per call. So each has a
+        # single copy on the host, and is not mirrored.
         with tf.device("CPU:0"):
             self.step = _counter("step")
-            self.updates = _counter("updates")  # steps that updated the weights
-            # Step of the last epoch end that was processed.
+            self.updates = _counter("updates")  # number of steps that updated the weights
+            # The step of the last end of an epoch that was processed.
             self.last_epoch_end_step = _counter("last_epoch_end_step")
-            # Step of the last rows in metrics.jsonl.
+            # The step of the last training metrics in metrics.jsonl; -1: none.
             self.last_logged_step = _counter("last_logged_step", -1)
             self.loss_scale = make_loss_scale()
             zeros = tf.zeros([metrics.size(task_metrics) + 2], tf.float64)
-            self.sums = tf.Variable(zeros, trainable=False, name="sums")  # of the epoch so far
-            # `sums` at the last log point of the epoch.
+            self.sums = tf.Variable(zeros, trainable=False, name="sums")  # over the epoch so far
+            # The value of `sums` at the last log point of the epoch.
             self.last_logged_sums = tf.Variable(zeros, trainable=False, name="last_logged_sums")
             self.best = BestState()
             self.patience = PatienceState()
@@ -124,7 +129,7 @@ class TrainState(tf.Module):
             self.timing = TimingState()
 
     def scored_model(self, averaged: bool) -> tf.Module:
-        """Returns the model to evaluate: the EMA if it exists and `averaged` is set."""
+        """Returns the model to evaluate: the EMA if `averaged` is set and there is one."""
         return self.ema if averaged and self.ema is not None else self.model
 
 

@@ -1,9 +1,9 @@
-"""One training step, as the mathematics reads (L1, L2).
+"""Computes one training step (L1, L2).
 
-losses             = task(model, micro-batch)                  per example
-contribution       = tape of  scale * sum(losses * mask) / valid       valid: of the global batch
-gradients, sums    = sum over micro-batches and replicas       one reduction, before any check
-gradients          = gradients / scale; finite = all finite; clip by global norm
+losses             = task(model, micro-batch)                  one loss per example
+gradients          = gradients of scale * sum(losses * mask) / valid   valid: of the global batch
+gradients, sums    = sums over micro-batches and replicas      one reduction, before any check
+gradients          = clip(gradients / scale); finite = all values are finite
 state              = optimizer(state, gradients, schedule(step))       if finite, else unchanged
 """
 
@@ -29,39 +29,39 @@ from pipelines import Batch
 
 
 class StepContext(NamedTuple):
-    """The loop's counters before a step."""
+    """The loop's counters and the loss scale before a step."""
 
     step: tf.Tensor  # int64 []
-    updates: tf.Tensor  # int64 [], steps before this one that updated the weights
+    updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
     loss_scale: tf.Tensor  # float32 []
 
 
 class StepResult(NamedTuple):
     """The result of a step, the same on every replica."""
 
-    finite: tf.Tensor  # bool []: whether the weights were updated
+    finite: tf.Tensor  # bool []: whether all values were finite, so that weights were updated
     sums: tf.Tensor  # float32 [4 + metrics]: metrics.step_sums
 
 
 class Step:
-    """One step in two halves: the gradients of each micro-batch, and the update from their sum.
+    """Computes a step in two parts: the gradients of each micro-batch, and the update.
 
-    Both are called in replica context, in the graph.
+    Both parts are called in replica context, in the graph.
 
     Args:
-      model: whose trainable variables are updated.
-      task: computes the loss of each example.
-      optimizer: with slots for the model's trainable variables.
-      schedule: step -> learning rate.
-      seed: of dropout.
-      dtype: that layers compute in.
+      model: model whose trainable variables are updated.
+      task: task, which computes the loss of each example.
+      optimizer: optimizer with slots for the model's trainable variables.
+      schedule: learning rate schedule: step -> learning rate.
+      seed: seed of the run, for dropout.
+      dtype: dtype that layers compute in.
       scaled: whether the loss scale may differ from 1.
-      clip: gradient clipping.
-      average: a model of the same variables that holds their EMA; None: there is none.
+      clip: gradient clipping; None: no clipping.
+      average: model with the same variables, which holds their EMA; None: no EMA.
       ema: decay of that EMA.
-      augment: Batch -> augmented Batch; None: no augmentation.
-      synchronise: sums over the replicas that compute one micro-batch together, for batch norm.
-      reduce: sums gradients and metric sums over replicas and shards.
+      augment: augmentation, a function Batch -> Batch; None: no augmentation.
+      synchronise: reduction over the replicas that share a micro-batch, for batch norm.
+      reduce: reduction of gradients, statistics and metric sums over replicas and shards.
       compiled: whether XLA compiles the step.
     """
 
@@ -100,7 +100,7 @@ class Step:
         ]
 
     def zero_accumulators(self) -> Tensors:
-        """Returns zeros of the shapes that `compute_gradients` returns."""
+        """Returns zeros of the shapes of the tensors that `compute_gradients` returns."""
         shapes = [
             *(weight.shape for weight in self._weights),
             *(statistic.shape for statistic in self._statistics),
@@ -113,7 +113,7 @@ class Step:
         """Returns gradients, weighted statistics, their weights and metric sums of a micro-batch.
 
         Raises:
-          ValueError: where the loss does not depend on a trainable variable.
+          ValueError: if the loss does not depend on a trainable variable.
         """
         if self._augment:
             batch = self._augment(batch)
@@ -128,7 +128,7 @@ class Step:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
             scores = _in_float32(self._task(self._model, batch, context))
-        weight = batch.mask / batch.valid  # L1: the global count, never the replica's
+        weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
         if self._scaled:
             weight *= at.loss_scale
         gradients = tape.gradient(scores.losses, self._weights, output_gradients=weight)
@@ -139,11 +139,11 @@ class Step:
         return [*gradients, *self._weighted(context.updates), sums]
 
     def apply_gradients(self, total: Tensors, at: StepContext) -> StepResult:
-        """Reduces, checks, and updates the model if all values are finite.
+        """Reduces the sums over replicas; updates the model if all values are finite.
 
         Args:
-          total: this replica's sum over its micro-batches, as `compute_gradients` returns them.
-          at: the loop's counters.
+          total: this replica's sums over its micro-batches of what `compute_gradients` returns.
+          at: the loop's counters and the loss scale before the step.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self._reduce(total)
@@ -151,8 +151,8 @@ class Step:
         if self._scaled:
             gradients = [gradient / at.loss_scale for gradient in gradients]
         gradients, norm = self._clip(gradients)
-        # An infinity or a nan anywhere makes their sum one. All replicas hold the same values, so
-        # they take the same decision.
+        # A single infinity or nan makes the sum of all values infinite or nan. All replicas hold
+        # the same values, so `finite` is the same on all of them.
         checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]
         finite = tf.math.is_finite(tf.add_n(checked))
 
@@ -167,7 +167,7 @@ class Step:
         return StepResult(finite, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[StatisticUpdate]) -> Tensors:
-        """Returns the sum of weight * value of each statistic, then the sum of weights of each."""
+        """Returns each statistic's sum of weight * value, then each statistic's sum of weights."""
         places = {id(variable): place for place, variable in enumerate(self._statistics)}
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
@@ -189,7 +189,7 @@ class Step:
 def evaluation_step(
     *, model: tf.Module, task: Task, dtype: tf.DType = tf.float32
 ) -> Callable[[Batch], Tensors]:
-    """Returns the step of evaluation: Batch -> [its metric sums], in replica context."""
+    """Returns the evaluation step: a function Batch -> [its metric sums], for replica context."""
 
     def sums_of(batch: Batch) -> Tensors:
         scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
@@ -199,6 +199,6 @@ def evaluation_step(
 
 
 def _in_float32(scores: Scores) -> Scores:
-    """Casts to float32, in which sums of losses and metrics are taken."""
+    """Casts losses and metrics to float32, in which they are summed."""
     losses, *rest = (tf.cast(part, tf.float32) for part in (scores.losses, *scores.metrics))
     return Scores(losses, tuple(rest))

@@ -1,4 +1,4 @@
-"""The number of steps that one call of the graph takes."""
+"""Chooses the number of steps that one call of the graph takes."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from collections.abc import Callable
 
 
 class StepsPerLoop:
-    """Chooses the number of steps per call from the measured time of the calls before.
+    """Chooses the number of steps per call from the measured durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. The first call takes a single step, because it traces the graph. The number of steps
-    per call never changes the results.
+    `seconds`. Unless the number of steps is fixed, the first call takes a single step, because it
+    traces the graph. The number of steps per call does not affect the results.
 
     Args:
-      steps_per_loop: fixed number of steps, 1 or more; 0: as many as take `seconds`.
-      seconds: target duration of one call.
-      agree: maps each worker's number of steps to one number that is the same on all workers.
+      steps_per_loop: fixed number of steps per call, 1 or more; 0: as many as take `seconds`.
+      seconds: target duration of one call, in seconds.
+      agree: function that maps each worker's number of steps to a number that is the same on all
+        workers.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class StepsPerLoop:
         """Returns the number of steps of the next call, 1 to `max_steps`.
 
         Raises:
-          ValueError: when `max_steps` is below 1: a call must take a step.
+          ValueError: if `max_steps` is below 1.
         """
         if max_steps < 1:
             raise ValueError(
@@ -44,13 +45,13 @@ class StepsPerLoop:
         return self._agree(min(self._steps, max_steps))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Records the time of a call of 1 step or more; ignores the first call, which traces."""
+        """Records the duration of a call in seconds; ignores the first call, which traces."""
         self._calls += 1
         if not self._fixed and self._calls > 1:
             fitting = int(steps * self._seconds / max(seconds, 1e-6))
-            self._steps = max(1, min(fitting, 4 * self._steps))  # one call may be an outlier
+            self._steps = max(1, min(fitting, 4 * self._steps))  # limits the effect of an outlier
 
 
 def stopwatch() -> float:
-    """Returns the seconds of a monotonic clock."""
+    """Returns the time of a monotonic clock, in seconds."""
     return time.perf_counter()

@@ -1,8 +1,8 @@
-"""Chooses what XLA compiles, and how the executor runs the rest.
+"""Chooses what XLA compiles, and how TensorFlow's executor runs the rest.
 
-On two CPU cores XLA is 1.5 to 2 times faster than TensorFlow's executor where a step is many small
-operations, and several times slower where it is a few convolutions. It is used on one device only:
-a compiled program cannot contain the communication between replicas.
+On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
+operations, and several times slower for a step of a few convolutions. It is used on one device
+only, because a compiled program cannot contain the communication between replicas.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ def choose(
     """Resolves `--jit` to "off", "step" or "loop".
 
     "auto" is the fastest known choice. It does not depend on the feed: XLA rounds differently, and
-    a run must have the same bits with either feed (L4).
+    a run must be bitwise identical with either feed (L4).
 
     Args:
       asked: value of `--jit`.
       devices: devices of the run.
       model: model to train.
-      others: other parts of the loop: the task and the optimizer.
+      others: other objects that the loop calls: the task and the optimizer.
       shards: number of virtual shards of a batch; 0: none.
       augments: whether training examples are augmented.
 
     Raises:
-      ValueError: when XLA cannot compile the configuration that `--jit` asks for.
+      ValueError: if `--jit` requests XLA for a configuration that does not support it.
     """
     pooled = any(isinstance(part, MaxPool) for part in model.submodules)
     if asked == "auto":
         ranks = [variable.shape.rank for variable in model.trainable_variables]
         small = not (augments or pooled) and max(ranks, default=0) < _CONVOLUTION
         alone = devices.replicas == 1 and not shards and not devices.are_gpus
-        # Whether XLA can compile user-defined operations is not known.
+        # User-defined classes may contain operations that XLA cannot compile.
         own = all(map(_is_own, [*model.submodules, *others]))
         return "loop" if small and alone and own else "off"
     if asked != "off":
@@ -68,17 +68,18 @@ def choose(
 
 
 def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
-    """Returns whether `compute_gradients` should be a separate function for the executor.
+    """Returns whether `compute_gradients` should be a separate function, which is not inlined.
 
-    TensorFlow uses oneDNN's kernel for the gradient of a max pool only if its walk over the graph
-    visits the pool before the gradient. In the body of a loop, which is cyclic, the order of the
-    walk depends on memory addresses: training two convolutions is a seventh slower in one of four
-    starts. The graph of a separate function is acyclic. A call of it takes about 0.05 ms.
+    TensorFlow uses oneDNN's kernel for the gradient of a max pool only if its traversal of the
+    graph visits the pool before the gradient. In the body of a loop, whose graph is cyclic, the
+    order of the traversal depends on memory addresses: in one of four starts, a network of two
+    convolutions trains a seventh slower. The graph of a separate function is acyclic. A call of it
+    takes about 0.05 ms.
     """
     if jit != "off" or devices.are_gpus or devices.replicas > 1:
         return False
     convolutions = any(v.shape.rank == _CONVOLUTION for v in model.trainable_variables)
-    # What user-defined layers contain is not known.
+    # A user-defined layer may contain a max pool.
     return convolutions and any(isinstance(m, MaxPool) or not _is_own(m) for m in model.submodules)
 
 

@@ -1,7 +1,7 @@
-"""Several devices and several machines: strategies, reduction, and the workers of a cluster.
+"""Multi-device and multi-worker training: strategies, reduction and the cluster.
 
-`cluster_config` reads which workers there are, `rendezvous` waits until all have joined, and
-`liveness` monitors that they are alive; both use a `connection`. `cluster` runs these for one
-process, from before TensorFlow is imported to the end. `collectives` makes the workers agree on
-values on the host; of these modules, it alone imports TensorFlow.
+`cluster_config` reads the cluster from the environment, `rendezvous` waits until all workers have
+connected, and `liveness` detects lost workers; both use a `connection`. `cluster` manages them for
+one process; it is entered before TensorFlow is imported. `collectives` exchanges host values
+between workers (gather, max, broadcast); of these modules, only it imports TensorFlow.
 """

@@ -1,4 +1,4 @@
-"""The workers that train together, from before TensorFlow is imported to the end."""
+"""Connects this process to the cluster; imports no TensorFlow, so that it can be entered early."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from engine.distributed.rendezvous import join_cluster
 
 
 class Cluster:
-    """Connects the workers: entering waits until all have joined, leaving until all are done.
+    """Connects the workers: entering waits until all have joined, leaving until all have finished.
 
-    A worker that fails sends the reason to the others. The loss of a worker ends all of them, with
-    one line that names it. With a single worker, entering and leaving do nothing.
+    A worker that leaves with an error sends its message to the others, and does not wait. When a
+    worker is lost, all others end with a one-line error that names it. Unless the strategy is
+    multi_worker, entering and leaving do nothing.
 
     Args:
-      options: options of the devices; `--strategy=multi_worker` means that there are other workers.
+      options: device options; only `--strategy=multi_worker` uses a cluster.
       environment: environment variables of the process, which describe the cluster.
-      digest: digest of what all workers must share: the version and the options.
+      digest: digest of the version and of the options that all workers must share.
     """
 
     def __init__(
@@ -61,9 +62,9 @@ class Cluster:
         return self.cluster is None or self.cluster.is_chief
 
     def _lost(self) -> str | None:
-        """Returns why a worker was lost, or None if none was.
+        """Returns the reason why a worker was lost, or None if no worker was lost.
 
-        Waits up to 3 s, because TensorFlow may notice the loss before the liveness monitor does.
+        Waits up to 3 s, because TensorFlow may detect the loss before the liveness monitor does.
         """
         assert self.peers is not None
         deadline = time.monotonic() + 3

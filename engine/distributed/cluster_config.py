@@ -1,7 +1,7 @@
-"""The workers of a cluster, and which of them this process is.
+"""Reads the cluster configuration: the workers' addresses and the index of this process.
 
-Read from TF_CONFIG, which Kubernetes operators and cloud services set, or from the environment of
-a Slurm job step. This module imports no TensorFlow, so that an invalid environment fails at once.
+Its source is TF_CONFIG, which Kubernetes operators and cloud services set, or the environment of a
+Slurm job step. This module imports no TensorFlow, so that an invalid environment fails at once.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 
 class ClusterConfig(NamedTuple):
-    """The workers of a cluster.
+    """The configuration of a cluster: the workers' addresses and the index of this process.
 
     Attributes:
-      workers: "host:port" of each worker; the first is the chief, which writes.
+      workers: "host:port" of each worker; the first is the chief, which writes the run directory.
       task: index of this process in `workers`.
     """
 
@@ -39,10 +39,10 @@ class ClusterConfig(NamedTuple):
 
 
 def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
-    """Reads the cluster from the environment.
+    """Reads the cluster configuration from the environment.
 
     Args:
-      kind: "tf_config" or "slurm".
+      kind: source of the configuration, "tf_config" or "slurm".
       environment: environment variables of the process.
 
     Raises:
@@ -54,7 +54,7 @@ def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
 def from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
     """Reads TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type", "index"}}.
 
-    A "chief" is the first worker.
+    A task of type "chief" precedes the workers: it becomes worker 0.
 
     Raises:
       ValueError: when TF_CONFIG is missing or invalid.
@@ -89,8 +89,8 @@ def from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
 def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
     """Reads the environment of a Slurm job step, in which each task is a worker.
 
-    For one worker per machine, use `srun --ntasks-per-node=1`. Ports are those of
-    `srun --resv-ports`, else ports from 12000 up that depend on the job and step numbers.
+    For one worker per machine, use `srun --ntasks-per-node=1`. The ports are those that
+    `srun --resv-ports` reserves; without it, the job and step IDs determine ports from 12000 up.
 
     Raises:
       ValueError: when the environment is missing or invalid.
@@ -129,7 +129,7 @@ def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
 
 
 def _slurm(environment: Mapping[str, str], *names: str) -> str:
-    """Returns the first variable that is set; names differ between versions of Slurm."""
+    """Returns the value of the first variable set; the names differ between Slurm versions."""
     for name in names:
         if environment.get(name):
             return environment[name]
@@ -139,7 +139,7 @@ def _slurm(environment: Mapping[str, str], *names: str) -> str:
 
 
 def expand_hosts(text: str) -> list[str]:
-    """Expands hosts in Slurm's notation: `a[01-03,7],b` is a01, a02, a03, a7, b."""
+    """Expands a Slurm host list: `a[01-03,7],b` becomes a01, a02, a03, a7, b."""
     hosts: list[str] = []
     items = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
     for item in items:
@@ -167,7 +167,7 @@ def _numbers(text: str) -> list[str]:
 
 
 def expand_counts(text: str) -> list[int]:
-    """Expands counts in Slurm's notation: `2(x3),1` is 2, 2, 2, 1."""
+    """Expands Slurm's numbers of tasks per node: `2(x3),1` becomes 2, 2, 2, 1."""
     counts: list[int] = []
     for item in text.split(","):
         match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)

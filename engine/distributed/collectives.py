@@ -1,4 +1,4 @@
-"""Collectives on the host, between two calls of the graph, and the strategy of all workers."""
+"""Collective operations on host values, outside the training graph; the multi-worker strategy."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from tensorflow.python.eager import context as eager_context
 
 from engine.distributed.cluster import Cluster
 
-_LAST_RESORT = 10.0  # seconds from the loss of a worker to the forced end of this process
+_LAST_RESORT = 10.0  # seconds from the loss of a worker to the forced exit of this process
 
 
 class HostCollectives:
-    """Collective operations on values of the host; a single worker agrees with itself.
+    """Collective operations on host integers; with a single worker, its own values are returned.
 
-    Every worker must call the same methods in the same order: each is a collective operation.
+    All workers must call `gather`, `max`, `broadcast` and `same` in the same order.
 
     Args:
-      joined: entered cluster; None: a single worker.
+      joined: cluster, already entered; None: a single worker.
     """
 
     def __init__(self, joined: Cluster | None = None) -> None:
@@ -33,23 +33,24 @@ class HostCollectives:
         self.is_chief = joined is None or joined.is_chief
 
     def __bool__(self) -> bool:
-        """Whether there are other workers."""
+        """Returns whether the run uses a cluster of workers (`--strategy=multi_worker`)."""
         return self._cluster is not None
 
     def strategy(self) -> tf.distribute.Strategy:
-        """Returns a MultiWorkerMirroredStrategy over all workers and their GPUs.
+        """Returns a MultiWorkerMirroredStrategy over the GPUs, or the CPUs, of all workers.
 
-        Returns the same object each time. The first call must precede any other use of TensorFlow.
+        The first call creates it, and must precede TensorFlow's first operation; later calls
+        return the same object.
 
         Raises:
-          RuntimeError: when TensorFlow cannot listen at this worker's address.
+          RuntimeError: when TensorFlow cannot start its server at this worker's address.
         """
         assert self._cluster is not None and self._peers is not None
         if self._strategy is not None:
             return self._strategy
-        # TensorFlow's coordination service holds Python's global lock while it waits for workers,
-        # handles SIGTERM itself, and ends all workers if its leader is done first.
-        # `LivenessMonitor` replaces it. Both switches are private: a test fails if one changes.
+        # TensorFlow's coordination service holds the GIL while it waits for workers, handles
+        # SIGTERM itself, and ends all workers if its leader finishes first. `LivenessMonitor`
+        # replaces it. Both settings are private in TensorFlow: a test fails if one changes.
         eager_context.context().configure_coordination_service(service_type="")
         collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
         gpus = len(tf.config.list_physical_devices("GPU"))
@@ -81,7 +82,11 @@ class HostCollectives:
         return self._strategy
 
     def gather(self, *values: int) -> list[list[int]]:
-        """Returns the values of each worker, the chief's first."""
+        """Returns one list of values per worker, in the order of the workers, the chief's first.
+
+        Raises:
+          RuntimeError: when the workers cannot reach each other.
+        """
         if self._cluster is None:
             return [list(values)]
         table = np.zeros([len(self._cluster.workers), len(values)], np.int64)
@@ -92,18 +97,18 @@ class HostCollectives:
             raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
 
     def max(self, value: int) -> int:
-        """Returns the maximum of the workers' values."""
+        """Returns the maximum of the value over all workers."""
         return builtins.max(given[0] for given in self.gather(value))
 
     def broadcast(self, value: int) -> int:
-        """Returns the chief's value."""
+        """Returns the chief's value on every worker."""
         return self.gather(value)[0][0]
 
     def same(self, what: str, value: int) -> None:
         """Checks that all workers have the same value.
 
         Raises:
-          RuntimeError: when the values differ; gives `what` and the value of each worker.
+          RuntimeError: when the values differ; the message gives `what` and each worker's value.
         """
         given = [row[0] for row in self.gather(value)]
         if len(set(given)) > 1:
@@ -126,7 +131,7 @@ class HostCollectives:
         return strategy.experimental_local_results(strategy.run(on_replica, args=(table,)))[0]
 
     def _end(self, why: str) -> None:
-        """Aborts collectives that wait for a lost worker; ends the process after `_LAST_RESORT`."""
+        """Aborts pending collectives; ends the process after `_LAST_RESORT` if it still runs."""
         if self._strategy is not None:
             eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, why)
 

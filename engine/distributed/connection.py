@@ -1,4 +1,4 @@
-"""A connection between two workers, which carries short JSON objects, one per line."""
+"""A TCP connection between two workers that transmits short JSON objects, one per line."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import threading
 import time
 from typing import Any
 
-_LONGEST = 1 << 16  # bytes of a message; workers send no longer ones
+_LONGEST = 1 << 16  # bytes; workers send only shorter messages
 
 
 class Connection:
-    """One end of a connection.
+    """One end of a TCP connection between two workers.
 
     Args:
       peer: connected TCP socket.
@@ -27,11 +27,11 @@ class Connection:
         self._peer, self._rest, self._lock = peer, b"", threading.Lock()
 
     def fileno(self) -> int:
-        """Returns the file descriptor, for a selector."""
+        """Returns the file descriptor of the socket, which a selector requires."""
         return self._peer.fileno()
 
     def send(self, **message: Any) -> None:
-        """Sends an object; after a failure, `read` reports the end of the connection."""
+        """Sends a JSON object; ignores errors, because `read` reports a broken connection."""
         try:
             with self._lock:
                 self._peer.sendall(json.dumps(message).encode() + b"\n")
@@ -39,7 +39,11 @@ class Connection:
             pass
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Returns the received objects, if any; None if it ended or the other end is no worker."""
+        """Receives data; returns the JSON objects that are complete, possibly none.
+
+        Returns None if the connection has ended, or if the data are not those of a worker: not
+        JSON objects, or 64 KiB without the end of a line.
+        """
         try:
             data = self._peer.recv(_LONGEST)
         except TimeoutError:

@@ -1,12 +1,13 @@
 """Monitors whether the other workers of a run are alive.
 
 Each worker except the chief has one connection, to the chief. Both ends send a heartbeat once a
-second. A connection that ends, or is silent for too long, means a lost worker. The worker that
-notices the loss reports it to the others, through the chief.
+second. If a connection ends, or no message arrives for too long, the worker at its other end is
+lost. The worker that detects the loss reports it to the others, through the chief. Messages, their
+senders and contents:
 
     alive    both               {}
     lost     both               {"lost": "worker 1 (host:port) is gone ..."}
-    bye      both               {"bye": true}    the end of this connection is not a loss
+    bye      both               {"bye": true}    closing this connection is not a loss
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class LivenessMonitor:
     """Monitors the other workers, in a background thread.
 
     Args:
-      cluster: workers of the cluster.
+      cluster: configuration of the cluster.
       connections: connections to the other workers, as `rendezvous.join_cluster` returns them.
-      silence: seconds without a message after which a worker is lost.
+      silence: seconds without a message after which a worker counts as lost.
     """
 
     def __init__(
         self, cluster: ClusterConfig, connections: Mapping[int, Connection], silence: float = 30.0
     ) -> None:
-        self.lost: str | None = None  # the reason, once a worker is lost
+        self.lost: str | None = None  # reason why a worker was lost; None: none was
         self._cluster, self._connections, self._silence = cluster, dict(connections), silence
         self._left: set[int] = set()
         self._gone: set[int] = set()
@@ -46,18 +47,20 @@ class LivenessMonitor:
     def on_failure(self, call: Callable[[str], None]) -> None:
         """Registers a function that is called with the reason when a worker is lost.
 
-        It runs in the monitor's thread, or at once if a worker is lost already.
+        It runs in the monitor's thread, or at once in the caller's if a worker is lost already.
         """
         self._on_loss = call
         if self.lost:
             call(self.lost)
 
     def fail(self, why: str) -> None:
-        """Reports to the others that this worker ends with an error, so that they can show it."""
+        """Reports to the other workers the error that ends this one, for them to display."""
         self._tell(lost=f"{self._cluster.name(self._cluster.task)} ended: {why}")
 
     def leave(self) -> None:
-        """Waits until all workers are done, so that none ends while another still needs it.
+        """Waits until all workers have finished, then stops monitoring and closes the connections.
+
+        No worker exits while another may still communicate with it.
 
         Raises:
           RuntimeError: when a worker is lost.
@@ -99,7 +102,7 @@ class LivenessMonitor:
                     if not self._hear(key.data):
                         selector.unregister(key.fileobj)
                 now = time.monotonic()
-                if now - turned > 5 * _BEAT:  # this process was suspended: read first
+                if now - turned > 5 * _BEAT:  # this process was suspended: restart timers
                     for connection in self._connections.values():
                         connection.heard = now
                 turned = now

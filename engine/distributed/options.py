@@ -1,4 +1,4 @@
-"""Options of the devices."""
+"""Options of the devices, the cluster and the threads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums over replicas and shards."""
+"""Reductions over replicas and virtual shards."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return list(tensors)
-    # An input of a function has no device, and collectives require one.
+    # A function's input has no device, and collectives require one.
     tensors = [tf.identity(tensor) for tensor in tensors]
     return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
 
 
 def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
-    """Sums each tensor over the replicas as a binary tree; call in replica context.
+    """Sums each tensor over the replicas in a binary tree; call in replica context.
 
-    Neighbouring replicas are added first, then neighbouring sums. If each replica's tensors are
-    such sums over its own shards, the result is one tree over all shards: the same bits for any
-    number of replicas. The numbers of replicas and of shards are powers of two.
+    Adds the tensors of neighbouring replicas first, then neighbouring sums. If each replica's
+    tensors are such sums over its own virtual shards, the whole is one tree over all shards, so the
+    result is bitwise identical for any number of replicas. The numbers of replicas and of shards
+    must be powers of two.
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
@@ -36,7 +37,8 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     gathered = tf.ensure_shape(
         context.all_gather(flat[tf.newaxis], axis=0), [replicas, *flat.shape]
     )
-    # Several machines are gathered in the order of their names, in which 10 precedes 2.
+    # With several machines, the order of all_gather is that of the device names, in which 10
+    # precedes 2: sort by replica.
     stack = tf.gather(gathered, tf.argsort(gathered[:, 0]))[:, 1:]
     while stack.shape[0] > 1:
         stack = stack[0::2] + stack[1::2]
@@ -45,10 +47,10 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
 
 
 def reductions(shards: int) -> tuple[Reduction, Reduction]:
-    """Returns the reductions (over the replicas that share a micro-batch, over a whole step).
+    """Returns two reductions over the replicas: within a micro-batch, and at the end of a step.
 
-    A virtual shard is computed alone, at another time than the others, so the first reduction is
-    the identity: batch norm treats each shard as a batch.
+    With virtual shards, the first is the identity: shards are computed separately, at different
+    times, and batch normalization treats each shard as a batch.
 
     Args:
       shards: number of virtual shards; 0: none, each replica computes a part of the micro-batch.

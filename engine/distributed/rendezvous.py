@@ -1,8 +1,9 @@
 """Waits until all workers have joined, and checks that they were started with the same options.
 
-TensorFlow's own wait cannot be interrupted and may never end, so the rendezvous comes before
-TensorFlow is imported. The chief listens at its own address of the cluster; the others connect
-and identify themselves. The connections stay open; the port is free again for TensorFlow's server.
+TensorFlow's own wait cannot be interrupted and may never end, so the rendezvous precedes
+TensorFlow's import. The chief listens on its port of the cluster configuration; the others connect
+and identify themselves. The connections stay open, but the listening socket is closed, so that
+TensorFlow's server can use the port. The messages:
 
     hello    worker -> chief    {"worker": 1, "of": 2, "digest": "..."}
     go       chief -> worker    {"go": true}
@@ -21,22 +22,23 @@ from engine.distributed.cluster_config import ClusterConfig
 from engine.distributed.connection import Connection
 
 _AGAIN = 0.2  # seconds between two attempts to connect
-_GRACE = 5.0  # seconds more to wait for a connected chief: it reports which workers are missing
+_GRACE = 5.0  # additional seconds to wait for a connected chief, which reports missing workers
 
 
 def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
-    """Waits for all workers.
+    """Waits until all workers have joined the cluster.
 
     Args:
-      cluster: workers of the cluster.
+      cluster: configuration of the cluster.
       digest: digest of the version and options, which must be the same on all workers.
-      seconds: maximum time to wait.
+      seconds: maximum time to wait, in seconds.
 
     Returns:
-      {worker: connection}: on the chief, to all others; on the others, to the chief.
+      The connections by worker index: on the chief, to all others; on the others, to the chief.
 
     Raises:
-      RuntimeError: when a worker does not join, or was started with other options.
+      RuntimeError: when a worker does not join in time or was started with other options, or when
+        the chief cannot listen on its port.
     """
     gather_or_join = _gather if cluster.is_chief else _join
     return gather_or_join(cluster, digest, seconds)
@@ -70,7 +72,13 @@ def _receive(
     there: dict[int, Connection],
     open_ones: set[Connection],
 ) -> None:
-    """Fills `there` with the workers that join, and `open_ones` with every open connection."""
+    """Accepts connections until all workers have joined.
+
+    Adds the workers that join to `there`, and every open connection to `open_ones`.
+
+    Raises:
+      RuntimeError: when a worker does not join in time or was started with other options.
+    """
     deadline = time.monotonic() + seconds
     while len(there) < len(cluster.workers) - 1:
         left = deadline - time.monotonic()
@@ -116,10 +124,11 @@ def _listener(cluster: ClusterConfig) -> socket.socket:
 def _welcome(
     cluster: ClusterConfig, digest: str, connection: Connection, message: dict, there: dict
 ) -> None:
-    """Adds a worker to `there`. Ignores a message that does not name a worker.
+    """Adds the worker that a message names to `there`; ignores a message without a worker.
 
     Raises:
-      RuntimeError: when the worker was started otherwise; all workers receive this error.
+      RuntimeError: when the worker was started with other options, or its index is not valid or
+        in use; the workers that have joined receive this error, too.
     """
     worker = message.get("worker")
     if not isinstance(worker, int) or connection in there.values():
@@ -178,7 +187,7 @@ def _join(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Conn
 
 def _connect(cluster: ClusterConfig, seconds: float) -> Connection:
     peer = socket.create_connection(cluster.address(0), timeout=max(_AGAIN, min(5.0, seconds)))
-    if peer.getsockname() == peer.getpeername():  # a free local port may connect to itself
+    if peer.getsockname() == peer.getpeername():  # TCP may connect a free local port to itself
         peer.close()
         raise ConnectionRefusedError(0, "no answer")
     return Connection(peer, cluster.name(0))

@@ -1,4 +1,4 @@
-"""Selection of the distribution strategy and its devices."""
+"""Selects the distribution strategy and its devices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,19 @@ from engine.distributed.collectives import HostCollectives
 
 
 class Devices(NamedTuple):
-    """The devices of a run: a strategy, and its description for display."""
+    """The devices of a run.
+
+    Attributes:
+      strategy: distribution strategy over the devices.
+      words: description of the devices, for display.
+    """
 
     strategy: tf.distribute.Strategy
     words: str
 
     @property
     def replicas(self) -> int:
-        """Number of devices that share a global batch."""
+        """Number of replicas, which share a global batch."""
         return self.strategy.num_replicas_in_sync
 
     @property
@@ -27,14 +32,14 @@ class Devices(NamedTuple):
 
 
 class Topologies(NamedTuple):
-    """Devices to verify a configuration on.
+    """The devices on which a configuration is verified.
 
     Attributes:
-      home: devices that the configuration trains on.
+      home: devices that the configuration trains on, or those that replace them.
       one: a single device.
-      many: several devices of that kind. `home` is `one` or `many`, except on a machine with a
-        single GPU, where `one` and `many` are CPU devices.
-      note: how the devices differ from those of the configuration; empty if they do not.
+      many: several devices of that kind. `home` is `one` or `many`, except where training uses a
+        single GPU: there, `one` and `many` are CPU devices.
+      note: differences between these devices and those of the configuration; empty: none.
     """
 
     home: Devices
@@ -52,15 +57,16 @@ def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Dev
     """Selects the strategy and its devices.
 
     Args:
-      name: auto, cpu, gpu, mirrored or multi_worker.
-      virtual_devices: number of devices to split the CPU into; 0: no split.
-      collectives: collectives of the workers, if there are several.
+      name: value of `--strategy`: auto, cpu, gpu, mirrored or multi_worker.
+      virtual_devices: number of virtual devices to split the CPU into; 0: no split.
+      collectives: host collectives; with a cluster, they create the strategy.
 
     Returns:
       The strategy, and a description of its devices.
 
     Raises:
-      ValueError: when a requested device is missing.
+      ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.
+      RuntimeError: when TensorFlow cannot start its server at this worker's address.
     """
     if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
         raise ValueError(
@@ -82,14 +88,14 @@ def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Dev
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
-    """Sets the number of TensorFlow's threads; call before the first tensor is created.
+    """Sets TensorFlow's numbers of threads; possible only before the first tensor is created.
 
     Args:
-      intra_op: threads of one operation; 0: TensorFlow's default.
-      inter_op: operations that run in parallel; 0: TensorFlow's default.
+      intra_op: number of intra-op threads; 0: unchanged.
+      inter_op: number of inter-op threads; 0: unchanged.
 
     Raises:
-      ValueError: when TensorFlow has started with other numbers.
+      ValueError: when TensorFlow has started with other numbers of threads.
     """
     threading = tf.config.threading
     for name, count, read, write in (
@@ -118,15 +124,15 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 
 
 def topologies(name: str, virtual_devices: int) -> Topologies:
-    """Prepares one device and several devices, so that the same step can be computed on both.
+    """Configures one device and several devices, to compute the same step on both.
 
     The several devices are the GPUs that training uses, if it uses several; else the requested
     number of virtual CPU devices, at least two. A missing GPU is not an error: the CPU replaces it,
     and the note mentions it. Devices of this machine replace those of other machines.
 
     Args:
-      name: auto, cpu, gpu, mirrored or multi_worker.
-      virtual_devices: number of devices to split the CPU into; 0 and 1: two.
+      name: value of `--strategy`: auto, cpu, gpu, mirrored or multi_worker.
+      virtual_devices: number of virtual devices to split the CPU into; 0 and 1: two.
 
     Raises:
       ValueError: when TensorFlow has started already, with too few devices.
@@ -152,10 +158,11 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns the number of virtual shards, if the replicas can share them equally.
+    """Returns `shards`, after a check that the replicas can share the virtual shards equally.
 
     Raises:
-      ValueError: when they cannot.
+      ValueError: when the number of replicas is not a power of 2, or does not divide `shards`;
+        never for `shards` of 0.
     """
     replicas = strategy.num_replicas_in_sync
     if shards and (shards % replicas or replicas & (replicas - 1)):
@@ -168,9 +175,9 @@ def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
 
 def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
     """Returns a MirroredStrategy over the first `count` devices of a kind, "CPU" or "GPU"."""
-    # NCCL, the default, is for GPUs. On virtual CPU devices its replacement allows only one number
-    # of devices per process and brings no gain: a reduction to one device is a plain sum in a
-    # fixed order.
+    # NCCL, the default, supports only GPUs. TensorFlow's substitute for virtual CPU devices allows
+    # only one number of devices per process and has no advantage. A reduction to one device is a
+    # plain sum in a fixed order.
     operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     devices = [f"{kind}:{i}" for i in range(count)]
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
@@ -199,8 +206,12 @@ def _gpu_name() -> str:
 
 
 def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
-    """Configures TensorFlow's devices: possible once, before the first tensor is created."""
-    tf.config.experimental.enable_op_determinism()  # L3: the same bits in each run, also on a GPU
+    """Configures TensorFlow's devices, which is possible only before the first tensor is created.
+
+    Raises:
+      ValueError: when TensorFlow has started with too few devices.
+    """
+    tf.config.experimental.enable_op_determinism()  # L3: bitwise identical runs, also on a GPU
     try:
         if hide_gpus:
             tf.config.set_visible_devices([], "GPU")

@@ -1,1 +1,1 @@
-"""Logging during training: metrics, TensorBoard, throughput and progress."""
+"""Logging of a run: metrics, TensorBoard summaries, profiles, throughput and progress."""

@@ -1,4 +1,4 @@
-"""TensorBoard event files: writing them event by event, and rewinding them."""
+"""Writes TensorBoard event files, and rewinds them to a step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _IN_PROCESS = itertools.count()
 
 
 class EventFile:
-    """An event file in the format of TensorFlow's own summaries, with one record per `add`.
+    """A TensorBoard event file; each call of an `add` method writes one event.
 
     Args:
       directory: directory of the file; created if missing.
@@ -31,7 +31,7 @@ class EventFile:
         self._write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2"))
 
     def add(self, step: int, values: Mapping[str, float | int]) -> None:
-        """Adds a scalar for each tag, as float32."""
+        """Adds one event with a float32 scalar summary for each tag."""
         drawn = [
             summary_pb2.Summary.Value(
                 tag=tag,
@@ -47,11 +47,11 @@ class EventFile:
         self.add_summary(step, summary_pb2.Summary(value=drawn))
 
     def add_summary(self, step: int, summary: summary_pb2.Summary) -> None:
-        """Adds any other summary."""
+        """Adds one event with a summary."""
         self._write(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
 
     def add_graph(self, graph: bytes) -> None:
-        """Adds a serialized GraphDef, for the "Graphs" dashboard."""
+        """Adds one event with a serialized GraphDef, for the "Graphs" dashboard."""
         self._write(event_pb2.Event(wall_time=time.time(), graph_def=graph))
 
     def flush(self) -> None:
@@ -87,20 +87,20 @@ def histogram(tag: str, values: np.ndarray) -> summary_pb2.Summary:
 
 
 def event_files(directory: str) -> list[str]:
-    """Returns the paths of the event files directly in a directory; [] if it does not exist."""
+    """Returns the paths of the event files in a directory, sorted; [] if it does not exist."""
     if not os.path.isdir(directory):
         return []
     return [os.path.join(directory, n) for n in sorted(os.listdir(directory)) if ".tfevents." in n]
 
 
 def rewind(directory: str, step: int) -> None:
-    """Rewrites a directory's event files without the events after `step`."""
+    """Removes the events after `step` from a directory's event files; replaces each atomically."""
     for path in event_files(directory):
         if path.endswith(".part"):  # left by a rewind that was killed
             os.unlink(path)
     for path in event_files(directory):
         kept, dropped = [], False
-        # A kill may truncate the last event: the complete ones before it are kept.
+        # A kill may truncate the last event. The complete events before it are kept.
         with contextlib.suppress(tf.errors.DataLossError):
             for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
                 event = event_pb2.Event.FromString(record)

@@ -1,7 +1,7 @@
-"""TensorBoard scalars and metrics.jsonl; both are rewound on resume, so no step appears twice.
+"""Writes metrics to TensorBoard and metrics.jsonl; rewinds both on resume, so no step is repeated.
 
-run_dir/tensorboard/{train,validation,test}/    the same tags in each: shared charts
-run_dir/metrics.jsonl                           one JSON object per line
+run_dir/tensorboard/{train,validation,test}/    event files with the same tags, for shared charts
+run_dir/metrics.jsonl                           one JSON object per row
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ SPLITS = ("train", "validation", "test")
 
 
 class MetricRow(NamedTuple):
-    """The metrics of one step.
+    """The metrics logged at one step.
 
     Attributes:
       step: number of steps taken.
       epoch: epoch that contains `step` or ends at it, counted from 1.
-      values: metrics by name; nan and infinity are null in metrics.jsonl.
-      of_clock: timing values, for TensorBoard charts of their own only; they differ in every run.
+      values: metrics by name; nan and infinity are written as null to metrics.jsonl.
+      of_clock: timing values by name, written to TensorBoard only, under the prefix `clock/`; they
+        differ between identical runs.
     """
 
     step: int
@@ -40,11 +41,11 @@ class MetricRow(NamedTuple):
 
 
 class MetricWriter:
-    """Writes a run's metrics.
+    """Writes a run's metrics to metrics.jsonl and to TensorBoard event files.
 
     Args:
       run_dir: run directory.
-      writes: whether this process writes; one worker may write for all.
+      writes: whether this process writes; True on one worker only.
     """
 
     def __init__(self, run_dir: str, writes: bool = True) -> None:
@@ -54,14 +55,14 @@ class MetricWriter:
         self._files: dict[str, EventFile] = {}
 
     def rewind(self, train: int, validation: int) -> None:
-        """Drops the rows and events after a run's state. Call it before any `write`.
+        """Removes the rows and events after the restored step. Must be called before `write`.
 
-        Rows that were written at the end of a command are dropped too, because the run has yet to
-        reach its end: the test split's rows, and training and validation rows inside an epoch. Each
-        file is replaced atomically. A last line truncated by a kill is dropped, too.
+        It also removes rows written at the end of an earlier command, because the run continues
+        past it: all rows of the test split, and training and validation rows inside an epoch. A
+        last line truncated by a kill is removed, too. Each file is replaced atomically.
 
         Args:
-          train: last step whose training rows are kept; -1: none.
+          train: last step whose training rows are kept; -1: no row is kept.
           validation: last step whose validation rows are kept.
         """
         assert not self._files, "rewind before writing"
@@ -78,14 +79,14 @@ class MetricWriter:
                 event_file.rewind(directory, last[split])
 
     def write(self, split: str, rows: Sequence[MetricRow]) -> None:
-        """Writes rows to metrics.jsonl and TensorBoard, and flushes them to the operating system.
+        """Writes rows to metrics.jsonl and TensorBoard, and flushes both to the operating system.
 
         Args:
-          split: train, validation or test.
-          rows: one or more rows, in order.
+          split: "train", "validation" or "test".
+          rows: one or more rows, in the order of their steps.
 
         Raises:
-          OSError: if they cannot be written.
+          OSError: if the rows cannot be written.
         """
         if not self._writes:
             return
@@ -102,10 +103,10 @@ class MetricWriter:
             raise OSError(f"cannot write curves to {self._run_dir}: {words}") from error
 
     def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes histograms by tag, beside the scalars of the training split.
+        """Writes a histogram summary for each tag to the event file of the training split.
 
         Raises:
-          OSError: if they cannot be written.
+          OSError: if the summaries cannot be written.
         """
         if not self._writes:
             return

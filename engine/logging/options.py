@@ -1,4 +1,4 @@
-"""Options of logging."""
+"""Options of logging, TensorBoard and the profiler."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LoggingOptions(OptionGroup):
 
     @property
     def profiled(self) -> tuple[int, int]:
-        """(first, end) of the steps that the profiler records, end excluded; (0, 0): none."""
+        """Range of steps to profile, as (first, one past the last); (0, 0): none."""
         if not self.profile:
             return 0, 0
         first, end = map(int, self.profile.split(":"))

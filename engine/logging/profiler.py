@@ -1,4 +1,4 @@
-"""Runs TensorFlow's profiler for a range of steps, for TensorBoard's "Profile" dashboard."""
+"""Profiles a range of steps with TensorFlow's profiler, for TensorBoard's "Profile" dashboard."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pipelines import reason
 
 
 class Profiler:
-    """Profiles the steps that `--profile` asks for, once.
+    """Starts and stops TensorFlow's profiler for the range of steps given by `--profile`.
 
     Args:
-      steps: (first, one past the last); (0, 0): none.
-      run_dir: run directory; the profile is written to its tensorboard/.
-      writes: whether this process profiles.
+      steps: range of steps to profile, as (first, one past the last); (0, 0): none.
+      run_dir: run directory; profiles are written below its tensorboard/profile/.
+      writes: whether this process profiles; True on one worker only.
     """
 
     def __init__(self, steps: tuple[int, int], run_dir: str, writes: bool = True) -> None:
@@ -25,12 +25,19 @@ class Profiler:
         self._on = False
 
     def until(self, step: int) -> int:
-        """Returns how many steps a call may take so that it does not cross the range's ends."""
+        """Returns the number of steps from `step` to the next start or end of the profiled range.
+
+        A call of the graph takes at most this number of steps. It is `NEVER` if no start or end is
+        ahead.
+        """
         ahead = [place - step for place in (self._first, self._end) if place > step]
         return min(ahead, default=NEVER) if self._end else NEVER
 
     def at(self, step: int) -> str:
-        """Starts or stops profiling at a step; returns a line for the user when it stops, else "".
+        """Starts or stops the profiler if `step` enters or leaves the profiled range.
+
+        Returns:
+          A line for the user if the profiler was stopped, else "".
 
         Raises:
           OSError: if the profile cannot be written.
@@ -44,7 +51,7 @@ class Profiler:
         return ""
 
     def stop(self) -> str:
-        """Stops profiling, if active, and writes the profile; returns and raises as `at`."""
+        """Stops the profiler if active, and writes the profile; returns and raises as `at`."""
         if not self._on:
             return ""
         self._on = False

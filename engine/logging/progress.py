@@ -1,4 +1,4 @@
-"""Progress of a run: a progress bar on a terminal, and lines on standard output."""
+"""Shows the progress of a run: a progress bar on standard error, lines on standard output."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from engine.core import metrics
 
 
 class Progress:
-    """A progress bar on standard error, and lines on standard output that do not break it.
+    """Shows a progress bar on standard error, and prints lines on standard output around it.
 
     Args:
-      mode: auto, on, off or silent; auto shows the bar if standard error is a terminal, silent
-        prints no lines either.
+      mode: "auto" shows the bar if standard error is a terminal, "on" always, "off" never; "silent"
+        shows no bar and prints no lines.
       description: label of the bar.
       total: total number of units.
       done: number of units already done.
-      unit: name of the unit.
+      unit: name of the unit, in the plural.
     """
 
     def __init__(
@@ -43,18 +43,18 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether there is a bar; if not, values for the bar need not be computed."""
+        """Whether the bar is shown; if not, the caller need not compute values for it."""
         return self._bar is not None
 
     def advance(self, amount: int, values: Mapping[str, float | int] | None = None) -> None:
-        """Advances the bar; shows `values` after it."""
+        """Advances the bar by `amount` units, and shows `values` after it."""
         if self._bar is not None:
             if values:
                 self._bar.set_postfix_str(metrics.brief(values), refresh=False)
             self._bar.update(amount)
 
     def set(self, done: int) -> None:
-        """Sets the number of units done, which may be fewer than before."""
+        """Sets the number of units done, which may be lower than before."""
         if self._bar is not None:
             self._bar.n = done
             self._bar.refresh()
@@ -66,7 +66,7 @@ class Progress:
             self._described = description
 
     def line(self, text: str) -> None:
-        """Prints a line on standard output."""
+        """Prints a line on standard output, unless the mode is "silent"."""
         if self._silent:
             return
         if self._bar is not None:

@@ -1,6 +1,6 @@
-"""TensorBoard summaries of a run beside its scalars: options, graph, images, hyperparameters.
+"""Writes TensorBoard summaries of a run other than scalars: text, images, graph, hyperparameters.
 
-run_dir/tensorboard/events.out.tfevents...      one file, which is replaced as a whole
+run_dir/tensorboard/events.out.tfevents...      one event file, rewritten as a whole
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def text(tag: str, markdown: str) -> summary_pb2.Summary:
 
 
 def picture(tag: str, png: bytes, caption: str) -> summary_pb2.Summary:
-    """Returns an image summary of a PNG, for the "Images" dashboard."""
+    """Returns an image summary of an encoded PNG, for the "Images" dashboard."""
     from tensorboard.plugins.image import metadata
 
-    width, height = struct.unpack(">II", png[16:24])  # in the PNG header
+    width, height = struct.unpack(">II", png[16:24])  # in the IHDR chunk of the PNG
     about = metadata.create_summary_metadata(None, caption)
     values = [str(width).encode(), str(height).encode(), png]
     return _summary(tag, about, tf.make_tensor_proto(values, dtype=tf.string))
@@ -39,12 +39,12 @@ def picture(tag: str, png: bytes, caption: str) -> summary_pb2.Summary:
 def hyperparameters(
     values: Mapping[str, Value], metrics: Sequence[tuple[str, str]], name: str
 ) -> list[summary_pb2.Summary]:
-    """Returns the summaries of one row of the "HParams" dashboard.
+    """Returns the summaries of one trial, which is a row of the "HParams" dashboard.
 
     Args:
       values: option values by name.
-      metrics: (split, tag) of the scalars whose last values the row shows.
-      name: trial ID, which is the name of the row's group.
+      metrics: (split, tag) of each scalar summary whose last value the row shows.
+      name: trial ID, which is also the name of the trial's session group.
     """
     from tensorboard.plugins.hparams import api
 
@@ -64,16 +64,16 @@ def hyperparameters(
 def show(
     run_dir: str, step: int, summaries: Sequence[summary_pb2.Summary], graph: bytes | None = None
 ) -> None:
-    """Writes summaries to a new event file, and removes the earlier ones.
+    """Writes summaries to a new event file in tensorboard/, and removes the earlier ones there.
 
     Args:
       run_dir: run directory.
-      step: step of the summaries.
-      summaries: results of the functions above.
+      step: step of all summaries.
+      summaries: summaries to write, such as those of `text`, `picture` and `hyperparameters`.
       graph: serialized GraphDef; None: no graph.
 
     Raises:
-      OSError: if they cannot be written.
+      OSError: if the event file cannot be written.
     """
     directory = os.path.join(run_dir, "tensorboard")
     before = event_files(directory)

@@ -1,8 +1,9 @@
-"""Steps per second, and goodput: the share of the time since the first start that went into steps.
+"""Measures throughput, and goodput: the fraction of wall time since the first start spent on steps.
 
-The state cannot count what a kill cost, because it holds only what was saved. So the current step,
-the starts and the lost steps are written to a small file, about once a second. The file also keeps
-the startup timings of the last start that took steps, for a start that only finishes the run.
+A restored checkpoint does not contain the steps that were lost in a kill. So the current step, the
+number of restarts and the number of lost steps are also written to clock.json, at most once a
+second. This file also holds the startup timings of the last start that took a step, for the results
+of a start that takes none.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from engine.runtime.atomic_files import replace_file
 from engine.runtime.scalars import as_float64, as_int64
 
 _FILE = "clock.json"
-_BEAT = 1.0  # seconds
+_BEAT = 1.0  # seconds between writes of clock.json
 
 
 @dataclasses.dataclass
 class _Known:
-    """The values of `state.TimingState`."""
+    """The values of a `TimingState`, as Python numbers; times are in seconds."""
 
     first_start: float = 0.0
     last_step: float = 0.0
@@ -37,13 +38,12 @@ class _Known:
 
 
 class ThroughputMeter:
-    """Measures this process, and adds to the totals in the state and in the file.
+    """Measures throughput and goodput over all starts of a run.
 
     Args:
-      times: timings in the state, which a restart continues; read at the start, written by
-        `note`.
-      run_dir: run directory, which holds the file.
-      writes: whether this process writes the file; one worker may write for all.
+      times: timings in the training state, so that a restart continues them; written by `note`.
+      run_dir: run directory, which contains clock.json.
+      writes: whether this process writes; True on one worker only.
     """
 
     def __init__(self, times: TimingState, run_dir: str, writes: bool = True) -> None:
@@ -55,11 +55,11 @@ class ThroughputMeter:
         self._beaten = -_BEAT
 
     def start(self, step: int, *, counts: bool = True) -> None:
-        """Detects whether this is a restart, and counts the steps that are repeated because of it.
+        """Detects whether this is a restart, and counts the steps lost since the last checkpoint.
 
         Args:
-          step: step that the run starts from; 0 if there is no checkpoint to resume from.
-          counts: whether steps are to be taken; opening a finished run is no restart.
+          step: step at which the run starts; 0 if there is no checkpoint to resume from.
+          counts: whether this may count as a restart; False if the run is already complete.
         """
         self._known, before = self._noted(), self._read()
         known = self._known
@@ -73,11 +73,11 @@ class ThroughputMeter:
         self.roll_back(0, step)
 
     def roll_back(self, steps: int, step: int) -> None:
-        """Reads the timings of a rolled-back state, but keeps first start, restarts and lost steps.
+        """Reads the timings of a restored state; keeps the first start, restarts and lost steps.
 
         Args:
-          steps: number of steps that are to be repeated.
-          step: current step of the state.
+          steps: number of steps rolled back, which is added to the lost steps.
+          step: current step of the restored state.
         """
         known, self._known = self._known, self._noted()
         self._known.first_start = known.first_start
@@ -86,7 +86,7 @@ class ThroughputMeter:
         self.beat(step, at_once=True)
 
     def note(self) -> None:
-        """Writes the totals to the state; call it before the state is saved."""
+        """Writes the timings to the state; must be called before the state is saved."""
         for name, value in dataclasses.asdict(self._known).items():
             number = as_int64(value) if isinstance(value, int) else as_float64(value)
             getattr(self._times, name).assign(number)
@@ -97,7 +97,14 @@ class ThroughputMeter:
         )
 
     def record_call(self, steps: int, seconds: float) -> None:
-        """Counts one call of the loop; the rate ignores the first of a process, which traces."""
+        """Records the duration of one call of the training loop.
+
+        The throughput excludes the first call of a process, because it includes tracing.
+
+        Args:
+          steps: number of steps taken.
+          seconds: duration of the call.
+        """
         self._known.training += seconds
         self._known.last_step = time.time()
         self._calls += 1
@@ -106,30 +113,31 @@ class ThroughputMeter:
             self._known.steady_steps += steps
 
     def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
-        """Records timings of this start, which has taken a step.
+        """Records the startup timings after the first step of this start.
 
         Args:
-          startup_seconds: seconds of each part, from the launch to the end of the first step.
-          traces: number of times that the loop has been traced.
+          startup_seconds: seconds of each part of the startup, by name, from the launch of the
+            process to the end of its first step.
+          traces: number of traces of the training loop.
         """
         self._launch = {"startup_seconds": dict(startup_seconds), "traces": traces}
 
     @property
     def startup_seconds(self) -> dict[str, float] | None:
-        """Timings, by `record_startup`, of the last start that took a step; None without one."""
+        """Startup timings in seconds of the last start that took a step; None if no start did."""
         return self._launch.get("startup_seconds")
 
     @property
     def traces(self) -> dict[str, int]:
-        """{"train": traces}, as passed to `record_startup`; empty if no start took a step."""
+        """{"train": number of traces} of the last start that took a step; {} if no start did."""
         return {"train": self._launch["traces"]} if self._launch else {}
 
     def beat(self, step: int, *, at_once: bool = False) -> None:
-        """Writes the current step to the file, about once a second.
+        """Writes the current step and the counts to clock.json, at most once a second.
 
         Args:
           step: current step.
-          at_once: whether to write however short the time since the last write.
+          at_once: whether to write even if the last write was less than a second ago.
         """
         now = time.monotonic()
         if not self._writes or (now - self._beaten < _BEAT and not at_once):
@@ -156,12 +164,12 @@ class ThroughputMeter:
 
     @property
     def steps_per_second(self) -> float:
-        """Mean over the calls since the first start, without each start's first; 0 if none."""
+        """Steps per second over all starts, without the first call of each start; 0 if unknown."""
         return self._known.steady_steps / self._known.steady if self._known.steady else 0.0
 
     @property
     def train_seconds(self) -> float:
-        """Seconds of the steps since the first start; includes tracing, excludes lost steps."""
+        """Seconds spent in the training loop over all starts, with tracing, without lost steps."""
         return self._known.training
 
     @property
@@ -172,7 +180,7 @@ class ThroughputMeter:
 
     @property
     def figures(self) -> dict[str, float | int]:
-        """Goodput, and the counts that explain its loss."""
+        """Goodput, number of restarts and number of lost steps, by name."""
         return {
             "goodput": self.goodput,
             "restarts": self._known.restarts,

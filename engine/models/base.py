@@ -15,15 +15,15 @@ Shape = tuple[int, ...]  # without the batch dimension
 
 
 def identity(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the tensors unchanged: their sum over one replica."""
+    """Returns the tensors unchanged: the all-reduce of a single replica."""
     return tensors
 
 
 class StatisticUpdate(NamedTuple):
     """A new value that a layer proposes for one of its non-trainable variables.
 
-    Each micro-batch of a global batch proposes a value. The variable becomes their weighted mean,
-    and keeps its value where the weights add up to 0.
+    Each micro-batch of a global batch proposes a value on each replica. The training step assigns
+    the weighted mean of these values; if the weights add up to 0, the variable keeps its value.
     """
 
     variable: tf.Variable
@@ -33,7 +33,7 @@ class StatisticUpdate(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """The context of a forward pass: everything it depends on except its inputs.
+    """The context of a forward pass: everything it depends on except its inputs and the variables.
 
     A forward pass assigns no variable. A layer appends new values of its non-trainable variables to
     `updates`, and the training step assigns them after it has checked the gradients (L2).
@@ -41,9 +41,10 @@ class ForwardContext:
     Attributes:
       training: whether dropout is active and batch norm uses the statistics of the batch.
       mask: float32 [rows], 1 for a valid row and 0 for padding; None when all rows are valid.
-      noise: random numbers of dropout; required to train a network with dropout.
-      dtype: dtype that layers compute in. Weights stay float32 and are cast where they are used.
-      all_reduce: sums each tensor over the replicas that compute at the same time; differentiable.
+      noise: random number generator of dropout; required to train a network with dropout.
+      dtype: compute dtype of the layers. Weights stay float32 and are cast where they are used.
+      all_reduce: differentiable function that sums each tensor over the replicas that compute in
+        parallel.
       updates: proposed values, in the order of the layers.
     """
 
@@ -57,9 +58,10 @@ class ForwardContext:
 
 @dataclass(frozen=True)
 class Initializer:
-    """Creates the variables of one layer: a pure function of (seed, index of the layer).
+    """Creates the variables of one layer; their values are a pure function of (seed, index).
 
     Attributes:
+      seed: seed of the weights.
       index: index of the layer in its network, from 0.
       kind: kind of the layer; variables are named "{index}_{kind}/{variable}".
     """
@@ -71,13 +73,13 @@ class Initializer:
     def glorot_uniform(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
 
-        Uniform in +-sqrt(6 / (fan in + fan out)) (Glorot and Bengio, 2010, "Understanding the
-        difficulty of training deep feedforward neural networks"). A fan is the number of channels
-        times the number of positions that the kernel covers.
+        Its elements are uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010,
+        "Understanding the difficulty of training deep feedforward neural networks"). A fan is the
+        number of input or output channels times the number of spatial positions of the kernel.
         """
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-        # On the CPU, so that a run starts from the same bits on any device. Only the draw is placed
-        # here: the caller's strategy places the variable.
+        # Drawn on the CPU, so that the initial weights are bitwise identical on any device. Only
+        # the draw is placed there: the caller's strategy places the variable.
         with tf.device("CPU:0"):
             value = tf.random.stateless_uniform(
                 shape,
@@ -93,8 +95,11 @@ class Initializer:
         return tf.Variable(tf.fill(shape, value), name=self._name(name))
 
     def statistic(self, name: str, shape: Shape, value: float) -> tf.Variable:
-        """Returns a non-trainable float32 variable, for which a forward pass may propose values."""
-        # All replicas propose the same value, computed from an all-reduced sum: any one will do.
+        """Returns a non-trainable float32 variable, for which a forward pass may propose values.
+
+        All elements start at `value`.
+        """
+        # All replicas assign the same all-reduced value, so that of the first replica is used.
         return tf.Variable(
             tf.fill(shape, value),
             name=self._name(name),
@@ -107,7 +112,7 @@ class Initializer:
 
 
 class Layer(tf.Module):
-    """Base class of layers: a function of a tensor, with its own variables.
+    """Base class of layers: a layer maps a tensor to a tensor and owns its variables.
 
     The constructor creates no variables; the network that contains the layer builds it, once. The
     constructor and `build` raise ValueError, with a remedy, for values that they do not support.
@@ -117,14 +122,15 @@ class Layer(tf.Module):
 
     @property
     def label(self) -> str:
-        """A short description of the layer and its settings, for example "max pool 2x2"."""
+        """Short description of the layer and its settings, for example "max pool 2x2"."""
         return self.kind
 
     def expect_norm(self) -> None:
-        """Removes the bias where a batch norm follows, which cancels it; called before `build`.
+        """Removes the bias, which the batch norm that follows cancels; called before `build`.
 
-        The gradient of such a bias is rounding noise. An optimizer that normalizes gradients turns
-        the noise into updates of full size, which differ between numbers of replicas.
+        By default, it does nothing. The gradient of such a bias is rounding error. An optimizer
+        that normalizes gradients turns this error into updates of full size, which differ between
+        numbers of replicas.
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
@@ -132,10 +138,10 @@ class Layer(tf.Module):
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns how many rows and columns of the input the first [height, width] outputs need.
+        """Returns the input size, (height, width), that the first [height, width] outputs need.
 
-        These outputs depend on those first rows and columns only, also in training, for any size of
-        the input. None: they depend on the whole input that the layer was built for.
+        These outputs depend only on that many first rows and columns of the input, whatever its
+        size, also in training. None: they depend on the whole input that the layer is built for.
         """
         return None
 

@@ -1,4 +1,4 @@
-"""Batch normalization over the global batch: over all replicas, without the padding."""
+"""Batch normalization, synchronized over the replicas; padding rows are ignored."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from engine.models.base import ForwardContext, Initializer, Layer, Shape, Statis
 
 
 class BatchNorm(Layer):
-    """Normalizes each channel (the last dimension) to a learned offset and scale.
+    """Normalizes each channel (the last dimension), then applies a learned scale and offset.
 
     Ioffe and Szegedy, 2015, "Batch Normalization". Training uses the mean and the biased variance
-    of the valid rows of the batch, over all replicas; evaluation uses their moving averages. Where
-    a global batch is split into micro-batches or virtual shards, each of them has its own
-    statistics (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"). The
-    moving averages are then updated once, towards the mean of these statistics. A forward pass
+    of the valid rows of the batch, over all replicas; evaluation uses their moving averages. If a
+    global batch is split into micro-batches or virtual shards, each of them has its own statistics
+    (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"). The moving averages
+    are then updated once, towards the weighted mean of these statistics. A forward pass
     proposes new moving averages in `ForwardContext.updates` and never assigns them.
     """
 
@@ -30,7 +30,7 @@ class BatchNorm(Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; the output has the input's shape."""
+        """Creates the variables; returns the output shape, which is the input shape."""
         channels = input_shape[-1:]
         self.scale = initializer.constant("scale", channels, 1.0)
         self.offset = initializer.constant("offset", channels, 0.0)
@@ -40,7 +40,7 @@ class BatchNorm(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, ..., channels] to the same shape, computed in float32."""
-        x = tf.cast(x, tf.float32)  # Squares overflow float16, sums are inexact in bfloat16.
+        x = tf.cast(x, tf.float32)  # Squares overflow float16; sums are inexact in bfloat16.
         if context.training:
             mean, variance = self._moments(x, context)
         else:
@@ -49,10 +49,10 @@ class BatchNorm(Layer):
         return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
     def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and variance [channels] of all valid rows; proposes moving averages."""
+        """Returns the mean and variance [channels] of all valid rows; proposes moving averages."""
         axes = list(range(x.shape.rank - 1))
-        # Squares of differences from the moving mean, not from zero: once the moving mean is close
-        # to the batch's, the variance is not a small difference of large numbers.
+        # The inputs are shifted by the moving mean before they are squared. Once it is close to the
+        # mean of the batch, the variance is not a small difference of large numbers.
         shift = tf.identity(self.moving_mean)
         centred = x - shift
         if context.mask is None:
@@ -66,11 +66,11 @@ class BatchNorm(Layer):
         )
         offset = sums / tf.maximum(count, 1.0)
         mean = shift + offset
-        # Rounding may make a variance close to zero negative.
+        # Rounding can make a variance close to 0 negative.
         variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
         pull = 1 - self.momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             proposed = moving + pull * (tf.stop_gradient(batch) - moving)
-            # Padding has no statistics: a batch of padding alone has weight 0.
+            # The weight is the number of valid elements per channel: 0 for a batch of padding only.
             context.updates.append(StatisticUpdate(moving, proposed, here))
         return mean, variance

@@ -24,11 +24,11 @@ def build_model(
       input_shape: (height, width, channels) of the images.
       classes: number of classes.
       seed: seed of the weights.
-      hidden: widths of the hidden layers, for networks that let the user choose them.
+      hidden: numbers of units of the hidden layers, for networks whose factory takes them.
 
     Raises:
-      ValueError: for an unknown name, for images that the network does not support, and for a
-        network whose number of logits is not `classes`.
+      ValueError: for an unknown name, for an image shape that the network does not support, and for
+        a network whose number of logits is not `classes`.
     """
     factory = NETWORKS[name]
     if len(input_shape) != 3 or min(input_shape) < 1:

@@ -1,6 +1,7 @@
-"""Layers on `tf.nn`. Images are [rows, height, width, channels]; vectors [rows, features].
+"""Layers built from `tf.nn` operations.
 
-Shapes in `build` omit the rows. The interface of a layer is in `base.py`.
+Images are [rows, height, width, channels], vectors [rows, features]. Shapes in `build` omit the
+rows. The interface of a layer is in `base.py`.
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ import tensorflow as tf
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.stateless_random import MOST_DROPPED
 
-# Each must be non-decreasing: `Sequential` moves a max pool in front of them.
+# Each must be a non-decreasing function: `Sequential` may apply a max pool before them.
 ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
 
 
 class Convolution(Layer):
-    """A two-dimensional convolution: Glorot-uniform kernel, zero bias.
+    """A two-dimensional convolution: Glorot-uniform kernel, zero-initialized bias.
 
-    There is no bias where a batch norm follows and there is no activation.
+    There is no bias if a batch norm follows and the layer has no activation.
     """
 
     kind = "convolution"
@@ -42,18 +43,18 @@ class Convolution(Layer):
         self.has_bias = True
 
     def expect_norm(self) -> None:
-        """Removes the bias if there is no activation; see `Layer`."""
+        """Removes the bias if the layer has no activation; see `Layer.expect_norm`."""
         self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
-        """The label, for example "convolution 3x3x32 relu"."""
+        """Label of the layer, for example "convolution 3x3x32 relu"."""
         stride = f"stride {self.stride}" if self.stride > 1 else ""
         words = [f"convolution {self.size}x{self.size}x{self.filters}", stride, self.activation]
         return " ".join(word for word in words if word)
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; maps (height, width, channels) to (height', width', filters)."""
+        """Creates the variables; returns the output shape (height', width', filters)."""
         smallest = self.size if self.padding == "VALID" else 1
         height, width, channels = _image_shape(self, input_shape, smallest, initializer)
         self.kernel = initializer.glorot_uniform(
@@ -70,13 +71,16 @@ class Convolution(Layer):
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """See `Layer`; None for SAME padding, which must be at the edges of the image."""
+        """Returns the input size that the first [height, width] outputs need.
+
+        None for SAME padding.
+        """
         if self.padding == "SAME":
             return None
         return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
 
     def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Computes the convolution only, the first half of the layer."""
+        """Computes the convolution only, without bias and activation."""
         return tf.nn.conv2d(x, tf.cast(self.kernel, context.dtype), self.stride, self.padding)
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
@@ -87,7 +91,7 @@ class Convolution(Layer):
 
 
 class MaxPool(Layer):
-    """The maximum of each `size` x `size` tile; incomplete tiles at the edges are dropped."""
+    """Max pooling over non-overlapping `size` x `size` windows, with VALID padding."""
 
     kind = "max pool"
 
@@ -97,45 +101,45 @@ class MaxPool(Layer):
 
     @property
     def label(self) -> str:
-        """The label, for example "max pool 2x2"."""
+        """Label of the layer, for example "max pool 2x2"."""
         return f"max pool {self.size}x{self.size}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Maps (height, width, channels) to (height // size, width // size, channels)."""
+        """Returns the output shape, (height // size, width // size, channels)."""
         height, width, channels = _image_shape(self, input_shape, self.size, initializer)
         return (height // self.size, width // self.size, channels)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, h, w, channels] to [rows, h // size, w // size, channels]."""
+        """Maps [rows, height, width, channels] to [rows, height', width', channels]."""
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input that the outputs need; see `Layer`."""
+        """Returns the input size that the first [height, width] outputs need; see `Layer.reads`."""
         return height * self.size, width * self.size
 
 
 class GlobalAveragePool(Layer):
-    """The mean of each channel over all positions."""
+    """Global average pooling: the mean of each channel over all spatial positions."""
 
     kind = "global average pool"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Maps (height, width, channels) to (channels,)."""
+        """Returns the output shape, (channels,); there are no variables."""
         return _image_shape(self, input_shape, 1, initializer)[-1:]
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, height, width, channels] to [rows, channels]."""
-        # In float32: a sum of many half-precision numbers loses the small ones.
+        # In float32: a 16-bit sum of many numbers loses the small ones to rounding.
         return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), context.dtype)
 
 
 class Flatten(Layer):
-    """Flattens each row to a vector, in row-major order."""
+    """Reshapes each row to a vector, in row-major order."""
 
     kind = "flatten"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Maps any shape to (its number of elements,)."""
+        """Returns the output shape, (features,); there are no variables."""
         self.features = math.prod(input_shape)
         return (self.features,)
 
@@ -145,9 +149,9 @@ class Flatten(Layer):
 
 
 class Dense(Layer):
-    """A fully connected layer: Glorot-uniform kernel, zero bias.
+    """A fully connected layer: Glorot-uniform kernel, zero-initialized bias.
 
-    There is no bias where a batch norm follows and there is no activation.
+    There is no bias if a batch norm follows and the layer has no activation.
     """
 
     kind = "dense"
@@ -159,16 +163,16 @@ class Dense(Layer):
         self.has_bias = True
 
     def expect_norm(self) -> None:
-        """Removes the bias if there is no activation; see `Layer`."""
+        """Removes the bias if the layer has no activation; see `Layer.expect_norm`."""
         self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
-        """The label, for example "dense relu"; the units are the output shape."""
+        """Label of the layer, for example "dense relu", without the number of units."""
         return f"dense {self.activation}" if self.activation else "dense"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; maps (features,) to (units,)."""
+        """Creates the variables; returns the output shape, (units,)."""
         if len(input_shape) != 1:
             raise ValueError(
                 f"dense (layer {initializer.index}) takes vectors, got shape {input_shape}:"
@@ -199,15 +203,15 @@ class Activation(Layer):
 
     @property
     def label(self) -> str:
-        """The label, for example "relu"."""
+        """Label of the layer: the name of the activation, for example "relu"."""
         return self.activation
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Maps any shape to itself."""
+        """Returns the output shape, which is the input shape; there are no variables."""
         return input_shape
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input that the outputs need; see `Layer`."""
+        """Returns the input size that the first [height, width] outputs need; see `Layer.reads`."""
         return height, width
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
@@ -218,10 +222,10 @@ class Activation(Layer):
 class Dropout(Layer):
     """In training, zeroes each element with probability `rate` and scales the rest to compensate.
 
-    A rate that is not a multiple of 1/256 is rounded to a multiple of 1/65,536, or of a finer
-    fraction where that is not within 1% of both `rate` and `1 - rate`.
+    A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if the
+    first rounding error exceeds 1% of `rate` or of `1 - rate`.
 
-    The mask depends on (seed, step, row of the global batch, index of the layer) only (L3).
+    The dropout mask depends only on (seed, step, row of the global batch, index of the layer) (L3).
     """
 
     kind = "dropout"
@@ -239,11 +243,11 @@ class Dropout(Layer):
 
     @property
     def label(self) -> str:
-        """The label, for example "dropout 0.5"."""
+        """Label of the layer, for example "dropout 0.5"."""
         return f"dropout {self.rate:g}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Maps any shape to itself."""
+        """Returns the output shape, which is the input shape; there are no variables."""
         self.features = math.prod(input_shape)
         self.stream = initializer.index
         return input_shape
@@ -269,7 +273,7 @@ class Dropout(Layer):
 def _image_shape(
     layer: Layer, input_shape: Shape, smallest: int, initializer: Initializer
 ) -> Shape:
-    """Returns `input_shape`; raises ValueError if it is no image, or smaller than `smallest`."""
+    """Returns `input_shape`; raises ValueError if its rank is not 3 or a side is too small."""
     place = f"{layer.label} (layer {initializer.index})"
     if len(input_shape) != 3:
         raise ValueError(

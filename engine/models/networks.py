@@ -1,8 +1,8 @@
-"""The built-in networks: lists of layers, for any image size that fits, any number of classes.
+"""The built-in networks: lists of layers for any number of classes and any supported image size.
 
-`logistic`, `mlp`, `cnn` and `speedrun` are the engine's own. `seed_000` to `seed_004` are five
-classifiers of 28x28 handwritten digits, exactly as their authors designed them; `recipes/` trains
-them. `registry` lists their names.
+`logistic`, `mlp`, `cnn` and `speedrun` are designs of this project. `seed_000` to `seed_004` are
+five classifiers of 28x28 images of handwritten digits, exactly as their authors designed them;
+`recipes/` trains them. `registry` lists the names of all networks.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from engine.models.layers import Activation, Convolution, Dense, Dropout, Flatte
 
 
 def logistic(classes: int) -> list[Layer]:
-    """Returns multinomial logistic regression: the baseline of the other networks."""
+    """Returns multinomial logistic regression, the baseline for the other networks."""
     return [Flatten(), Dense(classes)]
 
 
 def mlp(classes: int, hidden: Sequence[int]) -> list[Layer]:
-    """Returns a multilayer perceptron with one ReLU layer per entry of `hidden`."""
+    """Returns a multilayer perceptron with one hidden ReLU layer per element of `hidden`."""
     return [Flatten(), *(Dense(units, "relu") for units in hidden), Dense(classes)]
 
 
 def cnn(classes: int) -> list[Layer]:
-    """Returns the default: small, and padded so that it supports images of 4x4 or larger."""
+    """Returns the default network: small, with SAME padding, for images of 4x4 or larger."""
     return [
         Convolution(32, padding="SAME", activation="relu"),
         MaxPool(),
@@ -38,10 +38,11 @@ def cnn(classes: int) -> list[Layer]:
 
 
 def speedrun(classes: int) -> list[Layer]:
-    """Returns a fast network: strides instead of pools, and a batch norm where the image is small.
+    """Returns a fast network: strides instead of pooling, and a batch norm on the smallest maps.
 
-    It supports images of 16x16 or larger, and uses 28x28 to the last row: 28, 13, 6, 4. The moving
-    averages of the batch norm are short, because a run of seconds has a few hundred steps.
+    It supports images of 16x16 or larger. Of a 28x28 image it uses all rows and columns: the
+    feature maps are 13x13, 6x6 and 4x4. The momentum of the batch norm is low, because a run of a
+    few seconds has only a few hundred steps.
     """
     return [
         Convolution(16, size=4, stride=2, activation="relu"),
@@ -55,7 +56,7 @@ def speedrun(classes: int) -> list[Layer]:
 
 
 def seed_000(classes: int) -> list[Layer]:
-    """Returns two convolutions of the same width and a dense layer."""
+    """Returns two convolutions with 32 filters each and a hidden dense layer."""
     return [
         Convolution(32, activation="relu"),
         MaxPool(),
@@ -68,7 +69,7 @@ def seed_000(classes: int) -> list[Layer]:
 
 
 def seed_001(classes: int) -> list[Layer]:
-    """Returns three convolutions, the last without a pool, and a dense layer."""
+    """Returns three convolutions, the last without pooling, and a hidden dense layer."""
     return [
         Convolution(32, activation="relu"),
         MaxPool(),
@@ -82,7 +83,7 @@ def seed_001(classes: int) -> list[Layer]:
 
 
 def seed_002(classes: int) -> list[Layer]:
-    """Returns the smallest network: ten filters, then five."""
+    """Returns the smallest of the five networks: convolutions with 10 and with 5 filters."""
     return [
         Convolution(10, activation="relu"),
         MaxPool(),
@@ -94,12 +95,12 @@ def seed_002(classes: int) -> list[Layer]:
 
 
 def seed_003(classes: int) -> list[Layer]:
-    """Returns two convolutions and a dropout of 0.5."""
+    """Returns two convolutions and a dropout with rate 0.5."""
     return _two_convolutions_with_dropout(classes, rate=0.5)
 
 
 def seed_004(classes: int) -> list[Layer]:
-    """Returns `seed_003` with half its dropout."""
+    """Returns `seed_003` with half the dropout rate, 0.25."""
     return _two_convolutions_with_dropout(classes, rate=0.25)
 
 

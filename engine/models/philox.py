@@ -1,7 +1,7 @@
-"""Philox 4x32-10 in integer operations: the numbers of TensorFlow's kernel, under XLA too.
+"""Philox 4x32-10 in integer operations: bitwise identical to TensorFlow's kernel, also in XLA.
 
 Salmon, Moraes, Dror and Shaw, 2011, "Parallel random numbers: as easy as 1, 2, 3". XLA has its own
-Philox, which computes a float from the high bits of a word, where the kernel uses the low bits.
+implementation, which computes a float from the high bits of a word; the kernel uses the low bits.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _LOW = 0xFFFFFFFF
 
 
 def uniform(words: tf.Tensor) -> tf.Tensor:
-    """Maps random uint32 words to float32 in [0, 1), as `StatelessRandomUniformV2` does."""
+    """Converts random uint32 words to float32 in [0, 1), as `StatelessRandomUniformV2` does."""
     # The low 23 bits are the mantissa of a number in [1, 2).
     mantissa = tf.bitwise.bitwise_and(words, 0x007FFFFF)
     return tf.bitcast(tf.bitwise.bitwise_or(mantissa, 0x3F800000), tf.float32) - 1
@@ -26,13 +26,13 @@ def bits(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tens
     """Draws uint32 [WORDS * blocks], as `StatelessRandomUniformFullIntV2` does.
 
     Args:
-      key: uint64 [].
-      counter: uint64 [2], low and high half of the 128-bit counter of the first block. It increases
-        by 1 from block to block, modulo 2**128.
+      key: key of the generator, uint64 [].
+      counter: 128-bit counter of the first block, its low and its high half, uint64 [2]. It
+        increases by 1 from block to block, modulo 2**128.
       blocks: number of blocks, integer [].
     """
-    # A word is the low half of a uint64 here, so that a product fits. The words of all blocks are
-    # vectors, uint64 [blocks].
+    # Each 32-bit word is held in a uint64, so that a product of two words fits. Word i of all
+    # blocks is a vector, uint64 [blocks].
     low = counter[0] + tf.cast(tf.range(tf.cast(blocks, tf.int64)), tf.uint64)
     high = counter[1] + tf.cast(low < counter[0], tf.uint64)
     words = [*_halves(low), *_halves(high)]
@@ -42,7 +42,8 @@ def bits(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tens
         low_1, high_1 = _halves(words[2] * _MULTIPLIERS[1])
         words = [_xor(high_1, words[1], key_0), low_1, _xor(high_0, words[3], key_1), low_0]
         key_0, key_1 = _sum(key_0, _KEY_STEPS[0]), _sum(key_1, _KEY_STEPS[1])
-    # Two words per number: for four vectors of words, XLA's code is several times slower.
+    # Two words are packed in each uint64: if XLA stacks four vectors of words instead, its code is
+    # several times slower.
     pairs = tf.stack([_pair(*words[:2]), _pair(*words[2:])], axis=1)
     return tf.reshape(tf.bitcast(pairs, tf.uint32), [-1])
 

@@ -1,14 +1,14 @@
-"""The networks by name.
+"""The registry of networks by name.
 
-A factory of a network returns its layers, new ones at each call; the last one computes the logits.
-It takes any of `input_shape`, the shape of the images (height, width, channels), `classes`, the
-number of classes, and `hidden`, the widths of the hidden layers::
+The factory of a network returns a list of new layers at each call; the last one computes the
+logits. Its parameters are any of `input_shape`, the shape (height, width, channels) of the images,
+`classes`, the number of classes, and `hidden`, the numbers of units of the hidden layers::
 
     @NETWORKS.register
     def linear(classes):
         return [Flatten(), Dense(classes)]
 
-This module imports no TensorFlow, so that the names are known at once.
+This module does not import TensorFlow, so that the names are available without that delay.
 """
 
 from __future__ import annotations

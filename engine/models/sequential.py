@@ -16,18 +16,18 @@ class Sequential(tf.Module):
     """A list of layers that maps images to logits.
 
     The constructor creates the variables, in the caller's `tf.distribute` scope if there is one.
-    Weights are a pure function of (seed, index of the layer). `trainable_variables` are ordered by
-    layer, and in a layer by the name of the attribute; checkpoints rely on this order.
+    The initial weights are a pure function of (seed, index of the layer). `trainable_variables` are
+    ordered by layer and, within a layer, by attribute name; checkpoints rely on this order.
 
     Args:
       name: name of the network, a Python identifier.
-      layers: layers, not yet built; each object at most once.
+      layers: layers that are not built yet; each object occurs at most once.
       input_shape: (height, width, channels) of the images.
       seed: seed of the weights.
 
     Raises:
-      ValueError: where the layers do not fit the images or one another, or do not end in a vector
-        of logits.
+      ValueError: if a layer is listed twice or does not support its input shape, or if the output
+        is not a vector of logits.
     """
 
     def __init__(self, name: str, layers: Sequence[Layer], input_shape: Shape, seed: int):
@@ -51,22 +51,25 @@ class Sequential(tf.Module):
 
     @property
     def input_shape(self) -> Shape:
-        """(height, width, channels) of the images."""
+        """Shape (height, width, channels) of the images."""
         return tuple(self._shapes[0])
 
     @property
     def output_shapes(self) -> list[Shape]:
-        """The output shape of each layer."""
+        """Output shape of each layer, without the batch dimension."""
         return [tuple(shape) for shape in self._shapes[1:]]
 
     @property
     def classes(self) -> int:
-        """The number of logits."""
+        """Number of classes, which is the number of logits."""
         return self._shapes[-1][0]
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """Computes whole layers in this context, including what no logit depends on."""
+        """Disables the cropping of the images in this context: layers compute all their outputs.
+
+        Otherwise they do not compute outputs that no logit depends on.
+        """
         read, self._read = self._read, self.input_shape[:2]
         try:
             yield
@@ -76,15 +79,15 @@ class Sequential(tf.Module):
     def __call__(self, images: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
         """Maps images [rows, *input_shape] to logits float32 [rows, classes].
 
-        The network divides uint8 images by 255, so that no caller can forget it. It does not scale
+        The network divides uint8 images by 255, so that callers need not do it. It does not scale
         float images.
 
         Args:
           images: uint8 or float [rows, *input_shape].
-          context: context of the forward pass; None: evaluation in float32.
+          context: context of the forward pass; None for evaluation in float32.
 
         Raises:
-          ValueError: for images of another shape.
+          ValueError: if the shape of the images is not `input_shape`.
         """
         if not images.shape[1:].is_compatible_with(self.input_shape):
             raise ValueError(
@@ -102,7 +105,7 @@ class Sequential(tf.Module):
             with tf.name_scope(f"{index}_{layer.name}"):
                 if pool and context.training:
                     x = layer.finish(pool(layer.convolve(x, context), context), context)
-                elif pool:  # without a gradient, TensorFlow fuses the layer into one operation
+                elif pool:  # in evaluation, TensorFlow fuses convolution, bias and activation
                     x = pool(layer(x, context), context)
                 else:
                     x = layer(x, context)
@@ -110,12 +113,12 @@ class Sequential(tf.Module):
 
 
 def _read(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns the (rows, columns) of the images that the logits depend on.
+    """Returns the size, (height, width), of the part of the images that the logits depend on.
 
-    A pool drops incomplete tiles, and a stride skips the positions after its last step. The layers
-    before need not compute these positions.
+    Max pooling drops incomplete windows, and a strided convolution skips the positions after its
+    last window. The preceding layers need not compute these positions.
     """
-    wanted: tuple[int, int] | None = None  # of the output of a layer; None: all
+    wanted: tuple[int, int] | None = None  # of the output of `layer`; None: all
     for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
         if wanted is None and len(shape) == 3:
             wanted = shape[0], shape[1]
@@ -124,7 +127,7 @@ def _read(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
 
 
 def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:
-    """Returns the next layer after `index` that does more than reorder or select its inputs."""
+    """Returns the first layer after `index` that is neither Flatten nor MaxPool, or None."""
     for layer in layers[index + 1 :]:
         if not isinstance(layer, Flatten | MaxPool):
             return layer
@@ -132,12 +135,15 @@ def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Returns (index, layer, None) for each layer, or (index, convolution, its max pool).
+    """Pairs each convolution with the max pool that directly follows it.
 
-    The maximum of some numbers is still the maximum after the same bias and the same non-decreasing
-    activation of all of them, and rounding keeps the order too. So the pool may come first: the
-    results have the same bits, and bias and activation process a quarter of the elements. (In
-    evaluation, a convolution fused with bias and activation is faster.)
+    Bias and activation are non-decreasing functions, as is rounding, so they commute with max
+    pooling: if the pool is applied first, the results are bitwise identical, and a 2x2 pool leaves
+    a quarter of the elements to bias and activation. In evaluation, a convolution fused with bias
+    and activation is faster.
+
+    Returns:
+      (index, convolution, pool) for each pair, (index, layer, None) for each other layer.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):

@@ -9,23 +9,24 @@ import tensorflow as tf
 
 from engine.models import philox
 
-MOST_DROPPED = 1 - 2.0**-15  # maximum dropout rate: float16 holds its scale, 2^15
+MOST_DROPPED = 1 - 2.0**-15  # maximum dropout rate: its scale, 2^15, fits in float16
 PHILOX = 1  # tf.random.Algorithm.PHILOX, as the raw op expects it
 
 
 class StatelessRNG:
     """Random numbers as a pure function of (seed, step, row of the global batch).
 
-    Row `k` of a draw for the whole global batch has the same bits as row 0 of a draw that starts at
-    `row=k`. So neither the number of replicas nor a restart changes a draw, and there is no state
-    to save (L3).
+    Row `k` of a draw for the whole global batch is bitwise identical to row 0 of a draw that starts
+    at `row=k`. So a draw depends neither on the number of replicas nor on restarts, and there is no
+    state to save (L3).
 
     Args:
       seed: seed of the run, any integer.
-      step: training step, int64 [].
-      row: index in the global batch of the first row on this replica, int64 [].
-      compiled: whether XLA compiles the draws. The numbers are the same if this is correct. False
-        by mistake changes them; True by mistake is slower.
+      step: training step, or the epoch for augmentation, int64 [].
+      row: index in the global batch of the first row on this replica, or for augmentation in the
+        order of the epoch, int64 [].
+      compiled: whether XLA compiles the draws. The numbers do not depend on the compilation if this
+        is set correctly: False under XLA changes them, True without XLA only makes draws slower.
     """
 
     def __init__(
@@ -40,9 +41,9 @@ class StatelessRNG:
         """Draws float32 [rows, features] from [0, 1).
 
         Args:
-          stream: distinguishes the draws of one step; by convention, the index of the layer.
+          stream: number that distinguishes the draws of one step; for a layer, its index.
           rows: number of rows.
-          features: number of values in a row.
+          features: number of values per row.
         """
         return philox.uniform(self._bits(stream, rows, features * 32, tf.uint32))
 
@@ -51,15 +52,15 @@ class StatelessRNG:
     ) -> tf.Tensor:
         """Draws 0 with probability `rate`, else 1 / (1 - rate), of `dtype` [rows, features].
 
-        A draw uses the fewest bits that represent the rate: one for 1/2, up to eight for multiples
-        of 1/256. Other rates use sixteen bits and are rounded to a multiple of 1/65,536, or use
-        thirty-two where that is not within 1% of both `rate` and `1 - rate`. The scale
-        1 / (1 - rate) is that of the rounded rate.
+        A value uses the fewest random bits that represent the rate, of 1, 2, 4 or 8: 1 for 1/2, 8
+        at most for a multiple of 1/256. Other rates use 16 bits and are rounded to a multiple of
+        2^-16; if the rounding error exceeds 1% of `rate` or of `1 - rate`, they use 32 bits. The
+        scale 1 / (1 - rate) is computed from the rounded rate.
 
         Args:
-          stream: as in `uniform`; different for each draw of a step.
+          stream: as in `uniform`; must be different for each draw of a step.
           rows: number of rows.
-          features: number of values in a row.
+          features: number of values per row.
           rate: probability of 0, in [0, MOST_DROPPED].
           dtype: dtype of the result.
         """
@@ -68,7 +69,7 @@ class StatelessRNG:
             off = abs(round(rate * 2**16) / 2**16 - rate)
             bits = 16 if off <= 0.01 * min(rate, 1 - rate) else 32
         numbers = 2**bits
-        dropped = round(rate * numbers)  # random numbers below this are dropped
+        dropped = round(rate * numbers)  # elements with a random number below this are dropped
         factor = numbers / (numbers - dropped)
         if bits < 16:  # one table lookup per random byte
             drawn = tf.cast(self._bits(stream, rows, features * bits, tf.uint8), tf.int32)
@@ -82,15 +83,15 @@ class StatelessRNG:
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
     def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
-        """Draws the fewest numbers of `dtype` that hold `bits` bits per row, [rows, numbers]."""
-        # Philox maps (64-bit key, 128-bit counter) to a block, so each of the three arguments has
-        # its own field: the stream is the key, the step is the high word of the counter. A row is
-        # a whole number of blocks, so that row k starts at the low word k * blocks.
+        """Draws `dtype` [rows, numbers]: the fewest numbers per row that hold `bits` bits."""
+        # Philox maps (64-bit key, 128-bit counter) to a block of words. The key is a hash of seed
+        # and stream, the high half of the counter is the step. A row is a whole number of blocks,
+        # so that for row k the low half of the counter starts at k * blocks.
         blocks = -(-bits // (32 * philox.WORDS))
         width = blocks * philox.WORDS
         key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
         counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
-        if self._compiled:  # XLA would replace the kernel by one that draws other bits
+        if self._compiled:  # XLA would replace the kernel with its own, which draws other bits
             words = philox.bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
         else:
             words = tf.raw_ops.StatelessRandomUniformFullIntV2(
@@ -101,6 +102,6 @@ class StatelessRNG:
 
 
 def stream_key(seed: int, stream: int) -> int:
-    """Hashes (seed, stream) to a uint64, the same in every process and Python version."""
+    """Hashes (seed, stream) to a uint64 that is equal in all processes and Python versions."""
     digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

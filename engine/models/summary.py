@@ -1,4 +1,4 @@
-"""A table of a model: output shape and number of parameters of each layer."""
+"""Summarizes a model as a table: output shape and number of parameters of each layer."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from engine.models.sequential import Sequential
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A row of the table.
+    """A row of the summary of a model.
 
     Attributes:
-      layer: label of the layer, and of the layers after it that have no row of their own.
+      layer: comma-separated labels of the layer and of the layers after it without their own row.
       output_shape: output shape without the batch dimension.
-      parameters: number of parameters, trainable or not.
+      parameters: number of parameters, trainable and non-trainable.
     """
 
     layer: str
@@ -27,9 +27,9 @@ class LayerSummary:
 
 
 def rows(model: Sequential) -> list[LayerSummary]:
-    """Returns one row for each layer that changes the shape or has parameters.
+    """Returns one row for the first layer and each layer that changes the shape or has parameters.
 
-    Any other layer (a dropout, an activation) is named in the row of the layer before it.
+    The label of any other layer (a dropout, an activation) is appended to the preceding row.
     """
     listed: list[LayerSummary] = []
     shape = model.input_shape
@@ -45,7 +45,7 @@ def rows(model: Sequential) -> list[LayerSummary]:
 
 
 def table(model: Sequential) -> str:
-    """Formats `rows` as aligned text with a header; the last line has the total."""
+    """Formats `rows` as an aligned text table with a header and the total number of parameters."""
     lines = [("layer", "output shape", "parameters")]
     lines += [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in rows(model)]
     trainable = _count(model.trainable_variables)

@@ -1,6 +1,6 @@
-"""From gradients to updates: optimizers, learning-rate schedules, clipping, precision, EMA.
+"""Optimizers, learning-rate schedules, gradient clipping, precision policies, loss scale and EMA.
 
-An optimizer updates variables and their slots in place. Values that change with the step (learning
-rate, bias correction) are computed once per step in float64 and passed as one float32 scalar.
-`registry` lists their names.
+An optimizer updates variables and their slots in place. Values that depend on the step (learning
+rate, bias correction) are computed in float64 once per step and cast to float32 scalars. `registry`
+lists the names of the optimizers and schedules.
 """

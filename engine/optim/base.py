@@ -1,4 +1,4 @@
-"""The optimizer interface, and helpers that optimizers share."""
+"""The interface of optimizers, and helper functions that they share."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Optimizer(Protocol):
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All variables of the optimizer, as `tf.Module.variables` returns them."""
+        """All variables of the optimizer, in the order of `tf.Module.variables`."""
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates the variables that checkpoints hold; called once, in the strategy's scope."""
+        """Creates the slots, which checkpoints save; called once, in the strategy's scope."""
 
     def apply(
         self,
@@ -25,18 +25,18 @@ class Optimizer(Protocol):
         learning_rate: tf.Tensor,
         update: tf.Tensor,
     ) -> None:
-        """Updates the variables, in the graph, on each replica.
+        """Updates the variables and slots in place; called in replica context, in a graph.
 
         Args:
           gradients: gradients of the global batch, float32, one for each variable.
-          variables: variables passed to `create_slots`, float32.
+          variables: the variables passed to `create_slots`, float32, in the same order.
           learning_rate: learning rate of the step, float64 [].
           update: number of updates before this one, int64 [].
         """
 
 
 def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
-    """Creates a slot of zeros for each variable, of its shape and dtype."""
+    """Creates a zero-initialized slot for each variable, with its shape and dtype."""
     return [
         tf.Variable(
             tf.zeros(variable.shape, variable.dtype),
@@ -48,10 +48,10 @@ def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
 
 
 def float32(value: tf.Tensor) -> tf.Tensor:
-    """Casts a value that was computed in float64 to the dtype of the kernels."""
+    """Casts a value computed in float64 to float32, the dtype of the kernels."""
     return tf.cast(value, tf.float32)
 
 
 def is_matrix(variable: tf.Variable) -> bool:
-    """Returns whether weight decay applies: to matrices and kernels, not to biases and norms."""
+    """Returns whether the rank is above 1: False for biases and normalization parameters."""
     return variable.shape.rank > 1

@@ -22,22 +22,23 @@ def build_optimizer(
     epsilon: float = 1e-7,
     weight_decay: float = -1.0,
 ) -> Optimizer:
-    """Builds an optimizer of `OPTIMIZERS`, from those hyperparameters that its factory takes.
+    """Builds a registered optimizer from the hyperparameters that its factory takes.
 
     Args:
-      name: name of the optimizer.
-      learning_rate: highest learning rate of the run, to check the weight decay; 0: no check.
-      momentum: momentum of momentum, nesterov and muon.
-      rho: decay of the mean square of rmsprop.
-      beta_1: decay of the mean gradient; for lion, the share of the mean in the update.
-      beta_2: decay of the mean square, and of lion's mean; 0: the default of the factory.
-      epsilon: constant added to denominators.
-      weight_decay: weight decay; decoupled, unless the factory takes it and does otherwise; -1: the
-        default of the factory, 0 for one that does not take it.
+      name: name of a registered optimizer.
+      learning_rate: peak learning rate of the run, to check the weight decay; 0: no check.
+      momentum: momentum coefficient of momentum, nesterov and muon.
+      rho: decay rate of the second moment in rmsprop.
+      beta_1: decay rate of the first moment; in lion, weight of the momentum in the update.
+      beta_2: decay rate of the second moment; in lion, of the momentum; 0: default of the factory.
+      epsilon: constant for numerical stability, added to denominators.
+      weight_decay: weight decay, decoupled unless the factory implements it in another way, as that
+        of lamb; -1: default of the factory, or 0 if the factory does not take it.
 
     Raises:
-      ValueError: for an unknown name, for a value that rounds to 0 or 1 in float32, and for a
-        decoupled decay that takes all of a weight in one update.
+      ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for
+        an epsilon below the smallest normal float32, and for a decoupled weight decay whose product
+        with `learning_rate` is 1 or more.
     """
     factory = OPTIMIZERS[name]
     below_1 = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}

@@ -13,13 +13,14 @@ from engine.optim import norms
 
 @dataclass(frozen=True)
 class Clip:
-    """Clips the gradient of the global batch, after the reduction (L2).
+    """Clips the gradients of the global batch, after the all-reduce (L2).
 
     Attributes:
-      norm: maximum global norm; the tensors of a larger one are scaled down by one factor (Pascanu
-        et al. 2013, "On the difficulty of training recurrent neural networks"); 0: no maximum.
-      value: maximum absolute value of an element; applied before clipping by norm; 0: no maximum.
-      compiled: whether XLA compiles it.
+      norm: maximum global norm; gradients of a larger norm are all scaled down by the same factor
+        (Pascanu et al. 2013, "On the difficulty of training recurrent neural networks"); 0: no
+        maximum.
+      value: maximum absolute value of an element, applied before `norm`; 0: no maximum.
+      compiled: whether XLA compiles the clipping.
     """
 
     norm: float = 0.0
@@ -27,7 +28,7 @@ class Clip:
     compiled: bool = False
 
     def __call__(self, gradients: Sequence[tf.Tensor]) -> tuple[Tensors, tf.Tensor]:
-        """Returns the clipped gradients, and their `norms.length` before clipping, float32 []."""
+        """Returns the clipped gradients and their global norm before clipping, float32 []."""
         gradients, norm = list(gradients), norms.length(gradients, self.compiled)
         if self.value:
             gradients = [tf.clip_by_value(g, -self.value, self.value) for g in gradients]

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the weights, held by a second model."""
+"""Exponential moving average (EMA) of the weights, stored in a second model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.T
     """Updates the EMA of the weights; called in replica context.
 
     `a = d a + (1 - d) w` with `d = min(decay, (1 + t) / (10 + t))`, where t is the number of
-    updates before this one. The warmup, that of TensorFlow's ExponentialMovingAverage, soon removes
-    the random initial weights from the average (Polyak and Juditsky 1992). Statistics of batch norm
-    are averages already, and are copied.
+    updates before this one (Polyak and Juditsky 1992). This warmup of the decay, the same as in
+    `tf.train.ExponentialMovingAverage`, quickly removes the random initial weights from the
+    average. The moving statistics of batch norm are averages already, so they are copied.
 
     Args:
-      average: model that holds the EMA, with the same variables in the same order.
-      model: model after its update.
-      decay: decay of the EMA, 0 to 1.
+      average: model that holds the EMA, with the same variables in the same order as `model`.
+      model: model whose weights have just been updated.
+      decay: maximum decay rate of the EMA, 0 to 1.
       updates: number of updates before this one, int64 [].
     """
     turn = tf.cast(updates, tf.float64)

@@ -1,8 +1,8 @@
-"""Optimizers on TensorFlow's fused kernels: SGD, momentum, RMSProp and Adam.
+"""Optimizers that use TensorFlow's fused kernels: SGD, momentum, RMSProp and Adam.
 
 Each optimizer updates a variable and its slots in place, with one kernel per variable. Values that
-change with the step (learning rate, bias correction) are computed once per step in float64 and
-passed to the kernels as one float32 scalar.
+depend on the step (learning rate, bias correction) are computed in float64 once per step and passed
+to the kernels as one float32 scalar.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from engine.optim.moments import bias_correction, descend
 
 
 class GradientDescent(tf.Module):
-    """Gradient descent: `w -= rate * g` (Robbins and Monro 1951)."""
+    """Stochastic gradient descent: `w -= rate * g` (Robbins and Monro 1951)."""
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates nothing: gradient descent has no slots."""
+        """Creates no slots: gradient descent needs none."""
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables in place; see `Optimizer.apply`."""
         rate = float32(learning_rate)
         for gradient, variable in zip(gradients, variables, strict=True):
             descend(variable, rate, gradient)
 
 
 class Momentum(tf.Module):
-    """Momentum: `m = momentum * m - rate * g; w += m` (Polyak 1964).
+    """SGD with momentum: `m = momentum * m - rate * g; w += m` (Polyak 1964).
 
     With `nesterov`, `w += momentum * m - rate * g` (Sutskever et al. 2013).
     """
@@ -41,11 +41,11 @@ class Momentum(tf.Module):
         self.velocities: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a velocity for each variable."""
+        """Creates a velocity slot for each variable."""
         self.velocities = slots(variables, "velocity")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables in place; see `Optimizer.apply`."""
         rate = float32(learning_rate)
         for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
             tf.raw_ops.ResourceApplyKerasMomentum(
@@ -59,14 +59,14 @@ class Momentum(tf.Module):
 
 
 def nesterov(momentum: float) -> Momentum:
-    """Returns Nesterov's momentum."""
+    """Returns SGD with Nesterov momentum."""
     return Momentum(momentum, nesterov=True)
 
 
 class RMSProp(tf.Module):
     """RMSProp: `s = rho * s + (1 - rho) * g^2; w -= rate * g / sqrt(s + epsilon)`.
 
-    Tieleman and Hinton 2012, without momentum; epsilon is inside the root, as in Keras.
+    Tieleman and Hinton 2012, without momentum. Epsilon is inside the square root, as in Keras.
     """
 
     def __init__(self, rho: float, epsilon: float) -> None:
@@ -76,12 +76,12 @@ class RMSProp(tf.Module):
         self.updates: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates for each variable a mean square, and the last update, which the kernel stores."""
+        """Creates second-moment slots, and slots for the last update, which the kernel requires."""
         self.squares = slots(variables, "square")
         self.updates = slots(variables, "update")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables in place; see `Optimizer.apply`."""
         rate = float32(learning_rate)
         for gradient, variable, square, last in zip(
             gradients, variables, self.squares, self.updates, strict=True
@@ -99,35 +99,35 @@ class RMSProp(tf.Module):
 
 
 class Adam(tf.Module):
-    """Adam (Kingma and Ba 2015); with decoupled decay, AdamW (Loshchilov and Hutter 2019).
+    """Adam (Kingma and Ba 2015); with `DecoupledDecay`, AdamW (Loshchilov and Hutter 2019).
 
     `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
-    w -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)`, with t counted from 1, in
-    the order of section 2 of the paper and of Keras.
+    w -= rate * sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon)`, with t counted from 1: the
+    variant with epsilon hat at the end of section 2 of the paper, which Keras implements too.
     """
 
     def __init__(self, beta_1: float, beta_2: float = 0.999, epsilon: float = 1e-7) -> None:
         super().__init__(name="adam")
-        # The kernel stores the betas in float32; the bias correction must use the same values.
+        # The kernel takes the betas in float32; the bias correction must use the same values.
         self._beta_1, self._beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
         self._epsilon = epsilon
         self.means: list[tf.Variable] = []
         self.squares: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a mean and a mean square for each variable."""
+        """Creates first- and second-moment slots for each variable."""
         self.means = slots(variables, "mean")
         self.squares = slots(variables, "square")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables in place; see `Optimizer.apply`."""
         correction = tf.sqrt(bias_correction(self._beta_2, update))
         correction /= bias_correction(self._beta_1, update)
         corrected_rate = float32(learning_rate * correction)
         for gradient, variable, mean, square in zip(
             gradients, variables, self.means, self.squares, strict=True
         ):
-            # Powers of zero turn off the kernel's own bias correction, which is in float32.
+            # Beta powers of 0 disable the kernel's own bias correction, which is in float32.
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.handle,
                 m=mean.handle,

@@ -1,4 +1,4 @@
-"""LAMB: Adam with a trust ratio for each layer."""
+"""LAMB: Adam with a trust ratio for each variable."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 from engine.optim.base import float32, is_matrix, slots
 from engine.optim.moments import average, bias_correction, descend, norm
 
-# An update of a smaller norm counts as 0: float32 could not hold the trust ratio.
+# The norm of an update below this counts as 0, because the trust ratio could overflow float32.
 _SHORTEST = 1e-30
 
 
@@ -18,18 +18,19 @@ class Lamb(tf.Module):
 
     `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + decay * w;
-    w -= rate * ||w|| / ||u|| * u`, with t counted from 1. The trust ratio is 1 where either norm
-    is 0.
+    w -= rate * ||w|| / ||u|| * u`, with t counted from 1. The trust ratio `||w|| / ||u||` is 1
+    if either norm is 0.
 
-    Biases and the vectors of norms have no decay and a trust ratio of 1, as in the authors' code,
-    which excludes the same variables from both; the paper does not specify this. With a trust
-    ratio, a bias, which starts at 0, could grow only by a fraction of itself per update.
+    Biases and normalization parameters (rank 1) have no weight decay and a trust ratio of 1, as in
+    the authors' code, which excludes the same variables from both; the paper does not specify this.
+    With a trust ratio, a bias, which starts at 0, could grow only by a fraction of its norm per
+    update.
 
     Args:
-      beta_1: decay of the mean gradient.
-      beta_2: decay of the mean square.
-      epsilon: constant added to the denominator.
-      weight_decay: weight decay of matrices and kernels; part of `u`, so not decoupled.
+      beta_1: decay rate of the first moment.
+      beta_2: decay rate of the second moment.
+      epsilon: constant added to the denominator, for numerical stability.
+      weight_decay: weight decay of matrices and kernels, added to `u`, so it is not decoupled.
     """
 
     def __init__(
@@ -46,12 +47,12 @@ class Lamb(tf.Module):
         self.squares: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a mean and a mean square for each variable."""
+        """Creates first- and second-moment slots for each variable."""
         self.means = slots(variables, "mean")
         self.squares = slots(variables, "square")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         of_mean = float32(1.0 / bias_correction(self._beta_1, update))
         of_square = float32(1.0 / bias_correction(self._beta_2, update))
         for gradient, variable, mean, square in zip(
@@ -68,6 +69,6 @@ class Lamb(tf.Module):
 
 
 def _trust(weight: tf.Variable, direction: tf.Tensor) -> tf.Tensor:
-    """Returns the trust ratio `||weight|| / ||direction||`, 1 where either is 0; float64 []."""
+    """Returns the trust ratio `||weight|| / ||direction||`, or 1 if a norm is 0; float64 []."""
     ours, its = norm(weight), norm(direction)
     return tf.where((ours > 0.0) & (its > _SHORTEST), ours / its, tf.ones_like(ours))

@@ -1,4 +1,4 @@
-"""Lion: updates by the sign of a mean gradient."""
+"""Lion: updates by the sign of an interpolation of momentum and gradient."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from engine.optim.weight_decay import decayed
 class Lion(tf.Module):
     """Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms").
 
-    `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where the sign of 0 is 0.
-    `DecoupledDecay` applies the weight decay of the paper.
+    `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where sign(0) is 0.
+    `DecoupledDecay` implements the weight decay of the paper.
 
     Args:
-      beta_1: share of the mean in the update.
-      beta_2: decay of the mean gradient.
+      beta_1: weight of the momentum in the update.
+      beta_2: decay rate of the momentum.
     """
 
     def __init__(self, beta_1: float, beta_2: float = 0.99) -> None:
@@ -28,11 +28,11 @@ class Lion(tf.Module):
         self.means: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a mean for each variable."""
+        """Creates a momentum slot for each variable."""
         self.means = slots(variables, "mean")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         rate = float32(learning_rate)
         for gradient, variable, mean in zip(gradients, variables, self.means, strict=True):
             ahead = self._beta_1 * mean + (1.0 - self._beta_1) * gradient
@@ -41,5 +41,5 @@ class Lion(tf.Module):
 
 
 def lion(beta_1: float, beta_2: float = 0.99, weight_decay: float = 0.01) -> Optimizer:
-    """Returns Lion with the decoupled weight decay of the paper."""
+    """Returns Lion with decoupled weight decay, as in the paper."""
     return decayed(Lion(beta_1, beta_2), weight_decay)

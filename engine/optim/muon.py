@@ -1,4 +1,4 @@
-"""Muon: momentum with orthogonalized updates."""
+"""Muon: SGD with Nesterov momentum and orthogonalized updates."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(tf.Module):
-    """Muon (Jordan et al. 2024), scaled to Adam's updates (Liu et al. 2025, "Muon is scalable").
+    """Muon (Jordan et al. 2024), with updates of Adam's RMS (Liu et al. 2025, "Muon is scalable").
 
     `m = momentum * m + g; w -= rate * 0.2 * sqrt(max(rows, columns)) * o(g + momentum * m)`, where
-    `o` brings all singular values close to 1. The factor makes the mean square of an update 0.2^2,
-    about Adam's. So the learning rate of the matrices is also right for the biases and the vectors
-    of norms, which Adam updates.
+    `o` brings all singular values close to 1. The factor makes the RMS of `w`'s update about 0.2
+    times the rate, as with Adam. So the same learning rate is suitable for the biases and the
+    normalization parameters, which Adam updates.
 
-    Kernels [height, width, in, out] are matrices [height * width * in, out]. The authors use Adam
-    for the first and the last layer; here Muon updates every matrix.
+    Kernels [height, width, in, out] are reshaped to matrices [height * width * in, out]. The
+    authors use Adam for the first and the last layer; here Muon updates every matrix.
 
     Args:
-      momentum: momentum; the authors use 0.95.
-      vectors: optimizer of the biases and the vectors of norms.
-      epsilon: constant added to the norm that `o` divides by.
+      momentum: momentum coefficient; the authors use 0.95.
+      vectors: optimizer of the biases and the normalization parameters.
+      epsilon: constant added to the norm by which `o` divides.
     """
 
     def __init__(self, momentum: float, vectors: Adam, epsilon: float) -> None:
@@ -40,12 +40,12 @@ class Muon(tf.Module):
         self.velocities: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a velocity for each matrix, and Adam's two slots for each vector."""
+        """Creates a velocity slot for each matrix, and Adam's slots for the other variables."""
         self.velocities = slots([v for v in variables if is_matrix(v)], "velocity")
         self.vectors.create_slots([v for v in variables if not is_matrix(v)])
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         pairs = list(zip(gradients, variables, strict=True))
         others = [pair for pair in pairs if not is_matrix(pair[1])]
         self.vectors.apply([g for g, _ in others], [v for _, v in others], learning_rate, update)
@@ -61,23 +61,23 @@ class Muon(tf.Module):
 
 
 def orthogonalized(matrix: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Brings the singular values close to 1, and keeps the singular vectors.
+    """Brings the singular values of a matrix close to 1, and keeps its singular vectors.
 
-    `x = matrix / (||matrix|| + epsilon)`, then five times `x = (a + b x x' + c (x x')^2) x`, the
-    Newton-Schulz iteration with coefficients that trade convergence for fast initial growth.
-    Singular values above 0.002 of the norm end between 0.68 and 1.21; smaller ones grow by a factor
-    of up to 484.
+    It starts from `x = matrix / (||matrix|| + epsilon)` and runs five Newton-Schulz iterations
+    `x = (a I + b x x' + c (x x')^2) x`, with coefficients that trade convergence for fast initial
+    growth. Singular values above 0.002 of the norm end between 0.68 and 1.21; smaller ones grow by
+    a factor of up to 484.
 
     Args:
-      matrix: float32 [rows, columns].
-      epsilon: above 0; keeps a matrix of zeros at zero.
+      matrix: matrix to orthogonalize, float32 [rows, columns].
+      epsilon: positive constant that prevents a division by 0 for a matrix of zeros.
 
     Returns:
-      float32 [rows, columns].
+      The orthogonalized matrix, float32 [rows, columns].
     """
     a, b, c = _QUINTIC
     tall = matrix.shape[0] > matrix.shape[1]
-    x = tf.transpose(matrix) if tall else matrix  # x x' is the smaller of the two products
+    x = tf.transpose(matrix) if tall else matrix  # so that x x' is the smaller Gram matrix
     x /= float32(norm(x) + epsilon)
     for _ in range(_ITERATIONS):
         square = tf.matmul(x, x, transpose_b=True)
@@ -92,5 +92,5 @@ def muon(
     epsilon: float = 1e-7,
     weight_decay: float = 0.01,
 ) -> Optimizer:
-    """Returns Muon with decoupled weight decay; Adam updates the vectors."""
+    """Returns Muon with decoupled weight decay; Adam updates the variables of rank 1."""
     return decayed(Muon(momentum, Adam(beta_1, beta_2, epsilon), epsilon), weight_decay)

@@ -1,10 +1,11 @@
-"""Precision policies, and the loss scale.
+"""Precision policies and dynamic loss scaling.
 
 Weights, slots, the EMA of the weights, losses, norms, sums and the statistics of batch norm are
-always float32. Layers compute in the policy's dtype, to which each casts its weights. Gradients in
-float16 underflow below 6e-8 and overflow above 65,504. So the loss is multiplied by a scale before
-the gradients are computed, and they are divided by it after the reduction (Micikevicius et al.
-2018, "Mixed precision training"). Scales are powers of two, so that neither operation rounds.
+always float32. Layers compute in the dtype of the policy, to which they cast their weights.
+Gradients in float16 underflow below 6e-8 and overflow above 65,504. So the loss is multiplied by
+the loss scale before the gradients are computed, and the gradients are divided by it after the
+all-reduce (Micikevicius et al. 2018, "Mixed precision training"). Loss scales are powers of 2, so
+that neither operation rounds.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ _FLOAT16_SCALE = 2.0**15
 
 
 def compute_dtype(policy: str) -> tf.DType:
-    """Returns the dtype that layers compute in under the named policy."""
+    """Returns the compute dtype of the layers under the named precision policy."""
     return _COMPUTED_IN[policy]
 
 
 class Scale(NamedTuple):
-    """The loss scale as a loop-carried value."""
+    """The loss scale and its count of finite steps, as loop variables."""
 
     value: tf.Tensor  # float32 []
-    finite_steps: tf.Tensor  # int64 [], consecutive finite steps
+    finite_steps: tf.Tensor  # int64 [], consecutive finite steps since the last change
 
 
 class LossScale(tf.Module):
-    """The factor on the loss; shrinks at a step that is not finite, grows after many finite ones.
+    """Loss scale: shrinks at a bad step, grows after consecutive finite steps.
 
     Args:
       policy: name of a precision policy.
-      initial: scale at the start; 0: 2^15 for mixed_float16, else 1. A scale of 1 is constant.
+      initial: initial scale; 0: 2^15 for mixed_float16, else 1. An initial scale of 1 is constant.
       growth_steps: number of consecutive finite steps after which the scale grows.
-      factor: factor by which the scale grows and shrinks, a power of 2.
-      floor: minimum of the scale.
+      factor: factor by which the scale grows or shrinks, a power of 2.
+      floor: minimum of the scale, or `initial` if that is lower.
     """
 
     def __init__(
@@ -61,18 +62,18 @@ class LossScale(tf.Module):
         self._floor = min(floor, initial)
 
     def read(self) -> tuple[Scale, ...]:
-        """Returns the scale, in the graph; empty where it is constant."""
+        """Reads the variables; returns a tuple of one scale, empty if the scale is constant."""
         if not self.dynamic:
             return ()
         return (Scale(self.value.read_value(), self.finite_steps.read_value()),)
 
     @staticmethod
     def value_of(scale: tuple[Scale, ...]) -> tf.Tensor:
-        """Returns the factor, float32 [], of a scale that `read` returned."""
+        """Returns the loss scale, float32 [], from the result of `read` or `after`."""
         return scale[0].value if scale else tf.constant(1.0)
 
     def after(self, scale: tuple[Scale, ...], finite: tf.Tensor) -> tuple[Scale, ...]:
-        """Returns the scale after a step; `finite`, bool [], is whether the step was finite."""
+        """Returns the scale after a step; `finite`, bool [], is True for a finite step."""
         return tuple(self._after(each, finite) for each in scale)
 
     def _after(self, scale: Scale, finite: tf.Tensor) -> Scale:
@@ -84,7 +85,7 @@ class LossScale(tf.Module):
         return Scale(tf.where(finite, grown, shrunk), tf.where(finite & ~due, run, 0))
 
     def write(self, scale: tuple[Scale, ...]) -> None:
-        """Assigns the scale to the variables."""
+        """Assigns the scale to the variables; does nothing for an empty tuple."""
         for each in scale:
             self.value.assign(each.value)
             self.finite_steps.assign(each.finite_steps)

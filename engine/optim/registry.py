@@ -1,7 +1,7 @@
-"""The optimizers and the learning-rate schedules by name.
+"""The registries of optimizers and learning-rate schedules by name.
 
-The hyperparameters of a factory are the options of the same names, such as `beta_1`. This module
-imports no TensorFlow, so that the names are known at once.
+The parameters of a factory take the values of the options of the same names, such as `beta_1`. This
+module does not import TensorFlow, so that the names are available without that delay.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decoupled weight decay for any optimizer."""
+"""Decoupled weight decay as a wrapper of optimizers, and AdamW."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from engine.optim.moments import descend
 
 
 class DecoupledDecay(tf.Module):
-    """`w -= rate * decay * w`, then the optimizer's own update (Loshchilov and Hutter 2019).
+    """Decoupled weight decay for an optimizer (Loshchilov and Hutter 2019).
 
-    The decay is not part of the gradient, so it does not change the slots. It applies to matrices
-    and kernels only, not to biases and norms.
+    It computes `w -= rate * decay * w`, then the update of the wrapped optimizer. The decay is not
+    part of the gradient, so it does not change the slots. It applies to matrices and kernels only,
+    not to biases and normalization parameters.
 
     Args:
       optimizer: optimizer to wrap; its update must not depend on the values of the variables.
-      decay: weight decay, above 0; an update subtracts the fraction `learning_rate * decay`.
+      decay: weight decay, above 0; an update subtracts the fraction `learning_rate * decay` of a
+        weight.
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
@@ -32,7 +34,7 @@ class DecoupledDecay(tf.Module):
         self.optimizer.create_slots(variables)
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables; see `Optimizer`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         decay = float32(learning_rate * self.decay)
         for variable in filter(is_matrix, variables):
             descend(variable, decay, variable)
@@ -40,12 +42,12 @@ class DecoupledDecay(tf.Module):
 
 
 def decayed(optimizer: Optimizer, decay: float) -> Optimizer:
-    """Returns the optimizer with decoupled weight decay; itself for a decay of 0."""
+    """Returns the optimizer with decoupled weight decay, or unchanged if `decay` is 0."""
     return DecoupledDecay(optimizer, decay) if decay else optimizer
 
 
 def adamw(
     beta_1: float, beta_2: float = 0.999, epsilon: float = 1e-7, weight_decay: float = 0.01
 ) -> Optimizer:
-    """Returns Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    """Returns AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
     return decayed(Adam(beta_1, beta_2, epsilon), weight_decay)

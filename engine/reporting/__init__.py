@@ -1,1 +1,1 @@
-"""Reports on a run, a split or a data set; `--mode=report` and `--mode=evaluate`."""
+"""Implements `--mode=report` and `--mode=evaluate`: reports on a run, a split or a data set."""

@@ -1,4 +1,4 @@
-"""`--mode=report`: writes a report on a run, or on a data set before training."""
+"""Implements `--mode=report`: writes a report on a run, or on a data set before training."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Writes the report on a run and prints its path.
+    """Writes the report on a run and prints its path, unless a signal stops its construction.
 
     Args:
       config: options of the run.
 
     Returns:
-      The exit status.
+      The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
       ValueError: if the data set or the requested weights do not exist.
       OSError: if the checkpoint is damaged or a file cannot be written.
+      RuntimeError: if TensorFlow fails.
     """
     with Signals() as signals:
         chosen, outcome = _read(config)
@@ -43,13 +44,13 @@ def run(config: Config) -> int:
 
 
 def run_on_data(config: Config) -> int:
-    """Writes a report on the data set alone, before there is a run.
+    """Writes a report on the data set alone, before the run exists.
 
     Args:
       config: options of the future run.
 
     Returns:
-      The exit status.
+      The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
       ValueError: if the data set does not exist.
@@ -66,10 +67,11 @@ def run_on_data(config: Config) -> int:
 
 
 def _read(config: Config) -> tuple[SelectedCheckpoint, dict[str, Any] | None]:
-    """Returns the chosen weights, and result.json of the same state of the run.
+    """Returns the selected checkpoint and the content of result.json, which belong together.
 
-    A run that ends, or that is resumed after its end, changes both. They are read again until
-    result.json is the same before and after. Only the end of a run changes result.json.
+    A concurrent training changes result.json only when the run ends, which writes the file, and
+    when an ended run is resumed, which removes it. Both are therefore read again until result.json
+    is the same before and after the checkpoint is loaded.
     """
     run_dir = config.run.run_dir
     outcome = run_directory.read_result(run_dir)

@@ -1,4 +1,4 @@
-"""The report's section on the data set: shapes, pixel statistics, class balance and examples."""
+"""Builds the report's section on the data set: shapes, pixels, class balance and examples."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ import pipelines
 from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
 from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
 
-_LOOKED_AT = 64 << 20  # maximum bytes of decoded training images for pixel statistics
+_LOOKED_AT = 64 << 20  # 64 MiB: maximum size of the decoded training images for pixel statistics
 _FIRST = 36
-_WAYS = 10  # examples of each class
+_WAYS = 10  # maximum number of examples of each class in a figure
 _MOST_LINES = 30  # maximum number of classes in a figure of examples
-_SMALL = 32  # maximum side in pixels of an image shown in numbers
+_SMALL = 32  # maximum height and width in pixels of an image whose pixel values are listed
 
 
 def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
-    """Returns the section on a data set; needs no network.
+    """Returns the section on a data set; requires no model.
 
     Args:
       source: data set with its splits.
-      cache_dir: directory of the index of the examples.
+      cache_dir: directory that stores decoded examples and the record index between runs.
 
     Raises:
       ValueError: if the data set is damaged.
+      OSError: if a file of the data set cannot be read.
     """
     splits = {"train": source.train, "validation": source.validation, "test": source.test}
     records = {name: split for name, split in splits.items() if split is not None}
@@ -81,7 +82,7 @@ def _sizes(source: pipelines.Source, records: dict[str, pipelines.DataSplit]) ->
 
 
 def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
-    """Returns pixel statistics by channel: range, mean, standard deviation, share of zeros."""
+    """Returns pixel statistics per channel: range, mean, standard deviation, fraction of zeros."""
     values = images.reshape(-1, images.shape[-1])
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
@@ -117,7 +118,7 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
 def _ways(
     source: pipelines.Source, labels: np.ndarray, names: list[str], cache_dir: str
 ) -> LazyFigure:
-    """Returns a figure with a row of training examples for each class."""
+    """Returns a figure with a row of training examples for each of up to `_MOST_LINES` classes."""
     shown = range(min(len(names), _MOST_LINES))
     of_class = [np.flatnonzero(labels == label)[:_WAYS] for label in shown]
     numbers = np.concatenate(of_class)
@@ -146,7 +147,7 @@ def _balance(counts: dict[str, np.ndarray], names: list[str]) -> Table:
 
 
 def _first_numbers(first: pipelines.Examples) -> CollapsedText:
-    """Returns the values of the first training image, as stored and as the network's input."""
+    """Returns the pixels of the first training image, as stored and as the network scales them."""
     image = first.images[0]
     text = []
     for channel in range(image.shape[-1]):

@@ -1,4 +1,4 @@
-"""`--mode=evaluate`: evaluates a run's weights on the held-out splits, or on any split."""
+"""Implements `--mode=evaluate`: evaluates a run's weights on the held-out or any other splits."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ _MOST_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def run(config: Config) -> int:
-    """Evaluates the validation and the test split, or `--split`; the last printed line is JSON.
+    """Evaluates the validation and the test split, or `--split`; prints the results as JSON last.
 
-    Prints a line and a table by class for each split, and writes a report with the same table to
-    run_dir/evaluation/SPLIT.
+    For each split, prints the metrics and, for up to `_MOST_ROWS` classes, the per-class table of
+    scores, and writes a report with the table to run_dir/evaluation/SPLIT.
 
     Args:
       config: options of the run.
 
     Returns:
-      The exit status.
+      The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
-      ValueError: if the run has no such weights, or no split is held out.
+      ValueError: if the requested weights do not exist, or no split is held out.
       OSError: if the checkpoint is damaged or a file cannot be written.
+      RuntimeError: if TensorFlow fails.
     """
     split = config.report.split
     if split:
@@ -67,7 +68,7 @@ def run(config: Config) -> int:
 
 
 def _tables(of: Predictions, names: list[str]) -> dict[str, Any]:
-    """Prints the table by class, and returns the scores for the JSON."""
+    """Prints the per-class table of up to `_MOST_ROWS` classes; returns the scores for the JSON."""
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class = scores.by_class(counts)
     if len(names) <= _MOST_ROWS:

@@ -1,4 +1,4 @@
-"""report.html: one self-contained page that needs no network and no scripts."""
+"""Formats report.html, a self-contained page that works offline and without scripts."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 
 class ReportFigure(NamedTuple):
-    """A figure, also written to plots/.
+    """A rendered figure, also written to plots/.
 
     Attributes:
       name: file name without extension.
-      png: bytes of the PNG.
+      png: content of the PNG file.
       caption: description in one or two sentences.
     """
 
@@ -23,11 +23,11 @@ class ReportFigure(NamedTuple):
 
 
 class LazyFigure(NamedTuple):
-    """A figure that is not drawn yet; drawing takes up to a second or two.
+    """A figure that is drawn later; drawing takes up to about two seconds.
 
     Attributes:
       name, caption: as in `ReportFigure`.
-      draw: returns the PNG.
+      draw: function that draws the figure and returns the bytes of the PNG.
     """
 
     name: str
@@ -36,13 +36,13 @@ class LazyFigure(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table of text cells; columns that hold only numbers are right-aligned.
+    """A table of text cells; the page right-aligns columns in which every cell is a number or `-`.
 
     Attributes:
-      header: column names; empty: no header.
+      header: column names; empty: the table has no header.
       rows: cells of each row; all rows have the same length.
-      caption: text above the table; empty: no caption.
-      strong: indices of the rows in bold.
+      caption: text above the table; empty: the table has no caption.
+      strong: indices of the rows that are set in bold.
     """
 
     header: Sequence[str]
@@ -105,9 +105,9 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     """Returns the HTML of a page.
 
     Args:
-      title: title of the page, and its first heading.
+      title: title and main heading of the page.
       lead: sentence below the heading.
-      sections: sections in order.
+      sections: sections of the page, in order; every figure is rendered.
     """
     places = [
         f'<a href="#{_anchor(at)}">{html.escape(s.title)}</a>' for at, s in enumerate(sections)
@@ -124,7 +124,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<link rel="icon" href="data:,">\n'  # otherwise browsers request an icon
+        '<link rel="icon" href="data:,">\n'  # keeps browsers from requesting an icon
         f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
@@ -132,7 +132,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
 
 
 def format_table(table: Table) -> str:
-    """Formats a table in aligned columns, for a terminal."""
+    """Formats the header and the rows of a table as aligned text, for a terminal."""
     lines = [*([table.header] if table.header else []), *table.rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
@@ -145,7 +145,7 @@ def format_table(table: Table) -> str:
 
 
 def pictures(sections: Sequence[ReportSection]) -> Iterator[ReportFigure]:
-    """Yields the figures of a page, in order."""
+    """Yields the rendered figures of a page, in order."""
     for section in sections:
         for element in section.elements:
             if isinstance(element, ReportFigure):

@@ -1,4 +1,4 @@
-"""The curves of a run, read from metrics.jsonl."""
+"""Reads metrics.jsonl and builds the charts of a run's metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNITS = {
     "loss_scale": "loss scale",
     "steps_per_second": "steps/s since the first start",
 }
-# Metrics of the training steps; True: on a logarithmic axis where a value is positive.
+# Metrics of the training steps; True: the y axis is logarithmic if any value is positive.
 _OF_STEPS = {
     "learning_rate": False,
     "gradient_norm": True,
@@ -28,10 +28,10 @@ _OF_STEPS = {
 
 
 def rows(run_dir: str) -> list[dict[str, Any]]:
-    """Returns the complete rows of metrics.jsonl; none if there is no such file.
+    """Returns the complete rows of metrics.jsonl; an empty list if the file does not exist.
 
     Raises:
-      OSError: if it cannot be read.
+      OSError: if the file cannot be read.
     """
     try:
         with open(os.path.join(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
@@ -44,12 +44,12 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 def metric_charts(
     history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> list[Chart]:
-    """Returns a chart each of the registered metrics, the loss and other validation metrics.
+    """Returns one chart per metric: registered metrics, the loss and other validation metrics.
 
     Args:
-      history: rows, as `rows` returns them.
-      steps_per_epoch: steps per epoch; the x axis is in epochs.
-      best_step: step to mark; None: no mark.
+      history: rows of metrics.jsonl, as returned by `rows`.
+      steps_per_epoch: number of steps per epoch; converts steps to epochs, the unit of the x axis.
+      best_step: step of the best epoch, which the charts mark; None: no mark.
     """
     measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
     measured += sorted(
@@ -78,7 +78,7 @@ def metric_charts(
 
 
 def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
-    """Returns a chart of each metric of the training steps that is in the history."""
+    """Returns one chart for each metric of the training steps that the history contains."""
     panels = []
     for name, magnitudes in _OF_STEPS.items():
         line = _line(history, "train", name, steps_per_epoch)

@@ -1,4 +1,4 @@
-"""Predictions of a run's weights on a split."""
+"""Computes the predictions of a run's weights on a split."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def predictions(
     records: pipelines.DataSplit,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Predictions | None:
-    """Computes the class probabilities of a split with the weights that are evaluated.
+    """Computes the class probabilities of a split with the weights that evaluation uses.
 
-    Runs on one device, whatever the run's strategy: the run's own evaluation keeps only sums.
+    Runs on one device, whatever the run's strategy, and keeps the predictions of each example; the
+    run's own evaluation keeps only sums.
 
     Args:
-      parts: components of the run, restored.
+      parts: objects of the assembled run, with the weights to evaluate.
       records: split to predict.
-      interrupted: called periodically; True stops the work.
+      interrupted: returns whether to stop; called before each batch.
 
     Returns:
       Probabilities and labels, in file order; None if interrupted.
 
     Raises:
-      RuntimeError: if TensorFlow fails.
+      RuntimeError: if TensorFlow fails to read or to evaluate the examples.
     """
     config = parts.config
     feed = data.open_split(config, parts.source, records, parts.feed_kind)

@@ -1,4 +1,4 @@
-"""The report's section on predictions: confusion matrix, scores, mistakes and calibration."""
+"""Builds the report's section on predictions: confusion, scores, mistakes and calibration."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from engine.reporting.scores import ClassScores, Predictions
 Images = Callable[[np.ndarray], np.ndarray]  # indices int [k] -> images [k, H, W, C]
 
 _FIRST = 25
-_SPELLED_OUT = 5  # examples whose probabilities are listed
+_SPELLED_OUT = 5  # number of examples whose probabilities are listed
 _PAIRS, _OF_PAIR = 8, 8
 _MISTAKES = 36
-_MOST_COLUMNS = 20  # maximum number of classes with a column each
+_MOST_COLUMNS = 20  # maximum number of classes in a table with one column per class
 
 
 def section(split: str, of: Predictions, names: list[str], images: Images) -> ReportSection:
@@ -38,7 +38,7 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
       split: name of the split, for example "test".
       of: predictions, of 1 or more examples.
       names: class names.
-      images: reads images of the split by index.
+      images: function that reads images of the split by index.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)
@@ -91,9 +91,10 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
 
 
 def class_table(by_class: ClassScores, names: list[str]) -> Table:
-    """Returns precision, recall, F1 and number of examples of each class.
+    """Returns a table of precision, recall, F1 and number of examples of each class.
 
-    The last row has the means over the classes with a defined score, and all examples.
+    The last row has the mean of each score over the classes for which it is defined, and the total
+    number of examples.
     """
     columns = by_class.precision, by_class.recall, by_class.f1
     rows = [
@@ -108,7 +109,7 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
-    """Returns a CSV row for each example: number, label, predicted, probability, right."""
+    """Returns a CSV with a row per example: number, label, predicted, probability, right."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("number", "label", "predicted", "probability", "right"))
@@ -120,7 +121,7 @@ def predictions_csv(of: Predictions, names: list[str]) -> str:
 
 
 def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images) -> list[Element]:
-    """Returns the pairs of classes that are confused most often, with confused examples."""
+    """Returns a table and a figure of the most confused pairs; a sentence if there are none."""
     pairs = scores.confused_pairs(counts, _PAIRS)
     if not pairs:
         return ["No two classes were confused."]
@@ -197,7 +198,7 @@ def _first(split: str, of: Predictions, names: list[str], images: Images) -> Laz
 
 
 def _spelled_out(split: str, of: Predictions, names: list[str]) -> Table:
-    """Returns probabilities of the first examples; with many classes, only the most likely ones."""
+    """Returns the probabilities of the first examples; with many classes, only the 5 highest."""
     shown = range(min(len(of.labels), _SPELLED_OUT))
     if len(names) > _MOST_COLUMNS:
         rows = []

@@ -1,4 +1,4 @@
-"""A report: run_dir/report.html, plots/*.png and the predictions as CSV.
+"""Builds and writes reports: run_dir/report.html, plots/*.png and the predictions as CSV.
 
 `build_run_report`, `build_split_report` and `build_data_report` build a report; `write` writes it.
 """
@@ -25,12 +25,12 @@ from engine.runtime.atomic_files import replace_file
 
 
 class Report(NamedTuple):
-    """A report, ready to be written.
+    """The content of a report; `write` requires that every figure is rendered.
 
     Attributes:
       title, lead: heading of the page, and the sentence below it.
       sections: sections of the page.
-      tables: CSV files by name.
+      tables: contents of the CSV files, by file name.
     """
 
     title: str
@@ -40,7 +40,7 @@ class Report(NamedTuple):
 
     @property
     def pictures(self) -> list[ReportFigure]:
-        """All figures of the report."""
+        """All rendered figures of the report, in order."""
         return list(pictures(self.sections))
 
 
@@ -54,11 +54,11 @@ def build_run_report(
     """Builds the report on a run.
 
     Args:
-      parts: components of the run, with the weights that compute the predictions.
+      parts: objects of the assembled run, with the weights that compute the predictions.
       outcome: content of result.json; None: the run has not ended.
-      weights: description of the weights.
-      best_step: step of the best epoch so far; None: there is none.
-      interrupted: called periodically; True stops the work.
+      weights: description of the weights, for display.
+      best_step: step of the best epoch so far; None: no epoch is the best yet.
+      interrupted: returns whether to stop; called before each batch and each figure.
 
     Returns:
       The report; None if interrupted.
@@ -106,10 +106,10 @@ def build_split_report(
     """Builds the report on the predictions on one split.
 
     Args:
-      parts: components of the run, with the weights that compute the predictions.
+      parts: objects of the assembled run, with the weights that compute the predictions.
       split: "validation" or "test".
-      weights: description of the weights.
-      interrupted: called periodically; True stops the work.
+      weights: description of the weights, for display.
+      interrupted: returns whether to stop; called before each batch and each figure.
 
     Returns:
       The report and the predictions; None if interrupted.
@@ -142,7 +142,7 @@ def build_data_report(
     Args:
       source: data set.
       config: options, including those that define the splits.
-      interrupted: called periodically; True stops the work.
+      interrupted: returns whether to stop; called before each figure.
 
     Returns:
       The report; None if interrupted.
@@ -159,11 +159,11 @@ def build_data_report(
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/ and the tables, and replaces each file atomically.
+    """Writes report.html, plots/ and the CSV files; replaces each file atomically.
 
     Args:
-      run_dir: output directory; created if it does not exist.
-      report: report to write.
+      run_dir: output directory; it is created if it does not exist.
+      report: report to write, with rendered figures.
 
     Returns:
       A line for the console with the paths.
@@ -193,7 +193,7 @@ def image_reader(
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
-    """Draws the planned figures; returns None if interrupted."""
+    """Draws the lazy figures; returns the report with rendered figures, or None if interrupted."""
     planned = [
         e for section in report.sections for e in section.elements if isinstance(e, LazyFigure)
     ]

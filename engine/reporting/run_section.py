@@ -1,4 +1,4 @@
-"""The report's sections on a run: result, curves, steps, network and configuration."""
+"""Builds the report's sections on a run: result, curves, steps, network and configuration."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
 
     Args:
       outcome: content of result.json; None: the run has not ended.
-      weights: description of the weights that compute the predictions.
+      weights: description of the weights that compute the predictions, for display.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
@@ -70,7 +70,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
 def curves(
     rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
-    """Returns the section on the metrics by epoch; None if none is logged yet."""
+    """Returns the section with the metrics over epochs; None if no metric is logged yet."""
     panels = metric_history.metric_charts(rows, steps_per_epoch, best_step)
     if not panels:
         return None
@@ -96,7 +96,10 @@ def curves(
 
 
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
-    """Returns learning rate, gradient norm and throughput by epoch; None if none is logged yet."""
+    """Returns the section with the metrics of the training steps; None if none is logged yet.
+
+    They are the learning rate, the gradient norm, the loss scale and the throughput, over epochs.
+    """
     panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
         return None
@@ -109,7 +112,7 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | N
 
 
 def network(model: Sequential, name: str) -> ReportSection:
-    """Returns the table of layers, with output shapes and numbers of parameters."""
+    """Returns the section with the table of layers, their output shapes and parameter counts."""
     rows = [
         (row.layer, str(row.output_shape), f"{row.parameters:,}") for row in summary_rows(model)
     ]
@@ -119,7 +122,7 @@ def network(model: Sequential, name: str) -> ReportSection:
 
 
 def configuration(config: Config, versions: Mapping[str, str]) -> ReportSection:
-    """Returns the options that differ from their defaults, then all options, and the versions."""
+    """Returns the section with the options that are not defaults, all options, and the versions."""
     chosen, everything = [], []
     for name, section in sections():
         for field in dataclasses.fields(section):

@@ -1,4 +1,4 @@
-"""Classification scores of predictions, by class; depends on NumPy only."""
+"""Computes classification scores, confusion and calibration of predictions; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-BINS = 15  # of the confidence, as in Guo et al. (2017)
+BINS = 15  # number of confidence bins, as in Guo et al. (2017)
 
 
 class Predictions(NamedTuple):
     """Predictions on a split, in file order.
 
     Attributes:
-      probabilities: float32 [n, classes], each row a distribution.
+      probabilities: float32 [n, classes], each row a probability distribution.
       labels: int32 [n].
     """
 
@@ -22,7 +22,7 @@ class Predictions(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """The most likely class of each example, the first of equals, int64 [n]."""
+        """The most likely class of each example, the lowest index on a tie, int64 [n]."""
         return self.probabilities.argmax(axis=1)
 
     @property
@@ -40,10 +40,10 @@ class ClassScores(NamedTuple):
     """Scores of each class, float64 [classes].
 
     Attributes:
-      precision: share of the predictions of the class that are right; nan if it is never predicted.
-      recall: share of the examples of the class that are predicted as it; nan if there are none.
-      f1: harmonic mean of both; 0 if no prediction of the class is right, nan if the class has no
-        examples and is never predicted.
+      precision: fraction of the predictions of the class that are correct; nan if there are none.
+      recall: fraction of the examples of the class that are predicted as it; nan if there are none.
+      f1: harmonic mean of precision and recall; 0 if no prediction of the class is correct,
+        nan if the class has no examples and is never predicted.
       support: number of examples of the class, int64.
     """
 
@@ -54,11 +54,12 @@ class ClassScores(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """Two classes that the network confuses.
+    """Two classes and the numbers of mistakes between them.
 
     Attributes:
-      one, other: classes, one < other.
-      one_as_other, other_as_one: number of mistakes in each direction.
+      one, other: class indices, one < other.
+      one_as_other: number of examples of class `one` that are predicted as `other`.
+      other_as_one: number of examples of class `other` that are predicted as `one`.
     """
 
     one: int
@@ -68,7 +69,7 @@ class ConfusedPair(NamedTuple):
 
     @property
     def times(self) -> int:
-        """The number of mistakes in both directions."""
+        """The total number of mistakes in both directions."""
         return self.one_as_other + self.other_as_one
 
 
@@ -77,10 +78,11 @@ class Calibration(NamedTuple):
 
     Attributes:
       edges: float64 [bins + 1], edges of the bins.
-      confidence: float64 [bins], mean of each bin; nan if it is empty.
-      accuracy: float64 [bins]; nan for an empty bin.
-      counts: int64 [bins], predictions in each bin.
-      error: expected calibration error: difference of the two, mean over predictions.
+      confidence: float64 [bins], mean confidence of each bin; nan for an empty bin.
+      accuracy: float64 [bins], accuracy in each bin; nan for an empty bin.
+      counts: int64 [bins], number of predictions in each bin.
+      error: expected calibration error: |accuracy - confidence| of a bin, averaged over
+        predictions.
     """
 
     edges: np.ndarray
@@ -108,10 +110,10 @@ def by_class(counts: np.ndarray) -> ClassScores:
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
-    """Returns the pairs of classes that are confused most often, at most `limit`."""
+    """Returns at most `limit` pairs of classes with mistakes between them, most confused first."""
     either = counts + counts.T
     ones, others = np.triu_indices(len(counts), 1)
-    # Stable: pairs of equal counts stay in the order of the classes.
+    # A stable sort keeps pairs with equal counts in the order of the class indices.
     order = np.argsort(-either[ones, others], kind="stable")[:limit]
     pairs = [
         ConfusedPair(one, other, int(counts[one, other]), int(counts[other, one]))
@@ -121,14 +123,14 @@ def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
 
 
 def most_confident_errors(predictions: Predictions, limit: int) -> np.ndarray:
-    """Returns the indices of the most confident mistakes, at most `limit`, int64 [k]."""
+    """Returns the indices of at most `limit` mistakes, the most confident first, int64 [k]."""
     wrong = np.flatnonzero(~predictions.right)
     order = np.argsort(-predictions.confidence[wrong], kind="stable")
     return wrong[order][:limit]
 
 
 def calibration(predictions: Predictions) -> Calibration:
-    """Computes confidence, accuracy and expected calibration error in `BINS` bins.
+    """Computes confidence and accuracy in `BINS` bins, and the expected calibration error.
 
     Naeini et al., 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning"; Guo et
     al., 2017, "On Calibration of Modern Neural Networks". A bin excludes its lower edge and
@@ -146,5 +148,5 @@ def calibration(predictions: Predictions) -> Calibration:
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns part / whole; nan where whole is 0."""
+    """Returns the elementwise part / whole, float64; nan where whole is 0."""
     return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)

@@ -1,4 +1,4 @@
-"""TensorBoard summaries of a run: options, network, graph, figures and hyperparameters."""
+"""Writes TensorBoard summaries of a run: options, layers, graph, figures, hyperparameters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.models.sequential import Sequential
 from engine.models.summary import table as summary_table
 from engine.reporting.html_page import ReportFigure
 
-# "HParams" columns of every run; further columns are options that differ from their defaults.
+# Options in the "HParams" row of every run; a row adds trajectory options that are not defaults.
 _ALWAYS = (
     "dataset",
     "model",
@@ -39,11 +39,11 @@ _PICTURES = {
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
-    """Writes options, network and graph; after the run also figures and hyperparameters.
+    """Writes options, layer table and graph; after the run also figures and hyperparameters.
 
     Args:
-      parts: components of the run.
-      pictures: figures of its report; None: the run has not ended.
+      parts: objects of the assembled run.
+      pictures: figures of the run's report; None: the run has not ended.
 
     Raises:
       OSError: if the event file cannot be written.
@@ -68,9 +68,9 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
 
 
 def hyperparameters(config: Config) -> dict[str, run_summary.Value]:
-    """Returns the run's hyperparameters.
+    """Returns the run's hyperparameters: values by option name.
 
-    These are the trajectory options of `_ALWAYS`, and those that differ from their defaults.
+    These are the trajectory options that are in `_ALWAYS` or differ from their defaults.
     """
     return {
         field.name: value if isinstance(value, (bool, int, float)) else written(value)
@@ -85,7 +85,7 @@ def hyperparameters(config: Config) -> dict[str, run_summary.Value]:
 
 
 def _graph(model: Sequential) -> bytes:
-    """Returns the graph of the network's forward pass, a serialized GraphDef."""
+    """Returns the graph of the network's forward pass as a serialized GraphDef."""
     images = tf.TensorSpec([None, *model.input_shape], tf.float32)
     traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(images)
     return traced.graph.as_graph_def().SerializeToString()

@@ -13,9 +13,10 @@ class _Job(NamedTuple):
 
 
 class AsyncWorker:
-    """Runs jobs in a background thread, in order; the queue has room for one job.
+    """Runs jobs in a background thread, in order; the queue holds at most one job.
 
-    An exception of a job is kept; the next call of `put`, `check` or `finish` raises it.
+    The first exception that a job raises is stored; the next call of `put`, `check` or `finish`
+    raises it.
     """
 
     def __init__(self) -> None:
@@ -27,14 +28,14 @@ class AsyncWorker:
         self._thread: threading.Thread | None = None
 
     def put(self, call: Callable[[], object], *, replaceable: bool) -> None:
-        """Queues a job. Replaces a queued job that gives way; waits until any other has started.
+        """Queues a job; replaces a replaceable queued job, or waits until a queued job has started.
 
         Args:
           call: job to run.
           replaceable: whether a later job may replace this one while it is queued.
 
         Raises:
-          Exception: the exception of an earlier job.
+          Exception: the exception that an earlier job raised.
         """
         with self._changed:
             while self._waiting is not None and not self._waiting.replaceable:
@@ -47,21 +48,21 @@ class AsyncWorker:
             self._changed.notify_all()
 
     def check(self) -> None:
-        """Raises the first exception of a job since the last check, if there is one."""
+        """Raises the first exception that a job has raised since the last check, if any."""
         with self._changed:
             error, self._error = self._error, None
         if error is not None:
             raise error
 
     def finish(self) -> None:
-        """Waits until all jobs are done, then raises as `check` does."""
+        """Waits until all jobs are done, then calls `check`."""
         with self._changed:
             while self._busy or self._waiting is not None:
                 self._changed.wait()
         self.check()
 
     def close(self) -> None:
-        """Waits until all jobs are done and ends the thread; leaves exceptions to `finish`."""
+        """Waits until all jobs are done, then ends the thread; does not raise their exceptions."""
         with self._changed:
             self._ending = True
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Atomic file writes."""
+"""Atomic file writes, and exclusive file locks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> No
     Args:
       path: path of the file.
       content: new content; text is written as UTF-8.
-      durable: whether the write is also atomic in a power cut, which takes the disk's time.
+      durable: whether to call fsync, which is slower, so that the write is also atomic in a
+        power failure.
 
     Raises:
       OSError: when the file cannot be written; the old file is kept.
@@ -41,7 +42,8 @@ def _part_of(path: str) -> Iterator[tuple[str, BinaryIO]]:
     """Yields the name of an empty temporary file beside `path`, and the file, open for writing.
 
     No other process writes to it. Its name is always the same unless another process has locked
-    that file, so that later writes overwrite what a kill leaves. An error deletes the file.
+    that file, so that later writes overwrite what a killed process leaves. An exception in the
+    block deletes the file.
     """
     temporary = f"{path}.part"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -65,10 +67,10 @@ def lock(descriptor: int, path: str) -> bool:
 
     Args:
       descriptor: file descriptor of the open file or directory.
-      path: path that it was opened by.
+      path: path with which it was opened.
 
     Returns:
-      Whether it is locked and still has that path; another process may have moved it.
+      Whether it is locked and still has that path (another process may have moved it).
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

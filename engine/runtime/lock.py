@@ -1,4 +1,4 @@
-"""A lock that allows one process to write to a run directory."""
+"""A lock that allows only one process at a time to write to a run directory."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import TracebackType
 
 
 class RunLock:
-    """Locks a run directory for one process, while entered.
+    """Holds the exclusive lock of a run directory while entered.
 
-    The operating system releases the lock when its holder ends, however it ends, so no stale lock
-    remains.
+    The operating system releases the lock when the process that holds it ends, even by a kill, so
+    no stale lock remains.
 
     Args:
-      run_dir: run directory; locked on entering if it exists, else by `take`, once it exists.
-      taken: whether entering locks at all; one of several workers holds the lock for all.
+      run_dir: run directory. Entering locks it if it exists; else `take` does, once it exists.
+      taken: whether entering acquires the lock; of several workers, True on one only.
     """
 
     def __init__(self, run_dir: str, taken: bool = True) -> None:
@@ -37,14 +37,14 @@ class RunLock:
         trace: TracebackType | None,
     ) -> None:
         if self._file is not None:
-            os.unlink(self._path)  # before it is released: no other process holds this file
+            os.unlink(self._path)  # before the release: no other process holds this file
             os.close(self._file)
 
     def take(self) -> None:
-        """Takes the lock, unless this process holds it already.
+        """Acquires the lock, unless this process holds it already.
 
         Raises:
-          ValueError: when another process holds it; names that process.
+          ValueError: when another process holds it; the message names it.
         """
         if self._file is not None:
             return

@@ -15,11 +15,11 @@ def capture_stderr(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
     """Redirects file descriptor 2 of the whole process to a temporary file.
 
     Args:
-      shown_on_error: whether to write the captured text to standard error when an Exception
-        leaves the block (not an interruption, which needs no explanation).
+      shown_on_error: whether to write the captured text to standard error when the block
+        raises an Exception; not for KeyboardInterrupt and SystemExit, which need no explanation.
 
     Yields:
-      The temporary file.
+      The temporary file, open in binary mode.
     """
     sys.stderr.flush()
     terminal = os.dup(2)

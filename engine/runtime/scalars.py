@@ -1,7 +1,8 @@
-"""Conversion of Python numbers to 0-dimensional arrays, to pass them to TensorFlow.
+"""Converts Python numbers to scalar arrays, which are passed to TensorFlow.
 
-TensorFlow caches a tensor of every Python number that it receives until the process ends: a run
-that passes the time in each call would use ever more memory. It does not cache arrays.
+TensorFlow caches a tensor for every Python number that it receives until the process ends, so the
+memory of a run that passes, say, the time in each call would grow without bound. Arrays are not
+cached.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ import numpy as np
 
 
 def as_float64(value: float) -> np.ndarray:
-    """Returns the value as float64 []."""
+    """Returns the value as a float64 array of shape []."""
     return np.array(value, np.float64)
 
 
 def as_int64(value: int) -> np.ndarray:
-    """Returns the value as int64 []."""
+    """Returns the value as an int64 array of shape []."""
     return np.array(value, np.int64)

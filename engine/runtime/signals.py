@@ -20,7 +20,7 @@ class Signals:
     """
 
     def __init__(self) -> None:
-        self.received = 0  # signal number; 0: none
+        self.received = 0  # number of the received signal; 0: none
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Signals:
@@ -46,10 +46,12 @@ class Signals:
             signal.signal(other, signal.SIG_DFL)
 
     def agree(self, max_over_workers: Callable[[int], int]) -> int:
-        """Returns the signal that any worker received; all workers record it as received.
+        """Returns the highest signal number that any worker received; 0: none.
+
+        Every worker calls it, and records the result as its received signal.
 
         Args:
-          max_over_workers: returns the maximum of a value over all workers.
+          max_over_workers: function that returns the maximum of a value over all workers.
         """
         agreed = max_over_workers(self.received)
         if agreed:  # a signal received during the call is not overwritten with 0
@@ -58,5 +60,5 @@ class Signals:
 
     @property
     def exit_status(self) -> int:
-        """128 + the signal number: 130 for SIGINT, 143 for SIGTERM, 129 for SIGHUP; 0: none."""
+        """Exit status, 128 + signal number (SIGINT 130, SIGTERM 143, SIGHUP 129); 0: no signal."""
         return 128 + self.received if self.received else 0

@@ -1,12 +1,12 @@
-"""Startup timings, and an import of TensorFlow without log noise.
+"""Measures the startup, and imports TensorFlow without its log messages.
 
 While TensorFlow is imported, its C++ code writes five lines to the file descriptor of standard
-error, before it reads its log level. They mean nothing to a user, and a one-line error message
-would be hard to find among them. If the user sets `TF_CPP_MIN_LOG_LEVEL`, all of them are shown.
+error, before it reads its log level. They do not help a user, and a one-line error message would
+be hard to find among them. If the user sets `TF_CPP_MIN_LOG_LEVEL`, all of them are shown.
 
 TensorFlow's import ends with an import of Keras, if it is installed, and Keras imports
-scikit-learn. This takes two fifths of the whole import, and the engine uses neither. Both are
-imported only where code imports them explicitly.
+scikit-learn. These two take two fifths of the import time, and the engine uses neither. Both
+are imported only where code imports them explicitly.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from engine.runtime.native_stderr import capture_stderr
 
 
 class Startup:
-    """Measures the parts of the startup, from the launch of the process to its first step.
+    """Measures the duration of each part of the startup, from process launch to the first step.
 
-    seconds: duration of each part so far, in the order in which the parts first ended.
+    Attributes:
+      seconds: duration of each part so far, in the order in which the parts were first recorded.
     """
 
     def __init__(self) -> None:
@@ -35,11 +36,11 @@ class Startup:
         self._last = time.monotonic() - _age()
 
     def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
-        """Records the time since the end of the previous part.
+        """Adds the time since the end of the previous part to the duration of `part`.
 
         Args:
           part: name of the part that ends now.
-          of_which: (other part, seconds of this time that belong to it).
+          of_which: another part's name, and the seconds of this time that belong to it; None: none.
         """
         now = time.monotonic()
         spent, self._last = now - self._last, now
@@ -51,12 +52,12 @@ class Startup:
 
 
 def after_import(seconds: Mapping[str, float]) -> float:
-    """Returns the seconds of the startup after TensorFlow's import."""
+    """Returns the duration of the startup after TensorFlow's import, in seconds."""
     return sum(spent for part, spent in seconds.items() if part not in ("python", "tensorflow"))
 
 
 def _age() -> float:
-    """Returns the seconds since the process was launched; 0 if the system does not report it."""
+    """Returns the age of the process in seconds; 0 if the system does not report it."""
     try:
         with open("/proc/self/stat", encoding="ascii") as stat:
             start_time = int(stat.read().rpartition(")")[2].split()[19])  # proc(5): starttime
@@ -66,7 +67,7 @@ def _age() -> float:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without log noise and without Keras."""
+    """Imports TensorFlow without Keras, and without log messages unless the user sets a level."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         with _without_keras():
             importlib.import_module("tensorflow")
@@ -80,7 +81,7 @@ def import_tensorflow() -> None:
 
 @contextmanager
 def _without_keras() -> Iterator[None]:
-    """Hides Keras in the block, as if it were not installed, unless it is imported already."""
+    """Makes imports of Keras fail in the block, unless it is imported already."""
     hidden = [name for name in ("keras", "tf_keras") if name not in sys.modules]
     for name in hidden:
         sys.modules[name] = cast(ModuleType, None)

@@ -34,14 +34,15 @@ _CHECKED = 512  # maximum number of examples that are compared
 
 
 class ServingModule(tf.Module):
-    """A network with its preprocessing and class names.
+    """The module to export: a network with its preprocessing and class names.
 
     Args:
       model: network with its own variables.
       class_names: names of the classes.
       images: dtype and shape [H, W, C] of the network's input.
       dtype: compute dtype of the layers.
-      resize: resizes images of any size to the network's; None: only the network's size is valid.
+      resize: resizes images of any size to the network's input size; None: only that size is
+        valid.
     """
 
     def __init__(
@@ -64,7 +65,11 @@ class ServingModule(tf.Module):
         self.class_names = names
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes probabilities: [n, H, W, C] of the network's size -> float32 [n, classes]."""
+        """Computes class probabilities, float32 [n, classes].
+
+        Args:
+          images: images [n, H, W, C] at the network's input size.
+        """
         return probabilities(self._model, images, ForwardContext(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -80,7 +85,7 @@ class ServingModule(tf.Module):
 
 
 def run(config: Config) -> int:
-    """Writes run_dir/export, compares it with the run, and prints a description.
+    """Exports to run_dir/export, validates the SavedModel against the run, prints a summary.
 
     Args:
       config: options of the run.
@@ -89,9 +94,9 @@ def run(config: Config) -> int:
       The exit status.
 
     Raises:
-      ValueError: if the run has no such weights.
+      ValueError: if the run has no weights that --weights selects, or no EMA for --averaged=yes.
       OSError: if the checkpoint is damaged or the export cannot be written.
-      RuntimeError: if the export does not compute the run's probabilities.
+      RuntimeError: if a probability of the SavedModel differs by more than ALLOWED.
     """
     found = restored(config)
     parts = found.parts
@@ -136,13 +141,13 @@ def _averaged(config: Config, there_are: bool) -> bool:
 
 
 def _serving(config: Config, source: pipelines.Source, trained: Sequential) -> ServingModule:
-    """Builds the module on its own variables, on one device, whatever the run's strategy."""
+    """Builds a module with copies of the variables, on one device, whatever the run's strategy."""
     model = factories.build_network(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
     dtype = compute_dtype(config.precision.precision)
-    # A network of the stored size accepts only that size: its signature refuses other sizes,
+    # A network of the stored size accepts only that size: its signature rejects other sizes,
     # because resizing could hide a user's mistake.
     resize = None if source.stored_size == source.image_shape[:2] else source.resize
     return ServingModule(model, source.class_names, images, dtype, resize)
@@ -151,7 +156,7 @@ def _serving(config: Config, source: pipelines.Source, trained: Sequential) -> S
 def _examples(
     source: pipelines.Source, kept: str
 ) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
-    """Returns examples in the network's size, and the same images in their stored sizes."""
+    """Returns examples at the network's input size, and their images at their stored sizes."""
     records = source.test or source.validation or source.train
     numbers = np.arange(min(len(records), _CHECKED))
     stored = pipelines.read_stored_images(source, records, numbers, kept)
@@ -165,11 +170,11 @@ def _expected(trained: Sequential, images: np.ndarray, config: Config) -> np.nda
 
 
 def _difference(folder: str, stored: Iterable[np.ndarray], expected: np.ndarray) -> float:
-    """Loads the export as users do, and returns its maximum difference from the run.
+    """Loads the SavedModel; returns the maximum difference of its probabilities from the run's.
 
     Args:
       folder: directory of the SavedModel.
-      stored: images [h, w, C] in their stored sizes.
+      stored: images [h, w, C] at their stored sizes.
       expected: probabilities of the run, float32 [n, classes].
     """
     serve = tf.saved_model.load(folder).signatures["serving_default"]
@@ -211,10 +216,11 @@ def _facts(
 def _lite(
     serving: ServingModule, folder: str, images: np.ndarray, expected: np.ndarray
 ) -> dict[str, Any]:
-    """Writes model.tflite if TensorFlow can convert the network; returns its facts for about.json.
+    """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
 
-    Its images have the network's size: TFLite has no operation that resizes as TensorFlow does. If
-    the conversion fails, the converter's messages go to tflite_error.txt, not to standard error.
+    Its images have the network's input size, because no TFLite operation resizes as TensorFlow
+    does. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
+    standard error.
     """
     images_of = serving.network_images
     one = tf.TensorSpec([1, *images_of.shape], images_of.dtype, "images")
@@ -242,7 +248,13 @@ def _lite(
 def _converted(
     serving: ServingModule, one: tf.TensorSpec, images: np.ndarray
 ) -> tuple[bytes, np.ndarray]:
-    """Returns a TFLite model with the input `one`, and its probabilities of `images`."""
+    """Converts the network to TFLite; returns the model and its probabilities for `images`.
+
+    Args:
+      serving: module with the network.
+      one: dtype, name and shape [1, H, W, C] of the input of the TFLite model.
+      images: images [n, H, W, C] at the network's input size.
+    """
     traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
     content = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving).convert()
     interpreter = tf.lite.Interpreter(model_content=content)
@@ -287,7 +299,7 @@ def _part_of(folder: str) -> Iterator[str]:
 
 
 def _put(whole: str, folder: str) -> None:
-    """Moves the export to its place; the previous export stays until then."""
+    """Moves the export from `whole` to `folder`, then deletes the previous export."""
     before = f"{folder}.{os.getpid()}.before"
     while True:
         with contextlib.suppress(FileNotFoundError):
@@ -298,7 +310,7 @@ def _put(whole: str, folder: str) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            # Another process has moved its export there in the meantime: that one is removed, too.
+            # Another process has moved its export there in the meantime: it is deleted, too.
             shutil.rmtree(before, ignore_errors=True)
     for old in glob.glob(f"{glob.escape(folder)}.*before"):
         shutil.rmtree(old, ignore_errors=True)

@@ -17,8 +17,8 @@ class InputFile(NamedTuple):
 
     Attributes:
       name: path for display, with an index if the file holds several images.
-      image: in the format of the data set; None: it cannot be read.
-      error: reason, in a few words.
+      image: image [H, W, C] in the data set's format; None: it cannot be read.
+      error: short reason why it cannot be read; empty: it can.
     """
 
     name: str
@@ -27,10 +27,12 @@ class InputFile(NamedTuple):
 
 
 def files(inputs: str) -> list[str]:
-    """Returns the paths that `--inputs` names, in order; a directory means all files below it.
+    """Returns the paths that `--inputs` names, in order, without duplicates.
+
+    A directory stands for all files below it, except hidden ones.
 
     Raises:
-      ValueError: if `inputs` is empty, or a part of it names no file.
+      ValueError: if `inputs` is empty, or one of its items matches no file.
     """
     found: list[str] = []
     for part in (part.strip() for part in inputs.split(",")):
@@ -55,7 +57,12 @@ def files(inputs: str) -> list[str]:
 
 
 def images(paths: list[str], want: pipelines.ImageSpec) -> Iterator[InputFile]:
-    """Yields every image of some files; an unreadable file yields its error."""
+    """Reads image files; yields each image, or the error if a file cannot be read.
+
+    Args:
+      paths: paths of pictures and .npy files.
+      want: properties of the images to convert to.
+    """
     for path in paths:
         try:
             if path.lower().endswith(".npy"):

@@ -28,17 +28,17 @@ from engine.tasks.classification import probabilities
 
 _PORTION = 256  # images per batch
 _PRINTED = 50  # maximum number of predictions that are printed
-_DRAWN = 100
-_GROUND = 256  # maximum number of training images that the input images are matched to
+_DRAWN = 100  # maximum number of images in predictions.png
+_GROUND = 256  # maximum number of training images that define the background and ink layout
 
 
 class PredictionRequest(NamedTuple):
     """An image to predict.
 
     Attributes:
-      name: displayed name.
-      image: [H, W, C].
-      label: class of the image; -1: unknown.
+      name: name for display.
+      image: image [H, W, C] at the network's input size.
+      label: class index of the image; -1: unknown.
     """
 
     name: str
@@ -47,16 +47,18 @@ class PredictionRequest(NamedTuple):
 
 
 def run(config: Config) -> int:
-    """Predicts, prints, and writes predictions.csv, predictions.json and predictions.png.
+    """Predicts classes, prints them, writes predictions.csv, predictions.json and predictions.png.
 
     Args:
       config: options of the run.
 
     Returns:
-      The exit status: 1 if a file cannot be read; the other files are predicted.
+      The exit status: 128 + the number of a received signal; else 1 if a file cannot be read (the
+      others are predicted); else 0.
 
     Raises:
-      ValueError: if there is nothing to predict, or the run has no weights.
+      ValueError: if not exactly one of --inputs and --split is given, an input does not exist, or
+        the run has no weights that --weights selects.
       OSError: if the checkpoint is damaged or a file cannot be written.
     """
     if bool(config.serving.inputs) == bool(config.report.split):
@@ -119,7 +121,7 @@ def _portions(asked: Iterator[PredictionRequest]) -> Iterator[list[PredictionReq
 
 
 def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray:
-    """Returns the probabilities of the images, float32 [k, classes]."""
+    """Returns the class probabilities of the images, float32 [k, classes]."""
     config = found.parts.config
     model = found.parts.state.scored_model(config.stopping.evaluate_ema)
     context = ForwardContext(dtype=compute_dtype(config.precision.precision))
@@ -128,7 +130,7 @@ def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray
 
 
 def _told(found: RestoredRun, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
-    """Returns one prediction as it is written to predictions.json."""
+    """Returns the entry of one prediction in predictions.json."""
     names = found.parts.source.class_names
     most = min(found.parts.config.serving.top_k, len(names))
     order = np.argsort(-scores, kind="stable")[:most]
@@ -156,7 +158,7 @@ def _write(
     failed: list[inputs.InputFile],
     drawn: list[PredictionRequest],
 ) -> str:
-    """Prints the first predictions and writes all; returns a line with the paths."""
+    """Prints the first predictions, writes the files, and returns a line with their paths."""
     for each in done[:_PRINTED]:
         is_label = "" if each.get("right", True) else f", is {each['label']}"
         print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")

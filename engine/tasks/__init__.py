@@ -1,1 +1,1 @@
-"""Tasks: the loss and the metrics of each example."""
+"""Tasks, which compute the loss and the metrics of each example."""

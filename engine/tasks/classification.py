@@ -1,4 +1,4 @@
-"""The task interface, and classification: model and batch -> loss and metrics of each example.
+"""The interface of tasks, and classification: compute the loss and metrics of each example.
 
 The training loop does not depend on labels. Implement `Task` to add another task.
 """
@@ -15,27 +15,27 @@ from pipelines import Batch
 
 
 class Scores(NamedTuple):
-    """Loss and metrics of each row of a batch; those of padding may be any value, even nan."""
+    """Loss and metrics of each row of a batch; in padding rows, any value, even NaN."""
 
     losses: tf.Tensor  # float32 [rows]
     metrics: tuple[tf.Tensor, ...]  # float32 [rows] each, in the order of Task.metrics
 
 
 class Task(Protocol):
-    """Interface of a task. A task never sums over rows: the engine does (L1)."""
+    """Interface of a task. A task never reduces over rows: the engine does (L1)."""
 
     metrics: tuple[str, ...]
     """Names of what is measured beside the loss; each is reported as its mean over examples."""
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
-        """Computes loss and metrics of each row; `context` is the forward context of the model."""
+        """Returns loss and metrics of each row; `context` is the forward context of the model."""
 
 
 class Classification:
-    """Softmax cross-entropy in float32, and metrics of each example.
+    """Classification with softmax cross-entropy in float32, and metrics of each example.
 
     Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
-    as mixup creates them. For a distribution, the label is the class of the highest probability.
+    as mixup creates them. For a distribution, metrics use the most probable class as the label.
 
     Args:
       smoothing: label smoothing in training: the probability taken from the target and spread
@@ -52,7 +52,7 @@ class Classification:
         self._computed = [metric(name) for name in metrics]
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
-        """Computes cross-entropy and metrics; `model` returns logits [rows, classes]."""
+        """Returns cross-entropy and metrics of each row; `model` returns logits [rows, classes]."""
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
         if targets.dtype.is_floating:
@@ -68,7 +68,7 @@ class Classification:
 
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns 1 for each row whose largest logit is that of its label, else 0; float32 [rows]."""
+    """Returns float32 [rows]: 1 where the largest logit is that of the label, else 0."""
     right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
     return tf.cast(right, tf.float32)
 

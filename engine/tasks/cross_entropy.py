@@ -1,8 +1,8 @@
-"""Softmax cross-entropy of labels, with a deterministic gradient.
+"""Sparse softmax cross-entropy with a deterministic gradient.
 
-With deterministic operations enabled, TensorFlow's own function computes loss and gradient in
-several dozen small operations. The fused kernel for a CPU is deterministic, and computes both at
-once. The fused kernel for a GPU is not deterministic: a few operations replace it.
+If op determinism is enabled, TensorFlow's own function computes loss and gradient in several dozen
+small operations. The fused CPU kernel is deterministic and computes both in one operation. The
+fused GPU kernel is not deterministic, so a few operations replace it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns `-log softmax(logits)[label]` of each row.
+    """Returns the loss of each row, `-log softmax(logits)[label]`; differentiable in the logits.
 
     Args:
       logits: float32 [rows, classes].

@@ -1,12 +1,12 @@
-"""The metrics of each example by name::
+"""Registry of the metrics of each example, by name::
 
     @METRICS.register
     def top_3(logits, labels):
         return tf.cast(tf.math.in_top_k(labels, logits, 3), tf.float32)
 
-A factory here is the metric itself: a function of the logits, float32 [rows, classes], and the
-labels, int32 [rows], to a value of each row, float32 [rows]; or a `Metric` of such a function. This
-module imports no TensorFlow, so that the names are known at once.
+An entry is the metric itself, not a factory: a function that takes logits, float32 [rows, classes],
+and labels, int32 [rows], and returns a value of each row, float32 [rows]; or a `Metric` of such a
+function. This module imports no TensorFlow, so that invalid names are rejected at once.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ class Metric:
     """A metric of each example; the engine reports its mean over the examples.
 
     Attributes:
-      compute: function of the logits, float32 [rows, classes], and the labels, int32 [rows], to a
-        value of each row, float32 [rows]; that of padding may be any value.
-      better: "higher" or "lower"; which values `--monitor` prefers.
+      compute: function that takes logits, float32 [rows, classes], and labels, int32 [rows], and
+        returns a value of each row, float32 [rows]; in padding rows, any value.
+      better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether it is displayed as a percentage.
     """
 
@@ -37,7 +37,7 @@ class Metric:
 
 
 def metric(name: str) -> Metric:
-    """Returns a registered metric.
+    """Returns a registered metric; a plain function becomes a `Metric` with the defaults.
 
     Raises:
       ValueError: for an unknown name.
@@ -47,10 +47,10 @@ def metric(name: str) -> Metric:
 
 
 def is_percentage(name: str) -> bool:
-    """Returns whether a metric is displayed as a percentage; not if it is not registered."""
+    """Returns whether a metric is displayed as a percentage; False if it is not registered."""
     return name in METRICS and metric(name).percentage
 
 
 def higher_is_better(name: str) -> bool:
-    """Returns whether `--monitor` prefers high values; not of the loss, and if not registered."""
+    """Returns whether `--monitor` prefers high values; False for a name that is no metric."""
     return name in METRICS and metric(name).better == "higher"

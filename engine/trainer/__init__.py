@@ -1,1 +1,1 @@
-"""The phases of a training run, in the order in which they happen."""
+"""The trainer of a run: training steps, epoch ends, bad steps, logging and final evaluation."""

@@ -1,7 +1,7 @@
-"""Records skipped steps: their examples, and which of them have a non-finite image or loss.
+"""Records the examples of skipped steps, and which of them have a non-finite image or loss.
 
-run_dir/left_out.jsonl            one JSON object per step
-run_dir/left_out/step-120.npz     its examples: number, image, label, loss of each
+run_dir/left_out.jsonl            one JSON object per skipped step
+run_dir/left_out/step-120.npz     arrays of its examples: numbers, images, labels, losses
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from engine.runtime.atomic_files import replace_file
 from engine.trainer.bad_steps import BadStep
 from pipelines import Examples
 
-_SHOWN = 3  # examples with a non-finite image or loss that a line names
+_SHOWN = 3  # maximum number of examples with a non-finite image or loss named in a line
 
 
 class BadBatchRecorder:
-    """Inspects skipped steps and records each of them once, however often it is called.
+    """Inspects the examples of skipped steps, and records each step once.
 
     Args:
-      parts: the run's parts.
+      parts: components of the run.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -38,13 +38,13 @@ class BadBatchRecorder:
         self._path = os.path.join(self._dir, "left_out.jsonl")
 
     def record(self, bad_step: BadStep) -> str:
-        """Records a step, with losses of the current weights.
+        """Records a skipped step, with the losses of its examples under the current weights.
 
         Returns:
-          A line for the user; empty if the step is already recorded.
+          A line for the user; "" if the step is already recorded.
 
         Raises:
-          OSError: if it cannot be written.
+          OSError: if the record cannot be written.
         """
         lines = self._lines()
         if bad_step.step in lines.values():
@@ -95,7 +95,7 @@ class BadBatchRecorder:
         return f"{said}; recorded in {self._path}"
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
-        """Returns the evaluation loss of each example, float32 [k]; no row affects another."""
+        """Returns the loss of each example in evaluation mode, float32 [k]."""
         count, dtype = len(examples.labels), self._parts.config.precision.precision
         batch = pipelines.Batch(
             inputs=tf.constant(examples.images),
@@ -121,7 +121,7 @@ class BadBatchRecorder:
             raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _lines(self) -> dict[bytes, float]:
-        """Returns the lines of the record with their steps; a damaged line is kept, at the end."""
+        """Returns {line: step} of left_out.jsonl; the step of an unreadable line is infinity."""
         try:
             with open(self._path, "rb") as file:
                 return {line: _step_of(line) for line in file.read().splitlines()}
@@ -130,7 +130,7 @@ class BadBatchRecorder:
 
 
 def _step_of(line: bytes) -> float:
-    """Returns the step that a line of the record is about; infinity if it cannot be read."""
+    """Returns the step of a line of left_out.jsonl; infinity if the line is unreadable."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):

@@ -1,10 +1,11 @@
-"""The bad-step detector: finds bad steps, and keeps the list of steps to skip.
+"""Detects bad steps, and keeps the list of steps to skip.
 
-It checks each step once, in order, and decides from the state. So its decisions do not depend on
-where calls of the graph, checkpoints and kills fall. A skipped step keeps its number, and with it
-its examples and its learning rate; it does not update the weights.
+The detector checks each step once, in order, and its own state is part of the training state. So
+its decisions do not depend on the number of steps per call of the graph, on checkpoints or on
+kills. A skipped step keeps its number, its examples and its learning rate, but does not update the
+weights.
 
-A step that is finite and no spike is called *normal* below.
+Below, a *normal* step is one that is finite and not a spike.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ if TYPE_CHECKING:
     from engine.assembly.parts import Parts
     from engine.core.state import BadStepState
 
-_IN_A_ROW = 20  # non-finite steps allowed with a dynamic loss scale, which each of them shrinks
-_HISTORY = 16  # fewest earlier losses that a spike is detected with
-_ROBUST = 1.4826  # normal distribution: standard deviation over median absolute deviation
-# Lower bounds of a deviation, because that of normal steps vanishes as the loss does:
+_IN_A_ROW = 20  # consecutive non-finite steps tolerated; each reduces the dynamic loss scale
+_HISTORY = 16  # minimum number of earlier losses for spike detection
+_ROBUST = 1.4826  # standard deviation / median absolute deviation of a normal distribution
+# Lower bounds of the deviation of losses, which tends to 0 as the loss does, as fractions:
 _OF_MEDIAN = 0.01  # of the median
-_OF_FALL = 0.1  # of the fall of the loss since the start
+_OF_FALL = 0.1  # of the decrease of the loss since the start
 _OF_EXCESS = 0.25  # of the largest excess of a normal step over the median
-_FEW = 32  # examples; in a smaller batch, a few hard ones alone make the mean loss large
+_FEW = 32  # examples; in a smaller batch, a few hard examples can dominate the mean loss
 
 
 class BadStepReason(enum.IntEnum):
-    """Why a step is skipped."""
+    """The reason for skipping a step."""
 
     ASKED_FOR = 0
     NOT_FINITE = 1
@@ -43,7 +44,7 @@ class BadStepReason(enum.IntEnum):
 
     @property
     def words(self) -> str:
-        """The reason in words, for the user."""
+        """Text of the reason, for messages."""
         return (
             "asked for",
             "gradient not finite",
@@ -53,30 +54,36 @@ class BadStepReason(enum.IntEnum):
 
     @property
     def moved(self) -> bool:
-        """Whether the step had updated the weights before it was found."""
+        """Whether the step had updated the weights before it was detected."""
         return self in (BadStepReason.SPIKE, BadStepReason.STEEP)
 
 
 class TooManyBadStepsError(RuntimeError):
-    """More bad steps than a run may skip: to resume without a change would not help."""
+    """Raised when a run has more bad steps than it may skip; resuming it unchanged fails again."""
 
 
 class BadStep(NamedTuple):
-    """A step to skip, and the reason."""
+    """A step to skip, and the reason for skipping it.
+
+    Attributes:
+      step: step number, from 0.
+      why: reason.
+    """
 
     step: int
     why: BadStepReason
 
 
 class BadStepDetector:
-    """Checks the steps of a run.
+    """Detects steps with a non-finite gradient, a loss spike or a gradient-norm spike.
 
     Args:
-      options: what to detect, and what to tolerate.
-      scaled: whether there is a dynamic loss scale, with which some bad steps are expected.
-      watch: detector state, which `load` reads.
+      options: options of detection and tolerance.
+      scaled: whether the loss scale is dynamic, so that some non-finite steps are expected.
+      watch: detector state, which is part of the training state.
       examples: number of examples in the training split, 1 or more.
-      batch: examples in a full global batch, 1 or more; the last batch of an epoch may have fewer.
+      batch: number of examples in a full global batch, 1 or more; the last one of an epoch may be
+        smaller.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class BadStepDetector:
         self.load()
 
     def load(self) -> None:
-        """Reads the detector state; call it after the state was restored."""
+        """Reads the detector state; must be called after the training state is restored."""
         steps, reasons = self._watch.skipped.numpy(), self._watch.reasons.numpy()
         self._bad, self._in_a_row = int(self._watch.tolerated), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
@@ -113,23 +120,23 @@ class BadStepDetector:
         self.left_out = dict.fromkeys(self._asked, BadStepReason.ASKED_FOR) | self._found
 
     def steps_until_skipped(self, step: int) -> int:
-        """Returns the number of steps from `step` to the next skipped one; 0: `step` is skipped."""
+        """Returns the number of steps from `step` to the next skipped step; 0 if it is `step`."""
         return min((each - step for each in self.left_out if each >= step), default=1 << 62)
 
     def examine(
         self, step: int, taken: int, finite: bool, losses: np.ndarray, norms: np.ndarray
     ) -> BadStep | None:
-        """Checks steps that were taken, each once and in order.
+        """Checks the steps of one call of the graph; each step must be checked once, in order.
 
         Args:
-          step: number of the first step.
+          step: number of the first step, from 0.
           taken: number of steps; all but the last were finite.
           finite: whether the last step was finite.
-          losses: loss of each step, float [taken]; empty if spikes are not detected.
-          norms: gradient norm of each step before clipping, float [taken]; empty if losses is.
+          losses: loss of each step, float32 [taken]; empty if spikes are not detected.
+          norms: gradient norm of each step before clipping, float32 [taken]; empty if `losses` is.
 
         Returns:
-          The first bad step that must be rolled back; None if there is none.
+          The first bad step that must be rolled back; None if there is no such step.
         """
         sound = len(losses) if finite else max(len(losses) - 1, 0)
         for place in range(sound):
@@ -156,10 +163,10 @@ class BadStepDetector:
         return None
 
     def leave_out(self, bad_step: BadStep) -> None:
-        """Skips a step from now on; call it after the state was rolled back and `load` was called.
+        """Adds a step to the steps to skip; the state must have been rolled back and loaded before.
 
         Raises:
-          TooManyBadStepsError: if the run may not skip another step.
+          TooManyBadStepsError: if the run may not skip one more bad step.
         """
         count = len(self._found)
         if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
@@ -175,25 +182,26 @@ class BadStepDetector:
         self.load()
 
     def _is_spike(self, step: int, loss: float) -> bool:
-        """Compares a loss with those of normal steps before it; records the excess of a normal one.
+        """Returns whether a loss is a spike; if it is not, records its excess over the median.
 
-        The excess of a loss over the median is measured in robust standard deviations of the losses
-        before it. Losses of normal steps near 0 hardly deviate and are skewed. So a deviation is at
-        least a fraction of the fall of the loss since the start, and of the largest normal excess.
-        Multiplying all losses by a positive factor changes nothing.
+        The excess of a loss over the median of the losses before it is measured in robust standard
+        deviations. Near 0, losses of normal steps hardly deviate and are skewed. So the deviation
+        is at least a fraction of the median, of the decrease of the loss since the start, and of
+        the largest excess of a normal step. Multiplying all losses by a positive factor
+        does not change the result. With fewer than `_HISTORY` losses before it, no loss is a spike.
 
-        A bad batch has a high loss at once. Where the losses before it rise, the weights are the
-        cause: a high learning rate makes them oscillate, several times as far in each step, and
-        recover. So the excess of the step before counts as a deviation, too.
+        A bad batch raises the loss in a single step. If the losses before it already rise, the
+        cause is the weights: with a high learning rate, they can oscillate with a growing amplitude
+        and then recover. So the deviation is also at least the excess of the previous loss.
 
-        The standard error of a mean over n examples grows as 1 / sqrt(n), and the contribution of a
-        single hard example as 1 / n. A batch that is smaller than the others, or smaller than
-        `_FEW`, may deviate by as much more.
+        The standard error of a mean over n examples is proportional to 1 / sqrt(n), and the
+        contribution of a single hard example to 1 / n. So a batch that is smaller than a full one,
+        or smaller than `_FEW`, may deviate more: see `_allowance`.
         """
         if len(self._losses) < _HISTORY:
             return False
         if math.isnan(self._start):
-            # The second highest, so that one bad step, or one low loss, does not decide.
+            # The second largest, so that neither one bad step nor one low loss determines it.
             self._start = sorted(self._losses[:_HISTORY])[-2]
         middle = float(np.median(self._losses))
         deviation = max(
@@ -210,11 +218,11 @@ class BadStepDetector:
         return False
 
     def _is_steep(self, step: int, norm: float) -> bool:
-        """Compares a gradient norm with all normal ones before it; ranks a normal one.
+        """Returns whether a gradient norm is a spike; if it is not, adds it to the largest norms.
 
         A bad batch may have a low loss by chance and still change the weights so much that the loss
-        of later steps is high. The reference is the second largest norm, so that one bad step
-        before there was a history does not decide.
+        of later steps is high. The reference is the second largest norm, so that one bad step among
+        the first steps, which are not checked, does not determine it.
         """
         norm /= self._allowance(step)
         if len(self._norms) == LARGEST_NORMS and norm > self._options.spike * self._norms[1]:
@@ -223,7 +231,7 @@ class BadStepDetector:
         return False
 
     def _allowance(self, step: int) -> float:
-        """Returns the factor by which a step's batch may deviate more than a full batch."""
+        """Returns the factor, 1 or more, that scales a step's bounds for the size of its batch."""
         place = step % -(-self._examples // self._batch)
         examples = min(self._batch, self._examples - place * self._batch)
         return max((self._batch / examples) ** 0.5, _FEW / examples)
@@ -235,7 +243,7 @@ def _padded(values: list[float], size: int) -> np.ndarray:
 
 
 def bad_step_detector(parts: Parts) -> BadStepDetector:
-    """Returns the bad-step detector of a run, on its state."""
+    """Creates the bad-step detector of a run from its options and training state."""
     return BadStepDetector(
         parts.config.bad_steps,
         parts.state.loss_scale.dynamic,

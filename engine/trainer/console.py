@@ -1,4 +1,4 @@
-"""Console messages of a run."""
+"""Formats the console messages of a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from engine.models.summary import table as summary_table
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
-    """Returns the first lines of a run: device, data, model, plan, and whether it is resumed.
+    """Returns the first lines of a run: device, data, model, training plan, and how it starts.
 
     Args:
-      parts: the run's parts, restored.
+      parts: components of the run, with the state restored.
       resumed: whether a checkpoint was restored.
-      over: whether nothing is left to train.
-      stopped: reason for early stopping; empty: not stopped.
+      over: whether training is complete.
+      stopped: reason for early stopping, as text; "" if training did not stop early.
     """
     state, config = parts.state, parts.config
     step = int(state.step)
@@ -57,7 +57,7 @@ def setting(parts: Parts) -> str:
 
 
 def plan(config: Config) -> str:
-    """Returns batch size, optimizer, learning rate, seed and step options that are not defaults."""
+    """Returns batch size, optimizer, learning rate, seed and non-default step options as text."""
     rate = config.schedule
     return (
         f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "
@@ -66,7 +66,7 @@ def plan(config: Config) -> str:
 
 
 def _unusual(config: Config) -> str:
-    """Returns step options that are not defaults, such as `, accumulate 4, clip_norm 1.0`."""
+    """Returns the non-default step options as text, such as `, accumulate 4, clip_norm 1.0`."""
     sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
     words = ""
@@ -89,15 +89,15 @@ def epoch_line(
     saved_to: str,
     skipped: int = 0,
 ) -> str:
-    """Returns one epoch's results in one line.
+    """Returns the results of one epoch as one line.
 
     Args:
       epoch: epoch and number of epochs, such as "3/10".
-      results: {split: {metric: mean}}.
-      steps_per_second: throughput so far.
+      results: metrics of each split, as {split: {metric: mean}}.
+      steps_per_second: throughput over all starts, in steps per second.
       metric: name of the monitored metric.
-      best: its best value so far.
-      before: best value before this epoch, nan if there was none; None if this epoch is not the
+      best: best value of the monitored metric so far.
+      before: best value before this epoch, nan if there is none; None if this epoch is not the
         best.
       saved_to: directory of the best checkpoint.
       skipped: number of steps so far that did not update the weights.
@@ -118,12 +118,12 @@ def results_line(
     judged: str = "",
     skipped: int = 0,
 ) -> str:
-    """Returns the results of each split in one line.
+    """Returns the results of all splits as one line.
 
     Args:
-      results: {split: {metric: mean}}.
-      steps_per_second: throughput so far.
-      judged: comparison with the best epoch, in words; empty: none.
+      results: metrics of each split, as {split: {metric: mean}}.
+      steps_per_second: throughput over all starts, in steps per second.
+      judged: comparison with the best epoch, as text; "": no comparison.
       skipped: number of steps so far that did not update the weights.
     """
     words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]

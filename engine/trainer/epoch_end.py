@@ -1,4 +1,4 @@
-"""The end of an epoch: evaluation, logging, the best epoch and early stopping."""
+"""Runs the end of an epoch: evaluation, logging, selection of the best epoch, early stopping."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from engine.trainer.triggers import Triggers
 
 
 class EpochResult(NamedTuple):
-    """The result of an epoch's end.
+    """The result of `EpochEnd.run`.
 
     Attributes:
-      is_best: whether the epoch is the best so far.
+      is_best: whether the monitored metric is the best so far.
       lines: lines for the user.
     """
 
@@ -32,13 +32,14 @@ class EpochResult(NamedTuple):
 class EpochEnd:
     """Evaluates and logs an epoch, and updates the best epoch and early stopping.
 
-    All of this precedes the epoch's checkpoint, so that the checkpoint contains it.
+    It runs before the checkpoint of the epoch is saved, so that the checkpoint contains these
+    updates.
 
     Args:
-      parts: the run's parts.
-      triggers: the run's triggers.
-      meter: throughput meter of the same state.
-      train_logger: logger of the results.
+      parts: components of the run.
+      triggers: triggers of the run, which also compute the epoch of a step.
+      meter: throughput meter of the run.
+      train_logger: logger of the metrics.
     """
 
     def __init__(
@@ -54,13 +55,13 @@ class EpochEnd:
         )
 
     def within(self, interrupted: Callable[[], bool]) -> list[str] | None:
-        """Evaluates and logs where a command ends inside an epoch.
+        """Evaluates and logs at the end of a command that ends inside an epoch.
 
-        The state is unchanged, and so are the best epoch and early stopping. A run that is extended
-        later drops these rows and continues the epoch.
+        This changes neither the training state, nor the best epoch, nor early stopping. If the run
+        is extended later, it drops these rows and continues the epoch.
 
         Args:
-          interrupted: callback that returns whether to stop; called periodically.
+          interrupted: callback that returns whether to stop; called between two calls of the graph.
 
         Returns:
           Lines for the user; None if interrupted.
@@ -81,7 +82,7 @@ class EpochEnd:
         return [f"step {point.step:,}, inside epoch {self._triggers.epoch(point.step)}: {words}"]
 
     def _results(self, interrupted: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of the epoch's steps so far and of the validation split."""
+        """Returns {split: means} of the epoch so far and of validation; None if interrupted."""
         sums = self._state.sums.numpy()
         results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
         if "validation" in self._parts.evaluations:
@@ -92,7 +93,7 @@ class EpochEnd:
         return results
 
     def reason_to_stop(self) -> str:
-        """Returns why training has stopped early."""
+        """Returns the reason for early stopping, as text."""
         return (
             f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
             f"{int(self._state.patience.wait)} epochs"
@@ -102,10 +103,11 @@ class EpochEnd:
         """Evaluates and logs an epoch at its end; updates the best epoch and early stopping.
 
         Args:
-          interrupted: callback that returns whether to stop; called periodically.
+          interrupted: callback that returns whether to stop; called between two calls of the graph.
 
         Returns:
-          The epoch's result; None if interrupted, in which case the call must be repeated.
+          The result of the epoch; None if interrupted, in which case the resumed run repeats the
+          call.
         """
         state, step = self._state, int(self._state.step)
         results = self._results(interrupted)

@@ -11,13 +11,14 @@ from engine.distributed.collectives import HostCollectives
 
 
 class FinalEvaluation:
-    """Evaluates a run at its end.
+    """Evaluates the final or best weights of a run at its end.
 
     Args:
-      parts: the run's parts.
-      restorer: restorer of the best weights.
-      collectives: the workers; the chief knows which checkpoint is the best.
-      tell: callback for a line for the user on each split.
+      parts: components of the run.
+      restorer: restores the best weights.
+      collectives: collectives of the workers; the chief broadcasts the number of the best
+        checkpoint.
+      tell: callback that prints a line for the user; called once for each split.
     """
 
     def __init__(
@@ -33,16 +34,16 @@ class FinalEvaluation:
             collectives,
             tell,
         )
-        self.weights = "final weights"  # the evaluated weights, in words
+        self.weights = "final weights"  # description of the evaluated weights
 
     def evaluate(self, stop: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
-        """Loads the weights of the best step, if `--restore_best` asks for them, and evaluates.
+        """Restores the best weights, if `--restore_best` is set, and evaluates each split.
 
         Args:
-          stop: callback that returns whether to stop, called between two calls of the graph.
+          stop: callback that returns whether to stop; called between two calls of the graph.
 
         Returns:
-          {split: means}; None if stopped.
+          {split: means}; None if `stop` returned True.
         """
         best = int(self._parts.state.best.step)
         number = 0

@@ -1,4 +1,4 @@
-"""The end of a run: final evaluation, report, and result.json last."""
+"""Finishes a run: runs the final evaluation, writes the report, and writes result.json last."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from engine.trainer.train_logging import TrainLogger
 
 
 class Finalizer:
-    """Finishes a run after its last step.
+    """Evaluates a run after its last step, and writes its report and result.json.
 
     Args:
-      parts: the run's parts.
-      held_out: final evaluation of the weights.
-      signals: signals received, which stop it.
-      collectives: the workers; all evaluate, and the chief writes.
-      meter: throughput meter of the same state.
-      train_logger: logger of the results.
-      tell: callback for a line for the user.
+      parts: components of the run.
+      held_out: final evaluation of the run.
+      signals: signals received; any of them interrupts the evaluation and the report.
+      collectives: collectives of the workers; all workers evaluate, only the chief writes files.
+      meter: throughput meter of the run.
+      train_logger: logger of the metrics.
+      tell: callback that prints a line for the user.
     """
 
     def __init__(
@@ -53,19 +53,19 @@ class Finalizer:
         metric: str,
         left_out: Sequence[int],
     ) -> bool:
-        """Evaluates the validation and test splits, and writes the report and the result.
+        """Evaluates the validation and test splits, and writes the report and result.json.
 
         Args:
-          epoch: epoch in which the run ended.
+          epoch: epoch in which the run ended, counted from 1.
           metric: name of the monitored metric.
-          left_out: skipped steps.
+          left_out: numbers of the skipped steps.
 
         Returns:
-          False if interrupted by a signal, else True.
+          Whether the run is finished; False if a signal interrupted it.
 
         Raises:
           OSError: if a file cannot be written.
-          RuntimeError: if TensorFlow fails.
+          RuntimeError: if a TensorFlow operation fails.
         """
         results = self._held_out.evaluate(lambda: bool(self._signals.agree(self._collectives.max)))
         if results is None:
@@ -99,7 +99,7 @@ class Finalizer:
             outcome,
             self._held_out.weights,
             best if best >= 0 else None,
-            lambda: bool(self._signals.received),  # the chief's signal only
+            lambda: bool(self._signals.received),  # those of the chief only
         )
         if about is None:
             return False

@@ -1,4 +1,4 @@
-"""Runs the training loop for some steps, or skips a bad step."""
+"""Runs one call of the training loop, or skips a step."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class RunnerResult(NamedTuple):
     """The result of one call of `LoopRunner.go`.
 
     Attributes:
-      steps: number of steps that the run advanced; a skipped step counts.
-      bad_step: the bad step to roll back, or None.
-      points: log points that were passed.
+      steps: number of steps by which the run advanced, including a skipped step.
+      bad_step: bad step that must be rolled back; None if there is none.
+      points: log points passed, in order.
     """
 
     steps: int
@@ -31,16 +31,16 @@ class RunnerResult(NamedTuple):
 
 
 class LoopRunner:
-    """Runs the training loop, times it, and has the bad-step detector check each step.
+    """Runs the training loop, measures its time, and checks its steps with the bad-step detector.
 
     Args:
-      parts: the run's parts.
-      detector: bad-step detector of the same state.
-      meter: throughput meter of the same state.
-      collectives: the workers; all take the same steps.
-      startup: startup timings; the parts up to the end of the first step are recorded here.
-      tell: callback for a line for the user.
-      recorder: recorder of skipped steps; None: they are not recorded.
+      parts: components of the run.
+      detector: bad-step detector of the run.
+      meter: throughput meter of the run.
+      collectives: collectives of the workers, which all take the same number of steps per call.
+      startup: startup timings; this class records the parts up to the end of the first step.
+      tell: callback that prints a line for the user.
+      recorder: recorder of skipped steps; None: skipped steps are not recorded.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class LoopRunner:
         tell: Callable[[str], None],
         recorder: BadBatchRecorder | None = None,
     ) -> None:
-        self.startup_seconds: dict[str, float] | None = None  # of each part, after the first step
+        self.startup_seconds: dict[str, float] | None = None  # by part; None before the first step
         self._parts, self._state, self._detector, self._meter = parts, parts.state, detector, meter
         self._startup, self._tell = startup, tell
         self._steps_per_loop = StepsPerLoop(
@@ -62,11 +62,11 @@ class LoopRunner:
         self._recorder = recorder
 
     def go(self, max_steps: int, points: LogPoints) -> RunnerResult:
-        """Takes one or more steps, or skips one.
+        """Takes 1 to `max_steps` steps, or skips the current step.
 
         Args:
-          max_steps: largest number of steps to take, 1 or more.
-          points: log points; at least one is ahead.
+          max_steps: maximum number of steps to take, 1 or more.
+          points: log points, at least one of them after the current step.
 
         Raises:
           ValueError: if `max_steps` is below 1.
@@ -104,6 +104,6 @@ class LoopRunner:
         )
 
     def record(self, bad_step: BadStep) -> None:
-        """Records the examples of a skipped step, and prints a line about it."""
+        """Records a skipped step, if there is a recorder, and prints a line about it."""
         if self._recorder is not None and (line := self._recorder.record(bad_step)):
             self._tell(line)

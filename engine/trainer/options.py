@@ -1,4 +1,4 @@
-"""Options of how the trainer handles bad steps."""
+"""Options of bad-step handling."""
 
 from __future__ import annotations
 

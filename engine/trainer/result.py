@@ -1,4 +1,4 @@
-"""result.json: the final results of a run, written last and atomically."""
+"""Composes and writes result.json, the final results of a run."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def outcome(
     """Returns the contents of result.json.
 
     Args:
-      parts: the run's parts; the model holds the weights that `held_out` was measured with.
-      meter: the run's throughput meter.
-      epoch: last epoch, counted from 1.
+      parts: components of the run; the model holds the weights evaluated in `held_out`.
+      meter: throughput meter of the run.
+      epoch: epoch in which the run ended, counted from 1.
       metric: name of the monitored metric.
-      held_out: {split: means} of validation and test.
-      startup_seconds: seconds of each part of the last start that took a step, from the launch to
-        the end of its first step; None if no start did.
-      left_out: skipped steps.
+      held_out: {split: means} of the validation and test splits.
+      startup_seconds: seconds of each part of the startup, by name, of the last start that took a
+        step, from the launch of the process to the end of its first step; None if no start did.
+      left_out: numbers of the skipped steps.
     """
     state = parts.state
     best = None
@@ -83,7 +83,7 @@ def write(run_dir: str, found: Mapping[str, Any]) -> str:
       A line for the user.
 
     Raises:
-      OSError: if it cannot be written.
+      OSError: if the file cannot be written.
     """
     path = run_directory.result_file(run_dir)
     replace_file(path, json.dumps(jsonable(found), indent=2) + "\n")

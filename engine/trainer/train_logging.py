@@ -1,4 +1,4 @@
-"""Logs training metrics, as means since the previous log point, and evaluation metrics."""
+"""Logs training metrics as means since the previous log point, and evaluation metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.trainer.triggers import Triggers
 
 
 def current_log_point(parts: Parts) -> LogPoint:
-    """Returns the log point of the current step, 1 or more."""
+    """Returns the values of the current step, 1 or more, as a log point."""
     state, step = parts.state, int(parts.state.step)
     return LogPoint(
         step=step,
@@ -32,16 +32,18 @@ def metric_rows(
 ) -> list[tuple[int, dict[str, float | int]]]:
     """Returns (step, values) of each log point.
 
-    Values are means since the previous log point, learning rate, loss scale and skipped steps. Rows
-    do not overlap: the state holds the sums up to the last one.
+    Values are the means since the previous log point, the learning rate, the loss scale if it is
+    dynamic, and the number of skipped steps so far. The state stores the sums at the last log
+    point, so that each step contributes to one row only.
 
     Args:
-      parts: the run's parts.
-      points: 1 or more log points of the epoch, in order, that follow the last ones.
-      kept: whether the state records them; False if a resumed run is to drop them.
+      parts: components of the run.
+      points: 1 or more log points of one epoch, in order, after the last log point in the state.
+      kept: whether to store the last log point in the state; False if a resumed run must drop the
+        rows.
 
     Raises:
-      ValueError: if there are no log points.
+      ValueError: if `points` is empty.
     """
     if not points:
         raise ValueError("rows of no points were asked for: give 1 or more")
@@ -62,13 +64,13 @@ def metric_rows(
 
 
 class TrainLogger:
-    """Writes a run's metrics.
+    """Writes training metrics, evaluation metrics and weight histograms of a run.
 
     Args:
-      parts: the run's parts.
+      parts: components of the run.
       metric_writer: writer of the rows.
-      meter: throughput meter of the same state.
-      triggers: the run's triggers.
+      meter: throughput meter of the run.
+      triggers: triggers of the run, which compute the epoch of a step.
     """
 
     def __init__(
@@ -82,7 +84,12 @@ class TrainLogger:
         )
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
-        """Writes the training metrics of one or more log points; arguments as for `metric_rows`."""
+        """Writes the training metrics of one or more log points.
+
+        Args:
+          points: log points, as for `metric_rows`.
+          kept: whether to store the last log point in the state, as for `metric_rows`.
+        """
         rate = {"steps_per_second": self._meter.steps_per_second}
         a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
         of_clock = {
@@ -96,11 +103,11 @@ class TrainLogger:
         self._metric_writer.write("train", rows)
 
     def scored(self, split: str, means: Mapping[str, float | int]) -> None:
-        """Writes the metrics of an evaluated split, at the current step."""
+        """Writes the metrics of an evaluated split for the current step."""
         step = int(self._parts.state.step)
         self._metric_writer.write(split, [MetricRow(step, self._triggers.epoch(step), means)])
 
     def weights(self) -> None:
-        """Writes histograms of the model's variables, at the current step."""
+        """Writes histograms of the model's variables for the current step."""
         values = {f"weights/{v.name.split(':')[0]}": v.numpy() for v in self._parts.model.variables}
         self._metric_writer.histograms(int(self._parts.state.step), values)

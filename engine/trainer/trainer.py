@@ -1,4 +1,4 @@
-"""The trainer: the phases of a run, in the order in which they happen. It does no arithmetic."""
+"""Trains a run: runs its start, steps, epoch ends, rollbacks and final evaluation."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from engine.trainer.triggers import Triggers
 
 
 def train(config: Config, before: Config | None, startup: Startup, cluster: Cluster) -> int:
-    """Trains or resumes a run, and writes the result.
+    """Trains a new run or resumes one, and writes result.json.
 
     Args:
       config: all options.
       before: options of the run to resume; None for a new run.
       startup: startup timings, which include the time before this call.
-      cluster: the cluster of workers, of which the chief writes.
+      cluster: cluster of the workers; only the chief writes files.
 
     Returns:
-      The exit status: 0 if done; 128 + the number of a signal that stopped the run, after saving,
-      such as 130 or 143.
+      The exit status: 0 if the run is finished; 128 + the signal number, such as 130 or 143, if a
+      signal stopped it after a checkpoint was saved.
 
     Raises:
       ValueError: for invalid options or data; nothing has been written.
@@ -67,13 +67,14 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
 
 
 class Trainer:
-    """Composes the parts of one run.
+    """Runs the phases of one run: start, training and end.
 
     Args:
-      parts: the run's parts.
-      signals: signals received, which are checked between two calls of the graph.
+      parts: components of the run.
+      signals: signals received; checked between two calls of the graph.
       startup: startup timings.
-      collectives: the workers; all take the same decisions, and the chief writes.
+      collectives: collectives of the workers; all workers make the same decisions, and only the
+        chief writes files.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Trainer:
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
         if newest is None:
-            self._checkpoints.save()  # a bad step in the first epoch is rolled back to it
+            self._checkpoints.save()  # for the rollback of a bad step in the first epoch
         self._meter.start(int(self.state.step), counts=not over)
         self._rewind()
         stopped = bool(int(self.state.patience.stopped))
@@ -169,13 +170,13 @@ class Trainer:
             tensorboard_report.show(self.parts)
 
     def _rewind(self) -> None:
-        """Drops logged metrics that are ahead of the state."""
+        """Drops the metrics logged after the step of the state."""
         self._metric_writer.rewind(
             int(self.state.last_logged_step), int(self.state.last_epoch_end_step)
         )
 
     def _restore(self) -> str | None:
-        """Loads the newest intact checkpoint, which the chief chooses; returns its path, if any."""
+        """Restores the newest intact checkpoint, chosen by the chief; returns its path, or None."""
         newest = None
         if self._collectives.is_chief:
             newest, problems = self._restorer.newest()
@@ -191,15 +192,15 @@ class Trainer:
     # --- training --------------------------------------------------------------------------
 
     def _over(self) -> bool:
-        """Returns whether no step and no epoch end is left."""
+        """Returns whether training is complete: all steps and epoch ends done, or stopped early."""
         at_end = int(self.state.step) >= self.parts.total_steps and not self._at_epoch_end()
         return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
-        """Takes steps and runs epoch ends, until the run is over or a signal is received.
+        """Takes steps and runs epoch ends, until training is complete or a signal is received.
 
         Args:
-          until: step to stop at; an epoch end there is not run; None: no such step.
+          until: step to stop at, before any epoch end there; None: train to the end.
         """
         while not self._over() and not self._interrupted and int(self.state.step) != until:
             self._checkpoints.check()
@@ -223,7 +224,7 @@ class Trainer:
         return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
 
     def _take_steps(self, until: int | None) -> None:
-        """Runs one call of the graph, then logs and saves what is due."""
+        """Runs one call of the training loop, then logs and saves a checkpoint if due."""
         step = int(self.state.step)
         due = self._triggers.due(step)
         self._note_profile(self._profiler.at(step))
@@ -236,7 +237,7 @@ class Trainer:
         if self._progress.shown:
             self._progress.describe(f"epoch {self._epoch()}/{self._triggers.epochs}")
             self._progress.advance(passed.steps, self._means(self.state.sums.numpy()))
-        # An epoch's end logs and saves on its own, see `_end_epoch`.
+        # At the end of an epoch, `_end_epoch` logs and saves.
         if points := [each for each in passed.points if self._triggers.logs(each.step)]:
             self._train_logger.passed(points)
         reached = step + passed.steps
@@ -252,7 +253,7 @@ class Trainer:
             self._progress.line(line)
 
     def _go_back(self, bad_step: BadStep) -> None:
-        """Rolls back to the last checkpoint, and skips the bad step from then on."""
+        """Rolls back to the last checkpoint, and adds the bad step to the steps to skip."""
         reached = int(self.state.step)
         self._checkpoints.finish()
         self._restore()
@@ -273,7 +274,7 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Runs the end of an epoch, and saves its results before it prints them."""
+        """Runs the end of an epoch, and saves a checkpoint before it prints the results."""
         ended = self._epoch_end.run(self._stop_asked)
         if ended is None:
             self._interrupted = True
@@ -295,7 +296,7 @@ class Trainer:
     # --- end -------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Evaluates the final weights, writes the report, and writes result.json last."""
+        """Evaluates the final or best weights, writes the report, and writes result.json last."""
         self._note_profile(self._profiler.stop())
         if self._interrupted:
             return
@@ -320,7 +321,7 @@ class Trainer:
             )
 
     def close(self) -> None:
-        """Closes the files, removes the progress bar and stops prefetching."""
+        """Stops prefetching, waits for pending saves, and closes progress bar and event files."""
         self.parts.close()
         self._checkpoints.close()
         self._progress.close()

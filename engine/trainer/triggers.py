@@ -1,8 +1,8 @@
-"""Computes the steps at which to log and save, and at which epochs and the command end.
+"""Computes the steps of log points, periodic checkpoints, epoch ends and the end of a command.
 
-Epoch ends belong to the trajectory: they are at multiples of an epoch's steps, whatever length a
-command asks for. The end of a command does not belong to the trajectory. So a run that is extended
-later is identical to a run that had the greater length from the start.
+Epoch ends belong to the trajectory: they are at multiples of the steps per epoch, independent of
+the length of a command. The end of a command does not belong to the trajectory. So a run that is
+extended later is identical to a run of the greater length.
 """
 
 from __future__ import annotations
@@ -13,20 +13,27 @@ from engine.core.log_points import NEVER, LogPoints
 
 
 class StepsUntil(NamedTuple):
-    """Steps from the current step to the next events, 1 or more each."""
+    """Numbers of steps, each 1 or more, from the current step to the next events.
+
+    Attributes:
+      save: number of steps to the next periodic checkpoint; `NEVER` if there are none.
+      end: number of steps to the end of the epoch or of the command, whichever comes first.
+    """
 
     save: int
-    end: int  # of the epoch or of the command, whichever comes first
+    end: int
 
 
 class Triggers:
-    """Step arithmetic; steps are counted from 0 at the start of the run.
+    """Computes at which steps to log, to save, and to end an epoch or the command.
+
+    Steps are counted from 0 at the start of the run.
 
     Args:
-      steps_per_epoch: steps of an epoch, 1 or more.
-      total_steps: steps after which the command ends, 1 or more.
-      log_every: steps between log points; 0: none inside an epoch.
-      save_every: steps between checkpoints inside an epoch; 0: none.
+      steps_per_epoch: number of steps per epoch, 1 or more.
+      total_steps: number of steps after which the command ends, 1 or more.
+      log_every: number of steps between log points; 0: no log points inside an epoch.
+      save_every: number of steps between periodic checkpoints; 0: no periodic checkpoints.
 
     Raises:
       ValueError: if an argument is out of range.
@@ -47,10 +54,13 @@ class Triggers:
         self._log_every, self._save_every = log_every, save_every
 
     def due(self, step: int) -> StepsUntil:
-        """Returns the number of steps from `step` to the next events.
+        """Returns the steps to the next periodic checkpoint and to the end of the epoch or command.
+
+        Args:
+          step: step from which to count.
 
         Raises:
-          ValueError: if no step is left to take: `step` must be in 0 .. total_steps - 1.
+          ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
         """
         if not 0 <= step < self.total_steps:
             raise ValueError(f"step {step} of {self.total_steps}: there is no step left to take")
@@ -60,7 +70,7 @@ class Triggers:
         )
 
     def points(self, step: int) -> LogPoints:
-        """Returns the log points from `step` on, which include the end of the epoch or command."""
+        """Returns the log points after `step`, up to the end of the epoch or command, included."""
         return LogPoints(self._log_every or NEVER, step + self.due(step).end)
 
     def logs(self, step: int) -> bool:
@@ -77,7 +87,7 @@ class Triggers:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs; the command may end inside the last one."""
+        """Number of epochs of the command, which may end inside the last epoch."""
         return self.epoch(self.total_steps)
 
 

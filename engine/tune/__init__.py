@@ -1,1 +1,1 @@
-"""`--mode=tune`: finds the fastest options by measurement; they do not change the mathematics."""
+"""`--mode=tune`: measures options that affect speed only, and finds the fastest ones."""

@@ -1,4 +1,4 @@
-"""The candidates that tuning tries, in order. Imports no TensorFlow."""
+"""Generates the candidates that tuning measures, in order. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FEEDS = ("resident", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Options that change the speed and not the mathematics.
+    """Options that affect the speed of training and not its mathematics.
 
-    0 and "auto" leave the choice to TensorFlow and Tapeline.
+    With 0 and "auto", the defaults, TensorFlow or Tapeline chooses the value.
     """
 
     jit: str = "auto"
@@ -29,7 +29,7 @@ class Candidate:
         return " ".join(self.flags()) or "as it is"
 
     def flags(self) -> list[str]:
-        """Returns the options that differ from their defaults, as flags."""
+        """Returns the options that differ from their defaults, as command-line flags."""
         return [
             f"--{field.name}={written(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
@@ -37,21 +37,21 @@ class Candidate:
         ]
 
     def applied(self, config: Config) -> Config:
-        """Returns the configuration with the options of this candidate."""
+        """Returns a copy of a configuration with the options of this candidate."""
         return replaced(config, **dataclasses.asdict(self))
 
 
 def threads(cores: int, now: int = 0) -> list[int]:
-    """Returns thread counts to try besides the current one, `now`; 0: one a core."""
+    """Returns the thread counts to try, without the current one, `now`; 0: one per core."""
     return sorted({1, cores // 2, cores} - {0, now or cores})
 
 
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
-    """Yields the first candidates besides `Candidate()`: XLA modes with all and fewer threads.
+    """Yields the first candidates: each XLA mode with several thread counts; not `Candidate()`.
 
     Args:
       jit: mode that `--jit=auto` resolves to.
-      now: number of threads that `--intra_op_threads=0` resolves to; 0: one a core.
+      now: number of threads that `--intra_op_threads=0` resolves to; 0: one per core.
       cores: number of cores that this process may use.
     """
     for compiled in ("auto", *(each for each in JITS if each != jit)):
@@ -61,7 +61,15 @@ def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
 
 
 def around(best: Candidate, feed: str, cores: int) -> Iterator[Candidate]:
-    """Yields variations of the best one: the other feed, inter-op threads, fixed steps per loop."""
+    """Yields variations of the best candidate.
+
+    They are the other feed, another number of inter-op threads, and fixed steps per loop.
+
+    Args:
+      best: fastest candidate so far.
+      feed: feed that the best candidate uses, "resident" or "stream".
+      cores: number of cores that this process may use.
+    """
     yield dataclasses.replace(best, feed=next(each for each in FEEDS if each != feed))
     for count in (1, *threads(cores)):
         if count != best.inter_op_threads:

@@ -1,4 +1,4 @@
-"""`--mode=tune`: measures candidates, and writes the fastest one as a flagfile."""
+"""`--mode=tune`: measures candidates, and writes the options of the fastest one as a flagfile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipelines import usable_cores
 
 
 def run(config: Config) -> int:
-    """Tunes a configuration; does not touch `run_dir`.
+    """Tunes a configuration and writes the flagfile; writes nothing to `run_dir`.
 
     Args:
       config: all options.
@@ -104,7 +104,7 @@ def _lines(found: ComparisonResult) -> list[str]:
 
 
 def _flagfile(config: Config, best: Candidate, found: list[ComparisonResult]) -> str:
-    """Returns the text of the flagfile: the best candidate, with the measurements as comments."""
+    """Returns the text of the flagfile: the best options, with the measurements as comments."""
     network = f"{config.model.model} on {config.data.dataset}"
     lines = [
         f"# Tuned on {time.strftime('%Y-%m-%d')} by Tapeline {engine.__version__} for {network}, "

@@ -1,4 +1,4 @@
-"""Compares candidates, each in a process of its own, by interleaved blocks."""
+"""Compares candidates, each in its own process, by interleaved blocks of steps."""
 
 from __future__ import annotations
 
@@ -18,13 +18,19 @@ from engine.config.schema import Config
 from engine.tune.choices import Candidate
 
 ROUNDS = 11
-_SECONDS = 0.4  # duration of a block
-_HOPELESS = {1: 0.5, 3: 0.8, 6: 0.93}  # {rounds: share of the best needed to stay}
-_WORTH = 1.01  # speedup over the first candidate from which another one is chosen
+_SECONDS = 0.4  # approximate duration of a block
+# {number of rounds: fraction of the best speed below which a candidate is eliminated}
+_HOPELESS = {1: 0.5, 3: 0.8, 6: 0.93}
+_WORTH = 1.01  # minimum speedup over the first candidate for another one to be chosen
 
 
 class CandidateProcess:
-    """A process that measures a candidate.
+    """Measures a candidate in a separate process.
+
+    Attributes:
+      choice: candidate.
+      rates: steps per second of each block.
+      facts: first answer of the process, see `contestant`; empty before `ready`.
 
     Args:
       config: all options.
@@ -45,12 +51,12 @@ class CandidateProcess:
         )
 
     def ready(self) -> bool:
-        """Waits for the process and sets `facts`; returns False if those hold an "error"."""
+        """Waits until the process is ready; sets `facts`. Returns False if it reports an error."""
         self.facts = self._answer()
         return "error" not in self.facts
 
     def measure(self) -> None:
-        """Requests a block, and records its steps per second; 0 if the process fails."""
+        """Measures a block and records its steps per second; 0 if the process fails."""
         assert self._process.stdin is not None
         answer: dict[str, Any] = {}
         with contextlib.suppress(BrokenPipeError):  # it has ended
@@ -74,10 +80,10 @@ class ComparisonResult:
     """The results of a contest.
 
     Attributes:
-      ratios: {candidate: steps per second over those of the first one, median over the rounds that
-        both measured}; 0 for a candidate that could not be measured.
-      rates: {candidate: median steps per second}; 0 if it was not measured.
-      errors: {candidate: why it could not be measured}.
+      ratios: {candidate: its speedup over the first candidate, the median of the ratios of steps
+        per second in the rounds of both}; 0 for a candidate that could not be measured.
+      rates: {candidate: median steps per second}; 0 if it could not be measured.
+      errors: {candidate: error message}, for those that could not be measured.
       facts: `CandidateProcess.facts` of the first candidate.
     """
 
@@ -99,17 +105,17 @@ def contest(
     others: Callable[[dict[str, Any]], Iterable[Candidate]],
     poll: Callable[[], None],
 ) -> ComparisonResult:
-    """Compares candidates with a first one, which must run.
+    """Compares candidates with a first one, which must be trainable.
 
     Args:
       config: all options.
       choice: the first candidate.
-      others: function from the first candidate's `CandidateProcess.facts` to the candidates to
-        compare with it.
+      others: returns the candidates to compare with the first one, given its
+        `CandidateProcess.facts`.
       poll: called periodically; an exception that it raises ends the contest.
 
     Raises:
-      ValueError: when the first candidate is invalid input.
+      ValueError: when the options of the first candidate are invalid.
       RuntimeError: when the first candidate fails.
     """
     contestants: list[CandidateProcess] = []
@@ -157,7 +163,7 @@ def _ratio(one: CandidateProcess, other: CandidateProcess) -> float:
 
 
 def _search_path() -> list[str]:
-    """Returns the directory of this process's engine, then PYTHONPATH."""
+    """Returns the directory that contains this `engine` package, then the value of PYTHONPATH."""
     root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
     return [root, *filter(None, [os.environ.get("PYTHONPATH")])]
 

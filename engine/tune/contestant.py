@@ -1,10 +1,10 @@
-"""A process that measures one configuration on request; thread counts are fixed at its start.
+"""Measures one configuration in a separate process, because threads are fixed at its start.
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-It writes one line of JSON when it is ready, or with the error if it fails. Each line that it then
-reads is a number of seconds. It trains for about that long, and answers with one line of JSON: the
-steps and the seconds.
+The process writes one line of JSON when it is ready, or the error if it fails. Then each line that
+it reads is a duration in seconds. It trains for about that long, and answers with one line of JSON:
+the number of steps taken and their duration in seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.runtime.startup import import_tensorflow
 def main() -> None:
     """Answers requests until the input ends."""
     answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # keeps what libraries print out of the answers
+    os.dup2(2, 1)  # redirects what libraries print to stderr
     import_tensorflow()
     try:
         config = flags.parse(sys.argv[1:])
@@ -45,7 +45,7 @@ def _serve(config: Any, answer: TextIO) -> None:
 
     def timed(steps: int) -> float:
         stepper.restart()  # the same work each time
-        if stepper.read_ahead:  # uses up what was prefetched while others were measured
+        if stepper.read_ahead:  # consumes batches prefetched during a pause
             stepper.take(stepper.read_ahead)
         started = stopwatch()
         stepper.take(steps)

@@ -9,9 +9,9 @@ from typing import Any
 
 from engine.core.metrics import jsonable
 
-# From the root cause: where a law is broken, those after it may be broken for that reason alone.
-# With other data it is another run; results that differ by chance cannot be compared; the effect of
-# a trace or of a hidden variable also shows in micro-batches and replicas; and so on.
+# Root causes first: a broken law may be the only reason why those after it are broken. For example,
+# runs on different data differ (L4), nondeterministic runs cannot be compared (L3), and a trace or
+# an untracked variable also affects micro-batches and replicas (L6, L5).
 ROOT_CAUSE_ORDER = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
@@ -22,10 +22,10 @@ class Verdict:
     Attributes:
       law: number of the law, "L1" to "L8".
       name: name of the law.
-      passed: None where the law cannot be checked, for the reason in `found`.
-      done: what the check did, in words.
-      found: what the check found, in words.
-      measured: count of problems, or a relative difference.
+      passed: whether the law holds; None if it cannot be checked, for the reason in `found`.
+      done: description of what the check did.
+      found: description of what the check found.
+      measured: number of problems, or a relative difference.
       bound: largest `measured` that passes.
       seconds: duration of the check.
     """
@@ -52,12 +52,12 @@ class Certificate:
     """The verdicts on all laws for one configuration and one machine.
 
     Attributes:
-      verdicts: one for each law, L1 to L8.
-      config: all options by name.
-      data: data set, numbers of examples for training and evaluation, and steps.
-      device: device that the configuration trains on, devices that are compared, and where they
-        differ from the options.
-      versions: Tapeline, its libraries and Python.
+      verdicts: verdict on each law, L1 to L8.
+      config: values of all options, by name.
+      data: data set, numbers of examples for training and evaluation, feed, and numbers of steps.
+      device: devices that the configuration trains on, devices that are compared, and how they
+        differ from the configured ones.
+      versions: versions of Tapeline, TensorFlow, NumPy and Python.
       seconds: duration of the verification.
     """
 
@@ -75,7 +75,7 @@ class Certificate:
 
     @property
     def broken(self) -> list[str]:
-        """The broken laws, root cause first."""
+        """Numbers of the broken laws, root cause first."""
         found = {verdict.law for verdict in self.verdicts if verdict.passed is False}
         return [law for law in ROOT_CAUSE_ORDER if law in found]
 

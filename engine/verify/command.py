@@ -16,14 +16,14 @@ _FILE = "verify.json"
 def run(config: Config) -> int:
     """Verifies; prints a line per law, the certificate as one line of JSON, and PASS or FAIL.
 
-    If `run_dir` is a directory, `verify.json` in it is replaced and nothing else is touched. If
-    not, it is not created: verification needs no run.
+    If `run_dir` is a directory, writes `verify.json` to it and changes nothing else in it. If not,
+    does not create it, because verification needs no run.
 
     Args:
       config: all options.
 
     Returns:
-      The exit status: 0 when no law is broken, else 1; 130 or 143 when stopped by a signal.
+      The exit status: 0 if no law is broken, else 1; 130 or 143 when stopped by a signal.
 
     Raises:
       ValueError: for invalid input.

@@ -1,4 +1,4 @@
-"""Differences between two runs, and their bounds."""
+"""Measures the differences between two runs, and compares them with their bounds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from engine.verify.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Difference:
-    """A relative difference in norm, see `difference`, and its bound."""
+    """A relative difference in norm, see `difference`, and its bound.
+
+    Attributes:
+      name: name of the tensor or metric.
+      measured: relative difference; may be nan or infinite.
+      bound: largest difference that passes.
+    """
 
     name: str
     measured: float
@@ -28,7 +34,7 @@ class Difference:
 
     @property
     def share(self) -> float:
-        """The difference as a fraction of its bound; infinite where it is nan."""
+        """Ratio of the difference to its bound; infinite if the difference is nan."""
         if self.measured == 0:
             return 0.0
         share = self.measured / self.bound if self.bound else float("inf")
@@ -45,16 +51,16 @@ def worst(differences: Sequence[Difference]) -> Difference:
 
 
 def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float = 0.0) -> float:
-    """Returns the norm of `one - other`, relative to that of `one`.
+    """Returns the norm of `one - other` relative to the norm of `one`.
 
     Args:
       one: array of any shape.
       other: array of the same shape.
-      scale: norm that replaces that of `one` where it is larger, 0 or more: the norm of the values
-        that were added up and rounded, where most of their sum `one` cancels.
+      scale: norm that replaces the norm of `one` if it is larger, 0 or more: the norm of the
+        values that were rounded and summed, if they cancel in their sum `one`.
 
     Returns:
-      0 where both are the same, also for zeros; may be nan or infinite.
+      The relative difference: 0 if both are equal, even if they are 0; may be nan or infinite.
     """
     with np.errstate(invalid="ignore"):
         apart, length = _norm(np.subtract(one, other)), max(_norm(one), scale)
@@ -62,15 +68,14 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
 
 
 def typical_sizes(trajectory: Trajectory) -> dict[str, float]:
-    """Returns the typical sizes of loss, metrics and gradient norm in a run from its first step.
+    """Returns the typical magnitudes of loss, metrics and gradient norm.
 
-    A loss near 0 is the difference of larger values, and its rounding error is relative to those:
-    cross-entropy is the difference of a logit and the log of a sum of exponentials. The same holds
-    for the gradient, whose contributions cancel the more, the better the model fits the examples.
-    Those larger values have the size of loss and gradient early in training.
+    They are the scale of rounding errors. Late in training, loss and gradient are small differences
+    of large values (cancellation), with errors relative to the large values. Early in training,
+    they are about as large as those values: pass a trajectory that starts at step 0.
 
     Returns:
-      Absolute values of the means over the steps, by name, including "gradient norm"; empty where
+      The absolute values of the means over the steps, by name, including "gradient norm"; empty if
       no step updated the weights.
     """
     if not trajectory.sums[-1]:
@@ -86,18 +91,19 @@ def tensors(
     arithmetic: str,
     sizes: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Difference]:
-    """Returns the differences of each tensor of the model and its EMA, of loss and gradient norm.
+    """Returns the differences of each tensor of model and EMA, and of loss and gradient norm.
 
     Args:
-      one: a run after any number of steps.
-      other: the same run on other devices, from the same state.
-      arithmetic: what layers round to, see `bounds.arithmetic`.
-      sizes: typical sizes of loss and gradient norm, see `typical_sizes`; empty: those of `one`.
+      one: trajectory of a run over any number of steps.
+      other: trajectory of the same run on other devices, from the same state.
+      arithmetic: precision that layers round to, see `bounds.arithmetic`.
+      sizes: typical magnitudes of loss and gradient norm, see `typical_sizes`; empty: the
+        magnitudes in `one`.
     """
     found = []
     for name, value in one.weights.items():
         path = one.path[name]
-        length = max(_norm(value), path)  # the updates of a bias around 0 cancel
+        length = max(_norm(value), path)  # updates of a bias around 0 cancel
         allowed = bounds.bound(arithmetic, path, length) if length else 0.0
         if length and _optimizer(one) == "lion":
             allowed += bounds.sign_flip_bound(arithmetic, path, length, value.size)
@@ -111,9 +117,9 @@ def whole_model_differences(
     arithmetic: str,
     sizes: Mapping[str, float] = MappingProxyType({}),
 ) -> list[Difference]:
-    """Returns the differences of all weights as one vector, of loss and gradient norm.
+    """Returns the differences of all weights as one vector, and of loss and gradient norm.
 
-    The arguments are those of `tensors`, after one step from the same state.
+    The arguments are those of `tensors`, with trajectories of one step from the same state.
     """
     ours, theirs = _vector(one), _vector(other)
     move = _norm(np.array(list(one.path.values())))

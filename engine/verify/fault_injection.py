@@ -1,4 +1,4 @@
-"""A task that injects faults into one row of a batch."""
+"""Injects faults into the results of a task for one row of a batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from engine.tasks.classification import Scores, Task
 
 
 class FaultInjectingTask:
-    """Wraps a task; can make one part of the results of one row infinite or nan.
+    """Wraps a task, and can make one kind of its results for one row infinite or nan.
 
-    Without a fault all results are multiplied by 1, which changes no bit.
+    Without a fault, multiplies all results by 1, which leaves them bitwise identical.
 
     Args:
       task: the task to wrap.
@@ -28,18 +28,18 @@ class FaultInjectingTask:
 
     @property
     def switches(self) -> tuple[tf.Variable, ...]:
-        """The variables of the wrapper itself; no step writes them."""
+        """Variables of the wrapper itself, which steps read and do not write."""
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
-        """Multiplies one part of the results of a row by `factor`, until `heal`.
+        """Multiplies one kind of results of a row by `factor`, until `heal` is called.
 
         Args:
           row: index of the row in the global batch.
           factor: factor, such as infinity or nan.
-          part: "gradient" leaves the loss unchanged, and "loss" the gradient; "metric" is all
-            metrics of the task; "statistic" is all statistics updates of the micro-batch that
-            contains the row.
+          part: kind of results: "gradient", without the loss; "loss", without the gradient;
+            "metric", all metrics of the task; "statistic", all updates of moving statistics from
+            the micro-batch that contains the row.
         """
         self._row.assign(row)
         self._factors[part].assign(factor)
@@ -51,7 +51,7 @@ class FaultInjectingTask:
             factor.assign(1.0)
 
     def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
-        """See `Task`."""
+        """Calls the wrapped task and injects the fault; see `Task`."""
         scores = self.task(model, batch, context)
         losses = scores.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
@@ -73,6 +73,6 @@ class FaultInjectingTask:
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Returns the factors of rows in the rank and dtype of `values`."""
+    """Returns the factors [rows] in the dtype of `values`, reshaped to broadcast to its shape."""
     shape = [-1] + [1] * ((values.shape.rank or 1) - 1)
     return tf.cast(tf.reshape(factor, shape), values.dtype)

@@ -1,4 +1,4 @@
-"""The finding of a law's check."""
+"""What a law's check did and found; `verification` turns it into a `Verdict`."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class Finding(NamedTuple):
     """What a check did and what it found.
 
     Attributes:
-      passed: None where the law cannot be checked, for the reason in `found`.
-      done: what the check did, in words.
-      found: what the check found, in words.
-      measured: count of problems, or a relative difference.
+      passed: whether the law holds; None if it cannot be checked, for the reason in `found`.
+      done: description of what the check did.
+      found: description of what the check found.
+      measured: number of problems, or a relative difference.
       bound: largest `measured` that passes.
     """
 
@@ -27,24 +27,30 @@ class Finding(NamedTuple):
 
 
 def not_compared(reason: str) -> Finding:
-    """Returns the finding of a law that cannot be checked."""
+    """Returns the finding for a law that cannot be checked, with the reason."""
     return Finding(None, "", reason)
 
 
 def apart(done: str, difference: Difference, words: str = "") -> Finding:
-    """Returns a finding on the largest difference."""
+    """Returns a finding that passes if the difference is within its bound.
+
+    Args:
+      done: description of what the check did.
+      difference: largest difference that the check found.
+      words: replaces the description of the difference.
+    """
     within = difference.within
     return Finding(within, done, words or str(difference), difference.measured, difference.bound)
 
 
 def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
-    """Returns a finding on tensors that must be the same to the bit.
+    """Returns a finding that passes if all tensors are bitwise identical, without other problems.
 
     Args:
-      done: what the check did, in words.
+      done: description of what the check did.
       differing: names of the tensors that differ.
       of: number of tensors that were compared.
-      more: other problems, in words.
+      more: descriptions of other problems.
     """
     words = f"the same bits in all {of} tensors"
     if differing:

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# Operations with a random generator of their own, whose state is in no checkpoint.
+# Stateful random operations; checkpoints do not contain the state of their generators.
 _GENERATORS = frozenset(
     (
         *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
@@ -22,12 +22,12 @@ _GENERATORS = frozenset(
 
 
 def hidden_random_ops(function: Any) -> list[str]:
-    """Returns the types of operations in a function that draw hidden random numbers (L3)."""
+    """Returns the types of the stateful random operations in a function, sorted (L3)."""
     return sorted({node.op for node in _nodes(function)} & _GENERATORS)
 
 
 def untracked_variables(function: Any, known: tf.Module) -> list[tf.Variable]:
-    """Returns the variables that a function reads or writes and that are not in `known` (L5)."""
+    """Returns the variables that a function reads or writes and `known` does not contain (L5)."""
     ours = {id(part) for variable in known.variables for part in _parts(variable)}
     return [
         variable
@@ -37,10 +37,11 @@ def untracked_variables(function: Any, known: tf.Module) -> list[tf.Variable]:
 
 
 def fingerprint(function: Any) -> Counter:
-    """Counts each operation with its constants, without its name, which differs in each trace.
+    """Counts the operations of a graph by type and attributes, such as the value of a constant.
 
-    Two traces of the same mathematics have the same fingerprint. A Python number that a trace
-    depends on is a constant in it, or has decided a branch.
+    Two traces of the same computation have the same fingerprint. Names are ignored, because they
+    differ in each trace. A Python number that a trace depends on appears as a constant, or has
+    selected a Python branch.
     """
     return Counter(
         (node.op, tuple(sorted((key, _written(value)) for key, value in _attributes(node))))
@@ -67,5 +68,5 @@ def _written(value: Any) -> bytes:
 
 
 def _parts(variable: Any) -> list[Any]:
-    """Returns the variable, and its copies where it is mirrored."""
+    """Returns the variable and, if it is distributed, its per-replica components."""
     return [variable, *getattr(variable, "values", ())]

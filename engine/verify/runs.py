@@ -1,4 +1,4 @@
-"""Small runs of one configuration, assembled as often as the laws need them."""
+"""Assembles and trains the small runs of a configuration that the laws compare."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
 from engine.verify.trajectory import Trajectory, record_trajectory, take
 
-STEPS = 16  # of a run
+STEPS = 16  # number of steps of a run
 CHECKPOINT_STEP = 7  # step after which a checkpoint is saved; epochs end at steps 5, 10 and 15
 
 MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
-    """The run that others are compared with.
+    """The run that other runs are compared with.
 
     Attributes:
       whole: trajectory of all its steps.
-      written: names of variables outside the state that its steps wrote.
-      scores: means over the evaluated split after the last step.
+      written: names of the variables outside the state that its steps wrote.
+      scores: mean loss and metrics of the evaluated split after the last step, by name.
     """
 
     whole: Trajectory
@@ -52,12 +52,13 @@ class VerificationRuns:
     """Assembles runs of one configuration, on one device and on several.
 
     A run takes a few steps on a sample of the user's data, so that it has several epochs, each with
-    a partial batch. Everything else is as configured, including the length of the schedule.
+    a partial batch if possible. Everything else is as configured, except the length of a short
+    schedule, see `scheduled_steps`.
 
     Args:
       config: all options.
-      task: task, or function that makes one for each run; None: as configured.
-      folder: directory for decoded data and a checkpoint.
+      task: task, or function that makes one for each run; None: classification, as configured.
+      folder: directory for decoded data and checkpoints.
       interrupted: called periodically; returns whether to stop.
 
     Raises:
@@ -81,35 +82,35 @@ class VerificationRuns:
         self._taken: dict[tuple, Trajectory] = {}
         set_threads(options.intra_op_threads, options.inter_op_threads)
         self.topologies = topologies(options.strategy, options.virtual_devices)
-        self._make_task = _maker(task, config)  # after the devices: a task may make tensors
-        if options.shards == 1:  # the one shard of a batch is on one device
+        self._make_task = _maker(task, config)  # after the devices: a task may create tensors
+        if options.shards == 1:  # a single shard is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
         whole = data.open_source(config)
         self.sample = sample(whole, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
         compatibility.check_length_options(config, self.total_steps)
-        # Rejects what the longer `scheduled_steps` would accept.
+        # Rejects options that are valid only with the longer `scheduled_steps`.
         factories.build_schedule(config, self.total_steps)
         self.feed_kind, _ = pipelines.choose_feed(config.data.feed, whole)
 
     @property
     def scheduled_steps(self) -> int:
-        """Length of the schedule: that of the run, and at least twice `STEPS`."""
+        """Length of the learning rate schedule in steps: as configured, at least twice `STEPS`."""
         return max(self.total_steps, 2 * STEPS)
 
     @property
     def across(self) -> dict[str, Any]:
-        """Options for comparing one device with several.
+        """Options that replace the user's when one device is compared with several.
 
-        XLA compiles for one device only, and rounds differently from TensorFlow's executor. Neither
-        program need have the bits, or the rounding errors, of the other.
+        They disable XLA, which compiles for one device only and rounds differently from
+        TensorFlow's executor: results with and without it need not agree within the bounds.
         """
         return {"jit": "off"} if self.config.loop.jit in ("step", "loop") else {}
 
     @property
     def without_xla(self) -> str:
-        """`across` in words, to follow a number of devices; empty where it changes nothing."""
+        """Description of `across`, to append to a number of devices; "" if `across` is empty."""
         return f" with --jit=off, not {self.config.loop.jit}," if self.across else ""
 
     # --- parts --------------------------------------------------------------------------------
@@ -122,7 +123,7 @@ class VerificationRuns:
           **options: options that replace the user's.
         """
         self._turn_to(None)
-        # Shows randomness that ignores the run's seed: no result may depend on this one.
+        # Another global seed for each run reveals random operations that ignore the run's seed.
         tf.random.set_seed(len(self.built))
         chosen = {
             "feed": self.feed_kind,
@@ -136,12 +137,12 @@ class VerificationRuns:
             replaced(self.config, **chosen), task, source=self.sample.source, devices=devices
         )
         self.built.append(parts)
-        for variable, value in self._hidden:  # a variable that runs share is reset for each
+        for variable, value in self._hidden:  # reset, because runs may share these variables
             variable.assign(value)
         return parts
 
     def _strangers(self, parts: Parts) -> list[tf.Variable]:
-        """Returns the variables outside the state that a step reads or writes."""
+        """Returns the variables outside the state that steps use, except fault injection's own."""
         ours = poisoned(parts).switches
         found = graph.untracked_variables(parts.loop.graph(), parts.state)
         return [v for v in found if not any(v is own for own in ours)]
@@ -154,14 +155,14 @@ class VerificationRuns:
             raise Interrupted
 
     def _turn_to(self, parts: Parts | None) -> None:
-        """Stops the prefetching of other runs, which uses threads that this run needs."""
+        """Stops prefetching in all other runs, because it uses threads that this run needs."""
         self.poll()
         for other in self.built:
             if other is not parts:
                 other.close()
 
     def take(self, parts: Parts, steps: int) -> Parts:
-        """Takes steps, up to three in a call of the graph."""
+        """Takes steps, at most three per call of the graph; returns `parts`."""
         self._turn_to(parts)
         for done in range(0, steps, 3):
             self.poll()
@@ -169,7 +170,7 @@ class VerificationRuns:
         return parts
 
     def score(self, parts: Parts) -> dict[str, float | int]:
-        """Returns the means over the evaluated split."""
+        """Evaluates the held-out split of the sample; returns the mean loss and metrics by name."""
         self._turn_to(parts)
         means = parts.evaluations[self.sample.scored].run(self._interrupted)
         if means is None:
@@ -180,7 +181,7 @@ class VerificationRuns:
 
     @functools.cached_property
     def home(self) -> ReferenceRun:
-        """The run on the devices that the configuration trains on."""
+        """The run on the devices that the configuration trains on, executed on first access."""
         parts = self.assembled(self.topologies.home)
         self._hidden = [(v, v.numpy()) for v in self._strangers(parts)]
         start = record_trajectory(parts, CHECKPOINT_STEP, self.poll)
@@ -192,7 +193,7 @@ class VerificationRuns:
         return ReferenceRun(whole, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the run on these devices from its first step, cached.
+        """Returns the trajectory of a run on these devices from its first step, cached.
 
         Args:
           devices: devices to compute on.
@@ -207,12 +208,12 @@ class VerificationRuns:
         return self._taken[place]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the run on these devices, resumed from the checkpoint of `home`."""
+        """Returns the trajectory on these devices, resumed from the checkpoint of `home`."""
         parts = self.on(devices, **options).parts
         return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self.poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores a run to step `CHECKPOINT_STEP`, from the checkpoint of `home`.
+        """Restores a run from the checkpoint of `home`, at step `CHECKPOINT_STEP`; returns `parts`.
 
         Raises:
           OSError: when the checkpoint cannot be loaded.
@@ -223,12 +224,12 @@ class VerificationRuns:
         return parts
 
     def arithmetic(self, devices: Devices) -> str:
-        """Returns what layers round to on these devices."""
+        """Returns the precision that layers round to on these devices, see `bounds.arithmetic`."""
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
     def batch_norm(self) -> bool:
-        """Whether the network has batch norm, so that rows of a batch depend on each other."""
+        """Whether the model has batch norm: in training, a loss then depends on the whole batch."""
         return any(isinstance(m, BatchNorm) for m in self.home.whole.parts.model.submodules)
 
     def close(self) -> None:
@@ -239,7 +240,7 @@ class VerificationRuns:
 
 
 def poisoned(parts: Parts) -> FaultInjectingTask:
-    """Returns the task of a run that `VerificationRuns` assembled."""
+    """Returns the fault-injecting task of a run that `VerificationRuns` assembled."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
 

@@ -1,4 +1,4 @@
-"""The part of a data set that the laws are checked on."""
+"""Selects the examples of a data set that the laws are checked on."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 import pipelines
 
-FULL_BATCHES = 4  # in an epoch, besides a partial batch
-EVALUATION_BYTES = 32 << 20  # largest decoded size of the evaluated split
+FULL_BATCHES = 4  # number of full batches in an epoch; a partial batch follows
+EVALUATION_BYTES = 32 << 20  # maximum decoded size of the evaluated split
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,10 +19,10 @@ class Sample:
 
     Attributes:
       whole: data set as configured.
-      source: the same data set, cut down, with only one held-out split.
+      source: data set with the first examples only, and with a single held-out split.
       scored: name of that split, "validation" or "test".
-      scored_from: name of the user's split that it is from; "train" where no split is held out.
-      batch: number of examples of a full batch.
+      scored_from: name of the user's split that it is taken from; "train" if none is held out.
+      batch: number of examples in a full batch.
     """
 
     whole: pipelines.Source
@@ -33,21 +33,21 @@ class Sample:
 
     @property
     def examples_scored(self) -> int:
-        """Number of examples that are evaluated."""
+        """Number of examples in the held-out split of `source`."""
         return len(getattr(self.source, self.scored))
 
     @property
     def examples_held_out(self) -> int:
-        """Number of examples in the split that those are from."""
+        """Number of examples in the user's split that those are taken from."""
         return len(getattr(self.whole, self.scored_from))
 
 
 def sample(whole: pipelines.Source, global_batch_size: int) -> Sample:
-    """Cuts a data set to an epoch of `FULL_BATCHES` batches, and a partial one if possible.
+    """Reduces an epoch to `FULL_BATCHES` full batches and, if possible, a partial one.
 
     Args:
       whole: data set with all examples.
-      global_batch_size: number of examples of a full batch; a smaller data set is one batch.
+      global_batch_size: number of examples in a full batch; a smaller split is one batch.
     """
     batch = min(global_batch_size, len(whole.train))
     # The partial batch is more than half full, so that each of two devices gets examples.

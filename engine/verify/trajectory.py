@@ -13,12 +13,12 @@ from engine.core import metrics
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
-    """Takes steps, epoch by epoch.
+    """Takes steps, epoch by epoch; returns `parts`.
 
     Args:
-      parts: parts of the run.
+      parts: objects of the run.
       steps: number of steps.
-      at_once: largest number of steps in one call of the graph.
+      at_once: maximum number of steps per call of the graph.
     """
     while steps:
         left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
@@ -30,10 +30,10 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
 def run_steps_measured(
     parts: Parts, steps: int, between: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Takes steps one by one; returns the sum of the norms of the updates of each tensor.
+    """Takes steps one by one; returns the sum of the norms of each tensor's updates, by name.
 
     Args:
-      parts: parts of the run.
+      parts: objects of the run.
       steps: number of steps.
       between: called before each step.
     """
@@ -48,7 +48,7 @@ def run_steps_measured(
 
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Returns every variable of the model and of its EMA, by name."""
+    """Returns the values of all variables of the model and of its EMA, by name."""
     state = parts.state
     named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
     if state.ema is not None:
@@ -57,25 +57,29 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
 
 
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
-    """Returns the bytes of the state without timings and the variables `but`, by index and name."""
+    """Returns the bytes of each state variable except timings and `but`, by index and name."""
     left_out = {id(variable) for variable in (*parts.state.timing.variables, *but)}
     kept = [v for v in parts.state.variables if id(v) not in left_out]
     return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Returns the names of the variables that are not the same to the bit."""
+    """Returns the names of the variables that are not bitwise identical."""
     return [name.split("/", 1)[1] for name in before if before[name] != after[name]]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The state of a run after some steps; the run itself may have continued since.
+    """The state of a run after some steps, and sums over those steps.
 
     Attributes:
-      path: sum of the norms of the updates of each tensor in `weights`.
-      sums: metrics.step_sums over those steps.
-      torn: names of variables whose copies differ between replicas.
+      parts: objects of the run, which may have continued since.
+      path: sum of the norms of the updates of each tensor in `weights`, by name.
+      weights: `weights` after the last step.
+      everything: `state_bytes` after the last step.
+      sums: sum of `metrics.step_sums` over these steps, float64 [4 + metrics].
+      updates: number of the run's steps so far that updated the weights.
+      torn: names of the variables whose values differ between replicas.
     """
 
     parts: Parts
@@ -88,7 +92,7 @@ class Trajectory:
 
     @property
     def figures(self) -> dict[str, float]:
-        """Mean loss and mean gradient norm over the steps that updated the weights; 0 for none."""
+        """Mean loss and gradient norm over the steps that updated the weights; 0 if none did."""
         if not self.sums[-1]:
             return {"loss": 0.0, "gradient norm": 0.0}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
@@ -98,10 +102,10 @@ class Trajectory:
 def record_trajectory(
     parts: Parts, steps: int, between: Callable[[], None] = lambda: None
 ) -> Trajectory:
-    """Takes steps one by one, and returns their trajectory.
+    """Takes steps one by one; returns their trajectory.
 
     Args:
-      parts: parts of the run.
+      parts: objects of the run.
       steps: number of steps.
       between: called before each step.
     """
@@ -120,7 +124,7 @@ def record_trajectory(
 
 
 def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
-    """Takes one step of each run, both from the state of the first."""
+    """Copies the state of the first run to the second, then takes one step of each."""
     for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
         theirs.assign(ours.numpy())
     return record_trajectory(one, 1), record_trajectory(other, 1)
@@ -129,9 +133,10 @@ def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
 def updated_alike(
     pairs: Sequence[tuple[Trajectory, Trajectory]],
 ) -> list[tuple[Trajectory, Trajectory]]:
-    """Returns the pairs whose steps both updated the weights, or neither; all without loss scaling.
+    """Returns the pairs in which both runs updated the weights, or neither did.
 
-    A gradient near the largest float16 may overflow as a whole and not in portions.
+    Without a dynamic loss scale, returns all pairs. A float16 gradient may overflow for the whole
+    batch and not for its micro-batches, so that one run skips a step that the other takes.
     """
     scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
     return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]

@@ -1,4 +1,4 @@
-"""Verifies the laws on a configuration, and returns a certificate."""
+"""Verifies the laws on a configuration and returns a certificate."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def verify(
 ) -> Certificate:
     """Checks the laws on a configuration, optionally with a task of your own.
 
-    A task that is not built in::
+    Example with a task that is not built in::
 
         import tensorflow as tf
         import tapeline as tl
@@ -50,21 +50,21 @@ def verify(
         assert certificate.passed, certificate.summary
 
     Assembles about a dozen small runs in a temporary directory, and neither reads nor writes
-    `config.run.run_dir`. Call it before anything makes a tensor: it splits the CPU into virtual
-    devices where the configuration asks for no others. Afterwards, TensorFlow's op determinism is
-    enabled and its global seed is unset.
+    `config.run.run_dir`. Call it before the first tensor is created, because it splits the CPU into
+    virtual devices. Afterwards, TensorFlow's op determinism is enabled and its global seed is
+    unset.
 
     Args:
       config: all options, as `engine.config.flags.parse` returns them.
-      make_task: function without arguments, or a class, that makes a new task for each run, so that
-        runs share no state of a task; or a task, which is copied for each run; None:
-        classification, as configured.
-      tell: called with text to print: what is verified, then a line for each law.
+      make_task: function without arguments, or class, that makes a new task for each run, so that
+        runs share no task state; or a task, which is copied for each run; None: classification, as
+        configured.
+      tell: called with text to print: a description of what is verified, then a line per law.
       interrupted: called periodically; returns whether to stop.
 
     Returns:
-      The certificate. An exception of a task in its second run, or on several devices, is a broken
-      law; an exception in its first run is raised.
+      The certificate. If a task raises an exception in its first run, that is raised; in a later
+      run, such as on several devices, it counts as a broken law.
 
     Raises:
       ValueError: for invalid input, as in training; when TensorFlow has started with too few
@@ -149,7 +149,7 @@ def _device(runs: VerificationRuns) -> dict[str, object]:
 
 
 def _length(runs: VerificationRuns) -> str:
-    """Describes the number of steps and the length of the schedule."""
+    """Returns a description of the number of steps and the length of the schedule."""
     if runs.total_steps == runs.scheduled_steps:
         return f"the first {STEPS} of {runs.total_steps:,} steps"
     return (
@@ -159,7 +159,7 @@ def _length(runs: VerificationRuns) -> str:
 
 
 def _heading(runs: VerificationRuns) -> str:
-    """Describes what is verified; takes the `home` run first."""
+    """Returns a description of what is verified; takes the steps of the `home` run first."""
     parts, config, sample = runs.home.whole.parts, runs.config, runs.sample
     whole = sample.whole
     home, _, many, note = runs.topologies

@@ -1,7 +1,7 @@
-"""Figures: functions that draw arrays and return the bytes of a PNG.
+"""Draws figures from arrays; the drawing functions return the bytes of a PNG.
 
-They do not depend on runs, TensorFlow or the disk, and import no other package of the project. The
-same arguments give the same bytes.
+The package does not depend on runs, TensorFlow or the file system, and imports no other package of
+the project. The same arguments give bitwise identical PNGs.
 """
 
 from engine.reporting.figures.bars import class_balance, class_scores

@@ -1,4 +1,4 @@
-"""Charts by class: number of examples and scores."""
+"""Draws charts per class: number of examples and scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
     """Draws the number of examples of each class, with a bar for each split.
 
     Args:
-      counts: int [classes] of each split, 1 to 3 splits.
+      counts: number of examples per class, int [classes], by split name; 1 to 3 splits.
       names: class names.
     """
     classes = len(names)
@@ -61,7 +61,7 @@ def class_scores(
     Args:
       precision: float [classes]; nan where the class is never predicted.
       recall: float [classes]; nan where the class has no examples.
-      f1: float [classes].
+      f1: float [classes]; nan where the class has no examples and is never predicted.
       names: class names.
       title: title of the figure.
     """
@@ -88,6 +88,6 @@ def class_scores(
 
 
 def _length(classes: int, margin: float, each: float, least: float, maximum: float) -> float:
-    """Returns the side of a figure in inches; more than `maximum` if the class names need it."""
+    """Returns a side length in inches; more than `maximum` if the class names need it."""
     needed = margin + 0.14 * min(classes, MOST_NAMES)
     return float(np.clip(margin + each * classes, least, max(maximum, needed)))

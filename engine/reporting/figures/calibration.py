@@ -1,4 +1,4 @@
-"""The reliability diagram: accuracy against confidence."""
+"""Draws the reliability diagram: accuracy against confidence."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def reliability(
 
     Args:
       edges: edges of the confidence bins, float [bins + 1].
-      confidence: mean of each bin, float [bins]; nan for an empty bin.
-      accuracy: mean of each bin, float [bins]; nan for an empty bin.
-      counts: predictions in each bin, int [bins].
-      error: expected calibration error, 0 to 1.
+      confidence: mean confidence of each bin, float [bins]; nan for an empty bin.
+      accuracy: accuracy in each bin, float [bins]; nan for an empty bin.
+      counts: number of predictions in each bin, int [bins].
+      error: expected calibration error, from 0 to 1.
       title: title of the figure.
     """
     figure = Figure(figsize=(4.8, 5), layout="constrained")

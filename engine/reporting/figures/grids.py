@@ -1,4 +1,4 @@
-"""Grids of images with captions."""
+"""Draws grids of images with captions."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from engine.reporting.figures.style import VERMILION, renders_png, truncate
 
-_TILE = 0.78  # side of an image, in inches as the other lengths
-_LINE = 0.12  # height of a line of a caption
+_TILE = 0.78  # side length of an image; this and the lengths below are in inches
+_LINE = 0.12  # height of a caption line
 _CAPTION = 0.08  # padding of a caption
-_ONE_LINE, _MORE_LINES = (14, 7.5), (17, 6.5)  # maximum characters of a line, font size
+_ONE_LINE, _MORE_LINES = (14, 7.5), (17, 6.5)  # maximum characters per line, font size in points
 _GAP = 0.08
 
 
@@ -24,7 +24,7 @@ class CaptionedImages(NamedTuple):
     Attributes:
       images: uint8 or float [n, H, W, C], C 1 or 3; with another C, the first channel is shown.
       captions: n captions of one or more lines; empty: no captions. See `join_captions`.
-      marked: indices of the images with a frame.
+      marked: indices of the images with a frame and a bold caption.
     """
 
     images: np.ndarray
@@ -38,7 +38,7 @@ class CaptionedImages(NamedTuple):
 
 
 def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
-    """Joins the parts of each caption: in one line if all captions fit, else one line per part."""
+    """Joins the parts of each caption: on one line if all captions fit, else one line per part."""
     together = [" ".join(each) for each in parts]
     fit = all(len(each) <= _ONE_LINE[0] for each in together)
     return together if fit else ["\n".join(each) for each in parts]
@@ -68,12 +68,12 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
 def image_rows(
     lines: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float
 ) -> Figure:
-    """Draws a row of images for each name.
+    """Draws rows of images, each with a name on its left.
 
     Args:
-      lines: name and images of each row, 1 or more rows.
+      lines: name and images of each row; 1 or more rows, with 1 or more images in total.
       title: title of the figure.
-      margin: width of the names on the left, in inches.
+      margin: width of the space for the names, in inches.
     """
     columns = max(len(tiles.images) for _, tiles in lines)
     height = _height(max(tiles.lines for _, tiles in lines))
@@ -88,14 +88,14 @@ def image_rows(
 
 
 def _height(lines: int) -> float:
-    """Returns the distance from one row to the next, with captions of `lines` lines."""
+    """Returns the distance between rows in inches, for captions of `lines` lines."""
     return _TILE + _GAP + bool(lines) * _CAPTION + lines * _LINE
 
 
 def _sheet(
     rows: int, columns: int, title: str, height: float, margin: float = 0.0
 ) -> tuple[Axes, Figure]:
-    """Returns empty axes in inches, with the first tile's upper left corner as the origin."""
+    """Returns the axes, in inches from the first image's upper left corner, and the figure."""
     width = columns * (_TILE + _GAP) - _GAP
     tall = rows * height - _GAP
     left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # leave room for the title
@@ -122,7 +122,7 @@ def _place(
         vmax=1,
         interpolation="nearest" if max(tiles.images.shape[1:3]) <= 100 else "antialiased",
     )
-    # imshow sets an equal aspect.
+    # Undo the equal aspect ratio that imshow sets.
     axes.set_aspect("auto")
     wrong = at in tiles.marked
     if wrong:
@@ -147,7 +147,7 @@ def _place(
 
 
 def _range(images: np.ndarray) -> tuple[float, float]:
-    """Returns the values of black and white: uint8's range, or the finite minimum and maximum."""
+    """Returns the values drawn as black and white: the range of uint8, or the finite extremes."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
     finite = images[np.isfinite(images)]

@@ -1,4 +1,4 @@
-"""Line charts of metrics over the steps of a run."""
+"""Draws line charts of the metrics of a run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from engine.reporting.figures.style import LOOKS, OTHER, renders_png
 
-_FEW = 30  # maximum number of points without smoothing
-_MANY = 4000  # maximum number of points without binning; with more, a pixel has several
+_FEW = 30  # maximum number of points of a curve that is not smoothed
+_MANY = 4000  # maximum number of points of a curve that is not binned
 _BINS = 1000  # number of bins
 
 
 class Line(NamedTuple):
-    """A curve; points that are not finite are not drawn.
+    """A curve; points whose y is not finite are not drawn.
 
     Attributes:
-      x: float [n].
-      y: float [n].
+      x: positions of the points, float [n].
+      y: values of the points, float [n].
     """
 
     x: np.ndarray
@@ -30,14 +30,14 @@ class Line(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """A chart.
+    """A chart of one or more curves.
 
     Attributes:
       title: title of the chart.
       unit: label of the y axis.
       lines: curves by name; a split has the same style in every figure.
-      best: x of the best step, which is marked; None: no mark.
-      logarithmic: whether the y axis is logarithmic.
+      best: position of the best step on the x axis, which is marked; None: no mark.
+      logarithmic: whether the y axis is logarithmic, and only positive values are drawn.
     """
 
     title: str
@@ -51,8 +51,8 @@ class Chart(NamedTuple):
 def charts(panels: Sequence[Chart], *, x: str, columns: int = 2) -> Figure:
     """Draws charts side by side, with the same quantity on the x axis.
 
-    A curve of many points is drawn smoothed, over the raw curve in a lighter shade. Where a pixel
-    would have several points, the raw curve shows their extremes.
+    A curve of more than `_FEW` points is drawn smoothed, over the raw curve in a lighter shade. If
+    it has more than `_MANY` points, the raw curve shows the minimum and maximum of bins of points.
 
     Args:
       panels: charts, 1 or more.
@@ -68,11 +68,11 @@ def charts(panels: Sequence[Chart], *, x: str, columns: int = 2) -> Figure:
 
 
 def downsample(line: Line) -> tuple[Line, Line]:
-    """Reduces a curve of many points to `_BINS` bins, whose sizes differ by one point at most.
+    """Reduces a curve of `_BINS` or more points to `_BINS` bins; their sizes differ by 1 at most.
 
     Returns:
-      The minimum and the maximum of each bin in turn, so that no peak is lost; and the mean of
-      each bin.
+      A curve of the minimum and the maximum of each bin in turn, which keeps every peak, and a
+      curve of the mean of each bin.
     """
     edges = np.linspace(0, len(line.x), _BINS + 1).astype(int)
     first, sizes = edges[:-1], np.diff(edges)
@@ -82,9 +82,10 @@ def downsample(line: Line) -> tuple[Line, Line]:
 
 
 def exponential_moving_average(y: np.ndarray, points: int) -> np.ndarray:
-    """Returns the exponential moving average over about `points` points, float64 [n].
+    """Returns the bias-corrected EMA of `y` over about `points` points, float64 [n].
 
-    It is divided by the sum of its weights (Kingma and Ba, 2015), so that it starts at y[0].
+    The decay is 1 - 1 / points. The bias correction divides the EMA by the sum of its weights
+    (Kingma and Ba, 2015), so that it starts at y[0].
     """
     decay = 1 - 1 / points
     total, weight, out = 0.0, 0.0, np.empty(len(y))
@@ -110,7 +111,7 @@ def _draw(axes: Axes, panel: Chart, x: str) -> None:
         axes.plot(mean.x, smooth, look.stroke, color=look.colour, label=label)
     if panel.logarithmic:
         axes.set_yscale("log")
-        plain = FuncFormatter(lambda value, _: f"{value:g}")  # not as powers in TeX
+        plain = FuncFormatter(lambda value, _: f"{value:g}")  # not as powers of ten in TeX
         axes.yaxis.set_major_formatter(plain)
         axes.yaxis.set_minor_formatter(plain if _magnitudes(panel) < 1.5 else NullFormatter())
     if panel.best is not None:
@@ -124,7 +125,7 @@ def _draw(axes: Axes, panel: Chart, x: str) -> None:
 
 
 def _magnitudes(panel: Chart) -> float:
-    """Returns the powers of ten between the smallest and the largest positive value."""
+    """Returns the orders of magnitude between the smallest and the largest positive value."""
     values = np.concatenate([line.y for line in panel.lines.values()])
     values = values[np.isfinite(values) & (values > 0)]
     return float(np.log10(values.max() / values.min())) if len(values) else 0.0

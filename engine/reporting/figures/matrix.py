@@ -1,4 +1,4 @@
-"""The confusion matrix as a heat map."""
+"""Draws the confusion matrix as a heat map."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from matplotlib.figure import Figure
 
 from engine.reporting.figures.style import MOST_NAMES, renders_png, set_class_ticks
 
-_MOST_NUMBERS = 25  # maximum number of classes with numbers in the cells
+_MOST_NUMBERS = 25  # maximum number of classes of a matrix with numbers in its cells
 
 
 @renders_png
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
-    """Draws a confusion matrix: truth by row, prediction by column.
+    """Draws a confusion matrix: labels in rows, predicted classes in columns.
 
-    The shade of a cell is the square root of its share of the row, so that rare mistakes are
-    visible. Where cells are too small to hold counts, it is the square root of the count.
+    The shade of a cell is proportional to the square root of its fraction of the row, so that rare
+    mistakes are visible. If cells are too small to hold counts, and `by_row` is false, it is
+    proportional to the square root of the count.
 
     Args:
-      counts: confusion matrix, int [classes, classes].
+      counts: confusion matrix, int [classes (label), classes (predicted)].
       names: class names.
       by_row: whether cells show percentages of their row instead of counts.
       title: title of the figure.
@@ -63,5 +64,5 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
 
 
 def _percent(share: float) -> str:
-    """Formats a share in percent: `98.9`, or `<0.1` where it would read 0.0."""
+    """Formats a positive fraction as a percentage: `98.9`, or `<0.1` if it would round to 0.0."""
     return "<0.1" if share < 0.0005 else f"{100 * share:.1f}"

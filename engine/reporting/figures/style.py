@@ -1,9 +1,9 @@
-"""The style of all figures, and their rendering as PNG.
+"""Sets the style of all figures and renders them as PNG.
 
 Colours are those of Okabe and Ito (2008, "Color Universal Design"), which colour-blind readers can
-distinguish. No figure depends on colour: lines also differ in stroke and marker, bars in hatching,
-and cells hold numbers where they fit. The same arguments give the same bytes, whatever the user's
-settings, the time or the screen.
+distinguish. No figure relies on colour alone: lines also differ in line style and marker, bars in
+hatching, and cells hold numbers where they fit. The same arguments give bitwise identical PNGs,
+independent of the user's Matplotlib settings, the time and the screen.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 
 class SeriesStyle(NamedTuple):
-    """The style that distinguishes a line or a bar."""
+    """The colour, line style, marker and hatch that distinguish a curve or a series of bars."""
 
     colour: str
     stroke: str
@@ -34,7 +34,7 @@ LOOKS = {
     "test": SeriesStyle(GREEN, ":", "^", "..."),
 }
 OTHER = SeriesStyle("#333333", "-", "o", "")
-MOST_NAMES = 120  # maximum number of classes that are all named on an axis
+MOST_NAMES = 120  # maximum number of class names on an axis
 
 _SETTINGS: dict[str, Any] = {
     "figure.dpi": 110,
@@ -73,13 +73,13 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 
 
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
-    """Names the classes on an axis, as many as are legible.
+    """Labels an axis with class names: all, or every k-th so that at most `MOST_NAMES` remain.
 
     Args:
-      axes: axes whose ticks are set; classes are at 0, 1, ...
+      axes: axes whose ticks are set; class k is at position k.
       which: axis, "x" or "y".
       names: class names.
-      upright: whether to rotate names on the x axis, if any is longer than 2 characters.
+      upright: whether to rotate names on the x axis by 90 degrees, if any exceeds 2 characters.
     """
     every = -(-len(names) // MOST_NAMES)
     shown = range(0, len(names), every)
@@ -93,5 +93,5 @@ def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = Fa
 
 
 def truncate(name: str, limit: int = 16) -> str:
-    """Returns a name truncated to `limit` characters."""
+    """Returns a name, cut to `limit` characters with an ellipsis if it is longer."""
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"

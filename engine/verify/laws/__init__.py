@@ -1,4 +1,4 @@
-"""The checks of the laws, on small runs of a configuration.
+"""Checks each law on small runs of a configuration.
 
 Each check sets up the state that it starts from, so checks can be read and run in any order.
 """
@@ -26,8 +26,11 @@ class Law(NamedTuple):
     """A law and its check.
 
     Attributes:
-      compares: whether the check compares runs, which is meaningless where the same run twice gives
-        different results (L3).
+      number: number of the law, "L1" to "L8".
+      name: name of the law.
+      check: function that checks the law.
+      compares: whether the check compares runs, which is meaningless if two identical runs differ
+        (L3).
     """
 
     number: str
@@ -36,8 +39,8 @@ class Law(NamedTuple):
     compares: bool = False
 
 
-# In the order in which they are checked: laws that others depend on come first, and the count of
-# the traces of all runs comes last.
+# In the order of the checks: laws that others depend on come first, and L6, which counts the traces
+# of all runs, comes last.
 LAWS = (
     Law("L4", "data state is two integers", l4_data_state.check),
     Law("L3", "pure randomness", l3_pure_randomness.check),

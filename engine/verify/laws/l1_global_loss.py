@@ -1,4 +1,4 @@
-"""L1: the loss of a row depends on no other row, and micro-batches add up to the batch."""
+"""L1: an example's loss does not depend on others, nor the update on gradient accumulation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,14 @@ from engine.verify.finding import Finding, apart, not_compared
 from engine.verify.runs import VerificationRuns, poisoned
 from engine.verify.trajectory import step_together, updated_alike
 
-_UPDATES = 4  # after the checkpoint; they include a partial batch and the end of an epoch
+_UPDATES = 4  # steps after the checkpoint; they include a partial batch and the end of an epoch
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares rows evaluated in portions, then updates by micro-batches from the same state."""
+    """Compares losses of a batch and of its chunks, then updates with and without accumulation.
+
+    The updates start from the same state.
+    """
     batch, given = runs.sample.batch, runs.config.training.accumulate
     devices = runs.topologies.home if runs.topologies.home.replicas == 1 else runs.topologies.one
     own = runs.restored(runs.on(devices).parts)
@@ -50,9 +53,9 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _rows_together(runs: VerificationRuns, parts: Parts) -> Finding:
-    """Checks that the loss of a row does not depend on other rows.
+    """Checks that the loss of an example does not depend on the other examples of its batch.
 
-    The rows are evaluated, which excludes batch statistics of batch norm.
+    The losses are computed as in evaluation, so that batch norm does not use batch statistics.
     """
     done = f"{runs.sample.batch} rows evaluated at once and in 4 portions"
     feed = pipelines.open_feed(
@@ -89,7 +92,7 @@ def _rows_together(runs: VerificationRuns, parts: Parts) -> Finding:
         )
         portions.append(losses(portion).numpy())
     allowed = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
-    # The norm of a batch of typical losses.
+    # Norm of a vector of `batch` typical losses.
     size = typical_sizes(runs.home.whole).get("loss", 0.0) * batch**0.5
     measured = difference(together, np.concatenate(portions), size)
     return apart(done, Difference("losses of rows", measured, allowed))

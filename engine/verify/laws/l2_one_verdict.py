@@ -1,4 +1,4 @@
-"""L2: an infinity that one replica computes updates nothing on any replica."""
+"""L2: if the gradient is not finite on one replica, no replica updates its weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from engine.verify.finding import Finding, few
 from engine.verify.runs import VerificationRuns, poisoned
 from engine.verify.trajectory import changed, state_bytes, take, weights
 
-_OVERFLOWS = 8  # steps that may overflow before one updates the weights, with a loss scale
+_OVERFLOWS = 8  # maximum number of steps until one does not overflow, with a dynamic loss scale
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Injects an infinity, then a nan, into the gradient of one row of the last replica."""
+    """Injects an infinity, then a nan, into the gradient of one example on the last replica."""
     home, many = runs.topologies.home, runs.topologies.many
     problems, where = [], ""
     for devices in (home, many)[: 1 if many.words == home.words else 2]:
@@ -36,7 +36,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
-    """Returns the last row of a full batch on the last replica, and the index of that replica."""
+    """Returns the index in a full batch of the last replica's last row, and the replica's index."""
     layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)
@@ -49,7 +49,7 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
 
 
 def _strike(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
-    """Takes a full batch with a bad row and the step after it; returns the problems found."""
+    """Takes a step with a fault in one row, then steps until an update; returns the problems."""
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
     runs.take(parts, -int(state.step) % parts.steps_per_epoch)

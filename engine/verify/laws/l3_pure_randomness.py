@@ -1,4 +1,4 @@
-"""L3: the same seed gives the same bits."""
+"""L3: two runs with the same seed are bitwise identical."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares two identical runs, with other steps per call; looks for hidden generators."""
+    """Compares two runs with different steps per call; searches for stateful random operations."""
     home = runs.home
     again = runs.take(runs.assembled(runs.topologies.home), STEPS)
     differing = changed(home.whole.everything, state_bytes(again))

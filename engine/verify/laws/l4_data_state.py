@@ -1,4 +1,4 @@
-"""L4: the batch of a step does not depend on the kind of feed, or on where it was opened."""
+"""L4: a step's batch depends neither on the kind of feed nor on the step at which it is opened."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from engine.verify.finding import Finding
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.sample import FULL_BATCHES
 
-_AT = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and batches of later epochs
+_AT = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and steps of later epochs
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares batches of both kinds of feeds, opened at a step, with a feed read from step 0."""
+    """Compares batches of new in-memory and streaming feeds with those of one read from step 0."""
     home = runs.topologies.home
     through = runs.assembled(home)
     came = [_batch_at(through, step) for step in range(STEPS)]
@@ -37,7 +37,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _batch_at(parts: Parts, step: int) -> bytes:
-    """Returns a digest of a step's micro-batches: images, labels, mask and place."""
+    """Returns a digest of a step's micro-batches: images, labels, mask, positions and epoch."""
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, at = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 

@@ -1,4 +1,4 @@
-"""L5: a run that is rebuilt and restored ends as one that was never stopped."""
+"""L5: a resumed run ends bitwise identical to a run that was not interrupted."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Resumes a rebuilt run from a checkpoint; looks for writes outside the state."""
+    """Resumes a new run from a checkpoint; reports writes to variables outside the state."""
     home = runs.home
     resumed = runs.restored(runs.assembled(runs.topologies.home))
     runs.take(resumed, STEPS - CHECKPOINT_STEP)

@@ -1,4 +1,4 @@
-"""L6: each function is traced once, and its trace does not depend on when it is traced."""
+"""L6: each function is traced once, and tracing it again gives the same graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.verify.runs import VerificationRuns
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Counts the traces of all runs so far; traces a step again and compares the graphs."""
+    """Counts the traces of all runs so far; traces a loop again and compares the graphs."""
     runs.score(runs.home.whole.parts)  # a second evaluation must not trace again
     most: dict[str, int] = {}
     for parts in runs.built:

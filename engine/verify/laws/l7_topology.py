@@ -1,4 +1,4 @@
-"""L7: N replicas train as one does, and resume a run of another number of replicas."""
+"""L7: a run has the same trajectory on, and can be resumed on, any number of replicas."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from engine.verify.trajectory import changed, step_together, updated_alike
 def check(runs: VerificationRuns) -> Finding:
     """Compares steps on one device and on several, from the start and from a checkpoint.
 
-    A rounding error can switch a ReLU, after which two runs diverge on any devices. So where they
-    differ by more than rounding errors alone, single steps from the same state decide: if those
-    agree, only the order of summation differs.
+    A rounding error can change the sign of a ReLU's input, after which two runs diverge. So if the
+    runs differ by more than the bound, single steps from the same state decide: if those agree, the
+    cause is accumulated rounding errors.
     """
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
@@ -54,11 +54,11 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _in_turn(runs: VerificationRuns, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
-    """Returns options for one device to compute what several do, and the precision to compare in.
+    """Returns options with which one device computes as several, and the precision to compare in.
 
-    In mixed precision the gradient of each portion is rounded, and a bound on that must allow for
-    portions that cancel. A device that computes the same portions one after the other rounds each
-    to the same bits: only float32 sums can differ.
+    In mixed precision the gradient of each chunk of a batch is rounded, and a bound must allow for
+    chunks whose gradients cancel. A device that computes the same chunks sequentially, as
+    micro-batches, rounds each of them identically: only float32 sums can differ.
     """
     given, arithmetic = runs.config.training.accumulate, runs.arithmetic(one)
     portions = given * many.replicas

@@ -1,4 +1,4 @@
-"""L8: any number of replicas evaluates each example once, with any batch size."""
+"""L8: an evaluation scores each example once, on any number of replicas, with any batch size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.verify.runs import VerificationRuns
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Evaluates a split on one device, and in batches of an uneven size on several."""
+    """Evaluates a split on one device, and on several with a batch size that leaves remainders."""
     one, many = runs.topologies.one, runs.topologies.many
     examples, given = runs.sample.examples_scored, runs.config.training.evaluation_batch_size
     size = _uneven(examples, given, many.replicas)
@@ -27,8 +27,8 @@ def check(runs: VerificationRuns) -> Finding:
     allowed = bounds.step_metric_bound(arithmetic)
     for name in ("loss", *parts_of[0].task.metrics):
         sums = [means[name] * means["examples"] for means in scores]
-        # A metric is a count if its sums are integers, up to the rounding of the division by the
-        # examples. atol=0: in float32, sums of small values may be near 0 and are not counts.
+        # A metric is a count if its sums are integers, up to the rounding error of dividing by the
+        # number of examples. atol=0: sums of small float32 values may be near 0 and are no counts.
         if name != "loss" and np.allclose(sums, np.round(sums), rtol=1e-12, atol=0):
             right = [round(value) for value in sums]
             words.append(f"{name} {right[0]:,} and {right[1]:,}")
@@ -45,6 +45,9 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _uneven(examples: int, most: int, replicas: int) -> int:
-    """Returns a batch size that divides neither the split nor evenly among replicas; else 1."""
+    """Returns the largest suitable batch size; 1 if there is none.
+
+    It does not divide the number of examples and is not a multiple of the number of replicas.
+    """
     sizes = range(min(most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)
