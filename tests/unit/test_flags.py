@@ -193,7 +193,9 @@ def test_help_lists_option(field):
 def test_docs_table_lists_option(field):
     rows = [row for row in flags.table().splitlines() if row.startswith(f"| `--{field.name}` |")]
     assert len(rows) == 1 and field.metadata["help"] in rows[0]
-    assert rows[0].replace("\\|", "").count("|") == 4
+    assert rows[0].replace("\\|", "").count("|") == 5
+    resume = rows[0].split(" | ")[2]
+    assert (resume == "fixed") == field.metadata["trajectory"]
 
 
 def test_arguments_override_run_options(tmp_path):
