@@ -4,23 +4,20 @@
     images, targets = augment(images, labels, numbers, classes=10)
 
 Row i of the result is bitwise determined by row i of the arguments, with mixup also by row i + 1.
-The caller passes the random numbers, so there is no generator state to save or restore.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from pipelines import table
-from pipelines.warp import MAX_SIDE, NUMBERS, Warp
+from pipelines.warp import MAX_SIDE, NUMBERS, warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
 # (images float32 [rows, H, W, C], random numbers float32 [rows, n] in [0, 1), strength) -> images
@@ -28,8 +25,6 @@ Transform = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
 
 
 class _Registered(NamedTuple):
-    """A transform added by `register`, with the arguments of that call."""
-
     transform: Transform
     numbers: int
     default: float
@@ -40,11 +35,7 @@ _registered: dict[str, _Registered] = {}
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of the transforms, in the order of application.
-
-    The columns of the random numbers are in this order, too. `Warp` applies the geometric
-    transforms (shift, rotation, zoom, shear, elastic) in one resampling.
-    """
+    """Returns the names of the transforms, in the order of application and of random numbers."""
     return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
 
 
@@ -66,11 +57,7 @@ def register(
         def brightness(images, numbers, strength):
             return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
 
-    Args:
-      name: a Python identifier.
-      numbers: number of uniform random numbers that one example needs.
-      default: strength if the option gives none.
-      maximum: largest allowed strength, above 0.
+    `default` is the strength if the option gives none, `maximum`, above 0, the largest allowed.
 
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.
@@ -80,33 +67,27 @@ def register(
     if name in names():
         raise ValueError(f"a transform named {name!r} is registered already; choose another name")
 
-    def remember(transform: Transform) -> Transform:
+    def add(transform: Transform) -> Transform:
         _registered[name] = _Registered(transform, numbers, default, maximum)
         return transform
 
-    return remember
+    return add
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The transforms of an `--augment` option, as a callable that augments a batch.
+    """The transforms of an `--augment` option, as a callable that augments a batch."""
 
-    Attributes:
-      image_shape: height, width and channels.
-      strengths: strength of each selected transform, by name; of flip: the direction.
-    """
+    strengths: Mapping[str, Any]  # strength of each selected transform; of flip: the direction
 
-    image_shape: tuple[int, int, int]
-    strengths: Mapping[str, Any]
-
-    @functools.cached_property
+    @property
     def numbers(self) -> int:
         """Number of uniform random numbers that one example needs."""
-        return sum(self._numbers.values())
+        return sum(self._counts.values())
 
     @property
     def mixes(self) -> bool:
-        """Whether the arguments have one row more than the result, as mixup requires."""
+        """Whether there is mixup, for which the arguments have one row more than the result."""
         return "mixup" in self.strengths
 
     def __call__(
@@ -114,49 +95,38 @@ class Augmentation:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments a batch in the graph.
 
-        With mixup, the arguments have one row more than the result.
-
-        Args:
-          images: uint8 [rows, H, W, C]; or float32 if no transform is geometric.
-          labels: int32 [rows].
-          numbers: uniform random numbers, float32 [rows, self.numbers] in [0, 1).
-          classes: number of classes.
-
-        Returns:
-          (images, float32 [rows, H, W, C], in 0..1 if they were uint8; targets). The targets are
-          the labels; with mixup they are distributions, float32 [rows, classes].
+        Maps images, uint8 [rows, H, W, C] (or float32 if no transform is geometric), labels, int32
+        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1), to images,
+        float32 [rows, H, W, C], in 0..1 if they were uint8, and targets: the labels; with mixup
+        distributions, float32 [rows, classes].
         """
-        drawn = dict(
-            zip(self._numbers, tf.split(numbers, list(self._numbers.values()), axis=1), strict=True)
-        )
-        if "flip" in drawn:
-            images = flip(images, drawn["flip"], FLIPS[self.strengths["flip"]])
-        one = 255.0 if images.dtype == tf.uint8 else 1.0
-        images = self._warp(images, drawn) if self._warp else tf.cast(images, tf.float32)
-        images = images / one
-        if "cutout" in drawn:
-            images = cutout(images, drawn["cutout"], self.strengths["cutout"])
-        for name in [name for name in drawn if name in _registered]:
-            images = _registered[name].transform(images, drawn[name], self.strengths[name])
-        if "mixup" in drawn:
-            return mixup(images, labels, table.interpolate(self._weights, drawn["mixup"]), classes)
+        counts = self._counts
+        parts = tf.split(numbers, list(counts.values()), axis=1)
+        uniform = dict(zip(counts, parts, strict=True))
+        if "flip" in uniform:
+            images = flip(images, uniform["flip"], FLIPS[self.strengths["flip"]])
+        maximum = 255.0 if images.dtype == tf.uint8 else 1.0
+        warps = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
+        images = warp(images, warps, uniform) if warps else tf.cast(images, tf.float32)
+        images = images / maximum
+        if "cutout" in uniform:
+            images = cutout(images, uniform["cutout"], self.strengths["cutout"])
+        for name in uniform:
+            if name in _registered:
+                images = _registered[name].transform(images, uniform[name], self.strengths[name])
+        if "mixup" in uniform:
+            quantiles = table.mixup_weight_quantiles(self.strengths["mixup"])
+            weights = table.interpolate(quantiles, uniform["mixup"])
+            return mixup(images, labels, weights, classes)
         return images, labels
 
-    @functools.cached_property
-    def _numbers(self) -> dict[str, int]:
+    @property
+    def _counts(self) -> dict[str, int]:
+        """Number of random numbers of each selected transform, in the order of application."""
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
         counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
         counts |= {name: each.numbers for name, each in _registered.items()}
         return {name: counts[name] for name in names() if name in self.strengths}
-
-    @functools.cached_property
-    def _warp(self) -> Warp | None:
-        moves = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
-        return Warp(self.image_shape, moves) if moves else None
-
-    @functools.cached_property
-    def _weights(self) -> np.ndarray:
-        return table.mixup_weight_quantiles(self.strengths["mixup"])
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -187,22 +157,17 @@ def mixup(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mixes each row except the last with the next row (Zhang et al. 2018).
 
-    Args:
-      images: float32 [rows + 1, H, W, C].
-      labels: int32 [rows + 1].
-      weights: weight of the row itself, float32 [rows + 1, 1] in 1/2..1; the last is not used.
-      classes: number of classes.
-
-    Returns:
-      (images float32 [rows, H, W, C], targets float32 [rows, classes]).
+    `images` is float32 [rows + 1, H, W, C], `labels` int32 [rows + 1], and `weights`, those of the
+    row itself, float32 [rows + 1, 1] in 1/2..1; the last is not used. Returns (images float32
+    [rows, H, W, C], targets float32 [rows, classes]).
     """
     own = weights[:-1]
 
-    def mixed(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
+    def mix(rows: tf.Tensor, own: tf.Tensor) -> tf.Tensor:
         return own * rows[:-1] + (1 - own) * rows[1:]
 
-    targets = mixed(tf.one_hot(labels, classes), own)
-    return mixed(images, own[:, :, tf.newaxis, tf.newaxis]), targets
+    targets = mix(tf.one_hot(labels, classes), own)
+    return mix(images, own[:, :, tf.newaxis, tf.newaxis]), targets
 
 
 def parse_augmentation(
@@ -225,16 +190,14 @@ def parse_augmentation(
       dtype: dtype of the images.
 
     Raises:
-      ValueError: when the option is invalid; the message names the flag, the value and the
-        allowed values.
+      ValueError: when the option is invalid; the message says what is allowed.
     """
     strengths: dict[str, Any] = {}
     for item in spec.split(",") if spec.strip() else ():
         name, colon, strength = (part.strip() for part in item.partition(":"))
         flag = f"--augment={item.strip()}"
         if name not in names():
-            hint = _did_you_mean(name, names())
-            raise ValueError(f"{flag}: the transforms are {', '.join(names())}{hint}")
+            raise ValueError(f"{flag}: the transforms are {_choices(name, names())}")
         if name in strengths:
             raise ValueError(f"{flag}: {name} is listed twice")
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
@@ -247,31 +210,29 @@ def parse_augmentation(
         raise ValueError(
             f"--augment={spec}: images are {height} x {width} pixels; at most {MAX_SIDE} a side"
         )
-    return Augmentation(image_shape, strengths)
+    return Augmentation(strengths)
 
 
 def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, int, int]) -> Any:
     if name == "flip":
         text = "horizontal" if text is None else text
         if text not in FLIPS:
-            hint = _did_you_mean(text, tuple(FLIPS))
-            raise ValueError(f"{flag}: flips are {', '.join(FLIPS)}{hint}")
+            raise ValueError(f"{flag}: flips are {_choices(text, FLIPS)}")
         return text
     side = min(image_shape[:2])
     pixels = f"pixels, the image's shorter side being {side}"
-    own = {
-        transform: (of.default, of.maximum, f"at most {of.maximum:g}")
-        for transform, of in _registered.items()
-    }
     default, most, allowed = {
-        **own,
-        "shift": (side / 14, _under(side), f"below {side} {pixels}"),
+        "shift": (side / 14, math.nextafter(side, 0), f"below {side} {pixels}"),
         "rotation": (10.0, 180.0, "at most 180 degrees"),
         "zoom": (0.1, 0.99, "at most 0.99"),
         "shear": (0.1, 1.0, "at most 1"),
         "elastic": (side * 3 / 28, side / 4, f"at most {side / 4:g} {pixels}"),
         "cutout": (max(1, round(side * 2 / 7)), side - 1, f"at most {side - 1} {pixels}"),
         "mixup": (0.2, 100.0, "at most 100"),
+        **{
+            registered: (each.default, each.maximum, f"at most {each.maximum:g}")
+            for registered, each in _registered.items()
+        },
     }[name]
     try:
         number = default if text is None else float(text)
@@ -283,17 +244,12 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
         raise ValueError(f"{flag}: must be above 0; to go without, leave {name} out")
     if number > most:
         raise ValueError(f"{flag}: must be {allowed}")
-    if name == "cutout":
-        if number != int(number):
-            raise ValueError(f"{flag}: must be a whole number of pixels")
-        return int(number)
-    return number
+    if name == "cutout" and number != int(number):
+        raise ValueError(f"{flag}: must be a whole number of pixels")
+    return int(number) if name == "cutout" else number
 
 
-def _under(limit: float) -> float:
-    return math.nextafter(limit, 0)
-
-
-def _did_you_mean(value: str, known: tuple[str, ...]) -> str:
+def _choices(value: str, known: Iterable[str]) -> str:
+    """Formats the known names for a message, with the one closest to `value`."""
     close = difflib.get_close_matches(value, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    return ", ".join(known) + (f"; did you mean {close[0]!r}?" if close else "")

@@ -1,7 +1,6 @@
 """Opens the TFDS builder of a data set by name, and prepares the data set if necessary.
 
-A prepared data set is opened from its files, without its code and without the network. Only a data
-set that is not on disk is downloaded (`pipelines.download`).
+A prepared data set is opened from its files, without its code and without the network.
 """
 
 from __future__ import annotations
@@ -19,13 +18,8 @@ from pipelines.download import DATASET_INFO, one_line_message, prepare, quiet
 def open_builder(dataset: str, data_dir: str | None) -> Any:
     """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
-    Args:
-      dataset: "name", "name:version", "name/config", "name/config:version", or the path of a
-        version directory, which contains a dataset_info.json.
-      data_dir: directory of prepared data sets; None: the TFDS default.
-
-    Returns:
-      A `tfds.core.DatasetBuilder`, of the highest prepared version that matches.
+    Opens the highest prepared version that matches `dataset`: "name[/config][:version]", or the
+    path of a version directory. `data_dir` None is the TFDS default.
 
     Raises:
       ValueError: when the data set cannot be opened; the message has one line.
@@ -38,9 +32,9 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
             f"no prepared data set in {as_path}: give the version directory, which holds a "
             f"{DATASET_INFO}"
         )
-    root = resolve_data_dir(data_dir)
+    root = _resolve_data_dir(data_dir)
     name, arguments = parse_name(dataset)
-    if set(arguments) <= {"config", "version"}:
+    if arguments.keys() <= {"config", "version"}:
         directory = _prepared_directory(root / name, **arguments)
         if directory is not None:
             return _builder_from(directory)
@@ -75,18 +69,11 @@ def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
     return name.name, arguments
 
 
-def resolve_data_dir(data_dir: str | None) -> Path:
-    """Returns `data_dir`, or the TFDS default: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-
-    Raises:
-      ValueError: when the directory is not local.
-    """
-    place = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    if "://" in place:
-        raise ValueError(
-            f"--data_dir={place}: only local directories are supported; copy it to one"
-        )
-    return Path(place).expanduser()
+def _resolve_data_dir(data_dir: str | None) -> Path:
+    root = data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
+    if "://" in root:
+        raise ValueError(f"--data_dir={root}: only local directories are supported; copy it to one")
+    return Path(root).expanduser()
 
 
 def _builder_from(directory: Path) -> Any:
@@ -108,31 +95,25 @@ def _prepared_directory(
 ) -> Path | None:
     """Returns the directory of the highest matching version of a data set, or None.
 
-    Args:
-      root: the data set's directory, `data_dir/name`.
-      config: name of a config; None: the data without a config, else the default config of TFDS,
-        else the only config.
-      version: "1.2.3", with * for any number; None: any version.
+    Without a config: of the data without one, else of TFDS's default config, else of the only one.
     """
-    if config is not None:
-        return _highest_version(root / config, version)
-    directory = _highest_version(root, version)
-    if directory is None and (default := _default_config(root)):
+    directory = _highest_version(root / (config or ""), version)
+    if directory is None and config is None and (default := _default_config(root)):
         directory = _highest_version(root / default, version)
     return directory
 
 
-def _highest_version(directory: Path, wanted: str | None) -> Path | None:
-    numbers = [re.escape(part).replace(r"\*", r"\d+") for part in (wanted or "*.*.*").split(".")]
-    pattern = re.compile(r"\.".join(numbers))
-    found = [
+def _highest_version(directory: Path, version: str | None = None) -> Path | None:
+    """Returns the directory of the highest version, e.g. of "1.*.*", that is prepared there."""
+    pattern = re.escape(version or "*.*.*").replace(r"\*", r"\d+")
+    matches = [
         path
         for path in _subdirectories(directory)
-        if pattern.fullmatch(path.name)
+        if re.fullmatch(pattern, path.name)
         and (path / DATASET_INFO).is_file()
         and (path / "features.json").is_file()
     ]
-    return max(found, key=lambda path: [int(part) for part in path.name.split(".")], default=None)
+    return max(matches, key=lambda path: [*map(int, path.name.split("."))], default=None)
 
 
 def _default_config(root: Path) -> str | None:
@@ -141,7 +122,7 @@ def _default_config(root: Path) -> str | None:
     with contextlib.suppress(OSError, ValueError):
         if name := dataset_builder.load_default_config_name(root):
             return name
-    configs = [path.name for path in _subdirectories(root) if _highest_version(path, None)]
+    configs = [path.name for path in _subdirectories(root) if _highest_version(path)]
     return configs[0] if len(configs) == 1 else None
 
 
@@ -184,10 +165,9 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
     import tensorflow_datasets as tfds
 
     if (root / name).is_dir():
-        found = _prepared_names(root / name)
         return (
-            f"--dataset={dataset} is not prepared in {root}, which has {_some(found)}; give one "
-            "of these, or prepare it with TFDS"
+            f"--dataset={dataset} is not prepared in {root}, which has "
+            f"{_some(_prepared_names(root / name))}; give one of these, or prepare it with TFDS"
         )
     on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
     # Community data sets are left out, because their list is on the network.
@@ -199,13 +179,11 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
 
 def _prepared_names(root: Path) -> list[str]:
     """Returns the `--dataset` values that open the data set prepared in the directory `root`."""
-    places = {root.name: root}
-    places.update({f"{root.name}/{path.name}": path for path in _subdirectories(root)})
-    highest = {name: _highest_version(place, None) for name, place in places.items()}
-    return [f"{name}:{path.name}" for name, path in highest.items() if path]
+    highest = [_highest_version(path) for path in (root, *_subdirectories(root))]
+    paths = [path.relative_to(root.parent) for path in highest if path]
+    return [f"{path.parent.as_posix()}:{path.name}" for path in paths]
 
 
 def _some(names: list[str], limit: int = 8) -> str:
-    """Formats the first `limit` names of a list for a message."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + more if names else "none"

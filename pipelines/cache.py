@@ -1,8 +1,7 @@
 """Caches decoded examples and record indices on disk, for reuse by later runs.
 
-The key of decoded examples covers the bytes of the source files, the ranges of records taken from
-them and how they are decoded. An entry is validated by its digest before it is used; the content of
-an invalid entry is computed again. The cache makes a start faster and never changes its result.
+An entry is validated by its digest before it is used; the content of an invalid entry is computed
+again. The cache makes a start faster and never changes its result.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from pipelines.fingerprint import digest
+from pipelines.fingerprint import examples_digest
 
 _VERSION = 1
 _ENTRIES = (".decoded", ".index")
@@ -33,13 +32,9 @@ def default_dir() -> str:
 def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
     """Returns the cache key of the examples in `ranges` of TFRecord files, decoded as in `recipe`.
 
-    The contents of the files are hashed, not their names and modification times: a file modified
-    in place, or another data set's file of the same name, gives another key.
+    All bytes of the files are hashed, not their names and modification times.
     """
-    found = hashlib.sha256(f"{_VERSION}\n{recipe}\n".encode())
-    for path, first, stop in ranges:
-        found.update(f"{first} {stop} {digest(path)}\n".encode())
-    return found.hexdigest()[:32]
+    return examples_digest(ranges, f"{_VERSION}\n{recipe}", all_bytes=True)
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
@@ -51,14 +46,12 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
             content = np.fromfile(file, np.uint8)
         shape = tuple(header["shape"])
         dtype = np.dtype(header.get("dtype", "uint8"))
-        labels_at = int(np.prod(shape)) * dtype.itemsize
-        if (
-            content.size != labels_at + 4 * shape[0]
-            or hashlib.sha256(content.data).hexdigest() != header["sha256"]
-        ):
+        image_bytes = int(np.prod(shape)) * dtype.itemsize
+        digest = hashlib.sha256(content.data).hexdigest()
+        if content.size != image_bytes + 4 * shape[0] or digest != header["sha256"]:
             return None
-        images = content[:labels_at].view(dtype).reshape(shape)
-        labels = content[labels_at:].copy().view("<i4").astype(np.int32)
+        images = content[:image_bytes].view(dtype).reshape(shape)
+        labels = content[image_bytes:].copy().view("<i4").astype(np.int32)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     used(path)
@@ -76,21 +69,13 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
 
 def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
     """Returns the SHA-256 of decoded examples, in hexadecimal."""
-    found = hashlib.sha256(np.ascontiguousarray(images).data)
-    found.update(np.ascontiguousarray(labels, "<i4").tobytes())
-    return found.hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels, "<i4").tobytes())
+    return digest.hexdigest()
 
 
 def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes an entry atomically; does nothing if the cache cannot be written.
-
-    Args:
-      cache_dir: directory of the cache, created if necessary.
-      name: key of the entry, see `key`.
-      images: [n, H, W, C].
-      labels: int32 [n].
-    """
-    label_bytes = np.ascontiguousarray(labels, "<i4").tobytes()
+    """Writes an entry, [n, H, W, C] and int32 [n], atomically; does nothing if that fails."""
     images = np.ascontiguousarray(images)
     header = {
         "shape": images.shape,
@@ -100,15 +85,12 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
     with contextlib.suppress(OSError), written(os.path.join(cache_dir, f"{name}.decoded")) as file:
         file.write(json.dumps(header).encode() + b"\n")
         file.write(images.data)
-        file.write(label_bytes)
+        file.write(np.ascontiguousarray(labels, "<i4").tobytes())
 
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
     """Context manager: yields a new entry's file, publishes it atomically, prunes the cache.
-
-    Args:
-      path: path of the entry; its directory is created if necessary.
 
     Raises:
       OSError: when the entry cannot be written; nothing is published.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,126 +10,94 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.errors import damaged_data_message, reason
+from pipelines.features import Pictures
 from pipelines.host import usable_cores
 from pipelines.records import RecordReader
 from pipelines.source import DataSplit, Source
 
-_PORTION = 256  # examples decoded by one parallel call
+_BATCH = 256  # examples decoded by one parallel call
 # Examples decoded in one iteration of a loop in the graph. An iteration has an overhead as large as
 # decoding a small image; each decode call in the graph adds 5 ms to the start.
 DECODE_CHUNK = 16
 # Images of one stored size with at most this many values are decoded, then resized as one batch.
-# For larger images, the overhead of one loop iteration per image is small.
 _SMALL = 1 << 16
 
 
 def decode_batch(
     source: Source, serialized: tf.Tensor, chunk: int = DECODE_CHUNK
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes serialized examples in the graph.
+    """Decodes serialized examples in the graph, `chunk` of them in one iteration of a loop.
 
-    Args:
-      source: the data set.
-      serialized: string [k], k >= 1.
-      chunk: number of examples decoded in one iteration of the loop.
-
-    Returns:
-      (images [k, H, W, C], labels int32 [k]).
+    Maps string [k >= 1] to (images [k, H, W, C], labels int32 [k]).
     """
     if source.pictures is None:
-        assert source.decode_stored is not None
-        label = tf.TensorSpec([], tf.int32)
-        return _decoded(source, source.decode, source.decode_stored, serialized, chunk, label)
+        return _decode(source, source, serialized, chunk)
     image_key, label_key = source.pictures.fields
-    stored = {
+    features = {
         image_key: tf.io.FixedLenFeature([], tf.string),
         label_key: tf.io.FixedLenFeature([], tf.int64),
     }
-    parsed = tf.io.parse_example(serialized, stored)
+    parsed = tf.io.parse_example(serialized, features)
     return decode_images(source, parsed[image_key], chunk), tf.cast(parsed[label_key], tf.int32)
 
 
 def decode_images(source: Source, encoded: tf.Tensor, chunk: int = DECODE_CHUNK) -> tf.Tensor:
     """Decodes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
     assert source.pictures is not None
-    return _decoded(source, source.pictures.decode, source.pictures.decode_stored, encoded, chunk)
+    return _decode(source, source.pictures, encoded, chunk)
 
 
-def _decoded(
-    source: Source,
-    decode: Callable,
-    decode_stored: Callable,
-    stored: tf.Tensor,
-    chunk: int,
-    label: tf.TensorSpec | None = None,
-) -> Any:
-    """Decodes images and resizes them if necessary; also returns labels if `label` is a spec."""
+def _decode(source: Source, decoder: Source | Pictures, stored: tf.Tensor, chunk: int) -> Any:
+    """Decodes examples or images and resizes them; returns (images, labels) or images."""
 
-    def with_label(image: tf.TensorSpec) -> Any:
-        return image if label is None else (image, label)
+    def signature(shape: Any) -> Any:
+        image = tf.TensorSpec(shape, source.dtype)
+        return (image, tf.TensorSpec([], tf.int32)) if decoder is source else image
 
-    image = tf.TensorSpec(source.image_shape, source.dtype)
     if source.stored_size == source.image_shape[:2]:
-        return _each(decode, stored, with_label(image), chunk)
-    as_stored = tf.TensorSpec(source.stored_shape, source.dtype)
-    if not as_stored.shape.is_fully_defined() or as_stored.shape.num_elements() > _SMALL:
-        return tf.map_fn(decode, stored, fn_output_signature=with_label(image))
-    found = _each(decode_stored, stored, with_label(as_stored), chunk)
-    return source.resize(found) if label is None else (source.resize(found[0]), found[1])
+        return _each(decoder.decode, stored, signature(source.image_shape), chunk)
+    shape = tf.TensorShape(source.stored_shape)
+    if not shape.is_fully_defined() or shape.num_elements() > _SMALL:
+        return tf.map_fn(decoder.decode, stored, fn_output_signature=signature(source.image_shape))
+    assert decoder.decode_stored is not None
+    decoded = _each(decoder.decode_stored, stored, signature(shape), chunk)
+    return (source.resize(decoded[0]), decoded[1]) if decoder is source else source.resize(decoded)
 
 
-def _each(decode: Callable, stored: tf.Tensor, made: Any, chunk: int) -> Any:
-    """Applies `decode`, a `tf.function` of few operations, to each element of `stored`.
+def _each(decode: Callable, stored: tf.Tensor, signature: Any, chunk: int) -> Any:
+    """Applies `decode` to each element of `stored`, `chunk` of them in one iteration of a loop.
 
-    A loop iteration decodes `chunk` elements; each remaining element takes one iteration. If the
-    number of elements is static and at most `chunk`, there is no loop.
+    Each remaining element takes one iteration. At most `chunk` elements, if static, take no loop.
     """
     count = stored.shape[0]
     if count is not None and count <= chunk:
         return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
-    turns = (tf.shape(stored)[0] if count is None else count) // chunk
-
-    def several(some: tf.Tensor) -> Any:
-        return _each(decode, tf.ensure_shape(some, [chunk]), made, chunk)
-
-    def stacked(spec: tf.TensorSpec) -> tf.TensorSpec:
-        return tf.TensorSpec([chunk, *spec.shape], spec.dtype)
-
+    chunked = (tf.shape(stored)[0] if count is None else count) // chunk * chunk
     first = tf.map_fn(
-        several,
-        tf.reshape(stored[: turns * chunk], [-1, chunk]),
-        fn_output_signature=tf.nest.map_structure(stacked, made),
+        lambda elements: _each(decode, tf.ensure_shape(elements, [chunk]), signature, chunk),
+        tf.reshape(stored[:chunked], [-1, chunk]),
+        fn_output_signature=tf.nest.map_structure(
+            lambda spec: tf.TensorSpec([chunk, *spec.shape], spec.dtype), signature
+        ),
     )
-    last = tf.map_fn(decode, stored[turns * chunk :], fn_output_signature=made)
+    last = tf.map_fn(decode, stored[chunked:], fn_output_signature=signature)
     return tf.nest.map_structure(
         lambda many, few: tf.concat([tf.reshape(many, [-1, *few.shape[1:]]), few], 0), first, last
     )
 
 
-# Disables AutoGraph for a function of `tf.data.Dataset.map`: the conversion is not needed and takes
-# a third of a second.
+# Disables AutoGraph for a function of `tf.data.Dataset.map`: its conversion takes 0.3 s.
 as_it_is = tf.autograph.experimental.do_not_convert
 
 
 def options_without_autotune() -> tf.data.Options:
     """Returns options that disable the autotuning of a `tf.data` pipeline.
 
-    The autotuner is a thread that sleeps for up to a minute at a time and sometimes misses the
-    request to stop. Destroying the pipeline then waits for that thread.
+    Destroying a pipeline can wait for the autotuner, a thread that sleeps for up to a minute.
     """
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
-
-
-def _serialized(records: DataSplit) -> tf.data.Dataset:
-    """Returns the serialized examples of a split in file order, read sequentially."""
-    dataset = None
-    for path, first, stop in records.ranges:
-        part = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
-        dataset = part if dataset is None else dataset.concatenate(part)
-    assert dataset is not None, "a split holds at least one example"
-    return dataset
 
 
 def decode_split(
@@ -136,10 +105,7 @@ def decode_split(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Decodes a whole split to (images [n, H, W, C], labels int32 [n]).
 
-    Args:
-      source: the data set, which decodes the examples.
-      records: the split.
-      progress: called periodically with the number of examples decoded since the last call.
+    Calls `progress` periodically with the number of examples decoded since the last call.
 
     Raises:
       ValueError: when an example cannot be decoded.
@@ -147,40 +113,38 @@ def decode_split(
     reader = RecordReader(records.ranges)  # raises an error that names a damaged or truncated file
     images = np.empty((len(records), *source.image_shape), source.dtype)
     labels = np.empty(len(records), np.int32)
+    files = [
+        tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
+        for path, first, stop in records.ranges
+    ]
+    decode = as_it_is(lambda serialized: decode_batch(source, serialized))
     dataset = (
-        _serialized(records)
-        .batch(_PORTION)
-        .map(
-            as_it_is(lambda some: decode_batch(source, some)),
-            num_parallel_calls=usable_cores(),
-            deterministic=True,
-        )
+        functools.reduce(tf.data.Dataset.concatenate, files)
+        .batch(_BATCH)
+        .map(decode, num_parallel_calls=usable_cores(), deterministic=True)
         .with_options(options_without_autotune())
     )
     done = 0
     try:
-        for some_images, some_labels in dataset.as_numpy_iterator():
-            stop = done + len(some_labels)
-            images[done:stop], labels[done:stop] = some_images, some_labels
+        for batch_images, batch_labels in dataset.as_numpy_iterator():
+            stop = done + len(batch_labels)
+            images[done:stop], labels[done:stop] = batch_images, batch_labels
             progress(stop - done)
             done = stop
     except tf.errors.OpError as error:
-        number, error = _culprit(source, reader, done, error)
-        where = f"{source.name}, {records.name}, example {number}"
+        index, error = _first_undecodable(source, reader, done, error)
+        where = f"{source.name}, {records.name}, example {index}"
         raise ValueError(damaged_data_message(where, reason(error))) from None
     return images, labels
 
 
-def _culprit(
+def _first_undecodable(
     source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
-    """Returns the index of the first example from `first` that cannot be decoded, and its error.
-
-    Chunks are decoded in parallel and fail as a whole, so the examples are tried one by one.
-    """
-    for number in range(first, len(reader)):
+    """Returns the index and the error of the first example from `first` that cannot be decoded."""
+    for index in range(first, len(reader)):
         try:
-            source.decode(tf.constant(reader.read(np.array([number]))[0][0]))
-        except tf.errors.OpError as found:
-            return number, found
+            source.decode(tf.constant(reader.read(np.array([index]))[0][0]))
+        except tf.errors.OpError as example_error:
+            return index, example_error
     return first, error

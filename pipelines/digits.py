@@ -1,8 +1,7 @@
 """The embedded data set: scikit-learn's handwritten digits, as a TFDS data set.
 
 1,797 scans of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-Digits, UCI Machine Learning Repository, 1998). They are part of scikit-learn, so Tapeline can be
-tried and tested without a network. scikit-learn is needed only to prepare the data set.
+Digits, UCI Machine Learning Repository, 1998). Only preparing them requires scikit-learn.
 """
 
 from __future__ import annotations
@@ -21,7 +20,6 @@ from pipelines.download import one_line_message, quiet
 
 # The frame of a TFRecord consists of the length and the CRCs of the length and of the data.
 _FRAME_BYTES = 16
-_TEST_EVERY = 5
 
 
 # Not registered with TFDS, which would reject a second import; open_source does not need it.
@@ -57,54 +55,51 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
         scans = load_digits()
         images = np.rint(scans.images * (255 / 16)).astype(np.uint8)[..., np.newaxis]
         for index, (image, label) in enumerate(zip(images, scans.target, strict=True)):
-            if (index % _TEST_EVERY == 0) == test:
+            if (index % 5 == 0) == test:
                 yield index, {"image": image, "label": int(label)}
 
 
 def prepared(cache_dir: str) -> Any:
     """Returns the builder of the digits; prepares them in `cache_dir`/digits if necessary.
 
-    Several processes may call this at once: each prepares the data set in a temporary directory and
-    renames it; the first one is used. A damaged copy is replaced.
+    Several processes may call this at once. A damaged copy is replaced.
 
     Raises:
       ValueError: when `cache_dir` cannot be written, or scikit-learn is missing.
     """
     root = Path(cache_dir).expanduser()
     directory = root / "digits" / str(Digits.VERSION)
-    builder = _intact(directory)
-    if builder is None:
-        try:
-            _prepare(directory)
-        except ImportError as error:
-            raise ValueError(
-                "preparing the digits data set requires scikit-learn: pip install scikit-learn"
-            ) from error
-        except OSError as error:
-            raise ValueError(
-                f"cannot prepare the digits data set in {root}: {one_line_message(error)}; give a "
-                "--cache_dir that can be written"
-            ) from error
-        builder = _intact(directory)
-        if builder is None:
-            raise ValueError(f"the digits data set in {directory} is damaged: remove it")
+    if (builder := _intact(directory)) is not None:
+        return builder
+    try:
+        _prepare(directory)
+    except ImportError as error:
+        raise ValueError(
+            "preparing the digits data set requires scikit-learn: pip install scikit-learn"
+        ) from error
+    except OSError as error:
+        raise ValueError(
+            f"cannot prepare the digits data set in {root}: {one_line_message(error)}; give a "
+            "--cache_dir that can be written"
+        ) from error
+    if (builder := _intact(directory)) is None:
+        raise ValueError(f"the digits data set in {directory} is damaged: remove it")
     return builder
 
 
 def _prepare(directory: Path) -> None:
     """Prepares the digits in a temporary directory; renames it unless another process was first."""
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as workshop:
+    with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as temporary:
         with quiet():
-            builder = Digits(data_dir=workshop)
+            builder = Digits(data_dir=temporary)
             builder.download_and_prepare(file_format="tfrecord")
         if directory.exists() and _intact(directory) is None:
             with contextlib.suppress(FileNotFoundError):  # another process was faster
-                os.rename(directory, Path(workshop) / "damaged")
+                os.rename(directory, Path(temporary) / "damaged")
         try:
             os.rename(builder.data_dir, directory)
-        except OSError:
-            # Another process published its copy first; the bytes are the same.
+        except OSError:  # if another process published its copy first, the bytes are the same
             if _intact(directory) is None:
                 raise
 

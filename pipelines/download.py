@@ -29,8 +29,7 @@ def prepare(builder: Any) -> None:
     """Downloads and prepares the data set of a TFDS builder, as TFRecord files.
 
     Raises:
-      ValueError: when this fails; the message has one line. If the network cannot be reached, it
-        is raised within 10 s.
+      ValueError: when this fails, within 10 s if the network cannot be reached; of one line.
     """
     import tensorflow_datasets as tfds
 
@@ -68,23 +67,21 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
     """
     answered = threading.Event()
 
-    def ask() -> None:
+    def probe() -> None:
         request = urllib.request.Request(url, method="HEAD")
-        try:
-            with urllib.request.urlopen(request, timeout=seconds):
-                answered.set()
-        except urllib.error.HTTPError:
+        with contextlib.suppress(Exception):
+            try:
+                urllib.request.urlopen(request, timeout=seconds).close()
+            except urllib.error.HTTPError:
+                pass
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ssl.SSLError):  # the host answered
+                    raise
             answered.set()
-        except urllib.error.URLError as error:
-            # A certificate error means that the host answered.
-            if isinstance(error.reason, ssl.SSLError):
-                answered.set()
-        except Exception:  # any other error counts as no answer, without a traceback
-            pass
 
-    probe = threading.Thread(target=ask, daemon=True, name="network-probe")
-    probe.start()
-    probe.join(seconds)
+    thread = threading.Thread(target=probe, daemon=True, name="network-probe")
+    thread.start()
+    thread.join(seconds)
     return answered.is_set()
 
 
@@ -92,8 +89,7 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
 def quiet(progress: bool = False) -> Iterator[None]:
     """Context manager that silences TFDS: no standard output, and only errors in the log.
 
-    Args:
-      progress: whether to show progress bars; standard output then goes to standard error.
+    With `progress`, progress bars are shown, and standard output goes to standard error.
     """
     import tensorflow_datasets as tfds
     from absl import logging
@@ -102,10 +98,9 @@ def quiet(progress: bool = False) -> Iterator[None]:
     logging.set_verbosity(logging.ERROR)
     tfds.display_progress_bar(progress)
     try:
-        # Standard output is reserved for results that scripts parse.
         with (
-            open(os.devnull, "w") as nowhere,
-            contextlib.redirect_stdout(sys.stderr if progress else nowhere),
+            open(os.devnull, "w") as devnull,
+            contextlib.redirect_stdout(sys.stderr if progress else devnull),
         ):
             yield
     finally:

@@ -14,8 +14,8 @@ def reason(error: BaseException) -> str:
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    telling = [line for line in lines if line and not line.startswith(_NOISE)]
-    return telling[0][:300] if telling else type(error).__name__
+    informative = (line[:300] for line in lines if line and not line.startswith(_NOISE))
+    return next(informative, type(error).__name__)
 
 
 def damaged_data_message(where: str, why: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 from pipelines.index import Fields
 from pipelines.resize import Resize
 
-# Must be increased when the result of `decode` changes for any record: it is part of cache keys.
+# Must be increased when the result of `decode` changes for any record.
 _DECODE_VERSION = 1
 
 DTYPES = ("uint8", "float32")  # supported dtypes of images; float32 values are not scaled
@@ -33,15 +34,12 @@ def keys(name: str, info: Any) -> tuple[str, str]:
     described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
 
     def is_image(feature: Any) -> bool:
+        if type(feature) is kinds.Tensor and len(feature.shape) == 3:
+            return np.dtype(feature.np_dtype).name in DTYPES
         # A LabeledImage is a segmentation mask.
         return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
 
-    def is_pixels(feature: Any) -> bool:
-        if type(feature) is not kinds.Tensor or len(feature.shape) != 3:
-            return False
-        return np.dtype(feature.np_dtype).name in DTYPES
-
-    images = [key for key, value in features.items() if is_image(value) or is_pixels(value)]
+    images = [key for key, value in features.items() if is_image(value)]
     labels = [key for key, value in features.items() if isinstance(value, kinds.ClassLabel)]
     images = [key for key in images if key in supervised] or images
     labels = [key for key in labels if key in supervised] or labels
@@ -55,10 +53,10 @@ def keys(name: str, info: Any) -> tuple[str, str]:
             f"the data set {name} has no images: it needs an Image, or a Tensor of rank 3, of "
             f"{' or '.join(DTYPES)}; its features are {described}"
         )
-    for kind, found in (("images", images), ("labels", labels)):
-        if len(found) > 1:
+    for kind, names in (("images", images), ("labels", labels)):
+        if len(names) > 1:
             raise ValueError(
-                f"the data set {name} has several {kind} ({', '.join(found)}) and does not say "
+                f"the data set {name} has several {kind} ({', '.join(names)}) and does not say "
                 "which to use (supervised_keys); choose a data set with one"
             )
     if not features[labels[0]].num_classes:
@@ -95,98 +93,64 @@ def image_shape(
 
 
 class Pictures(NamedTuple):
-    """Functions that decode images stored encoded, one per example, without parsing the example.
+    """Functions that decode images stored encoded, one per example, without parsing the example."""
 
-    Attributes:
-      fields: names of the image and the label feature.
-      decode: encoded image, string [] -> image [H, W, C]; a `tf.function`, traced once.
-      decode_stored: encoded image, string [] -> image [h, w, C] of its stored size; a
-        `tf.function`, traced once.
-    """
-
-    fields: Fields
+    fields: Fields  # names of the image and the label feature
+    # Encoded image, string [] -> image [H, W, C]; a `tf.function`, traced once.
     decode: Callable[[tf.Tensor], tf.Tensor]
+    # As `decode`, without resizing: -> image [h, w, C] of its stored size.
     decode_stored: Callable[[tf.Tensor], tf.Tensor]
 
 
-class Decoder(NamedTuple):
-    """Functions that decode the examples of a data set.
-
-    Attributes:
-      decode: serialized example, string [] -> (image [H, W, C], label int32 []); a `tf.function`,
-        traced once.
-      decode_stored: serialized example, string [] -> (image [h, w, C] of its stored size, label
-        int32 []); a `tf.function`, traced once.
-      pictures: decoders of encoded images; None if images are not stored encoded.
-      recipe: short, stable description of everything that determines the result of `decode`, for
-        cache keys.
-    """
-
-    decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    decode_stored: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    pictures: Pictures | None
-    recipe: str
-
-
-def decoder(features: Any, image_key: str, label_key: str, resize: Resize) -> Decoder:
-    """Returns the decoder of a data set, which resizes images to one size.
-
-    Args:
-      features: TFDS features of the data set.
-      image_key: name of the image feature.
-      label_key: name of the label feature.
-      resize: resizing of images that are stored in another size.
-    """
+def decoders(
+    features: Any, image_key: str, label_key: str, resize: Resize
+) -> tuple[Callable, Callable, Pictures | None]:
+    """Returns (decode, decode_stored, pictures) of a data set with these features, see `Source`."""
     from tensorflow_datasets import features as kinds
 
     # Only these two features: the parser skips every other feature of the record.
-    wanted = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
+    parsed = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
     stored_shape = tuple(features[image_key].shape)
-    image_shape = (*resize.shape, stored_shape[2])
-    dtype = np.dtype(features[image_key].np_dtype).name
 
-    def sized(image: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(resize(image), image_shape)
+    def resized(image: tf.Tensor) -> tf.Tensor:
+        return tf.ensure_shape(resize(image), (*resize.shape, stored_shape[2]))
 
     def decode_stored(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = wanted.deserialize_example(serialized)
+        example = parsed.deserialize_example(serialized)
         image = tf.ensure_shape(example[image_key], stored_shape)
         return image, tf.cast(example[label_key], tf.int32)
 
     def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, label = decode_stored(serialized)
-        return sized(image), label
+        return resized(image), label
 
     def decode_stored_picture(encoded: tf.Tensor) -> tf.Tensor:
         return tf.ensure_shape(features[image_key].decode_example(encoded), stored_shape)
 
     def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
-        return sized(decode_stored_picture(encoded))
+        return resized(decode_stored_picture(encoded))
 
-    def traced_once(function: Callable) -> Callable:
-        return tf.function(
-            function, input_signature=[tf.TensorSpec([], tf.string)], autograph=False
-        )
-
+    signature = [tf.TensorSpec([], tf.string)]
+    function = functools.partial(tf.function, input_signature=signature, autograph=False)
     pictures = None
     if isinstance(features[image_key], kinds.Image):
-        pictures = Pictures(
-            Fields(image_key, label_key),
-            traced_once(decode_picture),
-            traced_once(decode_stored_picture),
-        )
-    kind = type(features[image_key]).__name__
-    recipe = (
-        f"image={image_key}:{kind}{stored_shape}:{dtype};label={label_key};"
-        f"out={'x'.join(map(str, image_shape))}:"
-        f"{'as stored' if stored_shape == image_shape else _words(resize)};"
-        f"decode={_DECODE_VERSION}"
+        fields = Fields(image_key, label_key)
+        pictures = Pictures(fields, function(decode_picture), function(decode_stored_picture))
+    return function(decode), function(decode_stored), pictures
+
+
+def recipe(features: Any, image_key: str, label_key: str, resize: Resize) -> str:
+    """Describes everything that affects the result of `decode`, for cache keys."""
+    feature = features[image_key]
+    stored_shape = tuple(feature.shape)
+    image_shape = (*resize.shape, stored_shape[2])
+    resizing = f"bilinear {resize.fit}{' antialiased' * resize.antialias}"
+    if stored_shape == image_shape:
+        resizing = "as stored"
+    elif resize.fit == "stretch" and not resize.antialias:
+        resizing = "bilinear"  # as in cache keys of versions that supported only this
+    return (
+        f"image={image_key}:{type(feature).__name__}{stored_shape}:"
+        f"{np.dtype(feature.np_dtype).name};label={label_key};"
+        f"out={'x'.join(map(str, image_shape))}:{resizing};decode={_DECODE_VERSION}"
     )
-    return Decoder(traced_once(decode), traced_once(decode_stored), pictures, recipe)
-
-
-def _words(resize: Resize) -> str:
-    """Returns the description of a resize for the recipe."""
-    if resize.fit == "stretch" and not resize.antialias:
-        return "bilinear"  # as in cache keys of versions that supported only this
-    return f"bilinear {resize.fit}{' antialiased' * resize.antialias}"

@@ -9,12 +9,6 @@ class RandomAccessFile:
     """A file that is read at any position; it stays open for the lifetime of the object.
 
     The file is not memory-mapped: pages read from a mapped file count as this process's memory.
-
-    Args:
-      path: path of the file.
-
-    Raises:
-      OSError: when the file cannot be opened.
     """
 
     def __init__(self, path: str) -> None:

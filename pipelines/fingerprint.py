@@ -9,52 +9,40 @@ from collections.abc import Sequence
 
 _WHOLE = 1 << 30  # size in bytes of the largest data set whose bytes are all hashed
 _BLOCK = 1 << 20  # bytes hashed at each position in a file of a larger data set
-_PLACES = 256  # number of positions in such a file
+_POSITIONS = 256  # number of positions in such a file
 
 
-def digest(path: str, *, whole: bool = True) -> str:
-    """Returns the SHA-256 of a file's bytes, in hexadecimal.
+def examples_digest(
+    ranges: Sequence[tuple[str, int, int]], recipe: str, all_bytes: bool = False
+) -> str:
+    """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
 
-    Args:
-      path: path of the file.
-      whole: whether all bytes are hashed; else the size and at most 256 blocks of 1 MiB, spread
-        evenly over the file.
+    `ranges` are (path, first record, past-the-last record) of each file; names and modification
+    times of the files do not matter. Without `all_bytes`, of files above 1 GiB in total only the
+    sizes and at most 256 MiB of each are hashed.
     """
-    found = os.stat(path)
-    return _digest(path, found.st_size, found.st_mtime_ns, whole)
+    stats = {path: os.stat(path) for path, _, _ in ranges}
+    all_bytes = all_bytes or sum(stat.st_size for stat in stats.values()) <= _WHOLE
+    digest = hashlib.sha256(f"{recipe}\n".encode())
+    for path, first, stop in ranges:
+        file_digest = _digest(path, stats[path].st_size, stats[path].st_mtime_ns, all_bytes)
+        digest.update(f"{first} {stop} {file_digest}\n".encode())
+    return digest.hexdigest()[:32]
 
 
 @functools.lru_cache(maxsize=4096)
-def _digest(path: str, size: int, modified: int, whole: bool) -> str:
-    """Computes `digest`; the modification time is only part of the `lru_cache` key."""
+def _digest(path: str, size: int, modified: int, all_bytes: bool) -> str:
+    """Computes the digest of a file; the modification time is only part of the `lru_cache` key."""
     del modified
-    found = hashlib.sha256()
-    if not whole:
-        found.update(f"{size}\n".encode())
+    digest = hashlib.sha256()
+    if not all_bytes:
+        digest.update(f"{size}\n".encode())
     with open(path, "rb") as file:
-        if whole or size <= _BLOCK * _PLACES:
+        if all_bytes or size <= _BLOCK * _POSITIONS:
             while block := file.read(4 * _BLOCK):
-                found.update(block)
+                digest.update(block)
         else:
-            for place in range(_PLACES):
-                file.seek(place * (size - _BLOCK) // (_PLACES - 1))
-                found.update(file.read(_BLOCK))
-    return found.hexdigest()
-
-
-def examples_digest(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
-
-    It does not depend on the location of the files. If they exceed 1 GiB in total, only
-    the size and at most 256 MiB of each file are hashed.
-
-    Args:
-      ranges: (path, first record, past-the-last record) of each file, in order.
-      recipe: description of how the examples are decoded.
-    """
-    paths = {path for path, _, _ in ranges}
-    whole = sum(map(os.path.getsize, paths)) <= _WHOLE
-    found = hashlib.sha256(f"{recipe}\n".encode())
-    for path, first, stop in ranges:
-        found.update(f"{first} {stop} {digest(path, whole=whole)}\n".encode())
-    return found.hexdigest()[:32]
+            for position in range(_POSITIONS):
+                file.seek(position * (size - _BLOCK) // (_POSITIONS - 1))
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

@@ -1,12 +1,6 @@
 """Converts image files of any origin to images like those of a data set.
 
-A file is decoded (its first frame, transposed by its EXIF orientation) and converted to 8 bits per
-channel (16-bit values are divided by 257). Transparent pixels are composited on a plain background
-(black under a light foreground, white under a dark one). The image is converted to grey (0.299 R +
-0.587 G + 0.114 B, ITU-R BT.601) or RGB, as the data set is, and inverted if `ImageSpec` requires
-it. An image of the data set's stored size is then treated like one of its images. If the data set
-has a plain background, the foreground of any other image is redrawn (`ink`) at the stored size in
-the data set's layout. Last, the image is resized to the network's input size, as in training.
+The steps are listed in docs/guide/predict.md.
 """
 
 from __future__ import annotations
@@ -27,27 +21,15 @@ _LEAST = 4  # smallest side of an image, in pixels
 
 
 class ImageSpec(NamedTuple):
-    """The format that image files are converted to: that of the data set.
+    """The format that image files are converted to: that of the data set."""
 
-    Attributes:
-      resize: resizing to the network's input size, as in training.
-      channels: number of channels, 1 or 3.
-      stored_size: height and width of the data set's stored images; None: they vary.
-      invert: whether every file is inverted.
-      ground: background of the data set, "dark" or "light": files with the other one are inverted;
-        "": none is.
-      exceptions: whether some of the data set's images have the other background.
-      layout: size and position of the foreground in the data set's images at their stored size;
-        None: no plain background.
-    """
-
-    resize: Resize
-    channels: int
-    stored_size: tuple[int, int] | None = None
-    invert: bool = False
-    ground: str = ""
-    exceptions: bool = False
-    layout: ink.InkLayout | None = None
+    resize: Resize  # to the network's input size, as in training
+    channels: int  # 1 or 3
+    stored_size: tuple[int, int] | None = None  # of the data set's images; None: they vary
+    invert: bool = False  # whether every file is inverted
+    ground: str = ""  # "dark" or "light": files with the other background are inverted; "": none is
+    exceptions: bool = False  # whether some of the data set's images have the other background
+    layout: ink.InkLayout | None = None  # of the stored images; None: no plain background
 
     def is_own(self, image: np.ndarray) -> bool:
         """Returns whether an image has the stored size or the network's input size."""
@@ -57,11 +39,9 @@ class ImageSpec(NamedTuple):
 def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
     """Returns the format that image files are converted to for a data set.
 
-    Args:
-      source: the data set.
-      images: sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
-      invert: "yes" inverts every file; "no", none; "auto", those whose background, dark or light,
-        differs from that of at least nine in ten of the data set's images.
+    `images` is a sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
+    `invert` is "yes", "no" or "auto": invert files whose background, dark or light, differs from
+    that of at least nine in ten of these images.
 
     Raises:
       ValueError: when the data set's images are not uint8 with 1 or 3 channels.
@@ -73,9 +53,9 @@ def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSp
         )
     channels, ground, exceptions, layout = source.image_shape[2], "", False, None
     if invert == "auto":
-        borders = [ink.border(_luminance(image)) for image in images]
-        ground = ink.ground(borders, of=len(images))
-        exceptions = len({border < 128 for border in borders}) > 1
+        kinds = [ink.border_kind(_luminance(image)) for image in images]
+        ground = ink.ground(kinds, of=len(images))
+        exceptions = len(set(kinds)) > 1
     if channels == 1 and source.stored_size is not None:
         layout = ink.layout(np.stack(images))
     return ImageSpec(
@@ -137,14 +117,7 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
 
 
 def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
-    """Converts an image of any size to the network's input.
-
-    Args:
-      image: uint8 [H, W, want.channels].
-      want: format of the result.
-
-    Returns:
-      uint8 [height, width, C] of the network's input size.
+    """Converts an image, uint8 [H, W, want.channels], to the network's input.
 
     Raises:
       ValueError: when the image is too small or has a single colour, unless it has the data set's
@@ -165,29 +138,24 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
 
 def _array(picture: Image.Image, channels: int) -> np.ndarray:
     """Converts a decoded image file to uint8 [H, W, channels]."""
-    if picture.mode.startswith("I") or picture.mode == "F":
+    if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float64)
         if values.max() > 255 or picture.mode.startswith("I;16"):
             values = values / 257
         return _channels(np.clip(np.rint(values), 0, 255).astype(np.uint8)[..., None], channels)
     if picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info:
         return _channels(np.asarray(picture.convert("RGBA")), channels)
-    return np.asarray(picture.convert("L" if channels == 1 else "RGB")).reshape(
-        picture.height, picture.width, channels
-    )
+    array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+    return array.reshape(picture.height, picture.width, channels)
 
 
 def _to_uint8(array: np.ndarray) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if np.issubdtype(array.dtype, np.floating):
+    if array.dtype == bool or np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all() or array.min() < 0 or array.max() > 1:
             raise ValueError("has floats outside 0 to 1")
         return np.rint(array * 255).astype(np.uint8)
     if np.issubdtype(array.dtype, np.integer) and array.min() >= 0 and array.max() <= 255:
-        return array.astype(np.uint8)
+        return array.astype(np.uint8, copy=False)
     raise ValueError(f"holds {array.dtype} that is not from 0 to 255")
 
 
@@ -196,8 +164,8 @@ def _channels(image: np.ndarray, channels: int) -> np.ndarray:
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.float64) / 255
         colours = image[..., :3].astype(np.float64)
-        covered = opacity.sum()
-        light = covered and (_luminance(colours) * opacity[..., 0]).sum() / covered >= 128
+        total = opacity.sum()
+        light = total and (_luminance(colours) * opacity[..., 0]).sum() / total >= 128
         ground = 0.0 if light else 255.0
         image = np.rint(colours * opacity + ground * (1 - opacity)).astype(np.uint8)
     if image.shape[-1] == channels:
@@ -217,9 +185,8 @@ def _luminance(image: np.ndarray) -> np.ndarray:
 def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
     """Returns whether an image's background, dark or light, is not that of the data set.
 
-    An image of the data set's own size may be one of its rare images whose border has a median of
-    the other kind. Its background therefore differs only if its whole border is plain and no image
-    of the sample has a border of the other kind.
+    That of an image of the data set's own size differs only if its whole border is plain and no
+    image of the sample has a border of the other kind.
     """
     luminance, other = _luminance(image), "light" if want.ground == "dark" else "dark"
     if not want.is_own(image):

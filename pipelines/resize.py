@@ -21,10 +21,9 @@ class Resize:
     Args:
       shape: target height and width.
       fit: how images of another aspect ratio are resized. pad: the whole image is resized to the
-        largest size that fits (each side at least 1) and centred; the rest has the colour of the
-        image's border, the median of its outermost pixels in each channel. crop: the centre with
-        the target's aspect ratio (each side at least 1) is resized. stretch: the aspect ratio
-        changes.
+        largest size that fits (each side at least 1) and centred; the rest has its border's median
+        colour. crop: the centre with the target's aspect ratio is resized. stretch: the aspect
+        ratio changes.
       antialias: whether the filter is widened to average all pixels where an image is downsampled.
     """
 
@@ -37,29 +36,19 @@ class Resize:
             raise ValueError(f"fit is {self.fit!r}; choose one of {', '.join(FITS)}")
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Resizes images to the target size.
+        """Resizes images, [H, W, C] or [n >= 1, H, W, C] of uint8 (rounded) or float32.
 
-        Args:
-          images: [H, W, C], or [n, H, W, C] with n >= 1; uint8 or float32; H, W and C, at least 1,
-            may be unknown at tracing.
-
-        Returns:
-          [height, width, C] or [n, height, width, C], of the same dtype; uint8 is rounded.
+        H, W and C, at least 1, may be unknown at tracing.
         """
         if images.shape.rank == 3:
             return self(images[tf.newaxis])[0]
         if images.shape[1:3].as_list() != list(self.shape):
-            images = {"pad": self._pad, "crop": self._crop, "stretch": self._stretch}[self.fit](
-                images
-            )
+            resize = {"pad": self._pad, "crop": self._crop, "stretch": self._stretch}[self.fit]
+            images = resize(images)
         return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
 
     def array(self, image: np.ndarray) -> np.ndarray:
-        """Resizes one NumPy image to the target size; one trace serves all input sizes.
-
-        Args:
-          image: uint8 or float32 [H, W, C].
-        """
+        """Resizes one NumPy image, uint8 or float32 [H, W, C]; one trace serves all sizes."""
         if image.shape[:2] == self.shape:
             return image
         with tf.device("CPU:0"):
@@ -71,8 +60,7 @@ class Resize:
     @property
     def _target(self) -> tuple[tf.Tensor, tf.Tensor]:
         """Target height and width, int64."""
-        height, width = tf.unstack(tf.constant(self.shape, tf.int64))
-        return height, width
+        return tf.unstack(tf.constant(self.shape, tf.int64))
 
     def _pad(self, images: tf.Tensor) -> tf.Tensor:
         height, width = self._target
@@ -107,15 +95,15 @@ class Resize:
         target = tf.cast(tf.stack(size), tf.int32)
 
         def resized() -> tf.Tensor:
-            made = images
+            result = images
             if self.antialias:
                 # The side that shrinks more comes first. TensorFlow resizes rows before columns; it
                 # would copy an image of one long row into each row of the target.
                 rows, columns, taller = self._proportions(images)
                 halfway = tf.where(taller, (size[0], columns), (rows, size[1]))
-                made = tf.image.resize(made, tf.cast(halfway, tf.int32), antialias=True)
-            made = tf.image.resize(made, target, antialias=self.antialias)
-            return tf.cast(tf.round(made), images.dtype) if images.dtype == tf.uint8 else made
+                result = tf.image.resize(result, tf.cast(halfway, tf.int32), antialias=True)
+            result = tf.image.resize(result, target, antialias=self.antialias)
+            return tf.cast(tf.round(result), images.dtype) if images.dtype == tf.uint8 else result
 
         # The filter would change infinite values and take time.
         same = tf.reduce_all(tf.equal(tf.shape(images)[1:3], target))
@@ -125,11 +113,7 @@ class Resize:
 def border_colour(images: tf.Tensor) -> tf.Tensor:
     """Returns the median of the outermost pixels in each channel; uint8 is rounded half to even.
 
-    Args:
-      images: uint8 or float32 [n, H, W, C].
-
-    Returns:
-      [n, 1, 1, C], of the same dtype.
+    [n, H, W, C] of uint8 or float32 -> [n, 1, 1, C] of the same dtype.
     """
     sides = (  # each pixel once, even where there is one row or column
         images[:, :1],

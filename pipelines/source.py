@@ -1,7 +1,6 @@
-"""Opens a labelled image data set on disk: finds the records of each split and their decoder.
+"""Opens a TFDS image classification data set: finds the records of each split and their decoder.
 
-Supports any TFDS image classification data set stored as TFRecord files. Only metadata and one
-record of each split are read here; `Source.decode` is to be mapped by tf.data.
+Only metadata and one record of each split are read here.
 """
 
 from __future__ import annotations
@@ -36,7 +35,6 @@ class DataSplit:
 
     def part(self, start: int, stop: int, name: str) -> DataSplit:
         """Returns a split of examples `start` to `stop` (exclusive); 0 <= start <= stop <= len."""
-        assert 0 <= start <= stop <= len(self), (start, stop, len(self))
         ranges, offset = [], 0
         for path, first, last in self.ranges:
             begin = first + max(start - offset, 0)
@@ -111,24 +109,14 @@ def open_source(
 ) -> Source:
     """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
 
-    Args:
-      dataset: a TFDS name ("mnist", "mnist:3.0.1", "name/config"), the path of a prepared
-        version directory, or "digits", the embedded data set.
-      data_dir: directory of TFDS data sets; None: TFDS's default. Not used for "digits".
-      cache_dir: directory in which "digits" is prepared.
-      train_split: a TFDS split, such as "train", "train[:50%]" or "train+extra".
-      validation_split: "" or "0" for none; a fraction below 1, taken from the end of train as
-        Keras does; or a TFDS split that shares no example with train.
-      test_split: "auto" for a labelled "test" split where there is one, "" for none, or a TFDS
-        split.
-      test_flag: option that sets `test_split`, for messages.
-      image_size: (height, width) to resize images to; None: they are not resized.
-      fit: how images of another aspect ratio are resized: "pad", "crop" or "stretch", see `Resize`.
-      antialias: whether all pixels are averaged where an image is downsampled.
+    `dataset` is as for `open_builder`, or "digits", the embedded data set, which is prepared in
+    `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1, taken from the end of
+    train as Keras does, or a TFDS split that shares no example with train. `test_split` is "auto"
+    for a labelled "test" split where there is one, "" for none, or a TFDS split; `test_flag` is the
+    option that sets it. Images are resized to `image_size` (height, width), if given, by `Resize`.
 
     Raises:
-      ValueError: when the data set or a split cannot be used; the message has one line, with the
-        problem, its location and the remedy.
+      ValueError: when the data set or a split cannot be used; the message has one line.
     """
     builder = _builder(dataset, data_dir, cache_dir)
     info = builder.info
@@ -141,19 +129,19 @@ def open_source(
     image_key, label_key = features.keys(name, info)
     image_shape = features.image_shape(name, image_key, info.features[image_key], image_size)
     resize = Resize(image_shape[:2], fit, antialias)
-    decoder = features.decoder(info.features, image_key, label_key, resize)
+    decode, decode_stored, pictures = features.decoders(info.features, image_key, label_key, resize)
 
     def records(flag: str, split: str) -> DataSplit:
-        found = _records(name, builder, flag, split)
-        if _first_label(found, label_key) == -1:
+        labelled = _records(name, builder, flag, split)
+        if _first_label(labelled, label_key) == -1:
             raise ValueError(
-                f"the examples of {found.name} of {name} have no labels (they are all -1); "
+                f"the examples of {labelled.name} of {name} have no labels (they are all -1); "
                 f"give another --{flag}"
             )
-        return found
+        return labelled
 
     train = records("train_split", train_split)
-    train, validation = _cut(name, train, validation_split, records)
+    train, validation = _split_off_validation(name, train, validation_split, records)
     if test_split == "auto":
         test = _records(name, builder, "test_split", "test") if "test" in info.splits else None
         if test is not None and _first_label(test, label_key) == -1:
@@ -169,10 +157,10 @@ def open_source(
         train=train,
         validation=validation,
         test=test,
-        decode=decoder.decode,
-        recipe=decoder.recipe,
-        pictures=decoder.pictures,
-        decode_stored=decoder.decode_stored,
+        decode=decode,
+        recipe=features.recipe(info.features, image_key, label_key, resize),
+        pictures=pictures,
+        decode_stored=decode_stored,
         stored_shape=tuple(info.features[image_key].shape),
         fit=fit,
         antialias=antialias,
@@ -191,7 +179,7 @@ def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
     return digits.prepared(cache_dir)
 
 
-def _cut(
+def _split_off_validation(
     name: str, train: DataSplit, validation_split: str, records: Callable[[str, str], DataSplit]
 ) -> tuple[DataSplit, DataSplit | None]:
     """Returns the training and the validation split that `validation_split` describes."""
@@ -232,9 +220,8 @@ def _cut(
 def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
     """Returns the records of a TFDS split; checks that its files are complete."""
     splits = builder.info.splits
-    asked = [re.split(r"\[", part.strip())[0] for part in split.split("+")]
-    unknown = [part for part in asked if part not in splits and part != "all"]
-    if unknown:
+    requested = [part.strip().split("[")[0] for part in split.split("+")]
+    if unknown := [part for part in requested if part not in splits and part != "all"]:
         fraction = ", or a fraction such as 0.1" if flag == "validation_split" else ""
         raise ValueError(
             f"--{flag}={split}: {name} has no split {unknown[0]!r}: it has "
@@ -263,11 +250,11 @@ def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
 
 def _check_files(name: str, records: DataSplit, splits: Any) -> None:
     """Raises ValueError before training if a file is missing or truncated, not in mid-epoch."""
-    again = "copy it again, or remove its directory and prepare the data set again"
+    remedy = "copy it again, or remove its directory and prepare the data set again"
     used = {path for path, _, _ in records.ranges}
     for path in sorted(used):
         if not os.path.isfile(path):
-            raise ValueError(f"{name} is incomplete: {path} is missing; {again}")
+            raise ValueError(f"{name} is incomplete: {path} is missing; {remedy}")
     for split in splits.values():
         paths = [os.fspath(path) for path in split.filepaths]
         # num_bytes counts the examples without their frames, so an intact file is larger.
@@ -277,23 +264,21 @@ def _check_files(name: str, records: DataSplit, splits: Any) -> None:
                 where = paths[0] if len(paths) == 1 else f"{Path(paths[0]).parent} ({split.name})"
                 raise ValueError(
                     f"{name} is damaged: {where} has {stored} bytes of at least "
-                    f"{int(split.num_bytes)}; {again}"
+                    f"{int(split.num_bytes)}; {remedy}"
                 )
 
 
 def _first_label(records: DataSplit, label_key: str) -> int:
     """Returns the label of the first example of the split's first file.
 
-    Reads in Python: a TensorFlow operation would initialize the runtime, after which the CPU can no
-    longer be split into virtual devices.
+    Runs no TensorFlow operation: afterwards, the CPU could not be split into virtual devices.
     """
     path = records.ranges[0][0]
     try:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q4x", file.read(12))
             data = file.read(length) if length <= os.path.getsize(path) else b""
-        feature = tf.train.Example.FromString(data).features.feature[label_key]
-        return feature.int64_list.value[0]
+        return tf.train.Example.FromString(data).features.feature[label_key].int64_list.value[0]
     except Exception as error:  # the protocol buffer library's error class is not public
         raise ValueError(
             f"cannot read the first example of {path}: {one_line_message(error, 80)}; the file is "

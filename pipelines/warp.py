@@ -1,13 +1,8 @@
 """Geometric augmentation: shift, rotation, zoom, shear and elastic distortion in one resampling.
 
-Each output pixel is mapped back to a position in the input: by one affine map about the image's
-centre, then by the elastic displacement. The input is sampled there once, bilinearly.
-
-An output row is bitwise identical in a batch of any size. Matrix products sum in an order that
-depends on their size, and the graph optimizer (Grappler) regroups sums according to the shapes that
-it knows. Therefore every sum of three or more terms is computed in float64, of numbers with few
-enough bits that it is exact in any order. The rest is elementwise, in operations for which IEEE 754
-defines a single rounding.
+An output row is bitwise identical in a batch of any size. Matrix products and Grappler regroup sums
+by shape, so every sum of three or more terms is computed in float64, of numbers with few enough
+bits that it is exact in any order. The rest is elementwise, with a single rounding (IEEE 754).
 """
 
 from __future__ import annotations
@@ -26,16 +21,12 @@ _ONE = float(1 << 28)  # coefficients of the affine map are multiples of 1 / _ON
 _WEIGHT = float(1 << 14)  # spline weights are multiples of 1 / _WEIGHT
 
 # Number of uniform random numbers that each transform needs per image.
-NUMBERS = {
-    "shift": 2,
-    "rotation": 1,
-    "zoom": 1,
-    "shear": 1,
-    "elastic": 2 * CONTROL_POINTS * CONTROL_POINTS,
-}
+NUMBERS = {"shift": 2, "rotation": 1, "zoom": 1, "shear": 1, "elastic": 2 * CONTROL_POINTS**2}
 
 
-class Warp:
+def warp(
+    images: tf.Tensor, strengths: Mapping[str, float], numbers: Mapping[str, tf.Tensor]
+) -> tf.Tensor:
     """Zooms, shears, rotates, shifts and then distorts images, all about the centre.
 
     With u a uniform random number and s(u) = strength * (2 u - 1), so that u = 1/2 changes nothing:
@@ -47,95 +38,74 @@ class Warp:
       elastic: each pixel is sampled up to `strength` pixels away along each axis; see `field`.
 
     Args:
-      image_shape: height and width, each at most MAX_SIDE, and channels.
+      images: uint8 [rows, H, W, C]; H and W at most MAX_SIDE.
       strengths: strength of each transform to apply, at least one.
+      numbers: random numbers of each transform, float32 [rows, NUMBERS[name]] in [0, 1).
+
+    Returns:
+      float32 [rows, H, W, C] in 0..255; zero outside of the input.
     """
+    _, height, width, _ = images.shape
+    return bilinear(images, *_sample_positions(height, width, strengths, numbers))
 
-    def __init__(self, image_shape: tuple[int, int, int], strengths: Mapping[str, float]) -> None:
-        self._height, self._width, _ = image_shape
-        self._strengths = dict(strengths)
-        if "rotation" in strengths:
-            angles = np.radians(strengths["rotation"]) * (2 * table.uniform_grid() - 1)
-            # Interpolated, these are accurate to 3e-7 even over the full range of angles.
-            self._cos, self._sin = np.cos(angles), np.sin(angles)
 
-    def __call__(self, images: tf.Tensor, numbers: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Warps a batch of images.
+def _sample_positions(
+    height: int, width: int, strengths: Mapping[str, float], numbers: Mapping[str, tf.Tensor]
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the position (y, x) in the input of each output pixel, as for `bilinear`."""
+    # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
+    affine = [name for name in strengths if name != "elastic"]
+    uniform = {
+        name: tf.cast(numbers[name], tf.float64)[..., tf.newaxis, tf.newaxis] for name in affine
+    }
+    amounts = {name: strengths[name] * (2 * u - 1) for name, u in uniform.items()}
+    zero, one = tf.zeros([], tf.float64), tf.constant(_ONE, tf.float64)
+    # The inverse of (rotation after shear after zoom): [[yy, yx], [xy, xx]].
+    yy, yx, xy, xx = one, zero, zero, one
+    if "rotation" in amounts:
+        angle = uniform["rotation"][:, 0]
+        angles = np.radians(strengths["rotation"]) * (2 * table.uniform_grid() - 1)
+        # Interpolated, these are accurate to 3e-7 even over the full range of angles.
+        cos, sin = (_ONE * table.interpolate(f(angles), angle) for f in (np.cos, np.sin))
+        yy, yx, xy, xx = cos, sin, -sin, cos
+    if "shear" in amounts:
+        shear = amounts["shear"][:, 0]
+        xy, xx = xy - shear * yy, xx - shear * yx
+    if "zoom" in amounts:
+        scale = 1 + amounts["zoom"][:, 0]
+        yy, yx, xy, xx = yy / scale, yx / scale, xy / scale, xx / scale
+    down, right = (amounts["shift"][:, i] if "shift" in amounts else zero for i in (0, 1))
+    half_height, half_width = (height - 1) / 2, (width - 1) / 2
+    start_y = _ONE * half_height - yy * down - yx * right
+    start_x = _ONE * half_width - xy * down - xx * right
 
-        Args:
-          images: uint8 [rows, H, W, C].
-          numbers: random numbers of each transform, float32 [rows, NUMBERS[name]] in [0, 1).
+    # Positions are below 2**22 pixels and multiples of 2**-29, so they fit in float64.
+    y = (np.arange(height) - half_height)[:, np.newaxis] / _ONE
+    x = (np.arange(width) - half_width)[np.newaxis, :] / _ONE
+    origin_y = tf.round(yy) * y + tf.round(start_y) / _ONE
+    origin_x = tf.round(xx) * x + tf.round(start_x) / _ONE
+    if "rotation" in amounts:
+        origin_y += tf.round(yx) * x
+    if "rotation" in amounts or "shear" in amounts:
+        origin_x += tf.round(xy) * y
+    origin_y, origin_x = tf.cast(origin_y, tf.float32), tf.cast(origin_x, tf.float32)
 
-        Returns:
-          float32 [rows, H, W, C] in 0..255; zero outside of the input.
-        """
-        return bilinear(images, *self.sample_positions(numbers))
-
-    def sample_positions(self, numbers: Mapping[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the position (y, x) in the input that each output pixel is sampled from.
-
-        Both are float32, in pixels, and broadcast to [rows, H, W]. Without rotation, shear and
-        elastic distortion, all pixels of a row share y, and all pixels of a column share x.
-        """
-        # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
-        uniform = {
-            name: tf.cast(numbers[name], tf.float64)[:, :, tf.newaxis, tf.newaxis]
-            for name in self._strengths
-            if name != "elastic"
-        }
-        moved = {name: self._strengths[name] * (2 * u - 1) for name, u in uniform.items()}
-        zero, one = tf.zeros([], tf.float64), tf.constant(_ONE, tf.float64)
-        # The inverse of (rotation after shear after zoom): [[yy, yx], [xy, xx]].
-        yy, yx, xy, xx = one, zero, zero, one
-        if "rotation" in moved:
-            angle = uniform["rotation"][:, 0]
-            cos, sin = (_ONE * table.interpolate(f, angle) for f in (self._cos, self._sin))
-            yy, yx, xy, xx = cos, sin, -sin, cos
-        if "shear" in moved:
-            shear = moved["shear"][:, 0]
-            xy, xx = xy - shear * yy, xx - shear * yx
-        if "zoom" in moved:
-            scale = 1 + moved["zoom"][:, 0]
-            yy, yx, xy, xx = yy / scale, yx / scale, xy / scale, xx / scale
-        down, right = (moved["shift"][:, i] if "shift" in moved else zero for i in (0, 1))
-        half_height, half_width = (self._height - 1) / 2, (self._width - 1) / 2
-        start_y = _ONE * half_height - yy * down - yx * right
-        start_x = _ONE * half_width - xy * down - xx * right
-
-        # Positions are below 2**22 pixels and multiples of 2**-29, so they fit in float64.
-        y = (np.arange(self._height) - half_height)[:, np.newaxis] / _ONE
-        x = (np.arange(self._width) - half_width)[np.newaxis, :] / _ONE
-        origin_y = tf.round(yy) * y + tf.round(start_y) / _ONE
-        origin_x = tf.round(xx) * x + tf.round(start_x) / _ONE
-        if "rotation" in moved:
-            origin_y += tf.round(yx) * x
-        if "rotation" in moved or "shear" in moved:
-            origin_x += tf.round(xy) * y
-        origin_y, origin_x = tf.cast(origin_y, tf.float32), tf.cast(origin_x, tf.float32)
-
-        if "elastic" in self._strengths:
-            away = self._strengths["elastic"] * field(numbers["elastic"], self._height, self._width)
-            origin_y, origin_x = origin_y + away[:, 0], origin_x + away[:, 1]
-        return origin_y, origin_x
+    if "elastic" in strengths:
+        away = strengths["elastic"] * field(numbers["elastic"], height, width)
+        origin_y, origin_x = origin_y + away[:, 0], origin_x + away[:, 1]
+    return origin_y, origin_x
 
 
 def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Returns a smooth random displacement field (Simard et al. 2003).
 
-    Uniform displacements in -1..1 on a coarse grid are interpolated by cubic B-splines (as Rueckert
-    et al. 1999 deform images), where Simard et al. blur a dense field. The splines are close to
-    their Gaussian, whose 4 pixels for a digit of 28 correspond to four spacings a side. The weights
-    are positive and sum to 1, so no displacement exceeds 1; the root mean square is 0.28. If the
-    field is scaled by less than 0.48 spacings, or 3.4 pixels of 28, no image folds over itself
-    (Choi and Lee 2000).
+    Uniform displacements in -1..1 on a coarse grid are interpolated by cubic B-splines (Rueckert et
+    al. 1999), which are close to the Gaussian blur of Simard et al.: 4 pixels for a digit of 28.
+    The root mean square is 0.28. If the field is scaled by less than 0.48 spacings, or 3.4 pixels
+    of 28, no image folds over itself (Choi and Lee 2000).
 
-    Args:
-      numbers: random numbers, float32 [rows, 2 * CONTROL_POINTS**2] in [0, 1).
-      height: height of the image.
-      width: width of the image.
-
-    Returns:
-      float32 [rows, 2, height, width] in -1..1: along y, along x.
+    Maps random numbers, float32 [rows, 2 * CONTROL_POINTS**2] in [0, 1), to displacements along y
+    and along x, float32 [rows, 2, height, width] in -1..1.
     """
     # 2 u - 1 is a multiple of 2**-24 and each weight a multiple of 2**-14. No sum exceeds 1, so
     # sums of the products are exact in float64.
@@ -146,9 +116,9 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 def spline(size: int) -> np.ndarray:
     """Returns cubic B-spline weights at each pixel's centre, float64 [size, CONTROL_POINTS]."""
-    place = (np.arange(size) + 0.5) * (GRID_SPACINGS / size)
-    first = np.floor(place).astype(int)
-    t = place - first
+    position = (np.arange(size) + 0.5) * (GRID_SPACINGS / size)
+    first = np.floor(position).astype(int)
+    t = position - first
     weights = np.stack(
         [(1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3], axis=1
     )
@@ -160,24 +130,18 @@ def spline(size: int) -> np.ndarray:
 
 
 def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-    """Samples images at the given positions with bilinear interpolation.
+    """Samples images, uint8 [rows, H, W, C] and zero outside, with bilinear interpolation.
 
-    Args:
-      images: uint8 [rows, H, W, C]; taken as zero outside.
-      y: vertical positions in pixels from the first pixel's centre, float32, broadcast to
-        [rows, H, W].
-      x: horizontal positions, likewise.
-
-    Returns:
-      float32 [rows, H, W, C] in 0..255; at the centre of a pixel, exactly its value.
+    The positions `y` and `x` are in pixels from the first pixel's centre, float32, and broadcast to
+    [rows, H, W]. Returns float32 [rows, H, W, C]; at the centre of a pixel, exactly its value.
     """
     height, width, channels = images.shape[1:]
     # Clipped to the padding of zeros, each position has four neighbours. A pixel and its right
     # neighbour are packed into one number, left + 256 * right, which is exact in float32: gathering
     # is most of the work, and this halves it.
-    framed = tf.cast(tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), tf.float32)
+    padded = tf.cast(tf.pad(images, [[0, 0], [1, 2], [1, 2], [0, 0]]), tf.float32)
     stride = width + 3
-    pixels = tf.reshape(framed, [-1, (height + 3) * stride, channels])
+    pixels = tf.reshape(padded, [-1, (height + 3) * stride, channels])
     pairs = pixels[:, :-1] + 256 * pixels[:, 1:]
 
     y, x = tf.clip_by_value(y, -1, height), tf.clip_by_value(x, -1, width)
@@ -187,12 +151,12 @@ def bilinear(images: tf.Tensor, y: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
     index = (top * stride + (stride + 1)) + left
     index = tf.cast(tf.reshape(index, [-1, height * width]), tf.int32)
 
-    def line(below: int) -> tf.Tensor:
+    def row(below: int) -> tf.Tensor:
         pair = tf.gather(pairs[:, below * stride :], index, batch_dims=1)
         pair = tf.reshape(pair, [-1, height, width, channels])
         second = tf.floor(pair * (1 / 256))
         first = pair - 256 * second
         return first + right * (second - first)
 
-    upper, lower = line(0), line(1)
+    upper, lower = row(0), row(1)
     return upper + down * (lower - upper)
