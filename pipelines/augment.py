@@ -175,19 +175,17 @@ def parse_augmentation(
 ) -> Augmentation | None:
     """Returns the function that `--augment` describes, or None if the option is empty.
 
-    Args:
-      spec: `name` or `name:strength`, separated by commas, in any order. Strengths, with their
-        defaults for images of 28 x 28 (defaults in pixels scale with the shorter side):
-          flip: horizontal (default), vertical or both; each with probability 1/2.
-          shift: maximum along each axis in pixels, whole or fractional; 2.
-          rotation: maximum in either direction in degrees; 10.
-          zoom: scales by a factor between 1 - strength and 1 + strength; 0.1.
-          shear: maximum horizontal shift in pixels per pixel above or below the centre; 0.1.
-          elastic: maximum distortion along each axis in pixels; 3.
-          cutout: side of the square that is set to zero, in whole pixels; 8.
-          mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
-      image_shape: height, width and channels.
-      dtype: dtype of the images.
+    It has `name` or `name:strength`, separated by commas, in any order. Strengths, with their
+    defaults for images of 28 x 28 (defaults in pixels scale with the shorter side):
+
+      flip: horizontal (default), vertical or both; each with probability 1/2.
+      shift: maximum along each axis in pixels, whole or fractional; 2.
+      rotation: maximum in either direction in degrees; 10.
+      zoom: scales by a factor between 1 - strength and 1 + strength; 0.1.
+      shear: maximum horizontal shift in pixels per pixel above or below the centre; 0.1.
+      elastic: maximum distortion along each axis in pixels; 3.
+      cutout: side of the square that is set to zero, in whole pixels; 8.
+      mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
 
     Raises:
       ValueError: when the option is invalid; the message says what is allowed.

@@ -30,10 +30,7 @@ def default_dir() -> str:
 
 
 def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Returns the cache key of the examples in `ranges` of TFRecord files, decoded as in `recipe`.
-
-    All bytes of the files are hashed, not their names and modification times.
-    """
+    """Returns the cache key of examples: a digest of the files' bytes, `ranges` and `recipe`."""
     return examples_digest(ranges, f"{_VERSION}\n{recipe}", all_bytes=True)
 
 
@@ -77,11 +74,8 @@ def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
 def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
     """Writes an entry, [n, H, W, C] and int32 [n], atomically; does nothing if that fails."""
     images = np.ascontiguousarray(images)
-    header = {
-        "shape": images.shape,
-        "dtype": images.dtype.name,
-        "sha256": content_digest(images, labels),
-    }
+    digest = content_digest(images, labels)
+    header = {"shape": images.shape, "dtype": images.dtype.name, "sha256": digest}
     with contextlib.suppress(OSError), written(os.path.join(cache_dir, f"{name}.decoded")) as file:
         file.write(json.dumps(header).encode() + b"\n")
         file.write(images.data)
@@ -90,11 +84,7 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """Context manager: yields a new entry's file, publishes it atomically, prunes the cache.
-
-    Raises:
-      OSError: when the entry cannot be written; nothing is published.
-    """
+    """Yields a new entry's file and publishes it atomically; raises OSError if that fails."""
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from pipelines.download import one_line_message, quiet
+from pipelines.builders import quiet
+from pipelines.errors import one_line_message
 
 # The frame of a TFRecord consists of the length and the CRCs of the length and of the data.
 _FRAME_BYTES = 16
@@ -32,21 +33,17 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
     VERSION = tfds.core.Version("1.0.0")
 
     def _info(self) -> Any:
+        # Not encoded: as PNG, 64 pixels take more bytes.
+        image = tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8)
+        label = tfds.features.ClassLabel(num_classes=10)
         return tfds.core.DatasetInfo(
             builder=self,
             description="Handwritten digits of 8 x 8 pixels, from scikit-learn.",
-            features=tfds.features.FeaturesDict(
-                {
-                    # Not encoded: as PNG, 64 pixels take more bytes.
-                    "image": tfds.features.Tensor(shape=(8, 8, 1), dtype=np.uint8),
-                    "label": tfds.features.ClassLabel(num_classes=10),
-                }
-            ),
+            features=tfds.features.FeaturesDict({"image": image, "label": label}),
             supervised_keys=("image", "label"),
         )
 
     def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
-        del dl_manager  # nothing to download
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
     def _generate_examples(self, test: bool) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,4 +1,4 @@
-"""Shortens TensorFlow's error messages, which can be pages long, to one line."""
+"""Shortens error messages, which can be pages long, to one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ import re
 import tensorflow as tf
 
 _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces", "Traceback")
+
+
+def one_line_message(error: BaseException, limit: int = 300) -> str:
+    """Returns the message of an error on one line of at most `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def reason(error: BaseException) -> str:

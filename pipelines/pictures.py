@@ -67,8 +67,7 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
     """Reads an image file and converts it to the network's input, uint8 [height, width, C].
 
     Raises:
-      ValueError: when the file is not a usable image; the message has one line and does not name
-        the file.
+      ValueError: when the file is not a usable image; of one line, without the file's name.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -97,8 +96,7 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
     0 to 1, are multiplied by 255.
 
     Raises:
-      ValueError: when the file has no usable images; the message has one line and does not name
-        the file.
+      ValueError: when the file has no usable images; of one line, without the file's name.
     """
     try:
         array = np.load(path, allow_pickle=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,7 +44,7 @@ class Resize:
         if images.shape.rank == 3:
             return self(images[tf.newaxis])[0]
         if images.shape[1:3].as_list() != list(self.shape):
-            resize = {"pad": self._pad, "crop": self._crop, "stretch": self._stretch}[self.fit]
+            resize = {"pad": self._pad, "crop": self._crop, "stretch": self._filter}[self.fit]
             images = resize(images)
         return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
 
@@ -53,9 +54,6 @@ class Resize:
             return image
         with tf.device("CPU:0"):
             return _traced(self, image.dtype.name)(tf.constant(image)).numpy()
-
-    def _stretch(self, images: tf.Tensor) -> tf.Tensor:
-        return self._filtered(images, self._target)
 
     @property
     def _target(self) -> tuple[tf.Tensor, tf.Tensor]:
@@ -69,7 +67,7 @@ class Resize:
             tf.where(taller, height, tf.maximum(_quotient(rows * width, columns), 1)),
             tf.where(taller, tf.maximum(_quotient(columns * height, rows), 1), width),
         )
-        resized = self._filtered(images, size)
+        resized = self._filter(images, size)
         free = tf.stack([0, height - size[0], width - size[1], 0])
         paddings = tf.stack([free // 2, free - free // 2], axis=1)
         inside = tf.pad(tf.ones_like(resized[:1, :, :, :1], tf.bool), paddings)
@@ -82,7 +80,7 @@ class Resize:
         kept_columns = tf.where(taller, columns, tf.maximum(_quotient(rows * width, height), 1))
         top, left = (rows - kept_rows) // 2, (columns - kept_columns) // 2
         centre = images[:, top : top + kept_rows, left : left + kept_columns]
-        return self._filtered(centre, self._target)
+        return self._filter(centre)
 
     def _proportions(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         """Returns H and W, int64, and whether H / W is at least that of the target."""
@@ -90,8 +88,9 @@ class Resize:
         rows, columns = tf.unstack(tf.shape(images, tf.int64)[1:3])
         return rows, columns, rows * width >= columns * height
 
-    def _filtered(self, images: tf.Tensor, size: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        """Resizes images to `size` (int64 each), whatever their aspect ratio."""
+    def _filter(self, images: tf.Tensor, size: Sequence[tf.Tensor] = ()) -> tf.Tensor:
+        """Resizes images to `size` (int64 each) or the target, whatever their aspect ratio."""
+        size = size or self._target
         target = tf.cast(tf.stack(size), tf.int32)
 
         def resized() -> tf.Tensor:

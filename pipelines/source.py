@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from pipelines import features
 from pipelines.builders import open_builder, parse_name
-from pipelines.download import one_line_message
+from pipelines.errors import one_line_message
 from pipelines.resize import Resize
 
 
@@ -252,9 +252,8 @@ def _check_files(name: str, records: DataSplit, splits: Any) -> None:
     """Raises ValueError before training if a file is missing or truncated, not in mid-epoch."""
     remedy = "copy it again, or remove its directory and prepare the data set again"
     used = {path for path, _, _ in records.ranges}
-    for path in sorted(used):
-        if not os.path.isfile(path):
-            raise ValueError(f"{name} is incomplete: {path} is missing; {remedy}")
+    if missing := [path for path in sorted(used) if not os.path.isfile(path)]:
+        raise ValueError(f"{name} is incomplete: {missing[0]} is missing; {remedy}")
     for split in splits.values():
         paths = [os.fspath(path) for path in split.filepaths]
         # num_bytes counts the examples without their frames, so an intact file is larger.

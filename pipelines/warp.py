@@ -37,13 +37,8 @@ def warp(
       shear: each pixel moves right by s(u) times its distance below the centre.
       elastic: each pixel is sampled up to `strength` pixels away along each axis; see `field`.
 
-    Args:
-      images: uint8 [rows, H, W, C]; H and W at most MAX_SIDE.
-      strengths: strength of each transform to apply, at least one.
-      numbers: random numbers of each transform, float32 [rows, NUMBERS[name]] in [0, 1).
-
-    Returns:
-      float32 [rows, H, W, C] in 0..255; zero outside of the input.
+    Maps uint8 [rows, H, W, C], with H and W at most MAX_SIDE, and the random numbers of each
+    transform, float32 [rows, NUMBERS[name]] in [0, 1), to float32 [rows, H, W, C] in 0..255.
     """
     _, height, width, _ = images.shape
     return bilinear(images, *_sample_positions(height, width, strengths, numbers))
