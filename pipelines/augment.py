@@ -219,7 +219,7 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
         return text
     side = min(image_shape[:2])
     pixels = f"pixels, the image's shorter side being {side}"
-    default, most, allowed = {
+    default, maximum, allowed = {
         "shift": (side / 14, math.nextafter(side, 0), f"below {side} {pixels}"),
         "rotation": (10.0, 180.0, "at most 180 degrees"),
         "zoom": (0.1, 0.99, "at most 0.99"),
@@ -240,7 +240,7 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
         raise ValueError(f"{flag}: must be a finite number")
     if number <= 0:
         raise ValueError(f"{flag}: must be above 0; to go without, leave {name} out")
-    if number > most:
+    if number > maximum:
         raise ValueError(f"{flag}: must be {allowed}")
     if name == "cutout" and number != int(number):
         raise ValueError(f"{flag}: must be a whole number of pixels")

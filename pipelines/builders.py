@@ -20,8 +20,7 @@ from typing import Any
 
 from pipelines.errors import one_line_message
 
-# A name server that drops packets can block the caller for minutes, whatever the timeout of the
-# connection is, so the probe is abandoned after this time.
+# A lookup of a name can take minutes, whatever the connection's timeout: the probe is abandoned.
 PROBE_TIMEOUT_SECONDS = 6.0
 DATASET_INFO = "dataset_info.json"
 
@@ -161,7 +160,7 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
         configs = list(builder_class.builder_configs)
         config = arguments.get("config")
         if config is not None and config not in configs:
-            known = _some(configs)
+            known = _join(configs)
             raise ValueError(
                 f"--dataset={dataset}: {name} has no config {config!r}; it has {known}"
             )
@@ -180,13 +179,13 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
     if (root / name).is_dir():
         return (
             f"--dataset={dataset} is not prepared in {root}, which has "
-            f"{_some(_prepared_names(root / name))}; give one of these, or prepare it with TFDS"
+            f"{_join(_prepared_names(root / name))}; give one of these, or prepare it with TFDS"
         )
     on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
     # Community data sets are left out, because their list is on the network.
     known = {*tfds.list_builders(with_community_datasets=False), *on_disk, "digits"}
     close = difflib.get_close_matches(name, sorted(known), n=3)
-    guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_some(on_disk)}."
+    guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_join(on_disk)}."
     return f"unknown data set {name!r}: {guess} Give a name that TFDS lists, or --dataset=digits"
 
 
@@ -197,9 +196,9 @@ def _prepared_names(root: Path) -> list[str]:
     return [f"{path.parent.as_posix()}:{path.name}" for path in paths]
 
 
-def _some(names: list[str], limit: int = 8) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more if names else "none"
+def _join(names: list[str]) -> str:
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(names[:8]) + more if names else "none"
 
 
 def prepare(builder: Any) -> None:

@@ -1,7 +1,6 @@
 """Caches decoded examples and record indices on disk, for reuse by later runs.
 
-An entry is validated by its digest before it is used; the content of an invalid entry is computed
-again. The cache makes a start faster and never changes its result.
+An entry is validated by its digest before it is used: the cache never changes a result.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ import tensorflow_datasets as tfds
 from pipelines.builders import quiet
 from pipelines.errors import one_line_message
 
-# The frame of a TFRecord consists of the length and the CRCs of the length and of the data.
-_FRAME_BYTES = 16
+_FRAME_BYTES = 16  # of a TFRecord: the length and the CRCs of the length and of the data
 
 
 # Not registered with TFDS, which would reject a second import; open_source does not need it.
@@ -96,7 +95,7 @@ def _prepare(directory: Path) -> None:
                 os.rename(directory, Path(temporary) / "damaged")
         try:
             os.rename(builder.data_dir, directory)
-        except OSError:  # if another process published its copy first, the bytes are the same
+        except OSError:  # another process may have published its copy first, of the same bytes
             if _intact(directory) is None:
                 raise
 

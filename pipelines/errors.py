@@ -24,6 +24,6 @@ def reason(error: BaseException) -> str:
     return next(informative, type(error).__name__)
 
 
-def damaged_data_message(where: str, why: str) -> str:
+def damaged_data_message(location: str, cause: str) -> str:
     """Returns a one-line error message for data that cannot be read or decoded, with the remedy."""
-    return f"damaged data in {where}: {why}; delete the data set's folder and prepare it again"
+    return f"damaged data in {location}: {cause}; delete the data set's folder and prepare it again"

@@ -19,9 +19,7 @@ DTYPES = ("uint8", "float32")  # supported dtypes of images; float32 values are 
 
 
 def keys(name: str, info: Any) -> tuple[str, str]:
-    """Returns the names of the image and the label feature.
-
-    Features in `supervised_keys` are preferred; exactly one of each kind must remain.
+    """Returns the names of the image and the label feature, preferably in `supervised_keys`.
 
     Raises:
       ValueError: when there is not exactly one of each, or the number of classes is unknown.
@@ -93,13 +91,11 @@ def image_shape(
 
 
 class Pictures(NamedTuple):
-    """Functions that decode images stored encoded, one per example, without parsing the example."""
+    """Decoders, each a `tf.function`, of images stored encoded, without parsing the examples."""
 
     fields: Fields  # names of the image and the label feature
-    # Encoded image, string [] -> image [H, W, C]; a `tf.function`, traced once.
-    decode: Callable[[tf.Tensor], tf.Tensor]
-    # As `decode`, without resizing: -> image [h, w, C] of its stored size.
-    decode_stored: Callable[[tf.Tensor], tf.Tensor]
+    decode: Callable[[tf.Tensor], tf.Tensor]  # encoded image, string [] -> image [H, W, C]
+    decode_stored: Callable[[tf.Tensor], tf.Tensor]  # without resizing: -> image [h, w, C]
 
 
 def decoders(

@@ -6,10 +6,7 @@ import os
 
 
 class RandomAccessFile:
-    """A file that is read at any position; it stays open for the lifetime of the object.
-
-    The file is not memory-mapped: pages read from a mapped file count as this process's memory.
-    """
+    """A file that stays open; not memory-mapped, as mapped pages count as the process's memory."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_LIKE = 0.9  # smallest fraction of a data set's images that have the same kind of background
+_COMMON = 0.9  # smallest fraction of a data set's images that have the same kind of background
 _PLAIN = 12  # of 255: largest difference from the median of a plain border
 _INK = 0.25  # of the maximum: smallest foreground strength of a foreground pixel
-_LEAST = 16  # of 255: smallest contrast of foreground to background
+_MIN_CONTRAST = 16  # of 255: smallest contrast of foreground to background
 _FINE = 8  # input pixels per output pixel; from twice as many on, blocks are averaged first
 
 
@@ -23,11 +23,8 @@ class InkLayout(NamedTuple):
     """Size and position of the foreground in a data set of grey images."""
 
     ground: int  # brightness of the background in 0 to 255, the median of the images' borders
-    # Size of the foreground's bounding box relative to the image, the larger of height and width;
-    # median of the images.
-    extent: float
-    # (row, column) of the foreground's centre of mass, each in 0 to 1; mean of the images.
-    centre: tuple[float, float]
+    extent: float  # larger of height and width of its bounding box, relative to the image; median
+    centre: tuple[float, float]  # (row, column) of its centre of mass, each in 0 to 1; mean
 
     @property
     def dark(self) -> bool:
@@ -68,9 +65,8 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
     if factor > 1:
         strength = np.asarray(Image.fromarray(strength).reduce(factor))
         strength = strength / strength.max()
-    # The part of the image that becomes the result. Its size gives the foreground the data set's
-    # extent, its position gives it the data set's centre of mass; it is then shifted to include the
-    # whole foreground.
+    # The part of the image that becomes the result: its size gives the foreground the data set's
+    # extent, its position the data set's centre of mass; it is shifted to include the foreground.
     part = np.array([height, width]) * (_sides(strength) / (height, width)).max() / like.extent
     upper, lower = _box(strength)
     start = _centre(strength) - np.array(like.centre) * part
@@ -89,7 +85,7 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
 
 def ground(kinds: Sequence[str], of: int) -> str:
     """Returns the kind of border of at least nine in ten of `of` images; "" if there is none."""
-    return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _LIKE * of), "")
+    return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _COMMON * of), "")
 
 
 def border_kind(luminance: np.ndarray) -> str:
@@ -125,7 +121,7 @@ def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
     difference = luminance.astype(np.float32) - np.float32(_border(luminance))
     strength = np.maximum(0, difference if dark else -difference)
     maximum = strength.max()
-    return strength / maximum if maximum >= _LEAST else np.zeros_like(strength)
+    return strength / maximum if maximum >= _MIN_CONTRAST else np.zeros_like(strength)
 
 
 def _box(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,7 @@ from pipelines import ink
 from pipelines.resize import Resize
 from pipelines.source import Source
 
-_LEAST = 4  # smallest side of an image, in pixels
+_MIN_SIDE = 4  # smallest side of an image, in pixels
 
 
 class ImageSpec(NamedTuple):
@@ -122,7 +122,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
         stored size or the network's input size: it may then be one of the data set's images.
     """
     own = want.is_own(image)
-    if not own and min(image.shape[:2]) < min(_LEAST, *want.resize.shape):
+    if not own and min(image.shape[:2]) < min(_MIN_SIDE, *want.resize.shape):
         raise ValueError(f"has {image.shape[1]}x{image.shape[0]} pixels, which is too small")
     if not own and image.min() == image.max():
         raise ValueError("has a single colour")

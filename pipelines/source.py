@@ -67,8 +67,7 @@ class Source:
     dtype: str  # of images: "uint8" or "float32"
     # A serialized example, string [] -> (image [H, W, C], label int32 []); a tf.function.
     decode: Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
-    # Short, stable description of everything that affects the result of `decode`, for cache keys.
-    recipe: str
+    recipe: str  # describes everything that affects the result of `decode`, for cache keys
     # Decoders of encoded images, without parsing examples; None: images are not stored encoded.
     pictures: features.Pictures | None = None
     # As `decode`, without resizing: -> (image [h, w, C] of its stored size, label); a tf.function.

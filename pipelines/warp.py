@@ -86,8 +86,8 @@ def _sample_positions(
     origin_y, origin_x = tf.cast(origin_y, tf.float32), tf.cast(origin_x, tf.float32)
 
     if "elastic" in strengths:
-        away = strengths["elastic"] * field(numbers["elastic"], height, width)
-        origin_y, origin_x = origin_y + away[:, 0], origin_x + away[:, 1]
+        offset = strengths["elastic"] * field(numbers["elastic"], height, width)
+        origin_y, origin_x = origin_y + offset[:, 0], origin_x + offset[:, 1]
     return origin_y, origin_x
 
 
