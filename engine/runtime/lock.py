@@ -9,9 +9,7 @@ import time
 
 
 class RunLock:
-    """Holds the exclusive lock of a run directory while entered.
-
-    The operating system releases the lock when its process ends, even by a kill.
+    """Holds the exclusive lock of a run directory while entered; a kill releases it, too.
 
     Args:
       run_dir: run directory. Entering locks it if it exists; else `take` does, once it exists.

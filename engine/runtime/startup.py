@@ -34,9 +34,7 @@ class Startup:
     def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
         """Adds the time since the end of the previous part to the duration of `part`.
 
-        Args:
-          part: name of the part that ends now.
-          of_which: another part's name, and the seconds of this time that belong to it; None: none.
+        `of_which` is another part's name, and the seconds of this time that belong to it.
         """
         now = time.monotonic()
         spent, self._last = now - self._last, now
