@@ -6,7 +6,6 @@ import contextlib
 import fcntl
 import itertools
 import os
-from collections.abc import Iterator
 from typing import BinaryIO
 
 _IN_PROCESS = itertools.count()
@@ -27,50 +26,45 @@ def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> No
       OSError: when the file cannot be written; the old file is kept.
     """
     try:
-        with _part_of(path) as (temporary, file):
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        temporary, part = _open_part(path)
+        with part:
+            try:
+                part.truncate(0)
+                part.write(content.encode() if isinstance(content, str) else content)
+                part.flush()
+                if durable:
+                    os.fsync(part.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
     except OSError as error:
         raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
 
-@contextlib.contextmanager
-def _part_of(path: str) -> Iterator[tuple[str, BinaryIO]]:
-    """Yields the name of an empty temporary file beside `path`, and the file, open for writing.
+def _open_part(path: str) -> tuple[str, BinaryIO]:
+    """Opens a temporary file beside `path` that no other process writes; returns its name and it.
 
-    No other process writes to it. Its name is always the same unless another process has locked
-    that file, so that later writes overwrite what a killed process leaves. An exception in the
-    block deletes the file.
+    Its name is always the same unless another process has locked that file, so that later writes
+    overwrite what a killed process leaves.
     """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     temporary = f"{path}.part"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(temporary, flags, 0o666)
     if not lock(descriptor, temporary):
         os.close(descriptor)
         temporary = f"{path}.{os.getpid()}-{next(_IN_PROCESS)}.part"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         descriptor = os.open(temporary, flags, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        try:
-            file.truncate(0)
-            yield temporary, file
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+    return temporary, os.fdopen(descriptor, "wb")
 
 
 def lock(descriptor: int, path: str) -> bool:
     """Locks an open file or directory exclusively until it is closed; never waits.
 
-    Args:
-      descriptor: file descriptor of the open file or directory.
-      path: path with which it was opened.
-
     Returns:
-      Whether it is locked and still has that path (another process may have moved it).
+      Whether it is locked and still at the path with which it was opened (another process may have
+      moved it).
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

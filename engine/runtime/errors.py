@@ -4,12 +4,7 @@ from __future__ import annotations
 
 
 class StepError(RuntimeError):
-    """Raised when TensorFlow fails in a call of the training loop.
-
-    Args:
-      message: one-line message.
-      step: number of steps that the run had taken before the call.
-    """
+    """Raised when TensorFlow fails in a call of the loop, after `step` steps of the run."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)

@@ -6,14 +6,10 @@ import fcntl
 import os
 import socket
 import time
-from types import TracebackType
 
 
 class RunLock:
-    """Holds the exclusive lock of a run directory while entered.
-
-    The operating system releases the lock when the process that holds it ends, even by a kill, so
-    no stale lock remains.
+    """Holds the exclusive lock of a run directory while entered; a kill releases it, too.
 
     Args:
       run_dir: run directory. Entering locks it if it exists; else `take` does, once it exists.
@@ -30,12 +26,7 @@ class RunLock:
             self.take()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             os.unlink(self._path)  # before the release: no other process holds this file
             os.close(self._file)
@@ -64,7 +55,6 @@ class RunLock:
             else:
                 os.close(file)
         now = time.strftime("%Y-%m-%d %H:%M:%S")
+        holder = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
         os.ftruncate(self._file, 0)
-        os.write(
-            self._file, f"process {os.getpid()} on {socket.gethostname()} since {now}\n".encode()
-        )
+        os.write(self._file, holder.encode())

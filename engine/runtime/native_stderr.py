@@ -17,24 +17,19 @@ def capture_stderr(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
     Args:
       shown_on_error: whether to write the captured text to standard error when the block
         raises an Exception; not for KeyboardInterrupt and SystemExit, which need no explanation.
-
-    Yields:
-      The temporary file, open in binary mode.
     """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    try:
-        with tempfile.TemporaryFile() as file:
-            os.dup2(file.fileno(), 2)
-            try:
-                yield file
-            except Exception:
-                if shown_on_error:
-                    file.seek(0)
-                    os.write(terminal, file.read())
-                raise
-            finally:
-                sys.stderr.flush()
-                os.dup2(terminal, 2)
-    finally:
-        os.close(terminal)
+    with tempfile.TemporaryFile() as file:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield file
+        except Exception:
+            if shown_on_error:
+                file.seek(0)
+                os.write(stderr, file.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(stderr, 2)
+            os.close(stderr)

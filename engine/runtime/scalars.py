@@ -1,8 +1,7 @@
 """Converts Python numbers to scalar arrays, which are passed to TensorFlow.
 
-TensorFlow caches a tensor for every Python number that it receives until the process ends, so the
-memory of a run that passes, say, the time in each call would grow without bound. Arrays are not
-cached.
+TensorFlow caches a tensor for every Python number that it receives until the process ends, so
+memory would grow with every new value. Arrays are not cached.
 """
 
 from __future__ import annotations

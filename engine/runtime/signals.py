@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable
-from types import FrameType, TracebackType
+from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -13,10 +13,9 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Signals:
     """Records SIGINT, SIGTERM and SIGHUP while entered, instead of ending the process.
 
-    A signal that the process was started to ignore, as under nohup, stays ignored.
-
-    The first signal restores the system's default handlers, so that a second one ends the process
-    at once. Files on disk stay intact, because every write is atomic.
+    A signal that the process was started to ignore, as under nohup, stays ignored. The first signal
+    restores the system's default handlers, so that a second one ends the process at once; files
+    stay intact, because every write is atomic.
     """
 
     def __init__(self) -> None:
@@ -26,21 +25,15 @@ class Signals:
     def __enter__(self) -> Signals:
         if threading.current_thread() is threading.main_thread():
             for number in _SIGNALS:
-                if signal.getsignal(number) == signal.SIG_IGN:
-                    continue
-                self._before[number] = signal.signal(number, self._note)
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._record)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
+    def _record(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         for other in self._before:
             signal.signal(other, signal.SIG_DFL)
@@ -48,10 +41,8 @@ class Signals:
     def agree(self, max_over_workers: Callable[[int], int]) -> int:
         """Returns the highest signal number that any worker received; 0: none.
 
-        Every worker calls it, and records the result as its received signal.
-
-        Args:
-          max_over_workers: function that returns the maximum of a value over all workers.
+        Every worker calls it with the function that returns the maximum of a value over all
+        workers, and records the result as its received signal.
         """
         agreed = max_over_workers(self.received)
         if agreed:  # a signal received during the call is not overwritten with 0

@@ -1,12 +1,8 @@
 """Measures the startup, and imports TensorFlow without its log messages.
 
-While TensorFlow is imported, its C++ code writes five lines to the file descriptor of standard
-error, before it reads its log level. They do not help a user, and a one-line error message would
-be hard to find among them. If the user sets `TF_CPP_MIN_LOG_LEVEL`, all of them are shown.
-
-TensorFlow's import ends with an import of Keras, if it is installed, and Keras imports
-scikit-learn. These two take two fifths of the import time, and the engine uses neither. Both
-are imported only where code imports them explicitly.
+While TensorFlow is imported, its C++ code writes five lines to standard error before it reads its
+log level. TensorFlow's import also imports Keras, which imports scikit-learn: two fifths of the
+import time, although the engine uses neither.
 """
 
 from __future__ import annotations
@@ -38,17 +34,13 @@ class Startup:
     def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
         """Adds the time since the end of the previous part to the duration of `part`.
 
-        Args:
-          part: name of the part that ends now.
-          of_which: another part's name, and the seconds of this time that belong to it; None: none.
+        `of_which` is another part's name, and the seconds of this time that belong to it.
         """
         now = time.monotonic()
         spent, self._last = now - self._last, now
-        if of_which is not None:
-            inner, seconds = of_which
-            self.seconds[inner] = self.seconds.get(inner, 0.0) + seconds
-            spent -= seconds
-        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+        inner, seconds = of_which or (part, 0.0)
+        for name, duration in ((inner, seconds), (part, spent - seconds)):
+            self.seconds[name] = self.seconds.get(name, 0.0) + duration
 
 
 def after_import(seconds: Mapping[str, float]) -> float:

@@ -27,11 +27,7 @@ _SHOWN = 3  # maximum number of examples with a non-finite image or loss named i
 
 
 class BadBatchRecorder:
-    """Inspects the examples of skipped steps, and records each step once.
-
-    Args:
-      parts: components of the run.
-    """
+    """Inspects the examples of skipped steps, and records each step once."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts, self._dir = parts, parts.config.run.run_dir
@@ -46,53 +42,55 @@ class BadBatchRecorder:
         Raises:
           OSError: if the record cannot be written.
         """
+        step, reason = bad_step.step, bad_step.why.words
         lines = self._lines()
-        if bad_step.step in lines.values():
+        if step in lines.values():
             return ""
-        parts, config = self._parts, self._parts.config
-        source = parts.source
-        changes = pipelines.parse_augmentation(
-            config.data.augment, source.image_shape, source.dtype
-        )
-        examples = pipelines.read_step_examples(
-            source,
-            source.train,
-            bad_step.step,
-            global_batch_size=config.training.global_batch_size,
-            seed=config.run.seed,
-            include_next_example=changes is not None and changes.mixes,
-        )
-        losses = self._losses(examples, bad_step.step)
-        sound = np.isfinite(examples.images.reshape(len(losses), -1)).all(1)
+        examples = self._examples(step)
+        losses = self._losses(examples, step)
+        finite = np.isfinite(examples.images.reshape(len(losses), -1)).all(1)
         unsound = [
             {
                 "example": int(examples.numbers[row]),
                 "label": int(examples.labels[row]),
-                "image": "finite" if sound[row] else "not finite",
+                "image": "finite" if finite[row] else "not finite",
                 "loss": float(losses[row]),
             }
-            for row in np.flatnonzero(~sound | ~np.isfinite(losses))
+            for row in np.flatnonzero(~finite | ~np.isfinite(losses))
         ]
-        batch = os.path.join("left_out", f"step-{bad_step.step}.npz")
-        self._save(batch, examples, losses)
-        split = source.train.name
-        found = {
-            "step": bad_step.step,
-            "epoch": 1 + bad_step.step // parts.steps_per_epoch,
-            "why": bad_step.why.words,
+        batch = os.path.join("left_out", f"step-{step}.npz")
+        self._save(os.path.join(self._dir, batch), examples, losses)
+        split = self._parts.source.train.name
+        record = {
+            "step": step,
+            "epoch": 1 + step // self._parts.steps_per_epoch,
+            "why": reason,
             "split": split,
             "unsound": [jsonable(each) for each in unsound],
             "examples": examples.numbers.tolist(),
             "batch": batch,
         }
-        lines[json.dumps(found).encode()] = bad_step.step
+        lines[json.dumps(record).encode()] = step
         in_order = sorted(lines, key=lines.__getitem__)
         replace_file(self._path, b"".join(line + b"\n" for line in in_order))
         named = ", ".join(f"{each['example']} (image {each['image']})" for each in unsound[:_SHOWN])
         more = ", ..." if len(unsound) > _SHOWN else ""
         which = f"; unsound of {split}: example {named}{more}" if unsound else ""
-        said = f"step {bad_step.step:,} skipped: {bad_step.why.words}{which}"
-        return f"{said}; recorded in {self._path}"
+        return f"step {step:,} skipped: {reason}{which}; recorded in {self._path}"
+
+    def _examples(self, step: int) -> Examples:
+        source, config = self._parts.source, self._parts.config
+        augmentation = pipelines.parse_augmentation(
+            config.data.augment, source.image_shape, source.dtype
+        )
+        return pipelines.read_step_examples(
+            source,
+            source.train,
+            step,
+            global_batch_size=config.training.global_batch_size,
+            seed=config.run.seed,
+            include_next_example=augmentation is not None and augmentation.mixes,
+        )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
         """Returns the loss of each example in evaluation mode, float32 [k]."""
@@ -110,8 +108,8 @@ class BadBatchRecorder:
         losses = self._parts.task(self._parts.model, batch, context).losses
         return tf.cast(losses, tf.float32).numpy().reshape(count, -1).mean(1)
 
-    def _save(self, name: str, examples: Examples, losses: np.ndarray) -> None:
-        path, content = os.path.join(self._dir, name), io.BytesIO()
+    def _save(self, path: str, examples: Examples, losses: np.ndarray) -> None:
+        content = io.BytesIO()
         np.savez(content, **examples._asdict(), losses=losses)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -130,7 +128,6 @@ class BadBatchRecorder:
 
 
 def _step_of(line: bytes) -> float:
-    """Returns the step of a line of left_out.jsonl; infinity if the line is unreadable."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):

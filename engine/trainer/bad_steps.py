@@ -1,11 +1,7 @@
 """Detects bad steps, and keeps the list of steps to skip.
 
-The detector checks each step once, in order, and its own state is part of the training state. So
-its decisions do not depend on the number of steps per call of the graph, on checkpoints or on
-kills. A skipped step keeps its number, its examples and its learning rate, but does not update the
-weights.
-
-Below, a *normal* step is one that is finite and not a spike.
+A skipped step keeps its number, its examples and its learning rate, but does not update the
+weights. Below, a *normal* step is one that is finite and not a spike.
 """
 
 from __future__ import annotations
@@ -63,12 +59,7 @@ class TooManyBadStepsError(RuntimeError):
 
 
 class BadStep(NamedTuple):
-    """A step to skip, and the reason for skipping it.
-
-    Attributes:
-      step: step number, from 0.
-      why: reason.
-    """
+    """A step to skip, numbered from 0, and the reason for skipping it."""
 
     step: int
     why: BadStepReason
@@ -77,13 +68,11 @@ class BadStep(NamedTuple):
 class BadStepDetector:
     """Detects steps with a non-finite gradient, a loss spike or a gradient-norm spike.
 
-    Args:
-      options: options of detection and tolerance.
-      scaled: whether the loss scale is dynamic, so that some non-finite steps are expected.
-      watch: detector state, which is part of the training state.
-      examples: number of examples in the training split, 1 or more.
-      batch: number of examples in a full global batch, 1 or more; the last one of an epoch may be
-        smaller.
+    It checks each step once, in order, and its own state is part of the training state. So its
+    decisions depend neither on the number of steps per call of the graph nor on restarts.
+
+    `scaled` says whether the loss scale is dynamic, so that some non-finite steps are expected.
+    `examples` is the size of the training split, and `batch` that of a full global batch.
     """
 
     def __init__(
@@ -100,24 +89,20 @@ class BadStepDetector:
         in_a_row, bad = options.bad_steps_in_a_row, options.bad_steps
         self._most_in_a_row = in_a_row if in_a_row >= 0 else _IN_A_ROW * scaled
         self._most_bad = bad if bad >= 0 else (1 << 62) * scaled
-        self._asked = [int(step) for step in options.leave_out.split(",") if step]
         self.load()
 
     def load(self) -> None:
         """Reads the detector state; must be called after the training state is restored."""
-        steps, reasons = self._watch.skipped.numpy(), self._watch.reasons.numpy()
         self._bad, self._in_a_row = int(self._watch.tolerated), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
         norms = self._watch.norms.numpy()
         self._norms = sorted(norms[~np.isnan(norms)], reverse=True)
         self._start, self._excess = float(self._watch.initial_loss), float(self._watch.max_excess)
-        self._found = {
-            int(step): BadStepReason(why)
-            for step, why in zip(steps, reasons, strict=True)
-            if step >= 0
-        }
-        self.left_out = dict.fromkeys(self._asked, BadStepReason.ASKED_FOR) | self._found
+        skipped = zip(self._watch.skipped.numpy(), self._watch.reasons.numpy(), strict=True)
+        self._detected = {int(step): BadStepReason(why) for step, why in skipped if step >= 0}
+        requested = [int(step) for step in self._options.leave_out.split(",") if step]
+        self.left_out = dict.fromkeys(requested, BadStepReason.ASKED_FOR) | self._detected
 
     def steps_until_skipped(self, step: int) -> int:
         """Returns the number of steps from `step` to the next skipped step; 0 if it is `step`."""
@@ -138,16 +123,16 @@ class BadStepDetector:
         Returns:
           The first bad step that must be rolled back; None if there is no such step.
         """
-        sound = len(losses) if finite else max(len(losses) - 1, 0)
-        for place in range(sound):
-            loss, norm = float(losses[place]), float(norms[place])
+        finite_losses = losses[: taken if finite else taken - 1].tolist()
+        for index, loss in enumerate(finite_losses):
+            number, norm = step + index, float(norms[index])
             if self._options.spike:
-                if self._is_spike(step + place, loss):
-                    return BadStep(step + place, BadStepReason.SPIKE)
-                if self._is_steep(step + place, norm):
-                    return BadStep(step + place, BadStepReason.STEEP)
+                if self._is_spike(number, loss):
+                    return BadStep(number, BadStepReason.SPIKE)
+                if self._is_steep(number, norm):
+                    return BadStep(number, BadStepReason.STEEP)
             self._losses = [*self._losses, loss][-SPIKE_WINDOW:]
-        if sound:
+        if finite_losses:
             self._watch.losses.assign(_padded(self._losses, SPIKE_WINDOW))
             self._watch.norms.assign(_padded(self._norms, LARGEST_NORMS))
             self._watch.initial_loss.assign(as_float64(self._start))
@@ -168,9 +153,9 @@ class BadStepDetector:
         Raises:
           TooManyBadStepsError: if the run may not skip one more bad step.
         """
-        count = len(self._found)
+        count = len(self._detected)
         if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
-            steps = ", ".join(f"{step:,}" for step in sorted([*self._found, bad_step.step]))
+            steps = ", ".join(f"{step:,}" for step in sorted([*self._detected, bad_step.step]))
             raise TooManyBadStepsError(
                 f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
                 f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "
@@ -187,31 +172,26 @@ class BadStepDetector:
         The excess of a loss over the median of the losses before it is measured in robust standard
         deviations. Near 0, losses of normal steps hardly deviate and are skewed. So the deviation
         is at least a fraction of the median, of the decrease of the loss since the start, and of
-        the largest excess of a normal step. Multiplying all losses by a positive factor
-        does not change the result. With fewer than `_HISTORY` losses before it, no loss is a spike.
+        the largest excess of a normal step. The unit of the losses does not matter.
 
         A bad batch raises the loss in a single step. If the losses before it already rise, the
         cause is the weights: with a high learning rate, they can oscillate with a growing amplitude
         and then recover. So the deviation is also at least the excess of the previous loss.
-
-        The standard error of a mean over n examples is proportional to 1 / sqrt(n), and the
-        contribution of a single hard example to 1 / n. So a batch that is smaller than a full one,
-        or smaller than `_FEW`, may deviate more: see `_allowance`.
         """
         if len(self._losses) < _HISTORY:
             return False
         if math.isnan(self._start):
             # The second largest, so that neither one bad step nor one low loss determines it.
             self._start = sorted(self._losses[:_HISTORY])[-2]
-        middle = float(np.median(self._losses))
+        median = float(np.median(self._losses))
         deviation = max(
-            _ROBUST * float(np.median(np.abs(np.subtract(self._losses, middle)))),
-            _OF_MEDIAN * abs(middle),
-            _OF_FALL * (self._start - middle),
+            _ROBUST * float(np.median(np.abs(np.subtract(self._losses, median)))),
+            _OF_MEDIAN * abs(median),
+            _OF_FALL * (self._start - median),
             _OF_EXCESS * self._excess,
-            self._losses[-1] - middle,
+            self._losses[-1] - median,
         )
-        excess = (loss - middle) / self._allowance(step)
+        excess = (loss - median) / self._allowance(step)
         if excess > self._options.spike * deviation:
             return True
         self._excess = max(self._excess, excess)
@@ -220,9 +200,9 @@ class BadStepDetector:
     def _is_steep(self, step: int, norm: float) -> bool:
         """Returns whether a gradient norm is a spike; if it is not, adds it to the largest norms.
 
-        A bad batch may have a low loss by chance and still change the weights so much that the loss
-        of later steps is high. The reference is the second largest norm, so that one bad step among
-        the first steps, which are not checked, does not determine it.
+        A bad batch with a low loss by chance may still change the weights too much. The reference
+        is the second largest norm, so that one bad step among the first steps, which are not
+        checked, does not determine it.
         """
         norm /= self._allowance(step)
         if len(self._norms) == LARGEST_NORMS and norm > self._options.spike * self._norms[1]:
@@ -231,9 +211,14 @@ class BadStepDetector:
         return False
 
     def _allowance(self, step: int) -> float:
-        """Returns the factor, 1 or more, that scales a step's bounds for the size of its batch."""
-        place = step % -(-self._examples // self._batch)
-        examples = min(self._batch, self._examples - place * self._batch)
+        """Returns the factor, 1 or more, that scales a step's bounds for the size of its batch.
+
+        The standard error of a mean over n examples is proportional to 1 / sqrt(n), and the
+        contribution of a single hard example to 1 / n. So a batch that is smaller than a full one,
+        as the last one of an epoch may be, or smaller than `_FEW`, may deviate more.
+        """
+        index = step % -(-self._examples // self._batch)
+        examples = min(self._batch, self._examples - index * self._batch)
         return max((self._batch / examples) ** 0.5, _FEW / examples)
 
 

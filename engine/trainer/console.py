@@ -18,25 +18,21 @@ from engine.models.summary import table as summary_table
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
     """Returns the first lines of a run: device, data, model, training plan, and how it starts.
 
-    Args:
-      parts: components of the run, with the state restored.
-      resumed: whether a checkpoint was restored.
-      over: whether training is complete.
-      stopped: reason for early stopping, as text; "" if training did not stop early.
+    `over` says whether training is complete; `stopped` is the reason for early stopping, if any.
     """
     state, config = parts.state, parts.config
     step = int(state.step)
-    how = "new"
-    if resumed:
-        how = f"resumed at step {step:,}, start {int(state.timing.restarts) + 1}"
-    if resumed and over:
-        length = "train_steps" if config.training.train_steps else "epochs"
-        how = f"already complete at step {step:,}" + (
-            f", stopped early: {stopped}, whatever --{length} is"
-            if stopped
-            else f"; raise --{length} to continue"
-        )
-    return f"{setting(parts)}\nrun    {config.run.run_dir}: {how}"
+    length = "train_steps" if config.training.train_steps else "epochs"
+    if not resumed:
+        status = "new"
+    elif not over:
+        status = f"resumed at step {step:,}, start {int(state.timing.restarts) + 1}"
+    elif stopped:
+        status = f"already complete at step {step:,}, stopped early: {stopped}, "
+        status += f"whatever --{length} is"
+    else:
+        status = f"already complete at step {step:,}; raise --{length} to continue"
+    return f"{setting(parts)}\nrun    {config.run.run_dir}: {status}"
 
 
 def setting(parts: Parts) -> str:
@@ -69,67 +65,30 @@ def _unusual(config: Config) -> str:
     """Returns the non-default step options as text, such as `, accumulate 4, clip_norm 1.0`."""
     sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
-    words = ""
-    for section in sections:
-        for field in dataclasses.fields(section):
-            value = getattr(section, field.name)
-            if field.name in names and value != field.default:
-                words += f", {field.name} {written(value)}"
-    return words
-
-
-def epoch_line(
-    epoch: str,
-    results: Mapping[str, Mapping[str, float | int]],
-    *,
-    steps_per_second: float,
-    metric: str,
-    best: float,
-    before: float | None,
-    saved_to: str,
-    skipped: int = 0,
-) -> str:
-    """Returns the results of one epoch as one line.
-
-    Args:
-      epoch: epoch and number of epochs, such as "3/10".
-      results: metrics of each split, as {split: {metric: mean}}.
-      steps_per_second: throughput over all starts, in steps per second.
-      metric: name of the monitored metric.
-      best: best value of the monitored metric so far.
-      before: best value before this epoch, nan if there is none; None if this epoch is not the
-        best.
-      saved_to: directory of the best checkpoint.
-      skipped: number of steps so far that did not update the weights.
-    """
-    if before is None:
-        judged = f"{metric} did not improve on {best:.4f}"
-    else:
-        better = "" if before != before else f"improved, {before:.4f} to "
-        judged = f"{metric} {better}{best:.4f}, saved to {saved_to}"
-    words = results_line(results, steps_per_second=steps_per_second, judged=judged, skipped=skipped)
-    return f"epoch {epoch}: {words}"
+    return "".join(
+        f", {field.name} {written(getattr(section, field.name))}"
+        for section in sections
+        for field in dataclasses.fields(section)
+        if field.name in names and getattr(section, field.name) != field.default
+    )
 
 
 def results_line(
     results: Mapping[str, Mapping[str, float | int]],
     *,
     steps_per_second: float,
-    judged: str = "",
-    skipped: int = 0,
+    skipped: int,
+    comparison: str = "",
 ) -> str:
-    """Returns the results of all splits as one line.
+    """Returns the results of all splits, {split: {metric: mean}}, as one line.
 
-    Args:
-      results: metrics of each split, as {split: {metric: mean}}.
-      steps_per_second: throughput over all starts, in steps per second.
-      judged: comparison with the best epoch, as text; "": no comparison.
-      skipped: number of steps so far that did not update the weights.
+    `skipped` is the number of steps so far that did not update the weights; `comparison` is the
+    text that compares the epoch with the best one.
     """
-    words = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
-    words.append(f"{steps_per_second:.1f} steps/s")
-    if judged:
-        words.append(judged)
+    columns = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    columns.append(f"{steps_per_second:.1f} steps/s")
+    if comparison:
+        columns.append(comparison)
     if skipped:
-        words.append(f"{skipped:,} steps skipped so far (bad steps, or gradient not finite)")
-    return "; ".join(words)
+        columns.append(f"{skipped:,} steps skipped so far (bad steps, or gradient not finite)")
+    return "; ".join(columns)

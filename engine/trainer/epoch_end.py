@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,35 +19,29 @@ from engine.trainer.triggers import Triggers
 
 
 class EpochResult(NamedTuple):
-    """The result of `EpochEnd.run`.
+    """The result of `EpochEnd.run`."""
 
-    Attributes:
-      is_best: whether the monitored metric is the best so far.
-      lines: lines for the user.
-    """
-
-    is_best: bool
-    lines: list[str]
+    is_best: bool  # whether the monitored metric is the best so far
+    lines: list[str]  # for the user
 
 
 class EpochEnd:
     """Evaluates and logs an epoch, and updates the best epoch and early stopping.
 
-    It runs before the checkpoint of the epoch is saved, so that the checkpoint contains these
-    updates.
-
-    Args:
-      parts: components of the run.
-      triggers: triggers of the run, which also compute the epoch of a step.
-      meter: throughput meter of the run.
-      train_logger: logger of the metrics.
+    `interrupted` returns whether to stop an evaluation; called between two calls of the graph.
     """
 
     def __init__(
-        self, parts: Parts, triggers: Triggers, meter: ThroughputMeter, train_logger: TrainLogger
+        self,
+        parts: Parts,
+        triggers: Triggers,
+        meter: ThroughputMeter,
+        train_logger: TrainLogger,
+        interrupted: Callable[[], bool],
     ) -> None:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
         self._triggers, self._meter, self._train_logger = triggers, meter, train_logger
+        self._interrupted = interrupted
         metric = early_stopping.resolve(
             self._options.monitor, parts.task.metrics, "validation" in parts.evaluations
         )
@@ -54,63 +49,14 @@ class EpochEnd:
             metric, self._options.min_delta, self._options.patience
         )
 
-    def within(self, interrupted: Callable[[], bool]) -> list[str] | None:
-        """Evaluates and logs at the end of a command that ends inside an epoch.
-
-        This changes neither the training state, nor the best epoch, nor early stopping. If the run
-        is extended later, it drops these rows and continues the epoch.
-
-        Args:
-          interrupted: callback that returns whether to stop; called between two calls of the graph.
+    def run(self) -> EpochResult | None:
+        """Runs the end of an epoch; its checkpoint is saved afterwards, to contain the updates.
 
         Returns:
-          Lines for the user; None if interrupted.
-        """
-        results = self._results(interrupted)
-        if results is None:
-            return None
-        point = current_log_point(self._parts)
-        if point.step > int(self._state.last_logged_step):
-            self._train_logger.passed([point], kept=False)
-        if "validation" in results:
-            self._train_logger.scored("validation", results["validation"])
-        words = console.results_line(
-            results,
-            steps_per_second=self._meter.steps_per_second,
-            skipped=point.step - point.updates,
-        )
-        return [f"step {point.step:,}, inside epoch {self._triggers.epoch(point.step)}: {words}"]
-
-    def _results(self, interrupted: Callable[[], bool]) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of the epoch so far and of validation; None if interrupted."""
-        sums = self._state.sums.numpy()
-        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
-        if "validation" in self._parts.evaluations:
-            validation = self._parts.evaluations["validation"].run(interrupted)
-            if validation is None:
-                return None
-            results["validation"] = validation
-        return results
-
-    def reason_to_stop(self) -> str:
-        """Returns the reason for early stopping, as text."""
-        return (
-            f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
-            f"{int(self._state.patience.wait)} epochs"
-        )
-
-    def run(self, interrupted: Callable[[], bool]) -> EpochResult | None:
-        """Evaluates and logs an epoch at its end; updates the best epoch and early stopping.
-
-        Args:
-          interrupted: callback that returns whether to stop; called between two calls of the graph.
-
-        Returns:
-          The result of the epoch; None if interrupted, in which case the resumed run repeats the
-          call.
+          The result; None if interrupted, in which case the resumed run repeats the call.
         """
         state, step = self._state, int(self._state.step)
-        results = self._results(interrupted)
+        results = self._results()
         if results is None:
             return None
         self._train_logger.passed([current_log_point(self._parts)])
@@ -125,15 +71,62 @@ class EpochEnd:
         state.last_epoch_end_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.last_logged_sums.assign(tf.zeros_like(state.last_logged_sums))
-        line = console.epoch_line(
-            f"{epoch}/{self._triggers.epochs}",
+        line = self._line(results, self._comparison(is_best, previous))
+        lines = [f"epoch {epoch}/{self._triggers.epochs}: {line}"]
+        if stop:
+            lines.append(f"stopped early after epoch {epoch}: {self.reason_to_stop()}")
+        return EpochResult(is_best, lines)
+
+    def run_inside_epoch(self) -> str | None:
+        """Evaluates and logs at the end of a command that ends inside an epoch.
+
+        This changes neither the training state, nor the best epoch, nor early stopping. If the run
+        is extended later, it drops these rows and continues the epoch.
+
+        Returns:
+          A line for the user; None if interrupted.
+        """
+        results = self._results()
+        if results is None:
+            return None
+        point = current_log_point(self._parts)
+        if point.step > int(self._state.last_logged_step):
+            self._train_logger.passed([point], kept=False)
+        if "validation" in results:
+            self._train_logger.scored("validation", results["validation"])
+        epoch = self._triggers.epoch(point.step)
+        return f"step {point.step:,}, inside epoch {epoch}: {self._line(results)}"
+
+    def reason_to_stop(self) -> str:
+        """Returns the reason for early stopping, as text."""
+        return (
+            f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
+            f"{int(self._state.patience.wait)} epochs"
+        )
+
+    def _results(self) -> dict[str, dict[str, float | int]] | None:
+        """Returns {split: means} of the epoch so far and of validation; None if interrupted."""
+        sums = self._state.sums.numpy()
+        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
+        if "validation" in self._parts.evaluations:
+            validation = self._parts.evaluations["validation"].run(self._interrupted)
+            if validation is None:
+                return None
+            results["validation"] = validation
+        return results
+
+    def _comparison(self, is_best: bool, previous: float) -> str:
+        metric, best = self.monitor.metric, float(self._state.best.value)
+        if not is_best:
+            return f"{metric} did not improve on {best:.4f}"
+        change = "" if math.isnan(previous) else f"improved, {previous:.4f} to "
+        saved_to = os.path.join(self._parts.config.run.run_dir, "best")
+        return f"{metric} {change}{best:.4f}, saved to {saved_to}"
+
+    def _line(self, results: dict[str, dict[str, float | int]], comparison: str = "") -> str:
+        return console.results_line(
             results,
             steps_per_second=self._meter.steps_per_second,
-            metric=self.monitor.metric,
-            best=float(state.best.value),
-            before=previous if is_best else None,
-            saved_to=os.path.join(self._parts.config.run.run_dir, "best"),
-            skipped=step - int(state.updates),
+            skipped=int(self._state.step) - int(self._state.updates),
+            comparison=comparison,
         )
-        stopped = f"stopped early after epoch {epoch}: {self.reason_to_stop()}"
-        return EpochResult(is_best, [line, stopped] if stop else [line])

@@ -2,63 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.assembly.parts import Parts
+from engine.checkpoint.restore import Restorer
+from engine.core import metrics
 from engine.distributed.collectives import HostCollectives
 from engine.logging.throughput import ThroughputMeter
 from engine.runtime.signals import Signals
 from engine.trainer import result
-from engine.trainer.final_evaluation import FinalEvaluation
 from engine.trainer.train_logging import TrainLogger
 
 
+@dataclasses.dataclass(frozen=True)
 class Finalizer:
     """Evaluates a run after its last step, and writes its report and result.json.
 
-    Args:
-      parts: components of the run.
-      held_out: final evaluation of the run.
-      signals: signals received; any of them interrupts the evaluation and the report.
-      collectives: collectives of the workers; all workers evaluate, only the chief writes files.
-      meter: throughput meter of the run.
-      train_logger: logger of the metrics.
-      tell: callback that prints a line for the user.
+    All workers evaluate, only the chief writes files. A signal interrupts both.
     """
 
-    def __init__(
-        self,
-        parts: Parts,
-        held_out: FinalEvaluation,
-        signals: Signals,
-        collectives: HostCollectives,
-        *,
-        meter: ThroughputMeter,
-        train_logger: TrainLogger,
-        tell: Callable[[str], None],
-    ) -> None:
-        self._parts, self._held_out, self._signals, self._collectives = (
-            parts,
-            held_out,
-            signals,
-            collectives,
-        )
-        self._meter, self._train_logger, self._tell = meter, train_logger, tell
+    parts: Parts
+    restorer: Restorer
+    signals: Signals
+    collectives: HostCollectives
+    meter: ThroughputMeter
+    train_logger: TrainLogger
+    print_line: Callable[[str], None]
 
-    def run(
-        self,
-        *,
-        epoch: int,
-        metric: str,
-        left_out: Sequence[int],
-    ) -> bool:
+    def run(self, *, epoch: int, metric: str, left_out: Sequence[int]) -> bool:
         """Evaluates the validation and test splits, and writes the report and result.json.
 
-        Args:
-          epoch: epoch in which the run ended, counted from 1.
-          metric: name of the monitored metric.
-          left_out: numbers of the skipped steps.
+        The arguments are those of `result.outcome`.
 
         Returns:
           Whether the run is finished; False if a signal interrupted it.
@@ -67,42 +43,61 @@ class Finalizer:
           OSError: if a file cannot be written.
           RuntimeError: if a TensorFlow operation fails.
         """
-        results = self._held_out.evaluate(lambda: bool(self._signals.agree(self._collectives.max)))
+        weights = self._restore_best()
+        results = self._evaluate(weights)
         if results is None:
             return False
         if "test" in results:
-            self._train_logger.scored("test", results["test"])
-        if not self._collectives.is_chief:
+            self.train_logger.scored("test", results["test"])
+        if not self.collectives.is_chief:
             return True
         outcome = result.outcome(
-            self._parts,
-            self._meter,
-            epoch=epoch,
-            metric=metric,
-            held_out=results,
-            startup_seconds=self._meter.startup_seconds,
-            left_out=left_out,
+            self.parts, self.meter, epoch=epoch, metric=metric, results=results, left_out=left_out
         )
-        config = self._parts.config
-        if config.report.report and not self._report(outcome):
+        config = self.parts.config
+        if config.report.report and not self._report(outcome, weights):
             return False
-        self._tell(result.write(config.run.run_dir, outcome))
+        self.print_line(result.write(config.run.run_dir, outcome))
         return True
 
-    def _report(self, outcome: Mapping[str, Any]) -> bool:
+    def _restore_best(self) -> str:
+        """Restores the best weights if `--restore_best` is set; describes the current weights."""
+        best = int(self.parts.state.best.step)
+        number = 0
+        if self.parts.config.stopping.restore_best and best >= 0:
+            number = self.collectives.broadcast(self.restorer.best_number())
+        if not number:
+            return "final weights"
+        self.restorer.restore_best_weights(number)
+        return f"weights of step {best:,}, the best"
+
+    def _evaluate(self, weights: str) -> dict[str, dict[str, float | int]] | None:
+        """Returns {split: means} of the validation and test splits; None if interrupted."""
+        results = {}
+        for split, evaluation in self.parts.evaluations.items():
+            means = evaluation.run(lambda: bool(self.signals.agree(self.collectives.max)))
+            if means is None:
+                return None
+            results[split] = means
+            self.print_line(
+                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
+            )
+        return results
+
+    def _report(self, outcome: Mapping[str, Any], weights: str) -> bool:
         """Writes the report; returns False if interrupted, else True."""
         from engine.reporting import report, tensorboard_report  # imports Matplotlib
 
-        best = int(self._parts.state.best.step)
-        about = report.build_run_report(
-            self._parts,
+        best = int(self.parts.state.best.step)
+        content = report.build_run_report(
+            self.parts,
             outcome,
-            self._held_out.weights,
+            weights,
             best if best >= 0 else None,
-            lambda: bool(self._signals.received),  # those of the chief only
+            lambda: bool(self.signals.received),  # those of the chief only
         )
-        if about is None:
+        if content is None:
             return False
-        self._tell(report.write(self._parts.config.run.run_dir, about))
-        tensorboard_report.show(self._parts, about.pictures)
+        self.print_line(report.write(self.parts.config.run.run_dir, content))
+        tensorboard_report.show(self.parts, content.pictures)
         return True

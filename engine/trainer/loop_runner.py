@@ -17,30 +17,18 @@ from engine.trainer.train_logging import current_log_point
 
 
 class RunnerResult(NamedTuple):
-    """The result of one call of `LoopRunner.go`.
+    """The result of one call of `LoopRunner.go`."""
 
-    Attributes:
-      steps: number of steps by which the run advanced, including a skipped step.
-      bad_step: bad step that must be rolled back; None if there is none.
-      points: log points passed, in order.
-    """
-
-    steps: int
-    bad_step: BadStep | None
-    points: list[LogPoint]
+    steps: int  # number of steps by which the run advanced, including a skipped step
+    bad_step: BadStep | None  # bad step that must be rolled back
+    points: list[LogPoint]  # log points passed, in order
 
 
 class LoopRunner:
     """Runs the training loop, measures its time, and checks its steps with the bad-step detector.
 
-    Args:
-      parts: components of the run.
-      detector: bad-step detector of the run.
-      meter: throughput meter of the run.
-      collectives: collectives of the workers, which all take the same number of steps per call.
-      startup: startup timings; this class records the parts up to the end of the first step.
-      tell: callback that prints a line for the user.
-      recorder: recorder of skipped steps; None: skipped steps are not recorded.
+    All workers take the same number of steps per call. Without a recorder, skipped steps are not
+    recorded.
     """
 
     def __init__(
@@ -50,16 +38,15 @@ class LoopRunner:
         meter: ThroughputMeter,
         collectives: HostCollectives,
         startup: Startup,
-        tell: Callable[[str], None],
+        print_line: Callable[[str], None],
         recorder: BadBatchRecorder | None = None,
     ) -> None:
-        self.startup_seconds: dict[str, float] | None = None  # by part; None before the first step
         self._parts, self._state, self._detector, self._meter = parts, parts.state, detector, meter
-        self._startup, self._tell = startup, tell
+        self._startup, self._print_line, self._recorder = startup, print_line, recorder
+        self._started = False  # whether a call of the graph has ended
         self._steps_per_loop = StepsPerLoop(
             parts.config.loop.fixed_steps_per_loop, agree=collectives.broadcast
         )
-        self._recorder = recorder
 
     def go(self, max_steps: int, points: LogPoints) -> RunnerResult:
         """Takes 1 to `max_steps` steps, or skips the current step.
@@ -67,26 +54,22 @@ class LoopRunner:
         Args:
           max_steps: maximum number of steps to take, 1 or more.
           points: log points, at least one of them after the current step.
-
-        Raises:
-          ValueError: if `max_steps` is below 1.
         """
         step = int(self._state.step)
-        if max_steps < 1:
-            raise ValueError(f"{max_steps} steps were asked for at step {step}: must be 1 or more")
-        to_left_out = self._detector.steps_until_skipped(step)
-        if not to_left_out:
-            return self._leave_out(step, points)
-        steps = self._steps_per_loop.steps(min(max_steps, to_left_out, points.most_steps(step)))
-        if self.startup_seconds is None:
+        steps_until_skipped = self._detector.steps_until_skipped(step)
+        if not steps_until_skipped:
+            return self._skip(step, points)
+        max_steps = min(max_steps, steps_until_skipped, points.most_steps(step))
+        steps = self._steps_per_loop.steps(max_steps)
+        if not self._started:
             self._startup.ended("restore")
-        started = stopwatch()
+        start = stopwatch()
         taken = self._parts.loop.run(steps, points)
-        seconds = stopwatch() - started
-        if self.startup_seconds is None:
+        seconds = stopwatch() - start
+        if not self._started:
+            self._started = True
             self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
-            self.startup_seconds = self._startup.seconds
-            self._meter.record_startup(self.startup_seconds, self._parts.loop.traces)
+            self._meter.record_startup(self._startup.seconds, self._parts.loop.traces)
         self._steps_per_loop.took(taken.steps, seconds)
         self._meter.record_call(taken.steps, seconds)
         self._meter.beat(step + taken.steps)
@@ -95,15 +78,13 @@ class LoopRunner:
         )
         return RunnerResult(taken.steps, bad_step, taken.points)
 
-    def _leave_out(self, step: int, points: LogPoints) -> RunnerResult:
-        state = self._state
+    def _skip(self, step: int, points: LogPoints) -> RunnerResult:
         self.record(BadStep(step, self._detector.left_out[step]))
-        state.step.assign_add(1)
-        return RunnerResult(
-            1, None, [current_log_point(self._parts)] if points.after(step) == 1 else []
-        )
+        self._state.step.assign_add(1)
+        passed = [current_log_point(self._parts)] if points.after(step) == 1 else []
+        return RunnerResult(1, None, passed)
 
     def record(self, bad_step: BadStep) -> None:
         """Records a skipped step, if there is a recorder, and prints a line about it."""
         if self._recorder is not None and (line := self._recorder.record(bad_step)):
-            self._tell(line)
+            self._print_line(line)

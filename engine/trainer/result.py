@@ -25,44 +25,31 @@ def outcome(
     *,
     epoch: int,
     metric: str,
-    held_out: Mapping[str, Mapping[str, float | int]],
-    startup_seconds: Mapping[str, float] | None,
+    results: Mapping[str, Mapping[str, float | int]],
     left_out: Sequence[int],
 ) -> dict[str, Any]:
-    """Returns the contents of result.json.
+    """Returns the contents of result.json; the model must hold the weights that were evaluated.
 
-    Args:
-      parts: components of the run; the model holds the weights evaluated in `held_out`.
-      meter: throughput meter of the run.
-      epoch: epoch in which the run ended, counted from 1.
-      metric: name of the monitored metric.
-      held_out: {split: means} of the validation and test splits.
-      startup_seconds: seconds of each part of the startup, by name, of the last start that took a
-        step, from the launch of the process to the end of its first step; None if no start did.
-      left_out: numbers of the skipped steps.
+    `epoch`, counted from 1, is the one in which the run ended; `metric` is the monitored metric;
+    `results` holds {split: means}; `left_out` holds the numbers of the skipped steps.
     """
-    state = parts.state
-    best = None
-    if int(state.best.step) >= 0:
-        best = {
-            "step": int(state.best.step),
-            "metric": metric,
-            "value": float(state.best.value),
-        }
+    state, startup_seconds = parts.state, meter.startup_seconds
+    step, best_step = int(state.step), int(state.best.step)
+    best = {"step": best_step, "metric": metric, "value": float(state.best.value)}
     return {
-        "step": int(state.step),
+        "step": step,
         "epoch": epoch,
         "stopped_early": bool(int(state.patience.stopped)),
-        "best": best,
-        "validation": held_out.get("validation"),
-        "test": held_out.get("test"),
+        "best": best if best_step >= 0 else None,
+        "validation": results.get("validation"),
+        "test": results.get("test"),
         "train_seconds": meter.train_seconds,
         "steps_per_second": meter.steps_per_second,
         **meter.figures,
         "first_step_seconds": startup_seconds and after_import(startup_seconds),
         "startup_seconds": startup_seconds,
         "traces": meter.traces | parts.traces,
-        "skipped_steps": int(state.step) - int(state.updates),
+        "skipped_steps": step - int(state.updates),
         "left_out": left_out,
         "weights_sha256": weights_sha256(parts.model),
         "parameters": sum(row.parameters for row in summary_rows(parts.model)),
@@ -72,24 +59,17 @@ def outcome(
     }
 
 
-def write(run_dir: str, found: Mapping[str, Any]) -> str:
-    """Writes run_dir/result.json atomically.
-
-    Args:
-      run_dir: run directory.
-      found: results, as `outcome` returns them.
-
-    Returns:
-      A line for the user.
+def write(run_dir: str, content: Mapping[str, Any]) -> str:
+    """Writes what `outcome` returns to run_dir/result.json; returns a line for the user.
 
     Raises:
       OSError: if the file cannot be written.
     """
     path = run_directory.result_file(run_dir)
-    replace_file(path, json.dumps(jsonable(found), indent=2) + "\n")
-    traced = ", ".join(f"{name} {count}" for name, count in found["traces"].items())
+    replace_file(path, json.dumps(jsonable(content), indent=2) + "\n")
+    traced = ", ".join(f"{name} {count}" for name, count in content["traces"].items())
     return (
-        f"result {path}: trained {found['train_seconds']:.1f} s at "
-        f"{found['steps_per_second']:.1f} steps/s, goodput {found['goodput']:.0%}; "
+        f"result {path}: trained {content['train_seconds']:.1f} s at "
+        f"{content['steps_per_second']:.1f} steps/s, goodput {content['goodput']:.0%}; "
         f"traces: {traced}"
     )

@@ -36,17 +36,9 @@ def metric_rows(
     dynamic, and the number of skipped steps so far. The state stores the sums at the last log
     point, so that each step contributes to one row only.
 
-    Args:
-      parts: components of the run.
-      points: 1 or more log points of one epoch, in order, after the last log point in the state.
-      kept: whether to store the last log point in the state; False if a resumed run must drop the
-        rows.
-
-    Raises:
-      ValueError: if `points` is empty.
+    `points` are 1 or more log points of one epoch, in order, after the last one in the state. The
+    state stores the last of them if `kept`; False if a resumed run must drop the rows.
     """
-    if not points:
-        raise ValueError("rows of no points were asked for: give 1 or more")
     state, rows = parts.state, []
     logged = state.last_logged_sums.numpy()
     for point in points:
@@ -64,40 +56,21 @@ def metric_rows(
 
 
 class TrainLogger:
-    """Writes training metrics, evaluation metrics and weight histograms of a run.
-
-    Args:
-      parts: components of the run.
-      metric_writer: writer of the rows.
-      meter: throughput meter of the run.
-      triggers: triggers of the run, which compute the epoch of a step.
-    """
+    """Writes training metrics, evaluation metrics and weight histograms of a run."""
 
     def __init__(
         self, parts: Parts, metric_writer: MetricWriter, meter: ThroughputMeter, triggers: Triggers
     ) -> None:
-        self._parts, self._metric_writer, self._meter, self._triggers = (
-            parts,
-            metric_writer,
-            meter,
-            triggers,
-        )
+        self._parts, self._metric_writer = parts, metric_writer
+        self._meter, self._triggers = meter, triggers
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
-        """Writes the training metrics of one or more log points.
-
-        Args:
-          points: log points, as for `metric_rows`.
-          kept: whether to store the last log point in the state, as for `metric_rows`.
-        """
-        rate = {"steps_per_second": self._meter.steps_per_second}
-        a_step = len(self._parts.source.train) / self._parts.steps_per_epoch
-        of_clock = {
-            "examples_per_second": self._meter.steps_per_second * a_step,
-            **self._meter.figures,
-        }
+        """Writes the training metrics of log points; the arguments are those of `metric_rows`."""
+        rate = self._meter.steps_per_second
+        batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
+        clock = {"examples_per_second": rate * batch_size, **self._meter.figures}
         rows = [
-            MetricRow(step, self._triggers.epoch(step), values | rate, of_clock)
+            MetricRow(step, self._triggers.epoch(step), values | {"steps_per_second": rate}, clock)
             for step, values in metric_rows(self._parts, points, kept=kept)
         ]
         self._metric_writer.write("train", rows)

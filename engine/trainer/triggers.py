@@ -1,8 +1,7 @@
 """Computes the steps of log points, periodic checkpoints, epoch ends and the end of a command.
 
-Epoch ends belong to the trajectory: they are at multiples of the steps per epoch, independent of
-the length of a command. The end of a command does not belong to the trajectory. So a run that is
-extended later is identical to a run of the greater length.
+Epoch ends are at multiples of the steps per epoch, whatever the length of a command is. So a run
+that is extended later is identical to a run of the greater length.
 """
 
 from __future__ import annotations
@@ -13,57 +12,33 @@ from engine.core.log_points import NEVER, LogPoints
 
 
 class StepsUntil(NamedTuple):
-    """Numbers of steps, each 1 or more, from the current step to the next events.
+    """Numbers of steps, each 1 or more, from the current step to the next events."""
 
-    Attributes:
-      save: number of steps to the next periodic checkpoint; `NEVER` if there are none.
-      end: number of steps to the end of the epoch or of the command, whichever comes first.
-    """
-
-    save: int
-    end: int
+    save: int  # periodic checkpoint; `NEVER` if there are none
+    end: int  # end of the epoch or of the command, whichever comes first
 
 
 class Triggers:
-    """Computes at which steps to log, to save, and to end an epoch or the command.
-
-    Steps are counted from 0 at the start of the run.
+    """Computes at which steps, counted from 0, to log, to save, and to end an epoch or the command.
 
     Args:
       steps_per_epoch: number of steps per epoch, 1 or more.
       total_steps: number of steps after which the command ends, 1 or more.
       log_every: number of steps between log points; 0: no log points inside an epoch.
       save_every: number of steps between periodic checkpoints; 0: no periodic checkpoints.
-
-    Raises:
-      ValueError: if an argument is out of range.
     """
 
     def __init__(
         self, *, steps_per_epoch: int, total_steps: int, log_every: int, save_every: int
     ) -> None:
-        for name, value, least in (
-            ("steps_per_epoch", steps_per_epoch, 1),
-            ("total_steps", total_steps, 1),
-            ("log_every", log_every, 0),
-            ("save_every", save_every, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}: must be at least {least}")
         self.steps_per_epoch, self.total_steps = steps_per_epoch, total_steps
         self._log_every, self._save_every = log_every, save_every
 
     def due(self, step: int) -> StepsUntil:
         """Returns the steps to the next periodic checkpoint and to the end of the epoch or command.
 
-        Args:
-          step: step from which to count.
-
-        Raises:
-          ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
+        `step` must be less than `total_steps`.
         """
-        if not 0 <= step < self.total_steps:
-            raise ValueError(f"step {step} of {self.total_steps}: there is no step left to take")
         return StepsUntil(
             _until_multiple(step, self._save_every),
             min(_until_multiple(step, self.steps_per_epoch), self.total_steps - step),

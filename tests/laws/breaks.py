@@ -657,7 +657,7 @@ BREAKS = (
         "sound steps are left out once the loss is near 0",
         _GUARD,
         "engine/trainer/bad_steps.py",
-        "            _OF_FALL * (self._start - middle),\n",
+        "            _OF_FALL * (self._start - median),\n",
         "",
     ),
     Break(
