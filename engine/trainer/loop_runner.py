@@ -54,8 +54,13 @@ class LoopRunner:
         Args:
           max_steps: maximum number of steps to take, 1 or more.
           points: log points, at least one of them after the current step.
+
+        Raises:
+          ValueError: if `max_steps` is below 1.
         """
         step = int(self._state.step)
+        if max_steps < 1:
+            raise ValueError(f"{max_steps} steps were requested at step {step}: must be 1 or more")
         steps_until_skipped = self._detector.steps_until_skipped(step)
         if not steps_until_skipped:
             return self._skip(step, points)

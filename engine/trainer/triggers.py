@@ -26,19 +26,33 @@ class Triggers:
       total_steps: number of steps after which the command ends, 1 or more.
       log_every: number of steps between log points; 0: no log points inside an epoch.
       save_every: number of steps between periodic checkpoints; 0: no periodic checkpoints.
+
+    Raises:
+      ValueError: if an argument is out of range.
     """
 
     def __init__(
         self, *, steps_per_epoch: int, total_steps: int, log_every: int, save_every: int
     ) -> None:
+        for name, value, minimum in (
+            ("steps_per_epoch", steps_per_epoch, 1),
+            ("total_steps", total_steps, 1),
+            ("log_every", log_every, 0),
+            ("save_every", save_every, 0),
+        ):
+            if value < minimum:
+                raise ValueError(f"{name} is {value}: must be at least {minimum}")
         self.steps_per_epoch, self.total_steps = steps_per_epoch, total_steps
         self._log_every, self._save_every = log_every, save_every
 
     def due(self, step: int) -> StepsUntil:
         """Returns the steps to the next periodic checkpoint and to the end of the epoch or command.
 
-        `step` must be less than `total_steps`.
+        Raises:
+          ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
         """
+        if not 0 <= step < self.total_steps:
+            raise ValueError(f"step {step} of {self.total_steps}: there is no step left to take")
         return StepsUntil(
             _until_multiple(step, self._save_every),
             min(_until_multiple(step, self.steps_per_epoch), self.total_steps - step),

@@ -41,3 +41,19 @@ def test_epoch_of_step(step, epoch):
     """An epoch includes its last step, but not the step it starts from."""
     assert made().epoch(step) == epoch
     assert made().epochs == 3
+
+
+@pytest.mark.parametrize("step", [25, 26, 3017, -1])
+def test_no_step_left(step):
+    for method in (made().due, made().points):
+        with pytest.raises(ValueError, match="no step left to take"):
+            method(step)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"steps_per_epoch": 0}, {"total_steps": 0}, {"total_steps": -5}, {"log_every": -1}],
+)
+def test_checks_lengths(wrong):
+    with pytest.raises(ValueError, match="must be at least"):
+        made(**wrong)
