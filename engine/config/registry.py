@@ -5,9 +5,7 @@
     @OPTIMIZERS.register  # in a user's own file
     def mine(beta_1: float) -> Optimizer: ...
 
-A built-in entry is the import path of a factory, "module:attribute", which is imported on use, so
-the names are known before TensorFlow is imported. A registry is the only list of its names:
-`--help`, the docs and the validation of the option read it.
+A built-in factory is imported on use, so the names are known before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -21,13 +19,9 @@ from typing import Any
 from engine.config.option import did_you_mean
 
 
-def import_attribute(place: str) -> Any:
-    """Imports a module and returns its attribute.
-
-    Args:
-      place: import path, "module:attribute".
-    """
-    module, _, attribute = place.partition(":")
+def import_attribute(path: str) -> Any:
+    """Returns an attribute of a module, by its import path, "module:attribute"."""
+    module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
@@ -36,12 +30,12 @@ class Registry(Mapping[str, Any]):
 
     Args:
       kind: noun for what the factories build, for messages, such as "optimizer".
-      places: import path of each built-in factory, "module:attribute", by name.
+      paths: import path of each built-in factory, "module:attribute", by name.
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, paths: Mapping[str, str]) -> None:
         self.kind = kind
-        self._entries: dict[str, Any] = dict(places)
+        self._entries: dict[str, Any] = dict(paths)
 
     def register(self, name: str | Callable[..., Any]) -> Any:
         """Registers the decorated factory under a name, which the option then accepts.
@@ -56,22 +50,19 @@ class Registry(Mapping[str, Any]):
           ValueError: for a name that is registered already or is not a Python identifier.
         """
         if callable(name):
-            words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__)
-            return self.register(words.lower())(name)
+            snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__).lower()
+            return self.register(snake_case)(name)
+        noun = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         if not name.isidentifier():
-            raise ValueError(
-                f"the name of {self._article} must be a Python identifier, got {name!r}"
-            )
+            raise ValueError(f"the name of {noun} must be a Python identifier, got {name!r}")
         if name in self._entries:
-            raise ValueError(
-                f"{self._article} named {name!r} is registered already; choose another name"
-            )
+            raise ValueError(f"{noun} named {name!r} is registered already; choose another name")
 
-        def remember(factory: Any) -> Any:
+        def add(factory: Any) -> Any:
             self._entries[name] = factory
             return factory
 
-        return remember
+        return add
 
     def __getitem__(self, name: str) -> Any:
         """Returns the factory of a name, and imports it if necessary.
@@ -98,10 +89,6 @@ class Registry(Mapping[str, Any]):
     def built_in(self) -> tuple[str, ...]:
         """Names of the built-in entries, in order."""
         return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
-
-    @property
-    def _article(self) -> str:
-        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
 
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:

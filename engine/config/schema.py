@@ -1,11 +1,9 @@
 """All options of a run, collected from the packages that read them.
 
 Each option is declared once, as a field of a frozen dataclass in the `options.py` of the package
-that reads it. `engine.config.flags` derives the command-line flags, `--help`, `DIR/config.flags`
-and the table in the docs from these fields; the first line of a dataclass's docstring is the
-section's heading there. Neither this module nor an `options.py` imports TensorFlow, so that invalid
-input fails at once. The groups are imported by name, on use, because the packages that declare them
-import this one.
+that reads it. The flags, the help, `config.flags` and the docs are derived from these fields; the
+first line of a dataclass's docstring is the heading there. The groups are imported on use, because
+the packages that declare them import this one.
 """
 
 from __future__ import annotations
@@ -34,22 +32,16 @@ if TYPE_CHECKING:
 
 
 class _Group:
-    """A group of options, imported on use.
+    """A group of options: the dataclass "PACKAGE:NAME", in engine/PACKAGE/options.py."""
 
-    Args:
-      place: "PACKAGE:NAME" of its dataclass, which is in `engine/PACKAGE/options.py`.
-    """
-
-    def __init__(self, place: str) -> None:
-        package, _, name = place.partition(":")
-        self._place = f"engine.{package}.options:{name}"
+    def __init__(self, path: str) -> None:
+        package, _, name = path.partition(":")
+        self._path = f"engine.{package}.options:{name}"
 
     def load(self) -> Any:
-        """Imports and returns the dataclass."""
-        return import_attribute(self._place)
+        return import_attribute(self._path)
 
     def __call__(self) -> Any:
-        """Returns an instance of the dataclass with the default values."""
         return self.load()()
 
 
@@ -79,10 +71,18 @@ class Config:
 
 def sections() -> Iterator[tuple[str, Any]]:
     """Yields (name of a Config attribute, its dataclass), in the order of the docs."""
-    for each in dataclasses.fields(Config):
-        group = each.default_factory
-        assert isinstance(group, _Group)
-        yield each.name, group.load()
+    for group in dataclasses.fields(Config):
+        assert isinstance(group.default_factory, _Group)
+        yield group.name, group.default_factory.load()
+
+
+def option_values(config: Config) -> dict[str, Any]:
+    """Returns the values of all options, by name."""
+    return {
+        each.name: getattr(getattr(config, name), each.name)
+        for name, section in sections()
+        for each in dataclasses.fields(section)
+    }
 
 
 def replaced(config: Config, **values: Any) -> Config:
@@ -91,29 +91,27 @@ def replaced(config: Config, **values: Any) -> Config:
     Raises:
       ValueError: for an invalid value.
     """
-    parts = {}
+    groups = {}
     for name, section in sections():
-        named = [each.name for each in dataclasses.fields(section) if each.name in values]
-        chosen = {each: values.pop(each) for each in named}
-        parts[name] = dataclasses.replace(getattr(config, name), **chosen)
+        names = [each.name for each in dataclasses.fields(section) if each.name in values]
+        chosen = {option: values.pop(option) for option in names}
+        groups[name] = dataclasses.replace(getattr(config, name), **chosen)
     assert not values, f"no such options: {', '.join(values)}"
-    return Config(**parts)
+    return Config(**groups)
 
 
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
     """Returns (option, value before, value now) of each option whose value differs.
 
     Args:
-      before: all options, with their earlier values.
-      now: all options, with their current values.
-      *affects: compare only options declared with one of these effects: "trajectory", "length",
-        "record", "end" or "" (none).
+      before: options with their earlier values.
+      now: options with their current values.
+      *affects: effects of the options to compare, see `option`; "trajectory" is one of them.
     """
+    old, new = option_values(before), option_values(now)
     return [
-        (each.name, old, new)
-        for name, section in sections()
+        (each.name, old[each.name], new[each.name])
+        for _, section in sections()
         for each in dataclasses.fields(section)
-        if each.metadata["affects"] in affects
-        and (old := getattr(getattr(before, name), each.name))
-        != (new := getattr(getattr(now, name), each.name))
+        if each.metadata["affects"] in affects and old[each.name] != new[each.name]
     ]
