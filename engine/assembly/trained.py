@@ -13,14 +13,9 @@ from engine.config.schema import Config, replaced
 
 
 class SelectedCheckpoint(NamedTuple):
-    """The checkpoint that `--weights` selects, loaded into memory.
+    """The checkpoint that `--weights` selects, loaded into memory: its file may be deleted."""
 
-    Attributes:
-      kind: "newest" or "best".
-      snapshot: loaded checkpoint; its file may have been deleted.
-    """
-
-    kind: str
+    kind: str  # "newest" or "best"
     snapshot: LoadedCheckpoint
 
     @property
@@ -32,16 +27,12 @@ class SelectedCheckpoint(NamedTuple):
 class RestoredRun(NamedTuple):
     """An assembled run with restored weights; a context manager that closes its feeds on exit.
 
-    Attributes:
-      parts: objects of the run; the model's weights and their EMA are restored, nothing else.
-      path: path that the checkpoint was read from; a concurrent training process may have deleted
-        the file.
-      words: description of the weights, for display.
+    Only the model's weights and their EMA are restored.
     """
 
     parts: Parts
-    path: str
-    words: str
+    path: str  # of the checkpoint; a concurrent training process may have deleted the file
+    words: str  # description of the weights, for display
 
     def __enter__(self) -> RestoredRun:
         return self
@@ -53,40 +44,32 @@ class RestoredRun(NamedTuple):
 def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
-    The caller uses the copy in memory: to assemble the run takes seconds, and a concurrent
-    training process may delete the file meanwhile.
-
-    Args:
-      config: options of the run. `--weights=auto` with `--restore_best` selects the best weights,
-        or the newest if there is no best checkpoint yet. Training ends with the same choice.
+    With `--restore_best`, `--weights=auto` selects the best weights, or the newest if there is no
+    best checkpoint yet. Training ends with the same choice.
 
     Raises:
       ValueError: when the run has no such weights, or another version of Tapeline wrote them in a
         format that this one cannot read.
       OSError: when the checkpoint is damaged.
     """
-    run_dir, asked = config.run.run_dir, config.run.weights
-    if asked == "best" or (asked == "auto" and config.stopping.restore_best):
+    run_dir, kind = config.run.run_dir, config.run.weights
+    if kind == "best" or (kind == "auto" and config.stopping.restore_best):
         best = catalog.load_best(run_dir)
         if best is not None:
             return SelectedCheckpoint("best", best)
-        if asked == "best" and run_directory.has_checkpoint(run_dir):
+        if kind == "best" and run_directory.has_checkpoint(run_dir):
             raise ValueError(
                 f"--weights=best: {run_dir} has no best checkpoint yet, because no epoch has been "
                 "judged; wait for the end of an epoch, or give --weights=newest"
             )
     newest = catalog.load_newest(run_dir)
     if newest is None:
-        raise ValueError(f"--weights={asked}: {run_dir} has no checkpoint yet; train first")
+        raise ValueError(f"--weights={kind}: {run_dir} has no checkpoint yet; train first")
     return SelectedCheckpoint("newest", newest)
 
 
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
-    """Assembles a run on one machine and restores the weights that `--weights` selects.
-
-    Args:
-      config: options of the run.
-      chosen: checkpoint to restore; None: the one that `choose` returns.
+    """Assembles a run on one machine and restores a checkpoint, by default that of `choose`.
 
     Raises:
       ValueError: when the run has no such weights, or they belong to another network or data set.
@@ -107,15 +90,13 @@ def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
     config = parts.config
     before = run_directory.read_options(config.run.run_dir)
     assert before is not None, "a run has options"
-    if (config.data.dataset, config.data.image_size) == (
-        before.data.dataset,
-        before.data.image_size,
-    ):
+    data, data_before = config.data, before.data
+    if (data.dataset, data.image_size) == (data_before.dataset, data_before.image_size):
         return
     arrays = snapshot.archive.arrays
     shapes = {array.shape for name, array in arrays.items() if name.startswith("model/")}
     if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
         raise ValueError(
-            f"--dataset={config.data.dataset} (was {before.data.dataset}): its images or classes "
+            f"--dataset={data.dataset} (was {data_before.dataset}): its images or classes "
             f"are not those that the weights in {config.run.run_dir} were trained on"
         )
