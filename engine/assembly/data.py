@@ -30,11 +30,7 @@ def cache_dir(config: Config) -> str:
 
 
 def open_source(config: Config) -> pipelines.Source:
-    """Opens the data set and its splits, as the options specify.
-
-    Raises:
-      ValueError: when the data set is missing or damaged.
-    """
+    """Opens the data set and its splits; a missing or damaged data set is a ValueError."""
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
     return pipelines.open_source(
@@ -63,11 +59,8 @@ def open_feeds(
     """Opens the feeds of a run: "resident" (in memory) or "stream", by `kind`.
 
     A local training micro-batch may include the example after its last one, for mixup. Each
-    micro-batch has `shards` shards over all replicas; 0: one per replica.
-
-    Raises:
-      ValueError: when a split is damaged.
-      OSError: when a split cannot be read.
+    micro-batch has `shards` shards over all replicas; 0: one per replica. A damaged split is a
+    ValueError, and one that cannot be read an OSError.
     """
     replicas, seed = strategy.num_replicas_in_sync, config.run.seed
     layout = pipelines.BatchLayout(replicas, config.training.accumulate, shards)

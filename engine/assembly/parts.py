@@ -97,13 +97,8 @@ def assemble(
 ) -> Parts:
     """Builds a run: devices, data, model, optimizer, state and loop.
 
-    Args:
-      config: all options.
-      task: task to train; None: as the options specify, like `source` and `devices`.
-      source: data set to train on.
-      devices: devices to compute on.
-      collectives: collective operations between workers; None: a single worker.
-      startup: recorder of the startup timings; None: they are not kept.
+    By default, task, data set and devices are those that the options specify; a single worker
+    trains; and the startup timings are not kept.
 
     Raises:
       ValueError: for an option that names something unknown, or that does not fit the data set,

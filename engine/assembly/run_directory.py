@@ -20,18 +20,9 @@ from engine.runtime.atomic_files import replace_file
 _PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
 
 
-def options_file(run_dir: str) -> str:
-    """Returns the path of the file with a run's options, config.flags."""
-    return os.path.join(run_dir, "config.flags")
-
-
 def read_options(run_dir: str) -> Config | None:
-    """Returns the options of the run in a directory; None if it has no config.flags.
-
-    Raises:
-      ValueError: if the file cannot be read as options.
-    """
-    path = options_file(run_dir)
+    """Returns the options of a run, None without config.flags; ValueError if it is unreadable."""
+    path = os.path.join(run_dir, "config.flags")
     if not os.path.isfile(path):
         return None
     try:
@@ -46,11 +37,7 @@ def result_file(run_dir: str) -> str:
 
 
 def read_result(run_dir: str) -> dict[str, Any] | None:
-    """Returns the results of a run; None if it has no result.json.
-
-    Raises:
-      ValueError: if the file cannot be read.
-    """
+    """Returns the results of a run, None without result.json; ValueError if it is unreadable."""
     path = result_file(run_dir)
     try:
         with open(path, encoding="utf-8") as file:
@@ -71,31 +58,26 @@ def has_checkpoint(run_dir: str) -> bool:
 def open_for_training(config: Config) -> Config | None:
     """Checks run_dir against `--resume`, before TensorFlow is imported.
 
-    A run whose newest checkpoint is of step 0 can start over with a changed trajectory, because
-    no training is lost.
-
-    Returns:
-      The options of the run to resume; None for a new run, or one that starts over.
+    Returns the options of the run to resume; None for a new run, or one that starts over with a
+    changed trajectory at step 0, where no training is lost.
 
     Raises:
       ValueError: if run_dir cannot be used with `--resume`, or for another trajectory.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
-    absolute = Path(os.path.abspath(run_dir))
-    for ancestor in (absolute, *absolute.parents):
-        if os.path.lexists(ancestor) and not os.path.isdir(ancestor):
-            raise ValueError(f"--run_dir={run_dir}: {ancestor} is a file; give a directory")
-        if os.path.isdir(ancestor):
-            if not os.access(ancestor, os.W_OK | os.X_OK):
-                raise ValueError(f"--run_dir={run_dir}: {ancestor} is not writable")
-            break
+    path = Path(os.path.abspath(run_dir))
+    existing = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is a file; give a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is not writable")
     if os.path.isfile(os.path.join(catalog.newest_directory(run_dir), "checkpoint")):
         raise ValueError(
             f"{run_dir} holds a run of Tapeline 0.2 or older: go on with that version, or give "
             "another --run_dir"
         )
-    in_use = has_checkpoint(run_dir)
-    if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
+    in_use, options_file = has_checkpoint(run_dir), os.path.join(run_dir, "config.flags")
+    if resume == "never" and (in_use or os.path.isfile(options_file)):
         raise ValueError(
             f"--resume=never: {run_dir} already holds a run; give another --run_dir, or leave "
             "--resume out to resume it"
@@ -105,7 +87,7 @@ def open_for_training(config: Config) -> Config | None:
     before = read_options(run_dir) if in_use else None
     if in_use and before is None:
         raise ValueError(
-            f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
+            f"{options_file} is missing, so what the checkpoints beside it were made with "
             "is not known; give another --run_dir"
         )
     if before is not None and _at_start(run_dir) and changed(before, config, "trajectory"):
@@ -124,13 +106,12 @@ def _at_start(run_dir: str) -> bool:
 
 
 def check_trajectory(config: Config, before: Config | None) -> None:
-    """Rejects options that would change the trajectory of a run, whose options are `before`.
+    """Rejects options that would change the trajectory of a run, by a ValueError that names them.
 
-    Raises:
-      ValueError: if an option differs; names each one with both values.
+    The run's options are `before`; None, here and below, for a new run.
     """
-    if before is not None:
-        _refuse(config, _differences(before, config, "trajectory"))
+    if before is not None and (differences := _differences(before, config, "trajectory")):
+        raise _other_options(config, differences)
 
 
 def check_length(
@@ -141,23 +122,15 @@ def check_length(
     *,
     schedule_depends: bool,
 ) -> None:
-    """Rejects a total number of steps that does not fit the run to resume.
+    """Rejects a total number of steps that does not fit the run to resume, by a ValueError.
 
-    Args:
-      config: all options.
-      before: options of the run to resume; None for a new run.
-      steps_per_epoch: number of steps per epoch.
-      step: step that the run has reached.
-      schedule_depends: whether the schedule depends on the number of steps of the run.
-
-    Raises:
-      ValueError: if the total differs and the schedule depends on it, or if the total is smaller
-        than `step`.
+    It must be at least `step`, which the run has reached, and unchanged if the schedule depends on
+    it.
     """
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
     if schedule_depends and old != new:
         dependent = f"on which the {config.schedule.schedule} schedule depends"
-        _refuse(config, [f"{new} steps in all (was {old}), {dependent}"])
+        raise _other_options(config, [f"{new} steps in all (was {old}), {dependent}"])
     if new < step:
         option, least = "epochs", -(-step // steps_per_epoch)
         if config.training.train_steps:
@@ -170,11 +143,7 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Rejects changed logging options. Call it only for a run that has no steps left.
-
-    Raises:
-      ValueError: if an option differs; names each one with both values.
-    """
+    """Rejects changed logging options of a run without steps left, by a ValueError."""
     if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
             f"the run in {config.run.run_dir} has no step left to record with "
@@ -186,9 +155,7 @@ def finished(config: Config) -> str:
     """Returns a message if a run has ended and these options would not change it, else "".
 
     This function and its caller write nothing, so a repeated command leaves all files unchanged.
-
-    Raises:
-      ValueError: if the run's options cannot be read.
+    Unreadable options are a ValueError.
     """
     run_dir = config.run.run_dir
     if config.run.resume == "never" or not has_checkpoint(run_dir):
@@ -221,33 +188,15 @@ def _differences(before: Config, now: Config, effect: str) -> list[str]:
     ]
 
 
-def _refuse(config: Config, differences: list[str]) -> None:
-    if differences:
-        raise ValueError(
-            f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
-            "another --run_dir, or the options it was started with"
-        )
-
-
-def check_network(config: Config) -> None:
-    """Rejects model options that differ from those of the run in run_dir.
-
-    Raises:
-      ValueError: if an option differs; names each one with both values.
-    """
-    before = read_options(config.run.run_dir)
-    assert before is not None, "a run has options"
-    differences = [
-        f"--{name}={written(now)} (is {written(old)})"
-        for name, old, now in changed(before, config, "trajectory")
-        if hasattr(config.model, name)
-    ]
-    if differences:
-        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(differences)}")
+def _other_options(config: Config, differences: list[str]) -> ValueError:
+    return ValueError(
+        f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
+        "another --run_dir, or the options it was started with"
+    )
 
 
 def write_options(config: Config) -> None:
-    """Removes result.json, if it exists, then writes config.flags.
+    """Removes result.json, then writes config.flags.
 
     In this order, a killed process never leaves a result next to options that did not produce it.
     """
@@ -255,7 +204,7 @@ def write_options(config: Config) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(result_file(run_dir))
         sync_directory(run_dir)
-    replace_file(options_file(run_dir), flags.flagfile(config))
+    replace_file(os.path.join(run_dir, "config.flags"), flags.flagfile(config))
 
 
 def clear(run_dir: str) -> None:

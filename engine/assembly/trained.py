@@ -9,7 +9,8 @@ from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import restore_weights
-from engine.config.schema import Config, replaced
+from engine.config.option import written
+from engine.config.schema import Config, changed, replaced
 
 
 class SelectedCheckpoint(NamedTuple):
@@ -71,32 +72,39 @@ def choose(config: Config) -> SelectedCheckpoint:
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
     """Assembles a run on one machine and restores a checkpoint, by default that of `choose`.
 
-    Raises:
-      ValueError: when the run has no such weights, or they belong to another network or data set.
-      OSError: when the checkpoint is damaged.
+    Weights of another network or data set are a ValueError; for others see `choose`.
     """
     chosen = chosen or choose(config)
-    run_directory.check_network(config)
+    before = run_directory.read_options(config.run.run_dir)
+    assert before is not None, "a run has options"
+    _refuse_other_network(config, before)
     if config.devices.strategy == "multi_worker":  # one machine is enough
         config = replaced(config, strategy="auto")
     parts = assemble(config)
-    _refuse_other_data(parts, chosen.snapshot)
+    _refuse_other_data(parts, before, chosen.snapshot)
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
     return RestoredRun(parts, chosen.snapshot.path, chosen.words)
 
 
-def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
+def _refuse_other_network(config: Config, before: Config) -> None:
+    differences = [
+        f"--{name}={written(now)} (is {written(old)})"
+        for name, old, now in changed(before, config, "trajectory")
+        if hasattr(config.model, name)
+    ]
+    if differences:
+        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(differences)}")
+
+
+def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint) -> None:
     """Rejects another data set or image size if the shapes of the weights do not match it."""
-    config = parts.config
-    before = run_directory.read_options(config.run.run_dir)
-    assert before is not None, "a run has options"
-    data, data_before = config.data, before.data
-    if (data.dataset, data.image_size) == (data_before.dataset, data_before.image_size):
+    data = parts.config.data
+    if (data.dataset, data.image_size) == (before.data.dataset, before.data.image_size):
         return
     arrays = snapshot.archive.arrays
     shapes = {array.shape for name, array in arrays.items() if name.startswith("model/")}
     if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
         raise ValueError(
-            f"--dataset={data.dataset} (was {data_before.dataset}): its images or classes "
-            f"are not those that the weights in {config.run.run_dir} were trained on"
+            f"--dataset={data.dataset} (was {before.data.dataset}): its images or classes are not "
+            f"those that the weights in {parts.config.run.run_dir} were trained on"
         )

@@ -14,11 +14,7 @@ _MOST_STEPS = 1 << 53  # float64, the dtype of schedules, represents all integer
 
 
 def refuse(config: Config) -> None:
-    """Rejects options that conflict.
-
-    Raises:
-      ValueError: for the first conflict; one line that names both options and the remedy.
-    """
+    """Rejects options that conflict, by a ValueError of one line with both and the remedy."""
     schedule, precision = config.schedule, config.precision
     training, shards, bad_steps = config.training, config.devices.shards, config.bad_steps
     if schedule.schedule == "one_cycle" and schedule.warmup_steps:
@@ -47,19 +43,14 @@ def refuse(config: Config) -> None:
             f"{initial:g}, where the scale starts with --precision={precision.precision}: give a "
             "smaller --loss_scale_floor or a greater --loss_scale"
         )
-    in_a_row = bad_steps.bad_steps_in_a_row
-    none_in_a_row = not (in_a_row if in_a_row >= 0 else initial != 1)
-    none_in_all = not (bad_steps.bad_steps if bad_steps.bad_steps >= 0 else initial != 1)
-    if bad_steps.bad_steps > 0 and none_in_a_row:
-        raise ValueError(
-            f"--bad_steps={bad_steps.bad_steps}: none passes with --bad_steps_in_a_row=0, which is "
-            "the default without a dynamic loss scale: give 1 or more of those too"
-        )
-    if in_a_row > 0 and none_in_all:
-        raise ValueError(
-            f"--bad_steps_in_a_row={in_a_row}: none passes with --bad_steps=0, which is the "
-            "default without a dynamic loss scale: give 1 or more of those too"
-        )
+    names = ("bad_steps", "bad_steps_in_a_row")
+    for name, other in (names, reversed(names)):
+        limit, other_limit = getattr(bad_steps, name), getattr(bad_steps, other)
+        if limit > 0 and not (other_limit if other_limit >= 0 else initial != 1):
+            raise ValueError(
+                f"--{name}={limit}: none passes with --{other}=0, which is the default without a "
+                "dynamic loss scale: give 1 or more of those too"
+            )
     if training.accumulate * shards > training.global_batch_size:
         raise ValueError(
             f"--accumulate={training.accumulate} --shards={shards}: together cut "
@@ -69,11 +60,7 @@ def refuse(config: Config) -> None:
 
 
 def check_length_options(config: Config, total_steps: int) -> None:
-    """Rejects options that do not fit the total number of steps of a run, and too many steps.
-
-    Raises:
-      ValueError: for the first conflict; one line that names the option and the remedy.
-    """
+    """Rejects too many steps, and options that do not fit their number, in the same way."""
     training, logging = config.training, config.logging
     length = f"the run has only {total_steps} steps, from 0 to {total_steps - 1}"
     if total_steps >= _MOST_STEPS:

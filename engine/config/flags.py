@@ -1,7 +1,6 @@
 """Parses the command line into a Config, and formats options as flagfile, help and Markdown.
 
-Uses absl's flag parser with a separate registry, so that flags defined by TensorFlow's modules are
-rejected. `--flagfile=FILE` works as in absl.
+absl's parser has a registry of its own here, so that flags of TensorFlow's modules are rejected.
 """
 
 from __future__ import annotations
@@ -35,13 +34,6 @@ class HelpRequest(Exception):  # noqa: N818 - a request, not an error
     """The request for help on the command line; the message is the help text."""
 
 
-def _parse_integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
-    except ValueError:
-        raise ValueError("give whole numbers separated by commas, such as 512,512") from None
-
-
 def _fields() -> Iterator[dataclasses.Field]:
     for _, section in sections():
         yield from dataclasses.fields(section)
@@ -49,17 +41,15 @@ def _fields() -> Iterator[dataclasses.Field]:
 
 def _registry() -> absl_flags.FlagValues:
     registry = absl_flags.FlagValues()
-    define: dict[type, Any] = {
+    defines: dict[type, Any] = {
         bool: absl_flags.DEFINE_boolean,
         int: absl_flags.DEFINE_integer,
         float: absl_flags.DEFINE_float,
-        str: absl_flags.DEFINE_string,
-        tuple: absl_flags.DEFINE_string,
     }
     for field in _fields():
+        define = defines.get(type(field.default), absl_flags.DEFINE_string)
         default = written(field.default) if isinstance(field.default, tuple) else field.default
-        help = field.metadata["help"]
-        define[type(field.default)](field.name, default, help, flag_values=registry)
+        define(field.name, default, field.metadata["help"], flag_values=registry)
     absl_flags.DEFINE_boolean("help", False, "show the options", flag_values=registry)
     return registry
 
@@ -98,6 +88,14 @@ def parse(arguments: Sequence[str]) -> Config:
     return from_values({name: registry[name].value for name in option_names()})
 
 
+def _parse_integers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.replace("x", ",").split(",") if part.strip())
+    except ValueError:
+        message = "give whole numbers separated by commas, such as 512,512"
+        raise ValueError(f"--{name}={text}: {message}") from None
+
+
 def option_names() -> list[str]:
     """Returns the names of all options, in the order of the docs."""
     return [field.name for field in _fields()]
@@ -106,8 +104,7 @@ def option_names() -> list[str]:
 def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
     """Returns the arguments of an existing run, followed by `arguments`, which override them.
 
-    Raises:
-      ValueError: when there is no run in `run_dir`, or its options cannot be parsed.
+    A missing run, or options that cannot be parsed, are a ValueError.
     """
     path = os.path.join(os.path.expanduser(run_dir), "config.flags")
     if not os.path.isfile(path):
@@ -119,9 +116,6 @@ def of_file(path: str) -> list[str]:
     """Returns arguments that reproduce a run from its config.flags, also one of an older version.
 
     The legacy values of options that the run predates come first: the file overrides them.
-
-    Raises:
-      ValueError: when the file cannot be parsed as options.
     """
     values = option_values(parse([f"--flagfile={path}"]))
     legacy = [
@@ -136,8 +130,7 @@ def of_file(path: str) -> list[str]:
 def from_values(values: dict[str, Any]) -> Config:
     """Builds a Config from option values by name; a missing option takes its default.
 
-    Raises:
-      ValueError: for an invalid value; names the flag.
+    An invalid value is a ValueError that names the flag.
     """
     groups = {}
     for name, section in sections():
@@ -145,10 +138,7 @@ def from_values(values: dict[str, Any]) -> Config:
         for field in dataclasses.fields(section):
             value = values.get(field.name, field.default)
             if isinstance(field.default, tuple) and isinstance(value, str):
-                try:
-                    value = _parse_integers(value)
-                except ValueError as error:
-                    raise ValueError(f"--{field.name}={value}: {error}") from None
+                value = _parse_integers(field.name, value)
             if isinstance(value, str) and (value != value.strip() or len(value.splitlines()) > 1):
                 raise ValueError(f"--{field.name}: must be one line without space around it")
             if field.name in _PATHS:
@@ -189,10 +179,7 @@ def digest(config: Config) -> str:
 
 
 def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns an option's help line, with its choices unless the line already names them all.
-
-    With `built_in`, names registered by users are omitted.
-    """
+    """Returns an option's help line and its choices, without those of users if `built_in`."""
     help, choices = field.metadata["help"], field.metadata["choices"] or field.metadata["any_of"]
     if built_in and isinstance(choices, Registry):
         choices = choices.built_in

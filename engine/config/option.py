@@ -47,21 +47,9 @@ def option(
       legacy: value for a run whose config.flags predates the option; None: the default.
       legacy_with: name of an option; the legacy value applies only to runs that set it; "": to all.
     """
+    metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
-    metadata = {
-        "help": help,
-        "choices": choices,  # by reference: a registry may grow
-        "any_of": any_of,
-        "registered": registered,
-        "minimum": minimum,
-        "above": above,
-        "below": below,
-        "power_of_2": power_of_2,
-        "trajectory": trajectory,
-        "affects": "trajectory" if trajectory else affects,
-        "legacy": legacy,
-        "legacy_with": legacy_with,
-    }
+    metadata["affects"] = "trajectory" if trajectory else affects
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -88,8 +76,7 @@ def written(value: Any) -> str:
 class OptionGroup:
     """Base class of the frozen dataclasses of options; validates the values on construction.
 
-    Raises:
-      ValueError: for the first invalid value; names the flag, the value and what is allowed.
+    The first invalid value is a ValueError that names the flag, the value and what is allowed.
     """
 
     def __post_init__(self) -> None:

@@ -28,9 +28,8 @@ def import_attribute(path: str) -> Any:
 class Registry(Mapping[str, Any]):
     """A read-only mapping from names to factories, in the order of registration.
 
-    Args:
-      kind: noun for what the factories build, for messages, such as "optimizer".
-      paths: import path of each built-in factory, "module:attribute", by name.
+    `kind` is a noun for messages, such as "optimizer"; `paths` are the import paths of the built-in
+    factories, "module:attribute", by name.
     """
 
     def __init__(self, kind: str, paths: Mapping[str, str]) -> None:
@@ -41,13 +40,8 @@ class Registry(Mapping[str, Any]):
         """Registers the decorated factory under a name, which the option then accepts.
 
         Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which uses the factory's
-        own name in snake case.
-
-        Args:
-          name: name of the entry, a Python identifier; or the factory.
-
-        Raises:
-          ValueError: for a name that is registered already or is not a Python identifier.
+        own name in snake case. A name that is registered already, or that is not a Python
+        identifier, is a ValueError.
         """
         if callable(name):
             snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__).lower()
@@ -65,11 +59,7 @@ class Registry(Mapping[str, Any]):
         return add
 
     def __getitem__(self, name: str) -> Any:
-        """Returns the factory of a name, and imports it if necessary.
-
-        Raises:
-          ValueError: for an unknown name.
-        """
+        """Returns the factory of a name, imported on use; an unknown name is a ValueError."""
         if name not in self._entries:
             hint = did_you_mean(name, tuple(self)) or ";"
             raise ValueError(f"unknown {self.kind} {name!r}{hint} known: {', '.join(self)}")

@@ -78,19 +78,12 @@ def sections() -> Iterator[tuple[str, Any]]:
 
 def option_values(config: Config) -> dict[str, Any]:
     """Returns the values of all options, by name."""
-    return {
-        each.name: getattr(getattr(config, name), each.name)
-        for name, section in sections()
-        for each in dataclasses.fields(section)
-    }
+    groups = dataclasses.asdict(config).values()
+    return {name: value for group in groups for name, value in group.items()}
 
 
 def replaced(config: Config, **values: Any) -> Config:
-    """Returns a copy of the options with the given values.
-
-    Raises:
-      ValueError: for an invalid value.
-    """
+    """Returns a copy of the options with the given values; an invalid one is a ValueError."""
     groups = {}
     for name, section in sections():
         names = [each.name for each in dataclasses.fields(section) if each.name in values]
@@ -103,10 +96,8 @@ def replaced(config: Config, **values: Any) -> Config:
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
     """Returns (option, value before, value now) of each option whose value differs.
 
-    Args:
-      before: options with their earlier values.
-      now: options with their current values.
-      *affects: effects of the options to compare, see `option`; "trajectory" is one of them.
+    Only options with one of the effects `affects` count: "trajectory", "length", "record", "end" or
+    "" for none of these.
     """
     old, new = option_values(before), option_values(now)
     return [
