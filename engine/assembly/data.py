@@ -18,11 +18,6 @@ class Feeds(NamedTuple):
     training: pipelines.Feed  # shuffled every epoch
     held_out: dict[str, pipelines.Feed]  # in file order; "validation" and "test", if they exist
 
-    def close(self) -> None:
-        """Closes all feeds, which stops their prefetching."""
-        for feed in (self.training, *self.held_out.values()):
-            feed.close()
-
 
 def cache_dir(config: Config) -> str:
     """Returns the directory where decoded examples are cached between runs."""
@@ -96,16 +91,14 @@ def _open_feed(
 ) -> pipelines.Feed:
     """Opens a feed and shows decoding progress; without `seed`, it is in file order."""
     sizes, mode = config.training, config.logging.progress
-    with contextlib.closing(
-        Progress(mode, f"decoding {records.name}", len(records), unit="examples")
-    ) as progress:
+    batch_size = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
+    progress = Progress(mode, f"decoding {records.name}", len(records), unit="examples")
+    with contextlib.closing(progress):
         return pipelines.open_feed(
             kind,
             source,
             records,
-            global_batch_size=(
-                sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
-            ),
+            global_batch_size=batch_size,
             seed=seed,
             layout=layout,
             include_next_example=include_next_example,

@@ -51,7 +51,8 @@ class Parts:
 
     def close(self) -> None:
         """Closes all feeds, which stops their prefetching."""
-        self.feeds.close()
+        for feed in (self.feeds.training, *self.feeds.held_out.values()):
+            feed.close()
 
     @property
     def model(self) -> Sequential:
@@ -101,8 +102,7 @@ def assemble(
     trains; and the startup timings are not kept.
 
     Raises:
-      ValueError: for an option that names something unknown, or that does not fit the data set,
-        the devices or the model.
+      ValueError: for an option that does not fit the data set, the devices or the model.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
     """
     task = task or classification(config)

@@ -124,8 +124,7 @@ def check_length(
 ) -> None:
     """Rejects a total number of steps that does not fit the run to resume, by a ValueError.
 
-    It must be at least `step`, which the run has reached, and unchanged if the schedule depends on
-    it.
+    The run has reached `step`. Its schedule may depend on the total, which must be the same then.
     """
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
     if schedule_depends and old != new:

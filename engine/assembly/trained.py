@@ -46,12 +46,8 @@ def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
     With `--restore_best`, `--weights=auto` selects the best weights, or the newest if there is no
-    best checkpoint yet. Training ends with the same choice.
-
-    Raises:
-      ValueError: when the run has no such weights, or another version of Tapeline wrote them in a
-        format that this one cannot read.
-      OSError: when the checkpoint is damaged.
+    best checkpoint yet. Training ends with the same choice. A run without such weights, or with a
+    checkpoint in an unknown format, is a ValueError; a damaged checkpoint is an OSError.
     """
     run_dir, kind = config.run.run_dir, config.run.weights
     if kind == "best" or (kind == "auto" and config.stopping.restore_best):

@@ -15,11 +15,7 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Benchmarks a configuration and returns the exit status; writes nothing to `run_dir`.
-
-    Raises:
-      ValueError: for invalid input.
-    """
+    """Benchmarks a configuration and returns the exit status; writes nothing to `run_dir`."""
     if config.devices.strategy == "multi_worker":
         raise ValueError(
             "--mode=benchmark measures one machine: leave --strategy=multi_worker out, or time a "

@@ -41,10 +41,8 @@ _MOST_TIMED = 400  # maximum number of steps that are timed individually
 def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
     """Measures a configuration; leaves no files behind.
 
-    Raises:
-      Interrupted: when a signal is received.
-      ValueError: for invalid input.
-      RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
+    Raises Interrupted when a signal is received, and RuntimeError when TensorFlow fails, or after
+    more bad steps than training may skip.
     """
     try:
         with contextlib.closing(assemble(config)) as parts, contextlib.ExitStack() as stack:
@@ -187,9 +185,8 @@ class Measurement:
         """Measures the durations of single steps.
 
         On the CPU the graph records when each step begins, which is when the previous one is done.
-        On a GPU the previous step may still be running: each step is a separate call, timed until
-        the device is done. A loop that XLA compiles cannot read a clock: the durations are means
-        over short calls.
+        On a GPU each step is a call, timed until the device is done. A loop that XLA compiles
+        cannot read a clock: the durations are means over short calls.
         """
         self._poll("timing single steps")
         steps = self.steps_per_block

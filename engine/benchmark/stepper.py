@@ -72,9 +72,8 @@ class Stepper:
     def take(self, steps: int, *, point: bool = False) -> list[LogPoint]:
         """Takes steps, epoch by epoch; with `point`, the last one is a log point and is returned.
 
-        Raises:
-          Interrupted: when `interrupted` returns True.
-          RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
+        Raises Interrupted when `interrupted` returns True, and RuntimeError when TensorFlow fails,
+        or after more bad steps than training may skip.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps
@@ -97,10 +96,9 @@ class Stepper:
         Here, training goes on after a non-finite step, which has not updated the weights; after any
         other bad step, the variables are reset to `start`, except the step.
         """
-        step = self._state.step
         if bad_step.why.moved:
             for variable, value in self._start:
-                if variable is not step:
+                if variable is not self._state.step:
                     variable.assign(value)
         self._detector.load()
         self.left_out += 1

@@ -171,10 +171,8 @@ def _heading(section: type) -> str:
 
 def digest(config: Config) -> str:
     """Returns the SHA-256, in hex, of the version and the options that all workers must share."""
-    lines = flagfile(config).splitlines()
-    shared = [
-        line for line in lines if not line.startswith(tuple(f"--{name}=" for name in _PER_WORKER))
-    ]
+    excluded = tuple(f"--{name}=" for name in _PER_WORKER)
+    shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
     return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()
 
 

@@ -13,39 +13,26 @@ _SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller num
 
 
 def option(
-    default: Any,
-    help: str,
+    default: Any,  # value if the flag is absent; its type is the option's type
+    help: str,  # one line for `--help` and the docs
     *,
-    choices: Collection[str] = (),
-    any_of: Collection[str] = (),
-    registered: Callable[[], Collection[str]] = tuple,
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    power_of_2: bool = False,
+    choices: Collection[str] = (),  # allowed values, or a registry of them; empty: any
+    any_of: Collection[str] = (),  # allowed names in a comma-separated list, each at most once
+    registered: Callable[[], Collection[str]] = tuple,  # names registered by users, for `--help`
+    minimum: float | None = None,  # inclusive lower bound of a number
+    above: float | None = None,  # exclusive lower bound of a number
+    below: float | None = None,  # exclusive upper bound of a number
+    power_of_2: bool = False,  # must be a power of 2, from 2^-60 to 2^60, or 0 if that is in range
     trajectory: bool = False,
     affects: str = "",
-    legacy: Any = None,
-    legacy_with: str = "",
+    legacy: Any = None,  # value for a run whose config.flags predates the option; None: default
+    legacy_with: str = "",  # option that a run must set for the legacy value to apply; "": none
 ) -> Any:
     """Returns a dataclass field that declares an option, with the rules in its metadata.
 
-    Args:
-      default: value if the flag is absent; its type is the option's type.
-      help: one line for `--help` and the docs.
-      choices: allowed values, or a registry of them; empty: not restricted.
-      any_of: allowed names in a comma-separated list, each at most once; empty: no such list.
-      registered: returns the names registered by users, which `--help` lists.
-      minimum: inclusive lower bound of a number.
-      above: exclusive lower bound of a number.
-      below: exclusive upper bound of a number.
-      power_of_2: whether a number must be a power of 2, from 2^-60 to 2^60, or 0 if in range.
-      trajectory: whether the trajectory of a run depends on the value; resuming with another value
-        is an error then.
-      affects: what else depends on the value: "length" of the run; "record", what is written during
-        training; "end", what is written after the last step; "": none of these.
-      legacy: value for a run whose config.flags predates the option; None: the default.
-      legacy_with: name of an option; the legacy value applies only to runs that set it; "": to all.
+    With `trajectory`, the trajectory of a run depends on the value, so a run cannot be resumed with
+    another one. `affects` is what else depends on it: "length" of the run; "record", what is
+    written during training; "end", what is written after the last step; "": none of these.
     """
     metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)

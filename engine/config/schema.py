@@ -1,9 +1,8 @@
 """All options of a run, collected from the packages that read them.
 
-Each option is declared once, as a field of a frozen dataclass in the `options.py` of the package
-that reads it. The flags, the help, `config.flags` and the docs are derived from these fields; the
-first line of a dataclass's docstring is the heading there. The groups are imported on use, because
-the packages that declare them import this one.
+Each option is a field of a frozen dataclass in the `options.py` of the package that reads it: the
+flags, help, `config.flags` and docs are derived from it, with the first line of its docstring as
+the heading. The groups are imported on use, because their packages import this one.
 """
 
 from __future__ import annotations

@@ -94,9 +94,8 @@ def run(config: Config) -> int:
         serving = _serving_module(parts, trained)
         try:
             with _temporary_directory(folder) as temporary:
-                tf.saved_model.save(
-                    serving, temporary, signatures={"serving_default": serving.serve}
-                )
+                signatures = {"serving_default": serving.serve}
+                tf.saved_model.save(serving, temporary, signatures=signatures)
                 examples, stored_images = _examples(parts)
                 expected = _expected(parts, trained, examples.images)
                 difference = _max_difference(_served(temporary, stored_images), expected)
@@ -107,8 +106,8 @@ def run(config: Config) -> int:
                     )
                 about = _metadata(restored_run, serving, averaged, difference)
                 about["tflite"] = _export_tflite(serving, temporary, examples.images, expected)
-                about_file = os.path.join(temporary, "about.json")
-                replace_file(about_file, json.dumps(about, indent=2) + "\n")
+                text = json.dumps(about, indent=2) + "\n"
+                replace_file(os.path.join(temporary, "about.json"), text)
                 _publish(temporary, folder)
         except tf.errors.OpError as error:
             raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error

@@ -23,10 +23,8 @@ class InputFile(NamedTuple):
 def files(inputs: str) -> list[str]:
     """Returns the paths that `--inputs` names, in order, without duplicates.
 
-    A directory stands for all files below it, except hidden ones.
-
-    Raises:
-      ValueError: if `inputs` is empty, or one of its items matches no file.
+    A directory stands for all files below it, except hidden ones. An item that matches no file is
+    a ValueError, and so are no items.
     """
     paths: list[str] = []
     for item in filter(None, map(str.strip, inputs.split(","))):
