@@ -163,8 +163,8 @@ def _served(folder: str, images: Iterable[np.ndarray]) -> np.ndarray:
     )
 
 
-def _max_difference(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(found.astype(np.float64) - expected).max())
+def _max_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(actual.astype(np.float64) - expected).max())
 
 
 def _metadata(
@@ -208,7 +208,7 @@ def _export_tflite(
             traced = tf.function(serving.probabilities, autograph=False)
             functions = [traced.get_concrete_function(one_image)]
             content = tf.lite.TFLiteConverter.from_concrete_functions(functions, serving).convert()
-            found = _tflite_probabilities(content, images)
+            actual = _tflite_probabilities(content, images)
         except Exception:  # the converter and the interpreter raise exceptions of any type
             stderr.seek(0)
             messages = stderr.read().decode(errors="replace") + traceback.format_exc()
@@ -218,7 +218,7 @@ def _export_tflite(
                 "words": "no TFLite model: TensorFlow's converter cannot make one of this network, "
                 "see tflite_error.txt",
             }
-    difference = _max_difference(found, expected)
+    difference = _max_difference(actual, expected)
     replace_file(os.path.join(folder, "model.tflite"), content)
     return {
         "images": one_image.shape.as_list(),
@@ -232,12 +232,12 @@ def _tflite_probabilities(content: bytes, images: np.ndarray) -> np.ndarray:
     interpreter.allocate_tensors()
     source = interpreter.get_input_details()[0]["index"]
     target = interpreter.get_output_details()[0]["index"]
-    found = []
+    actual = []
     for image in images:
         interpreter.set_tensor(source, image[None])
         interpreter.invoke()
-        found.append(interpreter.get_tensor(target)[0])
-    return np.stack(found)
+        actual.append(interpreter.get_tensor(target)[0])
+    return np.stack(actual)
 
 
 @contextlib.contextmanager
