@@ -4,8 +4,7 @@
 
     tl.main(["--dataset=digits", "--epochs=2"])
 
-Importing this package imports neither TensorFlow nor the engine; each name is imported on first
-use.
+Importing it imports neither TensorFlow nor the engine; each name is imported on first use.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import Any
 
 from tapeline.cli import check_packages
 
-_PLACES = {
+_IMPORTS = {
     "__version__": "engine:__version__",
     "main": "tapeline.command:main",
     "parse": "engine.config.flags:parse",
@@ -32,14 +31,14 @@ _PLACES = {
     "schedule": "engine.optim.registry:SCHEDULES.register",
 }
 
-__all__ = list(_PLACES)
+__all__ = list(_IMPORTS)
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _IMPORTS:
         raise AttributeError(f"module 'tapeline' has no attribute {name!r}")
     if problem := check_packages():
         raise ImportError(problem)
-    module, _, attribute = _PLACES[name].partition(":")
-    found = importlib.import_module(module)
-    return operator.attrgetter(attribute)(found) if attribute else found
+    module, _, attribute = _IMPORTS[name].partition(":")
+    imported = importlib.import_module(module)
+    return operator.attrgetter(attribute)(imported) if attribute else imported

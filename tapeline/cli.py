@@ -8,21 +8,19 @@ import os
 import sys
 from pathlib import Path
 
-_PACKAGES = ("engine", "pipelines")
-
 
 def check_packages() -> str:
     """Returns why the engine cannot be imported, in one line; empty if it can be."""
     if importlib.util.find_spec("fcntl") is None or sys.modules.get("fcntl", sys) is None:
         return "Tapeline needs Linux or macOS; on Windows run it under WSL2 (wsl --install)"
     root = Path(__file__).resolve().parents[1]
-    for name in _PACKAGES:
+    for name in ("engine", "pipelines"):
         spec = importlib.util.find_spec(name)
-        places = list(spec.submodule_search_locations or []) if spec else []
-        if root / name not in [Path(place).resolve() for place in places]:
-            where = places[0] if places else spec.origin if spec else "nothing"
+        directories = list(spec.submodule_search_locations or []) if spec else []
+        if root / name not in [Path(directory).resolve() for directory in directories]:
+            found = directories[0] if directories else spec.origin if spec else "nothing"
             return (
-                f"{where} hides Tapeline's package {name!r}: rename it, or start the command from "
+                f"{found} hides Tapeline's package {name!r}: rename it, or start the command from "
                 "another folder"
             )
     return ""

@@ -1,8 +1,7 @@
 """Parses the command line and runs one mode.
 
 Exit status: 0 for success; 2 for invalid input, with one line that says what to do; 130, 143 and
-129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 for any other
-failure.
+129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from engine.runtime.startup import Startup, import_tensorflow
 from engine.trainer.bad_steps import TooManyBadStepsError
 
 # Imported on use. Training is not listed: it checks run_dir before TensorFlow is imported.
-MODULES = {
+_MODULES = {
     "evaluate": "engine.reporting.evaluate_command",
     "predict": "engine.serving.predict",
     "export": "engine.serving.export",
@@ -31,32 +30,27 @@ MODULES = {
     "tune": "engine.tune.command",
 }
 
-OF_RUNS = ("evaluate", "predict", "export")  # modes that need a trained run
-TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
+_OF_RUNS = ("evaluate", "predict", "export", "report")  # modes that take a run's options
+_TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one mode and returns the exit status.
-
-    Args:
-      arguments: command-line arguments, without the program's name.
-    """
+    """Runs one mode with these command-line arguments and returns the exit status."""
     startup = Startup()
     try:
         config = flags.parse(arguments)
-        trained = run_directory.has_checkpoint(config.run.run_dir)
-        if config.run.mode in OF_RUNS or (config.run.mode == "report" and trained):
-            config = flags.parse(flags.of_run(config.run.run_dir, arguments))
-        if config.run.mode in TRAINING:
+        mode, run_dir = config.run.mode, config.run.run_dir
+        report_on_data = mode == "report" and not run_directory.has_checkpoint(run_dir)
+        if mode in _OF_RUNS and not report_on_data:
+            config = flags.parse(flags.of_run(run_dir, arguments))
+        if mode in _TRAINING:
             compatibility.refuse(config)
-        if config.run.mode in MODULES:
+        if mode in _MODULES:
             import_tensorflow()
-            module = importlib.import_module(MODULES[config.run.mode])
-            if config.run.mode == "report" and not trained:  # there is no run to take options from
-                return module.run_on_data(config)
-            return module.run(config)
-        if done := run_directory.finished(config):
-            print(done)
+            module = importlib.import_module(_MODULES[mode])
+            return module.run_on_data(config) if report_on_data else module.run(config)
+        if message := run_directory.finished(config):
+            print(message)
             return 0
         with Cluster(config.devices, os.environ, flags.digest(config)) as cluster:
             before = run_directory.open_for_training(config) if cluster.is_chief else None
@@ -75,12 +69,12 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (OSError, RuntimeError) as error:  # the engine converts TensorFlow's errors to these
-        return _fail(f"{error}{_way_on(config, error)}", 1)
+        return _fail(f"{error}{_advice(config, error)}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted before training started; nothing was written", 130)
 
 
-def _way_on(config: Config, error: Exception) -> str:
+def _advice(config: Config, error: Exception) -> str:
     """Returns what to do after a failure; empty if the error says it or there is no advice."""
     if config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
         return ""

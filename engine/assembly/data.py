@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -12,20 +13,10 @@ from engine.logging.progress import Progress
 
 
 class Feeds(NamedTuple):
-    """The feeds of a run's splits.
+    """The feeds of a run's splits."""
 
-    Attributes:
-      training: feed of the training split, shuffled every epoch.
-      held_out: feeds in file order, by split: "validation" and "test", if the run has them.
-    """
-
-    training: pipelines.Feed
-    held_out: dict[str, pipelines.Feed]
-
-    def close(self) -> None:
-        """Closes all feeds, which stops their prefetching."""
-        for feed in (self.training, *self.held_out.values()):
-            feed.close()
+    training: pipelines.Feed  # shuffled every epoch
+    held_out: dict[str, pipelines.Feed]  # in file order; "validation" and "test", if they exist
 
 
 def cache_dir(config: Config) -> str:
@@ -34,24 +25,20 @@ def cache_dir(config: Config) -> str:
 
 
 def open_source(config: Config) -> pipelines.Source:
-    """Opens the data set and its splits, as the options specify.
-
-    Raises:
-      ValueError: when the data set is missing or damaged.
-    """
+    """Opens the data set and its splits; a missing or damaged data set is a ValueError."""
     # Evaluation and prediction set the test split with --split: messages then name that flag.
-    asked = config.report.split and config.report.split == config.data.test_split
+    options, split = config.data, config.report.split
     return pipelines.open_source(
-        config.data.dataset,
-        data_dir=config.data.data_dir or None,
+        options.dataset,
+        data_dir=options.data_dir or None,
         cache_dir=cache_dir(config),
-        train_split=config.data.train_split,
-        validation_split=config.data.validation_split,
-        test_split=config.data.test_split,
-        test_flag="split" if asked else "test_split",
-        image_size=config.data.image_size or None,  # type: ignore[arg-type]
-        fit=config.data.fit,
-        antialias=config.data.antialias,
+        train_split=options.train_split,
+        validation_split=options.validation_split,
+        test_split=options.test_split,
+        test_flag="split" if split and split == options.test_split else "test_split",
+        image_size=options.image_size or None,  # type: ignore[arg-type]
+        fit=options.fit,
+        antialias=options.antialias,
     )
 
 
@@ -64,45 +51,35 @@ def open_feeds(
     shards: int,
     include_next_example: bool,
 ) -> Feeds:
-    """Opens the feeds of a run.
+    """Opens the feeds of a run: "resident" (in memory) or "stream", by `kind`.
 
-    Args:
-      config: all options.
-      source: data set of the run.
-      kind: "resident" (in-memory feed) or "stream" (streaming feed).
-      strategy: strategy whose replicas share each batch.
-      shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
-      include_next_example: whether a local training micro-batch also has the example after its
-        last, for mixup.
-
-    Raises:
-      ValueError: when a split is damaged.
-      OSError: when a split cannot be read.
+    A local training micro-batch may include the example after its last one, for mixup. Each
+    micro-batch has `shards` shards over all replicas; 0: one per replica. A damaged split is a
+    ValueError, and one that cannot be read an OSError.
     """
-    training = config.training
-    layout = pipelines.BatchLayout(strategy.num_replicas_in_sync, training.accumulate, shards)
-    trained_on = _opened(
-        config, source, source.train, kind, strategy, layout, config.run.seed, include_next_example
+    replicas, seed = strategy.num_replicas_in_sync, config.run.seed
+    layout = pipelines.BatchLayout(replicas, config.training.accumulate, shards)
+    training = _open_feed(
+        config, source, source.train, kind, strategy, layout, seed, include_next_example
     )
-    once = layout._replace(micro_batches=1)
-    splits = {"validation": source.validation, "test": source.test}
+    layout = layout._replace(micro_batches=1)
     held_out = {
-        split: _opened(config, source, records, kind, strategy, once)
-        for split, records in splits.items()
+        split: _open_feed(config, source, records, kind, strategy, layout)
+        for split, records in (("validation", source.validation), ("test", source.test))
         if records is not None
     }
-    return Feeds(trained_on, held_out)
+    return Feeds(training, held_out)
 
 
 def open_split(
     config: Config, source: pipelines.Source, records: pipelines.DataSplit, kind: str
 ) -> pipelines.Feed:
     """Opens a feed of any split for one device, in file order, with the evaluation batch size."""
-    alone = tf.distribute.get_strategy()
-    return _opened(config, source, records, kind, alone, pipelines.BatchLayout())
+    strategy = tf.distribute.get_strategy()
+    return _open_feed(config, source, records, kind, strategy, pipelines.BatchLayout())
 
 
-def _opened(
+def _open_feed(
     config: Config,
     source: pipelines.Source,
     records: pipelines.DataSplit,
@@ -112,16 +89,16 @@ def _opened(
     seed: int | None = None,
     include_next_example: bool = False,
 ) -> pipelines.Feed:
-    """Opens a feed and displays decoding progress; `seed`: seed of the order, None: file order."""
-    sizes, shown = config.training, config.logging.progress
-    progress = Progress(shown, f"decoding {records.name}", len(records), unit="examples")
-    batch = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
-    try:
+    """Opens a feed and shows decoding progress; without `seed`, it is in file order."""
+    sizes, mode = config.training, config.logging.progress
+    batch_size = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
+    progress = Progress(mode, f"decoding {records.name}", len(records), unit="examples")
+    with contextlib.closing(progress):
         return pipelines.open_feed(
             kind,
             source,
             records,
-            global_batch_size=batch,
+            global_batch_size=batch_size,
             seed=seed,
             layout=layout,
             include_next_example=include_next_example,
@@ -129,5 +106,3 @@ def _opened(
             cache_dir=cache_dir(config),
             progress=progress.advance,
         )
-    finally:
-        progress.close()

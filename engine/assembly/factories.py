@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pipelines
 from engine.config.schema import Config
 from engine.models.build import build_model
@@ -26,16 +28,8 @@ def build_network(config: Config, source: pipelines.Source) -> Sequential:
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:
     """Returns the learning rate schedule, warmup included, of a run of `steps` steps."""
-    options = config.schedule
-    return schedules.build_schedule(
-        options.schedule,
-        learning_rate=options.learning_rate,
-        total_steps=steps,
-        warmup_steps=options.warmup_steps,
-        decay_rate=options.decay_rate,
-        decay_steps=options.decay_steps,
-        final_fraction=options.final_fraction,
-    )
+    options = dataclasses.asdict(config.schedule)
+    return schedules.build_schedule(options.pop("schedule"), total_steps=steps, **options)
 
 
 def build_loss_scale(config: Config) -> LossScale:

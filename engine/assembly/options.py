@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
-from engine.config.option import OptionGroup, did_you_mean, option
+from engine.config.option import OptionGroup, option
 
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
 FITS = ("pad", "crop", "stretch")
@@ -15,7 +15,7 @@ FITS = ("pad", "crop", "stretch")
 class RunOptions(OptionGroup):
     """Mode, run directory and seed."""
 
-    mode: str = option("train", "what to do: " + ", ".join(MODES))
+    mode: str = option("train", "what to do: " + ", ".join(MODES), choices=MODES)
     run_dir: str = option("", "run directory; empty: runs/DATASET-MODEL")
     resume: str = option(
         "auto",
@@ -36,17 +36,11 @@ class RunOptions(OptionGroup):
         trajectory=True,
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.mode not in MODES:
-            hint = did_you_mean(self.mode, MODES)
-            raise ValueError(f"--mode={self.mode}: choose one of {', '.join(MODES)}{hint}")
 
-
-def _own_augmentations() -> tuple[str, ...]:
+def _registered_augmentations() -> tuple[str, ...]:
     """Returns the names of augmentations registered so far, without importing `pipelines`."""
-    loaded = sys.modules.get("pipelines.augment")
-    return loaded.registered_names() if loaded else ()
+    module = sys.modules.get("pipelines.augment")
+    return module.registered_names() if module else ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +90,7 @@ class DataOptions(OptionGroup):
         "",
         "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
         "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
-        registered=_own_augmentations,
+        registered=_registered_augmentations,
         trajectory=True,
     )
     feed: str = option(
@@ -118,11 +112,7 @@ class TrainingOptions(OptionGroup):
     """Batch size and length of training."""
 
     global_batch_size: int = option(
-        128,
-        "examples per step, over all replicas",
-        minimum=1,
-        below=1 << 31,
-        trajectory=True,
+        128, "examples per step, over all replicas", minimum=1, below=1 << 31, trajectory=True
     )
     evaluation_batch_size: int = option(
         512,
@@ -149,9 +139,5 @@ class TrainingOptions(OptionGroup):
             )
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Returns the number of steps of a whole run.
-
-        Args:
-          steps_per_epoch: number of steps of one epoch, 1 or more.
-        """
+        """Returns the number of steps of a whole run."""
         return self.train_steps or self.epochs * steps_per_epoch

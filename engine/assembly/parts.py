@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -29,7 +30,7 @@ from engine.tasks.classification import Classification, Task
 
 @dataclass(frozen=True)
 class Parts:
-    """Objects of an assembled run: strategy, data set, feeds, state, training loop, evaluations."""
+    """The objects of an assembled run."""
 
     config: Config
     strategy: tf.distribute.Strategy
@@ -50,7 +51,8 @@ class Parts:
 
     def close(self) -> None:
         """Closes all feeds, which stops their prefetching."""
-        self.feeds.close()
+        for feed in (self.feeds.training, *self.feeds.held_out.values()):
+            feed.close()
 
     @property
     def model(self) -> Sequential:
@@ -60,9 +62,9 @@ class Parts:
     @property
     def traces(self) -> dict[str, int]:
         """Number of traces of each `tf.function` that was traced, by name (L6)."""
-        counted = {"train": self.loop.traces}
-        counted |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
-        return {name: traces for name, traces in counted.items() if traces}
+        counts = {"train": self.loop.traces}
+        counts |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
+        return {name: traces for name, traces in counts.items() if traces}
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
@@ -75,6 +77,16 @@ def classification(config: Config) -> Task:
     return Classification(config.task.label_smoothing, config.task.names)
 
 
+@contextlib.contextmanager
+def _runtime_errors() -> Iterator[None]:
+    """Converts TensorFlow's errors to RuntimeErrors."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
+
+
+@_runtime_errors()
 def assemble(
     config: Config,
     task: Task | None = None,
@@ -86,40 +98,15 @@ def assemble(
 ) -> Parts:
     """Builds a run: devices, data, model, optimizer, state and loop.
 
-    Args:
-      config: all options.
-      task: task to train; None: classification, as the options specify.
-      source: data set to train on; None: the one that the options specify.
-      devices: devices to compute on; None: those that the options specify.
-      collectives: collective operations between workers; None: a single worker.
-      startup: recorder of the startup timings; None: they are not kept.
+    By default, task, data set and devices are those that the options specify; a single worker
+    trains; and the startup timings are not kept.
 
     Raises:
-      ValueError: for an option that names something unknown, or that does not fit the data set,
-        the devices or the model.
+      ValueError: for an option that does not fit the data set, the devices or the model.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
     """
-    try:
-        return _assemble(
-            config,
-            task or classification(config),
-            source,
-            devices,
-            collectives or HostCollectives(),
-            startup or Startup(),
-        )
-    except tf.errors.OpError as error:
-        raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
-
-
-def _assemble(
-    config: Config,
-    task: Task,
-    source: pipelines.Source | None,
-    devices: strategies.Devices | None,
-    collectives: HostCollectives,
-    startup: Startup,
-) -> Parts:
+    task = task or classification(config)
+    collectives, startup = collectives or HostCollectives(), startup or Startup()
     options, seed = config.devices, config.run.seed
     # Threads and devices must be set before TensorFlow's first operation.
     strategies.set_threads(options.intra_op_threads, options.inter_op_threads)
@@ -139,7 +126,7 @@ def _assemble(
         len(source.train), config.training.global_batch_size
     )
     steps = total_steps(config, steps_per_epoch)
-    rate = factories.build_schedule(config, steps)
+    schedule = factories.build_schedule(config, steps)
     augmentation = pipelines.parse_augmentation(
         config.data.augment, source.image_shape, source.dtype
     )
@@ -147,14 +134,14 @@ def _assemble(
     with strategy.scope():
         model = factories.build_network(config, source)
         # The same seed: the EMA starts from the model's initial weights.
-        average = factories.build_network(config, source) if config.optimizer.ema else None
+        ema_model = factories.build_network(config, source) if config.optimizer.ema else None
         optimizer = factories.build_optimizer(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
         model,
         optimizer,
         task.metrics,
-        ema=average,
+        ema=ema_model,
         make_loss_scale=lambda: factories.build_loss_scale(config),
     )
     startup.ended("network")
@@ -184,20 +171,20 @@ def _assemble(
         model=model,
         task=task,
         optimizer=optimizer,
-        schedule=rate,
+        schedule=schedule,
         seed=seed,
         dtype=dtype,
         scaled=state.loss_scale.dynamic,
         clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
-        average=average,
+        average=ema_model,
         ema=config.optimizer.ema,
         augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
         synchronise=synchronise,
         reduce=reduce,
         compiled=compiled,
     )
-    scored = state.scored_model(config.stopping.evaluate_ema)
-    score = evaluation_step(model=scored, task=task, dtype=dtype)
+    evaluated = state.scored_model(config.stopping.evaluate_ema)
+    evaluate = evaluation_step(model=evaluated, task=task, dtype=dtype)
     return Parts(
         config=config,
         strategy=strategy,
@@ -207,7 +194,7 @@ def _assemble(
         data_bytes=data_bytes,
         jit=jit,
         task=task,
-        schedule=rate,
+        schedule=schedule,
         state=state,
         loop=Loop(
             strategy,
@@ -219,7 +206,7 @@ def _assemble(
             apart=xla.apart(jit, devices, model),
         ),
         evaluations={
-            split: Evaluation(strategy, feed, score, task, collectives.broadcast)
+            split: Evaluation(strategy, feed, evaluate, task, collectives.broadcast)
             for split, feed in feeds.held_out.items()
         },
         steps_per_epoch=steps_per_epoch,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import shutil
+from pathlib import Path
 from typing import Any
 
 from engine.checkpoint import catalog
@@ -16,21 +16,13 @@ from engine.config.option import written
 from engine.config.schema import Config, changed
 from engine.runtime.atomic_files import replace_file
 
-_OPTIONS = "config.flags"
-
-
-def options_file(run_dir: str) -> str:
-    """Returns the path of the file with a run's options, config.flags."""
-    return os.path.join(run_dir, _OPTIONS)
+# Options of one command, not of the run; the message of `finished` does not name them.
+_PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
 
 
 def read_options(run_dir: str) -> Config | None:
-    """Returns the options of the run in a directory; None if it has no config.flags.
-
-    Raises:
-      ValueError: if the file cannot be read as options.
-    """
-    path = options_file(run_dir)
+    """Returns the options of a run, None without config.flags; ValueError if it is unreadable."""
+    path = os.path.join(run_dir, "config.flags")
     if not os.path.isfile(path):
         return None
     try:
@@ -45,22 +37,17 @@ def result_file(run_dir: str) -> str:
 
 
 def read_result(run_dir: str) -> dict[str, Any] | None:
-    """Returns the results of a run; None if it has no result.json.
-
-    Raises:
-      ValueError: if the file cannot be read.
-    """
+    """Returns the results of a run, None without result.json; ValueError if it is unreadable."""
     path = result_file(run_dir)
     try:
         with open(path, encoding="utf-8") as file:
-            found: dict[str, Any] = json.load(file)
+            return json.load(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
         raise ValueError(
             f"cannot read {path}: {error}; run the same command to write it again"
         ) from None
-    return found
 
 
 def has_checkpoint(run_dir: str) -> bool:
@@ -71,31 +58,26 @@ def has_checkpoint(run_dir: str) -> bool:
 def open_for_training(config: Config) -> Config | None:
     """Checks run_dir against `--resume`, before TensorFlow is imported.
 
-    A run whose newest checkpoint is of step 0 can start over with a changed trajectory, because
-    no training is lost.
-
-    Returns:
-      The options of the run to resume; None for a new run, or one that starts over.
+    Returns the options of the run to resume; None for a new run, or one that starts over with a
+    changed trajectory at step 0, where no training is lost.
 
     Raises:
-      ValueError: if run_dir cannot be used with `--resume`, or if options differ that change the
-        trajectory of its run.
+      ValueError: if run_dir cannot be used with `--resume`, or for another trajectory.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
-    for ancestor in _ancestors(run_dir):
-        if os.path.lexists(ancestor) and not os.path.isdir(ancestor):
-            raise ValueError(f"--run_dir={run_dir}: {ancestor} is a file; give a directory")
-        if os.path.isdir(ancestor):
-            if not os.access(ancestor, os.W_OK | os.X_OK):
-                raise ValueError(f"--run_dir={run_dir}: {ancestor} is not writable")
-            break
+    path = Path(os.path.abspath(run_dir))
+    existing = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not os.path.isdir(existing):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is a file; give a directory")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"--run_dir={run_dir}: {existing} is not writable")
     if os.path.isfile(os.path.join(catalog.newest_directory(run_dir), "checkpoint")):
         raise ValueError(
             f"{run_dir} holds a run of Tapeline 0.2 or older: go on with that version, or give "
             "another --run_dir"
         )
-    in_use = has_checkpoint(run_dir)
-    if resume == "never" and (in_use or os.path.isfile(options_file(run_dir))):
+    in_use, options_file = has_checkpoint(run_dir), os.path.join(run_dir, "config.flags")
+    if resume == "never" and (in_use or os.path.isfile(options_file)):
         raise ValueError(
             f"--resume=never: {run_dir} already holds a run; give another --run_dir, or leave "
             "--resume out to resume it"
@@ -105,7 +87,7 @@ def open_for_training(config: Config) -> Config | None:
     before = read_options(run_dir) if in_use else None
     if in_use and before is None:
         raise ValueError(
-            f"{options_file(run_dir)} is missing, so what the checkpoints beside it were made with "
+            f"{options_file} is missing, so what the checkpoints beside it were made with "
             "is not known; give another --run_dir"
         )
     if before is not None and _at_start(run_dir) and changed(before, config, "trajectory"):
@@ -124,17 +106,12 @@ def _at_start(run_dir: str) -> bool:
 
 
 def check_trajectory(config: Config, before: Config | None) -> None:
-    """Rejects options that would change the trajectory of a run.
+    """Rejects options that would change the trajectory of a run, by a ValueError that names them.
 
-    Args:
-      config: all options.
-      before: options of the run to resume; None for a new run.
-
-    Raises:
-      ValueError: if an option differs; names each one with both values.
+    The run's options are `before`; None, here and below, for a new run.
     """
-    if before is not None:
-        _refuse(config, _differences(changed(before, config, "trajectory")))
+    if before is not None and (differences := _differences(before, config, "trajectory")):
+        raise _other_options(config, differences)
 
 
 def check_length(
@@ -145,48 +122,28 @@ def check_length(
     *,
     schedule_depends: bool,
 ) -> None:
-    """Rejects a total number of steps that does not fit the run to resume.
+    """Rejects a total number of steps that does not fit the run to resume, by a ValueError.
 
-    Args:
-      config: all options.
-      before: options of the run to resume; None for a new run.
-      steps_per_epoch: number of steps per epoch.
-      step: number of steps that the run has taken.
-      schedule_depends: whether the schedule depends on the number of steps of the run.
-
-    Raises:
-      ValueError: if the total differs and the schedule depends on it, or if the total is smaller
-        than `step`.
+    The run has reached `step`. Its schedule may depend on the total, which must be the same then.
     """
-    run_dir = config.run.run_dir
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
     if schedule_depends and old != new:
-        on = f"on which the {config.schedule.schedule} schedule depends"
-        _refuse(config, [f"{new} steps in all (was {old}), {on}"])
+        dependent = f"on which the {config.schedule.schedule} schedule depends"
+        raise _other_options(config, [f"{new} steps in all (was {old}), {dependent}"])
     if new < step:
-        asked, least = f"--epochs={config.training.epochs}", -(-step // steps_per_epoch)
-        enough = f"--epochs={least}"
+        option, least = "epochs", -(-step // steps_per_epoch)
         if config.training.train_steps:
-            asked, enough = f"--train_steps={config.training.train_steps}", f"--train_steps={step}"
+            option, least = "train_steps", step
         raise ValueError(
-            f"{asked}: that is {new:,} steps, and the run in {run_dir} is at step {step:,} "
-            f"already; give {enough} or more, or another --run_dir"
+            f"--{option}={getattr(config.training, option)}: that is {new:,} steps, and the run in "
+            f"{config.run.run_dir} is at step {step:,} already; give --{option}={least} or more, "
+            "or another --run_dir"
         )
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Rejects changed logging options. Call it only for a run that has no steps left.
-
-    Args:
-      config: all options.
-      before: options of the run to resume; None for a new run.
-
-    Raises:
-      ValueError: if an option differs; names each one with both values.
-    """
-    if before is None:
-        return
-    if differences := _differences(changed(before, config, "record")):
+    """Rejects changed logging options of a run without steps left, by a ValueError."""
+    if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
             f"the run in {config.run.run_dir} has no step left to record with "
             f"{', '.join(differences)}; leave that out, or give another --run_dir"
@@ -194,18 +151,10 @@ def check_logging_options(config: Config, before: Config | None) -> None:
 
 
 def finished(config: Config) -> str:
-    """Returns a message if a run has ended and these options would not change it.
+    """Returns a message if a run has ended and these options would not change it, else "".
 
     This function and its caller write nothing, so a repeated command leaves all files unchanged.
-
-    Args:
-      config: all options.
-
-    Returns:
-      A line for the user; empty if the command has something to do.
-
-    Raises:
-      ValueError: if the run's options cannot be read.
+    Unreadable options are a ValueError.
     """
     run_dir = config.run.run_dir
     if config.run.resume == "never" or not has_checkpoint(run_dir):
@@ -219,52 +168,34 @@ def finished(config: Config) -> str:
         return ""
     if changed(before, config, "trajectory", "length", "record", "end"):
         return ""
-    words = ["stopped early"] * bool(result.get("stopped_early"))
-    if idle := [name for name, *_ in changed(before, config, "") if name not in _OF_A_COMMAND]:
-        words.append(f"nothing is left to do with {', '.join(f'--{name}' for name in idle)}")
-    if not result.get("stopped_early"):
+    stopped_early = bool(result.get("stopped_early"))
+    notes = ["stopped early"] if stopped_early else []
+    if idle := [
+        f"--{name}" for name, *_ in changed(before, config, "") if name not in _PER_COMMAND
+    ]:
+        notes.append(f"nothing is left to do with {', '.join(idle)}")
+    if not stopped_early:
         length = "train_steps" if config.training.train_steps else "epochs"
-        words.append(f"raise --{length} to continue")
-    about = "; ".join(words)
-    return f"run    {run_dir}: already complete at step {result['step']:,}; {about}"
+        notes.append(f"raise --{length} to continue")
+    return f"run    {run_dir}: already complete at step {result['step']:,}; {'; '.join(notes)}"
 
 
-# Options of one command, not of the run; the message of `finished` does not name them.
-_OF_A_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
-
-
-def _differences(found: list[tuple[str, Any, Any]]) -> list[str]:
-    return [f"--{name}={written(now)} (was {written(old)})" for name, old, now in found]
-
-
-def _refuse(config: Config, differences: list[str]) -> None:
-    if differences:
-        raise ValueError(
-            f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
-            "another --run_dir, or the options it was started with"
-        )
-
-
-def check_network(config: Config) -> None:
-    """Rejects model options that differ from those of the run in run_dir.
-
-    Raises:
-      ValueError: if an option differs; names each one with both values.
-    """
-    before = read_options(config.run.run_dir)
-    assert before is not None, "a run has options"
-    network = {field.name for field in dataclasses.fields(config.model)}
-    others = [
-        f"--{name}={written(now)} (is {written(old)})"
-        for name, old, now in changed(before, config, "trajectory")
-        if name in network
+def _differences(before: Config, now: Config, effect: str) -> list[str]:
+    return [
+        f"--{name}={written(new)} (was {written(old)})"
+        for name, old, new in changed(before, now, effect)
     ]
-    if others:
-        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(others)}")
+
+
+def _other_options(config: Config, differences: list[str]) -> ValueError:
+    return ValueError(
+        f"{config.run.run_dir} holds a run with other options: {', '.join(differences)}; give "
+        "another --run_dir, or the options it was started with"
+    )
 
 
 def write_options(config: Config) -> None:
-    """Removes result.json, if it exists, then writes config.flags.
+    """Removes result.json, then writes config.flags.
 
     In this order, a killed process never leaves a result next to options that did not produce it.
     """
@@ -272,7 +203,7 @@ def write_options(config: Config) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(result_file(run_dir))
         sync_directory(run_dir)
-    replace_file(options_file(run_dir), flags.flagfile(config))
+    replace_file(os.path.join(run_dir, "config.flags"), flags.flagfile(config))
 
 
 def clear(run_dir: str) -> None:
@@ -284,15 +215,4 @@ def clear(run_dir: str) -> None:
         *catalog.list_checkpoints(catalog.best_directory(run_dir)),
         *catalog.list_checkpoints(catalog.newest_directory(run_dir)),
     ):
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def _ancestors(path: str) -> list[str]:
-    """Returns the absolute path, then each of its parents up to the root."""
-    path = os.path.abspath(path)
-    found = [path]
-    while os.path.dirname(path) != path:
-        path = os.path.dirname(path)
-        found.append(path)
-    return found
+        Path(path).unlink(missing_ok=True)

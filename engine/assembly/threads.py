@@ -1,8 +1,7 @@
 """Chooses TensorFlow's number of intra-op threads.
 
-Intra-op threads synchronize after each operation, which takes about 5 us. For the operations of a
-small network, that is more than several threads save. The results of such a network are bitwise
-identical with any number of threads.
+They synchronize after each operation, in about 5 us, which is more than they save in a small
+network. Its results are bitwise identical with any number of threads.
 """
 
 from __future__ import annotations
@@ -20,23 +19,18 @@ _SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter; 1 threa
 
 
 def may_be_small(config: Config) -> bool:
-    """Returns whether one thread may be enough: a dense network, compiled by XLA for one device.
+    """Returns whether one thread may be enough: for a dense network that XLA compiles for 1 device.
 
     `threads` then decides by the number of weights, which depends on the shape of the data.
     """
     devices = config.devices
     dense = config.model.model in _DENSE and config.loop.jit in ("auto", "loop")
-    cut = devices.virtual_devices > 1 or devices.shards or config.data.augment
-    return dense and not cut and devices.strategy in ("auto", "cpu")
+    several = devices.virtual_devices > 1 or devices.shards or config.data.augment
+    return dense and not several and devices.strategy in ("auto", "cpu")
 
 
 def threads(config: Config, source: pipelines.Source) -> int:
-    """Returns the number of intra-op threads if no option sets it; 0: one per core.
-
-    Args:
-      config: all options.
-      source: data set of the run.
-    """
+    """Returns the number of intra-op threads if no option sets it; 0: one per core."""
     if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
         return 0
     hidden = config.model.hidden if config.model.model == "mlp" else ()

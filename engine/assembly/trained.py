@@ -9,18 +9,14 @@ from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import restore_weights
-from engine.config.schema import Config, replaced
+from engine.config.option import written
+from engine.config.schema import Config, changed, replaced
 
 
 class SelectedCheckpoint(NamedTuple):
-    """The checkpoint that `--weights` selects, loaded into memory.
+    """The checkpoint that `--weights` selects, loaded into memory: its file may be deleted."""
 
-    Attributes:
-      kind: "newest" or "best".
-      snapshot: loaded checkpoint; its file may have been deleted.
-    """
-
-    kind: str
+    kind: str  # "newest" or "best"
     snapshot: LoadedCheckpoint
 
     @property
@@ -32,16 +28,12 @@ class SelectedCheckpoint(NamedTuple):
 class RestoredRun(NamedTuple):
     """An assembled run with restored weights; a context manager that closes its feeds on exit.
 
-    Attributes:
-      parts: objects of the run; the model's weights and their EMA are restored, nothing else.
-      path: path that the checkpoint was read from; a concurrent training process may have deleted
-        the file.
-      words: description of the weights, for display.
+    Only the model's weights and their EMA are restored.
     """
 
     parts: Parts
-    path: str
-    words: str
+    path: str  # of the checkpoint; a concurrent training process may have deleted the file
+    words: str  # description of the weights, for display
 
     def __enter__(self) -> RestoredRun:
         return self
@@ -53,69 +45,62 @@ class RestoredRun(NamedTuple):
 def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
-    The caller uses the copy in memory: to assemble the run takes seconds, and a concurrent
-    training process may delete the file meanwhile.
-
-    Args:
-      config: options of the run. `--weights=auto` with `--restore_best` selects the best weights,
-        or the newest if there is no best checkpoint yet. Training ends with the same choice.
-
-    Raises:
-      ValueError: when the run has no such weights, or another version of Tapeline wrote them in a
-        format that this one cannot read.
-      OSError: when the checkpoint is damaged.
+    With `--restore_best`, `--weights=auto` selects the best weights, or the newest if there is no
+    best checkpoint yet. Training ends with the same choice. A run without such weights, or with a
+    checkpoint in an unknown format, is a ValueError; a damaged checkpoint is an OSError.
     """
-    run_dir, asked = config.run.run_dir, config.run.weights
-    if asked == "best" or (asked == "auto" and config.stopping.restore_best):
+    run_dir, kind = config.run.run_dir, config.run.weights
+    if kind == "best" or (kind == "auto" and config.stopping.restore_best):
         best = catalog.load_best(run_dir)
         if best is not None:
             return SelectedCheckpoint("best", best)
-        if asked == "best" and run_directory.has_checkpoint(run_dir):
+        if kind == "best" and run_directory.has_checkpoint(run_dir):
             raise ValueError(
                 f"--weights=best: {run_dir} has no best checkpoint yet, because no epoch has been "
                 "judged; wait for the end of an epoch, or give --weights=newest"
             )
     newest = catalog.load_newest(run_dir)
     if newest is None:
-        raise ValueError(f"--weights={asked}: {run_dir} has no checkpoint yet; train first")
+        raise ValueError(f"--weights={kind}: {run_dir} has no checkpoint yet; train first")
     return SelectedCheckpoint("newest", newest)
 
 
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
-    """Assembles a run on one machine and restores the weights that `--weights` selects.
+    """Assembles a run on one machine and restores a checkpoint, by default that of `choose`.
 
-    Args:
-      config: options of the run.
-      chosen: checkpoint to restore; None: the one that `choose` returns.
-
-    Raises:
-      ValueError: when the run has no such weights, or they belong to another network or data set.
-      OSError: when the checkpoint is damaged.
+    Weights of another network or data set are a ValueError; for others see `choose`.
     """
     chosen = chosen or choose(config)
-    run_directory.check_network(config)
+    before = run_directory.read_options(config.run.run_dir)
+    assert before is not None, "a run has options"
+    _refuse_other_network(config, before)
     if config.devices.strategy == "multi_worker":  # one machine is enough
         config = replaced(config, strategy="auto")
     parts = assemble(config)
-    _refuse_other_data(parts, chosen.snapshot)
+    _refuse_other_data(parts, before, chosen.snapshot)
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
     return RestoredRun(parts, chosen.snapshot.path, chosen.words)
 
 
-def _refuse_other_data(parts: Parts, snapshot: LoadedCheckpoint) -> None:
+def _refuse_other_network(config: Config, before: Config) -> None:
+    differences = [
+        f"--{name}={written(now)} (is {written(old)})"
+        for name, old, now in changed(before, config, "trajectory")
+        if hasattr(config.model, name)
+    ]
+    if differences:
+        raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(differences)}")
+
+
+def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint) -> None:
     """Rejects another data set or image size if the shapes of the weights do not match it."""
-    config = parts.config
-    before = run_directory.read_options(config.run.run_dir)
-    assert before is not None, "a run has options"
-    if (config.data.dataset, config.data.image_size) == (
-        before.data.dataset,
-        before.data.image_size,
-    ):
+    data = parts.config.data
+    if (data.dataset, data.image_size) == (before.data.dataset, before.data.image_size):
         return
     arrays = snapshot.archive.arrays
     shapes = {array.shape for name, array in arrays.items() if name.startswith("model/")}
     if not {tuple(variable.shape) for variable in parts.model.variables} <= shapes:
         raise ValueError(
-            f"--dataset={config.data.dataset} (was {before.data.dataset}): its images or classes "
-            f"are not those that the weights in {config.run.run_dir} were trained on"
+            f"--dataset={data.dataset} (was {before.data.dataset}): its images or classes are not "
+            f"those that the weights in {parts.config.run.run_dir} were trained on"
         )

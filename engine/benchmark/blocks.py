@@ -1,11 +1,12 @@
 """Times interleaved blocks of several variants.
 
-The speed of a shared machine may change by half within minutes. So two variants are compared by the
-median of the ratios of adjacent blocks.
+The speed of a shared machine may change by half within minutes, so two variants are compared by
+the median of the ratios of adjacent blocks.
 """
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -18,25 +19,21 @@ def interleave_blocks(
 ) -> Iterator[dict[str, float]]:
     """Times a block of each variant in each round, starting each round with another variant.
 
-    Args:
-      variants: functions by name; each runs a block and returns its duration in seconds.
-      rounds: number of rounds.
-
-    Yields:
-      {variant: seconds} of each round.
+    Each variant is a function that runs a block and returns its duration in seconds. Yields the
+    durations of each round by variant.
     """
-    names = list(variants)
-    for number in range(rounds):
-        at = number % len(names)
-        found = {name: variants[name]() for name in names[at:] + names[:at]}
-        yield {name: found[name] for name in names}
+    names = collections.deque(variants)
+    for _ in range(rounds):
+        seconds = {name: variants[name]() for name in names}
+        yield {name: seconds[name] for name in variants}
+        names.rotate(-1)
 
 
 def spread(values: Floats, *percentiles: int) -> dict[str, float]:
     """Returns percentiles of one or more values: {"median": ..., "p10": ...}; 50 is "median"."""
-    found = np.percentile(np.asarray(values, np.float64), percentiles)
+    results = np.percentile(np.asarray(values, np.float64), percentiles).tolist()
     names = ["median" if each == 50 else f"p{each}" for each in percentiles]
-    return dict(zip(names, map(float, found), strict=True))
+    return dict(zip(names, results, strict=True))
 
 
 def median_ratio(ours: Floats, theirs: Floats) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 from engine.benchmark import report
@@ -14,42 +15,20 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Benchmarks a configuration; writes nothing to `run_dir`.
-
-    Args:
-      config: all options.
-
-    Returns:
-      The exit status: 0; 130 or 143 when stopped by a signal.
-
-    Raises:
-      ValueError: for invalid input.
-    """
+    """Benchmarks a configuration and returns the exit status; writes nothing to `run_dir`."""
     if config.devices.strategy == "multi_worker":
         raise ValueError(
             "--mode=benchmark measures one machine: leave --strategy=multi_worker out, or time a "
             "training, whose result.json has steps_per_second"
         )
     bar = Progress(config.logging.progress, "benchmark", ROUNDS, unit="rounds")
-
-    def progress(doing: str, done: int) -> None:
-        bar.describe(doing)
-        bar.set(done)
-
-    with Signals() as signals:
+    with Signals() as signals, contextlib.closing(bar):
         try:
-            measured = measure(
-                config,
-                tell=bar.line,
-                progress=progress,
-                interrupted=lambda: bool(signals.received),
-            )
+            measurement = measure(config, bar, signals)
         except Interrupted:
             bar.line(f"stopped by signal {signals.received}; nothing was written")
             return signals.exit_status
-        finally:
-            bar.close()
-    found = report.figures(measured)
-    print(report.table(found))
-    print(json.dumps(jsonable(found)), flush=True)
+    results = report.figures(measurement)
+    print(report.table(results))
+    print(json.dumps(jsonable(results)), flush=True)
     return 0

@@ -11,13 +11,9 @@ from pipelines import Batch, Feed, OpenedSteps
 
 
 class RepeatedBatchFeed:
-    """Feeds the same global batch in every step; each replica keeps its rows in device memory.
+    """Repeats the first global batch of a feed; each replica keeps its rows in device memory.
 
-    Args:
-      feed: feed whose first batch is repeated.
-      strategy: strategy whose replicas share the global batch.
-      seed: seed of the random images and labels that replace the real ones; None: keep those.
-      classes: number of classes of the random labels.
+    With a seed, random images and labels of so many classes replace the real ones.
     """
 
     def __init__(
@@ -25,35 +21,34 @@ class RepeatedBatchFeed:
     ) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
         self.layout = feed.layout
-        random = None if seed is None else np.random.default_rng(seed)
 
         @tf.function(autograph=False)
-        def first(given: Any) -> Any:
+        def first_batch(given: Any) -> Any:
             element, step = feed.next(given), tf.constant(0, tf.int64)
 
             def local_micro_batches() -> Batch:
                 replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-                made = [
+                micro_batches = [
                     _finite(feed.batch(element, step, replica, i))
                     for i in range(self.layout.local_micro_batches)
                 ]
-                return Batch(*(tf.stack(parts) for parts in zip(*made, strict=True)))
+                return Batch(*map(tf.stack, zip(*micro_batches, strict=True)))
 
             return strategy.run(local_micro_batches)
 
-        held = Batch(*first(feed.open(0, 1).given))
+        batch = Batch(*first_batch(feed.open(0, 1).given))
         feed.close()
-        if random is not None:
-            images, targets = (
-                strategy.experimental_local_results(part)[0] for part in (held.inputs, held.targets)
-            )
+        if seed is not None:
+            random = np.random.default_rng(seed)
+            images = strategy.experimental_local_results(batch.inputs)[0]
+            targets = strategy.experimental_local_results(batch.targets)[0]
             values = random.integers(0, 256, images.shape)
             labels = random.integers(0, classes, targets.shape)
-            held = held._replace(
-                inputs=_everywhere(strategy, values.astype(images.dtype.as_numpy_dtype)),
-                targets=_everywhere(strategy, labels.astype(np.int32)),
+            batch = batch._replace(
+                inputs=_replicate(strategy, values.astype(images.dtype.as_numpy_dtype)),
+                targets=_replicate(strategy, labels.astype(np.int32)),
             )
-        self._held = held
+        self._batch = batch
 
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns a placeholder, because the batch is already in memory."""
@@ -61,28 +56,19 @@ class RepeatedBatchFeed:
 
     def next(self, given: Any) -> Batch:
         """Returns the micro-batches of every replica."""
-        return self._held
+        return self._batch
 
     def batch(self, element: Batch, step: Any, replica: Any, micro_batch: Any = 0) -> Batch:
         """Returns one micro-batch, the same in every step."""
-        return Batch(
-            *(
-                part[0] if self.layout.local_micro_batches == 1 else part[micro_batch]
-                for part in element
-            )
-        )
+        index = 0 if self.layout.local_micro_batches == 1 else micro_batch
+        return Batch(*(part[index] for part in element))
 
     def close(self) -> None:
         """Does nothing."""
 
 
 class TimedFeed:
-    """Wraps a feed and records when each step begins.
-
-    Args:
-      feed: feed of the batches.
-      max_steps: maximum number of steps that can be recorded.
-    """
+    """Wraps a feed and records when each step begins, for at most `max_steps` steps."""
 
     def __init__(self, feed: Feed, max_steps: int) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
@@ -95,8 +81,8 @@ class TimedFeed:
     def next(self, given: Any) -> Any:
         """Returns the next element of `feed`, and records the time."""
         with tf.device("CPU:0"):
-            place = self._count.assign_add(1) - 1
-            self._stamps.scatter_nd_update([[place]], [tf.timestamp()])
+            index = self._count.assign_add(1) - 1
+            self._stamps.scatter_nd_update([[index]], [tf.timestamp()])
         return self._feed.next(given)
 
     def read(self) -> np.ndarray:
@@ -112,7 +98,7 @@ def _finite(batch: Batch) -> Batch:
     return batch._replace(inputs=tf.where(tf.math.is_finite(batch.inputs), batch.inputs, zeros))
 
 
-def _everywhere(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:
+def _replicate(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:
     """Returns a copy of a value on each replica's device."""
     if strategy.num_replicas_in_sync == 1:
         return tf.constant(value)

@@ -8,15 +8,14 @@ import resource
 import subprocess
 import sys
 import threading
-from types import TracebackType
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
 
 import pipelines
 
-_EVERY = 0.25  # seconds between two samples
-_QUERY = "utilization.gpu"
+_SAMPLE_SECONDS = 0.25  # between two samples
 
 
 def peak_rss_mb() -> float:
@@ -41,42 +40,32 @@ def gpu_memory_mb() -> float | None:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
 
 
-class GpuMonitor:
-    """Context manager that samples GPU utilization; takes no samples without GPU or nvidia-smi.
+@contextlib.contextmanager
+def gpu_utilization() -> Iterator[list[float]]:
+    """Samples the utilization of the first GPU, 0 to 1, into the list that it yields.
 
-    Attributes:
-      utilisation: samples of the utilization of the first GPU, 0 to 1.
+    Takes no samples without a GPU or without nvidia-smi.
     """
+    samples: list[float] = []
+    stop = threading.Event()
+    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
 
-    def __init__(self) -> None:
-        self.utilisation: list[float] = []
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
+    def sample() -> None:
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
+            while not stop.wait(_SAMPLE_SECONDS):
+                out = subprocess.run(command, capture_output=True, text=True, timeout=10).stdout
+                samples.append(float(out.splitlines()[0]) / 100)
 
-    def __enter__(self) -> GpuMonitor:
-        if tf.config.list_logical_devices("GPU"):
-            self._thread = threading.Thread(target=self._look, daemon=True)
-            self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    def _look(self) -> None:
-        asked = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-        while not self._stop.wait(_EVERY):
-            try:
-                said = subprocess.run(asked, capture_output=True, text=True, timeout=10).stdout
-                self.utilisation.append(float(said.splitlines()[0]) / 100)
-            except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-                return
+    if not tf.config.list_logical_devices("GPU"):
+        yield samples
+        return
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        stop.set()
+        thread.join()
 
 
 def _processor() -> str:

@@ -20,256 +20,198 @@ from engine.benchmark.blocks import interleave_blocks
 from engine.benchmark.extras import EXTRAS, Extra
 from engine.benchmark.feeds import RepeatedBatchFeed, TimedFeed
 from engine.benchmark.flops import flops_of_step
-from engine.benchmark.machine import GpuMonitor
-from engine.benchmark.roofline import Roofline
+from engine.benchmark.machine import gpu_utilization
+from engine.benchmark.roofline import roofline
 from engine.benchmark.stepper import Stepper
 from engine.config import compatibility
 from engine.config.schema import Config
 from engine.core.loop import Loop
 from engine.core.steps_per_loop import stopwatch
+from engine.logging.progress import Progress
 from engine.optim.precision import compute_dtype
 from engine.runtime.errors import Interrupted
+from engine.runtime.signals import Signals
 from engine.trainer import console
 
 ROUNDS = 15
-_SECONDS = 0.5  # approximate duration of a block whose number of steps is not configured
-_STAMPED = 400  # maximum number of steps that are timed individually
+_BLOCK_SECONDS = 0.5  # approximate duration of a block, unless its steps are configured
+_MOST_TIMED = 400  # maximum number of steps that are timed individually
 
 
-@dataclasses.dataclass
-class BenchmarkResult:
-    """The measurements of a benchmark.
-
-    Times are in seconds. Lists in `blocks` and `roofline` have one entry per round; entries with
-    the same index are measured in the same round.
-    """
-
-    parts: Parts
-    steps: int  # number of steps in a block
-    blocks: dict[str, list[float]]  # seconds; "plain", "still" (a repeated batch), extras
-    each_step: np.ndarray  # durations of individual steps
-    each_step_by: str  # description of how they are measured
-    flop: float  # operations of a step on all replicas, as computed
-    model_flop: float  # the same, including what no logit depends on
-    roofline: list[float]  # GFLOP/s of matrix products, on all devices together
-    trace_seconds: float
-    first_call_seconds: float  # first step, with tracing and graph optimization
-    utilisation: list[float]  # samples of the first GPU, 0 to 1
-    extras: dict[str, Extra]
-    left_out: int  # number of bad steps, which training would skip
-
-
-def measure(
-    config: Config,
-    *,
-    tell: Callable[[str], None],
-    progress: Callable[[str, int], None],
-    interrupted: Callable[[], bool],
-) -> BenchmarkResult:
+def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
     """Measures a configuration; leaves no files behind.
 
-    Args:
-      config: all options.
-      tell: called with a line to print.
-      progress: called with the current activity and the number of finished rounds.
-      interrupted: called periodically; returns whether to stop.
-
-    Raises:
-      Interrupted: when `interrupted` returns True.
-      ValueError: for invalid input.
-      RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
+    Raises Interrupted when a signal is received, and RuntimeError when TensorFlow fails, or after
+    more bad steps than training may skip.
     """
-    parts = assemble(config)
     try:
-        compatibility.check_length_options(config, parts.total_steps)
-        tell(console.setting(parts))
-        with (
-            tempfile.TemporaryDirectory(prefix="tapeline-benchmark-") as place,
-            contextlib.closing(
-                _Measurement(parts, Path(place), progress, interrupted)
-            ) as measurement,
-        ):
-            return measurement.whole()
+        with contextlib.closing(assemble(config)) as parts, contextlib.ExitStack() as stack:
+            compatibility.check_length_options(config, parts.total_steps)
+            bar.line(console.setting(parts))
+            directory = tempfile.TemporaryDirectory(prefix="tapeline-benchmark-")
+            measurement = Measurement(parts, Path(stack.enter_context(directory)), bar, signals)
+            for extra in measurement.extras.values():
+                stack.callback(extra.close)
+            measurement.run()
+            return measurement
     except tf.errors.OpError as error:
         raise RuntimeError(f"cannot benchmark: {pipelines.reason(error)}") from error
-    finally:
-        parts.close()
 
 
-class _Measurement:
-    def __init__(
-        self,
-        parts: Parts,
-        place: Path,
-        progress: Callable[[str, int], None],
-        interrupted: Callable[[], bool],
-    ) -> None:
-        self._config, self._place = parts.config, place
-        self._progress, self._interrupted = progress, interrupted
+class Measurement:
+    """The measurements of a benchmark; times are in seconds."""
+
+    def __init__(self, parts: Parts, directory: Path, bar: Progress, signals: Signals) -> None:
+        config = self._config = parts.config
+        self._bar, self._signals = bar, signals
         self._gpu = bool(tf.config.list_logical_devices("GPU"))
-        self._stamped = not self._gpu and parts.jit != "loop"
-        feed = parts.feeds.training
-        still = functools.partial(
-            RepeatedBatchFeed, feed, parts.strategy, classes=parts.source.classes
+        self._clock_in_graph = not self._gpu and parts.jit != "loop"
+        self._feed: Any = parts.feeds.training
+        synthetic = config.benchmark.benchmark_data == "synthetic"
+        seed = config.run.seed if synthetic else None
+        repeated = RepeatedBatchFeed(
+            self._feed, parts.strategy, seed=seed, classes=parts.source.classes
         )
-        if self._config.benchmark.benchmark_data == "synthetic":
-            self._feed: Any = still(seed=self._config.run.seed)
-            parts = dataclasses.replace(parts, loop=parts.loop.with_feed(self._feed))
-            self._still = parts.loop
-        else:
-            self._feed = feed
-            self._still = parts.loop.with_feed(still(seed=None))
-        self._parts = parts
-        state = parts.state
-        moving: list[tf.Module] = [state.model, state.optimizer, state.loss_scale, state.bad_steps]
-        if state.ema is not None:
-            moving.append(state.ema)
-        variables = [variable for part in moving for variable in part.variables]
+        self._repeated_loop = parts.loop.with_feed(repeated)
+        if synthetic:
+            self._feed = repeated
+            parts = dataclasses.replace(parts, loop=self._repeated_loop)
+        self.parts, state = parts, parts.state
+        modules = [state.model, state.optimizer, state.loss_scale, state.bad_steps, state.ema]
+        variables = [
+            variable for module in modules if module is not None for variable in module.variables
+        ]
         self._start = [(variable, variable.numpy()) for variable in variables]
         self._steppers: list[Stepper] = []
-        self._extras = {name: EXTRAS[name](parts, place) for name in self._config.benchmark.beside}
+        self.extras = {name: EXTRAS[name](parts, directory) for name in config.benchmark.extras}
+        self.roofline: list[float] = []  # GFLOP/s of matrix products on all devices, per round
 
-    def whole(self) -> BenchmarkResult:
+    def run(self) -> None:
         """Warms up, then measures all rounds and individual steps."""
         self._poll("tracing")
-        plain = self._stepper(self._parts.loop)
+        plain = self._stepper(self.parts.loop)
         started = stopwatch()
-        graph = self._parts.loop.graph()
-        trace_seconds = stopwatch() - started
+        graph = self.parts.loop.graph()
+        self.trace_seconds = stopwatch() - started
         plain.take(1)
-        first_call_seconds = stopwatch() - started
-        flop = flops_of_step(graph, self._feed.layout.local_micro_batches)
-        with self._parts.model.whole():
-            as_written = self._parts.loop.graph(retrace=True)
-        model_flop = flops_of_step(as_written, self._feed.layout.local_micro_batches)
+        # Of the first step, with tracing and graph optimization.
+        self.first_call_seconds = stopwatch() - started
+        # Operations of a step on all replicas, as computed and with what no logit depends on.
+        micro_batches = self._feed.layout.local_micro_batches
+        self.flop = flops_of_step(graph, micro_batches)
+        with self.parts.model.whole():
+            self.model_flop = flops_of_step(self.parts.loop.graph(retrace=True), micro_batches)
         self._poll("warming up")
-        steps = self._steps_of_block(plain)
-        roofline = Roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)
-        devices = self._parts.strategy.num_replicas_in_sync if self._gpu else 1
-        rates: list[float] = []
+        steps = self.steps_per_block = self._steps_of_block(plain)
+        rate = roofline(compute_dtype(self._config.precision.precision), gpu=self._gpu)
+        devices = self.parts.strategy.num_replicas_in_sync if self._gpu else 1
 
-        def ceiling() -> float:
-            rates.append(roofline.measure() * devices)
+        def measure_roofline() -> float:
+            self.roofline.append(rate() * devices)
             return 0.0
 
-        extras = self._extras
+        variants: dict[str, Callable[[], float]]
         variants = {"plain": functools.partial(self._block, plain, steps)}
-        if self._still is not self._parts.loop:
+        if self._repeated_loop is not self.parts.loop:
             # The only batch may make every step a bad step, so any number is allowed.
-            still = self._stepper(self._still, judged=False)
-            variants["still"] = functools.partial(self._block, still, steps)
-        for name, extra in extras.items():
+            repeated = self._stepper(self._repeated_loop, judged=False)
+            variants["repeated_batch"] = functools.partial(self._block, repeated, steps)
+        for name, extra in self.extras.items():
             variants[name] = functools.partial(self._block, plain, steps, extra)
         for variant in variants.values():  # warm-up: traces, and increases the steps per call
             variant()
-        for extra in extras.values():
-            extra.forget()
-        blocks: dict[str, list[float]] = {name: [] for name in variants}
+        for extra in self.extras.values():
+            extra.stalls.clear()
+        # Seconds of each block, per round.
+        self.blocks: dict[str, list[float]] = {name: [] for name in variants}
         rounds = min(ROUNDS, self._config.benchmark.benchmark_steps or ROUNDS)
-        with GpuMonitor() as watch:
-            for found in interleave_blocks({**variants, "ceiling": ceiling}, rounds):
+        with gpu_utilization() as self.utilization:
+            for seconds in interleave_blocks({**variants, "roofline": measure_roofline}, rounds):
                 for name in variants:
-                    blocks[name].append(found[name])
-                self._poll("measuring", len(blocks["plain"]))
-        each_step = self._each_step(steps)
-        return BenchmarkResult(
-            parts=self._parts,
-            steps=steps,
-            blocks=blocks,
-            each_step=each_step,
-            each_step_by=(
-                "a clock in the graph" if self._stamped else f"calls of {self._at_once(steps):,}"
-            ),
-            flop=flop,
-            model_flop=model_flop,
-            roofline=rates,
-            trace_seconds=trace_seconds,
-            first_call_seconds=first_call_seconds,
-            utilisation=watch.utilisation,
-            extras=extras,
-            left_out=sum(stepper.left_out for stepper in self._steppers),
-        )
+                    self.blocks[name].append(seconds[name])
+                self._poll("measuring", len(self.blocks["plain"]))
+        self._time_single_steps()
+        # Bad steps, which training would skip.
+        self.left_out = sum(stepper.left_out for stepper in self._steppers)
 
-    def close(self) -> None:
-        """Closes the extras."""
-        for extra in self._extras.values():
-            extra.close()
-
-    def _poll(self, doing: str, done: int = 0) -> None:
-        self._progress(doing, done)
+    def _poll(self, activity: str, rounds: int = 0) -> None:
+        self._bar.describe(activity)
+        self._bar.set(rounds)
         if self._interrupted():
             raise Interrupted
 
+    def _interrupted(self) -> bool:
+        return bool(self._signals.received)
+
     def _steps_of_block(self, plain: Stepper) -> int:
-        """Returns the number of steps in a block: as configured, or about `_SECONDS` long."""
-        if asked := self._config.benchmark.benchmark_steps:
-            return -(-asked // min(ROUNDS, asked))
-        taken, seconds = 1, 0.0
+        """Returns the number of steps in a block: as configured, or for about `_BLOCK_SECONDS`."""
+        if total := self._config.benchmark.benchmark_steps:
+            return -(-total // min(ROUNDS, total))
+        steps = 1
         while True:
             plain.restart()
             started = stopwatch()
-            plain.take(taken)
+            plain.take(steps)
             seconds = stopwatch() - started
-            if seconds > _SECONDS / 4:
-                return max(1, round(taken * _SECONDS / seconds))
+            if seconds > _BLOCK_SECONDS / 4:
+                return max(1, round(steps * _BLOCK_SECONDS / seconds))
             self._poll("warming up")
-            taken *= 2
+            steps *= 2
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
         """Returns the duration in seconds of a block of steps and of the extra work in it."""
         stepper.restart()  # the same work in every block
         stepper.take(max(1, steps // 8, stepper.read_ahead))  # consumes prefetched batches
-        self._synchronise()
+        self._synchronize()
         started = stopwatch()
         if extra is None:
             stepper.take(steps)
         else:
             extra.before()
             extra.after(stepper.take(steps, point=extra.is_point))
-        self._synchronise()
+        self._synchronize()
         seconds = stopwatch() - started
         if extra is not None:
             extra.settle()
         return seconds
 
     def _stepper(self, loop: Loop, *, judged: bool = True) -> Stepper:
-        stepper = Stepper(self._parts, loop, self._interrupted, self._start, judged=judged)
+        stepper = Stepper(self.parts, loop, self._interrupted, self._start, judged=judged)
         if judged:
             self._steppers.append(stepper)
         return stepper
 
-    def _each_step(self, steps: int) -> np.ndarray:
-        """Returns the durations of individual steps in seconds.
+    def _time_single_steps(self) -> None:
+        """Measures the durations of single steps.
 
         On the CPU the graph records when each step begins, which is when the previous one is done.
-        On a GPU the previous step may still be running: each step is a separate call, timed until
-        the device is done. A loop that XLA compiles cannot read a clock: the durations are means
-        over short calls.
+        On a GPU each step is a call, timed until the device is done. A loop that XLA compiles
+        cannot read a clock: the durations are means over short calls.
         """
         self._poll("timing single steps")
-        count = max(2, min(_STAMPED, 4 * steps))
-        if self._stamped:
-            stamped = TimedFeed(self._feed, count + 3)
-            stepper = self._stepper(self._parts.loop.with_feed(stamped))
+        steps = self.steps_per_block
+        count = max(2, min(_MOST_TIMED, 4 * steps))
+        if self._clock_in_graph:
+            self.each_step_by = "a clock in the graph"
+            timed_feed = TimedFeed(self._feed, count + 3)
+            stepper = self._stepper(self.parts.loop.with_feed(timed_feed))
             determinism.disable_op_determinism()  # it forbids tf.timestamp
             try:
                 stepper.take(count + 3)  # the first traces, the second starts a longer call
             finally:
                 determinism.enable_op_determinism()
-            return stamped.read()[2:]
-        stepper, found = self._stepper(self._parts.loop), []
-        at_once = self._at_once(steps)
-        for _ in range(_STAMPED // 4 if at_once > 1 else count):
+            self.each_step = timed_feed.read()[2:]
+            return
+        steps_per_call = max(1, steps // 50) if self.parts.jit == "loop" else 1
+        self.each_step_by = f"calls of {steps_per_call:,}"
+        stepper, durations = self._stepper(self.parts.loop), []
+        for _ in range(_MOST_TIMED // 4 if steps_per_call > 1 else count):
             started = stopwatch()
-            stepper.take(at_once)
-            self._synchronise()
-            found.append((stopwatch() - started) / at_once)
-        return np.array(found)
+            stepper.take(steps_per_call)
+            self._synchronize()
+            durations.append((stopwatch() - started) / steps_per_call)
+        self.each_step = np.array(durations)
 
-    def _at_once(self, steps: int) -> int:
-        """Returns the steps per timed call: 1, or a 50th of a block if XLA compiles the loop."""
-        return max(1, steps // 50) if self._parts.jit == "loop" else 1
-
-    def _synchronise(self) -> None:
+    def _synchronize(self) -> None:
         if self._gpu:
             tf.test.experimental.sync_devices()

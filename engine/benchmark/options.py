@@ -25,12 +25,10 @@ class BenchmarkOptions(OptionGroup):
         choices=("real", "synthetic"),
     )
     benchmark_with: str = option(
-        "",
-        "what else to measure, separated by commas",
-        any_of=BENCHMARK_EXTRAS,
+        "", "what else to measure, separated by commas", any_of=BENCHMARK_EXTRAS
     )
 
     @property
-    def beside(self) -> tuple[str, ...]:
+    def extras(self) -> tuple[str, ...]:
         """What the benchmark measures besides the steps."""
         return names_in(self.benchmark_with)

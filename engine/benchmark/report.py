@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
@@ -11,59 +10,54 @@ import tensorflow as tf
 import engine
 from engine.benchmark import machine
 from engine.benchmark.blocks import median_ratio, spread
-from engine.benchmark.measurement import BenchmarkResult
-from engine.config.schema import Config
+from engine.benchmark.measurement import Measurement
+from engine.benchmark.options import BENCHMARK_EXTRAS
+from engine.config.schema import option_values
 
 
-def figures(measured: BenchmarkResult) -> dict[str, Any]:
+def figures(measurement: Measurement) -> dict[str, Any]:
     """Returns measurements, machine, versions and options as a dictionary for the JSON output."""
-    parts, plain = measured.parts, np.array(measured.blocks["plain"])
-    rates = measured.steps / plain
-    flops = measured.model_flop * rates / 1e9
+    parts, plain = measurement.parts, np.array(measurement.blocks["plain"])
+    rates = measurement.steps_per_block / plain
+    flops = measurement.model_flop * rates / 1e9
     feed = parts.feeds.training
     steps_per_second = spread(rates, 50, 10, 90)
-    step_ms = [1e3 * seconds for seconds in measured.each_step]
-    percentiles = spread(step_ms, 50, 90, 99)
-    beside = parts.config.benchmark
-    found: dict[str, Any] = {
+    step_ms = spread([1e3 * seconds for seconds in measurement.each_step], 50, 90, 99)
+    before_first_step = measurement.first_call_seconds - measurement.trace_seconds
+    results: dict[str, Any] = {
         "steps_per_second": steps_per_second,
         "examples_per_second": steps_per_second["median"] * feed.examples / feed.steps_per_epoch,
-        "step_ms": {"p50": percentiles.pop("median"), **percentiles},
-        "step_ms_by": measured.each_step_by,
+        "step_ms": {"p50": step_ms.pop("median"), **step_ms},
+        "step_ms_by": measurement.each_step_by,
         "gflops": float(np.median(flops)),
-        "gflop_per_step": measured.model_flop / 1e9,
-        "computed_gflop_per_step": measured.flop / 1e9,
-        "roofline_gflops": float(np.median(measured.roofline)),
-        "roofline_fraction": median_ratio(flops, measured.roofline),
-        "input_wait_fraction": _waiting(measured),
+        "gflop_per_step": measurement.model_flop / 1e9,
+        "computed_gflop_per_step": measurement.flop / 1e9,
+        "roofline_gflops": float(np.median(measurement.roofline)),
+        "roofline_fraction": median_ratio(flops, measurement.roofline),
+        "input_wait_fraction": _input_wait_fraction(measurement.blocks),
         "traces": parts.traces,
-        "trace_seconds": measured.trace_seconds,
-        "compile_seconds": max(
-            0.0,
-            measured.first_call_seconds - measured.trace_seconds - float(np.median(1 / rates)),
-        ),
+        "trace_seconds": measurement.trace_seconds,
+        "compile_seconds": max(0.0, before_first_step - float(np.median(1 / rates))),
         "peak_rss_mb": machine.peak_rss_mb(),
-        "steps_timed": measured.steps * len(plain),
-        "steps_left_out": measured.left_out,
+        "steps_timed": measurement.steps_per_block * len(plain),
+        "steps_left_out": measurement.left_out,
         "blocks": len(plain),
-        "data": beside.benchmark_data,
+        "data": parts.config.benchmark.benchmark_data,
         "feed": parts.feed_kind,
     }
-    for name, extra in measured.extras.items():
+    for name, extra in measurement.extras.items():
         stalls = spread([1e3 * seconds for seconds in extra.stalls], 50, 99, 100)
-        more = 1e3 * np.subtract(measured.blocks[name], plain)
-        found[name] = {
+        cost_ms = 1e3 * np.subtract(measurement.blocks[name], plain)
+        results[name] = {
             "stall_ms": {"median": stalls["median"], "p99": stalls["p99"], "max": stalls["p100"]},
-            "cost_ms": spread(more, 50, 10, 90),
+            "cost_ms": spread(cost_ms, 50, 10, 90),
             **extra.figures(),
         }
     if (memory := machine.gpu_memory_mb()) is not None:
-        used = measured.utilisation
-        found["gpu"] = {
-            "peak_memory_mb": memory,
-            "utilisation": float(np.mean(used)) if used else None,
-        }
-    return found | {
+        samples = measurement.utilization
+        utilization = float(np.mean(samples)) if samples else None
+        results["gpu"] = {"peak_memory_mb": memory, "utilisation": utilization}
+    return results | {
         "device": parts.device,
         "machine": machine.described(),
         "versions": {
@@ -71,92 +65,71 @@ def figures(measured: BenchmarkResult) -> dict[str, Any]:
             "tensorflow": tf.__version__,
             "numpy": np.__version__,
         },
-        "config": options(parts.config),
+        "config": option_values(parts.config),
     }
 
 
-def _waiting(measured: BenchmarkResult) -> float:
+def _input_wait_fraction(blocks: dict[str, list[float]]) -> float:
     """Returns the fraction of step time that a repeated batch in device memory saves."""
-    if "still" not in measured.blocks:
+    if "repeated_batch" not in blocks:
         return 0.0
-    return max(0.0, 1 - median_ratio(measured.blocks["still"], measured.blocks["plain"]))
+    return max(0.0, 1 - median_ratio(blocks["repeated_batch"], blocks["plain"]))
 
 
-def options(config: Config) -> dict[str, Any]:
-    """Returns the values of all options, by name."""
-    return {
-        name: value
-        for section in dataclasses.fields(config)
-        for name, value in dataclasses.asdict(getattr(config, section.name)).items()
-    }
-
-
-def table(found: dict[str, Any]) -> str:
+def table(results: dict[str, Any]) -> str:
     """Formats the measurements as a table."""
-    rate, step = found["steps_per_second"], found["step_ms"]
+    rate, step = results["steps_per_second"], results["step_ms"]
+    steps = f"{results['blocks']} blocks, {results['steps_timed']:,} steps"
+    percentiles = f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}"
+    flop = f"{results['gflop_per_step']:.4g} GFLOP a step"
+    roofline = f"{results['roofline_gflops']:,.0f} GFLOP/s in plain matrix products"
+    compiling = f"{results['compile_seconds']:.2f} s in TensorFlow's graph optimizer"
+    traces = ", ".join(f"{name} {count}" for name, count in results["traces"].items())
     rows = [
         (
             "steps/s",
             f"{rate['median']:,.1f}",
-            f"p10 {rate['p10']:,.1f}, p90 {rate['p90']:,.1f}; {found['blocks']} blocks, "
-            f"{found['steps_timed']:,} steps",
+            f"p10 {rate['p10']:,.1f}, p90 {rate['p90']:,.1f}; {steps}",
         ),
-        ("examples/s", f"{found['examples_per_second']:,.0f}", f"{found['data']} data"),
-        (
-            "ms per step",
-            f"{step['p50']:.3f}",
-            f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}, by {found['step_ms_by']}",
-        ),
-        (
-            "GFLOP/s",
-            f"{found['gflops']:,.1f}",
-            f"{found['gflop_per_step']:.4g} GFLOP a step in matrix products and convolutions",
-        ),
-        (
-            "roofline fraction",
-            f"{found['roofline_fraction']:.1%}",
-            f"{found['roofline_gflops']:,.0f} GFLOP/s in plain matrix products",
-        ),
+        ("examples/s", f"{results['examples_per_second']:,.0f}", f"{results['data']} data"),
+        ("ms per step", f"{step['p50']:.3f}", f"{percentiles}, by {results['step_ms_by']}"),
+        ("GFLOP/s", f"{results['gflops']:,.1f}", f"{flop} in matrix products and convolutions"),
+        ("roofline fraction", f"{results['roofline_fraction']:.1%}", roofline),
         (
             "input wait",
-            f"{found['input_wait_fraction']:.1%}",
-            f"of a step; {found['feed']} feed",
+            f"{results['input_wait_fraction']:.1%}",
+            f"of a step; {results['feed']} feed",
         ),
-        (
-            "before the first step",
-            f"{found['trace_seconds']:.2f} s",
-            f"tracing, and {found['compile_seconds']:.2f} s in TensorFlow's graph optimizer",
-        ),
-        ("traces", ", ".join(f"{k} {v}" for k, v in found["traces"].items()), ""),
-        ("memory", f"{found['peak_rss_mb']:,.0f} MB", "at most"),
+        ("before the first step", f"{results['trace_seconds']:.2f} s", f"tracing, and {compiling}"),
+        ("traces", traces, ""),
+        ("memory", f"{results['peak_rss_mb']:,.0f} MB", "at most"),
     ]
-    if found["steps_left_out"]:
-        words = "of all steps taken; training would skip them too"
-        rows.append(("skipped bad steps", f"{found['steps_left_out']:,}", words))
-    if "gpu" in found:
-        used = found["gpu"]["utilisation"]
-        known = f"{used:.0%}" if used is not None else "not known"
-        memory = f"{found['gpu']['peak_memory_mb']:,.0f} MB of its memory at most"
-        rows.append(("GPU in use", known, memory))
-    for name in ("saving", "logging", "evaluation"):
-        if name in found:
-            rows.append((name, *_row_of_extra(name, found[name])))
-    width = max(len(name) for name, _, _ in rows)
-    middle = max(len(value) for _, value, _ in rows)
-    return "\n".join(f"{n:<{width}}  {v:>{middle}}  {w}".rstrip() for n, v, w in rows)
+    if count := results["steps_left_out"]:
+        note = "of all steps taken; training would skip them too"
+        rows.append(("skipped bad steps", f"{count:,}", note))
+    if gpu := results.get("gpu"):
+        utilization = gpu["utilisation"]
+        value = f"{utilization:.0%}" if utilization is not None else "not known"
+        rows.append(("GPU in use", value, f"{gpu['peak_memory_mb']:,.0f} MB of its memory at most"))
+    for name in BENCHMARK_EXTRAS:
+        if name in results:
+            rows.append(_row_of_extra(name, results[name]))
+    names, values, _ = zip(*rows, strict=True)
+    width, middle = max(map(len, names)), max(map(len, values))
+    return "\n".join(
+        f"{name:<{width}}  {value:>{middle}}  {note}".rstrip() for name, value, note in rows
+    )
 
 
-def _row_of_extra(name: str, of: dict[str, Any]) -> tuple[str, str]:
-    stall, cost = of["stall_ms"], of["cost_ms"]
-    words = f"the loop waits; {stall['max']:.2f} at most"
+def _row_of_extra(name: str, extra: dict[str, Any]) -> tuple[str, str, str]:
+    stall, cost = extra["stall_ms"], extra["cost_ms"]
+    note = f"the loop waits; {stall['max']:.2f} at most"
     if name == "saving":
-        to_write = f"{of['waiting_for_the_disk_ms']:.1f} ms"
-        words += f"; {of['megabytes']:.2f} MB, which take {to_write} to write"
+        note += f"; {extra['megabytes']:.2f} MB, which take "
+        note += f"{extra['waiting_for_the_disk_ms']:.1f} ms to write"
     if name == "evaluation":
-        words += f"; {of['examples_per_second']:,.0f} examples/s"
+        note += f"; {extra['examples_per_second']:,.0f} examples/s"
     else:
-        words += (
-            f"; costs {cost['median']:.1f} ms of the steps beside it, p10 {cost['p10']:.1f}, p90 "
-            f"{cost['p90']:.1f}"
-        )
-    return f"{stall['median']:.2f} ms", words
+        note += f"; costs {cost['median']:.1f} ms of the steps beside it, "
+        note += f"p10 {cost['p10']:.1f}, p90 {cost['p90']:.1f}"
+    return name, f"{stall['median']:.2f} ms", note

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from engine.core.steps_per_loop import stopwatch
@@ -10,37 +13,26 @@ _SIZES = (512, 1024, 2048, 4096)
 _SECONDS = 0.15  # approximate duration of one measurement
 
 
-class Roofline:
-    """Measures the rate of square matrix products on one device, for about `_SECONDS` each time.
+def roofline(dtype: tf.DType, *, gpu: bool) -> Callable[[], float]:
+    """Returns a function that measures matrix products on the first GPU or the CPU, in GFLOP/s."""
 
-    Args:
-      dtype: compute dtype of the layers.
-      gpu: whether the device is the first GPU; else the CPU.
-    """
+    def operands(size: int) -> tuple[tf.Tensor, tf.Tensor]:
+        with tf.device("GPU:0" if gpu else "CPU:0"):
+            matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), dtype)
+            return matrix, tf.cast(tf.eye(size), dtype)
 
-    def __init__(self, dtype: tf.DType, *, gpu: bool) -> None:
-        self._dtype, self._device = dtype, "GPU:0" if gpu else "CPU:0"
-        self._operands: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
-        found = {size: self._rate(size, 1) for size in _SIZES[: None if gpu else -1]}
-        self._size = max(found, key=found.__getitem__)
-        flop = 2.0 * self._size**3
-        self._times = max(1, int(_SECONDS * found[self._size] * 1e9 / flop))
+    rates = {size: _rate(*operands(size), 1) for size in _SIZES[: None if gpu else -1]}
+    size = max(rates, key=rates.__getitem__)
+    times = max(1, int(_SECONDS * rates[size] * 1e9 / (2.0 * size**3)))
+    return functools.partial(_rate, *operands(size), times)
 
-    def measure(self) -> float:
-        """Returns the current rate, in GFLOP/s."""
-        return self._rate(self._size, self._times)
 
-    def _rate(self, size: int, times: int) -> float:
-        """Returns the rate of `times` products of size x size in GFLOP/s, after a warm-up call."""
-        if size not in self._operands:
-            with tf.device(self._device):
-                matrix = tf.cast(tf.random.stateless_uniform([size, size], [1, 2]), self._dtype)
-                self._operands = {size: (matrix, tf.cast(tf.eye(size), self._dtype))}
-        matrix, identity = self._operands[size]
-        _products(matrix, identity, tf.constant(1)).numpy()
-        started = stopwatch()
-        _products(matrix, identity, tf.constant(times)).numpy()
-        return 2.0 * size**3 * times / (stopwatch() - started) / 1e9
+def _rate(matrix: tf.Tensor, identity: tf.Tensor, times: int) -> float:
+    """Returns the rate of `times` products in GFLOP/s, after a warm-up call."""
+    _products(matrix, identity, tf.constant(1)).numpy()
+    started = stopwatch()
+    _products(matrix, identity, tf.constant(times)).numpy()
+    return 2.0 * matrix.shape[0] ** 3 * times / (stopwatch() - started) / 1e9
 
 
 @tf.function(autograph=False)

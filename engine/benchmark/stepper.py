@@ -26,21 +26,11 @@ def read_ahead(parts: Parts) -> int:
     return feed.ahead if isinstance(feed, StreamingFeed) else 0
 
 
-Start = Sequence[tuple[tf.Variable, np.ndarray]]
-
-
 class Stepper:
-    """Takes steps of a loop; writes no files.
+    """Takes steps of a loop, which updates the state of `parts`; writes no files.
 
-    Attributes:
-      left_out: number of bad steps that training would skip.
-
-    Args:
-      parts: objects of the run.
-      loop: training loop that updates the state of the run.
-      interrupted: called between two calls of the graph; returns whether to stop.
-      start: variables, and the values that `restart` assigns to them.
-      judged: whether too many bad steps are an error; if not, any number is allowed.
+    Between two calls of the graph, `interrupted` returns whether to stop. `restart` assigns the
+    values in `start` to its variables. Too many bad steps are an error only if `judged`.
     """
 
     def __init__(
@@ -48,20 +38,23 @@ class Stepper:
         parts: Parts,
         loop: Loop,
         interrupted: Callable[[], bool],
-        start: Start = (),
+        start: Sequence[tuple[tf.Variable, np.ndarray]] = (),
         *,
         judged: bool = True,
     ) -> None:
-        self.left_out = 0
+        self.left_out = 0  # number of bad steps that training would skip
         self._parts, self._state, self._interrupted = parts, parts.state, interrupted
         self._start, self._judged = start, judged
         self._taken = 0  # steps since the last restart
         self._run = self._run_left_out = 0  # index of the run of total_steps, its bad steps
-        own = dataclasses.replace(parts, loop=loop)
         self._detector = bad_step_detector(parts)
-        meter = ThroughputMeter(self._state.timing, "", writes=False)
         self._loop_runner = LoopRunner(
-            own, self._detector, meter, HostCollectives(), Startup(), lambda line: None
+            dataclasses.replace(parts, loop=loop),
+            self._detector,
+            ThroughputMeter(self._state.timing, "", writes=False),
+            HostCollectives(),
+            Startup(),
+            lambda line: None,
         )
 
     @property
@@ -77,27 +70,19 @@ class Stepper:
         self._taken = self._run = self._run_left_out = 0
 
     def take(self, steps: int, *, point: bool = False) -> list[LogPoint]:
-        """Takes steps, epoch by epoch.
+        """Takes steps, epoch by epoch; with `point`, the last one is a log point and is returned.
 
-        Args:
-          steps: number of steps.
-          point: whether the last one is a log point.
-
-        Returns:
-          The log points among these steps: one or none.
-
-        Raises:
-          Interrupted: when `interrupted` returns True.
-          RuntimeError: when TensorFlow fails, or after more bad steps than training may skip.
+        Raises Interrupted when `interrupted` returns True, and RuntimeError when TensorFlow fails,
+        or after more bad steps than training may skip.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps
-        at = LogPoints(last=end) if point else LogPoints()
+        log_points = LogPoints(last=end) if point else LogPoints()
         while (step := int(self._state.step)) < end:
             if self._interrupted():
                 raise Interrupted
             to_end = self._parts.steps_per_epoch - step % self._parts.steps_per_epoch
-            passed = self._loop_runner.go(min(end - step, to_end), at)
+            passed = self._loop_runner.go(min(end - step, to_end), log_points)
             self._taken += passed.steps
             if passed.bad_step is not None:
                 self._leave_out(passed.bad_step)
@@ -110,14 +95,10 @@ class Stepper:
         Training rolls back to a checkpoint and repeats the steps since then without the bad one.
         Here, training goes on after a non-finite step, which has not updated the weights; after any
         other bad step, the variables are reset to `start`, except the step.
-
-        Raises:
-          RuntimeError: after more bad steps than training may skip.
         """
-        step = self._state.step
         if bad_step.why.moved:
             for variable, value in self._start:
-                if variable is not step:
+                if variable is not self._state.step:
                     variable.assign(value)
         self._detector.load()
         self.left_out += 1

@@ -1,7 +1,4 @@
-"""Declares and validates options.
-
-This module imports no TensorFlow, so that invalid input fails at once.
-"""
+"""Declares and validates options."""
 
 from __future__ import annotations
 
@@ -9,65 +6,37 @@ import dataclasses
 import difflib
 import math
 import struct
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 _SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller numbers to 0
 
 
 def option(
-    default: Any,
-    help: str,
+    default: Any,  # value if the flag is absent; its type is the option's type
+    help: str,  # one line for `--help` and the docs
     *,
-    choices: Collection[str] = (),
-    any_of: Collection[str] = (),
-    registered: Callable[[], Collection[str]] = tuple,
-    minimum: float | None = None,
-    above: float | None = None,
-    below: float | None = None,
-    power_of_2: bool = False,
+    choices: Collection[str] = (),  # allowed values, or a registry of them; empty: any
+    any_of: Collection[str] = (),  # allowed names in a comma-separated list, each at most once
+    registered: Callable[[], Collection[str]] = tuple,  # names registered by users, for `--help`
+    minimum: float | None = None,  # inclusive lower bound of a number
+    above: float | None = None,  # exclusive lower bound of a number
+    below: float | None = None,  # exclusive upper bound of a number
+    power_of_2: bool = False,  # must be a power of 2, from 2^-60 to 2^60, or 0 if that is in range
     trajectory: bool = False,
     affects: str = "",
-    legacy: Any = None,
-    legacy_with: str = "",
+    legacy: Any = None,  # value for a run whose config.flags predates the option; None: default
+    legacy_with: str = "",  # option that a run must set for the legacy value to apply; "": none
 ) -> Any:
     """Returns a dataclass field that declares an option, with the rules in its metadata.
 
-    Args:
-      default: value if the flag is absent; its type is the option's type.
-      help: one line for `--help` and the docs.
-      choices: allowed values, as a collection or a registry; empty: not restricted.
-      any_of: allowed names in a comma-separated list, each at most once; empty: no such list.
-      registered: function that returns the names registered by users, which `--help` lists.
-      minimum: inclusive lower bound of a number.
-      above: exclusive lower bound of a number.
-      below: exclusive upper bound of a number.
-      power_of_2: whether a number must be a power of 2, from 2^-60 to 2^60, or 0 if that is in
-        range.
-      trajectory: whether the trajectory of a run depends on the value; a run cannot be resumed
-        with another value of such an option.
-      affects: what else in a run depends on the value: "length", the step after which the run
-        ends; "record", what is written during training; "end", what is written after the last
-        step; "": none of these.
-      legacy: value for a run whose config.flags predates the option; None: the default.
-      legacy_with: name of an option; the legacy value applies only to runs that set it; "": to all
-        runs.
+    With `trajectory`, the trajectory of a run depends on the value, so a run cannot be resumed with
+    another one. `affects` is what else depends on it: "length" of the run; "record", what is
+    written during training; "end", what is written after the last step; "": none of these.
     """
+    metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
-    metadata = {
-        "help": help,
-        "choices": choices,  # by reference: a registry may grow
-        "any_of": any_of,
-        "registered": registered,
-        "minimum": minimum,
-        "above": above,
-        "below": below,
-        "power_of_2": power_of_2,
-        "trajectory": trajectory,
-        "affects": "trajectory" if trajectory else affects,
-        "legacy": legacy,
-        "legacy_with": legacy_with,
-    }
+    metadata["affects"] = "trajectory" if trajectory else affects
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -91,41 +60,24 @@ def written(value: Any) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-def check(section: Any) -> None:
-    """Validates every field of a section against its declaration.
+class OptionGroup:
+    """Base class of the frozen dataclasses of options; validates the values on construction.
 
-    Rounded to float32, a float must not overflow, underflow or reach its upper bound either.
-
-    Raises:
-      ValueError: for the first invalid value; names the flag, the value and what is allowed.
+    The first invalid value is a ValueError that names the flag, the value and what is allowed.
     """
-    for field in dataclasses.fields(section):
-        value, rules = getattr(section, field.name), field.metadata
-        flag = f"--{field.name}={written(value)}"
-        if rules["choices"] and value not in rules["choices"]:
-            known = ", ".join(rules["choices"])
-            hint = did_you_mean(str(value), tuple(rules["choices"]))
-            raise ValueError(f"{flag}: choose one of {known}{hint}")
-        if rules["any_of"]:
-            _check_names(flag, names_in(value), rules["any_of"])
-        for number in value if isinstance(value, tuple) else (value,):
-            if isinstance(number, (str, bool)):
-                continue
-            if isinstance(number, int) and abs(number) >= 1 << 63:
-                raise ValueError(f"{flag}: must fit in 64 bits")
-            if number != number or number in (float("inf"), float("-inf")):
-                raise ValueError(f"{flag}: must be a finite number")
-            if rules["minimum"] is not None and number < rules["minimum"]:
-                raise ValueError(f"{flag}: must be at least {rules['minimum']}")
-            if rules["above"] is not None and number <= rules["above"]:
-                raise ValueError(f"{flag}: must be above {rules['above']}")
-            if rules["below"] is not None and number >= rules["below"]:
-                raise ValueError(f"{flag}: must be below {rules['below']}")
-            if rules["power_of_2"] and number and not _is_power_of_2(number):
-                limits = "" if isinstance(number, int) else ", at least 2^-60 and at most 2^60"
-                raise ValueError(f"{flag}: must be a power of 2{limits}")
-            if isinstance(number, float):
-                _check_float32(flag, number, rules["below"])
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            value, rules = getattr(self, field.name), field.metadata
+            flag = f"--{field.name}={written(value)}"
+            if (choices := rules["choices"]) and value not in choices:
+                hint = did_you_mean(str(value), tuple(choices))
+                raise ValueError(f"{flag}: choose one of {', '.join(choices)}{hint}")
+            if rules["any_of"]:
+                _check_names(flag, names_in(value), rules["any_of"])
+            for number in value if isinstance(value, tuple) else (value,):
+                if not isinstance(number, (str, bool)):
+                    _check_number(flag, number, rules)
 
 
 def _check_names(flag: str, names: Sequence[str], known: Collection[str]) -> None:
@@ -135,6 +87,25 @@ def _check_names(flag: str, names: Sequence[str], known: Collection[str]) -> Non
             raise ValueError(f"{flag}: {name!r} is none of {', '.join(known)}{hint}")
     if len(set(names)) < len(names):
         raise ValueError(f"{flag}: lists a name twice")
+
+
+def _check_number(flag: str, number: float, rules: Mapping[str, Any]) -> None:
+    if isinstance(number, int) and abs(number) >= 1 << 63:
+        raise ValueError(f"{flag}: must fit in 64 bits")
+    if not math.isfinite(number):
+        raise ValueError(f"{flag}: must be a finite number")
+    if rules["minimum"] is not None and number < rules["minimum"]:
+        raise ValueError(f"{flag}: must be at least {rules['minimum']}")
+    if rules["above"] is not None and number <= rules["above"]:
+        raise ValueError(f"{flag}: must be above {rules['above']}")
+    if rules["below"] is not None and number >= rules["below"]:
+        raise ValueError(f"{flag}: must be below {rules['below']}")
+    is_power_of_2 = math.frexp(number)[0] == 0.5 and 2.0**-60 <= number <= 2.0**60
+    if rules["power_of_2"] and number and not is_power_of_2:
+        limits = "" if isinstance(number, int) else ", at least 2^-60 and at most 2^60"
+        raise ValueError(f"{flag}: must be a power of 2{limits}")
+    if isinstance(number, float):
+        _check_float32(flag, number, rules["below"])
 
 
 def _check_float32(flag: str, number: float, below: float | None) -> None:
@@ -147,14 +118,3 @@ def _check_float32(flag: str, number: float, below: float | None) -> None:
         raise ValueError(f"{flag}: is 0 in float32; give one of at least 1.2e-38") from None
     if below is not None and rounded >= below:
         raise ValueError(f"{flag}: is {below} in float32; give a smaller one")
-
-
-def _is_power_of_2(number: float) -> bool:
-    return math.frexp(number)[0] == 0.5 and 2.0**-60 <= number <= 2.0**60
-
-
-class OptionGroup:
-    """Base class of the frozen dataclasses of options; validates the values on construction."""
-
-    def __post_init__(self) -> None:
-        check(self)

@@ -5,9 +5,7 @@
     @OPTIMIZERS.register  # in a user's own file
     def mine(beta_1: float) -> Optimizer: ...
 
-A built-in entry is the import path of a factory, "module:attribute", which is imported on use, so
-the names are known before TensorFlow is imported. A registry is the only list of its names:
-`--help`, the docs and the validation of the option read it.
+A built-in factory is imported on use, so the names are known before TensorFlow is imported.
 """
 
 from __future__ import annotations
@@ -21,64 +19,47 @@ from typing import Any
 from engine.config.option import did_you_mean
 
 
-def import_attribute(place: str) -> Any:
-    """Imports a module and returns its attribute.
-
-    Args:
-      place: import path, "module:attribute".
-    """
-    module, _, attribute = place.partition(":")
+def import_attribute(path: str) -> Any:
+    """Returns an attribute of a module, by its import path, "module:attribute"."""
+    module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Registry(Mapping[str, Any]):
     """A read-only mapping from names to factories, in the order of registration.
 
-    Args:
-      kind: noun for what the factories build, for messages, such as "optimizer".
-      places: import path of each built-in factory, "module:attribute", by name.
+    `kind` is a noun for messages, such as "optimizer"; `paths` are the import paths of the built-in
+    factories, "module:attribute", by name.
     """
 
-    def __init__(self, kind: str, places: Mapping[str, str]) -> None:
+    def __init__(self, kind: str, paths: Mapping[str, str]) -> None:
         self.kind = kind
-        self._entries: dict[str, Any] = dict(places)
+        self._entries: dict[str, Any] = dict(paths)
 
     def register(self, name: str | Callable[..., Any]) -> Any:
         """Registers the decorated factory under a name, which the option then accepts.
 
         Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which uses the factory's
-        own name in snake case.
-
-        Args:
-          name: name of the entry, a Python identifier; or the factory.
-
-        Raises:
-          ValueError: for a name that is registered already or is not a Python identifier.
+        own name in snake case. A name that is registered already, or that is not a Python
+        identifier, is a ValueError.
         """
         if callable(name):
-            words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__)
-            return self.register(words.lower())(name)
+            snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__).lower()
+            return self.register(snake_case)(name)
+        noun = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         if not name.isidentifier():
-            raise ValueError(
-                f"the name of {self._article} must be a Python identifier, got {name!r}"
-            )
+            raise ValueError(f"the name of {noun} must be a Python identifier, got {name!r}")
         if name in self._entries:
-            raise ValueError(
-                f"{self._article} named {name!r} is registered already; choose another name"
-            )
+            raise ValueError(f"{noun} named {name!r} is registered already; choose another name")
 
-        def remember(factory: Any) -> Any:
+        def add(factory: Any) -> Any:
             self._entries[name] = factory
             return factory
 
-        return remember
+        return add
 
     def __getitem__(self, name: str) -> Any:
-        """Returns the factory of a name, and imports it if necessary.
-
-        Raises:
-          ValueError: for an unknown name.
-        """
+        """Returns the factory of a name, imported on use; an unknown name is a ValueError."""
         if name not in self._entries:
             hint = did_you_mean(name, tuple(self)) or ";"
             raise ValueError(f"unknown {self.kind} {name!r}{hint} known: {', '.join(self)}")
@@ -98,10 +79,6 @@ class Registry(Mapping[str, Any]):
     def built_in(self) -> tuple[str, ...]:
         """Names of the built-in entries, in order."""
         return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
-
-    @property
-    def _article(self) -> str:
-        return f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
 
 
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:

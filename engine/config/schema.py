@@ -1,11 +1,8 @@
 """All options of a run, collected from the packages that read them.
 
-Each option is declared once, as a field of a frozen dataclass in the `options.py` of the package
-that reads it. `engine.config.flags` derives the command-line flags, `--help`, `DIR/config.flags`
-and the table in the docs from these fields; the first line of a dataclass's docstring is the
-section's heading there. Neither this module nor an `options.py` imports TensorFlow, so that invalid
-input fails at once. The groups are imported by name, on use, because the packages that declare them
-import this one.
+Each option is a field of a frozen dataclass in the `options.py` of the package that reads it: the
+flags, help, `config.flags` and docs are derived from it, with the first line of its docstring as
+the heading. The groups are imported on use, because their packages import this one.
 """
 
 from __future__ import annotations
@@ -34,22 +31,16 @@ if TYPE_CHECKING:
 
 
 class _Group:
-    """A group of options, imported on use.
+    """A group of options: the dataclass "PACKAGE:NAME", in engine/PACKAGE/options.py."""
 
-    Args:
-      place: "PACKAGE:NAME" of its dataclass, which is in `engine/PACKAGE/options.py`.
-    """
-
-    def __init__(self, place: str) -> None:
-        package, _, name = place.partition(":")
-        self._place = f"engine.{package}.options:{name}"
+    def __init__(self, path: str) -> None:
+        package, _, name = path.partition(":")
+        self._path = f"engine.{package}.options:{name}"
 
     def load(self) -> Any:
-        """Imports and returns the dataclass."""
-        return import_attribute(self._place)
+        return import_attribute(self._path)
 
     def __call__(self) -> Any:
-        """Returns an instance of the dataclass with the default values."""
         return self.load()()
 
 
@@ -79,41 +70,38 @@ class Config:
 
 def sections() -> Iterator[tuple[str, Any]]:
     """Yields (name of a Config attribute, its dataclass), in the order of the docs."""
-    for each in dataclasses.fields(Config):
-        group = each.default_factory
-        assert isinstance(group, _Group)
-        yield each.name, group.load()
+    for group in dataclasses.fields(Config):
+        assert isinstance(group.default_factory, _Group)
+        yield group.name, group.default_factory.load()
+
+
+def option_values(config: Config) -> dict[str, Any]:
+    """Returns the values of all options, by name."""
+    groups = dataclasses.asdict(config).values()
+    return {name: value for group in groups for name, value in group.items()}
 
 
 def replaced(config: Config, **values: Any) -> Config:
-    """Returns a copy of the options with the given values.
-
-    Raises:
-      ValueError: for an invalid value.
-    """
-    parts = {}
+    """Returns a copy of the options with the given values; an invalid one is a ValueError."""
+    groups = {}
     for name, section in sections():
-        named = [each.name for each in dataclasses.fields(section) if each.name in values]
-        chosen = {each: values.pop(each) for each in named}
-        parts[name] = dataclasses.replace(getattr(config, name), **chosen)
+        names = [each.name for each in dataclasses.fields(section) if each.name in values]
+        chosen = {option: values.pop(option) for option in names}
+        groups[name] = dataclasses.replace(getattr(config, name), **chosen)
     assert not values, f"no such options: {', '.join(values)}"
-    return Config(**parts)
+    return Config(**groups)
 
 
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
     """Returns (option, value before, value now) of each option whose value differs.
 
-    Args:
-      before: all options, with their earlier values.
-      now: all options, with their current values.
-      *affects: compare only options declared with one of these effects: "trajectory", "length",
-        "record", "end" or "" (none).
+    Only options with one of the effects `affects` count: "trajectory", "length", "record", "end" or
+    "" for none of these.
     """
+    old, new = option_values(before), option_values(now)
     return [
-        (each.name, old, new)
-        for name, section in sections()
+        (each.name, old[each.name], new[each.name])
+        for _, section in sections()
         for each in dataclasses.fields(section)
-        if each.metadata["affects"] in affects
-        and (old := getattr(getattr(before, name), each.name))
-        != (new := getattr(getattr(now, name), each.name))
+        if each.metadata["affects"] in affects and old[each.name] != new[each.name]
     ]

@@ -20,7 +20,8 @@ import engine
 import pipelines
 from engine.assembly import factories
 from engine.assembly.data import cache_dir
-from engine.assembly.trained import restored
+from engine.assembly.parts import Parts
+from engine.assembly.trained import RestoredRun, restored
 from engine.config.schema import Config
 from engine.models.base import ForwardContext
 from engine.models.sequential import Sequential
@@ -36,13 +37,8 @@ _CHECKED = 512  # maximum number of examples that are compared
 class ServingModule(tf.Module):
     """The module to export: a network with its preprocessing and class names.
 
-    Args:
-      model: network with its own variables.
-      class_names: names of the classes.
-      images: dtype and shape [H, W, C] of the network's input.
-      dtype: compute dtype of the layers.
-      resize: resizes images of any size to the network's input size; None: only that size is
-        valid.
+    `images` is the spec [H, W, C] of the network's input, and `dtype` the compute dtype of its
+    layers. Without `resize`, only images of that size are valid.
     """
 
     def __init__(
@@ -58,18 +54,14 @@ class ServingModule(tf.Module):
         self._names = class_names
         self.network_images = images
         height, width, channels = images.shape
-        taken = [None, height, width, channels] if resize is None else [None, None, None, channels]
-        batch = tf.TensorSpec(taken, images.dtype, "images")
+        sizes = [height, width] if resize is None else [None, None]
+        batch = tf.TensorSpec([None, *sizes, channels], images.dtype, "images")
         self.serve = tf.function(self._serve, input_signature=[batch], autograph=False)
         names = tf.function(lambda: tf.constant(class_names), input_signature=[], autograph=False)
         self.class_names = names
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes class probabilities, float32 [n, classes].
-
-        Args:
-          images: images [n, H, W, C] at the network's input size.
-        """
+        """Computes class probabilities [n, classes] of images at the network's input size."""
         return probabilities(self._model, images, ForwardContext(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -87,133 +79,120 @@ class ServingModule(tf.Module):
 def run(config: Config) -> int:
     """Exports to run_dir/export, validates the SavedModel against the run, prints a summary.
 
-    Args:
-      config: options of the run.
-
-    Returns:
-      The exit status.
-
     Raises:
       ValueError: if the run has no weights that --weights selects, or no EMA for --averaged=yes.
       OSError: if the checkpoint is damaged or the export cannot be written.
       RuntimeError: if a probability of the SavedModel differs by more than ALLOWED.
     """
-    found = restored(config)
-    parts = found.parts
-    averaged = _averaged(config, parts.state.ema is not None)
-    trained = parts.state.scored_model(averaged)
-    which = "averaged, " if averaged else ""
-    print(f"exporting {which}{found.words}, {found.path}", flush=True)
-    serving = _serving(config, parts.source, trained)
     folder = os.path.join(config.run.run_dir, "export")
-    try:
-        with _part_of(folder) as whole:
-            tf.saved_model.save(serving, whole, signatures={"serving_default": serving.serve})
-            examples, stored = _examples(parts.source, cache_dir(config))
-            expected = _expected(trained, examples.images, config)
-            off = _difference(whole, stored, expected)
-            if not off <= ALLOWED:
-                raise RuntimeError(
-                    f"the export differs from the run by {off:.1e}, {ALLOWED:g} is allowed; "
-                    "nothing was exported"
-                )
-            facts = _facts(config, parts.source, serving, found.words, averaged, off)
-            lite = _lite(serving, whole, examples.images, expected)
-            facts |= {"tflite": lite}
-            replace_file(os.path.join(whole, "about.json"), json.dumps(facts, indent=2) + "\n")
-            _put(whole, folder)
-    except tf.errors.OpError as error:
-        raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
-    parts.close()
+    with restored(config) as restored_run:
+        parts = restored_run.parts
+        averaged = _uses_ema(config, has_ema=parts.state.ema is not None)
+        trained = parts.state.scored_model(averaged)
+        which = "averaged, " if averaged else ""
+        print(f"exporting {which}{restored_run.words}, {restored_run.path}", flush=True)
+        serving = _serving_module(parts, trained)
+        try:
+            with _temporary_directory(folder) as temporary:
+                signatures = {"serving_default": serving.serve}
+                tf.saved_model.save(serving, temporary, signatures=signatures)
+                examples, stored_images = _examples(parts)
+                expected = _expected(parts, trained, examples.images)
+                difference = _max_difference(_served(temporary, stored_images), expected)
+                if not difference <= ALLOWED:
+                    raise RuntimeError(
+                        f"the export differs from the run by {difference:.1e}, {ALLOWED:g} is "
+                        "allowed; nothing was exported"
+                    )
+                about = _metadata(restored_run, serving, averaged, difference)
+                about["tflite"] = _export_tflite(serving, temporary, examples.images, expected)
+                text = json.dumps(about, indent=2) + "\n"
+                replace_file(os.path.join(temporary, "about.json"), text)
+                _publish(temporary, folder)
+        except tf.errors.OpError as error:
+            raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
     print(
-        f"export {folder}: {off:.1e} off the run on {len(examples.labels)} examples; "
-        f"{lite['words']}"
+        f"export {folder}: {difference:.1e} off the run on {len(examples.labels)} examples; "
+        f"{about['tflite']['words']}"
     )
-    print(json.dumps(facts))
+    print(json.dumps(about))
     return 0
 
 
-def _averaged(config: Config, there_are: bool) -> bool:
-    kind = config.serving.averaged
-    if kind == "yes" and not there_are:
+def _uses_ema(config: Config, *, has_ema: bool) -> bool:
+    averaged = config.serving.averaged
+    if averaged == "yes" and not has_ema:
         raise ValueError(f"--averaged=yes: {config.run.run_dir} keeps no averaged weights")
-    return there_are and (kind == "yes" or (kind == "auto" and config.stopping.evaluate_ema))
+    return has_ema and (averaged == "yes" or (averaged == "auto" and config.stopping.evaluate_ema))
 
 
-def _serving(config: Config, source: pipelines.Source, trained: Sequential) -> ServingModule:
+def _serving_module(parts: Parts, trained: Sequential) -> ServingModule:
     """Builds a module with copies of the variables, on one device, whatever the run's strategy."""
+    config, source = parts.config, parts.source
     model = factories.build_network(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
     dtype = compute_dtype(config.precision.precision)
-    # A network of the stored size accepts only that size: its signature rejects other sizes,
-    # because resizing could hide a user's mistake.
+    # A network of the stored size accepts only that size, because resizing could hide a mistake.
     resize = None if source.stored_size == source.image_shape[:2] else source.resize
     return ServingModule(model, source.class_names, images, dtype, resize)
 
 
-def _examples(
-    source: pipelines.Source, kept: str
-) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
+def _examples(parts: Parts) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
     """Returns examples at the network's input size, and their images at their stored sizes."""
+    source, cache = parts.source, cache_dir(parts.config)
     records = source.test or source.validation or source.train
-    numbers = np.arange(min(len(records), _CHECKED))
-    stored = pipelines.read_stored_images(source, records, numbers, kept)
-    return pipelines.read_examples(source, records, numbers, kept), stored
+    indices = np.arange(min(len(records), _CHECKED))
+    stored_images = pipelines.read_stored_images(source, records, indices, cache)
+    return pipelines.read_examples(source, records, indices, cache), stored_images
 
 
-def _expected(trained: Sequential, images: np.ndarray, config: Config) -> np.ndarray:
-    context = ForwardContext(dtype=compute_dtype(config.precision.precision))
+def _expected(parts: Parts, trained: Sequential, images: np.ndarray) -> np.ndarray:
+    context = ForwardContext(dtype=compute_dtype(parts.config.precision.precision))
     score = tf.function(lambda x: probabilities(trained, x, context), autograph=False)
     return score(tf.constant(images)).numpy()
 
 
-def _difference(folder: str, stored: Iterable[np.ndarray], expected: np.ndarray) -> float:
-    """Loads the SavedModel; returns the maximum difference of its probabilities from the run's.
-
-    Args:
-      folder: directory of the SavedModel.
-      stored: images [h, w, C] at their stored sizes.
-      expected: probabilities of the run, float32 [n, classes].
-    """
+def _served(folder: str, images: Iterable[np.ndarray]) -> np.ndarray:
+    """Returns the probabilities of the SavedModel for images of any sizes."""
     serve = tf.saved_model.load(folder).signatures["serving_default"]
-    batches = (np.stack(list(same)) for _, same in itertools.groupby(stored, np.shape))
-    served = [serve(images=tf.constant(batch))["probabilities"].numpy() for batch in batches]
-    found = np.concatenate(served)
-    return float(np.abs(found.astype(np.float64) - expected).max())
+    batches = (np.stack(list(group)) for _, group in itertools.groupby(images, np.shape))
+    return np.concatenate(
+        [serve(images=tf.constant(batch))["probabilities"].numpy() for batch in batches]
+    )
 
 
-def _facts(
-    config: Config,
-    source: pipelines.Source,
-    serving: ServingModule,
-    weights: str,
-    averaged: bool,
-    off: float,
+def _max_difference(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(actual.astype(np.float64) - expected).max())
+
+
+def _metadata(
+    run: RestoredRun, serving: ServingModule, averaged: bool, difference: float
 ) -> dict[str, Any]:
-    takes = serving.serve.input_signature[0].shape.as_list()[1:]
-    steps = [f"resized to {'x'.join(map(str, source.resize.shape))}"] * (None in takes)
+    config, source = run.parts.config, run.parts.source
+    image_shape = serving.serve.input_signature[0].shape.as_list()[1:]
+    steps = [f"resized to {'x'.join(map(str, source.resize.shape))}"] * (None in image_shape)
     steps += ["divided by 255"] * (source.dtype == "uint8")
     return {
         "model": config.model.model,
         "dataset": f"{source.name}:{source.version}",
         "image_shape": list(source.image_shape),
         "image_dtype": source.dtype,
-        "images": takes,  # None, null in JSON: any size
+        "images": image_shape,  # None, null in JSON: any size
         "fit": source.fit,
         "antialias": source.antialias,
         "preprocessing": f"{', '.join(steps)} inside" if steps else "none",
         "class_names": list(source.class_names),
-        "weights": weights,
+        "weights": run.words,
         "averaged": averaged,
         "precision": config.precision.precision,
-        "difference": off,
+        "difference": difference,
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
     }
 
 
-def _lite(
+def _export_tflite(
     serving: ServingModule, folder: str, images: np.ndarray, expected: np.ndarray
 ) -> dict[str, Any]:
     """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
@@ -222,90 +201,83 @@ def _lite(
     does. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
     standard error.
     """
-    images_of = serving.network_images
-    one = tf.TensorSpec([1, *images_of.shape], images_of.dtype, "images")
-    with capture_stderr() as written:
+    spec = serving.network_images
+    one_image = tf.TensorSpec([1, *spec.shape], spec.dtype, "images")
+    with capture_stderr() as stderr:
         try:
-            content, found = _converted(serving, one, images)
+            traced = tf.function(serving.probabilities, autograph=False)
+            functions = [traced.get_concrete_function(one_image)]
+            content = tf.lite.TFLiteConverter.from_concrete_functions(functions, serving).convert()
+            actual = _tflite_probabilities(content, images)
         except Exception:  # the converter and the interpreter raise exceptions of any type
-            written.seek(0)
-            said = written.read().decode(errors="replace") + traceback.format_exc()
-            replace_file(os.path.join(folder, "tflite_error.txt"), said)
+            stderr.seek(0)
+            messages = stderr.read().decode(errors="replace") + traceback.format_exc()
+            replace_file(os.path.join(folder, "tflite_error.txt"), messages)
             return {
                 "images": None,
                 "words": "no TFLite model: TensorFlow's converter cannot make one of this network, "
                 "see tflite_error.txt",
             }
-    off = float(np.abs(found.astype(np.float64) - expected).max())
+    difference = _max_difference(actual, expected)
     replace_file(os.path.join(folder, "model.tflite"), content)
     return {
-        "images": one.shape.as_list(),
-        "difference": off,
-        "words": f"model.tflite, one image at a time: {off:.1e} off",
+        "images": one_image.shape.as_list(),
+        "difference": difference,
+        "words": f"model.tflite, one image at a time: {difference:.1e} off",
     }
 
 
-def _converted(
-    serving: ServingModule, one: tf.TensorSpec, images: np.ndarray
-) -> tuple[bytes, np.ndarray]:
-    """Converts the network to TFLite; returns the model and its probabilities for `images`.
-
-    Args:
-      serving: module with the network.
-      one: dtype, name and shape [1, H, W, C] of the input of the TFLite model.
-      images: images [n, H, W, C] at the network's input size.
-    """
-    traced = tf.function(serving.probabilities, autograph=False).get_concrete_function(one)
-    content = tf.lite.TFLiteConverter.from_concrete_functions([traced], serving).convert()
+def _tflite_probabilities(content: bytes, images: np.ndarray) -> np.ndarray:
     interpreter = tf.lite.Interpreter(model_content=content)
     interpreter.allocate_tensors()
-    taken, given = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    found = []
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    actual = []
     for image in images:
-        interpreter.set_tensor(taken["index"], image[None])
+        interpreter.set_tensor(source, image[None])
         interpreter.invoke()
-        found.append(interpreter.get_tensor(given["index"])[0])
-    return content, np.stack(found)
+        actual.append(interpreter.get_tensor(target)[0])
+    return np.stack(actual)
 
 
 @contextlib.contextmanager
-def _part_of(folder: str) -> Iterator[str]:
+def _temporary_directory(folder: str) -> Iterator[str]:
     """Yields an empty directory beside `folder` for this process only; removes it on an error.
 
-    The name is always the same unless another process has locked it. The next export therefore
+    The name is always the same unless another process has locked it, so that the next export
     removes the files that a killed process left.
     """
-    whole = f"{folder}.part"
+    temporary = f"{folder}.part"
     while True:
-        os.makedirs(whole, exist_ok=True)
+        os.makedirs(temporary, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):  # another process has moved it
-            descriptor = os.open(whole, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             break
     try:
-        if not lock(descriptor, whole):
-            whole = f"{folder}.{os.getpid()}.part"
-            os.makedirs(whole, exist_ok=True)
-        for entry in os.scandir(whole):
+        if not lock(descriptor, temporary):
+            temporary = f"{folder}.{os.getpid()}.part"
+            os.makedirs(temporary, exist_ok=True)
+        for entry in os.scandir(temporary):
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path)
             else:
                 os.unlink(entry.path)
-        yield whole
+        yield temporary
     except BaseException:
-        shutil.rmtree(whole, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
         raise
     finally:
         os.close(descriptor)
 
 
-def _put(whole: str, folder: str) -> None:
-    """Moves the export from `whole` to `folder`, then deletes the previous export."""
+def _publish(temporary: str, folder: str) -> None:
+    """Moves the export from `temporary` to `folder`, then deletes the previous export."""
     before = f"{folder}.{os.getpid()}.before"
     while True:
         with contextlib.suppress(FileNotFoundError):
             os.rename(folder, before)
         try:
-            os.rename(whole, folder)
+            os.rename(temporary, folder)
             break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):

@@ -13,63 +13,46 @@ import pipelines
 
 
 class InputFile(NamedTuple):
-    """An image to predict, or the reason why it cannot be read.
+    """An image to predict, or the reason why it cannot be read."""
 
-    Attributes:
-      name: path for display, with an index if the file holds several images.
-      image: image [H, W, C] in the data set's format; None: it cannot be read.
-      error: short reason why it cannot be read; empty: it can.
-    """
-
-    name: str
-    image: np.ndarray | None
+    name: str  # path for display, with an index if the file holds several images
+    image: np.ndarray | None  # [H, W, C] in the data set's format; None: it cannot be read
     error: str = ""
 
 
 def files(inputs: str) -> list[str]:
     """Returns the paths that `--inputs` names, in order, without duplicates.
 
-    A directory stands for all files below it, except hidden ones.
-
-    Raises:
-      ValueError: if `inputs` is empty, or one of its items matches no file.
+    A directory stands for all files below it, except hidden ones. An item that matches no file is
+    a ValueError, and so are no items.
     """
-    found: list[str] = []
-    for part in (part.strip() for part in inputs.split(",")):
-        if not part:
+    paths: list[str] = []
+    for item in filter(None, map(str.strip, inputs.split(","))):
+        path = os.path.expanduser(item)
+        is_directory = os.path.isdir(path)
+        if os.path.exists(path) and not is_directory:
+            paths.append(path)
             continue
-        path = os.path.expanduser(part)
-        if os.path.isdir(path):
-            below = glob.iglob(os.path.join(glob.escape(path), "**"), recursive=True)
-            some = sorted(each for each in below if os.path.isfile(each))  # glob skips hidden files
-            if not some:
-                raise ValueError(f"--inputs: there is no file in {part}")
-        elif os.path.exists(path):
-            some = [path]
-        else:
-            some = sorted(each for each in glob.glob(path, recursive=True) if os.path.isfile(each))
-            if not some:
-                raise ValueError(f"--inputs: there is no {part}")
-        found += some
-    if not found:
+        # A pattern does not match hidden files.
+        pattern = os.path.join(glob.escape(path), "**") if is_directory else path
+        matches = sorted(filter(os.path.isfile, glob.iglob(pattern, recursive=True)))
+        if not matches:
+            raise ValueError(f"--inputs: there is no {'file in ' if is_directory else ''}{item}")
+        paths += matches
+    if not paths:
         raise ValueError("--inputs is empty: give files, folders or patterns, or give --split")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(paths))
 
 
-def images(paths: list[str], want: pipelines.ImageSpec) -> Iterator[InputFile]:
-    """Reads image files; yields each image, or the error if a file cannot be read.
-
-    Args:
-      paths: paths of pictures and .npy files.
-      want: properties of the images to convert to.
-    """
+def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
+    """Reads pictures and .npy files; yields each image, or the error if it cannot be read."""
     for path in paths:
         try:
             if path.lower().endswith(".npy"):
-                several = pipelines.read_array(path, want)
-                for number, image in enumerate(several):
-                    yield InputFile(f"{path}[{number}]" if len(several) > 1 else path, image)
+                several = pipelines.read_array(path, spec)
+                for index, image in enumerate(several):
+                    yield InputFile(f"{path}[{index}]" if len(several) > 1 else path, image)
             else:
-                yield InputFile(path, pipelines.read_picture(path, want))
+                yield InputFile(path, pipelines.read_picture(path, spec))
         except ValueError as error:
             yield InputFile(path, None, str(error))

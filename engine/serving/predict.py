@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.data import cache_dir, open_source
-from engine.assembly.trained import RestoredRun, restored
+from engine.assembly.parts import Parts
+from engine.assembly.trained import restored
 from engine.config.schema import Config, replaced
 from engine.logging.progress import Progress
 from engine.models.base import ForwardContext
@@ -26,35 +28,25 @@ from engine.runtime.signals import Signals
 from engine.serving import inputs
 from engine.tasks.classification import probabilities
 
-_PORTION = 256  # images per batch
+_BATCH = 256  # images per batch
 _PRINTED = 50  # maximum number of predictions that are printed
 _DRAWN = 100  # maximum number of images in predictions.png
-_GROUND = 256  # maximum number of training images that define the background and ink layout
+_REFERENCE = 256  # maximum number of training images that define the background and ink layout
 
 
 class PredictionRequest(NamedTuple):
-    """An image to predict.
-
-    Attributes:
-      name: name for display.
-      image: image [H, W, C] at the network's input size.
-      label: class index of the image; -1: unknown.
-    """
+    """An image to predict."""
 
     name: str
-    image: np.ndarray
-    label: int = -1
+    image: np.ndarray  # [H, W, C] at the network's input size
+    label: int = -1  # class index; -1: unknown
 
 
 def run(config: Config) -> int:
     """Predicts classes, prints them, writes predictions.csv, predictions.json and predictions.png.
 
-    Args:
-      config: options of the run.
-
-    Returns:
-      The exit status: 128 + the number of a received signal; else 1 if a file cannot be read (the
-      others are predicted); else 0.
+    Returns the exit status: 128 + the number of a received signal; else 1 if a file cannot be read
+    (the others are predicted); else 0.
 
     Raises:
       ValueError: if not exactly one of --inputs and --split is given, an input does not exist, or
@@ -64,35 +56,39 @@ def run(config: Config) -> int:
     if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
-    with Signals() as signals, restored(config) as found:
-        parts = found.parts
-        print(f"predicting by {found.words}, {found.path}, on {parts.device}", flush=True)
+    with Signals() as signals, restored(config) as restored_run:
+        parts = restored_run.parts
+        weights = f"{restored_run.words}, {restored_run.path}"
+        print(f"predicting by {weights}, on {parts.device}", flush=True)
         failed: list[inputs.InputFile] = []
-        asked = _of_files(found, paths, failed) if paths else _of_split(found)
-        done: list[dict[str, Any]] = []
+        requests = _of_files(parts, paths, failed) if paths else _of_split(parts)
+        predictions: list[dict[str, Any]] = []
         drawn: list[PredictionRequest] = []
-        for some in _portions(asked):
+        while batch := list(itertools.islice(requests, _BATCH)):
             if signals.received:
                 return signals.exit_status
-            scores = _scored(found, some)
-            done += [_told(found, each, p) for each, p in zip(some, scores, strict=True)]
-            drawn += some[: _DRAWN - len(drawn)]
+            scores = _probabilities(parts, batch)
+            predictions += map(functools.partial(_prediction, parts), batch, scores)
+            drawn += batch[: _DRAWN - len(drawn)]
         for each in failed:
             print(f"error: {each.name} {each.error}", file=sys.stderr)
-        print(_write(config, done, failed, drawn), flush=True)
-        print(json.dumps({"predicted": len(done), "failed": len(failed)} | _score(done)))
+        print(_write(config, predictions, failed, drawn), flush=True)
+        summary = {"predicted": len(predictions), "failed": len(failed)}
+        if correct := [each["right"] for each in predictions if "right" in each]:
+            summary |= {"right": sum(correct), "accuracy": sum(correct) / len(correct)}
+        print(json.dumps(summary))
         return signals.exit_status or int(bool(failed))
 
 
 def _of_files(
-    found: RestoredRun, paths: list[str], failed: list[inputs.InputFile]
+    parts: Parts, paths: list[str], failed: list[inputs.InputFile]
 ) -> Iterator[PredictionRequest]:
-    source, config = found.parts.source, found.parts.config
-    some = np.arange(min(len(source.train), _GROUND))
-    images = list(pipelines.read_stored_images(source, source.train, some, cache_dir(config)))
-    want = pipelines.wanted(source, images, config.serving.invert)
+    source, config = parts.source, parts.config
+    indices = np.arange(min(len(source.train), _REFERENCE))
+    images = list(pipelines.read_stored_images(source, source.train, indices, cache_dir(config)))
+    spec = pipelines.wanted(source, images, config.serving.invert)
     progress = Progress(config.logging.progress, "predicting", len(paths), unit="files")
-    for each in inputs.images(paths, want):
+    for each in inputs.images(paths, spec):
         if each.image is None:
             failed.append(each)
         else:
@@ -101,104 +97,83 @@ def _of_files(
     progress.close()
 
 
-def _of_split(found: RestoredRun) -> Iterator[PredictionRequest]:
-    config = found.parts.config
+def _of_split(parts: Parts) -> Iterator[PredictionRequest]:
+    config = parts.config
     source = open_source(replaced(config, test_split=config.report.split))
-    assert source.test is not None, "a split was asked for"
-    progress = Progress(config.logging.progress, "predicting", len(source.test), unit="examples")
-    for first in range(0, len(source.test), _PORTION):
-        numbers = np.arange(first, min(first + _PORTION, len(source.test)))
-        examples = pipelines.read_examples(source, source.test, numbers, cache_dir(config))
-        for number, image, label in zip(*examples, strict=True):
-            yield PredictionRequest(f"{source.test.name}[{number}]", image, int(label))
-        progress.advance(len(numbers))
+    split = source.test
+    assert split is not None, "a split was asked for"
+    progress = Progress(config.logging.progress, "predicting", len(split), unit="examples")
+    for start in range(0, len(split), _BATCH):
+        indices = np.arange(start, min(start + _BATCH, len(split)))
+        examples = pipelines.read_examples(source, split, indices, cache_dir(config))
+        for index, image, label in zip(*examples, strict=True):
+            yield PredictionRequest(f"{split.name}[{index}]", image, int(label))
+        progress.advance(len(indices))
     progress.close()
 
 
-def _portions(asked: Iterator[PredictionRequest]) -> Iterator[list[PredictionRequest]]:
-    while some := list(itertools.islice(asked, _PORTION)):
-        yield some
-
-
-def _scored(found: RestoredRun, some: Sequence[PredictionRequest]) -> np.ndarray:
-    """Returns the class probabilities of the images, float32 [k, classes]."""
-    config = found.parts.config
-    model = found.parts.state.scored_model(config.stopping.evaluate_ema)
+def _probabilities(parts: Parts, batch: list[PredictionRequest]) -> np.ndarray:
+    """Returns the class probabilities of the images, float32 [n, classes]."""
+    config = parts.config
+    model = parts.state.scored_model(config.stopping.evaluate_ema)
     context = ForwardContext(dtype=compute_dtype(config.precision.precision))
-    images = tf.constant(np.stack([each.image for each in some]))
+    images = tf.constant(np.stack([each.image for each in batch]))
     return probabilities(model, images, context).numpy()
 
 
-def _told(found: RestoredRun, asked: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
-    """Returns the entry of one prediction in predictions.json."""
-    names = found.parts.source.class_names
-    most = min(found.parts.config.serving.top_k, len(names))
-    order = np.argsort(-scores, kind="stable")[:most]
-    told: dict[str, Any] = {
-        "input": asked.name,
-        "class": names[order[0]],
-        "probability": round(float(scores[order[0]]), 6),
-        "top": [
-            {"class": names[each], "probability": round(float(scores[each]), 6)} for each in order
-        ],
-    }
-    if asked.label >= 0:
-        told |= {"label": names[asked.label], "right": bool(asked.label == order[0])}
-    return told
-
-
-def _score(done: list[dict[str, Any]]) -> dict[str, Any]:
-    known = [each["right"] for each in done if "right" in each]
-    return {"right": sum(known), "accuracy": sum(known) / len(known)} if known else {}
+def _prediction(parts: Parts, request: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
+    """Returns the entry of one image in predictions.json."""
+    names = parts.source.class_names
+    order = np.argsort(-scores, kind="stable")[: parts.config.serving.top_k]
+    top = [{"class": names[i], "probability": round(float(scores[i]), 6)} for i in order]
+    prediction = {"input": request.name, **top[0], "top": top}
+    if request.label >= 0:
+        prediction |= {"label": names[request.label], "right": bool(request.label == order[0])}
+    return prediction
 
 
 def _write(
     config: Config,
-    done: list[dict[str, Any]],
+    predictions: list[dict[str, Any]],
     failed: list[inputs.InputFile],
     drawn: list[PredictionRequest],
 ) -> str:
     """Prints the first predictions, writes the files, and returns a line with their paths."""
-    for each in done[:_PRINTED]:
+    for each in predictions[:_PRINTED]:
         is_label = "" if each.get("right", True) else f", is {each['label']}"
         print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")
-    if len(done) > _PRINTED:
-        print(f"... and {len(done) - _PRINTED:,} more")
+    if len(predictions) > _PRINTED:
+        print(f"... and {len(predictions) - _PRINTED:,} more")
     folder = config.serving.predictions or os.path.join(config.run.run_dir, "predictions")
     os.makedirs(folder, exist_ok=True)
     errors = [{"input": each.name, "error": each.error} for each in failed]
-    text = json.dumps({"predictions": done, "errors": errors}, indent=1)
+    text = json.dumps({"predictions": predictions, "errors": errors}, indent=1)
     replace_file(os.path.join(folder, "predictions.json"), text + "\n")
-    if not done:
+    if not predictions:
         return f"nothing could be predicted: {folder}/predictions.json says why"
-    replace_file(os.path.join(folder, "predictions.csv"), _table(done))
-    replace_file(os.path.join(folder, "predictions.png"), _picture(done, drawn))
-    return f"predictions of {len(done):,} pictures: {folder}/predictions.csv, .json and .png"
+    replace_file(os.path.join(folder, "predictions.csv"), _table(predictions))
+    replace_file(os.path.join(folder, "predictions.png"), _picture(predictions, drawn))
+    return f"predictions of {len(predictions):,} pictures: {folder}/predictions.csv, .json and .png"
 
 
-def _table(done: list[dict[str, Any]]) -> str:
+def _table(predictions: list[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    most, known = len(done[0]["top"]), "label" in done[0]
-    ranks = [name for k in range(2, most + 1) for name in (f"class_{k}", f"probability_{k}")]
-    writer.writerow(
-        ["input", "class", "probability", *ranks, *(["label", "right"] if known else [])]
-    )
-    for each in done:
-        others = [value for rank in each["top"][1:] for value in rank.values()]
-        row = [each["input"], each["class"], each["probability"], *others]
-        writer.writerow([*row, each["label"], int(each["right"])] if known else row)
+    top_k, labels = len(predictions[0]["top"]), "label" in predictions[0]
+    ranks = [name for k in range(2, top_k + 1) for name in (f"class_{k}", f"probability_{k}")]
+    header = ["input", "class", "probability", *ranks]
+    writer.writerow([*header, "label", "right"] if labels else header)
+    for each in predictions:
+        row = [each["input"], *(value for rank in each["top"] for value in rank.values())]
+        writer.writerow([*row, each["label"], int(each["right"])] if labels else row)
     return out.getvalue()
 
 
-def _picture(done: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
+def _picture(predictions: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
     from engine.reporting.figures import CaptionedImages, grid, join_captions
 
-    parts = [(each["class"], f"{each['probability']:.0%}") for each in done[: len(drawn)]]
-    wrong = [at for at, each in enumerate(done[: len(drawn)]) if not each.get("right", True)]
-    images = np.stack([each.image for each in drawn])
-    return grid(
-        CaptionedImages(images, join_captions(parts), wrong),
-        columns=10,
-        title="As the network sees them",
-    )
+    shown = predictions[: len(drawn)]
+    captions = join_captions([(each["class"], f"{each['probability']:.0%}") for each in shown])
+    incorrect = [index for index, each in enumerate(shown) if not each.get("right", True)]
+    images = CaptionedImages(np.stack([each.image for each in drawn]), captions, incorrect)
+    return grid(images, columns=10, title="As the network sees them")

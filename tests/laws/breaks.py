@@ -641,8 +641,8 @@ BREAKS = (
         "a finished run does its end again",
         ("tests/cli/test_finished.py",),
         "tapeline/command.py",
-        "if done := run_directory.finished(config):",
-        "if done := ():",
+        "if message := run_directory.finished(config):",
+        "if message := ():",
     ),
     Break(
         "nothing lost",

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.assembly.options import MODES
 from engine.benchmark.options import BENCHMARK_EXTRAS
 from engine.config import flags
 from engine.config.schema import Config, sections
@@ -29,8 +28,6 @@ def refusal(*arguments):
 def values_of(field):
     """Returns a strategy for valid values of an option, from its declaration."""
     rules, kind = field.metadata, type(field.default)
-    if field.name == "mode":
-        return st.sampled_from(MODES)
     if rules["choices"]:
         return st.sampled_from(tuple(rules["choices"]))
     if kind is bool:

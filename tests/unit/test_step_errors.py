@@ -36,10 +36,10 @@ def test_advice_to_rerun(tmp_path: Path, saved: bool, mode: str):
     config = flags.parse([f"--run_dir={tmp_path}", f"--mode={mode}"])
     if saved:
         CheckpointManager(str(tmp_path), training(*pictures(16)).state, keep=2).save_and_wait()
-    went_on = "run the same command to resume" in command._way_on(config, StepError("failed", 7))
+    went_on = "run the same command to resume" in command._advice(config, StepError("failed", 7))
     assert went_on == (saved and mode == "train")
-    assert ("run the same command" in command._way_on(config, OSError("disk full"))) == went_on
-    first = command._way_on(config, StepError("failed", 0))
+    assert ("run the same command" in command._advice(config, OSError("disk full"))) == went_on
+    first = command._advice(config, StepError("failed", 0))
     assert "run the same command" not in first
     assert ("fix the cause" in first) == (mode == "train")
-    assert command._way_on(config, TooManyBadStepsError("says it itself")) == ""
+    assert command._advice(config, TooManyBadStepsError("says it itself")) == ""

@@ -77,11 +77,11 @@ def test_concurrent_exports(tmp_path):
     folder = str(tmp_path / "export")
     (tmp_path / "export.part").mkdir()  # left by a killed export
     (tmp_path / "export.part" / "half").write_text("")
-    with export._part_of(folder) as one, export._part_of(folder) as other:
+    with export._temporary_directory(folder) as one, export._temporary_directory(folder) as other:
         assert one != other and not os.listdir(one) and not os.listdir(other)
         for whole in (one, other):
             Path(whole, "of").write_text(whole)
-            export._put(whole, folder)
+            export._publish(whole, folder)
             assert os.listdir(tmp_path / "export") == ["of"]
             assert (tmp_path / "export" / "of").read_text() == whole
             if whole == one:
@@ -91,7 +91,10 @@ def test_concurrent_exports(tmp_path):
 
 def test_failed_export_keeps_old(tmp_path):
     (tmp_path / "export").mkdir()
-    with pytest.raises(RuntimeError), export._part_of(str(tmp_path / "export")) as whole:
+    with (
+        pytest.raises(RuntimeError),
+        export._temporary_directory(str(tmp_path / "export")) as whole,
+    ):
         Path(whole, "half").write_text("")
         raise RuntimeError
     assert os.listdir(tmp_path) == ["export"]
