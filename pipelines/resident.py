@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
-from pipelines.order_prefetch import OrderPrefetch
 from pipelines.replicas import per_replica_values
+
+
+class OrderPrefetch:
+    """Computes the orders of epochs; that of the next epoch in a background thread."""
+
+    def __init__(self, plan: BatchPlan) -> None:
+        self._plan = plan
+        self._pool: ThreadPoolExecutor | None = None
+        self._prefetched: dict[int, Future[np.ndarray]] = {}
+
+    def of(self, epoch: int) -> np.ndarray:
+        """Returns the order of an epoch, int32 [n], and starts computing that of the next one."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(1, thread_name_prefix="order")
+        prefetched = self._prefetched.get(epoch)
+        order = prefetched.result() if prefetched else self._plan.order(epoch)
+        self._prefetched = {epoch + 1: self._pool.submit(self._plan.order, epoch + 1)}
+        return order
+
+    def close(self) -> None:
+        """Stops the background thread and discards its result."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool, self._prefetched = None, {}
 
 
 class InMemoryFeed:
@@ -61,8 +85,9 @@ class InMemoryFeed:
     ) -> Batch:
         """Gathers the examples of a local micro-batch."""
         in_order, (images, labels) = element
-        at = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
+        where = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)
-        _, places, _ = self._plan.places(step, *at, arange)
-        chosen = tf.gather(in_order, places % self.examples)
-        return self._plan.masked(tf.gather(images, chosen), tf.gather(labels, chosen), step, *at)
+        _, positions, _ = self._plan.positions(step, *where, arange)
+        indices = tf.gather(in_order, positions % self.examples)
+        images, labels = tf.gather(images, indices), tf.gather(labels, indices)
+        return self._plan.masked(images, labels, step, *where)

@@ -1,8 +1,7 @@
-"""Evaluates functions of a uniform random number with lookup tables.
+"""Lookup tables of functions of a uniform random number.
 
-TensorFlow's kernels for sin, pow and similar functions round the last few rows of a batch
-differently from the rest: a vectorized routine computes the bulk, a scalar one the remainder. A
-lookup with linear interpolation returns bitwise identical values in any row of any batch.
+TensorFlow's kernels for sin, pow and the like round the last few rows of a batch differently from
+the rest. A lookup with linear interpolation returns the same bits in any row of any batch.
 """
 
 from __future__ import annotations
@@ -24,15 +23,12 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
     Args:
       table: [CELLS + 1], values of a function on uniform_grid().
       numbers: any shape, in [0, 1), of the table's dtype.
-
-    Returns:
-      The function's values, of the shape and dtype of `numbers`.
     """
-    place = numbers * CELLS
-    cell = tf.floor(place)
+    position = numbers * CELLS
+    cell = tf.floor(position)
     index = tf.cast(cell, tf.int32)
     low, high = tf.gather(table[:-1], index), tf.gather(table[1:], index)
-    return low + (place - cell) * (high - low)
+    return low + (position - cell) * (high - low)
 
 
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
