@@ -10,8 +10,7 @@ class StepsPerLoop:
     """Chooses the number of steps per call from the measured durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. Unless the number of steps is fixed, the first call takes a single step, because it
-    traces the graph. The number of steps per call does not affect the results.
+    `seconds`. The first call, which traces the graph, takes a single step unless it is fixed.
 
     Args:
       steps_per_loop: fixed number of steps per call, 1 or more; 0: as many as take `seconds`.
@@ -26,8 +25,6 @@ class StepsPerLoop:
         seconds: float = 0.5,
         agree: Callable[[int], int] = lambda steps: steps,
     ) -> None:
-        if steps_per_loop < 0:
-            raise ValueError(f"steps_per_loop is {steps_per_loop}: must be at least 0")
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1
         self._calls = 0

@@ -22,18 +22,11 @@ METRICS = Registry("metric", {"accuracy": "engine.tasks.classification:ACCURACY"
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of each example; the engine reports its mean over the examples.
+    """A metric of each example; the engine reports its mean over the examples."""
 
-    Attributes:
-      compute: function that takes logits, float32 [rows, classes], and labels, int32 [rows], and
-        returns a value of each row, float32 [rows]; in padding rows, any value.
-      better: direction that `--monitor` prefers, "higher" or "lower".
-      percentage: whether it is displayed as a percentage.
-    """
-
-    compute: Callable[[Any, Any], Any]
-    better: str = "higher"
-    percentage: bool = False
+    compute: Callable[[Any, Any], Any]  # in padding rows, it may return any value
+    better: str = "higher"  # or "lower": direction that `--monitor` prefers
+    percentage: bool = False  # whether it is displayed as a percentage
 
 
 def metric(name: str) -> Metric:
@@ -42,8 +35,8 @@ def metric(name: str) -> Metric:
     Raises:
       ValueError: for an unknown name.
     """
-    found = METRICS[name]
-    return found if isinstance(found, Metric) else Metric(found)
+    entry = METRICS[name]
+    return entry if isinstance(entry, Metric) else Metric(entry)
 
 
 def is_percentage(name: str) -> bool:

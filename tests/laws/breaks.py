@@ -104,16 +104,17 @@ BREAKS = (
         "micro-batches are averaged and not added up",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return _plus(total, found)",
-        "return _plus(total, [part / self._layout.micro_batches for part in found])",
+        "return sums if total is None else _plus(total, sums)",
+        "if total is None:\n            return sums\n"
+        "        return _plus(total, [part / self._layout.micro_batches for part in sums])",
     ),
     Break(
         "accumulation",
         "the last micro-batch replaces those before it",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return _plus(total, found)",
-        "return found",
+        "return sums if total is None else _plus(total, sums)",
+        "return sums",
     ),
     Break(
         "accumulation",
@@ -169,10 +170,10 @@ BREAKS = (
         "each replica clips what it has, before the reduction",
         _CLIPPING,
         "engine/core/step.py",
-        "*reduced, sums = self._reduce(total)",
+        "*reduced, sums = self.reduce(total)",
         "local = len(self._weights)\n"
         "        total = [*self._clip(total[:local])[0], *total[local:]]\n"
-        "        *reduced, sums = self._reduce(total)",
+        "        *reduced, sums = self.reduce(total)",
     ),
     Break(
         "L2",
@@ -204,8 +205,8 @@ BREAKS = (
         _VERDICT,
         "engine/core/step.py",
         "        return StepResult(finite,",
-        "        if self._average is not None:\n"
-        "            ema.update_ema(self._average, self._model, self._ema, at.updates)\n"
+        "        if self.average is not None:\n"
+        "            ema.update_ema(self.average, self.model, self.ema, at.updates)\n"
         "        return StepResult(finite,",
     ),
     Break(
@@ -254,11 +255,11 @@ BREAKS = (
         "the clip is of the scaled gradient",
         _SCALED,
         "engine/core/step.py",
-        "        if self._scaled:\n"
+        "        if self.scaled:\n"
         "            gradients = [gradient / at.loss_scale for gradient in gradients]\n"
         "        gradients, norm = self._clip(gradients)\n",
         "        gradients, norm = self._clip(gradients)\n"
-        "        if self._scaled:\n"
+        "        if self.scaled:\n"
         "            gradients = [gradient / at.loss_scale for gradient in gradients]\n",
     ),
     Break(
@@ -315,16 +316,16 @@ BREAKS = (
         "dropout depends on the replica",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self._seed, at.step, batch.row,",
-        "noise=StatelessRNG(self._seed, at.step, 0 * batch.row,",
+        "noise=StatelessRNG(self.seed, at.step, batch.row,",
+        "noise=StatelessRNG(self.seed, at.step, 0 * batch.row,",
     ),
     Break(
         "L3",
         "every step drops out the same",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self._seed, at.step, batch.row,",
-        "noise=StatelessRNG(self._seed, 0 * at.step, batch.row,",
+        "noise=StatelessRNG(self.seed, at.step, batch.row,",
+        "noise=StatelessRNG(self.seed, 0 * at.step, batch.row,",
     ),
     Break(
         "L3",
@@ -446,8 +447,8 @@ BREAKS = (
         "the number of steps is a Python number",
         _ONE_TRACE,
         "engine/core/loop.py",
-        "self._call(tf.constant(np.array([steps, *at], np.int64)), given)",
-        "self._call([steps, *at], given)",
+        "self._call(tf.constant(np.array([steps, *points], np.int64)), given)",
+        "self._call([steps, *points], given)",
     ),
     Break(
         "L6",
@@ -479,8 +480,8 @@ BREAKS = (
         "gradients are not reduced",
         _TOPOLOGY,
         "engine/core/step.py",
-        "*reduced, sums = self._reduce(total)",
-        "*reduced, sums = [*total[:-1], self._reduce(total)[-1]]",
+        "*reduced, sums = self.reduce(total)",
+        "*reduced, sums = [*total[:-1], self.reduce(total)[-1]]",
     ),
     Break(
         "L7",
@@ -746,8 +747,8 @@ BREAKS = (
         "the schedule is a step late",
         _LOOP,
         "engine/core/step.py",
-        "learning_rate = self.learning_rate(at.step)",
-        "learning_rate = self.learning_rate(tf.maximum(at.step - 1, 0))",
+        "learning_rate = self.schedule(at.step)",
+        "learning_rate = self.schedule(tf.maximum(at.step - 1, 0))",
     ),
     Break(
         "references",
