@@ -6,6 +6,7 @@ of them into shards. A device computes one shard of one micro-batch at a time: a
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -95,49 +96,36 @@ class BatchLayout(NamedTuple):
         return self.local_shards * self.micro_batches
 
 
+@dataclasses.dataclass(kw_only=True)
 class BatchPlan:
-    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds.
+    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds."""
 
-    Args:
-      examples: number of examples of the split, n, 1 or more.
-      global_batch_size: number of examples in a full step, over all replicas, 1 or more.
-      layout: division of a global batch.
-      seed: seed of the order of each epoch; None: file order in every epoch (evaluation).
-      include_next_example: whether a local micro-batch includes the example after its last, for
-        mixup.
-    """
+    examples: int  # of the split, n, 1 or more
+    global_batch_size: int  # number of examples in a full step, over all replicas, 1 or more
+    layout: BatchLayout
+    seed: int | None  # of the order of each epoch; None: file order in every epoch (evaluation)
+    include_next_example: bool = False  # a local micro-batch has the example after its last: mixup
 
-    def __init__(
-        self,
-        *,
-        examples: int,
-        global_batch_size: int,
-        layout: BatchLayout,
-        seed: int | None,
-        include_next_example: bool = False,
-    ) -> None:
-        self.examples = examples
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = order.steps_per_epoch(self.examples, self.global_batch_size)
         # A larger batch would only add padding, which takes memory.
-        self.global_batch_size = min(global_batch_size, examples)
-        self.layout = layout
-        self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
-        self.in_file_order = seed is None
-        self._seed, self._look_ahead = seed, int(include_next_example)
-        self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
-        self.rows = -(-self._micro_rows // layout.all_shards)  # rows of a local micro-batch
+        self.global_batch_size = min(self.global_batch_size, self.examples)
+        self._micro_rows = -(-self.global_batch_size // self.layout.micro_batches)
+        self.rows = -(-self._micro_rows // self.layout.all_shards)  # rows of a local micro-batch
+        self._look_ahead = int(self.include_next_example)
         self.fetched = self.rows + self._look_ahead  # examples fetched for these rows
 
     def order(self, epoch: int) -> np.ndarray:
         """Returns the example indices in the order of an epoch, int32 [n]."""
-        if self._seed is None:
+        if self.seed is None:
             return np.arange(self.examples, dtype=np.int32)
-        return order.permutation(self._seed, epoch, self.examples)
+        return order.permutation(self.seed, epoch, self.examples)
 
     def chosen(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """Returns the example indices at positions of the epoch's order, int [k]."""
-        if self._seed is None:
+        if self.seed is None:
             return positions
-        return order.permutation_at(self._seed, epoch, self.examples, positions)
+        return order.permutation_at(self.seed, epoch, self.examples, positions)
 
     def positions(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
         """Returns the positions of rows `arange` of a local micro-batch; NumPy or in the graph.

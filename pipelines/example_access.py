@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -58,17 +59,12 @@ def read_examples(
     pictures = source.pictures if cache_dir is not None else None
     fields = pictures.fields if pictures else None
     stored, labels = RecordReader(records.ranges, fields, cache_dir).read(numbers)
-    try:
-        with tf.device("CPU:0"):
-            if pictures:
-                images = _graph(decode_images, source, len(numbers))(tf.constant(stored))
-                return Examples(numbers, images.numpy(), labels)
-            images, decoded = _graph(decode_batch, source, len(numbers))(tf.constant(stored))
-            return Examples(numbers, images.numpy(), decoded.numpy())
-    except tf.errors.OpError as error:
-        raise ValueError(
-            damaged_data_message(f"{source.name}, {records.name}", reason(error))
-        ) from None
+    with _decoding(f"{source.name}, {records.name}"):
+        if pictures:
+            images = _graph(decode_images, source, len(numbers))(tf.constant(stored))
+            return Examples(numbers, images.numpy(), labels)
+        images, decoded = _graph(decode_batch, source, len(numbers))(tf.constant(stored))
+        return Examples(numbers, images.numpy(), decoded.numpy())
 
 
 def read_stored_images(
@@ -85,16 +81,23 @@ def read_stored_images(
     reader = RecordReader(records.ranges, fields, cache_dir)
     for number in numbers:
         (stored,), _ = reader.read(np.array([number]))
-        try:
-            with tf.device("CPU:0"):
-                if source.pictures:
-                    image = source.pictures.decode_stored(tf.constant(stored))
-                else:
-                    image, _ = source.decode_stored(tf.constant(stored))
-                yield image.numpy()
-        except tf.errors.OpError as error:
-            where = f"{source.name}, {records.name}, example {number}"
-            raise ValueError(damaged_data_message(where, reason(error))) from None
+        with _decoding(f"{source.name}, {records.name}, example {number}"):
+            if source.pictures:
+                image = source.pictures.decode_stored(tf.constant(stored))
+            else:
+                image, _ = source.decode_stored(tf.constant(stored))
+            array = image.numpy()
+        yield array
+
+
+@contextlib.contextmanager
+def _decoding(where: str) -> Iterator[None]:
+    """Decodes on the host; an error of TensorFlow says where the data is damaged."""
+    try:
+        with tf.device("CPU:0"):
+            yield
+    except tf.errors.OpError as error:
+        raise ValueError(damaged_data_message(where, reason(error))) from None
 
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:

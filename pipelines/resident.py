@@ -37,19 +37,12 @@ class OrderPrefetch:
 
 
 class InMemoryFeed:
-    """Holds all decoded examples in memory on every device; gathers batches in the graph.
-
-    Args:
-      images: uint8 or float32 [n, H, W, C].
-      labels: int32 [n].
-      plan: plan that maps a step to its examples.
-      strategy: strategy whose devices hold the examples.
-    """
+    """Holds all decoded examples in memory on every device; gathers batches in the graph."""
 
     def __init__(
         self,
-        images: np.ndarray,
-        labels: np.ndarray,
+        images: np.ndarray,  # uint8 or float32 [n, H, W, C]
+        labels: np.ndarray,  # int32 [n]
         plan: BatchPlan,
         strategy: tf.distribute.Strategy,
     ) -> None:

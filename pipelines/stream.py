@@ -49,13 +49,7 @@ def close_all() -> None:
 class StreamingFeed:
     """Reads and decodes examples during training, ahead of their use.
 
-    Args:
-      source: the data set, which decodes the examples.
-      records: the split.
-      plan: plan that maps a step to its examples.
-      strategy: distribution strategy whose replicas receive the examples.
-      cache_dir: directory where the record index is cached.
-      progress: called with the number of examples indexed since the last call.
+    `cache_dir` and `progress` are for the record index, as of `RecordReader`.
     """
 
     def __init__(
@@ -92,7 +86,7 @@ class StreamingFeed:
         It is (offset, per-replica table); step + offset is a step's index in the table.
         """
         position = step
-        if self._plan.in_file_order:  # all epochs are alike: continue from the current table
+        if self._plan.seed is None:  # all epochs are alike: continue from the current table
             position = self._first + (step - self._first) % self.steps_per_epoch
         first = position - position % self._steps
         if self._table is None or first != self._first:

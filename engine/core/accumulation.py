@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,29 +14,22 @@ from pipelines import Feed
 Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to sum
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Accumulation:
     """Computes the micro-batches of a global batch sequentially, and sums the results.
 
     The results of a shard's micro-batches are added sequentially. The sums of a replica's shards
     are then added in a binary tree, neighbouring shards first: the additions are the same on any
     number of replicas, and memory holds only one partial sum per level of the tree.
-
-    Args:
-      strategy: strategy whose replicas compute the micro-batches.
-      feed: feed of the batches.
-      zeros: function that returns accumulators of zeros; called in replica context.
-      compute: function that computes a micro-batch; called in replica context.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        feed: Feed,
-        zeros: Callable[[], Tensors],
-        compute: Compute,
-    ) -> None:
-        self._run, self._feed, self._layout = strategy.run, feed, feed.layout
-        self._zeros, self._compute = zeros, compute
+    strategy: tf.distribute.Strategy
+    feed: Feed
+    zeros: Callable[[], Tensors]  # returns accumulators; called in replica context
+    compute: Compute  # computes a micro-batch; called in replica context
+
+    def __post_init__(self) -> None:
+        self._run, self._layout = self.strategy.run, self.feed.layout
         self._levels = self._layout.local_shards.bit_length() - 1
 
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
@@ -52,7 +46,7 @@ class Accumulation:
 
         # sums[level] is the sum over 2^level neighbouring shards, until it is added to the sum
         # over the next 2^level shards.
-        zeros = self._run(lambda: [self._zeros() for _ in range(self._levels + 1)])
+        zeros = self._run(lambda: [self.zeros() for _ in range(self._levels + 1)])
         _, sums = tf.while_loop(
             lambda shard, _: shard < self._layout.local_shards,
             add_shard,
@@ -89,7 +83,7 @@ class Accumulation:
         _, total = tf.while_loop(
             lambda micro_batch, _: micro_batch < micro_batches,
             add_micro_batch,
-            [tf.constant(0), self._run(self._zeros)],
+            [tf.constant(0), self._run(self.zeros)],
             parallel_iterations=1,
         )
         return total
@@ -99,7 +93,7 @@ class Accumulation:
     ) -> Tensors:
         """Returns the sums of a micro-batch, added to `total`; in replica context."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        sums = self._compute(self._feed.batch(element, step, replica, index), *arguments)
+        sums = self.compute(self.feed.batch(element, step, replica, index), *arguments)
         return sums if total is None else _plus(total, sums)
 
 

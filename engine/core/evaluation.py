@@ -17,23 +17,15 @@ from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
-    """Evaluates one split in a compiled loop.
-
-    Args:
-      strategy: strategy whose replicas compute each step together.
-      feed: feed of the split's batches, in file order.
-      step: function Batch -> [its metric sums], called in replica context.
-      task: task, which names the metrics.
-      agree: as in `StepsPerLoop`.
-    """
+    """Evaluates one split in a compiled loop."""
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        feed: Feed,
-        step: Callable[[Batch], Tensors],
+        feed: Feed,  # in file order
+        step: Callable[[Batch], Tensors],  # returns [metric sums]; called in replica context
         task: Task,
-        agree: Callable[[int], int] = lambda steps: steps,
+        agree: Callable[[int], int] = lambda steps: steps,  # as in `StepsPerLoop`
     ) -> None:
         self.traces = 0
         self._strategy, self._feed, self._task = strategy, feed, task

@@ -7,6 +7,7 @@ points around a loop over steps, so that logging costs nothing between log point
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -54,54 +55,38 @@ class LoopState(NamedTuple):
     finite: tf.Tensor  # bool []: whether the last step was finite
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Loop:
     """Runs training steps in the graph, on all replicas.
 
     The counters and sums are loop-carried values. They are assigned to the state's variables once
     per call, because updating variables in each step takes longer.
-
-    Args:
-      strategy: strategy whose replicas take each step together.
-      state: training state that the steps update.
-      feed: feed of the batches.
-      step: computation of one step.
-      watched: whether loss and gradient norm of each step are recorded.
-      jit: what XLA compiles, on one replica: "off" (nothing), "step" or "loop".
-      apart: whether `step.compute_gradients` is a separate function, which is not inlined.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        state: TrainState,
-        feed: Feed,
-        step: Step,
-        *,
-        watched: bool = False,
-        jit: str = "off",
-        apart: bool = False,
-    ) -> None:
+    strategy: tf.distribute.Strategy
+    state: TrainState
+    feed: Feed
+    step: Step
+    _: dataclasses.KW_ONLY
+    watched: bool = False  # whether loss and gradient norm of each step are recorded
+    jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
+    apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
+
+    def __post_init__(self) -> None:
         self.traces, self.trace_seconds = 0, 0.0  # number of traces, and their total duration
-        self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
-        self._options: dict[str, Any] = {"watched": watched, "jit": jit, "apart": apart}
-        self._watched, self._jit = watched, jit
-        compute_gradients: Callable = step.compute_gradients
-        self._apply_gradients: Callable = step.apply_gradients
-        if jit == "step":
-            compute_gradients = _compiled(compute_gradients)
-            self._apply_gradients = _compiled(self._apply_gradients)
-        if apart:
-            compute_gradients = tf.function(
-                compute_gradients, autograph=False, experimental_attributes={"_noinline": True}
+        compute: Callable = self.step.compute_gradients
+        self._apply_gradients: Callable = self.step.apply_gradients
+        if self.jit == "step":
+            compute, self._apply_gradients = _compiled(compute), _compiled(self._apply_gradients)
+        if self.apart:
+            compute = tf.function(
+                compute, autograph=False, experimental_attributes={"_noinline": True}
             )
-        self._accumulation = Accumulation(strategy, feed, step.zero_accumulators, compute_gradients)
+        zeros = self.step.zero_accumulators
+        self._accumulation = Accumulation(self.strategy, self.feed, zeros, compute)
         self._call = tf.function(self._traced, autograph=False)
 
-    def run(
-        self,
-        steps: int,
-        points: LogPoints = LogPoints(),  # noqa: B008 - a constant
-    ) -> LoopResult:
+    def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
         """Takes up to `steps` steps of one epoch; ends after the first that is not finite.
 
         Fewer are taken if the feed provides fewer, or if more than `MAX_WATCHED` would be recorded.
@@ -112,17 +97,17 @@ class Loop:
           StepError: if TensorFlow fails in a step.
           RuntimeError: if the feed or the loop returns an invalid number of steps.
         """
-        before = int(self._state.step)
+        before = int(self.state.step)
         if steps < 1:
             raise ValueError(f"{steps} steps were asked for after step {before}: must be 1 or more")
         if steps > points.most_steps(before) or before + steps > points.last:
             raise ValueError(f"{steps} steps after step {before} go beyond the points {points}")
-        steps = min(steps, MAX_WATCHED) if self._watched else steps
+        steps = min(steps, MAX_WATCHED) if self.watched else steps
         try:
-            steps, given = opened(self._feed, before, steps)
+            steps, given = opened(self.feed, before, steps)
             result = self._call(tf.constant(np.array([steps, *points], np.int64)), given)
         except tf.errors.OpError as error:
-            hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
+            hint = "" if self.jit == "off" else f" (XLA compiles the {self.jit}; --jit=off: not)"
             raise StepError(
                 f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
@@ -137,14 +122,14 @@ class Loop:
 
     def with_feed(self, feed: Feed) -> Loop:
         """Returns a loop that takes the same steps on the batches of another feed."""
-        return Loop(self._strategy, self._state, feed, self._step, **self._options)
+        return dataclasses.replace(self, feed=feed)
 
     def graph(self, *, retrace: bool = False) -> Any:
         """Returns the ConcreteFunction of a call, for inspection; takes no step.
 
         It is the function that `run` calls, or with `retrace` a new one, not counted in `traces`.
         """
-        _, given = self._feed.open(int(self._state.step), 1)
+        _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
@@ -165,13 +150,13 @@ class Loop:
           The number of steps taken, int64 []; whether the last was finite, bool []; the last three
           values of `_steps`.
         """
-        state, scale = self._state, self._state.loss_scale
+        state, scale = self.state, self.state.loss_scale
         with self._on_host():
             finite = tf.constant(True)
             first = LoopState(state.step + 0, state.sums + 0, scale.read(), finite)
             steps, every, last = tf.unstack(request)
             args = LoopArgs(first.step + steps, every, last, first.step - state.updates)
-        take = _compiled(self._steps) if self._jit == "loop" else self._steps
+        take = _compiled(self._steps) if self.jit == "loop" else self._steps
         now, *logged = take(args, first, given)
         state.step.assign(now.step)
         state.updates.assign(_updates(now, args))
@@ -201,8 +186,8 @@ class Loop:
                 row = log_points.pack(
                     now.step,
                     _updates(now, args),
-                    self._state.loss_scale.value_of(now.scale),
-                    self._step.schedule(now.step - 1),
+                    self.state.loss_scale.value_of(now.scale),
+                    self.step.schedule(now.step - 1),
                     sums=now.sums,
                 )
                 # The last row of a call that ends between two log points is not counted.
@@ -213,7 +198,7 @@ class Loop:
             length = len(LogPoint._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, log_points.MOST + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
-            watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self._watched
+            watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
             start = first, tf.constant(0), rows, *watched
         now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
         return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
@@ -230,13 +215,13 @@ class Loop:
         """Takes steps until step `end`, or until one is not finite."""
 
         def one_step(now: LoopState, *watched: tf.TensorArray) -> tuple[Any, ...]:
-            scale = self._state.loss_scale
+            scale = self.state.loss_scale
             # All earlier steps of this call updated the weights: the first that does not ends it.
             at = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
-            total = self._accumulation.total(self._feed.next(given), at.step, at)
-            result = self._strategy.run(self._apply_gradients, args=(total, at))
+            total = self._accumulation.total(self.feed.next(given), at.step, at)
+            result = self.strategy.run(self._apply_gradients, args=(total, at))
             # After the reduction, all replicas hold the same values.
-            finite, sums = (self._strategy.experimental_local_results(r)[0] for r in result)
+            finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
             with self._on_host():
                 added = now.sums + tf.cast(sums, tf.float64)
                 after = LoopState(
@@ -261,7 +246,7 @@ class Loop:
 
     def _on_host(self) -> contextlib.AbstractContextManager:
         """Returns a scope that places counters on the host, unless XLA compiles the whole loop."""
-        return contextlib.nullcontext() if self._jit == "loop" else tf.device("CPU:0")
+        return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
 
 def _compiled(function: Callable) -> Callable:

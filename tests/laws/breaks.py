@@ -332,7 +332,7 @@ BREAKS = (
         "the seed is forgotten",
         _RANDOMNESS,
         "pipelines/batch_layout.py",
-        "return order.permutation(self._seed, epoch, self.examples)",
+        "return order.permutation(self.seed, epoch, self.examples)",
         "return np.random.permutation(self.examples).astype(np.int32)",
     ),
     Break(
