@@ -121,7 +121,7 @@ class BatchPlan:
             return np.arange(self.examples, dtype=np.int32)
         return order.permutation(self.seed, epoch, self.examples)
 
-    def chosen(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+    def examples_at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """Returns the example indices at positions of the epoch's order, int [k]."""
         if self.seed is None:
             return positions

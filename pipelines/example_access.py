@@ -46,7 +46,7 @@ def read_step_examples(
 
 
 def read_examples(
-    source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str | None = None
+    source: Source, records: DataSplit, indices: np.ndarray, cache_dir: str | None = None
 ) -> Examples:
     """Reads and decodes examples by index, int [k], in the given order.
 
@@ -58,17 +58,17 @@ def read_examples(
     """
     pictures = source.pictures if cache_dir is not None else None
     fields = pictures.fields if pictures else None
-    stored, labels = RecordReader(records.ranges, fields, cache_dir).read(numbers)
+    stored, labels = RecordReader(records.ranges, fields, cache_dir).read(indices)
     with _decoding(f"{source.name}, {records.name}"):
         if pictures:
-            images = _graph(decode_images, source, len(numbers))(tf.constant(stored))
-            return Examples(numbers, images.numpy(), labels)
-        images, decoded = _graph(decode_batch, source, len(numbers))(tf.constant(stored))
-        return Examples(numbers, images.numpy(), decoded.numpy())
+            images = _graph(decode_images, source, len(indices))(tf.constant(stored))
+            return Examples(indices, images.numpy(), labels)
+        images, decoded = _graph(decode_batch, source, len(indices))(tf.constant(stored))
+        return Examples(indices, images.numpy(), decoded.numpy())
 
 
 def read_stored_images(
-    source: Source, records: DataSplit, numbers: np.ndarray, cache_dir: str
+    source: Source, records: DataSplit, indices: np.ndarray, cache_dir: str
 ) -> Iterator[np.ndarray]:
     """Yields images by index, int [k], at their stored sizes: uint8 or float32 [h, w, C].
 
@@ -79,9 +79,9 @@ def read_stored_images(
     assert source.decode_stored is not None
     fields = source.pictures.fields if source.pictures else None
     reader = RecordReader(records.ranges, fields, cache_dir)
-    for number in numbers:
-        (stored,), _ = reader.read(np.array([number]))
-        with _decoding(f"{source.name}, {records.name}, example {number}"):
+    for index in indices:
+        (stored,), _ = reader.read(np.array([index]))
+        with _decoding(f"{source.name}, {records.name}, example {index}"):
             if source.pictures:
                 image = source.pictures.decode_stored(tf.constant(stored))
             else:

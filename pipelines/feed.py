@@ -42,19 +42,10 @@ def open_feed(
     include_next_example: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemoryFeed | StreamingFeed:
-    """Opens the feed of a split.
+    """Opens the feed of a split, of kind "resident" (in-memory) or "stream".
 
-    Args:
-      kind: "resident" for the in-memory feed, "stream" for the streaming feed.
-      source: the data set.
-      records: the split.
-      global_batch_size: number of examples in a full step, over all replicas.
-      seed: seed of the order of each epoch; None: file order.
-      layout: division of a global batch.
-      strategy: distribution strategy of the devices that compute the batches.
-      cache_dir: directory of cached decoded examples and record indices.
-      include_next_example: as in `BatchPlan`.
-      progress: called with the number of examples decoded or indexed since the last call.
+    The batches are as of `BatchPlan`; `cache_dir` has decoded examples and record indices. Calls
+    `progress` periodically with the number of examples decoded or indexed since the last call.
 
     Raises:
       ValueError: when the data is missing or damaged.

@@ -52,12 +52,12 @@ class RecordIndex:
     def __len__(self) -> int:
         return self._count
 
-    def rows(self, numbers: np.ndarray) -> np.ndarray:
+    def rows(self, indices: np.ndarray) -> np.ndarray:
         """Returns rows by example index, structured [k]: start, length, label (-1: unknown)."""
         if isinstance(self._rows, np.ndarray):
-            return self._rows[numbers]
+            return self._rows[indices]
         read, size = self._rows.read, _ROW.itemsize
-        rows = [read(self._offset + size * number, size) for number in numbers.tolist()]
+        rows = [read(self._offset + size * index, size) for index in indices.tolist()]
         return np.frombuffer(b"".join(rows), _ROW)
 
 

@@ -45,17 +45,17 @@ class RecordReader:
         """Returns the labels of all examples, int32 [n]; -1 where `fields` is None."""
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reads examples by index, int [k].
 
         Returns:
           object [k] of bytes: encoded images, or whole serialized examples; and labels int32 [k],
           -1 for serialized examples.
         """
-        rows = self._index.rows(numbers)
-        files = np.searchsorted(self._ends, numbers, side="right").tolist()
+        rows = self._index.rows(indices)
+        files = np.searchsorted(self._ends, indices, side="right").tolist()
         starts, lengths = rows["start"].tolist(), rows["length"].tolist()
-        stored = np.empty(len(numbers), object)
+        stored = np.empty(len(indices), object)
         for i, (file, start, length) in enumerate(zip(files, starts, lengths, strict=True)):
             stored[i] = self._file(self._paths[file]).read(start, length)
         return stored, rows["label"].astype(np.int32)

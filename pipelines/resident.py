@@ -69,13 +69,7 @@ class InMemoryFeed:
         """Returns (order of the epoch, per-replica (images, labels) of all examples)."""
         return given, self._data
 
-    def batch(
-        self,
-        element: Any,
-        step: tf.Tensor,
-        replica: tf.Tensor | int,
-        micro_batch: tf.Tensor | int = 0,
-    ) -> Batch:
+    def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
         """Gathers the examples of a local micro-batch."""
         in_order, (images, labels) = element
         where = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)

@@ -117,13 +117,7 @@ class StreamingFeed:
         """Returns `given` unchanged: it is the same for all steps of a table."""
         return given
 
-    def batch(
-        self,
-        element: Any,
-        step: tf.Tensor,
-        replica: tf.Tensor | int,
-        micro_batch: tf.Tensor | int = 0,
-    ) -> Batch:
+    def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
         """Gathers the examples of a local micro-batch.
 
         They are contiguous, but XLA treats the start of a slice as a constant where it can, and
@@ -192,7 +186,7 @@ class StreamingFeed:
         indices = np.empty(positions.shape, np.int64)
         for epoch in np.unique(epochs):
             in_epoch = epochs == epoch
-            indices[in_epoch] = plan.chosen(epoch, positions[in_epoch] % plan.examples)
+            indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch] % plan.examples)
         return indices.ravel()
 
 

@@ -34,11 +34,9 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    Interpolation is exact at the multiples of 1 / CELLS and monotonic between them, so the error of
-    the cumulative distribution function is at most 1 / CELLS = 0.00024.
-
-    The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike the density
-    of l, it is smooth and bounded for every alpha; its integral is inverted.
+    The error of the cumulative distribution function is at most 1 / CELLS.
+    The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike that of l,
+    it is smooth and bounded for every alpha; its integral is inverted.
     """
     alpha = max(alpha, 1e-6)  # below this, all but one weight in 30,000 are 1 in float32
     # From z = 0, where l = 1/2, to where at most exp(-40) of the density is left. The points are

@@ -36,5 +36,5 @@ def conditional_update(
         before = [variable.read_value() for variable in variables]
         update()
         for variable, old in zip(variables, before, strict=True):
-            chosen = tf.where(condition, variable.read_value(), old)
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
+            selected = tf.where(condition, variable.read_value(), old)
+            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=selected)

@@ -33,7 +33,7 @@ class Evaluation:
         self._accumulation = Accumulation(strategy, feed, lambda: [tf.zeros([self._size])], step)
         _, self._reduce = reductions(feed.layout.shards)
         # One step rarely keeps all cores of a device busy, so on one replica, two steps overlap.
-        # Several replicas communicate in every step, so they must take the same one at a time.
+        # Several replicas communicate in every step, so they must take one at a time.
         self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
         self._steps_per_loop = StepsPerLoop(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
@@ -61,8 +61,7 @@ class Evaluation:
             self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
         means = metrics.means(sums, self._task.metrics)
-        # L8: the sum of the masks counts the evaluated examples, so that a lost or repeated one
-        # is detected.
+        # L8: the sum of the masks detects a lost or repeated example.
         assert means["examples"] == self._feed.examples, (
             f"evaluation scored {means['examples']} of {self._feed.examples} examples"
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -172,6 +173,7 @@ class Loop:
           [MOST + 1, fields], valid for these; and `metrics.step_watched` of each step, float32
           [MAX_WATCHED, 2], or [0, 2] if it is not recorded.
         """
+        one_step = functools.partial(self._one_step, args, first.step, given)
 
         def to_log_point(
             now: LoopState, passed: tf.Tensor, rows: tf.TensorArray, *watched: tf.TensorArray
@@ -181,7 +183,7 @@ class Loop:
                 # At least one step, whatever the arguments are; otherwise the loop never ends.
                 point = now.step + tf.maximum(steps, 1)
                 end = tf.minimum(args.end, point)
-            now, *recorded = self._steps_until(end, args, first.step, now, given, *watched)
+            now, *recorded = self._while_finite(end, one_step, (now, *watched))
             with self._on_host():
                 row = log_points.pack(
                     now.step,
@@ -203,37 +205,32 @@ class Loop:
         now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
         return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
 
-    def _steps_until(
+    def _one_step(
         self,
-        end: tf.Tensor,
         args: LoopArgs,
         first: tf.Tensor,
-        now: LoopState,
         given: object,
+        now: LoopState,
         *watched: tf.TensorArray,
-    ) -> list[Any]:
-        """Takes steps until step `end`, or until one is not finite."""
-
-        def one_step(now: LoopState, *watched: tf.TensorArray) -> tuple[Any, ...]:
-            scale = self.state.loss_scale
-            # All earlier steps of this call updated the weights: the first that does not ends it.
-            at = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
-            total = self._accumulation.total(self.feed.next(given), at.step, at)
-            result = self.strategy.run(self._apply_gradients, args=(total, at))
-            # After the reduction, all replicas hold the same values.
-            finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
-            with self._on_host():
-                added = now.sums + tf.cast(sums, tf.float64)
-                after = LoopState(
-                    now.step + 1,
-                    tf.where(finite, added, now.sums),
-                    scale.after(now.scale, finite),
-                    finite,
-                )
-                index = tf.cast(now.step - first, tf.int32)
-                return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
-
-        return self._while_finite(end, one_step, (now, *watched))
+    ) -> tuple[Any, ...]:
+        """Takes a step, and records it if it is watched; `first` is the first step of the call."""
+        scale = self.state.loss_scale
+        # All earlier steps of this call updated the weights: the first that does not ends it.
+        context = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
+        total = self._accumulation.total(self.feed.next(given), context.step, context)
+        result = self.strategy.run(self._apply_gradients, args=(total, context))
+        # After the reduction, all replicas hold the same values.
+        finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
+        with self._on_host():
+            added = now.sums + tf.cast(sums, tf.float64)
+            after = LoopState(
+                now.step + 1,
+                tf.where(finite, added, now.sums),
+                scale.after(now.scale, finite),
+                finite,
+            )
+            index = tf.cast(now.step - first, tf.int32)
+            return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
         """Repeats `body`, whose first value is a LoopState, until `end` or a step is not finite."""

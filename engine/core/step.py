@@ -1,11 +1,4 @@
-"""Computes one training step (L1, L2).
-
-losses             = task(model, micro-batch)                  one loss per example
-gradients          = gradients of scale * sum(losses * mask) / valid   valid: of the global batch
-gradients, sums    = sums over micro-batches and replicas      one reduction, before any check
-gradients          = clip(gradients / scale); finite = all values are finite
-state              = optimizer(state, gradients, schedule(step))       if finite, else unchanged
-"""
+"""One training step (L1, L2), as docs/concepts/step.md writes it."""
 
 from __future__ import annotations
 
@@ -43,7 +36,7 @@ class StepResult(NamedTuple):
     sums: tf.Tensor  # float32 [4 + metrics]: metrics.step_sums
 
 
-@dataclasses.dataclass(kw_only=True, eq=False)
+@dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Step:
     """Computes a step in two parts: the gradients of each micro-batch, and the update.
 
@@ -79,7 +72,7 @@ class Step:
         shapes = [*(v.shape for v in variables), *([] for _ in self._statistics)]
         return [tf.zeros(shape) for shape in (*shapes, [metrics.size(self.task.metrics)])]
 
-    def compute_gradients(self, batch: Batch, at: StepContext) -> Tensors:
+    def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
         """Returns gradients, weighted statistics, their weights and metric sums of a micro-batch.
 
         Raises:
@@ -88,27 +81,27 @@ class Step:
         if self.augment:
             batch = self.augment(batch)
         # L3: randomness is a function of the step and of the row in the global batch.
-        context = ForwardContext(
+        forward = ForwardContext(
             training=True,
             mask=batch.mask,
-            noise=StatelessRNG(self.seed, at.step, batch.row, compiled=self.compiled),
+            noise=StatelessRNG(self.seed, context.step, batch.row, compiled=self.compiled),
             dtype=self.dtype,
             all_reduce=self.synchronise,
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
-            scores = _in_float32(self.task(self.model, batch, context))
+            scores = _in_float32(self.task(self.model, batch, forward))
         weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
         if self.scaled:
-            weight *= at.loss_scale
+            weight *= context.loss_scale
         gradients = tape.gradient(scores.losses, self._weights, output_gradients=weight)
         unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
         if unused:
             raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
         sums = metrics.masked_sums(scores, batch.mask)
-        return [*gradients, *self._weighted(context.updates), sums]
+        return [*gradients, *self._weighted(forward.updates), sums]
 
-    def apply_gradients(self, total: Tensors, at: StepContext) -> StepResult:
+    def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
         """Reduces the sums over replicas; updates the model if all values are finite.
 
         `total` is this replica's sum over its micro-batches of what `compute_gradients` returns.
@@ -117,7 +110,7 @@ class Step:
         *reduced, sums = self.reduce(total)
         gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self.scaled:
-            gradients = [gradient / at.loss_scale for gradient in gradients]
+            gradients = [gradient / context.loss_scale for gradient in gradients]
         gradients, norm = self._clip(gradients)
         # A single infinity or nan makes the sum of all values infinite or nan. All replicas hold
         # the same values, so `finite` is the same on all of them.
@@ -125,11 +118,11 @@ class Step:
         finite = tf.math.is_finite(tf.add_n(checked))
 
         def update() -> None:
-            learning_rate = self.schedule(at.step)
-            self.optimizer.apply(gradients, self._weights, learning_rate, at.updates)
+            learning_rate = self.schedule(context.step)
+            self.optimizer.apply(gradients, self._weights, learning_rate, context.updates)
             self._write_statistics(statistics)
             if self.average is not None:
-                ema.update_ema(self.average, self.model, self.ema, at.updates)
+                ema.update_ema(self.average, self.model, self.ema, context.updates)
 
         conditional_update(finite, update, self._updated, self.compiled)
         return StepResult(finite, metrics.step_sums(sums, norm))
@@ -146,10 +139,8 @@ class Step:
         return [*values, *weights]
 
     def _write_statistics(self, reduced: Tensors) -> None:
-        count = len(self._statistics)
-        for variable, value, weight in zip(
-            self._statistics, reduced[:count], reduced[count:], strict=True
-        ):
+        values, weights = reduced[: len(reduced) // 2], reduced[len(reduced) // 2 :]
+        for variable, value, weight in zip(self._statistics, values, weights, strict=True):
             mean = tf.where(weight > 0, value / tf.maximum(weight, 1e-30), variable)
             tf.raw_ops.AssignVariableOp(resource=variable.handle, value=mean)
 

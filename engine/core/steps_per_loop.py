@@ -11,19 +11,13 @@ class StepsPerLoop:
 
     Signals are handled and progress is shown between two calls, so a call should take about
     `seconds`. The first call, which traces the graph, takes a single step unless it is fixed.
-
-    Args:
-      steps_per_loop: fixed number of steps per call, 1 or more; 0: as many as take `seconds`.
-      seconds: target duration of one call, in seconds.
-      agree: function that maps each worker's number of steps to a number that is the same on all
-        workers.
     """
 
     def __init__(
         self,
-        steps_per_loop: int,
+        steps_per_loop: int,  # fixed number of steps per call; 0: as many as take `seconds`
         seconds: float = 0.5,
-        agree: Callable[[int], int] = lambda steps: steps,
+        agree: Callable[[int], int] = lambda steps: steps,  # makes them the same on all workers
     ) -> None:
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1

@@ -22,11 +22,15 @@ METRICS = Registry("metric", {"accuracy": "engine.tasks.classification:ACCURACY"
 
 @dataclass(frozen=True)
 class Metric:
-    """A metric of each example; the engine reports its mean over the examples."""
+    """A metric of each example; the engine reports its mean over the examples.
 
-    compute: Callable[[Any, Any], Any]  # in padding rows, it may return any value
-    better: str = "higher"  # or "lower": direction that `--monitor` prefers
-    percentage: bool = False  # whether it is displayed as a percentage
+    `compute` may return any value in padding rows. `better` is the direction that `--monitor`
+    prefers, "higher" or "lower"; `percentage` is whether the metric is displayed as a percentage.
+    """
+
+    compute: Callable[[Any, Any], Any]
+    better: str = "higher"
+    percentage: bool = False
 
 
 def metric(name: str) -> Metric:

@@ -206,7 +206,7 @@ BREAKS = (
         "engine/core/step.py",
         "        return StepResult(finite,",
         "        if self.average is not None:\n"
-        "            ema.update_ema(self.average, self.model, self.ema, at.updates)\n"
+        "            ema.update_ema(self.average, self.model, self.ema, context.updates)\n"
         "        return StepResult(finite,",
     ),
     Break(
@@ -222,8 +222,8 @@ BREAKS = (
         "what XLA compiles acts whatever the verdict",
         _COMPILED,
         "engine/core/conditional.py",
-        "chosen = tf.where(condition, variable.read_value(), old)",
-        "chosen = variable.read_value()",
+        "selected = tf.where(condition, variable.read_value(), old)",
+        "selected = variable.read_value()",
     ),
     Break(
         "L2",
@@ -256,18 +256,18 @@ BREAKS = (
         _SCALED,
         "engine/core/step.py",
         "        if self.scaled:\n"
-        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n"
+        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n"
         "        gradients, norm = self._clip(gradients)\n",
         "        gradients, norm = self._clip(gradients)\n"
         "        if self.scaled:\n"
-        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n",
+        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n",
     ),
     Break(
         "loss scale",
         "the gradient stays scaled",
         _SCALED,
         "engine/core/step.py",
-        "gradients = [gradient / at.loss_scale for gradient in gradients]",
+        "gradients = [gradient / context.loss_scale for gradient in gradients]",
         "gradients = list(gradients)",
     ),
     Break(
@@ -316,16 +316,16 @@ BREAKS = (
         "dropout depends on the replica",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self.seed, at.step, batch.row,",
-        "noise=StatelessRNG(self.seed, at.step, 0 * batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, 0 * batch.row,",
     ),
     Break(
         "L3",
         "every step drops out the same",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self.seed, at.step, batch.row,",
-        "noise=StatelessRNG(self.seed, 0 * at.step, batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, batch.row,",
+        "noise=StatelessRNG(self.seed, 0 * context.step, batch.row,",
     ),
     Break(
         "L3",
@@ -357,7 +357,7 @@ BREAKS = (
         "the stream reads in file order",
         _DATA_STATE,
         "pipelines/stream.py",
-        "plan.chosen(epoch, positions[in_epoch] % plan.examples)",
+        "plan.examples_at(epoch, positions[in_epoch] % plan.examples)",
         "positions[in_epoch] % plan.examples",
     ),
     Break(
@@ -747,8 +747,8 @@ BREAKS = (
         "the schedule is a step late",
         _LOOP,
         "engine/core/step.py",
-        "learning_rate = self.schedule(at.step)",
-        "learning_rate = self.schedule(tf.maximum(at.step - 1, 0))",
+        "learning_rate = self.schedule(context.step)",
+        "learning_rate = self.schedule(tf.maximum(context.step - 1, 0))",
     ),
     Break(
         "references",
