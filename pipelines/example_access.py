@@ -102,9 +102,9 @@ def _decoding(where: str) -> Iterator[None]:
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
     """Returns a function that decodes `examples` examples; eagerly if few, to save tracing."""
-    return (
-        functools.partial(decode, source) if examples <= DECODE_CHUNK else _traced(decode, source)
-    )
+    if examples <= DECODE_CHUNK:
+        return functools.partial(decode, source)
+    return _traced(decode, source)
 
 
 @functools.lru_cache(maxsize=8)
