@@ -1,10 +1,4 @@
-"""Input pipelines: from a data set on disk to batches.
-
-    source = open_source("digits", data_dir=None, cache_dir=default_cache_dir())
-    feed = open_feed("resident", source, source.train, global_batch_size=128, seed=0, ...)
-
-This package does not import `engine` or `models`.
-"""
+"""Input pipelines: from a data set on disk to batches. Start at `open_source` and `open_feed`."""
 
 from pipelines.augment import Augmentation, parse_augmentation
 from pipelines.augment import register as register_augmentation

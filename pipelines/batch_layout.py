@@ -1,20 +1,12 @@
-"""Defines the layout of batches (which examples a step contains) and the interface of a feed.
+"""The layout of batches, a pure function of (seed, step) (L4), and the interface of a feed.
 
-A global batch is `global_batch_size` consecutive positions of the epoch's order. It is cut into
-micro-batches, which a device computes one after the other, and each micro-batch into shards, the
-same number for every device. A device computes one shard of one micro-batch at a time: a local
-micro-batch. By default there is one micro-batch, and one shard per device. The rows of a
-micro-batch do not depend on the number of devices. If the number of shards is given, the rows of a
-shard do not depend on it either.
-
-Positions past the end of the epoch, or past a micro-batch that does not divide evenly, are padding:
-their mask is zero, so they have no weight (L1). A padding row holds an example that the step uses
-anyway. With another example, a NaN in it would reach a step that does not use it, because zero
-times NaN is NaN. The layout is a pure function of (seed, step) (L4).
+A global batch is consecutive positions of the epoch's order. It is cut into micro-batches, and each
+of them into shards. A device computes one shard of one micro-batch at a time: a local micro-batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -36,15 +28,10 @@ class Batch(NamedTuple):
 
 
 class OpenedSteps(NamedTuple):
-    """The input of the graph for one or more steps.
+    """The input of the graph for one or more steps."""
 
-    Attributes:
-      steps: number of steps, 1 or more.
-      given: nest of tensors, the argument of `Feed.next`; same structure and shapes in every call.
-    """
-
-    steps: int
-    given: Any
+    steps: int  # 1 or more
+    given: Any  # argument of `Feed.next`: nest of tensors, of the same structure and shapes always
 
 
 class Feed(Protocol):
@@ -55,36 +42,22 @@ class Feed(Protocol):
     layout: BatchLayout
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Prepares the graph's input for `steps` steps from `step`, in one epoch.
-
-        Called on the host. May return fewer steps, at least 1; the caller opens the rest.
-        """
+        """Prepares, on the host, the graph's input for 1 to `steps` steps of one epoch."""
 
     def next(self, given: Any) -> Any:
-        """Returns the input of `batch` for the next step.
-
-        Called in the graph, in cross-replica context.
-        """
+        """Returns the input of `batch` for a step; in the graph, in cross-replica context."""
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int
     ) -> Batch:
-        """Returns a local micro-batch of the global batch of `step`.
-
-        Called in the graph, in replica context.
-        """
+        """Returns a local micro-batch of a step; in the graph, in replica context."""
 
     def close(self) -> None:
-        """Stops prefetching, if the feed prefetches; called on the host."""
+        """Stops prefetching, if the feed prefetches."""
 
 
 def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
     """Calls `feed.open`; checks its arguments and the number of steps that it returns.
-
-    Args:
-      feed: feed to open.
-      step: first step, 0 or more.
-      steps: number of steps requested, 1 or more, all in one epoch.
 
     Raises:
       ValueError: for fewer than 1 step, a negative step, or steps of two epochs.
@@ -94,26 +67,18 @@ def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
         raise ValueError(f"{steps} steps from step {step} were asked of a feed: must be 1 or more")
     if step % feed.steps_per_epoch + steps > feed.steps_per_epoch:
         raise ValueError(f"{steps} steps from step {step} do not lie in one epoch")
-    found = feed.open(step, steps)
-    if not 1 <= found.steps <= steps:
-        raise RuntimeError(f"a feed was asked for {steps} steps and gave {found.steps}")
-    return found
+    result = feed.open(step, steps)
+    if not 1 <= result.steps <= steps:
+        raise RuntimeError(f"a feed was asked for {steps} steps and gave {result.steps}")
+    return result
 
 
 class BatchLayout(NamedTuple):
-    """Division of a global batch into micro-batches and shards.
-
-    Attributes:
-      replicas: number of replicas that share a global batch.
-      micro_batches: number of micro-batches, of ceil(global batch / micro_batches) rows each; a
-        device computes them one after the other.
-      shards: number of shards of each micro-batch over all replicas, a multiple of `replicas`; 0:
-        one per replica.
-    """
+    """Division of a global batch into micro-batches and shards."""
 
     replicas: int = 1
-    micro_batches: int = 1
-    shards: int = 0
+    micro_batches: int = 1  # of ceil(global batch / micro_batches) rows each
+    shards: int = 0  # of a micro-batch over all replicas, a multiple of these; 0: one per replica
 
     @property
     def all_shards(self) -> int:
@@ -131,65 +96,43 @@ class BatchLayout(NamedTuple):
         return self.local_shards * self.micro_batches
 
 
+@dataclasses.dataclass(kw_only=True)
 class BatchPlan:
-    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds.
+    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds."""
 
-    Args:
-      examples: number of examples of the split, n, 1 or more.
-      global_batch_size: number of examples in a full step, over all replicas, 1 or more.
-      layout: division of a global batch.
-      seed: seed of the order of each epoch; None: file order in every epoch (evaluation).
-      include_next_example: whether a local micro-batch includes the example after its last, for
-        mixup.
-    """
+    examples: int  # of the split, n, 1 or more
+    global_batch_size: int  # number of examples in a full step, over all replicas, 1 or more
+    layout: BatchLayout
+    seed: int | None  # of the order of each epoch; None: file order in every epoch (evaluation)
+    include_next_example: bool = False  # a local micro-batch has the example after its last: mixup
 
-    def __init__(
-        self,
-        *,
-        examples: int,
-        global_batch_size: int,
-        layout: BatchLayout,
-        seed: int | None,
-        include_next_example: bool = False,
-    ) -> None:
-        self.examples = examples
+    def __post_init__(self) -> None:
+        self.steps_per_epoch = order.steps_per_epoch(self.examples, self.global_batch_size)
         # A larger batch would only add padding, which takes memory.
-        self.global_batch_size = min(global_batch_size, examples)
-        self.layout = layout
-        self._micro_rows = -(-self.global_batch_size // layout.micro_batches)
-        self.rows = -(-self._micro_rows // layout.all_shards)  # rows of a local micro-batch
-        self.fetched = self.rows + include_next_example  # examples fetched for these rows
-        self.steps_per_epoch = order.steps_per_epoch(examples, global_batch_size)
-        self._look_ahead = int(include_next_example)
-        self._seed = seed
+        self.global_batch_size = min(self.global_batch_size, self.examples)
+        self._micro_rows = -(-self.global_batch_size // self.layout.micro_batches)
+        self.rows = -(-self._micro_rows // self.layout.all_shards)  # rows of a local micro-batch
+        self._look_ahead = int(self.include_next_example)
+        self.fetched = self.rows + self._look_ahead  # examples fetched for these rows
 
     def order(self, epoch: int) -> np.ndarray:
         """Returns the example indices in the order of an epoch, int32 [n]."""
-        if self._seed is None:
+        if self.seed is None:
             return np.arange(self.examples, dtype=np.int32)
-        return order.permutation(self._seed, epoch, self.examples)
+        return order.permutation(self.seed, epoch, self.examples)
 
-    def chosen(self, epoch: int, places: np.ndarray) -> np.ndarray:
-        """Returns the example indices at positions `places` of the epoch's order, int [k]."""
-        if self._seed is None:
-            return places
-        return order.permutation_at(self._seed, epoch, self.examples, places)
+    def examples_at(self, epoch: int, positions: np.ndarray) -> np.ndarray:
+        """Returns the example indices at positions of the epoch's order, int [k]."""
+        if self.seed is None:
+            return positions
+        return order.permutation_at(self.seed, epoch, self.examples, positions)
 
-    @property
-    def in_file_order(self) -> bool:
-        """Whether every epoch is in file order."""
-        return self._seed is None
+    def positions(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
+        """Returns the positions of rows `arange` of a local micro-batch; NumPy or in the graph.
 
-    def places(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
-        """Returns the positions of the rows of a local micro-batch.
-
-        Works on NumPy arrays and in the graph.
-
-        Args:
-          step: training step, int64.
-          replica: index of the replica, int64.
-          micro_batch: index of the micro-batch among those of the replica, int64.
-          arange: row indices in the micro-batch, int64 [m].
+        Positions past the end of the epoch, or past a micro-batch that does not divide evenly, are
+        padding, which has no weight (L1). A padding row holds an example that the step uses anyway:
+        a NaN in another example would reach the step, because zero times NaN is NaN.
 
         Returns:
           Position of the first row in the global batch; position of each row in the epoch's order,
@@ -218,7 +161,7 @@ class BatchPlan:
         """Returns the rows fetched for a local micro-batch as a `Batch`, with their mask."""
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
-        first, in_epoch, valid = self.places(step, replica, micro_batch, arange)
+        first, in_epoch, valid = self.positions(step, replica, micro_batch, arange)
         left = self.examples - step % self.steps_per_epoch * self.global_batch_size
         return Batch(
             inputs,

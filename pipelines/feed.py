@@ -1,9 +1,4 @@
-"""Chooses and opens the feed of a split.
-
-`InMemoryFeed` holds all decoded examples on every device. `StreamingFeed` reads and decodes them
-during training. Both return the same examples in the same order: the results of a run are bitwise
-identical with either.
-"""
+"""The choice of a split's feed; the results of a run are bitwise identical with either."""
 
 from __future__ import annotations
 
@@ -24,10 +19,7 @@ from pipelines.stream import StreamingFeed
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     """Resolves `--feed` to (kind of feed, bytes that all decoded splits take on each device).
 
-    Args:
-      kind: "auto", "resident" or "stream"; "auto" is "resident" if the splits take no more than
-        2 GiB and a quarter of the free memory.
-      source: the data set, with its splits.
+    "auto" is "resident" if the splits take at most 2 GiB and a quarter of the free memory.
     """
     splits = (source.train, source.validation, source.test)
     per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize + 4
@@ -50,21 +42,10 @@ def open_feed(
     include_next_example: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemoryFeed | StreamingFeed:
-    """Opens the feed of a split.
+    """Opens the feed of a split, of kind "resident" (in-memory) or "stream".
 
-    Args:
-      kind: "resident" for the in-memory feed, "stream" for the streaming feed.
-      source: the data set.
-      records: the split.
-      global_batch_size: number of examples in a full step, over all replicas.
-      seed: seed of the order of each epoch; None: file order.
-      layout: division of a global batch.
-      strategy: distribution strategy of the devices that compute the batches.
-      cache_dir: directory where the decoded examples or the record index are cached.
-      include_next_example: whether each local micro-batch includes the example after its last,
-        for mixup.
-      progress: called periodically with the number of examples decoded or indexed since the last
-        call.
+    The batches are as of `BatchPlan`; `cache_dir` has decoded examples and record indices. Calls
+    `progress` periodically with the number of examples decoded or indexed since the last call.
 
     Raises:
       ValueError: when the data is missing or damaged.

@@ -1,9 +1,4 @@
-"""Computes digests of the training data, to detect that the data of a run has changed.
-
-Preparing the same examples twice gives different bytes, because the features of an example are
-written in no fixed order. So there are two digests: of the files, and of the decoded examples if
-the data set is small.
-"""
+"""Digests of the training data, which detect that the data of a run has changed."""
 
 from __future__ import annotations
 
@@ -22,13 +17,12 @@ _SMALL = 256 << 20  # largest decoded size, in bytes, at which decoded examples 
 class DataIdentity(NamedTuple):
     """Digests of the training and validation examples.
 
-    Attributes:
-      files: digest of the contents of the files.
-      examples: digests of the decoded examples of each split; "" if not computed.
+    Preparing the same examples twice gives different files, because the features of an example are
+    written in no fixed order. So the decoded examples of a small data set have a digest too.
     """
 
     files: str = ""
-    examples: str = ""
+    examples: str = ""  # of the decoded examples of each split; "" if not computed
 
     def matches(self, other: DataIdentity) -> bool:
         """Returns whether either digest shows that both identities are of the same examples."""
@@ -39,10 +33,7 @@ class DataIdentity(NamedTuple):
 def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     """Returns the identity of the training and the validation split.
 
-    Args:
-      source: the data set.
-      cache_dir: directory of cached decoded examples; a small data set that is not in it is
-        decoded.
+    A small data set without decoded examples in `cache_dir` is decoded, and cached there.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
     ranges = [each for split in splits for each in split.ranges]
@@ -54,9 +45,9 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
 
 def _examples(source: Source, records: DataSplit, cache_dir: str) -> str:
     name = cache.key(records.ranges, source.recipe)
-    found = cache.stored_digest(cache_dir, name)
-    if found is None:
+    digest = cache.stored_digest(cache_dir, name)
+    if digest is None:
         decoded = decode_split(source, records)
         cache.store(cache_dir, name, *decoded)
-        found = cache.content_digest(*decoded)
-    return found
+        digest = cache.content_digest(*decoded)
+    return digest

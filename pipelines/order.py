@@ -13,16 +13,7 @@ _ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the order of the examples in an epoch.
-
-    Args:
-      seed: seed of the run, 0 or more.
-      epoch: 0 or more.
-      examples: number of examples, n.
-
-    Returns:
-      int32 [n], a permutation of 0 .. n-1; read-only.
-    """
+    """Returns the order of n examples in an epoch: int32 [n], a permutation; read-only."""
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
     order = permutation_at(seed, epoch, examples, np.arange(examples))
@@ -30,69 +21,51 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
     return order
 
 
-def permutation_at(seed: int, epoch: int, examples: int, places: np.ndarray) -> np.ndarray:
-    """Returns the example indices at positions `places`: permutation(...)[places], int32 [k].
-
-    Args:
-      seed: seed of the run, 0 or more.
-      epoch: 0 or more.
-      examples: number of examples, n.
-      places: int [k], positions in the epoch's order, each in 0 .. n-1.
-    """
+def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) -> np.ndarray:
+    """Returns permutation(seed, epoch, examples)[positions], int32 [k]."""
     if examples <= _SORTED:
-        return _sorted(seed, epoch, examples)[places]
-    keys = _hashed(seed, epoch).generate_state(_ROUNDS, np.uint64)
-    found = _enciphered(keys, examples, places.astype(np.uint64))
-    while len(outside := np.flatnonzero(found >= examples)):
-        found[outside] = _enciphered(keys, examples, found[outside])  # cycle walking
-    return found.astype(np.int32)
+        return _sorted(seed, epoch, examples)[positions]
+    keys = _seed_sequence(seed, epoch).generate_state(_ROUNDS, np.uint64)
+    indices = _encipher(keys, examples, positions.astype(np.uint64))
+    while len(outside := np.flatnonzero(indices >= examples)):
+        indices[outside] = _encipher(keys, examples, indices[outside])  # cycle walking
+    return indices.astype(np.int32)
 
 
 @functools.lru_cache(maxsize=4)
 def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the order that sorts one random 64-bit key per example, int32 [n]; read-only.
-
-    NumPy guarantees the bits of Philox and the result of a stable sort in all its versions, but not
-    the result of its own `permutation`.
-    """
-    keys = np.random.Philox(_hashed(seed, epoch)).random_raw(examples)
-    places = np.argsort(keys, kind="stable").astype(np.int32)
-    places.setflags(write=False)
-    return places
+    """Returns the order that sorts one random 64-bit key per example, int32 [n]; read-only."""
+    # All versions of NumPy have the same bits of Philox and of a stable sort, not of `permutation`.
+    keys = np.random.Philox(_seed_sequence(seed, epoch)).random_raw(examples)
+    order = np.argsort(keys, kind="stable").astype(np.int32)
+    order.setflags(write=False)
+    return order
 
 
-def _hashed(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Returns a hash of seed and epoch, as a source of keys.
-
-    If they were used as keys directly, the orders for neighbouring seeds would be correlated.
-    """
+def _seed_sequence(seed: int, epoch: int) -> np.random.SeedSequence:
+    """Hashes seed and epoch: as plain keys, neighbouring seeds would give correlated orders."""
     if seed < 0 or epoch < 0:
         raise ValueError(f"seed {seed} and epoch {epoch} must not be negative")
     return np.random.SeedSequence([seed, epoch])
 
 
-def _enciphered(keys: np.ndarray, examples: int, numbers: np.ndarray) -> np.ndarray:
-    """Maps numbers by a permutation of the integers that have at most as many bits as n - 1.
+def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndarray:
+    """Permutes the integers that have at most as many bits as n - 1, uint64 [k].
 
     A Feistel network: each round changes one half of the bits by a hash of the other half. A round
-    is invertible, so the whole is a permutation.
-
-    Args:
-      keys: keys of the rounds, uint64; an even number of them.
-      examples: number of examples, n, which determines the number of bits.
-      numbers: uint64 [k].
+    is invertible. The number of rounds is even.
     """
     bits = (examples - 1).bit_length()
     widths = np.uint64(bits // 2), np.uint64(bits - bits // 2)
     one = np.uint64(1)
-    left, right = numbers >> widths[1], numbers & ((one << widths[1]) - one)
+    left, right = positions >> widths[1], positions & ((one << widths[1]) - one)
     for turn, key in enumerate(keys):
         mask = (one << widths[turn % 2]) - one
-        left, right = right, left ^ (_mixed(right + key) & mask)
+        left, right = right, left ^ (_mix(right + key) & mask)
     return left << widths[1] | right
 
 
-def _mixed(x: np.ndarray) -> np.ndarray:
+def _mix(x: np.ndarray) -> np.ndarray:
     """Hashes 64 bits to 64 bits with avalanche: the finalizer of SplitMix64 (Steele, 2014)."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
@@ -100,13 +73,7 @@ def _mixed(x: np.ndarray) -> np.ndarray:
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:
-    """Returns the number of steps that cover every example once.
-
-    The last step may be partial: no remainder is dropped (L1).
-
-    Args:
-      examples: number of examples of the split, 1 or more.
-      global_batch_size: number of examples in a full step, over all replicas, 1 or more.
+    """Returns the number of steps that cover every example once; the last may be partial (L1).
 
     Raises:
       ValueError: when an argument is below 1.

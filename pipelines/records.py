@@ -1,8 +1,4 @@
-"""Reads examples of TFRecord files by index, in any order.
-
-So both feeds can use the same examples in the same order, and a resume does not read the examples
-of earlier steps.
-"""
+"""Random access to the examples of TFRecord files."""
 
 from __future__ import annotations
 
@@ -24,7 +20,7 @@ class RecordReader:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
       fields: names of the features to read; None: whole serialized examples.
       cache_dir: directory where the record index is cached; None: it is not cached.
-      progress: called periodically with the number of examples indexed since the last call.
+      progress: called with the number of examples indexed since the last call.
 
     Raises:
       ValueError: when a file is missing, damaged, or shorter than its range.
@@ -49,20 +45,17 @@ class RecordReader:
         """Returns the labels of all examples, int32 [n]; -1 where `fields` is None."""
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Reads the stored bytes and the labels of examples.
-
-        Args:
-          numbers: int [k], indices, each in 0 .. len-1.
+    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Reads examples by index, int [k].
 
         Returns:
           object [k] of bytes: encoded images, or whole serialized examples; and labels int32 [k],
           -1 for serialized examples.
         """
-        rows = self._index.rows(numbers)
-        files = np.searchsorted(self._ends, numbers, side="right").tolist()
+        rows = self._index.rows(indices)
+        files = np.searchsorted(self._ends, indices, side="right").tolist()
         starts, lengths = rows["start"].tolist(), rows["length"].tolist()
-        found = np.empty(len(numbers), object)
+        stored = np.empty(len(indices), object)
         for i, (file, start, length) in enumerate(zip(files, starts, lengths, strict=True)):
-            found[i] = self._file(self._paths[file]).read(start, length)
-        return found, rows["label"].astype(np.int32)
+            stored[i] = self._file(self._paths[file]).read(start, length)
+        return stored, rows["label"].astype(np.int32)

@@ -21,17 +21,12 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 def per_replica_values(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
     """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
-    The distributed iterators of tf.distribute are not used: they create a tf.data pipeline for each
-    device, and TensorFlow autotunes it whatever its options are. The autotuning thread sleeps for
-    up to a minute, and destroying the pipeline waits for it.
-
-    Args:
-      strategy: strategy of the replicas.
-      make: function that returns a tensor or a nest of tensors, always of the same structure,
-        shapes and dtypes.
+    Distributed iterators create a tf.data pipeline for each device, which is autotuned whatever its
+    options are. Destroying it waits up to a minute for the autotuning thread.
 
     Returns:
-      The result of `make` if there is one replica, else the same nest of per-replica values.
+      The nest of tensors that `make` returns if there is one replica, else the same nest of
+      per-replica values.
     """
     if strategy.num_replicas_in_sync == 1:
         return make()

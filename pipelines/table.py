@@ -1,8 +1,7 @@
-"""Evaluates functions of a uniform random number with lookup tables.
+"""Lookup tables of functions of a uniform random number.
 
-TensorFlow's kernels for sin, pow and similar functions round the last few rows of a batch
-differently from the rest: a vectorized routine computes the bulk, a scalar one the remainder. A
-lookup with linear interpolation returns bitwise identical values in any row of any batch.
+TensorFlow's kernels for sin, pow and the like round the last few rows of a batch differently from
+the rest. A lookup with linear interpolation returns the same bits in any row of any batch.
 """
 
 from __future__ import annotations
@@ -24,25 +23,20 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
     Args:
       table: [CELLS + 1], values of a function on uniform_grid().
       numbers: any shape, in [0, 1), of the table's dtype.
-
-    Returns:
-      The function's values, of the shape and dtype of `numbers`.
     """
-    place = numbers * CELLS
-    cell = tf.floor(place)
+    position = numbers * CELLS
+    cell = tf.floor(position)
     index = tf.cast(cell, tf.int32)
     low, high = tf.gather(table[:-1], index), tf.gather(table[1:], index)
-    return low + (place - cell) * (high - low)
+    return low + (position - cell) * (high - low)
 
 
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    Interpolation is exact at the multiples of 1 / CELLS and monotonic between them, so the error of
-    the cumulative distribution function is at most 1 / CELLS = 0.00024.
-
-    The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike the density
-    of l, it is smooth and bounded for every alpha; its integral is inverted.
+    The error of the cumulative distribution function is at most 1 / CELLS.
+    The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike that of l,
+    it is smooth and bounded for every alpha; its integral is inverted.
     """
     alpha = max(alpha, 1e-6)  # below this, all but one weight in 30,000 are 1 in float32
     # From z = 0, where l = 1/2, to where at most exp(-40) of the density is left. The points are

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -13,49 +14,39 @@ from pipelines import Feed
 Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to sum
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Accumulation:
     """Computes the micro-batches of a global batch sequentially, and sums the results.
 
     The results of a shard's micro-batches are added sequentially. The sums of a replica's shards
-    are then added in a binary tree, neighbouring shards first. So the additions are the same on any
+    are then added in a binary tree, neighbouring shards first: the additions are the same on any
     number of replicas, and memory holds only one partial sum per level of the tree.
-
-    Args:
-      strategy: strategy whose replicas compute the micro-batches.
-      feed: feed of the batches.
-      zeros: function that returns accumulators of zeros; called in replica context.
-      compute: function that computes a micro-batch; called in replica context.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        feed: Feed,
-        zeros: Callable[[], Tensors],
-        compute: Compute,
-    ) -> None:
-        self._run, self._feed, self._layout = strategy.run, feed, feed.layout
-        self._zeros, self._compute = zeros, compute
+    strategy: tf.distribute.Strategy
+    feed: Feed
+    zeros: Callable[[], Tensors]  # returns accumulators; called in replica context
+    compute: Compute  # computes a micro-batch; called in replica context
+
+    def __post_init__(self) -> None:
+        self._run, self._layout = self.strategy.run, self.feed.layout
         self._levels = self._layout.local_shards.bit_length() - 1
 
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
         """Returns each replica's sums over its part of a global batch; in the graph.
 
-        Args:
-          element: element of the feed for this step.
-          step: number of the step, int64 [].
-          *arguments: arguments of `compute` after the batch.
+        `arguments` are those of `compute` after the batch.
         """
         if not self._levels:
-            return self._of_shard(0, element, step, arguments)
+            return self._sum_shard(0, element, step, arguments)
 
         def add_shard(shard: tf.Tensor, sums: Any) -> tuple[tf.Tensor, Any]:
-            found = self._of_shard(shard, element, step, arguments)
-            return shard + 1, self._run(self._carry, args=(sums, found, shard))
+            shard_sum = self._sum_shard(shard, element, step, arguments)
+            return shard + 1, self._run(self._carry, args=(sums, shard_sum, shard))
 
         # sums[level] is the sum over 2^level neighbouring shards, until it is added to the sum
         # over the next 2^level shards.
-        zeros = self._run(lambda: [self._zeros() for _ in range(self._levels + 1)])
+        zeros = self._run(lambda: [self.zeros() for _ in range(self._levels + 1)])
         _, sums = tf.while_loop(
             lambda shard, _: shard < self._layout.local_shards,
             add_shard,
@@ -64,53 +55,51 @@ class Accumulation:
         )
         return sums[self._levels]
 
-    def _carry(self, sums: list[Tensors], found: Tensors, shard: tf.Tensor) -> list[Tensors]:
+    def _carry(self, sums: list[Tensors], shard_sum: Tensors, shard: tf.Tensor) -> list[Tensors]:
         """Adds a shard's sums as a binary counter adds 1: carries each full level to the next."""
 
         def carry_to(level: int) -> list[Tensors]:
-            carry = found
-            for below in range(level):
-                carry = _plus(sums[below], carry)
+            carry = shard_sum
+            for lower in sums[:level]:
+                carry = _plus(lower, carry)
             return [*sums[:level], carry, *sums[level + 1 :]]
 
         full = tf.bitwise.bitwise_and(shard + 1, -(shard + 1))  # 2^(number of full levels)
         level = tf.reduce_sum(tf.cast(full > 2 ** tf.range(self._levels), tf.int32))
-        return tf.switch_case(level, [lambda at=at: carry_to(at) for at in range(self._levels + 1)])
+        branches = [lambda to=to: carry_to(to) for to in range(self._levels + 1)]
+        return tf.switch_case(level, branches)
 
-    def _of_shard(self, shard: Any, element: Any, step: tf.Tensor, arguments: Any) -> Any:
+    def _sum_shard(self, shard: Any, element: Any, step: tf.Tensor, arguments: Any) -> Any:
         """Returns each replica's sums over the micro-batches of one of its shards."""
         micro_batches = self._layout.micro_batches
         first = shard * micro_batches
         if micro_batches == 1:
-            return self._run(self._of_micro_batch, args=(element, step, first, arguments))
+            return self._run(self._add_micro_batch, args=(element, step, first, arguments))
 
         def add_micro_batch(micro_batch: tf.Tensor, total: Any) -> tuple[tf.Tensor, Any]:
-            given = element, step, first + micro_batch, arguments, total
-            return micro_batch + 1, self._run(self._plus_micro_batch, args=given)
+            args = element, step, first + micro_batch, arguments, total
+            return micro_batch + 1, self._run(self._add_micro_batch, args=args)
 
         _, total = tf.while_loop(
             lambda micro_batch, _: micro_batch < micro_batches,
             add_micro_batch,
-            [tf.constant(0), self._run(self._zeros)],
+            [tf.constant(0), self._run(self.zeros)],
             parallel_iterations=1,
         )
         return total
 
-    def _of_micro_batch(self, element: Any, step: tf.Tensor, index: Any, arguments: Any) -> Tensors:
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return self._compute(self._feed.batch(element, step, replica, index), *arguments)
-
-    def _plus_micro_batch(
-        self, element: Any, step: tf.Tensor, index: Any, arguments: Any, total: Tensors
+    def _add_micro_batch(
+        self, element: Any, step: tf.Tensor, index: Any, arguments: Any, total: Any = None
     ) -> Tensors:
-        found = self._of_micro_batch(element, step, index, arguments)
-        return _plus(total, found)
+        """Returns the sums of a micro-batch, added to `total`; in replica context."""
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        sums = self.compute(self.feed.batch(element, step, replica, index), *arguments)
+        return sums if total is None else _plus(total, sums)
 
 
 def _plus(one: Tensors, other: Tensors) -> Tensors:
-    """Adds two lists of tensors pairwise, with a separate operation for each addition.
+    """Adds two lists of tensors pairwise.
 
-    TensorFlow's graph optimizer merges nested additions into one operation, which adds in another
-    order. The `ensure_shape` operation after each addition prevents this.
+    `ensure_shape` keeps the graph optimizer from merging additions, which changes their order.
     """
     return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]

@@ -13,17 +13,10 @@ _STREAM = -1  # layers draw from streams 0, 1, 2, ...
 def augmenter(
     augmentation: Augmentation, classes: int, seed: int, compiled: bool = False
 ) -> Callable[[Batch], Batch]:
-    """Returns the function that augments a training batch, in the graph.
+    """Returns the function that augments a training batch, in the graph, which XLA may compile.
 
-    The random numbers of an example depend on its position in the epoch's order, which is a pure
-    function of (seed, epoch, example). So they do not depend on the batch size or on the number of
-    replicas, micro-batches and shards (L3).
-
-    Args:
-      augmentation: transformation of the examples of a batch.
-      classes: number of classes.
-      seed: seed of the run.
-      compiled: whether XLA compiles the augmentation.
+    The random numbers of an example depend on its position in the epoch's order, so they do not
+    depend on the batch size or on the number of replicas, micro-batches and shards (L3).
     """
 
     def augmented(batch: Batch) -> Batch:

@@ -1,9 +1,4 @@
-"""Updates variables in place, only if a condition in the graph holds.
-
-XLA copies the variables that a branch changes, but updates those that a loop changes in place. So
-under XLA a loop of at most one iteration replaces the branch. In TensorFlow's executor, the cost of
-`tf.cond` is negligible.
-"""
+"""Updates of variables in place, only if a condition in the graph holds."""
 
 from __future__ import annotations
 
@@ -21,16 +16,12 @@ def conditional_update(
     variables: Sequence[tf.Variable],
     compiled: bool,
 ) -> None:
-    """Calls `update` if the condition holds.
+    """Calls `update`, which may change only `variables`, if the condition, bool [], holds.
 
-    For a small network, a loop takes longer than the whole update. There XLA always computes the
-    update, and selects the new or the old values by the condition.
-
-    Args:
-      condition: condition of the update, bool [].
-      update: function that updates variables.
-      variables: all variables that `update` may change.
-      compiled: whether XLA compiles the update.
+    XLA copies the variables that a branch changes, but updates in place those that a loop changes.
+    So if the update is compiled, a loop of at most one iteration replaces the branch. For a small
+    network, the loop would take longer than the whole update: there XLA always computes the update,
+    and selects the new or the old values.
     """
 
     def once(*_: tf.Tensor) -> tuple[tf.Tensor]:
@@ -45,5 +36,5 @@ def conditional_update(
         before = [variable.read_value() for variable in variables]
         update()
         for variable, old in zip(variables, before, strict=True):
-            chosen = tf.where(condition, variable.read_value(), old)
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=chosen)
+            selected = tf.where(condition, variable.read_value(), old)
+            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=selected)

@@ -1,8 +1,7 @@
-"""Early stopping and selection of the best epoch; their counters are in the state (L5).
+"""Early stopping and the best epoch, by the rules of Keras; their counters are in the state (L5).
 
-The rules are those of Keras's EarlyStopping and of its ModelCheckpoint with `save_best_only`. Each
-of the two has its own reference value: any improvement selects a new best epoch, but only an
-improvement of more than `min_delta` resets the patience.
+Each has its own reference value: any improvement selects a new best epoch, but only one of more
+than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ class Monitor:
         return float(results[self._split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
-        """Returns whether `value` is better than `reference` by more than `margin`.
-
-        A nan is never better; any other value is better than a nan.
-        """
+        """Returns whether `value` is better by more than `margin`; any number beats a nan."""
         if math.isnan(reference):
             return not math.isnan(value)
         return self._sign * (value - self._sign * margin) > self._sign * reference
@@ -54,12 +50,9 @@ class Monitor:
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
-        """Updates the counters of early stopping after an epoch; returns whether training stops.
+        """Updates the counters after an epoch with this value; returns whether training stops.
 
-        Args:
-          value: value of the monitored metric in this epoch.
-          first_epoch: whether this is the first epoch; training never stops after it, as in Keras.
-          patience: counters of early stopping in the state, which are updated.
+        As in Keras, training never stops after the first epoch.
         """
         if self._patience < 0:
             return False
@@ -74,14 +67,10 @@ class Monitor:
 
 
 def resolve(monitor: str, metrics: Sequence[str], has_validation: bool) -> str:
-    """Resolves `--monitor` to the name of a metric.
+    """Resolves `--monitor` to split, underscore and metric.
 
-    Args:
-      monitor: "auto", or split, underscore and metric. "auto" is the first registered metric of
-        the task on the validation split, or the validation loss if the task has none; without a
-        validation split, it is the training loss.
-      metrics: names of the task's metrics, without the loss.
-      has_validation: whether there is a validation split.
+    "auto" is the first registered metric of the task on the validation split, or the validation
+    loss if the task has none; without a validation split, it is the training loss.
 
     Raises:
       ValueError: if the task has no such metric, or if the metric is one of the validation split

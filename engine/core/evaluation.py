@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,41 +17,31 @@ from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
-    """Evaluates one split in a compiled loop.
-
-    Args:
-      strategy: strategy whose replicas compute each step together.
-      feed: feed of the split's batches, in file order.
-      step: function Batch -> [its metric sums], called in replica context.
-      task: task, which names the metrics.
-      agree: as in `StepsPerLoop`.
-    """
+    """Evaluates one split in a compiled loop."""
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
-        feed: Feed,
-        step: Callable[[Batch], Tensors],
+        feed: Feed,  # in file order
+        step: Callable[[Batch], Tensors],  # returns [metric sums]; called in replica context
         task: Task,
-        agree: Callable[[int], int] = lambda steps: steps,
+        agree: Callable[[int], int] = lambda steps: steps,  # as in `StepsPerLoop`
     ) -> None:
         self.traces = 0
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
         self._accumulation = Accumulation(strategy, feed, lambda: [tf.zeros([self._size])], step)
         _, self._reduce = reductions(feed.layout.shards)
-        # Steps are independent, and one step rarely keeps all cores of a device busy. So on one
-        # replica, two steps overlap. Several replicas communicate in every step, so they must
-        # execute the steps in the same order, one at a time.
+        # One step rarely keeps all cores of a device busy, so on one replica, two steps overlap.
+        # Several replicas communicate in every step, so they must take one at a time.
         self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
         self._steps_per_loop = StepsPerLoop(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
-        """Returns the mean loss and metrics and the number of examples; None if interrupted.
+        """Returns the mean loss and metrics and the number of examples.
 
-        Args:
-          interrupted: function polled before each call of the graph; True stops the evaluation.
+        `interrupted` is polled before each call of the graph; True stops: returns None.
 
         Raises:
           RuntimeError: if TensorFlow fails.
@@ -72,8 +61,7 @@ class Evaluation:
             self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
         means = metrics.means(sums, self._task.metrics)
-        # L8: the sum of the masks counts the evaluated examples, so that a lost or repeated one
-        # is detected.
+        # L8: the sum of the masks detects a lost or repeated example.
         assert means["examples"] == self._feed.examples, (
             f"evaluation scored {means['examples']} of {self._feed.examples} examples"
         )
@@ -84,16 +72,17 @@ class Evaluation:
         accumulation, strategy = self._accumulation, self._strategy
 
         def body(
-            step: tf.Tensor, fed: tf.Tensor, total: tf.Tensor
+            step: tf.Tensor, token: tf.Tensor, total: tf.Tensor
         ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # `fed` carries no data; it makes overlapping steps read from the feed in order.
-            with tf.control_dependencies([fed]):
+            # The token makes overlapping steps read from the feed in order.
+            with tf.control_dependencies([token]):
                 element = self._feed.next(given)
-            with tf.control_dependencies(_tensors(element) if self._overlapping > 1 else []):
-                fed = tf.identity(fed)
+            parts = tf.nest.flatten(element) if self._overlapping > 1 else []
+            with tf.control_dependencies(list(filter(tf.is_tensor, parts))):
+                token = tf.identity(token)
             sums = strategy.run(self._reduce, args=(accumulation.total(element, step),))[0]
             sums = strategy.experimental_local_results(sums)[0]
-            return step + 1, fed, total + tf.cast(sums, tf.float64)
+            return step + 1, token, total + tf.cast(sums, tf.float64)
 
         *_, total = tf.while_loop(
             lambda step, *_: step < start + steps,
@@ -102,8 +91,3 @@ class Evaluation:
             parallel_iterations=self._overlapping,
         )
         return total
-
-
-def _tensors(element: Any) -> list[tf.Tensor]:
-    """Returns all tensors of an element of a feed, on one replica."""
-    return [part for part in tf.nest.flatten(element) if tf.is_tensor(part)]

@@ -12,15 +12,10 @@ MOST = 128  # maximum number of log points in one call of the graph
 
 
 class LogPoints(NamedTuple):
-    """The log points, each given as the number of steps taken at it.
+    """The log points, each given as the number of steps taken at it."""
 
-    Attributes:
-      every: interval in steps; each multiple of it is a log point.
-      last: one more log point, beyond which no call takes steps.
-    """
-
-    every: int = NEVER
-    last: int = NEVER
+    every: int = NEVER  # each multiple of it is a log point
+    last: int = NEVER  # one more log point, beyond which no call takes steps
 
     def after(self, step: int) -> int:
         """Returns the number of steps from `step` to the next log point, 1 or more.
@@ -38,37 +33,21 @@ class LogPoints(NamedTuple):
 
 
 class LogPoint(NamedTuple):
-    """The loop's values at a log point.
+    """The loop's values at a log point."""
 
-    Attributes:
-      step: number of steps taken.
-      updates: number of those that updated the weights.
-      loss_scale: loss scale after the last step.
-      learning_rate: learning rate of the last step.
-      sums: sums over the epoch so far, float64 [4 + metrics], as TrainState.sums.
-    """
-
-    step: int
-    updates: int
-    loss_scale: float
-    learning_rate: float
-    sums: np.ndarray
+    step: int  # number of steps taken
+    updates: int  # number of those that updated the weights
+    loss_scale: float  # after the last step
+    learning_rate: float  # of the last step
+    sums: np.ndarray  # float64 [4 + metrics], as TrainState.sums
 
     @classmethod
-    def of_row(cls, row: np.ndarray) -> LogPoint:
-        """Converts a vector that `row` returned; float64 represents steps up to 2^53 exactly."""
+    def unpack(cls, row: np.ndarray) -> LogPoint:
+        """Converts a vector that `pack` returned; float64 represents steps up to 2^53 exactly."""
         step, updates, scale, rate, *sums = row.tolist()
         return cls(int(step), int(updates), scale, rate, np.array(sums))
 
 
-def row(
-    *,
-    step: tf.Tensor,
-    updates: tf.Tensor,
-    loss_scale: tf.Tensor,
-    learning_rate: tf.Tensor,
-    sums: tf.Tensor,
-) -> tf.Tensor:
-    """Packs the values of a log point into one vector, float64 [4 + len(sums)]; in the graph."""
-    numbers = step, updates, loss_scale, learning_rate
-    return tf.concat([tf.stack([tf.cast(each, tf.float64) for each in numbers]), sums], 0)
+def pack(*scalars: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
+    """Packs the fields of a LogPoint into one vector, float64 [4 + len(sums)]; in the graph."""
+    return tf.concat([tf.stack([tf.cast(each, tf.float64) for each in scalars]), sums], 0)

@@ -1,13 +1,14 @@
 """The compiled training loop: one call of the graph takes several steps.
 
-The number of steps is a tensor, so that one trace serves all calls (L6). A call takes the requested
-number of steps, or ends after the first step that is not finite. It is a loop over log points
-around a loop over steps, so that logging costs nothing between log points.
+The number of steps is a tensor, so that one trace serves all calls (L6). A call is a loop over log
+points around a loop over steps, so that logging costs nothing between log points.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,21 +29,13 @@ MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient 
 
 
 class LoopResult(NamedTuple):
-    """The result of one call of the training loop.
+    """The result of one call of the training loop."""
 
-    Attributes:
-      steps: number of steps taken; all but possibly the last were finite.
-      finite: whether the last step was finite.
-      losses: float32 [steps], mean loss of each step; empty if per-step values are not recorded.
-      norms: float32 [steps], gradient norm of each step before clipping; empty if `losses` is.
-      points: log points reached.
-    """
-
-    steps: int
-    finite: bool
-    losses: np.ndarray
-    norms: np.ndarray
-    points: list[LogPoint]
+    steps: int  # number of steps taken; all but possibly the last were finite
+    finite: bool  # whether the last step was finite
+    losses: np.ndarray  # float32 [steps], mean loss of each step; empty if not recorded
+    norms: np.ndarray  # float32 [steps], gradient norms before clipping; empty if not recorded
+    points: list[LogPoint]  # log points reached
 
 
 class LoopArgs(NamedTuple):
@@ -63,139 +56,108 @@ class LoopState(NamedTuple):
     finite: tf.Tensor  # bool []: whether the last step was finite
 
 
+@dataclasses.dataclass(eq=False, repr=False)
 class Loop:
     """Runs training steps in the graph, on all replicas.
 
     The counters and sums are loop-carried values. They are assigned to the state's variables once
     per call, because updating variables in each step takes longer.
-
-    Attributes:
-      traces: number of times that the loop was traced.
-      trace_seconds: total duration of tracing, in seconds.
-
-    Args:
-      strategy: strategy whose replicas take each step together.
-      state: training state that the steps update.
-      feed: feed of the batches.
-      step: computation of one step.
-      watched: whether loss and gradient norm of each step are recorded.
-      jit: what XLA compiles, on one replica: "off" (nothing), "step" or "loop".
-      apart: whether `step.compute_gradients` is a separate function, which is not inlined.
     """
 
-    def __init__(
-        self,
-        strategy: tf.distribute.Strategy,
-        state: TrainState,
-        feed: Feed,
-        step: Step,
-        *,
-        watched: bool = False,
-        jit: str = "off",
-        apart: bool = False,
-    ) -> None:
-        self.traces, self.trace_seconds = 0, 0.0
-        self._strategy, self._state, self._feed, self._step = strategy, state, feed, step
-        self._watched, self._jit, self._apart = watched, jit, apart
-        self._xla = jit == "loop"
-        halves: list[Callable] = [step.compute_gradients, step.apply_gradients]
-        compute_gradients, self._apply_gradients = (
-            map(_compiled, halves) if jit == "step" else halves
-        )
-        if apart:
-            compute_gradients = tf.function(
-                compute_gradients, autograph=False, experimental_attributes={"_noinline": True}
+    strategy: tf.distribute.Strategy
+    state: TrainState
+    feed: Feed
+    step: Step
+    _: dataclasses.KW_ONLY
+    watched: bool = False  # whether loss and gradient norm of each step are recorded
+    jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
+    apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
+
+    def __post_init__(self) -> None:
+        self.traces, self.trace_seconds = 0, 0.0  # number of traces, and their total duration
+        compute: Callable = self.step.compute_gradients
+        self._apply_gradients: Callable = self.step.apply_gradients
+        if self.jit == "step":
+            compute, self._apply_gradients = _compiled(compute), _compiled(self._apply_gradients)
+        if self.apart:
+            compute = tf.function(
+                compute, autograph=False, experimental_attributes={"_noinline": True}
             )
-        self._accumulation = Accumulation(strategy, feed, step.zero_accumulators, compute_gradients)
+        zeros = self.step.zero_accumulators
+        self._accumulation = Accumulation(self.strategy, self.feed, zeros, compute)
         self._call = tf.function(self._traced, autograph=False)
 
-    def run(self, steps: int, at: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008 - a constant
+    def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
         """Takes up to `steps` steps of one epoch; ends after the first that is not finite.
 
-        Args:
-          steps: number of steps, 1 or more; fewer are taken if the feed provides fewer, or if
-            more than `MAX_WATCHED` would have to be recorded.
-          at: log points; at most `log_points.MOST` of them are in the call, and `at.last` is not
-            before its end.
+        Fewer are taken if the feed provides fewer, or if more than `MAX_WATCHED` would be recorded.
 
         Raises:
-          ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond `at.last`
-            or `at.most_steps`.
+          ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond
+            `points.last` or `points.most_steps`.
           StepError: if TensorFlow fails in a step.
           RuntimeError: if the feed or the loop returns an invalid number of steps.
         """
-        before = int(self._state.step)
+        before = int(self.state.step)
         if steps < 1:
             raise ValueError(f"{steps} steps were asked for after step {before}: must be 1 or more")
-        if steps > at.most_steps(before) or before + steps > at.last:
-            raise ValueError(f"{steps} steps after step {before} go beyond the points {at}")
-        steps = min(steps, MAX_WATCHED) if self._watched else steps
+        if steps > points.most_steps(before) or before + steps > points.last:
+            raise ValueError(f"{steps} steps after step {before} go beyond the points {points}")
+        steps = min(steps, MAX_WATCHED) if self.watched else steps
         try:
-            steps, given = opened(self._feed, before, steps)
-            found = self._call(tf.constant(np.array([steps, *at], np.int64)), given)
+            steps, given = opened(self.feed, before, steps)
+            result = self._call(tf.constant(np.array([steps, *points], np.int64)), given)
         except tf.errors.OpError as error:
-            hint = "" if self._jit == "off" else f" (XLA compiles the {self._jit}; --jit=off: not)"
+            hint = "" if self.jit == "off" else f" (XLA compiles the {self.jit}; --jit=off: not)"
             raise StepError(
                 f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
-        taken, finite, passed, rows, watched = (each.numpy() for each in found)
+        taken, finite, passed, rows, watched = (each.numpy() for each in result)
         if not (0 < taken <= steps and (taken == steps or not finite)):
             raise RuntimeError(
                 f"the loop was asked for {steps} steps after step {before} and took {taken}"
             )
         losses, norms = watched[:taken].T
-        points = [LogPoint.of_row(row) for row in rows[:passed]]
-        return LoopResult(int(taken), bool(finite), losses, norms, points)
+        reached = [LogPoint.unpack(row) for row in rows[:passed]]
+        return LoopResult(int(taken), bool(finite), losses, norms, reached)
 
     def with_feed(self, feed: Feed) -> Loop:
         """Returns a loop that takes the same steps on the batches of another feed."""
-        return Loop(
-            self._strategy,
-            self._state,
-            feed,
-            self._step,
-            watched=self._watched,
-            jit=self._jit,
-            apart=self._apart,
-        )
+        return dataclasses.replace(self, feed=feed)
 
     def graph(self, *, retrace: bool = False) -> Any:
         """Returns the ConcreteFunction of a call, for inspection; takes no step.
 
-        Args:
-          retrace: whether to trace a new function instead of using the one that `run` calls; this
-            is not counted in `traces`.
+        It is the function that `run` calls, or with `retrace` a new one, not counted in `traces`.
         """
-        _, given = self._feed.open(int(self._state.step), 1)
+        _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
-    def _traced(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
+    def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         """Takes the steps as `_assigned` does; counts and times the tracing."""
         self.traces += 1
         started = stopwatch()
-        found = self._assigned(asked, given)
+        result = self._assigned(request, given)
         self.trace_seconds += stopwatch() - started
-        return found
+        return result
 
-    def _assigned(self, asked: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
+    def _assigned(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         """Takes the steps and assigns the loop-carried values to the state.
 
-        Args:
-          asked: number of steps, then the values of `LogPoints`; int64 [3].
-          given: input of the graph, which `Feed.open` returned.
+        The request is the number of steps and the values of `LogPoints`, int64 [3].
 
         Returns:
           The number of steps taken, int64 []; whether the last was finite, bool []; the last three
           values of `_steps`.
         """
-        state, scale = self._state, self._state.loss_scale
+        state, scale = self.state, self.state.loss_scale
         with self._on_host():
-            started = tf.constant(True)
-            first = LoopState(state.step + 0, state.sums + 0, scale.read(), started)
-            steps, every, last = tf.unstack(asked)
+            finite = tf.constant(True)
+            first = LoopState(state.step + 0, state.sums + 0, scale.read(), finite)
+            steps, every, last = tf.unstack(request)
             args = LoopArgs(first.step + steps, every, last, first.step - state.updates)
-        take = _compiled(self._steps) if self._xla else self._steps
+        take = _compiled(self._steps) if self.jit == "loop" else self._steps
         now, *logged = take(args, first, given)
         state.step.assign(now.step)
         state.updates.assign(_updates(now, args))
@@ -208,10 +170,10 @@ class Loop:
 
         Returns:
           The final LoopState; the number of log points reached, int32 []; the rows, float64
-          [MOST + 1, fields], of which only those of log points reached are valid;
-          `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2] if it is not
-          recorded.
+          [MOST + 1, fields], valid for these; and `metrics.step_watched` of each step, float32
+          [MAX_WATCHED, 2], or [0, 2] if it is not recorded.
         """
+        one_step = functools.partial(self._one_step, args, first.step, given)
 
         def to_log_point(
             now: LoopState, passed: tf.Tensor, rows: tf.TensorArray, *watched: tf.TensorArray
@@ -221,81 +183,67 @@ class Loop:
                 # At least one step, whatever the arguments are; otherwise the loop never ends.
                 point = now.step + tf.maximum(steps, 1)
                 end = tf.minimum(args.end, point)
-            now, *told = self._steps_until(end, args, first.step, now, given, *watched)
+            now, *recorded = self._while_finite(end, one_step, (now, *watched))
             with self._on_host():
-                row = log_points.row(
-                    step=now.step,
-                    updates=_updates(now, args),
-                    loss_scale=self._state.loss_scale.value_of(now.scale),
-                    learning_rate=self._step.learning_rate(now.step - 1),
+                row = log_points.pack(
+                    now.step,
+                    _updates(now, args),
+                    self.state.loss_scale.value_of(now.scale),
+                    self.step.schedule(now.step - 1),
                     sums=now.sums,
                 )
-                # A row that is not at a log point is not counted: it is the last row of a call
-                # that ends between two log points.
+                # The last row of a call that ends between two log points is not counted.
                 rows = rows.write(passed, row)
-                return now, passed + tf.cast(now.step == point, tf.int32), rows, *told
+                return now, passed + tf.cast(now.step == point, tf.int32), rows, *recorded
 
         with self._on_host():
             length = len(LogPoint._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, log_points.MOST + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
-            watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self._watched
+            watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
             start = first, tf.constant(0), rows, *watched
-        now, passed, rows, *watched = tf.while_loop(
-            lambda now, *_: self._continues(now, args.end),
-            to_log_point,
-            start,
-            parallel_iterations=1,
-        )
+        now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
         return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
 
-    def _steps_until(
+    def _one_step(
         self,
-        end: tf.Tensor,
         args: LoopArgs,
         first: tf.Tensor,
-        now: LoopState,
         given: object,
+        now: LoopState,
         *watched: tf.TensorArray,
-    ) -> list[Any]:
-        """Takes steps until step `end`, or until one is not finite."""
-
-        def one_step(now: LoopState, *watched: tf.TensorArray) -> tuple[Any, ...]:
-            scale = self._state.loss_scale
-            # All earlier steps of this call updated the weights: the first that does not ends it.
-            at = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
-            total = self._accumulation.total(self._feed.next(given), at.step, at)
-            result = self._strategy.run(self._apply_gradients, args=(total, at))
-            # After the reduction, all replicas hold the same values.
-            finite, sums = map(self._of_any_replica, result)
-            with self._on_host():
-                added = now.sums + tf.cast(sums, tf.float64)
-                after = LoopState(
-                    now.step + 1,
-                    tf.where(finite, added, now.sums),
-                    scale.after(now.scale, finite),
-                    finite,
-                )
-                place = tf.cast(now.step - first, tf.int32)
-                return after, *(each.write(place, metrics.step_watched(sums)) for each in watched)
-
-        return tf.while_loop(
-            lambda now, *_: self._continues(now, end),
-            one_step,
-            [now, *watched],
-            parallel_iterations=1,
-        )
-
-    def _continues(self, now: LoopState, end: tf.Tensor) -> tf.Tensor:
+    ) -> tuple[Any, ...]:
+        """Takes a step, and records it if it is watched; `first` is the first step of the call."""
+        scale = self.state.loss_scale
+        # All earlier steps of this call updated the weights: the first that does not ends it.
+        context = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
+        total = self._accumulation.total(self.feed.next(given), context.step, context)
+        result = self.strategy.run(self._apply_gradients, args=(total, context))
+        # After the reduction, all replicas hold the same values.
+        finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
         with self._on_host():
-            return (now.step < end) & now.finite
+            added = now.sums + tf.cast(sums, tf.float64)
+            after = LoopState(
+                now.step + 1,
+                tf.where(finite, added, now.sums),
+                scale.after(now.scale, finite),
+                finite,
+            )
+            index = tf.cast(now.step - first, tf.int32)
+            return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
-    def _of_any_replica(self, replicated: object) -> tf.Tensor:
-        return self._strategy.experimental_local_results(replicated)[0]
+    def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
+        """Repeats `body`, whose first value is a LoopState, until `end` or a step is not finite."""
+
+        def condition(now: LoopState, *_: Any) -> tf.Tensor:
+            with self._on_host():
+                return (now.step < end) & now.finite
+
+        return tf.while_loop(condition, body, start, parallel_iterations=1)
 
     def _on_host(self) -> contextlib.AbstractContextManager:
         """Returns a scope that places counters on the host, unless XLA compiles the whole loop."""
-        return contextlib.nullcontext() if self._xla else tf.device("CPU:0")
+        return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
 
 def _compiled(function: Callable) -> Callable:

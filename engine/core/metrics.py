@@ -1,9 +1,8 @@
-"""Sums and counts of losses and metrics, and the means computed from them.
+"""Sums of losses and metrics, and the means computed from them.
 
 Sums over examples are float32 [2 + metrics]: the loss, each metric of the task, and the number of
-examples. Sums of a training step are float32 [4 + metrics]: these, the gradient norm, and 1. They
-are accumulated over steps in float64, in which counts are exact up to 2^53 and the rounding error
-of a mean over an epoch is negligible.
+examples. Those of a training step are float32 [4 + metrics]: these, the gradient norm, and 1. Over
+steps they are added in float64, in which counts are exact up to 2^53.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ def size(metrics: Sequence[str]) -> int:
 def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
     """Returns the sums over the rows of a micro-batch, float32 [2 + metrics].
 
-    Args:
-      scores: loss and metrics of each row.
-      mask: 1 for an example, 0 for padding, float32 [rows]; padding adds nothing, even if its loss
-        is nan.
+    Padding, where the mask is 0, adds nothing, even if its loss is nan.
     """
     values = tf.stack([scores.losses, *scores.metrics, mask])
     return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
@@ -48,29 +44,23 @@ def step_watched(sums: tf.Tensor) -> tf.Tensor:
 
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
     """Returns `means` from the sums of training steps, and "gradient_norm", the mean over steps."""
-    *of_examples, norms, steps = sums.tolist()
+    norms, steps = sums[-2:].tolist()
     norm = norms / steps if steps else math.nan
-    return {**_means(of_examples, metrics), "gradient_norm": norm}
+    return {**means(sums[:-2], metrics), "gradient_norm": norm}
 
 
 def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
     """Returns mean loss and metrics, and "examples", from float64 sums; nan without examples."""
-    return _means(sums.tolist(), metrics)
-
-
-def _means(sums: Sequence[float], metrics: Sequence[str]) -> dict[str, float | int]:
-    examples = round(sums[-1])
-    values = (each / examples if examples else math.nan for each in sums[:-1])
+    *totals, count = sums.tolist()
+    examples = round(count)
+    values = (each / examples if examples else math.nan for each in totals)
     return {**dict(zip(("loss", *metrics), values, strict=True)), "examples": examples}
 
 
 def brief(values: Mapping[str, float | int]) -> str:
     """Formats metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
-    words = []
-    for name, value in values.items():
-        if name not in ("examples", "gradient_norm"):
-            words.append(f"{name} {formatted(name, value)}")
-    return ", ".join(words)
+    shown = (name for name in values if name not in ("examples", "gradient_norm"))
+    return ", ".join(f"{name} {formatted(name, values[name])}" for name in shown)
 
 
 def formatted(name: str, value: float) -> str:

@@ -1,14 +1,13 @@
-"""TrainState: everything that a resumed run needs (L5).
+"""The training state, everything that a resumed run needs (L5).
 
-A checkpoint holds the variables of this object and no others, so values outside it are lost in a
-restart. The position in the data is the step alone: the step and the seed determine the next
-examples (L4).
+A checkpoint holds the variables of `TrainState` and no others. The position in the data is the step
+alone: the step and the seed determine the next examples (L4).
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -18,12 +17,12 @@ from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
 
 
-def _counter(name: str, value: int = 0) -> tf.Variable:
-    return tf.Variable(value, dtype=tf.int64, trainable=False, name=name)
+def _counter(name: str, value: int = 0, shape: Sequence[int] = ()) -> tf.Variable:
+    return tf.Variable(tf.constant(value, tf.int64, shape), trainable=False, name=name)
 
 
-def _number(name: str, value: float = 0.0) -> tf.Variable:
-    return tf.Variable(value, dtype=tf.float64, trainable=False, name=name)
+def _number(name: str, value: float = 0.0, shape: Sequence[int] = ()) -> tf.Variable:
+    return tf.Variable(tf.constant(value, tf.float64, shape), trainable=False, name=name)
 
 
 class BestState(tf.Module):
@@ -66,34 +65,27 @@ class BadStepState(tf.Module):
         super().__init__(name="bad_steps")
         self.tolerated = _counter("tolerated")  # number of tolerated non-finite steps
         self.in_a_row = _counter("in_a_row")  # number of consecutive ones, up to the last step
-        unused = tf.fill([MAX_SKIPPED_STEPS], tf.constant(-1, tf.int64))
-        # The skipped steps; -1: unused.
-        self.skipped = tf.Variable(unused, trainable=False, name="skipped")
-        # The reason for each, a BadStepReason.
-        self.reasons = tf.Variable(unused, trainable=False, name="reasons")
+        # The skipped steps, and the reason for each, a BadStepReason; -1: unused.
+        self.skipped = _counter("skipped", -1, [MAX_SKIPPED_STEPS])
+        self.reasons = _counter("reasons", -1, [MAX_SKIPPED_STEPS])
         # The losses of the last steps that were not bad; nan: unused.
-        no_losses = tf.fill([SPIKE_WINDOW], tf.constant(float("nan"), tf.float64))
-        self.losses = tf.Variable(no_losses, trainable=False, name="losses")
-        no_norms = tf.fill([LARGEST_NORMS], tf.constant(float("nan"), tf.float64))
+        self.losses = _number("losses", float("nan"), [SPIKE_WINDOW])
         # The largest gradient norms of steps that were not bad, each divided by the factor by which
         # its batch may deviate more than a full one, in descending order; nan: unused.
-        self.norms = tf.Variable(no_norms, trainable=False, name="norms")
-        # Reference for the loss at the start of training; nan: not known yet.
-        self.initial_loss = _number("initial_loss", float("nan"))
-        # Largest excess of a loss over the median, without spikes.
-        self.max_excess = _number("max_excess")
+        self.norms = _number("norms", float("nan"), [LARGEST_NORMS])
+        self.initial_loss = _number("initial_loss", float("nan"))  # reference; nan: not known yet
+        self.max_excess = _number("max_excess")  # largest excess over the median, without spikes
 
 
 class TrainState(tf.Module):
     """The training state of a run.
 
     Args:
-      model: tf.Module whose variables were created in the strategy's scope.
+      model: model whose variables were created in the strategy's scope.
       optimizer: optimizer whose slots were created in the same scope.
       task_metrics: names of the task's metrics.
       ema: model with the same variables, which holds their EMA; None: no EMA.
-      make_loss_scale: function that creates the loss scale; called in the device scope of its
-        variables.
+      make_loss_scale: called in the device scope of its variables.
     """
 
     def __init__(
@@ -109,20 +101,18 @@ class TrainState(tf.Module):
         self.model = model
         self.ema = ema
         self.optimizer = optimizer
-        # The host reads the other variables, or the loop reads them once per call. So each has a
-        # single copy on the host, and is not mirrored.
+        # The host reads the other variables, or the loop reads them once per call. So they are not
+        # mirrored.
         with tf.device("CPU:0"):
             self.step = _counter("step")
             self.updates = _counter("updates")  # number of steps that updated the weights
-            # The step of the last end of an epoch that was processed.
-            self.last_epoch_end_step = _counter("last_epoch_end_step")
-            # The step of the last training metrics in metrics.jsonl; -1: none.
-            self.last_logged_step = _counter("last_logged_step", -1)
+            self.last_epoch_end_step = _counter("last_epoch_end_step")  # of those processed
+            self.last_logged_step = _counter("last_logged_step", -1)  # in metrics.jsonl; -1: none
             self.loss_scale = make_loss_scale()
-            zeros = tf.zeros([metrics.size(task_metrics) + 2], tf.float64)
-            self.sums = tf.Variable(zeros, trainable=False, name="sums")  # over the epoch so far
+            shape = [metrics.size(task_metrics) + 2]
+            self.sums = _number("sums", shape=shape)  # over the epoch so far
             # The value of `sums` at the last log point of the epoch.
-            self.last_logged_sums = tf.Variable(zeros, trainable=False, name="last_logged_sums")
+            self.last_logged_sums = _number("last_logged_sums", shape=shape)
             self.best = BestState()
             self.patience = PatienceState()
             self.bad_steps = BadStepState()

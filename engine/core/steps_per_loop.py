@@ -10,24 +10,15 @@ class StepsPerLoop:
     """Chooses the number of steps per call from the measured durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. Unless the number of steps is fixed, the first call takes a single step, because it
-    traces the graph. The number of steps per call does not affect the results.
-
-    Args:
-      steps_per_loop: fixed number of steps per call, 1 or more; 0: as many as take `seconds`.
-      seconds: target duration of one call, in seconds.
-      agree: function that maps each worker's number of steps to a number that is the same on all
-        workers.
+    `seconds`. The first call, which traces the graph, takes a single step unless it is fixed.
     """
 
     def __init__(
         self,
-        steps_per_loop: int,
+        steps_per_loop: int,  # fixed number of steps per call; 0: as many as take `seconds`
         seconds: float = 0.5,
-        agree: Callable[[int], int] = lambda steps: steps,
+        agree: Callable[[int], int] = lambda steps: steps,  # makes them the same on all workers
     ) -> None:
-        if steps_per_loop < 0:
-            raise ValueError(f"steps_per_loop is {steps_per_loop}: must be at least 0")
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1
         self._calls = 0

@@ -1,4 +1,4 @@
-"""Chooses what XLA compiles, and how TensorFlow's executor runs the rest.
+"""The choice of what XLA compiles, and how TensorFlow's executor runs the rest.
 
 On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
 operations, and several times slower for a step of a few convolutions. It is used on one device
@@ -19,7 +19,7 @@ _OWN = ("engine", "models")
 
 
 def choose(
-    asked: str,
+    jit: str,
     devices: Devices,
     model: tf.Module,
     others: Iterable[object],
@@ -27,54 +27,45 @@ def choose(
     shards: int,
     augments: bool,
 ) -> str:
-    """Resolves `--jit` to "off", "step" or "loop".
+    """Resolves `--jit` to "off", "step" or "loop"; `others` are the task and optimizer.
 
     "auto" is the fastest known choice. It does not depend on the feed: XLA rounds differently, and
     a run must be bitwise identical with either feed (L4).
-
-    Args:
-      asked: value of `--jit`.
-      devices: devices of the run.
-      model: model to train.
-      others: other objects that the loop calls: the task and the optimizer.
-      shards: number of virtual shards of a batch; 0: none.
-      augments: whether training examples are augmented.
 
     Raises:
       ValueError: if `--jit` requests XLA for a configuration that does not support it.
     """
     pooled = any(isinstance(part, MaxPool) for part in model.submodules)
-    if asked == "auto":
+    if jit == "auto":
         ranks = [variable.shape.rank for variable in model.trainable_variables]
         small = not (augments or pooled) and max(ranks, default=0) < _CONVOLUTION
         alone = devices.replicas == 1 and not shards and not devices.are_gpus
         # User-defined classes may contain operations that XLA cannot compile.
         own = all(map(_is_own, [*model.submodules, *others]))
         return "loop" if small and alone and own else "off"
-    if asked != "off":
+    if jit != "off":
         if devices.replicas > 1:
-            raise ValueError(f"--jit={asked}: is for one device, and there are {devices.replicas}")
+            raise ValueError(f"--jit={jit}: is for one device, and there are {devices.replicas}")
         if shards:
             raise ValueError(
-                f"--jit={asked}: other numbers of devices give other bits than what XLA compiles, "
+                f"--jit={jit}: other numbers of devices give other bits than what XLA compiles, "
                 "and --shards promises the same"
             )
         if pooled:
             raise ValueError(
-                f"--jit={asked} --model={model.name}: XLA has no deterministic gradient "
+                f"--jit={jit} --model={model.name}: XLA has no deterministic gradient "
                 "of a max pool, and the network has one; give --jit=off, or a network without"
             )
-    return asked
+    return jit
 
 
 def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
     """Returns whether `compute_gradients` should be a separate function, which is not inlined.
 
-    TensorFlow uses oneDNN's kernel for the gradient of a max pool only if its traversal of the
-    graph visits the pool before the gradient. In the body of a loop, whose graph is cyclic, the
-    order of the traversal depends on memory addresses: in one of four starts, a network of two
-    convolutions trains a seventh slower. The graph of a separate function is acyclic. A call of it
-    takes about 0.05 ms.
+    TensorFlow uses oneDNN's kernel for the gradient of a max pool only if it visits the pool before
+    the gradient. In the cyclic graph of a loop, the order depends on memory addresses: in one of
+    four starts, a network of two convolutions trains a seventh slower. The graph of a separate
+    function is acyclic; a call of it takes about 0.05 ms.
     """
     if jit != "off" or devices.are_gpus or devices.replicas > 1:
         return False

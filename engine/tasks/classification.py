@@ -1,7 +1,4 @@
-"""The interface of tasks, and classification: compute the loss and metrics of each example.
-
-The training loop does not depend on labels. Implement `Task` to add another task.
-"""
+"""The interface of tasks, and classification."""
 
 from __future__ import annotations
 
@@ -69,19 +66,13 @@ class Classification:
 
 def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Returns float32 [rows]: 1 where the largest logit is that of the label, else 0."""
-    right = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
-    return tf.cast(right, tf.float32)
+    correct = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
+    return tf.cast(correct, tf.float32)
 
 
 ACCURACY = Metric(_accuracy, percentage=True)
 
 
 def probabilities(model: Any, inputs: tf.Tensor, context: Any) -> tf.Tensor:
-    """Returns the class probabilities that a classifier predicts, float32 [rows, classes].
-
-    Args:
-      model: classifier that returns logits [rows, classes], of any float dtype.
-      inputs: inputs of a batch.
-      context: forward context of the model.
-    """
+    """Returns the class probabilities that a classifier predicts, float32 [rows, classes]."""
     return tf.nn.softmax(tf.cast(model(inputs, context), tf.float32))

@@ -1,8 +1,7 @@
 """Sparse softmax cross-entropy with a deterministic gradient.
 
-If op determinism is enabled, TensorFlow's own function computes loss and gradient in several dozen
-small operations. The fused CPU kernel is deterministic and computes both in one operation. The
-fused GPU kernel is not deterministic, so a few operations replace it.
+With op determinism, TensorFlow's own function takes several dozen small operations. The fused CPU
+kernel is deterministic. The fused GPU kernel is not, so a few operations replace it.
 """
 
 from __future__ import annotations
@@ -14,14 +13,11 @@ import tensorflow as tf
 
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns the loss of each row, `-log softmax(logits)[label]`; differentiable in the logits.
+    """Returns each row's loss, `-log softmax(logits)[label]`, float32 [rows].
 
     Args:
       logits: float32 [rows, classes].
       labels: int32 [rows], each in 0 .. classes-1.
-
-    Returns:
-      float32 [rows].
     """
     if tf.config.list_logical_devices("GPU"):
         one_hot = tf.one_hot(labels, logits.shape[-1])

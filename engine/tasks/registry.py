@@ -24,11 +24,8 @@ METRICS = Registry("metric", {"accuracy": "engine.tasks.classification:ACCURACY"
 class Metric:
     """A metric of each example; the engine reports its mean over the examples.
 
-    Attributes:
-      compute: function that takes logits, float32 [rows, classes], and labels, int32 [rows], and
-        returns a value of each row, float32 [rows]; in padding rows, any value.
-      better: direction that `--monitor` prefers, "higher" or "lower".
-      percentage: whether it is displayed as a percentage.
+    `compute` may return any value in padding rows. `better` is the direction that `--monitor`
+    prefers, "higher" or "lower"; `percentage` is whether the metric is displayed as a percentage.
     """
 
     compute: Callable[[Any, Any], Any]
@@ -42,8 +39,8 @@ def metric(name: str) -> Metric:
     Raises:
       ValueError: for an unknown name.
     """
-    found = METRICS[name]
-    return found if isinstance(found, Metric) else Metric(found)
+    entry = METRICS[name]
+    return entry if isinstance(entry, Metric) else Metric(entry)
 
 
 def is_percentage(name: str) -> bool:

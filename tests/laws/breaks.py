@@ -104,16 +104,17 @@ BREAKS = (
         "micro-batches are averaged and not added up",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return _plus(total, found)",
-        "return _plus(total, [part / self._layout.micro_batches for part in found])",
+        "return sums if total is None else _plus(total, sums)",
+        "if total is None:\n            return sums\n"
+        "        return _plus(total, [part / self._layout.micro_batches for part in sums])",
     ),
     Break(
         "accumulation",
         "the last micro-batch replaces those before it",
         _ACCUMULATION,
         "engine/core/accumulation.py",
-        "return _plus(total, found)",
-        "return found",
+        "return sums if total is None else _plus(total, sums)",
+        "return sums",
     ),
     Break(
         "accumulation",
@@ -169,10 +170,10 @@ BREAKS = (
         "each replica clips what it has, before the reduction",
         _CLIPPING,
         "engine/core/step.py",
-        "*reduced, sums = self._reduce(total)",
+        "*reduced, sums = self.reduce(total)",
         "local = len(self._weights)\n"
         "        total = [*self._clip(total[:local])[0], *total[local:]]\n"
-        "        *reduced, sums = self._reduce(total)",
+        "        *reduced, sums = self.reduce(total)",
     ),
     Break(
         "L2",
@@ -204,8 +205,8 @@ BREAKS = (
         _VERDICT,
         "engine/core/step.py",
         "        return StepResult(finite,",
-        "        if self._average is not None:\n"
-        "            ema.update_ema(self._average, self._model, self._ema, at.updates)\n"
+        "        if self.average is not None:\n"
+        "            ema.update_ema(self.average, self.model, self.ema, context.updates)\n"
         "        return StepResult(finite,",
     ),
     Break(
@@ -221,8 +222,8 @@ BREAKS = (
         "what XLA compiles acts whatever the verdict",
         _COMPILED,
         "engine/core/conditional.py",
-        "chosen = tf.where(condition, variable.read_value(), old)",
-        "chosen = variable.read_value()",
+        "selected = tf.where(condition, variable.read_value(), old)",
+        "selected = variable.read_value()",
     ),
     Break(
         "L2",
@@ -254,19 +255,19 @@ BREAKS = (
         "the clip is of the scaled gradient",
         _SCALED,
         "engine/core/step.py",
-        "        if self._scaled:\n"
-        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n"
+        "        if self.scaled:\n"
+        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n"
         "        gradients, norm = self._clip(gradients)\n",
         "        gradients, norm = self._clip(gradients)\n"
-        "        if self._scaled:\n"
-        "            gradients = [gradient / at.loss_scale for gradient in gradients]\n",
+        "        if self.scaled:\n"
+        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n",
     ),
     Break(
         "loss scale",
         "the gradient stays scaled",
         _SCALED,
         "engine/core/step.py",
-        "gradients = [gradient / at.loss_scale for gradient in gradients]",
+        "gradients = [gradient / context.loss_scale for gradient in gradients]",
         "gradients = list(gradients)",
     ),
     Break(
@@ -315,23 +316,23 @@ BREAKS = (
         "dropout depends on the replica",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self._seed, at.step, batch.row,",
-        "noise=StatelessRNG(self._seed, at.step, 0 * batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, 0 * batch.row,",
     ),
     Break(
         "L3",
         "every step drops out the same",
         _RANDOMNESS,
         "engine/core/step.py",
-        "noise=StatelessRNG(self._seed, at.step, batch.row,",
-        "noise=StatelessRNG(self._seed, 0 * at.step, batch.row,",
+        "noise=StatelessRNG(self.seed, context.step, batch.row,",
+        "noise=StatelessRNG(self.seed, 0 * context.step, batch.row,",
     ),
     Break(
         "L3",
         "the seed is forgotten",
         _RANDOMNESS,
         "pipelines/batch_layout.py",
-        "return order.permutation(self._seed, epoch, self.examples)",
+        "return order.permutation(self.seed, epoch, self.examples)",
         "return np.random.permutation(self.examples).astype(np.int32)",
     ),
     Break(
@@ -348,24 +349,24 @@ BREAKS = (
         "the stream starts again at the epoch's begin",
         _DATA_STATE,
         "pipelines/stream.py",
-        "args=(queue, here, step)",
-        "args=(queue, here, 0)",
+        "args=(queue, replicas, step)",
+        "args=(queue, replicas, 0)",
     ),
     Break(
         "L4",
         "the stream reads in file order",
         _DATA_STATE,
         "pipelines/stream.py",
-        "plan.chosen(epoch, places[epochs == epoch] % plan.examples)",
-        "places[epochs == epoch] % plan.examples",
+        "plan.examples_at(epoch, positions[in_epoch] % plan.examples)",
+        "positions[in_epoch] % plan.examples",
     ),
     Break(
         "L4",
         "all steps of a table see its first rows",
         _DATA_STATE,
         "pipelines/stream.py",
-        "first = ((step + shift) * self.layout.local_micro_batches + at) * rows",
-        "first = (0 * (step + shift) * self.layout.local_micro_batches + at) * rows",
+        "first = ((step + offset) * self.layout.local_micro_batches + local) * rows",
+        "first = (0 * (step + offset) * self.layout.local_micro_batches + local) * rows",
     ),
     Break(
         "L4",
@@ -446,8 +447,8 @@ BREAKS = (
         "the number of steps is a Python number",
         _ONE_TRACE,
         "engine/core/loop.py",
-        "self._call(tf.constant(np.array([steps, *at], np.int64)), given)",
-        "self._call([steps, *at], given)",
+        "self._call(tf.constant(np.array([steps, *points], np.int64)), given)",
+        "self._call([steps, *points], given)",
     ),
     Break(
         "L6",
@@ -479,8 +480,8 @@ BREAKS = (
         "gradients are not reduced",
         _TOPOLOGY,
         "engine/core/step.py",
-        "*reduced, sums = self._reduce(total)",
-        "*reduced, sums = [*total[:-1], self._reduce(total)[-1]]",
+        "*reduced, sums = self.reduce(total)",
+        "*reduced, sums = [*total[:-1], self.reduce(total)[-1]]",
     ),
     Break(
         "L7",
@@ -571,8 +572,8 @@ BREAKS = (
         "evaluation scores one example twice and leaves one out",
         _ONCE,
         "pipelines/resident.py",
-        "chosen = tf.gather(in_order, places % self.examples)",
-        "chosen = tf.gather(in_order, tf.maximum(places % self.examples, 1))",
+        "indices = tf.gather(in_order, positions % self.examples)",
+        "indices = tf.gather(in_order, tf.maximum(positions % self.examples, 1))",
     ),
     Break(
         "L8",
@@ -746,8 +747,8 @@ BREAKS = (
         "the schedule is a step late",
         _LOOP,
         "engine/core/step.py",
-        "learning_rate = self.learning_rate(at.step)",
-        "learning_rate = self.learning_rate(tf.maximum(at.step - 1, 0))",
+        "learning_rate = self.schedule(context.step)",
+        "learning_rate = self.schedule(tf.maximum(context.step - 1, 0))",
     ),
     Break(
         "references",

@@ -123,7 +123,7 @@ def test_plan_covers_epoch_once(examples, batch, replicas):
     for step in range(plan.steps_per_epoch):
         in_batch = 0
         for replica in range(replicas):
-            first, places, valid = plan.places(step, replica, 0, np.arange(plan.rows))
+            first, places, valid = plan.positions(step, replica, 0, np.arange(plan.rows))
             assert first == replica * plan.rows
             seen += plan.order(0)[places[valid]].tolist()
             in_batch += int(valid.sum())

@@ -48,9 +48,7 @@ def test_weights_and_flops_unchanged(tmp_path):
     found, path = [], {}  # the path of both runs
     for apart in (False, True):
         parts = assembled(str(tmp_path), model="cnn", ema=0.9, **OPTIONS)
-        loop = Loop(
-            parts.strategy, parts.state, parts.feeds.training, parts.loop._step, apart=apart
-        )
+        loop = Loop(parts.strategy, parts.state, parts.feeds.training, parts.loop.step, apart=apart)
         for _ in range(STEPS):
             before = weights(parts)
             loop.run(1)

@@ -36,7 +36,7 @@ def seen(spec: str, *, batch: int, layout: BatchLayout, epoch: int, seed: int = 
                 at = tf.constant(step, tf.int64)
                 result = apply(feed.batch(feed.next(given), at, replica, micro_batch))
                 arange = np.arange(plan.rows)
-                _, places, valid = plan.places(step, replica, micro_batch, arange)
+                _, places, valid = plan.positions(step, replica, micro_batch, arange)
                 for row in arange[valid]:
                     example = plan.order(epoch)[places[row]]
                     assert example not in found

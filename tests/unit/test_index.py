@@ -53,9 +53,9 @@ def test_reads_images_and_labels(ranges):
     assert sum(seen) == 52
 
 
-def test_any_portion_size(ranges, monkeypatch):
+def test_any_chunk_size(ranges, monkeypatch):
     for size in (1, 3, 5, 39):
-        monkeypatch.setattr(index, "_PORTION", size)
+        monkeypatch.setattr(index, "_CHUNK", size)
         check(RecordReader(ranges, FIELDS))
 
 
@@ -75,7 +75,7 @@ def test_large_index_on_disk(ranges, tmp_path, monkeypatch):
     monkeypatch.setattr(index, "_IN_MEMORY", 51)
     for _ in range(2):
         reader = RecordReader(ranges, FIELDS, str(tmp_path))
-        assert reader._index._rows is None
+        assert not isinstance(reader._index._rows, np.ndarray)
         check(reader)
 
 

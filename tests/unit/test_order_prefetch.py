@@ -7,7 +7,7 @@ import threading
 import numpy as np
 
 from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.order_prefetch import OrderPrefetch
+from pipelines.resident import OrderPrefetch
 
 
 def test_prefetched_orders_match_plan():
