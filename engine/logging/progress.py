@@ -26,7 +26,7 @@ class Progress:
         self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
     ) -> None:
         self._bar: Any = None
-        self._described = description
+        self._description = description
         self._silent = mode == "silent"
         if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
             from tqdm import tqdm
@@ -61,9 +61,9 @@ class Progress:
 
     def describe(self, description: str) -> None:
         """Changes the label of the bar."""
-        if self._bar is not None and description != self._described:
+        if self._bar is not None and description != self._description:
             self._bar.set_description(description)
-            self._described = description
+            self._description = description
 
     def line(self, text: str) -> None:
         """Prints a line on standard output, unless the mode is "silent"."""
