@@ -4,11 +4,14 @@ The package does not depend on runs, TensorFlow or the file system, and imports 
 the project. The same arguments give bitwise identical PNGs.
 """
 
-from engine.reporting.figures.bars import class_balance, class_scores
-from engine.reporting.figures.calibration import reliability
+from engine.reporting.figures.classification import (
+    class_balance,
+    class_scores,
+    confusion_matrix,
+    reliability,
+)
 from engine.reporting.figures.grids import CaptionedImages, grid, image_rows, join_captions
 from engine.reporting.figures.lines import Chart, Line, charts
-from engine.reporting.figures.matrix import confusion_matrix
 
 __all__ = [
     "CaptionedImages",
