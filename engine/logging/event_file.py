@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import os
 import socket
@@ -57,9 +58,7 @@ class EventFile(tf.io.TFRecordWriter):
 
 def event_files(directory: str) -> list[str]:
     """Returns the paths of the event files in a directory, sorted; [] if it does not exist."""
-    if not os.path.isdir(directory):
-        return []
-    return [os.path.join(directory, n) for n in sorted(os.listdir(directory)) if ".tfevents." in n]
+    return sorted(glob.glob(os.path.join(glob.escape(directory), "*.tfevents.*")))
 
 
 def rewind(directory: str, step: int) -> None:

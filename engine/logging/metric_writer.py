@@ -1,7 +1,6 @@
 """Writes metrics to TensorBoard and metrics.jsonl; rewinds both on resume, so no step is repeated.
 
-The event files in run_dir/tensorboard/{train,validation,test}/ have the same tags, which share
-charts.
+The event files in tensorboard/{train,validation,test}/ have the same tags, for shared charts.
 """
 
 from __future__ import annotations
@@ -35,9 +34,7 @@ class MetricRow(NamedTuple):
 class MetricWriter:
     """Writes a run's metrics to metrics.jsonl and to TensorBoard event files.
 
-    Args:
-      run_dir: run directory.
-      writes: whether this process writes; True on one worker only.
+    All methods do nothing unless this process `writes`, which one worker does.
     """
 
     def __init__(self, run_dir: str, writes: bool = True) -> None:
@@ -49,13 +46,9 @@ class MetricWriter:
     def rewind(self, train: int, validation: int) -> None:
         """Removes the rows and events after the restored step. Must be called before `write`.
 
-        It also removes rows written at the end of an earlier command, because the run continues
-        past it: all rows of the test split, and training and validation rows inside an epoch. A
-        last line truncated by a kill is removed, too. Each file is replaced atomically.
-
-        Args:
-          train: last step whose training rows are kept; -1: none.
-          validation: last step whose validation rows are kept; -1: none.
+        `train` and `validation` are the last steps whose rows are kept; -1: none. Rows of the test
+        split are removed, because the run continues past the end of the earlier command, and so is
+        a last line truncated by a kill. Each file is replaced atomically.
         """
         assert not self._files, "rewind before writing"
         if not self._writes:
@@ -78,13 +71,11 @@ class MetricWriter:
         """
         if not self._writes:
             return
-        lines = [
-            jsonable({"step": row.step, "epoch": row.epoch, "split": split, **row.values})
-            for row in rows
-        ]
         with self._as_os_error():
             with open(self._metrics, "a", encoding="utf-8") as file:
-                file.write("".join(json.dumps(line) + "\n" for line in lines))
+                for row in rows:
+                    line = {"step": row.step, "epoch": row.epoch, "split": split, **row.values}
+                    file.write(json.dumps(jsonable(line)) + "\n")
             self._draw(split, rows)
 
     def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:

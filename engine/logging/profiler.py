@@ -13,10 +13,8 @@ from pipelines import reason
 class Profiler:
     """Starts and stops TensorFlow's profiler for the range of steps given by `--profile`.
 
-    Args:
-      steps: range of steps to profile, as (first, one past the last); (0, 0): none.
-      run_dir: run directory; profiles are written below its tensorboard/profile/.
-      writes: whether this process profiles; True on one worker only.
+    The range is (first, one past the last); (0, 0): none. Only one worker `writes` a profile, to
+    run_dir/tensorboard/profile/.
     """
 
     def __init__(self, steps: tuple[int, int], run_dir: str, writes: bool = True) -> None:

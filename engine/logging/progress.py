@@ -13,13 +13,8 @@ from engine.core import metrics
 class Progress:
     """Shows a progress bar on standard error, and prints lines on standard output around it.
 
-    Args:
-      mode: "auto" shows the bar if standard error is a terminal, "on" always, "off" never; "silent"
-        shows no bar and prints no lines.
-      description: label of the bar.
-      total: total number of units.
-      done: number of units already done.
-      unit: name of the unit, in the plural.
+    The mode "auto" shows the bar if standard error is a terminal, "on" always, "off" never;
+    "silent" shows no bar and prints no lines. `done` of `total` units, in the plural, are done.
     """
 
     def __init__(

@@ -45,10 +45,8 @@ def hyperparameters(
 ) -> list[summary_pb2.Summary]:
     """Returns the summaries of one trial, which is a row of the "HParams" dashboard.
 
-    Args:
-      values: option values by name.
-      metrics: (split, tag) of each scalar summary whose last value the row shows.
-      name: trial ID, which is also the name of the trial's session group.
+    The row shows option values and the last values of scalar summaries, given by (split, tag).
+    `name` is the trial ID and the name of the trial's session group.
     """
     from tensorboard.plugins.hparams import api
 

@@ -1,8 +1,8 @@
 """Measures throughput, and goodput: the fraction of wall time since the first start spent on steps.
 
-A restored checkpoint does not contain the steps that were lost in a kill, so clock.json holds the
-current step and the numbers of restarts and lost steps as of at most a second ago. It also holds
-the startup timings of the last start that took a step, for the results of a start that takes none.
+A checkpoint does not contain the steps that were lost in a kill, so clock.json holds the step and
+the numbers of restarts and lost steps of at most a second ago. It also holds the timings of the
+last startup before a step, for the results of a start that takes none.
 """
 
 from __future__ import annotations
@@ -38,10 +38,8 @@ class _Timings:
 class ThroughputMeter:
     """Measures throughput and goodput over all starts of a run.
 
-    Args:
-      times: timings in the training state, so that a restart continues them; written by `note`.
-      run_dir: run directory, which contains clock.json.
-      writes: whether this process writes; True on one worker only.
+    A restart continues `times`, the timings in the training state, which `note` writes. Only one
+    worker `writes` clock.json to the run directory.
     """
 
     def __init__(self, times: TimingState, run_dir: str, writes: bool = True) -> None:
@@ -53,11 +51,9 @@ class ThroughputMeter:
         self._last_write = -_WRITE_INTERVAL
 
     def start(self, step: int, *, counts: bool = True) -> None:
-        """Detects whether this is a restart, and counts the steps lost since the last checkpoint.
+        """Starts at `step`: detects a restart, and counts the steps lost since the last checkpoint.
 
-        Args:
-          step: step at which the run starts; 0 if there is no checkpoint to resume from.
-          counts: whether this may count as a restart; False if the run is already complete.
+        `counts` is False if the run is already complete, so that this is no restart.
         """
         timings, before = self._from_state(), self._read()
         timings.restarts = max(timings.restarts, before.get("restarts", 0))
@@ -72,10 +68,7 @@ class ThroughputMeter:
         self.beat(step, at_once=True)
 
     def roll_back(self, steps: int, step: int) -> None:
-        """Reads the timings of a state restored to `step`, after a rollback by `steps` steps.
-
-        The first start and the numbers of restarts and lost steps are kept; `steps` are lost, too.
-        """
+        """Reads the timings of a state restored to `step`, and counts `steps` more lost steps."""
         self._timings = dataclasses.replace(
             self._from_state(),
             first_start=self._timings.first_start,
@@ -101,12 +94,7 @@ class ThroughputMeter:
             self._timings.steady_steps += steps
 
     def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
-        """Records the startup after the first step of this start.
-
-        Args:
-          startup_seconds: seconds of each part, by name, from the launch to the end of that step.
-          traces: number of traces of the training loop.
-        """
+        """Records the seconds of each part of the startup, up to the end of the first step."""
         self._launch = {"startup_seconds": dict(startup_seconds), "traces": traces}
 
     def beat(self, step: int, *, at_once: bool = False) -> None:
@@ -171,6 +159,6 @@ class ThroughputMeter:
                 content = json.load(file)
             types = {"step": int, "restarts": int, "lost_steps": int, "first_start": float}
             numbers = {name: of_type(content[name]) for name, of_type in types.items()}
-            return numbers | {"launch": content.get("launch") or {}}
+            return {**numbers, "launch": content.get("launch") or {}}
         except (OSError, ValueError, KeyError, TypeError):
             return {}

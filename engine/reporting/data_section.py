@@ -18,10 +18,6 @@ _MAX_SIDE = 32  # maximum height and width in pixels of an image whose pixel val
 def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     """Returns the section on a data set; requires no model.
 
-    Args:
-      source: data set with its splits.
-      cache_dir: directory that stores decoded examples and the record index between runs.
-
     Raises:
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
@@ -85,18 +81,10 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
     rows = []
     for channel, values in enumerate(images.reshape(-1, images.shape[-1]).T):
         mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-        rows.append(
-            (
-                str(channel),
-                f"{values.min():g}",
-                f"{values.max():g}",
-                f"{mean:.4f}",
-                f"{deviation:.4f}",
-                f"{mean / scale:.4f}",
-                f"{deviation / scale:.4f}",
-                f"{(values == 0).mean():.1%}",
-            )
-        )
+        moments = (mean, deviation, mean / scale, deviation / scale)
+        zeros = f"{(values == 0).mean():.1%}"
+        extremes = f"{values.min():g}", f"{values.max():g}"
+        rows.append((str(channel), *extremes, *(f"{value:.4f}" for value in moments), zeros))
     header = (
         "channel",
         "least",

@@ -25,19 +25,12 @@ class ReportFigure:
 
 
 class Table(NamedTuple):
-    """A table of text cells; the page right-aligns columns in which every cell is a number or `-`.
+    """A table of text cells; the page right-aligns columns that have only numbers and `-`."""
 
-    Attributes:
-      header: column names; empty: the table has no header.
-      rows: cells of each row; all rows have the same length.
-      caption: text above the table; empty: the table has no caption.
-      bold: indices of the rows that are set in bold.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    bold: frozenset[int] = frozenset()
+    header: Sequence[str]  # column names; empty: no header
+    rows: Sequence[Sequence[str]]  # all rows have the same length
+    caption: str = ""  # text above the table; empty: none
+    bold: frozenset[int] = frozenset()  # indices of the rows that are set in bold
 
 
 class CollapsedText(NamedTuple):

@@ -45,10 +45,7 @@ def metric_charts(
 ) -> list[Chart]:
     """Returns one chart per metric: registered metrics, the loss and other validation metrics.
 
-    Args:
-      history: rows of metrics.jsonl, as returned by `rows`.
-      steps_per_epoch: number of steps per epoch, the unit of the x axis.
-      best_step: step of the best epoch, which the charts mark; None: no mark.
+    The x axis is in epochs; `best_step` is marked, unless it is None.
     """
     measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
     validated = {name for row in history if row["split"] == "validation" for name in row}

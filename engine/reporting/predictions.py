@@ -23,15 +23,8 @@ def predictions(
     """Computes the class probabilities of a split with the weights that evaluation uses.
 
     Runs on one device, whatever the run's strategy, and keeps the predictions of each example; the
-    run's own evaluation keeps only sums.
-
-    Args:
-      parts: objects of the assembled run.
-      records: split to predict.
-      interrupted: returns whether to stop; called before each batch.
-
-    Returns:
-      Probabilities and labels, in file order; None if interrupted.
+    run's own evaluation keeps only sums. `interrupted` is called before each batch; if it returns
+    True, the result is None.
 
     Raises:
       RuntimeError: if TensorFlow fails to read or to evaluate the examples.

@@ -32,13 +32,9 @@ _MAX_COLUMNS = 20  # maximum number of classes in a table with one column per cl
 
 
 def section(split: str, of: Predictions, names: list[str], images: Images) -> ReportSection:
-    """Returns the section on the predictions on a split.
+    """Returns the section on the predictions on a split, of 1 or more examples.
 
-    Args:
-      split: name of the split, for example "test".
-      of: predictions, of 1 or more examples.
-      names: class names.
-      images: function that reads images of the split by index.
+    `images` reads images of the split by index.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)

@@ -50,16 +50,15 @@ def build_run_report(
       outcome: content of result.json; None: the run has not ended.
       weights: description of the weights, for display.
       best_step: step of the best epoch so far; None: no epoch is the best yet.
-      interrupted: returns whether to stop; called before each batch and each figure.
-
-    Returns:
-      The report, with drawn figures; None if interrupted.
+      interrupted: returns whether to stop, so that the result is None; called before each batch and
+        each figure.
 
     Raises:
       ValueError: if the data is damaged.
       RuntimeError: if TensorFlow fails.
     """
-    source, config, tables = parts.source, parts.config, {}
+    source, config = parts.source, parts.config
+    tables: dict[str, str] = {}
     rows = metric_history.rows(config.run.run_dir)
     sections = [
         run_section.result(outcome, weights),
@@ -88,12 +87,9 @@ def build_run_report(
 def build_split_report(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool]
 ) -> tuple[Report, Predictions] | None:
-    """Builds the report on the predictions on one split, "validation" or "test".
+    """Builds the report on the split "validation" or "test"; returns the predictions, too.
 
     The other arguments and the errors are those of `build_run_report`.
-
-    Returns:
-      The report and the predictions; None if interrupted.
     """
     config = parts.config
     content = _predictions(parts, split, interrupted)
@@ -112,29 +108,16 @@ def build_data_report(
 ) -> Report | None:
     """Builds the report on a data set alone, with the splits that `config` defines.
 
-    Returns:
-      The report, with drawn figures; None if interrupted, which is called before each figure.
-
     Raises:
       ValueError: if the data set is damaged.
     """
-    sections = [
-        data_section.section(source, cache_dir(config)),
-        run_section.configuration(config),
-    ]
+    sections = [data_section.section(source, cache_dir(config)), run_section.configuration(config)]
     lead = f"{source.name} {source.version}, as these options cut it; nothing is trained yet"
     return _drawn(Report(source.name, lead, sections, {}), config, interrupted)
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/ and the CSV files; replaces each file atomically.
-
-    Args:
-      run_dir: output directory; it is created if it does not exist.
-      report: report to write.
-
-    Returns:
-      A line for the console with the paths.
+    """Writes report.html, plots/ and the CSV files atomically; returns a line for the console.
 
     Raises:
       OSError: if a file cannot be written.

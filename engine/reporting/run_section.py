@@ -38,11 +38,9 @@ _RESULTS = {
 
 
 def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
-    """Returns the section on the final result.
+    """Returns the section on the content of result.json, which is None if the run has not ended.
 
-    Args:
-      outcome: content of result.json; None: the run has not ended.
-      weights: description of the weights that compute the predictions, for display.
+    `weights` describes the weights that compute the predictions.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])

@@ -76,12 +76,8 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 def by_class(counts: np.ndarray) -> ClassScores:
     """Computes the scores of each class from a confusion matrix, int [classes, classes]."""
     correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return ClassScores(
-        _ratio(correct, predicted),
-        _ratio(correct, support),
-        _ratio(2 * correct, support + predicted),
-        support,
-    )
+    precision, recall = _ratio(correct, predicted), _ratio(correct, support)
+    return ClassScores(precision, recall, _ratio(2 * correct, support + predicted), support)
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:

@@ -42,9 +42,7 @@ _PICTURES = {
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
     """Writes options, layer table and graph; after the run also figures and hyperparameters.
 
-    Args:
-      parts: objects of the assembled run.
-      pictures: figures of the run's report; None: the run has not ended.
+    `pictures` are the figures of the run's report; None: the run has not ended.
 
     Raises:
       OSError: if the event file cannot be written.

@@ -1,7 +1,6 @@
 """Draws figures from arrays; the drawing functions return the bytes of a PNG.
 
-The package does not depend on runs, TensorFlow or the file system, and imports no other package of
-the project. The same arguments give bitwise identical PNGs.
+The same arguments give bitwise identical PNGs. The package imports no other one of the project.
 """
 
 from engine.reporting.figures.classification import (

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from engine.reporting.figures.style import (
     BLUE,
@@ -26,12 +25,7 @@ _MAX_NUMBERS = 25  # maximum number of classes of a confusion matrix with number
 
 @renders_png
 def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
-    """Draws the number of examples of each class, with a bar for each split.
-
-    Args:
-      counts: number of examples per class, int [classes], by split name; 1 to 3 splits.
-      names: class names.
-    """
+    """Draws the number of examples of each class, int [classes], with a bar for each split."""
     classes = len(names)
     figure, axes = _one_chart(_length(classes, 2, 0.55, 6, 14), 3.4)
     axes.grid(visible=False, axis="x")
@@ -81,17 +75,11 @@ def class_scores(
 
 @renders_png
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
-    """Draws a confusion matrix as a heat map: labels in rows, predicted classes in columns.
+    """Draws a confusion matrix, int [classes (label), classes (predicted)], as a heat map.
 
-    The shade of a cell is proportional to the square root of its fraction of the row, so that rare
-    mistakes are visible. If cells are too small to hold counts, and `by_row` is false, it is
-    proportional to the square root of the count.
-
-    Args:
-      counts: confusion matrix, int [classes (label), classes (predicted)].
-      names: class names.
-      by_row: whether cells show percentages of their row instead of counts.
-      title: title of the figure.
+    Cells show percentages of their row if `by_row`, else counts, where they fit. The shade of a
+    cell is proportional to the square root of its fraction of the row, so that rare mistakes are
+    visible; where counts do not fit, and without `by_row`, to the square root of the count.
     """
     classes = len(names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -111,18 +99,12 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     if of_row:
         bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1", "10", "25", "50", "100"])
     if with_numbers:
+        size = 8.5 if classes <= 12 else 5.5
         for (row, column), fraction in np.ndenumerate(fractions):
             count = counts[row, column]
-            text = _percent(fraction) if by_row else f"{count:,}"
-            axes.text(
-                column,
-                row,
-                text if count else "\u00b7",
-                ha="center",
-                va="center",
-                fontsize=8.5 if classes <= 12 else 5.5,
-                color="white" if fraction > 0.35 else "black",
-            )
+            text = "\u00b7" if not count else _percent(fraction) if by_row else f"{count:,}"
+            colour = "white" if fraction > 0.35 else "black"
+            axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     return figure
 
 
@@ -138,15 +120,9 @@ def reliability(
 ) -> Figure:
     """Draws the reliability diagram, and below it the number of predictions in each bin.
 
+    The edges of the confidence bins are float [bins + 1], the mean confidence and the accuracy of
+    each bin float [bins], nan for an empty one. The expected calibration error is from 0 to 1.
     Guo et al., 2017, "On Calibration of Modern Neural Networks".
-
-    Args:
-      edges: edges of the confidence bins, float [bins + 1].
-      confidence: mean confidence of each bin, float [bins]; nan for an empty bin.
-      accuracy: accuracy in each bin, float [bins]; nan for an empty bin.
-      counts: number of predictions in each bin, int [bins].
-      error: expected calibration error, from 0 to 1.
-      title: title of the figure.
     """
     figure = Figure(figsize=(4.8, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -158,7 +134,7 @@ def reliability(
     widths = 100 * np.diff(edges)
     lower.bar(100 * edges[:-1], counts, widths, align="edge", color=BLUE, edgecolor="white")
     lower.set_yscale("symlog", linthresh=1)
-    lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    lower.yaxis.set_major_formatter("{x:,.0f}")
     lower.set_ylim(bottom=0)
     lower.set(ylabel="predictions", xlabel="confidence, %", xlim=(0, 100))
     return figure

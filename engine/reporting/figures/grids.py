@@ -40,13 +40,7 @@ def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
 
 @renders_png
 def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
-    """Draws images in a grid, from left to right and from top to bottom.
-
-    Args:
-      tiles: 1 or more images.
-      columns: maximum number of columns.
-      title: title of the figure.
-    """
+    """Draws 1 or more images in a grid of at most `columns` columns, row by row."""
     columns = min(columns, len(tiles.images))
     rows = -(-len(tiles.images) // columns)
     height = _row_height(tiles.lines)
@@ -62,12 +56,9 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
 def image_rows(
     lines: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float
 ) -> Figure:
-    """Draws rows of images, each with a name on its left.
+    """Draws 1 or more rows of images, each with a name on its left; `margin` inches for the names.
 
-    Args:
-      lines: name and images of each row; 1 or more rows, with 1 or more images in total.
-      title: title of the figure.
-      margin: width of the space for the names, in inches.
+    A row may be empty, but not all of them.
     """
     columns = max(len(tiles.images) for _, tiles in lines)
     height = _row_height(max(tiles.lines for _, tiles in lines))

@@ -35,18 +35,13 @@ class Chart(NamedTuple):
 
 
 @renders_png
-def charts(panels: Sequence[Chart], *, x: str, columns: int = 2) -> Figure:
+def charts(panels: Sequence[Chart], *, x: str) -> Figure:
     """Draws charts side by side, with the same quantity on the x axis.
 
     A curve of more than `_MAX_RAW_POINTS` points is drawn smoothed, over the raw curve in a lighter
     shade. With more than `_MAX_POINTS`, the raw curve shows the minimum and maximum of bins.
-
-    Args:
-      panels: charts, 1 or more.
-      x: label of the x axis.
-      columns: maximum number of charts side by side.
     """
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.8 * columns, 3.1 * rows), layout="constrained")
     for number, panel in enumerate(panels, 1):

@@ -72,23 +72,18 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 
 
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
-    """Labels an axis with class names: all, or every k-th so that at most `MAX_NAMES` remain.
+    """Labels the axis "x" or "y" with class names: all, or every k-th so that `MAX_NAMES` remain.
 
-    Args:
-      axes: axes whose ticks are set; class k is at position k.
-      which: axis, "x" or "y".
-      names: class names.
-      upright: whether to rotate names by 90 degrees on the x axis if any exceeds 2 characters.
+    Class k is at position k. If `upright`, names on the x axis are rotated by 90 degrees if any
+    exceeds 2 characters.
     """
     every = -(-len(names) // MAX_NAMES)
     shown = range(0, len(names), every)
     size = 9 if len(shown) <= 20 else 7 if len(shown) <= 60 else 6
     rotation = 90 if upright and max(map(len, names)) > 2 else 0
     labels = [truncate(names[index]) for index in shown]
-    if which == "x":
-        axes.set_xticks(shown, labels, rotation=rotation, fontsize=size)
-    else:
-        axes.set_yticks(shown, labels, fontsize=size)
+    set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
+    set_ticks(shown, labels, rotation=rotation, fontsize=size)
 
 
 def truncate(name: str, limit: int = 16) -> str:
