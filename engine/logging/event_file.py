@@ -22,10 +22,7 @@ _SCALAR = summary_pb2.SummaryMetadata(
 
 
 class EventFile(tf.io.TFRecordWriter):
-    """A TensorBoard event file in `directory`, which is created if missing.
-
-    Each call of an `add` method writes one event.
-    """
+    """A TensorBoard event file in a directory, which is created if missing."""
 
     def __init__(self, directory: str) -> None:
         os.makedirs(directory, exist_ok=True)

@@ -29,10 +29,7 @@ class Profiler:
         )
 
     def at(self, step: int) -> str:
-        """Starts or stops the profiler if `step` enters or leaves the profiled range.
-
-        Returns:
-          A line for the user if the profiler was stopped, else "".
+        """Starts or stops the profiler at the bounds of the range; returns a line on a stop, or "".
 
         Raises:
           OSError: if the profile cannot be written.

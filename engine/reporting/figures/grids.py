@@ -53,18 +53,16 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
 
 
 @renders_png
-def image_rows(
-    lines: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float
-) -> Figure:
+def image_rows(rows: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float) -> Figure:
     """Draws 1 or more rows of images, each with a name on its left; `margin` inches for the names.
 
     A row may be empty, but not all of them.
     """
-    columns = max(len(tiles.images) for _, tiles in lines)
-    height = _row_height(max(tiles.lines for _, tiles in lines))
-    axes, figure = _sheet(len(lines), columns, title, height, margin)
-    limits = _limits(np.concatenate([tiles.images for _, tiles in lines if len(tiles.images)]))
-    for row, (name, tiles) in enumerate(lines):
+    columns = max(len(tiles.images) for _, tiles in rows)
+    height = _row_height(max(tiles.lines for _, tiles in rows))
+    axes, figure = _sheet(len(rows), columns, title, height, margin)
+    limits = _limits(np.concatenate([tiles.images for _, tiles in rows if len(tiles.images)]))
+    for row, (name, tiles) in enumerate(rows):
         axes.text(-0.1, row * height + _TILE / 2, name, ha="right", va="center", fontsize=9)
         for column in range(len(tiles.images)):
             _draw_tile(axes, tiles, column, row * height, column, limits)
