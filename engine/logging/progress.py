@@ -14,7 +14,7 @@ class Progress:
     """Shows a progress bar on standard error, and prints lines on standard output around it.
 
     The mode "auto" shows the bar if standard error is a terminal, "on" always, "off" never;
-    "silent" shows no bar and prints no lines. `done` of `total` are done; `unit` is a plural.
+    "silent" shows no bar and prints no lines. `done` of `total` units are done already.
     """
 
     def __init__(

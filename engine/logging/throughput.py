@@ -94,7 +94,7 @@ class ThroughputMeter:
             self._timings.steady_steps += steps
 
     def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
-        """Records the seconds of each part of the startup, up to the end of the first step."""
+        """Records the seconds of each part of the startup up to the first step, and the traces."""
         self._launch = {"startup_seconds": dict(startup_seconds), "traces": traces}
 
     def beat(self, step: int, *, at_once: bool = False) -> None:

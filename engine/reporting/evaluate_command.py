@@ -62,8 +62,8 @@ def run(config: Config) -> int:
             results[shown] = means
             tables[shown] = _tables(predictions, list(parts.source.class_names))
             # A directory name such as test_100 for test[:100].
-            name = re.sub(r"[^\w.+-]+", "_", shown).strip("_") or "split"
-            directory = os.path.join(config.run.run_dir, "evaluation", name)
+            subdirectory = re.sub(r"[^\w.+-]+", "_", shown).strip("_") or "split"
+            directory = os.path.join(config.run.run_dir, "evaluation", subdirectory)
             print(report.write(directory, split_report), flush=True)
         print(json.dumps(jsonable({"weights": restored_run.path, **results, "tables": tables})))
         return signals.exit_status

@@ -102,7 +102,8 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
         size = 8.5 if classes <= 12 else 5.5
         for (row, column), fraction in np.ndenumerate(fractions):
             count = counts[row, column]
-            text = "\u00b7" if not count else _percent(fraction) if by_row else f"{count:,}"
+            text = _percent(fraction) if by_row else f"{count:,}"
+            text = text if count else "\u00b7"
             colour = "white" if fraction > 0.35 else "black"
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     return figure
