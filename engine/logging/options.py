@@ -13,10 +13,7 @@ class LoggingOptions(OptionGroup):
     """Logging, TensorBoard and the profiler."""
 
     log_every: int = option(
-        0,
-        "steps between log points; 0: one per epoch",
-        minimum=0,
-        affects="record",
+        0, "steps between log points; 0: one per epoch", minimum=0, affects="record"
     )
     histograms: bool = option(
         False,
@@ -46,7 +43,5 @@ class LoggingOptions(OptionGroup):
     @property
     def profiled(self) -> tuple[int, int]:
         """Range of steps to profile, as (first, one past the last); (0, 0): none."""
-        if not self.profile:
-            return 0, 0
-        first, end = map(int, self.profile.split(":"))
+        first, end = map(int, (self.profile or "0:0").split(":"))
         return first, end

@@ -13,48 +13,39 @@ from pipelines import reason
 class Profiler:
     """Starts and stops TensorFlow's profiler for the range of steps given by `--profile`.
 
-    Args:
-      steps: range of steps to profile, as (first, one past the last); (0, 0): none.
-      run_dir: run directory; profiles are written below its tensorboard/profile/.
-      writes: whether this process profiles; True on one worker only.
+    The range is (first, one past the last); (0, 0): none. Only one worker `writes` a profile, to
+    run_dir/tensorboard/profile/.
     """
 
     def __init__(self, steps: tuple[int, int], run_dir: str, writes: bool = True) -> None:
         self._first, self._end = steps if writes else (0, 0)
         self._directory = os.path.join(run_dir, "tensorboard", "profile")
-        self._on = False
+        self._active = False
 
     def until(self, step: int) -> int:
-        """Returns the number of steps from `step` to the next start or end of the profiled range.
-
-        A call of the graph takes at most this number of steps. It is `NEVER` if no start or end is
-        ahead.
-        """
-        ahead = [place - step for place in (self._first, self._end) if place > step]
-        return min(ahead, default=NEVER) if self._end else NEVER
+        """Returns the maximum steps of a graph call: those to the next start or end, or `NEVER`."""
+        return min(
+            (bound - step for bound in (self._first, self._end) if bound > step), default=NEVER
+        )
 
     def at(self, step: int) -> str:
-        """Starts or stops the profiler if `step` enters or leaves the profiled range.
-
-        Returns:
-          A line for the user if the profiler was stopped, else "".
+        """Starts or stops the profiler at the bounds of the range; returns a line on a stop, or "".
 
         Raises:
           OSError: if the profile cannot be written.
         """
-        if not self._on and self._first <= step < self._end:
-            tf.profiler.experimental.start(self._directory)
-            self._on = True
-            return ""
-        if self._on and not self._first <= step < self._end:
+        if not self._first <= step < self._end:
             return self.stop()
+        if not self._active:
+            tf.profiler.experimental.start(self._directory)
+            self._active = True
         return ""
 
     def stop(self) -> str:
         """Stops the profiler if active, and writes the profile; returns and raises as `at`."""
-        if not self._on:
+        if not self._active:
             return ""
-        self._on = False
+        self._active = False
         try:
             tf.profiler.experimental.stop()
         except tf.errors.OpError as error:

@@ -13,20 +13,15 @@ from engine.core import metrics
 class Progress:
     """Shows a progress bar on standard error, and prints lines on standard output around it.
 
-    Args:
-      mode: "auto" shows the bar if standard error is a terminal, "on" always, "off" never; "silent"
-        shows no bar and prints no lines.
-      description: label of the bar.
-      total: total number of units.
-      done: number of units already done.
-      unit: name of the unit, in the plural.
+    The mode "auto" shows the bar if standard error is a terminal, "on" always, "off" never;
+    "silent" shows no bar and prints no lines. `done` of `total` units are done already.
     """
 
     def __init__(
         self, mode: str, description: str, total: int, done: int = 0, unit: str = "steps"
     ) -> None:
         self._bar: Any = None
-        self._described = description
+        self._description = description
         self._silent = mode == "silent"
         if mode == "on" or (mode == "auto" and sys.stderr.isatty()):
             from tqdm import tqdm
@@ -61,9 +56,9 @@ class Progress:
 
     def describe(self, description: str) -> None:
         """Changes the label of the bar."""
-        if self._bar is not None and description != self._described:
+        if self._bar is not None and description != self._description:
             self._bar.set_description(description)
-            self._described = description
+            self._description = description
 
     def line(self, text: str) -> None:
         """Prints a line on standard output, unless the mode is "silent"."""

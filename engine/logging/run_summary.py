@@ -1,7 +1,4 @@
-"""Writes TensorBoard summaries of a run other than scalars: text, images, graph, hyperparameters.
-
-run_dir/tensorboard/events.out.tfevents...      one event file, rewritten as a whole
-"""
+"""TensorBoard summaries other than scalars: text, images, histograms, graph, hyperparameters."""
 
 from __future__ import annotations
 
@@ -9,90 +6,89 @@ import contextlib
 import os
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import summary_pb2
 
 from engine.logging.event_file import EventFile, event_files
 
-Value = str | float | int | bool
-
 
 def text(tag: str, markdown: str) -> summary_pb2.Summary:
     """Returns a text summary, for the "Text" dashboard."""
-    from tensorboard.plugins.text import metadata
+    from tensorboard.plugins.text.metadata import create_summary_metadata
 
-    about = metadata.create_summary_metadata(None, None)
-    return _summary(tag, about, tf.make_tensor_proto(markdown, dtype=tf.string))
+    return _summary(tag, create_summary_metadata(None, None), markdown, tf.string)
 
 
 def picture(tag: str, png: bytes, caption: str) -> summary_pb2.Summary:
     """Returns an image summary of an encoded PNG, for the "Images" dashboard."""
-    from tensorboard.plugins.image import metadata
+    from tensorboard.plugins.image.metadata import create_summary_metadata
 
     width, height = struct.unpack(">II", png[16:24])  # in the IHDR chunk of the PNG
-    about = metadata.create_summary_metadata(None, caption)
     values = [str(width).encode(), str(height).encode(), png]
-    return _summary(tag, about, tf.make_tensor_proto(values, dtype=tf.string))
+    return _summary(tag, create_summary_metadata(None, caption), values, tf.string)
+
+
+def histogram(tag: str, values: np.ndarray) -> summary_pb2.Summary:
+    """Returns a histogram summary of the finite values, with 30 buckets of equal width."""
+    from tensorboard.plugins.histogram.metadata import create_summary_metadata
+
+    counts, edges = np.histogram(values[np.isfinite(values)].astype(np.float64), 30)
+    buckets = np.stack([edges[:-1], edges[1:], counts], axis=1)
+    return _summary(tag, create_summary_metadata(None, None), buckets, tf.float64)
 
 
 def hyperparameters(
-    values: Mapping[str, Value], metrics: Sequence[tuple[str, str]], name: str
+    values: Mapping[str, Any], metrics: Sequence[tuple[str, str]], name: str
 ) -> list[summary_pb2.Summary]:
     """Returns the summaries of one trial, which is a row of the "HParams" dashboard.
 
-    Args:
-      values: option values by name.
-      metrics: (split, tag) of each scalar summary whose last value the row shows.
-      name: trial ID, which is also the name of the trial's session group.
+    The row shows option values and the last values of scalar summaries, given by (split, tag).
+    `name` is the trial ID and the name of the trial's session group.
     """
     from tensorboard.plugins.hparams import api
 
-    shown = [
-        api.hparams_config_pb(
-            hparams=[api.HParam(key) for key in values],
-            metrics=[
-                api.Metric(tag, group=split, display_name=f"{split} {tag}")
-                for split, tag in metrics
-            ],
-        ),
-        api.hparams_pb(dict(values), trial_id=name),
+    columns = [
+        api.Metric(tag, group=split, display_name=f"{split} {tag}") for split, tag in metrics
     ]
-    return [summary_pb2.Summary.FromString(each.SerializeToString()) for each in shown]
+    summaries = (
+        api.hparams_config_pb(hparams=[api.HParam(key) for key in values], metrics=columns),
+        api.hparams_pb(dict(values), trial_id=name),
+    )
+    return [summary_pb2.Summary.FromString(each.SerializeToString()) for each in summaries]
 
 
-def show(
-    run_dir: str, step: int, summaries: Sequence[summary_pb2.Summary], graph: bytes | None = None
-) -> None:
-    """Writes summaries to a new event file in tensorboard/, and removes the earlier ones there.
+def show(run_dir: str, step: int, summaries: Sequence[summary_pb2.Summary], graph: bytes) -> None:
+    """Writes a serialized GraphDef and summaries to run_dir/tensorboard/.
 
-    Args:
-      run_dir: run directory.
-      step: step of all summaries.
-      summaries: summaries to write, such as those of `text`, `picture` and `hyperparameters`.
-      graph: serialized GraphDef; None: no graph.
+    They are in a new event file, which replaces the earlier ones; the summaries have step `step`.
 
     Raises:
       OSError: if the event file cannot be written.
     """
     directory = os.path.join(run_dir, "tensorboard")
-    before = event_files(directory)
+    earlier = event_files(directory)
     try:
         file = EventFile(directory)
-        if graph is not None:
-            file.add_graph(graph)
+        file.add_graph(graph)
         for summary in summaries:
             file.add_summary(step, summary)
         file.close()
     except tf.errors.OpError as error:
         raise OSError(f"cannot write to {directory}: {error.message}") from error
-    for path in before:
+    for path in earlier:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
 
-def _summary(tag: str, about: object, tensor: object) -> summary_pb2.Summary:
-    metadata = summary_pb2.SummaryMetadata.FromString(about.SerializeToString())  # type: ignore[attr-defined]
-    return summary_pb2.Summary(
-        value=[summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)]
+def _summary(tag: str, metadata: Any, value: Any, dtype: tf.DType) -> summary_pb2.Summary:
+    # TensorBoard has its own copy of the metadata's message type.
+    summary = summary_pb2.Summary()
+    summary.value.add(
+        tag=tag,
+        metadata=summary_pb2.SummaryMetadata.FromString(metadata.SerializeToString()),
+        tensor=tf.make_tensor_proto(value, dtype=dtype),
     )
+    return summary

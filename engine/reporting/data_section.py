@@ -6,21 +6,17 @@ import numpy as np
 
 import pipelines
 from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
-from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
+from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
 
-_LOOKED_AT = 64 << 20  # 64 MiB: maximum size of the decoded training images for pixel statistics
-_FIRST = 36
-_WAYS = 10  # maximum number of examples of each class in a figure
-_MOST_LINES = 30  # maximum number of classes in a figure of examples
-_SMALL = 32  # maximum height and width in pixels of an image whose pixel values are listed
+_MAX_BYTES = 64 << 20  # of the decoded training images for pixel statistics
+_FIRST = 36  # number of examples in the figure of the first ones
+_PER_CLASS = 10  # maximum number of examples of each class in a figure
+_MAX_CLASSES = 30  # maximum number of classes in a figure of examples
+_MAX_SIDE = 32  # maximum height and width in pixels of an image whose pixel values are listed
 
 
 def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     """Returns the section on a data set; requires no model.
-
-    Args:
-      source: data set with its splits.
-      cache_dir: directory that stores decoded examples and the record index between runs.
 
     Raises:
       ValueError: if the data set is damaged.
@@ -32,46 +28,44 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
         name: pipelines.read_labels(source, split, cache_dir) for name, split in records.items()
     }
     names = list(source.class_names)
-    counts = {name: _counts(of, len(names)) for name, of in labels.items()}
-    sides = source.image_shape
-    looked_at = max(1, _LOOKED_AT // (int(np.prod(sides)) * np.dtype(source.dtype).itemsize))
-    some = np.arange(min(len(source.train), looked_at))
+    counts = {
+        name: np.bincount(of_split[of_split >= 0], minlength=len(names))
+        for name, of_split in labels.items()
+    }
+    image_bytes = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
+    some = np.arange(min(len(source.train), max(1, _MAX_BYTES // image_bytes)))
     images = pipelines.read_examples(source, source.train, some, cache_dir).images
     first = pipelines.read_examples(source, source.train, some[:_FIRST], cache_dir)
     elements: list[Element] = [
         _sizes(source, records),
         _pixels(source, images),
-        LazyFigure(
+        ReportFigure(
             "samples_train",
             lambda: grid(
                 CaptionedImages(first.images, [names[label] for label in first.labels]),
                 columns=6,
-                title=f"The first {len(some[:_FIRST])} training examples",
+                title=f"The first {len(first.images)} training examples",
             ),
             "The first training examples in file order, from left to right, each with its label.",
         ),
-        _ways(source, labels["train"], names, cache_dir),
-        LazyFigure(
+        _samples_by_class(source, labels["train"], names, cache_dir),
+        ReportFigure(
             "class_balance",
             lambda: class_balance(counts, names),
             "How many examples of each class every split has.",
         ),
         _balance(counts, names),
     ]
-    if max(sides[:2]) <= _SMALL:
-        elements.append(_first_numbers(first))
+    if max(source.image_shape[:2]) <= _MAX_SIDE:
+        elements.append(_pixel_values(first.images[0]))
     return ReportSection("Data", elements)
-
-
-def _counts(labels: np.ndarray, classes: int) -> np.ndarray:
-    return np.bincount(labels[labels >= 0], minlength=classes)
 
 
 def _sizes(source: pipelines.Source, records: dict[str, pipelines.DataSplit]) -> Table:
     shape = source.image_shape
     rows = [
-        (split, of.name, f"{len(of):,}", str((len(of), *shape)), str((len(of),)))
-        for split, of in records.items()
+        (name, split.name, f"{len(split):,}", str((len(split), *shape)), str((len(split),)))
+        for name, split in records.items()
     ]
     header = ("split", "of the data set", "examples", "shape of the images", "of the labels")
     caption = (
@@ -83,24 +77,14 @@ def _sizes(source: pipelines.Source, records: dict[str, pipelines.DataSplit]) ->
 
 def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
     """Returns pixel statistics per channel: range, mean, standard deviation, fraction of zeros."""
-    values = images.reshape(-1, images.shape[-1])
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
-    for channel in range(values.shape[1]):
-        of = values[:, channel]
-        mean, deviation = float(of.mean(dtype=np.float64)), float(of.std(dtype=np.float64))
-        rows.append(
-            (
-                str(channel),
-                f"{float(of.min()):g}",
-                f"{float(of.max()):g}",
-                f"{mean:.4f}",
-                f"{deviation:.4f}",
-                f"{mean / scale:.4f}",
-                f"{deviation / scale:.4f}",
-                f"{float((of == 0).mean()):.1%}",
-            )
-        )
+    for channel, values in enumerate(images.reshape(-1, images.shape[-1]).T):
+        mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
+        moments = (mean, deviation, mean / scale, deviation / scale)
+        zeros = f"{(values == 0).mean():.1%}"
+        extremes = f"{values.min():g}", f"{values.max():g}"
+        rows.append((str(channel), *extremes, *(f"{value:.4f}" for value in moments), zeros))
     header = (
         "channel",
         "least",
@@ -115,48 +99,49 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
     return Table(header, rows, f"Pixels of {which} training images.")
 
 
-def _ways(
+def _samples_by_class(
     source: pipelines.Source, labels: np.ndarray, names: list[str], cache_dir: str
-) -> LazyFigure:
-    """Returns a figure with a row of training examples for each of up to `_MOST_LINES` classes."""
-    shown = range(min(len(names), _MOST_LINES))
-    of_class = [np.flatnonzero(labels == label)[:_WAYS] for label in shown]
-    numbers = np.concatenate(of_class)
-    images = pipelines.read_examples(source, source.train, numbers, cache_dir).images
-    ends = np.cumsum([len(each) for each in of_class])
-    lines = [
-        (names[label], CaptionedImages(part))
-        for label, part in zip(shown, np.split(images, ends[:-1]), strict=True)
-    ]
+) -> ReportFigure:
+    """Returns a figure with a row of training examples for each of the first classes."""
+    shown = names[:_MAX_CLASSES]
+    per_class = [np.flatnonzero(labels == label)[:_PER_CLASS] for label in range(len(shown))]
+    indices = np.concatenate(per_class)
+    images = pipelines.read_examples(source, source.train, indices, cache_dir).images
+    ends = np.cumsum([len(of_class) for of_class in per_class])
+    parts = map(CaptionedImages, np.split(images, ends[:-1]))
     which = "each class" if len(shown) == len(names) else f"the first {len(shown)} classes"
-    return LazyFigure(
+    lines = list(zip(shown, parts, strict=True))
+    return ReportFigure(
         "samples_by_class",
         lambda: image_rows(
             lines,
-            title=f"The first {_WAYS} training examples of {which}",
-            margin=0.15 + 0.075 * max(len(name) for name, _ in lines),
+            title=f"The first {_PER_CLASS} training examples of {which}",
+            margin=0.15 + 0.075 * max(map(len, shown)),
         ),
         "Each row shows training examples of one class.",
     )
 
 
 def _balance(counts: dict[str, np.ndarray], names: list[str]) -> Table:
-    rows = [(name, *(f"{of[at]:,}" for of in counts.values())) for at, name in enumerate(names)]
-    rows.append(("all", *(f"{of.sum():,}" for of in counts.values())))
+    columns = counts.values()
+    rows = [
+        (name, *(f"{count:,}" for count in of_class))
+        for name, *of_class in zip(names, *columns, strict=True)
+    ]
+    rows.append(("all", *(f"{column.sum():,}" for column in columns)))
     return Table(("class", *counts), rows, "Examples.", frozenset([len(names)]))
 
 
-def _first_numbers(first: pipelines.Examples) -> CollapsedText:
-    """Returns the pixels of the first training image, as stored and as the network scales them."""
-    image = first.images[0]
-    text = []
+def _pixel_values(image: np.ndarray) -> CollapsedText:
+    """Returns the pixels of an image, as stored and as the network scales them."""
+    lines = []
     for channel in range(image.shape[-1]):
         if image.shape[-1] > 1:
-            text.append(f"channel {channel}")
-        stored = image[..., channel]
-        if stored.dtype == np.uint8:
-            text += ["stored", *(" ".join(f"{value:3d}" for value in row) for row in stored), ""]
-            text += ["divided by 255"]
-            stored = stored / 255
-        text += [*(" ".join(f"{value:5.3f}" for value in row) for row in stored), ""]
-    return CollapsedText("The first training image in numbers", "\n".join(text))
+            lines.append(f"channel {channel}")
+        values = image[..., channel]
+        if values.dtype == np.uint8:
+            stored = [" ".join(f"{value:3d}" for value in row) for row in values]
+            lines += ["stored", *stored, "", "divided by 255"]
+            values = values / 255
+        lines += [*(" ".join(f"{value:5.3f}" for value in row) for row in values), ""]
+    return CollapsedText("The first training image in numbers", "\n".join(lines))

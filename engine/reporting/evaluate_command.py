@@ -15,18 +15,15 @@ from engine.reporting import html_page, predictions_section, report, scores
 from engine.reporting.scores import Predictions
 from engine.runtime.signals import Signals
 
-_MOST_ROWS = 30  # maximum number of classes in a table on a terminal
-_MOST_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
+_MAX_ROWS = 30  # maximum number of classes in a table on a terminal
+_MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def run(config: Config) -> int:
     """Evaluates the validation and the test split, or `--split`; prints the results as JSON last.
 
-    For each split, prints the metrics and, for up to `_MOST_ROWS` classes, the per-class table of
+    For each split, prints the metrics and, for up to `_MAX_ROWS` classes, the per-class table of
     scores, and writes a report with the table to run_dir/evaluation/SPLIT.
-
-    Args:
-      config: options of the run.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
@@ -39,57 +36,54 @@ def run(config: Config) -> int:
     split = config.report.split
     if split:
         config = replaced(config, test_split=split)
-    with Signals() as signals, restored(config) as found:
-        parts = found.parts
+    with Signals() as signals, restored(config) as restored_run:
+        parts, weights = restored_run.parts, restored_run.words
         if not parts.evaluations:
             raise ValueError("no split is held out: give --split")
-        print(f"evaluating {found.words}, {found.path}, on {parts.device}", flush=True)
+        print(f"evaluating {weights}, {restored_run.path}, on {parts.device}", flush=True)
         results: dict[str, Any] = {}
         tables: dict[str, Any] = {}
+
+        def interrupted() -> bool:
+            return bool(signals.received)
+
         for name, evaluation in parts.evaluations.items():
             if split and name != "test":
                 continue
             shown = split or name
-            means = evaluation.run(lambda: bool(signals.received))
+            means = evaluation.run(interrupted)
             if means is None:
                 return signals.exit_status
             print(f"{shown} {metrics.brief(means)} of {means['examples']:,} examples", flush=True)
-            about = report.build_split_report(
-                parts, name, found.words, lambda: bool(signals.received)
-            )
-            if about is None:
+            content = report.build_split_report(parts, name, weights, interrupted)
+            if content is None:
                 return signals.exit_status
+            split_report, predictions = content
             results[shown] = means
-            tables[shown] = _tables(about[1], list(parts.source.class_names))
-            folder = os.path.join(config.run.run_dir, "evaluation", _as_name(shown))
-            print(report.write(folder, about[0]), flush=True)
-        print(json.dumps(jsonable({"weights": found.path, **results, "tables": tables})))
+            tables[shown] = _tables(predictions, list(parts.source.class_names))
+            # A directory name such as test_100 for test[:100].
+            subdirectory = re.sub(r"[^\w.+-]+", "_", shown).strip("_") or "split"
+            directory = os.path.join(config.run.run_dir, "evaluation", subdirectory)
+            print(report.write(directory, split_report), flush=True)
+        print(json.dumps(jsonable({"weights": restored_run.path, **results, "tables": tables})))
         return signals.exit_status
 
 
 def _tables(of: Predictions, names: list[str]) -> dict[str, Any]:
-    """Prints the per-class table of up to `_MOST_ROWS` classes; returns the scores for the JSON."""
+    """Prints the per-class table of up to `_MAX_ROWS` classes; returns the scores for the JSON."""
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class = scores.by_class(counts)
-    if len(names) <= _MOST_ROWS:
+    if len(names) <= _MAX_ROWS:
         print(html_page.format_table(predictions_section.class_table(by_class, names)), flush=True)
-    found = {
+    keys = ("precision", "recall", "f1", "examples")
+    columns = (column.tolist() for column in by_class)
+    tables = {
         "calibration_error": scores.calibration(of).error,
         "by_class": {
-            name: {
-                "precision": float(by_class.precision[at]),
-                "recall": float(by_class.recall[at]),
-                "f1": float(by_class.f1[at]),
-                "examples": int(by_class.support[at]),
-            }
-            for at, name in enumerate(names)
+            name: dict(zip(keys, values, strict=True))
+            for name, *values in zip(names, *columns, strict=True)
         },
     }
-    if len(names) <= _MOST_CELLS:
-        found["confusion"] = counts.tolist()
-    return found
-
-
-def _as_name(split: str) -> str:
-    """Returns a directory name for a split: test_100 for test[:100]."""
-    return re.sub(r"[^\w.+-]+", "_", split).strip("_") or "split"
+    if len(names) <= _MAX_CELLS:
+        tables["confusion"] = counts.tolist()
+    return tables

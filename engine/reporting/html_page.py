@@ -3,76 +3,48 @@
 from __future__ import annotations
 
 import base64
-import html
-from collections.abc import Callable, Iterator, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from html import escape
 from typing import NamedTuple
 
 
-class ReportFigure(NamedTuple):
-    """A rendered figure, also written to plots/.
-
-    Attributes:
-      name: file name without extension.
-      png: content of the PNG file.
-      caption: description in one or two sentences.
-    """
+@dataclasses.dataclass(frozen=True)
+class ReportFigure:
+    """A figure with a caption of one or two sentences, also written to plots/NAME.png."""
 
     name: str
-    png: bytes
+    draw: Callable[[], bytes]  # returns the content of the PNG; takes up to about two seconds
     caption: str
 
-
-class LazyFigure(NamedTuple):
-    """A figure that is drawn later; drawing takes up to about two seconds.
-
-    Attributes:
-      name, caption: as in `ReportFigure`.
-      draw: function that draws the figure and returns the bytes of the PNG.
-    """
-
-    name: str
-    draw: Callable[[], bytes]
-    caption: str
+    @cached_property
+    def png(self) -> bytes:
+        """The content of the PNG, which the first use draws."""
+        return self.draw()
 
 
 class Table(NamedTuple):
-    """A table of text cells; the page right-aligns columns in which every cell is a number or `-`.
+    """A table of text cells; the page right-aligns columns that have only numbers and `-`."""
 
-    Attributes:
-      header: column names; empty: the table has no header.
-      rows: cells of each row; all rows have the same length.
-      caption: text above the table; empty: the table has no caption.
-      strong: indices of the rows that are set in bold.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    caption: str = ""
-    strong: frozenset[int] = frozenset()
+    header: Sequence[str]  # column names; empty: no header
+    rows: Sequence[Sequence[str]]  # all rows have the same length
+    caption: str = ""  # text above the table; empty: none
+    bold: frozenset[int] = frozenset()  # indices of the rows that are set in bold
 
 
 class CollapsedText(NamedTuple):
-    """Preformatted text, collapsed until the reader opens it.
-
-    Attributes:
-      title: summary line, always visible.
-      text: content in a monospaced font.
-    """
+    """Preformatted text, collapsed to its title until the reader opens it."""
 
     title: str
     text: str
 
 
-Element = str | ReportFigure | LazyFigure | Table | CollapsedText
+Element = str | ReportFigure | Table | CollapsedText  # a string is a paragraph
 
 
 class ReportSection(NamedTuple):
-    """A section of a page.
-
-    Attributes:
-      title: heading of the section.
-      elements: content in order; a string is a paragraph.
-    """
+    """A section of a page."""
 
     title: str
     elements: Sequence[Element]
@@ -102,30 +74,25 @@ pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .6rem; }
 
 
 def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
-    """Returns the HTML of a page.
-
-    Args:
-      title: title and main heading of the page.
-      lead: sentence below the heading.
-      sections: sections of the page, in order; every figure is rendered.
-    """
-    places = [
-        f'<a href="#{_anchor(at)}">{html.escape(s.title)}</a>' for at, s in enumerate(sections)
+    """Returns the HTML of a page; `lead` is the sentence below the title."""
+    links = [
+        f'<a href="#part-{number}">{escape(section.title)}</a>'
+        for number, section in enumerate(sections, 1)
     ]
     body = [
-        f"<h1>{html.escape(title)}</h1>",
-        f'<p class="lead">{html.escape(lead)}</p>',
-        f"<nav>{' '.join(places)}</nav>",
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(lead)}</p>',
+        f"<nav>{' '.join(links)}</nav>",
     ]
-    for at, section in enumerate(sections):
-        body.append(f'<section id="{_anchor(at)}">\n<h2>{html.escape(section.title)}</h2>')
-        body += [_element(element) for element in section.elements]
+    for number, section in enumerate(sections, 1):
+        body.append(f'<section id="part-{number}">\n<h2>{escape(section.title)}</h2>')
+        body += map(_element, section.elements)
         body.append("</section>")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<link rel="icon" href="data:,">\n'  # keeps browsers from requesting an icon
-        f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
@@ -133,67 +100,51 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
 
 def format_table(table: Table) -> str:
     """Formats the header and the rows of a table as aligned text, for a terminal."""
-    lines = [*([table.header] if table.header else []), *table.rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    lines = [table.header, *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
         for line in lines
     )
 
 
-def pictures(sections: Sequence[ReportSection]) -> Iterator[ReportFigure]:
-    """Yields the rendered figures of a page, in order."""
-    for section in sections:
-        for element in section.elements:
-            if isinstance(element, ReportFigure):
-                yield element
-
-
-def _anchor(at: int) -> str:
-    return f"part-{at + 1}"
-
-
 def _element(element: Element) -> str:
-    assert not isinstance(element, LazyFigure), f"{element.name} is not drawn yet"
     if isinstance(element, str):
-        return f"<p>{html.escape(element)}</p>"
-    if isinstance(element, ReportFigure):
-        data = base64.b64encode(element.png).decode("ascii")
-        return (
-            f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(element.caption)}">'
-            f"<figcaption>{html.escape(element.caption)} (plots/{html.escape(element.name)}.png)"
-            "</figcaption></figure>"
-        )
+        return f"<p>{escape(element)}</p>"
+    if isinstance(element, Table):
+        return _table(element)
     if isinstance(element, CollapsedText):
-        text = html.escape(element.text)
-        return (
-            f"<details><summary>{html.escape(element.title)}</summary><pre>{text}</pre></details>"
-        )
-    return _table(element)
+        title, text = escape(element.title), escape(element.text)
+        return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
+    data, caption = base64.b64encode(element.png).decode("ascii"), escape(element.caption)
+    return (
+        f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
+        f"<figcaption>{caption} (plots/{escape(element.name)}.png)</figcaption></figure>"
+    )
 
 
 def _table(table: Table) -> str:
-    numbers = [all(map(_is_number, column)) for column in zip(*table.rows, strict=True)]
+    numeric = [all(map(_is_number, column)) for column in zip(*table.rows, strict=True)]
     lines = ['<div class="table"><table>']
     if table.caption:
-        lines.append(f"<caption>{html.escape(table.caption)}</caption>")
+        lines.append(f"<caption>{escape(table.caption)}</caption>")
     if table.header:
-        cells = "".join(map(_cell, table.header, numbers, ["th"] * len(numbers)))
-        lines.append(f"<thead><tr>{cells}</tr></thead>")
+        lines.append(f"<thead><tr>{_cells('th', table.header, numeric)}</tr></thead>")
     lines.append("<tbody>")
-    for at, row in enumerate(table.rows):
-        strong = ' class="strong"' if at in table.strong else ""
-        lines.append(f"<tr{strong}>{''.join(map(_cell, row, numbers))}</tr>")
+    for index, row in enumerate(table.rows):
+        strong = ' class="strong"' if index in table.bold else ""
+        lines.append(f"<tr{strong}>{_cells('td', row, numeric)}</tr>")
     lines.append("</tbody></table></div>")
     return "\n".join(lines)
 
 
-def _cell(text: str, number: bool, kind: str = "td") -> str:
-    aligned = ' class="number"' if number else ""
-    return f"<{kind}{aligned}>{html.escape(text)}</{kind}>"
+def _cells(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:
+    tags = [f'{tag} class="number"' if number else tag for number in numeric]
+    # A table without rows has no numeric columns, and shows no header cells.
+    return "".join(f"<{start}>{escape(cell)}</{tag}>" for start, cell in zip(tags, cells))  # noqa: B905
 
 
 def _is_number(text: str) -> bool:

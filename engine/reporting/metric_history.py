@@ -19,7 +19,7 @@ _UNITS = {
     "steps_per_second": "steps/s since the first start",
 }
 # Metrics of the training steps; True: the y axis is logarithmic if any value is positive.
-_OF_STEPS = {
+_STEP_METRICS = {
     "learning_rate": False,
     "gradient_norm": True,
     "loss_scale": True,
@@ -35,10 +35,9 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
     """
     try:
         with open(os.path.join(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
-            whole = [line for line in file if line.endswith("\n")]
+            return [json.loads(line) for line in file if line.endswith("\n")]
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in whole]
 
 
 def metric_charts(
@@ -46,48 +45,33 @@ def metric_charts(
 ) -> list[Chart]:
     """Returns one chart per metric: registered metrics, the loss and other validation metrics.
 
-    Args:
-      history: rows of metrics.jsonl, as returned by `rows`.
-      steps_per_epoch: number of steps per epoch; converts steps to epochs, the unit of the x axis.
-      best_step: step of the best epoch, which the charts mark; None: no mark.
+    The x axis is in epochs; `best_step` is marked, unless it is None.
     """
     measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
-    measured += sorted(
-        {
-            name
-            for row in history
-            if row["split"] == "validation"
-            for name in row
-            if name not in ("step", "epoch", "split", "examples", *measured)
-        }
-    )
+    validated = {name for row in history if row["split"] == "validation" for name in row}
+    measured += sorted(validated - {"step", "epoch", "split", "examples", *measured})
     best = None if best_step is None else best_step / steps_per_epoch
-    return [
-        Chart(
-            name.replace("_", " "),
-            f"{name}, %" if is_percentage(name) else _UNITS.get(name, name),
-            {
-                split: line
-                for split in ("train", "validation")
-                if len((line := _line(history, split, name, steps_per_epoch)).x)
-            },
-            best,
-        )
-        for name in measured
-    ]
+    charts = []
+    for name in measured:
+        lines = {
+            split: _line(history, split, name, steps_per_epoch) for split in ("train", "validation")
+        }
+        unit = f"{name}, %" if is_percentage(name) else _UNITS.get(name, name)
+        lines = {split: line for split, line in lines.items() if len(line.x)}
+        charts.append(Chart(name.replace("_", " "), unit, lines, best))
+    return charts
 
 
 def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
     """Returns one chart for each metric of the training steps that the history contains."""
-    panels = []
-    for name, magnitudes in _OF_STEPS.items():
+    charts = []
+    for name, logarithmic in _STEP_METRICS.items():
         line = _line(history, "train", name, steps_per_epoch)
         if len(line.x):
-            several = magnitudes and bool((line.y[np.isfinite(line.y)] > 0).any())
-            panels.append(
-                Chart(name.replace("_", " "), _UNITS[name], {"train": line}, logarithmic=several)
-            )
-    return panels
+            positive = bool((line.y[np.isfinite(line.y)] > 0).any())
+            title, unit = name.replace("_", " "), _UNITS[name]
+            charts.append(Chart(title, unit, {"train": line}, logarithmic=logarithmic and positive))
+    return charts
 
 
 def _line(history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int) -> Line:

@@ -19,41 +19,38 @@ from engine.reporting.figures import (
     join_captions,
     reliability,
 )
-from engine.reporting.html_page import Element, LazyFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
 from engine.reporting.scores import ClassScores, Predictions
 
 Images = Callable[[np.ndarray], np.ndarray]  # indices int [k] -> images [k, H, W, C]
 
-_FIRST = 25
-_SPELLED_OUT = 5  # number of examples whose probabilities are listed
-_PAIRS, _OF_PAIR = 8, 8
+_FIRST = 25  # number of examples in the figure of predictions
+_WITH_PROBABILITIES = 5  # number of examples whose probabilities are listed
+_PAIRS, _PER_PAIR = 8, 8  # maximum numbers of confused pairs, and of examples of each
 _MISTAKES = 36
-_MOST_COLUMNS = 20  # maximum number of classes in a table with one column per class
+_MAX_COLUMNS = 20  # maximum number of classes in a table with one column per class
 
 
 def section(split: str, of: Predictions, names: list[str], images: Images) -> ReportSection:
-    """Returns the section on the predictions on a split.
+    """Returns the section on the predictions on a split, of 1 or more examples.
 
-    Args:
-      split: name of the split, for example "test".
-      of: predictions, of 1 or more examples.
-      names: class names.
-      images: function that reads images of the split by index.
+    `images` reads images of the split by index.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)
-    wrong = int((~of.right).sum())
+    correct = int(of.correct.sum())
+    examples = len(of.labels)
     elements: list[Element] = [
-        f"{int(of.right.sum()):,} of {len(of.labels):,} right, {wrong:,} wrong. Which they are "
+        f"{correct:,} of {examples:,} right, {examples - correct:,} wrong. Which they are "
         f"stands in {split}_predictions.csv.",
-        LazyFigure(
+        ReportFigure(
             "confusion_counts",
             lambda: confusion_matrix(
                 counts, names, by_row=False, title=f"Confusion, {split}: counts"
             ),
             "Number of examples by label (rows) and predicted class (columns).",
         ),
-        LazyFigure(
+        ReportFigure(
             "confusion_rows",
             lambda: confusion_matrix(
                 counts, names, by_row=True, title=f"Confusion, {split}: percent of the row"
@@ -61,31 +58,24 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
             "The same, in percent of the examples of each label.",
         ),
         class_table(by_class, names),
-        LazyFigure(
+        ReportFigure(
             "class_scores",
-            lambda: class_scores(
-                by_class.precision, by_class.recall, by_class.f1, names, title=f"By class, {split}"
-            ),
+            lambda: class_scores(*by_class[:3], names, title=f"By class, {split}"),
             "Precision, recall and F1 of each class.",
         ),
         *_pairs(of, counts, names, images),
-        *_mistakes(of, names, images),
-        LazyFigure(
+        _mistakes(of, names, images),
+        ReportFigure(
             "calibration",
             lambda: reliability(
-                calibrated.edges,
-                calibrated.confidence,
-                calibrated.accuracy,
-                calibrated.counts,
-                error=calibrated.error,
-                title=f"Calibration, {split}",
+                *calibrated[:4], error=calibrated.error, title=f"Calibration, {split}"
             ),
             "Predictions in bins by their confidence: how many of each bin are right. On the "
             "dashed line both agree, below it the network is too sure of itself. The expected "
             "calibration error is the mean distance from it, each bin by its predictions.",
         ),
         _first(split, of, names, images),
-        _spelled_out(split, of, names),
+        _probabilities(split, of, names),
     ]
     return ReportSection(f"Predictions on {split}", elements)
 
@@ -96,16 +86,16 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
     The last row has the mean of each score over the classes for which it is defined, and the total
     number of examples.
     """
-    columns = by_class.precision, by_class.recall, by_class.f1
+    columns = by_class[:3]
     rows = [
-        (name, *(_percent(float(of[at])) for of in columns), f"{by_class.support[at]:,}")
-        for at, name in enumerate(names)
+        (name, *map(_percent, values), f"{support:,}")
+        for name, *values, support in zip(names, *by_class, strict=True)
     ]
-    known = [of[~np.isnan(of)] for of in columns]
-    means = (_percent(float(of.mean()) if len(of) else math.nan) for of in known)
+    known = [column[~np.isnan(column)] for column in columns]
+    means = [_percent(column.mean() if len(column) else math.nan) for column in known]
     rows.append(("mean of the classes", *means, f"{by_class.support.sum():,}"))
     header = ("class", "precision", "recall", "F1", "examples")
-    return Table(header, rows, "", frozenset([len(names)]))
+    return Table(header, rows, bold=frozenset([len(names)]))
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
@@ -113,10 +103,10 @@ def predictions_csv(of: Predictions, names: list[str]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("number", "label", "predicted", "probability", "right"))
-    columns = of.labels.tolist(), of.predicted.tolist(), of.confidence.tolist(), of.right.tolist()
-    for number, (label, predicted, confidence, right) in enumerate(zip(*columns, strict=True)):
+    columns = of.labels.tolist(), of.predicted, of.confidence, of.correct
+    for number, (label, predicted, confidence, correct) in enumerate(zip(*columns, strict=True)):
         known = names[label] if 0 <= label < len(names) else label
-        writer.writerow((number, known, names[predicted], f"{confidence:.6f}", int(right)))
+        writer.writerow((number, known, names[predicted], f"{confidence:.6f}", int(correct)))
     return out.getvalue()
 
 
@@ -125,30 +115,30 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
     pairs = scores.confused_pairs(counts, _PAIRS)
     if not pairs:
         return ["No two classes were confused."]
-    predicted, lines = of.predicted, []
+    rows, lines = [], []
     for pair in pairs:
-        either = (of.labels == pair.one) & (predicted == pair.other)
-        either |= (of.labels == pair.other) & (predicted == pair.one)
-        numbers = np.flatnonzero(either)
-        surest = numbers[np.argsort(-of.confidence[numbers], kind="stable")][:_OF_PAIR]
-        captions = join_captions(
-            [(names[of.labels[n]], f"as {names[predicted[n]]}") for n in surest]
+        either = (of.labels == pair.one) & (of.predicted == pair.other)
+        either |= (of.labels == pair.other) & (of.predicted == pair.one)
+        mistakes = np.flatnonzero(either)
+        surest = mistakes[np.argsort(-of.confidence[mistakes], kind="stable")][:_PER_PAIR]
+        captions = join_captions([_caption(of, names, index) for index in surest])
+        one, other = names[pair.one], names[pair.other]
+        lines.append(
+            (f"{one} and {other}: {pair.times}", CaptionedImages(images(surest), captions))
         )
-        name = f"{names[pair.one]} and {names[pair.other]}: {pair.times}"
-        lines.append((name, CaptionedImages(images(surest), captions)))
+        as_other, as_one = f"{pair.one_as_other:,}", f"{pair.other_as_one:,}"
+        rows.append(
+            (
+                f"{one} and {other}",
+                f"{pair.times:,}",
+                f"{one} as {other}: {as_other}",
+                f"{other} as {one}: {as_one}",
+            )
+        )
     margin = 0.15 + 0.075 * max(len(name) for name, _ in lines)
-    rows = [
-        (
-            f"{names[pair.one]} and {names[pair.other]}",
-            f"{pair.times:,}",
-            f"{names[pair.one]} as {names[pair.other]}: {pair.one_as_other:,}",
-            f"{names[pair.other]} as {names[pair.one]}: {pair.other_as_one:,}",
-        )
-        for pair in pairs
-    ]
     return [
         Table(("confused", "times", "", ""), rows),
-        LazyFigure(
+        ReportFigure(
             "confused_pairs",
             lambda: image_rows(lines, title="The most confused pairs of classes", margin=margin),
             "For each pair the mistakes that the network was surest of: what it is, as what it "
@@ -157,69 +147,60 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
     ]
 
 
-def _mistakes(of: Predictions, names: list[str], images: Images) -> list[Element]:
-    numbers = scores.most_confident_errors(of, _MISTAKES)
-    if not len(numbers):
-        return ["All examples are classified correctly."]
+def _mistakes(of: Predictions, names: list[str], images: Images) -> Element:
+    indices = scores.most_confident_errors(of, _MISTAKES)
+    if not len(indices):
+        return "All examples are classified correctly."
     captions = join_captions(
-        [
-            (names[of.labels[n]], f"as {names[of.predicted[n]]}", f"{of.confidence[n]:.0%}")
-            for n in numbers
-        ]
+        [(*_caption(of, names, index), f"{of.confidence[index]:.0%}") for index in indices]
     )
-    return [
-        LazyFigure(
-            "mistakes",
-            lambda: grid(
-                CaptionedImages(images(numbers), captions),
-                columns=9,
-                title="The most confident mistakes",
-            ),
-            "Label, predicted class and confidence; the most confident mistakes first.",
-        )
-    ]
+    return ReportFigure(
+        "mistakes",
+        lambda: grid(
+            CaptionedImages(images(indices), captions),
+            columns=9,
+            title="The most confident mistakes",
+        ),
+        "Label, predicted class and confidence; the most confident mistakes first.",
+    )
 
 
-def _first(split: str, of: Predictions, names: list[str], images: Images) -> LazyFigure:
-    numbers = np.arange(min(len(of.labels), _FIRST))
-    wrong = [n for n in numbers.tolist() if not of.right[n]]
+def _caption(of: Predictions, names: list[str], index: int) -> tuple[str, str]:
+    return names[of.labels[index]], f"as {names[of.predicted[index]]}"
+
+
+def _first(split: str, of: Predictions, names: list[str], images: Images) -> ReportFigure:
+    indices = np.arange(min(len(of.labels), _FIRST))
     captions = join_captions(
-        [(f"{names[of.predicted[n]]},", f"is {names[of.labels[n]]}") for n in numbers.tolist()]
+        [(f"{names[of.predicted[n]]},", f"is {names[of.labels[n]]}") for n in indices]
     )
-    return LazyFigure(
+    mistakes = np.flatnonzero(~of.correct[indices])
+    return ReportFigure(
         "predictions",
         lambda: grid(
-            CaptionedImages(images(numbers), captions, wrong),
+            CaptionedImages(images(indices), captions, mistakes),
             columns=5,
-            title=f"The first {len(numbers)} of {split}: predicted, and what it is",
+            title=f"The first {len(indices)} of {split}: predicted, and what it is",
         ),
         "The first examples in file order, from left to right; mistakes have a frame and are bold.",
     )
 
 
-def _spelled_out(split: str, of: Predictions, names: list[str]) -> Table:
+def _probabilities(split: str, of: Predictions, names: list[str]) -> Table:
     """Returns the probabilities of the first examples; with many classes, only the 5 highest."""
-    shown = range(min(len(of.labels), _SPELLED_OUT))
-    if len(names) > _MOST_COLUMNS:
-        rows = []
-        for n in shown:
-            top = np.argsort(-of.probabilities[n], kind="stable")[:5]
-            likeliest = ", ".join(f"{names[c]} {of.probabilities[n, c]:.4f}" for c in top)
-            rows.append((str(n), names[of.labels[n]], names[of.predicted[n]], likeliest))
-        header: tuple[str, ...] = ("number", "label", "predicted", "most likely classes")
-    else:
-        rows = [
-            (
-                str(n),
-                names[of.labels[n]],
-                names[of.predicted[n]],
-                *(f"{p:.4f}" for p in of.probabilities[n]),
-            )
-            for n in shown
-        ]
-        header = ("number", "label", "predicted", *(f"p({name})" for name in names))
-    return Table(header, rows, f"The first {len(shown)} of {split}, with their probabilities.")
+    many = len(names) > _MAX_COLUMNS
+    columns = ["most likely classes"] if many else [f"p({name})" for name in names]
+    rows = []
+    for index, values in enumerate(of.probabilities[:_WITH_PROBABILITIES]):
+        cells = [f"{value:.4f}" for value in values]
+        if many:
+            top = np.argsort(-values, kind="stable")[:5]
+            cells = [", ".join(f"{names[label]} {cells[label]}" for label in top)]
+        label, predicted = names[of.labels[index]], names[of.predicted[index]]
+        rows.append((str(index), label, predicted, *cells))
+    caption = f"The first {len(rows)} of {split}, with their probabilities."
+    return Table(("number", "label", "predicted", *columns), rows, caption)
 
 
-def _percent(share: float) -> str:
-    return "-" if math.isnan(share) else f"{share:.2%}"
+def _percent(fraction: float) -> str:
+    return "-" if math.isnan(fraction) else f"{fraction:.2%}"

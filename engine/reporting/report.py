@@ -1,47 +1,39 @@
-"""Builds and writes reports: run_dir/report.html, plots/*.png and the predictions as CSV.
-
-`build_run_report`, `build_split_report` and `build_data_report` build a report; `write` writes it.
-"""
+"""Builds and writes reports: run_dir/report.html, plots/*.png and the predictions as CSV."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import tensorflow as tf
+import numpy as np
 
-import engine
 import pipelines
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.logging.progress import Progress
 from engine.reporting import data_section, metric_history, predictions_section, run_section
-from engine.reporting.html_page import LazyFigure, ReportFigure, ReportSection, page, pictures
+from engine.reporting.html_page import ReportFigure, ReportSection, page
 from engine.reporting.predictions import predictions
 from engine.reporting.scores import Predictions
 from engine.runtime.atomic_files import replace_file
 
 
 class Report(NamedTuple):
-    """The content of a report; `write` requires that every figure is rendered.
-
-    Attributes:
-      title, lead: heading of the page, and the sentence below it.
-      sections: sections of the page.
-      tables: contents of the CSV files, by file name.
-    """
+    """The content of a report."""
 
     title: str
-    lead: str
+    lead: str  # sentence below the title
     sections: list[ReportSection]
-    tables: dict[str, str]
+    tables: dict[str, str]  # contents of the CSV files, by file name
 
     @property
     def pictures(self) -> list[ReportFigure]:
-        """All rendered figures of the report, in order."""
-        return list(pictures(self.sections))
+        """All figures of the report, in order."""
+        elements = [element for section in self.sections for element in section.elements]
+        return [element for element in elements if isinstance(element, ReportFigure)]
 
 
 def build_run_report(
@@ -49,7 +41,7 @@ def build_run_report(
     outcome: Mapping[str, Any] | None,
     weights: str,
     best_step: int | None,
-    interrupted: Callable[[], bool] = lambda: False,
+    interrupted: Callable[[], bool],
 ) -> Report | None:
     """Builds the report on a run.
 
@@ -58,123 +50,82 @@ def build_run_report(
       outcome: content of result.json; None: the run has not ended.
       weights: description of the weights, for display.
       best_step: step of the best epoch so far; None: no epoch is the best yet.
-      interrupted: returns whether to stop; called before each batch and each figure.
-
-    Returns:
-      The report; None if interrupted.
+      interrupted: returns whether to stop, so that the result is None; called before each batch and
+        each figure.
 
     Raises:
       ValueError: if the data is damaged.
       RuntimeError: if TensorFlow fails.
     """
-    source, config, tables = parts.source, parts.config, {}
-    held_out = {"test": source.test, "validation": source.validation}
-    split = next((name for name, records in held_out.items() if records is not None), None)
+    source, config = parts.source, parts.config
+    tables: dict[str, str] = {}
     rows = metric_history.rows(config.run.run_dir)
-    sections: list[ReportSection | None] = [
+    sections = [
         run_section.result(outcome, weights),
         run_section.curves(rows, parts.steps_per_epoch, best_step),
     ]
+    held_out = ("test", "validation")
+    split = next((name for name in held_out if getattr(source, name) is not None), None)
     if split is not None:
-        records = held_out[split]
-        assert records is not None
-        found = predictions(parts, records, interrupted)
-        if found is None:
+        content = _predictions(parts, split, interrupted)
+        if content is None:
             return None
-        names = list(source.class_names)
-        tables[f"{split}_predictions.csv"] = predictions_section.predictions_csv(found, names)
-        sections.append(
-            predictions_section.section(split, found, names, image_reader(source, records, config))
-        )
+        _, section, tables = content
+        sections.append(section)
     sections += [
         run_section.steps(rows, parts.steps_per_epoch),
         data_section.section(source, cache_dir(config)),
         run_section.network(parts.model, config.model.model),
-        run_section.configuration(config, _versions()),
+        run_section.configuration(config),
     ]
-    title, lead = (
-        f"{config.model.model} on {source.name}",
-        f"{config.run.run_dir}, {parts.device}",
-    )
-    planned = [section for section in sections if section is not None]
-    return _drawn(Report(title, lead, planned, tables), config, interrupted)
+    title = f"{config.model.model} on {source.name}"
+    lead = f"{config.run.run_dir}, {parts.device}"
+    present = [section for section in sections if section is not None]
+    return _drawn(Report(title, lead, present, tables), config, interrupted)
 
 
 def build_split_report(
-    parts: Parts, split: str, weights: str, interrupted: Callable[[], bool] = lambda: False
+    parts: Parts, split: str, weights: str, interrupted: Callable[[], bool]
 ) -> tuple[Report, Predictions] | None:
-    """Builds the report on the predictions on one split.
+    """Builds the report on the split "validation" or "test"; returns the predictions, too.
 
-    Args:
-      parts: objects of the assembled run, with the weights that compute the predictions.
-      split: "validation" or "test".
-      weights: description of the weights, for display.
-      interrupted: returns whether to stop; called before each batch and each figure.
-
-    Returns:
-      The report and the predictions; None if interrupted.
+    The other arguments and the errors are those of `build_run_report`.
     """
-    source, config = parts.source, parts.config
-    records = {"validation": source.validation, "test": source.test}[split]
-    assert records is not None, "it was evaluated"
-    found = predictions(parts, records, interrupted)
-    if found is None:
+    config = parts.config
+    content = _predictions(parts, split, interrupted)
+    if content is None:
         return None
-    names, name = list(source.class_names), records.name
-    images = image_reader(source, records, config)
-    table = predictions_section.predictions_csv(found, names)
-    section = predictions_section.section(split, found, names, images)
-    about = Report(
-        f"{config.model.model} on {name} of {source.name}",
-        f"{config.run.run_dir}, by {weights}",
-        [section],
-        {f"{split}_predictions.csv": table},
-    )
-    drawn = _drawn(about, config, interrupted)
-    return None if drawn is None else (drawn, found)
+    of_split, section, tables = content
+    name = getattr(parts.source, split).name
+    title = f"{config.model.model} on {name} of {parts.source.name}"
+    lead = f"{config.run.run_dir}, by {weights}"
+    report = _drawn(Report(title, lead, [section], tables), config, interrupted)
+    return None if report is None else (report, of_split)
 
 
 def build_data_report(
-    source: pipelines.Source, config: Config, interrupted: Callable[[], bool] = lambda: False
+    source: pipelines.Source, config: Config, interrupted: Callable[[], bool]
 ) -> Report | None:
-    """Builds the report on a data set alone.
-
-    Args:
-      source: data set.
-      config: options, including those that define the splits.
-      interrupted: returns whether to stop; called before each figure.
-
-    Returns:
-      The report; None if interrupted.
+    """Builds the report on a data set alone, with the splits that `config` defines.
 
     Raises:
       ValueError: if the data set is damaged.
     """
-    sections = [
-        data_section.section(source, cache_dir(config)),
-        run_section.configuration(config, _versions()),
-    ]
+    sections = [data_section.section(source, cache_dir(config)), run_section.configuration(config)]
     lead = f"{source.name} {source.version}, as these options cut it; nothing is trained yet"
     return _drawn(Report(source.name, lead, sections, {}), config, interrupted)
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/ and the CSV files; replaces each file atomically.
-
-    Args:
-      run_dir: output directory; it is created if it does not exist.
-      report: report to write, with rendered figures.
-
-    Returns:
-      A line for the console with the paths.
+    """Writes report.html, plots/ and the CSV files atomically; returns a line for the console.
 
     Raises:
       OSError: if a file cannot be written.
     """
     plots = os.path.join(run_dir, "plots")
     os.makedirs(plots, exist_ok=True)
-    for picture in report.pictures:
-        replace_file(os.path.join(plots, f"{picture.name}.png"), picture.png, durable=False)
+    for figure in report.pictures:
+        replace_file(os.path.join(plots, f"{figure.name}.png"), figure.png, durable=False)
     for name, text in report.tables.items():
         replace_file(os.path.join(run_dir, name), text, durable=False)
     path = os.path.join(run_dir, "report.html")
@@ -183,43 +134,32 @@ def write(run_dir: str, report: Report) -> str:
     return f"report {path}: {len(report.pictures)} figures, also in {plots}{tables}"
 
 
-def image_reader(
-    source: pipelines.Source, records: pipelines.DataSplit, config: Config
-) -> predictions_section.Images:
-    """Returns a function that reads images of a split by index."""
-    return lambda numbers: (
-        pipelines.read_examples(source, records, numbers, cache_dir(config)).images
-    )
+def _predictions(
+    parts: Parts, split: str, interrupted: Callable[[], bool]
+) -> tuple[Predictions, ReportSection, dict[str, str]] | None:
+    """Returns the predictions on a split, their section and their CSV; None if interrupted."""
+    source, records = parts.source, getattr(parts.source, split)
+    of_split = predictions(parts, records, interrupted)
+    if of_split is None:
+        return None
+
+    def images(indices: np.ndarray) -> np.ndarray:
+        return pipelines.read_examples(source, records, indices, cache_dir(parts.config)).images
+
+    names = list(source.class_names)
+    section = predictions_section.section(split, of_split, names, images)
+    table = predictions_section.predictions_csv(of_split, names)
+    return of_split, section, {f"{split}_predictions.csv": table}
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
-    """Draws the lazy figures; returns the report with rendered figures, or None if interrupted."""
-    planned = [
-        e for section in report.sections for e in section.elements if isinstance(e, LazyFigure)
-    ]
-    progress = Progress(config.logging.progress, "drawing", len(planned), unit="figures")
-    pngs = []
-    try:
-        for each in planned:
+    """Draws the figures of a report and returns it, or None if interrupted."""
+    figures = report.pictures
+    progress = Progress(config.logging.progress, "drawing", len(figures), unit="figures")
+    with contextlib.closing(progress):
+        for figure in figures:
             if interrupted():
                 return None
-            pngs.append(each.draw())
+            figure.png  # noqa: B018  (the first use draws it)
             progress.advance(1)
-    finally:
-        progress.close()
-    left = iter(pngs)
-    sections = [
-        ReportSection(
-            section.title,
-            [
-                ReportFigure(e.name, next(left), e.caption) if isinstance(e, LazyFigure) else e
-                for e in section.elements
-            ],
-        )
-        for section in report.sections
-    ]
-    return report._replace(sections=sections)
-
-
-def _versions() -> dict[str, str]:
-    return {"tapeline": engine.__version__, "tensorflow": tf.__version__}
+    return report

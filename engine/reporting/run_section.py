@@ -6,6 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import tensorflow as tf
+
+import engine
 from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.core.metrics import brief, formatted
@@ -13,10 +16,10 @@ from engine.models.sequential import Sequential
 from engine.models.summary import rows as summary_rows
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
-from engine.reporting.html_page import CollapsedText, Element, LazyFigure, ReportSection, Table
+from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
 from engine.tasks.registry import METRICS
 
-_WORDS = {
+_RESULTS = {
     "step": "steps",
     "epoch": "epochs",
     "stopped_early": "stopped early",
@@ -35,21 +38,19 @@ _WORDS = {
 
 
 def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
-    """Returns the section on the final result.
+    """Returns the section on the content of result.json, which is None if the run has not ended.
 
-    Args:
-      outcome: content of result.json; None: the run has not ended.
-      weights: description of the weights that compute the predictions, for display.
+    `weights` describes the weights that compute the predictions.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
-    scored = {split: of for split in ("validation", "test") if (of := outcome.get(split))}
-    measured = {name: None for of in scored.values() for name in of}
+    scored = {split: values for split in ("validation", "test") if (values := outcome.get(split))}
+    measured = dict.fromkeys(name for values in scored.values() for name in values)
     names = [*(name for name in measured if name not in ("loss", "examples")), "loss"]
     rows = [
-        (split, *(formatted(name, of[name]) for name in names), f"{of['examples']:,}")
-        for split, of in scored.items()
-        if None not in of.values()
+        (split, *(formatted(name, values[name]) for name in names), f"{values['examples']:,}")
+        for split, values in scored.items()
+        if None not in values.values()
     ]
     elements: list[Element] = []
     if rows:
@@ -60,10 +61,10 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
         elements.append(
             f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
         )
-    figures = [
-        (words, _value(name, outcome[name])) for name, words in _WORDS.items() if name in outcome
+    others = [
+        (label, _value(name, outcome[name])) for name, label in _RESULTS.items() if name in outcome
     ]
-    elements.append(Table((), figures))
+    elements.append(Table((), others))
     return ReportSection("Result", elements)
 
 
@@ -75,68 +76,58 @@ def curves(
     if not panels:
         return None
     last = {row["split"]: row for row in rows}
-    told = [
+    points = [
         f"{split}: {brief(values)}"
         for split, row in last.items()
         if (values := {name: row[name] for name in ("loss", *METRICS) if row.get(name) is not None})
     ]
-    return ReportSection(
-        "Curves",
-        [
-            f"Last points: {'; '.join(told)}.",
-            LazyFigure(
-                "curves",
-                lambda: charts(panels, x="epoch"),
-                "Training and validation by epoch. A training point is the mean over the steps "
-                "since the point before, with dropout and augmentation where there are any. The "
-                "vertical line is the best epoch.",
-            ),
-        ],
+    figure = ReportFigure(
+        "curves",
+        lambda: charts(panels, x="epoch"),
+        "Training and validation by epoch. A training point is the mean over the steps "
+        "since the point before, with dropout and augmentation where there are any. The "
+        "vertical line is the best epoch.",
     )
+    return ReportSection("Curves", [f"Last points: {'; '.join(points)}.", figure])
 
 
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
-    """Returns the section with the metrics of the training steps; None if none is logged yet.
-
-    They are the learning rate, the gradient norm, the loss scale and the throughput, over epochs.
-    """
+    """Returns the section with the metrics of the training steps; None if none is logged yet."""
     panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
         return None
-    picture = LazyFigure(
+    figure = ReportFigure(
         "steps",
         lambda: charts(panels, x="epoch"),
         "The learning rate, the mean norm of the gradient before clipping, steps per second.",
     )
-    return ReportSection("Steps", [picture])
+    return ReportSection("Steps", [figure])
 
 
 def network(model: Sequential, name: str) -> ReportSection:
     """Returns the section with the table of layers, their output shapes and parameter counts."""
-    rows = [
-        (row.layer, str(row.output_shape), f"{row.parameters:,}") for row in summary_rows(model)
-    ]
-    rows.append(("total", "", f"{sum(row.parameters for row in summary_rows(model)):,}"))
+    layers = summary_rows(model)
+    rows = [(layer.layer, str(layer.output_shape), f"{layer.parameters:,}") for layer in layers]
+    rows.append(("total", "", f"{sum(layer.parameters for layer in layers):,}"))
     header = ("layer", "output shape", "parameters")
-    return ReportSection("Network", [Table(header, rows, name, frozenset([len(rows) - 1]))])
+    return ReportSection("Network", [Table(header, rows, name, frozenset([len(layers)]))])
 
 
-def configuration(config: Config, versions: Mapping[str, str]) -> ReportSection:
+def configuration(config: Config) -> ReportSection:
     """Returns the section with the options that are not defaults, all options, and the versions."""
-    chosen, everything = [], []
+    changed, options = [], []
     for name, section in sections():
         for field in dataclasses.fields(section):
             value = getattr(getattr(config, name), field.name)
-            everything.append(f"--{field.name}={written(value)}")
+            options.append(f"--{field.name}={written(value)}")
             if value != field.default:
-                chosen.append((f"--{field.name}", written(value), written(field.default)))
-    told = ", ".join(f"{name} {version}" for name, version in versions.items())
+                changed.append((f"--{field.name}", written(value), written(field.default)))
     return ReportSection(
         "Configuration",
         [
-            Table(("option", "value", "default"), chosen, "Options that are not the default."),
-            CollapsedText("Every option", "\n".join(everything)),
-            f"Made with {told}.",
+            Table(("option", "value", "default"), changed, "Options that are not the default."),
+            CollapsedText("Every option", "\n".join(options)),
+            f"Made with tapeline {engine.__version__}, tensorflow {tf.__version__}.",
         ],
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -9,62 +11,44 @@ import numpy as np
 BINS = 15  # number of confidence bins, as in Guo et al. (2017)
 
 
-class Predictions(NamedTuple):
-    """Predictions on a split, in file order.
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Predictions on a split, in file order."""
 
-    Attributes:
-      probabilities: float32 [n, classes], each row a probability distribution.
-      labels: int32 [n].
-    """
+    probabilities: np.ndarray  # float32 [n, classes], each row a probability distribution
+    labels: np.ndarray  # int32 [n]
 
-    probabilities: np.ndarray
-    labels: np.ndarray
-
-    @property
+    @cached_property
     def predicted(self) -> np.ndarray:
         """The most likely class of each example, the lowest index on a tie, int64 [n]."""
         return self.probabilities.argmax(axis=1)
 
-    @property
+    @cached_property
     def confidence(self) -> np.ndarray:
         """The probability of the predicted class, float32 [n]."""
         return self.probabilities.max(axis=1)
 
-    @property
-    def right(self) -> np.ndarray:
+    @cached_property
+    def correct(self) -> np.ndarray:
         """Whether the predicted class is the label, bool [n]."""
         return self.predicted == self.labels
 
 
 class ClassScores(NamedTuple):
-    """Scores of each class, float64 [classes].
+    """Scores of each class, float64 [classes]; nan where the denominator is 0."""
 
-    Attributes:
-      precision: fraction of the predictions of the class that are correct; nan if there are none.
-      recall: fraction of the examples of the class that are predicted as it; nan if there are none.
-      f1: harmonic mean of precision and recall; 0 if no prediction of the class is correct,
-        nan if the class has no examples and is never predicted.
-      support: number of examples of the class, int64.
-    """
-
-    precision: np.ndarray
-    recall: np.ndarray
-    f1: np.ndarray
-    support: np.ndarray
+    precision: np.ndarray  # fraction of the predictions of the class that are correct
+    recall: np.ndarray  # fraction of the examples of the class that are predicted as it
+    f1: np.ndarray  # harmonic mean of precision and recall; 0 if no prediction is correct
+    support: np.ndarray  # number of examples of the class, int64
 
 
 class ConfusedPair(NamedTuple):
-    """Two classes and the numbers of mistakes between them.
-
-    Attributes:
-      one, other: class indices, one < other.
-      one_as_other: number of examples of class `one` that are predicted as `other`.
-      other_as_one: number of examples of class `other` that are predicted as `one`.
-    """
+    """Two classes, one < other, and the numbers of mistakes between them."""
 
     one: int
     other: int
-    one_as_other: int
+    one_as_other: int  # number of examples of class `one` that are predicted as `other`
     other_as_one: int
 
     @property
@@ -74,22 +58,13 @@ class ConfusedPair(NamedTuple):
 
 
 class Calibration(NamedTuple):
-    """Confidence and accuracy in confidence bins of equal width.
+    """Confidence and accuracy in confidence bins of equal width; nan for an empty bin."""
 
-    Attributes:
-      edges: float64 [bins + 1], edges of the bins.
-      confidence: float64 [bins], mean confidence of each bin; nan for an empty bin.
-      accuracy: float64 [bins], accuracy in each bin; nan for an empty bin.
-      counts: int64 [bins], number of predictions in each bin.
-      error: expected calibration error: |accuracy - confidence| of a bin, averaged over
-        predictions.
-    """
-
-    edges: np.ndarray
-    confidence: np.ndarray
-    accuracy: np.ndarray
-    counts: np.ndarray
-    error: float
+    edges: np.ndarray  # float64 [bins + 1]
+    confidence: np.ndarray  # mean confidence of each bin, float64 [bins]
+    accuracy: np.ndarray  # accuracy in each bin, float64 [bins]
+    counts: np.ndarray  # number of predictions in each bin, int64 [bins]
+    error: float  # expected calibration error: mean of |accuracy - confidence| over predictions
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -100,13 +75,9 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 def by_class(counts: np.ndarray) -> ClassScores:
     """Computes the scores of each class from a confusion matrix, int [classes, classes]."""
-    right, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    return ClassScores(
-        _ratio(right, predicted),
-        _ratio(right, support),
-        _ratio(2 * right, support + predicted),
-        support,
-    )
+    correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
+    precision, recall = _ratio(correct, predicted), _ratio(correct, support)
+    return ClassScores(precision, recall, _ratio(2 * correct, support + predicted), support)
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
@@ -124,9 +95,9 @@ def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
 
 def most_confident_errors(predictions: Predictions, limit: int) -> np.ndarray:
     """Returns the indices of at most `limit` mistakes, the most confident first, int64 [k]."""
-    wrong = np.flatnonzero(~predictions.right)
-    order = np.argsort(-predictions.confidence[wrong], kind="stable")
-    return wrong[order][:limit]
+    errors = np.flatnonzero(~predictions.correct)
+    order = np.argsort(-predictions.confidence[errors], kind="stable")
+    return errors[order][:limit]
 
 
 def calibration(predictions: Predictions) -> Calibration:
@@ -141,12 +112,12 @@ def calibration(predictions: Predictions) -> Calibration:
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     mean = _ratio(np.bincount(bins, confidence, BINS), counts)
-    accuracy = _ratio(np.bincount(bins, predictions.right, BINS), counts)
+    accuracy = _ratio(np.bincount(bins, predictions.correct, BINS), counts)
     gaps = np.abs(np.nan_to_num(accuracy) - np.nan_to_num(mean))
     error = float((counts * gaps).sum() / max(1, counts.sum()))
     return Calibration(edges, mean, accuracy, counts, error)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Returns the elementwise part / whole, float64; nan where whole is 0."""
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Returns the elementwise part / total, float64; nan where the total is 0."""
+    return np.divide(part, total, out=np.full(len(total), np.nan), where=total > 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -41,47 +42,39 @@ _PICTURES = {
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
     """Writes options, layer table and graph; after the run also figures and hyperparameters.
 
-    Args:
-      parts: objects of the assembled run.
-      pictures: figures of the run's report; None: the run has not ended.
+    `pictures` are the figures of the run's report; None: the run has not ended.
 
     Raises:
       OSError: if the event file cannot be written.
     """
     config, step = parts.config, int(parts.state.step)
-    shown = [
+    summaries = [
         run_summary.text("configuration", f"```\n{flags.flagfile(config)}```"),
         run_summary.text("network", f"```\n{summary_table(parts.model)}\n```"),
     ]
     if pictures is not None:
-        shown += [
+        summaries += [
             run_summary.picture(picture.name, picture.png, picture.caption)
             for picture in pictures
             if picture.name in _PICTURES
         ]
-        metrics = [
-            (split, name) for split in parts.evaluations for name in ("loss", *parts.task.metrics)
-        ]
-        row = run_summary.hyperparameters(hyperparameters(config), metrics, config.run.run_dir)
-        shown += row
-    run_summary.show(config.run.run_dir, step, shown, _graph(parts.model))
+        names = ("loss", *parts.task.metrics)
+        metrics = [(split, name) for split in parts.evaluations for name in names]
+        values = _hyperparameters(config)
+        summaries += run_summary.hyperparameters(values, metrics, config.run.run_dir)
+    run_summary.show(config.run.run_dir, step, summaries, _graph(parts.model))
 
 
-def hyperparameters(config: Config) -> dict[str, run_summary.Value]:
-    """Returns the run's hyperparameters: values by option name.
-
-    These are the trajectory options that are in `_ALWAYS` or differ from their defaults.
-    """
-    return {
-        field.name: value if isinstance(value, (bool, int, float)) else written(value)
-        for name, section in sections()
-        for field in dataclasses.fields(section)
-        if field.metadata["trajectory"]
-        and (
-            (value := getattr(getattr(config, name), field.name)) != field.default
-            or field.name in _ALWAYS
-        )
-    }
+def _hyperparameters(config: Config) -> dict[str, Any]:
+    """Returns the trajectory options that are in `_ALWAYS` or not at their defaults, by name."""
+    values = {}
+    for name, section in sections():
+        for field in dataclasses.fields(section):
+            value = getattr(getattr(config, name), field.name)
+            if field.metadata["trajectory"] and (value != field.default or field.name in _ALWAYS):
+                plain = isinstance(value, (bool, int, float))
+                values[field.name] = value if plain else written(value)
+    return values
 
 
 def _graph(model: Sequential) -> bytes:

@@ -10,7 +10,9 @@ import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorflow.core.util import event_pb2
 
-from engine.logging.metric_writer import SPLITS, MetricRow, MetricWriter
+from engine.logging.metric_writer import MetricRow, MetricWriter
+
+SPLITS = ("train", "validation", "test")
 
 
 def values(split, step):

@@ -1,14 +1,16 @@
 """Draws figures from arrays; the drawing functions return the bytes of a PNG.
 
-The package does not depend on runs, TensorFlow or the file system, and imports no other package of
-the project. The same arguments give bitwise identical PNGs.
+The same arguments give bitwise identical PNGs. The package imports no other one of the project.
 """
 
-from engine.reporting.figures.bars import class_balance, class_scores
-from engine.reporting.figures.calibration import reliability
+from engine.reporting.figures.classification import (
+    class_balance,
+    class_scores,
+    confusion_matrix,
+    reliability,
+)
 from engine.reporting.figures.grids import CaptionedImages, grid, image_rows, join_captions
 from engine.reporting.figures.lines import Chart, Line, charts
-from engine.reporting.figures.matrix import confusion_matrix
 
 __all__ = [
     "CaptionedImages",

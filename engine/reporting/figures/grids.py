@@ -19,17 +19,11 @@ _GAP = 0.08
 
 
 class CaptionedImages(NamedTuple):
-    """Images with captions.
+    """Images, captions and the images with a frame and a bold caption."""
 
-    Attributes:
-      images: uint8 or float [n, H, W, C], C 1 or 3; with another C, the first channel is shown.
-      captions: n captions of one or more lines; empty: no captions. See `join_captions`.
-      marked: indices of the images with a frame and a bold caption.
-    """
-
-    images: np.ndarray
-    captions: Sequence[str] = ()
-    marked: Collection[int] = ()
+    images: np.ndarray  # uint8 or float [n, H, W, C]; if C is not 3, the first channel is shown
+    captions: Sequence[str] = ()  # n, of one or more lines; empty: none
+    marked: Collection[int] = ()  # indices
 
     @property
     def lines(self) -> int:
@@ -46,48 +40,36 @@ def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
 
 @renders_png
 def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
-    """Draws images in a grid, from left to right and from top to bottom.
-
-    Args:
-      tiles: 1 or more images.
-      columns: maximum number of columns.
-      title: title of the figure.
-    """
+    """Draws 1 or more images in a grid of at most `columns` columns, row by row."""
     columns = min(columns, len(tiles.images))
     rows = -(-len(tiles.images) // columns)
-    height = _height(tiles.lines)
+    height = _row_height(tiles.lines)
     axes, figure = _sheet(rows, columns, title, height)
-    low, high = _range(tiles.images)
-    for at in range(len(tiles.images)):
-        row, column = divmod(at, columns)
-        _place(axes, tiles, at, row * height, column, low, high)
+    limits = _limits(tiles.images)
+    for index in range(len(tiles.images)):
+        row, column = divmod(index, columns)
+        _draw_tile(axes, tiles, index, row * height, column, limits)
     return figure
 
 
 @renders_png
-def image_rows(
-    lines: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float
-) -> Figure:
-    """Draws rows of images, each with a name on its left.
+def image_rows(rows: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float) -> Figure:
+    """Draws 1 or more rows of images, each with a name on its left; `margin` inches for the names.
 
-    Args:
-      lines: name and images of each row; 1 or more rows, with 1 or more images in total.
-      title: title of the figure.
-      margin: width of the space for the names, in inches.
+    A row may be empty, but not all of them.
     """
-    columns = max(len(tiles.images) for _, tiles in lines)
-    height = _height(max(tiles.lines for _, tiles in lines))
-    axes, figure = _sheet(len(lines), columns, title, height, margin)
-    some = [tiles.images for _, tiles in lines if len(tiles.images)]
-    low, high = _range(np.concatenate(some))
-    for row, (name, tiles) in enumerate(lines):
+    columns = max(len(tiles.images) for _, tiles in rows)
+    height = _row_height(max(tiles.lines for _, tiles in rows))
+    axes, figure = _sheet(len(rows), columns, title, height, margin)
+    limits = _limits(np.concatenate([tiles.images for _, tiles in rows if len(tiles.images)]))
+    for row, (name, tiles) in enumerate(rows):
         axes.text(-0.1, row * height + _TILE / 2, name, ha="right", va="center", fontsize=9)
-        for at in range(len(tiles.images)):
-            _place(axes, tiles, at, row * height, at, low, high)
+        for column in range(len(tiles.images)):
+            _draw_tile(axes, tiles, column, row * height, column, limits)
     return figure
 
 
-def _height(lines: int) -> float:
+def _row_height(lines: int) -> float:
     """Returns the distance between rows in inches, for captions of `lines` lines."""
     return _TILE + _GAP + bool(lines) * _CAPTION + lines * _LINE
 
@@ -96,36 +78,42 @@ def _sheet(
     rows: int, columns: int, title: str, height: float, margin: float = 0.0
 ) -> tuple[Axes, Figure]:
     """Returns the axes, in inches from the first image's upper left corner, and the figure."""
-    width = columns * (_TILE + _GAP) - _GAP
-    tall = rows * height - _GAP
+    width, height = columns * (_TILE + _GAP) - _GAP, rows * height - _GAP
     left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # leave room for the title
     top, bottom = 0.42, 0.12
-    whole = width + left + right, tall + top + bottom
-    figure = Figure(figsize=whole)
-    axes = figure.add_axes((left / whole[0], bottom / whole[1], width / whole[0], tall / whole[1]))
+    total = width + left + right, height + top + bottom
+    figure = Figure(figsize=total)
+    axes = figure.add_axes(
+        (left / total[0], bottom / total[1], width / total[0], height / total[1])
+    )
     axes.set_axis_off()
-    axes.set_xlim(0, width)
-    axes.set_ylim(tall, 0)
-    figure.text(0.15 / whole[0], 1 - 0.14 / whole[1], title, va="top", fontsize=10)
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    figure.text(0.15 / total[0], 1 - 0.14 / total[1], title, va="top", fontsize=10)
     return axes, figure
 
 
-def _place(
-    axes: Axes, tiles: CaptionedImages, at: int, y: float, column: int, low: float, high: float
+def _draw_tile(
+    axes: Axes,
+    tiles: CaptionedImages,
+    index: int,
+    y: float,
+    column: int,
+    limits: tuple[float, float],
 ) -> None:
     x = column * (_TILE + _GAP)
+    low, high = limits
+    pixels = np.clip((tiles.images[index].astype(np.float64) - low) / (high - low), 0, 1)
     axes.imshow(
-        _pixels(tiles.images[at], low, high),
+        pixels if pixels.shape[-1] == 3 else pixels[..., 0],
         extent=(x, x + _TILE, y + _TILE, y),
         cmap="gray",
         vmin=0,
         vmax=1,
-        interpolation="nearest" if max(tiles.images.shape[1:3]) <= 100 else "antialiased",
+        interpolation="nearest" if max(pixels.shape[:2]) <= 100 else "antialiased",
     )
-    # Undo the equal aspect ratio that imshow sets.
-    axes.set_aspect("auto")
-    wrong = at in tiles.marked
-    if wrong:
+    axes.set_aspect("auto")  # undoes the equal aspect ratio that imshow sets
+    marked = index in tiles.marked
+    if marked:
         axes.plot(
             [x, x + _TILE, x + _TILE, x, x],
             [y, y, y + _TILE, y + _TILE, y],
@@ -138,23 +126,18 @@ def _place(
         axes.text(
             x + _TILE / 2,
             y + _TILE + 0.03,
-            "\n".join(truncate(line, limit) for line in tiles.captions[at].split("\n")),
+            "\n".join(truncate(line, limit) for line in tiles.captions[index].split("\n")),
             ha="center",
             va="top",
             fontsize=size,
-            fontweight="bold" if wrong else "normal",
+            fontweight="bold" if marked else "normal",
         )
 
 
-def _range(images: np.ndarray) -> tuple[float, float]:
+def _limits(images: np.ndarray) -> tuple[float, float]:
     """Returns the values drawn as black and white: the range of uint8, or the finite extremes."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
     finite = images[np.isfinite(images)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
     return low, high if high > low else low + 1
-
-
-def _pixels(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    shown = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
-    return shown if shown.shape[-1] == 3 else shown[..., 0]

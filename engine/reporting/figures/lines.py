@@ -10,60 +10,42 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from engine.reporting.figures.style import LOOKS, OTHER, renders_png
+from engine.reporting.figures.style import OTHER, SPLIT_STYLES, renders_png
 
-_FEW = 30  # maximum number of points of a curve that is not smoothed
-_MANY = 4000  # maximum number of points of a curve that is not binned
+_MAX_RAW_POINTS = 30  # of a curve that is not smoothed
+_MAX_POINTS = 4000  # of a curve that is not binned
 _BINS = 1000  # number of bins
 
 
 class Line(NamedTuple):
-    """A curve; points whose y is not finite are not drawn.
+    """A curve; points whose y is not finite are not drawn."""
 
-    Attributes:
-      x: positions of the points, float [n].
-      y: values of the points, float [n].
-    """
-
-    x: np.ndarray
-    y: np.ndarray
+    x: np.ndarray  # float [n]
+    y: np.ndarray  # float [n]
 
 
 class Chart(NamedTuple):
-    """A chart of one or more curves.
-
-    Attributes:
-      title: title of the chart.
-      unit: label of the y axis.
-      lines: curves by name; a split has the same style in every figure.
-      best: position of the best step on the x axis, which is marked; None: no mark.
-      logarithmic: whether the y axis is logarithmic, and only positive values are drawn.
-    """
+    """A chart of one or more curves."""
 
     title: str
-    unit: str
-    lines: Mapping[str, Line]
-    best: float | None = None
-    logarithmic: bool = False
+    unit: str  # label of the y axis
+    lines: Mapping[str, Line]  # by name; a split has the same style in every figure
+    best: float | None = None  # x of the best step, which is marked; None: no mark
+    logarithmic: bool = False  # whether the y axis is, and only positive values are drawn
 
 
 @renders_png
-def charts(panels: Sequence[Chart], *, x: str, columns: int = 2) -> Figure:
+def charts(panels: Sequence[Chart], *, x: str) -> Figure:
     """Draws charts side by side, with the same quantity on the x axis.
 
-    A curve of more than `_FEW` points is drawn smoothed, over the raw curve in a lighter shade. If
-    it has more than `_MANY` points, the raw curve shows the minimum and maximum of bins of points.
-
-    Args:
-      panels: charts, 1 or more.
-      x: label of the x axis.
-      columns: maximum number of charts side by side.
+    A curve of more than `_MAX_RAW_POINTS` points is drawn smoothed, over the raw curve in a lighter
+    shade. With more than `_MAX_POINTS`, the raw curve shows the minimum and maximum of bins.
     """
-    columns = min(columns, len(panels))
+    columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4.8 * columns, 3.1 * rows), layout="constrained")
-    for at, panel in enumerate(panels):
-        _draw(figure.add_subplot(rows, columns, at + 1), panel, x)
+    for number, panel in enumerate(panels, 1):
+        _draw(figure.add_subplot(rows, columns, number), panel, x)
     return figure
 
 
@@ -88,27 +70,28 @@ def exponential_moving_average(y: np.ndarray, points: int) -> np.ndarray:
     (Kingma and Ba, 2015), so that it starts at y[0].
     """
     decay = 1 - 1 / points
-    total, weight, out = 0.0, 0.0, np.empty(len(y))
-    for at, value in enumerate(y.tolist()):
+    total, weight, averages = 0.0, 0.0, np.empty(len(y))
+    for index, value in enumerate(y.tolist()):
         total, weight = decay * total + (1 - decay) * value, decay * weight + 1 - decay
-        out[at] = total / weight
-    return out
+        averages[index] = total / weight
+    return averages
 
 
 def _draw(axes: Axes, panel: Chart, x: str) -> None:
     for name, line in panel.lines.items():
-        look = LOOKS.get(name, OTHER)
-        finite = np.isfinite(line.y) & (line.y > 0 if panel.logarithmic else True)
-        at, y = line.x[finite], line.y[finite]
-        if len(at) <= _FEW:
-            axes.plot(at, y, look.stroke, color=look.colour, marker=look.marker, label=name)
+        style = SPLIT_STYLES.get(name, OTHER)
+        drawn = np.isfinite(line.y) & (line.y > 0 if panel.logarithmic else True)
+        curve = Line(line.x[drawn], line.y[drawn])
+        points = len(curve.x)
+        if points <= _MAX_RAW_POINTS:
+            axes.plot(*curve, style.stroke, color=style.colour, marker=style.marker, label=name)
             continue
-        over = max(2, len(at) // _FEW)
-        raw, mean = downsample(Line(at, y)) if len(at) > _MANY else (Line(at, y), Line(at, y))
-        axes.plot(*raw, "-", color=look.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
-        smooth = exponential_moving_average(mean.y, max(2, over * len(mean.y) // len(at)))
-        label = f"{name}, over {over} points"
-        axes.plot(mean.x, smooth, look.stroke, color=look.colour, label=label)
+        window = max(2, points // _MAX_RAW_POINTS)
+        raw, mean = downsample(curve) if points > _MAX_POINTS else (curve, curve)
+        axes.plot(*raw, "-", color=style.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
+        smooth = exponential_moving_average(mean.y, max(2, window * len(mean.y) // points))
+        label = f"{name}, over {window} points"
+        axes.plot(mean.x, smooth, style.stroke, color=style.colour, label=label)
     if panel.logarithmic:
         axes.set_yscale("log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")  # not as powers of ten in TeX
@@ -116,9 +99,7 @@ def _draw(axes: Axes, panel: Chart, x: str) -> None:
         axes.yaxis.set_minor_formatter(plain if _magnitudes(panel) < 1.5 else NullFormatter())
     if panel.best is not None:
         axes.axvline(panel.best, color="#555555", linewidth=1, linestyle="-.", label="best")
-    axes.set_title(panel.title)
-    axes.set_xlabel(x)
-    axes.set_ylabel(panel.unit)
+    axes.set(title=panel.title, xlabel=x, ylabel=panel.unit)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
     if len(axes.get_lines()) > 1:
         axes.legend(fontsize=8)

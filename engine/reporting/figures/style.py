@@ -1,9 +1,8 @@
 """Sets the style of all figures and renders them as PNG.
 
 Colours are those of Okabe and Ito (2008, "Color Universal Design"), which colour-blind readers can
-distinguish. No figure relies on colour alone: lines also differ in line style and marker, bars in
-hatching, and cells hold numbers where they fit. The same arguments give bitwise identical PNGs,
-independent of the user's Matplotlib settings, the time and the screen.
+distinguish. No figure relies on colour alone. The PNGs do not depend on the user's Matplotlib
+settings, the time or the screen.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ class SeriesStyle(NamedTuple):
     hatch: str
 
 
-BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-LOOKS = {
+BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
+SPLIT_STYLES = {
     "train": SeriesStyle(BLUE, "-", "o", ""),
     "validation": SeriesStyle(VERMILION, "--", "s", "///"),
     "test": SeriesStyle(GREEN, ":", "^", "..."),
 }
 OTHER = SeriesStyle("#333333", "-", "o", "")
-MOST_NAMES = 120  # maximum number of class names on an axis
+MAX_NAMES = 120  # maximum number of class names on an axis
 
 _SETTINGS: dict[str, Any] = {
     "figure.dpi": 110,
@@ -73,23 +72,18 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 
 
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
-    """Labels an axis with class names: all, or every k-th so that at most `MOST_NAMES` remain.
+    """Labels the axis "x" or "y" with class names: all, or every k-th so that `MAX_NAMES` remain.
 
-    Args:
-      axes: axes whose ticks are set; class k is at position k.
-      which: axis, "x" or "y".
-      names: class names.
-      upright: whether to rotate names on the x axis by 90 degrees, if any exceeds 2 characters.
+    Class k is at position k. If `upright`, names on the x axis are rotated by 90 degrees if any
+    exceeds 2 characters.
     """
-    every = -(-len(names) // MOST_NAMES)
+    every = -(-len(names) // MAX_NAMES)
     shown = range(0, len(names), every)
     size = 9 if len(shown) <= 20 else 7 if len(shown) <= 60 else 6
     rotation = 90 if upright and max(map(len, names)) > 2 else 0
-    labels = [truncate(names[at]) for at in shown]
-    if which == "x":
-        axes.set_xticks(list(shown), labels, rotation=rotation, fontsize=size)
-    else:
-        axes.set_yticks(list(shown), labels, fontsize=size)
+    labels = [truncate(names[index]) for index in shown]
+    set_ticks = axes.set_xticks if which == "x" else axes.set_yticks
+    set_ticks(shown, labels, rotation=rotation, fontsize=size)
 
 
 def truncate(name: str, limit: int = 16) -> str:
