@@ -41,11 +41,6 @@ class Candidate:
         return replaced(config, **dataclasses.asdict(self))
 
 
-def threads(cores: int, now: int = 0) -> list[int]:
-    """Returns the thread counts to try, without the current one, `now`; 0: one per core."""
-    return sorted({1, cores // 2, cores} - {0, now or cores})
-
-
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
     """Yields the first candidates: each XLA mode with several thread counts; not `Candidate()`.
 
@@ -54,26 +49,16 @@ def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
       now: number of threads that `--intra_op_threads=0` resolves to; 0: one per core.
       cores: number of cores that this process may use.
     """
-    for compiled in ("auto", *(each for each in JITS if each != jit)):
-        for count in (0, *threads(cores, now)):
-            if (choice := Candidate(jit=compiled, intra_op_threads=count)) != Candidate():
-                yield choice
+    counts = sorted({1, cores // 2, cores} - {0, now or cores})
+    for mode in ("auto", *(other for other in JITS if other != jit)):
+        for count in (0, *counts):
+            if (candidate := Candidate(jit=mode, intra_op_threads=count)) != Candidate():
+                yield candidate
 
 
-def around(best: Candidate, feed: str, cores: int) -> Iterator[Candidate]:
-    """Yields variations of the best candidate.
-
-    They are the other feed, another number of inter-op threads, and fixed steps per loop.
-
-    Args:
-      best: fastest candidate so far.
-      feed: feed that the best candidate uses, "resident" or "stream".
-      cores: number of cores that this process may use.
-    """
-    yield dataclasses.replace(best, feed=next(each for each in FEEDS if each != feed))
-    for count in (1, *threads(cores)):
-        if count != best.inter_op_threads:
-            yield dataclasses.replace(best, inter_op_threads=count)
-            break
+def around(best: Candidate, feed: str) -> Iterator[Candidate]:
+    """Yields variations of one of the first candidates, which runs with this feed."""
+    yield dataclasses.replace(best, feed=next(other for other in FEEDS if other != feed))
+    yield dataclasses.replace(best, inter_op_threads=1)
     for steps in ("32", "1024"):
         yield dataclasses.replace(best, steps_per_loop=steps)

@@ -22,7 +22,7 @@ def test_tries_nothing_twice(jit, now, feed, cores):
     assert now not in {each.intra_op_threads for each in tried} - {0}
     assert jit not in {each.jit for each in tried}  # auto covers it
     for best in tried:
-        beside = list(around(best, feed, cores))
+        beside = list(around(best, feed))
         assert len({best, *beside}) == 1 + len(beside)
         assert feed not in {each.feed for each in beside}
 
