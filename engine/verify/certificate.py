@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,9 +43,13 @@ class Verdict:
     @property
     def line(self) -> str:
         """The verdict as one line of text."""
-        said = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
+        status = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
+        return f"{self._description} ... {status} {self.seconds:.1f} s"
+
+    @property
+    def _description(self) -> str:
         done = f"{self.done}: " if self.done else ""
-        return f"{self.law} {self.name}: {done}{self.found} ... {said} {self.seconds:.1f} s"
+        return f"{self.law} {self.name}: {done}{self.found}"
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,7 @@ class Certificate:
     @property
     def broken(self) -> list[str]:
         """Numbers of the broken laws, root cause first."""
-        found = {verdict.law for verdict in self.verdicts if verdict.passed is False}
-        return [law for law in ROOT_CAUSE_ORDER if law in found]
+        return [law for law in ROOT_CAUSE_ORDER if self[law].passed is False]
 
     def __getitem__(self, law: str) -> Verdict:
         """Returns the verdict on a law by its number, such as "L7"."""
@@ -86,40 +90,29 @@ class Certificate:
     @property
     def summary(self) -> str:
         """The result in one line that starts with PASS or FAIL."""
-        open_ = [f"{v.law} not compared ({v.found})" for v in self.verdicts if v.passed is None]
         if self.broken:
             root, *others = self.broken
             also = f"; also broken: {', '.join(others)}" if others else ""
-            verdict = self[root]
-            done = f"{verdict.done}: " if verdict.done else ""
-            return f"FAIL {root} {verdict.name}: {done}{verdict.found}{also}"
-        held = f"{len(self.verdicts) - len(open_)} laws hold"
-        return f"PASS: {', '.join([held, *open_])} ({self.seconds:.0f} s)"
+            return f"FAIL {self[root]._description}{also}"
+        skipped = [f"{v.law} not compared ({v.found})" for v in self.verdicts if v.passed is None]
+        held = f"{len(self.verdicts) - len(skipped)} laws hold"
+        return f"PASS: {', '.join([held, *skipped])} ({self.seconds:.0f} s)"
 
     @property
     def json(self) -> str:
         """The certificate as one line of JSON."""
         laws = [
-            {
-                "law": v.law,
-                "name": v.name,
-                "passed": v.passed,
-                "done": v.done,
-                "found": v.found,
-                "measured": v.measured,
-                "bound": v.bound,
-                "seconds": round(v.seconds, 2),
-            }
+            jsonable({**dataclasses.asdict(v), "seconds": round(v.seconds, 2)})
             for v in self.verdicts
         ]
-        whole = {
+        content = {
             "passed": self.passed,
             "broken": self.broken,
-            "laws": [jsonable(law) for law in laws],
+            "laws": laws,
             "config": jsonable(self.config),
             "data": self.data,
             "device": self.device,
             "versions": self.versions,
             "seconds": round(self.seconds, 2),
         }
-        return json.dumps(whole)
+        return json.dumps(content)

@@ -13,9 +13,6 @@ class FaultInjectingTask:
     """Wraps a task, and can make one kind of its results for one row infinite or nan.
 
     Without a fault, multiplies all results by 1, which leaves them bitwise identical.
-
-    Args:
-      task: the task to wrap.
     """
 
     PARTS = ("gradient", "loss", "metric", "statistic")
@@ -63,13 +60,13 @@ class FaultInjectingTask:
         gradient, loss = (_of_rows(factor, losses) for factor in (gradient, loss))
 
         @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
+        def faulty(losses: tf.Tensor) -> Any:
             return losses * loss, lambda upstream: upstream * gradient
 
-        of_piece = tf.reduce_prod(statistic)
-        context.updates[:] = [u._replace(value=u.value * of_piece) for u in context.updates]
-        metrics = tuple(each * _of_rows(metric, each) for each in scores.metrics)
-        return Scores(poisoned(losses), metrics)
+        factor = tf.reduce_prod(statistic)
+        context.updates[:] = [u._replace(value=u.value * factor) for u in context.updates]
+        metrics = tuple(values * _of_rows(metric, values) for values in scores.metrics)
+        return Scores(faulty(losses), metrics)
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -9,15 +9,7 @@ from engine.verify.differences import Difference
 
 
 class Finding(NamedTuple):
-    """What a check did and what it found.
-
-    Attributes:
-      passed: whether the law holds; None if it cannot be checked, for the reason in `found`.
-      done: description of what the check did.
-      found: description of what the check found.
-      measured: number of problems, or a relative difference.
-      bound: largest `measured` that passes.
-    """
+    """What a check did and what it found: the attributes of a `Verdict` with these names."""
 
     passed: bool | None
     done: str
@@ -31,16 +23,10 @@ def not_compared(reason: str) -> Finding:
     return Finding(None, "", reason)
 
 
-def apart(done: str, difference: Difference, words: str = "") -> Finding:
-    """Returns a finding that passes if the difference is within its bound.
-
-    Args:
-      done: description of what the check did.
-      difference: largest difference that the check found.
-      words: replaces the description of the difference.
-    """
-    within = difference.within
-    return Finding(within, done, words or str(difference), difference.measured, difference.bound)
+def apart(done: str, difference: Difference, found: str = "") -> Finding:
+    """Returns a finding that passes if the largest difference is within its bound."""
+    found = found or str(difference)
+    return Finding(difference.within, done, found, difference.measured, difference.bound)
 
 
 def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
@@ -52,11 +38,11 @@ def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] 
       of: number of tensors that were compared.
       more: descriptions of other problems.
     """
-    words = f"the same bits in all {of} tensors"
+    found = f"the same bits in all {of} tensors"
     if differing:
-        words = f"{len(differing)} of {of} tensors differ: {few(differing)}"
+        found = f"{len(differing)} of {of} tensors differ: {few(differing)}"
     count = len(differing) + len(more)
-    return Finding(not count, done, "; ".join([words, *more]), count, 0)
+    return Finding(not count, done, "; ".join([found, *more]), count, 0)
 
 
 def few(names: Sequence[str]) -> str:

@@ -23,15 +23,7 @@ from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law and its check.
-
-    Attributes:
-      number: number of the law, "L1" to "L8".
-      name: name of the law.
-      check: function that checks the law.
-      compares: whether the check compares runs, which is meaningless if two identical runs differ
-        (L3).
-    """
+    """A law and its check; comparing runs is meaningless if two identical runs differ (L3)."""
 
     number: str
     name: str

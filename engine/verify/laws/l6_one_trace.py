@@ -9,13 +9,13 @@ from engine.verify.runs import VerificationRuns
 
 def check(runs: VerificationRuns) -> Finding:
     """Counts the traces of all runs so far; traces a loop again and compares the graphs."""
-    runs.score(runs.home.whole.parts)  # a second evaluation must not trace again
+    runs.score(runs.reference.parts)  # a second evaluation must not trace again
     most: dict[str, int] = {}
     for parts in runs.built:
         for name, count in parts.traces.items():
             most[name] = max(count, most.get(name, 0))
     loop = runs.on(runs.topologies.one).parts.loop
-    once, again = (graph.fingerprint(loop.graph(retrace=each)) for each in (False, True))
+    once, again = (graph.fingerprint(loop.graph(retrace=retrace)) for retrace in (False, True))
     other = sum(((once - again) + (again - once)).values())
     counts = ", ".join(f"{name} {count}" for name, count in most.items())
     graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"
