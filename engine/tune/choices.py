@@ -14,10 +14,7 @@ FEEDS = ("resident", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Options that affect the speed of training and not its mathematics.
-
-    With 0 and "auto", the defaults, TensorFlow or Tapeline chooses the value.
-    """
+    """Options that affect the speed of training only; by default, they are chosen automatically."""
 
     jit: str = "auto"
     feed: str = "auto"
@@ -26,15 +23,12 @@ class Candidate:
     steps_per_loop: str = "auto"
 
     def __str__(self) -> str:
-        return " ".join(self.flags()) or "as it is"
-
-    def flags(self) -> list[str]:
-        """Returns the options that differ from their defaults, as command-line flags."""
-        return [
+        options = [
             f"--{field.name}={written(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
             if getattr(self, field.name) != field.default
         ]
+        return " ".join(options) or "as it is"
 
     def applied(self, config: Config) -> Config:
         """Returns a copy of a configuration with the options of this candidate."""
@@ -44,10 +38,8 @@ class Candidate:
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
     """Yields the first candidates: each XLA mode with several thread counts; not `Candidate()`.
 
-    Args:
-      jit: mode that `--jit=auto` resolves to.
-      now: number of threads that `--intra_op_threads=0` resolves to; 0: one per core.
-      cores: number of cores that this process may use.
+    `jit` is the mode that `--jit=auto` resolves to, and `now` the number of threads that
+    `--intra_op_threads=0` resolves to; 0: one for each of the `cores` that the process may use.
     """
     counts = sorted({1, cores // 2, cores} - {0, now or cores})
     for mode in ("auto", *(other for other in JITS if other != jit)):

@@ -26,17 +26,12 @@ _MIN_SPEEDUP = 1.01  # over the first candidate, for another one to be chosen
 
 
 class CandidateProcess:
-    """Measures a candidate in a separate process.
-
-    Attributes:
-      candidate: candidate whose options replace those of the configuration.
-      rates: steps per second of each block.
-      metadata: first answer of the process, see `contestant`; empty before `ready`.
-    """
+    """Measures a candidate in a separate process."""
 
     def __init__(self, config: Config, candidate: Candidate) -> None:
-        self.candidate, self.rates = candidate, list[float]()
-        self.metadata: dict[str, Any] = {}
+        self.candidate = candidate
+        self.rates: list[float] = []  # steps per second of each block
+        self.metadata: dict[str, Any] = {}  # first answer of the process, see `contestant`
         lines = flags.flagfile(candidate.applied(config)).splitlines()
         options = [x for x in lines if x.startswith("--") and not x.startswith("--mode=")]
         root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
@@ -58,7 +53,6 @@ class CandidateProcess:
 
     def measure(self) -> None:
         """Measures a block and records its steps per second; 0 if the process fails."""
-        assert self._process.stdin is not None
         answer: dict[str, Any] = {}
         with contextlib.suppress(BrokenPipeError):  # the process has ended
             print(_BLOCK_SECONDS, file=self._process.stdin, flush=True)
@@ -78,20 +72,13 @@ class CandidateProcess:
 
 @dataclasses.dataclass
 class ComparisonResult:
-    """The results of a contest, by candidate.
+    """The results of a contest, by candidate: ratios and rates are 0 where there is an error."""
 
-    Attributes:
-      ratios: speedup over the first candidate, the median of the ratios of steps per second in the
-        rounds of both; 0 for a candidate that could not be measured.
-      rates: median steps per second; 0 for a candidate that could not be measured.
-      errors: error message, for candidates that could not be measured.
-      metadata: `CandidateProcess.metadata` of the first candidate.
-    """
-
+    metadata: dict[str, Any]  # `CandidateProcess.metadata` of the first candidate
+    # Speedup over the first candidate: median ratio of steps per second in the rounds of both.
     ratios: dict[Candidate, float] = dataclasses.field(default_factory=dict)
-    rates: dict[Candidate, float] = dataclasses.field(default_factory=dict)
+    rates: dict[Candidate, float] = dataclasses.field(default_factory=dict)  # median steps/s
     errors: dict[Candidate, str] = dataclasses.field(default_factory=dict)
-    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def best(self) -> Candidate:
         """Returns the fastest candidate, or the first if no speedup reaches `_MIN_SPEEDUP`."""
@@ -124,7 +111,7 @@ def contest(
         if not first.ready():
             kind = ValueError if first.metadata.get("bad_input") else RuntimeError
             raise kind(first.metadata["error"])
-        result = ComparisonResult(metadata=first.metadata)
+        result = ComparisonResult(first.metadata)
         processes = [first, *map(started, others(first.metadata))]
         running = [first]
         for process in processes[1:]:

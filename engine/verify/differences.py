@@ -14,15 +14,9 @@ from engine.verify.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Difference:
-    """A relative difference in norm, see `difference`, and its bound.
+    """A relative difference in norm, see `difference`, and the largest one that passes."""
 
-    Attributes:
-      name: name of the tensor or metric.
-      measured: relative difference; may be nan or infinite.
-      bound: largest difference that passes.
-    """
-
-    name: str
+    name: str  # of the tensor or metric
     measured: float
     bound: float
 
@@ -63,26 +57,13 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
     return apart / length if length else math.inf
 
 
-def typical_sizes(trajectory: Trajectory) -> dict[str, float]:
-    """Returns the absolute values of `Trajectory.means`, the scale of their rounding errors.
-
-    Late in training, loss and gradient are small differences of large values (cancellation), with
-    errors relative to the large values. Early in training, they are about as large as those values:
-    pass a trajectory that starts at step 0.
-    """
-    return {name: abs(float(value)) for name, value in trajectory.means.items()}
-
-
 def tensors(
     one: Trajectory, other: Trajectory, arithmetic: str, sizes: Mapping[str, float]
 ) -> list[Difference]:
     """Returns the differences of each tensor of model and EMA, and of loss and gradient norm.
 
-    Args:
-      one: trajectory of a run over any number of steps.
-      other: trajectory of the same run on other devices, from the same state.
-      arithmetic: precision that layers round to, see `bounds.arithmetic`.
-      sizes: minimum scale of loss and gradient norm, see `typical_sizes`.
+    The trajectories start from the same state. `arithmetic` is that of `bounds`, and `sizes` are
+    the minimum scales of loss and gradient norm, see `Trajectory.typical_sizes`.
     """
     differences = []
     for name, value in one.weights.items():
@@ -98,10 +79,7 @@ def tensors(
 def whole_model_differences(
     one: Trajectory, other: Trajectory, arithmetic: str, sizes: Mapping[str, float]
 ) -> list[Difference]:
-    """Returns the differences of all weights as one vector, and of loss and gradient norm.
-
-    The arguments are those of `tensors`, with trajectories of one step from the same state.
-    """
+    """Returns `tensors` for trajectories of one step, with all weights as one vector."""
     vector, other_vector = _vector(one), _vector(other)
     update = _norm(np.array(list(one.path.values())))
     length = max(_norm(vector), update)
@@ -121,8 +99,8 @@ def _of_means(
 ) -> list[Difference]:
     differences = []
     for name in ("loss", "gradient norm"):
-        values = one.means.get(name, 0.0), other.means.get(name, 0.0)
-        differences.append(Difference(name, difference(*values, sizes.get(name, 0.0)), bound))
+        mean, other_mean, scale = (each.get(name, 0.0) for each in (one.means, other.means, sizes))
+        differences.append(Difference(name, difference(mean, other_mean, scale), bound))
     return differences
 
 
@@ -132,5 +110,4 @@ def _norm(value: np.ndarray | float) -> float:
 
 
 def _vector(trajectory: Trajectory) -> np.ndarray:
-    flat = [value.ravel().astype(np.float64) for value in trajectory.weights.values()]
-    return np.concatenate(flat)
+    return np.concatenate([v.ravel().astype(np.float64) for v in trajectory.weights.values()])

@@ -29,14 +29,10 @@ class FaultInjectingTask:
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
-        """Multiplies one kind of results of a row by `factor`, until `heal` is called.
+        """Multiplies results of a row of the global batch by `factor`, until `heal` is called.
 
-        Args:
-          row: index of the row in the global batch.
-          factor: factor, such as infinity or nan.
-          part: kind of results: "gradient", without the loss; "loss", without the gradient;
-            "metric", all metrics of the task; "statistic", all updates of moving statistics from
-            the micro-batch that contains the row.
+        The part is "gradient", without the loss; "loss", without the gradient; "metric", all
+        metrics; or "statistic", all updates of moving statistics from the row's micro-batch.
         """
         self._row.assign(row)
         self._factors[part].assign(factor)

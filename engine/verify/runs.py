@@ -23,7 +23,6 @@ from engine.models.batch_norm import BatchNorm
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Task
 from engine.verify import bounds, graph
-from engine.verify.differences import typical_sizes
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
 from engine.verify.trajectory import Trajectory, record_trajectory, take
@@ -35,17 +34,11 @@ MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
-    """The run that other runs are compared with.
-
-    Attributes:
-      trajectory: trajectory of all its steps.
-      written: names of the variables outside the state that its steps wrote.
-      scores: mean loss and metrics of the evaluated split after the last step, by name.
-    """
+    """The run that other runs are compared with."""
 
     trajectory: Trajectory
-    written: list[str]
-    scores: dict[str, float | int]
+    written: list[str]  # names of the variables outside the state that its steps wrote
+    scores: dict[str, float | int]  # mean loss and metrics of the evaluated split, by name
 
     @property
     def parts(self) -> Parts:
@@ -60,11 +53,7 @@ class VerificationRuns:
     a partial batch if possible. Everything else is as configured, except the length of a short
     schedule, see `scheduled_steps`.
 
-    Args:
-      config: all options.
-      task: task, or function that makes one for each run; None: classification, as configured.
-      directory: directory for decoded data and checkpoints.
-      interrupted: called periodically; returns whether to stop.
+    The arguments are those of `verify`, and a directory for decoded data and checkpoints.
 
     Raises:
       ValueError: for invalid input, as in training.
@@ -170,10 +159,7 @@ class VerificationRuns:
         return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of a run on these devices from its first step, cached.
-
-        The options replace the user's.
-        """
+        """Returns the trajectory of a run from its first step, cached; see `assembled`."""
         key = (devices.words, *sorted(options.items()))
         if key == (self.topologies.home.words,):
             return self.reference.trajectory
@@ -183,17 +169,12 @@ class VerificationRuns:
         return self._trajectories[key]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory on these devices, resumed from the checkpoint of `reference`."""
+        """Returns the trajectory of a run that is resumed from the checkpoint of `reference`."""
         parts = self.on(devices, **options).parts
         return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self._poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores a run from the checkpoint of `reference`; returns `parts`.
-
-        Raises:
-          OSError: when the checkpoint cannot be loaded.
-          ValueError: when it does not match the state.
-        """
+        """Restores a run from the checkpoint of `reference`; returns `parts`."""
         self._stop_prefetching(parts)
         Restorer(self._directory, parts.state).newest()
         return parts
@@ -201,11 +182,6 @@ class VerificationRuns:
     def arithmetic(self, devices: Devices) -> str:
         """Returns the precision that layers round to on these devices, see `bounds.arithmetic`."""
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
-
-    @functools.cached_property
-    def typical_sizes(self) -> dict[str, float]:
-        """The scale of rounding errors of loss, metrics and gradient norm, by name."""
-        return typical_sizes(self.reference.trajectory)
 
     @property
     def batch_norm(self) -> bool:

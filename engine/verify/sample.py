@@ -14,21 +14,13 @@ EVALUATION_BYTES = 32 << 20  # maximum decoded size of the evaluated split
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The first examples of the user's splits.
+    """The first examples of the user's splits."""
 
-    Attributes:
-      full: data set as configured.
-      source: data set with the first examples only, and with a single held-out split.
-      scored: name of that split, "validation" or "test".
-      scored_from: name of the user's split that it is taken from; "train" if none is held out.
-      batch: number of examples in a full batch.
-    """
-
-    full: pipelines.Source
-    source: pipelines.Source
-    scored: str
-    scored_from: str
-    batch: int
+    full: pipelines.Source  # as configured
+    source: pipelines.Source  # with the first examples only, and with a single held-out split
+    scored: str  # name of that split, "validation" or "test"
+    scored_from: str  # name of the user's split that it is taken from; "train" if none is held out
+    batch: int  # number of examples in a full batch; of all, if there are fewer
 
     @property
     def examples_scored(self) -> int:
@@ -42,10 +34,7 @@ class Sample:
 
 
 def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
-    """Reduces an epoch to `FULL_BATCHES` full batches and, if possible, a partial one.
-
-    A training split that is smaller than a batch is one batch.
-    """
+    """Reduces an epoch to `FULL_BATCHES` full batches and, if possible, a partial one."""
     examples = len(full.train)
     batch = min(global_batch_size, examples)
     # The partial batch is more than half full, so that each of two devices gets examples.

@@ -57,25 +57,15 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The state of a run after some steps, and sums over those steps.
+    """The state of a run after some steps, and sums over those steps."""
 
-    Attributes:
-      parts: objects of the run, which may have continued since.
-      path: sum of the norms of the updates of each tensor in `weights`, by name.
-      weights: `weights` after the last step.
-      state: `state_bytes` after the last step.
-      sums: sum of `metrics.step_sums` over these steps, float64 [4 + metrics].
-      updates: number of the run's steps so far that updated the weights.
-      out_of_sync: names of the variables whose values differ between replicas.
-    """
-
-    parts: Parts
-    path: dict[str, float]
+    parts: Parts  # which may have continued since
+    path: dict[str, float]  # sum of the norms of the updates of each tensor in `weights`, by name
     weights: dict[str, np.ndarray]
-    state: dict[str, bytes]
-    sums: np.ndarray
-    updates: int
-    out_of_sync: list[str]
+    state: dict[str, bytes]  # state_bytes
+    sums: np.ndarray  # of metrics.step_sums, float64 [4 + metrics]
+    updates: int  # number of the run's steps so far that updated the weights
+    out_of_sync: list[str]  # names of the variables whose values differ between replicas
 
     @property
     def means(self) -> dict[str, float]:
@@ -84,6 +74,18 @@ class Trajectory:
             return {}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
         return {**means, "gradient norm": means["gradient_norm"]}
+
+    @property
+    def typical_sizes(self) -> dict[str, float]:
+        """The absolute values of `means`, the scale of rounding errors if it starts at step 0.
+
+        Late in training, loss and gradient are small differences of large values (cancellation),
+        with errors relative to the large values. Early in training, they are about as large.
+        """
+        return {name: abs(float(value)) for name, value in self.means.items()}
+
+
+Pairs = list[tuple[Trajectory, Trajectory]]
 
 
 def record_trajectory(
@@ -104,23 +106,19 @@ def record_trajectory(
     )
 
 
-def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
-    """Copies the state of the first run to the second, then takes one step of each."""
-    for target, source in zip(other.state.variables, one.state.variables, strict=True):
-        target.assign(source.numpy())
-    return record_trajectory(one, 1), record_trajectory(other, 1)
+def steps_together(one: Parts, other: Parts, steps: int) -> Pairs:
+    """Takes steps of two runs, each from the state of the first; returns their trajectories.
 
-
-def updated_alike(
-    pairs: Sequence[tuple[Trajectory, Trajectory]],
-) -> list[tuple[Trajectory, Trajectory]]:
-    """Returns the pairs in which both runs updated the weights, or neither did.
-
-    Without a dynamic loss scale, returns all pairs. A float16 gradient may overflow for the whole
-    batch and not for its micro-batches, so that one run skips a step that the other takes.
+    Leaves out steps that, with a dynamic loss scale, only one of them takes: a float16 gradient may
+    overflow for the whole batch and not for its micro-batches.
     """
-    scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
-    return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]
+    pairs = []
+    for _ in range(steps):
+        for target, source in zip(other.state.variables, one.state.variables, strict=True):
+            target.assign(source.numpy())
+        pairs.append((record_trajectory(one, 1), record_trajectory(other, 1)))
+    scaled = one.state.loss_scale.dynamic
+    return [(a, b) for a, b in pairs if not scaled or a.updates == b.updates]
 
 
 def _differ(copies: Sequence[tf.Variable]) -> bool:

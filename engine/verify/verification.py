@@ -17,8 +17,7 @@ from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Task
 from engine.trainer import console
-from engine.verify.certificate import Certificate, Verdict
-from engine.verify.finding import Finding, not_compared
+from engine.verify.certificate import Certificate, Finding, Verdict, not_compared
 from engine.verify.laws import LAWS, Law
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, MakeTask, VerificationRuns
 from pipelines import reason
@@ -32,22 +31,6 @@ def verify(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Certificate:
     """Checks the laws on a configuration, optionally with a task of your own.
-
-    Example with a task that is not built in::
-
-        import tensorflow as tf
-        import tapeline as tl
-
-        class Squared:
-            metrics = ("error",)
-
-            def __call__(self, model, batch, context):
-                wanted = tf.one_hot(batch.targets, 10)
-                error = tf.reduce_mean((model(batch.inputs, context) - wanted) ** 2, axis=-1)
-                return tl.Scores(error, (error,))  # float32 [rows] each
-
-        certificate = tl.verify(tl.parse(["--dataset=digits"]), Squared, tell=print)
-        assert certificate.passed, certificate.summary
 
     Assembles about a dozen small runs in a temporary directory, and neither reads nor writes
     `config.run.run_dir`. Call it before the first tensor is created, because it splits the CPU into
@@ -86,24 +69,7 @@ def verify(
             raise RuntimeError(f"cannot verify: {reason(error)}") from error
         finally:
             runs.close()
-    options = {
-        f.name: getattr(getattr(config, name), f.name)
-        for name, section in sections()
-        for f in dataclasses.fields(section)
-    }
-    return Certificate(
-        verdicts=tuple(verdicts[number] for number in sorted(verdicts)),
-        config=options,
-        data=_data(runs),
-        device=_device(runs),
-        versions={
-            "tapeline": engine.__version__,
-            "tensorflow": tf.__version__,
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-        seconds=stopwatch() - started,
-    )
+    return _certificate(runs, list(verdicts.values()), stopwatch() - started)
 
 
 def _judged(law: Law, runs: VerificationRuns, *, skipped: bool) -> Verdict:
@@ -118,31 +84,43 @@ def _judged(law: Law, runs: VerificationRuns, *, skipped: bool) -> Verdict:
     return Verdict(law.number, law.name, *finding, seconds=stopwatch() - started)
 
 
-def _data(runs: VerificationRuns) -> dict[str, object]:
+def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float) -> Certificate:
     sample = runs.sample
-    return {
-        "dataset": f"{sample.full.name}:{sample.full.version}",
-        "train": len(sample.source.train),
-        "of_train": len(sample.full.train),
-        "evaluated": sample.scored_from,
-        "examples_evaluated": sample.examples_scored,
-        "of_evaluated": sample.examples_held_out,
-        "feed": runs.feed_kind,
-        "steps": STEPS,
-        "steps_per_epoch": runs.reference.parts.steps_per_epoch,
-        "saved_after": CHECKPOINT_STEP,
-    }
-
-
-def _device(runs: VerificationRuns) -> dict[str, object]:
     home, one, many, note = runs.topologies
-    return {
-        "device": home.words,
-        "one": one.words,
-        "many": many.words,
-        "replicas": many.replicas,
-        "note": note,
-    }
+    return Certificate(
+        verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.law)),
+        config={
+            field.name: getattr(getattr(runs.config, name), field.name)
+            for name, section in sections()
+            for field in dataclasses.fields(section)
+        },
+        data={
+            "dataset": f"{sample.full.name}:{sample.full.version}",
+            "train": len(sample.source.train),
+            "of_train": len(sample.full.train),
+            "evaluated": sample.scored_from,
+            "examples_evaluated": sample.examples_scored,
+            "of_evaluated": sample.examples_held_out,
+            "feed": runs.feed_kind,
+            "steps": STEPS,
+            "steps_per_epoch": runs.reference.parts.steps_per_epoch,
+            "saved_after": CHECKPOINT_STEP,
+        },
+        device={
+            "device": home.words,
+            "one": one.words,
+            "many": many.words,
+            "replicas": many.replicas,
+            "note": note,
+        },
+        versions={
+            "tapeline": engine.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        seconds=seconds,
+    )
 
 
 def _heading(runs: VerificationRuns) -> str:

@@ -16,7 +16,6 @@ from engine.verify.differences import (
     Difference,
     difference,
     tensors,
-    typical_sizes,
     whole_model_differences,
     worst,
 )
@@ -85,9 +84,9 @@ def test_loss_near_zero(compare):
 
 def test_usual_sizes():
     not_updated = dataclasses.replace(moved(NEAR_ZERO), sums=np.zeros(4))
-    assert typical_sizes(not_updated) == {}
+    assert not_updated.typical_sizes == {}
     taken = dataclasses.replace(not_updated, sums=np.array([-46.0, 20.0, 6.0, 2.0]))
-    found = typical_sizes(taken)
+    found = taken.typical_sizes
     assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 
 

@@ -31,7 +31,7 @@ def test_candidate_as_options():
     """A candidate consists of options outside the trajectory."""
     choice = Candidate("loop", "resident", 1, 2, "32")
     config = choice.applied(Config())
-    assert flags.parse(choice.flags()) == flags.parse(
+    assert flags.parse(str(choice).split()) == flags.parse(
         [
             f"--{name}={value}"
             for name, value in (
@@ -47,7 +47,7 @@ def test_candidate_as_options():
 
 
 def test_takes_clearly_faster_candidate():
-    found = ComparisonResult()
+    found = ComparisonResult({})
     now, slower, hardly, faster = (
         Candidate(),
         Candidate("step"),

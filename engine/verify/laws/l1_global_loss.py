@@ -10,10 +10,10 @@ from engine.assembly.parts import Parts
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.verify import bounds
+from engine.verify.certificate import Finding, apart, not_compared
 from engine.verify.differences import Difference, difference, whole_model_differences, worst
-from engine.verify.finding import Finding, apart, not_compared
 from engine.verify.runs import VerificationRuns, fault_injector
-from engine.verify.trajectory import step_together, updated_alike
+from engine.verify.trajectory import steps_together
 
 _UPDATES = 4  # steps after the checkpoint; they include a partial batch and the end of an epoch
 
@@ -34,10 +34,10 @@ def check(runs: VerificationRuns) -> Finding:
         return not_compared("batch norm sees its micro-batch")
     micro_batches = 1 if accumulate > 1 else min(4, batch)
     other = runs.assembled(devices, accumulate=micro_batches)
-    pairs = updated_alike([step_together(configured, other) for _ in range(_UPDATES)])
+    pairs = steps_together(configured, other, _UPDATES)
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic, sizes = runs.arithmetic(devices), runs.typical_sizes
+    arithmetic, sizes = runs.arithmetic(devices), runs.reference.trajectory.typical_sizes
     differences = [d for pair in pairs for d in whole_model_differences(*pair, arithmetic, sizes)]
     done = (
         f"{len(pairs)} updates of {micro_batches} micro-batches and of {accumulate} from the same "
@@ -88,6 +88,6 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
         chunks.append(losses(chunk).numpy())
     bound = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
     # Norm of a vector of `size` typical losses.
-    scale = runs.typical_sizes.get("loss", 0.0) * size**0.5
+    scale = runs.reference.trajectory.typical_sizes.get("loss", 0.0) * size**0.5
     measured = difference(at_once, np.concatenate(chunks), scale)
     return apart(done, Difference("losses of rows", measured, bound))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.assembly.parts import Parts
-from engine.verify.finding import Finding, few
+from engine.verify.certificate import Finding, few
 from engine.verify.runs import VerificationRuns, fault_injector
 from engine.verify.trajectory import changed, state_bytes, take, weights
 
@@ -29,9 +29,8 @@ def check(runs: VerificationRuns) -> Finding:
         for factor in (np.inf, np.nan):
             problems += _problems(runs, parts, row, factor)
     done = f"infinity, then nan, in the gradient of {where}"
-    found = "only step and loss scale changed; the next step updated the weights"
-    if problems:
-        found = "; ".join(dict.fromkeys(problems))
+    as_expected = "only step and loss scale changed; the next step updated the weights"
+    found = "; ".join(dict.fromkeys(problems)) or as_expected
     return Finding(not problems, done, found, len(problems), 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine.verify import graph
-from engine.verify.finding import Finding, few, same_bits
+from engine.verify.certificate import Finding, few, same_bits
 from engine.verify.runs import STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
 

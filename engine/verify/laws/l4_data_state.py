@@ -10,7 +10,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.parts import Parts
-from engine.verify.finding import Finding
+from engine.verify.certificate import Finding
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.sample import FULL_BATCHES
 

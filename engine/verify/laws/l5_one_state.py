@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.verify.finding import Finding, few, same_bits
+from engine.verify.certificate import Finding, few, same_bits
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
 

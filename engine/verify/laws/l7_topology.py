@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from engine.verify.certificate import Finding, apart, few, not_compared, same_bits
 from engine.verify.differences import Difference, tensors, worst
-from engine.verify.finding import Finding, apart, few, not_compared, same_bits
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
-from engine.verify.trajectory import Trajectory, changed, step_together, updated_alike
+from engine.verify.trajectory import Pairs, changed, steps_together
 
 
 def check(runs: VerificationRuns) -> Finding:
@@ -38,21 +37,20 @@ def check(runs: VerificationRuns) -> Finding:
         differing = [name for a, b in pairs for name in changed(a.state, b.state)]
         return same_bits(done, differing, len(pairs[0][0].state))
 
-    def worst_of(pairs: Sequence[tuple[Trajectory, Trajectory]]) -> Difference:
-        sizes = runs.typical_sizes
+    def worst_of(pairs: Pairs) -> Difference:
+        sizes = runs.reference.trajectory.typical_sizes
         return worst([d for pair in pairs for d in tensors(*pair, arithmetic, sizes)])
 
     all_steps = worst_of(pairs)
     if all_steps.within:
         return apart(done, all_steps)
     alone, several = (runs.restored(trajectory.parts) for trajectory in pairs[0])
-    steps = updated_alike([step_together(alone, several) for _ in range(STEPS - CHECKPOINT_STEP)])
+    steps = steps_together(alone, several, STEPS - CHECKPOINT_STEP)
     if not steps:
         return not_compared("gradients overflow at this loss scale")
     single = worst_of(steps)
     if not single.within:
-        found = f"{all_steps}; after one step from the same state {single}"
-        return apart(done, all_steps, found)
+        return apart(done, all_steps, f"{all_steps}; after one step from the same state {single}")
     grown = f"over all steps rounding errors grew to {all_steps.measured:.1e}"
     return apart(done, single, f"{single}, each from the same state; {grown}")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.verify import bounds
+from engine.verify.certificate import Finding
 from engine.verify.differences import Difference, difference, worst
-from engine.verify.finding import Finding
 from engine.verify.runs import VerificationRuns
 
 
@@ -34,7 +34,7 @@ def check(runs: VerificationRuns) -> Finding:
             if arithmetic == "float32":
                 miscounted += abs(counts[0] - counts[1])
                 continue
-        scale = runs.typical_sizes.get(name, 0.0) * examples
+        scale = runs.reference.trajectory.typical_sizes.get(name, 0.0) * examples
         differences.append(Difference(name, difference(sums[0], sums[1], scale), bound))
     largest = worst(differences)
     done = (
