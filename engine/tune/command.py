@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import engine
@@ -23,9 +23,6 @@ from pipelines import usable_cores
 
 def run(config: Config) -> int:
     """Tunes a configuration and writes the flagfile; writes nothing to `run_dir`.
-
-    Args:
-      config: all options.
 
     Returns:
       The exit status: 0; 130 or 143 when stopped by a signal.
@@ -52,14 +49,14 @@ def run(config: Config) -> int:
                 raise Interrupted
 
         try:
-            best, found = _tune(config, bar, poll)
+            best, results = _tune(config, bar, poll)
         except Interrupted:
             bar.line(f"stopped by signal {signals.received}; nothing was written")
             return signals.exit_status
         finally:
             bar.close()
     try:
-        replace_file(path, _flagfile(config, best, found))
+        replace_file(path, _flagfile(config, best, results))
     except OSError as error:
         raise OSError(f"--tuned_flags={path}: {error.strerror or error}") from error
     print(f"chosen: {best}; written to {path}: give --flagfile={path} after the other options")
@@ -69,53 +66,45 @@ def run(config: Config) -> int:
 def _tune(
     config: Config, bar: Progress, poll: Callable[[], None]
 ) -> tuple[Candidate, list[ComparisonResult]]:
-    bar.line("tuning: what XLA compiles, and threads")
-    cores = usable_cores()
+    def compared(
+        title: str, best: Candidate, others: Callable[[dict[str, Any]], Iterable[Candidate]]
+    ) -> ComparisonResult:
+        bar.line(f"tuning: {title}")
+        result = contest(config, best, others, poll)
+        for line in _lines(result):
+            bar.line(line)
+        return result
 
-    def first(facts: dict[str, Any]) -> list[Candidate]:
-        tried = choices.first(facts["jit"], facts["threads"], cores)
+    def initial(metadata: dict[str, Any]) -> list[Candidate]:
+        candidates = choices.first(metadata["jit"], metadata["threads"], usable_cores())
         # XLA compiles for one device only.
-        return [each for each in tried if "mirrored" not in facts["device"] or each.jit == "auto"]
+        return [c for c in candidates if c.jit == "auto" or "mirrored" not in metadata["device"]]
 
-    one = contest(config, Candidate(), first, poll)
-    _tell(bar, one)
-    best = one.best()
-    bar.line(f"tuning: what is around {best}")
-    feed = one.facts["feed"]
-    two = contest(config, best, lambda _: choices.around(best, feed, cores), poll)
-    _tell(bar, two)
-    return two.best(), [one, two]
+    first = compared("what XLA compiles, and threads", Candidate(), initial)
+    best, feed = first.best(), first.metadata["feed"]
+    second = compared(f"what is around {best}", best, lambda _: choices.around(best, feed))
+    return second.best(), [first, second]
 
 
-def _tell(bar: Progress, found: ComparisonResult) -> None:
-    for line in _lines(found):
-        bar.line(line)
-
-
-def _lines(found: ComparisonResult) -> list[str]:
-    lines = []
-    for choice in sorted(found.ratios, key=lambda each: -found.ratios[each]):
-        if choice in found.errors:
-            lines.append(f"         -   {choice}: {found.errors[choice]}")
+def _lines(result: ComparisonResult) -> Iterator[str]:
+    """Yields a line for each candidate, the fastest first."""
+    for candidate, ratio in sorted(result.ratios.items(), key=lambda item: -item[1]):
+        if candidate in result.errors:
+            yield f"         -   {candidate}: {result.errors[candidate]}"
         else:
-            rate = f"{found.rates[choice]:10,.1f} steps/s"
-            lines.append(f"{rate}  x{found.ratios[choice]:.3f}  {choice}")
-    return lines
+            yield f"{result.rates[candidate]:10,.1f} steps/s  x{ratio:.3f}  {candidate}"
 
 
-def _flagfile(config: Config, best: Candidate, found: list[ComparisonResult]) -> str:
+def _flagfile(config: Config, best: Candidate, results: list[ComparisonResult]) -> str:
     """Returns the text of the flagfile: the best options, with the measurements as comments."""
     network = f"{config.model.model} on {config.data.dataset}"
     lines = [
         f"# Tuned on {time.strftime('%Y-%m-%d')} by Tapeline {engine.__version__} for {network}, "
         f"batch {config.training.global_batch_size}, {config.precision.precision},",
-        f"# on {found[0].facts['device']}, {usable_cores()} cores. Steps per second, and how many "
-        "times those of the first choice:",
+        f"# on {results[0].metadata['device']}, {usable_cores()} cores. Steps per second, and how "
+        "many times those of the first choice:",
     ]
-    for contest_found in found:
-        lines += ["#", *(f"# {line}" for line in _lines(contest_found))]
-    lines.append("")
-    lines += [
-        f"--{field.name}={written(getattr(best, field.name))}" for field in dataclasses.fields(best)
-    ]
-    return "\n".join(lines) + "\n"
+    for result in results:
+        lines += ["#", *(f"# {line}" for line in _lines(result))]
+    options = [f"--{name}={written(value)}" for name, value in dataclasses.asdict(best).items()]
+    return "\n".join([*lines, "", *options]) + "\n"

@@ -2,9 +2,8 @@
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-The process writes one line of JSON when it is ready, or the error if it fails. Then each line that
-it reads is a duration in seconds. It trains for about that long, and answers with one line of JSON:
-the number of steps taken and their duration in seconds.
+Writes a line of JSON when it is ready or has failed. Then trains for about as many seconds as each
+line of its input says, and answers with the steps and seconds as a line of JSON.
 """
 
 from __future__ import annotations
@@ -12,25 +11,26 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import Any, TextIO
+from typing import TextIO
 
 from engine.config import flags
+from engine.config.schema import Config
 from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
     """Answers requests until the input ends."""
-    answer = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirects what libraries print to stderr
     import_tensorflow()
     try:
-        config = flags.parse(sys.argv[1:])
-        _serve(config, answer)
+        _serve(flags.parse(sys.argv[1:]), output)
     except (ValueError, RuntimeError) as error:
-        _say(answer, error=" ".join(str(error).split()), bad_input=isinstance(error, ValueError))
+        message = " ".join(str(error).split())
+        _answer(output, error=message, bad_input=isinstance(error, ValueError))
 
 
-def _serve(config: Any, answer: TextIO) -> None:
+def _serve(config: Config, output: TextIO) -> None:
     import tensorflow as tf
 
     from engine.assembly.parts import assemble
@@ -38,15 +38,14 @@ def _serve(config: Any, answer: TextIO) -> None:
     from engine.core.steps_per_loop import stopwatch
 
     parts = assemble(config)
-    goes_on = {id(parts.state.step)} if read_ahead(parts) else set()
-    variables = [each for each in parts.state.variables if id(each) not in goes_on]
-    start = [(variable, variable.numpy()) for variable in variables]
+    # A feed that prefetches continues, and so does its step.
+    kept = parts.state.step if read_ahead(parts) else None
+    start = [(v, v.numpy()) for v in parts.state.variables if v is not kept]
     stepper = Stepper(parts, parts.loop, lambda: False, start)
 
     def timed(steps: int) -> float:
         stepper.restart()  # the same work each time
-        if stepper.read_ahead:  # consumes batches prefetched during a pause
-            stepper.take(stepper.read_ahead)
+        stepper.take(stepper.read_ahead)  # consumes batches prefetched during a pause
         started = stopwatch()
         stepper.take(steps)
         return stopwatch() - started
@@ -57,16 +56,16 @@ def _serve(config: Any, answer: TextIO) -> None:
         steps *= 2
         seconds = timed(steps)
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    _say(answer, jit=parts.jit, threads=threads, feed=parts.feed_kind, device=parts.device)
+    _answer(output, jit=parts.jit, threads=threads, feed=parts.feed_kind, device=parts.device)
     for line in sys.stdin:
         steps = max(1, round(steps * float(line) / seconds))
         seconds = timed(steps)
-        _say(answer, steps=steps, seconds=seconds)
+        _answer(output, steps=steps, seconds=seconds)
     parts.close()
 
 
-def _say(answer: TextIO, **facts: Any) -> None:
-    print(json.dumps(facts), file=answer, flush=True)
+def _answer(output: TextIO, **fields: object) -> None:
+    print(json.dumps(fields), file=output, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
-"""The result of a verification: a verdict on each law, and their summary."""
+"""The results of a verification: findings of checks, verdicts on laws, and their certificate."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.core.metrics import jsonable
+from engine.verify.differences import Difference
 
 # Root causes first: a broken law may be the only reason why those after it are broken. For example,
 # runs on different data differ (L4), nondeterministic runs cannot be compared (L3), and a trace or
@@ -15,36 +17,64 @@ from engine.core.metrics import jsonable
 ROOT_CAUSE_ORDER = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The result of checking one law.
+class Finding(NamedTuple):
+    """What a check did and what it found: the attributes of a `Verdict` with these names."""
 
-    Attributes:
-      law: number of the law, "L1" to "L8".
-      name: name of the law.
-      passed: whether the law holds; None if it cannot be checked, for the reason in `found`.
-      done: description of what the check did.
-      found: description of what the check found.
-      measured: number of problems, or a relative difference.
-      bound: largest `measured` that passes.
-      seconds: duration of the check.
-    """
-
-    law: str
-    name: str
     passed: bool | None
     done: str
     found: str
-    measured: float | None
-    bound: float | None
-    seconds: float
+    measured: float | None = None
+    bound: float | None = None
+
+
+def not_compared(reason: str) -> Finding:
+    """Returns the finding for a law that cannot be checked, with the reason."""
+    return Finding(None, "", reason)
+
+
+def apart(done: str, difference: Difference, found: str = "") -> Finding:
+    """Returns a finding that passes if the largest difference is within its bound."""
+    found = found or str(difference)
+    return Finding(difference.within, done, found, difference.measured, difference.bound)
+
+
+def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
+    """Returns a finding that passes if no tensor differs and there are no more problems."""
+    found = f"the same bits in all {of} tensors"
+    if differing:
+        found = f"{len(differing)} of {of} tensors differ: {few(differing)}"
+    count = len(differing) + len(more)
+    return Finding(not count, done, "; ".join([found, *more]), count, 0)
+
+
+def few(names: Sequence[str]) -> str:
+    """Returns the first three names, separated by commas."""
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The result of checking one law."""
+
+    law: str  # its number, "L1" to "L8"
+    name: str
+    passed: bool | None  # whether the law holds; None if not compared, for the reason in `found`
+    done: str  # description of what the check did
+    found: str  # description of what the check found
+    measured: float | None  # number of problems, or a relative difference
+    bound: float | None  # largest `measured` that passes
+    seconds: float  # duration of the check
 
     @property
     def line(self) -> str:
         """The verdict as one line of text."""
-        said = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
+        status = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
+        return f"{self._description} ... {status} {self.seconds:.1f} s"
+
+    @property
+    def _description(self) -> str:
         done = f"{self.done}: " if self.done else ""
-        return f"{self.law} {self.name}: {done}{self.found} ... {said} {self.seconds:.1f} s"
+        return f"{self.law} {self.name}: {done}{self.found}"
 
 
 @dataclass(frozen=True)
@@ -76,8 +106,7 @@ class Certificate:
     @property
     def broken(self) -> list[str]:
         """Numbers of the broken laws, root cause first."""
-        found = {verdict.law for verdict in self.verdicts if verdict.passed is False}
-        return [law for law in ROOT_CAUSE_ORDER if law in found]
+        return [law for law in ROOT_CAUSE_ORDER if self[law].passed is False]
 
     def __getitem__(self, law: str) -> Verdict:
         """Returns the verdict on a law by its number, such as "L7"."""
@@ -86,40 +115,29 @@ class Certificate:
     @property
     def summary(self) -> str:
         """The result in one line that starts with PASS or FAIL."""
-        open_ = [f"{v.law} not compared ({v.found})" for v in self.verdicts if v.passed is None]
         if self.broken:
             root, *others = self.broken
             also = f"; also broken: {', '.join(others)}" if others else ""
-            verdict = self[root]
-            done = f"{verdict.done}: " if verdict.done else ""
-            return f"FAIL {root} {verdict.name}: {done}{verdict.found}{also}"
-        held = f"{len(self.verdicts) - len(open_)} laws hold"
-        return f"PASS: {', '.join([held, *open_])} ({self.seconds:.0f} s)"
+            return f"FAIL {self[root]._description}{also}"
+        skipped = [f"{v.law} not compared ({v.found})" for v in self.verdicts if v.passed is None]
+        held = f"{len(self.verdicts) - len(skipped)} laws hold"
+        return f"PASS: {', '.join([held, *skipped])} ({self.seconds:.0f} s)"
 
     @property
     def json(self) -> str:
         """The certificate as one line of JSON."""
         laws = [
-            {
-                "law": v.law,
-                "name": v.name,
-                "passed": v.passed,
-                "done": v.done,
-                "found": v.found,
-                "measured": v.measured,
-                "bound": v.bound,
-                "seconds": round(v.seconds, 2),
-            }
+            jsonable({**dataclasses.asdict(v), "seconds": round(v.seconds, 2)})
             for v in self.verdicts
         ]
-        whole = {
+        content = {
             "passed": self.passed,
             "broken": self.broken,
-            "laws": [jsonable(law) for law in laws],
+            "laws": laws,
             "config": jsonable(self.config),
             "data": self.data,
             "device": self.device,
             "versions": self.versions,
             "seconds": round(self.seconds, 2),
         }
-        return json.dumps(whole)
+        return json.dumps(content)

@@ -10,17 +10,11 @@ from engine.runtime.errors import Interrupted
 from engine.runtime.signals import Signals
 from engine.verify.verification import verify
 
-_FILE = "verify.json"
-
 
 def run(config: Config) -> int:
     """Verifies; prints a line per law, the certificate as one line of JSON, and PASS or FAIL.
 
-    If `run_dir` is a directory, writes `verify.json` to it and changes nothing else in it. If not,
-    does not create it, because verification needs no run.
-
-    Args:
-      config: all options.
+    Writes `verify.json` to `run_dir` if that exists, and changes nothing else in it.
 
     Returns:
       The exit status: 0 if no law is broken, else 1; 130 or 143 when stopped by a signal.
@@ -41,5 +35,5 @@ def run(config: Config) -> int:
     print(certificate.json)
     print(certificate.summary, flush=True)
     if os.path.isdir(config.run.run_dir):
-        replace_file(os.path.join(config.run.run_dir, _FILE), certificate.json + "\n")
+        replace_file(os.path.join(config.run.run_dir, "verify.json"), certificate.json + "\n")
     return 0 if certificate.passed else 1

@@ -13,9 +13,6 @@ class FaultInjectingTask:
     """Wraps a task, and can make one kind of its results for one row infinite or nan.
 
     Without a fault, multiplies all results by 1, which leaves them bitwise identical.
-
-    Args:
-      task: the task to wrap.
     """
 
     PARTS = ("gradient", "loss", "metric", "statistic")
@@ -32,14 +29,10 @@ class FaultInjectingTask:
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
-        """Multiplies one kind of results of a row by `factor`, until `heal` is called.
+        """Multiplies results of a row of the global batch by `factor`, until `heal` is called.
 
-        Args:
-          row: index of the row in the global batch.
-          factor: factor, such as infinity or nan.
-          part: kind of results: "gradient", without the loss; "loss", without the gradient;
-            "metric", all metrics of the task; "statistic", all updates of moving statistics from
-            the micro-batch that contains the row.
+        The part is "gradient", without the loss; "loss", without the gradient; "metric", all
+        metrics; or "statistic", all updates of moving statistics from the row's micro-batch.
         """
         self._row.assign(row)
         self._factors[part].assign(factor)
@@ -63,13 +56,13 @@ class FaultInjectingTask:
         gradient, loss = (_of_rows(factor, losses) for factor in (gradient, loss))
 
         @tf.custom_gradient
-        def poisoned(losses: tf.Tensor) -> Any:
+        def faulty(losses: tf.Tensor) -> Any:
             return losses * loss, lambda upstream: upstream * gradient
 
-        of_piece = tf.reduce_prod(statistic)
-        context.updates[:] = [u._replace(value=u.value * of_piece) for u in context.updates]
-        metrics = tuple(each * _of_rows(metric, each) for each in scores.metrics)
-        return Scores(poisoned(losses), metrics)
+        factor = tf.reduce_prod(statistic)
+        context.updates[:] = [u._replace(value=u.value * factor) for u in context.updates]
+        metrics = tuple(values * _of_rows(metric, values) for values in scores.metrics)
+        return Scores(faulty(losses), metrics)
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

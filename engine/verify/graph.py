@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -26,14 +26,10 @@ def hidden_random_ops(function: Any) -> list[str]:
     return sorted({node.op for node in _nodes(function)} & _GENERATORS)
 
 
-def untracked_variables(function: Any, known: tf.Module) -> list[tf.Variable]:
-    """Returns the variables that a function reads or writes and `known` does not contain (L5)."""
-    ours = {id(part) for variable in known.variables for part in _parts(variable)}
-    return [
-        variable
-        for variable in function.variables
-        if not ours.intersection(map(id, _parts(variable)))
-    ]
+def untracked_variables(function: Any, known: Iterable[tf.Variable]) -> list[tf.Variable]:
+    """Returns the variables that a function reads or writes and that are not in `known` (L5)."""
+    tracked = {id(component) for variable in known for component in _components(variable)}
+    return [v for v in function.variables if tracked.isdisjoint(map(id, _components(v)))]
 
 
 def fingerprint(function: Any) -> Counter:
@@ -43,10 +39,7 @@ def fingerprint(function: Any) -> Counter:
     differ in each trace. A Python number that a trace depends on appears as a constant, or has
     selected a Python branch.
     """
-    return Counter(
-        (node.op, tuple(sorted((key, _written(value)) for key, value in _attributes(node))))
-        for node in _nodes(function)
-    )
+    return Counter((node.op, _attributes(node)) for node in _nodes(function))
 
 
 def _nodes(function: Any) -> Iterator[Any]:
@@ -56,17 +49,17 @@ def _nodes(function: Any) -> Iterator[Any]:
         yield from inner.node_def
 
 
-def _attributes(node: Any) -> Iterator[tuple[str, Any]]:
-    for key, value in node.attr.items():
-        numbered = value.WhichOneof("value") in ("func", "s") or value.list.func or value.list.s
-        if not (numbered or key.startswith("_") or key in ("seed", "seed2")):
-            yield key, value
+def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
+    """Returns the attributes of a node without names of functions, strings and seeds, sorted."""
+    return tuple(
+        (key, value.SerializeToString(deterministic=True))
+        for key, value in sorted(node.attr.items())
+        if not (key.startswith("_") or key in ("seed", "seed2"))
+        and value.WhichOneof("value") not in ("func", "s")
+        and not (value.list.func or value.list.s)
+    )
 
 
-def _written(value: Any) -> bytes:
-    return value.SerializeToString(deterministic=True)
-
-
-def _parts(variable: Any) -> list[Any]:
+def _components(variable: Any) -> list[Any]:
     """Returns the variable and, if it is distributed, its per-replica components."""
     return [variable, *getattr(variable, "values", ())]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -35,17 +34,16 @@ MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
-    """The run that other runs are compared with.
+    """The run that other runs are compared with."""
 
-    Attributes:
-      whole: trajectory of all its steps.
-      written: names of the variables outside the state that its steps wrote.
-      scores: mean loss and metrics of the evaluated split after the last step, by name.
-    """
+    trajectory: Trajectory
+    written: list[str]  # names of the variables outside the state that its steps wrote
+    scores: dict[str, float | int]  # mean loss and metrics of the evaluated split, by name
 
-    whole: Trajectory
-    written: list[str]
-    scores: dict[str, float | int]
+    @property
+    def parts(self) -> Parts:
+        """Objects of the run."""
+        return self.trajectory.parts
 
 
 class VerificationRuns:
@@ -55,11 +53,7 @@ class VerificationRuns:
     a partial batch if possible. Everything else is as configured, except the length of a short
     schedule, see `scheduled_steps`.
 
-    Args:
-      config: all options.
-      task: task, or function that makes one for each run; None: classification, as configured.
-      folder: directory for decoded data and checkpoints.
-      interrupted: called periodically; returns whether to stop.
+    The arguments are those of `verify`, and a directory for decoded data and checkpoints.
 
     Raises:
       ValueError: for invalid input, as in training.
@@ -70,157 +64,119 @@ class VerificationRuns:
         self,
         config: Config,
         task: MakeTask | Task | None,
-        folder: str,
-        interrupted: Callable[[], bool] = lambda: False,
+        directory: str,
+        interrupted: Callable[[], bool],
     ) -> None:
         compatibility.refuse(config)
         training, options = config.training, config.devices
         self.config = config
         self.built: list[Parts] = []
-        self._folder, self._interrupted = folder, interrupted
-        self._hidden: list[tuple[tf.Variable, np.ndarray]] = []
-        self._taken: dict[tuple, Trajectory] = {}
+        self._directory, self._interrupted = directory, interrupted
+        self._untracked: list[tuple[tf.Variable, np.ndarray]] = []
+        self._trajectories: dict[tuple, Trajectory] = {}
         set_threads(options.intra_op_threads, options.inter_op_threads)
         self.topologies = topologies(options.strategy, options.virtual_devices)
-        self._make_task = _maker(task, config)  # after the devices: a task may create tensors
+        self._make_task = _task_maker(task, config)  # after the devices: a task may create tensors
         if options.shards == 1:  # a single shard is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
-        whole = data.open_source(config)
-        self.sample = sample(whole, training.global_batch_size)
-        per_epoch = pipelines.steps_per_epoch(len(whole.train), training.global_batch_size)
+        source = data.open_source(config)
+        self.sample = sample(source, training.global_batch_size)
+        per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
+        # Length of the learning rate schedule in steps: as configured, at least twice `STEPS`.
+        self.scheduled_steps = max(self.total_steps, 2 * STEPS)
         compatibility.check_length_options(config, self.total_steps)
         # Rejects options that are valid only with the longer `scheduled_steps`.
         factories.build_schedule(config, self.total_steps)
-        self.feed_kind, _ = pipelines.choose_feed(config.data.feed, whole)
-
-    @property
-    def scheduled_steps(self) -> int:
-        """Length of the learning rate schedule in steps: as configured, at least twice `STEPS`."""
-        return max(self.total_steps, 2 * STEPS)
-
-    @property
-    def across(self) -> dict[str, Any]:
-        """Options that replace the user's when one device is compared with several.
-
-        They disable XLA, which compiles for one device only and rounds differently from
-        TensorFlow's executor: results with and without it need not agree within the bounds.
-        """
-        return {"jit": "off"} if self.config.loop.jit in ("step", "loop") else {}
-
-    @property
-    def without_xla(self) -> str:
-        """Description of `across`, to append to a number of devices; "" if `across` is empty."""
-        return f" with --jit=off, not {self.config.loop.jit}," if self.across else ""
-
-    # --- parts --------------------------------------------------------------------------------
+        self.feed_kind, _ = pipelines.choose_feed(config.data.feed, source)
+        # Options that replace the user's when one device is compared with several. They disable
+        # XLA, which compiles for one device only and rounds differently from TensorFlow's executor:
+        # results with and without it need not agree within the bounds.
+        self.without_xla = {"jit": "off"} if config.loop.jit in ("step", "loop") else {}
+        self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
 
     def assembled(self, devices: Devices, **options: Any) -> Parts:
-        """Assembles a new run with a task of its own.
-
-        Args:
-          devices: devices to compute on.
-          **options: options that replace the user's.
-        """
-        self._turn_to(None)
+        """Assembles a new run with a task of its own; `options` replace the user's."""
+        self._stop_prefetching()
         # Another global seed for each run reveals random operations that ignore the run's seed.
         tf.random.set_seed(len(self.built))
-        chosen = {
+        options = {
             "feed": self.feed_kind,
-            "cache_dir": os.path.join(self._folder, "cache"),
+            "cache_dir": os.path.join(self._directory, "cache"),
             "train_steps": self.scheduled_steps,
             "progress": "off",
             **options,
         }
-        task = FaultInjectingTask(self._make_task())
-        parts = assemble(
-            replaced(self.config, **chosen), task, source=self.sample.source, devices=devices
-        )
+        config, task = replaced(self.config, **options), FaultInjectingTask(self._make_task())
+        parts = assemble(config, task, source=self.sample.source, devices=devices)
         self.built.append(parts)
-        for variable, value in self._hidden:  # reset, because runs may share these variables
+        for variable, value in self._untracked:  # reset, because runs may share these variables
             variable.assign(value)
         return parts
 
-    def _strangers(self, parts: Parts) -> list[tf.Variable]:
-        """Returns the variables outside the state that steps use, except fault injection's own."""
-        ours = poisoned(parts).switches
-        found = graph.untracked_variables(parts.loop.graph(), parts.state)
-        return [v for v in found if not any(v is own for own in ours)]
-
-    # --- steps --------------------------------------------------------------------------------
-
-    def poll(self) -> None:
-        """Raises Interrupted when `interrupted` returns True."""
+    def _poll(self) -> None:
         if self._interrupted():
             raise Interrupted
 
-    def _turn_to(self, parts: Parts | None) -> None:
-        """Stops prefetching in all other runs, because it uses threads that this run needs."""
-        self.poll()
-        for other in self.built:
-            if other is not parts:
-                other.close()
+    def _stop_prefetching(self, running: Parts | None = None) -> None:
+        """Stops the feeds of all runs but one, because they use threads that it needs."""
+        self._poll()
+        for parts in self.built:
+            if parts is not running:
+                parts.close()
 
     def take(self, parts: Parts, steps: int) -> Parts:
         """Takes steps, at most three per call of the graph; returns `parts`."""
-        self._turn_to(parts)
+        self._stop_prefetching(parts)
         for done in range(0, steps, 3):
-            self.poll()
+            self._poll()
             take(parts, min(3, steps - done))
         return parts
 
     def score(self, parts: Parts) -> dict[str, float | int]:
         """Evaluates the held-out split of the sample; returns the mean loss and metrics by name."""
-        self._turn_to(parts)
+        self._stop_prefetching(parts)
         means = parts.evaluations[self.sample.scored].run(self._interrupted)
         if means is None:
             raise Interrupted
         return means
 
-    # --- what the laws compare ----------------------------------------------------------------
-
     @functools.cached_property
-    def home(self) -> ReferenceRun:
+    def reference(self) -> ReferenceRun:
         """The run on the devices that the configuration trains on, executed on first access."""
         parts = self.assembled(self.topologies.home)
-        self._hidden = [(v, v.numpy()) for v in self._strangers(parts)]
-        start = record_trajectory(parts, CHECKPOINT_STEP, self.poll)
-        CheckpointManager(self._folder, parts.state, keep=2).save_and_wait()
-        rest = record_trajectory(parts, STEPS - CHECKPOINT_STEP, self.poll)
-        written = [v.name for v, before in self._hidden if _differ(v.numpy(), before)]
-        path = {name: start.path[name] + rest.path[name] for name in start.path}
-        whole = dataclasses.replace(rest, path=path, sums=start.sums + rest.sums)
-        return ReferenceRun(whole, written, self.score(parts))
+        known = [*parts.state.variables, *fault_injector(parts).switches]
+        untracked = graph.untracked_variables(parts.loop.graph(), known)
+        self._untracked = [(v, v.numpy()) for v in untracked]
+
+        def before_step() -> None:
+            self._poll()
+            if int(parts.state.step) == CHECKPOINT_STEP:
+                CheckpointManager(self._directory, parts.state, keep=2).save_and_wait()
+
+        trajectory = record_trajectory(parts, STEPS, before_step)
+        written = [v.name for v, old in self._untracked if v.numpy().tobytes() != old.tobytes()]
+        return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of a run on these devices from its first step, cached.
-
-        Args:
-          devices: devices to compute on.
-          **options: options that replace the user's.
-        """
-        place = (devices.words, *sorted(options.items()))
-        if place == (self.topologies.home.words,):
-            return self.home.whole
-        if place not in self._taken:
+        """Returns the trajectory of a run from its first step, cached; see `assembled`."""
+        key = (devices.words, *sorted(options.items()))
+        if key == (self.topologies.home.words,):
+            return self.reference.trajectory
+        if key not in self._trajectories:
             parts = self.assembled(devices, **options)
-            self._taken[place] = record_trajectory(parts, STEPS, self.poll)
-        return self._taken[place]
+            self._trajectories[key] = record_trajectory(parts, STEPS, self._poll)
+        return self._trajectories[key]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory on these devices, resumed from the checkpoint of `home`."""
+        """Returns the trajectory of a run that is resumed from the checkpoint of `reference`."""
         parts = self.on(devices, **options).parts
-        return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self.poll)
+        return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self._poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores a run from the checkpoint of `home`, at step `CHECKPOINT_STEP`; returns `parts`.
-
-        Raises:
-          OSError: when the checkpoint cannot be loaded.
-          ValueError: when it does not match the state.
-        """
-        self._turn_to(parts)
-        Restorer(self._folder, parts.state).newest()
+        """Restores a run from the checkpoint of `reference`; returns `parts`."""
+        self._stop_prefetching(parts)
+        Restorer(self._directory, parts.state).newest()
         return parts
 
     def arithmetic(self, devices: Devices) -> str:
@@ -230,7 +186,7 @@ class VerificationRuns:
     @property
     def batch_norm(self) -> bool:
         """Whether the model has batch norm: in training, a loss then depends on the whole batch."""
-        return any(isinstance(m, BatchNorm) for m in self.home.whole.parts.model.submodules)
+        return any(isinstance(m, BatchNorm) for m in self.reference.parts.model.submodules)
 
     def close(self) -> None:
         """Stops prefetching, and unsets TensorFlow's global seed."""
@@ -239,13 +195,13 @@ class VerificationRuns:
         tf.random.set_seed(None)
 
 
-def poisoned(parts: Parts) -> FaultInjectingTask:
-    """Returns the fault-injecting task of a run that `VerificationRuns` assembled."""
+def fault_injector(parts: Parts) -> FaultInjectingTask:
+    """Returns the task of a run that `VerificationRuns` assembled."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
 
 
-def _maker(task: MakeTask | Task | None, config: Config) -> MakeTask:
+def _task_maker(task: MakeTask | Task | None, config: Config) -> MakeTask:
     """Returns a function that makes a task for each run, so that runs share no task state."""
     if task is None:
         return lambda: classification(config)
@@ -266,7 +222,3 @@ def _maker(task: MakeTask | Task | None, config: Config) -> MakeTask:
             "or the task itself"
         )
     return task
-
-
-def _differ(one: Any, other: Any) -> bool:
-    return np.asarray(one).tobytes() != np.asarray(other).tobytes()

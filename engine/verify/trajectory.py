@@ -13,33 +13,20 @@ from engine.core import metrics
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
-    """Takes steps, epoch by epoch; returns `parts`.
-
-    Args:
-      parts: objects of the run.
-      steps: number of steps.
-      at_once: maximum number of steps per call of the graph.
-    """
+    """Takes steps, epoch by epoch, at most `at_once` per call of the graph; returns `parts`."""
     while steps:
-        left = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
-        portion = min(steps, left, at_once)
-        steps -= parts.loop.run(portion).steps
+        to_epoch_end = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
+        steps -= parts.loop.run(min(steps, to_epoch_end, at_once)).steps
     return parts
 
 
 def run_steps_measured(
-    parts: Parts, steps: int, between: Callable[[], None] = lambda: None
+    parts: Parts, steps: int, before_step: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Takes steps one by one; returns the sum of the norms of each tensor's updates, by name.
-
-    Args:
-      parts: objects of the run.
-      steps: number of steps.
-      between: called before each step.
-    """
+    """Takes steps one by one; returns the sum of the norms of each tensor's updates, by name."""
     path = dict.fromkeys(weights(parts), 0.0)
     for _ in range(steps):
-        between()
+        before_step()
         before = weights(parts)
         parts.loop.run(1)
         for name, value in weights(parts).items():
@@ -58,9 +45,9 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
 
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
     """Returns the bytes of each state variable except timings and `but`, by index and name."""
-    left_out = {id(variable) for variable in (*parts.state.timing.variables, *but)}
-    kept = [v for v in parts.state.variables if id(v) not in left_out]
-    return {f"{place}/{v.name}": v.numpy().tobytes() for place, v in enumerate(kept)}
+    excluded = {id(variable) for variable in (*parts.state.timing.variables, *but)}
+    kept = [v for v in parts.state.variables if id(v) not in excluded]
+    return {f"{index}/{v.name}": v.numpy().tobytes() for index, v in enumerate(kept)}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
@@ -70,77 +57,69 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The state of a run after some steps, and sums over those steps.
+    """The state of a run after some steps, and sums over those steps."""
 
-    Attributes:
-      parts: objects of the run, which may have continued since.
-      path: sum of the norms of the updates of each tensor in `weights`, by name.
-      weights: `weights` after the last step.
-      everything: `state_bytes` after the last step.
-      sums: sum of `metrics.step_sums` over these steps, float64 [4 + metrics].
-      updates: number of the run's steps so far that updated the weights.
-      torn: names of the variables whose values differ between replicas.
-    """
-
-    parts: Parts
-    path: dict[str, float]
+    parts: Parts  # which may have continued since
+    path: dict[str, float]  # sum of the norms of the updates of each tensor in `weights`, by name
     weights: dict[str, np.ndarray]
-    everything: dict[str, bytes]
-    sums: np.ndarray
-    updates: int
-    torn: list[str]
+    state: dict[str, bytes]  # state_bytes
+    sums: np.ndarray  # of metrics.step_sums, float64 [4 + metrics]
+    updates: int  # number of the run's steps so far that updated the weights
+    out_of_sync: list[str]  # names of the variables whose values differ between replicas
 
     @property
-    def figures(self) -> dict[str, float]:
-        """Mean loss and gradient norm over the steps that updated the weights; 0 if none did."""
+    def means(self) -> dict[str, float]:
+        """Mean loss, metrics and "gradient norm" of steps that updated the weights; {} if none."""
         if not self.sums[-1]:
-            return {"loss": 0.0, "gradient norm": 0.0}
+            return {}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
-        return {"loss": means["loss"], "gradient norm": means["gradient_norm"]}
+        return {**means, "gradient norm": means["gradient_norm"]}
+
+    @property
+    def typical_sizes(self) -> dict[str, float]:
+        """The absolute values of `means`, the scale of rounding errors if it starts at step 0.
+
+        Late in training, loss and gradient are small differences of large values (cancellation),
+        with errors relative to the large values. Early in training, they are about as large.
+        """
+        return {name: abs(float(value)) for name, value in self.means.items()}
+
+
+Pairs = list[tuple[Trajectory, Trajectory]]
 
 
 def record_trajectory(
-    parts: Parts, steps: int, between: Callable[[], None] = lambda: None
+    parts: Parts, steps: int, before_step: Callable[[], None] = lambda: None
 ) -> Trajectory:
-    """Takes steps one by one; returns their trajectory.
-
-    Args:
-      parts: objects of the run.
-      steps: number of steps.
-      between: called before each step.
-    """
-    before = parts.state.sums.numpy()
-    path = run_steps_measured(parts, steps, between)
-    state = parts.state
+    """Takes steps one by one; returns their trajectory."""
+    state, replica_values = parts.state, parts.strategy.experimental_local_results
+    sums_before = state.sums.numpy()
+    path = run_steps_measured(parts, steps, before_step)
     return Trajectory(
         parts,
         path,
         weights(parts),
         state_bytes(parts),
-        state.sums.numpy() - before,
+        state.sums.numpy() - sums_before,
         int(state.updates),
-        [v.name for v in state.variables if _torn(parts.strategy.experimental_local_results(v))],
+        [v.name for v in state.variables if _differ(replica_values(v))],
     )
 
 
-def step_together(one: Parts, other: Parts) -> tuple[Trajectory, Trajectory]:
-    """Copies the state of the first run to the second, then takes one step of each."""
-    for theirs, ours in zip(other.state.variables, one.state.variables, strict=True):
-        theirs.assign(ours.numpy())
-    return record_trajectory(one, 1), record_trajectory(other, 1)
+def steps_together(one: Parts, other: Parts, steps: int) -> Pairs:
+    """Takes steps of two runs, each from the state of the first; returns their trajectories.
 
-
-def updated_alike(
-    pairs: Sequence[tuple[Trajectory, Trajectory]],
-) -> list[tuple[Trajectory, Trajectory]]:
-    """Returns the pairs in which both runs updated the weights, or neither did.
-
-    Without a dynamic loss scale, returns all pairs. A float16 gradient may overflow for the whole
-    batch and not for its micro-batches, so that one run skips a step that the other takes.
+    Leaves out steps that, with a dynamic loss scale, only one of them takes: a float16 gradient may
+    overflow for the whole batch and not for its micro-batches.
     """
-    scaled = any(one.parts.state.loss_scale.dynamic for one, _ in pairs)
-    return [(one, other) for one, other in pairs if not scaled or one.updates == other.updates]
+    pairs = []
+    for _ in range(steps):
+        for target, source in zip(other.state.variables, one.state.variables, strict=True):
+            target.assign(source.numpy())
+        pairs.append((record_trajectory(one, 1), record_trajectory(other, 1)))
+    scaled = one.state.loss_scale.dynamic
+    return [(a, b) for a, b in pairs if not scaled or a.updates == b.updates]
 
 
-def _torn(copies: Sequence[tf.Variable]) -> bool:
+def _differ(copies: Sequence[tf.Variable]) -> bool:
     return len({copy.numpy().tobytes() for copy in copies}) > 1

@@ -17,8 +17,7 @@ from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Task
 from engine.trainer import console
-from engine.verify.certificate import Certificate, Verdict
-from engine.verify.finding import Finding, not_compared
+from engine.verify.certificate import Certificate, Finding, Verdict, not_compared
 from engine.verify.laws import LAWS, Law
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, MakeTask, VerificationRuns
 from pipelines import reason
@@ -32,22 +31,6 @@ def verify(
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Certificate:
     """Checks the laws on a configuration, optionally with a task of your own.
-
-    Example with a task that is not built in::
-
-        import tensorflow as tf
-        import tapeline as tl
-
-        class Squared:
-            metrics = ("error",)
-
-            def __call__(self, model, batch, context):
-                wanted = tf.one_hot(batch.targets, 10)
-                error = tf.reduce_mean((model(batch.inputs, context) - wanted) ** 2, axis=-1)
-                return tl.Scores(error, (error,))  # float32 [rows] each
-
-        certificate = tl.verify(tl.parse(["--dataset=digits"]), Squared, tell=print)
-        assert certificate.passed, certificate.summary
 
     Assembles about a dozen small runs in a temporary directory, and neither reads nor writes
     `config.run.run_dir`. Call it before the first tensor is created, because it splits the CPU into
@@ -73,108 +56,96 @@ def verify(
       Interrupted: when `interrupted` returns True.
     """
     started = stopwatch()
-    with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as folder:
-        runs = VerificationRuns(config, make_task, folder, interrupted)
+    with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as directory:
+        runs = VerificationRuns(config, make_task, directory, interrupted)
+        verdicts: dict[str, Verdict] = {}
         try:
             tell(_heading(runs))
-            verdicts: dict[str, Verdict] = {}
             for law in LAWS:
-                same = law.compares and verdicts["L3"].passed is False
-                verdict = verdicts[law.number] = _judged(law, runs, skipped=same)
+                skipped = law.compares and verdicts["L3"].passed is False
+                verdict = verdicts[law.number] = _judged(law, runs, skipped=skipped)
                 tell(verdict.line)
         except tf.errors.OpError as error:
             raise RuntimeError(f"cannot verify: {reason(error)}") from error
         finally:
             runs.close()
-        return Certificate(
-            verdicts=tuple(verdicts[number] for number in sorted(verdicts)),
-            config={
-                field.name: getattr(getattr(config, name), field.name)
-                for name, section in sections()
-                for field in dataclasses.fields(section)
-            },
-            data=_data(runs),
-            device=_device(runs),
-            versions={
-                "tapeline": engine.__version__,
-                "tensorflow": tf.__version__,
-                "numpy": np.__version__,
-                "python": platform.python_version(),
-            },
-            seconds=stopwatch() - started,
-        )
+    return _certificate(runs, list(verdicts.values()), stopwatch() - started)
 
 
 def _judged(law: Law, runs: VerificationRuns, *, skipped: bool) -> Verdict:
     started = stopwatch()
     try:
-        finding = law.check(runs) if not skipped else _INCOMPARABLE
+        finding = not_compared("two identical runs differ, see L3") if skipped else law.check(runs)
     except Interrupted:
         raise
     except Exception as error:  # a run that works once must work again, on other devices too
-        words = " ".join(str(error).split())[:300]
-        finding = Finding(False, "", f"raised {type(error).__name__}: {words}")
-    seconds = stopwatch() - started
-    return Verdict(law.number, law.name, *finding, seconds=seconds)
+        message = " ".join(str(error).split())[:300]
+        finding = Finding(False, "", f"raised {type(error).__name__}: {message}")
+    return Verdict(law.number, law.name, *finding, seconds=stopwatch() - started)
 
 
-_INCOMPARABLE = not_compared("two identical runs differ, see L3")
-
-
-def _data(runs: VerificationRuns) -> dict[str, object]:
+def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float) -> Certificate:
     sample = runs.sample
-    return {
-        "dataset": f"{sample.whole.name}:{sample.whole.version}",
-        "train": len(sample.source.train),
-        "of_train": len(sample.whole.train),
-        "evaluated": sample.scored_from,
-        "examples_evaluated": sample.examples_scored,
-        "of_evaluated": sample.examples_held_out,
-        "feed": runs.feed_kind,
-        "steps": STEPS,
-        "steps_per_epoch": runs.home.whole.parts.steps_per_epoch,
-        "saved_after": CHECKPOINT_STEP,
-    }
-
-
-def _device(runs: VerificationRuns) -> dict[str, object]:
     home, one, many, note = runs.topologies
-    return {
-        "device": home.words,
-        "one": one.words,
-        "many": many.words,
-        "replicas": many.replicas,
-        "note": note,
-    }
-
-
-def _length(runs: VerificationRuns) -> str:
-    """Returns a description of the number of steps and the length of the schedule."""
-    if runs.total_steps == runs.scheduled_steps:
-        return f"the first {STEPS} of {runs.total_steps:,} steps"
-    return (
-        f"{STEPS} steps on the schedule of a run of {runs.scheduled_steps}, longer than this one "
-        f"of {runs.total_steps:,}"
+    return Certificate(
+        verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.law)),
+        config={
+            field.name: getattr(getattr(runs.config, name), field.name)
+            for name, section in sections()
+            for field in dataclasses.fields(section)
+        },
+        data={
+            "dataset": f"{sample.full.name}:{sample.full.version}",
+            "train": len(sample.source.train),
+            "of_train": len(sample.full.train),
+            "evaluated": sample.scored_from,
+            "examples_evaluated": sample.examples_scored,
+            "of_evaluated": sample.examples_held_out,
+            "feed": runs.feed_kind,
+            "steps": STEPS,
+            "steps_per_epoch": runs.reference.parts.steps_per_epoch,
+            "saved_after": CHECKPOINT_STEP,
+        },
+        device={
+            "device": home.words,
+            "one": one.words,
+            "many": many.words,
+            "replicas": many.replicas,
+            "note": note,
+        },
+        versions={
+            "tapeline": engine.__version__,
+            "tensorflow": tf.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        seconds=seconds,
     )
 
 
 def _heading(runs: VerificationRuns) -> str:
-    """Returns a description of what is verified; takes the steps of the `home` run first."""
-    parts, config, sample = runs.home.whole.parts, runs.config, runs.sample
-    whole = sample.whole
+    """Returns a description of what is verified; takes the steps of the reference run first."""
+    parts, config, sample = runs.reference.parts, runs.config, runs.sample
+    full = sample.full
     home, _, many, note = runs.topologies
-    beside = "" if many is home else f"; replicas: {many.words}"
-    shape = "x".join(map(str, whole.image_shape))
+    replicas = "" if many is home else f"; replicas: {many.words}"
+    shape = "x".join(map(str, full.image_shape))
     parameters = sum(row.parameters for row in summary_rows(parts.model))
+    length = f"the first {STEPS} of {runs.total_steps:,} steps"
+    if runs.total_steps < runs.scheduled_steps:
+        length = (
+            f"{STEPS} steps on the schedule of a run of {runs.scheduled_steps}, longer than this "
+            f"one of {runs.total_steps:,}"
+        )
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, python "
-        f"{platform.python_version()}, on {home.words}{beside}",
-        f"note   {note}",
-        f"data   {whole.name} {whole.version}: {len(sample.source.train):,} of "
-        f"{len(whole.train):,} train, {sample.examples_scored:,} of "
+        f"{platform.python_version()}, on {home.words}{replicas}",
+        *([f"note   {note}"] if note else []),
+        f"data   {full.name} {full.version}: {len(sample.source.train):,} of "
+        f"{len(full.train):,} train, {sample.examples_scored:,} of "
         f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
         f"{runs.feed_kind} feed",
         f"model  {config.model.model}, {parameters:,} parameters, {config.precision.precision}",
-        f"train  {_length(runs)}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
+        f"train  {length}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
     ]
-    return "\n".join(line for line in lines if line != "note   ")
+    return "\n".join(lines)

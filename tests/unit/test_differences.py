@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from engine.verify.differences import (
     Difference,
     difference,
     tensors,
-    typical_sizes,
     whole_model_differences,
     worst,
 )
+from engine.verify.trajectory import Trajectory
 
 
 def test_relative_norm():
@@ -46,22 +47,16 @@ def test_worst_relative_to_bound():
     assert str(tight) == "tight 1.0e-06 apart, 1e-06 allowed"
 
 
-class Moved(NamedTuple):
-    """The compared values of a trajectory."""
-
-    weights: dict[str, np.ndarray]
-    path: dict[str, float]
-    figures: dict[str, float]
-    sums: np.ndarray = np.array([0.0, 0.0, 0.0, 0.0])
-    parts: Any = SimpleNamespace(
-        task=SimpleNamespace(metrics=()),
-        config=SimpleNamespace(optimizer=SimpleNamespace(optimizer="adam")),
-    )
+PARTS: Any = SimpleNamespace(
+    task=SimpleNamespace(metrics=()),
+    config=SimpleNamespace(optimizer=SimpleNamespace(optimizer="adam")),
+)
 
 
-def moved(bias: np.ndarray, loss: float = 1.0) -> Moved:
+def moved(bias: np.ndarray, loss: float = 1.0) -> Trajectory:
     """Returns a trajectory whose bias stayed near 0 on a path of length 1."""
-    return Moved({"bias": bias}, {"bias": 1.0}, {"loss": loss, "gradient norm": 1.0})
+    sums = np.array([loss, 1.0, 1.0, 1.0])
+    return Trajectory(PARTS, {"bias": 1.0}, {"bias": bias}, {}, sums, 1, [])
 
 
 NEAR_ZERO = np.array([1e-9, -2e-9])
@@ -71,8 +66,8 @@ NEAR_ZERO = np.array([1e-9, -2e-9])
 def test_cancelling_updates(compare):
     """Errors of updates are relative to the updates, not to what remains of their sum."""
     for one in (NEAR_ZERO, np.zeros(2)):
-        assert worst(compare(moved(one), moved(one + 1e-7), "float32")).within
-        far = worst(compare(moved(one), moved(one + 1e-4), "float32"))
+        assert worst(compare(moved(one), moved(one + 1e-7), "float32", {})).within
+        far = worst(compare(moved(one), moved(one + 1e-4), "float32", {}))
         assert far.name in ("bias", "weights") and not far.within
 
 
@@ -82,15 +77,16 @@ def test_loss_near_zero(compare):
     one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
     sizes = {"loss": 2.3, "gradient norm": 1.0}
     assert worst(compare(one, other, "float32", sizes)).within
-    assert not worst(compare(one, other, "float32")).within
+    assert not worst(compare(one, other, "float32", {})).within
     far = worst(compare(one, moved(NEAR_ZERO, 1e-3), "float32", sizes))
     assert far.name == "loss" and not far.within
 
 
 def test_usual_sizes():
-    assert typical_sizes(moved(NEAR_ZERO)) == {}
-    taken = moved(NEAR_ZERO)._replace(sums=np.array([-46.0, 20.0, 6.0, 2.0]))
-    found = typical_sizes(taken)
+    not_updated = dataclasses.replace(moved(NEAR_ZERO), sums=np.zeros(4))
+    assert not_updated.typical_sizes == {}
+    taken = dataclasses.replace(not_updated, sums=np.array([-46.0, 20.0, 6.0, 2.0]))
+    found = taken.typical_sizes
     assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 
 

@@ -22,7 +22,7 @@ def test_tries_nothing_twice(jit, now, feed, cores):
     assert now not in {each.intra_op_threads for each in tried} - {0}
     assert jit not in {each.jit for each in tried}  # auto covers it
     for best in tried:
-        beside = list(around(best, feed, cores))
+        beside = list(around(best, feed))
         assert len({best, *beside}) == 1 + len(beside)
         assert feed not in {each.feed for each in beside}
 
@@ -31,7 +31,7 @@ def test_candidate_as_options():
     """A candidate consists of options outside the trajectory."""
     choice = Candidate("loop", "resident", 1, 2, "32")
     config = choice.applied(Config())
-    assert flags.parse(choice.flags()) == flags.parse(
+    assert flags.parse(str(choice).split()) == flags.parse(
         [
             f"--{name}={value}"
             for name, value in (
@@ -47,7 +47,7 @@ def test_candidate_as_options():
 
 
 def test_takes_clearly_faster_candidate():
-    found = ComparisonResult()
+    found = ComparisonResult({})
     now, slower, hardly, faster = (
         Candidate(),
         Candidate("step"),

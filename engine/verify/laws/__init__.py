@@ -1,14 +1,11 @@
-"""Checks each law on small runs of a configuration.
-
-Each check sets up the state that it starts from, so checks can be read and run in any order.
-"""
+"""A check for each law, which sets up the state that it starts from, so each can be read alone."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from engine.verify.finding import Finding
+from engine.verify.certificate import Finding
 from engine.verify.laws import (
     l1_global_loss,
     l2_one_verdict,
@@ -23,15 +20,7 @@ from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law and its check.
-
-    Attributes:
-      number: number of the law, "L1" to "L8".
-      name: name of the law.
-      check: function that checks the law.
-      compares: whether the check compares runs, which is meaningless if two identical runs differ
-        (L3).
-    """
+    """A law and its check; comparing runs is meaningless if two identical runs differ (L3)."""
 
     number: str
     name: str

@@ -10,16 +10,10 @@ from engine.assembly.parts import Parts
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.verify import bounds
-from engine.verify.differences import (
-    Difference,
-    difference,
-    typical_sizes,
-    whole_model_differences,
-    worst,
-)
-from engine.verify.finding import Finding, apart, not_compared
-from engine.verify.runs import VerificationRuns, poisoned
-from engine.verify.trajectory import step_together, updated_alike
+from engine.verify.certificate import Finding, apart, not_compared
+from engine.verify.differences import Difference, difference, whole_model_differences, worst
+from engine.verify.runs import VerificationRuns, fault_injector
+from engine.verify.trajectory import steps_together
 
 _UPDATES = 4  # steps after the checkpoint; they include a partial batch and the end of an epoch
 
@@ -29,70 +23,71 @@ def check(runs: VerificationRuns) -> Finding:
 
     The updates start from the same state.
     """
-    batch, given = runs.sample.batch, runs.config.training.accumulate
-    devices = runs.topologies.home if runs.topologies.home.replicas == 1 else runs.topologies.one
-    own = runs.restored(runs.on(devices).parts)
-    wrong = _rows_together(runs, own)
-    if not wrong.passed or batch == 1:
-        return wrong
+    batch, accumulate = runs.sample.batch, runs.config.training.accumulate
+    home, one = runs.topologies.home, runs.topologies.one
+    devices = home if home.replicas == 1 else one
+    configured = runs.restored(runs.on(devices).parts)
+    finding = _losses_of_rows(runs, configured)
+    if not finding.passed or batch == 1:
+        return finding
     if runs.batch_norm:
         return not_compared("batch norm sees its micro-batch")
-    micro_batches = 1 if given > 1 else min(4, batch)
-    cut = runs.assembled(devices, accumulate=micro_batches)
-    pairs = updated_alike([step_together(own, cut) for _ in range(_UPDATES)])
+    micro_batches = 1 if accumulate > 1 else min(4, batch)
+    other = runs.assembled(devices, accumulate=micro_batches)
+    pairs = steps_together(configured, other, _UPDATES)
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic, sizes = runs.arithmetic(devices), typical_sizes(runs.home.whole)
-    found = worst(
-        [part for pair in pairs for part in whole_model_differences(*pair, arithmetic, sizes)]
-    )
+    arithmetic, sizes = runs.arithmetic(devices), runs.reference.trajectory.typical_sizes
+    differences = [d for pair in pairs for d in whole_model_differences(*pair, arithmetic, sizes)]
     done = (
-        f"{len(pairs)} updates of {micro_batches} micro-batches and of {given} from the same state"
+        f"{len(pairs)} updates of {micro_batches} micro-batches and of {accumulate} from the same "
+        "state"
     )
-    return apart(done, found)
+    return apart(done, worst(differences))
 
 
-def _rows_together(runs: VerificationRuns, parts: Parts) -> Finding:
+def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
     """Checks that the loss of an example does not depend on the other examples of its batch.
 
     The losses are computed as in evaluation, so that batch norm does not use batch statistics.
     """
-    done = f"{runs.sample.batch} rows evaluated at once and in 4 portions"
+    size, source = runs.sample.batch, runs.sample.source
+    done = f"{size} rows evaluated at once and in 4 portions"
     feed = pipelines.open_feed(
         "resident",
-        runs.sample.source,
-        runs.sample.source.train,
-        global_batch_size=runs.sample.batch,
+        source,
+        source.train,
+        global_batch_size=size,
         seed=None,
         layout=pipelines.BatchLayout(),
         strategy=tf.distribute.get_strategy(),
         cache_dir=parts.config.data.cache_dir,
     )
-    whole = feed.batch(feed.next(feed.open(0, 1).given), tf.constant(0, tf.int64), 0)
+    batch = feed.batch(feed.next(feed.open(0, 1).given), tf.constant(0, tf.int64), 0)
     dtype = compute_dtype(runs.config.precision.precision)
 
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
         context = ForwardContext(mask=batch.mask, dtype=dtype)
-        return tf.cast(poisoned(parts).task(parts.model, batch, context).losses, tf.float32)
+        return tf.cast(fault_injector(parts).task(parts.model, batch, context).losses, tf.float32)
 
-    together = losses(whole).numpy()
-    if together.shape != (runs.sample.batch,):
-        return Finding(False, done, f"losses of shape {together.shape}, not one a row")
-    batch, portions = runs.sample.batch, []
-    rows_of_portion = -(-batch // 4)
-    for first in range(0, batch, rows_of_portion):
-        rows = slice(first, first + rows_of_portion)
-        portion = whole._replace(
-            inputs=whole.inputs[rows],
-            targets=whole.targets[rows],
-            mask=whole.mask[rows],
-            row=whole.row + first,
-            place=whole.place + first,
+    at_once = losses(batch).numpy()
+    if at_once.shape != (size,):
+        return Finding(False, done, f"losses of shape {at_once.shape}, not one a row")
+    chunks = []
+    chunk_size = -(-size // 4)
+    for first in range(0, size, chunk_size):
+        rows = slice(first, first + chunk_size)
+        chunk = batch._replace(
+            inputs=batch.inputs[rows],
+            targets=batch.targets[rows],
+            mask=batch.mask[rows],
+            row=batch.row + first,
+            place=batch.place + first,
         )
-        portions.append(losses(portion).numpy())
-    allowed = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
-    # Norm of a vector of `batch` typical losses.
-    size = typical_sizes(runs.home.whole).get("loss", 0.0) * batch**0.5
-    measured = difference(together, np.concatenate(portions), size)
-    return apart(done, Difference("losses of rows", measured, allowed))
+        chunks.append(losses(chunk).numpy())
+    bound = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
+    # Norm of a vector of `size` typical losses.
+    scale = runs.reference.trajectory.typical_sizes.get("loss", 0.0) * size**0.5
+    measured = difference(at_once, np.concatenate(chunks), scale)
+    return apart(done, Difference("losses of rows", measured, bound))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from engine.assembly.parts import Parts
-from engine.verify.finding import Finding, few
-from engine.verify.runs import VerificationRuns, poisoned
+from engine.verify.certificate import Finding, few
+from engine.verify.runs import VerificationRuns, fault_injector
 from engine.verify.trajectory import changed, state_bytes, take, weights
 
 _OVERFLOWS = 8  # maximum number of steps until one does not overflow, with a dynamic loss scale
@@ -18,7 +18,7 @@ def check(runs: VerificationRuns) -> Finding:
     problems, where = [], ""
     for devices in (home, many)[: 1 if many.words == home.words else 2]:
         try:
-            run = runs.on(devices, **({} if devices is home else runs.across))
+            run = runs.on(devices, **({} if devices is home else runs.without_xla))
         except (ValueError, RuntimeError):
             if devices is home:
                 raise
@@ -27,12 +27,11 @@ def check(runs: VerificationRuns) -> Finding:
         row, replica = _last_row(parts, runs.sample.batch)
         where = f"row {row} of {runs.sample.batch} (replica {replica + 1} of {devices.replicas})"
         for factor in (np.inf, np.nan):
-            problems += _strike(runs, parts, row, factor)
+            problems += _problems(runs, parts, row, factor)
     done = f"infinity, then nan, in the gradient of {where}"
-    words = "only step and loss scale changed; the next step updated the weights"
-    if problems:
-        words = "; ".join(dict.fromkeys(problems))
-    return Finding(not problems, done, words, len(problems), 0)
+    as_expected = "only step and loss scale changed; the next step updated the weights"
+    found = "; ".join(dict.fromkeys(problems)) or as_expected
+    return Finding(not problems, done, found, len(problems), 0)
 
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
@@ -40,15 +39,11 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
     layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)
-
-    def replica(row: int) -> int:
-        return row % micro_rows // rows // layout.local_shards
-
-    last = max(range(batch), key=lambda row: (replica(row), row))
-    return last, replica(last)
+    replica, row = max((r % micro_rows // rows // layout.local_shards, r) for r in range(batch))
+    return row, replica
 
 
-def _strike(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
+def _problems(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
     """Takes a step with a fault in one row, then steps until an update; returns the problems."""
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
@@ -59,24 +54,24 @@ def _strike(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> li
     if scale.dynamic:
         floor = min(options.loss_scale_floor, expected)
         expected = max(expected / options.loss_scale_factor, floor)
-    poisoned(parts).inject(row, factor)
+    fault_injector(parts).inject(row, factor)
     take(parts, 1)
-    poisoned(parts).heal()
+    fault_injector(parts).heal()
     problems = []
-    if moved := changed(before, state_bytes(parts, but=free)):
-        problems.append(f"{factor} changed {few(moved)}")
+    if names := changed(before, state_bytes(parts, but=free)):
+        problems.append(f"{factor} changed {few(names)}")
     if int(state.step) != step + 1:
         problems.append(f"{factor} took the step to {int(state.step)}, not to {step + 1}")
     if float(scale.value) != expected:
         problems.append(f"the loss scale became {float(scale.value):g}, not {expected:g}")
-    stood = weights(parts)
+    old = weights(parts)
     for _ in range(_OVERFLOWS if scale.dynamic else 1):
         take(parts, 1)
         if int(state.updates) > updates:
             break
-    went = weights(parts)
-    if all(went[name].tobytes() == stood[name].tobytes() for name in stood):
+    new = weights(parts)
+    if all(new[name].tobytes() == old[name].tobytes() for name in old):
         problems.append(f"the step after {factor} did not move the weights")
-    if not all(np.isfinite(value).all() for value in went.values()):
+    if not all(np.isfinite(value).all() for value in new.values()):
         problems.append(f"weights are not finite after {factor}")
     return problems

@@ -10,47 +10,47 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly.parts import Parts
-from engine.verify.finding import Finding
+from engine.verify.certificate import Finding
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.sample import FULL_BATCHES
 
-_AT = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and steps of later epochs
+_STEPS = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and steps of later epochs
 
 
 def check(runs: VerificationRuns) -> Finding:
     """Compares batches of new in-memory and streaming feeds with those of one read from step 0."""
     home = runs.topologies.home
-    through = runs.assembled(home)
-    came = [_batch_at(through, step) for step in range(STEPS)]
-    through.close()
+    from_start = runs.assembled(home)
+    expected = [_digest(from_start, step) for step in range(STEPS)]
+    from_start.close()
     differing = 0
     for kind in ("resident", "stream"):
-        fresh = runs.assembled(home, feed=kind)
-        differing += sum(_batch_at(fresh, step) != came[step] for step in _AT)
-        fresh.close()
+        parts = runs.assembled(home, feed=kind)
+        differing += sum(_digest(parts, step) != expected[step] for step in _STEPS)
+        parts.close()
     done = (
-        f"batches {', '.join(map(str, _AT))} of fresh feeds, resident and stream, and of a "
+        f"batches {', '.join(map(str, _STEPS))} of fresh feeds, resident and stream, and of a "
         f"{runs.feed_kind} one from step 0"
     )
-    words = f"{differing} of {2 * len(_AT)} differ" if differing else "the same bits"
-    return Finding(not differing, done, words, differing, 0)
+    found = f"{differing} of {2 * len(_STEPS)} differ" if differing else "the same bits"
+    return Finding(not differing, done, found, differing, 0)
 
 
-def _batch_at(parts: Parts, step: int) -> bytes:
+def _digest(parts: Parts, step: int) -> bytes:
     """Returns a digest of a step's micro-batches: images, labels, mask, positions and epoch."""
     feed, digest = parts.feeds.training, hashlib.sha256()
-    element, at = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
+    element, step_tensor = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 
-    def portion(element: Any, micro_batch: tf.Tensor) -> pipelines.Batch:
+    def of_replica(element: Any, micro_batch: tf.Tensor) -> pipelines.Batch:
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return feed.batch(element, at, replica, micro_batch)
+        return feed.batch(element, step_tensor, replica, micro_batch)
 
     for micro_batch in range(feed.layout.local_micro_batches):
-        found = parts.strategy.run(portion, args=(element, tf.constant(micro_batch, tf.int64)))
-        copies = [parts.strategy.experimental_local_results(part) for part in found]
+        index = tf.constant(micro_batch, tf.int64)
+        fields = parts.strategy.run(of_replica, args=(element, index))
+        copies = [parts.strategy.experimental_local_results(field) for field in fields]
         for batch in map(pipelines.Batch._make, zip(*copies, strict=True)):
             rows = np.flatnonzero(batch.mask)
-            shown = (batch.inputs.numpy()[rows], batch.targets.numpy()[rows], *batch[2:])
-            for part in shown:
+            for part in (batch.inputs.numpy()[rows], batch.targets.numpy()[rows], *batch[2:]):
                 digest.update(np.asarray(part).tobytes())
     return digest.digest()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from engine.verify.finding import Finding, few, same_bits
+from engine.verify.certificate import Finding, few, same_bits
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
     """Resumes a new run from a checkpoint; reports writes to variables outside the state."""
-    home = runs.home
+    state, written = runs.reference.trajectory.state, runs.reference.written
     resumed = runs.restored(runs.assembled(runs.topologies.home))
     runs.take(resumed, STEPS - CHECKPOINT_STEP)
-    differing = changed(home.whole.everything, state_bytes(resumed))
-    more = [f"steps write {few(home.written)}, not in the state"] if home.written else []
+    more = [f"steps write {few(written)}, not in the state"] if written else []
     done = f"saved after step {CHECKPOINT_STEP}, rebuilt, resumed to step {STEPS}"
-    return same_bits(done, differing, len(home.whole.everything), more)
+    return same_bits(done, changed(state, state_bytes(resumed)), len(state), more)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from engine.verify import graph
-from engine.verify.finding import Finding
+from engine.verify.certificate import Finding
 from engine.verify.runs import VerificationRuns
 
 
 def check(runs: VerificationRuns) -> Finding:
     """Counts the traces of all runs so far; traces a loop again and compares the graphs."""
-    runs.score(runs.home.whole.parts)  # a second evaluation must not trace again
-    most: dict[str, int] = {}
+    runs.score(runs.reference.parts)  # a second evaluation must not trace again
+    most: Counter[str] = Counter()
     for parts in runs.built:
-        for name, count in parts.traces.items():
-            most[name] = max(count, most.get(name, 0))
+        most |= Counter(parts.traces)  # the maximum of each
     loop = runs.on(runs.topologies.one).parts.loop
-    once, again = (graph.fingerprint(loop.graph(retrace=each)) for each in (False, True))
+    once, again = (graph.fingerprint(loop.graph(retrace=retrace)) for retrace in (False, True))
     other = sum(((once - again) + (again - once)).values())
     counts = ", ".join(f"{name} {count}" for name, count in most.items())
     graphs = f"{other} operations differ, as by a number of Python's" if other else "the same graph"

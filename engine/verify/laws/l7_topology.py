@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.distributed.strategies import Devices
-from engine.verify.differences import tensors, typical_sizes, worst
-from engine.verify.finding import Finding, apart, few, not_compared, same_bits
+from engine.verify.certificate import Finding, apart, few, not_compared, same_bits
+from engine.verify.differences import Difference, tensors, worst
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
-from engine.verify.trajectory import changed, step_together, updated_alike
+from engine.verify.trajectory import Pairs, changed, steps_together
 
 
 def check(runs: VerificationRuns) -> Finding:
@@ -21,49 +20,52 @@ def check(runs: VerificationRuns) -> Finding:
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
         return not_compared("--shards=1 leaves nothing to share")
-    in_turn, arithmetic = _in_turn(runs, one, many)
-    cut = f", in {in_turn['accumulate']} micro-batches," if in_turn else ""
+    chunked, arithmetic = _chunked(runs)
+    micro_batches = f", in {chunked['accumulate']} micro-batches," if chunked else ""
     done = (
-        f"{STEPS} steps on 1{cut} and on {many.replicas} replicas,{runs.without_xla} and on from "
-        f"step {CHECKPOINT_STEP}"
+        f"{STEPS} steps on 1{micro_batches} and on {many.replicas} replicas,{runs.xla_note} and on "
+        f"from step {CHECKPOINT_STEP}"
     )
-    alike, in_turn = runs.across, {**runs.across, **in_turn}
+    of_one, of_many = {**runs.without_xla, **chunked}, runs.without_xla
     pairs = [
-        (runs.on(one, **in_turn), runs.on(many, **alike)),
-        (runs.continued(one, **in_turn), runs.continued(many, **alike)),
+        (runs.on(one, **of_one), runs.on(many, **of_many)),
+        (runs.continued(one, **of_one), runs.continued(many, **of_many)),
     ]
-    if torn := [name for _, several in pairs for name in several.torn]:
-        return Finding(False, done, f"replicas hold different {few(torn)}", len(torn), 0)
+    if names := [name for _, several in pairs for name in several.out_of_sync]:
+        return Finding(False, done, f"replicas hold different {few(names)}", len(names), 0)
     if runs.config.devices.shards:
-        differing = [name for a, b in pairs for name in changed(a.everything, b.everything)]
-        return same_bits(done, differing, len(pairs[0][0].everything))
-    sizes = typical_sizes(runs.home.whole)
-    free = worst([part for pair in pairs for part in tensors(*pair, arithmetic, sizes)])
-    if free.within:
-        return apart(done, free)
+        differing = [name for a, b in pairs for name in changed(a.state, b.state)]
+        return same_bits(done, differing, len(pairs[0][0].state))
+
+    def worst_of(pairs: Pairs) -> Difference:
+        sizes = runs.reference.trajectory.typical_sizes
+        return worst([d for pair in pairs for d in tensors(*pair, arithmetic, sizes)])
+
+    all_steps = worst_of(pairs)
+    if all_steps.within:
+        return apart(done, all_steps)
     alone, several = (runs.restored(trajectory.parts) for trajectory in pairs[0])
-    steps = updated_alike([step_together(alone, several) for _ in range(STEPS - CHECKPOINT_STEP)])
+    steps = steps_together(alone, several, STEPS - CHECKPOINT_STEP)
     if not steps:
         return not_compared("gradients overflow at this loss scale")
-    single = worst([part for pair in steps for part in tensors(*pair, arithmetic, sizes)])
+    single = worst_of(steps)
     if not single.within:
-        return apart(done, free, f"{free}; after one step from the same state {single}")
-    grown = f"over all steps rounding errors grew to {free.measured:.1e}"
-    words = f"{single}, each from the same state; {grown}"
-    return apart(done, single, words)
+        return apart(done, all_steps, f"{all_steps}; after one step from the same state {single}")
+    grown = f"over all steps rounding errors grew to {all_steps.measured:.1e}"
+    return apart(done, single, f"{single}, each from the same state; {grown}")
 
 
-def _in_turn(runs: VerificationRuns, one: Devices, many: Devices) -> tuple[dict[str, Any], str]:
+def _chunked(runs: VerificationRuns) -> tuple[dict[str, Any], str]:
     """Returns options with which one device computes as several, and the precision to compare in.
 
     In mixed precision the gradient of each chunk of a batch is rounded, and a bound must allow for
     chunks whose gradients cancel. A device that computes the same chunks sequentially, as
     micro-batches, rounds each of them identically: only float32 sums can differ.
     """
-    given, arithmetic = runs.config.training.accumulate, runs.arithmetic(one)
-    portions = given * many.replicas
-    same = portions <= runs.sample.batch and (given == 1 or runs.sample.batch % portions == 0)
+    accumulate, arithmetic = runs.config.training.accumulate, runs.arithmetic(runs.topologies.one)
+    chunks, batch = accumulate * runs.topologies.many.replicas, runs.sample.batch
+    same = chunks <= batch and (accumulate == 1 or batch % chunks == 0)
     exact = arithmetic == "float32" or runs.config.devices.shards > 0
     if exact or runs.batch_norm or not same:
         return {}, arithmetic
-    return {"accumulate": portions}, "float32"
+    return {"accumulate": chunks}, "float32"
