@@ -144,7 +144,7 @@ BREAKS = (
         "a short micro-batch has the say of a long one in the moving averages",
         _ACCUMULATION,
         "engine/models/batch_norm.py",
-        "StatisticUpdate(moving, proposed, here)",
+        "StatisticUpdate(moving, proposed, local_count)",
         "StatisticUpdate(moving, proposed, tf.ones([]))",
     ),
     Break(
