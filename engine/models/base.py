@@ -14,16 +14,11 @@ from engine.models.stateless_random import StatelessRNG
 Shape = tuple[int, ...]  # without the batch dimension
 
 
-def identity(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the tensors unchanged: the all-reduce of a single replica."""
-    return tensors
-
-
 class StatisticUpdate(NamedTuple):
     """A new value that a layer proposes for one of its non-trainable variables.
 
-    Each micro-batch of a global batch proposes a value on each replica. The training step assigns
-    the weighted mean of these values; if the weights add up to 0, the variable keeps its value.
+    The training step assigns the weighted mean of the values of all micro-batches and replicas; if
+    the weights add up to 0, the variable keeps its value.
     """
 
     variable: tf.Variable
@@ -52,41 +47,31 @@ class ForwardContext:
     mask: tf.Tensor | None = None
     noise: StatelessRNG | None = None
     dtype: tf.DType = tf.float32
-    all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = identity
+    all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = lambda tensors: tensors
     updates: list[StatisticUpdate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Initializer:
-    """Creates the variables of one layer; their values are a pure function of (seed, index).
-
-    Attributes:
-      seed: seed of the weights.
-      index: index of the layer in its network, from 0.
-      kind: kind of the layer; variables are named "{index}_{kind}/{variable}".
-    """
+    """Creates the variables of one layer; their values are a pure function of (seed, index)."""
 
     seed: int
-    index: int
-    kind: str
+    index: int  # of the layer in its network, from 0
+    kind: str  # of the layer; variables are named "{index}_{kind}/{variable}"
 
     def glorot_uniform(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
 
-        Its elements are uniform in +-sqrt(6 / (fan_in + fan_out)) (Glorot and Bengio, 2010,
-        "Understanding the difficulty of training deep feedforward neural networks"). A fan is the
-        number of input or output channels times the number of spatial positions of the kernel.
+        Its elements are uniform in +-sqrt(6 / (fan_in + fan_out)), where a fan is the number of
+        input or output channels times the spatial positions of the kernel (Glorot and Bengio 2010,
+        "Understanding the difficulty of training deep feedforward neural networks").
         """
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
-        # Drawn on the CPU, so that the initial weights are bitwise identical on any device. Only
-        # the draw is placed there: the caller's strategy places the variable.
+        # On the CPU, so that the weights are bitwise identical on any device; the caller's strategy
+        # places the variable.
         with tf.device("CPU:0"):
             value = tf.random.stateless_uniform(
-                shape,
-                seed=tf.constant([self.seed, self.index], tf.int64),
-                minval=-limit,
-                maxval=limit,
-                alg="philox",
+                shape, tf.constant([self.seed, self.index], tf.int64), -limit, limit, alg="philox"
             )
         return tf.Variable(value, name=self._name(name))
 
@@ -95,10 +80,7 @@ class Initializer:
         return tf.Variable(tf.fill(shape, value), name=self._name(name))
 
     def statistic(self, name: str, shape: Shape, value: float) -> tf.Variable:
-        """Returns a non-trainable float32 variable, for which a forward pass may propose values.
-
-        All elements start at `value`.
-        """
+        """Returns a non-trainable variable like `constant`, to be changed by proposed values."""
         # All replicas assign the same all-reduced value, so that of the first replica is used.
         return tf.Variable(
             tf.fill(shape, value),
@@ -114,8 +96,8 @@ class Initializer:
 class Layer(tf.Module):
     """Base class of layers: a layer maps a tensor to a tensor and owns its variables.
 
-    The constructor creates no variables; the network that contains the layer builds it, once. The
-    constructor and `build` raise ValueError, with a remedy, for values that they do not support.
+    The network that contains the layer builds it, once; the constructor creates no variables. Both
+    raise ValueError, with a remedy, for values that they do not support.
     """
 
     kind: str  # for summaries, errors and variable names, for example "max pool"
@@ -128,8 +110,8 @@ class Layer(tf.Module):
     def expect_norm(self) -> None:
         """Removes the bias, which the batch norm that follows cancels; called before `build`.
 
-        By default, it does nothing. The gradient of such a bias is rounding error. An optimizer
-        that normalizes gradients turns this error into updates of full size, which differ between
+        By default, it does nothing. The gradient of such a bias is rounding error, which an
+        optimizer that normalizes gradients turns into updates of full size that differ between
         numbers of replicas.
         """
 

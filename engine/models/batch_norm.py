@@ -15,9 +15,8 @@ class BatchNorm(Layer):
     Ioffe and Szegedy, 2015, "Batch Normalization". Training uses the mean and the biased variance
     of the valid rows of the batch, over all replicas; evaluation uses their moving averages. If a
     global batch is split into micro-batches or virtual shards, each of them has its own statistics
-    (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"). The moving averages
-    are then updated once, towards the weighted mean of these statistics. A forward pass
-    proposes new moving averages in `ForwardContext.updates` and never assigns them.
+    (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"), and the moving
+    averages are updated once, towards the weighted mean of these statistics.
     """
 
     kind = "batch norm"
@@ -26,8 +25,7 @@ class BatchNorm(Layer):
         super().__init__()
         if not 0 <= momentum <= 1:
             raise ValueError(f"the momentum of a batch norm must be in [0, 1], got {momentum}")
-        self.momentum = momentum
-        self.epsilon = epsilon
+        self.momentum, self.epsilon = momentum, epsilon
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape, which is the input shape."""
@@ -60,17 +58,17 @@ class BatchNorm(Layer):
         else:
             valid = centred * tf.reshape(context.mask, [-1] + [1] * (x.shape.rank - 1))
             rows = tf.reduce_sum(context.mask)
-        here = rows * math.prod(x.shape[1:-1])
+        local_count = rows * math.prod(x.shape[1:-1])
         sums, squares, count = context.all_reduce(
-            [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), here]
+            [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
         )
         offset = sums / tf.maximum(count, 1.0)
         mean = shift + offset
         # Rounding can make a variance close to 0 negative.
         variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
-        pull = 1 - self.momentum
+        rate = 1 - self.momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            proposed = moving + pull * (tf.stop_gradient(batch) - moving)
-            # The weight is the number of valid elements per channel: 0 for a batch of padding only.
-            context.updates.append(StatisticUpdate(moving, proposed, here))
+            proposed = moving + rate * (tf.stop_gradient(batch) - moving)
+            # The weight, the number of valid elements per channel, is 0 for padding only.
+            context.updates.append(StatisticUpdate(moving, proposed, local_count))
         return mean, variance

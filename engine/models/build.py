@@ -19,12 +19,8 @@ def build_model(
 ) -> Sequential:
     """Builds the network `name` with weights that are a pure function of `seed`.
 
-    Args:
-      name: name of a registered network.
-      input_shape: (height, width, channels) of the images.
-      classes: number of classes.
-      seed: seed of the weights.
-      hidden: numbers of units of the hidden layers, for networks whose factory takes them.
+    `input_shape` is (height, width, channels) of the images; `hidden` holds the numbers of units of
+    the hidden layers, for networks whose factory takes them.
 
     Raises:
       ValueError: for an unknown name, for an image shape that the network does not support, and for
@@ -36,7 +32,7 @@ def build_model(
             f"the shape of the images must be (height, width, channels), got {tuple(input_shape)}"
         )
     values = {"input_shape": input_shape, "classes": classes, "hidden": hidden}
-    layers = factory(**{each: values[each] for each in parameters(factory) & set(values)})
+    layers = factory(**{each: values[each] for each in parameters(factory) & values.keys()})
     model = Sequential(name, layers, input_shape, seed)
     if model.classes != classes:
         raise ValueError(

@@ -1,7 +1,6 @@
 """Layers built from `tf.nn` operations.
 
-Images are [rows, height, width, channels], vectors [rows, features]. Shapes in `build` omit the
-rows. The interface of a layer is in `base.py`.
+Images are [rows, height, width, channels], vectors [rows, features]. Shapes in `build` omit rows.
 """
 
 from __future__ import annotations
@@ -12,13 +11,36 @@ from typing import Literal
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.stateless_random import MOST_DROPPED
+from engine.models.stateless_random import MAX_DROPOUT_RATE
 
 # Each must be a non-decreasing function: `Sequential` may apply a max pool before them.
 ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
 
 
-class Convolution(Layer):
+class _WithKernel(Layer):
+    """Base class of layers with a kernel, an optional activation and a bias before it."""
+
+    def __init__(self, activation: str | None) -> None:
+        super().__init__()
+        self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
+        self.has_bias = True
+
+    def expect_norm(self) -> None:
+        self.has_bias = self.activation is not None
+
+    def _create_variables(self, kernel_shape: Shape, initializer: Initializer) -> None:
+        self.kernel = initializer.glorot_uniform("kernel", kernel_shape)
+        if self.has_bias:
+            self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
+
+    def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Adds the bias and applies the activation; non-decreasing in each element of `x`."""
+        if self.has_bias:
+            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
+        return ACTIVATIONS[self.activation](x)
+
+
+class Convolution(_WithKernel):
     """A two-dimensional convolution: Glorot-uniform kernel, zero-initialized bias.
 
     There is no bias if a batch norm follows and the layer has no activation.
@@ -34,35 +56,24 @@ class Convolution(Layer):
         padding: Literal["VALID", "SAME"] = "VALID",
         activation: str | None = None,
     ):
-        super().__init__()
+        super().__init__(activation)
         self.filters = _at_least_one("the filters of a convolution", filters)
         self.size = _at_least_one("the size of a convolution", size)
         self.stride = _at_least_one("the stride of a convolution", stride)
         self.padding = _one_of("padding", padding, ("VALID", "SAME"))
-        self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
-        self.has_bias = True
-
-    def expect_norm(self) -> None:
-        """Removes the bias if the layer has no activation; see `Layer.expect_norm`."""
-        self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
         """Label of the layer, for example "convolution 3x3x32 relu"."""
         stride = f"stride {self.stride}" if self.stride > 1 else ""
-        words = [f"convolution {self.size}x{self.size}x{self.filters}", stride, self.activation]
-        return " ".join(word for word in words if word)
+        parts = [f"convolution {self.size}x{self.size}x{self.filters}", stride, self.activation]
+        return " ".join(part for part in parts if part)
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
         """Creates the variables; returns the output shape (height', width', filters)."""
-        smallest = self.size if self.padding == "VALID" else 1
-        height, width, channels = _image_shape(self, input_shape, smallest, initializer)
-        self.kernel = initializer.glorot_uniform(
-            "kernel", (self.size, self.size, channels, self.filters)
-        )
-        if self.has_bias:
-            self.bias = initializer.constant("bias", (self.filters,), 0.0)
         covered = self.size if self.padding == "VALID" else 1
+        height, width, channels = _image_shape(self, input_shape, covered, initializer)
+        self._create_variables((self.size, self.size, channels, self.filters), initializer)
         positions = [(side - covered) // self.stride + 1 for side in (height, width)]
         return (*positions, self.filters)
 
@@ -71,10 +82,7 @@ class Convolution(Layer):
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the input size that the first [height, width] outputs need.
-
-        None for SAME padding.
-        """
+        """Returns the input size that the first [height, width] outputs need, None for SAME."""
         if self.padding == "SAME":
             return None
         return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
@@ -82,12 +90,6 @@ class Convolution(Layer):
     def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Computes the convolution only, without bias and activation."""
         return tf.nn.conv2d(x, tf.cast(self.kernel, context.dtype), self.stride, self.padding)
-
-    def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds the bias and applies the activation; non-decreasing in each element of `x`."""
-        if self.has_bias:
-            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
-        return ACTIVATIONS[self.activation](x)
 
 
 class MaxPool(Layer):
@@ -148,7 +150,7 @@ class Flatten(Layer):
         return tf.reshape(x, [-1, self.features])
 
 
-class Dense(Layer):
+class Dense(_WithKernel):
     """A fully connected layer: Glorot-uniform kernel, zero-initialized bias.
 
     There is no bias if a batch norm follows and the layer has no activation.
@@ -157,14 +159,8 @@ class Dense(Layer):
     kind = "dense"
 
     def __init__(self, units: int, activation: str | None = None):
-        super().__init__()
+        super().__init__(activation)
         self.units = _at_least_one("the units of a dense layer", units)
-        self.activation = _one_of("activation", activation, tuple(ACTIVATIONS))
-        self.has_bias = True
-
-    def expect_norm(self) -> None:
-        """Removes the bias if the layer has no activation; see `Layer.expect_norm`."""
-        self.has_bias = self.activation is not None
 
     @property
     def label(self) -> str:
@@ -178,17 +174,12 @@ class Dense(Layer):
                 f"dense (layer {initializer.index}) takes vectors, got shape {input_shape}:"
                 " put Flatten() or GlobalAveragePool() before it"
             )
-        self.kernel = initializer.glorot_uniform("kernel", (input_shape[0], self.units))
-        if self.has_bias:
-            self.bias = initializer.constant("bias", (self.units,), 0.0)
+        self._create_variables((*input_shape, self.units), initializer)
         return (self.units,)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Maps [rows, features] to [rows, units]."""
-        x = tf.matmul(x, tf.cast(self.kernel, context.dtype))
-        if self.has_bias:
-            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
-        return ACTIVATIONS[self.activation](x)
+        return self.finish(tf.matmul(x, tf.cast(self.kernel, context.dtype)), context)
 
 
 class Activation(Layer):
@@ -198,8 +189,7 @@ class Activation(Layer):
 
     def __init__(self, activation: str):
         super().__init__()
-        names = tuple(name for name in ACTIVATIONS if name)
-        self.activation = _one_of("activation", activation, names)
+        self.activation = _one_of("activation", activation, tuple(filter(None, ACTIVATIONS)))
 
     @property
     def label(self) -> str:
@@ -223,9 +213,8 @@ class Dropout(Layer):
     """In training, zeroes each element with probability `rate` and scales the rest to compensate.
 
     A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if the
-    first rounding error exceeds 1% of `rate` or of `1 - rate`.
-
-    The dropout mask depends only on (seed, step, row of the global batch, index of the layer) (L3).
+    first rounding error exceeds 1% of `rate` or of `1 - rate`. The dropout mask depends only on
+    (seed, step, row of the global batch, index of the layer) (L3).
     """
 
     kind = "dropout"
@@ -234,7 +223,7 @@ class Dropout(Layer):
         super().__init__()
         if not 0 <= rate < 1:
             raise ValueError(f"the rate of a dropout must be in [0, 1), got {rate}")
-        if rate > MOST_DROPPED:
+        if rate > MAX_DROPOUT_RATE:
             raise ValueError(
                 f"the rate of a dropout must be at most 1 - 2^-15, got {rate}: what is kept is "
                 "multiplied by 1 / (1 - rate), which float16 must hold"
@@ -253,40 +242,34 @@ class Dropout(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, ...] to the same shape.
-
-        Raises:
-          ValueError: in training without `context.noise`.
-        """
+        """Maps [rows, ...] to the same shape; in training, it needs `context.noise`."""
         if not context.training or self.rate == 0:
             return x
         if context.noise is None:
             raise ValueError(
                 "dropout in training needs ForwardContext.noise, which is None: pass a StatelessRNG"
             )
-        drawn = context.noise.dropout(
+        mask = context.noise.dropout(
             self.stream, tf.shape(x)[0], self.features, self.rate, context.dtype
         )
-        return x * tf.reshape(drawn, tf.shape(x))
+        return x * tf.reshape(mask, tf.shape(x))
 
 
-def _image_shape(
-    layer: Layer, input_shape: Shape, smallest: int, initializer: Initializer
-) -> Shape:
-    """Returns `input_shape`; raises ValueError if its rank is not 3 or a side is too small."""
-    place = f"{layer.label} (layer {initializer.index})"
-    if len(input_shape) != 3:
+def _image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initializer) -> Shape:
+    """Returns `shape`; raises ValueError if its rank is not 3 or a side is too small."""
+    name = f"{layer.label} (layer {initializer.index})"
+    if len(shape) != 3:
         raise ValueError(
-            f"{place} takes images (height, width, channels), got shape {input_shape}:"
+            f"{name} takes images (height, width, channels), got shape {shape}:"
             " put it before Flatten()"
         )
-    height, width, _ = input_shape
+    height, width, _ = shape
     if min(height, width) < smallest:
         raise ValueError(
-            f"{place} needs an image of at least {smallest}x{smallest}, got {height}x{width}:"
+            f"{name} needs an image of at least {smallest}x{smallest}, got {height}x{width}:"
             " use larger images (--image_size) or a network for any size (--model=mlp)"
         )
-    return input_shape
+    return shape
 
 
 def _at_least_one(what: str, value: int) -> int:

@@ -1,13 +1,13 @@
 """The built-in networks: lists of layers for any number of classes and any supported image size.
 
-`logistic`, `mlp`, `cnn` and `speedrun` are designs of this project. `seed_000` to `seed_004` are
-five classifiers of 28x28 images of handwritten digits, exactly as their authors designed them;
-`recipes/` trains them. `registry` lists the names of all networks.
+`seed_000` to `seed_004` are five classifiers of 28x28 images of handwritten digits, exactly as
+their authors designed them; `recipes/` trains them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from engine.models.base import Layer
 from engine.models.batch_norm import BatchNorm
@@ -26,15 +26,7 @@ def mlp(classes: int, hidden: Sequence[int]) -> list[Layer]:
 
 def cnn(classes: int) -> list[Layer]:
     """Returns the default network: small, with SAME padding, for images of 4x4 or larger."""
-    return [
-        Convolution(32, padding="SAME", activation="relu"),
-        MaxPool(),
-        Convolution(64, padding="SAME", activation="relu"),
-        MaxPool(),
-        Flatten(),
-        Dropout(0.25),
-        Dense(classes),
-    ]
+    return [*_pooled(32, 64, padding="SAME"), Flatten(), Dropout(0.25), Dense(classes)]
 
 
 def speedrun(classes: int) -> list[Layer]:
@@ -57,60 +49,34 @@ def speedrun(classes: int) -> list[Layer]:
 
 def seed_000(classes: int) -> list[Layer]:
     """Returns two convolutions with 32 filters each and a hidden dense layer."""
-    return [
-        Convolution(32, activation="relu"),
-        MaxPool(),
-        Convolution(32, activation="relu"),
-        MaxPool(),
-        Flatten(),
-        Dense(64, "relu"),
-        Dense(classes),
-    ]
+    return [*_pooled(32, 32), Flatten(), Dense(64, "relu"), Dense(classes)]
 
 
 def seed_001(classes: int) -> list[Layer]:
     """Returns three convolutions, the last without pooling, and a hidden dense layer."""
-    return [
-        Convolution(32, activation="relu"),
-        MaxPool(),
-        Convolution(64, activation="relu"),
-        MaxPool(),
-        Convolution(64, activation="relu"),
-        Flatten(),
-        Dense(64, "relu"),
-        Dense(classes),
-    ]
+    convolutions = [*_pooled(32, 64), Convolution(64, activation="relu")]
+    return [*convolutions, Flatten(), Dense(64, "relu"), Dense(classes)]
 
 
 def seed_002(classes: int) -> list[Layer]:
     """Returns the smallest of the five networks: convolutions with 10 and with 5 filters."""
-    return [
-        Convolution(10, activation="relu"),
-        MaxPool(),
-        Convolution(5, activation="relu"),
-        MaxPool(),
-        Flatten(),
-        Dense(classes),
-    ]
+    return [*_pooled(10, 5), Flatten(), Dense(classes)]
 
 
 def seed_003(classes: int) -> list[Layer]:
     """Returns two convolutions and a dropout with rate 0.5."""
-    return _two_convolutions_with_dropout(classes, rate=0.5)
+    return [*_pooled(32, 64), Flatten(), Dropout(0.5), Dense(classes)]
 
 
 def seed_004(classes: int) -> list[Layer]:
     """Returns `seed_003` with half the dropout rate, 0.25."""
-    return _two_convolutions_with_dropout(classes, rate=0.25)
+    return [*_pooled(32, 64), Flatten(), Dropout(0.25), Dense(classes)]
 
 
-def _two_convolutions_with_dropout(classes: int, rate: float) -> list[Layer]:
+def _pooled(*filters: int, padding: Literal["VALID", "SAME"] = "VALID") -> list[Layer]:
+    """Returns a ReLU convolution and a max pool for each number of filters."""
     return [
-        Convolution(32, activation="relu"),
-        MaxPool(),
-        Convolution(64, activation="relu"),
-        MaxPool(),
-        Flatten(),
-        Dropout(rate),
-        Dense(classes),
+        layer
+        for count in filters
+        for layer in (Convolution(count, padding=padding, activation="relu"), MaxPool())
     ]

@@ -15,17 +15,6 @@ from __future__ import annotations
 
 from engine.config.registry import Registry
 
-NETWORKS = Registry(
-    "model",
-    {
-        "logistic": "engine.models.networks:logistic",
-        "mlp": "engine.models.networks:mlp",
-        "cnn": "engine.models.networks:cnn",
-        "speedrun": "engine.models.networks:speedrun",
-        "seed_000": "engine.models.networks:seed_000",
-        "seed_001": "engine.models.networks:seed_001",
-        "seed_002": "engine.models.networks:seed_002",
-        "seed_003": "engine.models.networks:seed_003",
-        "seed_004": "engine.models.networks:seed_004",
-    },
-)
+_NAMES = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
+
+NETWORKS = Registry("model", {name: f"engine.models.networks:{name}" for name in _NAMES})

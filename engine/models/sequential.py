@@ -15,15 +15,10 @@ from engine.models.layers import Convolution, Flatten, MaxPool
 class Sequential(tf.Module):
     """A list of layers that maps images to logits.
 
-    The constructor creates the variables, in the caller's `tf.distribute` scope if there is one.
-    The initial weights are a pure function of (seed, index of the layer). `trainable_variables` are
-    ordered by layer and, within a layer, by attribute name; checkpoints rely on this order.
-
-    Args:
-      name: name of the network, a Python identifier.
-      layers: layers that are not built yet; each object occurs at most once.
-      input_shape: (height, width, channels) of the images.
-      seed: seed of the weights.
+    The constructor builds the layers, in the caller's `tf.distribute` scope if there is one, for
+    images of `input_shape`, (height, width, channels). The initial weights are a pure function of
+    (seed, index of the layer). `trainable_variables` are ordered by layer and, within a layer, by
+    attribute name; checkpoints rely on this order.
 
     Raises:
       ValueError: if a layer is listed twice or does not support its input shape, or if the output
@@ -36,7 +31,8 @@ class Sequential(tf.Module):
             raise ValueError(f"{name}: a layer is listed twice; make one object per layer")
         shapes = [tuple(int(side) for side in input_shape)]
         for index, layer in enumerate(layers):
-            if isinstance(_next_that_computes(layers, index), BatchNorm):
+            following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))
+            if isinstance(next(following, None), BatchNorm):
                 layer.expect_norm()
             initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
             shapes.append(layer.build(shapes[-1], initializer))
@@ -47,7 +43,7 @@ class Sequential(tf.Module):
             )
         self.layers = list(layers)
         self._shapes = shapes
-        self._read = _read(self.layers, shapes)
+        self._needed_size = _needed_size(self.layers, shapes)
 
     @property
     def input_shape(self) -> Shape:
@@ -66,25 +62,18 @@ class Sequential(tf.Module):
 
     @contextlib.contextmanager
     def whole(self) -> Iterator[None]:
-        """Disables the cropping of the images in this context: layers compute all their outputs.
-
-        Otherwise they do not compute outputs that no logit depends on.
-        """
-        read, self._read = self._read, self.input_shape[:2]
+        """Disables cropping: layers compute also the outputs that no logit depends on."""
+        size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:
             yield
         finally:
-            self._read = read
+            self._needed_size = size
 
     def __call__(self, images: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
-        """Maps images [rows, *input_shape] to logits float32 [rows, classes].
+        """Maps uint8 or float images [rows, *input_shape] to logits float32 [rows, classes].
 
-        The network divides uint8 images by 255, so that callers need not do it. It does not scale
-        float images.
-
-        Args:
-          images: uint8 or float [rows, *input_shape].
-          context: context of the forward pass; None for evaluation in float32.
+        Images of uint8 are divided by 255, float images are not scaled. Without a context, it
+        evaluates in float32.
 
         Raises:
           ValueError: if the shape of the images is not `input_shape`.
@@ -95,8 +84,8 @@ class Sequential(tf.Module):
                 f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
             )
         context = context or ForwardContext()
-        if self._read != self.input_shape[:2]:
-            height, width = self._read
+        if self._needed_size != self.input_shape[:2]:
+            height, width = self._needed_size
             images = images[:, :height, :width]
         x = tf.cast(images, context.dtype)
         if images.dtype == tf.uint8:
@@ -112,38 +101,24 @@ class Sequential(tf.Module):
         return tf.cast(x, tf.float32)
 
 
-def _read(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns the size, (height, width), of the part of the images that the logits depend on.
-
-    Max pooling drops incomplete windows, and a strided convolution skips the positions after its
-    last window. The preceding layers need not compute these positions.
-    """
-    wanted: tuple[int, int] | None = None  # of the output of `layer`; None: all
+def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
+    """Returns the size, (height, width), of the part of the images that the logits depend on."""
+    # A max pool drops incomplete windows; a strided convolution skips what follows its last window.
+    size: tuple[int, int] | None = None  # of the output of `layer`; None: all
     for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
-        if wanted is None and len(shape) == 3:
-            wanted = shape[0], shape[1]
-        wanted = layer.reads(*wanted) if wanted else None
-    return wanted or tuple(shapes[0][:2])
-
-
-def _next_that_computes(layers: Sequence[Layer], index: int) -> Layer | None:
-    """Returns the first layer after `index` that is neither Flatten nor MaxPool, or None."""
-    for layer in layers[index + 1 :]:
-        if not isinstance(layer, Flatten | MaxPool):
-            return layer
-    return None
+        if size is None and len(shape) == 3:
+            size = shape[0], shape[1]
+        size = layer.reads(*size) if size else None
+    return size or tuple(shapes[0][:2])
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Pairs each convolution with the max pool that directly follows it.
+    """Returns (index, convolution, pool) for a pool after a convolution, else (index, layer, None).
 
     Bias and activation are non-decreasing functions, as is rounding, so they commute with max
     pooling: if the pool is applied first, the results are bitwise identical, and a 2x2 pool leaves
     a quarter of the elements to bias and activation. In evaluation, a convolution fused with bias
     and activation is faster.
-
-    Returns:
-      (index, convolution, pool) for each pair, (index, layer, None) for each other layer.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):

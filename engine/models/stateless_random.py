@@ -1,4 +1,7 @@
-"""Stateless random numbers, for dropout and augmentation."""
+"""Stateless random numbers, for dropout and augmentation, by Philox 4x32-10.
+
+Salmon, Moraes, Dror and Shaw, 2011, "Parallel random numbers: as easy as 1, 2, 3".
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import hashlib
 import numpy as np
 import tensorflow as tf
 
-from engine.models import philox
-
-MOST_DROPPED = 1 - 2.0**-15  # maximum dropout rate: its scale, 2^15, fits in float16
-PHILOX = 1  # tf.random.Algorithm.PHILOX, as the raw op expects it
+MAX_DROPOUT_RATE = 1 - 2.0**-15  # its scale, 2^15, fits in float16
+BLOCK_WORDS = 4  # number of 32-bit words in a block of Philox
+_MULTIPLIERS = 0xD2511F53, 0xCD9E8D57
+_KEY_STEPS = 0x9E3779B9, 0xBB67AE85  # golden ratio; sqrt(3) - 1
+_LOW = 0xFFFFFFFF
 
 
 class StatelessRNG:
@@ -23,8 +27,8 @@ class StatelessRNG:
     Args:
       seed: seed of the run, any integer.
       step: training step, or the epoch for augmentation, int64 [].
-      row: index in the global batch of the first row on this replica, or for augmentation in the
-        order of the epoch, int64 [].
+      row: index of the first row of a draw, in the global batch or, for augmentation, in the order
+        of the epoch, int64 [].
       compiled: whether XLA compiles the draws. The numbers do not depend on the compilation if this
         is set correctly: False under XLA changes them, True without XLA only makes draws slower.
     """
@@ -32,20 +36,15 @@ class StatelessRNG:
     def __init__(
         self, seed: int, step: tf.Tensor, row: tf.Tensor | int = 0, *, compiled: bool = False
     ):
-        self._seed = seed
-        self._step = tf.cast(step, tf.int64)
-        self._row = tf.cast(row, tf.int64)
-        self._compiled = compiled
+        self._seed, self._compiled = seed, compiled
+        self._step, self._row = tf.cast(step, tf.int64), tf.cast(row, tf.int64)
 
     def uniform(self, stream: int, rows: tf.Tensor | int, features: int) -> tf.Tensor:
         """Draws float32 [rows, features] from [0, 1).
 
-        Args:
-          stream: number that distinguishes the draws of one step; for a layer, its index.
-          rows: number of rows.
-          features: number of values per row.
+        `stream` distinguishes the draws of one step; for a layer, it is the index of the layer.
         """
-        return philox.uniform(self._bits(stream, rows, features * 32, tf.uint32))
+        return uniform_floats(self._bits(stream, rows, features * 32, tf.uint32))
 
     def dropout(
         self, stream: int, rows: tf.Tensor | int, features: int, rate: float, dtype: tf.DType
@@ -53,49 +52,42 @@ class StatelessRNG:
         """Draws 0 with probability `rate`, else 1 / (1 - rate), of `dtype` [rows, features].
 
         A value uses the fewest random bits that represent the rate, of 1, 2, 4 or 8: 1 for 1/2, 8
-        at most for a multiple of 1/256. Other rates use 16 bits and are rounded to a multiple of
-        2^-16; if the rounding error exceeds 1% of `rate` or of `1 - rate`, they use 32 bits. The
-        scale 1 / (1 - rate) is computed from the rounded rate.
-
-        Args:
-          stream: as in `uniform`; must be different for each draw of a step.
-          rows: number of rows.
-          features: number of values per row.
-          rate: probability of 0, in [0, MOST_DROPPED].
-          dtype: dtype of the result.
+        at most for a multiple of 1/256. Other rates, up to MAX_DROPOUT_RATE, use 16 bits and are
+        rounded to a multiple of 2^-16; if the rounding error exceeds 1% of `rate` or of `1 - rate`,
+        they use 32 bits. The scale 1 / (1 - rate) is computed from the rounded rate.
         """
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
         if not bits:
-            off = abs(round(rate * 2**16) / 2**16 - rate)
-            bits = 16 if off <= 0.01 * min(rate, 1 - rate) else 32
-        numbers = 2**bits
-        dropped = round(rate * numbers)  # elements with a random number below this are dropped
-        factor = numbers / (numbers - dropped)
+            error = abs(round(rate * 2**16) / 2**16 - rate)
+            bits = 16 if error <= 0.01 * min(rate, 1 - rate) else 32
+        limit = 2**bits
+        dropped = round(rate * limit)  # elements with a random number below this are dropped
+        factor = limit / (limit - dropped)
         if bits < 16:  # one table lookup per random byte
             drawn = tf.cast(self._bits(stream, rows, features * bits, tf.uint8), tf.int32)
-            fields = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (numbers - 1)
+            fields = np.arange(256)[:, None] >> np.arange(0, 8, bits) & (limit - 1)
             table = tf.constant(np.where(fields < dropped, 0, factor), dtype)
             drawn = tf.reshape(tf.gather(table, drawn), [rows, drawn.shape[1] * 8 // bits])
         else:
-            kind = tf.int16 if bits == 16 else tf.int32
-            drawn = self._bits(stream, rows, features * bits, kind)
-            drawn = tf.cast(drawn >= tf.constant(dropped - numbers // 2, kind), dtype) * factor
+            integer = tf.int16 if bits == 16 else tf.int32
+            drawn = self._bits(stream, rows, features * bits, integer)
+            drawn = tf.cast(drawn >= tf.constant(dropped - limit // 2, integer), dtype) * factor
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
     def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
-        """Draws `dtype` [rows, numbers]: the fewest numbers per row that hold `bits` bits."""
-        # Philox maps (64-bit key, 128-bit counter) to a block of words. The key is a hash of seed
-        # and stream, the high half of the counter is the step. A row is a whole number of blocks,
-        # so that for row k the low half of the counter starts at k * blocks.
-        blocks = -(-bits // (32 * philox.WORDS))
-        width = blocks * philox.WORDS
+        """Draws `dtype` [rows, n], where n is the fewest numbers that hold `bits` bits."""
+        # The key of Philox is a hash of seed and stream, the high half of the counter is the step.
+        # A row is a whole number of blocks, so that row k starts at k * blocks in the low half.
+        blocks = -(-bits // (32 * BLOCK_WORDS))
+        width = blocks * BLOCK_WORDS
         key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
         counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
         if self._compiled:  # XLA would replace the kernel with its own, which draws other bits
-            words = philox.bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
+            words = philox_bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
         else:
+            algorithm = tf.random.Algorithm.PHILOX.value
             words = tf.raw_ops.StatelessRandomUniformFullIntV2(
-                shape=[rows, width], key=key, counter=counter, alg=PHILOX, dtype=tf.uint32
+                shape=[rows, width], key=key, counter=counter, alg=algorithm, dtype=tf.uint32
             )
         numbers = tf.reshape(tf.bitcast(words, dtype), [rows, width * 4 // dtype.size])
         return numbers[:, : -(-bits // (8 * dtype.size))]
@@ -105,3 +97,36 @@ def stream_key(seed: int, stream: int) -> int:
     """Hashes (seed, stream) to a uint64 that is equal in all processes and Python versions."""
     digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
+
+
+def uniform_floats(words: tf.Tensor) -> tf.Tensor:
+    """Converts random uint32 words to float32 in [0, 1), as `StatelessRandomUniformV2` does."""
+    # The low 23 bits are the mantissa of a number in [1, 2); XLA's own kernel takes the high bits.
+    return tf.bitcast(words & 0x007FFFFF | 0x3F800000, tf.float32) - 1
+
+
+def philox_bits(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tensor:
+    """Draws uint32 [BLOCK_WORDS * blocks], as `StatelessRandomUniformFullIntV2` does, also in XLA.
+
+    `key` is uint64 []; `counter`, uint64 [2], is the low and the high half of the 128-bit counter
+    of the first block, which increases by 1 from block to block, modulo 2**128.
+    """
+    # Each 32-bit word is held in a uint64, so that a product of two words fits. Word i of all
+    # blocks is a vector, uint64 [blocks].
+    low = counter[0] + tf.cast(tf.range(tf.cast(blocks, tf.int64)), tf.uint64)
+    high = counter[1] + tf.cast(low < counter[0], tf.uint64)
+    words = [*_halves(low), *_halves(high)]
+    key_0, key_1 = _halves(key)
+    for _ in range(10):
+        low_0, high_0 = _halves(words[0] * _MULTIPLIERS[0])
+        low_1, high_1 = _halves(words[2] * _MULTIPLIERS[1])
+        words = [high_1 ^ words[1] ^ key_0, low_1, high_0 ^ words[3] ^ key_1, low_0]
+        key_0, key_1 = (key_0 + _KEY_STEPS[0]) & _LOW, (key_1 + _KEY_STEPS[1]) & _LOW
+    # Two words are packed in each uint64: if XLA stacks four vectors of words instead, its code is
+    # several times slower.
+    pairs = [low | tf.bitwise.left_shift(high, 32) for low, high in (words[:2], words[2:])]
+    return tf.reshape(tf.bitcast(tf.stack(pairs, axis=1), tf.uint32), [-1])
+
+
+def _halves(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return x & _LOW, tf.bitwise.right_shift(x, 32)

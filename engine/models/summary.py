@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import tensorflow as tf
 
 from engine.models.sequential import Sequential
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """A row of the summary of a model.
+    """A row of the summary of a model."""
 
-    Attributes:
-      layer: comma-separated labels of the layer and of the layers after it without their own row.
-      output_shape: output shape without the batch dimension.
-      parameters: number of parameters, trainable and non-trainable.
-    """
-
-    layer: str
-    output_shape: tuple[int, ...]
-    parameters: int
+    layer: str  # comma-separated labels of the layer and of those after it without their own row
+    output_shape: tuple[int, ...]  # without the batch dimension
+    parameters: int  # number of parameters, trainable and non-trainable
 
 
 def rows(model: Sequential) -> list[LayerSummary]:
@@ -31,17 +25,17 @@ def rows(model: Sequential) -> list[LayerSummary]:
 
     The label of any other layer (a dropout, an activation) is appended to the preceding row.
     """
-    listed: list[LayerSummary] = []
+    summaries: list[LayerSummary] = []
     shape = model.input_shape
     for layer, output_shape in zip(model.layers, model.output_shapes, strict=True):
         parameters = _count(layer.variables)
-        if listed and output_shape == shape and not parameters:
-            before = listed[-1]
-            listed[-1] = LayerSummary(f"{before.layer}, {layer.label}", shape, before.parameters)
+        if summaries and output_shape == shape and not parameters:
+            last = summaries[-1]
+            summaries[-1] = dataclasses.replace(last, layer=f"{last.layer}, {layer.label}")
         else:
-            listed.append(LayerSummary(layer.label, output_shape, parameters))
+            summaries.append(LayerSummary(layer.label, output_shape, parameters))
         shape = output_shape
-    return listed
+    return summaries
 
 
 def table(model: Sequential) -> str:

@@ -1,6 +1,5 @@
 """Optimizers, learning-rate schedules, gradient clipping, precision policies, loss scale and EMA.
 
-An optimizer updates variables and their slots in place. Values that depend on the step (learning
-rate, bias correction) are computed in float64 once per step and cast to float32 scalars. `registry`
-lists the names of the optimizers and schedules.
+Values that depend on the step (learning rate, bias correction) are computed in float64 once per
+step and cast to float32 scalars.
 """

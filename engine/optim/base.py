@@ -1,4 +1,4 @@
-"""The interface of optimizers, and helper functions that they share."""
+"""The interface of optimizers, the operations that they share, and decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -47,11 +47,65 @@ def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
     ]
 
 
-def float32(value: tf.Tensor) -> tf.Tensor:
-    """Casts a value computed in float64 to float32, the dtype of the kernels."""
-    return tf.cast(value, tf.float32)
-
-
 def is_matrix(variable: tf.Variable) -> bool:
     """Returns whether the rank is above 1: False for biases and normalization parameters."""
     return variable.shape.rank > 1
+
+
+def bias_correction(beta: float, update: tf.Tensor) -> tf.Tensor:
+    """Returns `1 - beta^t`, float64 [], by which a zero-initialized moment is divided.
+
+    t is `update + 1`, where `update`, int64 [], is the number of updates before this one.
+    """
+    t = tf.cast(update + 1, tf.float64)
+    return 1.0 - tf.constant(beta, tf.float64) ** t
+
+
+def norm(tensor: tf.Tensor) -> tf.Tensor:
+    """Returns the Euclidean norm, float64 []; the squares of float32 do not overflow float64."""
+    return tf.norm(tf.cast(tensor, tf.float64))
+
+
+def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
+    """Computes `mean = decay * mean + (1 - decay) * value` in place, and returns the new mean.
+
+    It is computed as `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each
+    rounded to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
+    """
+    new = mean + (1.0 - decay) * (value - mean)
+    tf.raw_ops.AssignVariableOp(resource=mean.handle, value=new)
+    return new
+
+
+def descend(variable: tf.Variable, rate: tf.Tensor, direction: tf.Tensor) -> None:
+    """Computes `variable -= rate * direction` in place on this replica, for a float32 [] rate."""
+    tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=direction)
+
+
+class DecoupledDecay(tf.Module):
+    """Decoupled weight decay for an optimizer (Loshchilov and Hutter 2019).
+
+    It computes `w -= rate * decay * w`, then the update of the wrapped optimizer, which must not
+    depend on the values of the variables. The decay does not change the slots, because it is not
+    part of the gradient. It applies to matrices and kernels only (`is_matrix`).
+    """
+
+    def __init__(self, optimizer: Optimizer, decay: float) -> None:
+        super().__init__(name="decoupled_decay")
+        self.optimizer, self.decay = optimizer, decay
+
+    def create_slots(self, variables: Sequence[tf.Variable]) -> None:
+        """Creates the slots of the wrapped optimizer."""
+        self.optimizer.create_slots(variables)
+
+    def apply(self, gradients, variables, learning_rate, update) -> None:
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
+        decay = tf.cast(learning_rate * self.decay, tf.float32)
+        for variable in filter(is_matrix, variables):
+            descend(variable, decay, variable)
+        self.optimizer.apply(gradients, variables, learning_rate, update)
+
+
+def decayed(optimizer: Optimizer, decay: float) -> Optimizer:
+    """Returns the optimizer with decoupled weight decay, or unchanged if `decay` is 0."""
+    return DecoupledDecay(optimizer, decay) if decay else optimizer

@@ -6,9 +6,8 @@ import numpy as np
 
 from engine.config.option import written
 from engine.config.registry import parameters
-from engine.optim.base import Optimizer
+from engine.optim.base import DecoupledDecay, Optimizer, decayed
 from engine.optim.registry import OPTIMIZERS
-from engine.optim.weight_decay import DecoupledDecay, decayed
 
 
 def build_optimizer(
@@ -24,16 +23,9 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds a registered optimizer from the hyperparameters that its factory takes.
 
-    Args:
-      name: name of a registered optimizer.
-      learning_rate: peak learning rate of the run, to check the weight decay; 0: no check.
-      momentum: momentum coefficient of momentum, nesterov and muon.
-      rho: decay rate of the second moment in rmsprop.
-      beta_1: decay rate of the first moment; in lion, weight of the momentum in the update.
-      beta_2: decay rate of the second moment; in lion, of the momentum; 0: default of the factory.
-      epsilon: constant for numerical stability, added to denominators.
-      weight_decay: weight decay, decoupled unless the factory implements it in another way, as that
-        of lamb; -1: default of the factory, or 0 if the factory does not take it.
+    The arguments are the options of the same names. `beta_2` 0 and `weight_decay` -1 stand for the
+    defaults of the factory. A factory that does not take `weight_decay` is given decoupled weight
+    decay, by default 0. `learning_rate` is used only to check the weight decay.
 
     Raises:
       ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for
@@ -48,10 +40,13 @@ def build_optimizer(
     if np.float32(epsilon) < np.finfo(np.float32).tiny:
         raise ValueError(f"--epsilon={epsilon}: is 0 in float32; give a greater one")
     values = {**below_1, "epsilon": epsilon, "weight_decay": weight_decay}
-    automatic = {"beta_2": not beta_2, "weight_decay": weight_decay < 0}
-    taken = {each for each in parameters(factory) if each in values and not automatic.get(each)}
-    optimizer = factory(**{each: values[each] for each in taken})
-    if "weight_decay" not in parameters(factory):
+    if not beta_2:
+        del values["beta_2"]
+    if weight_decay < 0:
+        del values["weight_decay"]
+    accepted = parameters(factory)
+    optimizer = factory(**{each: values[each] for each in accepted & values.keys()})
+    if "weight_decay" not in accepted:
         optimizer = decayed(optimizer, max(weight_decay, 0.0))
     if isinstance(optimizer, DecoupledDecay) and optimizer.decay * learning_rate >= 1:
         raise ValueError(

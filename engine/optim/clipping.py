@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from engine.distributed.reduction import Tensors
-from engine.optim import norms
+
+_ROWS = 32  # of the table that `_compiled_sum` adds up
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,37 @@ class Clip:
 
     def __call__(self, gradients: Sequence[tf.Tensor]) -> tuple[Tensors, tf.Tensor]:
         """Returns the clipped gradients and their global norm before clipping, float32 []."""
-        gradients, norm = list(gradients), norms.length(gradients, self.compiled)
+        gradients, norm = list(gradients), global_norm(gradients, self.compiled)
         if self.value:
             gradients = [tf.clip_by_value(g, -self.value, self.value) for g in gradients]
         if self.norm:
-            length = norms.length(gradients, self.compiled) if self.value else norm
-            factor = self.norm / tf.maximum(length, self.norm)  # exactly 1 without clipping
+            clipped_norm = global_norm(gradients, self.compiled) if self.value else norm
+            factor = self.norm / tf.maximum(clipped_norm, self.norm)  # exactly 1 without clipping
             gradients = [gradient * factor for gradient in gradients]
         return gradients, norm
+
+
+def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tensor:
+    """Returns the Euclidean norm of all elements of float32 tensors, float32 [].
+
+    It is infinite or nan if and only if an element is, or if it exceeds 1.8e19, because its square
+    overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into nan.)
+    """
+    if compiled:  # by XLA
+        return tf.sqrt(tf.add_n([_compiled_sum(tf.square(tensor)) for tensor in tensors]))
+    # `tf.nn.l2_loss` is one fused kernel; it computes half the sum of squares.
+    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))
+
+
+def _compiled_sum(squares: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of non-negative numbers, in an order that XLA can vectorize on CPUs.
+
+    XLA for CPUs does not reorder a sum, so it adds the numbers sequentially. A sum over the rows of
+    a table, before the sum of the result, can be vectorized. The absolute value, which does not
+    change non-negative numbers, prevents XLA from merging the two sums.
+    """
+    squares = tf.reshape(squares, [-1])
+    rest = squares.shape.num_elements() % _ROWS
+    table = tf.reshape(squares[rest:], [_ROWS, -1])
+    total = tf.reduce_sum(tf.abs(tf.reduce_sum(table, 0)))
+    return total + tf.reduce_sum(squares[:rest]) if rest else total

@@ -1,9 +1,4 @@
-"""Optimizers that use TensorFlow's fused kernels: SGD, momentum, RMSProp and Adam.
-
-Each optimizer updates a variable and its slots in place, with one kernel per variable. Values that
-depend on the step (learning rate, bias correction) are computed in float64 once per step and passed
-to the kernels as one float32 scalar.
-"""
+"""Optimizers that use TensorFlow's fused kernels, one call per variable and step, and AdamW."""
 
 from __future__ import annotations
 
@@ -12,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from engine.optim.base import float32, slots
-from engine.optim.moments import bias_correction, descend
+from engine.optim.base import Optimizer, bias_correction, decayed, descend, slots
 
 
 class GradientDescent(tf.Module):
@@ -24,7 +18,7 @@ class GradientDescent(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables in place; see `Optimizer.apply`."""
-        rate = float32(learning_rate)
+        rate = tf.cast(learning_rate, tf.float32)
         for gradient, variable in zip(gradients, variables, strict=True):
             descend(variable, rate, gradient)
 
@@ -38,7 +32,6 @@ class Momentum(tf.Module):
     def __init__(self, momentum: float, nesterov: bool = False) -> None:
         super().__init__(name="momentum")
         self._momentum, self._nesterov = momentum, nesterov
-        self.velocities: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates a velocity slot for each variable."""
@@ -46,7 +39,7 @@ class Momentum(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables in place; see `Optimizer.apply`."""
-        rate = float32(learning_rate)
+        rate = tf.cast(learning_rate, tf.float32)
         for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
             tf.raw_ops.ResourceApplyKerasMomentum(
                 var=variable.handle,
@@ -72,24 +65,21 @@ class RMSProp(tf.Module):
     def __init__(self, rho: float, epsilon: float) -> None:
         super().__init__(name="rmsprop")
         self._rho, self._epsilon = rho, epsilon
-        self.squares: list[tf.Variable] = []
-        self.updates: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates second-moment slots, and slots for the last update, which the kernel requires."""
-        self.squares = slots(variables, "square")
-        self.updates = slots(variables, "update")
+        self.squares, self.updates = slots(variables, "square"), slots(variables, "update")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables in place; see `Optimizer.apply`."""
-        rate = float32(learning_rate)
-        for gradient, variable, square, last in zip(
+        rate = tf.cast(learning_rate, tf.float32)
+        for gradient, variable, square, last_update in zip(
             gradients, variables, self.squares, self.updates, strict=True
         ):
             tf.raw_ops.ResourceApplyRMSProp(
                 var=variable.handle,
                 ms=square.handle,
-                mom=last.handle,
+                mom=last_update.handle,
                 lr=rate,
                 rho=self._rho,
                 momentum=0.0,
@@ -111,19 +101,16 @@ class Adam(tf.Module):
         # The kernel takes the betas in float32; the bias correction must use the same values.
         self._beta_1, self._beta_2 = float(np.float32(beta_1)), float(np.float32(beta_2))
         self._epsilon = epsilon
-        self.means: list[tf.Variable] = []
-        self.squares: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates first- and second-moment slots for each variable."""
-        self.means = slots(variables, "mean")
-        self.squares = slots(variables, "square")
+        self.means, self.squares = slots(variables, "mean"), slots(variables, "square")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables in place; see `Optimizer.apply`."""
         correction = tf.sqrt(bias_correction(self._beta_2, update))
         correction /= bias_correction(self._beta_1, update)
-        corrected_rate = float32(learning_rate * correction)
+        corrected_rate = tf.cast(learning_rate * correction, tf.float32)
         for gradient, variable, mean, square in zip(
             gradients, variables, self.means, self.squares, strict=True
         ):
@@ -140,3 +127,10 @@ class Adam(tf.Module):
                 epsilon=self._epsilon,
                 grad=gradient,
             )
+
+
+def adamw(
+    beta_1: float, beta_2: float = 0.999, epsilon: float = 1e-7, weight_decay: float = 0.01
+) -> Optimizer:
+    """Returns AdamW: Adam with decoupled weight decay (Loshchilov and Hutter 2019)."""
+    return decayed(Adam(beta_1, beta_2, epsilon), weight_decay)

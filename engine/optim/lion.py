@@ -6,9 +6,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, float32, slots
-from engine.optim.moments import average, descend
-from engine.optim.weight_decay import decayed
+from engine.optim.base import Optimizer, average, decayed, descend, slots
 
 
 class Lion(tf.Module):
@@ -16,16 +14,11 @@ class Lion(tf.Module):
 
     `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where sign(0) is 0.
     `DecoupledDecay` implements the weight decay of the paper.
-
-    Args:
-      beta_1: weight of the momentum in the update.
-      beta_2: decay rate of the momentum.
     """
 
     def __init__(self, beta_1: float, beta_2: float = 0.99) -> None:
         super().__init__(name="lion")
         self._beta_1, self._beta_2 = beta_1, beta_2
-        self.means: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates a momentum slot for each variable."""
@@ -33,10 +26,10 @@ class Lion(tf.Module):
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
         """Updates the variables and slots in place; see `Optimizer.apply`."""
-        rate = float32(learning_rate)
+        rate = tf.cast(learning_rate, tf.float32)
         for gradient, variable, mean in zip(gradients, variables, self.means, strict=True):
-            ahead = self._beta_1 * mean + (1.0 - self._beta_1) * gradient
-            descend(variable, rate, tf.sign(ahead))
+            interpolated = self._beta_1 * mean + (1.0 - self._beta_1) * gradient
+            descend(variable, rate, tf.sign(interpolated))
             average(mean, gradient, self._beta_2)
 
 

@@ -7,13 +7,8 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from engine.optim.base import Optimizer, float32, is_matrix, slots
+from engine.optim.base import Optimizer, decayed, descend, is_matrix, norm, slots
 from engine.optim.fused import Adam
-from engine.optim.moments import descend, norm
-from engine.optim.weight_decay import decayed
-
-_ITERATIONS = 5
-_QUINTIC = (3.4445, -4.7750, 2.0315)
 
 
 class Muon(tf.Module):
@@ -22,22 +17,17 @@ class Muon(tf.Module):
     `m = momentum * m + g; w -= rate * 0.2 * sqrt(max(rows, columns)) * o(g + momentum * m)`, where
     `o` brings all singular values close to 1. The factor makes the RMS of `w`'s update about 0.2
     times the rate, as with Adam. So the same learning rate is suitable for the biases and the
-    normalization parameters, which Adam updates.
+    normalization parameters, which `vectors` updates.
 
     Kernels [height, width, in, out] are reshaped to matrices [height * width * in, out]. The
-    authors use Adam for the first and the last layer; here Muon updates every matrix.
-
-    Args:
-      momentum: momentum coefficient; the authors use 0.95.
-      vectors: optimizer of the biases and the normalization parameters.
-      epsilon: constant added to the norm by which `o` divides.
+    authors use a momentum of 0.95, and Adam for the first and the last layer; here Muon updates
+    every matrix.
     """
 
     def __init__(self, momentum: float, vectors: Adam, epsilon: float) -> None:
         super().__init__(name="muon")
         self._momentum, self._epsilon = momentum, epsilon
         self.vectors = vectors
-        self.velocities: list[tf.Variable] = []
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
         """Creates a velocity slot for each matrix, and Adam's slots for the other variables."""
@@ -51,35 +41,28 @@ class Muon(tf.Module):
         self.vectors.apply([g for g, _ in others], [v for _, v in others], learning_rate, update)
         matrices = [pair for pair in pairs if is_matrix(pair[1])]
         for (gradient, variable), velocity in zip(matrices, self.velocities, strict=True):
-            moved = self._momentum * velocity + gradient
-            tf.raw_ops.AssignVariableOp(resource=velocity.handle, value=moved)
+            new_velocity = self._momentum * velocity + gradient
+            tf.raw_ops.AssignVariableOp(resource=velocity.handle, value=new_velocity)
             rows, columns = math.prod(variable.shape[:-1]), variable.shape[-1]
-            ahead = tf.reshape(gradient + self._momentum * moved, [rows, columns])
-            direction = tf.reshape(orthogonalized(ahead, self._epsilon), variable.shape)
-            rate = float32(learning_rate * 0.2 * math.sqrt(max(rows, columns)))
-            descend(variable, rate, direction)
+            matrix = tf.reshape(gradient + self._momentum * new_velocity, [rows, columns])
+            direction = tf.reshape(orthogonalized(matrix, self._epsilon), variable.shape)
+            rate = learning_rate * 0.2 * math.sqrt(max(rows, columns))
+            descend(variable, tf.cast(rate, tf.float32), direction)
 
 
 def orthogonalized(matrix: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Brings the singular values of a matrix close to 1, and keeps its singular vectors.
+    """Brings the singular values of a float32 matrix close to 1, and keeps its singular vectors.
 
     It starts from `x = matrix / (||matrix|| + epsilon)` and runs five Newton-Schulz iterations
     `x = (a I + b x x' + c (x x')^2) x`, with coefficients that trade convergence for fast initial
     growth. Singular values above 0.002 of the norm end between 0.68 and 1.21; smaller ones grow by
     a factor of up to 484.
-
-    Args:
-      matrix: matrix to orthogonalize, float32 [rows, columns].
-      epsilon: positive constant that prevents a division by 0 for a matrix of zeros.
-
-    Returns:
-      The orthogonalized matrix, float32 [rows, columns].
     """
-    a, b, c = _QUINTIC
+    a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]
     x = tf.transpose(matrix) if tall else matrix  # so that x x' is the smaller Gram matrix
-    x /= float32(norm(x) + epsilon)
-    for _ in range(_ITERATIONS):
+    x /= tf.cast(norm(x) + epsilon, tf.float32)
+    for _ in range(5):
         square = tf.matmul(x, x, transpose_b=True)
         x = a * x + tf.matmul(b * square + c * tf.matmul(square, square), x)
     return tf.transpose(x) if tall else x

@@ -3,81 +3,71 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from engine.config.option import OptionGroup, option
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
+_option = functools.partial(option, trajectory=True)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(OptionGroup):
     """Optimizer and regularization."""
 
-    optimizer: str = option("adam", "optimizer", choices=OPTIMIZERS, trajectory=True)
-    momentum: float = option(
-        0.9,
-        "momentum of momentum, nesterov and muon (0.95 in muon's paper)",
-        minimum=0,
-        below=1,
-        trajectory=True,
+    optimizer: str = _option("adam", "optimizer", choices=OPTIMIZERS)
+    momentum: float = _option(
+        0.9, "momentum of momentum, nesterov and muon (0.95 in muon's paper)", minimum=0, below=1
     )
-    rho: float = option(
-        0.9, "decay of the mean square of rmsprop", minimum=0, below=1, trajectory=True
-    )
-    beta_1: float = option(
+    rho: float = _option(0.9, "decay of the mean square of rmsprop", minimum=0, below=1)
+    beta_1: float = _option(
         0.9,
         "decay of the mean gradient of adam, adamw, lamb and, for vectors, muon; in lion the "
         "share of the mean in the update",
         minimum=0,
         below=1,
-        trajectory=True,
     )
-    beta_2: float = option(
+    beta_2: float = _option(
         0.0,
         "decay of the mean square of adam, adamw, lamb and, for vectors, muon; in lion of the "
         "mean gradient; 0: 0.999, lion 0.99",
         minimum=0,
         below=1,
-        trajectory=True,
     )
-    epsilon: float = option(
+    epsilon: float = _option(
         1e-7,
         "keeps a denominator from 0: rmsprop adds it to the mean square under the root; adam and "
         "adamw (and muon, on vectors) to the root of the mean square before bias correction, the "
         "paper's epsilon hat; lamb to the root after bias correction; muon to the norm of a "
         "matrix's gradient",
         above=0,
-        trajectory=True,
     )
-    weight_decay: float = option(
+    weight_decay: float = _option(
         -1.0,
         "decoupled weight decay, in lamb part of the update; not for biases and norms; -1: "
         "0.01 for adamw, lamb, lion and muon, else 0",
         minimum=-1,
-        trajectory=True,
     )
-    clip_norm: float = option(
+    clip_norm: float = _option(
         0.0,
         "maximum global norm of the gradient, which is scaled down to it, after --clip_value; 0: "
         "no clipping",
         minimum=0,
-        trajectory=True,
     )
-    clip_value: float = option(
+    clip_value: float = _option(
         0.0,
         "maximum absolute value of a gradient element, before --clip_norm; 0: no clipping",
         minimum=0,
-        trajectory=True,
     )
-    ema: float = option(
+    ema: float = _option(
         0.0,
         "decay of the exponential moving average (EMA) of the weights, such as 0.999. It "
         "starts from the initial weights; update t, from 0, uses min(ema, (1 + t) / (10 + "
         "t)); 0: no EMA",
         minimum=0,
         below=1,
-        trajectory=True,
     )
 
     def __post_init__(self) -> None:
@@ -90,30 +80,19 @@ class OptimizerOptions(OptionGroup):
 class ScheduleOptions(OptionGroup):
     """Learning-rate schedule."""
 
-    learning_rate: float = option(
-        0.001, "highest learning rate of the schedule", above=0, trajectory=True
-    )
-    schedule: str = option("constant", "learning-rate schedule", choices=SCHEDULES, trajectory=True)
-    warmup_steps: int = option(
+    learning_rate: float = _option(0.001, "highest learning rate of the schedule", above=0)
+    schedule: str = _option("constant", "learning-rate schedule", choices=SCHEDULES)
+    warmup_steps: int = _option(
         0,
         "steps of linear warmup before the schedule; not with one_cycle, which has its own",
         minimum=0,
-        trajectory=True,
     )
-    decay_rate: float = option(
-        0.1,
-        "factor of the step and exponential schedules per decay_steps",
-        above=0,
-        trajectory=True,
+    decay_rate: float = _option(
+        0.1, "factor of the step and exponential schedules per decay_steps", above=0
     )
-    decay_steps: int = option(
-        0, "steps per decay; 0: a third of the run", minimum=0, trajectory=True
-    )
-    final_fraction: float = option(
-        0.0,
-        "last learning rate of cosine, as a fraction of learning_rate, at most 1",
-        minimum=0,
-        trajectory=True,
+    decay_steps: int = _option(0, "steps per decay; 0: a third of the run", minimum=0)
+    final_fraction: float = _option(
+        0.0, "last learning rate of cosine, as a fraction of learning_rate, at most 1", minimum=0
     )
 
 
@@ -121,38 +100,31 @@ class ScheduleOptions(OptionGroup):
 class PrecisionOptions(OptionGroup):
     """Precision and loss scale; weights are always float32."""
 
-    precision: str = option(
+    precision: str = _option(
         "float32",
         "float32; mixed_bfloat16 or mixed_float16: layers compute in 16 bits, weights, loss, "
         "norms and sums stay float32",
         choices=PRECISIONS,
-        trajectory=True,
     )
-    loss_scale: float = option(
+    loss_scale: float = _option(
         0.0,
         "initial loss scale, a power of 2; 0: 32768 for mixed_float16, else 1; 1 stays 1",
         minimum=0,
         power_of_2=True,
-        trajectory=True,
     )
-    loss_scale_growth_steps: int = option(
-        2000,
-        "finite steps in a row after which the loss scale grows",
-        minimum=1,
-        trajectory=True,
+    loss_scale_growth_steps: int = _option(
+        2000, "finite steps in a row after which the loss scale grows", minimum=1
     )
-    loss_scale_factor: float = option(
+    loss_scale_factor: float = _option(
         2.0,
         "factor by which the loss scale grows, and shrinks at an overflow; a power of 2",
         above=1,
         power_of_2=True,
-        trajectory=True,
     )
-    loss_scale_floor: float = option(
+    loss_scale_floor: float = _option(
         1.0,
         "minimum of the loss scale, a power of 2; at most the initial scale, and equal to it "
         "if that is below 1",
         above=0,
         power_of_2=True,
-        trajectory=True,
     )

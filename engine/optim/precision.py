@@ -1,11 +1,7 @@
-"""Precision policies and dynamic loss scaling.
+"""Precision policies, and dynamic loss scaling for the small range of float16.
 
-Weights, slots, the EMA of the weights, losses, norms, sums and the statistics of batch norm are
-always float32. Layers compute in the dtype of the policy, to which they cast their weights.
-Gradients in float16 underflow below 6e-8 and overflow above 65,504. So the loss is multiplied by
-the loss scale before the gradients are computed, and the gradients are divided by it after the
-all-reduce (Micikevicius et al. 2018, "Mixed precision training"). Loss scales are powers of 2, so
-that neither operation rounds.
+The loss is multiplied by the loss scale, and the gradients are divided by it after the all-reduce
+(Micikevicius et al. 2018, "Mixed precision training"). Neither rounds: it is a power of 2.
 """
 
 from __future__ import annotations
@@ -14,17 +10,10 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-_COMPUTED_IN = {
-    "float32": tf.float32,
-    "mixed_bfloat16": tf.bfloat16,
-    "mixed_float16": tf.float16,
-}
-_FLOAT16_SCALE = 2.0**15
-
 
 def compute_dtype(policy: str) -> tf.DType:
     """Returns the compute dtype of the layers under the named precision policy."""
-    return _COMPUTED_IN[policy]
+    return tf.as_dtype(policy.removeprefix("mixed_"))
 
 
 class Scale(NamedTuple):
@@ -35,14 +24,10 @@ class Scale(NamedTuple):
 
 
 class LossScale(tf.Module):
-    """Loss scale: shrinks at a bad step, grows after consecutive finite steps.
+    """Loss scale: shrinks by `factor` at a bad step, grows by it after consecutive finite steps.
 
-    Args:
-      policy: name of a precision policy.
-      initial: initial scale; 0: 2^15 for mixed_float16, else 1. An initial scale of 1 is constant.
-      growth_steps: number of consecutive finite steps after which the scale grows.
-      factor: factor by which the scale grows or shrinks, a power of 2.
-      floor: minimum of the scale, or `initial` if that is lower.
+    An `initial` scale of 0 means 2^15 for mixed_float16, else 1; a scale of 1 is constant. If
+    `initial` is below `floor`, it is the minimum.
     """
 
     def __init__(
@@ -54,7 +39,7 @@ class LossScale(tf.Module):
         floor: float = 1.0,
     ) -> None:
         super().__init__(name="loss_scale")
-        initial = initial or (_FLOAT16_SCALE if policy == "mixed_float16" else 1.0)
+        initial = initial or (2.0**15 if policy == "mixed_float16" else 1.0)
         self.dynamic = initial != 1.0
         self.value = tf.Variable(initial, trainable=False, name="value")
         self.finite_steps = tf.Variable(0, dtype=tf.int64, trainable=False, name="finite_steps")

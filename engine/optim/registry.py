@@ -16,7 +16,7 @@ OPTIMIZERS = Registry(
         "nesterov": "engine.optim.fused:nesterov",
         "rmsprop": "engine.optim.fused:RMSProp",
         "adam": "engine.optim.fused:Adam",
-        "adamw": "engine.optim.weight_decay:adamw",
+        "adamw": "engine.optim.fused:adamw",
         "lamb": "engine.optim.lamb:Lamb",
         "lion": "engine.optim.lion:lion",
         "muon": "engine.optim.muon:muon",

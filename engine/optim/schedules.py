@@ -1,9 +1,7 @@
 """Learning-rate schedules: pure functions of the step, with no state to save.
 
-Every schedule is `peak * shape(step)` after a linear warmup. It is computed in float64 from the
-step only, so that the learning rates of resumed and uninterrupted runs are bitwise identical. A
-factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
-the warmup, float64 [], to a factor, float64 []. The arguments of a factory are the options of the
+A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
+the warmup, float64 [], to a factor on the peak, float64 []. Its arguments are the options of the
 same names and `total_steps`, the number of steps after the warmup.
 """
 
@@ -12,52 +10,37 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import tensorflow as tf
 
 from engine.config.registry import parameters
 from engine.optim.registry import SCHEDULES
 
-Shape = Callable[[tf.Tensor], tf.Tensor]
-
-
-class Schedule(Protocol):
-    """Interface of a learning-rate schedule."""
-
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate, float64 [], at a step, int64 [], counted from 0."""
+Schedule = Callable[[tf.Tensor], tf.Tensor]  # step, int64 [] -> learning rate, float64 []
+Shape = Callable[[tf.Tensor], tf.Tensor]  # steps since the warmup -> factor, both float64 []
 
 
 @dataclass(frozen=True)
 class WarmupSchedule:
     """A learning-rate schedule: a linear warmup, followed by a shape.
 
-    Attributes:
-      learning_rate: peak learning rate.
-      shape: function that maps the number of steps since the end of the warmup, float64 [], to the
-        factor on the peak, float64 [].
-      warmup_steps: number of steps of the warmup.
-      depends_on_length: whether the learning rate at a step depends on the total number of steps;
-        if so, a run cannot be resumed with another total.
+    In the warmup, the learning rate rises from learning_rate / warmup_steps at step 0 to
+    learning_rate at step warmup_steps - 1. If it `depends_on_length`, the total number of steps, a
+    run cannot be resumed with another total.
     """
 
-    learning_rate: float
+    learning_rate: float  # peak
     shape: Shape
     warmup_steps: int = 0
     depends_on_length: bool = False
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the learning rate, float64 [], at a step, int64 [], counted from 0."""
-        rate = self.learning_rate * self.shape(_float(step - self.warmup_steps))
+        rate = self.learning_rate * self.shape(tf.cast(step - self.warmup_steps, tf.float64))
         if not self.warmup_steps:
             return rate
-        rising = self.learning_rate * _float(step + 1) / self.warmup_steps
+        rising = self.learning_rate * tf.cast(step + 1, tf.float64) / self.warmup_steps
         return tf.where(step < self.warmup_steps, rising, rate)
-
-
-def _float(value: tf.Tensor) -> tf.Tensor:
-    return tf.cast(value, tf.float64)
 
 
 def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
@@ -71,10 +54,7 @@ def constant() -> Shape:
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns the cosine shape, from 1 to `final_fraction` (Loshchilov and Hutter 2017).
-
-    It is half a cosine, without restarts.
-    """
+    """Returns half a cosine, from 1 to `final_fraction` (Loshchilov and Hutter 2017)."""
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
@@ -120,20 +100,8 @@ def build_schedule(
 ) -> WarmupSchedule:
     """Builds a registered schedule from the arguments that its factory takes.
 
-    The learning rate depends on the total number of steps if the factory takes `total_steps`, or if
-    it takes `decay_steps` and `decay_steps` is 0.
-
-    Args:
-      name: name of a registered schedule.
-      learning_rate: peak learning rate.
-      total_steps: number of steps of the run, including the warmup.
-      warmup_steps: number of steps in which the learning rate rises linearly, from learning_rate /
-        warmup_steps at step 0 to learning_rate at step warmup_steps - 1; the shape applies to the
-        steps after the warmup.
-      decay_rate: factor of step and exponential per `decay_steps` steps.
-      decay_steps: number of steps per decay in step and exponential; 0: a third of the steps after
-        the warmup.
-      final_fraction: last learning rate of cosine, as a fraction of the peak.
+    The arguments are the options of the same names; `decay_steps` 0 stands for a third of the steps
+    after the warmup, and `total_steps` includes the warmup.
 
     Raises:
       ValueError: for an unknown name, or for a warmup that is not shorter than the run.
@@ -143,14 +111,14 @@ def build_schedule(
         raise ValueError(
             f"--warmup_steps={warmup_steps}: the run has only {total_steps} steps; give fewer"
         )
-    left = float(total_steps - warmup_steps)
+    shape_steps = float(total_steps - warmup_steps)
     values = {
-        "total_steps": left,
+        "total_steps": shape_steps,
         "decay_rate": decay_rate,
-        "decay_steps": decay_steps or left / 3,
+        "decay_steps": decay_steps or shape_steps / 3,
         "final_fraction": final_fraction,
     }
-    taken = parameters(factory) & set(values)
-    shape = factory(**{each: values[each] for each in taken})
-    depends = "total_steps" in taken or ("decay_steps" in taken and not decay_steps)
+    accepted = parameters(factory)
+    shape = factory(**{each: values[each] for each in accepted & values.keys()})
+    depends = "total_steps" in accepted or ("decay_steps" in accepted and not decay_steps)
     return WarmupSchedule(learning_rate, shape, warmup_steps, depends)

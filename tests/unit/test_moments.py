@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.optim.moments import average, bias_correction, norm
+from engine.optim.base import average, bias_correction, norm
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999, 0.99999])

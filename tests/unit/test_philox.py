@@ -6,7 +6,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.models import philox
+from engine.models.stateless_random import BLOCK_WORDS, philox_bits, uniform_floats
 
 BLOCKS = 5
 LAST = 2**64 - 1
@@ -19,8 +19,8 @@ def uint64(value):
 
 
 def draw(key, counter, blocks):
-    words = philox.bits(key, counter, blocks)
-    return words, philox.uniform(words)
+    words = philox_bits(key, counter, blocks)
+    return words, uniform_floats(words)
 
 
 HOW = {
@@ -30,7 +30,7 @@ HOW = {
 }
 
 
-def kernel(key, counter, size=philox.WORDS * BLOCKS):
+def kernel(key, counter, size=BLOCK_WORDS * BLOCKS):
     """Returns the bits and the floats that TensorFlow's own kernels draw."""
     args = {"shape": [size], "key": uint64([key]), "counter": uint64(counter), "alg": 1}
     return (
@@ -71,7 +71,7 @@ def halves(text):
 def test_known_answers(how, counter, key, block):
     """The results are the known answers of the Philox authors."""
     words, _ = HOW[how](uint64(halves(key)[0]), uint64(halves(counter)))
-    assert [f"{word:08x}" for word in words.numpy()[: philox.WORDS]] == block.split()
+    assert [f"{word:08x}" for word in words.numpy()[:BLOCK_WORDS]] == block.split()
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -94,7 +94,7 @@ def test_matches_kernel_for_any_key(how, key, low, high):
 def test_matches_kernel_for_any_length(blocks, jit_compile):
     key, counter = 2**63 + 5, [2**32 - 2000, 9]
     drawn = tf.function(partial(draw, blocks=blocks), jit_compile=jit_compile)
-    expected = kernel(key, counter, philox.WORDS * blocks)
+    expected = kernel(key, counter, BLOCK_WORDS * blocks)
     assert_same(drawn(uint64(key), uint64(counter)), expected)
 
 
@@ -103,5 +103,5 @@ def test_starts_at_any_block(how):
     key = uint64(11)
     whole = HOW[how](key, uint64([LAST - 1, 6]))
     later = HOW[how](key, uint64([0, 7]))  # two blocks later, after the low half has overflowed
-    skipped = 2 * philox.WORDS
+    skipped = 2 * BLOCK_WORDS
     assert_same([drawn[skipped:] for drawn in whole], [drawn[:-skipped] for drawn in later])

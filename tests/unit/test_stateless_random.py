@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.models.stateless_random import MOST_DROPPED, stream_key
+from engine.models.stateless_random import MAX_DROPOUT_RATE, stream_key
 from tapeline.models import StatelessRNG
 
 ROWS, FEATURES = 64, 100
@@ -98,7 +98,7 @@ def test_dropout_xla_same_bits(rate):
         np.testing.assert_array_equal(eager, expected)
 
 
-@pytest.mark.parametrize("rate", [*RATES, 1e-5, 0.9999, MOST_DROPPED])
+@pytest.mark.parametrize("rate", [*RATES, 1e-5, 0.9999, MAX_DROPOUT_RATE])
 @pytest.mark.parametrize("dtype", [tf.float32, tf.bfloat16, tf.float16])
 def test_dropout_rate_and_expectation(rate, dtype):
     rows, features = 2000, 96
@@ -116,7 +116,7 @@ def test_dropout_rate_and_expectation(rate, dtype):
         assert abs(rounded - rate) <= 0.01 * min(rate, 1 - rate) + 2 * dtype_epsilon(dtype)
 
 
-@pytest.mark.parametrize("rate", [1e-5, 0.0001, 0.9999, MOST_DROPPED])
+@pytest.mark.parametrize("rate", [1e-5, 0.0001, 0.9999, MAX_DROPOUT_RATE])
 def test_dropout_rare_elements(rate):
     """A resolution of 1 / 65,536 is too coarse: with 16 bits, 1e-5 would become 1.5e-5."""
     rare = min(rate, 1 - rate)
