@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
 import time
 from typing import Any
 
-_LONGEST = 1 << 16  # bytes; workers send only shorter messages
+_MAX_LINE = 1 << 16  # bytes; workers send only shorter messages
 
 
 class Connection:
-    """One end of a TCP connection between two workers.
-
-    Args:
-      peer: connected TCP socket.
-      name: display name of the other end.
-    """
+    """One end of a TCP connection; `name` is the display name of the other end."""
 
     def __init__(self, peer: socket.socket, name: str) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer.settimeout(5)
         self.name = name
-        self.heard = time.monotonic()
+        self.heard = time.monotonic()  # time of the last data received
         self._peer, self._rest, self._lock = peer, b"", threading.Lock()
 
     def fileno(self) -> int:
@@ -32,11 +28,8 @@ class Connection:
 
     def send(self, **message: Any) -> None:
         """Sends a JSON object; ignores errors, because `read` reports a broken connection."""
-        try:
-            with self._lock:
-                self._peer.sendall(json.dumps(message).encode() + b"\n")
-        except OSError:
-            pass
+        with contextlib.suppress(OSError), self._lock:
+            self._peer.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]] | None:
         """Receives data; returns the JSON objects that are complete, possibly none.
@@ -45,21 +38,16 @@ class Connection:
         JSON objects, or 64 KiB without the end of a line.
         """
         try:
-            data = self._peer.recv(_LONGEST)
+            data = self._peer.recv(_MAX_LINE)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            messages = [json.loads(line) for line in lines]
         except TimeoutError:
             return []
-        except OSError:
-            return None
-        if not data:
+        except (OSError, ValueError):
             return None
         self.heard = time.monotonic()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        try:
-            messages = [json.loads(line) for line in lines]
-        except ValueError:
-            return None
-        whole = all(isinstance(message, dict) for message in messages)
-        return messages if whole and len(self._rest) < _LONGEST else None
+        valid = data and all(isinstance(message, dict) for message in messages)
+        return messages if valid and len(self._rest) < _MAX_LINE else None
 
     def set_timeout(self, seconds: float) -> None:
         """Sets the timeout of `read` and `send`, in seconds; at least 0.05."""

@@ -1,13 +1,7 @@
 """Monitors whether the other workers of a run are alive.
 
-Each worker except the chief has one connection, to the chief. Both ends send a heartbeat once a
-second. If a connection ends, or no message arrives for too long, the worker at its other end is
-lost. The worker that detects the loss reports it to the others, through the chief. Messages, their
-senders and contents:
-
-    alive    both               {}
-    lost     both               {"lost": "worker 1 (host:port) is gone ..."}
-    bye      both               {"bye": true}    closing this connection is not a loss
+Each worker except the chief has one connection, to the chief. Both ends send a heartbeat, {}, once
+a second, {"lost": reason} after a failure, and {"bye": true} before closing without a failure.
 """
 
 from __future__ import annotations
@@ -20,25 +14,23 @@ from collections.abc import Callable, Mapping
 from engine.distributed.cluster_config import ClusterConfig
 from engine.distributed.connection import Connection
 
-_BEAT = 1.0  # seconds between two heartbeats
+_HEARTBEAT = 1.0  # seconds between two heartbeats
 
 
 class LivenessMonitor:
     """Monitors the other workers, in a background thread.
 
-    Args:
-      cluster: configuration of the cluster.
-      connections: connections to the other workers, as `rendezvous.join_cluster` returns them.
-      silence: seconds without a message after which a worker counts as lost.
+    A worker whose connection ends, or that sends nothing for `silence` seconds, is lost. The worker
+    that detects the loss reports it to the others, through the chief.
     """
 
     def __init__(
         self, cluster: ClusterConfig, connections: Mapping[int, Connection], silence: float = 30.0
     ) -> None:
         self.lost: str | None = None  # reason why a worker was lost; None: none was
-        self._cluster, self._connections, self._silence = cluster, dict(connections), silence
-        self._left: set[int] = set()
-        self._gone: set[int] = set()
+        self._cluster, self._connections, self._silence = cluster, connections, silence
+        self._finished: set[int] = set()
+        self._disconnected: set[int] = set()
         self._on_loss: Callable[[str], None] | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="peers")
@@ -53,9 +45,9 @@ class LivenessMonitor:
         if self.lost:
             call(self.lost)
 
-    def fail(self, why: str) -> None:
+    def fail(self, reason: str) -> None:
         """Reports to the other workers the error that ends this one, for them to display."""
-        self._tell(lost=f"{self._cluster.name(self._cluster.task)} ended: {why}")
+        self._broadcast(lost=f"{self._cluster.name(self._cluster.task)} ended: {reason}")
 
     def leave(self) -> None:
         """Waits until all workers have finished, then stops monitoring and closes the connections.
@@ -66,11 +58,11 @@ class LivenessMonitor:
           RuntimeError: when a worker is lost.
         """
         if not self._cluster.is_chief:
-            self._tell(bye=True)
-        while not self.lost and len(self._left) < len(self._connections):
+            self._broadcast(bye=True)
+        while not self.lost and len(self._finished) < len(self._connections):
             time.sleep(0.02)
-        if self.lost is None and self._cluster.is_chief:
-            self._tell(bye=True)
+        if self._cluster.is_chief and self.lost is None:
+            self._broadcast(bye=True)
         self.close()
         if self.lost:
             raise RuntimeError(self.lost)
@@ -78,59 +70,54 @@ class LivenessMonitor:
     def close(self) -> None:
         """Stops monitoring and closes the connections."""
         self._closing.set()
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
+        self._thread.join()
         for connection in self._connections.values():
             connection.close()
 
-    def _tell(self, **message: object) -> None:
+    def _broadcast(self, **message: object) -> None:
         for worker, connection in self._connections.items():
-            if worker not in self._gone:
+            if worker not in self._disconnected:
                 connection.send(**message)
 
     def _watch(self) -> None:
         with selectors.DefaultSelector() as selector:
             for worker, connection in self._connections.items():
                 selector.register(connection, selectors.EVENT_READ, worker)
-            beaten = 0.0
-            turned = time.monotonic()
+            last_beat, last_turn = 0.0, time.monotonic()
             while not self._closing.is_set():
-                if time.monotonic() - beaten >= _BEAT:
-                    self._tell()
-                    beaten = time.monotonic()
-                for key, _ in selector.select(_BEAT / 2):
-                    if not self._hear(key.data):
+                if time.monotonic() - last_beat >= _HEARTBEAT:
+                    self._broadcast()
+                    last_beat = time.monotonic()
+                for key, _ in selector.select(_HEARTBEAT / 2):
+                    if not self._read(key.data):
                         selector.unregister(key.fileobj)
                 now = time.monotonic()
-                if now - turned > 5 * _BEAT:  # this process was suspended: restart timers
-                    for connection in self._connections.values():
+                suspended, last_turn = now - last_turn > 5 * _HEARTBEAT, now
+                for worker, connection in self._connections.items():
+                    if suspended:  # this process was: restart the timers
                         connection.heard = now
-                turned = now
-                self._listen_for_silence(now)
+                    expected = worker not in self._finished | self._disconnected
+                    if expected and now - connection.heard > self._silence:
+                        name = self._cluster.name(worker)
+                        self._lose(f"{name} has been silent for {self._silence:g} s")
 
-    def _hear(self, worker: int) -> bool:
+    def _read(self, worker: int) -> bool:
         """Reads a worker's messages; returns whether its connection is still open."""
         messages = self._connections[worker].read()
         for message in messages or ():
             if message.get("bye") is True:
-                self._left.add(worker)
+                self._finished.add(worker)
             if "lost" in message:
                 self._lose(str(message["lost"]))
         if messages is None:
-            self._gone.add(worker)
-            if worker not in self._left:
+            self._disconnected.add(worker)
+            if worker not in self._finished:
                 self._lose(f"{self._cluster.name(worker)} is gone: its connection ended")
         return messages is not None
 
-    def _listen_for_silence(self, now: float) -> None:
-        for worker, connection in self._connections.items():
-            expected = worker not in self._left | self._gone
-            if expected and now - connection.heard > self._silence:
-                self._lose(f"{self._cluster.name(worker)} has been silent for {self._silence:g} s")
-
-    def _lose(self, why: str) -> None:
+    def _lose(self, reason: str) -> None:
         if self.lost is None and not self._closing.is_set():
-            self.lost = why
-            self._tell(lost=why)
+            self.lost = reason
+            self._broadcast(lost=reason)
             if self._on_loss:
-                self._on_loss(why)
+                self._on_loss(reason)
