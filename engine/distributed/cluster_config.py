@@ -12,12 +12,7 @@ from typing import NamedTuple
 
 
 class ClusterConfig(NamedTuple):
-    """The configuration of a cluster.
-
-    Attributes:
-      workers: "host:port" of each worker; the first is the chief, which writes the run directory.
-      task: index of this process in `workers`.
-    """
+    """The "host:port" of each worker, the chief's first, and the index of this process."""
 
     workers: tuple[str, ...]
     task: int
@@ -139,8 +134,7 @@ def _expand_ranges(text: str) -> list[str]:
     """Expands `01-03,7` to 01, 02, 03, 7."""
     numbers: list[str] = []
     for item in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
-        if not match:
+        if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", item)):
             raise ValueError(
                 f"--cluster=slurm: cannot read the numbers [{text}] in a list of hosts"
             )
@@ -153,8 +147,7 @@ def expand_counts(text: str) -> list[int]:
     """Expands Slurm's numbers of tasks per node: `2(x3),1` becomes 2, 2, 2, 1."""
     counts: list[int] = []
     for item in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)
-        if not match:
+        if not (match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)):
             raise ValueError(f"--cluster=slurm: cannot read the tasks per node {text!r}")
         counts += [int(match[1])] * int(match[2] or 1)
     return counts

@@ -20,8 +20,8 @@ _EXIT_DELAY = 10.0  # seconds from the loss of a worker to the forced exit of th
 class HostCollectives:
     """Collective operations on host integers, over a cluster that is entered; None: one worker.
 
-    All workers must call `gather`, `max`, `broadcast` and `same` in the same order. A single worker
-    gets its own values.
+    All workers must call `max`, `broadcast` and `same` in the same order. These raise RuntimeError
+    when the workers cannot reach each other. A single worker gets its own values.
     """
 
     def __init__(self, cluster: Cluster | None = None) -> None:
@@ -74,32 +74,17 @@ class HostCollectives:
         self._sum_over_workers = tf.function(
             self._sum,
             autograph=False,
-            input_signature=[tf.TensorSpec([len(self._cluster.workers), None], tf.int64)],
+            input_signature=[tf.TensorSpec([len(self._cluster.workers)], tf.int64)],
         )
         return self._strategy
 
-    def gather(self, *values: int) -> list[list[int]]:
-        """Returns one list of values per worker, in the order of the workers, the chief's first.
-
-        Raises:
-          RuntimeError: when the workers cannot reach each other.
-        """
-        if self._cluster is None:
-            return [list(values)]
-        table = np.zeros([len(self._cluster.workers), len(values)], np.int64)
-        table[self._cluster.task] = values
-        try:
-            return self._sum_over_workers(tf.constant(table)).numpy().tolist()
-        except tf.errors.OpError as error:
-            raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
-
     def max(self, value: int) -> int:
         """Returns the maximum of the value over all workers."""
-        return builtins.max(self.gather(value))[0]
+        return builtins.max(self._gather(value))
 
     def broadcast(self, value: int) -> int:
         """Returns the chief's value on every worker."""
-        return self.gather(value)[0][0]
+        return self._gather(value)[0]
 
     def same(self, what: str, value: int) -> None:
         """Checks that all workers have the same value.
@@ -107,24 +92,35 @@ class HostCollectives:
         Raises:
           RuntimeError: when the values differ; the message gives `what` and each worker's value.
         """
-        values = [row[0] for row in self.gather(value)]
+        values = self._gather(value)
         if len(set(values)) > 1:
             raise RuntimeError(
                 f"the workers do not have the same {what}: {values}, worker by worker"
             )
 
-    def _sum(self, table: tf.Tensor) -> tf.Tensor:
+    def _gather(self, value: int) -> list[int]:
+        """Returns the values of all workers, the chief's first."""
+        if self._cluster is None:
+            return [value]
+        values = np.zeros(len(self._cluster.workers), np.int64)
+        values[self._cluster.task] = value
+        try:
+            return self._sum_over_workers(tf.constant(values)).numpy().tolist()
+        except tf.errors.OpError as error:
+            raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
+
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
         strategy = self.strategy()
         local_replicas = len(strategy.extended.worker_devices)
 
-        def on_replica(table: tf.Tensor) -> tf.Tensor:
+        def on_replica(values: tf.Tensor) -> tf.Tensor:
             replica = tf.distribute.get_replica_context()
             # Only one replica of each worker contributes its values.
             is_first = tf.equal(replica.replica_id_in_sync_group % local_replicas, 0)
-            values = tf.where(is_first, table, tf.zeros_like(table))
+            values = tf.where(is_first, values, tf.zeros_like(values))
             return replica.all_reduce(tf.distribute.ReduceOp.SUM, [values])[0]
 
-        return strategy.experimental_local_results(strategy.run(on_replica, args=(table,)))[0]
+        return strategy.experimental_local_results(strategy.run(on_replica, args=(values,)))[0]
 
     def _end(self, reason: str) -> None:
         """Aborts pending collectives; ends the process after `_EXIT_DELAY` if it still runs."""

@@ -33,9 +33,8 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
         return list(tensors)
     replica = tf.cast(context.replica_id_in_sync_group, tf.float32)
     flat = tf.concat([[replica], *(tf.reshape(tensor, [-1]) for tensor in tensors)], 0)
-    gathered = tf.ensure_shape(
-        context.all_gather(flat[tf.newaxis], axis=0), [replicas, *flat.shape]
-    )
+    gathered = context.all_gather(flat[tf.newaxis], axis=0)
+    gathered = tf.ensure_shape(gathered, [replicas, *flat.shape])
     # With several machines, the order of all_gather is that of the device names, in which 10
     # precedes 2: sort by replica.
     stack = tf.gather(gathered, tf.argsort(gathered[:, 0]))[:, 1:]

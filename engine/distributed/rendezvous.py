@@ -1,4 +1,4 @@
-"""Waits until all workers have joined, and checks that they were started with the same options.
+"""Connects the workers, and checks that they were started with the same options.
 
 TensorFlow's own wait cannot be interrupted and may never end, so this precedes its import. A worker
 sends the chief {"worker": 1, "of": 2, "digest": "..."}; the chief answers {"go": true} when all
@@ -7,24 +7,72 @@ have joined, or {"refuse": "why"}.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.distributed.cluster_config import ClusterConfig
-from engine.distributed.connection import Connection
 
+_MAX_LINE = 1 << 16  # bytes; workers send only shorter messages
 _RETRY_DELAY = 0.2  # seconds between two attempts to connect
 _GRACE = 5.0  # additional seconds to wait for a connected chief, which reports missing workers
+
+
+class Connection:
+    """A TCP connection for JSON objects; `name` is the display name of the other end."""
+
+    def __init__(self, peer: socket.socket, name: str) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.settimeout(5)
+        self.name = name
+        self.heard = time.monotonic()  # time of the last data received
+        self._peer, self._rest, self._lock = peer, b"", threading.Lock()
+
+    def fileno(self) -> int:
+        """Returns the file descriptor of the socket, which a selector requires."""
+        return self._peer.fileno()
+
+    def send(self, **message: Any) -> None:
+        """Sends a JSON object; ignores errors, because `read` reports a broken connection."""
+        with contextlib.suppress(OSError), self._lock:
+            self._peer.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """Receives data; returns the JSON objects that are complete, possibly none.
+
+        Returns None if the connection has ended, or sent something else or a line of 64 KiB.
+        """
+        try:
+            data = self._peer.recv(_MAX_LINE)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            messages = [json.loads(line) for line in lines]
+        except TimeoutError:
+            return []
+        except (OSError, ValueError):
+            return None
+        self.heard = time.monotonic()
+        valid = data and all(isinstance(message, dict) for message in messages)
+        return messages if valid and len(self._rest) < _MAX_LINE else None
+
+    def set_timeout(self, seconds: float) -> None:
+        """Sets the timeout of `read` and `send`, in seconds; at least 0.05."""
+        self._peer.settimeout(max(0.05, seconds))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._peer.close()
 
 
 def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
     """Waits until all workers have joined the cluster with the same digest of their options.
 
-    Returns:
-      The connections by worker index: on the chief, to all others; on the others, to the chief.
+    Returns the connections by worker index: the chief's to all others, or the one to the chief.
 
     Raises:
       RuntimeError: when a worker does not join in time or was started with other options, or when
@@ -73,12 +121,7 @@ def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict
 def _receive(
     cluster: ClusterConfig, digest: str, connection: Connection, joined: dict[Connection, int]
 ) -> bool:
-    """Adds a worker that introduces itself to `joined`; returns False if the connection ended.
-
-    Raises:
-      RuntimeError: when the worker was started with other options, or its index is not valid or
-        in use; the workers that have joined receive this error, too.
-    """
+    """Adds a worker that introduces itself to `joined`; returns False if the connection ended."""
     messages = connection.read()
     if messages is None:  # not a worker, or one that ended and may be restarted
         joined.pop(connection, None)
@@ -100,17 +143,11 @@ def _receive(
 
 def _listen(cluster: ClusterConfig) -> socket.socket:
     _, port = cluster.address(0)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("", port))
-        listener.listen(len(cluster.workers))
+        return socket.create_server(("", port), backlog=len(cluster.workers))
     except OSError as error:
-        listener.close()
-        raise RuntimeError(
-            f"{cluster.name(0)} cannot listen on port {port}: {error.strerror}"
-        ) from None
-    return listener
+        reason = os.strerror(error.errno or 0)
+        raise RuntimeError(f"{cluster.name(0)} cannot listen on port {port}: {reason}") from None
 
 
 def _refuse(connections: Iterable[Connection], reason: str) -> NoReturn:

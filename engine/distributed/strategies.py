@@ -43,7 +43,10 @@ class Topologies(NamedTuple):
 
 
 def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
-    """Selects the strategy `name` of `--strategy` and its devices; a cluster has its own.
+    """Selects the strategy that `--strategy` names, and its devices.
+
+    `virtual_devices` is the number to split the CPU into (0: no split). With a cluster, the
+    collectives create the strategy.
 
     Raises:
       ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.
@@ -89,9 +92,8 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 def topologies(name: str, virtual_devices: int) -> Topologies:
     """Configures one device and several devices, to compute the same step on both.
 
-    The several devices are the GPUs that training uses, if it uses several; else the requested
-    number of virtual CPU devices, at least two. The CPU replaces a missing GPU, and devices of
-    this machine those of other machines; the note mentions it.
+    The several devices are the GPUs that training uses, if it uses several, else at least two
+    virtual CPU devices. Devices of this machine replace a missing GPU and other machines.
 
     Raises:
       ValueError: when TensorFlow has started already, with too few devices.
