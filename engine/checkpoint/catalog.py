@@ -3,8 +3,7 @@
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
 
-Both directories share one sequence of numbers. The file of a damaged checkpoint is renamed, not
-deleted, so that no run resumes from it.
+Both directories share one sequence of numbers.
 """
 
 from __future__ import annotations
@@ -44,20 +43,16 @@ def checkpoint_number(path: str | None) -> int:
 
 def list_checkpoints(directory: str) -> list[str]:
     """Returns the paths of the checkpoints in a directory, sorted by number."""
-    found = glob.glob(os.path.join(glob.escape(directory), f"ckpt-*{checkpoint_file.SUFFIX}"))
-    numbered = [path for path in found if re.fullmatch(r"ckpt-\d+\.npz", os.path.basename(path))]
-    return sorted(numbered, key=checkpoint_number)
+    names = glob.glob(f"ckpt-*{checkpoint_file.SUFFIX}", root_dir=directory)
+    numbered = [name for name in names if re.fullmatch(r"ckpt-\d+\.npz", name)]
+    return [os.path.join(directory, name) for name in sorted(numbered, key=checkpoint_number)]
 
 
 def last_number(run_dir: str) -> int:
     """Returns the largest checkpoint number, including damaged checkpoints; 0 if there is none."""
-    names = [
-        name
-        for directory in (newest_directory(run_dir), best_directory(run_dir))
-        if os.path.isdir(directory)
-        for name in os.listdir(directory)
-    ]
-    numbers = [int(found[1]) for name in names if (found := re.match(r"ckpt-(\d+)\.", name))]
+    directories = filter(os.path.isdir, (newest_directory(run_dir), best_directory(run_dir)))
+    names = [name for directory in directories for name in os.listdir(directory)]
+    numbers = [int(match[1]) for name in names if (match := re.match(r"ckpt-(\d+)\.", name))]
     return max(numbers, default=0)
 
 
@@ -65,29 +60,30 @@ def read(path: str) -> CheckpointContents:
     """Reads a checkpoint, validates all arrays, and renames those of older versions.
 
     Raises:
-      DamagedError: if the file is missing or damaged, or if the number in its name differs from the
-        one in its metadata.
+      DamagedError: if the file is missing or damaged, or its name has another file's number.
       FormatVersionError: if this version of Tapeline cannot read its format.
     """
-    found = checkpoint_file.read(path)
-    _refuse_other_number(path, found.facts)
-    return CheckpointContents(found.facts, migrated(found.arrays))
+    metadata, arrays = checkpoint_file.read(path)
+    _check_number(path, metadata)
+    return CheckpointContents(metadata, migrated(arrays))
 
 
 def read_metadata(path: str) -> dict[str, Any]:
     """Reads a checkpoint's metadata as `checkpoint_file.read_metadata`; raises as `read` does."""
-    facts = checkpoint_file.read_metadata(path)
-    _refuse_other_number(path, facts)
-    return facts
+    metadata = checkpoint_file.read_metadata(path)
+    _check_number(path, metadata)
+    return metadata
+
+
+def _check_number(path: str, metadata: dict[str, Any]) -> None:
+    if metadata["number"] != checkpoint_number(path):
+        raise DamagedError(
+            f"cannot load checkpoint {path}: it is number {metadata['number']} by another name"
+        )
 
 
 class LoadedCheckpoint(NamedTuple):
-    """A checkpoint in memory; its file may have been removed since.
-
-    Attributes:
-      path: path of the file that was read.
-      archive: contents of the file.
-    """
+    """The contents of a checkpoint, and the path of its file, which may have been removed since."""
 
     path: str
     archive: CheckpointContents
@@ -104,64 +100,54 @@ class LoadedCheckpoint(NamedTuple):
 
 
 def load_newest(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads a run's newest checkpoint, even while a training process saves and prunes.
+    """Reads a run's newest checkpoint; returns None if there is none.
 
-    A file that is removed between listing and opening was pruned, so there is a newer one, and the
-    directory is listed again. Each further attempt requires that training has saved another
-    checkpoint, so the number of attempts is limited.
-
-    Returns:
-      The checkpoint; None if there is none.
+    A training process may save and prune meanwhile: if the file is removed between listing and
+    opening, there is a newer one.
 
     Raises:
       DamagedError: if the newest checkpoint is damaged, or if it is listed but cannot be opened.
       FormatVersionError: if this version of Tapeline cannot read its format.
     """
-    vanished: MissingError | None = None
-    before = None
-    while (path := newest_checkpoint(run_dir)) is not None:
-        if path == before:
-            assert vanished is not None
-            raise vanished
+    path = newest_checkpoint(run_dir)
+    while path is not None:
         try:
             return LoadedCheckpoint(path, read(path))
-        except MissingError as error:
-            before, vanished = path, error
+        except MissingError:
+            previous, path = path, newest_checkpoint(run_dir)
+            if path == previous:
+                raise
     return None
 
 
 def load_best(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads the best checkpoint, whose step the newest one contains, even while training saves.
+    """Reads the best checkpoint; returns None if there is no checkpoint or no best epoch yet.
 
-    When another step becomes the best, the old best checkpoint may be pruned. Before that, a newer
-    checkpoint with the new best step is written. So if the best checkpoint is not found, the newest
-    one is read again, as long as there is a newer file than before.
-
-    Returns:
-      The checkpoint; None if the run has no checkpoint or no best epoch yet.
+    The newest checkpoint contains the best step. A training process may prune the best checkpoint
+    meanwhile, but only after it has saved a newest one with another best step.
 
     Raises:
       DamagedError: if the newest or the best checkpoint is damaged, or if the best one is missing.
       FormatVersionError: if this version of Tapeline cannot read the format of one of them.
     """
-    before = None
+    previous = None
     while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:
         damaged: DamagedError | None = None
         for path in reversed(list_checkpoints(best_directory(run_dir))):
             try:
-                found = read(path)
-            except DamagedError as error:
-                if not isinstance(error, MissingError):
-                    damaged = damaged or error
+                checkpoint = LoadedCheckpoint(path, read(path))
+                if checkpoint.step == newest.best_step:
+                    return checkpoint
+            except MissingError:
                 continue
-            if found.facts["step"] == newest.best_step:
-                return LoadedCheckpoint(path, found)
-        if newest.path == before:
+            except DamagedError as error:
+                damaged = damaged or error
+        if newest.path == previous:
             raise damaged or DamagedError(
                 f"{newest.path} names step {newest.best_step:,} as the best, and there is no "
                 f"checkpoint of it in {best_directory(run_dir)}; give --weights=newest"
             )
-        before = newest.path
+        previous = newest.path
     return None
 
 
@@ -187,22 +173,16 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
         return f"the best checkpoint, of step {step}, is gone or damaged"
     try:
         checkpoint_file.read(path)
+        return ""
     except DamagedError as error:
         return str(error)
-    return ""
 
 
 def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
-    """Removes checkpoints that are no longer needed.
+    """Removes all but the `keep` newest checkpoints and the best one.
 
-    A best checkpoint of a step after `step` was saved before a rollback. It is kept, because the
-    run will reach that step again.
-
-    Args:
-      run_dir: the run directory.
-      keep: number of newest checkpoints to keep.
-      step: step of the newest checkpoint.
-      best_step: step of the best epoch, as in the newest checkpoint.
+    `step` and `best_step` are those of the newest checkpoint. A best checkpoint of a later step was
+    saved before a rollback; it is kept, because the run will reach that step again.
     """
     old = list_checkpoints(newest_directory(run_dir))[:-keep]
     best = find_best_checkpoint(run_dir, best_step)
@@ -213,27 +193,17 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
     _remove(old)
 
 
-def clear(run_dir: str) -> None:
-    """Removes partial files of checkpoints whose writing was interrupted."""
-    for directory in (newest_directory(run_dir), best_directory(run_dir)):
-        _remove(glob.glob(os.path.join(glob.escape(directory), f"*{checkpoint_file.PART}")))
-
-
-def rename_damaged(paths: list[str]) -> None:
-    """Renames damaged files, so that no run resumes from them."""
-    for path in paths:
+def tidy(run_dir: str, damaged: list[str]) -> None:
+    """Renames damaged files, so that no run resumes from them, and removes partial files."""
+    for path in damaged:
         with contextlib.suppress(OSError):
             os.replace(path, path + DAMAGED)
+    for directory in (newest_directory(run_dir), best_directory(run_dir)):
+        names = glob.glob(f"*{checkpoint_file.PART}", root_dir=directory)
+        _remove([os.path.join(directory, name) for name in names])
 
 
 def _remove(paths: list[str]) -> None:
     for path in paths:
         with contextlib.suppress(OSError):
             os.unlink(path)
-
-
-def _refuse_other_number(path: str, facts: dict[str, Any]) -> None:
-    if facts["number"] != checkpoint_number(path):
-        raise DamagedError(
-            f"cannot load checkpoint {path}: it is number {facts['number']} by another name"
-        )

@@ -1,9 +1,6 @@
-"""Reads and writes checkpoint files: named arrays and a manifest in one uncompressed npz file.
+"""Reads and writes checkpoint files: named arrays and `manifest.json` in an uncompressed npz file.
 
-`numpy.load(path)` opens the file without Tapeline. One more member, `manifest.json`, contains the
-metadata, and the dtype, shape and SHA-256 digest of each array. The file is written under a
-temporary name and renamed after fsync, so that a kill or a full disk leaves no partial file under
-its final name. On reading, the digest of every array is verified.
+The manifest contains the metadata, and the dtype, shape and SHA-256 digest of each array.
 """
 
 from __future__ import annotations
@@ -16,8 +13,7 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -26,7 +22,6 @@ SUFFIX = ".npz"
 PART = ".part"  # suffix of the temporary name while a file is written
 
 _MANIFEST = "manifest.json"
-_MEMBER = ".npy"
 _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: removed on a network file system while open
 
 
@@ -42,51 +37,41 @@ class FormatVersionError(ValueError):
     """Raised when a checkpoint file has a format that this version of Tapeline cannot read."""
 
 
-@dataclass(frozen=True)
-class CheckpointContents:
-    """The contents of a checkpoint.
-
-    Attributes:
-      facts: metadata, as passed to `write`.
-      arrays: arrays by name.
-    """
+class CheckpointContents(NamedTuple):
+    """The contents of a checkpoint: its metadata, as passed to `write`, and its arrays by name."""
 
     facts: dict[str, Any]
     arrays: dict[str, np.ndarray]
 
 
-def write(path: str, facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def write(path: str, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a checkpoint durably: after the return, a power failure does not lose the file.
 
-    Args:
-      path: path of the file; an existing file is replaced only when the new one is complete.
-      facts: metadata that JSON can represent.
-      arrays: arrays by name, of any NumPy or TensorFlow dtype.
+    An existing file is replaced only when the new one is complete. JSON must be able to represent
+    the metadata; the arrays may have any NumPy or TensorFlow dtype.
 
     Raises:
       OSError: if the file cannot be written; no partial file remains.
     """
     described = {name: _described(array) for name, array in arrays.items()}
-    manifest = {"format": FORMAT, **facts, "arrays": described}
-    with _whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    manifest = {"format": FORMAT, **metadata, "arrays": described}
+    with _replaced(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         for name, array in arrays.items():
-            with archive.open(name + _MEMBER, "w", force_zip64=True) as member:
-                np.lib.format.write_array(member, _plain(array), allow_pickle=False)
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if array.dtype.isbuiltin != 1:  # store bfloat16, for example, as 16-bit integers
+                    array = array.view(f"u{array.dtype.itemsize}")
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
-def copy(path: str, to: str) -> None:
-    """Copies a checkpoint file, as durably as `write` writes it.
-
-    Raises:
-      OSError: if a file cannot be read or written; no partial file remains.
-    """
-    with open(path, "rb") as file, _whole(to) as other:
-        shutil.copyfileobj(file, other, 1 << 20)
+def copy(source: str, target: str) -> None:
+    """Copies a checkpoint file as durably as `write` writes it, and with its errors."""
+    with open(source, "rb") as reader, _replaced(target) as writer:
+        shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 @contextlib.contextmanager
-def _whole(path: str) -> Iterator[BinaryIO]:
+def _replaced(path: str) -> Iterator[BinaryIO]:
     """Opens a temporary file; renames it to `path` after fsync, or removes it on an error."""
     part = path + PART
     try:
@@ -112,71 +97,59 @@ def sync_directory(path: str) -> None:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint and validates all arrays.
-
-    The file is opened only once, so that a local file can be read completely even if it is removed
-    meanwhile.
+    """Reads a checkpoint and validates all arrays; opens it once, so it may be removed meanwhile.
 
     Raises:
       MissingError: if the file does not exist, or was removed while it was open.
       DamagedError: if the file cannot be read, or differs from what was written.
       FormatVersionError: if this version of Tapeline cannot read the format.
     """
-    with _opened(path) as archive:
-        facts = _facts(path, archive)
-        described = facts.pop("arrays")
+    with _open(path) as archive:
+        metadata = _read_manifest(path, archive)
         arrays = {}
-        for name, wanted in described.items():
-            with archive.open(name + _MEMBER) as member:
+        for name, expected in metadata.pop("arrays").items():
+            with archive.open(f"{name}.npy") as member:
                 stored = np.lib.format.read_array(member, allow_pickle=False)
-            array = stored.view(_dtype(wanted["dtype"])).reshape(wanted["shape"])
-            if _described(array) != wanted:
+            array = stored.view(_dtype(expected["dtype"])).reshape(expected["shape"])
+            if _described(array) != expected:
                 raise DamagedError(f"{name} is not what was written")
             arrays[name] = array
-        return CheckpointContents(facts, arrays)
+        return CheckpointContents(metadata, arrays)
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Reads a checkpoint's metadata, and {"arrays": {name: {"dtype", "shape", "sha256"}}}.
-
-    Does not read or validate the arrays.
+    """Reads only the metadata, and {"arrays": {name: {"dtype", "shape", "sha256"}}}.
 
     Raises:
       DamagedError, FormatVersionError: as in `read`.
     """
-    with _opened(path) as archive:
-        return _facts(path, archive)
+    with _open(path) as archive:
+        return _read_manifest(path, archive)
 
 
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    """Opens a checkpoint; converts errors, also those in the `with` block, to DamagedError.
-
-    A FormatVersionError is not converted.
-    """
+def _open(path: str) -> Iterator[zipfile.ZipFile]:
+    """Opens a checkpoint; converts errors but FormatVersionError in the block to DamagedError."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except FormatVersionError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.strerror:
-            words = error.strerror
-        else:
-            words = " ".join(str(error).split()) or type(error).__name__
-        gone = isinstance(error, OSError) and error.errno in _GONE
-        kind = MissingError if gone else DamagedError
-        raise kind(f"cannot load checkpoint {path}: {words}") from error
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        kind = MissingError if getattr(error, "errno", None) in _GONE else DamagedError
+        message = f"cannot load checkpoint {path}: {reason or type(error).__name__}"
+        raise kind(message) from error
 
 
-def _facts(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
-    facts = json.loads(archive.read(_MANIFEST))
-    if (written := facts.pop("format")) != FORMAT:
+def _read_manifest(path: str, archive: zipfile.ZipFile) -> dict[str, Any]:
+    metadata = json.loads(archive.read(_MANIFEST))
+    if (version := metadata.pop("format")) != FORMAT:
         raise FormatVersionError(
-            f"{path} has the checkpoint format {written}, and this version of Tapeline reads "
+            f"{path} has the checkpoint format {version}, and this version of Tapeline reads "
             f"format {FORMAT}: go on with the version that wrote it, or give another --run_dir"
         )
-    return facts
+    return metadata
 
 
 def _described(array: np.ndarray) -> dict[str, Any]:
@@ -186,11 +159,6 @@ def _described(array: np.ndarray) -> dict[str, Any]:
         "shape": list(array.shape),
         "sha256": hashlib.sha256(content.data).hexdigest(),
     }
-
-
-def _plain(array: np.ndarray) -> np.ndarray:
-    """Returns an array of a dtype that NumPy has: bfloat16, for example, as 16-bit integers."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _dtype(name: str) -> np.dtype:

@@ -1,8 +1,4 @@
-"""Converts checkpoints of older versions, after variables were renamed, added or removed.
-
-This module does not import TensorFlow, so that a run directory can be read before TensorFlow is
-imported.
-"""
+"""Converts checkpoints of older versions; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -39,17 +35,11 @@ _REMOVED = ("update_ratio",)
 
 
 def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the values of a checkpoint's variables under their current names.
-
-    Args:
-      arrays: values by the names under which this or an older version stored them.
-    """
+    """Returns the values of a checkpoint of this or an older version by their current names."""
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     return {**_ADDED, **kept}
 
 
 def _current(name: str) -> str:
     group, slash, rest = name.partition("/")
-    if name in _RENAMED:
-        return _RENAMED[name]
-    return _RENAMED.get(group + slash, group + slash) + rest if slash else name
+    return _RENAMED.get(name) or _RENAMED.get(group + slash, group + slash) + rest

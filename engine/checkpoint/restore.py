@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 from engine.checkpoint import catalog
-from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
 from engine.checkpoint.variables import check_variables, named_variables
 from engine.core.state import TrainState
@@ -13,12 +14,8 @@ from pipelines import DataIdentity
 class Restorer:
     """Restores the state of a run from its checkpoints.
 
-    Args:
-      run_dir: run directory, which holds `checkpoints/` and `best/`.
-      state: the state to restore.
-      data: identity of the training data; None: empty, matches only checkpoints saved with an
-        empty one.
-      writes: whether `tidy` may rename and delete files; True on one worker only.
+    `data` is the identity of the training data; None matches only checkpoints saved with None.
+    Only one worker `writes`: on the others, `tidy` does nothing.
     """
 
     def __init__(
@@ -35,12 +32,10 @@ class Restorer:
         self._damaged: list[str] = []
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Loads the newest intact checkpoint whose best checkpoint is also intact.
+        """Loads the newest intact checkpoint, if possible one whose best checkpoint is also intact.
 
-        If there is none, loads the newest intact checkpoint. Does not change files; `tidy` does.
-
-        Returns:
-          The path, None if there is no checkpoint; and a message for each problem found.
+        Returns its path, None if there is no checkpoint, and a message for each problem found. Does
+        not change files; `tidy` does.
 
         Raises:
           OSError: if there are checkpoints but none can be loaded.
@@ -48,22 +43,22 @@ class Restorer:
             of Tapeline cannot read its format.
         """
         directory = catalog.newest_directory(self._run_dir)
-        paths, problems = catalog.list_checkpoints(directory), list[str]()
+        paths = catalog.list_checkpoints(directory)
+        problems: list[str] = []
         without_best: list[str] = []
-        damaged = self._damaged = []
+        self._damaged = []
         for path in reversed(paths):
             try:
-                found = self._read(path)
+                contents = self._read(path)
             except DamagedError as error:
                 problems.append(f"{error}; it is kept as {path}{catalog.DAMAGED}")
-                damaged.append(path)
+                self._damaged.append(path)
                 continue
-            best_step = found.facts["best_step"]
-            if best_step < 0 or not (
-                lost := catalog.best_checkpoint_problem(self._run_dir, best_step)
-            ):
+            best_step = contents.facts["best_step"]
+            problem = best_step >= 0 and catalog.best_checkpoint_problem(self._run_dir, best_step)
+            if not problem:
                 break
-            problems.append(f"{lost}, which {path} needs")
+            problems.append(f"{problem}, which {path} needs")
             without_best.append(path)
         else:
             if not paths:
@@ -74,22 +69,18 @@ class Restorer:
                     "that directory to start anew, or give another --run_dir"
                 )
             path = without_best[0]
-            found = self._read(path)
+            contents = self._read(path)
             problems.append(f"going on from {path} without: epochs to come will make another")
-        self._assign(found)
+        _assign(self._variables, contents)
         return path, problems
 
     def tidy(self) -> None:
         """Renames the damaged files that `newest` found, and removes partial files."""
         if self._writes:
-            catalog.rename_damaged(self._damaged)
-            catalog.clear(self._run_dir)
+            catalog.tidy(self._run_dir, self._damaged)
 
     def same(self, number: int) -> str | None:
-        """Loads the checkpoint that the chief chose; returns its path.
-
-        Args:
-          number: number of the checkpoint; 0: loads nothing and returns None.
+        """Loads the checkpoint that the chief chose; returns its path, or None for number 0.
 
         Raises:
           OSError: if this worker cannot load it.
@@ -98,67 +89,53 @@ class Restorer:
         if not number:
             return None
         path = catalog.checkpoint_path(catalog.newest_directory(self._run_dir), number)
-        self._assign(self._read(path))
+        _assign(self._variables, self._read(path))
         return path
 
     def best_number(self) -> int:
         """Returns the number of the checkpoint of the state's best step; 0 if there is none."""
-        return checkpoint_number(
-            catalog.find_best_checkpoint(self._run_dir, int(self._state.best.step))
-        )
+        path = catalog.find_best_checkpoint(self._run_dir, int(self._state.best.step))
+        return catalog.checkpoint_number(path)
 
     def restore_best_weights(self, number: int) -> None:
-        """Loads only the weights and their EMA from a best checkpoint.
-
-        The rest of the state is unchanged.
-
-        Args:
-          number: number of the checkpoint.
+        """Loads only the weights and their EMA from the best checkpoint with a number.
 
         Raises:
           OSError: if the checkpoint is missing or damaged.
           ValueError: if it belongs to another model, or if this version of Tapeline cannot read its
             format.
         """
-        directory = catalog.best_directory(self._run_dir)
-        path = catalog.checkpoint_path(directory, number)
+        path = catalog.checkpoint_path(catalog.best_directory(self._run_dir), number)
         restore_weights(self._state, path, catalog.read(path))
 
     def _read(self, path: str) -> CheckpointContents:
         """Reads a checkpoint; checks that its data set and its variables are those of this run."""
-        found = catalog.read(path)
-        if not self._data.matches(DataIdentity(**found.facts["data"])):
+        contents = catalog.read(path)
+        if not self._data.matches(DataIdentity(**contents.facts["data"])):
             raise ValueError(
                 f"the data set is not the one that {path} was made with: its examples have "
                 "changed; put them back, or give another --run_dir"
             )
-        check_variables(path, found.arrays, self._variables)
-        if found.arrays.keys() != self._variables.keys():
-            strange = sorted(found.arrays.keys() - self._variables.keys())
-            raise ValueError(f"{path} holds {strange[0]}, which this run does not have")
-        return found
-
-    def _assign(self, found: CheckpointContents) -> None:
-        for name, variable in self._variables.items():
-            variable.assign(found.arrays[name])
+        check_variables(path, contents.arrays, self._variables)
+        if unknown := sorted(contents.arrays.keys() - self._variables.keys()):
+            raise ValueError(f"{path} holds {unknown[0]}, which this run does not have")
+        return contents
 
 
-def restore_weights(state: TrainState, path: str, found: CheckpointContents) -> None:
-    """Assigns a checkpoint's weights, and their EMA if the state keeps one.
+def restore_weights(state: TrainState, path: str, contents: CheckpointContents) -> None:
+    """Assigns only a checkpoint's weights, and their EMA if the state keeps one.
 
-    Args:
-      state: state whose other variables are unchanged.
-      path: path of the checkpoint, for messages; the file is not opened.
-      found: contents of the checkpoint.
+    Does not open the file; `path` is for messages.
 
     Raises:
       ValueError: if the checkpoint belongs to another model.
     """
-    weights = {
-        name: variable
-        for name, variable in named_variables(state).items()
-        if name.startswith(("model/", "ema/"))
-    }
-    check_variables(path, found.arrays, weights)
-    for name, variable in weights.items():
-        variable.assign(found.arrays[name])
+    variables = named_variables(state).items()
+    weights = {name: value for name, value in variables if name.startswith(("model/", "ema/"))}
+    check_variables(path, contents.arrays, weights)
+    _assign(weights, contents)
+
+
+def _assign(variables: dict[str, tf.Variable], contents: CheckpointContents) -> None:
+    for name, variable in variables.items():
+        variable.assign(contents.arrays[name])

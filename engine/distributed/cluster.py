@@ -1,16 +1,22 @@
-"""Connects this process to the cluster; imports no TensorFlow, so that it can be entered early."""
+"""Connects this process to the cluster and monitors the others, before TensorFlow is imported.
+
+Each worker except the chief has one connection, to the chief. Both ends send a heartbeat, {}, once
+a second, {"lost": reason} after a failure, and {"bye": true} before closing without a failure.
+"""
 
 from __future__ import annotations
 
+import selectors
+import threading
 import time
-from collections.abc import Mapping
-from types import TracebackType
+from collections.abc import Callable, Mapping
 
-from engine.distributed import cluster_config as clusters
+from engine.distributed import cluster_config
 from engine.distributed.cluster_config import ClusterConfig
-from engine.distributed.liveness import LivenessMonitor
 from engine.distributed.options import DeviceOptions
-from engine.distributed.rendezvous import join_cluster
+from engine.distributed.rendezvous import Connection, join_cluster
+
+_HEARTBEAT = 1.0  # seconds between two heartbeats
 
 
 class Cluster:
@@ -18,12 +24,8 @@ class Cluster:
 
     A worker that leaves with an error sends its message to the others, and does not wait. When a
     worker is lost, all others end with a one-line error that names it. Unless the strategy is
-    multi_worker, entering and leaving do nothing.
-
-    Args:
-      options: device options; only `--strategy=multi_worker` uses a cluster.
-      environment: environment variables of the process, which describe the cluster.
-      digest: digest of the version and of the options that all workers must share.
+    multi_worker, entering and leaving do nothing. The digest, of the version and the options, must
+    be the same on all workers.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class Cluster:
         self.peers: LivenessMonitor | None = None
         self._digest, self._timeout = digest, options.cluster_timeout
         if options.strategy == "multi_worker":
-            self.cluster = clusters.read(options.cluster, environment)
+            self.cluster = cluster_config.read(options.cluster, environment)
 
     def __enter__(self) -> Cluster:
         if self.cluster is not None:
@@ -41,33 +43,125 @@ class Cluster:
             self.peers = LivenessMonitor(self.cluster, connections)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if self.peers is None:
             return
         if error is None:
             self.peers.leave()
-        elif isinstance(error, RuntimeError) and (lost := self._lost()):
-            raise RuntimeError(lost) from error
-        else:
-            self.peers.fail(" ".join(str(error).split()) or type(error).__name__)
+            return
+        if isinstance(error, RuntimeError):
+            # TensorFlow may detect the loss of a worker before the liveness monitor does.
+            deadline = time.monotonic() + 3
+            while self.peers.lost is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+            if self.peers.lost:
+                raise RuntimeError(self.peers.lost) from error
+        self.peers.fail(" ".join(str(error).split()) or type(error).__name__)
 
     @property
     def is_chief(self) -> bool:
         """Whether this process is the chief, which writes the run directory."""
         return self.cluster is None or self.cluster.is_chief
 
-    def _lost(self) -> str | None:
-        """Returns the reason why a worker was lost, or None if no worker was lost.
 
-        Waits up to 3 s, because TensorFlow may detect the loss before the liveness monitor does.
+class LivenessMonitor:
+    """Monitors the other workers, in a background thread.
+
+    A worker whose connection ends, or that sends nothing for `silence` seconds, is lost. The worker
+    that detects the loss reports it to the others, through the chief.
+    """
+
+    def __init__(
+        self, cluster: ClusterConfig, connections: Mapping[int, Connection], silence: float = 30.0
+    ) -> None:
+        self.lost: str | None = None  # reason why a worker was lost; None: none was
+        self._cluster, self._connections, self._silence = cluster, connections, silence
+        self._finished: set[int] = set()
+        self._disconnected: set[int] = set()
+        self._on_loss: Callable[[str], None] | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="peers")
+        self._thread.start()
+
+    def on_failure(self, call: Callable[[str], None]) -> None:
+        """Registers a function to call with the reason when a worker is lost, or at once."""
+        self._on_loss = call
+        if self.lost:
+            call(self.lost)
+
+    def fail(self, reason: str) -> None:
+        """Reports to the other workers the error that ends this one, for them to display."""
+        self._broadcast(lost=f"{self._cluster.name(self._cluster.task)} ended: {reason}")
+
+    def leave(self) -> None:
+        """Waits until all workers have finished, then stops monitoring and closes the connections.
+
+        No worker exits while another may still communicate with it.
+
+        Raises:
+          RuntimeError: when a worker is lost.
         """
-        assert self.peers is not None
-        deadline = time.monotonic() + 3
-        while self.peers.lost is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        return self.peers.lost
+        if not self._cluster.is_chief:
+            self._broadcast(bye=True)
+        while not self.lost and len(self._finished) < len(self._connections):
+            time.sleep(0.02)
+        if self._cluster.is_chief and self.lost is None:
+            self._broadcast(bye=True)
+        self.close()
+        if self.lost:
+            raise RuntimeError(self.lost)
+
+    def close(self) -> None:
+        """Stops monitoring and closes the connections."""
+        self._closing.set()
+        self._thread.join()
+        for connection in self._connections.values():
+            connection.close()
+
+    def _broadcast(self, **message: object) -> None:
+        for worker, connection in self._connections.items():
+            if worker not in self._disconnected:
+                connection.send(**message)
+
+    def _watch(self) -> None:
+        with selectors.DefaultSelector() as selector:
+            for worker, connection in self._connections.items():
+                selector.register(connection, selectors.EVENT_READ, worker)
+            last_beat, last_turn = 0.0, time.monotonic()
+            while not self._closing.is_set():
+                if time.monotonic() - last_beat >= _HEARTBEAT:
+                    self._broadcast()
+                    last_beat = time.monotonic()
+                for key, _ in selector.select(_HEARTBEAT / 2):
+                    if not self._read(key.data):
+                        selector.unregister(key.fileobj)
+                now = time.monotonic()
+                suspended, last_turn = now - last_turn > 5 * _HEARTBEAT, now
+                for worker, connection in self._connections.items():
+                    if suspended:  # not the other workers but this process: restart the timers
+                        connection.heard = now
+                    expected = worker not in self._finished | self._disconnected
+                    if expected and now - connection.heard > self._silence:
+                        name = self._cluster.name(worker)
+                        self._lose(f"{name} has been silent for {self._silence:g} s")
+
+    def _read(self, worker: int) -> bool:
+        """Reads a worker's messages; returns whether its connection is still open."""
+        messages = self._connections[worker].read()
+        for message in messages or ():
+            if message.get("bye") is True:
+                self._finished.add(worker)
+            if "lost" in message:
+                self._lose(str(message["lost"]))
+        if messages is None:
+            self._disconnected.add(worker)
+            if worker not in self._finished:
+                self._lose(f"{self._cluster.name(worker)} is gone: its connection ended")
+        return messages is not None
+
+    def _lose(self, reason: str) -> None:
+        if self.lost is None and not self._closing.is_set():
+            self.lost = reason
+            self._broadcast(lost=reason)
+            if self._on_loss:
+                self._on_loss(reason)

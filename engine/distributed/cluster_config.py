@@ -1,7 +1,6 @@
-"""Reads the cluster configuration: the workers' addresses and the index of this process.
+"""Reads the cluster configuration from TF_CONFIG or from the environment of a Slurm job step.
 
-Its source is TF_CONFIG, which Kubernetes operators and cloud services set, or the environment of a
-Slurm job step. This module imports no TensorFlow, so that an invalid environment fails at once.
+Imports no TensorFlow, so that an invalid environment fails at once.
 """
 
 from __future__ import annotations
@@ -13,12 +12,7 @@ from typing import NamedTuple
 
 
 class ClusterConfig(NamedTuple):
-    """The configuration of a cluster: the workers' addresses and the index of this process.
-
-    Attributes:
-      workers: "host:port" of each worker; the first is the chief, which writes the run directory.
-      task: index of this process in `workers`.
-    """
+    """The "host:port" of each worker, the chief's first, and the index of this process."""
 
     workers: tuple[str, ...]
     task: int
@@ -39,26 +33,17 @@ class ClusterConfig(NamedTuple):
 
 
 def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
-    """Reads the cluster configuration from the environment.
+    """Reads the cluster configuration of a kind: "tf_config" or "slurm".
 
-    Args:
-      kind: source of the configuration, "tf_config" or "slurm".
-      environment: environment variables of the process.
+    In TF_CONFIG, a task of type "chief" precedes the workers. In Slurm, each task is a worker.
 
     Raises:
       ValueError: when the configuration is missing or invalid.
     """
-    return {"tf_config": from_tf_config, "slurm": from_slurm}[kind](environment)
+    return {"tf_config": _from_tf_config, "slurm": _from_slurm}[kind](environment)
 
 
-def from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
-    """Reads TF_CONFIG: {"cluster": {"worker": ["host:port", ...]}, "task": {"type", "index"}}.
-
-    A task of type "chief" precedes the workers: it becomes worker 0.
-
-    Raises:
-      ValueError: when TF_CONFIG is missing or invalid.
-    """
+def _from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
     text = environment.get("TF_CONFIG", "")
     if not text:
         raise ValueError(
@@ -74,27 +59,19 @@ def from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
             f"TF_CONFIG: cannot be read ({type(error).__name__}: {error}); it must be JSON with "
             '"cluster" and "task"'
         ) from None
-    unknown = sorted(set(jobs) - {"chief", "worker"})
-    if unknown:
+    if unknown := sorted(set(jobs) - {"chief", "worker"}):
         raise ValueError(
             f"TF_CONFIG: has {', '.join(unknown)} in its cluster; only chief and worker train here"
         )
-    chiefs = jobs.get("chief", [])
-    workers = tuple(chiefs + jobs.get("worker", []))
     if job not in jobs or not 0 <= index < len(jobs[job]):
         raise ValueError(f"TF_CONFIG: its task, {job} {index}, is not in its cluster")
+    chiefs = jobs.get("chief", [])
+    workers = tuple(chiefs + jobs.get("worker", []))
     return _checked("TF_CONFIG", workers, index + (len(chiefs) if job == "worker" else 0))
 
 
-def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
-    """Reads the environment of a Slurm job step, in which each task is a worker.
-
-    For one worker per machine, use `srun --ntasks-per-node=1`. The ports are those that
-    `srun --resv-ports` reserves; without it, the job and step IDs determine ports from 12000 up.
-
-    Raises:
-      ValueError: when the environment is missing or invalid.
-    """
+def _from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
+    """Uses the ports that `srun --resv-ports` reserves, else ports by the job and step IDs."""
     nodes = _slurm(environment, "SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
     per_node = _slurm(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     job = _slurm(environment, "SLURM_JOB_ID", "SLURM_JOBID")
@@ -106,7 +83,7 @@ def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
     if len(tasks) != len(hosts) or sum(tasks) != int(count):
         raise ValueError(f"--cluster=slurm: {count} tasks are not {per_node} on the hosts {nodes}")
     if reserved := environment.get("SLURM_STEP_RESV_PORTS"):
-        ports = list(map(int, _numbers(reserved)))
+        ports = list(map(int, _expand_ranges(reserved)))
     else:  # below Linux's ephemeral ports, 32768 and up
         step = environment.get("SLURM_STEP_ID", "0")
         first = 12_000 + (7 * int(job) + int(step if step.isdigit() else 0)) % 1_900 * 10
@@ -116,16 +93,16 @@ def from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
             f"--cluster=slurm: {len(ports)} ports are reserved, and a machine has {max(tasks)} "
             f"tasks; give srun --resv-ports={max(tasks)}"
         )
-    places = [(host, local) for host, n in zip(hosts, tasks, strict=True) for local in range(n)]
-    workers = tuple(f"{host}:{ports[local]}" for host, local in places)
-    found = _checked("--cluster=slurm", workers, int(task))
-    here, listed = environment.get("SLURMD_NODENAME", ""), places[int(task)][0]
-    if here and here.split(".")[0] != listed.split(".")[0]:
+    slots = [(host, port) for host, n in zip(hosts, tasks, strict=True) for port in ports[:n]]
+    workers = tuple(f"{host}:{port}" for host, port in slots)
+    config = _checked("--cluster=slurm", workers, int(task))
+    actual, listed = environment.get("SLURMD_NODENAME", ""), slots[config.task][0]
+    if actual and actual.split(".")[0] != listed.split(".")[0]:
         raise ValueError(
-            f"--cluster=slurm: task {task} runs on {here}, not on {listed}; start the workers with "
-            "srun --distribution=block"
+            f"--cluster=slurm: task {task} runs on {actual}, not on {listed}; start the workers "
+            "with srun --distribution=block"
         )
-    return found
+    return config
 
 
 def _slurm(environment: Mapping[str, str], *names: str) -> str:
@@ -143,21 +120,21 @@ def expand_hosts(text: str) -> list[str]:
     hosts: list[str] = []
     items = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
     for item in items:
-        parts = re.split(r"\[([^\]]*)\]", item)
-        found = [parts[0]]
-        for inside, after in zip(parts[1::2], parts[2::2], strict=True):
-            found = [head + number + after for head in found for number in _numbers(inside)]
-        hosts += found
+        first, *rest = re.split(r"\[([^\]]*)\]", item)
+        expanded = [first]
+        for ranges, suffix in zip(rest[::2], rest[1::2], strict=True):
+            expanded = [p + number + suffix for p in expanded for number in _expand_ranges(ranges)]
+        hosts += expanded
     if ",".join(items) != text or not hosts:
         raise ValueError(f"--cluster=slurm: cannot read the list of hosts {text!r}")
     return hosts
 
 
-def _numbers(text: str) -> list[str]:
+def _expand_ranges(text: str) -> list[str]:
+    """Expands `01-03,7` to 01, 02, 03, 7."""
     numbers: list[str] = []
     for item in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:-(\d+))?", item)
-        if not match:
+        if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", item)):
             raise ValueError(
                 f"--cluster=slurm: cannot read the numbers [{text}] in a list of hosts"
             )
@@ -170,20 +147,19 @@ def expand_counts(text: str) -> list[int]:
     """Expands Slurm's numbers of tasks per node: `2(x3),1` becomes 2, 2, 2, 1."""
     counts: list[int] = []
     for item in text.split(","):
-        match = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)
-        if not match:
+        if not (match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)):
             raise ValueError(f"--cluster=slurm: cannot read the tasks per node {text!r}")
         counts += [int(match[1])] * int(match[2] or 1)
     return counts
 
 
-def _checked(where: str, workers: tuple[str, ...], index: int) -> ClusterConfig:
+def _checked(source: str, workers: tuple[str, ...], index: int) -> ClusterConfig:
     for worker in workers:
         host, _, port = worker.rpartition(":")
         if not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
-            raise ValueError(f"{where}: worker {worker!r} is not host:port")
+            raise ValueError(f"{source}: worker {worker!r} is not host:port")
     if len(set(workers)) < len(workers):
-        raise ValueError(f"{where}: a worker is listed twice in {', '.join(workers)}")
+        raise ValueError(f"{source}: a worker is listed twice in {', '.join(workers)}")
     if not 0 <= index < len(workers):
-        raise ValueError(f"{where}: there is no worker {index} among {len(workers)}")
+        raise ValueError(f"{source}: there is no worker {index} among {len(workers)}")
     return ClusterConfig(workers, index)

@@ -1,4 +1,4 @@
-"""Collective operations on host values, outside the training graph; the multi-worker strategy."""
+"""Collective operations on host values between workers, and the multi-worker strategy."""
 
 from __future__ import annotations
 
@@ -14,33 +14,30 @@ from tensorflow.python.eager import context as eager_context
 
 from engine.distributed.cluster import Cluster
 
-_LAST_RESORT = 10.0  # seconds from the loss of a worker to the forced exit of this process
+_EXIT_DELAY = 10.0  # seconds from the loss of a worker to the forced exit of this process
 
 
 class HostCollectives:
-    """Collective operations on host integers; with a single worker, its own values are returned.
+    """Collective operations on host integers, over a cluster that is entered; None: one worker.
 
-    All workers must call `gather`, `max`, `broadcast` and `same` in the same order.
-
-    Args:
-      joined: cluster, already entered; None: a single worker.
+    All workers must call `max`, `broadcast` and `same` in the same order. These raise RuntimeError
+    when the workers cannot reach each other. A single worker gets its own values.
     """
 
-    def __init__(self, joined: Cluster | None = None) -> None:
-        self._cluster = joined.cluster if joined else None
-        self._peers = joined.peers if joined else None
+    def __init__(self, cluster: Cluster | None = None) -> None:
+        self._cluster = cluster.cluster if cluster else None
+        self._peers = cluster.peers if cluster else None
         self._strategy: tf.distribute.Strategy | None = None
-        self.is_chief = joined is None or joined.is_chief
+        self.is_chief = cluster is None or cluster.is_chief
 
     def __bool__(self) -> bool:
         """Returns whether the run uses a cluster of workers (`--strategy=multi_worker`)."""
         return self._cluster is not None
 
     def strategy(self) -> tf.distribute.Strategy:
-        """Returns a MultiWorkerMirroredStrategy over the GPUs, or the CPUs, of all workers.
+        """Returns the MultiWorkerMirroredStrategy over the GPUs, or the CPUs, of all workers.
 
-        The first call creates it, and must precede TensorFlow's first operation; later calls
-        return the same object.
+        The first call creates it, and must precede TensorFlow's first operation.
 
         Raises:
           RuntimeError: when TensorFlow cannot start its server at this worker's address.
@@ -49,8 +46,8 @@ class HostCollectives:
         if self._strategy is not None:
             return self._strategy
         # TensorFlow's coordination service holds the GIL while it waits for workers, handles
-        # SIGTERM itself, and ends all workers if its leader finishes first. `LivenessMonitor`
-        # replaces it. Both settings are private in TensorFlow: a test fails if one changes.
+        # SIGTERM itself, and ends all workers if its leader finishes first: `LivenessMonitor`
+        # replaces it. Both settings are private in TensorFlow; a test fails if one changes.
         eager_context.context().configure_coordination_service(service_type="")
         collective_all_reduce_strategy.CollectiveAllReduceExtended._enable_check_health = False
         gpus = len(tf.config.list_physical_devices("GPU"))
@@ -74,35 +71,20 @@ class HostCollectives:
             raise RuntimeError(f"{name} cannot start TensorFlow's server: {error}") from error
         if self._peers.lost:
             self._end(self._peers.lost)
-        self._gathered = tf.function(
+        self._sum_over_workers = tf.function(
             self._sum,
             autograph=False,
-            input_signature=[tf.TensorSpec([len(self._cluster.workers), None], tf.int64)],
+            input_signature=[tf.TensorSpec([len(self._cluster.workers)], tf.int64)],
         )
         return self._strategy
 
-    def gather(self, *values: int) -> list[list[int]]:
-        """Returns one list of values per worker, in the order of the workers, the chief's first.
-
-        Raises:
-          RuntimeError: when the workers cannot reach each other.
-        """
-        if self._cluster is None:
-            return [list(values)]
-        table = np.zeros([len(self._cluster.workers), len(values)], np.int64)
-        table[self._cluster.task] = values
-        try:
-            return self._gathered(tf.constant(table)).numpy().tolist()
-        except tf.errors.OpError as error:
-            raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
-
     def max(self, value: int) -> int:
         """Returns the maximum of the value over all workers."""
-        return builtins.max(given[0] for given in self.gather(value))
+        return builtins.max(self._gather(value))
 
     def broadcast(self, value: int) -> int:
         """Returns the chief's value on every worker."""
-        return self.gather(value)[0][0]
+        return self._gather(value)[0]
 
     def same(self, what: str, value: int) -> None:
         """Checks that all workers have the same value.
@@ -110,34 +92,44 @@ class HostCollectives:
         Raises:
           RuntimeError: when the values differ; the message gives `what` and each worker's value.
         """
-        given = [row[0] for row in self.gather(value)]
-        if len(set(given)) > 1:
+        values = self._gather(value)
+        if len(set(values)) > 1:
             raise RuntimeError(
-                f"the workers do not have the same {what}: {given}, worker by worker"
+                f"the workers do not have the same {what}: {values}, worker by worker"
             )
 
-    def _sum(self, table: tf.Tensor) -> tf.Tensor:
-        assert self._strategy is not None
-        strategy = self._strategy
+    def _gather(self, value: int) -> list[int]:
+        """Returns the values of all workers, the chief's first."""
+        if self._cluster is None:
+            return [value]
+        values = np.zeros(len(self._cluster.workers), np.int64)
+        values[self._cluster.task] = value
+        try:
+            return self._sum_over_workers(tf.constant(values)).numpy().tolist()
+        except tf.errors.OpError as error:
+            raise RuntimeError(f"the workers cannot reach each other: {error.message}") from error
 
-        def on_replica(table: tf.Tensor) -> tf.Tensor:
+    def _sum(self, values: tf.Tensor) -> tf.Tensor:
+        strategy = self.strategy()
+        local_replicas = len(strategy.extended.worker_devices)
+
+        def on_replica(values: tf.Tensor) -> tf.Tensor:
             replica = tf.distribute.get_replica_context()
             # Only one replica of each worker contributes its values.
-            first = tf.equal(replica.replica_id_in_sync_group % local, 0)
-            spoken = tf.where(first, table, tf.zeros_like(table))
-            return replica.all_reduce(tf.distribute.ReduceOp.SUM, [spoken])[0]
+            is_first = tf.equal(replica.replica_id_in_sync_group % local_replicas, 0)
+            values = tf.where(is_first, values, tf.zeros_like(values))
+            return replica.all_reduce(tf.distribute.ReduceOp.SUM, [values])[0]
 
-        local = len(strategy.extended.worker_devices)
-        return strategy.experimental_local_results(strategy.run(on_replica, args=(table,)))[0]
+        return strategy.experimental_local_results(strategy.run(on_replica, args=(values,)))[0]
 
-    def _end(self, why: str) -> None:
-        """Aborts pending collectives; ends the process after `_LAST_RESORT` if it still runs."""
+    def _end(self, reason: str) -> None:
+        """Aborts pending collectives; ends the process after `_EXIT_DELAY` if it still runs."""
         if self._strategy is not None:
-            eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, why)
+            eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
 
-        def last_resort() -> None:
-            time.sleep(_LAST_RESORT)
-            os.write(2, f"error: {why}\n".encode())
+        def force_exit() -> None:
+            time.sleep(_EXIT_DELAY)
+            os.write(2, f"error: {reason}\n".encode())
             os._exit(1)
 
-        threading.Thread(target=last_resort, daemon=True).start()
+        threading.Thread(target=force_exit, daemon=True).start()

@@ -24,9 +24,8 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     """Sums each tensor over the replicas in a binary tree; call in replica context.
 
     Adds the tensors of neighbouring replicas first, then neighbouring sums. If each replica's
-    tensors are such sums over its own virtual shards, the whole is one tree over all shards, so the
-    result is bitwise identical for any number of replicas. The numbers of replicas and of shards
-    must be powers of two.
+    tensors are such sums over its own virtual shards, the result is bitwise identical for any
+    number of replicas. The numbers of replicas and of shards must be powers of two.
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
@@ -34,9 +33,8 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
         return list(tensors)
     replica = tf.cast(context.replica_id_in_sync_group, tf.float32)
     flat = tf.concat([[replica], *(tf.reshape(tensor, [-1]) for tensor in tensors)], 0)
-    gathered = tf.ensure_shape(
-        context.all_gather(flat[tf.newaxis], axis=0), [replicas, *flat.shape]
-    )
+    gathered = context.all_gather(flat[tf.newaxis], axis=0)
+    gathered = tf.ensure_shape(gathered, [replicas, *flat.shape])
     # With several machines, the order of all_gather is that of the device names, in which 10
     # precedes 2: sort by replica.
     stack = tf.gather(gathered, tf.argsort(gathered[:, 0]))[:, 1:]
@@ -49,10 +47,7 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
 def reductions(shards: int) -> tuple[Reduction, Reduction]:
     """Returns two reductions over the replicas: within a micro-batch, and at the end of a step.
 
-    With virtual shards, the first is the identity: shards are computed separately, at different
-    times, and batch normalization treats each shard as a batch.
-
-    Args:
-      shards: number of virtual shards; 0: none, each replica computes a part of the micro-batch.
+    With virtual shards (`shards` > 0), the first is the identity: shards are computed separately,
+    and batch normalization treats each shard as a batch.
     """
     return (list, tree_reduce) if shards else (all_reduce, all_reduce)

@@ -1,192 +1,203 @@
-"""Waits until all workers have joined, and checks that they were started with the same options.
+"""Connects the workers, and checks that they were started with the same options.
 
-TensorFlow's own wait cannot be interrupted and may never end, so the rendezvous precedes
-TensorFlow's import. The chief listens on its port of the cluster configuration; the others connect
-and identify themselves. The connections stay open, but the listening socket is closed, so that
-TensorFlow's server can use the port. The messages:
-
-    hello    worker -> chief    {"worker": 1, "of": 2, "digest": "..."}
-    go       chief -> worker    {"go": true}
-    refuse   chief -> worker    {"refuse": "why"}
+TensorFlow's own wait cannot be interrupted and may never end, so this precedes its import. A worker
+sends the chief {"worker": 1, "of": 2, "digest": "..."}; the chief answers {"go": true} when all
+have joined, or {"refuse": "why"}.
 """
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import selectors
 import socket
+import threading
 import time
 from collections.abc import Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from engine.distributed.cluster_config import ClusterConfig
-from engine.distributed.connection import Connection
 
-_AGAIN = 0.2  # seconds between two attempts to connect
+_MAX_LINE = 1 << 16  # bytes; workers send only shorter messages
+_RETRY_DELAY = 0.2  # seconds between two attempts to connect
 _GRACE = 5.0  # additional seconds to wait for a connected chief, which reports missing workers
 
 
+class Connection:
+    """A TCP connection for JSON objects; `name` is the display name of the other end."""
+
+    def __init__(self, peer: socket.socket, name: str) -> None:
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        peer.settimeout(5)
+        self.name = name
+        self.heard = time.monotonic()  # time of the last data received
+        self._peer, self._rest, self._lock = peer, b"", threading.Lock()
+
+    def fileno(self) -> int:
+        """Returns the file descriptor of the socket, which a selector requires."""
+        return self._peer.fileno()
+
+    def send(self, **message: Any) -> None:
+        """Sends a JSON object; ignores errors, because `read` reports a broken connection."""
+        with contextlib.suppress(OSError), self._lock:
+            self._peer.sendall(json.dumps(message).encode() + b"\n")
+
+    def read(self) -> list[dict[str, Any]] | None:
+        """Receives data; returns the JSON objects that are complete, possibly none.
+
+        Returns None if the connection has ended, or sent something else or a line of 64 KiB.
+        """
+        try:
+            data = self._peer.recv(_MAX_LINE)
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            messages = [json.loads(line) for line in lines]
+        except TimeoutError:
+            return []
+        except (OSError, ValueError):
+            return None
+        self.heard = time.monotonic()
+        valid = data and all(isinstance(message, dict) for message in messages)
+        return messages if valid and len(self._rest) < _MAX_LINE else None
+
+    def set_timeout(self, seconds: float) -> None:
+        """Sets the timeout of `read` and `send`, in seconds; at least 0.05."""
+        self._peer.settimeout(max(0.05, seconds))
+
+    def close(self) -> None:
+        """Closes the connection."""
+        self._peer.close()
+
+
 def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
-    """Waits until all workers have joined the cluster.
+    """Waits until all workers have joined the cluster with the same digest of their options.
 
-    Args:
-      cluster: configuration of the cluster.
-      digest: digest of the version and options, which must be the same on all workers.
-      seconds: maximum time to wait, in seconds.
-
-    Returns:
-      The connections by worker index: on the chief, to all others; on the others, to the chief.
+    Returns the connections by worker index: the chief's to all others, or the one to the chief.
 
     Raises:
       RuntimeError: when a worker does not join in time or was started with other options, or when
         the chief cannot listen on its port.
     """
-    gather_or_join = _gather if cluster.is_chief else _join
-    return gather_or_join(cluster, digest, seconds)
-
-
-def _gather(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
-    there: dict[int, Connection] = {}
-    open_ones: set[Connection] = set()
-    try:
-        with _listener(cluster) as listener, selectors.DefaultSelector() as selector:
-            selector.register(listener, selectors.EVENT_READ)
-            _receive(cluster, digest, seconds, selector, there, open_ones)
-    except BaseException:
-        there.clear()
-        raise
-    finally:
-        for stranger in open_ones - set(there.values()):
-            stranger.close()
-    for connection in there.values():
-        connection.set_timeout(5)
+    if not cluster.is_chief:
+        return {0: _join(cluster, digest, seconds)}
+    workers = _accept_workers(cluster, digest, seconds)
+    for connection in workers:  # the port is free again, for TensorFlow's server
         connection.heard = time.monotonic()
         connection.send(go=True)
-    return there
+    return {worker: connection for connection, worker in workers.items()}
+
+
+def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict[Connection, int]:
+    """Returns the connections to the other workers; closes the others, and all on an error."""
+    joined: dict[Connection, int] = {}
+    with _listen(cluster) as listener, selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        deadline = time.monotonic() + seconds
+        try:
+            while len(joined) < len(cluster.workers) - 1:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    absent = set(range(1, len(cluster.workers))) - set(joined.values())
+                    names = ", ".join(map(cluster.name, sorted(absent)))
+                    _refuse(joined, f"{names} did not come within {seconds:g} s: see why, start it")
+                for key, _ in selector.select(min(remaining, 1.0)):
+                    if key.fileobj is listener:
+                        peer, address = listener.accept()
+                        connection = Connection(peer, f"{address[0]}:{address[1]}")
+                        selector.register(connection, selectors.EVENT_READ, connection)
+                    elif not _receive(cluster, digest, key.data, joined):
+                        selector.unregister(key.fileobj)
+                        key.data.close()
+        except BaseException:
+            joined.clear()
+            raise
+        finally:
+            for key in selector.get_map().values():
+                if key.data and key.data not in joined:
+                    key.data.close()
+    return joined
 
 
 def _receive(
-    cluster: ClusterConfig,
-    digest: str,
-    seconds: float,
-    selector: selectors.BaseSelector,
-    there: dict[int, Connection],
-    open_ones: set[Connection],
-) -> None:
-    """Accepts connections until all workers have joined.
-
-    Adds the workers that join to `there`, and every open connection to `open_ones`.
-
-    Raises:
-      RuntimeError: when a worker does not join in time or was started with other options.
-    """
-    deadline = time.monotonic() + seconds
-    while len(there) < len(cluster.workers) - 1:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            absent = [w for w in range(1, len(cluster.workers)) if w not in there]
-            names = ", ".join(map(cluster.name, absent))
-            _refuse(there.values(), f"{names} did not come within {seconds:g} s: see why, start it")
-        for key, _ in selector.select(min(left, 1.0)):
-            if isinstance(key.fileobj, socket.socket):
-                accepted, where = key.fileobj.accept()
-                stranger = Connection(accepted, f"{where[0]}:{where[1]}")
-                open_ones.add(stranger)
-                selector.register(stranger, selectors.EVENT_READ)
-                continue
-            connection = key.fileobj
-            assert isinstance(connection, Connection)
-            messages = connection.read()
-            if messages is None:  # not a worker, or one that ended and may be restarted
-                selector.unregister(connection)
-                connection.close()
-                open_ones.discard(connection)
-                for worker in [w for w, c in there.items() if c is connection]:
-                    del there[worker]
-            for message in messages or ():
-                _welcome(cluster, digest, connection, message, there)
+    cluster: ClusterConfig, digest: str, connection: Connection, joined: dict[Connection, int]
+) -> bool:
+    """Adds a worker that introduces itself to `joined`; returns False if the connection ended."""
+    messages = connection.read()
+    if messages is None:  # not a worker, or one that ended and may be restarted
+        joined.pop(connection, None)
+    for message in messages or ():
+        worker = message.get("worker")
+        if not isinstance(worker, int) or connection in joined:
+            continue
+        same = message.get("of") == len(cluster.workers) and message.get("digest") == digest
+        if not same or not 0 < worker < len(cluster.workers) or worker in joined.values():
+            _refuse(
+                [connection, *joined],
+                f"worker {worker} at {connection.name} was started with other options, in another "
+                f"cluster or with another version than {cluster.name(0)}",
+            )
+        connection.name = cluster.name(worker)
+        joined[connection] = worker
+    return messages is not None
 
 
-def _listener(cluster: ClusterConfig) -> socket.socket:
+def _listen(cluster: ClusterConfig) -> socket.socket:
     _, port = cluster.address(0)
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        listener.bind(("", port))
-        listener.listen(len(cluster.workers))
+        return socket.create_server(("", port), backlog=len(cluster.workers))
     except OSError as error:
-        listener.close()
-        raise RuntimeError(
-            f"{cluster.name(0)} cannot listen on port {port}: {error.strerror}"
-        ) from None
-    return listener
+        reason = os.strerror(error.errno or 0)
+        raise RuntimeError(f"{cluster.name(0)} cannot listen on port {port}: {reason}") from None
 
 
-def _welcome(
-    cluster: ClusterConfig, digest: str, connection: Connection, message: dict, there: dict
-) -> None:
-    """Adds the worker that a message names to `there`; ignores a message without a worker.
-
-    Raises:
-      RuntimeError: when the worker was started with other options, or its index is not valid or
-        in use; the workers that have joined receive this error, too.
-    """
-    worker = message.get("worker")
-    if not isinstance(worker, int) or connection in there.values():
-        return
-    alike = message.get("of") == len(cluster.workers) and message.get("digest") == digest
-    if not alike or not 0 < worker < len(cluster.workers) or worker in there:
-        _refuse(
-            [connection, *there.values()],
-            f"worker {worker} at {connection.name} was started with other options, in another "
-            f"cluster or with another version than {cluster.name(0)}",
-        )
-    connection.name = cluster.name(worker)
-    there[worker] = connection
-
-
-def _refuse(connections: Iterable[Connection], why: str) -> NoReturn:
+def _refuse(connections: Iterable[Connection], reason: str) -> NoReturn:
     for connection in connections:
-        connection.send(refuse=why)
-    raise RuntimeError(why)
+        connection.send(refuse=reason)
+    raise RuntimeError(reason)
 
 
-def _join(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
+def _join(cluster: ClusterConfig, digest: str, seconds: float) -> Connection:
+    """Connects to the chief, again if it ends meanwhile, and waits until all have joined."""
     deadline = time.monotonic() + seconds
-    chief: Connection | None = None
-    last = "no answer"
-    while (left := deadline + (_GRACE if chief else 0.0) - time.monotonic()) > 0:
-        if chief is None:
-            try:
-                chief = _connect(cluster, left)
-            except OSError as error:
-                last = error.strerror or str(error)
-                time.sleep(_AGAIN)
-                continue
+    problem = "no answer"
+    while (remaining := deadline - time.monotonic()) > 0:
+        try:
+            chief = _connect(cluster, remaining)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        else:
             chief.send(worker=cluster.task, of=len(cluster.workers), digest=digest)
-        chief.set_timeout(min(0.5, left))
+            if _wait_for_all(chief, seconds, deadline):
+                return chief
+            problem = "it closed the connection"
+        time.sleep(_RETRY_DELAY)
+    raise RuntimeError(
+        f"{cluster.name(0)} did not answer within {seconds:g} s ({problem}): see why, and start it"
+    )
+
+
+def _wait_for_all(chief: Connection, seconds: float, deadline: float) -> bool:
+    """Waits until the chief reports that all have joined; returns False if it disconnects."""
+    while (remaining := deadline + _GRACE - time.monotonic()) > 0:
+        chief.set_timeout(min(0.5, remaining))
         messages = chief.read()
-        if messages is None:
-            chief.close()
-            chief, last = None, "it closed the connection"
-            time.sleep(_AGAIN)
         for message in messages or ():
-            assert chief is not None
+            if message.get("go") is True:
+                chief.set_timeout(5)
+                return True
             if "refuse" in message:
                 chief.close()
                 raise RuntimeError(str(message["refuse"]))
-            if message.get("go") is True:
-                chief.set_timeout(5)
-                return {0: chief}
-    if chief is None:
-        raise RuntimeError(
-            f"{cluster.name(0)} did not answer within {seconds:g} s ({last}): see why, and start it"
-        )
+        if messages is None:
+            chief.close()
+            return False
     chief.close()
-    raise RuntimeError(f"{cluster.name(0)} did not find all workers within {seconds:g} s")
+    raise RuntimeError(f"{chief.name} did not find all workers within {seconds:g} s")
 
 
 def _connect(cluster: ClusterConfig, seconds: float) -> Connection:
-    peer = socket.create_connection(cluster.address(0), timeout=max(_AGAIN, min(5.0, seconds)))
+    timeout = max(_RETRY_DELAY, min(5.0, seconds))
+    peer = socket.create_connection(cluster.address(0), timeout=timeout)
     if peer.getsockname() == peer.getpeername():  # TCP may connect a free local port to itself
         peer.close()
         raise ConnectionRefusedError(0, "no answer")

@@ -10,12 +10,7 @@ from engine.distributed.collectives import HostCollectives
 
 
 class Devices(NamedTuple):
-    """The devices of a run.
-
-    Attributes:
-      strategy: distribution strategy over the devices.
-      words: description of the devices, for display.
-    """
+    """The devices of a run: the strategy over them, and their description for display."""
 
     strategy: tf.distribute.Strategy
     words: str
@@ -36,9 +31,8 @@ class Topologies(NamedTuple):
 
     Attributes:
       home: devices that the configuration trains on, or those that replace them.
-      one: a single device.
-      many: several devices of that kind. `home` is `one` or `many`, except where training uses a
-        single GPU: there, `one` and `many` are CPU devices.
+      one: a single device; a CPU where training uses a single GPU.
+      many: several devices of the same kind as `one`.
       note: differences between these devices and those of the configuration; empty: none.
     """
 
@@ -48,21 +42,11 @@ class Topologies(NamedTuple):
     note: str
 
 
-_OTHER_MACHINES = (
-    "--strategy=multi_worker: replicas on this machine stand in for the other machines"
-)
-
-
 def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
-    """Selects the strategy and its devices.
+    """Selects the strategy that `--strategy` names, and its devices.
 
-    Args:
-      name: value of `--strategy`: auto, cpu, gpu, mirrored or multi_worker.
-      virtual_devices: number of virtual devices to split the CPU into; 0: no split.
-      collectives: host collectives; with a cluster, they create the strategy.
-
-    Returns:
-      The strategy, and a description of its devices.
+    `virtual_devices` is the number to split the CPU into (0: no split). With a cluster, the
+    collectives create the strategy.
 
     Raises:
       ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.
@@ -88,34 +72,16 @@ def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Dev
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
-    """Sets TensorFlow's numbers of threads; possible only before the first tensor is created.
-
-    Args:
-      intra_op: number of intra-op threads; 0: unchanged.
-      inter_op: number of inter-op threads; 0: unchanged.
+    """Sets TensorFlow's numbers of threads (0: unchanged), before the first tensor is created.
 
     Raises:
       ValueError: when TensorFlow has started with other numbers of threads.
     """
     threading = tf.config.threading
-    for name, count, read, write in (
-        (
-            "intra",
-            intra_op,
-            threading.get_intra_op_parallelism_threads,
-            threading.set_intra_op_parallelism_threads,
-        ),
-        (
-            "inter",
-            inter_op,
-            threading.get_inter_op_parallelism_threads,
-            threading.set_inter_op_parallelism_threads,
-        ),
-    ):
-        if not count or count == read():
-            continue
+    for name, count in (("intra", intra_op), ("inter", inter_op)):
         try:
-            write(count)
+            if count and count != getattr(threading, f"get_{name}_op_parallelism_threads")():
+                getattr(threading, f"set_{name}_op_parallelism_threads")(count)
         except RuntimeError:
             raise ValueError(
                 f"--{name}_op_threads={count}: TensorFlow has started with other threads; ask for "
@@ -126,43 +92,43 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 def topologies(name: str, virtual_devices: int) -> Topologies:
     """Configures one device and several devices, to compute the same step on both.
 
-    The several devices are the GPUs that training uses, if it uses several; else the requested
-    number of virtual CPU devices, at least two. A missing GPU is not an error: the CPU replaces it,
-    and the note mentions it. Devices of this machine replace those of other machines.
-
-    Args:
-      name: value of `--strategy`: auto, cpu, gpu, mirrored or multi_worker.
-      virtual_devices: number of virtual devices to split the CPU into; 0 and 1: two.
+    The several devices are the GPUs that training uses, if it uses several, else at least two
+    virtual CPU devices. Devices of this machine replace a missing GPU and other machines.
 
     Raises:
       ValueError: when TensorFlow has started already, with too few devices.
     """
-    on_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
-    gpus = 0 if on_cpu else len(_gpus())
+    use_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
+    gpus = 0 if use_cpu else len(_gpus())
     _prepare(max(virtual_devices, 2), hide_gpus=not gpus)
-    several = _mirrored_cpu(max(virtual_devices, 2))
-    beside = _OTHER_MACHINES if name == "multi_worker" else ""
-    if gpus and name != "gpu" and gpus > 1:
-        several = _mirrored_gpus(gpus)
-        return Topologies(several, _single(True), several, beside)
-    if gpus:
-        cpu = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
-        note = f"one GPU is used: replicas are compared on the CPU, {several.words}"
+    many = _mirrored_cpu(max(virtual_devices, 2))
+    notes = []
+    if name == "multi_worker":
+        notes.append(
+            "--strategy=multi_worker: replicas on this machine stand in for the other machines"
+        )
+    if gpus > 1 and name != "gpu":
+        home = many = _mirrored_gpus(gpus)
+        one = _single(True)
+    elif gpus:
+        one = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
         home = _mirrored_gpus(1) if name == "mirrored" else _single(True)
-        return Topologies(home, cpu, several, "; ".join(filter(None, (beside, note))))
-    one, note = _single(False), beside
-    if name in ("gpu", "mirrored") and not on_cpu:
-        note = f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
-    home = several if name == "mirrored" or (virtual_devices > 1 and name != "gpu") else one
-    return Topologies(home, one, several, note)
+        notes.append(f"one GPU is used: replicas are compared on the CPU, {many.words}")
+    else:
+        one = _single(False)
+        home = many if name == "mirrored" or (virtual_devices > 1 and name != "gpu") else one
+        if name in ("gpu", "mirrored") and not use_cpu:
+            notes.append(
+                f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
+            )
+    return Topologies(home, one, many, "; ".join(notes))
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns `shards`, after a check that the replicas can share the virtual shards equally.
+    """Returns the number of virtual shards; 0 means none.
 
     Raises:
-      ValueError: when the number of replicas is not a power of 2, or does not divide `shards`;
-        never for `shards` of 0.
+      ValueError: when the number of replicas is not a power of 2, or does not divide `shards`.
     """
     replicas = strategy.num_replicas_in_sync
     if shards and (shards % replicas or replicas & (replicas - 1)):
@@ -175,9 +141,8 @@ def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
 
 def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
     """Returns a MirroredStrategy over the first `count` devices of a kind, "CPU" or "GPU"."""
-    # NCCL, the default, supports only GPUs. TensorFlow's substitute for virtual CPU devices allows
-    # only one number of devices per process and has no advantage. A reduction to one device is a
-    # plain sum in a fixed order.
+    # NCCL, the default, supports only GPUs; TensorFlow's substitute for virtual CPU devices allows
+    # only one number of devices per process. A reduction to one device sums in a fixed order.
     operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
     devices = [f"{kind}:{i}" for i in range(count)]
     return tf.distribute.MirroredStrategy(devices, cross_device_ops=operations)
@@ -206,11 +171,7 @@ def _gpu_name() -> str:
 
 
 def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
-    """Configures TensorFlow's devices, which is possible only before the first tensor is created.
-
-    Raises:
-      ValueError: when TensorFlow has started with too few devices.
-    """
+    """Configures TensorFlow's devices; possible only before the first tensor is created."""
     tf.config.experimental.enable_op_determinism()  # L3: bitwise identical runs, also on a GPU
     try:
         if hide_gpus:

@@ -398,23 +398,23 @@ BREAKS = (
         "the loss scale is not in the checkpoint",
         _ONE_STATE,
         "engine/checkpoint/variables.py",
-        "for path, variable in found}",
-        'for path, variable in found if str(path[0]) != "loss_scale"}',
+        "for path, variable in flat}",
+        'for path, variable in flat if str(path[0]) != "loss_scale"}',
     ),
     Break(
         "L5",
         "the metric sums are not in the checkpoint",
         _ONE_STATE,
         "engine/checkpoint/variables.py",
-        "for path, variable in found}",
-        'for path, variable in found if str(path[0]) != "sums"}',
+        "for path, variable in flat}",
+        'for path, variable in flat if str(path[0]) != "sums"}',
     ),
     Break(
         "L5",
         "what the disk gives is believed",
         _DAMAGE,
         "engine/checkpoint/checkpoint_file.py",
-        "if _described(array) != wanted:",
+        "if _described(array) != expected:",
         "if False:",
     ),
     Break(
@@ -422,7 +422,7 @@ BREAKS = (
         "a checkpoint may have another's name",
         _DAMAGE,
         "engine/checkpoint/catalog.py",
-        'if facts["number"] != checkpoint_number(path):',
+        'if metadata["number"] != checkpoint_number(path):',
         "if False:",
     ),
     Break(
@@ -496,10 +496,8 @@ BREAKS = (
         "on several devices the mean of batch norm's statistics is not resumed with",
         ("tests/laws/test_l7_other_devices.py",),
         "engine/checkpoint/restore.py",
-        "        for name, variable in self._variables.items():\n"
-        "            variable.assign(found.arrays[name])",
-        "        for name, variable in self._variables.items():\n"
-        '            "moving_mean" in name or variable.assign(found.arrays[name])',
+        "variable.assign(contents.arrays[name])",
+        '"moving_mean" in name or variable.assign(contents.arrays[name])',
     ),
     Break(
         "L7",
@@ -599,10 +597,8 @@ BREAKS = (
         "the sums of the epoch so far start again",
         _RESUME,
         "engine/checkpoint/restore.py",
-        "        for name, variable in self._variables.items():\n"
-        "            variable.assign(found.arrays[name])",
-        "        for name, variable in self._variables.items():\n"
-        '            name == "sums" or variable.assign(found.arrays[name])',
+        "variable.assign(contents.arrays[name])",
+        'name == "sums" or variable.assign(contents.arrays[name])',
     ),
     Break(
         "nothing lost",
@@ -690,7 +686,7 @@ BREAKS = (
         "other data are not noticed",
         _LEFT_OUT,
         "engine/checkpoint/restore.py",
-        'if not self._data.matches(DataIdentity(**found.facts["data"])):',
+        'if not self._data.matches(DataIdentity(**contents.facts["data"])):',
         "if False:",
     ),
     Break(
@@ -698,8 +694,8 @@ BREAKS = (
         "a mode gives up where a checkpoint is pruned before it is opened",
         ("tests/unit/test_catalog.py",),
         "engine/checkpoint/catalog.py",
-        "            before, vanished = path, error",
-        "            raise error",
+        "            if path == previous:\n                raise",
+        "            raise",
     ),
     Break(
         "nothing lost",

@@ -102,17 +102,17 @@ def test_best_is_named_by_newest(training, tmp_path):
 def test_pruned_while_reading(training, tmp_path, monkeypatch):
     training.save()
     path = catalog.newest_checkpoint(str(tmp_path))
-    facts = checkpoint_file._facts
+    facts = checkpoint_file._read_manifest
 
     def pruned(*given):
         found = facts(*given)
-        monkeypatch.setattr(checkpoint_file, "_facts", facts)
+        monkeypatch.setattr(checkpoint_file, "_read_manifest", facts)
         training.save()
         training.save()
         assert not os.path.exists(path)
         return found
 
-    monkeypatch.setattr(checkpoint_file, "_facts", pruned)
+    monkeypatch.setattr(checkpoint_file, "_read_manifest", pruned)
     assert catalog.load_newest(str(tmp_path)).step == 10
 
 

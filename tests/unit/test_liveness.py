@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from engine.distributed.cluster import LivenessMonitor
 from engine.distributed.cluster_config import ClusterConfig
-from engine.distributed.connection import Connection
-from engine.distributed.liveness import LivenessMonitor
+from engine.distributed.rendezvous import Connection
 
 HOSTS = tuple(f"host{worker}:2222" for worker in range(3))
 
