@@ -16,7 +16,7 @@ from pipelines.feed import choose_feed, open_feed
 from pipelines.host import usable_cores
 from pipelines.identity import DataIdentity, data_identity
 from pipelines.order import permutation, steps_per_epoch
-from pipelines.pictures import ImageSpec, read_array, wanted
+from pipelines.pictures import ImageSpec, image_spec, read_array
 from pipelines.pictures import read as read_picture
 from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
@@ -40,6 +40,7 @@ __all__ = [
     "choose_feed",
     "data_identity",
     "default_cache_dir",
+    "image_spec",
     "open_feed",
     "open_source",
     "opened",
@@ -55,5 +56,4 @@ __all__ = [
     "register_augmentation",
     "steps_per_epoch",
     "usable_cores",
-    "wanted",
 ]

@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     row: tf.Tensor  # int64 []: position of the first row in the global batch
     valid: tf.Tensor  # float32 []: number of examples in the global batch, over all replicas
     epoch: tf.Tensor  # int64 []: epoch of the step
-    place: tf.Tensor  # int64 []: position of the first row in the epoch's order
+    position: tf.Tensor  # int64 []: position of the first row in the epoch's order
 
 
 class OpenedSteps(NamedTuple):

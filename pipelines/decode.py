@@ -84,7 +84,7 @@ def _each(decode: Callable, stored: tf.Tensor, signature: Any, chunk: int) -> An
 
 
 # Disables AutoGraph for a function of `tf.data.Dataset.map`: its conversion takes 0.3 s.
-as_it_is = tf.autograph.experimental.do_not_convert
+without_autograph = tf.autograph.experimental.do_not_convert
 
 
 def options_without_autotune() -> tf.data.Options:
@@ -114,7 +114,7 @@ def decode_split(
         tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
         for path, first, stop in records.ranges
     ]
-    decode = as_it_is(lambda serialized: decode_batch(source, serialized))
+    decode = without_autograph(lambda serialized: decode_batch(source, serialized))
     dataset = (
         functools.reduce(tf.data.Dataset.concatenate, files)
         .batch(_BATCH)

@@ -22,14 +22,14 @@ _FINE = 8  # input pixels per output pixel; from twice as many on, blocks are av
 class InkLayout(NamedTuple):
     """Size and position of the foreground in a data set of grey images."""
 
-    ground: int  # brightness of the background in 0 to 255, the median of the images' borders
+    background: int  # brightness of the background in 0 to 255, the median of the images' borders
     extent: float  # larger of height and width of its bounding box, relative to the image; median
     centre: tuple[float, float]  # (row, column) of its centre of mass, each in 0 to 1; mean
 
     @property
     def dark(self) -> bool:
         """Whether the background is dark."""
-        return self.ground < 128
+        return self.background < 128
 
 
 def layout(images: np.ndarray) -> InkLayout | None:
@@ -39,7 +39,7 @@ def layout(images: np.ndarray) -> InkLayout | None:
     none has a foreground.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
-    if not (common := ground([border_kind(image) for image in plain], of=len(images))):
+    if not (common := common_background([border_kind(image) for image in plain], of=len(images))):
         return None
     like = [image for image in plain if border_kind(image) == common]
     strengths = [ink for image in like if (ink := _ink(image, common == "dark")).any()]
@@ -80,10 +80,10 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
     strength = np.asarray(resized)
     strength = strength / strength.max()  # gives thin lines the contrast of thick ones
     ink = 255 if like.dark else 0
-    return np.rint(like.ground + strength * (ink - like.ground)).astype(np.uint8)[..., None]
+    return np.rint(like.background + strength * (ink - like.background)).astype(np.uint8)[..., None]
 
 
-def ground(kinds: Sequence[str], of: int) -> str:
+def common_background(kinds: Sequence[str], of: int) -> str:
     """Returns the kind of border of at least nine in ten of `of` images; "" if there is none."""
     return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _COMMON * of), "")
 

@@ -27,7 +27,9 @@ class ImageSpec(NamedTuple):
     channels: int  # 1 or 3
     stored_size: tuple[int, int] | None = None  # of the data set's images; None: they vary
     invert: bool = False  # whether every file is inverted
-    ground: str = ""  # "dark" or "light": files with the other background are inverted; "": none is
+    background: str = (
+        ""  # "dark" or "light": files with the other background are inverted; "": none is
+    )
     exceptions: bool = False  # whether some of the data set's images have the other background
     layout: ink.InkLayout | None = None  # of the stored images; None: no plain background
 
@@ -36,7 +38,7 @@ class ImageSpec(NamedTuple):
         return image.shape[:2] in (self.stored_size, self.resize.shape)
 
 
-def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
+def image_spec(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
     """Returns the format that image files are converted to for a data set.
 
     `images` is a sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
@@ -54,7 +56,7 @@ def wanted(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSp
     channels, ground, exceptions, layout = source.image_shape[2], "", False, None
     if invert == "auto":
         kinds = [ink.border_kind(_luminance(image)) for image in images]
-        ground = ink.ground(kinds, of=len(images))
+        ground = ink.common_background(kinds, of=len(images))
         exceptions = len(set(kinds)) > 1
     if channels == 1 and source.stored_size is not None:
         layout = ink.layout(np.stack(images))
@@ -126,7 +128,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
         raise ValueError(f"has {image.shape[1]}x{image.shape[0]} pixels, which is too small")
     if not own and image.min() == image.max():
         raise ValueError("has a single colour")
-    if want.invert or (want.ground and _is_foreign(image, want)):
+    if want.invert or (want.background and _is_foreign(image, want)):
         image = 255 - image
     if not own and want.layout and want.stored_size:
         fitted = ink.fitted(image, *want.stored_size, want.layout)
@@ -186,7 +188,7 @@ def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
     That of an image of the data set's own size differs only if its whole border is plain and no
     image of the sample has a border of the other kind.
     """
-    luminance, other = _luminance(image), "light" if want.ground == "dark" else "dark"
+    luminance, other = _luminance(image), "light" if want.background == "dark" else "dark"
     if not want.is_own(image):
         return ink.border_kind(luminance) == other
     return not want.exceptions and ink.plain_kind(luminance) == other

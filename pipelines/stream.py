@@ -20,10 +20,10 @@ import tensorflow as tf
 from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.decode import (
     DECODE_CHUNK,
-    as_it_is,
     decode_batch,
     decode_images,
     options_without_autotune,
+    without_autograph,
 )
 from pipelines.host import usable_cores
 from pipelines.records import RecordReader
@@ -102,7 +102,7 @@ class StreamingFeed:
         return OpenedSteps(min(steps, first + self._steps - position), (offset, self._table))
 
     @property
-    def ahead(self) -> int:
+    def prefetched_steps(self) -> int:
         """Maximum number of steps whose examples are decoded, or being decoded, at a time."""
         return self._steps * (_READY + 3)  # plus the current table and two in progress
 
@@ -139,10 +139,14 @@ class StreamingFeed:
             # single examples and batching them afterwards.
             self._iterator = iter(
                 tf.data.Dataset.counter()
-                .map(as_it_is(lambda _: queue.dequeue()))
-                .map(as_it_is(self._decode), num_parallel_calls=usable_cores(), deterministic=True)
+                .map(without_autograph(lambda _: queue.dequeue()))
+                .map(
+                    without_autograph(self._decode),
+                    num_parallel_calls=usable_cores(),
+                    deterministic=True,
+                )
                 .batch(self._chunks, drop_remainder=True)
-                .map(as_it_is(lambda *parts: tuple(map(_concatenate, parts))))
+                .map(without_autograph(lambda *parts: tuple(map(_concatenate, parts))))
                 .prefetch(_READY * len(replicas))
                 .with_options(options_without_autotune())
             )

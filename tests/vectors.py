@@ -64,7 +64,7 @@ class Vectors:
             row=row,
             valid=tf.constant(float(self._rows)),
             epoch=step // self.steps_per_epoch,
-            place=at * self._rows + row,
+            position=at * self._rows + row,
         )
 
     def row(self, replica: Any, micro_batch: Any) -> Any:

@@ -20,7 +20,7 @@ class SelectedCheckpoint(NamedTuple):
     snapshot: LoadedCheckpoint
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """Description of the weights, for display."""
         return f"the {self.kind} weights, of step {self.snapshot.step:,}"
 
@@ -33,7 +33,7 @@ class RestoredRun(NamedTuple):
 
     parts: Parts
     path: str  # of the checkpoint; a concurrent training process may have deleted the file
-    words: str  # description of the weights, for display
+    description: str  # description of the weights, for display
 
     def __enter__(self) -> RestoredRun:
         return self
@@ -79,7 +79,7 @@ def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> Restor
     parts = assemble(config)
     _refuse_other_data(parts, before, chosen.snapshot)
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
-    return RestoredRun(parts, chosen.snapshot.path, chosen.words)
+    return RestoredRun(parts, chosen.snapshot.path, chosen.description)
 
 
 def _refuse_other_network(config: Config, before: Config) -> None:

@@ -23,7 +23,7 @@ from pipelines import StreamingFeed
 def read_ahead(parts: Parts) -> int:
     """Returns the maximum number of steps that the training feed prefetches; 0: no prefetching."""
     feed = parts.feeds.training
-    return feed.ahead if isinstance(feed, StreamingFeed) else 0
+    return feed.prefetched_steps if isinstance(feed, StreamingFeed) else 0
 
 
 class Stepper:
@@ -82,7 +82,7 @@ class Stepper:
             if self._interrupted():
                 raise Interrupted
             to_end = self._parts.steps_per_epoch - step % self._parts.steps_per_epoch
-            passed = self._loop_runner.go(min(end - step, to_end), log_points)
+            passed = self._loop_runner.run(min(end - step, to_end), log_points)
             self._taken += passed.steps
             if passed.bad_step is not None:
                 self._leave_out(passed.bad_step)
@@ -96,7 +96,7 @@ class Stepper:
         Here, training goes on after a non-finite step, which has not updated the weights; after any
         other bad step, the variables are reset to `start`, except the step.
         """
-        if bad_step.why.moved:
+        if bad_step.reason.updated_weights:
             for variable, value in self._start:
                 if variable is not self._state.step:
                     variable.assign(value)
@@ -109,7 +109,7 @@ class Stepper:
         most = self._parts.config.bad_steps.most_left_out
         if self._judged and self._run_left_out > most:
             raise RuntimeError(
-                f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
+                f"step {bad_step.step:,} is a bad step ({bad_step.reason.label}), one more than "
                 f"--most_left_out={most} allows: training would stop here; fix the data, or "
                 "lower the learning rate, or raise --most_left_out"
             )

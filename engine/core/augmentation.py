@@ -20,7 +20,7 @@ def augmenter(
     """
 
     def augmented(batch: Batch) -> Batch:
-        noise = StatelessRNG(seed, batch.epoch, batch.place, compiled=compiled)
+        noise = StatelessRNG(seed, batch.epoch, batch.position, compiled=compiled)
         numbers = noise.uniform(_STREAM, batch.inputs.shape[0], augmentation.numbers)
         inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes)
         return batch._replace(inputs=inputs, targets=targets)

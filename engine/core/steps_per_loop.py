@@ -19,6 +19,8 @@ class StepsPerLoop:
         seconds: float = 0.5,
         agree: Callable[[int], int] = lambda steps: steps,  # makes them the same on all workers
     ) -> None:
+        if steps_per_loop < 0:
+            raise ValueError(f"steps_per_loop is {steps_per_loop}: must be at least 0")
         self._fixed, self._seconds, self._agree = steps_per_loop, seconds, agree
         self._steps = steps_per_loop or 1
         self._calls = 0

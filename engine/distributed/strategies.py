@@ -13,7 +13,7 @@ class Devices(NamedTuple):
     """The devices of a run: the strategy over them, and their description for display."""
 
     strategy: tf.distribute.Strategy
-    words: str
+    description: str
 
     @property
     def replicas(self) -> int:
@@ -23,20 +23,20 @@ class Devices(NamedTuple):
     @property
     def are_gpus(self) -> bool:
         """Whether the devices are GPUs."""
-        return "GPU" in self.words
+        return "GPU" in self.description
 
 
 class Topologies(NamedTuple):
     """The devices on which a configuration is verified.
 
     Attributes:
-      home: devices that the configuration trains on, or those that replace them.
+      configured: devices that the configuration trains on, or those that replace them.
       one: a single device; a CPU where training uses a single GPU.
       many: several devices of the same kind as `one`.
       note: differences between these devices and those of the configuration; empty: none.
     """
 
-    home: Devices
+    configured: Devices
     one: Devices
     many: Devices
     note: str
@@ -108,20 +108,20 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
             "--strategy=multi_worker: replicas on this machine stand in for the other machines"
         )
     if gpus > 1 and name != "gpu":
-        home = many = _mirrored_gpus(gpus)
+        configured = many = _mirrored_gpus(gpus)
         one = _single(True)
     elif gpus:
         one = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
-        home = _mirrored_gpus(1) if name == "mirrored" else _single(True)
-        notes.append(f"one GPU is used: replicas are compared on the CPU, {many.words}")
+        configured = _mirrored_gpus(1) if name == "mirrored" else _single(True)
+        notes.append(f"one GPU is used: replicas are compared on the CPU, {many.description}")
     else:
         one = _single(False)
-        home = many if name == "mirrored" or (virtual_devices > 1 and name != "gpu") else one
+        configured = many if name == "mirrored" or (virtual_devices > 1 and name != "gpu") else one
         if name in ("gpu", "mirrored") and not use_cpu:
             notes.append(
                 f"--strategy={name} asks for a GPU and TensorFlow finds none: the CPU stands in"
             )
-    return Topologies(home, one, many, "; ".join(notes))
+    return Topologies(configured, one, many, "; ".join(notes))
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:

@@ -61,7 +61,7 @@ class Sequential(tf.Module):
         return self._shapes[-1][0]
 
     @contextlib.contextmanager
-    def whole(self) -> Iterator[None]:
+    def uncropped(self) -> Iterator[None]:
         """Disables cropping: layers compute also the outputs that no logit depends on."""
         size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:

@@ -26,12 +26,12 @@ def run(config: Config) -> int:
     with Signals() as signals:
         checkpoint, outcome = _read(config)
         with restored(config, checkpoint) as run:
-            print(f"reporting on {run.words}, {run.path}, on {run.parts.device}", flush=True)
+            print(f"reporting on {run.description}, {run.path}, on {run.parts.device}", flush=True)
             best = checkpoint.snapshot.best_step
             content = report.build_run_report(
                 run.parts,
                 outcome,
-                run.words,
+                run.description,
                 best if best >= 0 else None,
                 lambda: bool(signals.received),
             )

@@ -37,7 +37,7 @@ def run(config: Config) -> int:
     if split:
         config = replaced(config, test_split=split)
     with Signals() as signals, restored(config) as restored_run:
-        parts, weights = restored_run.parts, restored_run.words
+        parts, weights = restored_run.parts, restored_run.description
         if not parts.evaluations:
             raise ValueError("no split is held out: give --split")
         print(f"evaluating {weights}, {restored_run.path}, on {parts.device}", flush=True)

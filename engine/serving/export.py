@@ -90,7 +90,7 @@ def run(config: Config) -> int:
         averaged = _uses_ema(config, has_ema=parts.state.ema is not None)
         trained = parts.state.scored_model(averaged)
         which = "averaged, " if averaged else ""
-        print(f"exporting {which}{restored_run.words}, {restored_run.path}", flush=True)
+        print(f"exporting {which}{restored_run.description}, {restored_run.path}", flush=True)
         serving = _serving_module(parts, trained)
         try:
             with _temporary_directory(folder) as temporary:
@@ -184,7 +184,7 @@ def _metadata(
         "antialias": source.antialias,
         "preprocessing": f"{', '.join(steps)} inside" if steps else "none",
         "class_names": list(source.class_names),
-        "weights": run.words,
+        "weights": run.description,
         "averaged": averaged,
         "precision": config.precision.precision,
         "difference": difference,

@@ -58,7 +58,7 @@ def run(config: Config) -> int:
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals, restored(config) as restored_run:
         parts = restored_run.parts
-        weights = f"{restored_run.words}, {restored_run.path}"
+        weights = f"{restored_run.description}, {restored_run.path}"
         print(f"predicting by {weights}, on {parts.device}", flush=True)
         failed: list[inputs.InputFile] = []
         requests = _of_files(parts, paths, failed) if paths else _of_split(parts)
@@ -86,7 +86,7 @@ def _of_files(
     source, config = parts.source, parts.config
     indices = np.arange(min(len(source.train), _REFERENCE))
     images = list(pipelines.read_stored_images(source, source.train, indices, cache_dir(config)))
-    spec = pipelines.wanted(source, images, config.serving.invert)
+    spec = pipelines.image_spec(source, images, config.serving.invert)
     progress = Progress(config.logging.progress, "predicting", len(paths), unit="files")
     for each in inputs.images(paths, spec):
         if each.image is None:

@@ -42,7 +42,7 @@ class BadBatchRecorder:
         Raises:
           OSError: if the record cannot be written.
         """
-        step, reason = bad_step.step, bad_step.why.words
+        step, reason = bad_step.step, bad_step.reason.label
         lines = self._lines()
         if step in lines.values():
             return ""
@@ -102,7 +102,7 @@ class BadBatchRecorder:
             row=tf.constant(0, tf.int64),
             valid=tf.constant(float(count)),
             epoch=tf.constant(step // self._parts.steps_per_epoch, tf.int64),
-            place=tf.constant(0, tf.int64),
+            position=tf.constant(0, tf.int64),
         )
         context = ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
         losses = self._parts.task(self._parts.model, batch, context).losses

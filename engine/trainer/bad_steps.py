@@ -39,7 +39,7 @@ class BadStepReason(enum.IntEnum):
     STEEP = 3
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """Text of the reason, for messages."""
         return (
             "asked for",
@@ -49,7 +49,7 @@ class BadStepReason(enum.IntEnum):
         )[self]
 
     @property
-    def moved(self) -> bool:
+    def updated_weights(self) -> bool:
         """Whether the step had updated the weights before it was detected."""
         return self in (BadStepReason.SPIKE, BadStepReason.STEEP)
 
@@ -62,7 +62,7 @@ class BadStep(NamedTuple):
     """A step to skip, numbered from 0, and the reason for skipping it."""
 
     step: int
-    why: BadStepReason
+    reason: BadStepReason
 
 
 class BadStepDetector:
@@ -157,13 +157,13 @@ class BadStepDetector:
         if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
             steps = ", ".join(f"{step:,}" for step in sorted([*self._detected, bad_step.step]))
             raise TooManyBadStepsError(
-                f"step {bad_step.step:,} is a bad step ({bad_step.why.words}), one more than "
+                f"step {bad_step.step:,} is a bad step ({bad_step.reason.label}), one more than "
                 f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "
                 "left_out.jsonl has their examples. Fix the data, or lower the learning rate in "
                 "another --run_dir, or raise --most_left_out and resume"
             )
         self._watch.skipped.scatter_nd_update([[count]], [bad_step.step])
-        self._watch.reasons.scatter_nd_update([[count]], [int(bad_step.why)])
+        self._watch.reasons.scatter_nd_update([[count]], [int(bad_step.reason)])
         self.load()
 
     def _is_spike(self, step: int, loss: float) -> bool:

@@ -17,7 +17,7 @@ from engine.trainer.train_logging import current_log_point
 
 
 class RunnerResult(NamedTuple):
-    """The result of one call of `LoopRunner.go`."""
+    """The result of one call of `LoopRunner.run`."""
 
     steps: int  # number of steps by which the run advanced, including a skipped step
     bad_step: BadStep | None  # bad step that must be rolled back
@@ -48,7 +48,7 @@ class LoopRunner:
             parts.config.loop.fixed_steps_per_loop, agree=collectives.broadcast
         )
 
-    def go(self, max_steps: int, points: LogPoints) -> RunnerResult:
+    def run(self, max_steps: int, points: LogPoints) -> RunnerResult:
         """Takes 1 to `max_steps` steps, or skips the current step.
 
         Args:

@@ -204,7 +204,7 @@ class Trainer:
         self._print_line(self._profiler.at(step))
         max_steps = min(due.save, due.end, self._profiler.until(step))
         max_steps = min(max_steps, until - step) if until is not None else max_steps
-        passed = self._loop_runner.go(max_steps, self._triggers.points(step))
+        passed = self._loop_runner.run(max_steps, self._triggers.points(step))
         if passed.bad_step is not None:
             self._roll_back(passed.bad_step)
             return
@@ -240,7 +240,7 @@ class Trainer:
         self._rewind()
         self._progress.set(step)
         self._print_line(
-            f"bad step {bad_step.step:,} ({bad_step.why.words}): rolled back to step {step:,}; "
+            f"bad step {bad_step.step:,} ({bad_step.reason.label}): rolled back to step {step:,}; "
             "it is skipped from now on"
         )
 

@@ -26,7 +26,7 @@ def run(config: Config) -> int:
         try:
             certificate = verify(
                 config,
-                tell=lambda line: print(line, flush=True),
+                print_line=lambda line: print(line, flush=True),
                 interrupted=lambda: bool(signals.received),
             )
         except Interrupted:

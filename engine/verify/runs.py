@@ -144,7 +144,7 @@ class VerificationRuns:
     @functools.cached_property
     def reference(self) -> ReferenceRun:
         """The run on the devices that the configuration trains on, executed on first access."""
-        parts = self.assembled(self.topologies.home)
+        parts = self.assembled(self.topologies.configured)
         known = [*parts.state.variables, *fault_injector(parts).switches]
         untracked = graph.untracked_variables(parts.loop.graph(), known)
         self._untracked = [(v, v.numpy()) for v in untracked]
@@ -160,8 +160,8 @@ class VerificationRuns:
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
         """Returns the trajectory of a run from its first step, cached; see `assembled`."""
-        key = (devices.words, *sorted(options.items()))
-        if key == (self.topologies.home.words,):
+        key = (devices.description, *sorted(options.items()))
+        if key == (self.topologies.configured.description,):
             return self.reference.trajectory
         if key not in self._trajectories:
             parts = self.assembled(devices, **options)

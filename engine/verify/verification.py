@@ -27,7 +27,7 @@ def verify(
     config: Config,
     make_task: MakeTask | Task | None = None,
     *,
-    tell: Callable[[str], None] = lambda line: None,
+    print_line: Callable[[str], None] = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Certificate:
     """Checks the laws on a configuration, optionally with a task of your own.
@@ -42,7 +42,7 @@ def verify(
       make_task: function without arguments, or class, that makes a new task for each run, so that
         runs share no task state; or a task, which is copied for each run; None: classification, as
         configured.
-      tell: called with text to print: a description of what is verified, then a line per law.
+      print_line: called with text to print: a description of what is verified, then a line per law.
       interrupted: called periodically; returns whether to stop.
 
     Returns:
@@ -60,11 +60,11 @@ def verify(
         runs = VerificationRuns(config, make_task, directory, interrupted)
         verdicts: dict[str, Verdict] = {}
         try:
-            tell(_heading(runs))
+            print_line(_heading(runs))
             for law in LAWS:
                 skipped = law.compares and verdicts["L3"].passed is False
                 verdict = verdicts[law.number] = _judged(law, runs, skipped=skipped)
-                tell(verdict.line)
+                print_line(verdict.line)
         except tf.errors.OpError as error:
             raise RuntimeError(f"cannot verify: {reason(error)}") from error
         finally:
@@ -86,7 +86,7 @@ def _judged(law: Law, runs: VerificationRuns, *, skipped: bool) -> Verdict:
 
 def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float) -> Certificate:
     sample = runs.sample
-    home, one, many, note = runs.topologies
+    configured, one, many, note = runs.topologies
     return Certificate(
         verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.law)),
         config={
@@ -107,9 +107,9 @@ def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float
             "saved_after": CHECKPOINT_STEP,
         },
         device={
-            "device": home.words,
-            "one": one.words,
-            "many": many.words,
+            "device": configured.description,
+            "one": one.description,
+            "many": many.description,
             "replicas": many.replicas,
             "note": note,
         },
@@ -127,8 +127,8 @@ def _heading(runs: VerificationRuns) -> str:
     """Returns a description of what is verified; takes the steps of the reference run first."""
     parts, config, sample = runs.reference.parts, runs.config, runs.sample
     full = sample.full
-    home, _, many, note = runs.topologies
-    replicas = "" if many is home else f"; replicas: {many.words}"
+    configured, _, many, note = runs.topologies
+    replicas = "" if many is configured else f"; replicas: {many.description}"
     shape = "x".join(map(str, full.image_shape))
     parameters = sum(row.parameters for row in summary_rows(parts.model))
     length = f"the first {STEPS} of {runs.total_steps:,} steps"
@@ -139,7 +139,7 @@ def _heading(runs: VerificationRuns) -> str:
         )
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, python "
-        f"{platform.python_version()}, on {home.words}{replicas}",
+        f"{platform.python_version()}, on {configured.description}{replicas}",
         *([f"note   {note}"] if note else []),
         f"data   {full.name} {full.version}: {len(sample.source.train):,} of "
         f"{len(full.train):,} train, {sample.examples_scored:,} of "

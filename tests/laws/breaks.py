@@ -340,8 +340,8 @@ BREAKS = (
         "augmentation depends on how the batch is cut",
         _AUGMENTING,
         "engine/core/augmentation.py",
-        "StatelessRNG(seed, batch.epoch, batch.place,",
-        "StatelessRNG(seed, batch.epoch, 0 * batch.place,",
+        "StatelessRNG(seed, batch.epoch, batch.position,",
+        "StatelessRNG(seed, batch.epoch, 0 * batch.position,",
     ),
     # L4
     Break(
@@ -581,7 +581,7 @@ BREAKS = (
         "scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
         "scores = task(model, batch, ForwardContext(\n"
         "            training=True, mask=batch.mask, dtype=dtype,\n"
-        "            noise=StatelessRNG(0, batch.place)))",
+        "            noise=StatelessRNG(0, batch.position)))",
     ),
     # Nothing lost
     Break(

@@ -37,7 +37,7 @@ def config(cache_dir, tmp_path):
 
 def test_sound_configuration_passes(config, tmp_path):
     lines: list[str] = []
-    certificate = verify(config("--strategy=gpu", "--ema=0.9"), tell=lines.append)
+    certificate = verify(config("--strategy=gpu", "--ema=0.9"), print_line=lines.append)
     assert certificate.passed and certificate.broken == []
     assert [verdict.law for verdict in certificate.verdicts] == [f"L{n}" for n in range(1, 9)]
     assert all(verdict.passed for verdict in certificate.verdicts), lines
@@ -75,7 +75,7 @@ def test_shards_give_same_bits(config):
 def test_replicas_compared_without_xla(config):
     """XLA compiles for one device only; the other laws keep it there."""
     lines: list[str] = []
-    certificate = verify(config("--jit=loop", "--train_steps=9"), tell=lines.append)
+    certificate = verify(config("--jit=loop", "--train_steps=9"), print_line=lines.append)
     assert certificate.passed, certificate.summary
     for law in ("L7", "L8"):
         assert "--jit=off, not loop" in certificate[law].done
@@ -261,7 +261,7 @@ def test_signal_stops_command(config, tmp_path, monkeypatch, capsys):
             tell(line)
             os.kill(os.getpid(), signal.SIGINT)
 
-        return verify(config, tell=told, interrupted=interrupted)
+        return verify(config, print_line=told, interrupted=interrupted)
 
     monkeypatch.setattr(command, "verify", stopped)
     before = signal.getsignal(signal.SIGINT)

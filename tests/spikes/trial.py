@@ -196,7 +196,7 @@ class _Faulty(Classification):
     def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
         if not context.training:
             return super().__call__(model, batch, context)
-        step = batch.epoch * self.steps_per_epoch + batch.place // self._batch
+        step = batch.epoch * self.steps_per_epoch + batch.position // self._batch
         wrong = tf.equal(step, self._fault.step)
         inputs, targets = tf.cast(batch.inputs, tf.float32) / 255, batch.targets
         if self._fault.kind == LOUD:

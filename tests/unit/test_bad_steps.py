@@ -272,7 +272,7 @@ def test_steep_gradient_with_low_loss(step):
     assert guard(spike=10.0).examine(0, 600, True, losses, norms) is None
     norms[step] = 10.1 * np.sort(norms[:step])[-2]
     found = guard(spike=10.0).examine(0, 600, True, losses, norms)
-    assert found == BadStep(step, BadStepReason.STEEP) and found.why.moved
+    assert found == BadStep(step, BadStepReason.STEEP) and found.reason.updated_weights
     assert guard().examine(0, 600, True, losses, norms) is None
     norms[step] = 9.9 * np.sort(norms[:step])[-2]
     assert guard(spike=10.0).examine(0, 600, True, losses, norms) is None

@@ -22,12 +22,12 @@ LIKE_MNIST = np.stack([drawn(4, 7 + shift, 20, 12) for shift in (-1, 0, 1)] * 4)
 
 def test_measures_layout():
     found = ink.layout(LIKE_MNIST)
-    assert found is not None and found.dark and found.ground == 0
+    assert found is not None and found.dark and found.background == 0
     assert found.extent == pytest.approx(20 / 28)
     row, column = found.centre
     assert 0.5 < row < 0.65 and 0.3 < column < 0.5  # of mass: an L is heavy at the lower left
     light = ink.layout(255 - LIKE_MNIST)
-    assert light == found._replace(ground=255)
+    assert light == found._replace(background=255)
 
 
 def test_ink_at_border():

@@ -115,30 +115,32 @@ def test_pads_with_border_colour(tmp_path: Path, size):
 def test_inverts_on_request():
     paper = 255 - digit()[..., None]
     assert (convert(paper, GREY._replace(invert=True))[..., 0] == digit()).all()
-    automatic = GREY._replace(ground="dark")
+    automatic = GREY._replace(background="dark")
     assert (convert(paper, automatic)[..., 0] == digit()).all()
     assert (convert(digit()[..., None], automatic)[..., 0] == digit()).all()
-    assert (convert(digit()[..., None], GREY._replace(ground="light")) == paper).all()
+    assert (convert(digit()[..., None], GREY._replace(background="light")) == paper).all()
 
 
 def test_rare_image_is_not_inverted():
     """Clothes may fill the frame: then most of the border is light, but not the whole."""
     rare = np.full((28, 28, 1), 200, np.uint8)
     rare[0, :5] = 0
-    found = convert(rare, GREY._replace(ground="dark"))
+    found = convert(rare, GREY._replace(background="dark"))
     assert np.array_equal(found, rare)
 
 
 def test_mixed_grounds_not_inverted():
     """If images of both grounds are known, no picture of their size is inverted."""
-    paper, either = 255 - digit()[..., None], GREY._replace(ground="dark", exceptions=True)
+    paper, either = 255 - digit()[..., None], GREY._replace(background="dark", exceptions=True)
     assert np.array_equal(convert(paper, either), paper)
     large = np.kron(paper, np.ones((2, 2, 1), np.uint8))
     assert convert(large, either).mean() < 128  # another size: not one of these images
 
 
 def test_accepts_stored_and_network_size():
-    want = ImageSpec(Resize((3, 2)), 1, (5, 5), ground="dark", layout=InkLayout(0, 0.7, (0.5, 0.5)))
+    want = ImageSpec(
+        Resize((3, 2)), 1, (5, 5), background="dark", layout=InkLayout(0, 0.7, (0.5, 0.5))
+    )
     blank = np.full((5, 5, 1), 255, np.uint8)
     blank[0, 0] = 0
     assert np.array_equal(convert(blank, want), want.resize.array(blank))

@@ -50,7 +50,7 @@ def test_matches_whole_computation(name):
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 15, 15, 1), np.uint8)
     found = _computed(network, images)
-    with network.whole():
+    with network.uncropped():
         expected = _computed(network, images)
     for ours, theirs in zip(found, expected, strict=True):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)

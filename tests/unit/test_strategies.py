@@ -23,7 +23,11 @@ ONE, TWO, FOUR = "CPU", "2 virtual CPU devices, mirrored", "4 virtual CPU device
 )
 def test_one_and_many_devices(strategy, virtual, home, many):
     found = topologies(strategy, virtual)
-    assert (found.home.words, found.one.words, found.many.words) == (home, ONE, many)
+    assert (found.configured.description, found.one.description, found.many.description) == (
+        home,
+        ONE,
+        many,
+    )
     assert found.note == ""
     assert found.one.replicas == 1 and not found.many.are_gpus
     assert found.many.replicas == (4 if many == FOUR else 2)
@@ -35,13 +39,17 @@ def test_one_and_many_devices(strategy, virtual, home, many):
 )
 def test_cpu_replaces_missing_gpu(strategy, virtual, home):
     found = topologies(strategy, virtual)
-    assert found.home.words == home
+    assert found.configured.description == home
     assert f"--strategy={strategy} asks for a GPU and TensorFlow finds none" in found.note
 
 
 def test_replicas_replace_other_workers():
     found = topologies("multi_worker", 0)
-    assert (found.home.words, found.one.words, found.many.words) == (ONE, ONE, TWO)
+    assert (found.configured.description, found.one.description, found.many.description) == (
+        ONE,
+        ONE,
+        TWO,
+    )
     assert found.note.startswith("--strategy=multi_worker: replicas on this machine stand in")
 
 

@@ -35,11 +35,11 @@ def test_refuses_best_before_evaluation(training, tmp_path):
 def test_auto_without_best(training, tmp_path):
     restoring = config(tmp_path, "--restore_best")
     training.save()
-    assert trained.choose(restoring).words == "the newest weights, of step 10"
+    assert trained.choose(restoring).description == "the newest weights, of step 10"
     training.save(best=True)
     training.save()
-    assert trained.choose(restoring).words == "the best weights, of step 20"
-    assert trained.choose(config(tmp_path)).words == "the newest weights, of step 30"
+    assert trained.choose(restoring).description == "the best weights, of step 20"
+    assert trained.choose(config(tmp_path)).description == "the newest weights, of step 30"
 
 
 @pytest.mark.parametrize("kind", ["auto", "newest", "best"])

@@ -24,17 +24,17 @@ def check(runs: VerificationRuns) -> Finding:
     The updates start from the same state.
     """
     batch, accumulate = runs.sample.batch, runs.config.training.accumulate
-    home, one = runs.topologies.home, runs.topologies.one
-    devices = home if home.replicas == 1 else one
-    configured = runs.restored(runs.on(devices).parts)
-    finding = _losses_of_rows(runs, configured)
+    configured, one = runs.topologies.configured, runs.topologies.one
+    devices = configured if configured.replicas == 1 else one
+    reference = runs.restored(runs.on(devices).parts)
+    finding = _losses_of_rows(runs, reference)
     if not finding.passed or batch == 1:
         return finding
     if runs.batch_norm:
         return not_compared("batch norm sees its micro-batch")
     micro_batches = 1 if accumulate > 1 else min(4, batch)
     other = runs.assembled(devices, accumulate=micro_batches)
-    pairs = steps_together(configured, other, _UPDATES)
+    pairs = steps_together(reference, other, _UPDATES)
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
     arithmetic, sizes = runs.arithmetic(devices), runs.reference.trajectory.typical_sizes
@@ -83,7 +83,7 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
             targets=batch.targets[rows],
             mask=batch.mask[rows],
             row=batch.row + first,
-            place=batch.place + first,
+            position=batch.position + first,
         )
         chunks.append(losses(chunk).numpy())
     bound = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))

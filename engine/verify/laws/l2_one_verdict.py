@@ -14,13 +14,13 @@ _OVERFLOWS = 8  # maximum number of steps until one does not overflow, with a dy
 
 def check(runs: VerificationRuns) -> Finding:
     """Injects an infinity, then a nan, into the gradient of one example on the last replica."""
-    home, many = runs.topologies.home, runs.topologies.many
+    configured, many = runs.topologies.configured, runs.topologies.many
     problems, where = [], ""
-    for devices in (home, many)[: 1 if many.words == home.words else 2]:
+    for devices in (configured, many)[: 1 if many.description == configured.description else 2]:
         try:
-            run = runs.on(devices, **({} if devices is home else runs.without_xla))
+            run = runs.on(devices, **({} if devices is configured else runs.without_xla))
         except (ValueError, RuntimeError):
-            if devices is home:
+            if devices is configured:
                 raise
             continue  # L7 reports a run that fails on several devices
         parts = runs.restored(run.parts)

@@ -14,7 +14,7 @@ def check(runs: VerificationRuns) -> Finding:
     """Compares two runs with different steps per call; searches for stateful random operations."""
     reference = runs.reference
     state = reference.trajectory.state
-    again = runs.take(runs.assembled(runs.topologies.home), STEPS)
+    again = runs.take(runs.assembled(runs.topologies.configured), STEPS)
     differing = changed(state, state_bytes(again))
     for name, score in runs.score(again).items():
         if np.float64(score).tobytes() != np.float64(reference.scores[name]).tobytes():

@@ -19,13 +19,13 @@ _STEPS = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and step
 
 def check(runs: VerificationRuns) -> Finding:
     """Compares batches of new in-memory and streaming feeds with those of one read from step 0."""
-    home = runs.topologies.home
-    from_start = runs.assembled(home)
+    configured = runs.topologies.configured
+    from_start = runs.assembled(configured)
     expected = [_digest(from_start, step) for step in range(STEPS)]
     from_start.close()
     differing = 0
     for kind in ("resident", "stream"):
-        parts = runs.assembled(home, feed=kind)
+        parts = runs.assembled(configured, feed=kind)
         differing += sum(_digest(parts, step) != expected[step] for step in _STEPS)
         parts.close()
     done = (

@@ -10,7 +10,7 @@ from engine.verify.trajectory import changed, state_bytes
 def check(runs: VerificationRuns) -> Finding:
     """Resumes a new run from a checkpoint; reports writes to variables outside the state."""
     state, written = runs.reference.trajectory.state, runs.reference.written
-    resumed = runs.restored(runs.assembled(runs.topologies.home))
+    resumed = runs.restored(runs.assembled(runs.topologies.configured))
     runs.take(resumed, STEPS - CHECKPOINT_STEP)
     more = [f"steps write {few(written)}, not in the state"] if written else []
     done = f"saved after step {CHECKPOINT_STEP}, rebuilt, resumed to step {STEPS}"
