@@ -40,7 +40,7 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
     x = np.linspace(0, 100, POINTS)
     curve = figures.Line(x, np.exp(-x / 10) + chance.random(POINTS))
     panels = [
-        figures.Panel(name, name, {"train": curve, "validation": curve}, 50.0, name == "norm")
+        figures.Chart(name, name, {"train": curve, "validation": curve}, 50.0, name == "norm")
         for name in ("accuracy", "loss", "rate", "norm", "ratio", "speed")
     ]
     edges = np.linspace(0, 1, 16)
@@ -50,7 +50,9 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
         "class balance": lambda: figures.class_balance(
             {"train": of_class, "validation": of_class, "test": of_class}, names
         ),
-        "class scores": lambda: figures.class_scores(*scores, names, title="Scores"),
+        "class scores": lambda: figures.class_scores(
+            scores[0], scores[1], scores[2], names, title="Scores"
+        ),
         "confusion, counts": lambda: figures.confusion_matrix(
             counts, names, by_row=False, title="Counts"
         ),

@@ -31,6 +31,7 @@ from engine.config.schema import Config
 from engine.tune import choices
 from engine.tune.choices import Candidate
 from engine.tune.contest import contest
+from pipelines import usable_cores
 
 TOGETHER = 6  # processes at a time
 AGAIN = 4  # number of the fastest of the grid that are measured again
@@ -65,19 +66,19 @@ def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
     )
     seconds = time.perf_counter() - started
     found = flags.parse([f"--flagfile={path}"])
-    training = found.training
-    return Candidate(
-        training.jit,
+    candidate = Candidate(
+        found.loop.jit,
         found.data.feed,
-        training.intra_op_threads,
-        training.inter_op_threads,
-        training.steps_per_loop,
-    ), seconds
+        found.devices.intra_op_threads,
+        found.devices.inter_op_threads,
+        found.loop.steps_per_loop,
+    )
+    return candidate, seconds
 
 
 def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
     """Measures steps per second of each candidate over those of the tuned one."""
-    others = [Candidate(), *grid(choices.cores())]
+    others = [Candidate(), *grid(usable_cores())]
     others = [choice for choice in others if choice != chosen]
     ratios: dict[Candidate, float] = {}
     for first in range(0, len(others), TOGETHER - 1):

@@ -15,7 +15,6 @@ from engine.distributed.strategies import Devices
 from engine.models.layers import MaxPool
 
 _CONVOLUTION = 4  # rank of a convolution's kernel
-_OWN = ("engine", "models")
 
 
 def choose(
@@ -75,4 +74,4 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
 
 
 def _is_own(part: object) -> bool:
-    return type(part).__module__.partition(".")[0] in _OWN
+    return type(part).__module__.partition(".")[0] == "engine"

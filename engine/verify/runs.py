@@ -90,9 +90,12 @@ class VerificationRuns:
         factories.build_schedule(config, self.total_steps)
         self.feed_kind, _ = pipelines.choose_feed(config.data.feed, source)
         # Options that replace the user's when one device is compared with several. They disable
-        # XLA, which compiles for one device only and rounds differently from TensorFlow's executor:
-        # results with and without it need not agree within the bounds.
-        self.without_xla = {"jit": "off"} if config.loop.jit in ("step", "loop") else {}
+        # XLA, which compiles for one device only and rounds differently from TensorFlow's executor.
+        # Results with and without it need not agree within the bounds; they do in float32 where
+        # --jit=auto chooses XLA, for dense networks.
+        automatic = ("auto",) if config.precision.precision != "float32" else ()
+        with_xla = config.loop.jit in ("step", "loop", *automatic)
+        self.without_xla = {"jit": "off"} if with_xla else {}
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
 
     def assembled(self, devices: Devices, **options: Any) -> Parts:

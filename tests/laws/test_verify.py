@@ -83,6 +83,13 @@ def test_replicas_compared_without_xla(config):
     assert "train  16 steps on the schedule of a run of 32, longer than this one of 9" in lines[0]
 
 
+def test_automatic_xla_in_bfloat16(config):
+    """Where XLA is chosen automatically for one device, its rounding is not taken for a fault."""
+    certificate = verify(config("--precision=mixed_bfloat16", "--optimizer=lion"))
+    assert certificate.passed, certificate.summary
+    assert "--jit=off, not auto" in certificate["L7"].done
+
+
 class Squared:
     """A task of another kind, whose metric is not a count."""
 
