@@ -22,7 +22,8 @@ from engine.optim import schedules
 from engine.optim.build import build_optimizer
 from engine.optim.clipping import Clip
 from engine.optim.precision import LossScale, compute_dtype
-from engine.tasks.classification import Classification, Task
+from engine.tasks.classification import Classification
+from engine.tasks.task import Task
 from pipelines import Feed
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine.tasks.classification import Scores
+from engine.tasks.task import TaskOutput
 from pipelines import Batch, BatchLayout, OpenedSteps
 
 
@@ -26,11 +26,11 @@ class Weights(tf.Module):
 class Linear:
     """The task: examples are vectors with one element per weight."""
 
-    metrics: tuple[str, ...] = ()
+    metrics: dict[str, Any] = {}  # noqa: RUF012
 
-    def __call__(self, model: Weights, batch: Batch, context: Any) -> Scores:
+    def __call__(self, model: Weights, batch: Batch, context: Any) -> TaskOutput:
         weights = tf.concat([tf.reshape(part, [-1]) for part in model.parts], 0)
-        return Scores(tf.reduce_sum(batch.inputs * weights, -1), ())
+        return TaskOutput(tf.reduce_sum(batch.inputs * weights, -1))
 
 
 class Vectors:

@@ -25,7 +25,9 @@ from engine.optim.clipping import Clip
 from engine.optim.precision import compute_dtype
 from engine.optim.schedules import WarmupSchedule
 from engine.runtime.startup import Startup
-from engine.tasks.classification import Classification, Task
+from engine.tasks.classification import Classification
+from engine.tasks.registry import build_metric
+from engine.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,10 @@ def total_steps(config: Config, steps_per_epoch: int) -> int:
     return config.training.steps(steps_per_epoch)
 
 
-def classification(config: Config) -> Task:
+def classification(config: Config, classes: int) -> Task:
     """Returns the default task: classification, as the options specify."""
-    return Classification(config.task.label_smoothing, config.task.names)
+    metrics = {name: build_metric(name, classes) for name in config.task.names}
+    return Classification(config.task.label_smoothing, metrics)
 
 
 @contextlib.contextmanager
@@ -105,7 +108,6 @@ def assemble(
       ValueError: for an option that does not fit the data set, the devices or the model.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
     """
-    task = task or classification(config)
     collectives, startup = collectives or HostCollectives(), startup or Startup()
     options, seed = config.devices, config.run.seed
     # Threads and devices must be set before TensorFlow's first operation.
@@ -122,6 +124,7 @@ def assemble(
     startup.ended("devices")
     source = source or data.open_source(config)
     startup.ended("data")
+    task = task or classification(config, source.classes)
     steps_per_epoch = pipelines.steps_per_epoch(
         len(source.train), config.training.global_batch_size
     )
@@ -160,7 +163,7 @@ def assemble(
         config.loop.jit,
         devices,
         model,
-        (task, optimizer),
+        (task, optimizer, *task.metrics.values()),
         shards=shards,
         augments=augmentation is not None,
     )

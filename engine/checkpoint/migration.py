@@ -37,7 +37,16 @@ _REMOVED = ("update_ratio",)
 def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns the values of a checkpoint of this or an older version by their current names."""
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
+    if "ended" in arrays:  # of 0.4.0
+        kept |= {name: _sums(kept[name]) for name in ("sums", "last_logged_sums")}
     return {**_ADDED, **kept}
+
+
+def _sums(sums: np.ndarray) -> np.ndarray:
+    """Converts sums of 0.4.0: the loss, each metric, which was a mean; examples, norms, steps."""
+    loss, *metrics, examples, norms, steps = sums
+    pairs = [value for metric in metrics for value in (metric, examples)]
+    return np.array([loss, examples, examples, *pairs, norms, steps])
 
 
 def _current(name: str) -> str:

@@ -7,12 +7,11 @@ than `min_delta` resets the patience.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from engine.config.option import did_you_mean
 from engine.core.state import BestState, PatienceState
 from engine.runtime.scalars import as_float64, as_int64
-from engine.tasks.registry import METRICS, higher_is_better
 
 
 class Monitor:
@@ -23,12 +22,15 @@ class Monitor:
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
       patience: number of epochs without improvement before training stops, counted as in Keras;
         -1: training never stops early.
+      higher_is_better: whether a higher value of the metric is better.
     """
 
-    def __init__(self, metric: str, min_delta: float, patience: int) -> None:
+    def __init__(
+        self, metric: str, min_delta: float, patience: int, *, higher_is_better: bool
+    ) -> None:
         self.metric = metric
         self._split, self._name = metric.split("_", 1)
-        self._sign = 1.0 if higher_is_better(self._name) else -1.0
+        self._sign = 1.0 if higher_is_better else -1.0
         self._min_delta, self._patience = min_delta, patience
 
     def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
@@ -66,10 +68,10 @@ class Monitor:
         return bool(int(patience.stopped))
 
 
-def resolve(monitor: str, metrics: Sequence[str], has_validation: bool) -> str:
+def resolve(monitor: str, metrics: Collection[str], has_validation: bool) -> str:
     """Resolves `--monitor` to split, underscore and metric.
 
-    "auto" is the first registered metric of the task on the validation split, or the validation
+    "auto" is the first metric of the task on the validation split, or the validation
     loss if the task has none; without a validation split, it is the training loss.
 
     Raises:
@@ -77,7 +79,7 @@ def resolve(monitor: str, metrics: Sequence[str], has_validation: bool) -> str:
         and there is none.
     """
     if monitor == "auto":
-        first = next((name for name in metrics if name in METRICS), "loss")
+        first = next(iter(metrics), "loss")
         return f"validation_{first}" if has_validation else "train_loss"
     known = [f"{split}_{name}" for split in ("validation", "train") for name in ("loss", *metrics)]
     if monitor not in known:

@@ -12,7 +12,7 @@ from engine.core.accumulation import Accumulation
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
 from engine.distributed.reduction import Tensors, reductions
 from engine.runtime.scalars import as_int64
-from engine.tasks.classification import Task
+from engine.tasks.task import Task
 from pipelines import Batch, Feed, opened, reason
 
 
@@ -30,7 +30,9 @@ class Evaluation:
         self.traces = 0
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
-        self._accumulation = Accumulation(strategy, feed, lambda: [tf.zeros([self._size])], step)
+        self._accumulation = Accumulation(
+            strategy, feed, lambda: [metrics.zeros(task.metrics)], step
+        )
         _, self._reduce = reductions(feed.layout.shards)
         # One step rarely keeps all cores of a device busy, so on one replica, two steps overlap.
         # Several replicas communicate in every step, so they must take one at a time.

@@ -9,6 +9,12 @@ import tensorflow as tf
 
 NEVER = 1 << 62
 MOST = 128  # maximum number of log points in one call of the graph
+_MOST_VALUES = 1 << 20  # maximum number of values logged in one call, if that is not one log point
+
+
+def most_points(sums: int) -> int:
+    """Returns the maximum number of log points in one call, for a number of sums at each."""
+    return max(1, min(MOST, _MOST_VALUES // sums))
 
 
 class LogPoints(NamedTuple):
@@ -27,9 +33,9 @@ class LogPoints(NamedTuple):
             raise ValueError(f"no point of {self} is ahead of step {step}")
         return min(self.every - step % self.every, self.last - step)
 
-    def most_steps(self, step: int) -> int:
-        """Returns the maximum number of steps of a call from `step`: those to MOST log points."""
-        return self.after(step) + (MOST - 1) * self.every
+    def most_steps(self, step: int, points: int = MOST) -> int:
+        """Returns the maximum number of steps of a call from `step`: those to `points` points."""
+        return self.after(step) + (points - 1) * self.every
 
 
 class LogPoint(NamedTuple):

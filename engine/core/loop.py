@@ -83,6 +83,7 @@ class Loop:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
             )
+        self._most_points = log_points.most_points(self.state.sums.shape[0])
         zeros = self.step.zero_accumulators
         self._accumulation = Accumulation(self.strategy, self.feed, zeros, compute)
         self._call = tf.function(self._traced, autograph=False)
@@ -101,7 +102,7 @@ class Loop:
         before = int(self.state.step)
         if steps < 1:
             raise ValueError(f"{steps} steps were asked for after step {before}: must be 1 or more")
-        if steps > points.most_steps(before) or before + steps > points.last:
+        if steps > self.most_steps(points) or before + steps > points.last:
             raise ValueError(f"{steps} steps after step {before} go beyond the points {points}")
         steps = min(steps, MAX_WATCHED) if self.watched else steps
         try:
@@ -120,6 +121,10 @@ class Loop:
         losses, norms = watched[:taken].T
         reached = [LogPoint.unpack(row) for row in rows[:passed]]
         return LoopResult(int(taken), bool(finite), losses, norms, reached)
+
+    def most_steps(self, points: LogPoints) -> int:
+        """Returns the maximum number of steps of the next call with these log points."""
+        return points.most_steps(int(self.state.step), self._most_points)
 
     def with_feed(self, feed: Feed) -> Loop:
         """Returns a loop that takes the same steps on the batches of another feed."""
@@ -170,7 +175,7 @@ class Loop:
 
         Returns:
           The final LoopState; the number of log points reached, int32 []; the rows, float64
-          [MOST + 1, fields], valid for these; and `metrics.step_watched` of each step, float32
+          [most + 1, fields], valid for these; and `metrics.step_watched` of each step, float32
           [MAX_WATCHED, 2], or [0, 2] if it is not recorded.
         """
         one_step = functools.partial(self._one_step, args, first.step, given)
@@ -198,7 +203,7 @@ class Loop:
 
         with self._on_host():
             length = len(LogPoint._fields) - 1 + first.sums.shape[0]
-            rows = tf.TensorArray(tf.float64, log_points.MOST + 1, element_shape=[length])
+            rows = tf.TensorArray(tf.float64, self._most_points + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
             start = first, tf.constant(0), rows, *watched

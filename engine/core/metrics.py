@@ -1,60 +1,103 @@
-"""Sums of losses and metrics, and the means computed from them.
+"""Sums of losses and metrics over examples, and the values computed from them.
 
-Sums over examples are float32 [2 + metrics]: the loss, each metric of the task, and the number of
-examples. Those of a training step are float32 [4 + metrics]: these, the gradient norm, and 1. Over
-steps they are added in float64, in which counts are exact up to 2^53.
+The sums are one vector: of weight * loss, of the weights (1 without weights), the number of
+examples, and the sums of each metric of the task. Those of a training step have two more elements,
+the gradient norm and 1. Over steps they are added in float64, in which counts are exact up to 2^53.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from engine.tasks.classification import Scores
+from engine.tasks.metrics import Metric
 from engine.tasks.registry import is_percentage
+from engine.tasks.task import TaskOutput
+
+Metrics = Mapping[str, Metric]
+_LOSS, _WEIGHT, _EXAMPLES, _FIRST_METRIC = 0, 1, 2, 3
 
 
-def size(metrics: Sequence[str]) -> int:
+def size(metrics: Metrics) -> int:
     """Returns the length of the vector of sums for a task with these metrics."""
-    return len(metrics) + 2
+    return _FIRST_METRIC + sum(metric.size for metric in metrics.values())
 
 
-def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
-    """Returns the sums over the rows of a micro-batch, float32 [2 + metrics].
+def dtype(metrics: Metrics) -> tf.DType:
+    """Returns the dtype of the sums of one batch: float64 if a metric needs it, else float32."""
+    return tf.float64 if any(metric.float64 for metric in metrics.values()) else tf.float32
 
-    Padding, where the mask is 0, adds nothing, even if its loss is nan.
+
+def zeros(metrics: Metrics) -> tf.Tensor:
+    """Returns the sums over no examples."""
+    return tf.zeros([size(metrics)], dtype(metrics))
+
+
+def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Tensor:
+    """Returns the sums over the rows of a micro-batch, of `size` and `dtype`.
+
+    Padding, where the mask, float32 [rows], is 0, adds nothing, even if its loss is nan.
+
+    Raises:
+      ValueError: if the task gives arguments for other metrics than it has.
     """
-    values = tf.stack([scores.losses, *scores.metrics, mask])
-    return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
+    if set(output.metrics) != set(metrics):
+        ours, theirs = (", ".join(each) or "none" for each in (metrics, output.metrics))
+        raise ValueError(f"the task has the metrics {ours} and returns arguments of {theirs}")
+    losses, weights, valid = tf.cast(output.losses, tf.float32), mask, mask > 0
+    if output.weights is not None:
+        weights = tf.where(valid, tf.cast(output.weights, tf.float32), 0.0)
+        losses = losses * weights
+    rows = tf.where(valid, tf.stack([losses, weights, mask]), 0.0)
+    sums = [tf.reduce_sum(rows, axis=1)]
+    for name, metric in metrics.items():
+        arguments = (_without_padding(valid, each) for each in output.metrics[name])
+        sums.append(metric.sums(tf.cast(rows[_WEIGHT], tf.float64), *arguments))
+        sums[-1].shape.assert_is_compatible_with([metric.size])
+    return tf.concat([tf.cast(each, dtype(metrics)) for each in sums], 0)
+
+
+def _without_padding(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Replaces the rows of padding with zeros."""
+    valid = tf.reshape(valid, [-1, *[1] * (rows.shape.rank - 1)])
+    return tf.where(valid, rows, tf.zeros([], rows.dtype))
+
+
+def mean_weight(sums: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of the weights of the examples, float32 []."""
+    return tf.cast(sums[_WEIGHT] / sums[_EXAMPLES], tf.float32)
 
 
 def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-    """Returns the sums of a training step, float32 [4 + metrics]: `sums`, the gradient norm, 1."""
-    return tf.concat([sums, [norm, 1.0]], 0)
+    """Returns the sums of a training step: `sums`, the gradient norm, 1."""
+    return tf.concat([sums, tf.cast([norm, 1.0], sums.dtype)], 0)
 
 
 def step_watched(sums: tf.Tensor) -> tf.Tensor:
     """Returns a step's mean loss and gradient norm for the bad-step detector, float32 [2]."""
-    return tf.stack([sums[0] / sums[-3], sums[-2]])
+    return tf.cast(tf.stack([sums[_LOSS] / sums[_WEIGHT], sums[-2]]), tf.float32)
 
 
-def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
+def step_means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
     """Returns `means` from the sums of training steps, and "gradient_norm", the mean over steps."""
     norms, steps = sums[-2:].tolist()
     norm = norms / steps if steps else math.nan
     return {**means(sums[:-2], metrics), "gradient_norm": norm}
 
 
-def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
-    """Returns mean loss and metrics, and "examples", from float64 sums; nan without examples."""
-    *totals, count = sums.tolist()
-    examples = round(count)
-    values = (each / examples if examples else math.nan for each in totals)
-    return {**dict(zip(("loss", *metrics), values, strict=True)), "examples": examples}
+def means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
+    """Returns the mean loss, the metrics and "examples" from float64 sums; nan without examples."""
+    weight = float(sums[_WEIGHT])
+    values: dict[str, float | int] = {"loss": float(sums[_LOSS]) / weight if weight else math.nan}
+    first = _FIRST_METRIC
+    for name, metric in metrics.items():
+        values[name] = metric.result(sums[first : first + metric.size])
+        first += metric.size
+    return {**values, "examples": round(float(sums[_EXAMPLES]))}
 
 
 def brief(values: Mapping[str, float | int]) -> str:

@@ -83,7 +83,7 @@ class TrainState(tf.Module):
     Args:
       model: model whose variables were created in the strategy's scope.
       optimizer: optimizer whose slots were created in the same scope.
-      task_metrics: names of the task's metrics.
+      task_metrics: metrics of the task.
       ema: model with the same variables, which holds their EMA; None: no EMA.
       make_loss_scale: called in the device scope of its variables.
     """
@@ -92,7 +92,7 @@ class TrainState(tf.Module):
         self,
         model: tf.Module,
         optimizer: Optimizer,
-        task_metrics: tuple[str, ...],
+        task_metrics: metrics.Metrics,
         *,
         ema: tf.Module | None = None,
         make_loss_scale: Callable[[], LossScale] = LossScale,

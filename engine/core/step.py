@@ -17,7 +17,7 @@ from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip
 from engine.optim.schedules import Schedule
-from engine.tasks.classification import Scores, Task
+from engine.tasks.task import Task
 from pipelines import Batch
 
 
@@ -33,7 +33,7 @@ class StepResult(NamedTuple):
     """The result of a step, the same on every replica."""
 
     finite: tf.Tensor  # bool []: whether all values were finite, so that weights were updated
-    sums: tf.Tensor  # float32 [4 + metrics]: metrics.step_sums
+    sums: tf.Tensor  # metrics.step_sums
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
@@ -70,7 +70,7 @@ class Step:
         """Returns zeros of the shapes of the tensors that `compute_gradients` returns."""
         variables = [*self._weights, *self._statistics]
         shapes = [*(v.shape for v in variables), *([] for _ in self._statistics)]
-        return [tf.zeros(shape) for shape in (*shapes, [metrics.size(self.task.metrics)])]
+        return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
         """Returns gradients, weighted statistics, their weights and metric sums of a micro-batch.
@@ -90,15 +90,19 @@ class Step:
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
-            scores = _in_float32(self.task(self.model, batch, forward))
+            output = self.task(self.model, batch, forward)
+            losses = tf.cast(output.losses, tf.float32)
         weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
+        self._weighted_loss = output.weights is not None
+        if output.weights is not None:  # `apply_gradients` divides by their mean
+            weight *= tf.where(batch.mask > 0, tf.cast(output.weights, tf.float32), 0.0)
         if self.scaled:
             weight *= context.loss_scale
-        gradients = tape.gradient(scores.losses, self._weights, output_gradients=weight)
+        gradients = tape.gradient(losses, self._weights, output_gradients=weight)
         unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
         if unused:
             raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
-        sums = metrics.masked_sums(scores, batch.mask)
+        sums = metrics.masked_sums(output, batch.mask, self.task.metrics)
         return [*gradients, *self._weighted(forward.updates), sums]
 
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
@@ -111,10 +115,13 @@ class Step:
         gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self.scaled:
             gradients = [gradient / context.loss_scale for gradient in gradients]
+        if self._weighted_loss:  # L1: weights, too, are of the whole global batch
+            mean_weight = metrics.mean_weight(sums)
+            gradients = [gradient / mean_weight for gradient in gradients]
         gradients, norm = self._clip(gradients)
         # A single infinity or nan makes the sum of all values infinite or nan. All replicas hold
         # the same values, so `finite` is the same on all of them.
-        checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]
+        checked = [norm, *map(tf.reduce_sum, statistics), tf.cast(tf.reduce_sum(sums), tf.float32)]
         finite = tf.math.is_finite(tf.add_n(checked))
 
         def update() -> None:
@@ -151,13 +158,7 @@ def evaluation_step(
     """Returns the evaluation step: a function Batch -> [its metric sums], for replica context."""
 
     def metric_sums(batch: Batch) -> Tensors:
-        scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
-        return [metrics.masked_sums(_in_float32(scores), batch.mask)]
+        output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
+        return [metrics.masked_sums(output, batch.mask, task.metrics)]
 
     return metric_sums
-
-
-def _in_float32(scores: Scores) -> Scores:
-    """Casts losses and metrics to float32, in which they are summed."""
-    losses, *rest = (tf.cast(part, tf.float32) for part in (scores.losses, *scores.metrics))
-    return Scores(losses, tuple(rest))

@@ -74,4 +74,4 @@ def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
 
 
 def _is_own(part: object) -> bool:
-    return type(part).__module__.partition(".")[0] == "engine"
+    return getattr(part, "function", type(part)).__module__.partition(".")[0] == "engine"

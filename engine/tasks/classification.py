@@ -1,31 +1,16 @@
-"""The interface of tasks, and classification."""
+"""Classification: one class of several for each example."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import tensorflow as tf
 
 from engine.tasks.cross_entropy import cross_entropy
-from engine.tasks.registry import Metric, metric
+from engine.tasks.metrics import AUC, Accuracy, CalibrationError, Metric, TopK
+from engine.tasks.task import TaskOutput
 from pipelines import Batch
-
-
-class Scores(NamedTuple):
-    """Loss and metrics of each row of a batch; in padding rows, any value, even NaN."""
-
-    losses: tf.Tensor  # float32 [rows]
-    metrics: tuple[tf.Tensor, ...]  # float32 [rows] each, in the order of Task.metrics
-
-
-class Task(Protocol):
-    """Interface of a task. A task never reduces over rows: the engine does (L1)."""
-
-    metrics: tuple[str, ...]
-    """Names of what is measured beside the loss; each is reported as its mean over examples."""
-
-    def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
-        """Returns loss and metrics of each row; `context` is the forward context of the model."""
 
 
 class Classification:
@@ -38,18 +23,16 @@ class Classification:
       smoothing: label smoothing in training: the probability taken from the target and spread
         evenly over all classes (Szegedy et al. 2016, "Rethinking the Inception architecture").
         Evaluation does not smooth, so that its loss is comparable between runs.
-      metrics: names of registered metrics.
-
-    Raises:
-      ValueError: for an unknown metric.
+      metrics: metrics of labels, int32 [rows], and logits, float32 [rows, classes], by name; None:
+        the accuracy.
     """
 
-    def __init__(self, smoothing: float = 0.0, metrics: tuple[str, ...] = ("accuracy",)) -> None:
-        self._smoothing, self.metrics = smoothing, metrics
-        self._computed = [metric(name) for name in metrics]
+    def __init__(self, smoothing: float = 0.0, metrics: Mapping[str, Metric] | None = None) -> None:
+        self._smoothing = smoothing
+        self.metrics = {"accuracy": Accuracy()} if metrics is None else metrics
 
-    def __call__(self, model: Any, batch: Batch, context: Any) -> Scores:
-        """Returns cross-entropy and metrics of each row; `model` returns logits [rows, classes]."""
+    def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
+        """Returns the cross-entropy of each row; `model` returns logits [rows, classes]."""
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
         if targets.dtype.is_floating:
@@ -61,16 +44,32 @@ class Classification:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
             losses = (1 - self._smoothing) * losses + self._smoothing * spread
-        return Scores(losses, tuple(each.compute(logits, labels) for each in self._computed))
+        return TaskOutput(losses, dict.fromkeys(self.metrics, (labels, logits)))
 
 
-def _accuracy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Returns float32 [rows]: 1 where the largest logit is that of the label, else 0."""
-    correct = tf.equal(tf.argmax(logits, axis=-1, output_type=tf.int32), labels)
-    return tf.cast(correct, tf.float32)
+def top_3() -> Metric:
+    """Returns the share of the rows whose label is among the 3 largest logits."""
+    return TopK(3)
 
 
-ACCURACY = Metric(_accuracy, percentage=True)
+def top_5() -> Metric:
+    """Returns the share of the rows whose label is among the 5 largest logits."""
+    return TopK(5)
+
+
+def auc(classes: int) -> Metric:
+    """Returns the area under the ROC curve of each class against all others, averaged."""
+    return AUC("ROC", classes=classes, from_logits=True)
+
+
+def pr_auc(classes: int) -> Metric:
+    """Returns the average precision of each class against all others, averaged."""
+    return AUC("PR", classes=classes, from_logits=True)
+
+
+def calibration_error() -> Metric:
+    """Returns the expected calibration error in 15 bins."""
+    return CalibrationError(from_logits=True)
 
 
 def probabilities(model: Any, inputs: tf.Tensor, context: Any) -> tf.Tensor:

@@ -12,6 +12,7 @@ optional last argument gives a weight of each position, for example 0 where it i
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,14 @@ class Metric:
       size: number of sums.
       better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether the value is displayed as a percentage.
+      float64: whether sums of a batch need float64, as where large sums cancel; otherwise they are
+        rounded to float32 before they are added to those of other batches, in float64.
     """
 
     size: int
     better: str = "higher"
     percentage: bool = False
+    float64: bool = False
 
     def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
         """Returns the sums over the rows of a micro-batch, float64 [size]; in the graph.
@@ -45,7 +49,16 @@ class Metric:
         raise NotImplementedError
 
 
-class Mean(Metric):
+class _WeightedMean(Metric):
+    """Base class of ratios of two sums, such as a mean: the sum of the weights is the second."""
+
+    size = 2
+
+    def result(self, sums: np.ndarray) -> float:
+        return float(_divided(sums[0], sums[1]))
+
+
+class Mean(_WeightedMean):
     """Weighted mean of a value of each row or position.
 
     Args:
@@ -53,23 +66,20 @@ class Mean(Metric):
       percentage: whether the value is displayed as a percentage.
     """
 
-    size = 2
-
     def __init__(self, better: str = "higher", percentage: bool = False) -> None:
         self.better, self.percentage = better, percentage
 
     def sums(
         self, weights: tf.Tensor, values: tf.Tensor, positions: tf.Tensor | None = None
     ) -> tf.Tensor:
-        weights = _position_weights(weights, values, positions)
-        return _stacked_sums(weights * tf.cast(values, tf.float64), weights)
-
-    def result(self, sums: np.ndarray) -> float:
-        return float(_divided(sums[0], sums[1]))
+        return _mean_sums(weights, values, positions)
 
 
-class Ratio(Mean):
-    """Ratio of two sums over examples: of a value of each row or position, and of another."""
+class Ratio(_WeightedMean):
+    """Ratio of the sums of two values of each row or position; arguments as those of `Mean`."""
+
+    def __init__(self, better: str = "higher", percentage: bool = False) -> None:
+        self.better, self.percentage = better, percentage
 
     def sums(
         self,
@@ -83,11 +93,18 @@ class Ratio(Mean):
         return _stacked_sums(weights * values, weights * divisors)
 
 
-class _MeanOf(Mean):
-    """Base class of means of a value that labels and predictions of a position give."""
+class MeanOfFunction(_WeightedMean):
+    """Weighted mean of a function of labels and predictions that returns a value of each row."""
 
-    def __init__(self) -> None:
-        pass
+    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+        self.function = function
+
+    def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
+        return _mean_sums(weights, self.function(*arguments), None)
+
+
+class _MeanOf(_WeightedMean):
+    """Base class of means of a value that labels and predictions of a position give."""
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         """Returns the value of each row or position."""
@@ -100,7 +117,7 @@ class _MeanOf(Mean):
         predictions: tf.Tensor,
         positions: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        return super().sums(weights, self.values(labels, predictions), positions)
+        return _mean_sums(weights, self.values(labels, predictions), positions)
 
 
 class Accuracy(_MeanOf):
@@ -182,6 +199,7 @@ class R2(Metric):
     """
 
     size = 4
+    float64 = True
 
     def sums(
         self,
@@ -512,6 +530,12 @@ def _position_weights(
     if positions is not None:
         return weights * tf.cast(positions, tf.float64)
     return tf.broadcast_to(weights, tf.shape(like))
+
+
+def _mean_sums(weights: tf.Tensor, values: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
+    """Returns the sum of weight * value, and that of the weights, float64 [2]."""
+    weights = _position_weights(weights, values, positions)
+    return _stacked_sums(weights * tf.cast(values, tf.float64), weights)
 
 
 def _stacked_sums(*terms: tf.Tensor) -> tf.Tensor:

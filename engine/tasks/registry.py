@@ -1,53 +1,65 @@
-"""Registry of the metrics of each example, by name::
+"""Registry of metrics, by the names that `--metrics` accepts::
 
     @METRICS.register
-    def top_3(logits, labels):
-        return tf.cast(tf.math.in_top_k(labels, logits, 3), tf.float32)
+    def margin(labels, logits):  # a value of each row, float32 [rows]; its mean is reported
+        return tf.math.top_k(logits, 2).values[:, 0] - tf.math.top_k(logits, 2).values[:, 1]
 
-An entry is the metric itself, not a factory: a function that takes logits, float32 [rows, classes],
-and labels, int32 [rows], and returns a value of each row, float32 [rows]; or a `Metric` of such a
-function. This module imports no TensorFlow, so that invalid names are rejected at once.
+    @METRICS.register
+    def weighted_f1(classes):  # a factory of a metric
+        return MyF1(classes)
+
+An entry is a function of labels, int32 [rows], and logits, float32 [rows, classes]; or a class of
+`Metric`, or a function that returns one, whose only parameter, if any, is `classes`, the number of
+classes; or a `Metric`. This module imports no TensorFlow, so that invalid names are rejected at
+once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from typing import TYPE_CHECKING
 
-from engine.config.registry import Registry
+from engine.config.registry import Registry, parameters
 
-METRICS = Registry("metric", {"accuracy": "engine.tasks.classification:ACCURACY"})
+if TYPE_CHECKING:
+    from engine.tasks.metrics import Metric
+
+METRICS = Registry(
+    "metric",
+    {
+        "accuracy": "engine.tasks.metrics:Accuracy",
+        "top_3": "engine.tasks.classification:top_3",
+        "top_5": "engine.tasks.classification:top_5",
+        "balanced_accuracy": "engine.tasks.metrics:BalancedAccuracy",
+        "precision": "engine.tasks.metrics:Precision",
+        "recall": "engine.tasks.metrics:Recall",
+        "f1": "engine.tasks.metrics:F1",
+        "mean_iou": "engine.tasks.metrics:MeanIoU",
+        "cohen_kappa": "engine.tasks.metrics:CohenKappa",
+        "auc": "engine.tasks.classification:auc",
+        "pr_auc": "engine.tasks.classification:pr_auc",
+        "calibration_error": "engine.tasks.classification:calibration_error",
+    },
+)
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A metric of each example; the engine reports its mean over the examples.
-
-    `compute` may return any value in padding rows. `better` is the direction that `--monitor`
-    prefers, "higher" or "lower"; `percentage` is whether the metric is displayed as a percentage.
-    """
-
-    compute: Callable[[Any, Any], Any]
-    better: str = "higher"
-    percentage: bool = False
-
-
-def metric(name: str) -> Metric:
-    """Returns a registered metric; a plain function becomes a `Metric` with the defaults.
+def build_metric(name: str, classes: int) -> Metric:
+    """Returns a new metric of a registered name, for a number of classes.
 
     Raises:
       ValueError: for an unknown name.
     """
+    from engine.tasks.metrics import MeanOfFunction, Metric
+
     entry = METRICS[name]
-    return entry if isinstance(entry, Metric) else Metric(entry)
+    if isinstance(entry, Metric):
+        return entry
+    accepted = parameters(entry)
+    if inspect.isclass(entry) or accepted <= {"classes"}:
+        return entry(**({"classes": classes} if "classes" in accepted else {}))
+    return MeanOfFunction(entry)
 
 
 def is_percentage(name: str) -> bool:
     """Returns whether a metric is displayed as a percentage; False if it is not registered."""
-    return name in METRICS and metric(name).percentage
-
-
-def higher_is_better(name: str) -> bool:
-    """Returns whether `--monitor` prefers high values; False for a name that is no metric."""
-    return name in METRICS and metric(name).better == "higher"
+    return name in METRICS and build_metric(name, 2).percentage

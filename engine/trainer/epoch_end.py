@@ -42,11 +42,16 @@ class EpochEnd:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
         self._triggers, self._meter, self._train_logger = triggers, meter, train_logger
         self._interrupted = interrupted
-        metric = early_stopping.resolve(
-            self._options.monitor, parts.task.metrics, "validation" in parts.evaluations
+        metrics, options = parts.task.metrics, self._options
+        monitor = early_stopping.resolve(
+            options.monitor, metrics, "validation" in parts.evaluations
         )
+        measured = metrics.get(monitor.split("_", 1)[1])  # None: the loss
         self.monitor = early_stopping.Monitor(
-            metric, self._options.min_delta, self._options.patience
+            monitor,
+            options.min_delta,
+            options.patience,
+            higher_is_better=measured is not None and measured.better == "higher",
         )
 
     def run(self) -> EpochResult | None:

@@ -64,7 +64,7 @@ class LoopRunner:
         steps_until_skipped = self._detector.steps_until_skipped(step)
         if not steps_until_skipped:
             return self._skip(step, points)
-        max_steps = min(max_steps, steps_until_skipped, points.most_steps(step))
+        max_steps = min(max_steps, steps_until_skipped, self._parts.loop.most_steps(points))
         steps = self._steps_per_loop.steps(max_steps)
         if not self._started:
             self._startup.ended("restore")

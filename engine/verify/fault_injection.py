@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
-from engine.tasks.classification import Scores, Task
+from engine.tasks.metrics import Metric
+from engine.tasks.task import Task, TaskOutput
+
+
+class _FaultyMetric(Metric):
+    """Wraps a metric; the last argument is a factor of each row, which multiplies the sums."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.size, self.better, self.float64 = metric.size, metric.better, metric.float64
+        self.percentage, self._metric = metric.percentage, metric
+        self.result = metric.result  # type: ignore[method-assign]
+
+    def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
+        """Returns the metric's sums times the factors of all rows but padding."""
+        *arguments, factors = arguments  # type: ignore[assignment]
+        factor = tf.reduce_prod(tf.where(weights > 0, factors, 1.0))
+        return self._metric.sums(weights, *arguments) * tf.cast(factor, tf.float64)
 
 
 class FaultInjectingTask:
@@ -18,7 +35,9 @@ class FaultInjectingTask:
     PARTS = ("gradient", "loss", "metric", "statistic")
 
     def __init__(self, task: Task) -> None:
-        self.metrics = task.metrics
+        self.metrics: Mapping[str, Metric] = {
+            name: _FaultyMetric(metric) for name, metric in task.metrics.items()
+        }
         self.task = task
         self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
@@ -43,10 +62,10 @@ class FaultInjectingTask:
         for factor in self._factors.values():
             factor.assign(1.0)
 
-    def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
+    def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
         """Calls the wrapped task and injects the fault; see `Task`."""
-        scores = self.task(model, batch, context)
-        losses = scores.losses
+        output = self.task(model, batch, context)
+        losses = output.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))
         rows = batch.row + tf.range(tf.shape(batch.mask)[0], dtype=tf.int64)
@@ -61,8 +80,8 @@ class FaultInjectingTask:
 
         factor = tf.reduce_prod(statistic)
         context.updates[:] = [u._replace(value=u.value * factor) for u in context.updates]
-        metrics = tuple(values * _of_rows(metric, values) for values in scores.metrics)
-        return Scores(faulty(losses), metrics)
+        metrics = {name: (*arguments, metric) for name, arguments in output.metrics.items()}
+        return output._replace(losses=faulty(losses), metrics=metrics)
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

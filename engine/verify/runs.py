@@ -21,7 +21,7 @@ from engine.config.schema import Config, replaced
 from engine.distributed.strategies import Devices, set_threads, topologies
 from engine.models.batch_norm import BatchNorm
 from engine.runtime.errors import Interrupted
-from engine.tasks.classification import Task
+from engine.tasks.task import Task
 from engine.verify import bounds, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
@@ -76,10 +76,11 @@ class VerificationRuns:
         self._trajectories: dict[tuple, Trajectory] = {}
         set_threads(options.intra_op_threads, options.inter_op_threads)
         self.topologies = topologies(options.strategy, options.virtual_devices)
-        self._make_task = _task_maker(task, config)  # after the devices: a task may create tensors
         if options.shards == 1:  # a single shard is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
         source = data.open_source(config)
+        # After the devices: a task may create tensors.
+        self._make_task = _task_maker(task, config, source.classes)
         self.sample = sample(source, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
@@ -204,10 +205,10 @@ def fault_injector(parts: Parts) -> FaultInjectingTask:
     return parts.task
 
 
-def _task_maker(task: MakeTask | Task | None, config: Config) -> MakeTask:
+def _task_maker(task: MakeTask | Task | None, config: Config, classes: int) -> MakeTask:
     """Returns a function that makes a task for each run, so that runs share no task state."""
     if task is None:
-        return lambda: classification(config)
+        return lambda: classification(config, classes)
 
     def copied() -> Task:
         try:

@@ -15,7 +15,7 @@ from engine.config.schema import Config, sections
 from engine.core.steps_per_loop import stopwatch
 from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
-from engine.tasks.classification import Task
+from engine.tasks.task import Task
 from engine.trainer import console
 from engine.verify.certificate import Certificate, Finding, Verdict, not_compared
 from engine.verify.laws import LAWS, Law

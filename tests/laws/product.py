@@ -12,7 +12,7 @@ import numpy as np
 
 from engine.assembly.parts import Parts, assemble
 from engine.config import flags
-from engine.tasks.classification import Task
+from engine.tasks.task import Task
 from engine.verify.fault_injection import FaultInjectingTask
 from tapeline import models
 

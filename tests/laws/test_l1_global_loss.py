@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from engine.core.metrics import masked_sums
-from engine.tasks.classification import Scores
+from engine.tasks.metrics import Mean
+from engine.tasks.task import TaskOutput
 from pipelines import BatchLayout, InMemoryFeed
 from pipelines.batch_layout import BatchPlan
 from tapeline import models
@@ -19,11 +20,11 @@ from tests.vectors import Weights
 class Distance:
     """Half the squared distance of an example from the only weight, which tends to their mean."""
 
-    metrics: tuple[str, ...] = ()
+    metrics: dict = {}  # noqa: RUF012
 
     def __call__(self, model, batch, context):
         numbers = tf.cast(tf.reshape(batch.inputs, [-1]), tf.float32)
-        return Scores(0.5 * tf.square(model.parts[0] - numbers), ())
+        return TaskOutput(0.5 * tf.square(model.parts[0] - numbers))
 
 
 @pytest.mark.parametrize("devices", [1, 2, 4])
@@ -50,7 +51,7 @@ def test_global_mean_with_remainder(devices):
     (found,) = run.weights()
     # Each of 10 steps rounds a weight below 4 by at most 2^-23; its gradient rounds less.
     assert float(found) == pytest.approx(wanted, rel=0, abs=2 * 10 * 2**-23)
-    losses, examples = run.state.sums.numpy()[:2]
+    losses, _, examples = run.state.sums.numpy()[:3]
     assert examples == 7 * epochs and np.isfinite(losses)
 
 
@@ -148,5 +149,6 @@ def test_indivisible_batch(batch, replicas):
 def test_nan_padding_is_masked():
     """Padding adds nothing to the sums, even if its loss is not finite."""
     losses = tf.constant([1.0, 2.0, np.nan, np.inf])
-    sums = masked_sums(Scores(losses, (losses,)), tf.constant([1.0, 1.0, 0.0, 0.0]))
-    assert sums.numpy().tolist() == [3.0, 3.0, 2.0]
+    output = TaskOutput(losses, {"mean": (losses,)})
+    sums = masked_sums(output, tf.constant([1.0, 1.0, 0.0, 0.0]), {"mean": Mean()})
+    assert sums.numpy().tolist() == [3.0, 2.0, 2.0, 3.0, 2.0]

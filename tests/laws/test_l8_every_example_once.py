@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from engine.core.evaluation import Evaluation
 from engine.core.step import evaluation_step
-from engine.tasks.classification import Scores
+from engine.tasks.metrics import Mean
+from engine.tasks.task import TaskOutput
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, training
@@ -57,11 +58,13 @@ def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
 class Register:
     """A task with one metric per example: 1 for that example, 0 for others. Labels are indices."""
 
-    metrics = tuple(f"example_{number}" for number in range(EXAMPLES))
+    metrics = {f"example_{number}": Mean() for number in range(EXAMPLES)}  # noqa: RUF012
 
     def __call__(self, model, batch, context):
         number = tf.one_hot(batch.targets, EXAMPLES)
-        return Scores(tf.ones_like(number[:, 0]), tuple(tf.unstack(number, axis=1)))
+        values = tf.unstack(number, axis=1)
+        metrics = {name: (each,) for name, each in zip(self.metrics, values, strict=True)}
+        return TaskOutput(tf.ones_like(number[:, 0]), metrics)
 
 
 @each_layout

@@ -15,7 +15,9 @@ import tensorflow as tf
 import tests.laws.product  # noqa: F401 - registers law_norm
 from engine.config import flags
 from engine.runtime.errors import Interrupted
-from engine.tasks.classification import Classification, Scores
+from engine.tasks.classification import Classification
+from engine.tasks.metrics import Mean
+from engine.tasks.task import TaskOutput
 from engine.verify import command, verify
 from engine.verify.certificate import Certificate
 from tests.choices import seldom
@@ -93,12 +95,12 @@ def test_automatic_xla_in_bfloat16(config):
 class Squared:
     """A task of another kind, whose metric is not a count."""
 
-    metrics = ("error",)
+    metrics = {"error": Mean()}  # noqa: RUF012
 
     def __call__(self, model, batch, context):
         wanted = tf.one_hot(batch.targets, 10)
         error = tf.reduce_mean((model(batch.inputs, context) - wanted) ** 2, axis=-1)
-        return Scores(error, (error,))
+        return TaskOutput(error, {"error": (error,)})
 
 
 # Broken laws
@@ -108,8 +110,8 @@ class Changed(Classification):
     """Classification with another loss."""
 
     def __call__(self, model, batch, context):
-        losses, measured = super().__call__(model, batch, context)
-        return Scores(self.changed(losses, model, context), measured)
+        output = super().__call__(model, batch, context)
+        return output._replace(losses=self.changed(output.losses, model, context))
 
     def changed(self, losses, model, context):
         raise NotImplementedError
@@ -164,17 +166,22 @@ class KnowsItsReplica(Changed):
 
 
 class SumsItsMetric(Classification):
+    def __init__(self):
+        super().__init__(metrics={"right": Mean()})
+
     def __call__(self, model, batch, context):
-        losses, (right,) = super().__call__(model, batch, context)
-        return Scores(losses, (tf.fill(tf.shape(right), tf.reduce_sum(right)),))
+        output = super().__call__(model, batch, context)
+        labels, logits = output.metrics["right"]
+        right = tf.cast(tf.argmax(logits, -1, output_type=tf.int32) == labels, tf.float32)
+        return output._replace(metrics={"right": (tf.fill(tf.shape(right), tf.reduce_sum(right)),)})
 
 
 class SumsItsSmallMetric(SumsItsMetric):
     """The same metric in units in which it rounds to 0, which is an integer."""
 
     def __call__(self, model, batch, context):
-        losses, (right,) = super().__call__(model, batch, context)
-        return Scores(losses, (right * 1e-8,))
+        output = super().__call__(model, batch, context)
+        return output._replace(metrics={"right": (output.metrics["right"][0] * 1e-8,)})
 
 
 # A task given as an object, not as a class, is copied: its state must not affect the verdict.

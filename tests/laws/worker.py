@@ -33,7 +33,7 @@ def main(options: dict, out: str) -> None:
         collectives = HostCollectives(cluster)
         tf.config.experimental.enable_op_determinism()
         collectives.strategy()  # TensorFlow needs it before the task creates variables
-        task = FaultInjectingTask(classification(config))
+        task = FaultInjectingTask(classification(config, 10))
         parts = assemble(config, task, collectives=collectives)
         poisoned_steps(parts, task, faults, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])

@@ -19,7 +19,8 @@ from engine.distributed.collectives import HostCollectives
 from engine.runtime.lock import RunLock
 from engine.runtime.signals import Signals
 from engine.runtime.startup import Startup
-from engine.tasks.classification import Classification, Scores
+from engine.tasks.classification import Classification
+from engine.tasks.task import TaskOutput
 from engine.trainer.bad_steps import TooManyBadStepsError, bad_step_detector
 from engine.trainer.trainer import Trainer
 
@@ -193,7 +194,7 @@ class _Faulty(Classification):
         self._fault, self._batch = fault, batch
         self.steps_per_epoch = 0
 
-    def __call__(self, model: Any, batch: Any, context: Any) -> Scores:
+    def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
         if not context.training:
             return super().__call__(model, batch, context)
         step = batch.epoch * self.steps_per_epoch + batch.position // self._batch

@@ -56,17 +56,19 @@ def test_soft_targets(smoothing):
     smoothed = (1 - smoothing) * mixed + smoothing / CLASSES
     np.testing.assert_allclose(found.losses, cross_entropy(smoothed), rtol=1e-5)
     right = LOGITS.argmax(1) == mixed.argmax(1)
-    np.testing.assert_array_equal(found.metrics[0], right)
+    labels, logits = found.metrics["accuracy"]
+    np.testing.assert_array_equal(np.argmax(logits, 1) == labels, right)
 
 
 def test_labels_equal_one_hot():
     labels = scores(LABELS, training=True)
     distributions = scores(ONE_HOT.astype(np.float32), training=True)
     np.testing.assert_allclose(labels.losses, distributions.losses, rtol=1e-6)
-    np.testing.assert_array_equal(labels.metrics[0], distributions.metrics[0])
+    (found, _), (expected, _) = (each.metrics["accuracy"] for each in (labels, distributions))
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", [tf.bfloat16, tf.float16])
 def test_losses_are_float32(dtype):
     found = scores(LABELS, training=True, smoothing=0.1, dtype=dtype)
-    assert found.losses.dtype == tf.float32 and found.metrics[0].dtype == tf.float32
+    assert found.losses.dtype == tf.float32 and found.metrics["accuracy"][1].dtype == tf.float32

@@ -13,6 +13,13 @@ from engine.core.state import BestState, PatienceState
 # Multiples of 1/64: exact in float32, in which Keras compares, and in float64.
 NUMBERS = st.integers(0, 24).map(lambda number: number / 64)
 DELTAS = st.sampled_from([0.0, 1 / 64, 2 / 64, 8 / 64])
+
+
+def make_monitor(metric, min_delta, patience):
+    higher = metric.endswith("accuracy")
+    return Monitor(metric, min_delta, patience, higher_is_better=higher)
+
+
 METRICS = st.sampled_from(["validation_accuracy", "train_loss"])
 
 
@@ -75,7 +82,7 @@ def keras_best(metric, values):
 def stopping(metric, values, min_delta, patience, interrupted=()):
     """Returns the same of the engine, rebuilt from its state after epochs in `interrupted`."""
     state = PatienceState()
-    monitor = Monitor(metric, min_delta, patience)
+    monitor = make_monitor(metric, min_delta, patience)
     better = []
     for epoch, value in enumerate(values):
         stop = monitor.should_stop(value, epoch == 0, state)
@@ -85,13 +92,13 @@ def stopping(metric, values, min_delta, patience, interrupted=()):
             assert int(state.stopped) == 1
             return epoch + 1, better
         if epoch in interrupted:
-            state, monitor = copied(state), Monitor(metric, min_delta, patience)
+            state, monitor = copied(state), make_monitor(metric, min_delta, patience)
     return None, better
 
 
 def best(metric, values, interrupted=()):
     """Returns the epochs that the engine takes for the best so far; a step is an epoch here."""
-    state, monitor = BestState(), Monitor(metric, 0.5, 1)
+    state, monitor = BestState(), make_monitor(metric, 0.5, 1)
     found = []
     for epoch, value in enumerate(values):
         if monitor.is_best(value, epoch, state):
@@ -99,7 +106,7 @@ def best(metric, values, interrupted=()):
             assert float(state.value) == value
         assert int(state.step) == (found[-1] if found else -1)
         if epoch in interrupted:
-            state, monitor = copied(state), Monitor(metric, 0.5, 1)
+            state, monitor = copied(state), make_monitor(metric, 0.5, 1)
     return found
 
 
@@ -160,7 +167,7 @@ def test_zero_patience():
 
 
 def test_stop_is_final():
-    state, monitor = PatienceState(), Monitor("train_loss", 0.0, 1)
+    state, monitor = PatienceState(), make_monitor("train_loss", 0.0, 1)
     for value in (1.0, 2.0):
         stop = monitor.should_stop(value, False, state)
     assert stop and monitor.should_stop(0.0, False, copied(state))
@@ -175,7 +182,7 @@ def test_monitored_value(metric):
         "validation": {"loss": 3.0, "accuracy": 4.0},
     }
     wanted = {"train_loss": 1, "train_accuracy": 2, "validation_loss": 3, "validation_accuracy": 4}
-    assert Monitor(metric, 0.0, 0).value(results) == wanted[metric]
+    assert make_monitor(metric, 0.0, 0).value(results) == wanted[metric]
 
 
 def test_resolves_monitor():
