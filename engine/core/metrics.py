@@ -19,38 +19,38 @@ from engine.tasks.registry import is_percentage
 
 
 def size(metrics: Sequence[str]) -> int:
-    """Returns the length of the vector of sums for a task with these metrics."""
+    """Returns the length of the vector from `masked_sums` for a task with these metrics."""
     return len(metrics) + 2
 
 
 def masked_sums(scores: Scores, mask: tf.Tensor) -> tf.Tensor:
-    """Returns the sums over the rows of a micro-batch, float32 [2 + metrics].
+    """Returns the sums of loss, each metric and mask over a micro-batch, float32 [2 + metrics].
 
-    Padding, where the mask is 0, adds nothing, even if its loss is nan.
+    The mask, float32 [rows], is 0 in padding rows, which add nothing, even if their loss is nan.
     """
     values = tf.stack([scores.losses, *scores.metrics, mask])
     return tf.reduce_sum(tf.where(mask > 0, values, 0.0), axis=1)
 
 
 def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-    """Returns the sums of a training step, float32 [4 + metrics]: `sums`, the gradient norm, 1."""
+    """Returns a step's sums, float32 [4 + metrics]: `sums`, the gradient norm, 1 (one step)."""
     return tf.concat([sums, [norm, 1.0]], 0)
 
 
 def step_watched(sums: tf.Tensor) -> tf.Tensor:
-    """Returns a step's mean loss and gradient norm for the bad-step detector, float32 [2]."""
+    """Returns mean loss and gradient norm of one step, float32 [2], from its `step_sums`."""
     return tf.stack([sums[0] / sums[-3], sums[-2]])
 
 
 def step_means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
-    """Returns `means` from the sums of training steps, and "gradient_norm", the mean over steps."""
+    """Returns `means`, and the mean "gradient_norm" of steps, from their summed `step_sums`."""
     norms, steps = sums[-2:].tolist()
     norm = norms / steps if steps else math.nan
     return {**means(sums[:-2], metrics), "gradient_norm": norm}
 
 
 def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
-    """Returns mean loss and metrics, and "examples", from float64 sums; nan without examples."""
+    """Returns mean "loss" and metrics (nan if 0 examples) and "examples", from `masked_sums`."""
     *totals, count = sums.tolist()
     examples = round(count)
     values = (each / examples if examples else math.nan for each in totals)
@@ -58,7 +58,7 @@ def means(sums: np.ndarray, metrics: Sequence[str]) -> dict[str, float | int]:
 
 
 def brief(values: Mapping[str, float | int]) -> str:
-    """Formats metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
+    """Formats loss and metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
     shown = (name for name in values if name not in ("examples", "gradient_norm"))
     return ", ".join(f"{name} {formatted(name, values[name])}" for name in shown)
 
@@ -69,7 +69,7 @@ def formatted(name: str, value: float) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Replaces nan and infinity, which JSON lacks, with None (null), in nested mappings too."""
+    """Returns `value` with None for nan and infinity, which JSON lacks, also in nested mappings."""
     if isinstance(value, Mapping):
         return {name: jsonable(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,4 +1,8 @@
-"""One training step (L1, L2), as docs/concepts/step.md writes it."""
+"""One training step: gradients of micro-batches, all-reduce, finiteness check, clipping, update.
+
+If a gradient, statistic or metric sum is not finite, no replica updates the model. The same step as
+pseudocode: docs/concepts/step.md; the laws L1 to L3 in comments: docs/concepts/laws.md.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +26,15 @@ from pipelines import Batch
 
 
 class StepContext(NamedTuple):
-    """The loop's counters and the loss scale before a step."""
+    """Step counters and loss scale before a training step."""
 
-    step: tf.Tensor  # int64 []
+    step: tf.Tensor  # int64 [], number of earlier steps
     updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
     loss_scale: tf.Tensor  # float32 []
 
 
 class StepResult(NamedTuple):
-    """The result of a step, the same on every replica."""
+    """Finiteness and metric sums of a training step; the same on every replica."""
 
     finite: tf.Tensor  # bool []: whether all values were finite, so that weights were updated
     sums: tf.Tensor  # float32 [4 + metrics]: metrics.step_sums
@@ -38,7 +42,7 @@ class StepResult(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Step:
-    """Computes a step in two parts: the gradients of each micro-batch, and the update.
+    """A training step in two parts: the gradients of each micro-batch, and the update.
 
     Both parts are called in replica context, in the graph.
     """
@@ -73,7 +77,11 @@ class Step:
         return [tf.zeros(shape) for shape in (*shapes, [metrics.size(self.task.metrics)])]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
-        """Returns gradients, weighted statistics, their weights and metric sums of a micro-batch.
+        """Returns what to sum over micro-batches for `apply_gradients`, float32 tensors.
+
+        In this order: each trainable variable's gradient of the summed losses, times the loss scale
+        and divided by the global number of examples; each other variable's sum of weight * value
+        over its `StatisticUpdate`s; each such variable's sum of weights; `metrics.masked_sums`.
 
         Raises:
           ValueError: if the loss does not depend on a trainable variable.
@@ -102,7 +110,7 @@ class Step:
         return [*gradients, *self._weighted(forward.updates), sums]
 
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
-        """Reduces the sums over replicas; updates the model if all values are finite.
+        """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
 
         `total` is this replica's sum over its micro-batches of what `compute_gradients` returns.
         """
@@ -128,7 +136,7 @@ class Step:
         return StepResult(finite, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[StatisticUpdate]) -> Tensors:
-        """Returns each statistic's sum of weight * value, then each statistic's sum of weights."""
+        """Returns the sum of weight * value of each statistic, then the sum of weights of each."""
         indices = {id(variable): i for i, variable in enumerate(self._statistics)}
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
@@ -148,7 +156,7 @@ class Step:
 def evaluation_step(
     *, model: tf.Module, task: Task, dtype: tf.DType = tf.float32
 ) -> Callable[[Batch], Tensors]:
-    """Returns the evaluation step: a function Batch -> [its metric sums], for replica context."""
+    """Returns a function from a Batch to its [`metrics.masked_sums`], for replica context."""
 
     def metric_sums(batch: Batch) -> Tensors:
         scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
