@@ -1,9 +1,10 @@
-"""Augmentation: converts `--augment` to a pure function of images and uniform random numbers.
+"""Image augmentation: converts `--augment` to a pure function of images and random numbers.
 
     augment = parse_augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
     images, targets = augment(images, labels, numbers, classes=10)
 
-Row i of the result is bitwise determined by row i of the arguments, with mixup also by row i + 1.
+Row i of the returned tensors is bitwise determined by row i of the inputs; with mixup, also by row
+i + 1.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _registered: dict[str, _Registered] = {}
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of the transforms, in the order of application and of random numbers."""
+    """Returns all transforms' names, in the order of application and of random-number columns."""
     return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
 
 
@@ -51,7 +52,8 @@ def register(
 
     The decorated function takes images, float32 [rows, H, W, C] in 0..1, random numbers, float32
     [rows, numbers] in [0, 1), and the strength, and returns images of the same shape. Row i of the
-    result may depend only on row i of the arguments (L3). It is applied after cutout::
+    output may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). The transform
+    is applied after cutout and before mixup::
 
         @register("brightness", numbers=1, default=0.2, maximum=1.0)
         def brightness(images, numbers, strength):
@@ -87,7 +89,7 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether there is mixup, for which the arguments have one row more than the result."""
+        """Whether mixup is enabled: each row is blended with the next, so a call drops the last."""
         return "mixup" in self.strengths
 
     def __call__(
@@ -95,10 +97,10 @@ class Augmentation:
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Augments a batch in the graph.
 
-        Maps images, uint8 [rows, H, W, C] (or float32 if no transform is geometric), labels, int32
-        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1), to images,
-        float32 [rows, H, W, C], in 0..1 if they were uint8, and targets: the labels; with mixup
-        distributions, float32 [rows, classes].
+        Takes images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), labels, int32
+        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1). Returns float32
+        images, scaled to 0..1 if they were uint8, and targets: the labels, int32 [rows]. With
+        mixup, it returns rows - 1 images and class distributions, float32 [rows - 1, classes].
         """
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
@@ -122,7 +124,7 @@ class Augmentation:
 
     @property
     def _counts(self) -> dict[str, int]:
-        """Number of random numbers of each selected transform, in the order of application."""
+        """Number of random numbers per image by selected transform, in order of application."""
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
         counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
         counts |= {name: each.numbers for name, each in _registered.items()}
@@ -130,7 +132,7 @@ class Augmentation:
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Mirrors images along each axis whose random number is at least 1/2 (probability 1/2)."""
+    """Mirrors images along axis `axes[k]` (1: H, 2: W) where numbers[:, k] in [0, 1) is >= 1/2."""
     for column, axis in enumerate(axes):
         mirrored = numbers[:, column, tf.newaxis, tf.newaxis, tf.newaxis] >= 0.5
         images = tf.where(mirrored, tf.reverse(images, [axis]), images)
@@ -140,8 +142,9 @@ def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Ten
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """Sets a square of `side` x `side` pixels to zero in each image (DeVries and Taylor 2017).
 
-    The centre is uniform over the pixels of the image, so the square may extend beyond the border.
-    If `side` is even, the centre is the pixel below and to the right of the middle.
+    `numbers`, [rows, 2] in [0, 1), select the row and column of its centre, uniformly over the
+    image's pixels, so the square may extend beyond the border. If `side` is even, the centre is the
+    pixel below and to the right of the middle.
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2
@@ -155,11 +158,11 @@ def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
 def mixup(
     images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor, classes: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes each row except the last with the next row (Zhang et al. 2018).
+    """Blends each row except the last with the next row (mixup, Zhang et al. 2018).
 
-    `images` is float32 [rows + 1, H, W, C], `labels` int32 [rows + 1], and `weights`, those of the
-    row itself, float32 [rows + 1, 1] in 1/2..1; the last is not used. Returns (images float32
-    [rows, H, W, C], targets float32 [rows, classes]).
+    `images` is float32 [rows + 1, H, W, C], `labels` int32 [rows + 1] and `weights` float32
+    [rows + 1, 1] in 1/2..1: w of a row gives w * row + (1 - w) * next row. Returns images, float32
+    [rows, H, W, C], and targets, class distributions, float32 [rows, classes].
     """
     own = weights[:-1]
 
@@ -173,10 +176,11 @@ def mixup(
 def parse_augmentation(
     spec: str, image_shape: tuple[int, int, int], dtype: str = "uint8"
 ) -> Augmentation | None:
-    """Returns the function that `--augment` describes, or None if the option is empty.
+    """Converts the value of `--augment` to a function that augments batches; None if it is empty.
 
-    It has `name` or `name:strength`, separated by commas, in any order. Strengths, with their
-    defaults for images of 28 x 28 (defaults in pixels scale with the shorter side):
+    `spec` lists `name` or `name:strength`, separated by commas, in any order; `image_shape` is
+    (height, width, channels). Besides transforms added by `register`, there are these, with the
+    default strengths for images of 28 x 28 (those in pixels scale with the shorter side):
 
       flip: horizontal (default), vertical or both; each with probability 1/2.
       shift: maximum along each axis in pixels, whole or fractional; 2.
@@ -188,7 +192,7 @@ def parse_augmentation(
       mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
 
     Raises:
-      ValueError: when the option is invalid; the message says what is allowed.
+      ValueError: when `spec` is invalid or not possible for these images; says what is allowed.
     """
     strengths: dict[str, Any] = {}
     for item in spec.split(",") if spec.strip() else ():
@@ -248,6 +252,6 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
 
 
 def _choices(value: str, known: Iterable[str]) -> str:
-    """Formats the known names for a message, with the one closest to `value`."""
+    """Formats the known names for an error message, and suggests one that is close to `value`."""
     close = difflib.get_close_matches(value, known, n=1)
     return ", ".join(known) + (f"; did you mean {close[0]!r}?" if close else "")

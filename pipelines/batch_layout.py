@@ -1,7 +1,8 @@
-"""The layout of batches, a pure function of (seed, step) (L4), and the interface of a feed.
+"""The layout of batches, a pure function of seed and step, and `Feed`, which supplies batches.
 
 A global batch is consecutive positions of the epoch's order. It is cut into micro-batches, and each
 of them into shards. A device computes one shard of one micro-batch at a time: a local micro-batch.
+The laws, such as L1, are in docs/concepts/laws.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pipelines import order
 
 
 class Batch(NamedTuple):
-    """A local micro-batch: the rows that a replica computes at a time."""
+    """A local micro-batch: the rows of a global batch that a replica computes at a time."""
 
     inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one more row for mixup
     targets: tf.Tensor  # int32, one per row of inputs
@@ -28,36 +29,36 @@ class Batch(NamedTuple):
 
 
 class OpenedSteps(NamedTuple):
-    """The input of the graph for one or more steps."""
+    """What `Feed.open` returns: a number of steps, and the input of the graph for them."""
 
     steps: int  # 1 or more
     given: Any  # argument of `Feed.next`: nest of tensors, of the same structure and shapes always
 
 
 class Feed(Protocol):
-    """Interface between a feed and the loop; implement it to add another source of batches."""
+    """Interface of an object that supplies batches to the training and evaluation loops."""
 
-    examples: int
+    examples: int  # number of examples in the split
     steps_per_epoch: int
     layout: BatchLayout
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Prepares, on the host, the graph's input for 1 to `steps` steps of one epoch."""
+        """Returns the graph's input for 1 to `steps` steps of an epoch from `step`; on the host."""
 
     def next(self, given: Any) -> Any:
-        """Returns the input of `batch` for a step; in the graph, in cross-replica context."""
+        """Returns the `element` for `batch`; called in the graph, in cross-replica context."""
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int
     ) -> Batch:
-        """Returns a local micro-batch of a step; in the graph, in replica context."""
+        """Returns local micro-batch `micro_batch` of a replica; in the graph, replica context."""
 
     def close(self) -> None:
         """Stops prefetching, if the feed prefetches."""
 
 
 def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
-    """Calls `feed.open`; checks its arguments and the number of steps that it returns.
+    """Returns `feed.open(step, steps)`, after checks of these arguments and of its number of steps.
 
     Raises:
       ValueError: for fewer than 1 step, a negative step, or steps of two epochs.
@@ -78,7 +79,7 @@ class BatchLayout(NamedTuple):
 
     replicas: int = 1
     micro_batches: int = 1  # of ceil(global batch / micro_batches) rows each
-    shards: int = 0  # of a micro-batch over all replicas, a multiple of these; 0: one per replica
+    shards: int = 0  # of a micro-batch, over all replicas, whose multiple it is; 0: one per replica
 
     @property
     def all_shards(self) -> int:
@@ -92,13 +93,13 @@ class BatchLayout(NamedTuple):
 
     @property
     def local_micro_batches(self) -> int:
-        """Number of local micro-batches per global batch and replica, computed shard by shard."""
+        """Number of local micro-batches of a replica per step; those of a shard are consecutive."""
         return self.local_shards * self.micro_batches
 
 
 @dataclasses.dataclass(kw_only=True)
 class BatchPlan:
-    """Maps a step to positions in the epoch's order, and these to examples; used by both feeds."""
+    """Maps a step to positions in the epoch's order, and these to the indices of examples."""
 
     examples: int  # of the split, n, 1 or more
     global_batch_size: int  # number of examples in a full step, over all replicas, 1 or more
@@ -130,14 +131,14 @@ class BatchPlan:
     def positions(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
         """Returns the positions of rows `arange` of a local micro-batch; NumPy or in the graph.
 
-        Positions past the end of the epoch, or past a micro-batch that does not divide evenly, are
-        padding, which has no weight (L1). A padding row holds an example that the step uses anyway:
-        a NaN in another example would reach the step, because zero times NaN is NaN.
+        Rows past the end of the epoch, or past a micro-batch that does not divide evenly, are
+        padding, of weight 0 (law L1). A padding row holds an example that the step uses anyway:
+        a NaN in another example would make the step NaN, because zero times NaN is NaN.
 
         Returns:
           Position of the first row in the global batch; position of each row in the epoch's order,
-          where a value of `self.examples` wraps around to 0 (mixup); and bool [m], False for
-          padding and for rows of another micro-batch.
+          where `self.examples` stands for 0 (the row after the last, for mixup); and bool [m],
+          False for padding and for rows of another local micro-batch.
         """
         layout = self.layout
         shard = replica * layout.local_shards + micro_batch // layout.micro_batches
@@ -158,7 +159,7 @@ class BatchPlan:
     def masked(
         self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, micro_batch: Any
     ) -> Batch:
-        """Returns the rows fetched for a local micro-batch as a `Batch`, with their mask."""
+        """Returns inputs and targets fetched for a local micro-batch as a `Batch`, with mask."""
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
         first, in_epoch, valid = self.positions(step, replica, micro_batch, arange)

@@ -1,6 +1,6 @@
 """Opens the TFDS builder of a data set by name, and prepares the data set if necessary.
 
-A prepared data set is opened from its files, without its code and without the network.
+A prepared data set is opened from its files, without the builder's code and without the network.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
     """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
     Opens the highest prepared version that matches `dataset`: "name[/config][:version]", or the
-    path of a version directory. `data_dir` None is the TFDS default.
+    path of a version directory. `data_dir` None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
       ValueError: when the data set cannot be opened; the message has one line.
@@ -87,7 +87,7 @@ def _resolve_data_dir(data_dir: str | None) -> Path:
 
 
 def _builder_from(directory: Path) -> Any:
-    """Returns the read-only builder of a version directory."""
+    """Returns the builder of a version directory; raises ValueError if it cannot be read."""
     import tensorflow_datasets as tfds
 
     try:
@@ -103,9 +103,10 @@ def _builder_from(directory: Path) -> Any:
 def _prepared_directory(
     root: Path, config: str | None = None, version: str | None = None
 ) -> Path | None:
-    """Returns the directory of the highest matching version of a data set, or None.
+    """Returns the directory of the highest matching version of a data set; None if none.
 
-    Without a config: of the data without one, else of TFDS's default config, else of the only one.
+    If `config` is None, it is the highest of the data prepared without a config, if any; else of
+    TFDS's default config, or of the only config in `root`, the directory of the data set.
     """
     directory = _highest_version(root / (config or ""), version)
     if directory is None and config is None and (default := _default_config(root)):
@@ -114,7 +115,7 @@ def _prepared_directory(
 
 
 def _highest_version(directory: Path, version: str | None = None) -> Path | None:
-    """Returns the directory of the highest version, e.g. of "1.*.*", that is prepared there."""
+    """Returns the subdirectory of the highest version that matches, e.g. "1.*.*"; None if none."""
     pattern = re.escape(version or "*.*.*").replace(r"\*", r"\d+")
     matches = [
         path
@@ -144,7 +145,7 @@ def _subdirectories(directory: Path) -> list[Path]:
 
 
 def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root: Path) -> Any:
-    """Returns the builder registered by TFDS or an imported module; its files may be missing."""
+    """Creates a registered builder, prepared or not; raises ValueError if that is impossible."""
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -190,7 +191,7 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
 
 
 def _prepared_names(root: Path) -> list[str]:
-    """Returns the `--dataset` values that open the data set prepared in the directory `root`."""
+    """Returns the `--dataset` value of the highest version of each config in directory `root`."""
     highest = [_highest_version(path) for path in (root, *_subdirectories(root))]
     paths = [path.relative_to(root.parent) for path in highest if path]
     return [f"{path.parent.as_posix()}:{path.name}" for path in paths]
@@ -205,7 +206,7 @@ def prepare(builder: Any) -> None:
     """Downloads and prepares the data set of a TFDS builder, as TFRecord files.
 
     Raises:
-      ValueError: when this fails, within 10 s if the network cannot be reached; of one line.
+      ValueError: when preparing fails, within 10 s without the network; the message has one line.
     """
     import tensorflow_datasets as tfds
 
@@ -263,7 +264,10 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Silences TFDS, but for errors; with `progress`, shows it and all output on standard error."""
+    """Hides all output of TFDS except logged errors, while the `with` block runs.
+
+    With `progress`, shows progress bars, and standard output on standard error.
+    """
     import tensorflow_datasets as tfds
     from absl import logging
 

@@ -23,18 +23,18 @@ _BUDGET = 8 << 30  # maximum bytes of all entries; the least recently used are d
 
 
 def default_dir() -> str:
-    """Returns the user's cache directory for Tapeline."""
+    """Returns the default directory of the cache: $XDG_CACHE_HOME/tapeline or ~/.cache/tapeline."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "tapeline")
 
 
 def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Returns the cache key of examples: a digest of the files' bytes, `ranges` and `recipe`."""
+    """Returns the cache key of decoded examples: `examples_digest`, of all bytes of the files."""
     return examples_digest(ranges, f"{_VERSION}\n{recipe}", all_bytes=True)
 
 
 def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns an entry, (images [n, H, W, C], labels int32 [n]); None if missing or invalid."""
+    """Loads decoded images [n, H, W, C] and labels int32 [n] by key; None if missing or invalid."""
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
         with open(path, "rb") as file:
@@ -55,7 +55,7 @@ def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def stored_digest(cache_dir: str, name: str) -> str | None:
-    """Returns the digest in the header of an entry; None if it cannot be read."""
+    """Returns the SHA-256 in an entry's header, without checking it; None if it cannot be read."""
     try:
         with open(os.path.join(cache_dir, f"{name}.decoded"), "rb") as file:
             return str(json.loads(file.readline())["sha256"])
@@ -64,14 +64,14 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
 
 
 def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """Returns the SHA-256 of decoded examples, in hexadecimal."""
+    """Returns the SHA-256 of decoded images and labels, in hexadecimal."""
     digest = hashlib.sha256(np.ascontiguousarray(images).data)
     digest.update(np.ascontiguousarray(labels, "<i4").tobytes())
     return digest.hexdigest()
 
 
 def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Writes an entry, [n, H, W, C] and int32 [n], atomically; does nothing if that fails."""
+    """Caches decoded images [n, H, W, C] and labels int32 [n] atomically; ignores OSError."""
     images = np.ascontiguousarray(images)
     digest = content_digest(images, labels)
     header = {"shape": images.shape, "dtype": images.dtype.name, "sha256": digest}
@@ -83,7 +83,7 @@ def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> 
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """Yields a new entry's file and publishes it atomically; raises OSError if that fails."""
+    """Yields a binary file, then renames it to `path` and prunes the cache; may raise OSError."""
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")
@@ -99,7 +99,7 @@ def written(path: str) -> Iterator[BinaryIO]:
 
 
 def used(path: str) -> None:
-    """Marks an entry as the most recently used."""
+    """Marks a cache entry as the most recently used, by its modification time."""
     with contextlib.suppress(OSError):
         os.utime(path)
 

@@ -26,9 +26,9 @@ _SMALL = 1 << 16
 def decode_batch(
     source: Source, serialized: tf.Tensor, chunk: int = DECODE_CHUNK
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes serialized examples in the graph, `chunk` of them in one iteration of a loop.
+    """Decodes serialized `tf.train.Example`s in the graph, `chunk` of them per loop iteration.
 
-    Maps string [k >= 1] to (images [k, H, W, C], labels int32 [k]).
+    Maps string [k >= 1] to (images of source.dtype [k, H, W, C], resized; labels int32 [k]).
     """
     if source.pictures is None:
         return _decode(source, source, serialized, chunk)
@@ -39,13 +39,13 @@ def decode_batch(
 
 
 def decode_images(source: Source, encoded: tf.Tensor, chunk: int = DECODE_CHUNK) -> tf.Tensor:
-    """Decodes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
+    """Decodes and resizes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
     assert source.pictures is not None
     return _decode(source, source.pictures, encoded, chunk)
 
 
 def _decode(source: Source, decoder: Source | Pictures, stored: tf.Tensor, chunk: int) -> Any:
-    """Decodes examples or images and resizes them; returns (images, labels) or images."""
+    """Decodes and resizes examples to (images, labels) if `decoder` is a Source, else images."""
 
     def signature(shape: Any) -> Any:
         image = tf.TensorSpec(shape, source.dtype)
@@ -62,9 +62,10 @@ def _decode(source: Source, decoder: Source | Pictures, stored: tf.Tensor, chunk
 
 
 def _each(decode: Callable, stored: tf.Tensor, signature: Any, chunk: int) -> Any:
-    """Applies `decode` to each element of `stored`, `chunk` of them in one iteration of a loop.
+    """Maps `decode` over `stored` and stacks the outputs, as `tf.map_fn`, `chunk` per iteration.
 
-    Each remaining element takes one iteration. At most `chunk` elements, if static, take no loop.
+    `signature` is the `tf.TensorSpec` structure of one output. A second loop decodes the remainder,
+    one per iteration. If the number of elements is static and at most `chunk`, there is no loop.
     """
     count = stored.shape[0]
     if count is not None and count <= chunk:
@@ -100,12 +101,12 @@ def options_without_autotune() -> tf.data.Options:
 def decode_split(
     source: Source, records: DataSplit, progress: Callable[[int], None] = lambda done: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a whole split to (images [n, H, W, C], labels int32 [n]).
+    """Decodes a whole split to (images of source.dtype [n, H, W, C], labels int32 [n]).
 
     Calls `progress` periodically with the number of examples decoded since the last call.
 
     Raises:
-      ValueError: when an example cannot be decoded.
+      ValueError: when a file is missing or damaged, or an example cannot be decoded.
     """
     reader = RecordReader(records.ranges)  # raises an error that names a damaged or truncated file
     images = np.empty((len(records), *source.image_shape), source.dtype)
@@ -138,7 +139,7 @@ def decode_split(
 def _first_undecodable(
     source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
-    """Returns the index and the error of the first example from `first` that cannot be decoded."""
+    """Returns (index, error) of the first undecodable example from `first`; else (first, error)."""
     for index in range(first, len(reader)):
         try:
             source.decode(tf.constant(reader.read(np.array([index]))[0][0]))

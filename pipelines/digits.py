@@ -56,12 +56,12 @@ class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: 
 
 
 def prepared(cache_dir: str) -> Any:
-    """Returns the builder of the digits; prepares them in `cache_dir`/digits if necessary.
+    """Returns the TFDS builder of the digits; prepares them in `cache_dir`/digits if necessary.
 
     Several processes may call this at once. A damaged copy is replaced.
 
     Raises:
-      ValueError: when `cache_dir` cannot be written, or scikit-learn is missing.
+      ValueError: when the digits cannot be written to `cache_dir`, or scikit-learn is missing.
     """
     root = Path(cache_dir).expanduser()
     directory = root / "digits" / str(Digits.VERSION)
@@ -84,7 +84,7 @@ def prepared(cache_dir: str) -> Any:
 
 
 def _prepare(directory: Path) -> None:
-    """Prepares the digits in a temporary directory; renames it unless another process was first."""
+    """Writes the digits to `directory` atomically; keeps an intact copy by another process."""
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as temporary:
         with quiet():

@@ -34,9 +34,10 @@ def read_step_examples(
     seed: int,
     include_next_example: bool = False,
 ) -> Examples:
-    """Returns the examples of a training step, before augmentation, in row order.
+    """Returns the examples of a training step, before augmentation, in the order of its batch.
 
-    For mixup, `include_next_example` appends the example after the last row.
+    For mixup, `include_next_example` appends the next example of the epoch, or else its first one.
+    Raises the errors of `read_examples`.
     """
     epoch, step_in_epoch = divmod(step, order.steps_per_epoch(len(records), global_batch_size))
     first = step_in_epoch * global_batch_size
@@ -92,7 +93,7 @@ def read_stored_images(
 
 @contextlib.contextmanager
 def _decoding(where: str) -> Iterator[None]:
-    """Decodes on the host; an error of TensorFlow says where the data is damaged."""
+    """Runs a block on the CPU; converts its TensorFlow errors to ValueErrors that name `where`."""
     try:
         with tf.device("CPU:0"):
             yield
@@ -101,7 +102,7 @@ def _decoding(where: str) -> Iterator[None]:
 
 
 def _graph(decode: Callable, source: Source, examples: int) -> Callable:
-    """Returns a function that decodes `examples` examples; eagerly if few, to save tracing."""
+    """Returns `decode` for a source: eager for few `examples`, which saves tracing; else traced."""
     if examples <= DECODE_CHUNK:
         return functools.partial(decode, source)
     return _traced(decode, source)
@@ -109,7 +110,7 @@ def _graph(decode: Callable, source: Source, examples: int) -> Callable:
 
 @functools.lru_cache(maxsize=8)
 def _traced(decode: Callable, source: Source) -> Callable:
-    """Returns a `tf.function` that decodes any number of examples, traced once per source."""
+    """Returns `decode` for a source as a `tf.function`, traced once for any number of examples."""
     signature = [tf.TensorSpec([None], tf.string)]
     return tf.function(lambda stored: decode(source, stored), signature, autograph=False)
 

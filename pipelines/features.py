@@ -19,7 +19,7 @@ DTYPES = ("uint8", "float32")  # supported dtypes of images; float32 values are 
 
 
 def keys(name: str, info: Any) -> tuple[str, str]:
-    """Returns the names of the image and the label feature, preferably in `supervised_keys`.
+    """Returns the names of a TFDS data set's image and label feature, preferably supervised keys.
 
     Raises:
       ValueError: when there is not exactly one of each, or the number of classes is unknown.
@@ -65,11 +65,11 @@ def keys(name: str, info: Any) -> tuple[str, str]:
 def image_shape(
     name: str, key: str, feature: Any, image_size: tuple[int, int] | None
 ) -> tuple[int, int, int]:
-    """Returns height, width and channels of decoded images.
+    """Returns (height, width, channels) of decoded images, resized to `image_size` if not None.
 
     Raises:
-      ValueError: when the dtype or the shape is not supported, or when images vary in size and
-        `image_size` is None.
+      ValueError: when the dtype, shape or `image_size` is not supported, or when images vary in
+        size and `image_size` is None.
     """
     dtype, shape = np.dtype(feature.np_dtype).name, tuple(feature.shape)
     if dtype not in DTYPES:
@@ -91,7 +91,7 @@ def image_shape(
 
 
 class Pictures(NamedTuple):
-    """Decoders, each a `tf.function`, of images stored encoded, without parsing the examples."""
+    """Decoders (`tf.function`s) of encoded images, such as JPEG, without parsing their examples."""
 
     fields: Fields  # names of the image and the label feature
     decode: Callable[[tf.Tensor], tf.Tensor]  # encoded image, string [] -> image [H, W, C]
@@ -101,7 +101,7 @@ class Pictures(NamedTuple):
 def decoders(
     features: Any, image_key: str, label_key: str, resize: Resize
 ) -> tuple[Callable, Callable, Pictures | None]:
-    """Returns (decode, decode_stored, pictures) of a data set with these features, see `Source`."""
+    """Returns a data set's (decode, decode_stored, pictures): see these attributes of `Source`."""
     from tensorflow_datasets import features as kinds
 
     # Only these two features: the parser skips every other feature of the record.
@@ -136,7 +136,7 @@ def decoders(
 
 
 def recipe(features: Any, image_key: str, label_key: str, resize: Resize) -> str:
-    """Describes everything that affects the result of `decode`, for cache keys."""
+    """Returns a text that names everything that affects decoded examples, for cache keys."""
     feature = features[image_key]
     stored_shape = tuple(feature.shape)
     image_shape = (*resize.shape, stored_shape[2])

@@ -1,4 +1,4 @@
-"""The choice of a split's feed; the results of a run are bitwise identical with either."""
+"""Chooses and opens a split's feed, in-memory or streaming; both give bitwise equal results."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from pipelines.stream import StreamingFeed
 
 
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:
-    """Resolves `--feed` to (kind of feed, bytes that all decoded splits take on each device).
+    """Returns the feed's kind, "resident" or "stream", and the size of all splits in bytes.
 
-    "auto" is "resident" if the splits take at most 2 GiB and a quarter of the free memory.
+    The size is that of decoded examples, which a resident feed copies to each device. `kind` "auto"
+    is "resident" if it is at most 2 GiB and a quarter of the host's free memory.
     """
     splits = (source.train, source.validation, source.test)
     per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize + 4
@@ -42,9 +43,9 @@ def open_feed(
     include_next_example: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> InMemoryFeed | StreamingFeed:
-    """Opens the feed of a split, of kind "resident" (in-memory) or "stream".
+    """Opens the feed of a split: in-memory if `kind` is "resident", streaming if "stream".
 
-    The batches are as of `BatchPlan`; `cache_dir` has decoded examples and record indices. Calls
+    Batches follow `BatchPlan`. Decoded examples and record indices are cached in `cache_dir`. Calls
     `progress` periodically with the number of examples decoded or indexed since the last call.
 
     Raises:

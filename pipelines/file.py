@@ -6,7 +6,7 @@ import os
 
 
 class RandomAccessFile:
-    """A file that stays open; not memory-mapped, as mapped pages count as the process's memory."""
+    """A file kept open for reading; not mapped, as mapped pages count as the process's memory."""
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -15,11 +15,11 @@ _POSITIONS = 256  # number of positions in such a file
 def examples_digest(
     ranges: Sequence[tuple[str, int, int]], recipe: str, all_bytes: bool = False
 ) -> str:
-    """Returns a digest that identifies a set of examples: 32 hexadecimal digits.
+    """Returns a digest of examples' files and of how they are decoded: 32 hexadecimal digits.
 
-    `ranges` are (path, first record, past-the-last record) of each file; names and modification
-    times of the files do not matter. Without `all_bytes`, of files above 1 GiB in total only the
-    sizes and at most 256 MiB of each are hashed.
+    `ranges` are (path, first record, past-the-last record) of each file, whose name and time do not
+    matter; `recipe` is any text that describes the decoding. Without `all_bytes`, of files above
+    1 GiB in total only the sizes and at most 256 MiB of each are hashed.
     """
     stats = {path: os.stat(path) for path, _, _ in ranges}
     all_bytes = all_bytes or sum(stat.st_size for stat in stats.values()) <= _WHOLE
@@ -32,7 +32,7 @@ def examples_digest(
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, size: int, modified: int, all_bytes: bool) -> str:
-    """Computes the digest of a file; the modification time is only part of the `lru_cache` key."""
+    """Returns the SHA-256 of a file, or of samples of it; `modified` only keys the `lru_cache`."""
     del modified
     digest = hashlib.sha256()
     if not all_bytes:

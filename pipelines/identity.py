@@ -1,4 +1,4 @@
-"""Digests of the training data, which detect that the data of a run has changed."""
+"""Digests of the training and validation data, by which a resumed run detects changed data."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ _SMALL = 256 << 20  # largest decoded size, in bytes, at which decoded examples 
 class DataIdentity(NamedTuple):
     """Digests of the training and validation examples.
 
-    Preparing the same examples twice gives different files, because the features of an example are
-    written in no fixed order. So the decoded examples of a small data set have a digest too.
+    If TFDS prepares a data set twice, its files differ, because the features of an example are
+    written in no fixed order. So the decoded examples of a small data set are hashed, too.
     """
 
-    files: str = ""
+    files: str = ""  # of the files, see `examples_digest`
     examples: str = ""  # of the decoded examples of each split; "" if not computed
 
     def matches(self, other: DataIdentity) -> bool:
-        """Returns whether either digest shows that both identities are of the same examples."""
+        """Returns whether `files` or `examples` (not "") of both are equal: it is the same data."""
         decoded = bool(self.examples) and self.examples == other.examples
         return decoded or self.files == other.files
 
 
 def data_identity(source: Source, cache_dir: str) -> DataIdentity:
-    """Returns the identity of the training and the validation split.
+    """Returns the digests of the training and the validation split.
 
-    A small data set without decoded examples in `cache_dir` is decoded, and cached there.
+    If both take at most 256 MiB decoded, this includes the digest of the decoded examples; those
+    not in `cache_dir` are decoded and cached. An undecodable example is a ValueError.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
     ranges = [each for split in splits for each in split.ranges]

@@ -1,8 +1,8 @@
-"""The index of a split: the position of each example in its file, for random access.
+"""The record index of a split: offset and length of each example in its file, for random access.
 
 A TFRecord file is a sequence of [length uint64][crc uint32][bytes][crc uint32]. One pass through
-tf.data, which checks every CRC, finds each example, or its encoded image and label: then the
-streaming feed reads only the bytes of the image and parses no example.
+tf.data, which checks every CRC, builds the index. If images are stored encoded, it locates these
+and has the labels, so that the streaming feed reads only images and parses no example.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _FRAME = 16  # bytes of the frame around an example: its length and two CRCs
 _HEADER = 12  # bytes of the frame before the example
 _CHUNK = 4096  # examples indexed at a time
 _IN_MEMORY = 1 << 20  # number of rows of the largest index that is held in memory
-# Offset in its file and length of an example or of its image, both in bytes; and the label.
+# Offset in its file and length of an example or of its image, both in bytes; label, or -1.
 _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
 class Fields(NamedTuple):
-    """Names of the indexed features of an example."""
+    """Names of the features of a `tf.train.Example` that an index locates instead of examples."""
 
-    image: str  # of one encoded image
-    label: str  # of one integer
+    image: str  # of a bytes feature, one encoded image
+    label: str  # of an int64 feature, one class label
 
 
 class RecordIndex:
-    """The index rows of all examples of a split.
+    """The record index of a split: each example's offset and length in bytes, and label or -1.
 
     Args:
-      rows: structured array [n]; or, if it is large, the file that contains it.
+      rows: structured array [n] of `_ROW`; or, for a large index, the file that contains it.
       count: number of rows, n.
-      offset: offset of the first row in the file, in bytes.
+      offset: offset of the first row in that file, in bytes.
     """
 
     def __init__(self, rows: np.ndarray | RandomAccessFile, count: int, offset: int = 0) -> None:
@@ -53,7 +53,7 @@ class RecordIndex:
         return self._count
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
-        """Returns rows by example index, structured [k]: start, length, label (-1: unknown)."""
+        """Returns the rows (start, length, label) of examples by index, int [k]: structured [k]."""
         if isinstance(self._rows, np.ndarray):
             return self._rows[indices]
         read, size = self._rows.read, _ROW.itemsize
@@ -67,10 +67,11 @@ def load_or_build_index(
     cache_dir: str | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> RecordIndex:
-    """Returns the index of a split, from the cache if possible; arguments as of `RecordReader`.
+    """Loads or builds (and caches) the index of a split; arguments are as for `RecordReader`.
 
     Raises:
-      ValueError: when a file is missing or damaged, or has fewer records than `ranges`.
+      ValueError: when a file is damaged, or has fewer records than its range.
+      OSError, or without `cache_dir` ValueError: when a file cannot be read.
     """
     count = sum(stop - first for _, first, stop in ranges)
     if cache_dir is not None:
@@ -91,7 +92,7 @@ def _build(
     fields: Fields | None,
     progress: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-    """Yields the index rows of a split in chunks, structured [k]."""
+    """Yields the index rows of a split in chunks, structured [k]; ValueError for a damaged file."""
     for path, first, stop in ranges:
         seen, end = 0, 0
         for examples in _examples(path):
@@ -121,7 +122,7 @@ def _build(
 
 
 def _examples(path: str) -> Iterator[np.ndarray]:
-    """Yields the serialized examples of a file in chunks, object [k] of bytes."""
+    """Yields a TFRecord file's examples in chunks, object [k] of bytes; ValueError if damaged."""
     dataset = tf.data.TFRecordDataset(path, buffer_size=1 << 20).batch(_CHUNK)
     try:
         yield from dataset.as_numpy_iterator()
@@ -132,7 +133,7 @@ def _examples(path: str) -> Iterator[np.ndarray]:
 
 
 def _parse(example: bytes, start: int, fields: Fields, where: str) -> tuple[int, int, int]:
-    """Returns an example's index row: offset and length of its image, and its label."""
+    """Returns (image's offset in the file, its length, label) of an example; ValueError if bad."""
     try:
         features = tf.train.Example.FromString(example).features.feature
         (image,) = features[fields.image].bytes_list.value
@@ -145,7 +146,7 @@ def _parse(example: bytes, start: int, fields: Fields, where: str) -> tuple[int,
 
 
 def _load(path: str, count: int) -> RecordIndex | None:
-    """Loads an index from the cache; returns None if it is missing or invalid."""
+    """Returns the cached index in `path`; None if missing, damaged or not of `count` rows."""
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
@@ -165,7 +166,7 @@ def _load(path: str, count: int) -> RecordIndex | None:
 
 
 def _store(path: str, chunks: Iterator[np.ndarray]) -> bool:
-    """Writes an index to the cache atomically; returns False if it cannot be written."""
+    """Writes chunks of index rows to the cache atomically; returns whether that succeeded."""
     digest = hashlib.sha256()
 
     def header() -> bytes:

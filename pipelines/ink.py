@@ -1,7 +1,7 @@
-"""Measures size and position of the foreground in a data set, and redraws images accordingly.
+"""Size and position of the foreground in grey images: measured in data sets, imposed on images.
 
-The foreground ("ink") is what stands out from a plain background. A network is trained on one
-layout, such as MNIST's, whose digits are 20 of 28 pixels high and centred by their mass.
+The foreground ("ink") is the pixels that contrast with a plain background. A network is trained on
+one layout, such as MNIST's, whose digits fit in 20 of 28 pixels and are centred by their mass.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-_COMMON = 0.9  # smallest fraction of a data set's images that have the same kind of background
+_COMMON = 0.9  # smallest fraction of a data set's images with a dark, or with a light background
 _PLAIN = 12  # of 255: largest difference from the median of a plain border
 _INK = 0.25  # of the maximum: smallest foreground strength of a foreground pixel
 _MIN_CONTRAST = 16  # of 255: smallest contrast of foreground to background
@@ -20,23 +20,23 @@ _FINE = 8  # input pixels per output pixel; from twice as many on, blocks are av
 
 
 class InkLayout(NamedTuple):
-    """Size and position of the foreground in a data set of grey images."""
+    """Background, and size and position of the foreground, in a data set of grey images."""
 
-    background: int  # brightness of the background in 0 to 255, the median of the images' borders
-    extent: float  # larger of height and width of its bounding box, relative to the image; median
-    centre: tuple[float, float]  # (row, column) of its centre of mass, each in 0 to 1; mean
+    background: int  # 0 to 255: median over the images of the median of the outermost pixels
+    extent: float  # larger of height / H and width / W of the foreground's box; median of images
+    centre: tuple[float, float]  # its centre of mass, (row / H, column / W); mean of the images
 
     @property
     def dark(self) -> bool:
-        """Whether the background is dark."""
+        """Whether the background is dark (below 128)."""
         return self.background < 128
 
 
 def layout(images: np.ndarray) -> InkLayout | None:
-    """Measures size and position of the foreground in a sample of a data set, uint8 [n, H, W, 1].
+    """Returns the layout of the foreground in a sample of a data set, uint8 [n, H, W, 1].
 
-    Returns None if fewer than nine in ten images have a plain background of the same kind, or if
-    none has a foreground.
+    Returns None unless at least nine in ten images have a plain dark background, or as many a plain
+    light one; or if none of these has a foreground.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
     if not (common := common_background([border_kind(image) for image in plain], of=len(images))):
@@ -53,9 +53,9 @@ def layout(images: np.ndarray) -> InkLayout | None:
 
 
 def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.ndarray | None:
-    """Redraws an image's foreground with the size, contrast and position usual in a data set.
+    """Redraws an image's foreground with the size, position and contrast of a data set's layout.
 
-    The image, uint8 [H, W, 1], has a background of the same kind (dark or light) as the data set.
+    The image, uint8 [H, W, 1], has a dark background if `like.dark`, else a light one.
     Returns uint8 [height, width, 1]; None if no foreground stands out from the background.
     """
     strength = _ink(image[..., 0], like.dark)
@@ -84,17 +84,17 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
 
 
 def common_background(kinds: Sequence[str], of: int) -> str:
-    """Returns the kind of border of at least nine in ten of `of` images; "" if there is none."""
+    """Returns "dark" or "light" if `kinds` has it for at least 90% of `of` images; or ""."""
     return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _COMMON * of), "")
 
 
 def border_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" by the median of the outermost pixels of luminance [H, W]."""
+    """Returns "dark" if the median of the outermost pixels of [H, W] is below 128, else "light"."""
     return "dark" if _border(luminance) < 128 else "light"
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" if all outermost pixels of luminance [H, W] are alike; else ""."""
+    """Returns "dark" or "light" if all outermost pixels are so and near their median, else ""."""
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = (np.abs(pixels - _border(luminance)) <= _PLAIN).all()
     same_kind = ((pixels < 128) == (kind == "dark")).all()
@@ -117,7 +117,11 @@ def _is_plain(luminance: np.ndarray) -> bool:
 
 
 def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
-    """Returns the foreground strength, float32 [H, W] in 0..1; all zeros without a foreground."""
+    """Returns each pixel's contrast to the background, divided by the maximum: float32 [H, W].
+
+    The background is the median of the outermost pixels. Only brighter pixels have contrast if it
+    is `dark`, else only darker ones. All are 0 if the maximum is below `_MIN_CONTRAST`.
+    """
     difference = luminance.astype(np.float32) - np.float32(_border(luminance))
     strength = np.maximum(0, difference if dark else -difference)
     maximum = strength.max()
@@ -125,19 +129,19 @@ def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
 
 
 def _box(strength: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the first (row, column) of the foreground's bounding box, and the end (exclusive)."""
+    """Returns the first and past-the-last (row, column) of the foreground's box, int [2] each."""
     positions = np.argwhere(strength >= _INK)
     return positions.min(axis=0), positions.max(axis=0) + 1
 
 
 def _sides(strength: np.ndarray) -> np.ndarray:
-    """Returns height and width of the foreground's bounding box, in pixels."""
+    """Returns (height, width) of the foreground's bounding box, in pixels, int [2]."""
     upper, lower = _box(strength)
     return lower - upper
 
 
 def _centre(strength: np.ndarray) -> np.ndarray:
-    """Returns (row, column) of the foreground's centre of mass, in pixels from the upper left."""
+    """Returns (row, column) of the foreground's centre of mass, in pixels from the top left."""
     ink = np.where(strength >= _INK, strength, 0).astype(np.float64)
     moments = [
         (ink.sum(axis=1 - axis) * (np.arange(ink.shape[axis]) + 0.5)).sum() for axis in (0, 1)

@@ -1,4 +1,4 @@
-"""Computes the order of the examples in an epoch: a pure function of (seed, epoch) (L3, L4)."""
+"""Order of an epoch's examples, a function of (seed, epoch): L3, L4 of docs/concepts/laws.md."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the order of n examples in an epoch: int32 [n], a permutation; read-only."""
+    """Returns the indices of all n examples in an epoch's order, int32 [n]; read-only."""
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
     order = permutation_at(seed, epoch, examples, np.arange(examples))
@@ -22,7 +22,7 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) -> np.ndarray:
-    """Returns permutation(seed, epoch, examples)[positions], int32 [k]."""
+    """Returns `permutation(seed, epoch, examples)[positions]`, int32 [k]; positions are int [k]."""
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)[positions]
     keys = _seed_sequence(seed, epoch).generate_state(_ROUNDS, np.uint64)
@@ -43,17 +43,18 @@ def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def _seed_sequence(seed: int, epoch: int) -> np.random.SeedSequence:
-    """Hashes seed and epoch: as plain keys, neighbouring seeds would give correlated orders."""
+    """Returns a seed sequence that hashes seed and epoch; ValueError if either is negative."""
     if seed < 0 or epoch < 0:
         raise ValueError(f"seed {seed} and epoch {epoch} must not be negative")
+    # Unhashed, neighbouring seeds would give correlated orders.
     return np.random.SeedSequence([seed, epoch])
 
 
 def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndarray:
-    """Permutes the integers that have at most as many bits as n - 1, uint64 [k].
+    """Maps positions, uint64 [k], by a keyed permutation of all integers with the bits of n - 1.
 
-    A Feistel network: each round changes one half of the bits by a hash of the other half. A round
-    is invertible. The number of rounds is even.
+    n is `examples`. The permutation is a Feistel network: each round, one per key, changes one half
+    of the bits by a hash of the other half, which is invertible. The number of rounds is even.
     """
     bits = (examples - 1).bit_length()
     widths = np.uint64(bits // 2), np.uint64(bits - bits // 2)
@@ -66,14 +67,14 @@ def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndar
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """Hashes 64 bits to 64 bits with avalanche: the finalizer of SplitMix64 (Steele, 2014)."""
+    """Returns a hash of each uint64 by the finalizer of SplitMix64 (Steele et al. 2014)."""
     x = (x ^ x >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ x >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
     return x ^ x >> np.uint64(31)
 
 
 def steps_per_epoch(examples: int, global_batch_size: int) -> int:
-    """Returns the number of steps that cover every example once; the last may be partial (L1).
+    """Returns the number of steps that cover every example once; the last batch may be smaller.
 
     Raises:
       ValueError: when an argument is below 1.

@@ -1,6 +1,6 @@
-"""Converts image files of any origin to images like those of a data set.
+"""Conversion of image files of any origin to network inputs that resemble a data set's images.
 
-The steps are listed in docs/guide/predict.md.
+docs/guide/predict.md lists the steps of the conversion.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MIN_SIDE = 4  # smallest side of an image, in pixels
 
 
 class ImageSpec(NamedTuple):
-    """The format that image files are converted to: that of the data set."""
+    """The format of a data set's images, to which image files are converted for prediction."""
 
     resize: Resize  # to the network's input size, as in training
     channels: int  # 1 or 3
@@ -31,10 +31,10 @@ class ImageSpec(NamedTuple):
         ""  # "dark" or "light": files with the other background are inverted; "": none is
     )
     exceptions: bool = False  # whether some of the data set's images have the other background
-    layout: ink.InkLayout | None = None  # of the stored images; None: no plain background
+    layout: ink.InkLayout | None = None  # of grey stored images; None: no layout measured
 
     def is_own(self, image: np.ndarray) -> bool:
-        """Returns whether an image has the stored size or the network's input size."""
+        """Returns whether an image has the data set's stored size or the network's input size."""
         return image.shape[:2] in (self.stored_size, self.resize.shape)
 
 
@@ -42,8 +42,8 @@ def image_spec(source: Source, images: Sequence[np.ndarray], invert: str) -> Ima
     """Returns the format that image files are converted to for a data set.
 
     `images` is a sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
-    `invert` is "yes", "no" or "auto": invert files whose background, dark or light, differs from
-    that of at least nine in ten of these images.
+    `invert` is "yes" (invert every file), "no", or "auto": invert files whose background is dark
+    where that of at least nine in ten of these images is light, or the reverse.
 
     Raises:
       ValueError: when the data set's images are not uint8 with 1 or 3 channels.
@@ -69,7 +69,7 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
     """Reads an image file and converts it to the network's input, uint8 [height, width, C].
 
     Raises:
-      ValueError: when the file is not a usable image; of one line, without the file's name.
+      ValueError: when it is not a usable image; the message is one line without the file's name.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -91,14 +91,14 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
 
 
 def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
-    """Reads the images of a .npy file and converts each to the network's input.
+    """Reads the images of a .npy file and converts each to the network's input, uint8 [h, w, C].
 
     The array is [H, W], [H, W, C], [n, H, W] or [n, H, W, C]; with three dimensions, it is one
     image if the last dimension is 1, 3 or 4. Integers from 0 to 255 are kept; bool, and floats from
     0 to 1, are multiplied by 255.
 
     Raises:
-      ValueError: when the file has no usable images; of one line, without the file's name.
+      ValueError: when it has an unusable image; the message is one line without the file's name.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -117,7 +117,7 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
 
 
 def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
-    """Converts an image, uint8 [H, W, want.channels], to the network's input.
+    """Converts an image, uint8 [H, W, want.channels], to the network's input, uint8 [h, w, C].
 
     Raises:
       ValueError: when the image is too small or has a single colour, unless it has the data set's
@@ -137,7 +137,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
 
 
 def _array(picture: Image.Image, channels: int) -> np.ndarray:
-    """Converts a decoded image file to uint8 [H, W, channels]."""
+    """Converts a Pillow image of any mode, 16-bit ones included, to uint8 [H, W, channels]."""
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float64)
         if values.max() > 255 or picture.mode.startswith("I;16"):
@@ -160,7 +160,10 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def _channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Converts uint8 [H, W, 1, 3 or 4] to [H, W, channels]; a fourth channel is alpha."""
+    """Converts uint8 [H, W, 1, 3 or 4] to uint8 [H, W, channels], luminance (1) or RGB (3).
+
+    A fourth channel is alpha: light images are blended with black, dark ones with white.
+    """
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.float64) / 255
         colours = image[..., :3].astype(np.float64)
@@ -176,17 +179,17 @@ def _channels(image: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _luminance(image: np.ndarray) -> np.ndarray:
-    """Converts [H, W, C] to luminance, float64 [H, W]."""
+    """Converts grey or RGB [H, W, C] to luminance, float64 [H, W], with the weights of BT.601."""
     if image.shape[-1] == 1:
         return image[..., 0].astype(np.float64)
     return image[..., :3].astype(np.float64) @ np.array([0.299, 0.587, 0.114])
 
 
 def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
-    """Returns whether an image's background, dark or light, is not that of the data set.
+    """Returns whether an image's background is the opposite, dark or light, of the data set's.
 
-    That of an image of the data set's own size differs only if its whole border is plain and no
-    image of the sample has a border of the other kind.
+    For an image of the stored size or the network's input size, only if all of its border is plain
+    and none of the data set's sampled images has such a background (`want.exceptions`).
     """
     luminance, other = _luminance(image), "light" if want.background == "dark" else "dark"
     if not want.is_own(image):

@@ -23,7 +23,8 @@ class RecordReader:
       progress: called with the number of examples indexed since the last call.
 
     Raises:
-      ValueError: when a file is missing, damaged, or shorter than its range.
+      ValueError: when a file is damaged, or has fewer records than its range.
+      OSError, or without `cache_dir` ValueError: when a file cannot be read.
     """
 
     def __init__(
@@ -42,15 +43,15 @@ class RecordReader:
         return len(self._index)
 
     def labels(self) -> np.ndarray:
-        """Returns the labels of all examples, int32 [n]; -1 where `fields` is None."""
+        """Returns the labels of all examples, int32 [n]; all -1 if `fields` is None."""
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
     def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Reads examples by index, int [k].
 
         Returns:
-          object [k] of bytes: encoded images, or whole serialized examples; and labels int32 [k],
-          -1 for serialized examples.
+          Encoded images, or serialized examples if `fields` is None, object [k] of bytes; and
+          labels, int32 [k], -1 if `fields` is None.
         """
         rows = self._index.rows(indices)
         files = np.searchsorted(self._ends, indices, side="right").tolist()

@@ -1,4 +1,4 @@
-"""Creates per-replica values, each on the device of its replica."""
+"""The replicas of this worker, and values that are created on the device of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 def local_replicas(strategy: tf.distribute.Strategy) -> range:
-    """Returns the indices of this worker's replicas among those of all workers."""
+    """Returns the indices of this worker's replicas among the replicas of all workers."""
     if strategy.num_replicas_in_sync == 1:
         return range(1)
     count = len(strategy.extended.worker_devices)
@@ -21,8 +21,8 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 def per_replica_values(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
     """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
-    Distributed iterators create a tf.data pipeline for each device, which is autotuned whatever its
-    options are. Destroying it waits up to a minute for the autotuning thread.
+    It replaces distributed datasets, whose iterators create a tf.data pipeline for each device that
+    is autotuned whatever its options are; destroying that waits up to a minute for the autotuner.
 
     Returns:
       The nest of tensors that `make` returns if there is one replica, else the same nest of

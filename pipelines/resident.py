@@ -13,7 +13,7 @@ from pipelines.replicas import per_replica_values
 
 
 class OrderPrefetch:
-    """Computes the orders of epochs; that of the next epoch in a background thread."""
+    """Computes the example order of each epoch; the next epoch's in a background thread."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
@@ -21,7 +21,7 @@ class OrderPrefetch:
         self._prefetched: dict[int, Future[np.ndarray]] = {}
 
     def of(self, epoch: int) -> np.ndarray:
-        """Returns the order of an epoch, int32 [n], and starts computing that of the next one."""
+        """Returns example indices in an epoch's order, int32 [n]; prefetches the next epoch's."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="order")
         prefetched = self._prefetched.get(epoch)
@@ -30,14 +30,14 @@ class OrderPrefetch:
         return order
 
     def close(self) -> None:
-        """Stops the background thread and discards its result."""
+        """Waits for the background thread to end and discards the prefetched order."""
         if self._pool is not None:
             self._pool.shutdown()
         self._pool, self._prefetched = None, {}
 
 
 class InMemoryFeed:
-    """Holds all decoded examples in memory on every device; gathers batches in the graph."""
+    """Feed that holds all decoded examples on every device and gathers batches in the graph."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class InMemoryFeed:
         )
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns all `steps` steps, with their epoch's order, int32 [n], as the graph's input."""
+        """Returns the graph's input for all `steps` steps: the order of their epoch, int32 [n]."""
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
             self._opened = epoch, tf.constant(self._orders.of(epoch))
@@ -66,11 +66,11 @@ class InMemoryFeed:
         self._orders.close()
 
     def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Returns (order of the epoch, per-replica (images, labels) of all examples)."""
+        """Returns the input of `batch`: (epoch's order, per-replica (images, labels) of all)."""
         return given, self._data
 
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
-        """Gathers the examples of a local micro-batch."""
+        """Returns a local micro-batch of a step, gathered from the examples on the device."""
         in_order, (images, labels) = element
         where = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)

@@ -1,4 +1,4 @@
-"""Resizes images, with the same function in training, evaluation, prediction and the export."""
+"""Resizing of images, the same in training, evaluation, prediction and the exported model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FITS = ("pad", "crop", "stretch")
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizes images with a bilinear filter, in the graph.
+    """Function that resizes images with a bilinear filter, in the graph.
 
     An image that has the target size is returned unchanged. Memory is proportional to the larger of
     image and target, whatever their aspect ratios.
@@ -22,9 +22,9 @@ class Resize:
     Args:
       shape: target height and width.
       fit: how images of another aspect ratio are resized. pad: the whole image is resized to the
-        largest size that fits (each side at least 1) and centred; the rest has its border's median
-        colour. crop: the centre with the target's aspect ratio is resized. stretch: the aspect
-        ratio changes.
+        largest size that fits (each side at least 1) and centred; the rest is filled with its
+        border's median colour. crop: the centre with the target's aspect ratio is resized. stretch:
+        the aspect ratio changes.
       antialias: whether the filter is widened to average all pixels where an image is downsampled.
     """
 
@@ -37,7 +37,7 @@ class Resize:
             raise ValueError(f"fit is {self.fit!r}; choose one of {', '.join(FITS)}")
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """Resizes images, [H, W, C] or [n >= 1, H, W, C] of uint8 (rounded) or float32.
+        """Resizes [H, W, C] or [n >= 1, H, W, C], uint8 (rounded) or float32, to `self.shape`.
 
         H, W and C, at least 1, may be unknown at tracing.
         """
@@ -57,7 +57,7 @@ class Resize:
 
     @property
     def _target(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """Target height and width, int64."""
+        """Target (height, width), int64 [] each."""
         return tf.unstack(tf.constant(self.shape, tf.int64))
 
     def _pad(self, images: tf.Tensor) -> tf.Tensor:
@@ -83,13 +83,13 @@ class Resize:
         return self._filter(centre)
 
     def _proportions(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns H and W, int64, and whether H / W is at least that of the target."""
+        """Returns H, W (int64 []) and whether H / W is at least the target's height / width."""
         height, width = self._target
         rows, columns = tf.unstack(tf.shape(images, tf.int64)[1:3])
         return rows, columns, rows * width >= columns * height
 
     def _filter(self, images: tf.Tensor, size: Sequence[tf.Tensor] = ()) -> tf.Tensor:
-        """Resizes images to `size` (int64 each) or the target, whatever their aspect ratio."""
+        """Stretches images to `size` (height, width; int64) or else `self.shape`; rounds uint8."""
         size = size or self._target
         target = tf.cast(tf.stack(size), tf.int32)
 
@@ -110,7 +110,7 @@ class Resize:
 
 
 def border_colour(images: tf.Tensor) -> tf.Tensor:
-    """Returns the median of the outermost pixels in each channel; uint8 is rounded half to even.
+    """Returns the median of an image's outermost pixels by channel; uint8 is rounded half to even.
 
     [n, H, W, C] of uint8 or float32 -> [n, 1, 1, C] of the same dtype.
     """
@@ -130,7 +130,7 @@ def border_colour(images: tf.Tensor) -> tf.Tensor:
 
 
 def _quotient(numerator: tf.Tensor, denominator: tf.Tensor | int) -> tf.Tensor:
-    """Divides positive integers; rounds half up."""
+    """Returns the quotient of positive integers, rounded half up."""
     return (2 * numerator + denominator) // (2 * denominator)
 
 

@@ -1,6 +1,6 @@
-"""Opens a TFDS image classification data set: finds the records of each split and their decoder.
+"""Opening of a TFDS image classification data set: the records of each split and their decoder.
 
-Only metadata and one record of each split are read here.
+Of a prepared data set, opening reads only metadata and one record of each split.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class DataSplit:
         return sum(last - first for _, first, last in self.ranges)
 
     def part(self, start: int, stop: int, name: str) -> DataSplit:
-        """Returns a split of examples `start` to `stop` (exclusive); 0 <= start <= stop <= len."""
+        """Returns examples `start` to `stop` (exclusive) as a split; 0 <= start <= stop <= len."""
         ranges, offset = [], 0
         for path, first, last in self.ranges:
             begin = first + max(start - offset, 0)
@@ -83,7 +83,7 @@ class Source:
 
     @property
     def resize(self) -> Resize:
-        """Resizing of an image of any size to the height and width of `image_shape`."""
+        """Function that resizes an image of any size to the height and width of `image_shape`."""
         return Resize(self.image_shape[:2], self.fit, self.antialias)
 
     @property
@@ -108,11 +108,11 @@ def open_source(
 ) -> Source:
     """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
 
-    `dataset` is as for `open_builder`, or "digits", the embedded data set, which is prepared in
-    `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1, taken from the end of
-    train as Keras does, or a TFDS split that shares no example with train. `test_split` is "auto"
-    for a labelled "test" split where there is one, "" for none, or a TFDS split; `test_flag` is the
-    option that sets it. Images are resized to `image_size` (height, width), if given, by `Resize`.
+    `dataset` and `data_dir` are as for `open_builder`; "digits" is the embedded data set, prepared
+    in `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1, taken from the end
+    of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
+    TFDS split, "" for none, or "auto" for "test" if that exists and has labels; error messages call
+    its option `test_flag`. `Resize` resizes images to `image_size` (height, width), if given.
 
     Raises:
       ValueError: when the data set or a split cannot be used; the message has one line.
@@ -181,7 +181,7 @@ def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
 def _split_off_validation(
     name: str, train: DataSplit, validation_split: str, records: Callable[[str, str], DataSplit]
 ) -> tuple[DataSplit, DataSplit | None]:
-    """Returns the training and the validation split that `validation_split` describes."""
+    """Returns (training, validation split or None); ValueError for a bad --validation_split."""
     text = validation_split.strip()
     try:
         fraction = float(text or "0")
@@ -217,7 +217,7 @@ def _split_off_validation(
 
 
 def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
-    """Returns the records of a TFDS split; checks that its files are complete."""
+    """Returns the records of a TFDS split; ValueError if it is unknown, empty or incomplete."""
     splits = builder.info.splits
     requested = [part.strip().split("[")[0] for part in split.split("+")]
     if unknown := [part for part in requested if part not in splits and part != "all"]:
@@ -248,7 +248,7 @@ def _records(name: str, builder: Any, flag: str, split: str) -> DataSplit:
 
 
 def _check_files(name: str, records: DataSplit, splits: Any) -> None:
-    """Raises ValueError before training if a file is missing or truncated, not in mid-epoch."""
+    """Raises ValueError if a file of `records` is missing, or if a split's files are truncated."""
     remedy = "copy it again, or remove its directory and prepare the data set again"
     used = {path for path, _, _ in records.ranges}
     if missing := [path for path in sorted(used) if not os.path.isfile(path)]:
@@ -269,7 +269,8 @@ def _check_files(name: str, records: DataSplit, splits: Any) -> None:
 def _first_label(records: DataSplit, label_key: str) -> int:
     """Returns the label of the first example of the split's first file.
 
-    Runs no TensorFlow operation: afterwards, the CPU could not be split into virtual devices.
+    Raises ValueError if that cannot be read. Runs no TensorFlow operation, after which the CPU
+    could not be split into virtual devices.
     """
     path = records.ranges[0][0]
     try:

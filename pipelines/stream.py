@@ -1,9 +1,9 @@
 """The streaming feed: reads and decodes examples while the training loop runs.
 
 A thread reads stored examples and enqueues them in chunks. A tf.data pipeline dequeues the chunks,
-decodes them in parallel and batches them into tables, each of the examples of consecutive steps. No
+decodes them in parallel and prefetches blocks (`_table`) of the examples of consecutive steps. No
 Python runs in the pipeline: TensorFlow destroys a pipeline while it holds the GIL, so one that
-waits for Python would deadlock. The loop receives a table, not the pipeline, so XLA can compile it.
+waits for Python would deadlock. The loop receives a block, not the pipeline, so XLA can compile it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from pipelines.records import RecordReader
 from pipelines.replicas import local_replicas, per_replica_values
 from pipelines.source import DataSplit, Source
 
-_TABLE = 4 << 20  # approximate maximum bytes of a table, which has at least one step
+_TABLE = 4 << 20  # approximate maximum bytes of a prefetched block, which has at least one step
 _MAX_CHUNK = 128  # maximum number of examples in a chunk, which one parallel call decodes
 _LARGE = 1 << 14  # number of examples of a split from which a chunk is decoded without a loop
 _QUEUE_CAPACITY = 16  # in chunks; a few suffice, because reading is cheap
-_READY = 1  # tables of decoded examples to prefetch for each replica, besides the one in progress
+_READY = 1  # decoded blocks to prefetch for each replica, besides the one in progress
 
 _streams: weakref.WeakSet[StreamingFeed] = weakref.WeakSet()
 
@@ -47,9 +47,9 @@ def close_all() -> None:
 
 
 class StreamingFeed:
-    """Reads and decodes examples during training, ahead of their use.
+    """Feed that reads and decodes the examples of a split ahead of their use by the loop.
 
-    `cache_dir` and `progress` are for the record index, as of `RecordReader`.
+    `cache_dir` and `progress` are for the record index, see `RecordReader`.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StreamingFeed:
         self._thread: threading.Thread | None = None
         fields = source.pictures.fields if source.pictures else None
         self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
-        # Number of steps in a table, and number and size of the chunks that it is decoded in.
+        # Number of steps in a block, and number and size of the chunks that it is decoded in.
         per_step = plan.layout.local_micro_batches * plan.fetched
         image_bytes = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
         self._steps = min(max(1, _TABLE // (per_step * image_bytes)), plan.steps_per_epoch)
@@ -77,16 +77,16 @@ class StreamingFeed:
         self._chunk_size = -(-self._steps * per_step // self._chunks)
         self._per_iteration = self._chunk_size if len(records) >= _LARGE else DECODE_CHUNK
         self._table: Any = None
-        self._first = 0  # first step of the table of decoded examples
+        self._first = 0  # first step of the block of decoded examples, `_table`
         _streams.add(self)
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the input of the next steps, at most to the end of the current table.
+        """Returns the graph's input for 1 to `steps` steps, at most to the end of a decoded block.
 
-        It is (offset, per-replica table); step + offset is a step's index in the table.
+        It is (offset, per-replica (images, labels)); step + offset is a step's index in the block.
         """
         position = step
-        if self._plan.seed is None:  # all epochs are alike: continue from the current table
+        if self._plan.seed is None:  # all epochs are alike: continue from the current block
             position = self._first + (step - self._first) % self.steps_per_epoch
         first = position - position % self._steps
         if self._table is None or first != self._first:
@@ -104,7 +104,7 @@ class StreamingFeed:
     @property
     def prefetched_steps(self) -> int:
         """Maximum number of steps whose examples are decoded, or being decoded, at a time."""
-        return self._steps * (_READY + 3)  # plus the current table and two in progress
+        return self._steps * (_READY + 3)  # plus the current block and two in progress
 
     def close(self) -> None:
         """Stops prefetching and the reader thread; `open` restarts them."""
@@ -114,14 +114,14 @@ class StreamingFeed:
         self._iterator = self._queue = self._thread = self._table = None
 
     def next(self, given: Any) -> Any:
-        """Returns `given` unchanged: it is the same for all steps of a table."""
+        """Returns `given`, the input of `batch`, the same for all steps of a prefetched block."""
         return given
 
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
-        """Gathers the examples of a local micro-batch.
+        """Returns a local micro-batch of a step, gathered from a prefetched block.
 
-        They are contiguous, but XLA treats the start of a slice as a constant where it can, and
-        would recompile the loop for every table.
+        Its examples are contiguous, but not sliced: XLA treats the start of a slice as a constant
+        where it can, and would recompile the loop for every block.
         """
         offset, (images, labels) = element
         rows, local = self._plan.fetched, tf.cast(micro_batch, tf.int64)
@@ -162,11 +162,11 @@ class StreamingFeed:
         return decode_images(self._source, stored, self._per_iteration), labels
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
-        """Enqueues each replica's stored examples, table by table, until the queue is closed."""
+        """Enqueues stored examples by block and replica from `step` on until `queue` is closed."""
         try:
             while True:
                 for replica in replicas:
-                    # The last chunk is filled up with examples from the beginning of the table.
+                    # The last chunk is filled up with examples from the beginning of the block.
                     indices = self._table_indices(step, replica)
                     indices = np.resize(indices, self._chunks * self._chunk_size)
                     for chunk in np.split(indices, self._chunks):
@@ -181,7 +181,10 @@ class StreamingFeed:
             raise
 
     def _table_indices(self, first: int, replica: int) -> np.ndarray:
-        """Returns the example indices of a replica's table from step `first`, int [k]."""
+        """Returns the example indices of a replica's block of `self._steps` steps, int64 [k].
+
+        The block starts at step `first`; its order is by step, then by local micro-batch.
+        """
         plan = self._plan
         steps = np.arange(first, first + self._steps)[:, None, None]
         micro_batches = np.arange(plan.layout.local_micro_batches)[:, None]
@@ -195,5 +198,5 @@ class StreamingFeed:
 
 
 def _concatenate(chunks: tf.Tensor) -> tf.Tensor:
-    """Concatenates chunks: [c, k, ...] -> [c k, ...]."""
+    """Concatenates c chunks of k examples: [c, k, ...] -> [c * k, ...]."""
     return tf.reshape(chunks, [-1, *chunks.shape[2:]])

@@ -18,10 +18,10 @@ def uniform_grid() -> np.ndarray:
 
 
 def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
-    """Looks up values of a function with linear interpolation; exact at the grid points.
+    """Returns a function's values at `numbers`, interpolated linearly in a lookup table.
 
     Args:
-      table: [CELLS + 1], values of a function on uniform_grid().
+      table: values of the function on `uniform_grid()`, float [CELLS + 1].
       numbers: any shape, in [0, 1), of the table's dtype.
     """
     position = numbers * CELLS
@@ -34,7 +34,7 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    The error of the cumulative distribution function is at most 1 / CELLS.
+    It is float32 [CELLS + 1]; the error of the cumulative distribution is at most 1 / CELLS.
     The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike that of l,
     it is smooth and bounded for every alpha; its integral is inverted.
     """

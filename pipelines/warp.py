@@ -47,7 +47,7 @@ def warp(
 def _sample_positions(
     height: int, width: int, strengths: Mapping[str, float], numbers: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the position (y, x) in the input of each output pixel, as for `bilinear`."""
+    """Returns (y, x), the input positions that output pixels sample, float32; see `bilinear`."""
     # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
     affine = [name for name in strengths if name != "elastic"]
     uniform = {
@@ -95,9 +95,9 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
     """Returns a smooth random displacement field (Simard et al. 2003).
 
     Uniform displacements in -1..1 on a coarse grid are interpolated by cubic B-splines (Rueckert et
-    al. 1999), which are close to the Gaussian blur of Simard et al.: 4 pixels for a digit of 28.
-    The root mean square is 0.28. If the field is scaled by less than 0.48 spacings, or 3.4 pixels
-    of 28, no image folds over itself (Choi and Lee 2000).
+    al. 1999), which are close to the Gaussian blur of Simard et al. (sigma 4 for 28 pixels).
+    The root mean square is 0.28. If the field is scaled by less than 0.48 grid spacings (3.4 pixels
+    in an image of 28), no image folds over itself (Choi and Lee 2000).
 
     Maps random numbers, float32 [rows, 2 * CONTROL_POINTS**2] in [0, 1), to displacements along y
     and along x, float32 [rows, 2, height, width] in -1..1.

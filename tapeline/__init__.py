@@ -4,7 +4,7 @@
 
     tl.main(["--dataset=digits", "--epochs=2"])
 
-Importing it imports neither TensorFlow nor the engine; each name is imported on first use.
+`import tapeline` imports neither TensorFlow nor the engine; each name is imported on first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs the `tapeline` command, after it checks that the engine can be imported."""
+"""Entry point of the `tapeline` command: checks that the engine can be imported; runs it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def check_packages() -> str:
-    """Returns why the engine cannot be imported, in one line; empty if it can be."""
+    """Returns why the engine cannot be imported, as a one-line error message; "" if it can be."""
     if importlib.util.find_spec("fcntl") is None or sys.modules.get("fcntl", sys) is None:
         return "Tapeline needs Linux or macOS; on Windows run it under WSL2 (wsl --install)"
     root = Path(__file__).resolve().parents[1]
@@ -27,7 +27,7 @@ def check_packages() -> str:
 
 
 def entry() -> None:
-    """Runs the command with the arguments of this process, and exits with its status."""
+    """Runs Tapeline with this process's command-line arguments, and exits with its status."""
     if problem := check_packages():
         print("error:", problem, file=sys.stderr)
         sys.exit(2)

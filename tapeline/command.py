@@ -1,4 +1,4 @@
-"""Parses the command line and runs one mode.
+"""Parses the command line and runs one mode, such as training, evaluation or export.
 
 Exit status: 0 for success; 2 for invalid input, with one line that says what to do; 130, 143 and
 129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 otherwise.
@@ -35,7 +35,7 @@ _TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs one mode with these command-line arguments and returns the exit status."""
+    """Runs Tapeline with options such as "--epochs=2"; prints errors; returns the exit status."""
     startup = Startup()
     try:
         config = flags.parse(arguments)
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _advice(config: Config, error: Exception) -> str:
-    """Returns what to do after a failure; empty if the error says it or there is no advice."""
+    """Returns advice to append to the message of a failed run's error; "" if there is none."""
     if config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
         return ""
     if isinstance(error, StepError) and not error.step:  # the same command would fail again
@@ -85,6 +85,6 @@ def _advice(config: Config, error: Exception) -> str:
 
 
 def _fail(text: str, status: int) -> int:
-    """Prints an error as one line on standard error and returns the exit status."""
+    """Prints an error as one line on standard error; returns `status`, for `main` to return."""
     print("error:", " ".join(text.split()), file=sys.stderr)
     return status

@@ -1,1 +1,1 @@
-"""Builds a run from its options: devices, data, model, optimizer, state and loop."""
+"""Assembly of a run from its options: devices, data, model, optimizer, state and loop."""

@@ -1,4 +1,4 @@
-"""Opens a run's data set and the feeds of its splits, as the options specify."""
+"""The data set of a run and the feeds of its splits, opened as the options specify."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.logging.progress import Progress
 
 
 class Feeds(NamedTuple):
-    """The feeds of a run's splits."""
+    """The feeds of a run, which read batches from its splits."""
 
     training: pipelines.Feed  # shuffled every epoch
     held_out: dict[str, pipelines.Feed]  # in file order; "validation" and "test", if they exist
@@ -25,7 +25,7 @@ def cache_dir(config: Config) -> str:
 
 
 def open_source(config: Config) -> pipelines.Source:
-    """Opens the data set and its splits; a missing or damaged data set is a ValueError."""
+    """Opens the configured data set and splits; ValueError if one cannot be used."""
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
     return pipelines.open_source(
@@ -51,11 +51,11 @@ def open_feeds(
     shards: int,
     include_next_example: bool,
 ) -> Feeds:
-    """Opens the feeds of a run: "resident" (in memory) or "stream", by `kind`.
+    """Opens the feeds of all splits; `kind` is "resident" (in memory) or "stream" (from disk).
 
-    A local training micro-batch may include the example after its last one, for mixup. Each
-    micro-batch has `shards` shards over all replicas; 0: one per replica. A damaged split is a
-    ValueError, and one that cannot be read an OSError.
+    With `include_next_example`, as for mixup, a replica's training batches have one row more, the
+    next example. Each micro-batch has `shards` shards over all replicas; 0: one per replica. A
+    damaged split is a ValueError, and one that cannot be read an OSError.
     """
     replicas, seed = strategy.num_replicas_in_sync, config.run.seed
     layout = pipelines.BatchLayout(replicas, config.training.accumulate, shards)
@@ -74,7 +74,7 @@ def open_feeds(
 def open_split(
     config: Config, source: pipelines.Source, records: pipelines.DataSplit, kind: str
 ) -> pipelines.Feed:
-    """Opens a feed of any split for one device, in file order, with the evaluation batch size."""
+    """Opens a feed of a split for one device, in file order, with the evaluation batch size."""
     strategy = tf.distribute.get_strategy()
     return _open_feed(config, source, records, kind, strategy, pipelines.BatchLayout())
 
@@ -89,7 +89,7 @@ def _open_feed(
     seed: int | None = None,
     include_next_example: bool = False,
 ) -> pipelines.Feed:
-    """Opens a feed and shows decoding progress; without `seed`, it is in file order."""
+    """Opens a feed and shows decoding progress; without `seed`, examples are in file order."""
     sizes, mode = config.training, config.logging.progress
     batch_size = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
     progress = Progress(mode, f"decoding {records.name}", len(records), unit="examples")

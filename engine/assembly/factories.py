@@ -1,4 +1,4 @@
-"""Builds the network, the schedule, the optimizer and the loss scale from the options."""
+"""Factories of the network, the schedule, the optimizer and the loss scale, by the options."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def build_schedule(config: Config, steps: int) -> WarmupSchedule:
 
 
 def build_loss_scale(config: Config) -> LossScale:
-    """Creates the variables of the loss scale and returns it, at its initial value."""
+    """Returns the loss scale at its initial value; creates its variables."""
     options = config.precision
     return LossScale(
         options.precision,

@@ -38,7 +38,7 @@ class RunOptions(OptionGroup):
 
 
 def _registered_augmentations() -> tuple[str, ...]:
-    """Returns the names of augmentations registered so far, without importing `pipelines`."""
+    """Returns the names of the registered augmentations; none if `pipelines` is not imported."""
     module = sys.modules.get("pipelines.augment")
     return module.registered_names() if module else ()
 
@@ -139,5 +139,5 @@ class TrainingOptions(OptionGroup):
             )
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Returns the number of steps of a whole run."""
+        """Returns the number of training steps of a whole run."""
         return self.train_steps or self.epochs * steps_per_epoch

@@ -1,4 +1,4 @@
-"""Assembles the objects of a run from a Config."""
+"""Assembly of a run from a Config: data, devices, network, optimizer, state and loops."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from engine.tasks.task import Task
 
 @dataclass(frozen=True)
 class Parts:
-    """The objects of an assembled run."""
+    """What a run is built from: options, strategy, data, network and state, compiled loops."""
 
     config: Config
     strategy: tf.distribute.Strategy
-    device: str  # description, for display
+    device: str  # description of all devices, for display
     source: pipelines.Source
     feed_kind: str  # "resident" (in-memory feed) or "stream" (streaming feed)
     data_bytes: int  # size of the decoded splits, bytes
@@ -49,7 +49,7 @@ class Parts:
     steps_per_epoch: int
     total_steps: int
     feeds: data.Feeds
-    data: pipelines.DataIdentity
+    data: pipelines.DataIdentity  # digests of the examples
 
     def close(self) -> None:
         """Closes all feeds, which stops their prefetching."""
@@ -63,14 +63,14 @@ class Parts:
 
     @property
     def traces(self) -> dict[str, int]:
-        """Number of traces of each `tf.function` that was traced, by name (L6)."""
+        """Number of traces of each `tf.function` that was traced: "train", "evaluate_SPLIT"."""
         counts = {"train": self.loop.traces}
         counts |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
         return {name: traces for name, traces in counts.items() if traces}
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
-    """Returns the number of steps of a whole run."""
+    """Returns the number of training steps of a whole run."""
     return config.training.steps(steps_per_epoch)
 
 
@@ -82,7 +82,7 @@ def classification(config: Config, classes: int) -> Task:
 
 @contextlib.contextmanager
 def _runtime_errors() -> Iterator[None]:
-    """Converts TensorFlow's errors to RuntimeErrors."""
+    """Converts `tf.errors.OpError` to RuntimeError with a one-line message."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -101,12 +101,13 @@ def assemble(
 ) -> Parts:
     """Builds a run: devices, data, model, optimizer, state and loop.
 
-    By default, task, data set and devices are those that the options specify; a single worker
-    trains; and the startup timings are not kept.
+    By default, the options determine the task, the data set (`source`) and the devices, there is
+    one worker, and the durations of the parts of the startup are not kept (`startup`).
 
     Raises:
       ValueError: for an option that does not fit the data set, the devices or the model.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
+      OSError: when a split cannot be read.
     """
     collectives, startup = collectives or HostCollectives(), startup or Startup()
     options, seed = config.devices, config.run.seed

@@ -1,4 +1,4 @@
-"""Reads and writes the files of a run directory, and checks whether its run can be resumed."""
+"""Files of a run directory, and checks of whether its run can be resumed."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from engine.config.option import written
 from engine.config.schema import Config, changed
 from engine.runtime.atomic_files import replace_file
 
-# Options of one command, not of the run; the message of `finished` does not name them.
+# Options of one process, not of the run; the message of `finished` does not name them.
 _PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
 
 
 def read_options(run_dir: str) -> Config | None:
-    """Returns the options of a run, None without config.flags; ValueError if it is unreadable."""
+    """Returns a run's options, in config.flags; None without this file, ValueError if invalid."""
     path = os.path.join(run_dir, "config.flags")
     if not os.path.isfile(path):
         return None
@@ -37,7 +37,7 @@ def result_file(run_dir: str) -> str:
 
 
 def read_result(run_dir: str) -> dict[str, Any] | None:
-    """Returns the results of a run, None without result.json; ValueError if it is unreadable."""
+    """Returns a run's results, in result.json; None without this file, ValueError if invalid."""
     path = result_file(run_dir)
     try:
         with open(path, encoding="utf-8") as file:
@@ -56,13 +56,13 @@ def has_checkpoint(run_dir: str) -> bool:
 
 
 def open_for_training(config: Config) -> Config | None:
-    """Checks run_dir against `--resume`, before TensorFlow is imported.
+    """Checks run_dir against `--resume`, without TensorFlow; returns the options of its run.
 
-    Returns the options of the run to resume; None for a new run, or one that starts over with a
-    changed trajectory at step 0, where no training is lost.
+    Returns None for a new run; also if an option that affects the weights has changed and the run
+    in run_dir is at step 0, because starting over then loses no training.
 
     Raises:
-      ValueError: if run_dir cannot be used with `--resume`, or for another trajectory.
+      ValueError: if run_dir cannot be used with `--resume`, or if such an option changed later.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
     path = Path(os.path.abspath(run_dir))
@@ -106,9 +106,9 @@ def _at_start(run_dir: str) -> bool:
 
 
 def check_trajectory(config: Config, before: Config | None) -> None:
-    """Rejects options that would change the trajectory of a run, by a ValueError that names them.
+    """Raises ValueError if options that affect the weights differ from `before`; names them.
 
-    The run's options are `before`; None, here and below, for a new run.
+    `before` has the options of the run to resume; None for a new run, which passes.
     """
     if before is not None and (differences := _differences(before, config, "trajectory")):
         raise _other_options(config, differences)
@@ -122,9 +122,10 @@ def check_length(
     *,
     schedule_depends: bool,
 ) -> None:
-    """Rejects a total number of steps that does not fit the run to resume, by a ValueError.
+    """Raises ValueError if the configured number of steps does not fit the run to resume.
 
-    The run has reached `step`. Its schedule may depend on the total, which must be the same then.
+    The number must be at least `step`, which the run has reached. If the learning rate schedule
+    depends on it (`schedule_depends`), it must be as in `before`, the run's options; None: new run.
     """
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
     if schedule_depends and old != new:
@@ -142,7 +143,7 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Rejects changed logging options of a run without steps left, by a ValueError."""
+    """Raises ValueError if logging options differ from `before`, of a run with no steps left."""
     if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
             f"the run in {config.run.run_dir} has no step left to record with "
@@ -151,10 +152,10 @@ def check_logging_options(config: Config, before: Config | None) -> None:
 
 
 def finished(config: Config) -> str:
-    """Returns a message if a run has ended and these options would not change it, else "".
+    """Returns a message if the run has ended and `config` would not change it, else "".
 
-    This function and its caller write nothing, so a repeated command leaves all files unchanged.
-    Unreadable options are a ValueError.
+    This function and its caller write nothing, so a repetition leaves all files unchanged. An
+    unreadable config.flags is a ValueError.
     """
     run_dir = config.run.run_dir
     if config.run.resume == "never" or not has_checkpoint(run_dir):
@@ -195,7 +196,7 @@ def _other_options(config: Config, differences: list[str]) -> ValueError:
 
 
 def write_options(config: Config) -> None:
-    """Removes result.json, then writes config.flags.
+    """Removes result.json, then writes the options to config.flags.
 
     In this order, a killed process never leaves a result next to options that did not produce it.
     """
@@ -207,7 +208,10 @@ def write_options(config: Config) -> None:
 
 
 def clear(run_dir: str) -> None:
-    """Removes checkpoints, clock.json and `left_out` files of a run at step 0, for a new run."""
+    """Removes files of a run at step 0, so that a new run can use its directory.
+
+    These are the checkpoints, the timings (clock.json) and the records of skipped steps (left_out).
+    """
     shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
     for path in (
         os.path.join(run_dir, "left_out.jsonl"),

@@ -1,7 +1,7 @@
-"""Chooses TensorFlow's number of intra-op threads.
+"""Choice of TensorFlow's number of intra-op threads.
 
-They synchronize after each operation, in about 5 us, which is more than they save in a small
-network. Its results are bitwise identical with any number of threads.
+Threads synchronize after each operation, in about 5 us, which is more than they save in a small
+network. The results of such a network are bitwise identical with any number of threads.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter; 1 threa
 
 
 def may_be_small(config: Config) -> bool:
-    """Returns whether one thread may be enough: for a dense network that XLA compiles for 1 device.
+    """Returns whether one thread may be enough: dense network, one device, compiled by XLA.
 
     `threads` then decides by the number of weights, which depends on the shape of the data.
     """
@@ -30,7 +30,7 @@ def may_be_small(config: Config) -> bool:
 
 
 def threads(config: Config, source: pipelines.Source) -> int:
-    """Returns the number of intra-op threads if no option sets it; 0: one per core."""
+    """Returns the number of intra-op threads to use if no option sets it; 0: one per core."""
     if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
         return 0
     hidden = config.model.hidden if config.model.model == "mlp" else ()

@@ -1,4 +1,4 @@
-"""Rebuilds a trained run from its options and loads saved weights."""
+"""Trained runs, rebuilt from their options with saved weights."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
     With `--restore_best`, `--weights=auto` selects the best weights, or the newest if there is no
-    best checkpoint yet. Training ends with the same choice. A run without such weights, or with a
+    best checkpoint yet; training does so at its end. A run without such weights, or with a
     checkpoint in an unknown format, is a ValueError; a damaged checkpoint is an OSError.
     """
     run_dir, kind = config.run.run_dir, config.run.weights
@@ -66,9 +66,9 @@ def choose(config: Config) -> SelectedCheckpoint:
 
 
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
-    """Assembles a run on one machine and restores a checkpoint, by default that of `choose`.
+    """Assembles a run on one machine and restores weights, by default those that `choose` selects.
 
-    Weights of another network or data set are a ValueError; for others see `choose`.
+    Weights of another network or data set are a ValueError; also raises as `choose`, `assemble`.
     """
     chosen = chosen or choose(config)
     before = run_directory.read_options(config.run.run_dir)
@@ -93,7 +93,7 @@ def _refuse_other_network(config: Config, before: Config) -> None:
 
 
 def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint) -> None:
-    """Rejects another data set or image size if the shapes of the weights do not match it."""
+    """Raises ValueError if the data set or image size does not fit the shapes of the weights."""
     data = parts.config.data
     if (data.dataset, data.image_size) == (before.data.dataset, before.data.image_size):
         return

@@ -1,1 +1,1 @@
-"""`--mode=benchmark`: measures training speed on this machine, and where the time goes."""
+"""`--mode=benchmark`: measures training speed on this machine, and what limits it."""

@@ -1,4 +1,4 @@
-"""Times interleaved blocks of several variants.
+"""Times alternating blocks of training steps of several variants, to compare their speed.
 
 The speed of a shared machine may change by half within minutes, so two variants are compared by
 the median of the ratios of adjacent blocks.
@@ -17,10 +17,10 @@ Floats = Sequence[float] | np.ndarray
 def interleave_blocks(
     variants: Mapping[str, Callable[[], float]], rounds: int
 ) -> Iterator[dict[str, float]]:
-    """Times a block of each variant in each round, starting each round with another variant.
+    """Runs a block of steps of each variant in each round; yields a round's seconds by variant.
 
-    Each variant is a function that runs a block and returns its duration in seconds. Yields the
-    durations of each round by variant.
+    Each variant is a function that runs a block and returns its duration in seconds. Each round
+    starts with another variant.
     """
     names = collections.deque(variants)
     for _ in range(rounds):
@@ -30,12 +30,12 @@ def interleave_blocks(
 
 
 def spread(values: Floats, *percentiles: int) -> dict[str, float]:
-    """Returns percentiles of one or more values: {"median": ..., "p10": ...}; 50 is "median"."""
+    """Returns percentiles of one or more values by name, such as "p10"; that of 50 is "median"."""
     results = np.percentile(np.asarray(values, np.float64), percentiles).tolist()
     names = ["median" if each == 50 else f"p{each}" for each in percentiles]
     return dict(zip(names, results, strict=True))
 
 
 def median_ratio(ours: Floats, theirs: Floats) -> float:
-    """Returns the median of ours / theirs over the rounds."""
+    """Returns the median of the ratios `ours / theirs`, of one pair of values per round."""
     return float(np.median(np.divide(ours, theirs)))

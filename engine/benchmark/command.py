@@ -1,4 +1,4 @@
-"""`--mode=benchmark`: measures, then prints a table and one line of JSON."""
+"""`--mode=benchmark`: measures training speed, then prints a table and one line of JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Benchmarks a configuration and returns the exit status; writes nothing to `run_dir`."""
+    """Benchmarks a configuration and prints the measurements; writes nothing to `run_dir`.
+
+    Returns the exit status: 0, or 128 + the number of a received signal. Raises ValueError for
+    invalid input, such as several workers, and RuntimeError as `measure`.
+    """
     if config.devices.strategy == "multi_worker":
         raise ValueError(
             "--mode=benchmark measures one machine: leave --strategy=multi_worker out, or time a "

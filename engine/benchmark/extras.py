@@ -1,4 +1,4 @@
-"""Measures saving, logging and evaluation within timed blocks of steps."""
+"""Measures the cost of checkpoints, logging and evaluation in timed blocks of training steps."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from engine.trainer.train_logging import metric_rows
 
 
 class Extra:
-    """Base class of work that is done once in a block of steps."""
+    """Base class of work besides steps, such as evaluation, timed once per block of steps."""
 
-    is_point = False  # whether the block's last step is a log point
+    is_point = False  # whether metrics are recorded at the block's last step (a log point)
 
     def __init__(self) -> None:
         self.stalls: list[float] = []  # seconds that training waits for the work, per block
@@ -28,21 +28,21 @@ class Extra:
         """Does the work that precedes the block's steps."""
 
     def after(self, points: list[LogPoint]) -> None:
-        """Does the work that follows the block's steps, with their log points."""
+        """Does the work that follows the block's steps, given their log points."""
 
     def settle(self) -> None:
-        """Waits until the work is done; called outside the timed block."""
+        """Waits until asynchronous work is done; called after the timed block."""
 
     def close(self) -> None:
-        """Closes open resources."""
+        """Closes the files that the work writes."""
 
     def figures(self) -> dict[str, Any]:
-        """Returns the measurements other than the stalls, by name."""
+        """Returns measurements other than the stalls, by their names in the JSON output."""
         return {}
 
     @contextlib.contextmanager
     def _stall(self) -> Iterator[None]:
-        """Records the duration of the block as a stall."""
+        """Appends the duration of the `with` statement's body to `stalls`."""
         started = stopwatch()
         yield
         self.stalls.append(stopwatch() - started)
@@ -97,7 +97,7 @@ class _Logging(Extra):
 
 
 class _Evaluation(Extra):
-    """Measures evaluation: stall and throughput of evaluating all held-out splits."""
+    """Measures evaluation of all held-out splits: stall, examples/s; ValueError if none exist."""
 
     def __init__(self, parts: Parts, directory: Path) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from pipelines import Batch, Feed, OpenedSteps
 class RepeatedBatchFeed:
     """Repeats the first global batch of a feed; each replica keeps its rows in device memory.
 
-    With a seed, random images and labels of so many classes replace the real ones.
+    With a `seed`, random images and labels in [0, `classes`) replace the real ones. Closes `feed`.
     """
 
     def __init__(
@@ -51,20 +51,20 @@ class RepeatedBatchFeed:
         self._batch = batch
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns a placeholder, because the batch is already in memory."""
+        """Returns `steps` and a placeholder for the data, which is already in memory."""
         return OpenedSteps(steps, tf.constant(0))
 
     def next(self, given: Any) -> Batch:
-        """Returns the micro-batches of every replica."""
+        """Returns the micro-batches of all replicas, the same in every step."""
         return self._batch
 
     def batch(self, element: Batch, step: Any, replica: Any, micro_batch: Any = 0) -> Batch:
-        """Returns one micro-batch, the same in every step."""
+        """Returns one micro-batch of the current replica, the same in every step."""
         index = 0 if self.layout.local_micro_batches == 1 else micro_batch
         return Batch(*(part[index] for part in element))
 
     def close(self) -> None:
-        """Does nothing."""
+        """Does nothing, because the feed has no open files or threads."""
 
 
 class TimedFeed:
@@ -79,7 +79,7 @@ class TimedFeed:
             self._count = tf.Variable(0, trainable=False)
 
     def next(self, given: Any) -> Any:
-        """Returns the next element of `feed`, and records the time."""
+        """Returns the next element of the wrapped feed, and records the time."""
         with tf.device("CPU:0"):
             index = self._count.assign_add(1) - 1
             self._stamps.scatter_nd_update([[index]], [tf.timestamp()])
@@ -91,7 +91,7 @@ class TimedFeed:
 
 
 def _finite(batch: Batch) -> Batch:
-    """Replaces non-finite inputs by 0, because a non-finite step ends the call of the graph."""
+    """Returns a batch with 0 for non-finite inputs, which would end the training loop."""
     if not batch.inputs.dtype.is_floating:
         return batch
     zeros = tf.zeros_like(batch.inputs)

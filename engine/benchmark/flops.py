@@ -29,15 +29,15 @@ _KERNELS = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": 3}
 def flops_of_step(loop: Any, local_micro_batches: int) -> float:
     """Returns the number of floating-point operations of one step on all replicas.
 
-    In the ConcreteFunction `loop`, or in a function that it calls, one loop over log points is
-    around one loop over steps, and in this are loops over the micro-batches of a replica. A
-    dimension that is unknown in the graph is a ValueError.
+    The ConcreteFunction `loop`, or the function that it calls, has one loop over log points, in it
+    one over steps, and in this loops over the micro-batches of a replica. Raises ValueError if a
+    dimension is unknown in the graph.
     """
     return _flops(_body(_body(loop.graph)), local_micro_batches)
 
 
 def _body(graph: Any) -> Any:
-    """Returns the body of the only loop of many iterations, in a graph or the function it calls."""
+    """Returns the body of the only loop, except `ONCE`, in a graph or the function it calls."""
     operations = graph.get_operations()
     loops = [op for op in operations if op.type in _WHILE and ONCE not in op.name]
     if not loops:
@@ -48,7 +48,7 @@ def _body(graph: Any) -> Any:
 
 
 def _flops(graph: Any, trips: int) -> float:
-    """Returns the number of operations of a graph; each loop nest has `trips` iterations in all."""
+    """Returns a graph's floating-point operations; a loop nest has `trips` iterations in all."""
     total = 0.0
     for op in _needed(graph):
         if op.type in _MATRIX_PRODUCTS or op.type in _KERNELS:
@@ -87,7 +87,7 @@ def _called(graph: Any, op: tf.Operation) -> list[Any]:
 
 
 def _multiplications(op: tf.Operation) -> int:
-    """Returns the number of multiplications of a matrix product, convolution or its gradient."""
+    """Counts multiplications of a matrix product or convolution; ValueError for unknown sizes."""
     shapes = [tensor.shape for tensor in (*op.inputs, *op.outputs)]
     if op.type in _KERNELS:  # one per output pixel and kernel element
         output, kernel = list(shapes[2]), shapes[_KERNELS[op.type]]

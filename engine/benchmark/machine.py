@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import pipelines
 
-_SAMPLE_SECONDS = 0.25  # between two samples
+_SAMPLE_SECONDS = 0.25  # interval between two samples of the GPU's utilization
 
 
 def peak_rss_mb() -> float:
@@ -25,7 +25,7 @@ def peak_rss_mb() -> float:
 
 
 def described() -> dict[str, Any]:
-    """Returns the processor, the number of cores that this process may use, and the system."""
+    """Returns the processor, the number of cores this process may use, and the OS, by name."""
     return {
         "processor": _processor(),
         "cores": pipelines.usable_cores(),

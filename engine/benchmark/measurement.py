@@ -1,4 +1,4 @@
-"""Measures the steps per second of a configuration, and what a step's time is spent on."""
+"""Measures training steps per second, and the times of tracing, input, single steps, extras."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ _MOST_TIMED = 400  # maximum number of steps that are timed individually
 
 
 def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
-    """Measures a configuration; leaves no files behind.
+    """Benchmarks the training of a configuration and returns the timings; keeps no files.
 
-    Raises Interrupted when a signal is received, and RuntimeError when TensorFlow fails, or after
-    more bad steps than training may skip.
+    Raises ValueError for invalid options, Interrupted when a signal is received, and RuntimeError
+    when TensorFlow fails or there are more bad steps than training may skip.
     """
     try:
         with contextlib.closing(assemble(config)) as parts, contextlib.ExitStack() as stack:
@@ -59,7 +59,7 @@ def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
 
 
 class Measurement:
-    """The measurements of a benchmark; times are in seconds."""
+    """A benchmark of an assembled run; `run` sets the measurements, with durations in seconds."""
 
     def __init__(self, parts: Parts, directory: Path, bar: Progress, signals: Signals) -> None:
         config = self._config = parts.config
@@ -87,7 +87,7 @@ class Measurement:
         self.roofline: list[float] = []  # GFLOP/s of matrix products on all devices, per round
 
     def run(self) -> None:
-        """Warms up, then measures all rounds and individual steps."""
+        """Measures tracing, then, after a warm-up, rounds of blocks of steps, then single steps."""
         self._poll("tracing")
         plain = self._stepper(self.parts.loop)
         started = stopwatch()
@@ -96,7 +96,7 @@ class Measurement:
         plain.take(1)
         # Of the first step, with tracing and graph optimization.
         self.first_call_seconds = stopwatch() - started
-        # Operations of a step on all replicas, as computed and with what no logit depends on.
+        # Floating-point operations of a step on all replicas: as computed, and without cropping.
         micro_batches = self._feed.layout.local_micro_batches
         self.flop = flops_of_step(graph, micro_batches)
         with self.parts.model.uncropped():
@@ -159,7 +159,7 @@ class Measurement:
             steps *= 2
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
-        """Returns the duration in seconds of a block of steps and of the extra work in it."""
+        """Runs a block of steps with the extra work, if any; returns its duration in seconds."""
         stepper.restart()  # the same work in every block
         stepper.take(max(1, steps // 8, stepper.read_ahead))  # consumes prefetched batches
         self._synchronize()
@@ -182,11 +182,11 @@ class Measurement:
         return stepper
 
     def _time_single_steps(self) -> None:
-        """Measures the durations of single steps.
+        """Measures the durations of single steps, and names the method in `each_step_by`.
 
         On the CPU the graph records when each step begins, which is when the previous one is done.
-        On a GPU each step is a call, timed until the device is done. A loop that XLA compiles
-        cannot read a clock: the durations are means over short calls.
+        On a GPU each step is a call of the graph, timed until the device is done. A loop that XLA
+        compiles cannot read a clock: the durations are means over calls of a few steps.
         """
         self._poll("timing single steps")
         steps = self.steps_per_block

@@ -30,5 +30,5 @@ class BenchmarkOptions(OptionGroup):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """What the benchmark measures besides the steps."""
+        """Names, in `BENCHMARK_EXTRAS`, of the work to measure besides steps."""
         return names_in(self.benchmark_with)

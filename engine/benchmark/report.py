@@ -70,14 +70,14 @@ def figures(measurement: Measurement) -> dict[str, Any]:
 
 
 def _input_wait_fraction(blocks: dict[str, list[float]]) -> float:
-    """Returns the fraction of step time that a repeated batch in device memory saves."""
+    """Returns the fraction of step time that a repeated batch in memory saves; 0: not measured."""
     if "repeated_batch" not in blocks:
         return 0.0
     return max(0.0, 1 - median_ratio(blocks["repeated_batch"], blocks["plain"]))
 
 
 def table(results: dict[str, Any]) -> str:
-    """Formats the measurements as a table."""
+    """Formats what `figures` returns as a text table, with one line per measurement."""
     rate, step = results["steps_per_second"], results["step_ms"]
     steps = f"{results['blocks']} blocks, {results['steps_timed']:,} steps"
     percentiles = f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}"

@@ -14,7 +14,7 @@ _SECONDS = 0.15  # approximate duration of one measurement
 
 
 def roofline(dtype: tf.DType, *, gpu: bool) -> Callable[[], float]:
-    """Returns a function that measures matrix products on the first GPU or the CPU, in GFLOP/s."""
+    """Returns a function that measures GFLOP/s of matrix products on the first GPU or the CPU."""
 
     def operands(size: int) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device("GPU:0" if gpu else "CPU:0"):
@@ -28,7 +28,7 @@ def roofline(dtype: tf.DType, *, gpu: bool) -> Callable[[], float]:
 
 
 def _rate(matrix: tf.Tensor, identity: tf.Tensor, times: int) -> float:
-    """Returns the rate of `times` products in GFLOP/s, after a warm-up call."""
+    """Returns the rate of `times` matrix products in GFLOP/s, after a warm-up call."""
     _products(matrix, identity, tf.constant(1)).numpy()
     started = stopwatch()
     _products(matrix, identity, tf.constant(times)).numpy()
@@ -37,7 +37,7 @@ def _rate(matrix: tf.Tensor, identity: tf.Tensor, times: int) -> float:
 
 @tf.function(autograph=False)
 def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-    """Multiplies `times` times by the identity, to keep values in range; returns one element."""
+    """Multiplies a matrix `times` times by the identity, so it stays finite; returns an element."""
     _, last = tf.while_loop(
         lambda done, _: done < times,
         lambda done, product: (done + 1, tf.matmul(product, identity)),

@@ -1,4 +1,4 @@
-"""Takes steps as a training run does, with the same work between two calls of the graph."""
+"""Takes training steps to be timed, with the work of a training run between graph calls."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def read_ahead(parts: Parts) -> int:
 
 
 class Stepper:
-    """Takes steps of a loop, which updates the state of `parts`; writes no files.
+    """Takes training steps of a loop, which updates the state of `parts`; writes no files.
 
-    Between two calls of the graph, `interrupted` returns whether to stop. `restart` assigns the
-    values in `start` to its variables. Too many bad steps are an error only if `judged`.
+    `interrupted`, called before each call of the graph, returns whether to stop. `restart` assigns
+    to each variable in `start` its value there. Unless `judged`, any number of steps may be bad.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class Stepper:
         return read_ahead(self._parts)
 
     def restart(self) -> None:
-        """Assigns the values in `start` to its variables, and resets the step counts."""
+        """Assigns the values in `start`; resets bad-step detection and the count for its limit."""
         for variable, value in self._start:
             variable.assign(value)
         self._detector.load()
         self._taken = self._run = self._run_left_out = 0
 
     def take(self, steps: int, *, point: bool = False) -> list[LogPoint]:
-        """Takes steps, epoch by epoch; with `point`, the last one is a log point and is returned.
+        """Takes `steps` training steps; returns their log points: the last if `point`, else none.
 
-        Raises Interrupted when `interrupted` returns True, and RuntimeError when TensorFlow fails,
-        or after more bad steps than training may skip.
+        Raises Interrupted when `interrupted` returns True, and RuntimeError when TensorFlow fails
+        or, if `judged`, after more bad steps than training may skip.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps
@@ -90,11 +90,11 @@ class Stepper:
         return points
 
     def _leave_out(self, bad_step: BadStep) -> None:
-        """Continues after a bad step, as training would.
+        """Counts a bad step and prepares the next one, without the rollback of training.
 
-        Training rolls back to a checkpoint and repeats the steps since then without the bad one.
-        Here, training goes on after a non-finite step, which has not updated the weights; after any
-        other bad step, the variables are reset to `start`, except the step.
+        A non-finite step has not updated the weights; after any other bad step, the variables in
+        `start`, except the step counter, are reset to their values there. Raises RuntimeError, if
+        `judged`, when there are more bad steps than `--most_left_out` allows in one run.
         """
         if bad_step.reason.updated_weights:
             for variable, value in self._start:

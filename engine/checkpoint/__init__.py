@@ -1,1 +1,1 @@
-"""Checkpoints and the run directory: file format, saving, listing and restoring."""
+"""Checkpoints of a run: file format, listing, saving and restoring."""

@@ -1,9 +1,9 @@
-"""Lists, reads and prunes the checkpoints of a run directory; their files are the only record.
+"""Lists, reads and prunes the checkpoints of a run directory; there is no other index.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
 
-Both directories share one sequence of numbers.
+The numbers increase; both directories share one sequence of them.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ DAMAGED = ".damaged"
 
 
 def newest_directory(run_dir: str) -> str:
-    """Returns the directory of a run's newest checkpoints."""
+    """Returns the path of the directory of a run's newest checkpoints."""
     return os.path.join(run_dir, "checkpoints")
 
 
 def best_directory(run_dir: str) -> str:
-    """Returns the directory of a run's best checkpoint."""
+    """Returns the path of the directory of a run's best checkpoint."""
     return os.path.join(run_dir, "best")
 
 
 def checkpoint_path(directory: str, number: int) -> str:
-    """Returns the path of the checkpoint with a number."""
+    """Returns the path in `directory` of the checkpoint `number`."""
     return os.path.join(directory, f"ckpt-{number}{checkpoint_file.SUFFIX}")
 
 
@@ -42,14 +42,14 @@ def checkpoint_number(path: str | None) -> int:
 
 
 def list_checkpoints(directory: str) -> list[str]:
-    """Returns the paths of the checkpoints in a directory, sorted by number."""
+    """Returns the paths of the checkpoints in a directory, in ascending order of their numbers."""
     names = glob.glob(f"ckpt-*{checkpoint_file.SUFFIX}", root_dir=directory)
     numbered = [name for name in names if re.fullmatch(r"ckpt-\d+\.npz", name)]
     return [os.path.join(directory, name) for name in sorted(numbered, key=checkpoint_number)]
 
 
 def last_number(run_dir: str) -> int:
-    """Returns the largest checkpoint number, including damaged checkpoints; 0 if there is none."""
+    """Returns a run's largest checkpoint number, including damaged files; 0 if there is none."""
     directories = filter(os.path.isdir, (newest_directory(run_dir), best_directory(run_dir)))
     names = [name for directory in directories for name in os.listdir(directory)]
     numbers = [int(match[1]) for name in names if (match := re.match(r"ckpt-(\d+)\.", name))]
@@ -57,10 +57,10 @@ def last_number(run_dir: str) -> int:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint, validates all arrays, and renames those of older versions.
+    """Reads and validates a checkpoint, and renames arrays of older versions to current names.
 
     Raises:
-      DamagedError: if the file is missing or damaged, or its name has another file's number.
+      DamagedError: if the file is missing or damaged, or its name has a wrong number.
       FormatVersionError: if this version of Tapeline cannot read its format.
     """
     metadata, arrays = checkpoint_file.read(path)
@@ -69,7 +69,7 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Reads a checkpoint's metadata as `checkpoint_file.read_metadata`; raises as `read` does."""
+    """Returns the metadata as `checkpoint_file.read_metadata` does; raises the errors of `read`."""
     metadata = checkpoint_file.read_metadata(path)
     _check_number(path, metadata)
     return metadata
@@ -95,7 +95,7 @@ class LoadedCheckpoint(NamedTuple):
 
     @property
     def best_step(self) -> int:
-        """The step of the best epoch up to this checkpoint; -1: none."""
+        """The step at the end of the best epoch up to this checkpoint; -1: none yet."""
         return int(self.archive.facts["best_step"])
 
 
@@ -103,7 +103,7 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
     """Reads a run's newest checkpoint; returns None if there is none.
 
     A training process may save and prune meanwhile: if the file is removed between listing and
-    opening, there is a newer one.
+    opening, the newer checkpoint is read.
 
     Raises:
       DamagedError: if the newest checkpoint is damaged, or if it is listed but cannot be opened.
@@ -123,8 +123,8 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
 def load_best(run_dir: str) -> LoadedCheckpoint | None:
     """Reads the best checkpoint; returns None if there is no checkpoint or no best epoch yet.
 
-    The newest checkpoint contains the best step. A training process may prune the best checkpoint
-    meanwhile, but only after it has saved a newest one with another best step.
+    The newest checkpoint contains the best step. If a training process prunes the best checkpoint
+    meanwhile, the newest one, which then contains another best step, is read again.
 
     Raises:
       DamagedError: if the newest or the best checkpoint is damaged, or if the best one is missing.
@@ -152,7 +152,7 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def find_best_checkpoint(run_dir: str, step: int) -> str | None:
-    """Returns the path of the best checkpoint that was saved at a step; None if there is none."""
+    """Returns the path of the best checkpoint saved at `step`; None if it is missing or damaged."""
     for path in reversed(list_checkpoints(best_directory(run_dir))):
         with contextlib.suppress(DamagedError):
             if read_metadata(path)["step"] == step:
@@ -167,7 +167,7 @@ def newest_checkpoint(run_dir: str) -> str | None:
 
 
 def best_checkpoint_problem(run_dir: str, step: int) -> str:
-    """Returns an error message if the best checkpoint of a step is missing or damaged, else ""."""
+    """Returns an error message if the best checkpoint of `step` is missing or damaged, else ""."""
     path = find_best_checkpoint(run_dir, step)
     if path is None:
         return f"the best checkpoint, of step {step}, is gone or damaged"
@@ -179,7 +179,7 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
 
 
 def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
-    """Removes all but the `keep` newest checkpoints and the best one.
+    """Removes a run's checkpoints except the `keep` newest and the best one.
 
     `step` and `best_step` are those of the newest checkpoint. A best checkpoint of a later step was
     saved before a rollback; it is kept, because the run will reach that step again.
@@ -194,7 +194,7 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
 
 
 def tidy(run_dir: str, damaged: list[str]) -> None:
-    """Renames damaged files, so that no run resumes from them, and removes partial files."""
+    """Renames `damaged` files to *.damaged, which no run resumes from; removes partial files."""
     for path in damaged:
         with contextlib.suppress(OSError):
             os.replace(path, path + DAMAGED)

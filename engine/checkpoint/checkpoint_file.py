@@ -65,14 +65,14 @@ def write(path: str, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a checkpoint file as durably as `write` writes it, and with its errors."""
+    """Copies a checkpoint file durably, or raises OSError and leaves no partial file."""
     with open(source, "rb") as reader, _replaced(target) as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 @contextlib.contextmanager
 def _replaced(path: str) -> Iterator[BinaryIO]:
-    """Opens a temporary file; renames it to `path` after fsync, or removes it on an error."""
+    """Yields a temporary file; then syncs and renames it to `path`, or removes it on an error."""
     part = path + PART
     try:
         with open(part, "wb") as file:
@@ -97,10 +97,10 @@ def sync_directory(path: str) -> None:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads a checkpoint and validates all arrays; opens it once, so it may be removed meanwhile.
+    """Reads a checkpoint, and checks dtype, shape and SHA-256 of each array against the manifest.
 
     Raises:
-      MissingError: if the file does not exist, or was removed while it was open.
+      MissingError: if the file does not exist, or was removed while open on a network file system.
       DamagedError: if the file cannot be read, or differs from what was written.
       FormatVersionError: if this version of Tapeline cannot read the format.
     """
@@ -118,7 +118,7 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Reads only the metadata, and {"arrays": {name: {"dtype", "shape", "sha256"}}}.
+    """Returns a checkpoint's metadata and "arrays": {name: {"dtype", "shape", "sha256"}}.
 
     Raises:
       DamagedError, FormatVersionError: as in `read`.
@@ -129,7 +129,7 @@ def read_metadata(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[zipfile.ZipFile]:
-    """Opens a checkpoint; converts errors but FormatVersionError in the block to DamagedError."""
+    """Yields an open checkpoint; converts errors to DamagedError, except FormatVersionError."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

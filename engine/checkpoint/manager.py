@@ -17,10 +17,10 @@ from pipelines import DataIdentity
 
 
 class CheckpointManager:
-    """Saves a run's state; keeps the `keep` newest checkpoints and the best one.
+    """Saver of a run's state, which keeps the `keep` newest checkpoints and the best one.
 
-    A background thread writes the files, so the training loop waits only until the state is copied.
-    Only one worker `writes`; without `data`, the identity of the training data is empty.
+    A background thread writes the files. `data`, the identity of the training data, is stored in
+    each checkpoint. `writes` is True on one worker; on other workers, nothing is saved.
     """
 
     def __init__(
@@ -39,9 +39,10 @@ class CheckpointManager:
         self._background = AsyncWorker()
 
     def save(self, *, best: bool = False, soon: bool = False) -> None:
-        """Saves a copy of the current state in the background, if `best` also as the best one.
+        """Saves the current state in the background; if `best`, also as the best checkpoint.
 
-        A later save may replace one that is `soon`, and not `best`, while it is queued.
+        Waits only for the copy of the state, and for a queued save that may not be replaced. A
+        later save may replace a queued one that has `soon` and not `best`.
 
         Raises:
           OSError: if an earlier save failed.
@@ -51,7 +52,7 @@ class CheckpointManager:
             self._background.put(lambda: self._write(contents, best), replaceable=soon and not best)
 
     def save_and_wait(self, *, best: bool = False) -> str:
-        """Saves the current state, waits, and returns the path; "" if `writes` is False.
+        """Saves the current state after pending saves; returns its path, or "" if not `writes`.
 
         Raises:
           OSError: if this or an earlier save failed.
@@ -79,15 +80,15 @@ class CheckpointManager:
         self._background.check()
 
     def finish(self) -> None:
-        """Waits for pending saves, then raises as `check` does."""
+        """Waits for pending saves, then raises OSError if one has failed."""
         self._background.finish()
 
     def close(self) -> None:
-        """Waits for pending saves, then ends the background thread."""
+        """Waits for pending saves and ends the background thread; ignores errors of saves."""
         self._background.close()
 
     def _write(self, contents: CheckpointContents, best: bool) -> str:
-        """Writes a checkpoint, prunes old ones, and returns the path."""
+        """Writes a checkpoint, if `best` also as the best one; prunes; returns the newest path."""
         metadata, arrays = contents
         directories = [catalog.newest_directory(self._run_dir)]
         if best:  # first, so that it exists before the newest checkpoint refers to it

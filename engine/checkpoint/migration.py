@@ -1,4 +1,4 @@
-"""Converts checkpoints of older versions; imports no TensorFlow."""
+"""Converts the arrays of checkpoints of older versions; imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ _REMOVED = ("update_ratio",)
 
 
 def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the values of a checkpoint of this or an older version by their current names."""
+    """Returns the arrays of a checkpoint of this or an older version by their current names.
+
+    Arrays that this version does not use are dropped; those that it adds have default values.
+    """
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     if "ended" in arrays:  # of 0.4.0
         kept |= {name: _sums(kept[name]) for name in ("sums", "last_logged_sums")}

@@ -1,4 +1,4 @@
-"""Restores a run from its newest intact checkpoint."""
+"""Restores a run from its newest intact checkpoint, or only its best weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from pipelines import DataIdentity
 
 
 class Restorer:
-    """Restores the state of a run from its checkpoints.
+    """Loader of a run's checkpoints, which assigns their values to the variables of `state`.
 
     `data` is the identity of the training data; None matches only checkpoints saved with None.
-    Only one worker `writes`: on the others, `tidy` does nothing.
+    `writes` is True on one worker; on other workers, `tidy` does nothing.
     """
 
     def __init__(
@@ -32,10 +32,10 @@ class Restorer:
         self._damaged: list[str] = []
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Loads the newest intact checkpoint, if possible one whose best checkpoint is also intact.
+        """Restores the newest intact checkpoint, if possible one whose best checkpoint is too.
 
-        Returns its path, None if there is no checkpoint, and a message for each problem found. Does
-        not change files; `tidy` does.
+        Returns its path, or None if there is no checkpoint, and a message for each problem found.
+        Changes no files; call `tidy` to rename the damaged ones.
 
         Raises:
           OSError: if there are checkpoints but none can be loaded.
@@ -80,10 +80,10 @@ class Restorer:
             catalog.tidy(self._run_dir, self._damaged)
 
     def same(self, number: int) -> str | None:
-        """Loads the checkpoint that the chief chose; returns its path, or None for number 0.
+        """Restores checkpoint `number`, the chief worker's choice; returns its path, None for 0.
 
         Raises:
-          OSError: if this worker cannot load it.
+          OSError: if this worker cannot load the checkpoint.
           ValueError: as in `newest`.
         """
         if not number:
@@ -93,23 +93,23 @@ class Restorer:
         return path
 
     def best_number(self) -> int:
-        """Returns the number of the checkpoint of the state's best step; 0 if there is none."""
+        """Returns the number of the best checkpoint, of `state.best.step`; 0 if there is none."""
         path = catalog.find_best_checkpoint(self._run_dir, int(self._state.best.step))
         return catalog.checkpoint_number(path)
 
     def restore_best_weights(self, number: int) -> None:
-        """Loads only the weights and their EMA from the best checkpoint with a number.
+        """Restores only the weights, and their EMA if any, from the best checkpoint `number`.
 
         Raises:
           OSError: if the checkpoint is missing or damaged.
-          ValueError: if it belongs to another model, or if this version of Tapeline cannot read its
-            format.
+          ValueError: if the checkpoint belongs to another model, or if this version of Tapeline
+            cannot read its format.
         """
         path = catalog.checkpoint_path(catalog.best_directory(self._run_dir), number)
         restore_weights(self._state, path, catalog.read(path))
 
     def _read(self, path: str) -> CheckpointContents:
-        """Reads a checkpoint; checks that its data set and its variables are those of this run."""
+        """Reads a checkpoint; raises ValueError if its data set or variables are not the run's."""
         contents = catalog.read(path)
         if not self._data.matches(DataIdentity(**contents.facts["data"])):
             raise ValueError(
@@ -123,9 +123,9 @@ class Restorer:
 
 
 def restore_weights(state: TrainState, path: str, contents: CheckpointContents) -> None:
-    """Assigns only a checkpoint's weights, and their EMA if the state keeps one.
+    """Assigns a checkpoint's weights, and their EMA if the state has one, to the state.
 
-    Does not open the file; `path` is for messages.
+    `path` is only for messages: the file is not opened.
 
     Raises:
       ValueError: if the checkpoint belongs to another model.

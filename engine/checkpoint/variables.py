@@ -1,4 +1,4 @@
-"""Names, reads and checks the variables of the state for checkpoints."""
+"""Functions that name, read and check the variables of a training state for checkpoints."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tensorflow as tf
 
 
 def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
-    """Returns the variables by their paths in the module, such as "model/layers/0/kernel"."""
+    """Returns a module's variables by attribute path, such as "model/layers/0/kernel"."""
     flat = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
     return {"/".join(map(str, path)): variable for path, variable in flat}
 
 
 def value_of(variable: tf.Variable) -> np.ndarray:
-    """Returns a copy of a variable's value; for a mirrored variable, that of the first replica.
+    """Returns a copy of a variable's value; for a mirrored variable, the first replica's value.
 
-    It is faster than `variable.numpy()`, which matters because a state has dozens of scalars.
+    This is faster than `variable.numpy()`, which matters because a state has dozens of scalars.
     """
     (first, *_) = getattr(variable, "values", (variable,))
     return tf.raw_ops.ReadVariableOp(resource=first.handle, dtype=first.dtype).numpy()
@@ -26,7 +26,7 @@ def value_of(variable: tf.Variable) -> np.ndarray:
 def check_variables(
     path: str, arrays: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Raises ValueError if an array is missing, or its shape or dtype is not the variable's."""
+    """Raises ValueError if a variable's array is missing or has another shape or dtype."""
     for name, variable in variables.items():
         array = arrays.get(name)
         if array is None:

@@ -1,1 +1,1 @@
-"""Declares and validates options, and derives the flags, the help and the docs from them."""
+"""Options: their declaration and validation, and the flags, help and docs derived from them."""

@@ -1,7 +1,7 @@
-"""Rejects combinations of options that conflict, although each value is in range.
+"""Checks for options that conflict with each other, although each value is in range.
 
 An option that merely has no effect is not a conflict, because the command line may override part
-of a flagfile. Only commands that train are checked; any trained run can be evaluated.
+of a flagfile. Only modes that train are checked; any trained run can be evaluated.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _MOST_STEPS = 1 << 53  # float64, the dtype of schedules, represents all integer
 
 
 def refuse(config: Config) -> None:
-    """Rejects options that conflict, by a ValueError of one line with both and the remedy."""
+    """Raises ValueError if options conflict; its one line names the options and the remedy."""
     schedule, precision = config.schedule, config.precision
     training, shards, bad_steps = config.training, config.devices.shards, config.bad_steps
     if schedule.schedule == "one_cycle" and schedule.warmup_steps:
@@ -60,7 +60,7 @@ def refuse(config: Config) -> None:
 
 
 def check_length_options(config: Config, total_steps: int) -> None:
-    """Rejects too many steps, and options that do not fit their number, in the same way."""
+    """Raises ValueError if a run of `total_steps` is too long, or too short for its options."""
     training, logging = config.training, config.logging
     length = f"the run has only {total_steps} steps, from 0 to {total_steps - 1}"
     if total_steps >= _MOST_STEPS:

@@ -1,6 +1,6 @@
-"""Parses the command line into a Config, and formats options as flagfile, help and Markdown.
+"""Parsing of the command line to a Config; formatting of options as flagfile, help and Markdown.
 
-absl's parser has a registry of its own here, so that flags of TensorFlow's modules are rejected.
+absl parses with a separate `FlagValues`, so that flags defined by other modules are rejected.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _PATHS = ("run_dir", "data_dir", "cache_dir")
 
 
 class HelpRequest(Exception):  # noqa: N818 - a request, not an error
-    """The request for help on the command line; the message is the help text."""
+    """Raised by `parse` for `--help`; the message is the help text."""
 
 
 def _fields() -> Iterator[dataclasses.Field]:
@@ -102,9 +102,9 @@ def option_names() -> list[str]:
 
 
 def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of an existing run, followed by `arguments`, which override them.
+    """Returns command-line arguments that reproduce the options of a run, then `arguments`.
 
-    A missing run, or options that cannot be parsed, are a ValueError.
+    The later ones override. Raises ValueError if there is no run, or its options are invalid.
     """
     path = os.path.join(os.path.expanduser(run_dir), "config.flags")
     if not os.path.isfile(path):
@@ -113,9 +113,10 @@ def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
 
 
 def of_file(path: str) -> list[str]:
-    """Returns arguments that reproduce a run from its config.flags, also one of an older version.
+    """Returns command-line arguments that reproduce a run, given the path of its config.flags.
 
-    The legacy values of options that the run predates come first: the file overrides them.
+    They start with the legacy values of options, for a file of an older version that lacks these.
+    Raises ValueError if the file cannot be read or has an invalid option.
     """
     values = option_values(parse([f"--flagfile={path}"]))
     legacy = [
@@ -130,7 +131,7 @@ def of_file(path: str) -> list[str]:
 def from_values(values: dict[str, Any]) -> Config:
     """Builds a Config from option values by name; a missing option takes its default.
 
-    An invalid value is a ValueError that names the flag.
+    An empty run_dir becomes runs/DATASET-MODEL. An invalid value is a ValueError naming the flag.
     """
     groups = {}
     for name, section in sections():
@@ -177,7 +178,7 @@ def digest(config: Config) -> str:
 
 
 def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns an option's help line and its choices, without those of users if `built_in`."""
+    """Returns an option's help and choices; if `built_in`, without those that users registered."""
     help, choices = field.metadata["help"], field.metadata["choices"] or field.metadata["any_of"]
     if built_in and isinstance(choices, Registry):
         choices = choices.built_in

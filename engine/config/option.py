@@ -1,4 +1,4 @@
-"""Declares and validates options."""
+"""Declaration of options as dataclass fields with rules, and the validation of their values."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def option(
 ) -> Any:
     """Returns a dataclass field that declares an option, with the rules in its metadata.
 
-    With `trajectory`, the trajectory of a run depends on the value, so a run cannot be resumed with
-    another one. `affects` is what else depends on it: "length" of the run; "record", what is
-    written during training; "end", what is written after the last step; "": none of these.
+    With `trajectory`, the value affects the results of training steps, so a run cannot be resumed
+    with another. Else `affects` is what the value affects: "length", the number of steps; "record",
+    what is written during training; "end", what is written after the last step; "": none of these.
     """
     metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
@@ -52,7 +52,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 
 def written(value: Any) -> str:
-    """Formats a value as on the command line."""
+    """Returns an option's value as text for the command line, such as "true" or "512,512"."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -109,7 +109,7 @@ def _check_number(flag: str, number: float, rules: Mapping[str, Any]) -> None:
 
 
 def _check_float32(flag: str, number: float, below: float | None) -> None:
-    """Rejects a number that overflows, underflows or reaches `below` in the graph's float32."""
+    """Raises ValueError if a number, in float32, overflows, underflows or reaches `below`."""
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:

@@ -2,7 +2,7 @@
 
     OPTIMIZERS = Registry("optimizer", {"lion": "engine.optim.lion:lion"})
 
-    @OPTIMIZERS.register  # in a user's own file
+    @OPTIMIZERS.register  # in a user's file
     def mine(beta_1: float) -> Optimizer: ...
 
 A built-in factory is imported on use, so the names are known before TensorFlow is imported.
@@ -20,13 +20,13 @@ from engine.config.option import did_you_mean
 
 
 def import_attribute(path: str) -> Any:
-    """Returns an attribute of a module, by its import path, "module:attribute"."""
+    """Imports a module and returns its attribute, by import path "module:attribute"."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 
 class Registry(Mapping[str, Any]):
-    """A read-only mapping from names to factories, in the order of registration.
+    """A mapping from names to factories, in the order of registration.
 
     `kind` is a noun for messages, such as "optimizer"; `paths` are the import paths of the built-in
     factories, "module:attribute", by name.
@@ -40,7 +40,7 @@ class Registry(Mapping[str, Any]):
         """Registers the decorated factory under a name, which the option then accepts.
 
         Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which uses the factory's
-        own name in snake case. A name that is registered already, or that is not a Python
+        `__name__` in snake case. A name that is registered already, or that is not a Python
         identifier, is a ValueError.
         """
         if callable(name):
@@ -59,7 +59,7 @@ class Registry(Mapping[str, Any]):
         return add
 
     def __getitem__(self, name: str) -> Any:
-        """Returns the factory of a name, imported on use; an unknown name is a ValueError."""
+        """Returns the factory with a name, imported on use; ValueError for an unknown name."""
         if name not in self._entries:
             hint = did_you_mean(name, tuple(self)) or ";"
             raise ValueError(f"unknown {self.kind} {name!r}{hint} known: {', '.join(self)}")
@@ -77,7 +77,7 @@ class Registry(Mapping[str, Any]):
 
     @property
     def built_in(self) -> tuple[str, ...]:
-        """Names of the built-in entries, in order."""
+        """Names of the built-in factories, in the order of `paths`."""
         return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
 
 

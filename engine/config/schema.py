@@ -1,8 +1,8 @@
 """All options of a run, collected from the packages that read them.
 
 Each option is a field of a frozen dataclass in the `options.py` of the package that reads it: the
-flags, help, `config.flags` and docs are derived from it, with the first line of its docstring as
-the heading. The groups are imported on use, because their packages import this one.
+flags, help, `config.flags` and docs are derived from it, with the first line of the dataclass's
+docstring as the heading. The groups are imported on use, because their packages import this one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Group:
-    """A group of options: the dataclass "PACKAGE:NAME", in engine/PACKAGE/options.py."""
+    """Lazily imported group of options "PACKAGE:NAME": NAME in engine/PACKAGE/options.py."""
 
     def __init__(self, path: str) -> None:
         package, _, name = path.partition(":")
@@ -46,7 +46,7 @@ class _Group:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The values of all options of a run."""
+    """The values of all options of a run, by group; options not given have their defaults."""
 
     run: RunOptions = field(default_factory=_Group("assembly:RunOptions"))
     data: DataOptions = field(default_factory=_Group("assembly:DataOptions"))
@@ -82,7 +82,7 @@ def option_values(config: Config) -> dict[str, Any]:
 
 
 def replaced(config: Config, **values: Any) -> Config:
-    """Returns a copy of the options with the given values; an invalid one is a ValueError."""
+    """Returns a copy with other values of options, by name; an invalid value is a ValueError."""
     groups = {}
     for name, section in sections():
         names = [each.name for each in dataclasses.fields(section) if each.name in values]
@@ -95,8 +95,8 @@ def replaced(config: Config, **values: Any) -> Config:
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
     """Returns (option, value before, value now) of each option whose value differs.
 
-    Only options with one of the effects `affects` count: "trajectory", "length", "record", "end" or
-    "" for none of these.
+    Only options whose effect is in `affects` count: "trajectory", "length", "record", "end" or "";
+    see `option`.
     """
     old, new = option_values(before), option_values(now)
     return [

@@ -16,16 +16,17 @@ Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to su
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Accumulation:
-    """Computes the micro-batches of a global batch sequentially, and sums the results.
+    """Sums of the outputs of `compute` over the micro-batches and shards of a global batch.
 
-    The results of a shard's micro-batches are added sequentially. The sums of a replica's shards
-    are then added in a binary tree, neighbouring shards first: the additions are the same on any
-    number of replicas, and memory holds only one partial sum per level of the tree.
+    Each micro-batch is cut into shards, one or more per replica. The outputs for a shard of all
+    micro-batches are added sequentially, then these sums in a binary tree, neighbouring shards
+    first, which `tree_reduce` continues over the replicas: the order of the additions is the same
+    on any number of replicas. Memory holds only one partial sum per level of the tree.
     """
 
     strategy: tf.distribute.Strategy
     feed: Feed
-    zeros: Callable[[], Tensors]  # returns accumulators; called in replica context
+    zeros: Callable[[], Tensors]  # shaped as the output of `compute`; called in replica context
     compute: Compute  # computes a micro-batch; called in replica context
 
     def __post_init__(self) -> None:
@@ -33,9 +34,9 @@ class Accumulation:
         self._levels = self._layout.local_shards.bit_length() - 1
 
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
-        """Returns each replica's sums over its part of a global batch; in the graph.
+        """Returns each replica's sums over its part of a global batch; in cross-replica context.
 
-        `arguments` are those of `compute` after the batch.
+        `element` is what `feed.next` returned; `compute` gets the batch, then `arguments`.
         """
         if not self._levels:
             return self._sum_shard(0, element, step, arguments)
@@ -56,7 +57,7 @@ class Accumulation:
         return sums[self._levels]
 
     def _carry(self, sums: list[Tensors], shard_sum: Tensors, shard: tf.Tensor) -> list[Tensors]:
-        """Adds a shard's sums as a binary counter adds 1: carries each full level to the next."""
+        """Adds a shard's sums to those of the tree's levels, carrying as a binary counter does."""
 
         def carry_to(level: int) -> list[Tensors]:
             carry = shard_sum
@@ -91,14 +92,14 @@ class Accumulation:
     def _add_micro_batch(
         self, element: Any, step: tf.Tensor, index: Any, arguments: Any, total: Any = None
     ) -> Tensors:
-        """Returns the sums of a micro-batch, added to `total`; in replica context."""
+        """Returns the output of `compute` for a micro-batch, plus `total`; in replica context."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         sums = self.compute(self.feed.batch(element, step, replica, index), *arguments)
         return sums if total is None else _plus(total, sums)
 
 
 def _plus(one: Tensors, other: Tensors) -> Tensors:
-    """Adds two lists of tensors pairwise.
+    """Returns the pairwise sums of two lists of tensors.
 
     `ensure_shape` keeps the graph optimizer from merging additions, which changes their order.
     """

@@ -1,4 +1,4 @@
-"""Augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
+"""Image augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STREAM = -1  # layers draw from streams 0, 1, 2, ...
 def augmenter(
     augmentation: Augmentation, classes: int, seed: int, compiled: bool = False
 ) -> Callable[[Batch], Batch]:
-    """Returns the function that augments a training batch, in the graph, which XLA may compile.
+    """Returns a function that augments a training batch in the graph; `compiled`: under XLA.
 
-    The random numbers of an example depend on its position in the epoch's order, so they do not
-    depend on the batch size or on the number of replicas, micro-batches and shards (L3).
+    The random numbers of an example depend only on the seed, the epoch and its position in the
+    epoch's order, and not on the batch size or the number of replicas, micro-batches and shards.
     """
 
     def augmented(batch: Batch) -> Batch:

@@ -16,12 +16,12 @@ def conditional_update(
     variables: Sequence[tf.Variable],
     compiled: bool,
 ) -> None:
-    """Calls `update`, which may change only `variables`, if the condition, bool [], holds.
+    """Executes `update`, which may assign only to `variables`, if `condition` is true.
 
-    XLA copies the variables that a branch changes, but updates in place those that a loop changes.
-    So if the update is compiled, a loop of at most one iteration replaces the branch. For a small
-    network, the loop would take longer than the whole update: there XLA always computes the update,
-    and selects the new or the old values.
+    `condition` is a bool []. XLA copies the variables that a branch changes, but updates in place
+    those that a loop changes. So if XLA compiles the update (`compiled`), a loop of at most one
+    iteration replaces the branch. For a small network, the loop would take longer than the update:
+    then XLA always computes the update, and selects the new or the old values.
     """
 
     def once(*_: tf.Tensor) -> tuple[tf.Tensor]:

@@ -1,7 +1,7 @@
-"""Early stopping and the best epoch, by the rules of Keras; their counters are in the state (L5).
+"""Early stopping and the choice of the best epoch, by Keras' rules; counters are in `TrainState`.
 
-Each has its own reference value: any improvement selects a new best epoch, but only one of more
-than `min_delta` resets the patience.
+The two have separate reference values: any improvement of the metric selects a new best epoch, but
+only an improvement of more than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.runtime.scalars import as_float64, as_int64
 
 
 class Monitor:
-    """Compares epochs by one metric.
+    """Monitor of one metric, which selects the best epoch and stops training early.
 
     Args:
       metric: split, underscore and metric, for example "validation_accuracy".
@@ -34,17 +34,17 @@ class Monitor:
         self._min_delta, self._patience = min_delta, patience
 
     def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
-        """Returns the monitored value from {split: {metric: value}}."""
+        """Returns the monitored metric of an epoch; `results` is {split: {metric: value}}."""
         return float(results[self._split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
-        """Returns whether `value` is better by more than `margin`; any number beats a nan."""
+        """Returns whether `value` beats `reference` by more than `margin`; numbers beat nan."""
         if math.isnan(reference):
             return not math.isnan(value)
         return self._sign * (value - self._sign * margin) > self._sign * reference
 
     def is_best(self, value: float, step: int, best: BestState) -> bool:
-        """Returns whether a value is the best so far; if so, records it and its step."""
+        """Returns whether `value` is the best so far; if so, assigns it and `step` to `best`."""
         if not self._better(value, float(best.value), 0.0):
             return False
         best.value.assign(as_float64(value))
@@ -52,9 +52,9 @@ class Monitor:
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
-        """Updates the counters after an epoch with this value; returns whether training stops.
+        """Updates `patience` with the metric of an epoch; returns whether to stop training.
 
-        As in Keras, training never stops after the first epoch.
+        As in Keras, training never stops after the first epoch (`first_epoch`) of a run.
         """
         if self._patience < 0:
             return False
@@ -69,14 +69,14 @@ class Monitor:
 
 
 def resolve(monitor: str, metrics: Collection[str], has_validation: bool) -> str:
-    """Resolves `--monitor` to split, underscore and metric.
+    """Resolves `--monitor` to a split and a metric, such as "validation_accuracy".
 
-    "auto" is the first metric of the task on the validation split, or the validation
-    loss if the task has none; without a validation split, it is the training loss.
+    `metrics` names the task's metrics. "auto" is the first of them on the validation split, or the
+    validation loss if there is none; without a validation split, it is the training loss.
 
     Raises:
-      ValueError: if the task has no such metric, or if the metric is one of the validation split
-        and there is none.
+      ValueError: if the task has no such metric, or if it is a metric of the validation split, and
+        there is no such split.
     """
     if monitor == "auto":
         first = next(iter(metrics), "loss")

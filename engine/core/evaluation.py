@@ -1,4 +1,4 @@
-"""Evaluates a whole split, each example exactly once (L8)."""
+"""Evaluation of a whole split, which scores each example exactly once."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
-    """Evaluates one split in a compiled loop."""
+    """Evaluation of one split in a compiled loop: mean loss and metrics over its examples."""
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
         feed: Feed,  # in file order
-        step: Callable[[Batch], Tensors],  # returns [metric sums]; called in replica context
+        step: Callable[[Batch], Tensors],  # returns [`masked_sums`]; called in replica context
         task: Task,
         agree: Callable[[int], int] = lambda steps: steps,  # as in `StepsPerLoop`
     ) -> None:
-        self.traces = 0
+        self.traces = 0  # number of traces of the loop
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
         self._accumulation = Accumulation(
@@ -41,9 +41,9 @@ class Evaluation:
         self._compiled = tf.function(self._steps, autograph=False)
 
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
-        """Returns the mean loss and metrics and the number of examples.
+        """Evaluates the split; returns `metrics.means`: loss and metrics by name, and "examples".
 
-        `interrupted` is polled before each call of the graph; True stops: returns None.
+        `interrupted` is polled before each call of the graph; if True, `run` returns None.
 
         Raises:
           RuntimeError: if TensorFlow fails.

@@ -1,4 +1,4 @@
-"""Log points: the steps at which training metrics are logged, and the values logged there."""
+"""Log points: the steps at which training metrics are logged, and the values that are logged."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def most_points(sums: int) -> int:
 
 
 class LogPoints(NamedTuple):
-    """The log points, each given as the number of steps taken at it."""
+    """The log points of a call, each given as the number of steps since the run's start."""
 
     every: int = NEVER  # each multiple of it is a log point
     last: int = NEVER  # one more log point, beyond which no call takes steps
@@ -39,21 +39,21 @@ class LogPoints(NamedTuple):
 
 
 class LogPoint(NamedTuple):
-    """The loop's values at a log point."""
+    """Counters, loss scale, learning rate and metric sums at a log point."""
 
     step: int  # number of steps taken
     updates: int  # number of those that updated the weights
     loss_scale: float  # after the last step
     learning_rate: float  # of the last step
-    sums: np.ndarray  # float64 [4 + metrics], as TrainState.sums
+    sums: np.ndarray  # float64 [4 + metrics], over the epoch so far, as TrainState.sums
 
     @classmethod
     def unpack(cls, row: np.ndarray) -> LogPoint:
-        """Converts a vector that `pack` returned; float64 represents steps up to 2^53 exactly."""
+        """Returns the LogPoint of a vector from `pack`; step numbers up to 2^53 are exact."""
         step, updates, scale, rate, *sums = row.tolist()
         return cls(int(step), int(updates), scale, rate, np.array(sums))
 
 
 def pack(*scalars: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-    """Packs the fields of a LogPoint into one vector, float64 [4 + len(sums)]; in the graph."""
+    """Returns the fields of a LogPoint, in order, as float64 [4 + len(sums)]; in the graph."""
     return tf.concat([tf.stack([tf.cast(each, tf.float64) for each in scalars]), sums], 0)

@@ -1,6 +1,6 @@
 """The compiled training loop: one call of the graph takes several steps.
 
-The number of steps is a tensor, so that one trace serves all calls (L6). A call is a loop over log
+The number of steps is a tensor, so that one trace serves all calls. A call is a loop over log
 points around a loop over steps, so that logging costs nothing between log points.
 """
 
@@ -29,7 +29,7 @@ MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient 
 
 
 class LoopResult(NamedTuple):
-    """The result of one call of the training loop."""
+    """Outcome of one call of the loop; a step that updated the weights is called finite."""
 
     steps: int  # number of steps taken; all but possibly the last were finite
     finite: bool  # whether the last step was finite
@@ -39,7 +39,7 @@ class LoopResult(NamedTuple):
 
 
 class LoopArgs(NamedTuple):
-    """The arguments of one call; int64 [] each."""
+    """The bounds of one call of the loop and the count of skipped updates; int64 [] each."""
 
     end: tf.Tensor  # step at which the call ends
     every: tf.Tensor  # as LogPoints.every
@@ -48,7 +48,7 @@ class LoopArgs(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """The loop-carried values: all that a step changes but the model, its slots and its EMA."""
+    """Loop-carried values: all that a step changes but the model, optimizer slots and EMA."""
 
     step: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
@@ -58,7 +58,7 @@ class LoopState(NamedTuple):
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Loop:
-    """Runs training steps in the graph, on all replicas.
+    """The compiled training loop, which takes steps in the graph on all replicas.
 
     The counters and sums are loop-carried values. They are assigned to the state's variables once
     per call, because updating variables in each step takes longer.
@@ -89,7 +89,7 @@ class Loop:
         self._call = tf.function(self._traced, autograph=False)
 
     def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
-        """Takes up to `steps` steps of one epoch; ends after the first that is not finite.
+        """Takes up to `steps` steps of one epoch; ends after the first non-finite step.
 
         Fewer are taken if the feed provides fewer, or if more than `MAX_WATCHED` would be recorded.
 
@@ -127,20 +127,20 @@ class Loop:
         return points.most_steps(int(self.state.step), self._most_points)
 
     def with_feed(self, feed: Feed) -> Loop:
-        """Returns a loop that takes the same steps on the batches of another feed."""
+        """Returns a loop that trains the same state by the same step on another feed."""
         return dataclasses.replace(self, feed=feed)
 
     def graph(self, *, retrace: bool = False) -> Any:
-        """Returns the ConcreteFunction of a call, for inspection; takes no step.
+        """Returns the loop's ConcreteFunction, for inspection; takes no step.
 
-        It is the function that `run` calls, or with `retrace` a new one, not counted in `traces`.
+        This is the one that `run` calls, or with `retrace` a new trace, not counted in `traces`.
         """
         _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Takes the steps as `_assigned` does; counts and times the tracing."""
+        """Returns what `_assigned` returns; counts and times its traces."""
         self.traces += 1
         started = stopwatch()
         result = self._assigned(request, given)
@@ -148,13 +148,13 @@ class Loop:
         return result
 
     def _assigned(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Takes the steps and assigns the loop-carried values to the state.
+        """Takes the steps of a call and assigns the loop-carried values to the state.
 
-        The request is the number of steps and the values of `LogPoints`, int64 [3].
+        `request` is the number of steps and the two fields of `LogPoints`, int64 [3].
 
         Returns:
-          The number of steps taken, int64 []; whether the last was finite, bool []; the last three
-          values of `_steps`.
+          The number of steps taken, int64 []; whether the last was finite, bool []; what
+          `_steps` returns after the LoopState.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
@@ -171,12 +171,12 @@ class Loop:
         return now.step - first.step, now.finite, *logged
 
     def _steps(self, args: LoopArgs, first: LoopState, given: object) -> tuple[Any, ...]:
-        """Takes the steps of a call, and writes a row at each log point.
+        """Takes the steps of a call, and packs a LogPoint into a row at each log point.
 
         Returns:
           The final LoopState; the number of log points reached, int32 []; the rows, float64
-          [most + 1, fields], valid for these; and `metrics.step_watched` of each step, float32
-          [MAX_WATCHED, 2], or [0, 2] if it is not recorded.
+          [log points + 1, 4 + len(sums)], of which only so many are valid; and
+          `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2]; [0, 2] if not recorded.
         """
         one_step = functools.partial(self._one_step, args, first.step, given)
 
@@ -213,12 +213,12 @@ class Loop:
     def _one_step(
         self,
         args: LoopArgs,
-        first: tf.Tensor,
+        first: tf.Tensor,  # first step of the call
         given: object,
         now: LoopState,
         *watched: tf.TensorArray,
     ) -> tuple[Any, ...]:
-        """Takes a step, and records it if it is watched; `first` is the first step of the call."""
+        """Takes a step; returns the LoopState after it, and `watched` with its loss and norm."""
         scale = self.state.loss_scale
         # All earlier steps of this call updated the weights: the first that does not ends it.
         context = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
@@ -238,7 +238,7 @@ class Loop:
             return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Repeats `body`, whose first value is a LoopState, until `end` or a step is not finite."""
+        """Loops to step `end` or a non-finite step; the first loop variable is a LoopState."""
 
         def condition(now: LoopState, *_: Any) -> tf.Tensor:
             with self._on_host():
@@ -247,7 +247,7 @@ class Loop:
         return tf.while_loop(condition, body, start, parallel_iterations=1)
 
     def _on_host(self) -> contextlib.AbstractContextManager:
-        """Returns a scope that places counters on the host, unless XLA compiles the whole loop."""
+        """Returns a device scope: the host, for counters; none if XLA compiles the whole loop."""
         return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
 

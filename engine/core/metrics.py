@@ -101,7 +101,7 @@ def means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
 
 
 def brief(values: Mapping[str, float | int]) -> str:
-    """Formats metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
+    """Formats loss and metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
     shown = (name for name in values if name not in ("examples", "gradient_norm"))
     return ", ".join(f"{name} {formatted(name, values[name])}" for name in shown)
 
@@ -112,7 +112,7 @@ def formatted(name: str, value: float) -> str:
 
 
 def jsonable(value: Any) -> Any:
-    """Replaces nan and infinity, which JSON lacks, with None (null), in nested mappings too."""
+    """Returns `value` with None for nan and infinity, which JSON lacks, also in nested mappings."""
     if isinstance(value, Mapping):
         return {name: jsonable(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,7 +1,7 @@
-"""The training state, everything that a resumed run needs (L5).
+"""The training state, everything that a resumed run needs.
 
 A checkpoint holds the variables of `TrainState` and no others. The position in the data is the step
-alone: the step and the seed determine the next examples (L4).
+alone: the step and the seed determine the next examples.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def _number(name: str, value: float = 0.0, shape: Sequence[int] = ()) -> tf.Vari
 
 
 class BestState(tf.Module):
-    """Value of the monitored metric and step of the best epoch so far; step -1: none yet."""
+    """Monitored metric and end step of the best epoch so far; step -1: no epoch yet."""
 
     def __init__(self) -> None:
         super().__init__(name="best")
@@ -35,7 +35,7 @@ class BestState(tf.Module):
 
 
 class PatienceState(tf.Module):
-    """Counters of early stopping."""
+    """State of early stopping: reference value, epochs without improvement, whether stopped."""
 
     def __init__(self) -> None:
         super().__init__(name="patience")
@@ -59,12 +59,12 @@ class TimingState(tf.Module):
 
 
 class BadStepState(tf.Module):
-    """State of the bad-step detector."""
+    """State of the detector of non-finite steps and of spikes in loss and gradient norm."""
 
     def __init__(self) -> None:
         super().__init__(name="bad_steps")
         self.tolerated = _counter("tolerated")  # number of tolerated non-finite steps
-        self.in_a_row = _counter("in_a_row")  # number of consecutive ones, up to the last step
+        self.in_a_row = _counter("in_a_row")  # consecutive non-finite steps, up to the last step
         # The skipped steps, and the reason for each, a BadStepReason; -1: unused.
         self.skipped = _counter("skipped", -1, [MAX_SKIPPED_STEPS])
         self.reasons = _counter("reasons", -1, [MAX_SKIPPED_STEPS])
@@ -74,18 +74,18 @@ class BadStepState(tf.Module):
         # its batch may deviate more than a full one, in descending order; nan: unused.
         self.norms = _number("norms", float("nan"), [LARGEST_NORMS])
         self.initial_loss = _number("initial_loss", float("nan"))  # reference; nan: not known yet
-        self.max_excess = _number("max_excess")  # largest excess over the median, without spikes
+        self.max_excess = _number("max_excess")  # largest excess of a normal loss over the median
 
 
 class TrainState(tf.Module):
-    """The training state of a run.
+    """All variables of a checkpoint: model, EMA, optimizer slots, loss scale, counters and sums.
 
     Args:
       model: model whose variables were created in the strategy's scope.
       optimizer: optimizer whose slots were created in the same scope.
       task_metrics: metrics of the task.
       ema: model with the same variables, which holds their EMA; None: no EMA.
-      make_loss_scale: called in the device scope of its variables.
+      make_loss_scale: returns the loss scale; called in the device scope of its variables.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class TrainState(tf.Module):
         with tf.device("CPU:0"):
             self.step = _counter("step")
             self.updates = _counter("updates")  # number of steps that updated the weights
-            self.last_epoch_end_step = _counter("last_epoch_end_step")  # of those processed
+            self.last_epoch_end_step = _counter("last_epoch_end_step")  # last epoch end handled
             self.last_logged_step = _counter("last_logged_step", -1)  # in metrics.jsonl; -1: none
             self.loss_scale = make_loss_scale()
             shape = [metrics.size(task_metrics) + 2]
@@ -119,12 +119,12 @@ class TrainState(tf.Module):
             self.timing = TimingState()
 
     def scored_model(self, averaged: bool) -> tf.Module:
-        """Returns the model to evaluate: the EMA if `averaged` is set and there is one."""
+        """Returns the model to evaluate: that of the EMA if `averaged` and if there is an EMA."""
         return self.ema if averaged and self.ema is not None else self.model
 
 
 def weights_sha256(model: tf.Module) -> str:
-    """Returns the SHA-256 of the trainable variables' bytes, in the model's fixed order."""
+    """Returns the SHA-256, in hex, of the trainable variables' bytes in the model's order."""
     digest = hashlib.sha256()
     for variable in model.trainable_variables:
         digest.update(variable.numpy().tobytes())

@@ -1,4 +1,8 @@
-"""One training step (L1, L2), as docs/concepts/step.md writes it."""
+"""One training step: gradients of micro-batches, all-reduce, finiteness check, clipping, update.
+
+If a gradient, statistic or metric sum is not finite, no replica updates the model. The same step as
+pseudocode: docs/concepts/step.md; the laws L1 to L3 in comments: docs/concepts/laws.md.
+"""
 
 from __future__ import annotations
 
@@ -22,23 +26,23 @@ from pipelines import Batch
 
 
 class StepContext(NamedTuple):
-    """The loop's counters and the loss scale before a step."""
+    """Step counters and loss scale before a training step."""
 
-    step: tf.Tensor  # int64 []
+    step: tf.Tensor  # int64 [], number of earlier steps
     updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
     loss_scale: tf.Tensor  # float32 []
 
 
 class StepResult(NamedTuple):
-    """The result of a step, the same on every replica."""
+    """Finiteness and metric sums of a training step; the same on every replica."""
 
     finite: tf.Tensor  # bool []: whether all values were finite, so that weights were updated
-    sums: tf.Tensor  # metrics.step_sums
+    sums: tf.Tensor  # metrics.step_sums, of metrics.dtype
 
 
 @dataclasses.dataclass(kw_only=True, eq=False, repr=False)
 class Step:
-    """Computes a step in two parts: the gradients of each micro-batch, and the update.
+    """A training step in two parts: the gradients of each micro-batch, and the update.
 
     Both parts are called in replica context, in the graph.
     """
@@ -73,7 +77,11 @@ class Step:
         return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
-        """Returns gradients, weighted statistics, their weights and metric sums of a micro-batch.
+        """Returns what to sum over micro-batches for `apply_gradients`, float32 tensors.
+
+        In this order: each trainable variable's gradient of the summed losses, times the loss scale
+        and divided by the global number of examples; each other variable's sum of weight * value
+        over its `StatisticUpdate`s; each such variable's sum of weights; `metrics.masked_sums`.
 
         Raises:
           ValueError: if the loss does not depend on a trainable variable.
@@ -94,7 +102,7 @@ class Step:
             losses = tf.cast(output.losses, tf.float32)
         weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
         self._weighted_loss = output.weights is not None
-        if output.weights is not None:  # `apply_gradients` divides by their mean
+        if output.weights is not None:  # whose mean `apply_gradients` divides by
             weight *= tf.where(batch.mask > 0, tf.cast(output.weights, tf.float32), 0.0)
         if self.scaled:
             weight *= context.loss_scale
@@ -106,7 +114,7 @@ class Step:
         return [*gradients, *self._weighted(forward.updates), sums]
 
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
-        """Reduces the sums over replicas; updates the model if all values are finite.
+        """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
 
         `total` is this replica's sum over its micro-batches of what `compute_gradients` returns.
         """
@@ -115,7 +123,7 @@ class Step:
         gradients, statistics = reduced[: len(self._weights)], reduced[len(self._weights) :]
         if self.scaled:
             gradients = [gradient / context.loss_scale for gradient in gradients]
-        if self._weighted_loss:  # L1: weights, too, are of the whole global batch
+        if self._weighted_loss:  # L1: the mean weight of the whole global batch
             mean_weight = metrics.mean_weight(sums)
             gradients = [gradient / mean_weight for gradient in gradients]
         gradients, norm = self._clip(gradients)
@@ -135,7 +143,7 @@ class Step:
         return StepResult(finite, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[StatisticUpdate]) -> Tensors:
-        """Returns each statistic's sum of weight * value, then each statistic's sum of weights."""
+        """Returns the sum of weight * value of each statistic, then the sum of weights of each."""
         indices = {id(variable): i for i, variable in enumerate(self._statistics)}
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
@@ -155,7 +163,7 @@ class Step:
 def evaluation_step(
     *, model: tf.Module, task: Task, dtype: tf.DType = tf.float32
 ) -> Callable[[Batch], Tensors]:
-    """Returns the evaluation step: a function Batch -> [its metric sums], for replica context."""
+    """Returns a function from a Batch to its [`metrics.masked_sums`], for replica context."""
 
     def metric_sums(batch: Batch) -> Tensors:
         output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))

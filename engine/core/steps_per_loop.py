@@ -1,4 +1,4 @@
-"""Chooses the number of steps that one call of the graph takes."""
+"""Choice of the number of training or evaluation steps in one call of a `tf.function`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 
 class StepsPerLoop:
-    """Chooses the number of steps per call from the measured durations of earlier calls.
+    """The number of steps per call of the graph, adapted to the durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. The first call, which traces the graph, takes a single step unless it is fixed.
+    `seconds`. The first call, which traces the graph, takes a single step unless the
+    number is fixed. A negative `steps_per_loop` is a ValueError.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class StepsPerLoop:
         return self._agree(min(self._steps, max_steps))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Records the duration of a call in seconds; ignores the first call, which traces."""
+        """Records that a call of `steps` steps took `seconds`; ignores the first, which traces."""
         self._calls += 1
         if not self._fixed and self._calls > 1:
             fitting = int(steps * self._seconds / max(seconds, 1e-6))

@@ -1,7 +1,7 @@
-"""The choice of what XLA compiles, and how TensorFlow's executor runs the rest.
+"""Choice of what XLA compiles, and of whether gradients are a separate, non-inlined function.
 
 On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
-operations, and several times slower for a step of a few convolutions. It is used on one device
+operations, and several times slower for a step of a few convolutions. XLA is used on one device
 only, because a compiled program cannot contain the communication between replicas.
 """
 
@@ -26,10 +26,11 @@ def choose(
     shards: int,
     augments: bool,
 ) -> str:
-    """Resolves `--jit` to "off", "step" or "loop"; `others` are the task and optimizer.
+    """Resolves `--jit` to what XLA compiles: nothing ("off"), each "step" or the whole "loop".
 
-    "auto" is the fastest known choice. It does not depend on the feed: XLA rounds differently, and
-    a run must be bitwise identical with either feed (L4).
+    `others` are the task and the optimizer; `augments`: whether images are augmented. "auto" is the
+    fastest known choice. It does not depend on the feed: XLA rounds differently, and a run must be
+    bitwise identical whether its data is in memory or streamed.
 
     Raises:
       ValueError: if `--jit` requests XLA for a configuration that does not support it.

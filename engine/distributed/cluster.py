@@ -1,7 +1,7 @@
-"""Connects this process to the cluster and monitors the others, before TensorFlow is imported.
+"""The cluster of workers: connects them before TensorFlow is imported, and monitors them.
 
-Each worker except the chief has one connection, to the chief. Both ends send a heartbeat, {}, once
-a second, {"lost": reason} after a failure, and {"bye": true} before closing without a failure.
+Each worker except the chief has one connection, to the chief. Both ends send JSON lines: {} as
+a heartbeat every second, {"lost": reason} after a failure, {"bye": true} before a regular end.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _HEARTBEAT = 1.0  # seconds between two heartbeats
 
 
 class Cluster:
-    """Connects the workers: entering waits until all have joined, leaving until all have finished.
+    """Context manager of the workers: waits at entry until all join, at exit until all finish.
 
-    A worker that leaves with an error sends its message to the others, and does not wait. When a
-    worker is lost, all others end with a one-line error that names it. Unless the strategy is
-    multi_worker, entering and leaving do nothing. The digest, of the version and the options, must
-    be the same on all workers.
+    A worker that exits with an error sends it to the other workers, and does not wait. When a
+    worker is lost, the others end with a one-line error that names it. If the strategy is not
+    multi_worker, entry and exit do nothing. `digest`, of the version and the options, must be the
+    same on all workers. An invalid cluster configuration is a ValueError.
     """
 
     def __init__(
@@ -60,15 +60,15 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the chief, which writes the run directory."""
+        """Whether this process is the chief, or the only one, which writes the run directory."""
         return self.cluster is None or self.cluster.is_chief
 
 
 class LivenessMonitor:
-    """Monitors the other workers, in a background thread.
+    """Monitor of the other workers, in a background thread.
 
-    A worker whose connection ends, or that sends nothing for `silence` seconds, is lost. The worker
-    that detects the loss reports it to the others, through the chief.
+    A worker whose connection ends before it has finished, or that sends nothing for `silence`
+    seconds, is lost. The worker that detects the loss reports it to the others, through the chief.
     """
 
     def __init__(
@@ -84,19 +84,19 @@ class LivenessMonitor:
         self._thread.start()
 
     def on_failure(self, call: Callable[[str], None]) -> None:
-        """Registers a function to call with the reason when a worker is lost, or at once."""
+        """Registers `call` to get the reason when a worker is lost; at once if one already is."""
         self._on_loss = call
         if self.lost:
             call(self.lost)
 
     def fail(self, reason: str) -> None:
-        """Reports to the other workers the error that ends this one, for them to display."""
+        """Sends the error that ends this worker to the other workers, which display it."""
         self._broadcast(lost=f"{self._cluster.name(self._cluster.task)} ended: {reason}")
 
     def leave(self) -> None:
         """Waits until all workers have finished, then stops monitoring and closes the connections.
 
-        No worker exits while another may still communicate with it.
+        So no worker exits while another may still communicate with it.
 
         Raises:
           RuntimeError: when a worker is lost.

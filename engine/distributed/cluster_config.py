@@ -1,4 +1,4 @@
-"""Reads the cluster configuration from TF_CONFIG or from the environment of a Slurm job step.
+"""The cluster configuration, from TF_CONFIG or from the environment of a Slurm job step.
 
 Imports no TensorFlow, so that an invalid environment fails at once.
 """
@@ -27,15 +27,16 @@ class ClusterConfig(NamedTuple):
         return f"worker {worker} ({self.workers[worker]})"
 
     def address(self, worker: int) -> tuple[str, int]:
-        """Returns the host and the port of a worker."""
+        """Returns the host, without the brackets of IPv6, and the port of a worker."""
         host, _, port = self.workers[worker].rpartition(":")
         return host.strip("[]"), int(port)
 
 
 def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
-    """Reads the cluster configuration of a kind: "tf_config" or "slurm".
+    """Returns the cluster configuration from environment variables; `kind` is as `--cluster`.
 
-    In TF_CONFIG, a task of type "chief" precedes the workers. In Slurm, each task is a worker.
+    With "tf_config", it is read from TF_CONFIG: a task of type "chief" precedes those of type
+    "worker". With "slurm", each task of the Slurm job step is a worker.
 
     Raises:
       ValueError: when the configuration is missing or invalid.
@@ -71,7 +72,7 @@ def _from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
 
 
 def _from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
-    """Uses the ports that `srun --resv-ports` reserves, else ports by the job and step IDs."""
+    """Returns a Slurm step's cluster, on ports of `srun --resv-ports`, else derived from its ID."""
     nodes = _slurm(environment, "SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
     per_node = _slurm(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     job = _slurm(environment, "SLURM_JOB_ID", "SLURM_JOBID")
@@ -106,7 +107,7 @@ def _from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
 
 
 def _slurm(environment: Mapping[str, str], *names: str) -> str:
-    """Returns the value of the first variable set; the names differ between Slurm versions."""
+    """Returns the first set variable of `names`, of several Slurm versions; ValueError if none."""
     for name in names:
         if environment.get(name):
             return environment[name]
@@ -116,7 +117,7 @@ def _slurm(environment: Mapping[str, str], *names: str) -> str:
 
 
 def expand_hosts(text: str) -> list[str]:
-    """Expands a Slurm host list: `a[01-03,7],b` becomes a01, a02, a03, a7, b."""
+    """Expands a Slurm host list, `a[01-03,7],b` to a01, a02, a03, a7, b; ValueError if invalid."""
     hosts: list[str] = []
     items = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
     for item in items:
@@ -131,7 +132,7 @@ def expand_hosts(text: str) -> list[str]:
 
 
 def _expand_ranges(text: str) -> list[str]:
-    """Expands `01-03,7` to 01, 02, 03, 7."""
+    """Expands Slurm's number ranges, `01-03,7` to 01, 02, 03, 7; ValueError if invalid."""
     numbers: list[str] = []
     for item in text.split(","):
         if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", item)):
@@ -144,7 +145,7 @@ def _expand_ranges(text: str) -> list[str]:
 
 
 def expand_counts(text: str) -> list[int]:
-    """Expands Slurm's numbers of tasks per node: `2(x3),1` becomes 2, 2, 2, 1."""
+    """Expands Slurm's tasks per node, `2(x3),1` to 2, 2, 2, 1; ValueError if invalid."""
     counts: list[int] = []
     for item in text.split(","):
         if not (match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)):

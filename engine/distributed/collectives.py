@@ -18,10 +18,10 @@ _EXIT_DELAY = 10.0  # seconds from the loss of a worker to the forced exit of th
 
 
 class HostCollectives:
-    """Collective operations on host integers, over a cluster that is entered; None: one worker.
+    """Collective operations on host integers, over an entered `Cluster`; None: one worker.
 
     All workers must call `max`, `broadcast` and `same` in the same order. These raise RuntimeError
-    when the workers cannot reach each other. A single worker gets its own values.
+    when the workers cannot reach each other. With a single worker, they return `value`.
     """
 
     def __init__(self, cluster: Cluster | None = None) -> None:
@@ -79,7 +79,7 @@ class HostCollectives:
         return self._strategy
 
     def max(self, value: int) -> int:
-        """Returns the maximum of the value over all workers."""
+        """Returns the maximum of the workers' values, on every worker."""
         return builtins.max(self._gather(value))
 
     def broadcast(self, value: int) -> int:
@@ -123,7 +123,7 @@ class HostCollectives:
         return strategy.experimental_local_results(strategy.run(on_replica, args=(values,)))[0]
 
     def _end(self, reason: str) -> None:
-        """Aborts pending collectives; ends the process after `_EXIT_DELAY` if it still runs."""
+        """Aborts pending collectives for a lost worker; ends the process after `_EXIT_DELAY`."""
         if self._strategy is not None:
             eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
 

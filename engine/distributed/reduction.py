@@ -28,7 +28,7 @@ def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
     """Sums each tensor over the replicas in a binary tree; call in replica context.
 
     Adds the tensors of neighbouring replicas first, then neighbouring sums. If each replica's
-    tensors are such sums over its own virtual shards, the result is bitwise identical for any
+    float32 tensors are such sums over its virtual shards, the results are bitwise identical for any
     number of replicas. The numbers of replicas and of shards must be powers of two.
     """
     context = tf.distribute.get_replica_context()
@@ -62,7 +62,7 @@ def _for_each_dtype(reduce: Reduction, tensors: Sequence[tf.Tensor]) -> Tensors:
 
 
 def reductions(shards: int) -> tuple[Reduction, Reduction]:
-    """Returns two reductions over the replicas: within a micro-batch, and at the end of a step.
+    """Returns two reductions over replicas: for batch norm in a micro-batch, for a step's sums.
 
     With virtual shards (`shards` > 0), the first is the identity: shards are computed separately,
     and batch normalization treats each shard as a batch.

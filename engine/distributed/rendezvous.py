@@ -1,8 +1,8 @@
-"""Connects the workers, and checks that they were started with the same options.
+"""Rendezvous of the workers, which checks that all were started with the same options.
 
-TensorFlow's own wait cannot be interrupted and may never end, so this precedes its import. A worker
-sends the chief {"worker": 1, "of": 2, "digest": "..."}; the chief answers {"go": true} when all
-have joined, or {"refuse": "why"}.
+TensorFlow's wait for workers cannot be interrupted and may never end, so the rendezvous precedes
+its import. A worker sends the chief {"worker": index, "of": number of workers, "digest": string};
+the chief answers {"go": true} when all have joined, or {"refuse": reason}.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Connection:
             self._peer.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Receives data; returns the JSON objects that are complete, possibly none.
+        """Receives data; returns the complete JSON objects, an empty list on a timeout.
 
-        Returns None if the connection has ended, or sent something else or a line of 64 KiB.
+        Returns None if the connection has ended, or has sent invalid JSON or a line of 64 KiB.
         """
         try:
             data = self._peer.recv(_MAX_LINE)
@@ -61,7 +61,7 @@ class Connection:
         return messages if valid and len(self._rest) < _MAX_LINE else None
 
     def set_timeout(self, seconds: float) -> None:
-        """Sets the timeout of `read` and `send`, in seconds; at least 0.05."""
+        """Sets the timeout of `read` and `send` to `seconds`, or to 0.05 if that is larger."""
         self._peer.settimeout(max(0.05, seconds))
 
     def close(self) -> None:
@@ -72,11 +72,12 @@ class Connection:
 def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
     """Waits until all workers have joined the cluster with the same digest of their options.
 
-    Returns the connections by worker index: the chief's to all others, or the one to the chief.
+    Returns the connections by worker index: on the chief, to each other worker; on any other
+    worker, only to the chief, 0.
 
     Raises:
-      RuntimeError: when a worker does not join in time or was started with other options, or when
-        the chief cannot listen on its port.
+      RuntimeError: when a worker does not join within `seconds` or was started with other
+        options, or when the chief cannot listen on its port.
     """
     if not cluster.is_chief:
         return {0: _join(cluster, digest, seconds)}
@@ -88,7 +89,7 @@ def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[in
 
 
 def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict[Connection, int]:
-    """Returns the connections to the other workers; closes the others, and all on an error."""
+    """Returns each other worker's connection and its index; on an error, closes all connections."""
     joined: dict[Connection, int] = {}
     with _listen(cluster) as listener, selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
@@ -121,7 +122,10 @@ def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict
 def _receive(
     cluster: ClusterConfig, digest: str, connection: Connection, joined: dict[Connection, int]
 ) -> bool:
-    """Adds a worker that introduces itself to `joined`; returns False if the connection ended."""
+    """Adds a worker that sends its index to `joined`; returns False if its connection ended.
+
+    Other options, or another version or cluster, are a RuntimeError, also on all joined workers.
+    """
     messages = connection.read()
     if messages is None:  # not a worker, or one that ended and may be restarted
         joined.pop(connection, None)
@@ -157,7 +161,7 @@ def _refuse(connections: Iterable[Connection], reason: str) -> NoReturn:
 
 
 def _join(cluster: ClusterConfig, digest: str, seconds: float) -> Connection:
-    """Connects to the chief, again if it ends meanwhile, and waits until all have joined."""
+    """Returns a connection to the chief once all have joined; RuntimeError if not in `seconds`."""
     deadline = time.monotonic() + seconds
     problem = "no answer"
     while (remaining := deadline - time.monotonic()) > 0:
@@ -177,7 +181,7 @@ def _join(cluster: ClusterConfig, digest: str, seconds: float) -> Connection:
 
 
 def _wait_for_all(chief: Connection, seconds: float, deadline: float) -> bool:
-    """Waits until the chief reports that all have joined; returns False if it disconnects."""
+    """Returns True once all joined, False if the chief disconnects; else raises RuntimeError."""
     while (remaining := deadline + _GRACE - time.monotonic()) > 0:
         chief.set_timeout(min(0.5, remaining))
         messages = chief.read()

@@ -1,4 +1,4 @@
-"""Selects the distribution strategy and its devices."""
+"""Selection of the `tf.distribute` strategy and its devices."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from engine.distributed.collectives import HostCollectives
 
 
 class Devices(NamedTuple):
-    """The devices of a run: the strategy over them, and their description for display."""
+    """The distribution strategy of a run, and a description of its devices for display."""
 
     strategy: tf.distribute.Strategy
     description: str
 
     @property
     def replicas(self) -> int:
-        """Number of replicas, which share a global batch."""
+        """Number of replicas, among which a global batch is divided."""
         return self.strategy.num_replicas_in_sync
 
     @property
@@ -30,9 +30,9 @@ class Topologies(NamedTuple):
     """The devices on which a configuration is verified.
 
     Attributes:
-      configured: devices that the configuration trains on, or those that replace them.
+      configured: devices that the configuration trains on, or their replacements on this machine.
       one: a single device; a CPU where training uses a single GPU.
-      many: several devices of the same kind as `one`.
+      many: several devices, virtual CPUs if `one` is a CPU, GPUs if it is a GPU.
       note: differences between these devices and those of the configuration; empty: none.
     """
 
@@ -43,10 +43,10 @@ class Topologies(NamedTuple):
 
 
 def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
-    """Selects the strategy that `--strategy` names, and its devices.
+    """Creates the strategy for `name`, the value of `--strategy`; enables op determinism.
 
-    `virtual_devices` is the number to split the CPU into (0: no split). With a cluster, the
-    collectives create the strategy.
+    `virtual_devices` is the number of devices to split the CPU into (0: no split). If `collectives`
+    has a cluster, it creates the strategy.
 
     Raises:
       ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.
@@ -72,7 +72,7 @@ def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Dev
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
-    """Sets TensorFlow's numbers of threads (0: unchanged), before the first tensor is created.
+    """Sets TensorFlow's numbers of threads (0: unchanged); call before the first tensor.
 
     Raises:
       ValueError: when TensorFlow has started with other numbers of threads.
@@ -90,10 +90,10 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 
 
 def topologies(name: str, virtual_devices: int) -> Topologies:
-    """Configures one device and several devices, to compute the same step on both.
+    """Returns one device and several devices, to compare a training step on both.
 
     The several devices are the GPUs that training uses, if it uses several, else at least two
-    virtual CPU devices. Devices of this machine replace a missing GPU and other machines.
+    virtual CPU devices. CPU devices replace a missing GPU, and this machine replaces others.
 
     Raises:
       ValueError: when TensorFlow has started already, with too few devices.
@@ -125,10 +125,11 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns the number of virtual shards; 0 means none.
+    """Returns `shards`, a number of virtual shards (0: none), if the replicas can share them.
 
     Raises:
-      ValueError: when the number of replicas is not a power of 2, or does not divide `shards`.
+      ValueError: when there are shards, and the number of replicas does not divide it or is not
+        a power of 2.
     """
     replicas = strategy.num_replicas_in_sync
     if shards and (shards % replicas or replicas & (replicas - 1)):
@@ -140,7 +141,7 @@ def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
 
 
 def mirrored(kind: str, count: int) -> tf.distribute.MirroredStrategy:
-    """Returns a MirroredStrategy over the first `count` devices of a kind, "CPU" or "GPU"."""
+    """Returns a MirroredStrategy over the first `count` devices; `kind` is "CPU" or "GPU"."""
     # NCCL, the default, supports only GPUs; TensorFlow's substitute for virtual CPU devices allows
     # only one number of devices per process. A reduction to one device sums in a fixed order.
     operations = tf.distribute.ReductionToOneDevice() if kind == "CPU" else None
@@ -157,7 +158,7 @@ def _mirrored_gpus(count: int) -> Devices:
 
 
 def _single(gpu: bool) -> Devices:
-    """Returns the default strategy, which runs on one device: the first GPU, or the CPU."""
+    """Returns the default strategy, which runs on one device: the first GPU, or else the CPU."""
     return Devices(tf.distribute.get_strategy(), _gpu_name() if gpu else "CPU")
 
 
@@ -171,7 +172,7 @@ def _gpu_name() -> str:
 
 
 def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
-    """Configures TensorFlow's devices; possible only before the first tensor is created."""
+    """Configures devices and op determinism; ValueError if TensorFlow has started with too few."""
     tf.config.experimental.enable_op_determinism()  # L3: bitwise identical runs, also on a GPU
     try:
         if hide_gpus:

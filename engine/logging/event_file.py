@@ -1,4 +1,4 @@
-"""Writes TensorBoard event files, and rewinds them to a step."""
+"""Writes TensorBoard event files, and removes their events after a step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EventFile(tf.io.TFRecordWriter):
         self._add(file_version="brain.Event:2")
 
     def add(self, step: int, values: Mapping[str, float | int]) -> None:
-        """Adds one event with a float32 scalar summary for each tag."""
+        """Adds one event at `step`, with a float32 scalar summary for each {tag: value}."""
         summary = summary_pb2.Summary()
         for tag, value in values.items():
             tensor = tensor_pb2.TensorProto(
@@ -42,11 +42,11 @@ class EventFile(tf.io.TFRecordWriter):
         self.add_summary(step, summary)
 
     def add_summary(self, step: int, summary: summary_pb2.Summary) -> None:
-        """Adds one event with a summary."""
+        """Adds one event at `step` with a summary of any type, such as an image."""
         self._add(step=step, summary=summary)
 
     def add_graph(self, graph: bytes) -> None:
-        """Adds one event with a serialized GraphDef, for the "Graphs" dashboard."""
+        """Adds one event with a serialized GraphDef, for TensorBoard's "Graphs" dashboard."""
         self._add(graph_def=graph)
 
     def _add(self, **fields: Any) -> None:

@@ -1,6 +1,7 @@
-"""Writes metrics to TensorBoard and metrics.jsonl; rewinds both on resume, so no step is repeated.
+"""Writes metrics to TensorBoard and metrics.jsonl; on resume, removes those of later steps.
 
-The event files in tensorboard/{train,validation,test}/ have the same tags, for shared charts.
+The event files in tensorboard/{train,validation,test}/ have the same tags, so that TensorBoard
+shows the splits in the same charts.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from pipelines import reason
 
 
 class MetricRow(NamedTuple):
-    """The metrics logged at one step."""
+    """The metrics of one split, logged at one step."""
 
     step: int  # number of steps taken
-    epoch: int  # that contains or ends at `step`, from 1
+    epoch: int  # epoch that contains `step` or ends at it, counted from 1
     values: Mapping[str, float | int]  # by name; metrics.jsonl has null for nan and infinity
     # Timings by name, which differ between identical runs; written to TensorBoard only, as clock/*.
     of_clock: Mapping[str, float | int] = {}
@@ -34,7 +35,7 @@ class MetricRow(NamedTuple):
 class MetricWriter:
     """Writes a run's metrics to metrics.jsonl and to TensorBoard event files.
 
-    All methods do nothing unless this process `writes`, which one worker does.
+    Of several workers, only one `writes`; on the others, all methods do nothing.
     """
 
     def __init__(self, run_dir: str, writes: bool = True) -> None:
@@ -46,9 +47,9 @@ class MetricWriter:
     def rewind(self, train: int, validation: int) -> None:
         """Removes the rows and events after the restored step. Must be called before `write`.
 
-        `train` and `validation` are the last steps whose rows are kept; -1: none. Rows of the test
-        split are removed, because the run continues past the end of the earlier command, and so is
-        a last line truncated by a kill. Each file is replaced atomically.
+        `train` and `validation` are the last steps whose rows are kept; -1: none. All rows of the
+        test split are removed, because the resumed run evaluates it again at its end, and so is a
+        last line truncated by a kill. Each file is replaced atomically.
         """
         assert not self._files, "rewind before writing"
         if not self._writes:
@@ -64,7 +65,9 @@ class MetricWriter:
                 event_file.rewind(directory, step)
 
     def write(self, split: str, rows: Sequence[MetricRow]) -> None:
-        """Writes rows, in the order of their steps, and flushes them to the operating system.
+        """Appends rows of a split to metrics.jsonl and to the split's event file; flushes both.
+
+        `rows` must be in the order of their steps.
 
         Raises:
           OSError: if the rows cannot be written.
@@ -79,7 +82,7 @@ class MetricWriter:
             self._draw(split, rows)
 
     def histograms(self, step: int, values: Mapping[str, np.ndarray]) -> None:
-        """Writes a histogram summary for each tag to the event file of the training split.
+        """Writes a histogram summary at `step` for each {tag: array} to the training event file.
 
         Raises:
           OSError: if the summaries cannot be written.

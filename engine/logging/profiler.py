@@ -13,8 +13,8 @@ from pipelines import reason
 class Profiler:
     """Starts and stops TensorFlow's profiler for the range of steps given by `--profile`.
 
-    The range is (first, one past the last); (0, 0): none. Only one worker `writes` a profile, to
-    run_dir/tensorboard/profile/.
+    `steps` is that range, as (first, one past the last); (0, 0): none. Only one worker `writes` a
+    profile, to run_dir/tensorboard/profile/.
     """
 
     def __init__(self, steps: tuple[int, int], run_dir: str, writes: bool = True) -> None:
@@ -23,13 +23,13 @@ class Profiler:
         self._active = False
 
     def until(self, step: int) -> int:
-        """Returns the maximum steps of a graph call: those to the next start or end, or `NEVER`."""
+        """Returns the steps from `step` to the next start or stop of profiling; `NEVER` if none."""
         return min(
             (bound - step for bound in (self._first, self._end) if bound > step), default=NEVER
         )
 
     def at(self, step: int) -> str:
-        """Starts or stops the profiler at the bounds of the range; returns a line on a stop, or "".
+        """Starts or stops the profiler if due at `step`; returns a message if it stops, else "".
 
         Raises:
           OSError: if the profile cannot be written.
@@ -42,7 +42,7 @@ class Profiler:
         return ""
 
     def stop(self) -> str:
-        """Stops the profiler if active, and writes the profile; returns and raises as `at`."""
+        """Stops the profiler, if active, which writes the profile; returns and raises as `at`."""
         if not self._active:
             return ""
         self._active = False

@@ -11,10 +11,10 @@ from engine.core import metrics
 
 
 class Progress:
-    """Shows a progress bar on standard error, and prints lines on standard output around it.
+    """Shows a progress bar on standard error, and prints lines on standard output above it.
 
     The mode "auto" shows the bar if standard error is a terminal, "on" always, "off" never;
-    "silent" shows no bar and prints no lines. `done` of `total` units are done already.
+    "silent" shows no bar and prints no lines. The bar starts at `done` of `total` units.
     """
 
     def __init__(
@@ -38,18 +38,18 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether the bar is shown; if not, the caller need not compute values for it."""
+        """Whether the bar is shown; if not, the caller need not compute values for `advance`."""
         return self._bar is not None
 
     def advance(self, amount: int, values: Mapping[str, float | int] | None = None) -> None:
-        """Advances the bar by `amount` units, and shows `values` after it."""
+        """Advances the bar by `amount` units, and shows `values`, metrics by name, beside it."""
         if self._bar is not None:
             if values:
                 self._bar.set_postfix_str(metrics.brief(values), refresh=False)
             self._bar.update(amount)
 
     def set(self, done: int) -> None:
-        """Sets the number of units done, which may be lower than before."""
+        """Moves the bar to `done` units, which may be fewer than before."""
         if self._bar is not None:
             self._bar.n = done
             self._bar.refresh()
@@ -74,6 +74,6 @@ class Progress:
             self._bar.refresh()
 
     def close(self) -> None:
-        """Removes the bar."""
+        """Removes the bar from the terminal."""
         if self._bar is not None:
             self._bar.close()

@@ -16,14 +16,14 @@ from engine.logging.event_file import EventFile, event_files
 
 
 def text(tag: str, markdown: str) -> summary_pb2.Summary:
-    """Returns a text summary, for the "Text" dashboard."""
+    """Returns a text summary of Markdown, for TensorBoard's "Text" dashboard."""
     from tensorboard.plugins.text.metadata import create_summary_metadata
 
     return _summary(tag, create_summary_metadata(None, None), markdown, tf.string)
 
 
 def picture(tag: str, png: bytes, caption: str) -> summary_pb2.Summary:
-    """Returns an image summary of an encoded PNG, for the "Images" dashboard."""
+    """Returns an image summary of an encoded PNG, for TensorBoard's "Images" dashboard."""
     from tensorboard.plugins.image.metadata import create_summary_metadata
 
     width, height = struct.unpack(">II", png[16:24])  # in the IHDR chunk of the PNG
@@ -43,10 +43,10 @@ def histogram(tag: str, values: np.ndarray) -> summary_pb2.Summary:
 def hyperparameters(
     values: Mapping[str, Any], metrics: Sequence[tuple[str, str]], name: str
 ) -> list[summary_pb2.Summary]:
-    """Returns the summaries of one trial, which is a row of the "HParams" dashboard.
+    """Returns the summaries of one trial, which is a row of TensorBoard's "HParams" dashboard.
 
-    The row shows option values and the last values of scalar summaries, given by (split, tag).
-    `name` is the trial ID and the name of the trial's session group.
+    The row shows `values`, hyperparameters by name, and the last values of the scalar summaries
+    `metrics`, each given as (split, tag). `name` is the trial ID.
     """
     from tensorboard.plugins.hparams import api
 
@@ -63,7 +63,7 @@ def hyperparameters(
 def show(run_dir: str, step: int, summaries: Sequence[summary_pb2.Summary], graph: bytes) -> None:
     """Writes a serialized GraphDef and summaries to run_dir/tensorboard/.
 
-    They are in a new event file, which replaces the earlier ones; the summaries have step `step`.
+    Writes a new event file and removes the earlier ones; the summaries are logged at `step`.
 
     Raises:
       OSError: if the event file cannot be written.

@@ -1,8 +1,8 @@
 """Measures throughput, and goodput: the fraction of wall time since the first start spent on steps.
 
-A checkpoint does not contain the steps that were lost in a kill, so clock.json holds the step and
-the numbers of restarts and lost steps of at most a second ago. It also holds the timings of the
-last startup before a step, for the results of a start that takes none.
+A checkpoint does not count the steps after it that a kill loses. So clock.json, written at most
+once a second, holds the step and the numbers of restarts and lost steps. It also holds the startup
+timings of the last process that took a step, for result.json of a process that takes none.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class _Timings:
 
 
 class ThroughputMeter:
-    """Measures throughput and goodput over all starts of a run.
+    """Measures throughput and goodput of a run over all its starts, each in a new process.
 
-    A restart continues `times`, the timings in the training state, which `note` writes. Only one
+    Continues from `times`, the timings in the training state, to which `note` writes them. Only one
     worker `writes` clock.json to the run directory.
     """
 
@@ -51,9 +51,10 @@ class ThroughputMeter:
         self._last_write = -_WRITE_INTERVAL
 
     def start(self, step: int, *, counts: bool = True) -> None:
-        """Starts at `step`: detects a restart, and counts the steps lost since the last checkpoint.
+        """Starts the measurement at `step`; counts a restart, and the steps lost by a kill.
 
-        `counts` is False if the run is already complete, so that this is no restart.
+        `step` is that of the restored state. `counts` is False if the run is already complete; then
+        nothing is counted.
         """
         timings, before = self._from_state(), self._read()
         timings.restarts = max(timings.restarts, before.get("restarts", 0))
@@ -68,7 +69,7 @@ class ThroughputMeter:
         self.beat(step, at_once=True)
 
     def roll_back(self, steps: int, step: int) -> None:
-        """Reads the timings of a state restored to `step`, and counts `steps` more lost steps."""
+        """Continues with the timings of a state restored to `step`; counts `steps` as lost."""
         self._timings = dataclasses.replace(
             self._from_state(),
             first_start=self._timings.first_start,
@@ -79,13 +80,13 @@ class ThroughputMeter:
         self.beat(step, at_once=True)
 
     def note(self) -> None:
-        """Writes the timings to the state; must be called before the state is saved."""
+        """Writes the timings to the training state; must be called before the state is saved."""
         for name, value in dataclasses.asdict(self._timings).items():
             number = as_int64(value) if isinstance(value, int) else as_float64(value)
             getattr(self._state, name).assign(number)
 
     def record_call(self, steps: int, seconds: float) -> None:
-        """Records one call of the training loop; the first of a process includes tracing."""
+        """Adds the duration of a loop call; `steps_per_second` excludes the first, which traces."""
         self._timings.training += seconds
         self._timings.last_step = time.time()
         self._calls += 1
@@ -94,11 +95,11 @@ class ThroughputMeter:
             self._timings.steady_steps += steps
 
     def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
-        """Records the seconds of each part of the startup up to the first step, and the traces."""
+        """Records the seconds of each part of the startup, and the number of loop traces."""
         self._launch = {"startup_seconds": dict(startup_seconds), "traces": traces}
 
     def beat(self, step: int, *, at_once: bool = False) -> None:
-        """Writes the step and the counts to clock.json, once a second at most unless `at_once`."""
+        """Writes clock.json, at most once a second unless `at_once`; ignores an OSError."""
         now = time.monotonic()
         if not self._writes or (now - self._last_write < _WRITE_INTERVAL and not at_once):
             return
@@ -115,12 +116,12 @@ class ThroughputMeter:
 
     @property
     def startup_seconds(self) -> dict[str, float] | None:
-        """Startup timings in seconds of the last start that took a step; None if no start did."""
+        """Seconds by startup part, of the last start that took a step; None if no start did."""
         return self._launch.get("startup_seconds")
 
     @property
     def traces(self) -> dict[str, int]:
-        """{"train": number of traces} of the last start that took a step; {} if no start did."""
+        """{"train": traces of the loop} in the last start that took a step; {} if no start did."""
         return {"train": self._launch["traces"]} if self._launch else {}
 
     @property
@@ -130,7 +131,7 @@ class ThroughputMeter:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds spent in the training loop over all starts, with tracing, without lost steps."""
+        """Seconds in the training loop over all starts, including tracing but no lost steps."""
         return self._timings.training
 
     @property

@@ -1,4 +1,4 @@
-"""The interface between models and their callers: forward context, initializer and layer."""
+"""Base class of layers, factory of their variables, and context of a forward pass."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Shape = tuple[int, ...]  # without the batch dimension
 class StatisticUpdate(NamedTuple):
     """A new value that a layer proposes for one of its non-trainable variables.
 
-    The training step assigns the weighted mean of the values of all micro-batches and replicas; if
-    the weights add up to 0, the variable keeps its value.
+    The training step assigns the weighted mean of the values that all micro-batches and replicas
+    propose; if the weights add up to 0, the variable keeps its value.
     """
 
     variable: tf.Variable
@@ -28,19 +28,19 @@ class StatisticUpdate(NamedTuple):
 
 @dataclass(frozen=True)
 class ForwardContext:
-    """The context of a forward pass: everything it depends on except its inputs and the variables.
+    """Everything that a forward pass depends on, except its input and the variables.
 
     A forward pass assigns no variable. A layer appends new values of its non-trainable variables to
-    `updates`, and the training step assigns them after it has checked the gradients (L2).
+    `updates`; the training step assigns them if all gradients, new values and metrics are finite.
 
     Attributes:
       training: whether dropout is active and batch norm uses the statistics of the batch.
       mask: float32 [rows], 1 for a valid row and 0 for padding; None when all rows are valid.
       noise: random number generator of dropout; required to train a network with dropout.
       dtype: compute dtype of the layers. Weights stay float32 and are cast where they are used.
-      all_reduce: differentiable function that sums each tensor over the replicas that compute in
-        parallel.
-      updates: proposed values, in the order of the layers.
+      all_reduce: differentiable function that sums each tensor over the replicas that share a
+        micro-batch, for batch norm; by default, the identity.
+      updates: proposed values of non-trainable variables, in the order of the layers.
     """
 
     training: bool = False
@@ -53,11 +53,11 @@ class ForwardContext:
 
 @dataclass(frozen=True)
 class Initializer:
-    """Creates the variables of one layer; their values are a pure function of (seed, index)."""
+    """Factory of a layer's variables; initial values are a pure function of (seed, index)."""
 
     seed: int
     index: int  # of the layer in its network, from 0
-    kind: str  # of the layer; variables are named "{index}_{kind}/{variable}"
+    kind: str  # type of the layer, as in the names of variables, "{index}_{kind}/{variable}"
 
     def glorot_uniform(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
@@ -80,7 +80,10 @@ class Initializer:
         return tf.Variable(tf.fill(shape, value), name=self._name(name))
 
     def statistic(self, name: str, shape: Shape, value: float) -> tf.Variable:
-        """Returns a non-trainable variable like `constant`, to be changed by proposed values."""
+        """Returns a non-trainable float32 variable, such as a moving mean, that starts at `value`.
+
+        A layer does not assign it, but appends new values to `ForwardContext.updates`.
+        """
         # All replicas assign the same all-reduced value, so that of the first replica is used.
         return tf.Variable(
             tf.fill(shape, value),
@@ -94,13 +97,13 @@ class Initializer:
 
 
 class Layer(tf.Module):
-    """Base class of layers: a layer maps a tensor to a tensor and owns its variables.
+    """Base class of layers: a layer maps a tensor to a tensor and contains its variables.
 
-    The network that contains the layer builds it, once; the constructor creates no variables. Both
-    raise ValueError, with a remedy, for values that they do not support.
+    The constructor checks the settings; `build`, which the network calls once, creates the
+    variables. Both raise ValueError, with a remedy, for settings or shapes that are unsupported.
     """
 
-    kind: str  # for summaries, errors and variable names, for example "max pool"
+    kind: str  # type of the layer, in summaries, errors and variable names, such as "max pool"
 
     @property
     def label(self) -> str:
@@ -108,22 +111,22 @@ class Layer(tf.Module):
         return self.kind
 
     def expect_norm(self) -> None:
-        """Removes the bias, which the batch norm that follows cancels; called before `build`.
+        """Tells the layer, before `build`, that a batch norm follows, which would cancel its bias.
 
-        By default, it does nothing. The gradient of such a bias is rounding error, which an
-        optimizer that normalizes gradients turns into updates of full size that differ between
-        numbers of replicas.
+        A layer with a bias and no activation then omits the bias; other layers do nothing. The
+        gradient of such a bias is rounding error, which an optimizer that normalizes gradients
+        turns into updates of full size that differ between numbers of replicas.
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables for inputs `[rows, *input_shape]`; returns the output shape."""
+        """Creates the variables for `input_shape`; returns the output shape; both omit the rows."""
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the input size, (height, width), that the first [height, width] outputs need.
+        """Returns the numbers of first input rows and columns that an output corner depends on.
 
-        These outputs depend only on that many first rows and columns of the input, whatever its
-        size, also in training. None: they depend on the whole input that the layer is built for.
+        The corner is the first `height` rows and `width` columns of the output. It depends on no
+        other input, whatever the input's size, also in training. None: it needs the whole input.
         """
         return None
 

@@ -13,10 +13,11 @@ class BatchNorm(Layer):
     """Normalizes each channel (the last dimension), then applies a learned scale and offset.
 
     Ioffe and Szegedy, 2015, "Batch Normalization". Training uses the mean and the biased variance
-    of the valid rows of the batch, over all replicas; evaluation uses their moving averages. If a
-    global batch is split into micro-batches or virtual shards, each of them has its own statistics
-    (ghost batch norm; Hoffer et al., 2017, "Train longer, generalize better"), and the moving
-    averages are updated once, towards the weighted mean of these statistics.
+    of the valid rows of the batch, over all replicas; evaluation uses their moving averages, of
+    decay `momentum`. If a global batch is split into micro-batches or virtual shards (`--shards`),
+    each of these is normalized by its mean and variance (ghost batch norm; Hoffer et al., 2017,
+    "Train longer, generalize better"), and the moving averages are updated once, towards the
+    weighted mean of these statistics. `epsilon` is added to the variance.
     """
 
     kind = "batch norm"
@@ -37,7 +38,7 @@ class BatchNorm(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, ..., channels] to the same shape, computed in float32."""
+        """Normalizes [rows, ..., channels] in float32; returns it in `context.dtype`."""
         x = tf.cast(x, tf.float32)  # Squares overflow float16; sums are inexact in bfloat16.
         if context.training:
             mean, variance = self._moments(x, context)
@@ -47,7 +48,7 @@ class BatchNorm(Layer):
         return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
     def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and variance [channels] of all valid rows; proposes moving averages."""
+        """Returns mean and variance of valid rows, [channels]; appends averages to `updates`."""
         axes = list(range(x.shape.rank - 1))
         # The inputs are shifted by the moving mean before they are squared. Once it is close to the
         # mean of the batch, the variance is not a small difference of large numbers.

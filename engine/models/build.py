@@ -17,10 +17,10 @@ def build_model(
     seed: int,
     hidden: Sequence[int] = (512, 512),
 ) -> Sequential:
-    """Builds the network `name` with weights that are a pure function of `seed`.
+    """Builds a registered network, whose initial weights are a pure function of `seed`.
 
-    `input_shape` is (height, width, channels) of the images; `hidden` holds the numbers of units of
-    the hidden layers, for networks whose factory takes them.
+    `input_shape` is (height, width, channels) of the images; `hidden` holds the number of units of
+    each hidden layer, for a network whose factory has this parameter.
 
     Raises:
       ValueError: for an unknown name, for an image shape that the network does not support, and for

@@ -18,7 +18,10 @@ ACTIVATIONS = {None: tf.identity, "relu": tf.nn.relu}
 
 
 class _WithKernel(Layer):
-    """Base class of layers with a kernel, an optional activation and a bias before it."""
+    """Base class of layers that apply a kernel, a bias and an optional activation, in this order.
+
+    The bias is omitted if a batch norm follows and the layer has no activation.
+    """
 
     def __init__(self, activation: str | None) -> None:
         super().__init__()
@@ -34,14 +37,14 @@ class _WithKernel(Layer):
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds the bias and applies the activation; non-decreasing in each element of `x`."""
+        """Adds any bias and applies the activation; non-decreasing in each element of `x`."""
         if self.has_bias:
             x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
         return ACTIVATIONS[self.activation](x)
 
 
 class Convolution(_WithKernel):
-    """A two-dimensional convolution: Glorot-uniform kernel, zero-initialized bias.
+    """A 2-D convolution with `size` x `size` Glorot-uniform kernels and a zero-initialized bias.
 
     There is no bias if a batch norm follows and the layer has no activation.
     """
@@ -78,17 +81,17 @@ class Convolution(_WithKernel):
         return (*positions, self.filters)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, height, width, channels] to [rows, height', width', filters]."""
+        """Applies convolution, bias and activation; returns [rows, height', width', filters]."""
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the input size that the first [height, width] outputs need, None for SAME."""
+        """Returns the size of the input that an output corner needs; None for padding SAME."""
         if self.padding == "SAME":
             return None
         return (height - 1) * self.stride + self.size, (width - 1) * self.stride + self.size
 
     def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Computes the convolution only, without bias and activation."""
+        """Returns the convolution of `x` with the kernel, without bias and activation."""
         return tf.nn.conv2d(x, tf.cast(self.kernel, context.dtype), self.stride, self.padding)
 
 
@@ -112,11 +115,11 @@ class MaxPool(Layer):
         return (height // self.size, width // self.size, channels)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, height, width, channels] to [rows, height', width', channels]."""
+        """Returns the maximum of each window: [rows, height // size, width // size, channels]."""
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the input size that the first [height, width] outputs need; see `Layer.reads`."""
+        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
         return height * self.size, width * self.size
 
 
@@ -130,7 +133,7 @@ class GlobalAveragePool(Layer):
         return _image_shape(self, input_shape, 1, initializer)[-1:]
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, height, width, channels] to [rows, channels]."""
+        """Averages [rows, height, width, channels] over all positions to [rows, channels]."""
         # In float32: a 16-bit sum of many numbers loses the small ones to rounding.
         return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), [1, 2]), context.dtype)
 
@@ -146,7 +149,7 @@ class Flatten(Layer):
         return (self.features,)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, ...] to [rows, features]."""
+        """Reshapes [rows, ...] to [rows, features]."""
         return tf.reshape(x, [-1, self.features])
 
 
@@ -178,7 +181,7 @@ class Dense(_WithKernel):
         return (self.units,)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, features] to [rows, units]."""
+        """Applies the kernel, the bias and the activation; returns [rows, units]."""
         return self.finish(tf.matmul(x, tf.cast(self.kernel, context.dtype)), context)
 
 
@@ -201,20 +204,20 @@ class Activation(Layer):
         return input_shape
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the input size that the first [height, width] outputs need; see `Layer.reads`."""
+        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
         return height, width
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, ...] to the same shape."""
+        """Applies the activation to each element of `x`."""
         return ACTIVATIONS[self.activation](x)
 
 
 class Dropout(Layer):
-    """In training, zeroes each element with probability `rate` and scales the rest to compensate.
+    """Dropout: in training, zeroes elements with probability `rate`, divides others by 1 - rate.
 
     A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if the
     first rounding error exceeds 1% of `rate` or of `1 - rate`. The dropout mask depends only on
-    (seed, step, row of the global batch, index of the layer) (L3).
+    (seed, step, row of the global batch, index of the layer).
     """
 
     kind = "dropout"
@@ -242,7 +245,7 @@ class Dropout(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, ...] to the same shape; in training, it needs `context.noise`."""
+        """Applies dropout; raises ValueError in training if `context.noise` is None."""
         if not context.training or self.rate == 0:
             return x
         if context.noise is None:
@@ -256,7 +259,7 @@ class Dropout(Layer):
 
 
 def _image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initializer) -> Shape:
-    """Returns `shape`; raises ValueError if its rank is not 3 or a side is too small."""
+    """Returns `shape`; raises ValueError if its rank is not 3 or a side is below `smallest`."""
     name = f"{layer.label} (layer {initializer.index})"
     if len(shape) != 3:
         raise ValueError(

@@ -15,7 +15,7 @@ from engine.models.layers import Activation, Convolution, Dense, Dropout, Flatte
 
 
 def logistic(classes: int) -> list[Layer]:
-    """Returns multinomial logistic regression, the baseline for the other networks."""
+    """Returns multinomial logistic regression: one dense layer on the flattened image."""
     return [Flatten(), Dense(classes)]
 
 
@@ -25,12 +25,12 @@ def mlp(classes: int, hidden: Sequence[int]) -> list[Layer]:
 
 
 def cnn(classes: int) -> list[Layer]:
-    """Returns the default network: small, with SAME padding, for images of 4x4 or larger."""
+    """Returns a small CNN, the default network; it supports images of 4x4 or larger."""
     return [*_pooled(32, 64, padding="SAME"), Flatten(), Dropout(0.25), Dense(classes)]
 
 
 def speedrun(classes: int) -> list[Layer]:
-    """Returns a fast network: strides instead of pooling, and a batch norm on the smallest maps.
+    """Returns a fast CNN with strides instead of pooling, and a batch norm on the last features.
 
     It supports images of 16x16 or larger. Of a 28x28 image it uses all rows and columns: the
     feature maps are 13x13, 6x6 and 4x4. The momentum of the batch norm is low, because a run of a
@@ -48,33 +48,33 @@ def speedrun(classes: int) -> list[Layer]:
 
 
 def seed_000(classes: int) -> list[Layer]:
-    """Returns two convolutions with 32 filters each and a hidden dense layer."""
+    """Returns a CNN: two pooled convolutions of 32 filters, a hidden dense layer of 64 units."""
     return [*_pooled(32, 32), Flatten(), Dense(64, "relu"), Dense(classes)]
 
 
 def seed_001(classes: int) -> list[Layer]:
-    """Returns three convolutions, the last without pooling, and a hidden dense layer."""
+    """Returns a CNN: two pooled convolutions, a third without pooling, a hidden dense layer."""
     convolutions = [*_pooled(32, 64), Convolution(64, activation="relu")]
     return [*convolutions, Flatten(), Dense(64, "relu"), Dense(classes)]
 
 
 def seed_002(classes: int) -> list[Layer]:
-    """Returns the smallest of the five networks: convolutions with 10 and with 5 filters."""
+    """Returns a CNN of two pooled convolutions with only 10 and 5 filters."""
     return [*_pooled(10, 5), Flatten(), Dense(classes)]
 
 
 def seed_003(classes: int) -> list[Layer]:
-    """Returns two convolutions and a dropout with rate 0.5."""
+    """Returns a CNN: two pooled convolutions of 32 and 64 filters, and a dropout of rate 0.5."""
     return [*_pooled(32, 64), Flatten(), Dropout(0.5), Dense(classes)]
 
 
 def seed_004(classes: int) -> list[Layer]:
-    """Returns `seed_003` with half the dropout rate, 0.25."""
+    """Returns the CNN of `seed_003` with a dropout rate of 0.25 instead of 0.5."""
     return [*_pooled(32, 64), Flatten(), Dropout(0.25), Dense(classes)]
 
 
 def _pooled(*filters: int, padding: Literal["VALID", "SAME"] = "VALID") -> list[Layer]:
-    """Returns a ReLU convolution and a max pool for each number of filters."""
+    """Returns a 3x3 ReLU convolution and a 2x2 max pool for each number of filters."""
     return [
         layer
         for count in filters

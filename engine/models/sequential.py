@@ -18,7 +18,7 @@ class Sequential(tf.Module):
     The constructor builds the layers, in the caller's `tf.distribute` scope if there is one, for
     images of `input_shape`, (height, width, channels). The initial weights are a pure function of
     (seed, index of the layer). `trainable_variables` are ordered by layer and, within a layer, by
-    attribute name; checkpoints rely on this order.
+    attribute name; the names of optimizer slots in checkpoints rely on this order.
 
     Raises:
       ValueError: if a layer is listed twice or does not support its input shape, or if the output
@@ -62,7 +62,7 @@ class Sequential(tf.Module):
 
     @contextlib.contextmanager
     def uncropped(self) -> Iterator[None]:
-        """Disables cropping: layers compute also the outputs that no logit depends on."""
+        """Disables, in a `with` block, the cropping of images to what the logits depend on."""
         size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:
             yield
@@ -72,8 +72,8 @@ class Sequential(tf.Module):
     def __call__(self, images: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
         """Maps uint8 or float images [rows, *input_shape] to logits float32 [rows, classes].
 
-        Images of uint8 are divided by 255, float images are not scaled. Without a context, it
-        evaluates in float32.
+        Images of uint8 are divided by 255, float images are not scaled. `context` None stands for
+        evaluation in float32.
 
         Raises:
           ValueError: if the shape of the images is not `input_shape`.
@@ -102,7 +102,7 @@ class Sequential(tf.Module):
 
 
 def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns the size, (height, width), of the part of the images that the logits depend on."""
+    """Returns the numbers of first rows and columns of the images that the logits depend on."""
     # A max pool drops incomplete windows; a strided convolution skips what follows its last window.
     size: tuple[int, int] | None = None  # of the output of `layer`; None: all
     for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
@@ -113,12 +113,12 @@ def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Returns (index, convolution, pool) for a pool after a convolution, else (index, layer, None).
+    """Returns the layers with their indices, each max pool joined to the convolution before it.
 
-    Bias and activation are non-decreasing functions, as is rounding, so they commute with max
-    pooling: if the pool is applied first, the results are bitwise identical, and a 2x2 pool leaves
-    a quarter of the elements to bias and activation. In evaluation, a convolution fused with bias
-    and activation is faster.
+    Such a pair is (index, convolution, pool), any other layer (index, layer, None). If the pool is
+    applied before bias and activation, these process fewer elements, a quarter for a 2x2 pool. The
+    outputs are bitwise identical, because bias, activation and rounding are non-decreasing, and so
+    commute with max pooling. In evaluation, fused convolution, bias and activation are faster.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):

@@ -18,11 +18,11 @@ _LOW = 0xFFFFFFFF
 
 
 class StatelessRNG:
-    """Random numbers as a pure function of (seed, step, row of the global batch).
+    """Random number generator: a pure function of (seed, stream, step, row of the global batch).
 
     Row `k` of a draw for the whole global batch is bitwise identical to row 0 of a draw that starts
     at `row=k`. So a draw depends neither on the number of replicas nor on restarts, and there is no
-    state to save (L3).
+    state to save.
 
     Args:
       seed: seed of the run, any integer.
@@ -40,21 +40,21 @@ class StatelessRNG:
         self._step, self._row = tf.cast(step, tf.int64), tf.cast(row, tf.int64)
 
     def uniform(self, stream: int, rows: tf.Tensor | int, features: int) -> tf.Tensor:
-        """Draws float32 [rows, features] from [0, 1).
+        """Draws uniform random numbers in [0, 1), float32 [rows, features].
 
-        `stream` distinguishes the draws of one step; for a layer, it is the index of the layer.
+        `stream` distinguishes the draws of one step; for dropout, it is the index of the layer.
         """
         return uniform_floats(self._bits(stream, rows, features * 32, tf.uint32))
 
     def dropout(
         self, stream: int, rows: tf.Tensor | int, features: int, rate: float, dtype: tf.DType
     ) -> tf.Tensor:
-        """Draws 0 with probability `rate`, else 1 / (1 - rate), of `dtype` [rows, features].
+        """Draws a dropout mask, `dtype` [rows, features].
 
-        A value uses the fewest random bits that represent the rate, of 1, 2, 4 or 8: 1 for 1/2, 8
-        at most for a multiple of 1/256. Other rates, up to MAX_DROPOUT_RATE, use 16 bits and are
-        rounded to a multiple of 2^-16; if the rounding error exceeds 1% of `rate` or of `1 - rate`,
-        they use 32 bits. The scale 1 / (1 - rate) is computed from the rounded rate.
+        An element is 0 with probability `rate`, else 1 / (1 - rate). It uses 1, 2, 4 or 8 random
+        bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up to
+        MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if the
+        first rounding error exceeds 1% of `rate` or of `1 - rate`; the scale uses the rounded rate.
         """
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
         if not bits:
@@ -75,7 +75,7 @@ class StatelessRNG:
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
     def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
-        """Draws `dtype` [rows, n], where n is the fewest numbers that hold `bits` bits."""
+        """Draws random `dtype` [rows, n], n the fewest integers that hold `bits` bits per row."""
         # The key of Philox is a hash of seed and stream, the high half of the counter is the step.
         # A row is a whole number of blocks, so that row k starts at k * blocks in the low half.
         blocks = -(-bits // (32 * BLOCK_WORDS))
@@ -106,10 +106,11 @@ def uniform_floats(words: tf.Tensor) -> tf.Tensor:
 
 
 def philox_bits(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> tf.Tensor:
-    """Draws uint32 [BLOCK_WORDS * blocks], as `StatelessRandomUniformFullIntV2` does, also in XLA.
+    """Draws random uint32 [BLOCK_WORDS * blocks], the same with and without XLA.
 
-    `key` is uint64 []; `counter`, uint64 [2], is the low and the high half of the 128-bit counter
-    of the first block, which increases by 1 from block to block, modulo 2**128.
+    Without XLA, `StatelessRandomUniformFullIntV2` draws the same numbers. `key` is uint64 [];
+    `counter`, uint64 [2], is the low and the high half of the 128-bit counter of the first block,
+    which increases by 1 from block to block, modulo 2**128.
     """
     # Each 32-bit word is held in a uint64, so that a product of two words fits. Word i of all
     # blocks is a vector, uint64 [blocks].

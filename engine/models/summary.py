@@ -1,4 +1,4 @@
-"""Summarizes a model as a table: output shape and number of parameters of each layer."""
+"""Summary of a model as a table: output shape and number of parameters of each layer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from engine.models.sequential import Sequential
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """A row of the summary of a model."""
+    """A row of the summary of a model, for one layer or several consecutive ones."""
 
-    layer: str  # comma-separated labels of the layer and of those after it without their own row
+    layer: str  # comma-separated labels of the layer and of the following ones without a row
     output_shape: tuple[int, ...]  # without the batch dimension
     parameters: int  # number of parameters, trainable and non-trainable
 
 
 def rows(model: Sequential) -> list[LayerSummary]:
-    """Returns one row for the first layer and each layer that changes the shape or has parameters.
+    """Returns a row for the first layer and each layer that changes the shape or has parameters.
 
     The label of any other layer (a dropout, an activation) is appended to the preceding row.
     """
@@ -39,7 +39,7 @@ def rows(model: Sequential) -> list[LayerSummary]:
 
 
 def table(model: Sequential) -> str:
-    """Formats `rows` as an aligned text table with a header and the total number of parameters."""
+    """Returns the summary of a model as an aligned text table with total parameters."""
     lines = [("layer", "output shape", "parameters")]
     lines += [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in rows(model)]
     trainable = _count(model.trainable_variables)

@@ -1,4 +1,4 @@
-"""The interface of optimizers, the operations that they share, and decoupled weight decay."""
+"""Interface of optimizers, operations that several optimizers use, and decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Optimizer(Protocol):
 
     @property
     def variables(self) -> Sequence[tf.Variable]:
-        """All variables of the optimizer, in the order of `tf.Module.variables`."""
+        """All variables of the optimizer (its slots), in the order of `tf.Module.variables`."""
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates the slots, which checkpoints save; called once, in the strategy's scope."""
+        """Creates the slots of the variables; called once, in the `tf.distribute` scope."""
 
     def apply(
         self,
@@ -36,7 +36,7 @@ class Optimizer(Protocol):
 
 
 def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
-    """Creates a zero-initialized slot for each variable, with its shape and dtype."""
+    """Returns a new zero-initialized slot for each variable, of the variable's shape and dtype."""
     return [
         tf.Variable(
             tf.zeros(variable.shape, variable.dtype),
@@ -48,7 +48,7 @@ def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
 
 
 def is_matrix(variable: tf.Variable) -> bool:
-    """Returns whether the rank is above 1: False for biases and normalization parameters."""
+    """Returns whether a variable's rank is above 1: False for biases and batch-norm parameters."""
     return variable.shape.rank > 1
 
 
@@ -62,15 +62,15 @@ def bias_correction(beta: float, update: tf.Tensor) -> tf.Tensor:
 
 
 def norm(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the Euclidean norm, float64 []; the squares of float32 do not overflow float64."""
+    """Returns the Euclidean norm of a tensor, float64 [], because float32 squares can overflow."""
     return tf.norm(tf.cast(tensor, tf.float64))
 
 
 def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
-    """Computes `mean = decay * mean + (1 - decay) * value` in place, and returns the new mean.
+    """Updates a moving average in place, `mean = decay * mean + (1 - decay) * value`; returns it.
 
-    It is computed as `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each
-    rounded to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
+    It computes `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each rounded
+    to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
     """
     new = mean + (1.0 - decay) * (value - mean)
     tf.raw_ops.AssignVariableOp(resource=mean.handle, value=new)
@@ -78,16 +78,16 @@ def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
 
 
 def descend(variable: tf.Variable, rate: tf.Tensor, direction: tf.Tensor) -> None:
-    """Computes `variable -= rate * direction` in place on this replica, for a float32 [] rate."""
+    """Computes `variable -= rate * direction` on this replica, in place; `rate` is float32 []."""
     tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=rate, delta=direction)
 
 
 class DecoupledDecay(tf.Module):
-    """Decoupled weight decay for an optimizer (Loshchilov and Hutter 2019).
+    """An optimizer wrapped with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    It computes `w -= rate * decay * w`, then the update of the wrapped optimizer, which must not
-    depend on the values of the variables. The decay does not change the slots, because it is not
-    part of the gradient. It applies to matrices and kernels only (`is_matrix`).
+    It computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which
+    must not depend on the values of the variables. The decay is not part of the gradient, so it
+    does not change the slots. It applies to matrices and kernels only (`is_matrix`).
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:

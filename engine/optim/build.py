@@ -23,9 +23,10 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds a registered optimizer from the hyperparameters that its factory takes.
 
-    The arguments are the options of the same names. `beta_2` 0 and `weight_decay` -1 stand for the
-    defaults of the factory. A factory that does not take `weight_decay` is given decoupled weight
-    decay, by default 0. `learning_rate` is used only to check the weight decay.
+    `name` is the option --optimizer, each other argument the option of the same name. `beta_2` 0
+    and a negative `weight_decay` stand for the factory's defaults. If the factory does not take
+    `weight_decay`, the optimizer is wrapped in `DecoupledDecay`, unless the decay is 0 or negative.
+    `learning_rate` is used only to check the weight decay.
 
     Raises:
       ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for

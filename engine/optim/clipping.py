@@ -9,12 +9,12 @@ import tensorflow as tf
 
 from engine.distributed.reduction import Tensors
 
-_ROWS = 32  # of the table that `_compiled_sum` adds up
+_ROWS = 32  # of the matrix in which `_compiled_sum` arranges the numbers
 
 
 @dataclass(frozen=True)
 class Clip:
-    """Clips the gradients of the global batch, after the all-reduce (L2).
+    """Function that clips the all-reduced gradients of the global batch.
 
     Attributes:
       norm: maximum global norm; gradients of a larger norm are all scaled down by the same factor
@@ -45,6 +45,7 @@ def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tens
 
     It is infinite or nan if and only if an element is, or if it exceeds 1.8e19, because its square
     overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into nan.)
+    `compiled`: whether XLA compiles the calling function; it selects the faster code.
     """
     if compiled:  # by XLA
         return tf.sqrt(tf.add_n([_compiled_sum(tf.square(tensor)) for tensor in tensors]))
@@ -55,9 +56,9 @@ def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tens
 def _compiled_sum(squares: tf.Tensor) -> tf.Tensor:
     """Returns the sum of non-negative numbers, in an order that XLA can vectorize on CPUs.
 
-    XLA for CPUs does not reorder a sum, so it adds the numbers sequentially. A sum over the rows of
-    a table, before the sum of the result, can be vectorized. The absolute value, which does not
-    change non-negative numbers, prevents XLA from merging the two sums.
+    XLA for CPUs does not reorder a sum, so it adds the numbers sequentially. But if the numbers are
+    arranged as a matrix, it vectorizes the addition of the rows to one row. `tf.abs`, which does
+    not change non-negative numbers, prevents XLA from merging this sum with that of the row.
     """
     squares = tf.reshape(squares, [-1])
     rest = squares.shape.num_elements() % _ROWS

@@ -6,12 +6,12 @@ import tensorflow as tf
 
 
 def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.Tensor) -> None:
-    """Updates the EMA of the weights, the variables of `average`; called in replica context.
+    """Updates `average`, the EMA of the weights of `model`, in place; called in replica context.
 
     `a = d a + (1 - d) w` with `d = min(decay, (1 + t) / (10 + t))`, where t is `updates`, int64 [],
     the number of updates before this one (Polyak and Juditsky 1992). This warmup of the decay, the
     same as in `tf.train.ExponentialMovingAverage`, quickly removes the random initial weights from
-    the average. The moving statistics of batch norm are averages already, so they are copied.
+    the average. Moving statistics of batch norm are copied, because they are averages already.
     """
     t = tf.cast(updates, tf.float64)
     current_decay = tf.minimum(tf.constant(decay, tf.float64), (1.0 + t) / (10.0 + t))

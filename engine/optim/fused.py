@@ -1,4 +1,4 @@
-"""Optimizers that use TensorFlow's fused kernels, one call per variable and step, and AdamW."""
+"""The optimizers SGD, momentum, RMSProp, Adam and AdamW, on TensorFlow's fused kernels."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Momentum(tf.Module):
         self._momentum, self._nesterov = momentum, nesterov
 
     def create_slots(self, variables: Sequence[tf.Variable]) -> None:
-        """Creates a velocity slot for each variable."""
+        """Creates a velocity slot `m` for each variable."""
         self.velocities = slots(variables, "velocity")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables in place; see `Optimizer.apply`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         rate = tf.cast(learning_rate, tf.float32)
         for gradient, variable, velocity in zip(gradients, variables, self.velocities, strict=True):
             tf.raw_ops.ResourceApplyKerasMomentum(
@@ -52,7 +52,7 @@ class Momentum(tf.Module):
 
 
 def nesterov(momentum: float) -> Momentum:
-    """Returns SGD with Nesterov momentum."""
+    """Returns SGD with Nesterov momentum (`Momentum`)."""
     return Momentum(momentum, nesterov=True)
 
 
@@ -71,7 +71,7 @@ class RMSProp(tf.Module):
         self.squares, self.updates = slots(variables, "square"), slots(variables, "update")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables in place; see `Optimizer.apply`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         rate = tf.cast(learning_rate, tf.float32)
         for gradient, variable, square, last_update in zip(
             gradients, variables, self.squares, self.updates, strict=True
@@ -107,7 +107,7 @@ class Adam(tf.Module):
         self.means, self.squares = slots(variables, "mean"), slots(variables, "square")
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables in place; see `Optimizer.apply`."""
+        """Updates the variables and slots in place; see `Optimizer.apply`."""
         correction = tf.sqrt(bias_correction(self._beta_2, update))
         correction /= bias_correction(self._beta_1, update)
         corrected_rate = tf.cast(learning_rate * correction, tf.float32)

@@ -15,12 +15,12 @@ class Lamb(tf.Module):
     `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + decay * w;
     w -= rate * ||w|| / ||u|| * u`, with t counted from 1. The trust ratio `||w|| / ||u||` is 1
-    if either norm is 0. The weight decay is not decoupled.
+    if either norm is 0. As in AdamW, the weight decay does not enter the moments; but the trust
+    ratio scales it with the rest of the update.
 
     Biases and normalization parameters (rank 1) have no weight decay and a trust ratio of 1, as in
     the authors' code, which excludes the same variables from both; the paper does not specify this.
-    With a trust ratio, a bias, which starts at 0, could grow only by a fraction of its norm per
-    update.
+    A trust ratio would let a bias, which starts at 0, grow only by a fraction of its norm a step.
     """
 
     def __init__(

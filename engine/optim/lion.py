@@ -1,4 +1,4 @@
-"""Lion: updates by the sign of an interpolation of momentum and gradient."""
+"""The optimizer Lion: updates by the sign of an interpolation of momentum and gradient."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from engine.optim.base import Optimizer, average, decayed, descend, slots
 class Lion(tf.Module):
     """Lion (Chen et al. 2023, "Symbolic Discovery of Optimization Algorithms").
 
-    `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where sign(0) is 0.
-    `DecoupledDecay` implements the weight decay of the paper.
+    `w -= rate * sign(b1 m + (1 - b1) g); m = b2 m + (1 - b2) g`, where sign(0) is 0. It has no
+    weight decay; `lion` adds it by `DecoupledDecay`.
     """
 
     def __init__(self, beta_1: float, beta_2: float = 0.99) -> None:

@@ -12,12 +12,12 @@ from engine.optim.fused import Adam
 
 
 class Muon(tf.Module):
-    """Muon (Jordan et al. 2024), with updates of Adam's RMS (Liu et al. 2025, "Muon is scalable").
+    """Muon (Jordan et al. 2024), scaled to the RMS of Adam (Liu et al. 2025, "Muon is scalable").
 
     `m = momentum * m + g; w -= rate * 0.2 * sqrt(max(rows, columns)) * o(g + momentum * m)`, where
-    `o` brings all singular values close to 1. The factor makes the RMS of `w`'s update about 0.2
-    times the rate, as with Adam. So the same learning rate is suitable for the biases and the
-    normalization parameters, which `vectors` updates.
+    `o` is `orthogonalized`. The factor makes the root mean square of `w`'s update about 0.2 times
+    the rate, as with Adam. So the same learning rate is suitable for the biases and normalization
+    parameters, which the optimizer `vectors` updates.
 
     Kernels [height, width, in, out] are reshaped to matrices [height * width * in, out]. The
     authors use a momentum of 0.95, and Adam for the first and the last layer; here Muon updates
@@ -51,12 +51,12 @@ class Muon(tf.Module):
 
 
 def orthogonalized(matrix: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Brings the singular values of a float32 matrix close to 1, and keeps its singular vectors.
+    """Returns a float32 matrix with the same singular vectors and singular values close to 1.
 
-    It starts from `x = matrix / (||matrix|| + epsilon)` and runs five Newton-Schulz iterations
-    `x = (a I + b x x' + c (x x')^2) x`, with coefficients that trade convergence for fast initial
-    growth. Singular values above 0.002 of the norm end between 0.68 and 1.21; smaller ones grow by
-    a factor of up to 484.
+    Starts from `x = matrix / (||matrix|| + epsilon)`, with the Frobenius norm, and runs five
+    Newton-Schulz iterations `x = (a I + b x x' + c (x x')^2) x`, whose coefficients trade
+    convergence for fast initial growth. Singular values above 0.002 of the norm end between 0.68
+    and 1.21; smaller ones, as fractions of the norm, grow by a factor of up to 484.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     tall = matrix.shape[0] > matrix.shape[1]

@@ -1,7 +1,7 @@
 """Precision policies, and dynamic loss scaling for the small range of float16.
 
 The loss is multiplied by the loss scale, and the gradients are divided by it after the all-reduce
-(Micikevicius et al. 2018, "Mixed precision training"). Neither rounds: it is a power of 2.
+(Micikevicius et al. 2018, "Mixed precision training"). Neither rounds: the scale is a power of 2.
 """
 
 from __future__ import annotations
@@ -12,22 +12,23 @@ import tensorflow as tf
 
 
 def compute_dtype(policy: str) -> tf.DType:
-    """Returns the compute dtype of the layers under the named precision policy."""
+    """Returns the dtype in which layers compute under a policy, such as "mixed_bfloat16"."""
     return tf.as_dtype(policy.removeprefix("mixed_"))
 
 
 class Scale(NamedTuple):
-    """The loss scale and its count of finite steps, as loop variables."""
+    """The loss scale and a counter of finite steps, as tensors carried by a `tf.while_loop`."""
 
     value: tf.Tensor  # float32 []
     finite_steps: tf.Tensor  # int64 [], consecutive finite steps since the last change
 
 
 class LossScale(tf.Module):
-    """Loss scale: shrinks by `factor` at a bad step, grows by it after consecutive finite steps.
+    """Dynamic loss scale: shrinks at non-finite steps, grows after consecutive finite steps.
 
-    An `initial` scale of 0 means 2^15 for mixed_float16, else 1; a scale of 1 is constant. If
-    `initial` is below `floor`, it is the minimum.
+    It is divided by `factor` at a non-finite step, but not below `floor`, or `initial` if that is
+    less, and multiplied by `factor` after `growth_steps` finite steps, unless it would overflow.
+    `initial` 0 stands for 2^15 with the policy mixed_float16, else 1; a scale of 1 is constant.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class LossScale(tf.Module):
         self._floor = min(floor, initial)
 
     def read(self) -> tuple[Scale, ...]:
-        """Reads the variables; returns a tuple of one scale, empty if the scale is constant."""
+        """Returns the variables' values as a tuple of one scale; empty if the scale is constant."""
         if not self.dynamic:
             return ()
         return (Scale(self.value.read_value(), self.finite_steps.read_value()),)
@@ -58,7 +59,7 @@ class LossScale(tf.Module):
         return scale[0].value if scale else tf.constant(1.0)
 
     def after(self, scale: tuple[Scale, ...], finite: tf.Tensor) -> tuple[Scale, ...]:
-        """Returns the scale after a step; `finite`, bool [], is True for a finite step."""
+        """Returns the scale after a step, as `read`; `finite`, bool []: whether it was finite."""
         return tuple(self._after(each, finite) for each in scale)
 
     def _after(self, scale: Scale, finite: tf.Tensor) -> Scale:

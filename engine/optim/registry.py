@@ -1,6 +1,6 @@
 """The registries of optimizers and learning-rate schedules by name.
 
-The parameters of a factory take the values of the options of the same names, such as `beta_1`. This
+A factory is called with the options that have the names of its parameters, such as `beta_1`. This
 module does not import TensorFlow, so that the names are available without that delay.
 """
 

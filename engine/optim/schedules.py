@@ -1,8 +1,9 @@
 """Learning-rate schedules: pure functions of the step, with no state to save.
 
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
-the warmup, float64 [], to a factor on the peak, float64 []. Its arguments are the options of the
-same names and `total_steps`, the number of steps after the warmup.
+the warmup, float64 [], to a factor of the peak learning rate, float64 []. Its parameters are any of
+the options `decay_rate`, `decay_steps` (never 0) and `final_fraction`, and `total_steps`, the
+number of steps after the warmup.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class WarmupSchedule:
     """A learning-rate schedule: a linear warmup, followed by a shape.
 
     In the warmup, the learning rate rises from learning_rate / warmup_steps at step 0 to
-    learning_rate at step warmup_steps - 1. If it `depends_on_length`, the total number of steps, a
-    run cannot be resumed with another total.
+    learning_rate at step warmup_steps - 1.
     """
 
     learning_rate: float  # peak
     shape: Shape
     warmup_steps: int = 0
+    # Whether `shape` depends on the total number of steps, which a resumed run must then keep.
     depends_on_length: bool = False
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
@@ -49,12 +50,12 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
 
 
 def constant() -> Shape:
-    """Returns the constant shape: `step -> 1`."""
+    """Returns the constant shape: `step -> 1.0`."""
     return tf.ones_like
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns half a cosine, from 1 to `final_fraction` (Loshchilov and Hutter 2017)."""
+    """Returns the half-cosine shape, from 1 to `final_fraction` (Loshchilov and Hutter 2017)."""
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
@@ -98,13 +99,14 @@ def build_schedule(
     decay_steps: int = 0,
     final_fraction: float = 0.0,
 ) -> WarmupSchedule:
-    """Builds a registered schedule from the arguments that its factory takes.
+    """Builds a schedule: a linear warmup, then the shape of the registered factory `name`.
 
-    The arguments are the options of the same names; `decay_steps` 0 stands for a third of the steps
-    after the warmup, and `total_steps` includes the warmup.
+    `total_steps` is the number of steps of the run, including the warmup; `name` is the option
+    --schedule, each other argument the option of the same name. `decay_steps` 0 stands for a third
+    of the steps after the warmup.
 
     Raises:
-      ValueError: for an unknown name, or for a warmup that is not shorter than the run.
+      ValueError: for an unknown name, or if `warmup_steps` is not below `total_steps`.
     """
     factory = SCHEDULES[name]
     if warmup_steps >= total_steps:

@@ -13,13 +13,13 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Writes the report on a run and prints its path, unless a signal stops its construction.
+    """Writes a report on a run (HTML, plots, CSV) and prints its paths, unless a signal stops it.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
-      ValueError: if the data set or the requested weights do not exist.
+      ValueError: if the data set or the weights do not exist, or result.json is unreadable.
       OSError: if the checkpoint is damaged or a file cannot be written.
       RuntimeError: if TensorFlow fails.
     """
@@ -41,7 +41,10 @@ def run(config: Config) -> int:
 
 
 def run_on_data(config: Config) -> int:
-    """Writes a report on the data set alone, before the run exists; returns and raises as `run`."""
+    """Writes a report on the data set of a run that has not started; returns and raises as `run`.
+
+    The report has the data set's splits, pixel statistics and examples, and the options.
+    """
     run_dir = config.run.run_dir
     with Signals() as signals:
         source = open_source(config)
@@ -53,10 +56,10 @@ def run_on_data(config: Config) -> int:
 
 
 def _read(config: Config) -> tuple[SelectedCheckpoint, dict[str, Any] | None]:
-    """Returns the selected checkpoint and the content of result.json, which belong together.
+    """Loads the selected checkpoint and the content of result.json at that time; None if absent.
 
-    Concurrent training changes result.json only when the run ends or resumes after its end. Both
-    are read again until the file is the same before and after the checkpoint is loaded.
+    Training may run concurrently, but changes result.json only when the run ends or resumes after
+    its end. So both are loaded again until result.json has not changed during the load.
     """
     outcome = run_directory.read_result(config.run.run_dir)
     while True:

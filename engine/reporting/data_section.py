@@ -8,7 +8,7 @@ import pipelines
 from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
 from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
 
-_MAX_BYTES = 64 << 20  # of the decoded training images for pixel statistics
+_MAX_BYTES = 64 << 20  # maximum size of the training images in the pixel statistics
 _FIRST = 36  # number of examples in the figure of the first ones
 _PER_CLASS = 10  # maximum number of examples of each class in a figure
 _MAX_CLASSES = 30  # maximum number of classes in a figure of examples
@@ -16,7 +16,9 @@ _MAX_SIDE = 32  # maximum height and width in pixels of an image whose pixel val
 
 
 def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
-    """Returns the section on a data set; requires no model.
+    """Returns the section with splits, pixel statistics, examples and class balance of a data set.
+
+    `cache_dir` is the directory of cached examples and record indices.
 
     Raises:
       ValueError: if the data set is damaged.
@@ -76,7 +78,7 @@ def _sizes(source: pipelines.Source, records: dict[str, pipelines.DataSplit]) ->
 
 
 def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
-    """Returns pixel statistics per channel: range, mean, standard deviation, fraction of zeros."""
+    """Returns a table with a row per channel: range, mean, standard deviation, share of zeros."""
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
     for channel, values in enumerate(images.reshape(-1, images.shape[-1]).T):
@@ -102,7 +104,7 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
 def _samples_by_class(
     source: pipelines.Source, labels: np.ndarray, names: list[str], cache_dir: str
 ) -> ReportFigure:
-    """Returns a figure with a row of training examples for each of the first classes."""
+    """Returns a figure with a row of training images for each class, of `_MAX_CLASSES` at most."""
     shown = names[:_MAX_CLASSES]
     per_class = [np.flatnonzero(labels == label)[:_PER_CLASS] for label in range(len(shown))]
     indices = np.concatenate(per_class)
@@ -133,7 +135,7 @@ def _balance(counts: dict[str, np.ndarray], names: list[str]) -> Table:
 
 
 def _pixel_values(image: np.ndarray) -> CollapsedText:
-    """Returns the pixels of an image, as stored and as the network scales them."""
+    """Returns the pixel values of an image [H, W, C] as text; uint8 ones also divided by 255."""
     lines = []
     for channel in range(image.shape[-1]):
         if image.shape[-1] > 1:

@@ -1,4 +1,4 @@
-"""Implements `--mode=evaluate`: evaluates a run's weights on the held-out or any other splits."""
+"""Implements `--mode=evaluate`: evaluates a run's weights on held-out or given splits."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def run(config: Config) -> int:
-    """Evaluates the validation and the test split, or `--split`; prints the results as JSON last.
+    """Evaluates a run's weights on its validation and test splits, or on `--split`.
 
-    For each split, prints the metrics and, for up to `_MAX_ROWS` classes, the per-class table of
-    scores, and writes a report with the table to run_dir/evaluation/SPLIT.
+    For each split, prints the metrics and, for up to `_MAX_ROWS` classes, a table of the scores of
+    each class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
-      ValueError: if the requested weights do not exist, or no split is held out.
+      ValueError: if the weights or the split do not exist, or no split is held out or given.
       OSError: if the checkpoint is damaged or a file cannot be written.
       RuntimeError: if TensorFlow fails.
     """
@@ -70,7 +70,7 @@ def run(config: Config) -> int:
 
 
 def _tables(of: Predictions, names: list[str]) -> dict[str, Any]:
-    """Prints the per-class table of up to `_MAX_ROWS` classes; returns the scores for the JSON."""
+    """Returns calibration error, class scores and confusion matrix by name; prints class scores."""
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class = scores.by_class(counts)
     if len(names) <= _MAX_ROWS:

@@ -12,15 +12,15 @@ from typing import NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class ReportFigure:
-    """A figure with a caption of one or two sentences, also written to plots/NAME.png."""
+    """A figure of a report, which is drawn on first use; also written to plots/NAME.png."""
 
     name: str
     draw: Callable[[], bytes]  # returns the content of the PNG; takes up to about two seconds
-    caption: str
+    caption: str  # one or two sentences
 
     @cached_property
     def png(self) -> bytes:
-        """The content of the PNG, which the first use draws."""
+        """The bytes of the PNG file; the first access draws the figure."""
         return self.draw()
 
 
@@ -44,7 +44,7 @@ Element = str | ReportFigure | Table | CollapsedText  # a string is a paragraph
 
 
 class ReportSection(NamedTuple):
-    """A section of a page."""
+    """A section of a report: a heading and the elements below it, in order."""
 
     title: str
     elements: Sequence[Element]
@@ -74,7 +74,7 @@ pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .6rem; }
 
 
 def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
-    """Returns the HTML of a page; `lead` is the sentence below the title."""
+    """Returns the HTML page of a report; `lead` is the sentence below its title."""
     links = [
         f'<a href="#part-{number}">{escape(section.title)}</a>'
         for number, section in enumerate(sections, 1)

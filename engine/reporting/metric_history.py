@@ -28,7 +28,7 @@ _STEP_METRICS = {
 
 
 def rows(run_dir: str) -> list[dict[str, Any]]:
-    """Returns the complete rows of metrics.jsonl; an empty list if the file does not exist.
+    """Returns the rows of metrics.jsonl, without an incomplete last line; [] if it does not exist.
 
     Raises:
       OSError: if the file cannot be read.
@@ -43,9 +43,10 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 def metric_charts(
     history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> list[Chart]:
-    """Returns one chart per metric: registered metrics, the loss and other validation metrics.
+    """Returns a chart of each evaluation metric and the loss, with a curve for each split.
 
-    The x axis is in epochs; `best_step` is marked, unless it is None.
+    `history` has the rows of metrics.jsonl. The x axis is in epochs. The best step is marked,
+    unless `best_step` is None.
     """
     measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
     validated = {name for row in history if row["split"] == "validation" for name in row}
@@ -63,7 +64,7 @@ def metric_charts(
 
 
 def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
-    """Returns one chart for each metric of the training steps that the history contains."""
+    """Returns a chart each of learning rate, gradient norm, loss scale and steps/s, if logged."""
     charts = []
     for name, logarithmic in _STEP_METRICS.items():
         line = _line(history, "train", name, steps_per_epoch)

@@ -20,11 +20,11 @@ from engine.tasks.classification import probabilities
 def predictions(
     parts: Parts, records: pipelines.DataSplit, interrupted: Callable[[], bool]
 ) -> Predictions | None:
-    """Computes the class probabilities of a split with the weights that evaluation uses.
+    """Returns the class probabilities and labels of all examples of a split; None if interrupted.
 
-    Runs on one device, whatever the run's strategy, and keeps the predictions of each example; the
-    run's own evaluation keeps only sums. `interrupted` is called before each batch; if it returns
-    True, the result is None.
+    Uses the weights that evaluation uses (their EMA, with `--ema` and `--evaluate_ema`). Runs on
+    one device, even if the run uses several. `interrupted` is called before each batch and returns
+    whether to stop.
 
     Raises:
       RuntimeError: if TensorFlow fails to read or to evaluate the examples.

@@ -1,4 +1,4 @@
-"""Builds the report's section on predictions: confusion, scores, mistakes and calibration."""
+"""Builds the report's section on predictions: confusion matrix, scores, mistakes, calibration."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Images = Callable[[np.ndarray], np.ndarray]  # indices int [k] -> images [k, H, 
 _FIRST = 25  # number of examples in the figure of predictions
 _WITH_PROBABILITIES = 5  # number of examples whose probabilities are listed
 _PAIRS, _PER_PAIR = 8, 8  # maximum numbers of confused pairs, and of examples of each
-_MISTAKES = 36
+_MISTAKES = 36  # maximum number of examples in the figure of mistakes
 _MAX_COLUMNS = 20  # maximum number of classes in a table with one column per class
 
 
 def section(split: str, of: Predictions, names: list[str], images: Images) -> ReportSection:
-    """Returns the section on the predictions on a split, of 1 or more examples.
+    """Returns the section on the predictions `of` a split with 1 or more examples.
 
-    `images` reads images of the split by index.
+    `names` are the class names; `images` reads images of the split by index.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)
@@ -99,7 +99,7 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
-    """Returns a CSV with a row per example: number, label, predicted, probability, right."""
+    """Returns a CSV: index, label, predicted class, its probability, 1 if correct, per example."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("number", "label", "predicted", "probability", "right"))
@@ -111,7 +111,7 @@ def predictions_csv(of: Predictions, names: list[str]) -> str:
 
 
 def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images) -> list[Element]:
-    """Returns a table and a figure of the most confused pairs; a sentence if there are none."""
+    """Returns a table and a figure of the most confused pairs of classes; a sentence if none is."""
     pairs = scores.confused_pairs(counts, _PAIRS)
     if not pairs:
         return ["No two classes were confused."]
@@ -187,7 +187,7 @@ def _first(split: str, of: Predictions, names: list[str], images: Images) -> Rep
 
 
 def _probabilities(split: str, of: Predictions, names: list[str]) -> Table:
-    """Returns the probabilities of the first examples; with many classes, only the 5 highest."""
+    """Returns a table of the first examples' probabilities; with many classes, the 5 highest."""
     many = len(names) > _MAX_COLUMNS
     columns = ["most likely classes"] if many else [f"p({name})" for name in names]
     rows = []

@@ -22,7 +22,7 @@ from engine.runtime.atomic_files import replace_file
 
 
 class Report(NamedTuple):
-    """The content of a report."""
+    """The content of report.html, of its figures and of the CSV files beside it."""
 
     title: str
     lead: str  # sentence below the title
@@ -31,7 +31,7 @@ class Report(NamedTuple):
 
     @property
     def pictures(self) -> list[ReportFigure]:
-        """All figures of the report, in order."""
+        """All figures of the report, in the order of the page."""
         elements = [element for section in self.sections for element in section.elements]
         return [element for element in elements if isinstance(element, ReportFigure)]
 
@@ -43,18 +43,18 @@ def build_run_report(
     best_step: int | None,
     interrupted: Callable[[], bool],
 ) -> Report | None:
-    """Builds the report on a run.
+    """Builds the report on a run; returns None if interrupted.
 
     Args:
-      parts: objects of the assembled run, with the weights that compute the predictions.
+      parts: assembled run, whose model has the weights that compute the predictions.
       outcome: content of result.json; None: the run has not ended.
       weights: description of the weights, for display.
-      best_step: step of the best epoch so far; None: no epoch is the best yet.
-      interrupted: returns whether to stop, so that the result is None; called before each batch and
-        each figure.
+      best_step: step of the best epoch so far; None: there is none yet.
+      interrupted: returns whether to stop; called before each batch and each figure.
 
     Raises:
       ValueError: if the data is damaged.
+      OSError: if metrics.jsonl or a file of the data set cannot be read.
       RuntimeError: if TensorFlow fails.
     """
     source, config = parts.source, parts.config
@@ -87,9 +87,9 @@ def build_run_report(
 def build_split_report(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool]
 ) -> tuple[Report, Predictions] | None:
-    """Builds the report on the split "validation" or "test"; returns the predictions, too.
+    """Builds the report on the predictions on the split "validation" or "test", and returns both.
 
-    The other arguments and the errors are those of `build_run_report`.
+    Returns None if interrupted. Other arguments and exceptions are as in `build_run_report`.
     """
     config = parts.config
     content = _predictions(parts, split, interrupted)
@@ -106,10 +106,11 @@ def build_split_report(
 def build_data_report(
     source: pipelines.Source, config: Config, interrupted: Callable[[], bool]
 ) -> Report | None:
-    """Builds the report on a data set alone, with the splits that `config` defines.
+    """Builds the report on a data set and the options, without a run; None if interrupted.
 
     Raises:
       ValueError: if the data set is damaged.
+      OSError: if a file of the data set cannot be read.
     """
     sections = [data_section.section(source, cache_dir(config)), run_section.configuration(config)]
     lead = f"{source.name} {source.version}, as these options cut it; nothing is trained yet"
@@ -117,7 +118,7 @@ def build_data_report(
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/ and the CSV files atomically; returns a line for the console.
+    """Writes report.html, plots/*.png and CSV files, each atomically; returns a line with paths.
 
     Raises:
       OSError: if a file cannot be written.
@@ -137,7 +138,7 @@ def write(run_dir: str, report: Report) -> str:
 def _predictions(
     parts: Parts, split: str, interrupted: Callable[[], bool]
 ) -> tuple[Predictions, ReportSection, dict[str, str]] | None:
-    """Returns the predictions on a split, their section and their CSV; None if interrupted."""
+    """Returns predictions on a split, their section and {file name: CSV}; None if interrupted."""
     source, records = parts.source, getattr(parts.source, split)
     of_split = predictions(parts, records, interrupted)
     if of_split is None:
@@ -153,7 +154,7 @@ def _predictions(
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
-    """Draws the figures of a report and returns it, or None if interrupted."""
+    """Draws the figures of a report with a progress bar; returns it, or None if interrupted."""
     figures = report.pictures
     progress = Progress(config.logging.progress, "drawing", len(figures), unit="figures")
     with contextlib.closing(progress):

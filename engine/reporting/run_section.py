@@ -38,9 +38,10 @@ _RESULTS = {
 
 
 def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
-    """Returns the section on the content of result.json, which is None if the run has not ended.
+    """Returns the section with the final metrics, the best epoch and the counters of a run.
 
-    `weights` describes the weights that compute the predictions.
+    `outcome` is the content of result.json; None if the run has not ended. `weights` describes the
+    weights that compute the predictions.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
@@ -71,7 +72,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
 def curves(
     rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
-    """Returns the section with the metrics over epochs; None if no metric is logged yet."""
+    """Returns the section with charts of loss and metrics by epoch; None if none is logged yet."""
     panels = metric_history.metric_charts(rows, steps_per_epoch, best_step)
     if not panels:
         return None
@@ -92,7 +93,7 @@ def curves(
 
 
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
-    """Returns the section with the metrics of the training steps; None if none is logged yet."""
+    """Returns the section with charts of learning rate, gradient norm and speed; None if none."""
     panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
         return None
@@ -114,7 +115,7 @@ def network(model: Sequential, name: str) -> ReportSection:
 
 
 def configuration(config: Config) -> ReportSection:
-    """Returns the section with the options that are not defaults, all options, and the versions."""
+    """Returns the section with non-default options, all options, and the package versions."""
     changed, options = [], []
     for name, section in sections():
         for field in dataclasses.fields(section):

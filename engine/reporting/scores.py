@@ -1,4 +1,4 @@
-"""Computes classification scores, confusion and calibration of predictions; needs only NumPy."""
+"""Computes class scores, confusion matrix and calibration of predictions; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BINS = 15  # number of confidence bins, as in Guo et al. (2017)
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predictions on a split, in file order."""
+    """Predicted class probabilities and labels of the examples of a split, in file order."""
 
     probabilities: np.ndarray  # float32 [n, classes], each row a probability distribution
     labels: np.ndarray  # int32 [n]
@@ -44,23 +44,23 @@ class ClassScores(NamedTuple):
 
 
 class ConfusedPair(NamedTuple):
-    """Two classes, one < other, and the numbers of mistakes between them."""
+    """Two class indices, one < other, and how often either class is predicted as the other."""
 
     one: int
     other: int
     one_as_other: int  # number of examples of class `one` that are predicted as `other`
-    other_as_one: int
+    other_as_one: int  # number of examples of class `other` that are predicted as `one`
 
     @property
     def times(self) -> int:
-        """The total number of mistakes in both directions."""
+        """The number of examples of one of the classes that are predicted as the other."""
         return self.one_as_other + self.other_as_one
 
 
 class Calibration(NamedTuple):
     """Confidence and accuracy in confidence bins of equal width; nan for an empty bin."""
 
-    edges: np.ndarray  # float64 [bins + 1]
+    edges: np.ndarray  # edges of the bins, from 0 to 1, float64 [bins + 1]
     confidence: np.ndarray  # mean confidence of each bin, float64 [bins]
     accuracy: np.ndarray  # accuracy in each bin, float64 [bins]
     counts: np.ndarray  # number of predictions in each bin, int64 [bins]
@@ -74,14 +74,17 @@ def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.nda
 
 
 def by_class(counts: np.ndarray) -> ClassScores:
-    """Computes the scores of each class from a confusion matrix, int [classes, classes]."""
+    """Returns precision, recall, F1 and support of each class.
+
+    `counts` is the confusion matrix, int [classes (label), classes (predicted)].
+    """
     correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
     precision, recall = _ratio(correct, predicted), _ratio(correct, support)
     return ClassScores(precision, recall, _ratio(2 * correct, support + predicted), support)
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
-    """Returns at most `limit` pairs of classes with mistakes between them, most confused first."""
+    """Returns the `limit` most confused pairs of classes, or all; `counts` is as in `by_class`."""
     either = counts + counts.T
     ones, others = np.triu_indices(len(counts), 1)
     # A stable sort keeps pairs with equal counts in the order of the class indices.
@@ -94,14 +97,14 @@ def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
 
 
 def most_confident_errors(predictions: Predictions, limit: int) -> np.ndarray:
-    """Returns the indices of at most `limit` mistakes, the most confident first, int64 [k]."""
+    """Returns the indices of at most `limit` wrong predictions, most confident first, int64 [k]."""
     errors = np.flatnonzero(~predictions.correct)
     order = np.argsort(-predictions.confidence[errors], kind="stable")
     return errors[order][:limit]
 
 
 def calibration(predictions: Predictions) -> Calibration:
-    """Computes confidence and accuracy in `BINS` bins, and the expected calibration error.
+    """Computes mean confidence and accuracy in `BINS` bins, and the expected calibration error.
 
     Naeini et al., 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning"; Guo et
     al., 2017, "On Calibration of Modern Neural Networks". A bin excludes its lower edge and

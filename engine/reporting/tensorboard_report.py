@@ -40,7 +40,7 @@ _PICTURES = {
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
-    """Writes options, layer table and graph; after the run also figures and hyperparameters.
+    """Writes a run's options, layer table and graph; at its end also figures and hyperparameters.
 
     `pictures` are the figures of the run's report; None: the run has not ended.
 
@@ -66,7 +66,7 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
 
 
 def _hyperparameters(config: Config) -> dict[str, Any]:
-    """Returns the trajectory options that are in `_ALWAYS` or not at their defaults, by name."""
+    """Returns {name: value} of options that affect the weights: non-default or in `_ALWAYS`."""
     values = {}
     for name, section in sections():
         for field in dataclasses.fields(section):

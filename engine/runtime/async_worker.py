@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class AsyncWorker:
-    """Runs jobs in a background thread, in order; the queue holds at most one job.
+    """Background thread that runs jobs in order; its queue holds at most one job.
 
     The first exception that a job raises is stored; the next call of `put`, `check` or `finish`
     raises it. The thread ends when no job is left; the next job starts another.
@@ -46,7 +46,7 @@ class AsyncWorker:
             raise error
 
     def finish(self) -> None:
-        """Waits until all jobs are done, then calls `check`."""
+        """Waits until all jobs are done, then raises their first exception, as `check` does."""
         self.close()
         self.check()
 

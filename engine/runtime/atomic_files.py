@@ -44,10 +44,10 @@ def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> No
 
 
 def _open_part(path: str) -> tuple[str, BinaryIO]:
-    """Opens a temporary file beside `path` that no other process writes; returns its name and it.
+    """Opens a temporary file beside `path` that no other process writes; returns (path, file).
 
-    Its name is always the same unless another process has locked that file, so that later writes
-    overwrite what a killed process leaves.
+    It is `path`.part unless another process has locked that file, so that later writes overwrite
+    what a killed process leaves.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     temporary = f"{path}.part"
@@ -63,8 +63,8 @@ def lock(descriptor: int, path: str) -> bool:
     """Locks an open file or directory exclusively until it is closed; never waits.
 
     Returns:
-      Whether it is locked and still at the path with which it was opened (another process may have
-      moved it).
+      Whether the lock was acquired and the file is still at `path`; False if another process holds
+      the lock or has moved the file, or if the file system does not support locks.
     """
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,10 +1,10 @@
-"""Exceptions that the command handles; imports no TensorFlow, so that it can be imported early."""
+"""Exceptions of failed steps and of interrupted work, importable before TensorFlow."""
 
 from __future__ import annotations
 
 
 class StepError(RuntimeError):
-    """Raised when TensorFlow fails in a call of the loop, after `step` steps of the run."""
+    """Raised when TensorFlow fails in a call of the compiled loop that started at step `step`."""
 
     def __init__(self, message: str, step: int) -> None:
         super().__init__(message)
@@ -12,4 +12,4 @@ class StepError(RuntimeError):
 
 
 class Interrupted(Exception):  # noqa: N818 - a request, not an error
-    """Raised when a signal stops a measurement or a verification."""
+    """Raised when a signal, or the caller, stops a benchmark, verification or tuning early."""

@@ -9,7 +9,7 @@ import time
 
 
 class RunLock:
-    """Holds the exclusive lock of a run directory while entered; a kill releases it, too.
+    """Context manager that holds the exclusive lock of a run directory; a kill releases it, too.
 
     Args:
       run_dir: run directory. Entering locks it if it exists; else `take` does, once it exists.
@@ -35,7 +35,7 @@ class RunLock:
         """Acquires the lock, unless this process holds it already.
 
         Raises:
-          ValueError: when another process holds it; the message names it.
+          ValueError: when another process holds it; the message names that process.
         """
         if self._file is not None:
             return

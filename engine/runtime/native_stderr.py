@@ -1,4 +1,4 @@
-"""Captures what TensorFlow's C++ code writes to standard error, bypassing sys.stderr."""
+"""Capture of what TensorFlow's C++ code writes to standard error, bypassing sys.stderr."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import IO
 
 @contextlib.contextmanager
 def capture_stderr(shown_on_error: bool = False) -> Iterator[IO[bytes]]:
-    """Redirects file descriptor 2 of the whole process to a temporary file.
+    """Redirects file descriptor 2 (stderr) of the process to a temporary file, which it yields.
 
     Args:
       shown_on_error: whether to write the captured text to standard error when the block
-        raises an Exception; not for KeyboardInterrupt and SystemExit, which need no explanation.
+        raises an Exception (not KeyboardInterrupt and SystemExit, which need no explanation).
     """
     with tempfile.TemporaryFile() as file:
         sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Converts Python numbers to scalar arrays, which are passed to TensorFlow.
+"""Conversion of Python numbers to scalar NumPy arrays, which are passed to TensorFlow.
 
 TensorFlow caches a tensor for every Python number that it receives until the process ends, so
 memory would grow with every new value. Arrays are not cached.

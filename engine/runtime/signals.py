@@ -11,7 +11,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Records SIGINT, SIGTERM and SIGHUP while entered, instead of ending the process.
+    """Context manager in which SIGINT, SIGTERM or SIGHUP is recorded and does not end the process.
 
     A signal that the process was started to ignore, as under nohup, stays ignored. The first signal
     restores the system's default handlers, so that a second one ends the process at once; files
@@ -41,8 +41,8 @@ class Signals:
     def agree(self, max_over_workers: Callable[[int], int]) -> int:
         """Returns the highest signal number that any worker received; 0: none.
 
-        Every worker calls it with the function that returns the maximum of a value over all
-        workers, and records the result as its received signal.
+        Every worker must call this method, which records that number as received by it.
+        `max_over_workers` returns the maximum of an integer over all workers.
         """
         agreed = max_over_workers(self.received)
         if agreed:  # a signal received during the call is not overwritten with 0
@@ -51,5 +51,5 @@ class Signals:
 
     @property
     def exit_status(self) -> int:
-        """Exit status, 128 + signal number (SIGINT 130, SIGTERM 143, SIGHUP 129); 0: no signal."""
+        """Exit status: 128 + received signal (SIGINT 130, SIGTERM 143, SIGHUP 129); 0 if none."""
         return 128 + self.received if self.received else 0

@@ -1,4 +1,4 @@
-"""Measures the startup, and imports TensorFlow without its log messages.
+"""Timing of the startup, and the import of TensorFlow without its log messages.
 
 While TensorFlow is imported, its C++ code writes five lines to standard error before it reads its
 log level. TensorFlow's import also imports Keras, which imports scikit-learn: two fifths of the
@@ -34,7 +34,7 @@ class Startup:
     def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
         """Adds the time since the end of the previous part to the duration of `part`.
 
-        `of_which` is another part's name, and the seconds of this time that belong to it.
+        `of_which`, (another part, seconds), is the share of that time that this part gets instead.
         """
         now = time.monotonic()
         spent, self._last = now - self._last, now
@@ -44,7 +44,7 @@ class Startup:
 
 
 def after_import(seconds: Mapping[str, float]) -> float:
-    """Returns the duration of the startup after TensorFlow's import, in seconds."""
+    """Returns the seconds of the startup after TensorFlow's import; `seconds`: of `Startup`."""
     return sum(spent for part, spent in seconds.items() if part not in ("python", "tensorflow"))
 
 
@@ -59,7 +59,7 @@ def _age() -> float:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without Keras, and without log messages unless the user sets a level."""
+    """Imports TensorFlow without Keras; silences its log unless TF_CPP_MIN_LOG_LEVEL is set."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         with _without_keras():
             importlib.import_module("tensorflow")

@@ -38,7 +38,7 @@ class ServingModule(tf.Module):
     """The module to export: a network with its preprocessing and class names.
 
     `images` is the spec [H, W, C] of the network's input, and `dtype` the compute dtype of its
-    layers. Without `resize`, only images of that size are valid.
+    layers. Without `resize`, `serve` accepts only images of that size.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class ServingModule(tf.Module):
         self.class_names = names
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Computes class probabilities [n, classes] of images at the network's input size."""
+        """Returns class probabilities [n, classes] of images at the network's input size."""
         return probabilities(self._model, images, ForwardContext(dtype=self._dtype))
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -77,7 +77,11 @@ class ServingModule(tf.Module):
 
 
 def run(config: Config) -> int:
-    """Exports to run_dir/export, validates the SavedModel against the run, prints a summary.
+    """Exports the trained network to run_dir/export: a SavedModel, a TFLite model and about.json.
+
+    The SavedModel is compared with the run before it replaces an earlier export. If TensorFlow
+    cannot convert the network, tflite_error.txt replaces the TFLite model. Prints a summary;
+    returns the exit status, 0.
 
     Raises:
       ValueError: if the run has no weights that --weights selects, or no EMA for --averaged=yes.
@@ -127,7 +131,7 @@ def _uses_ema(config: Config, *, has_ema: bool) -> bool:
 
 
 def _serving_module(parts: Parts, trained: Sequential) -> ServingModule:
-    """Builds a module with copies of the variables, on one device, whatever the run's strategy."""
+    """Returns a module with copies of `trained`'s variables on one device, for any strategy."""
     config, source = parts.config, parts.source
     model = factories.build_network(config, source)
     for variable, value in zip(model.variables, trained.variables, strict=True):
@@ -155,7 +159,7 @@ def _expected(parts: Parts, trained: Sequential, images: np.ndarray) -> np.ndarr
 
 
 def _served(folder: str, images: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the probabilities of the SavedModel for images of any sizes."""
+    """Returns the class probabilities of a SavedModel for images of any sizes, [n, classes]."""
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     batches = (np.stack(list(group)) for _, group in itertools.groupby(images, np.shape))
     return np.concatenate(
@@ -197,9 +201,9 @@ def _export_tflite(
 ) -> dict[str, Any]:
     """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
 
-    Its images have the network's input size, because no TFLite operation resizes as TensorFlow
-    does. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
-    standard error.
+    The TFLite model takes one image of the network's input size, because no TFLite operation
+    resizes as TensorFlow does. If the conversion fails, the converter's messages are written to
+    tflite_error.txt, not to standard error.
     """
     spec = serving.network_images
     one_image = tf.TensorSpec([1, *spec.shape], spec.dtype, "images")

@@ -15,16 +15,16 @@ import pipelines
 class InputFile(NamedTuple):
     """An image to predict, or the reason why it cannot be read."""
 
-    name: str  # path for display, with an index if the file holds several images
+    name: str  # path to display, with an index if the file holds several images
     image: np.ndarray | None  # [H, W, C] in the data set's format; None: it cannot be read
     error: str = ""
 
 
 def files(inputs: str) -> list[str]:
-    """Returns the paths that `--inputs` names, in order, without duplicates.
+    """Returns the paths that `inputs`, separated by commas, names, in order, without duplicates.
 
-    A directory stands for all files below it, except hidden ones. An item that matches no file is
-    a ValueError, and so are no items.
+    An item is a file, a glob pattern, or a directory: all files below it, except hidden ones.
+    Raises ValueError if an item matches no file, or if there are no items.
     """
     paths: list[str] = []
     for item in filter(None, map(str.strip, inputs.split(","))):
@@ -45,7 +45,7 @@ def files(inputs: str) -> list[str]:
 
 
 def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
-    """Reads pictures and .npy files; yields each image, or the error if it cannot be read."""
+    """Reads pictures and .npy files; yields each image, or an error for an unreadable file."""
     for path in paths:
         try:
             if path.lower().endswith(".npy"):

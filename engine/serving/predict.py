@@ -35,18 +35,18 @@ _REFERENCE = 256  # maximum number of training images that define the background
 
 
 class PredictionRequest(NamedTuple):
-    """An image to predict."""
+    """An image whose class is to be predicted."""
 
-    name: str
+    name: str  # path of the file, or "SPLIT[INDEX]"
     image: np.ndarray  # [H, W, C] at the network's input size
     label: int = -1  # class index; -1: unknown
 
 
 def run(config: Config) -> int:
-    """Predicts classes, prints them, writes predictions.csv, predictions.json and predictions.png.
+    """Predicts the classes of images; prints them, writes predictions.csv, .json and .png.
 
     Returns the exit status: 128 + the number of a received signal; else 1 if a file cannot be read
-    (the others are predicted); else 0.
+    (all other files are predicted); else 0.
 
     Raises:
       ValueError: if not exactly one of --inputs and --split is given, an input does not exist, or
@@ -122,7 +122,7 @@ def _probabilities(parts: Parts, batch: list[PredictionRequest]) -> np.ndarray:
 
 
 def _prediction(parts: Parts, request: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
-    """Returns the entry of one image in predictions.json."""
+    """Returns an image's entry in predictions.json: likeliest classes and, if known, the label."""
     names = parts.source.class_names
     order = np.argsort(-scores, kind="stable")[: parts.config.serving.top_k]
     top = [{"class": names[i], "probability": round(float(scores[i]), 6)} for i in order]
@@ -138,7 +138,7 @@ def _write(
     failed: list[inputs.InputFile],
     drawn: list[PredictionRequest],
 ) -> str:
-    """Prints the first predictions, writes the files, and returns a line with their paths."""
+    """Prints the first predictions, writes all to files, and returns a line with their paths."""
     for each in predictions[:_PRINTED]:
         is_label = "" if each.get("right", True) else f", is {each['label']}"
         print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")

@@ -1,7 +1,7 @@
 """Records the examples of skipped steps, and which of them have a non-finite image or loss.
 
 run_dir/left_out.jsonl            one JSON object per skipped step
-run_dir/left_out/step-120.npz     arrays of its examples: numbers, images, labels, losses
+run_dir/left_out/step-120.npz     its examples: indices in the split, images, labels, losses
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SHOWN = 3  # maximum number of examples with a non-finite image or loss named i
 
 
 class BadBatchRecorder:
-    """Inspects the examples of skipped steps, and records each step once."""
+    """Writes the examples and losses of skipped steps to the run directory, each step once."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts, self._dir = parts, parts.config.run.run_dir
@@ -37,7 +37,7 @@ class BadBatchRecorder:
         """Records a skipped step, with the losses of its examples under the current weights.
 
         Returns:
-          A line for the user; "" if the step is already recorded.
+          A message that describes the step; "" if it is already recorded.
 
         Raises:
           OSError: if the record cannot be written.
@@ -93,7 +93,7 @@ class BadBatchRecorder:
         )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
-        """Returns the loss of each example in evaluation mode, float32 [k]."""
+        """Returns the loss of each example in evaluation mode, current weights, float32 [k]."""
         count, dtype = len(examples.labels), self._parts.config.precision.precision
         batch = pipelines.Batch(
             inputs=tf.constant(examples.images),
@@ -119,7 +119,7 @@ class BadBatchRecorder:
             raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _lines(self) -> dict[bytes, float]:
-        """Returns {line: step} of left_out.jsonl; the step of an unreadable line is infinity."""
+        """Returns {line: step} of left_out.jsonl; the step of an unparsable line is infinity."""
         try:
             with open(self._path, "rb") as file:
                 return {line: _step_of(line) for line in file.read().splitlines()}

@@ -1,4 +1,4 @@
-"""Detects bad steps, and keeps the list of steps to skip.
+"""Detects bad steps (not finite, or a spike of loss or gradient norm); keeps the steps to skip.
 
 A skipped step keeps its number, its examples and its learning rate, but does not update the
 weights. Below, a *normal* step is one that is finite and not a spike.
@@ -33,10 +33,10 @@ _FEW = 32  # examples; in a smaller batch, a few hard examples can dominate the 
 class BadStepReason(enum.IntEnum):
     """The reason for skipping a step."""
 
-    ASKED_FOR = 0
+    ASKED_FOR = 0  # by --leave_out
     NOT_FINITE = 1
-    SPIKE = 2
-    STEEP = 3
+    SPIKE = 2  # of the loss
+    STEEP = 3  # spike of the gradient norm
 
     @property
     def label(self) -> str:
@@ -50,7 +50,7 @@ class BadStepReason(enum.IntEnum):
 
     @property
     def updated_weights(self) -> bool:
-        """Whether the step had updated the weights before it was detected."""
+        """Whether a step that is bad for this reason has updated the weights when detected."""
         return self in (BadStepReason.SPIKE, BadStepReason.STEEP)
 
 
@@ -68,8 +68,8 @@ class BadStep(NamedTuple):
 class BadStepDetector:
     """Detects steps with a non-finite gradient, a loss spike or a gradient-norm spike.
 
-    It checks each step once, in order, and its own state is part of the training state. So its
-    decisions depend neither on the number of steps per call of the graph nor on restarts.
+    It checks each step once, in order, and `watch`, its state, is part of the training state. So
+    its decisions depend neither on the number of steps per call of the graph nor on restarts.
 
     `scaled` says whether the loss scale is dynamic, so that some non-finite steps are expected.
     `examples` is the size of the training split, and `batch` that of a full global batch.
@@ -92,7 +92,7 @@ class BadStepDetector:
         self.load()
 
     def load(self) -> None:
-        """Reads the detector state; must be called after the training state is restored."""
+        """Reads the detector's state; must be called after each restore of the training state."""
         self._bad, self._in_a_row = int(self._watch.tolerated), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
@@ -105,7 +105,7 @@ class BadStepDetector:
         self.left_out = dict.fromkeys(requested, BadStepReason.ASKED_FOR) | self._detected
 
     def steps_until_skipped(self, step: int) -> int:
-        """Returns the number of steps from `step` to the next skipped step; 0 if it is `step`."""
+        """Returns the steps from `step` to the next to skip: 0 if `step` is; 1 << 62 if none."""
         return min((each - step for each in self.left_out if each >= step), default=1 << 62)
 
     def examine(
@@ -121,7 +121,7 @@ class BadStepDetector:
           norms: gradient norm of each step before clipping, float32 [taken]; empty if `losses` is.
 
         Returns:
-          The first bad step that must be rolled back; None if there is no such step.
+          The bad step that must be rolled back, the first if there are several; None without one.
         """
         finite_losses = losses[: taken if finite else taken - 1].tolist()
         for index, loss in enumerate(finite_losses):
@@ -148,7 +148,7 @@ class BadStepDetector:
         return None
 
     def leave_out(self, bad_step: BadStep) -> None:
-        """Adds a step to the steps to skip; the state must have been rolled back and loaded before.
+        """Adds a bad step to the steps to skip; requires a rollback of the state and `load` before.
 
         Raises:
           TooManyBadStepsError: if the run may not skip one more bad step.
@@ -172,7 +172,7 @@ class BadStepDetector:
         The excess of a loss over the median of the losses before it is measured in robust standard
         deviations. Near 0, losses of normal steps hardly deviate and are skewed. So the deviation
         is at least a fraction of the median, of the decrease of the loss since the start, and of
-        the largest excess of a normal step. The unit of the losses does not matter.
+        the largest excess of a normal step. A constant factor of all losses changes nothing.
 
         A bad batch raises the loss in a single step. If the losses before it already rise, the
         cause is the weights: with a high learning rate, they can oscillate with a growing amplitude
@@ -200,9 +200,9 @@ class BadStepDetector:
     def _is_steep(self, step: int, norm: float) -> bool:
         """Returns whether a gradient norm is a spike; if it is not, adds it to the largest norms.
 
-        A bad batch with a low loss by chance may still change the weights too much. The reference
-        is the second largest norm, so that one bad step among the first steps, which are not
-        checked, does not determine it.
+        A bad batch with a low loss by chance may still change the weights too much. The norm is
+        compared with the second largest norm of the steps before, so that one bad step among the
+        first steps, which are not checked, does not determine the bound.
         """
         norm /= self._allowance(step)
         if len(self._norms) == LARGEST_NORMS and norm > self._options.spike * self._norms[1]:
@@ -211,7 +211,7 @@ class BadStepDetector:
         return False
 
     def _allowance(self, step: int) -> float:
-        """Returns the factor, 1 or more, that scales a step's bounds for the size of its batch.
+        """Returns the factor, 1 or more, that raises the bounds of a step if its batch is small.
 
         The standard error of a mean over n examples is proportional to 1 / sqrt(n), and the
         contribution of a single hard example to 1 / n. So a batch that is smaller than a full one,

@@ -16,7 +16,7 @@ from engine.models.summary import table as summary_table
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
-    """Returns the first lines of a run: device, data, model, training plan, and how it starts.
+    """Returns the first lines of a run: device, data, model, training plan, and new or resumed.
 
     `over` says whether training is complete; `stopped` is the reason for early stopping, if any.
     """
@@ -36,7 +36,7 @@ def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") 
 
 
 def setting(parts: Parts) -> str:
-    """Returns the lines about device, data, model and training plan."""
+    """Returns lines of text about the versions, device, data, model and training plan of a run."""
     source, config = parts.source, parts.config
     sizes = {"train": source.train, "validation": source.validation, "test": source.test}
     counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
@@ -53,7 +53,7 @@ def setting(parts: Parts) -> str:
 
 
 def plan(config: Config) -> str:
-    """Returns batch size, optimizer, learning rate, seed and non-default step options as text."""
+    """Returns text: batch size, optimizer, learning rate, seed, non-default options of the step."""
     rate = config.schedule
     return (
         f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "
@@ -62,7 +62,7 @@ def plan(config: Config) -> str:
 
 
 def _unusual(config: Config) -> str:
-    """Returns the non-default step options as text, such as `, accumulate 4, clip_norm 1.0`."""
+    """Returns the non-default options of the step, such as `, accumulate 4, clip_norm 1.0`."""
     sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
     return "".join(

@@ -19,16 +19,16 @@ from engine.trainer.triggers import Triggers
 
 
 class EpochResult(NamedTuple):
-    """The result of `EpochEnd.run`."""
+    """Whether an ended epoch is the best so far, and messages about it."""
 
     is_best: bool  # whether the monitored metric is the best so far
-    lines: list[str]  # for the user
+    lines: list[str]  # to print
 
 
 class EpochEnd:
     """Evaluates and logs an epoch, and updates the best epoch and early stopping.
 
-    `interrupted` returns whether to stop an evaluation; called between two calls of the graph.
+    `interrupted` is called before each call of the evaluation graph; returns whether to stop.
     """
 
     def __init__(
@@ -55,10 +55,12 @@ class EpochEnd:
         )
 
     def run(self) -> EpochResult | None:
-        """Runs the end of an epoch; its checkpoint is saved afterwards, to contain the updates.
+        """Evaluates and logs an epoch, and updates the best epoch and early stopping in the state.
+
+        The caller must save the checkpoint of the epoch afterwards, so that it has the updates.
 
         Returns:
-          The result; None if interrupted, in which case the resumed run repeats the call.
+          Whether the epoch is the best, and messages; None if interrupted before any change.
         """
         state, step = self._state, int(self._state.step)
         results = self._results()
@@ -83,13 +85,13 @@ class EpochEnd:
         return EpochResult(is_best, lines)
 
     def run_inside_epoch(self) -> str | None:
-        """Evaluates and logs at the end of a command that ends inside an epoch.
+        """Evaluates and logs at the end of training, if it ends inside an epoch.
 
         This changes neither the training state, nor the best epoch, nor early stopping. If the run
-        is extended later, it drops these rows and continues the epoch.
+        is extended later, the resumed run removes the logged rows and continues the epoch.
 
         Returns:
-          A line for the user; None if interrupted.
+          A message with the metrics; None if interrupted.
         """
         results = self._results()
         if results is None:
@@ -110,7 +112,7 @@ class EpochEnd:
         )
 
     def _results(self) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of the epoch so far and of validation; None if interrupted."""
+        """Returns {split: means} of this epoch and validation, if any; None if interrupted."""
         sums = self._state.sums.numpy()
         results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
         if "validation" in self._parts.evaluations:

@@ -20,7 +20,7 @@ from engine.trainer.train_logging import TrainLogger
 class Finalizer:
     """Evaluates a run after its last step, and writes its report and result.json.
 
-    All workers evaluate, only the chief writes files. A signal interrupts both.
+    All workers evaluate; only the chief writes files. A signal stops evaluation and report.
     """
 
     parts: Parts
@@ -32,9 +32,10 @@ class Finalizer:
     print_line: Callable[[str], None]
 
     def run(self, *, epoch: int, metric: str, left_out: Sequence[int]) -> bool:
-        """Evaluates the validation and test splits, and writes the report and result.json.
+        """Evaluates validation and test splits, then writes the report and result.json.
 
-        The arguments are those of `result.outcome`.
+        With `--restore_best`, the best weights are restored before. For the arguments see
+        `result.outcome`.
 
         Returns:
           Whether the run is finished; False if a signal interrupted it.
@@ -61,7 +62,7 @@ class Finalizer:
         return True
 
     def _restore_best(self) -> str:
-        """Restores the best weights if `--restore_best` is set; describes the current weights."""
+        """Restores the best weights if `--restore_best`; returns a description of the weights."""
         best = int(self.parts.state.best.step)
         number = 0
         if self.parts.config.stopping.restore_best and best >= 0:
@@ -85,7 +86,7 @@ class Finalizer:
         return results
 
     def _report(self, outcome: Mapping[str, Any], weights: str) -> bool:
-        """Writes the report; returns False if interrupted, else True."""
+        """Writes report.html and TensorBoard summaries; returns False if interrupted, else True."""
         from engine.reporting import report, tensorboard_report  # imports Matplotlib
 
         best = int(self.parts.state.best.step)

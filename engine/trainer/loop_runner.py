@@ -1,4 +1,4 @@
-"""Runs one call of the training loop, or skips a step."""
+"""Runs calls of the compiled training loop, detects their bad steps, and skips steps."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from engine.trainer.train_logging import current_log_point
 
 
 class RunnerResult(NamedTuple):
-    """The result of one call of `LoopRunner.run`."""
+    """Steps taken or skipped by a call of `LoopRunner.run`, its bad step and log points."""
 
     steps: int  # number of steps by which the run advanced, including a skipped step
-    bad_step: BadStep | None  # bad step that must be rolled back
+    bad_step: BadStep | None  # bad step that must be rolled back; None: none
     points: list[LogPoint]  # log points passed, in order
 
 
 class LoopRunner:
     """Runs the training loop, measures its time, and checks its steps with the bad-step detector.
 
-    All workers take the same number of steps per call. Without a recorder, skipped steps are not
-    recorded.
+    All workers take the same number of steps per call. Only a `recorder`, which one worker has,
+    writes the examples of skipped steps.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoopRunner:
         )
 
     def run(self, max_steps: int, points: LogPoints) -> RunnerResult:
-        """Takes 1 to `max_steps` steps, or skips the current step.
+        """Takes 1 to `max_steps` steps in one call of the loop, or skips the current step if due.
 
         Args:
           max_steps: maximum number of steps to take, 1 or more.
@@ -57,6 +57,7 @@ class LoopRunner:
 
         Raises:
           ValueError: if `max_steps` is below 1.
+          RuntimeError: if TensorFlow fails in a step.
         """
         step = int(self._state.step)
         if max_steps < 1:
@@ -90,6 +91,6 @@ class LoopRunner:
         return RunnerResult(1, None, passed)
 
     def record(self, bad_step: BadStep) -> None:
-        """Records a skipped step, if there is a recorder, and prints a line about it."""
+        """Records the examples of a skipped step, if there is a recorder, and prints a message."""
         if self._recorder is not None and (line := self._recorder.record(bad_step)):
             self._print_line(line)

@@ -30,7 +30,7 @@ def outcome(
 ) -> dict[str, Any]:
     """Returns the contents of result.json; the model must hold the weights that were evaluated.
 
-    `epoch`, counted from 1, is the one in which the run ended; `metric` is the monitored metric;
+    `epoch`, counted from 1, is that in which training ended; `metric` is the monitored metric;
     `results` holds {split: means}; `left_out` holds the numbers of the skipped steps.
     """
     state, startup_seconds = parts.state, meter.startup_seconds
@@ -60,7 +60,7 @@ def outcome(
 
 
 def write(run_dir: str, content: Mapping[str, Any]) -> str:
-    """Writes what `outcome` returns to run_dir/result.json; returns a line for the user.
+    """Writes the contents that `outcome` returns to run_dir/result.json; returns a summary line.
 
     Raises:
       OSError: if the file cannot be written.

@@ -16,7 +16,7 @@ from engine.trainer.triggers import Triggers
 
 
 def current_log_point(parts: Parts) -> LogPoint:
-    """Returns the values of the current step, 1 or more, as a log point."""
+    """Returns a log point of the training state at its current step, which must be 1 or more."""
     state, step = parts.state, int(parts.state.step)
     return LogPoint(
         step=step,
@@ -32,12 +32,12 @@ def metric_rows(
 ) -> list[tuple[int, dict[str, float | int]]]:
     """Returns (step, values) of each log point.
 
-    Values are the means since the previous log point, the learning rate, the loss scale if it is
-    dynamic, and the number of skipped steps so far. The state stores the sums at the last log
-    point, so that each step contributes to one row only.
+    Values are the means of loss and metrics since the previous log point, the learning rate, the
+    loss scale if it is dynamic, and the number of steps so far without a weight update.
 
-    `points` are 1 or more log points of one epoch, in order, after the last one in the state. The
-    state stores the last of them if `kept`; False if a resumed run must drop the rows.
+    `points` are 1 or more log points of one epoch, in order, after the one that the state stores.
+    If `kept`, the state then stores the last of them, from which the next means start; if not, a
+    resumed run removes the rows.
     """
     state, rows = parts.state, []
     logged = state.last_logged_sums.numpy()
@@ -65,7 +65,7 @@ class TrainLogger:
         self._meter, self._triggers = meter, triggers
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
-        """Writes the training metrics of log points; the arguments are those of `metric_rows`."""
+        """Writes a row of training metrics per log point; arguments as in `metric_rows`."""
         rate = self._meter.steps_per_second
         batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
         clock = {"examples_per_second": rate * batch_size, **self._meter.figures}
@@ -76,7 +76,7 @@ class TrainLogger:
         self._metric_writer.write("train", rows)
 
     def scored(self, split: str, means: Mapping[str, float | int]) -> None:
-        """Writes the metrics of an evaluated split for the current step."""
+        """Writes `means`, the metrics of an evaluated split, for the current step."""
         step = int(self._parts.state.step)
         self._metric_writer.write(split, [MetricRow(step, self._triggers.epoch(step), means)])
 

@@ -48,6 +48,8 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
 
     Raises:
       ValueError: for invalid options or data; nothing has been written.
+      OSError: if a file cannot be written, or no checkpoint of the run can be loaded.
+      RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
     """
     collectives = HostCollectives(cluster)
     with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
@@ -147,13 +149,13 @@ class Trainer:
             tensorboard_report.show(parts)
 
     def _rewind(self) -> None:
-        """Drops the metrics logged after the step of the state."""
+        """Removes the metrics logged after the restored step from all log files."""
         self._metric_writer.rewind(
             int(self.state.last_logged_step), int(self.state.last_epoch_end_step)
         )
 
     def _restore(self) -> bool:
-        """Restores the newest intact checkpoint, chosen by the chief, if there is one."""
+        """Restores the newest intact checkpoint, chosen by the chief; returns whether it exists."""
         path, problems = self._restorer.newest() if self._collectives.is_chief else (None, [])
         for problem in problems:
             self._print_line(problem)
@@ -170,10 +172,10 @@ class Trainer:
         return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
-        """Takes steps and runs epoch ends, until training is complete or a signal is received.
+        """Takes steps and runs epoch ends until training is complete; a signal saves and stops.
 
         Args:
-          until: step to stop at, before any epoch end there; None: train to the end.
+          until: step to stop at, before an epoch end at that step; None: train to the end.
         """
         while not (self._interrupted or self._is_complete() or int(self.state.step) == until):
             self._checkpoints.check()
@@ -224,7 +226,11 @@ class Trainer:
             self._save(soon=True)
 
     def _roll_back(self, bad_step: BadStep) -> None:
-        """Rolls back to the last checkpoint, and adds the bad step to the steps to skip."""
+        """Rolls back to the last checkpoint, and adds the bad step to the steps to skip.
+
+        Raises:
+          TooManyBadStepsError: if the run may not skip one more bad step.
+        """
         reached = int(self.state.step)
         self._checkpoints.finish()
         self._restore()
@@ -245,7 +251,7 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Runs the end of an epoch, and saves a checkpoint before it prints the results."""
+        """Evaluates and logs an epoch, saves a checkpoint, and then prints the results."""
         ended = self._epoch_end.run()
         if ended is None:
             self._interrupted = True
@@ -265,7 +271,7 @@ class Trainer:
         self._saved_at = stopwatch()
 
     def finish(self) -> None:
-        """Evaluates the final or best weights, writes the report, and writes result.json last."""
+        """Evaluates, and writes report and result.json, unless a signal has stopped training."""
         self._print_line(self._profiler.stop())
         if self._interrupted:
             return

@@ -1,6 +1,6 @@
-"""Computes the steps of log points, periodic checkpoints, epoch ends and the end of a command.
+"""Computes the steps of log points, periodic checkpoints, epoch ends and the end of training.
 
-Epoch ends are at multiples of the steps per epoch, whatever the length of a command is. So a run
+Epoch ends are at multiples of the steps per epoch, whatever the total number of steps is. So a run
 that is extended later is identical to a run of the greater length.
 """
 
@@ -15,15 +15,15 @@ class StepsUntil(NamedTuple):
     """Numbers of steps, each 1 or more, from the current step to the next events."""
 
     save: int  # periodic checkpoint; `NEVER` if there are none
-    end: int  # end of the epoch or of the command, whichever comes first
+    end: int  # end of the epoch or of training, whichever comes first
 
 
 class Triggers:
-    """Computes at which steps, counted from 0, to log, to save, and to end an epoch or the command.
+    """Computes after how many steps to log, to save a checkpoint, and to end an epoch or training.
 
     Args:
       steps_per_epoch: number of steps per epoch, 1 or more.
-      total_steps: number of steps after which the command ends, 1 or more.
+      total_steps: number of steps after which training ends, 1 or more.
       log_every: number of steps between log points; 0: no log points inside an epoch.
       save_every: number of steps between periodic checkpoints; 0: no periodic checkpoints.
 
@@ -46,7 +46,7 @@ class Triggers:
         self._log_every, self._save_every = log_every, save_every
 
     def due(self, step: int) -> StepsUntil:
-        """Returns the steps to the next periodic checkpoint and to the end of the epoch or command.
+        """Returns the steps from `step` to the next checkpoint and to the end of epoch or training.
 
         Raises:
           ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
@@ -59,24 +59,27 @@ class Triggers:
         )
 
     def points(self, step: int) -> LogPoints:
-        """Returns the log points after `step`, up to the end of the epoch or command, included."""
+        """Returns the log points after `step`: multiples of `log_every` inside the epoch.
+
+        The end of the epoch, or of training if that comes first, is the last log point.
+        """
         return LogPoints(self._log_every or NEVER, step + self.due(step).end)
 
     def logs(self, step: int) -> bool:
-        """Returns whether `step` is a log point inside an epoch."""
+        """Returns whether `step` is a multiple of `log_every` inside an epoch, not at its end."""
         return bool(self._log_every) and step % self._log_every == 0 and not self.ends_epoch(step)
 
     def ends_epoch(self, step: int) -> bool:
-        """Returns whether an epoch ends after `step` steps."""
+        """Returns whether an epoch ends after `step` steps; also True for 0 steps."""
         return step % self.steps_per_epoch == 0
 
     def epoch(self, step: int) -> int:
-        """Returns the epoch that contains `step` or ends at it, counted from 1."""
+        """Returns the epoch, counted from 1, that contains `step` or ends at it; 1 for step 0."""
         return max(1, -(-step // self.steps_per_epoch))
 
     @property
     def epochs(self) -> int:
-        """Number of epochs of the command, which may end inside the last epoch."""
+        """Number of epochs of training, which may end inside the last one."""
         return self.epoch(self.total_steps)
 
 

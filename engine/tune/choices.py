@@ -1,4 +1,4 @@
-"""Generates the candidates that tuning measures, in order. Imports no TensorFlow."""
+"""The combinations of options (candidates) that tuning measures. Imports no TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FEEDS = ("resident", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Options that affect the speed of training only; by default, they are chosen automatically."""
+    """Values of options that affect only the speed of training; the defaults are automatic."""
 
     jit: str = "auto"
     feed: str = "auto"
@@ -36,10 +36,10 @@ class Candidate:
 
 
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
-    """Yields the first candidates: each XLA mode with several thread counts; not `Candidate()`.
+    """Yields the first round of candidates: each XLA mode with several numbers of threads.
 
-    `jit` is the mode that `--jit=auto` resolves to, and `now` the number of threads that
-    `--intra_op_threads=0` resolves to; 0: one for each of the `cores` that the process may use.
+    `Candidate()` is left out. `jit` is the mode that `--jit=auto` resolves to. `now` is the number
+    of threads for `--intra_op_threads=0`; 0: one per core. The process may use `cores` cores.
     """
     counts = sorted({1, cores // 2, cores} - {0, now or cores})
     for mode in ("auto", *(other for other in JITS if other != jit)):
@@ -49,7 +49,7 @@ def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
 
 
 def around(best: Candidate, feed: str) -> Iterator[Candidate]:
-    """Yields variations of one of the first candidates, which runs with this feed."""
+    """Yields variations of `best`, which uses `feed`: the other feed, threads, steps per call."""
     yield dataclasses.replace(best, feed=next(other for other in FEEDS if other != feed))
     yield dataclasses.replace(best, inter_op_threads=1)
     for steps in ("32", "1024"):

@@ -22,7 +22,9 @@ from pipelines import usable_cores
 
 
 def run(config: Config) -> int:
-    """Tunes a configuration and writes the flagfile; writes nothing to `run_dir`.
+    """Finds a configuration's fastest options and writes them to the flagfile `--tuned_flags`.
+
+    It writes nothing to `run_dir`.
 
     Returns:
       The exit status: 0; 130 or 143 when stopped by a signal.
@@ -87,7 +89,7 @@ def _tune(
 
 
 def _lines(result: ComparisonResult) -> Iterator[str]:
-    """Yields a line for each candidate, the fastest first."""
+    """Yields a line per candidate, the fastest first: steps/s, speedup, options, or the error."""
     for candidate, ratio in sorted(result.ratios.items(), key=lambda item: -item[1]):
         if candidate in result.errors:
             yield f"         -   {candidate}: {result.errors[candidate]}"

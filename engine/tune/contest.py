@@ -1,4 +1,4 @@
-"""Compares candidates, each in its own process, by interleaved blocks of steps."""
+"""Compares the speed of candidates, one process each, by alternating blocks of steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MIN_SPEEDUP = 1.01  # over the first candidate, for another one to be chosen
 
 
 class CandidateProcess:
-    """Measures a candidate in a separate process."""
+    """A process that trains with a candidate's options and measures the steps per second."""
 
     def __init__(self, config: Config, candidate: Candidate) -> None:
         self.candidate = candidate
@@ -47,12 +47,12 @@ class CandidateProcess:
         )
 
     def ready(self) -> bool:
-        """Waits until the process is ready; sets `metadata`. Returns False on an error."""
+        """Waits until the process can train, and sets `metadata`; returns False if it failed."""
         self.metadata = self._answer()
         return "error" not in self.metadata
 
     def measure(self) -> None:
-        """Measures a block and records its steps per second; 0 if the process fails."""
+        """Measures a block of steps; appends its steps/s to `rates`, 0 if the process fails."""
         answer: dict[str, Any] = {}
         with contextlib.suppress(BrokenPipeError):  # the process has ended
             print(_BLOCK_SECONDS, file=self._process.stdin, flush=True)
@@ -92,7 +92,7 @@ def contest(
     others: Callable[[dict[str, Any]], Iterable[Candidate]],
     poll: Callable[[], None],
 ) -> ComparisonResult:
-    """Compares candidates with a first one, which must be trainable.
+    """Measures the speed of candidates, relative to a first one, `choice`; drops slow ones early.
 
     `others` returns the other candidates, given the `metadata` of the first one's process. `poll`
     is called periodically; an exception that it raises ends the contest.

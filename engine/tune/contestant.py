@@ -2,8 +2,8 @@
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-Writes a line of JSON when it is ready or has failed. Then trains for about as many seconds as each
-line of its input says, and answers with the steps and seconds as a line of JSON.
+Writes a line of JSON: jit, threads, feed and device when ready, else error and bad_input. For each
+line of input, a number of seconds, trains about so long and writes steps and seconds as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
-    """Answers requests until the input ends."""
+    """Runs the program: trains and answers for each line of standard input, until it ends."""
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirects what libraries print to stderr
     import_tensorflow()

@@ -1,4 +1,4 @@
-"""Checks the laws on a user's own configuration, task and machine; the entry point is `verify`."""
+"""Checks the laws of docs/concepts/laws.md on a user's configuration, task and machine."""
 
 from engine.verify.certificate import Certificate, Verdict
 from engine.verify.verification import verify

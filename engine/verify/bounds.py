@@ -1,6 +1,6 @@
-"""Derives bounds on the relative difference in norm between two computations of the same steps.
+"""Bounds on the relative difference in norm between two computations of the same training steps.
 
-With other devices or micro-batches, sums have another order and are rounded in other places.
+On other devices or with other micro-batches, sums have another order and other rounding errors.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ FLOAT32_STEP = 1e-6
 
 
 def arithmetic(precision: str, gpus: bool) -> str:
-    """Returns the precision that layers round to: `precision`, or "tensor_float_32".
+    """Returns the precision that layers round to, a key of `UNIT_ROUNDOFF`.
 
-    TensorFloat-32 replaces float32 on GPUs where TensorFlow's option for it is enabled.
+    It is `precision`, but "tensor_float_32" for float32 on GPUs if TensorFlow's option for
+    TensorFloat-32 is enabled.
     """
     tf32 = gpus and tf.config.experimental.tensor_float_32_execution_enabled()
     return "tensor_float_32" if tf32 and precision == "float32" else precision
@@ -45,7 +46,7 @@ def bound(precision: str, path: float, length: float) -> float:
     proportional to the root of their number: it changes by a relative sqrt(2u).
 
     An optimizer that divides the first moment by the root of the second doubles both errors. They
-    do not grow over a path, as long as the weights do not differ so much that their gradients do.
+    do not grow with the number of steps, unless the weights differ so much that their gradients do.
     """
     if precision == "float32":
         return FLOAT32_RUN
@@ -54,11 +55,12 @@ def bound(precision: str, path: float, length: float) -> float:
 
 
 def step_bound(precision: str, update: float, length: float, optimizer: str = "") -> float:
-    """Returns the bound for a single step from the same state, for all weights as one vector.
+    """Returns the bound on the relative difference of all weights, as one vector, after one step.
 
-    `update` is the norm of the update, and `length` that of the weights if it is larger. In float32
-    no errors have accumulated yet. Muon brings all singular values of a gradient near 1, so it
-    amplifies errors in the directions of small ones, several-fold in a mini-batch.
+    Both steps start from the same state. `update` is the norm of the step's update; `length` is the
+    norm of the weights, or `update` if that is larger. In float32 the bound is tighter than that of
+    `bound`, because no errors have accumulated. Otherwise it is `bound`, times 8 for Muon, which
+    brings all singular values near 1 and so amplifies errors in the directions of small ones.
     """
     if precision == "float32":
         return FLOAT32_STEP
@@ -67,27 +69,27 @@ def step_bound(precision: str, update: float, length: float, optimizer: str = ""
 
 
 def metric_bound(precision: str) -> float:
-    """Returns the bound on the relative difference of a loss or of a gradient norm.
+    """Returns the bound on the relative difference of a mean loss or gradient norm of two runs.
 
     After one step, a gradient norm has the error of its gradient, 4u, and a loss that of its
     activations, 2u. Over several steps, weights that differ by up to their bound double the error.
-    The differences are relative to `Trajectory.typical_sizes` if those are larger.
+    Differences are relative to the larger of the value and its `Trajectory.typical_sizes`.
     """
     return FLOAT32_RUN if precision == "float32" else 8 * UNIT_ROUNDOFF[precision]
 
 
 def step_metric_bound(precision: str) -> float:
-    """Returns the bound of `metric_bound` for a single step from the same state."""
+    """Returns `metric_bound` for one step from the same state, before errors have accumulated."""
     return FLOAT32_STEP if precision == "float32" else 4 * UNIT_ROUNDOFF[precision]
 
 
 def sign_flip_bound(precision: str, path: float, length: float, elements: int) -> float:
-    """Returns the term that a sign-based optimizer (Lion) adds to the bound of a tensor.
+    """Returns the term to add to `bound` for a sign-based optimizer (Lion).
 
     Rounding can flip the sign of a value near zero: two updates then differ by twice their norm
     times the root of the fraction of such elements, at least one of the tensor. Values have an
     error of 8u, and are about 4 times denser near zero than elsewhere: the fraction is about 32u.
-    `path` and `length` are those of `bound`.
+    `path` and `length` are as in `bound`; `elements` is the size of the tensor.
     """
     fraction = max(32 * UNIT_ROUNDOFF[precision], 1 / elements)
     return 2 * fraction**0.5 * path / length

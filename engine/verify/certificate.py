@@ -18,7 +18,7 @@ ROOT_CAUSE_ORDER = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
 class Finding(NamedTuple):
-    """What a check did and what it found: the attributes of a `Verdict` with these names."""
+    """The result of a law's check; its fields have the same meaning as those of `Verdict`."""
 
     passed: bool | None
     done: str
@@ -28,18 +28,21 @@ class Finding(NamedTuple):
 
 
 def not_compared(reason: str) -> Finding:
-    """Returns the finding for a law that cannot be checked, with the reason."""
+    """Returns a finding with `passed` None, for a law that cannot be checked, and the reason."""
     return Finding(None, "", reason)
 
 
 def apart(done: str, difference: Difference, found: str = "") -> Finding:
-    """Returns a finding that passes if the largest difference is within its bound."""
+    """Returns a finding that passes if `difference`, described by `found`, is within its bound."""
     found = found or str(difference)
     return Finding(difference.within, done, found, difference.measured, difference.bound)
 
 
 def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
-    """Returns a finding that passes if no tensor differs and there are no more problems."""
+    """Returns a finding that passes if `differing` and `more` are empty.
+
+    These are the names of the tensors, out of `of`, that differ bitwise, and other problems.
+    """
     found = f"the same bits in all {of} tensors"
     if differing:
         found = f"{len(differing)} of {of} tensors differ: {few(differing)}"
@@ -48,26 +51,26 @@ def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] 
 
 
 def few(names: Sequence[str]) -> str:
-    """Returns the first three names, separated by commas."""
+    """Returns the first three names, separated by commas, and an ellipsis if there are more."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of checking one law."""
+    """The result of checking one law of docs/concepts/laws.md."""
 
     law: str  # its number, "L1" to "L8"
     name: str
     passed: bool | None  # whether the law holds; None if not compared, for the reason in `found`
     done: str  # description of what the check did
     found: str  # description of what the check found
-    measured: float | None  # number of problems, or a relative difference
+    measured: float | None  # number of problems, or a relative difference; None: neither
     bound: float | None  # largest `measured` that passes
     seconds: float  # duration of the check
 
     @property
     def line(self) -> str:
-        """The verdict as one line of text."""
+        """One line of text: the law, what was done and found, the status, and the duration."""
         status = {True: "ok", False: "BROKEN", None: "not compared"}[self.passed]
         return f"{self._description} ... {status} {self.seconds:.1f} s"
 
@@ -100,12 +103,12 @@ class Certificate:
 
     @property
     def passed(self) -> bool:
-        """Whether no law is broken."""
+        """Whether no law is broken; a law that was not compared does not count as broken."""
         return not self.broken
 
     @property
     def broken(self) -> list[str]:
-        """Numbers of the broken laws, root cause first."""
+        """Numbers of the broken laws, such as "L7", in the order of `ROOT_CAUSE_ORDER`."""
         return [law for law in ROOT_CAUSE_ORDER if self[law].passed is False]
 
     def __getitem__(self, law: str) -> Verdict:
@@ -114,7 +117,7 @@ class Certificate:
 
     @property
     def summary(self) -> str:
-        """The result in one line that starts with PASS or FAIL."""
+        """One line: FAIL and the broken laws, or PASS and the laws that were not compared."""
         if self.broken:
             root, *others = self.broken
             also = f"; also broken: {', '.join(others)}" if others else ""

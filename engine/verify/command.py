@@ -1,4 +1,4 @@
-"""`--mode=verify`: prints the certificate, and writes it to the run directory if there is one."""
+"""`--mode=verify`: checks the laws on a configuration, prints and saves the certificate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.verify.verification import verify
 
 
 def run(config: Config) -> int:
-    """Verifies; prints a line per law, the certificate as one line of JSON, and PASS or FAIL.
+    """Verifies a configuration; prints a line per law, the certificate as JSON, and PASS or FAIL.
 
     Writes `verify.json` to `run_dir` if that exists, and changes nothing else in it.
 
@@ -20,7 +20,8 @@ def run(config: Config) -> int:
       The exit status: 0 if no law is broken, else 1; 130 or 143 when stopped by a signal.
 
     Raises:
-      ValueError: for invalid input.
+      ValueError: for invalid input, as in training.
+      RuntimeError: when TensorFlow fails.
     """
     with Signals() as signals:
         try:

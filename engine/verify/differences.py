@@ -1,4 +1,4 @@
-"""Measures the differences between two runs, and compares them with their bounds."""
+"""Relative differences of weights, losses and gradient norms between two runs; their bounds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.verify.trajectory import Trajectory
 
 @dataclass(frozen=True)
 class Difference:
-    """A relative difference in norm, see `difference`, and the largest one that passes."""
+    """A relative difference in norm between two runs, see `difference`, and its bound."""
 
     name: str  # of the tensor or metric
     measured: float
@@ -22,12 +22,12 @@ class Difference:
 
     @property
     def within(self) -> bool:
-        """Whether the difference is within its bound."""
+        """Whether the difference is at most its bound; False if it is nan."""
         return self.measured <= self.bound
 
     @property
     def share(self) -> float:
-        """Ratio of the difference to its bound; infinite if the difference is nan."""
+        """Ratio of the difference to its bound: 0 for no difference, infinite if undefined."""
         if self.measured == 0:
             return 0.0
         share = self.measured / self.bound if self.bound else math.inf
@@ -44,11 +44,11 @@ def worst(differences: Sequence[Difference]) -> Difference:
 
 
 def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float = 0.0) -> float:
-    """Returns the norm of `one - other`, of the same shape, relative to the norm of `one`.
+    """Returns the norm of `one - other` divided by the norm of `one`, or by `scale` if larger.
 
-    `scale` replaces the norm of `one` if it is larger: the norm of the values that were rounded and
-    summed, if they cancel in their sum `one`. The result is 0 if both are equal, even if they are
-    0; it may be nan or infinite.
+    Both have the same shape. `scale` is the norm of the values that were rounded and summed to
+    `one`, which may cancel. The quotient is 0 if `one` equals `other`, even if both are 0; it may
+    be nan or infinite.
     """
     with np.errstate(invalid="ignore"):
         apart, length = _norm(np.subtract(one, other)), max(_norm(one), scale)
@@ -60,10 +60,10 @@ def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float 
 def tensors(
     one: Trajectory, other: Trajectory, arithmetic: str, sizes: Mapping[str, float]
 ) -> list[Difference]:
-    """Returns the differences of each tensor of model and EMA, and of loss and gradient norm.
+    """Returns the differences of each tensor of model and EMA, and of mean loss and gradient norm.
 
-    The trajectories start from the same state. `arithmetic` is that of `bounds`, and `sizes` are
-    the minimum scales of loss and gradient norm, see `Trajectory.typical_sizes`.
+    The trajectories start from the same state. `arithmetic` is as `bounds.arithmetic` returns it;
+    `sizes`, as `Trajectory.typical_sizes`, has the minimum scales of loss and gradient norm.
     """
     differences = []
     for name, value in one.weights.items():
@@ -79,7 +79,7 @@ def tensors(
 def whole_model_differences(
     one: Trajectory, other: Trajectory, arithmetic: str, sizes: Mapping[str, float]
 ) -> list[Difference]:
-    """Returns `tensors` for trajectories of one step, with all weights as one vector."""
+    """Returns differences as `tensors`, but after one step and with all weights as one vector."""
     vector, other_vector = _vector(one), _vector(other)
     update = _norm(np.array(list(one.path.values())))
     length = max(_norm(vector), update)

@@ -1,4 +1,4 @@
-"""Injects faults into the results of a task for one row of a batch."""
+"""A task wrapper that makes the loss, gradient or metrics of one row infinite or nan."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class _FaultyMetric(Metric):
 
 
 class FaultInjectingTask:
-    """Wraps a task, and can make one kind of its results for one row infinite or nan.
+    """Wraps a task; `inject` makes one of `PARTS`, for one row of a batch, infinite or nan.
 
-    Without a fault, multiplies all results by 1, which leaves them bitwise identical.
+    Without a fault, all parts are multiplied by 1, which leaves them bitwise identical.
     """
 
     PARTS = ("gradient", "loss", "metric", "statistic")
@@ -44,26 +44,26 @@ class FaultInjectingTask:
 
     @property
     def switches(self) -> tuple[tf.Variable, ...]:
-        """Variables of the wrapper itself, which steps read and do not write."""
+        """Variables with the row and the factors of a fault, which steps read and do not write."""
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
-        """Multiplies results of a row of the global batch by `factor`, until `heal` is called.
+        """Multiplies a part of what a row of the global batch yields by `factor`, until `heal`.
 
-        The part is "gradient", without the loss; "loss", without the gradient; "metric", all
-        metrics; or "statistic", all updates of moving statistics from the row's micro-batch.
+        `part` is "gradient", but not the loss; "loss", but not its gradient; "metric", all metrics;
+        or "statistic", all updates of moving statistics from the row's micro-batch.
         """
         self._row.assign(row)
         self._factors[part].assign(factor)
 
     def heal(self) -> None:
-        """Removes the fault."""
+        """Removes the fault that `inject` set."""
         self._row.assign(-1)
         for factor in self._factors.values():
             factor.assign(1.0)
 
     def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
-        """Calls the wrapped task and injects the fault; see `Task`."""
+        """Returns the output of the wrapped task with the fault; see `Task`."""
         output = self.task(model, batch, context)
         losses = output.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it

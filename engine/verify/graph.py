@@ -1,4 +1,4 @@
-"""Inspects the graph of a traced function."""
+"""Finds random operations and variables in the graph of a traced function; fingerprints it."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ _GENERATORS = frozenset(
 
 
 def hidden_random_ops(function: Any) -> list[str]:
-    """Returns the types of the stateful random operations in a function, sorted (L3)."""
+    """Returns the types of the stateful random operations in a ConcreteFunction, sorted."""
     return sorted({node.op for node in _nodes(function)} & _GENERATORS)
 
 
 def untracked_variables(function: Any, known: Iterable[tf.Variable]) -> list[tf.Variable]:
-    """Returns the variables that a function reads or writes and that are not in `known` (L5)."""
+    """Returns the variables that a ConcreteFunction reads or writes, without those in `known`."""
     tracked = {id(component) for variable in known for component in _components(variable)}
     return [v for v in function.variables if tracked.isdisjoint(map(id, _components(v)))]
 
 
 def fingerprint(function: Any) -> Counter:
-    """Counts the operations of a graph by type and attributes, such as the value of a constant.
+    """Counts a ConcreteFunction's operations by type and attributes, such as a constant's value.
 
     Two traces of the same computation have the same fingerprint. Names are ignored, because they
-    differ in each trace. A Python number that a trace depends on appears as a constant, or has
-    selected a Python branch.
+    differ in each trace. A Python number that a trace depends on is a constant in the graph or has
+    selected a Python branch, so another number gives another fingerprint.
     """
     return Counter((node.op, _attributes(node)) for node in _nodes(function))
 
@@ -50,7 +50,7 @@ def _nodes(function: Any) -> Iterator[Any]:
 
 
 def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
-    """Returns the attributes of a node without names of functions, strings and seeds, sorted."""
+    """Returns (name, serialized value) of a node's attributes but functions, strings and seeds."""
     return tuple(
         (key, value.SerializeToString(deterministic=True))
         for key, value in sorted(node.attr.items())

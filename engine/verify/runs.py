@@ -1,4 +1,4 @@
-"""Assembles and trains the small runs of a configuration that the laws compare."""
+"""The small training runs of a configuration that the checks of the laws compare."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
-    """The run that other runs are compared with."""
+    """The run on the configured devices, with which other runs are compared."""
 
     trajectory: Trajectory
     written: list[str]  # names of the variables outside the state that its steps wrote
@@ -42,18 +42,18 @@ class ReferenceRun(NamedTuple):
 
     @property
     def parts(self) -> Parts:
-        """Objects of the run."""
+        """The assembled run of the trajectory: its network, state, data feeds and loops."""
         return self.trajectory.parts
 
 
 class VerificationRuns:
-    """Assembles runs of one configuration, on one device and on several.
+    """Assembles and trains small runs of one configuration, on one device and on several.
 
-    A run takes a few steps on a sample of the user's data, so that it has several epochs, each with
-    a partial batch if possible. Everything else is as configured, except the length of a short
-    schedule, see `scheduled_steps`.
+    A run takes `STEPS` steps on a sample of the user's data, so that it has several epochs, each
+    with a partial batch if possible. Everything else is as configured, except the length of a short
+    schedule, see `scheduled_steps`, and the options that the caller replaces.
 
-    The arguments are those of `verify`, and a directory for decoded data and checkpoints.
+    The arguments are as in `verify`; `directory` is for decoded data and checkpoints.
 
     Raises:
       ValueError: for invalid input, as in training.
@@ -100,7 +100,7 @@ class VerificationRuns:
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
 
     def assembled(self, devices: Devices, **options: Any) -> Parts:
-        """Assembles a new run with a task of its own; `options` replace the user's."""
+        """Returns a newly assembled run with a new task; `options` replace the configured ones."""
         self._stop_prefetching()
         # Another global seed for each run reveals random operations that ignore the run's seed.
         tf.random.set_seed(len(self.built))
@@ -123,14 +123,14 @@ class VerificationRuns:
             raise Interrupted
 
     def _stop_prefetching(self, running: Parts | None = None) -> None:
-        """Stops the feeds of all runs but one, because they use threads that it needs."""
+        """Stops prefetching in all runs except `running`, which needs the CPU threads."""
         self._poll()
         for parts in self.built:
             if parts is not running:
                 parts.close()
 
     def take(self, parts: Parts, steps: int) -> Parts:
-        """Takes steps, at most three per call of the graph; returns `parts`."""
+        """Takes training steps of a run, at most three per call of the graph; returns `parts`."""
         self._stop_prefetching(parts)
         for done in range(0, steps, 3):
             self._poll()
@@ -147,7 +147,7 @@ class VerificationRuns:
 
     @functools.cached_property
     def reference(self) -> ReferenceRun:
-        """The run on the devices that the configuration trains on, executed on first access."""
+        """The run on the configured devices, trained, checkpointed and scored on first access."""
         parts = self.assembled(self.topologies.configured)
         known = [*parts.state.variables, *fault_injector(parts).switches]
         untracked = graph.untracked_variables(parts.loop.graph(), known)
@@ -163,7 +163,7 @@ class VerificationRuns:
         return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of a run from its first step, cached; see `assembled`."""
+        """Returns the trajectory of the first `STEPS` steps of an `assembled` run, cached."""
         key = (devices.description, *sorted(options.items()))
         if key == (self.topologies.configured.description,):
             return self.reference.trajectory
@@ -173,40 +173,40 @@ class VerificationRuns:
         return self._trajectories[key]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of a run that is resumed from the checkpoint of `reference`."""
+        """Returns the trajectory of the run of `on`, resumed from the checkpoint of `reference`."""
         parts = self.on(devices, **options).parts
         return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self._poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores a run from the checkpoint of `reference`; returns `parts`."""
+        """Restores the state of a run from the checkpoint of `reference`; returns `parts`."""
         self._stop_prefetching(parts)
         Restorer(self._directory, parts.state).newest()
         return parts
 
     def arithmetic(self, devices: Devices) -> str:
-        """Returns the precision that layers round to on these devices, see `bounds.arithmetic`."""
+        """Returns the precision that layers round to on `devices`, see `bounds.arithmetic`."""
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
     def batch_norm(self) -> bool:
-        """Whether the model has batch norm: in training, a loss then depends on the whole batch."""
+        """Whether the model has batch norm: an example's training loss then depends on others."""
         return any(isinstance(m, BatchNorm) for m in self.reference.parts.model.submodules)
 
     def close(self) -> None:
-        """Stops prefetching, and unsets TensorFlow's global seed."""
+        """Stops prefetching in all runs, and unsets TensorFlow's global seed."""
         for parts in self.built:
             parts.close()
         tf.random.set_seed(None)
 
 
 def fault_injector(parts: Parts) -> FaultInjectingTask:
-    """Returns the task of a run that `VerificationRuns` assembled."""
+    """Returns the task wrapper of a run that `VerificationRuns` assembled, to inject faults."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
 
 
 def _task_maker(task: MakeTask | Task | None, config: Config, classes: int) -> MakeTask:
-    """Returns a function that makes a task for each run, so that runs share no task state."""
+    """Returns a function that makes a task for each run; ValueError if two runs would share it."""
     if task is None:
         return lambda: classification(config, classes)
 

@@ -1,4 +1,4 @@
-"""Selects the examples of a data set that the laws are checked on."""
+"""Selects the examples of a data set that the laws (docs/concepts/laws.md) are checked on."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ EVALUATION_BYTES = 32 << 20  # maximum decoded size of the evaluated split
 
 @dataclasses.dataclass(frozen=True)
 class Sample:
-    """The first examples of the user's splits."""
+    """The first examples of the user's splits, for short training runs and evaluations."""
 
     full: pipelines.Source  # as configured
     source: pipelines.Source  # with the first examples only, and with a single held-out split
-    scored: str  # name of that split, "validation" or "test"
-    scored_from: str  # name of the user's split that it is taken from; "train" if none is held out
+    scored: str  # name of the held-out split, "validation" or "test"
+    scored_from: str  # the user's split that it is taken from; "train" if none is held out
     batch: int  # number of examples in a full batch; of all, if there are fewer
 
     @property
@@ -29,12 +29,12 @@ class Sample:
 
     @property
     def examples_held_out(self) -> int:
-        """Number of examples in the user's split that those are taken from."""
+        """Number of examples in the user's split `scored_from`."""
         return len(getattr(self.full, self.scored_from))
 
 
 def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
-    """Reduces an epoch to `FULL_BATCHES` full batches and, if possible, a partial one."""
+    """Returns a sample with up to `FULL_BATCHES` batches an epoch and a partial one if possible."""
     examples = len(full.train)
     batch = min(global_batch_size, examples)
     # The partial batch is more than half full, so that each of two devices gets examples.

@@ -1,4 +1,4 @@
-"""Takes the steps of a run and records their trajectory."""
+"""Takes training steps of a run and records their trajectory: weights, updates and metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.core import metrics
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
-    """Takes steps, epoch by epoch, at most `at_once` per call of the graph; returns `parts`."""
+    """Takes training steps, at most `at_once` per call of the graph; returns `parts`."""
     while steps:
         to_epoch_end = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
         steps -= parts.loop.run(min(steps, to_epoch_end, at_once)).steps
@@ -23,7 +23,7 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
 def run_steps_measured(
     parts: Parts, steps: int, before_step: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Takes steps one by one; returns the sum of the norms of each tensor's updates, by name."""
+    """Takes single training steps; returns the sum of each tensor's update norms, by name."""
     path = dict.fromkeys(weights(parts), 0.0)
     for _ in range(steps):
         before_step()
@@ -35,7 +35,7 @@ def run_steps_measured(
 
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Returns the values of all variables of the model and of its EMA, by name."""
+    """Returns the variables' values: of the model by "model/NAME", of its EMA by "ema/NAME"."""
     state = parts.state
     named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
     if state.ema is not None:
@@ -44,14 +44,14 @@ def weights(parts: Parts) -> dict[str, np.ndarray]:
 
 
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
-    """Returns the bytes of each state variable except timings and `but`, by index and name."""
+    """Returns the bytes of each state variable except timings and `but`, by "INDEX/NAME"."""
     excluded = {id(variable) for variable in (*parts.state.timing.variables, *but)}
     kept = [v for v in parts.state.variables if id(v) not in excluded]
     return {f"{index}/{v.name}": v.numpy().tobytes() for index, v in enumerate(kept)}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Returns the names of the variables that are not bitwise identical."""
+    """Returns the names of the variables that differ between results of `state_bytes`."""
     return [name.split("/", 1)[1] for name in before if before[name] != after[name]]
 
 
@@ -59,11 +59,11 @@ def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
 class Trajectory:
     """The state of a run after some steps, and sums over those steps."""
 
-    parts: Parts  # which may have continued since
+    parts: Parts  # the run, which may have continued since
     path: dict[str, float]  # sum of the norms of the updates of each tensor in `weights`, by name
-    weights: dict[str, np.ndarray]
-    state: dict[str, bytes]  # state_bytes
-    sums: np.ndarray  # of metrics.step_sums, float64 [4 + metrics]
+    weights: dict[str, np.ndarray]  # returned by `weights` after the last step
+    state: dict[str, bytes]  # returned by `state_bytes` after the last step
+    sums: np.ndarray  # sum of metrics.step_sums over the steps, float64 [4 + metrics]
     updates: int  # number of the run's steps so far that updated the weights
     out_of_sync: list[str]  # names of the variables whose values differ between replicas
 
@@ -77,10 +77,10 @@ class Trajectory:
 
     @property
     def typical_sizes(self) -> dict[str, float]:
-        """The absolute values of `means`, the scale of rounding errors if it starts at step 0.
+        """Absolute values of `means`: the scale of rounding errors, for a trajectory from step 0.
 
         Late in training, loss and gradient are small differences of large values (cancellation),
-        with errors relative to the large values. Early in training, they are about as large.
+        with errors relative to these, which are about as large as loss and gradient were at first.
         """
         return {name: abs(float(value)) for name, value in self.means.items()}
 
@@ -91,7 +91,7 @@ Pairs = list[tuple[Trajectory, Trajectory]]
 def record_trajectory(
     parts: Parts, steps: int, before_step: Callable[[], None] = lambda: None
 ) -> Trajectory:
-    """Takes steps one by one; returns their trajectory."""
+    """Takes training steps one by one, each after calling `before_step`; returns the trajectory."""
     state, replica_values = parts.state, parts.strategy.experimental_local_results
     sums_before = state.sums.numpy()
     path = run_steps_measured(parts, steps, before_step)
@@ -107,10 +107,10 @@ def record_trajectory(
 
 
 def steps_together(one: Parts, other: Parts, steps: int) -> Pairs:
-    """Takes steps of two runs, each from the state of the first; returns their trajectories.
+    """Takes steps of two runs, each from the first's state; returns trajectory pairs of one step.
 
-    Leaves out steps that, with a dynamic loss scale, only one of them takes: a float16 gradient may
-    overflow for the whole batch and not for its micro-batches.
+    Leaves out steps in which, with a dynamic loss scale, only one run updates its weights: a
+    float16 gradient may overflow for the whole batch and not for its micro-batches.
     """
     pairs = []
     for _ in range(steps):

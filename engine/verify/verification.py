@@ -1,4 +1,4 @@
-"""Verifies the laws on a configuration and returns a certificate."""
+"""Checks the laws of docs/concepts/laws.md on a configuration and returns a certificate."""
 
 from __future__ import annotations
 
@@ -30,12 +30,13 @@ def verify(
     print_line: Callable[[str], None] = lambda line: None,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Certificate:
-    """Checks the laws on a configuration, optionally with a task of your own.
+    """Checks that training on a configuration, optionally with a custom task, is correct.
 
-    Assembles about a dozen small runs in a temporary directory, and neither reads nor writes
-    `config.run.run_dir`. Call it before the first tensor is created, because it splits the CPU into
-    virtual devices. Afterwards, TensorFlow's op determinism is enabled and its global seed is
-    unset.
+    It checks the eight laws of docs/concepts/laws.md, such as bitwise reproducibility and results
+    that do not depend on the number of devices, on about a dozen small runs in a temporary
+    directory; `config.run.run_dir` is neither read nor written. Call it before the first tensor is
+    created, because it splits the CPU into virtual devices. Afterwards, TensorFlow's op determinism
+    is enabled and its global seed is unset.
 
     Args:
       config: all options, as `engine.config.flags.parse` returns them.
@@ -46,8 +47,8 @@ def verify(
       interrupted: called periodically; returns whether to stop.
 
     Returns:
-      The certificate. If a task raises an exception in its first run, that is raised; in a later
-      run, such as on several devices, it counts as a broken law.
+      The certificate, with a verdict on each law. An exception of the task in its first run is
+      raised; one in a later run, such as on several devices, counts as a broken law.
 
     Raises:
       ValueError: for invalid input, as in training; when TensorFlow has started with too few

@@ -162,7 +162,7 @@ BREAKS = (
         "each replica judges what it has, before the reduction",
         _VERDICT,
         "engine/core/step.py",
-        "checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "checked = [norm, *map(tf.reduce_sum, statistics), tf.cast(tf.reduce_sum(sums), tf.float32)]",
         "checked = [tf.reduce_sum(part) for part in total]",
     ),
     Break(
@@ -188,7 +188,7 @@ BREAKS = (
         "the verdict is not of the statistics",
         _VERDICT,
         "engine/core/step.py",
-        "checked = [norm, *map(tf.reduce_sum, statistics), tf.reduce_sum(sums)]",
+        "checked = [norm, *map(tf.reduce_sum, statistics), tf.cast(tf.reduce_sum(sums), tf.float32)]",
         "checked = [norm, tf.reduce_sum(sums)]",
     ),
     Break(
@@ -255,12 +255,9 @@ BREAKS = (
         "the clip is of the scaled gradient",
         _SCALED,
         "engine/core/step.py",
-        "        if self.scaled:\n"
-        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n"
         "        gradients, norm = self._clip(gradients)\n",
-        "        gradients, norm = self._clip(gradients)\n"
-        "        if self.scaled:\n"
-        "            gradients = [gradient / context.loss_scale for gradient in gradients]\n",
+        "        gradients, norm = self._clip([g * context.loss_scale for g in gradients])\n"
+        "        gradients = [g / context.loss_scale for g in gradients]\n",
     ),
     Break(
         "loss scale",
@@ -578,8 +575,8 @@ BREAKS = (
         "evaluation drops out",
         _ONCE,
         "engine/core/step.py",
-        "scores = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
-        "scores = task(model, batch, ForwardContext(\n"
+        "output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
+        "output = task(model, batch, ForwardContext(\n"
         "            training=True, mask=batch.mask, dtype=dtype,\n"
         "            noise=StatelessRNG(0, batch.position)))",
     ),

@@ -1,6 +1,6 @@
 """Draws figures from arrays; the drawing functions return the bytes of a PNG.
 
-The same arguments give bitwise identical PNGs. The package imports no other one of the project.
+The same arguments give bitwise identical PNGs. Imports no other package of the project.
 """
 
 from engine.reporting.figures.classification import (

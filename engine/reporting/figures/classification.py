@@ -1,4 +1,4 @@
-"""Draws classification results: examples and scores per class, confusion and calibration."""
+"""Draws charts of examples and scores per class, of confusion matrices and of calibration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_NUMBERS = 25  # maximum number of classes of a confusion matrix with number
 
 @renders_png
 def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
-    """Draws the number of examples of each class, int [classes], with a bar for each split."""
+    """Draws a bar chart of the examples of each class; `counts` is {split: int [classes]}."""
     classes = len(names)
     figure, axes = _one_chart(_length(classes, 2, 0.55, 6, 14), 3.4)
     axes.grid(visible=False, axis="x")
@@ -52,9 +52,9 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
 def class_scores(
     precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, names: list[str], *, title: str
 ) -> Figure:
-    """Draws precision, recall and F1 of each class, as markers on a line.
+    """Draws precision, recall and F1 of each class in percent, as markers on one line per class.
 
-    The scores are float [classes], nan where they are undefined, which is not drawn.
+    The scores are float [classes], from 0 to 1; an undefined score is nan and is not drawn.
     """
     classes = len(names)
     figure, axes = _one_chart(6.2, _length(classes, 1.6, 0.26, 3, 16))
@@ -77,9 +77,9 @@ def class_scores(
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
     """Draws a confusion matrix, int [classes (label), classes (predicted)], as a heat map.
 
-    Cells show percentages of their row if `by_row`, else counts, where they fit. The shade of a
-    cell is proportional to the square root of its fraction of the row, so that rare mistakes are
-    visible; where counts do not fit, and without `by_row`, to the square root of the count.
+    With at most `_MAX_NUMBERS` classes, cells show percentages of their row if `by_row`, else
+    counts. The shade of a cell is proportional to the square root of its fraction of the row, so
+    that rare mistakes are visible; with more classes and without `by_row`, to that of its count.
     """
     classes = len(names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -119,11 +119,11 @@ def reliability(
     error: float,
     title: str,
 ) -> Figure:
-    """Draws the reliability diagram, and below it the number of predictions in each bin.
+    """Draws a reliability diagram, and below it the number of predictions in each confidence bin.
 
-    The edges of the confidence bins are float [bins + 1], the mean confidence and the accuracy of
-    each bin float [bins], nan for an empty one. The expected calibration error is from 0 to 1.
-    Guo et al., 2017, "On Calibration of Modern Neural Networks".
+    `edges` of the bins are float [bins + 1]; mean `confidence`, `accuracy` (both nan for an empty
+    bin) and `counts` are [bins]. `error` is the expected calibration error; all but the counts are
+    from 0 to 1. Guo et al., 2017, "On Calibration of Modern Neural Networks".
     """
     figure = Figure(figsize=(4.8, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -147,7 +147,7 @@ def _one_chart(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _length(classes: int, margin: float, each: float, minimum: float, maximum: float) -> float:
-    """Returns a side length in inches; more than `maximum` if the class names need it."""
+    """Returns the length in inches of a chart's class axis; over `maximum` if the names need it."""
     needed = margin + 0.14 * min(classes, MAX_NAMES)
     return float(np.clip(margin + each * classes, minimum, max(maximum, needed)))
 

@@ -19,15 +19,15 @@ _GAP = 0.08
 
 
 class CaptionedImages(NamedTuple):
-    """Images, captions and the images with a frame and a bold caption."""
+    """Images with optional captions; the marked ones have a frame and a bold caption."""
 
     images: np.ndarray  # uint8 or float [n, H, W, C]; if C is not 3, the first channel is shown
-    captions: Sequence[str] = ()  # n, of one or more lines; empty: none
-    marked: Collection[int] = ()  # indices
+    captions: Sequence[str] = ()  # one per image, of one or more lines; empty: none
+    marked: Collection[int] = ()  # indices of the marked images
 
     @property
     def lines(self) -> int:
-        """The number of lines of the longest caption."""
+        """The number of lines of the longest caption; 0 without captions."""
         return max((caption.count("\n") + 1 for caption in self.captions), default=0)
 
 
@@ -54,9 +54,9 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
 
 @renders_png
 def image_rows(rows: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float) -> Figure:
-    """Draws 1 or more rows of images, each with a name on its left; `margin` inches for the names.
+    """Draws 1 or more rows of images, each given as (name, images), with the name on its left.
 
-    A row may be empty, but not all of them.
+    `margin` is the width of the names in inches. A row may have no images, but not all rows.
     """
     columns = max(len(tiles.images) for _, tiles in rows)
     height = _row_height(max(tiles.lines for _, tiles in rows))
@@ -77,7 +77,7 @@ def _row_height(lines: int) -> float:
 def _sheet(
     rows: int, columns: int, title: str, height: float, margin: float = 0.0
 ) -> tuple[Axes, Figure]:
-    """Returns the axes, in inches from the first image's upper left corner, and the figure."""
+    """Creates axes, in inches from the first image's upper left corner, and their figure."""
     width, height = columns * (_TILE + _GAP) - _GAP, rows * height - _GAP
     left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # leave room for the title
     top, bottom = 0.42, 0.12
@@ -135,7 +135,7 @@ def _draw_tile(
 
 
 def _limits(images: np.ndarray) -> tuple[float, float]:
-    """Returns the values drawn as black and white: the range of uint8, or the finite extremes."""
+    """Returns the pixel values of black and white: 0 and 255 if uint8, else the finite extremes."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
     finite = images[np.isfinite(images)]

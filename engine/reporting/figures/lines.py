@@ -12,9 +12,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from engine.reporting.figures.style import OTHER, SPLIT_STYLES, renders_png
 
-_MAX_RAW_POINTS = 30  # of a curve that is not smoothed
-_MAX_POINTS = 4000  # of a curve that is not binned
-_BINS = 1000  # number of bins
+_MAX_RAW_POINTS = 30  # maximum number of points of a curve that is not smoothed
+_MAX_POINTS = 4000  # maximum number of points of a curve that is not binned
+_BINS = 1000  # number of bins of a curve with more points
 
 
 class Line(NamedTuple):
@@ -29,17 +29,17 @@ class Chart(NamedTuple):
 
     title: str
     unit: str  # label of the y axis
-    lines: Mapping[str, Line]  # by name; a split has the same style in every figure
+    lines: Mapping[str, Line]  # curves by name; the style of a split is the same in all figures
     best: float | None = None  # x of the best step, which is marked; None: no mark
-    logarithmic: bool = False  # whether the y axis is, and only positive values are drawn
+    logarithmic: bool = False  # scale of the y axis; if True, only positive values are drawn
 
 
 @renders_png
 def charts(panels: Sequence[Chart], *, x: str) -> Figure:
-    """Draws charts side by side, with the same quantity on the x axis.
+    """Draws charts in rows of two; `x` is the label of every x axis.
 
     A curve of more than `_MAX_RAW_POINTS` points is drawn smoothed, over the raw curve in a lighter
-    shade. With more than `_MAX_POINTS`, the raw curve shows the minimum and maximum of bins.
+    shade. With more than `_MAX_POINTS`, the raw curve shows minimum and maximum of `_BINS` bins.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -53,8 +53,8 @@ def downsample(line: Line) -> tuple[Line, Line]:
     """Reduces a curve of `_BINS` or more points to `_BINS` bins; their sizes differ by 1 at most.
 
     Returns:
-      A curve of the minimum and the maximum of each bin in turn, which keeps every peak, and a
-      curve of the mean of each bin.
+      A curve of 2 * `_BINS` points, the minimum and the maximum of each bin, which keeps every
+      peak; and a curve of the means of the bins.
     """
     edges = np.linspace(0, len(line.x), _BINS + 1).astype(int)
     first, sizes = edges[:-1], np.diff(edges)
@@ -106,7 +106,7 @@ def _draw(axes: Axes, panel: Chart, x: str) -> None:
 
 
 def _magnitudes(panel: Chart) -> float:
-    """Returns the orders of magnitude between the smallest and the largest positive value."""
+    """Returns log10 of the largest over the smallest positive y value; 0 if there is none."""
     values = np.concatenate([line.y for line in panel.lines.values()])
     values = values[np.isfinite(values) & (values > 0)]
     return float(np.log10(values.max() / values.min())) if len(values) else 0.0

@@ -72,10 +72,10 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 
 
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
-    """Labels the axis "x" or "y" with class names: all, or every k-th so that `MAX_NAMES` remain.
+    """Labels the axis "x" or "y" with class names: all, or every n-th, at most `MAX_NAMES`.
 
-    Class k is at position k. If `upright`, names on the x axis are rotated by 90 degrees if any
-    exceeds 2 characters.
+    Class k is at position k. If `upright`, the names are rotated by 90 degrees if any has more than
+    2 characters.
     """
     every = -(-len(names) // MAX_NAMES)
     shown = range(0, len(names), every)

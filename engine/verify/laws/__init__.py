@@ -1,4 +1,4 @@
-"""A check for each law, which sets up the state that it starts from, so each can be read alone."""
+"""A check for each law of docs/concepts/laws.md, in a module that can be read by itself."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law and its check; comparing runs is meaningless if two identical runs differ (L3)."""
+    """A law and its check, with the attributes of a `Verdict` on the law."""
 
-    number: str
+    number: str  # "L1" to "L8"
     name: str
     check: Callable[[VerificationRuns], Finding]
-    compares: bool = False
+    compares: bool = False  # whether the check is meaningless if two identical runs differ (L3)
 
 
 # In the order of the checks: laws that others depend on come first, and L6, which counts the traces

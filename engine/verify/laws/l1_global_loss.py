@@ -19,9 +19,9 @@ _UPDATES = 4  # steps after the checkpoint; they include a partial batch and the
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares losses of a batch and of its chunks, then updates with and without accumulation.
+    """Checks that losses do not depend on other examples, nor updates on gradient accumulation.
 
-    The updates start from the same state.
+    It compares losses in a batch and in chunks of it, then updates from the same state.
     """
     batch, accumulate = runs.sample.batch, runs.config.training.accumulate
     configured, one = runs.topologies.configured, runs.topologies.one

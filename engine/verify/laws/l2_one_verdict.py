@@ -13,7 +13,10 @@ _OVERFLOWS = 8  # maximum number of steps until one does not overflow, with a dy
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Injects an infinity, then a nan, into the gradient of one example on the last replica."""
+    """Checks that an infinite or nan gradient of a row on the last replica changes no weights.
+
+    Only the step and the loss scale may change, and the next step must update the weights.
+    """
     configured, many = runs.topologies.configured, runs.topologies.many
     problems, where = [], ""
     for devices in (configured, many)[: 1 if many.description == configured.description else 2]:
@@ -44,7 +47,7 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
 
 
 def _problems(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
-    """Takes a step with a fault in one row, then steps until an update; returns the problems."""
+    """Takes a step with a faulty gradient, then steps until an update; returns violations of L2."""
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
     runs.take(parts, -int(state.step) % parts.steps_per_epoch)

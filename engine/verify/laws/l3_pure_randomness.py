@@ -11,10 +11,10 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares two runs with different steps per call; searches for stateful random operations."""
+    """Checks that two runs are bitwise equal and that steps have no stateful random operations."""
     reference = runs.reference
     state = reference.trajectory.state
-    again = runs.take(runs.assembled(runs.topologies.configured), STEPS)
+    again = runs.take(runs.assembled(runs.topologies.configured), STEPS)  # other steps per call
     differing = changed(state, state_bytes(again))
     for name, score in runs.score(again).items():
         if np.float64(score).tobytes() != np.float64(reference.scores[name]).tobytes():

@@ -1,4 +1,4 @@
-"""L4: a step's batch depends neither on the kind of feed nor on the step at which it is opened."""
+"""L4: a step's batch is the same for both feeds (in-memory, streaming), opened at any step."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STEPS = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and step
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares batches of new in-memory and streaming feeds with those of one read from step 0."""
+    """Checks that both feeds, opened at later steps, give the same batches as one from step 0."""
     configured = runs.topologies.configured
     from_start = runs.assembled(configured)
     expected = [_digest(from_start, step) for step in range(STEPS)]
@@ -37,7 +37,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _digest(parts: Parts, step: int) -> bytes:
-    """Returns a digest of a step's micro-batches: images, labels, mask, positions and epoch."""
+    """Returns the SHA-256 of a step's micro-batches: images, labels, mask, positions and epoch."""
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, step_tensor = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 

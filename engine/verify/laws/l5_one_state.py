@@ -8,7 +8,7 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Resumes a new run from a checkpoint; reports writes to variables outside the state."""
+    """Checks that a resumed run ends bitwise equal and writes no variable outside the state."""
     state, written = runs.reference.trajectory.state, runs.reference.written
     resumed = runs.restored(runs.assembled(runs.topologies.configured))
     runs.take(resumed, STEPS - CHECKPOINT_STEP)

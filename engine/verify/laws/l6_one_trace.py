@@ -10,7 +10,7 @@ from engine.verify.runs import VerificationRuns
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Counts the traces of all runs so far; traces a loop again and compares the graphs."""
+    """Checks that runs traced each function once and that retracing a loop gives the same graph."""
     runs.score(runs.reference.parts)  # a second evaluation must not trace again
     most: Counter[str] = Counter()
     for parts in runs.built:

@@ -11,7 +11,7 @@ from engine.verify.trajectory import Pairs, changed, steps_together
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Compares steps on one device and on several, from the start and from a checkpoint.
+    """Checks that steps on one device and on several agree, from the start and a checkpoint.
 
     A rounding error can change the sign of a ReLU's input, after which two runs diverge. So if the
     runs differ by more than the bound, single steps from the same state decide: if those agree, the
@@ -56,11 +56,12 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _chunked(runs: VerificationRuns) -> tuple[dict[str, Any], str]:
-    """Returns options with which one device computes as several, and the precision to compare in.
+    """Returns options for one device to compute as several, and the arithmetic for the bounds.
 
     In mixed precision the gradient of each chunk of a batch is rounded, and a bound must allow for
     chunks whose gradients cancel. A device that computes the same chunks sequentially, as
-    micro-batches, rounds each of them identically: only float32 sums can differ.
+    micro-batches, rounds each of them identically: only float32 sums can differ. Without need, or
+    if the chunks cannot be the same, the options are {}.
     """
     accumulate, arithmetic = runs.config.training.accumulate, runs.arithmetic(runs.topologies.one)
     chunks, batch = accumulate * runs.topologies.many.replicas, runs.sample.batch

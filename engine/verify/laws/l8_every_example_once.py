@@ -11,7 +11,10 @@ from engine.verify.runs import VerificationRuns
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Evaluates a split on one device, and on several with a batch size that leaves remainders."""
+    """Checks that evaluation on one device and on several scores each example of a split once.
+
+    Both must count all examples and agree within rounding error, although batches are uneven.
+    """
     one, many = runs.topologies.one, runs.topologies.many
     examples = runs.sample.examples_scored
     configured_size = runs.config.training.evaluation_batch_size
@@ -46,9 +49,6 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _uneven(examples: int, at_most: int, replicas: int) -> int:
-    """Returns the largest suitable batch size; 1 if there is none.
-
-    It does not divide the number of examples and is not a multiple of the number of replicas.
-    """
+    """Returns the largest size that is no divisor of `examples` or multiple of `replicas`, or 1."""
     sizes = range(min(at_most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)
