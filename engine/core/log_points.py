@@ -12,7 +12,7 @@ MOST = 128  # maximum number of log points in one call of the graph
 
 
 class LogPoints(NamedTuple):
-    """The log points of a call, each given as the number of steps since the run's start."""
+    """The steps of a graph call at which metrics are logged; counted from the start of the run."""
 
     every: int = NEVER  # each multiple of it is a log point
     last: int = NEVER  # one more log point, beyond which no call takes steps

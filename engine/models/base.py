@@ -119,7 +119,7 @@ class Layer(tf.Module):
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables for `input_shape`; returns the output shape; both omit the rows."""
+        """Creates the variables for inputs of a shape, without the batch axis; returns that of outputs."""
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
