@@ -200,7 +200,7 @@ class Trainer:
         return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
 
     def _take_steps(self, until: int | None) -> None:
-        """Runs one graph call of training steps, not beyond step `until`; then logs and saves if due.
+        """Runs one graph call of training steps, up to step `until`; then logs and saves if due.
 
         After a bad step, it only rolls back to the last checkpoint.
         """
