@@ -119,7 +119,7 @@ class Layer(tf.Module):
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; maps the shape of inputs to that of outputs, without batch axes."""
+        """Creates the variables; maps the input shape to the output shape, without batch axes."""
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
