@@ -81,9 +81,10 @@ class StreamingFeed:
         _streams.add(self)
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the graph's input for 1 to `steps` steps, at most to the end of a decoded block.
+        """Returns the number of steps from `step` in the current decoded block, and their input.
 
-        It is (offset, per-replica (images, labels)); step + offset is a step's index in the block.
+        It is at most `steps`. The graph's input is (offset, per-replica (images, labels));
+        step + offset is a step's index in the block. Waits until the block is decoded.
         """
         position = step
         if self._plan.seed is None:  # all epochs are alike: continue from the current block

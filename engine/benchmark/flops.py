@@ -48,7 +48,10 @@ def _body(graph: Any) -> Any:
 
 
 def _flops(graph: Any, trips: int) -> float:
-    """Returns a graph's floating-point operations; a loop nest has `trips` iterations in all."""
+    """Returns the number of floating-point operations of one execution of a graph.
+
+    `trips` is the total number of iterations of a loop nest.
+    """
     total = 0.0
     for op in _needed(graph):
         if op.type in _MATRIX_PRODUCTS or op.type in _KERNELS:

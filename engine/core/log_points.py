@@ -18,7 +18,7 @@ def most_points(sums: int) -> int:
 
 
 class LogPoints(NamedTuple):
-    """The log points of a call, each given as the number of steps since the run's start."""
+    """The steps of a graph call at which metrics are logged; counted from the start of the run."""
 
     every: int = NEVER  # each multiple of it is a log point
     last: int = NEVER  # one more log point, beyond which no call takes steps

@@ -89,9 +89,10 @@ class Loop:
         self._call = tf.function(self._traced, autograph=False)
 
     def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
-        """Takes up to `steps` steps of one epoch; ends after the first non-finite step.
+        """Takes up to `steps` training steps of one epoch in one call of the graph.
 
-        Fewer are taken if the feed provides fewer, or if more than `MAX_WATCHED` would be recorded.
+        Logs at `points`. Stops after the first non-finite step, which does not update the weights,
+        where the feed's input ends, and, if `watched`, after `MAX_WATCHED` steps.
 
         Raises:
           ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond

@@ -90,10 +90,11 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 
 
 def topologies(name: str, virtual_devices: int) -> Topologies:
-    """Returns one device and several devices, to compare a training step on both.
+    """Configures TensorFlow's devices; returns those on which a configuration is verified.
 
-    The several devices are the GPUs that training uses, if it uses several, else at least two
-    virtual CPU devices. CPU devices replace a missing GPU, and this machine replaces others.
+    These are the devices of training with this --strategy and --virtual_devices, and one device and
+    several, on which a step is compared: the GPUs, if training uses several, else at least two
+    virtual CPU devices. A CPU stands in for a missing GPU, and this machine for other workers.
 
     Raises:
       ValueError: when TensorFlow has started already, with too few devices.

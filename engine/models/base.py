@@ -119,7 +119,7 @@ class Layer(tf.Module):
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables for `input_shape`; returns the output shape; both omit the rows."""
+        """Creates the variables; maps the input shape to the output shape, without batch axes."""
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:

@@ -1,6 +1,7 @@
 """Layers built from `tf.nn` operations.
 
-Images are [rows, height, width, channels], vectors [rows, features]. Shapes in `build` omit rows.
+Images are [rows, height, width, channels], vectors [rows, features]. Shapes in `build` have no
+batch axis.
 """
 
 from __future__ import annotations

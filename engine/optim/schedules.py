@@ -18,12 +18,13 @@ from engine.config.registry import parameters
 from engine.optim.registry import SCHEDULES
 
 Schedule = Callable[[tf.Tensor], tf.Tensor]  # step, int64 [] -> learning rate, float64 []
-Shape = Callable[[tf.Tensor], tf.Tensor]  # steps since the warmup -> factor, both float64 []
+# Steps since the warmup -> factor of the peak learning rate, both float64 [].
+Shape = Callable[[tf.Tensor], tf.Tensor]
 
 
 @dataclass(frozen=True)
 class WarmupSchedule:
-    """A learning-rate schedule: a linear warmup, followed by a shape.
+    """A learning-rate schedule: a linear warmup, then the peak times a factor of each step.
 
     In the warmup, the learning rate rises from learning_rate / warmup_steps at step 0 to
     learning_rate at step warmup_steps - 1.
@@ -50,29 +51,32 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
 
 
 def constant() -> Shape:
-    """Returns the constant shape: `step -> 1.0`."""
+    """Returns the factor of a constant learning rate, 1.0 at each step."""
     return tf.ones_like
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns the half-cosine shape, from 1 to `final_fraction` (Loshchilov and Hutter 2017)."""
+    """Returns cosine decay from 1 to `final_fraction` in `total_steps` steps, then constant.
+
+    Loshchilov and Hutter 2017, "SGDR", without restarts.
+    """
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
 def step_decay(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns the step-decay shape: `step -> decay_rate ** floor(step / decay_steps)`."""
+    """Returns step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, tf.floor(step / decay_steps))
 
 
 def exponential(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns the exponential shape: `step -> decay_rate ** (step / decay_steps)`."""
+    """Returns exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, step / decay_steps)
 
 
 def one_cycle(total_steps: float) -> Shape:
-    """Returns the one-cycle shape (Smith and Topin 2018).
+    """Returns the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
 
     It has the two phases of PyTorch's OneCycleLR: the learning rate rises along half a cosine from
     1/25 of the peak during the first 30% of the steps, then falls along half a cosine to 1/250,000
@@ -99,7 +103,7 @@ def build_schedule(
     decay_steps: int = 0,
     final_fraction: float = 0.0,
 ) -> WarmupSchedule:
-    """Builds a schedule: a linear warmup, then the shape of the registered factory `name`.
+    """Builds a schedule: a linear warmup, then that of the registered factory `name`.
 
     `total_steps` is the number of steps of the run, including the warmup; `name` is the option
     --schedule, each other argument the option of the same name. `decay_steps` 0 stands for a third

@@ -41,8 +41,8 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
     correct = int(of.correct.sum())
     examples = len(of.labels)
     elements: list[Element] = [
-        f"{correct:,} of {examples:,} right, {examples - correct:,} wrong. Which they are "
-        f"stands in {split}_predictions.csv.",
+        f"{correct:,} of {examples:,} are correct, {examples - correct:,} are not; "
+        f"{split}_predictions.csv lists them all.",
         ReportFigure(
             "confusion_counts",
             lambda: confusion_matrix(

@@ -200,7 +200,10 @@ class Trainer:
         return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
 
     def _take_steps(self, until: int | None) -> None:
-        """Runs one call of the training loop, then logs and saves a checkpoint if due."""
+        """Runs one graph call of training steps, up to step `until`; then logs and saves if due.
+
+        After a bad step, it only rolls back to the last checkpoint.
+        """
         step = int(self.state.step)
         due = self._triggers.due(step)
         self._print_line(self._profiler.at(step))

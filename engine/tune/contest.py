@@ -92,10 +92,11 @@ def contest(
     others: Callable[[dict[str, Any]], Iterable[Candidate]],
     poll: Callable[[], None],
 ) -> ComparisonResult:
-    """Measures the speed of candidates, relative to a first one, `choice`; drops slow ones early.
+    """Compares the training speed, in steps/s, of candidate option values with that of `choice`.
 
-    `others` returns the other candidates, given the `metadata` of the first one's process. `poll`
-    is called periodically; an exception that it raises ends the contest.
+    Each candidate trains in a process of its own, in turns; slow ones are dropped early. `others`
+    returns the other candidates, given the `metadata` of the process of `choice`. `poll` is called
+    periodically; an exception that it raises ends the comparison.
 
     Raises:
       ValueError: when the options of the first candidate are invalid.

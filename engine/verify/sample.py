@@ -1,4 +1,4 @@
-"""Selects the examples of a data set that the laws (docs/concepts/laws.md) are checked on."""
+"""Selects the examples of a data set on which a verification trains and evaluates."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ class Trajectory:
 
     @property
     def means(self) -> dict[str, float]:
-        """Mean loss, metrics and "gradient norm" of steps that updated the weights; {} if none."""
+        """Means over the steps that updated the weights, see `metrics.step_means`; {} if none."""
         if not self.sums[-1]:
             return {}
         means = metrics.step_means(self.sums, self.parts.task.metrics)

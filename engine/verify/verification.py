@@ -1,4 +1,4 @@
-"""Checks the laws of docs/concepts/laws.md on a configuration and returns a certificate."""
+"""Checks the eight laws of docs/concepts/laws.md on a configuration; returns a certificate."""
 
 from __future__ import annotations
 

@@ -270,9 +270,9 @@ def test_interrupt(config):
 
 
 def test_signal_stops_command(config, tmp_path, monkeypatch, capsys):
-    def stopped(config, *, tell, interrupted):
+    def stopped(config, *, print_line, interrupted):
         def told(line):
-            tell(line)
+            print_line(line)
             os.kill(os.getpid(), signal.SIGINT)
 
         return verify(config, print_line=told, interrupted=interrupted)

@@ -18,7 +18,14 @@ from PIL import Image
 from engine.assembly.options import FITS
 from engine.serving.export import ServingModule
 from engine.tasks.classification import probabilities
-from pipelines import Source, open_source, read_examples, read_picture, read_stored_images, wanted
+from pipelines import (
+    Source,
+    image_spec,
+    open_source,
+    read_examples,
+    read_picture,
+    read_stored_images,
+)
 from tapeline import models
 from tapeline.models import ForwardContext
 
@@ -56,7 +63,7 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
     of_split = read_examples(source, source.test, numbers, cache_dir).images
     stored = list(read_stored_images(source, source.test, numbers, cache_dir))
     plain = open_source(dataset, data_dir=data_dir, cache_dir=cache_dir)
-    want = wanted(source, some_of_train(plain, cache_dir), case["invert"])
+    want = image_spec(source, some_of_train(plain, cache_dir), case["invert"])
     of_files = []
     for number, image in enumerate(stored):
         path = str(folder / f"{number}.png")

@@ -118,6 +118,6 @@ def test_refuses_bad_input(option, said, capsys):
 
 
 def test_requires_keras(tmp_path, capsys):
-    place = f"--position={tmp_path}"
+    place = f"--place={tmp_path}"
     assert recipes.main(["--data_dir=nowhere", f"--out={tmp_path}", "--keras", place]) == 1
     assert "--keras needs" in capsys.readouterr().err

@@ -97,13 +97,13 @@ def test_keras_columns(command, tmp_path):
     for path in (python_of(place, "keras"), place / "mnist.npz"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    assert command(options=["--keras", f"--position={place}"]) == 0
+    assert command(options=["--keras", f"--place={place}"]) == 0
     written = (tmp_path / "SPEEDRUN.md").read_text()
     assert "| 0 | 99.20% | 3.20 | 2 epochs | 99.05% | 60.0 | 18.8 |" in written
 
 
 def test_requires_keras(command, tmp_path, capsys):
-    assert command(options=["--keras", f"--position={tmp_path / 'nowhere'}"]) == 1
+    assert command(options=["--keras", f"--place={tmp_path / 'nowhere'}"]) == 1
     assert capsys.readouterr().err.startswith("FAIL --keras needs ")
 
 

@@ -93,7 +93,7 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     image = axes.imshow(values, cmap="Blues", norm=norm, interpolation="nearest")
     set_class_ticks(axes, "x", names, upright=True)
     set_class_ticks(axes, "y", names)
-    axes.set(xlabel="predicted", ylabel="truth", title=title)
+    axes.set(xlabel="predicted", ylabel="label", title=title)
     label = "share of the row, %" if of_row else "examples"
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label=label)
     if of_row:

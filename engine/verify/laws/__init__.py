@@ -1,4 +1,7 @@
-"""A check for each law of docs/concepts/laws.md, in a module that can be read by itself."""
+"""The checks of the eight laws of docs/concepts/laws.md, such as the exact resumption of a run.
+
+A law is a property that every run must have.
+"""
 
 from __future__ import annotations
 

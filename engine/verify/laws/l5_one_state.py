@@ -8,7 +8,10 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Checks that a resumed run ends bitwise equal and writes no variable outside the state."""
+    """Checks that a run resumed from a checkpoint ends bitwise equal to the uninterrupted run.
+
+    The steps of that run must write no variable outside the training state.
+    """
     state, written = runs.reference.trajectory.state, runs.reference.written
     resumed = runs.restored(runs.assembled(runs.topologies.configured))
     runs.take(resumed, STEPS - CHECKPOINT_STEP)
