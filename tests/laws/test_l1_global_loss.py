@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.core.metrics import masked_sums
+from engine.core.metrics import masked_sums, step_means
 from engine.tasks.metrics import Mean
 from engine.tasks.task import TaskOutput
 from pipelines import BatchLayout, InMemoryFeed
@@ -53,6 +53,73 @@ def test_global_mean_with_remainder(devices):
     assert float(found) == pytest.approx(wanted, rel=0, abs=2 * 10 * 2**-23)
     losses, _, examples = run.state.sums.numpy()[:3]
     assert examples == 7 * epochs and np.isfinite(losses)
+
+
+class WeightedDistance(Distance):
+    """Distance with a weight for each example, which may be 0."""
+
+    metrics = {"number": Mean()}  # noqa: RUF012
+
+    def __init__(self, weigh=lambda numbers: numbers % 3):
+        self.weigh = weigh
+
+    def __call__(self, model, batch, context):
+        numbers = tf.cast(tf.reshape(batch.inputs, [-1]), tf.float32)
+        losses = super().__call__(model, batch, context).losses
+        weights = tf.where(batch.mask > 0, self.weigh(numbers), np.nan)  # of padding: any
+        return TaskOutput(losses, {"number": (numbers,)}, weights)
+
+
+def weighted(layout, jit="off", **options):
+    numbers = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+    plan = BatchPlan(examples=7, global_batch_size=4, layout=layout, seed=None)
+    return put_together(
+        lambda: Weights(2.0),
+        lambda strategy: InMemoryFeed(
+            numbers.reshape(7, 1, 1, 1), np.zeros(7, np.int32), plan, strategy
+        ),
+        WeightedDistance(**options),
+        layout=layout,
+        optimizer="sgd",
+        learning_rate=0.1,
+        jit=jit,
+    )
+
+
+LAYOUTS = (
+    BatchLayout(1),
+    BatchLayout(2),
+    BatchLayout(4),
+    BatchLayout(1, 3),
+    BatchLayout(2, 2),
+    BatchLayout(2, 1, 4),
+)
+
+
+@pytest.mark.parametrize("jit", ["off", "loop"])
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout)))
+def test_weighted_mean_is_global(layout, jit):
+    """The gradient is divided by the sum of the weights of the global batch."""
+    if jit == "loop" and layout.replicas > 1:
+        layout = BatchLayout(1, layout.micro_batches)
+    rate, epochs = 0.1, 5
+    run = weighted(layout, jit)
+    run.take(2 * epochs)
+    # The weights are 0, 1, 1, 1 and 2, 0, 2: means of 6/3 and 14/4.
+    q, c = (1 - rate) ** 2, rate * ((1 - rate) * 2 + 3.5)
+    (found,) = run.weights()
+    expected = q**epochs * 2.0 + c * (1 - q**epochs) / (1 - q)
+    assert float(found) == pytest.approx(expected, rel=0, abs=2 * 10 * 2**-22)
+    means = step_means(run.state.sums.numpy(), run.task.metrics)
+    assert means["number"] == pytest.approx(20 / 7, rel=1e-6)
+    assert means["examples"] == 7 * epochs
+
+
+def test_weights_that_add_up_to_nothing():
+    """A step whose weights are all 0 has no mean, and is a bad step."""
+    run = weighted(BatchLayout(1), weigh=tf.zeros_like)
+    assert not run.loop.run(1).finite
+    assert int(run.state.updates) == 0 and float(run.weights()[0]) == 2.0
 
 
 @pytest.mark.parametrize(
