@@ -173,7 +173,7 @@ class RootMeanSquaredError(MeanSquaredError):
 
 
 class MeanAbsoluteError(_MeanOf):
-    """Mean of |prediction - label| over all positions."""
+    """Mean of the absolute value of (prediction - label) over all positions."""
 
     better = "lower"
 
