@@ -25,8 +25,8 @@ from engine.optim.clipping import Clip
 from engine.optim.precision import compute_dtype
 from engine.optim.schedules import WarmupSchedule
 from engine.runtime.startup import Startup
+from engine.tasks.build import build_metric
 from engine.tasks.classification import Classification
-from engine.tasks.registry import build_metric
 from engine.tasks.task import Task
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from engine.tasks.build import is_percentage
 from engine.tasks.metrics import Metric
-from engine.tasks.registry import is_percentage
 from engine.tasks.task import TaskOutput
 
 Metrics = Mapping[str, Metric]

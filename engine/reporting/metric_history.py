@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from engine.reporting.figures import Chart, Line
-from engine.tasks.registry import METRICS, is_percentage
+from engine.tasks.build import is_percentage
+from engine.tasks.registry import METRICS
 
 _UNITS = {
     "loss": "cross-entropy, nats",

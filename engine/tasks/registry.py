@@ -16,13 +16,7 @@ once.
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING
-
-from engine.config.registry import Registry, parameters
-
-if TYPE_CHECKING:
-    from engine.tasks.metrics import Metric
+from engine.config.registry import Registry
 
 METRICS = Registry(
     "metric",
@@ -41,25 +35,3 @@ METRICS = Registry(
         "calibration_error": "engine.tasks.classification:calibration_error",
     },
 )
-
-
-def build_metric(name: str, classes: int) -> Metric:
-    """Returns a new metric of a registered name, for a number of classes.
-
-    Raises:
-      ValueError: for an unknown name.
-    """
-    from engine.tasks.metrics import MeanOfFunction, Metric
-
-    entry = METRICS[name]
-    if isinstance(entry, Metric):
-        return entry
-    accepted = parameters(entry)
-    if inspect.isclass(entry) or accepted <= {"classes"}:
-        return entry(**({"classes": classes} if "classes" in accepted else {}))
-    return MeanOfFunction(entry)
-
-
-def is_percentage(name: str) -> bool:
-    """Returns whether a metric is displayed as a percentage; False if it is not registered."""
-    return name in METRICS and build_metric(name, 2).percentage
