@@ -34,6 +34,7 @@ import numpy as np
 from PIL import Image
 
 from tests.cli.command import HANG, Command
+from tests.tensorflow_log import without_log
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
@@ -165,7 +166,11 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
     except subprocess.TimeoutExpired as late:
         said = [f"has not ended within {late.timeout:.0f} s"]
         return Row(command.place, str(command), command.mode, 124, late.timeout, said)
-    noise = [line for line in done.stderr.splitlines() if line.strip() and not LOADING.match(line)]
+    noise = [
+        line
+        for line in without_log(done.stderr).splitlines()
+        if line.strip() and not LOADING.match(line)
+    ]
     noise += [line for line in done.stdout.splitlines() if NOISE.search(line)]
     seconds = round(time.monotonic() - begun, 1)
     return Row(command.place, str(command), command.mode, done.returncode, seconds, noise)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import processors
+from tests.tensorflow_log import without_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HANG = 300  # seconds after which a process counts as hung
@@ -97,7 +98,7 @@ class Command(Runner):
             text=True,
             timeout=HANG,
         )
-        return Outcome(done.returncode, done.stdout, done.stderr)
+        return Outcome(done.returncode, done.stdout, without_log(done.stderr))
 
     @contextmanager
     def started(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
@@ -211,7 +212,7 @@ class Warm(Runner):
         self._process.stdin.flush()
         status = self._process.stdout.readline()
         assert status, "the process that forks has ended"
-        return Outcome(int(status), out.read_text(), err.read_text())
+        return Outcome(int(status), out.read_text(), without_log(err.read_text()))
 
 
 def serve() -> None:

@@ -15,6 +15,7 @@ from tests import measured
 from tests.choices import seldom
 from tests.cli.command import HANG, Command, Run, Warm, await_rows
 from tests.harness import tf_configs
+from tests.tensorflow_log import without_log
 
 SHORT = (
     "--flagfile=quickstart.flags",
@@ -42,7 +43,7 @@ def workers(command: Command, run_dir: Path, *options: str, count: int = 2, star
 
 def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = worker.communicate(timeout=HANG)
-    return worker.returncode, out, err
+    return worker.returncode, out, without_log(err)
 
 
 @pytest.fixture(scope="module")
