@@ -48,14 +48,14 @@ def test_worst_relative_to_bound():
 
 
 PARTS: Any = SimpleNamespace(
-    task=SimpleNamespace(metrics=()),
+    task=SimpleNamespace(metrics={}),
     config=SimpleNamespace(optimizer=SimpleNamespace(optimizer="adam")),
 )
 
 
 def moved(bias: np.ndarray, loss: float = 1.0) -> Trajectory:
     """Returns a trajectory whose bias stayed near 0 on a path of length 1."""
-    sums = np.array([loss, 1.0, 1.0, 1.0])
+    sums = np.array([loss, 1.0, 1.0, 1.0, 1.0])
     return Trajectory(PARTS, {"bias": 1.0}, {"bias": bias}, {}, sums, 1, [])
 
 
@@ -83,9 +83,9 @@ def test_loss_near_zero(compare):
 
 
 def test_usual_sizes():
-    not_updated = dataclasses.replace(moved(NEAR_ZERO), sums=np.zeros(4))
+    not_updated = dataclasses.replace(moved(NEAR_ZERO), sums=np.zeros(5))
     assert not_updated.typical_sizes == {}
-    taken = dataclasses.replace(not_updated, sums=np.array([-46.0, 20.0, 6.0, 2.0]))
+    taken = dataclasses.replace(not_updated, sums=np.array([-46.0, 20.0, 20.0, 6.0, 2.0]))
     found = taken.typical_sizes
     assert (found["loss"], found["gradient norm"]) == (2.3, 3.0)
 

@@ -38,10 +38,11 @@ def test_arrays_are_not_kept():
 def test_repeated_writes_keep_nothing(tmp_path, what):
     clock = ThroughputMeter(TimingState(), str(tmp_path), writes=False)
     metric_writer, best = MetricWriter(str(tmp_path)), BestState()
+    monitor = Monitor("train_loss", 0.0, -1, higher_is_better=False)
     uses = {
         "clock": lambda number: (clock.record_call(1, number), clock.note()),
         "board": lambda number: metric_writer.write("train", [MetricRow(1, 1, {"loss": number})]),
-        "best": lambda number: Monitor("train_loss", 0.0, -1).is_best(number, 1, best),
+        "best": lambda number: monitor.is_best(number, 1, best),
     }
     assert not kept(uses[what])
     metric_writer.close()
