@@ -49,6 +49,9 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _uneven(examples: int, at_most: int, replicas: int) -> int:
-    """Returns the largest size that is no divisor of `examples` or multiple of `replicas`, or 1."""
+    """Returns the largest batch size that leaves a partial batch and an uneven share of replicas.
+
+    It is at most `at_most` and 2/5 of the examples; 1 if there is none.
+    """
     sizes = range(min(at_most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)
