@@ -52,7 +52,7 @@ class Bare:
         initial = models.build(
             MODELS[workload.network],
             input_shape=(28, 28, 1),
-            classes=10,
+            output_shape=(10,),
             seed=SEED,
             hidden=workload.hidden,
         )

@@ -60,7 +60,7 @@ def write_weights(workload: Workload, path: Path) -> None:
     network = models.build(
         MODELS[workload.network],
         input_shape=(28, 28, 1),
-        classes=10,
+        output_shape=(10,),
         seed=SEED,
         hidden=workload.hidden,
     )

@@ -82,6 +82,20 @@ class Source:
         return len(self.class_names)
 
     @property
+    def inputs(self) -> tf.TensorSpec:
+        """Spec of the inputs of an example as the model gets them."""
+        return tf.TensorSpec(self.image_shape, tf.float32)
+
+    @property
+    def targets(self) -> tf.TensorSpec:
+        """Spec of the targets of an example."""
+        return tf.TensorSpec([], tf.int32)
+
+    def preprocess(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Maps a batch of decoded inputs to what the model gets: uint8 is divided by 255."""
+        return tf.cast(inputs, tf.float32) / 255 if inputs.dtype == tf.uint8 else inputs
+
+    @property
     def resize(self) -> Resize:
         """Function that resizes an image of any size to the height and width of `image_shape`."""
         return Resize(self.image_shape[:2], self.fit, self.antialias)

@@ -3,10 +3,10 @@
     import tapeline as tl
 
     @tl.model
-    def linear(classes):
-        return [tl.models.Flatten(), tl.models.Dense(classes)]
+    def linear(outputs):
+        return [tl.models.Flatten(), tl.models.Dense(outputs.shape[-1])]
 
-    model = tl.models.build("cnn", input_shape=(28, 28, 1), classes=10, seed=0)
+    model = tl.models.build("cnn", input_shape=(28, 28, 1), output_shape=(10,), seed=0)
     logits = model(images)  # evaluation
     noise = tl.models.StatelessRNG(seed=0, step=step)
     logits = model(images, tl.models.ForwardContext(training=True, noise=noise))  # training
@@ -15,9 +15,13 @@
 A layer of your own derives from `Layer`.
 """
 
+from collections.abc import Sequence
+
+import tensorflow as tf
+
 from engine.models.base import ForwardContext, Initializer, Layer, StatisticUpdate
 from engine.models.batch_norm import BatchNorm
-from engine.models.build import build_model as build
+from engine.models.build import build_model
 from engine.models.layers import (
     Activation,
     Convolution,
@@ -56,6 +60,23 @@ __all__ = [
     "rows",
     "table",
 ]
+
+
+def build(
+    name: str,
+    *,
+    input_shape: Sequence[int],
+    output_shape: Sequence[int],
+    seed: int,
+    hidden: Sequence[int] = (512, 512),
+) -> tf.Module:
+    """Builds a registered network for inputs and outputs that are one float32 tensor each.
+
+    The shapes have no batch axis; images are scaled to 0..1. The other arguments and the errors are
+    those of `engine.models.build.build_model`.
+    """
+    inputs, outputs = tf.TensorSpec(input_shape), tf.TensorSpec(output_shape)
+    return build_model(name, inputs=inputs, outputs=outputs, seed=seed, hidden=hidden)
 
 
 def names() -> tuple[str, ...]:

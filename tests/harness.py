@@ -49,6 +49,11 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
     return images, labels
 
 
+def scaled(inputs: Any) -> Any:
+    """Returns a batch of inputs as a model gets it: images of uint8 are divided by 255."""
+    return tf.cast(inputs, tf.float32) / 255 if inputs.dtype == tf.uint8 else inputs
+
+
 def norm_network(classes: int = CLASSES) -> list[models.Layer]:
     """Returns a small network with batch norm and dropout."""
     return [
@@ -124,7 +129,7 @@ class Training:
             seed=None,
         )
         feed = InMemoryFeed(images, labels, plan, self.strategy)
-        step = evaluation_step(model=self.state.model, task=self.task)
+        step = evaluation_step(model=self.state.model, task=self.task, preprocess=scaled)
         means = Evaluation(self.strategy, feed, step, self.task).run()
         assert means is not None
         return means
@@ -224,6 +229,7 @@ def put_together(
         clip=clip,
         average=average,
         ema=ema,
+        preprocess=scaled,
         synchronise=synchronise,
         reduce=reduce,
         compiled=jit != "off",

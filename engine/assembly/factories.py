@@ -1,29 +1,43 @@
-"""Factories of the network, the schedule, the optimizer and the loss scale, by the options."""
+"""Factories of task, network, schedule, optimizer and loss scale, by the options."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+import tensorflow as tf
+
 import pipelines
+from engine.assembly.data import cache_dir
 from engine.config.schema import Config
 from engine.models.build import build_model
-from engine.models.sequential import Sequential
 from engine.optim import build as optimizers
 from engine.optim import schedules
 from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
 from engine.optim.schedules import WarmupSchedule
+from engine.tasks import build as tasks
+from engine.tasks.task import Task
 
 
-def build_network(config: Config, source: pipelines.Source) -> Sequential:
-    """Returns the network with initial weights, for a data set's image shape and classes."""
+def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Module:
+    """Returns the network with initial weights, from a data set's inputs to a task's outputs."""
     return build_model(
         config.model.model,
-        input_shape=source.image_shape,
-        classes=source.classes,
+        inputs=source.inputs,
+        outputs=task.output_spec(source),
         seed=config.run.seed,
         hidden=config.model.hidden,
     )
+
+
+def build_task(config: Config, source: pipelines.Source) -> Task:
+    """Returns the task that the options specify, for the targets of a data set."""
+
+    def labels() -> np.ndarray:
+        return pipelines.read_labels(source, source.train, cache_dir(config))
+
+    return tasks.build_task(config.task, source, labels=labels)
 
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:

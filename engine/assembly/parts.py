@@ -20,13 +20,10 @@ from engine.core.step import Step, evaluation_step
 from engine.distributed import strategies
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.reduction import reductions
-from engine.models.sequential import Sequential
 from engine.optim.clipping import Clip
 from engine.optim.precision import compute_dtype
 from engine.optim.schedules import WarmupSchedule
 from engine.runtime.startup import Startup
-from engine.tasks.build import build_metric
-from engine.tasks.classification import Classification
 from engine.tasks.task import Task
 
 
@@ -57,7 +54,7 @@ class Parts:
             feed.close()
 
     @property
-    def model(self) -> Sequential:
+    def model(self) -> tf.Module:
         """The network that is trained."""
         return self.state.model
 
@@ -72,12 +69,6 @@ class Parts:
 def total_steps(config: Config, steps_per_epoch: int) -> int:
     """Returns the number of training steps of a whole run."""
     return config.training.steps(steps_per_epoch)
-
-
-def classification(config: Config, classes: int) -> Task:
-    """Returns the default task: classification, as the options specify."""
-    metrics = {name: build_metric(name, classes) for name in config.task.names}
-    return Classification(config.task.label_smoothing, metrics)
 
 
 @contextlib.contextmanager
@@ -125,7 +116,7 @@ def assemble(
     startup.ended("devices")
     source = source or data.open_source(config)
     startup.ended("data")
-    task = task or classification(config, source.classes)
+    task = task or factories.build_task(config, source)
     steps_per_epoch = pipelines.steps_per_epoch(
         len(source.train), config.training.global_batch_size
     )
@@ -136,9 +127,11 @@ def assemble(
     )
 
     with strategy.scope():
-        model = factories.build_network(config, source)
-        # The same seed: the EMA starts from the model's initial weights.
-        ema_model = factories.build_network(config, source) if config.optimizer.ema else None
+        model = factories.build_network(config, source, task)
+        ema_model = factories.build_network(config, source, task) if config.optimizer.ema else None
+        if ema_model is not None:  # the EMA starts from the model's initial weights
+            for average, variable in zip(ema_model.variables, model.variables, strict=True):
+                average.assign(variable)
         optimizer = factories.build_optimizer(config)
         optimizer.create_slots(model.trainable_variables)
     state = TrainState(
@@ -183,12 +176,15 @@ def assemble(
         average=ema_model,
         ema=config.optimizer.ema,
         augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
+        preprocess=source.preprocess,
         synchronise=synchronise,
         reduce=reduce,
         compiled=compiled,
     )
     evaluated = state.scored_model(config.stopping.evaluate_ema)
-    evaluate = evaluation_step(model=evaluated, task=task, dtype=dtype)
+    evaluate = evaluation_step(
+        model=evaluated, task=task, dtype=dtype, preprocess=source.preprocess
+    )
     return Parts(
         config=config,
         strategy=strategy,

@@ -34,6 +34,8 @@ def threads(config: Config, source: pipelines.Source) -> int:
     if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
         return 0
     hidden = config.model.hidden if config.model.model == "mlp" else ()
-    widths = [math.prod(source.image_shape), *hidden, source.classes]
+    if not isinstance(source.inputs, tf.TensorSpec):
+        return 0
+    widths = [math.prod(source.inputs.shape), *hidden, max(source.classes, 1)]
     weights = sum(before * after for before, after in itertools.pairwise(widths))
     return 1 if weights <= _SMALL else 0

@@ -99,7 +99,8 @@ class Measurement:
         # Floating-point operations of a step on all replicas: as computed, and without cropping.
         micro_batches = self._feed.layout.local_micro_batches
         self.flop = flops_of_step(graph, micro_batches)
-        with self.parts.model.uncropped():
+        uncropped = getattr(self.parts.model, "uncropped", contextlib.nullcontext)
+        with uncropped():
             self.model_flop = flops_of_step(self.parts.loop.graph(retrace=True), micro_batches)
         self._poll("warming up")
         steps = self.steps_per_block = self._steps_of_block(plain)

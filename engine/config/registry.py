@@ -84,3 +84,21 @@ class Registry(Mapping[str, Any]):
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:
     """Returns the names of a factory's parameters; options with these names are passed to it."""
     return frozenset(inspect.signature(factory).parameters)
+
+
+def call(what: str, factory: Callable[..., Any], values: Mapping[str, Any]) -> Any:
+    """Calls a registered function with those of `values` that it has parameters for.
+
+    `what` names it in the message of the ValueError for a parameter without value and default.
+    """
+    required = [
+        name
+        for name, each in inspect.signature(factory).parameters.items()
+        if each.default is each.empty and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
+    ]
+    if missing := [name for name in required if name not in values]:
+        raise ValueError(
+            f"{what} takes {', '.join(missing)}: its parameters can be {', '.join(values)}, and "
+            "others with a default"
+        )
+    return factory(**{name: values[name] for name in parameters(factory) & values.keys()})

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from engine.core import metrics
 from engine.core.conditional import conditional_update
 from engine.distributed.reduction import Reduction, Tensors, all_reduce
+from engine.models import properties
 from engine.models.base import ForwardContext, StatisticUpdate
 from engine.models.stateless_random import StatelessRNG
 from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip
 from engine.optim.schedules import Schedule
-from engine.tasks.task import Task
+from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch
 
 
@@ -57,7 +58,8 @@ class Step:
     clip: Clip | None = None
     average: tf.Module | None = None  # model with the same variables, which holds their EMA
     ema: float = 0.0  # decay of that EMA
-    augment: Callable[[Batch], Batch] | None = None
+    augment: Callable[[Batch], Batch] | None = None  # which includes `preprocess`
+    preprocess: Callable[[Any], Any] = lambda inputs: inputs  # decoded inputs to the model's inputs
     synchronise: Reduction = all_reduce  # over the replicas that share a micro-batch: batch norm
     reduce: Reduction = all_reduce  # of gradients, statistics and metric sums
     compiled: bool = False  # whether XLA compiles the step
@@ -65,10 +67,10 @@ class Step:
     def __post_init__(self) -> None:
         self._clip = dataclasses.replace(self.clip or Clip(), compiled=self.compiled)
         self._weights = self.model.trainable_variables
-        trained = {id(variable) for variable in self._weights}
-        self._statistics = [v for v in self.model.variables if id(v) not in trained]
-        averaged = self.average.variables if self.average is not None else ()
-        self._updated = [*self.model.variables, *self.optimizer.variables, *averaged]
+        self._statistics = properties.statistics(self.model)
+        moving = [*self._weights, *self._statistics]
+        averaged = ema.averaged(self.average) if self.average is not None else ()
+        self._updated = [*moving, *self.optimizer.variables, *averaged]
 
     def zero_accumulators(self) -> Tensors:
         """Returns zeros of the shapes of the tensors that `compute_gradients` returns."""
@@ -86,8 +88,7 @@ class Step:
         Raises:
           ValueError: if the loss does not depend on a trainable variable.
         """
-        if self.augment:
-            batch = self.augment(batch)
+        batch = preprocessed(batch, self.augment, self.preprocess)
         # L3: randomness is a function of the step and of the row in the global batch.
         forward = ForwardContext(
             training=True,
@@ -98,8 +99,10 @@ class Step:
         )
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self._weights)
-            output = self.task(self.model, batch, forward)
+            output = checked(self.task, self.task(self.model, batch, forward), batch)
             losses = tf.cast(output.losses, tf.float32)
+            if forward.penalties:  # L1: added to each row, they count once in the mean
+                losses += tf.add_n(forward.penalties)
         weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
         self._weighted_loss = output.weights is not None
         if output.weights is not None:  # whose mean `apply_gradients` divides by
@@ -110,6 +113,9 @@ class Step:
         unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
         if unused:
             raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+        # The gradient of an embedding is a tf.IndexedSlices, whose rows are not in order.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        output = output._replace(losses=losses)
         sums = metrics.masked_sums(output, batch.mask, self.task.metrics)
         return [*gradients, *self._weighted(forward.updates), sums]
 
@@ -148,6 +154,11 @@ class Step:
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
         for variable, value, weight in updates:
+            if id(variable) not in indices:
+                raise ValueError(
+                    f"the model proposes a new value of {variable.name}, which is no statistic: "
+                    "create it with trainable=False and aggregation=MEAN"
+                )
             index = indices[id(variable)]
             values[index] += value * weight
             weights[index] += weight
@@ -161,12 +172,49 @@ class Step:
 
 
 def evaluation_step(
-    *, model: tf.Module, task: Task, dtype: tf.DType = tf.float32
+    *,
+    model: tf.Module,
+    task: Task,
+    dtype: tf.DType = tf.float32,
+    preprocess: Callable[[Any], Any] = lambda inputs: inputs,
 ) -> Callable[[Batch], Tensors]:
     """Returns a function from a Batch to its [`metrics.masked_sums`], for replica context."""
 
     def metric_sums(batch: Batch) -> Tensors:
-        output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
+        batch = preprocessed(batch, None, preprocess)
+        context = ForwardContext(mask=batch.mask, dtype=dtype)
+        output = checked(task, task(model, batch, context), batch)
+        if context.penalties:
+            output = output._replace(losses=output.losses + tf.add_n(context.penalties))
         return [metrics.masked_sums(output, batch.mask, task.metrics)]
 
     return metric_sums
+
+
+def preprocessed(
+    batch: Batch,
+    augment: Callable[[Batch], Batch] | None,
+    preprocess: Callable[[Any], Any],
+) -> Batch:
+    """Returns a batch of decoded examples as the model gets it."""
+    return augment(batch) if augment else batch._replace(inputs=preprocess(batch.inputs))
+
+
+def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
+    """Returns what a task computed; ValueError if it has not one loss and weight for each row."""
+    rows = batch.mask.shape
+    what = {"losses": output.losses, "weights": output.weights}
+    for name, value in what.items():
+        if value is not None and not value.shape.is_compatible_with(rows):
+            raise ValueError(
+                f"{type(task).__name__} returns {name} of shape {value.shape.as_list()}: one "
+                f"number for each of the {rows[0]} rows is needed; average over other axes alone"
+            )
+    for name, arguments in output.metrics.items():
+        for value in arguments:
+            if not value.shape[:1].is_compatible_with(rows):
+                raise ValueError(
+                    f"{type(task).__name__} gives the metric {name} a tensor of shape "
+                    f"{value.shape.as_list()}: its first axis must be the {rows[0]} rows"
+                )
+    return output

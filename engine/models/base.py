@@ -41,6 +41,8 @@ class ForwardContext:
       all_reduce: differentiable function that sums each tensor over the replicas that share a
         micro-batch, for batch norm; by default, the identity.
       updates: proposed values of non-trainable variables, in the order of the layers.
+      penalties: functions of the weights alone, such as weight regularization, float32 [] each; the
+        step adds them to the mean loss.
     """
 
     training: bool = False
@@ -49,6 +51,7 @@ class ForwardContext:
     dtype: tf.DType = tf.float32
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = lambda tensors: tensors
     updates: list[StatisticUpdate] = field(default_factory=list)
+    penalties: list[tf.Tensor] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from engine.config.registry import parameters
+import tensorflow as tf
+
+from engine.config.registry import call
+from engine.models.base import ForwardContext, Layer
 from engine.models.registry import NETWORKS
 from engine.models.sequential import Sequential
 
@@ -12,31 +16,92 @@ from engine.models.sequential import Sequential
 def build_model(
     name: str,
     *,
-    input_shape: tuple[int, int, int],
-    classes: int,
+    inputs: Any,
+    outputs: Any,
     seed: int,
     hidden: Sequence[int] = (512, 512),
-) -> Sequential:
+    arguments: Mapping[str, Any] | None = None,
+) -> tf.Module:
     """Builds a registered network, whose initial weights are a pure function of `seed`.
 
-    `input_shape` is (height, width, channels) of the images; `hidden` holds the number of units of
-    each hidden layer, for a network whose factory has this parameter.
+    Args:
+      name: name of the network.
+      inputs: nest of `tf.TensorSpec`s of an example's inputs, without the batch axis.
+      outputs: nest of `tf.TensorSpec`s of its outputs, as the task needs them.
+      seed: seed of the initial weights.
+      hidden: number of units of each hidden layer, for a network that has this parameter.
+      arguments: further arguments of the network's function, by name.
 
     Raises:
-      ValueError: for an unknown name, for an image shape that the network does not support, and for
-        a network whose number of logits is not `classes`.
+      ValueError: for an unknown name, for inputs that the network does not support, and for a
+        network with other outputs, without trainable variables, or that creates some when called.
     """
     factory = NETWORKS[name]
-    if len(input_shape) != 3 or min(input_shape) < 1:
+    values = {"inputs": inputs, "outputs": outputs, "hidden": hidden, **(arguments or {})}
+    made = call(f"the network {name}", factory, values)
+    if isinstance(made, Sequence):
+        if not isinstance(inputs, tf.TensorSpec):
+            raise ValueError(
+                f"{name} is a list of layers, which takes one tensor, and the inputs are "
+                f"{described(inputs)}: return a tf.Module"
+            )
+        model = Sequential(name, _layers(name, made), inputs.shape.as_list(), seed)
+        found: Any = tf.TensorSpec(model.output_shapes[-1])
+    elif isinstance(made, tf.Module):
+        model, found = made, _abstract_outputs(name, made, inputs)
+    else:
         raise ValueError(
-            f"the shape of the images must be (height, width, channels), got {tuple(input_shape)}"
+            f"{name} returned a {type(made).__name__}: return a list of layers or a tf.Module; "
+            "a Keras model by tl.keras(model)"
         )
-    values = {"input_shape": input_shape, "classes": classes, "hidden": hidden}
-    layers = factory(**{each: values[each] for each in parameters(factory) & values.keys()})
-    model = Sequential(name, layers, input_shape, seed)
-    if model.classes != classes:
+    if not model.trainable_variables:
+        raise ValueError(f"{name} has no trainable variables when it is built")
+    if not fits(found, outputs):
+        hint = ""
+        if isinstance(outputs, tf.TensorSpec) and outputs.shape.rank == 1:
+            hint = f": end it with Flatten() and Dense({outputs.shape[0]})"
         raise ValueError(
-            f"{name} gives {model.classes} logits for {classes} classes:"
-            " its last layer must be Dense(classes)"
+            f"{name} has outputs {described(found)}, and the task needs {described(outputs)}{hint}"
         )
     return model
+
+
+def _layers(name: str, made: Sequence[Any]) -> Sequence[Layer]:
+    if not made:
+        raise ValueError(f"{name} has no layers")
+    for layer in made:
+        if not isinstance(layer, Layer):
+            raise ValueError(f"{name} lists a {type(layer).__name__}, which is no layer")
+    return made
+
+
+def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
+    """Returns the specs of a model's outputs, without the batch axis, from tracing a call."""
+    batch = tf.nest.map_structure(lambda spec: tf.TensorSpec([2, *spec.shape], spec.dtype), inputs)
+    before = len(model.variables)
+    called = tf.function(lambda rows: model(rows, ForwardContext()), autograph=False)
+    outputs = called.get_concrete_function(batch).structured_outputs
+    if len(model.variables) > before:
+        raise ValueError(f"{name} creates variables when it is called: create them before")
+    return tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape[1:], tensor.dtype), outputs
+    )
+
+
+def fits(found: Any, expected: Any) -> bool:
+    """Returns whether the shapes of two nests of specs are compatible, leaf by leaf."""
+    try:
+        tf.nest.assert_same_structure(found, expected, check_types=False)
+    except (TypeError, ValueError):
+        return False
+    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+    return all(one.shape.is_compatible_with(other.shape) for one, other in pairs)
+
+
+def described(specs: Any) -> str:
+    """Formats a nest of specs: `float32 [28, 28, 1]`."""
+    if isinstance(specs, tf.TensorSpec):
+        return f"{specs.dtype.name} {specs.shape.as_list()}"
+    if isinstance(specs, Mapping):
+        return "{" + ", ".join(f"{key}: {described(each)}" for key, each in specs.items()) + "}"
+    return "(" + ", ".join(map(described, specs)) + ")"

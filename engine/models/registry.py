@@ -1,12 +1,13 @@
 """The registry of networks by name.
 
-The factory of a network returns a list of new layers at each call; the last one computes the
-logits. Its parameters are any of `input_shape`, the shape (height, width, channels) of the images,
-`classes`, the number of classes, and `hidden`, the numbers of units of the hidden layers::
+The factory of a network takes any of `inputs` and `outputs`, nests of `tf.TensorSpec`s of an
+example without the batch axis, and `hidden`, the numbers of units of the hidden layers. It returns
+a list of new layers at each call, or a `tf.Module` that is called with inputs [rows, ...] and a
+`ForwardContext`::
 
     @NETWORKS.register
-    def linear(classes):
-        return [Flatten(), Dense(classes)]
+    def linear(outputs):
+        return [Flatten(), Dense(outputs.shape[-1])]
 
 This module does not import TensorFlow, so that the names are available without that delay.
 """

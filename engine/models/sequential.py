@@ -1,4 +1,4 @@
-"""A network as a list of layers, from images to logits."""
+"""A network as a list of layers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,19 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
-from engine.models.layers import Convolution, Flatten, MaxPool
+from engine.models.layers import Convolution, Dropout, Flatten, MaxPool
 
 
 class Sequential(tf.Module):
-    """A list of layers that maps images to logits.
+    """A list of layers, which maps a tensor to a tensor.
 
     The constructor builds the layers, in the caller's `tf.distribute` scope if there is one, for
-    images of `input_shape`, (height, width, channels). The initial weights are a pure function of
+    inputs of `input_shape`, without the batch axis. The initial weights are a pure function of
     (seed, index of the layer). `trainable_variables` are ordered by layer and, within a layer, by
     attribute name; the names of optimizer slots in checkpoints rely on this order.
 
     Raises:
-      ValueError: if a layer is listed twice or does not support its input shape, or if the output
-        is not a vector of logits.
+      ValueError: if a layer is listed twice or does not support its input shape.
     """
 
     def __init__(self, name: str, layers: Sequence[Layer], input_shape: Shape, seed: int):
@@ -36,18 +35,23 @@ class Sequential(tf.Module):
                 layer.expect_norm()
             initializer = Initializer(seed, index, layer.kind.replace(" ", "_"))
             shapes.append(layer.build(shapes[-1], initializer))
-        if len(shapes[-1]) != 1:
-            raise ValueError(
-                f"{name} must end in a vector of logits, got shape {shapes[-1]}:"
-                " end it with Flatten() and Dense(classes)"
-            )
         self.layers = list(layers)
         self._shapes = shapes
         self._needed_size = _needed_size(self.layers, shapes)
 
     @property
+    def randomness(self) -> str:
+        """Kind of its random numbers, as `engine.models.properties` describes."""
+        return "per_example" if any(isinstance(m, Dropout) for m in self.submodules) else "none"
+
+    @property
+    def cross_example(self) -> bool:
+        """Whether the output of an example depends on other examples."""
+        return any(isinstance(module, BatchNorm) for module in self.submodules)
+
+    @property
     def input_shape(self) -> Shape:
-        """Shape (height, width, channels) of the images."""
+        """Shape of the inputs, without the batch dimension."""
         return tuple(self._shapes[0])
 
     @property
@@ -55,41 +59,36 @@ class Sequential(tf.Module):
         """Output shape of each layer, without the batch dimension."""
         return [tuple(shape) for shape in self._shapes[1:]]
 
-    @property
-    def classes(self) -> int:
-        """Number of classes, which is the number of logits."""
-        return self._shapes[-1][0]
-
     @contextlib.contextmanager
     def uncropped(self) -> Iterator[None]:
-        """Disables, in a `with` block, the cropping of images to what the logits depend on."""
+        """Disables, in a `with` block, the cropping of images to what the outputs depend on."""
         size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:
             yield
         finally:
             self._needed_size = size
 
-    def __call__(self, images: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
-        """Maps uint8 or float images [rows, *input_shape] to logits float32 [rows, classes].
+    def __call__(self, inputs: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
+        """Maps inputs [rows, *input_shape] to outputs, float32 [rows, *output_shapes[-1]].
 
-        Images of uint8 are divided by 255, float images are not scaled. `context` None stands for
-        evaluation in float32.
+        Floats are cast to the compute dtype, integers are not. `context` None stands for evaluation
+        in float32.
 
         Raises:
-          ValueError: if the shape of the images is not `input_shape`.
+          ValueError: if the shape of the inputs is not `input_shape`.
         """
-        if not images.shape[1:].is_compatible_with(self.input_shape):
+        if not inputs.shape[1:].is_compatible_with(self.input_shape):
             raise ValueError(
-                f"{self.name} was built for images {self.input_shape}, got"
-                f" {tuple(images.shape[1:])}: resize them, or build it for their shape"
+                f"{self.name} was built for inputs of shape {self.input_shape}, got"
+                f" {tuple(inputs.shape[1:])}: resize them, or build it for their shape"
             )
         context = context or ForwardContext()
+        x = inputs
         if self._needed_size != self.input_shape[:2]:
             height, width = self._needed_size
-            images = images[:, :height, :width]
-        x = tf.cast(images, context.dtype)
-        if images.dtype == tf.uint8:
-            x = x / 255
+            x = x[:, :height, :width]
+        if x.dtype.is_floating:
+            x = tf.cast(x, context.dtype)
         for index, layer, pool in pooled(self.layers):
             with tf.name_scope(f"{index}_{layer.name}"):
                 if pool and context.training:
@@ -102,8 +101,10 @@ class Sequential(tf.Module):
 
 
 def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns the numbers of first rows and columns of the images that the logits depend on."""
+    """Returns the numbers of first rows and columns of images that the outputs depend on."""
     # A max pool drops incomplete windows; a strided convolution skips what follows its last window.
+    if len(shapes[0]) != 3:
+        return tuple(shapes[0][:2])
     size: tuple[int, int] | None = None  # of the output of `layer`; None: all
     for layer, shape in zip(reversed(layers), reversed(shapes[1:]), strict=True):
         if size is None and len(shape) == 3:

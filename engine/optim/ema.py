@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from engine.models import properties
+
 
 def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.Tensor) -> None:
     """Updates `average`, the EMA of the weights of `model`, in place; called in replica context.
@@ -16,10 +18,15 @@ def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.T
     t = tf.cast(updates, tf.float64)
     current_decay = tf.minimum(tf.constant(decay, tf.float64), (1.0 + t) / (10.0 + t))
     rate = tf.cast(1.0 - current_decay, tf.float32)
-    for mean, variable in zip(average.variables, model.variables, strict=True):
-        if variable.trainable:
-            tf.raw_ops.AssignSubVariableOp(
-                resource=mean.handle, value=(mean.read_value() - variable.read_value()) * rate
-            )
-        else:
-            tf.raw_ops.AssignVariableOp(resource=mean.handle, value=variable.read_value())
+    kept = (properties.statistics(each) for each in (average, model))
+    for mean, variable in zip(*kept, strict=True):
+        tf.raw_ops.AssignVariableOp(resource=mean.handle, value=variable.read_value())
+    for mean, variable in zip(average.trainable_variables, model.trainable_variables, strict=True):
+        tf.raw_ops.AssignSubVariableOp(
+            resource=mean.handle, value=(mean.read_value() - variable.read_value()) * rate
+        )
+
+
+def averaged(average: tf.Module) -> list[tf.Variable]:
+    """Returns the variables of `average` that `update_ema` updates; frozen ones are constant."""
+    return [*average.trainable_variables, *properties.statistics(average)]

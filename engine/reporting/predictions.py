@@ -14,7 +14,6 @@ from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.reporting.scores import Predictions
 from engine.runtime.scalars import as_int64
-from engine.tasks.classification import probabilities
 
 
 def predictions(
@@ -38,7 +37,8 @@ def predictions(
     def predict(step: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
         batch = feed.batch(feed.next(opened), step, 0, 0)
         context = ForwardContext(mask=batch.mask, dtype=dtype)
-        return probabilities(model, batch.inputs, context), batch.targets
+        outputs = model(parts.source.preprocess(batch.inputs), context)
+        return parts.task.predict(outputs)["probabilities"], batch.targets
 
     scores, labels = [], []
     try:

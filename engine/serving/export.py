@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,10 @@ from engine.assembly.parts import Parts
 from engine.assembly.trained import RestoredRun, restored
 from engine.config.schema import Config
 from engine.models.base import ForwardContext
-from engine.models.sequential import Sequential
 from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import lock, replace_file
 from engine.runtime.native_stderr import capture_stderr
-from engine.tasks.classification import probabilities
+from engine.tasks.task import Task
 
 ALLOWED = 1e-6  # bound on the difference between probabilities of the export and of the run
 _CHECKED = 512  # maximum number of examples that are compared
@@ -37,13 +36,16 @@ _CHECKED = 512  # maximum number of examples that are compared
 class ServingModule(tf.Module):
     """The module to export: a network with its preprocessing and class names.
 
-    `images` is the spec [H, W, C] of the network's input, and `dtype` the compute dtype of its
-    layers. Without `resize`, `serve` accepts only images of that size.
+    `images` is the spec [H, W, C] of decoded images, which `preprocess` turns into the network's
+    inputs, and `dtype` the compute dtype of its layers. Without `resize`, `serve` accepts only
+    images of that size.
     """
 
     def __init__(
         self,
-        model: Sequential,
+        model: tf.Module,
+        task: Task,
+        preprocess: Callable[[tf.Tensor], tf.Tensor],
         class_names: tuple[str, ...],
         images: tf.TensorSpec,
         dtype: tf.DType,
@@ -51,7 +53,7 @@ class ServingModule(tf.Module):
     ) -> None:
         super().__init__(name="tapeline")
         self._model, self._dtype, self._resize = model, dtype, resize
-        self._names = class_names
+        self._names, self._task, self._preprocess = class_names, task, preprocess
         self.network_images = images
         height, width, channels = images.shape
         sizes = [height, width] if resize is None else [None, None]
@@ -62,7 +64,8 @@ class ServingModule(tf.Module):
 
     def probabilities(self, images: tf.Tensor) -> tf.Tensor:
         """Returns class probabilities [n, classes] of images at the network's input size."""
-        return probabilities(self._model, images, ForwardContext(dtype=self._dtype))
+        outputs = self._model(self._preprocess(images), ForwardContext(dtype=self._dtype))
+        return self._task.predict(outputs)["probabilities"]
 
     def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         if self._resize is not None:
@@ -130,17 +133,19 @@ def _uses_ema(config: Config, *, has_ema: bool) -> bool:
     return has_ema and (averaged == "yes" or (averaged == "auto" and config.stopping.evaluate_ema))
 
 
-def _serving_module(parts: Parts, trained: Sequential) -> ServingModule:
+def _serving_module(parts: Parts, trained: tf.Module) -> ServingModule:
     """Returns a module with copies of `trained`'s variables on one device, for any strategy."""
     config, source = parts.config, parts.source
-    model = factories.build_network(config, source)
+    model = factories.build_network(config, source, parts.task)
     for variable, value in zip(model.variables, trained.variables, strict=True):
         variable.assign(value.numpy())
     images = tf.TensorSpec(source.image_shape, source.dtype)
     dtype = compute_dtype(config.precision.precision)
     # A network of the stored size accepts only that size, because resizing could hide a mistake.
     resize = None if source.stored_size == source.image_shape[:2] else source.resize
-    return ServingModule(model, source.class_names, images, dtype, resize)
+    return ServingModule(
+        model, parts.task, source.preprocess, source.class_names, images, dtype, resize
+    )
 
 
 def _examples(parts: Parts) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
@@ -152,10 +157,14 @@ def _examples(parts: Parts) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
     return pipelines.read_examples(source, records, indices, cache), stored_images
 
 
-def _expected(parts: Parts, trained: Sequential, images: np.ndarray) -> np.ndarray:
+def _expected(parts: Parts, trained: tf.Module, images: np.ndarray) -> np.ndarray:
     context = ForwardContext(dtype=compute_dtype(parts.config.precision.precision))
-    score = tf.function(lambda x: probabilities(trained, x, context), autograph=False)
-    return score(tf.constant(images)).numpy()
+
+    def score(images: tf.Tensor) -> tf.Tensor:
+        outputs = trained(parts.source.preprocess(images), context)
+        return parts.task.predict(outputs)["probabilities"]
+
+    return tf.function(score, autograph=False)(tf.constant(images)).numpy()
 
 
 def _served(folder: str, images: Iterable[np.ndarray]) -> np.ndarray:

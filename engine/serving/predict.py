@@ -26,7 +26,6 @@ from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
 from engine.serving import inputs
-from engine.tasks.classification import probabilities
 
 _BATCH = 256  # images per batch
 _PRINTED = 50  # maximum number of predictions that are printed
@@ -118,7 +117,8 @@ def _probabilities(parts: Parts, batch: list[PredictionRequest]) -> np.ndarray:
     model = parts.state.scored_model(config.stopping.evaluate_ema)
     context = ForwardContext(dtype=compute_dtype(config.precision.precision))
     images = tf.constant(np.stack([each.image for each in batch]))
-    return probabilities(model, images, context).numpy()
+    outputs = model(parts.source.preprocess(images), context)
+    return parts.task.predict(outputs)["probabilities"].numpy()
 
 
 def _prediction(parts: Parts, request: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:

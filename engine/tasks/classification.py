@@ -2,49 +2,89 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from engine.tasks.cross_entropy import cross_entropy
 from engine.tasks.metrics import AUC, Accuracy, CalibrationError, Metric, TopK
-from engine.tasks.task import TaskOutput
-from pipelines import Batch
+from engine.tasks.task import Task, TaskOutput
+from pipelines import Batch, Source
 
 
-class Classification:
+class Classification(Task):
     """Classification with softmax cross-entropy in float32, and metrics of each example.
 
     Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
     as mixup creates them. For a distribution, metrics use the most probable class as the label.
 
     Args:
-      smoothing: label smoothing in training: the probability taken from the target and spread
-        evenly over all classes (Szegedy et al. 2016, "Rethinking the Inception architecture").
-        Evaluation does not smooth, so that its loss is comparable between runs.
+      label_smoothing: in training, the probability taken from the target and spread evenly over all
+        classes (Szegedy et al. 2016, "Rethinking the Inception architecture"). Evaluation does not
+        smooth, so that its loss is comparable between runs.
       metrics: metrics of labels, int32 [rows], and logits, float32 [rows, classes], by name; None:
         the accuracy.
+      class_weights: weight of an example in training by its class, [classes]; empty: 1. Evaluation
+        does not weight.
+      ignore_label: label of examples that count neither in the loss nor in metrics; None: no such.
     """
 
-    def __init__(self, smoothing: float = 0.0, metrics: Mapping[str, Metric] | None = None) -> None:
-        self._smoothing = smoothing
+    section = "engine.reporting.predictions_section:section"
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        metrics: Mapping[str, Metric] | None = None,
+        class_weights: Sequence[float] = (),
+        ignore_label: int | None = None,
+    ) -> None:
+        self._smoothing = label_smoothing
+        self._class_weights, self._ignored = tuple(class_weights), ignore_label
         self.metrics = {"accuracy": Accuracy()} if metrics is None else metrics
+
+    def output_spec(self, source: Source) -> tf.TensorSpec:
+        """Returns the spec of the logits, float32 [classes]."""
+        targets = source.targets
+        is_label = isinstance(targets, tf.TensorSpec) and not targets.shape.rank
+        if not source.classes or not is_label or targets.dtype.is_floating:
+            raise ValueError(
+                f"--task=classification: the targets of {source.name} are no labels of classes; "
+                "give --task=regression, multi_label or segmentation, or other --target_features"
+            )
+        return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
         """Returns the cross-entropy of each row; `model` returns logits [rows, classes]."""
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
+        weights = None
         if targets.dtype.is_floating:
             labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
-            losses = cross_entropy(logits, targets)
+            if self._ignored is not None:
+                valid = tf.not_equal(labels, self._ignored)
+                weights, labels = tf.cast(valid, tf.float32), tf.where(valid, labels, 0)
+            losses = cross_entropy(logits, labels)
         if self._smoothing and context.training:
             # The cross-entropy is linear in the target.
             spread = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
             losses = (1 - self._smoothing) * losses + self._smoothing * spread
-        return TaskOutput(losses, dict.fromkeys(self.metrics, (labels, logits)))
+        if self._class_weights and context.training:
+            of_class = tf.constant(self._class_weights, tf.float32)
+            by_row = (
+                tf.linalg.matvec(targets, of_class)
+                if targets.dtype.is_floating
+                else tf.gather(of_class, labels)
+            )
+            weights = by_row if weights is None else weights * by_row
+        return TaskOutput(losses, dict.fromkeys(self.metrics, (labels, logits)), weights)
+
+    def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns "probabilities", float32 [rows, classes], and "classes", int64 [rows]."""
+        probabilities = tf.nn.softmax(tf.cast(outputs, tf.float32))
+        return {"probabilities": probabilities, "classes": tf.argmax(probabilities, axis=-1)}
 
 
 def top_3() -> Metric:
@@ -70,8 +110,3 @@ def pr_auc(classes: int) -> Metric:
 def calibration_error() -> Metric:
     """Returns the expected calibration error in 15 bins."""
     return CalibrationError(from_logits=True)
-
-
-def probabilities(model: Any, inputs: tf.Tensor, context: Any) -> tf.Tensor:
-    """Returns the class probabilities that a classifier predicts, float32 [rows, classes]."""
-    return tf.nn.softmax(tf.cast(model(inputs, context), tf.float32))

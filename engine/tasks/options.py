@@ -5,16 +5,20 @@ from __future__ import annotations
 import dataclasses
 
 from engine.config.option import OptionGroup, names_in, option
-from engine.tasks.registry import METRICS
+from engine.tasks.registry import DEFAULT_METRICS, METRICS, TASKS
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions(OptionGroup):
     """Task: loss and metrics."""
 
+    task: str = option(
+        "classification", "what is learned of the targets", choices=TASKS, trajectory=True
+    )
     metrics: str = option(
-        "accuracy",
-        "metrics of each example besides the loss, separated by commas",
+        "auto",
+        "metrics besides the loss, separated by commas; auto: those of the task, accuracy for "
+        "classification",
         any_of=METRICS,
         trajectory=True,
     )
@@ -25,8 +29,41 @@ class TaskOptions(OptionGroup):
         below=1,
         trajectory=True,
     )
+    class_weights: str = option(
+        "",
+        "weight of an example in training by its class, a number for each class, separated by "
+        "commas; balanced: inversely proportional to the number of its training examples; "
+        "empty: 1",
+        trajectory=True,
+    )
+    ignore_label: int = option(
+        -1,
+        "label that counts neither in the loss nor in metrics; -1: none",
+        minimum=-1,
+        trajectory=True,
+    )
+
+    def __post_init__(self) -> None:
+        if self.metrics == "auto":
+            object.__setattr__(self, "metrics", DEFAULT_METRICS.get(self.task, ""))
+        super().__post_init__()
+        if self.class_weights not in ("", "balanced"):
+            weights = self.numbers
+            if not (weights and all(0 <= weight < 1e30 for weight in weights) and any(weights)):
+                raise ValueError(
+                    f"--class_weights={self.class_weights}: give 'balanced', or a number of 0 or "
+                    "more for each class, separated by commas"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the metrics."""
         return names_in(self.metrics)
+
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """The class weights that are given as numbers; () if they are not."""
+        try:
+            return tuple(float(part) for part in names_in(self.class_weights))
+        except ValueError:
+            return ()

@@ -1,22 +1,50 @@
-"""Registry of metrics, by the names that `--metrics` accepts::
+"""Registries of tasks, by the names that `--task` accepts, and of metrics, by those of `--metrics`.
+
+A task is a class or a function that returns a `Task`::
+
+    @TASKS.register
+    class FocalLoss(Classification):  # --task=focal_loss --task.gamma=2
+        def __init__(self, metrics, *, gamma: float = 2.0): ...
+
+It takes any of `label_smoothing`, `metrics` (those of `--metrics`, by name), `class_weights` and
+`ignore_label`, as the options say, and arguments of its own, with a default.
+
+A metric is a function of labels, int32 [rows], and logits, float32 [rows, classes], that returns a
+value of each row, whose mean is reported; or a class of `Metric`, or a function that returns one,
+whose only parameter, if any, is `classes`, the number of classes; or a `Metric`::
 
     @METRICS.register
-    def margin(labels, logits):  # a value of each row, float32 [rows]; its mean is reported
+    def margin(labels, logits):
         return tf.math.top_k(logits, 2).values[:, 0] - tf.math.top_k(logits, 2).values[:, 1]
 
     @METRICS.register
-    def weighted_f1(classes):  # a factory of a metric
+    def weighted_f1(classes):
         return MyF1(classes)
 
-An entry is a function of labels, int32 [rows], and logits, float32 [rows, classes]; or a class of
-`Metric`, or a function that returns one, whose only parameter, if any, is `classes`, the number of
-classes; or a `Metric`. This module imports no TensorFlow, so that invalid names are rejected at
-once.
+This module imports no TensorFlow, so that invalid names are rejected at once.
 """
 
 from __future__ import annotations
 
 from engine.config.registry import Registry
+
+TASKS = Registry(
+    "task",
+    {
+        "classification": "engine.tasks.classification:Classification",
+        "multi_label": "engine.tasks.multi_label:MultiLabel",
+        "regression": "engine.tasks.regression:Regression",
+        "segmentation": "engine.tasks.segmentation:Segmentation",
+    },
+)
+
+# The metrics of a task if `--metrics` names none.
+DEFAULT_METRICS = {
+    "classification": "accuracy",
+    "multi_label": "accuracy",
+    "regression": "mean_absolute_error",
+    "segmentation": "mean_iou",
+}
 
 METRICS = Registry(
     "metric",
@@ -33,5 +61,9 @@ METRICS = Registry(
         "auc": "engine.tasks.classification:auc",
         "pr_auc": "engine.tasks.classification:pr_auc",
         "calibration_error": "engine.tasks.classification:calibration_error",
+        "mean_squared_error": "engine.tasks.metrics:MeanSquaredError",
+        "root_mean_squared_error": "engine.tasks.metrics:RootMeanSquaredError",
+        "mean_absolute_error": "engine.tasks.metrics:MeanAbsoluteError",
+        "r2": "engine.tasks.metrics:R2",
     },
 )

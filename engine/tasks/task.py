@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from engine.tasks.metrics import Metric
-from pipelines import Batch
+from pipelines import Batch, Source
 
 
 class TaskOutput(NamedTuple):
@@ -21,14 +21,43 @@ class TaskOutput(NamedTuple):
     weights: tf.Tensor | None = None
 
 
-class Task(Protocol):
-    """Interface of a task. A task never reduces over rows: the engine does (L1)."""
+class Task:
+    """Base class of tasks. A task never reduces over rows: the engine does (L1).
 
-    metrics: Mapping[str, Metric]
-    """What is measured besides the loss, by name."""
+    Attributes:
+      metrics: what is measured besides the loss, by name.
+      section: import path "module:function" of what builds the report's section on predictions;
+        "" for the section that fits any task.
+    """
+
+    metrics: Mapping[str, Metric] = {}
+    section: str = ""
+
+    def output_spec(self, source: Source) -> Any:
+        """Returns the nest of `tf.TensorSpec`s of the model's outputs, without the batch axis.
+
+        Raises:
+          ValueError: if the task cannot learn the targets of this data.
+        """
+        raise NotImplementedError
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
         """Returns the losses of the rows, and the arguments of the metrics.
 
         `context` is the forward context of the model.
         """
+        raise NotImplementedError
+
+    def predict(self, outputs: Any) -> dict[str, tf.Tensor]:
+        """Returns what predictions and the exported model consist of, [rows, ...] each, by name.
+
+        `outputs` are those of the model; by default, they are given as they are.
+        """
+        if isinstance(outputs, Mapping):
+            return dict(outputs)
+        flat = tf.nest.flatten(outputs)
+        return {"outputs": flat[0]} if len(flat) == 1 else dict(_numbered(flat))
+
+
+def _numbered(tensors: list[tf.Tensor]) -> list[tuple[str, tf.Tensor]]:
+    return [(f"outputs_{index}", tensor) for index, tensor in enumerate(tensors)]

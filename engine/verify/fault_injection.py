@@ -26,7 +26,7 @@ class _FaultyMetric(Metric):
         return self._metric.sums(weights, *arguments) * tf.cast(factor, tf.float64)
 
 
-class FaultInjectingTask:
+class FaultInjectingTask(Task):
     """Wraps a task; `inject` makes one of `PARTS`, for one row of a batch, infinite or nan.
 
     Without a fault, all parts are multiplied by 1, which leaves them bitwise identical.
@@ -61,6 +61,10 @@ class FaultInjectingTask:
         self._row.assign(-1)
         for factor in self._factors.values():
             factor.assign(1.0)
+
+    def output_spec(self, source: Any) -> Any:
+        """Returns the spec of the wrapped task."""
+        return self.task.output_spec(source)
 
     def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
         """Returns the output of the wrapped task with the fault; see `Task`."""

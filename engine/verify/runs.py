@@ -13,13 +13,13 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly import data, factories
-from engine.assembly.parts import Parts, assemble, classification, total_steps
+from engine.assembly.parts import Parts, assemble, total_steps
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
 from engine.distributed.strategies import Devices, set_threads, topologies
-from engine.models.batch_norm import BatchNorm
+from engine.models import properties
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
 from engine.verify import bounds, graph
@@ -80,7 +80,7 @@ class VerificationRuns:
             self.topologies = self.topologies._replace(many=self.topologies.one)
         source = data.open_source(config)
         # After the devices: a task may create tensors.
-        self._make_task = _task_maker(task, config, source.classes)
+        self._make_task = _task_maker(task, config, source)
         self.sample = sample(source, training.global_batch_size)
         per_epoch = pipelines.steps_per_epoch(len(source.train), training.global_batch_size)
         self.total_steps = total_steps(config, per_epoch)
@@ -188,9 +188,9 @@ class VerificationRuns:
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
-    def batch_norm(self) -> bool:
-        """Whether the model has batch norm: an example's training loss then depends on others."""
-        return any(isinstance(m, BatchNorm) for m in self.reference.parts.model.submodules)
+    def cross_example(self) -> bool:
+        """Whether an example's training loss depends on others, as with batch norm."""
+        return properties.is_cross_example(self.reference.parts.model)
 
     def close(self) -> None:
         """Stops prefetching in all runs, and unsets TensorFlow's global seed."""
@@ -205,10 +205,10 @@ def fault_injector(parts: Parts) -> FaultInjectingTask:
     return parts.task
 
 
-def _task_maker(task: MakeTask | Task | None, config: Config, classes: int) -> MakeTask:
+def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.Source) -> MakeTask:
     """Returns a function that makes a task for each run; ValueError if two runs would share it."""
     if task is None:
-        return lambda: classification(config, classes)
+        return lambda: factories.build_task(config, source)
 
     def copied() -> Task:
         try:

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.assembly.parts import Parts
+from engine.checkpoint.variables import named_variables
 from engine.core import metrics
 
 
@@ -36,11 +37,19 @@ def run_steps_measured(
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
     """Returns the variables' values: of the model by "model/NAME", of its EMA by "ema/NAME"."""
-    state = parts.state
-    named = {f"model/{v.name}": v.numpy() for v in state.model.variables}
-    if state.ema is not None:
-        named |= {f"ema/{v.name}": v.numpy() for v in state.ema.variables}
-    return named
+    models = {"model": parts.state.model, "ema": parts.state.ema}
+    return {
+        f"{prefix}/{name}": variable.numpy()
+        for prefix, model in models.items()
+        if model is not None
+        for name, variable in _by_name(model).items()
+    }
+
+
+def _by_name(model: tf.Module) -> dict[str, tf.Variable]:
+    """Returns a model's variables by name, or by attribute path where names are not unique."""
+    names = {variable.name: variable for variable in model.variables}
+    return names if len(names) == len(model.variables) else named_variables(model)
 
 
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:

@@ -137,7 +137,7 @@ def assert_seed_003s_table(table: list[str]) -> None:
 
 
 def test_seed_003_table():
-    model = models.build("seed_003", input_shape=(28, 28, 1), classes=10, seed=0)
+    model = models.build("seed_003", input_shape=(28, 28, 1), output_shape=(10,), seed=0)
     assert_seed_003s_table(models.table(model).splitlines())
 
 

@@ -48,19 +48,19 @@ FACTORS: dict[str, tuple[Any, ...]] = {
 
 
 @models.register("law_dropout")
-def law_dropout(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+def law_dropout(outputs) -> list[models.Layer]:
     """Returns a network with a convolution, a max pool and dropout."""
     return [
         models.Convolution(4, activation="relu"),
         models.MaxPool(2),
         models.Flatten(),
         models.Dropout(0.4),
-        models.Dense(classes),
+        models.Dense(outputs.shape[0]),
     ]
 
 
 @models.register("law_norm")
-def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+def law_norm(outputs) -> list[models.Layer]:
     """Returns a network with a convolution, batch norm, a max pool and dropout."""
     return [
         models.Convolution(4),
@@ -69,15 +69,15 @@ def law_norm(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
         models.MaxPool(2),
         models.Flatten(),
         models.Dropout(0.4),
-        models.Dense(classes),
+        models.Dense(outputs.shape[0]),
     ]
 
 
 @models.register("law_linear")
-def law_linear(input_shape: Any, classes: int, hidden: Any) -> list[models.Layer]:
+def law_linear(outputs) -> list[models.Layer]:
     """Returns a smooth network, without ReLU and max pool."""
     layers = [models.Convolution(4), models.BatchNorm(), models.Flatten(), models.Dropout(0.4)]
-    return [*layers, models.Dense(classes)]
+    return [*layers, models.Dense(outputs.shape[0])]
 
 
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:

@@ -27,9 +27,9 @@ STEPS = 10
 
 
 @models.register("law_dense")
-def law_dense(input_shape, classes, hidden) -> list[models.Layer]:
+def law_dense(outputs) -> list[models.Layer]:
     """Returns a smooth dense network, without ReLU."""
-    return [models.Flatten(), models.Dense(24), models.Dropout(0.4), models.Dense(classes)]
+    return [models.Flatten(), models.Dense(24), models.Dropout(0.4), models.Dense(outputs.shape[0])]
 
 
 FEATURES = [
@@ -157,19 +157,19 @@ def test_feeds_agree_bitwise(tmp_path, model, jit):
 
 
 @models.register("law_foreign")
-def law_foreign(input_shape, classes, hidden) -> list[models.Layer]:
+def law_foreign(outputs) -> list[models.Layer]:
     """Returns a network with a layer class that is defined outside the engine."""
 
     class Mine(models.Flatten):
         pass
 
-    return [Mine(), models.Dense(classes)]
+    return [Mine(), models.Dense(outputs.shape[0])]
 
 
 @models.register("law_pool")
-def law_pool(input_shape, classes, hidden) -> list[models.Layer]:
+def law_pool(outputs) -> list[models.Layer]:
     """Returns a network with a max pool, whose gradient XLA cannot compile."""
-    return [models.MaxPool(), models.Flatten(), models.Dense(classes)]
+    return [models.MaxPool(), models.Flatten(), models.Dense(outputs.shape[0])]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_auto_jit(tmp_path, options, jit):
 )
 def test_one_thread_if_small(options, count):
     """A small compiled network uses one thread; 0 means one per core."""
-    source = SimpleNamespace(image_shape=(28, 28, 1), classes=10)
+    source = SimpleNamespace(inputs=tf.TensorSpec([28, 28, 1]), classes=10)
     assert threads.threads(replaced(Config(), **options), source) == count
 
 

@@ -57,7 +57,7 @@ def test_matches_engine(workload, jit, not_asked_to_be_deterministic):
         lambda: models.build(
             MODELS[workload.network],
             input_shape=(28, 28, 1),
-            classes=10,
+            output_shape=(10,),
             seed=SEED,
             hidden=workload.hidden,
         ),

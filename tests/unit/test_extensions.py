@@ -44,8 +44,9 @@ def sawtooth(decay_steps):
 
 
 @tl.model
-def wide(classes, hidden):
-    return [tl.models.Flatten(), tl.models.Dense(hidden[0], "relu"), tl.models.Dense(classes)]
+def wide(outputs, hidden):
+    units = outputs.shape[0]
+    return [tl.models.Flatten(), tl.models.Dense(hidden[0], "relu"), tl.models.Dense(units)]
 
 
 @tl.metric

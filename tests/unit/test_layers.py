@@ -343,37 +343,37 @@ def test_pool_moved_after_convolution_only():
     ]
 
 
-def test_scales_uint8_images_only():
+def test_inputs_as_they_are():
+    """A network scales no inputs, and casts floats to the compute dtype alone."""
     model = Sequential("flat", [Flatten()], (2, 2, 1), seed=0)
-    images = np.array([[0, 51, 102, 255]], np.uint8).reshape(1, 2, 2, 1)
-    np.testing.assert_array_equal(
-        model(tf.constant(images)), np.float32([[0, 51, 102, 255]]) / np.float32(255)
-    )
-    as_float = images.astype(np.float32)
-    np.testing.assert_array_equal(model(tf.constant(as_float)), as_float.reshape(1, 4))
+    inputs = np.float32([[0, 51, 102, 255]]).reshape(1, 2, 2, 1)
+    np.testing.assert_array_equal(model(tf.constant(inputs)), inputs.reshape(1, 4))
+    ids = np.array([[0, 257, 70000, 255]], np.int32).reshape(1, 2, 2, 1)
+    half = ForwardContext(dtype=tf.bfloat16)
+    np.testing.assert_array_equal(model(tf.constant(ids), half), ids.reshape(1, 4))
 
 
 def test_refuses_other_image_shape():
-    model = build("logistic", input_shape=(8, 8, 1), classes=2, seed=0)
-    with pytest.raises(ValueError, match=r"built for images \(8, 8, 1\), got \(8, 9, 1\)"):
+    model = build("logistic", input_shape=(8, 8, 1), output_shape=(2,), seed=0)
+    with pytest.raises(ValueError, match=r"built for inputs of shape \(8, 8, 1\), got \(8, 9, 1\)"):
         model(tf.zeros([2, 8, 9, 1]))
 
 
 def test_variable_order_and_names():
     hidden = range(21, 34)
-    model = build("mlp", input_shape=(2, 2, 1), classes=3, seed=0, hidden=hidden)
+    model = build("mlp", input_shape=(2, 2, 1), output_shape=(3,), seed=0, hidden=hidden)
     names = [variable.name for variable in model.trainable_variables]
     assert names == [
         f"{index}_dense/{variable}:0" for index in range(1, 15) for variable in ("bias", "kernel")
     ]
     assert [v.shape[0] for v in model.trainable_variables[::2]] == [*hidden, 3]
-    again = build("mlp", input_shape=(2, 2, 1), classes=3, seed=0, hidden=hidden)
+    again = build("mlp", input_shape=(2, 2, 1), output_shape=(3,), seed=0, hidden=hidden)
     assert names == [variable.name for variable in again.trainable_variables]
 
 
 def test_float32_weights_and_gradients():
-    model = build("seed_002", input_shape=(28, 28, 1), classes=10, seed=0)
-    images = tf.constant(np.random.default_rng(0).integers(0, 256, [8, 28, 28, 1], np.uint8))
+    model = build("seed_002", input_shape=(28, 28, 1), output_shape=(10,), seed=0)
+    images = tf.constant(np.random.default_rng(0).random([8, 28, 28, 1], np.float32))
     results = {}
     for dtype in (tf.float32, tf.bfloat16, tf.float16):
         with tf.GradientTape() as tape:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from engine.assembly.options import FITS
 from engine.serving.export import ServingModule
-from engine.tasks.classification import probabilities
+from engine.tasks.classification import Classification
 from pipelines import (
     Source,
     image_spec,
@@ -27,7 +27,6 @@ from pipelines import (
     read_stored_images,
 )
 from tapeline import models
-from tapeline.models import ForwardContext
 
 COUNT = 24  # images of each case
 ALLOWED = 1e-6  # difference between probabilities
@@ -72,13 +71,20 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
     np.testing.assert_array_equal(np.stack(of_files), of_split)
 
     shape, classes = source.image_shape, source.classes
-    model = models.build("logistic", input_shape=shape, classes=classes, seed=0, hidden=())
-    expected = probabilities(model, tf.constant(of_split), ForwardContext()).numpy()
-    found = probabilities(model, tf.constant(np.stack(of_files)), ForwardContext()).numpy()
+    model = models.build("logistic", input_shape=shape, output_shape=(classes,), seed=0, hidden=())
+    task = Classification()
+
+    def probabilities(images: np.ndarray) -> np.ndarray:
+        outputs = model(source.preprocess(tf.constant(images)))
+        return task.predict(outputs)["probabilities"].numpy()
+
+    expected, found = probabilities(of_split), probabilities(np.stack(of_files))
     assert np.abs(found - expected).max() <= ALLOWED
     images = tf.TensorSpec(shape, source.dtype)
     resize = None if source.stored_size == shape[:2] else source.resize
-    serving = ServingModule(model, source.class_names, images, tf.float32, resize)
+    serving = ServingModule(
+        model, task, source.preprocess, source.class_names, images, tf.float32, resize
+    )
     served = serving.serve(tf.constant(np.stack(stored)))["probabilities"].numpy()
     assert np.abs(served - expected).max() <= ALLOWED
 

@@ -10,8 +10,10 @@ SEEDS = tuple(f"seed_00{number}" for number in range(5))
 BUILT_IN = ("cnn", "logistic", "mlp", "speedrun", *SEEDS)
 
 
-def build(name="cnn", input_shape=(28, 28, 1), classes=10, seed=0, **kwargs):
-    return models.build(name, input_shape=input_shape, classes=classes, seed=seed, **kwargs)
+def build(name="cnn", input_shape=(28, 28, 1), output_shape=(10,), seed=0, **kwargs):
+    return models.build(
+        name, input_shape=input_shape, output_shape=output_shape, seed=seed, **kwargs
+    )
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def test_built_in_networks():
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_finite_float32_logits(name):
     model = build(name)
-    images = tf.zeros([3, 28, 28, 1], tf.uint8)
+    images = tf.zeros([3, 28, 28, 1])
     noise = models.StatelessRNG(0, tf.constant(0, tf.int64))
     for call in (
         None,
@@ -39,7 +41,7 @@ def test_finite_float32_logits(name):
         assert logits.dtype == tf.float32
         assert np.isfinite(logits).all()
     assert model.input_shape == (28, 28, 1)
-    assert model.classes == 10
+    assert model.output_shapes[-1] == (10,)
     assert model.name == name
 
 
@@ -84,23 +86,21 @@ def test_seed_matches_keras(name):
     model, twin = build(name, seed=4), keras_twin(name)
     holders = [layer for layer in model.layers if layer.variables]
     twin.set_weights([v.numpy() for layer in holders for v in (layer.kernel, layer.bias)])
-    images = np.random.default_rng(0).integers(0, 256, [5, 28, 28, 1], np.uint8)
-    np.testing.assert_allclose(
-        model(tf.constant(images)), twin(images / np.float32(255)), rtol=1e-4, atol=1e-5
-    )
+    images = np.random.default_rng(0).random([5, 28, 28, 1], np.float32)
+    np.testing.assert_allclose(model(tf.constant(images)), twin(images), rtol=1e-4, atol=1e-5)
     rates = [layer.rate for layer in model.layers if isinstance(layer, models.Dropout)]
     assert rates == [layer.rate for layer in twin.layers if isinstance(layer, keras.layers.Dropout)]
 
 
 @pytest.mark.parametrize("input_shape", [(8, 8, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
 def test_default_network_image_sizes(input_shape):
-    model = build("cnn", input_shape, classes=7)
+    model = build("cnn", input_shape, output_shape=(7,))
     assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
 
 
 @pytest.mark.parametrize("input_shape", [(16, 16, 1), (28, 28, 1), (32, 32, 3), (50, 34, 4)])
 def test_speedrun_image_sizes(input_shape):
-    model = build("speedrun", input_shape, classes=7)
+    model = build("speedrun", input_shape, output_shape=(7,))
     assert model(tf.zeros([2, *input_shape])).shape == (2, 7)
     with pytest.raises(ValueError, match=r"3x3x64 \(layer 2\).*3x3, got 2x3.*--model=mlp"):
         build("speedrun", (15, 16, 1))
@@ -152,11 +152,11 @@ def test_refuses_bad_image_shape():
 
 def test_register_network(own_networks):
     @models.register("linear")
-    def linear(classes):
-        return [models.Flatten(), models.BatchNorm(), models.Dense(classes)]
+    def linear(outputs):
+        return [models.Flatten(), models.BatchNorm(), models.Dense(outputs.shape[0])]
 
     assert "linear" in models.names()
-    assert build("linear", classes=3)(tf.zeros([2, 28, 28, 1])).shape == (2, 3)
+    assert build("linear", output_shape=(3,))(tf.zeros([2, 28, 28, 1])).shape == (2, 3)
 
 
 def test_refuses_bad_network_name(own_networks):
@@ -167,9 +167,11 @@ def test_refuses_bad_network_name(own_networks):
 
 
 def test_refuses_wrong_logits(own_networks):
-    models.register("short")(lambda *_: [models.Flatten(), models.Dense(9)])
-    with pytest.raises(ValueError, match="short gives 9 logits for 10 classes"):
+    models.register("short")(lambda: [models.Flatten(), models.Dense(9)])
+    with pytest.raises(
+        ValueError, match=r"short has outputs float32 \[9\], and the task needs float32 \[10\]"
+    ):
         build("short")
-    models.register("open_ended")(lambda *_: [models.MaxPool()])
-    with pytest.raises(ValueError, match=r"must end in a vector of logits, got shape \(14, 14, 1"):
+    models.register("open_ended")(lambda: [models.Convolution(1), models.MaxPool()])
+    with pytest.raises(ValueError, match=r"open_ended has outputs float32 \[14, 14, 1\]"):
         build("open_ended")

@@ -48,7 +48,7 @@ def test_matches_whole_computation(name):
     """Logits, gradients and statistics equal those of the whole computation."""
     network = models.Sequential("network", NETWORKS[name](), (15, 15, 1), 0)
     random = np.random.default_rng(0)
-    images = random.integers(0, 256, (6, 15, 15, 1), np.uint8)
+    images = random.random((6, 15, 15, 1), np.float32)
     found = _computed(network, images)
     with network.uncropped():
         expected = _computed(network, images)
@@ -56,12 +56,12 @@ def test_matches_whole_computation(name):
         assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-5)
     read = READ[name]
     other = images.copy()
-    other[:, read:] = 255 - other[:, read:]
-    other[:, :, read:] = 255 - other[:, :, read:]
+    other[:, read:] = 1 - other[:, read:]
+    other[:, :, read:] = 1 - other[:, :, read:]
     assert all(map(np.array_equal, _computed(network, other), found))
     if name not in ("padding", "dropout"):  # these read every pixel
         other = images.copy()
-        other[:, read - 1, :read] = 255 - other[:, read - 1, :read]
+        other[:, read - 1, :read] = 1 - other[:, read - 1, :read]
         assert not np.array_equal(_computed(network, other)[0], found[0])
 
 

@@ -3,7 +3,7 @@ from tapeline.models import LayerSummary
 
 
 def test_rows_of_seed_003():
-    model = models.build("seed_003", input_shape=(28, 28, 1), classes=10, seed=0)
+    model = models.build("seed_003", input_shape=(28, 28, 1), output_shape=(10,), seed=0)
     assert models.rows(model) == [
         LayerSummary("convolution 3x3x32 relu", (26, 26, 32), 320),
         LayerSummary("max pool 2x2", (13, 13, 32), 0),
@@ -20,7 +20,7 @@ def test_rows_of_seed_003():
 
 
 def test_columns_are_aligned():
-    model = models.build("seed_001", input_shape=(28, 28, 1), classes=10, seed=0)
+    model = models.build("seed_001", input_shape=(28, 28, 1), output_shape=(10,), seed=0)
     lines = models.table(model).splitlines()
     assert len({len(line) for line in lines}) == 1
     shape_column = lines[0].index("output shape")

@@ -30,7 +30,7 @@ def check(runs: VerificationRuns) -> Finding:
     finding = _losses_of_rows(runs, reference)
     if not finding.passed or batch == 1:
         return finding
-    if runs.batch_norm:
+    if runs.cross_example:
         return not_compared("batch norm sees its micro-batch")
     micro_batches = 1 if accumulate > 1 else min(4, batch)
     other = runs.assembled(devices, accumulate=micro_batches)

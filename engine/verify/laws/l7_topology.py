@@ -67,6 +67,6 @@ def _chunked(runs: VerificationRuns) -> tuple[dict[str, Any], str]:
     chunks, batch = accumulate * runs.topologies.many.replicas, runs.sample.batch
     same = chunks <= batch and (accumulate == 1 or batch % chunks == 0)
     exact = arithmetic == "float32" or runs.config.devices.shards > 0
-    if exact or runs.batch_norm or not same:
+    if exact or runs.cross_example or not same:
         return {}, arithmetic
     return {"accumulate": chunks}, "float32"

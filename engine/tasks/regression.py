@@ -1,0 +1,70 @@
+"""Regression: numbers for each example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from engine.config.option import did_you_mean
+from engine.tasks.metrics import MeanAbsoluteError, Metric
+from engine.tasks.task import Task, TaskOutput
+from pipelines import Batch, Source
+
+
+def _huber(errors: tf.Tensor) -> tf.Tensor:
+    """Returns the Huber loss with a delta of 1 (Huber 1964): quadratic up to 1, then linear."""
+    size = tf.abs(errors)
+    return tf.where(size <= 1, tf.square(errors) / 2, size - 0.5)
+
+
+LOSSES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
+    "mean_squared_error": tf.square,
+    "mean_absolute_error": tf.abs,
+    "huber": _huber,
+}
+
+
+class Regression(Task):
+    """Regression: the mean over the numbers of an example of a loss of the error, in float32.
+
+    Targets are numbers, [rows, ...]; outputs have their shape, and [rows, 1] for one number.
+
+    Args:
+      metrics: metrics of targets and outputs by name; None: the mean absolute error.
+      loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
+    """
+
+    section = "engine.reporting.regression_section:section"
+
+    def __init__(
+        self, metrics: Mapping[str, Metric] | None = None, *, loss: str = "mean_squared_error"
+    ) -> None:
+        if loss not in LOSSES:
+            hint = did_you_mean(loss, list(LOSSES))
+            raise ValueError(f"--task.loss={loss}: choose one of {', '.join(LOSSES)}{hint}")
+        self._loss = LOSSES[loss]
+        default: dict[str, Metric] = {"mean_absolute_error": MeanAbsoluteError()}
+        self.metrics = default if metrics is None else metrics
+
+    def output_spec(self, source: Source) -> tf.TensorSpec:
+        """Returns the spec of the predicted numbers, float32 of the shape of the targets."""
+        targets = source.targets
+        if not isinstance(targets, tf.TensorSpec) or targets.dtype in (tf.string, tf.bool):
+            raise ValueError(f"--task=regression: the targets of {source.name} are no numbers")
+        return tf.TensorSpec(targets.shape if targets.shape.rank else [1], tf.float32)
+
+    def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
+        """Returns the loss of each row; `model` returns the predicted numbers [rows, ...]."""
+        outputs = tf.cast(model(batch.inputs, context), tf.float32)
+        targets = tf.cast(batch.targets, tf.float32)
+        if targets.shape.rank == 1:
+            targets = targets[:, tf.newaxis]
+        losses = tf.reshape(self._loss(outputs - targets), [tf.shape(outputs)[0], -1])
+        losses = tf.ensure_shape(tf.reduce_mean(losses, -1), outputs.shape[:1])
+        return TaskOutput(losses, dict.fromkeys(self.metrics, (targets, outputs)))
+
+    def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns "predictions", float32 [rows, ...]."""
+        return {"predictions": tf.cast(outputs, tf.float32)}
