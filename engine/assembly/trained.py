@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from engine.assembly import run_directory
+import tensorflow as tf
+
+import pipelines
+from engine.assembly import data, factories, run_directory
 from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
-from engine.checkpoint.restore import restore_weights
+from engine.checkpoint.restore import assign, restore_weights
+from engine.checkpoint.variables import named_variables
 from engine.config.option import written
 from engine.config.schema import Config, changed, replaced
+from engine.distributed import strategies
+from engine.distributed.collectives import HostCollectives
+from engine.optim.precision import compute_dtype
+from engine.tasks.task import Task
 
 
 class SelectedCheckpoint(NamedTuple):
@@ -65,6 +73,65 @@ def choose(config: Config) -> SelectedCheckpoint:
     return SelectedCheckpoint("newest", newest)
 
 
+class TrainedModel(NamedTuple):
+    """A run's network with trained weights, on one device, and what these weights mean."""
+
+    config: Config
+    model: tf.Module
+    task: Task
+    source: pipelines.Source  # as saved with the weights: specs, classes, preprocessing
+    image_format: dict[str, Any] | None  # saved by `pipelines.image_format`; None: no images
+    averaged: bool  # whether the weights are the EMA
+    path: str  # of the checkpoint
+    description: str  # description of the weights, for display
+    device: str  # description of the device
+
+    @property
+    def dtype(self) -> tf.DType:
+        """Compute dtype of the network."""
+        return compute_dtype(self.config.precision.precision)
+
+
+def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedModel:
+    """Builds a run's network with the weights that `--weights` selects; opens no data set.
+
+    Classes, specs and preprocessing are those that were saved with the weights. `averaged` selects
+    the EMA; None: as evaluation does. A run saved by an older version needs its data set.
+
+    Raises:
+      ValueError: as `choose`, and for options of another network.
+    """
+    chosen = choose(config)
+    before = run_directory.read_options(config.run.run_dir)
+    assert before is not None, "a run has options"
+    _refuse_other_network(config, before)
+    devices = config.devices
+    strategies.set_threads(devices.intra_op_threads, devices.inter_op_threads)
+    strategy = "auto" if devices.strategy == "multi_worker" else devices.strategy
+    device = strategies.choose(strategy, devices.virtual_devices, HostCollectives()).description
+    contents = chosen.snapshot.archive
+    saved = contents.facts.get("source")
+    source = pipelines.source_from_json(saved) if saved else data.open_source(config)
+    task = factories.build_task(config, source)
+    model = factories.build_network(config, source, task)
+    if averaged is None:
+        averaged = bool(config.optimizer.ema) and config.stopping.evaluate_ema
+    prefix = "ema/" if averaged else "model/"
+    weights = {prefix + name: each for name, each in named_variables(model).items()}
+    assign(weights, chosen.snapshot.path, contents)
+    return TrainedModel(
+        config,
+        model,
+        task,
+        source,
+        contents.facts.get("image_format"),
+        averaged,
+        chosen.snapshot.path,
+        chosen.description,
+        device,
+    )
+
+
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
     """Assembles a run on one machine and restores weights, by default those that `choose` selects.
 
@@ -78,6 +145,7 @@ def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> Restor
         config = replaced(config, strategy="auto")
     parts = assemble(config)
     _refuse_other_data(parts, before, chosen.snapshot)
+    _refuse_other_classes(parts.source, chosen.snapshot.archive.facts.get("source"))
     restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
     return RestoredRun(parts, chosen.snapshot.path, chosen.description)
 
@@ -103,4 +171,17 @@ def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint)
         raise ValueError(
             f"--dataset={data.dataset} (was {before.data.dataset}): its images or classes are not "
             f"those that the weights in {parts.config.run.run_dir} were trained on"
+        )
+
+
+def _refuse_other_classes(source: pipelines.Source, saved: dict[str, Any] | None) -> None:
+    """Raises ValueError if a data set has the classes of the run in another order."""
+    if saved is None or list(source.class_names) == saved["class_names"]:
+        return
+    if set(source.class_names) == set(saved["class_names"]):
+        pairs = zip(source.class_names, saved["class_names"], strict=True)
+        index, (now, before) = next((i, pair) for i, pair in enumerate(pairs) if len(set(pair)) > 1)
+        raise ValueError(
+            f"the classes of {source.name} are not in the order of the run: label {index} was "
+            f"{before!r} and is {now!r}; prepare the data set as it was"
         )

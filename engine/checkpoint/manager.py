@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
@@ -19,8 +21,9 @@ from pipelines import DataIdentity
 class CheckpointManager:
     """Saver of a run's state, which keeps the `keep` newest checkpoints and the best one.
 
-    A background thread writes the files. `data`, the identity of the training data, is stored in
-    each checkpoint. `writes` is True on one worker; on other workers, nothing is saved.
+    A background thread writes the files. Each holds `data`, the identity of the training data, and
+    the metadata that `describe` returns, which that thread calls before each file that it writes.
+    `writes` is True on one worker; on other workers, nothing is saved.
     """
 
     def __init__(
@@ -30,9 +33,10 @@ class CheckpointManager:
         keep: int,
         *,
         data: DataIdentity | None = None,
+        describe: Callable[[], Mapping[str, Any]] = dict,
         writes: bool = True,
     ) -> None:
-        self._run_dir, self._keep = run_dir, keep
+        self._run_dir, self._keep, self._describe = run_dir, keep, describe
         self._data, self._writes = data or DataIdentity(), writes
         self._variables = named_variables(state)
         self._number = 0
@@ -89,7 +93,7 @@ class CheckpointManager:
 
     def _write(self, contents: CheckpointContents, best: bool) -> str:
         """Writes a checkpoint, if `best` also as the best one; prunes; returns the newest path."""
-        metadata, arrays = contents
+        metadata, arrays = {**self._describe(), **contents.facts}, contents.arrays
         directories = [catalog.newest_directory(self._run_dir)]
         if best:  # first, so that it exists before the newest checkpoint refers to it
             directories.insert(0, catalog.best_directory(self._run_dir))

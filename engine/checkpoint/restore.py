@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import tensorflow as tf
 
 from engine.checkpoint import catalog
@@ -132,10 +134,17 @@ def restore_weights(state: TrainState, path: str, contents: CheckpointContents) 
     """
     variables = named_variables(state).items()
     weights = {name: value for name, value in variables if name.startswith(("model/", "ema/"))}
-    check_variables(path, contents.arrays, weights)
-    _assign(weights, contents)
+    assign(weights, path, contents)
 
 
-def _assign(variables: dict[str, tf.Variable], contents: CheckpointContents) -> None:
+def assign(
+    variables: Mapping[str, tf.Variable], path: str, contents: CheckpointContents
+) -> None:
+    """Assigns a checkpoint's arrays to variables by name; raises as `restore_weights`."""
+    check_variables(path, contents.arrays, variables)
+    _assign(variables, contents)
+
+
+def _assign(variables: Mapping[str, tf.Variable], contents: CheckpointContents) -> None:
     for name, variable in variables.items():
         variable.assign(contents.arrays[name])

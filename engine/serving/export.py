@@ -2,81 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import glob
 import itertools
 import json
 import os
-import shutil
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 import engine
 import pipelines
-from engine.assembly import factories
-from engine.assembly.data import cache_dir
-from engine.assembly.parts import Parts
-from engine.assembly.trained import RestoredRun, restored
+from engine.assembly import data
+from engine.assembly.trained import TrainedModel, trained_model
 from engine.config.schema import Config
-from engine.models.base import ForwardContext
-from engine.optim.precision import compute_dtype
-from engine.runtime.atomic_files import lock, replace_file
+from engine.runtime.atomic_files import replace_file
 from engine.runtime.native_stderr import capture_stderr
-from engine.tasks.task import Task
+from engine.serving.directory import publish, temporary_directory
+from engine.serving.module import ServingModule, predict
 
-ALLOWED = 1e-6  # bound on the difference between probabilities of the export and of the run
+ALLOWED = 1e-6  # bound on the difference between predictions of the export and of the run
 _CHECKED = 512  # maximum number of examples that are compared
+_RANDOM = 64  # number of random examples that are compared if the data set is not on disk
+_MAX_BYTES = 256 << 20  # maximum decoded size of the examples that are compared
 
 
-class ServingModule(tf.Module):
-    """The module to export: a network with its preprocessing and class names.
+class _Examples(NamedTuple):
+    """Examples on which export and run are compared."""
 
-    `images` is the spec [H, W, C] of decoded images, which `preprocess` turns into the network's
-    inputs, and `dtype` the compute dtype of its layers. Without `resize`, `serve` accepts only
-    images of that size.
-    """
-
-    def __init__(
-        self,
-        model: tf.Module,
-        task: Task,
-        preprocess: Callable[[tf.Tensor], tf.Tensor],
-        class_names: tuple[str, ...],
-        images: tf.TensorSpec,
-        dtype: tf.DType,
-        resize: pipelines.Resize | None,
-    ) -> None:
-        super().__init__(name="tapeline")
-        self._model, self._dtype, self._resize = model, dtype, resize
-        self._names, self._task, self._preprocess = class_names, task, preprocess
-        self.network_images = images
-        height, width, channels = images.shape
-        sizes = [height, width] if resize is None else [None, None]
-        batch = tf.TensorSpec([None, *sizes, channels], images.dtype, "images")
-        self.serve = tf.function(self._serve, input_signature=[batch], autograph=False)
-        names = tf.function(lambda: tf.constant(class_names), input_signature=[], autograph=False)
-        self.class_names = names
-
-    def probabilities(self, images: tf.Tensor) -> tf.Tensor:
-        """Returns class probabilities [n, classes] of images at the network's input size."""
-        outputs = self._model(self._preprocess(images), ForwardContext(dtype=self._dtype))
-        return self._task.predict(outputs)["probabilities"]
-
-    def _serve(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        if self._resize is not None:
-            images = self._resize(images)
-        scores = self.probabilities(images)
-        classes = tf.argmax(scores, axis=-1)
-        return {
-            "probabilities": scores,
-            "classes": classes,
-            "labels": tf.gather(tf.constant(self._names), classes),
-        }
+    inputs: Any  # nest of arrays, decoded inputs [n, ...]
+    served: list[list[np.ndarray]]  # batches of the arguments of the signature
+    description: str  # "360 examples"
 
 
 def run(config: Config) -> int:
@@ -89,116 +46,159 @@ def run(config: Config) -> int:
     Raises:
       ValueError: if the run has no weights that --weights selects, or no EMA for --averaged=yes.
       OSError: if the checkpoint is damaged or the export cannot be written.
-      RuntimeError: if a probability of the SavedModel differs by more than ALLOWED.
+      RuntimeError: if a prediction of the SavedModel differs by more than ALLOWED.
     """
     folder = os.path.join(config.run.run_dir, "export")
-    with restored(config) as restored_run:
-        parts = restored_run.parts
-        averaged = _uses_ema(config, has_ema=parts.state.ema is not None)
-        trained = parts.state.scored_model(averaged)
-        which = "averaged, " if averaged else ""
-        print(f"exporting {which}{restored_run.description}, {restored_run.path}", flush=True)
-        serving = _serving_module(parts, trained)
-        try:
-            with _temporary_directory(folder) as temporary:
-                signatures = {"serving_default": serving.serve}
-                tf.saved_model.save(serving, temporary, signatures=signatures)
-                examples, stored_images = _examples(parts)
-                expected = _expected(parts, trained, examples.images)
-                difference = _max_difference(_served(temporary, stored_images), expected)
-                if not difference <= ALLOWED:
-                    raise RuntimeError(
-                        f"the export differs from the run by {difference:.1e}, {ALLOWED:g} is "
-                        "allowed; nothing was exported"
-                    )
-                about = _metadata(restored_run, serving, averaged, difference)
-                about["tflite"] = _export_tflite(serving, temporary, examples.images, expected)
-                text = json.dumps(about, indent=2) + "\n"
-                replace_file(os.path.join(temporary, "about.json"), text)
-                _publish(temporary, folder)
-        except tf.errors.OpError as error:
-            raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
+    trained = trained_model(config, averaged=_uses_ema(config))
+    which = "averaged, " if trained.averaged else ""
+    print(f"exporting {which}{trained.description}, {trained.path}", flush=True)
+    source = trained.source
+    # A network of the stored size accepts only that size, because resizing could hide a mistake.
+    any_size = source.has_images and source.stored_size != source.image_shape[:2]
+    serving = ServingModule(
+        trained.model, trained.task, source, trained.dtype, any_size=any_size
+    )
+    examples = _examples(trained, any_size)
+    try:
+        with temporary_directory(folder) as temporary:
+            signatures = {"serving_default": serving.serve}
+            tf.saved_model.save(serving, temporary, signatures=signatures)
+            expected = _expected(trained, examples.inputs)
+            difference = _max_difference(_served(temporary, serving, examples), expected)
+            if not difference <= ALLOWED:
+                raise RuntimeError(
+                    f"the export differs from the run by {difference:.1e}, {ALLOWED:g} is "
+                    "allowed; nothing was exported"
+                )
+            about = _metadata(trained, serving, difference)
+            about["tflite"] = _export_tflite(serving, temporary, examples.inputs, expected)
+            text = json.dumps(about, indent=2) + "\n"
+            replace_file(os.path.join(temporary, "about.json"), text)
+            publish(temporary, folder)
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
     print(
-        f"export {folder}: {difference:.1e} off the run on {len(examples.labels)} examples; "
+        f"export {folder}: {difference:.1e} off the run on {examples.description}; "
         f"{about['tflite']['words']}"
     )
     print(json.dumps(about))
     return 0
 
 
-def _uses_ema(config: Config, *, has_ema: bool) -> bool:
-    averaged = config.serving.averaged
+def _uses_ema(config: Config) -> bool:
+    averaged, has_ema = config.serving.averaged, bool(config.optimizer.ema)
     if averaged == "yes" and not has_ema:
         raise ValueError(f"--averaged=yes: {config.run.run_dir} keeps no averaged weights")
     return has_ema and (averaged == "yes" or (averaged == "auto" and config.stopping.evaluate_ema))
 
 
-def _serving_module(parts: Parts, trained: tf.Module) -> ServingModule:
-    """Returns a module with copies of `trained`'s variables on one device, for any strategy."""
-    config, source = parts.config, parts.source
-    model = factories.build_network(config, source, parts.task)
-    for variable, value in zip(model.variables, trained.variables, strict=True):
-        variable.assign(value.numpy())
-    images = tf.TensorSpec(source.image_shape, source.dtype)
-    dtype = compute_dtype(config.precision.precision)
-    # A network of the stored size accepts only that size, because resizing could hide a mistake.
-    resize = None if source.stored_size == source.image_shape[:2] else source.resize
-    return ServingModule(
-        model, parts.task, source.preprocess, source.class_names, images, dtype, resize
-    )
+def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
+    """Returns examples of the run's data set, or random ones if it is not there as it was."""
+    try:
+        source = data.open_source(trained.config, prepared_only=True)
+        if pipelines.source_to_json(source) != pipelines.source_to_json(trained.source):
+            raise ValueError("the data set has changed")
+        records = source.test or source.validation or source.train
+        per_example = pipelines.decoded_bytes(source)
+        count = max(1, min(len(records), _CHECKED, _MAX_BYTES // per_example))
+        indices, cache = np.arange(count), data.cache_dir(trained.config)
+        inputs = pipelines.read_examples(source, records, indices, cache).inputs
+        served = _batches(inputs)
+        if any_size:
+            images = pipelines.read_stored_images(source, records, indices, cache)
+            groups = itertools.groupby(images, np.shape)
+            served = [[np.stack(list(group))] for _, group in groups]
+        return _Examples(inputs, served, f"{count} examples")
+    except (ValueError, OSError):
+        random = np.random.default_rng(0)
+        inputs = tf.nest.map_structure(
+            lambda spec: _random(random, spec), trained.source.decoded[0]
+        )
+        return _Examples(inputs, _batches(inputs), f"{_RANDOM} random inputs")
 
 
-def _examples(parts: Parts) -> tuple[pipelines.Examples, Iterator[np.ndarray]]:
-    """Returns examples at the network's input size, and their images at their stored sizes."""
-    source, cache = parts.source, cache_dir(parts.config)
-    records = source.test or source.validation or source.train
-    indices = np.arange(min(len(records), _CHECKED))
-    stored_images = pipelines.read_stored_images(source, records, indices, cache)
-    return pipelines.read_examples(source, records, indices, cache), stored_images
+def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
+    """Returns random values of a spec, [_RANDOM, ...]: 0 to 255 of uint8, 0 and 1 of others."""
+    shape, dtype = [_RANDOM, *spec.shape], spec.dtype.as_numpy_dtype
+    if spec.dtype.is_floating:
+        return random.standard_normal(shape).astype(dtype)
+    return random.integers(0, 256 if spec.dtype == tf.uint8 else 2, shape).astype(dtype)
 
 
-def _expected(parts: Parts, trained: tf.Module, images: np.ndarray) -> np.ndarray:
-    context = ForwardContext(dtype=compute_dtype(parts.config.precision.precision))
-
-    def score(images: tf.Tensor) -> tf.Tensor:
-        outputs = trained(parts.source.preprocess(images), context)
-        return parts.task.predict(outputs)["probabilities"]
-
-    return tf.function(score, autograph=False)(tf.constant(images)).numpy()
+def _batches(inputs: Any) -> list[list[np.ndarray]]:
+    return [tf.nest.flatten(inputs)]
 
 
-def _served(folder: str, images: Iterable[np.ndarray]) -> np.ndarray:
-    """Returns the class probabilities of a SavedModel for images of any sizes, [n, classes]."""
+def _expected(trained: TrainedModel, inputs: Any) -> dict[str, np.ndarray]:
+    @tf.function(autograph=False)
+    def expected(inputs: Any) -> dict[str, tf.Tensor]:
+        return predict(trained.model, trained.task, trained.source, inputs, trained.dtype)
+
+    return _arrays(expected(tf.nest.map_structure(tf.constant, inputs)))
+
+
+def _served(folder: str, serving: ServingModule, examples: _Examples) -> dict[str, np.ndarray]:
+    """Returns the predictions of a SavedModel for the examples, by name."""
     serve = tf.saved_model.load(folder).signatures["serving_default"]
-    batches = (np.stack(list(group)) for _, group in itertools.groupby(images, np.shape))
-    return np.concatenate(
-        [serve(images=tf.constant(batch))["probabilities"].numpy() for batch in batches]
-    )
+    batches = [
+        _arrays(serve(**dict(zip(serving.input_names, map(tf.constant, batch), strict=True))))
+        for batch in examples.served
+    ]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
-def _max_difference(actual: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.abs(actual.astype(np.float64) - expected).max())
+def _arrays(predictions: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in predictions.items()}
 
 
-def _metadata(
-    run: RestoredRun, serving: ServingModule, averaged: bool, difference: float
-) -> dict[str, Any]:
-    config, source = run.parts.config, run.parts.source
-    image_shape = serving.serve.input_signature[0].shape.as_list()[1:]
-    steps = [f"resized to {'x'.join(map(str, source.resize.shape))}"] * (None in image_shape)
-    steps += ["divided by 255"] * (source.dtype == "uint8")
-    return {
+def _max_difference(
+    actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
+) -> float:
+    """Returns the largest difference of floats, relative where they exceed 1; others must equal."""
+    largest = 0.0
+    for name, wanted in expected.items():
+        if np.issubdtype(wanted.dtype, np.floating):
+            apart = np.abs(actual[name].astype(np.float64) - wanted)
+            apart = apart / np.maximum(1, np.abs(wanted.astype(np.float64)))
+            largest = max(largest, float(apart.max(initial=0)))
+        else:
+            largest = max(largest, float(np.mean(actual[name] != wanted)))
+    return largest
+
+
+def _metadata(trained: TrainedModel, serving: ServingModule, difference: float) -> dict[str, Any]:
+    config, source = trained.config, trained.source
+    about: dict[str, Any] = {
         "model": config.model.model,
+        "task": config.task.task,
         "dataset": f"{source.name}:{source.version}",
-        "image_shape": list(source.image_shape),
-        "image_dtype": source.dtype,
-        "images": image_shape,  # None, null in JSON: any size
-        "fit": source.fit,
-        "antialias": source.antialias,
+        "inputs": {
+            each.name: {"shape": each.shape.as_list(), "dtype": each.dtype.name}
+            for each in serving.serve.input_signature
+        },
+        "outputs": {
+            name: {"shape": each.shape.as_list(), "dtype": each.dtype.name}
+            for name, each in serving.serve.get_concrete_function().structured_outputs.items()
+        },
+    }
+    steps = []
+    if source.has_images:
+        image_shape = serving.serve.input_signature[0].shape.as_list()[1:]
+        if None in image_shape:
+            steps.append(f"resized to {'x'.join(map(str, source.resize.shape))}")
+        about |= {
+            "image_shape": list(source.image_shape),
+            "image_dtype": source.dtype,
+            "images": image_shape,  # None, null in JSON: any size
+            "fit": source.fit,
+            "antialias": source.antialias,
+        }
+    steps += source.preprocess.steps
+    return about | {
         "preprocessing": f"{', '.join(steps)} inside" if steps else "none",
         "class_names": list(source.class_names),
-        "weights": run.description,
-        "averaged": averaged,
+        "weights": trained.description,
+        "averaged": trained.averaged,
         "precision": config.precision.precision,
         "difference": difference,
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
@@ -206,22 +206,31 @@ def _metadata(
 
 
 def _export_tflite(
-    serving: ServingModule, folder: str, images: np.ndarray, expected: np.ndarray
+    serving: ServingModule, folder: str, inputs: Any, expected: dict[str, np.ndarray]
 ) -> dict[str, Any]:
     """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
 
-    The TFLite model takes one image of the network's input size, because no TFLite operation
-    resizes as TensorFlow does. If the conversion fails, the converter's messages are written to
-    tflite_error.txt, not to standard error.
+    The TFLite model takes one example of decoded inputs, because no TFLite operation resizes as
+    TensorFlow does. It gives the floats that the task predicts, or everything if there are none. If
+    the conversion fails, the converter's messages are written to tflite_error.txt, not to standard
+    error.
     """
-    spec = serving.network_images
-    one_image = tf.TensorSpec([1, *spec.shape], spec.dtype, "images")
+    floats = [name for name, each in expected.items() if np.issubdtype(each.dtype, np.floating)]
+    names = floats or list(expected)
+    one = [tf.TensorSpec([1, *s.shape[1:]], s.dtype, s.name) for s in serving.specs.values()]
+
+    def predictions(*inputs: tf.Tensor) -> Any:
+        found = serving.predictions(*inputs)
+        return found[names[0]] if len(names) == 1 else {name: found[name] for name in names}
+
     with capture_stderr() as stderr:
         try:
-            traced = tf.function(serving.probabilities, autograph=False)
-            functions = [traced.get_concrete_function(one_image)]
+            traced = tf.function(predictions, autograph=False)
+            functions = [traced.get_concrete_function(*one)]
             content = tf.lite.TFLiteConverter.from_concrete_functions(functions, serving).convert()
-            actual = _tflite_probabilities(content, images)
+            actual = _tflite_predictions(content, tf.nest.flatten(inputs), list(serving.specs))
+            if len(names) == 1:
+                actual = dict(zip(names, actual.values(), strict=True))
         except Exception:  # the converter and the interpreter raise exceptions of any type
             stderr.seek(0)
             messages = stderr.read().decode(errors="replace") + traceback.format_exc()
@@ -231,71 +240,24 @@ def _export_tflite(
                 "words": "no TFLite model: TensorFlow's converter cannot make one of this network, "
                 "see tflite_error.txt",
             }
-    difference = _max_difference(actual, expected)
+    difference = _max_difference(actual, {name: expected[name] for name in names})
     replace_file(os.path.join(folder, "model.tflite"), content)
+    shapes = [spec.shape.as_list() for spec in one]
     return {
-        "images": one_image.shape.as_list(),
+        "images": shapes[0],
         "difference": difference,
-        "words": f"model.tflite, one image at a time: {difference:.1e} off",
+        "words": f"model.tflite, one {serving.noun} at a time: {difference:.1e} off",
     }
 
 
-def _tflite_probabilities(content: bytes, images: np.ndarray) -> np.ndarray:
+def _tflite_predictions(
+    content: bytes, inputs: list[np.ndarray], names: list[str]
+) -> dict[str, np.ndarray]:
+    """Returns the outputs of a TFLite model for each example, by the names of its signature."""
     interpreter = tf.lite.Interpreter(model_content=content)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    target = interpreter.get_output_details()[0]["index"]
-    actual = []
-    for image in images:
-        interpreter.set_tensor(source, image[None])
-        interpreter.invoke()
-        actual.append(interpreter.get_tensor(target)[0])
-    return np.stack(actual)
-
-
-@contextlib.contextmanager
-def _temporary_directory(folder: str) -> Iterator[str]:
-    """Yields an empty directory beside `folder` for this process only; removes it on an error.
-
-    The name is always the same unless another process has locked it, so that the next export
-    removes the files that a killed process left.
-    """
-    temporary = f"{folder}.part"
-    while True:
-        os.makedirs(temporary, exist_ok=True)
-        with contextlib.suppress(FileNotFoundError):  # another process has moved it
-            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            break
-    try:
-        if not lock(descriptor, temporary):
-            temporary = f"{folder}.{os.getpid()}.part"
-            os.makedirs(temporary, exist_ok=True)
-        for entry in os.scandir(temporary):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-        yield temporary
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-    finally:
-        os.close(descriptor)
-
-
-def _publish(temporary: str, folder: str) -> None:
-    """Moves the export from `temporary` to `folder`, then deletes the previous export."""
-    before = f"{folder}.{os.getpid()}.before"
-    while True:
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(folder, before)
-        try:
-            os.rename(temporary, folder)
-            break
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                raise
-            # Another process has moved its export there in the meantime: it is deleted, too.
-            shutil.rmtree(before, ignore_errors=True)
-    for old in glob.glob(f"{glob.escape(folder)}.*before"):
-        shutil.rmtree(old, ignore_errors=True)
+    run = interpreter.get_signature_runner()
+    rows = [
+        run(**{name: each[row : row + 1] for name, each in zip(names, inputs, strict=True)})
+        for row in range(len(inputs[0]))
+    ]
+    return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}

@@ -1,22 +1,23 @@
-"""Inputs of `--mode=predict`: reads images from files, directories and glob patterns."""
+"""Inputs of `--mode=predict`: reads examples from files, directories and glob patterns."""
 
 from __future__ import annotations
 
 import glob
 import os
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 
 import pipelines
 
 
 class InputFile(NamedTuple):
-    """An image to predict, or the reason why it cannot be read."""
+    """The inputs of an example to predict, or the reason why they cannot be read."""
 
-    name: str  # path to display, with an index if the file holds several images
-    image: np.ndarray | None  # [H, W, C] in the data set's format; None: it cannot be read
+    name: str  # path to display, with an index if the file holds several examples
+    inputs: Any  # nest of arrays, such as an image [H, W, C]; None: it cannot be read
     error: str = ""
 
 
@@ -56,3 +57,46 @@ def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
                 yield InputFile(path, pipelines.read_picture(path, spec))
         except ValueError as error:
             yield InputFile(path, None, str(error))
+
+
+def arrays(paths: list[str], spec: Any) -> Iterator[InputFile]:
+    """Reads .npy and .npz files; yields each example, or an error for an unusable file.
+
+    `spec` is a nest of `tf.TensorSpec`s of an example's decoded inputs. A .npy file holds one
+    tensor, [rows, ...]; a .npz file an array of each tensor, by its key in the nest.
+    """
+    for path in paths:
+        try:
+            nest = _read_arrays(path, spec)
+        except (ValueError, OSError, KeyError) as error:
+            yield InputFile(path, None, " ".join(str(error).split())[:160])
+            continue
+        for row in range(len(tf.nest.flatten(nest)[0])):
+            one = tf.nest.map_structure(lambda each: each[row], nest)  # noqa: B023
+            yield InputFile(f"{path}[{row}]", one)
+
+
+def _read_arrays(path: str, spec: Any) -> Any:
+    """Returns a nest of arrays [rows, ...] of the spec's dtypes; ValueError for other shapes."""
+    if not path.lower().endswith((".npy", ".npz")):
+        raise ValueError("is neither .npy nor .npz, and the inputs are no images")
+    content = np.load(path, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        nest = content
+    elif isinstance(spec, tf.TensorSpec):
+        nest = content[content.files[0]]
+    else:
+        nest = {name: content[name] for name in spec}
+    tf.nest.assert_same_structure(nest, spec, check_types=False)
+
+    def converted(array: np.ndarray, leaf: tf.TensorSpec) -> np.ndarray:
+        if not leaf.shape.is_compatible_with(array.shape[1:]):
+            raise ValueError(
+                f"has shape {array.shape}, expected rows of {tuple(leaf.shape.as_list())}"
+            )
+        return array.astype(leaf.dtype.as_numpy_dtype, casting="same_kind")
+
+    nest = tf.nest.map_structure(converted, nest, spec)
+    if len({len(each) for each in tf.nest.flatten(nest)}) != 1:
+        raise ValueError("has arrays of different numbers of rows")
+    return nest

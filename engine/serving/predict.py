@@ -1,48 +1,40 @@
-"""`--mode=predict`: predicts the classes of image files or of a split."""
+"""`--mode=predict`: what a task predicts for files or for a split."""
 
 from __future__ import annotations
 
-import csv
 import functools
-import io
 import itertools
 import json
 import os
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import pipelines
 from engine.assembly.data import cache_dir, open_source
-from engine.assembly.parts import Parts
-from engine.assembly.trained import restored
+from engine.assembly.trained import TrainedModel, trained_model
 from engine.config.schema import Config, replaced
 from engine.logging.progress import Progress
-from engine.models.base import ForwardContext
-from engine.optim.precision import compute_dtype
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
 from engine.serving import inputs
+from engine.serving.entries import PredictionRequest, csv_table, entry, picture, summary_line
+from engine.serving.module import predict
 
-_BATCH = 256  # images per batch
+_BATCH = 256  # examples per batch
 _PRINTED = 50  # maximum number of predictions that are printed
 _DRAWN = 100  # maximum number of images in predictions.png
-_REFERENCE = 256  # maximum number of training images that define the background and ink layout
-
-
-class PredictionRequest(NamedTuple):
-    """An image whose class is to be predicted."""
-
-    name: str  # path of the file, or "SPLIT[INDEX]"
-    image: np.ndarray  # [H, W, C] at the network's input size
-    label: int = -1  # class index; -1: unknown
+_MAX_BYTES = 512 << 20  # maximum size of predictions.npz
 
 
 def run(config: Config) -> int:
-    """Predicts the classes of images; prints them, writes predictions.csv, .json and .png.
+    """Predicts examples; prints predictions, writes predictions.csv, .json, .npz and .png.
+
+    Classes of a task are written by name to .csv and .json; other predictions as arrays to .npz,
+    and to .csv and .json where they have few numbers.
 
     Returns the exit status: 128 + the number of a received signal; else 1 if a file cannot be read
     (all other files are predicted); else 0.
@@ -55,23 +47,27 @@ def run(config: Config) -> int:
     if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
-    with Signals() as signals, restored(config) as restored_run:
-        parts = restored_run.parts
-        weights = f"{restored_run.description}, {restored_run.path}"
-        print(f"predicting by {weights}, on {parts.device}", flush=True)
+    with Signals() as signals:
+        trained = trained_model(config)
+        print(f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True)
         failed: list[inputs.InputFile] = []
-        requests = _of_files(parts, paths, failed) if paths else _of_split(parts)
+        requests = _of_files(trained, paths, failed) if paths else _of_split(trained)
         predictions: list[dict[str, Any]] = []
+        arrays: list[dict[str, np.ndarray]] = []
         drawn: list[PredictionRequest] = []
+        predicted = _traced(trained)
         while batch := list(itertools.islice(requests, _BATCH)):
             if signals.received:
                 return signals.exit_status
-            scores = _probabilities(parts, batch)
-            predictions += map(functools.partial(_prediction, parts), batch, scores)
+            found = {name: each.numpy() for name, each in predicted(_stacked(batch)).items()}
+            predictions += map(
+                functools.partial(entry, trained), batch, _rows(found, len(batch))
+            )
+            arrays.append(found)
             drawn += batch[: _DRAWN - len(drawn)]
         for each in failed:
             print(f"error: {each.name} {each.error}", file=sys.stderr)
-        print(_write(config, predictions, failed, drawn), flush=True)
+        print(_write(trained, predictions, arrays, failed, drawn), flush=True)
         summary = {"predicted": len(predictions), "failed": len(failed)}
         if correct := [each["right"] for each in predictions if "right" in each]:
             summary |= {"right": sum(correct), "accuracy": sum(correct) / len(correct)}
@@ -79,25 +75,43 @@ def run(config: Config) -> int:
         return signals.exit_status or int(bool(failed))
 
 
+def _traced(trained: TrainedModel) -> Any:
+    @tf.function(autograph=False, reduce_retracing=True)
+    def predicted(inputs: Any) -> dict[str, tf.Tensor]:
+        return predict(trained.model, trained.task, trained.source, inputs, trained.dtype)
+
+    return predicted
+
+
+def _stacked(batch: list[PredictionRequest]) -> Any:
+    return tf.nest.map_structure(lambda *rows: tf.constant(np.stack(rows)), *(r.inputs for r in batch))
+
+
+def _rows(found: dict[str, np.ndarray], rows: int) -> list[dict[str, np.ndarray]]:
+    return [{name: each[row] for name, each in found.items()} for row in range(rows)]
+
+
 def _of_files(
-    parts: Parts, paths: list[str], failed: list[inputs.InputFile]
+    trained: TrainedModel, paths: list[str], failed: list[inputs.InputFile]
 ) -> Iterator[PredictionRequest]:
-    source, config = parts.source, parts.config
-    indices = np.arange(min(len(source.train), _REFERENCE))
-    images = list(pipelines.read_stored_images(source, source.train, indices, cache_dir(config)))
-    spec = pipelines.image_spec(source, images, config.serving.invert)
+    config, source = trained.config, trained.source
+    if source.has_images:
+        spec = pipelines.image_spec(source, trained.image_format, config.serving.invert)
+        read = functools.partial(inputs.images, spec=spec)
+    else:
+        read = functools.partial(inputs.arrays, spec=source.decoded[0])
     progress = Progress(config.logging.progress, "predicting", len(paths), unit="files")
-    for each in inputs.images(paths, spec):
-        if each.image is None:
+    for each in read(paths):
+        if each.inputs is None:
             failed.append(each)
         else:
-            yield PredictionRequest(each.name, each.image)
+            yield PredictionRequest(each.name, each.inputs)
         progress.advance(1)
     progress.close()
 
 
-def _of_split(parts: Parts) -> Iterator[PredictionRequest]:
-    config = parts.config
+def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
+    config = trained.config
     source = open_source(replaced(config, test_split=config.report.split))
     split = source.test
     assert split is not None, "a split was asked for"
@@ -105,43 +119,27 @@ def _of_split(parts: Parts) -> Iterator[PredictionRequest]:
     for start in range(0, len(split), _BATCH):
         indices = np.arange(start, min(start + _BATCH, len(split)))
         examples = pipelines.read_examples(source, split, indices, cache_dir(config))
-        for index, image, label in zip(*examples, strict=True):
-            yield PredictionRequest(f"{split.name}[{index}]", image, int(label))
+        for row, index in enumerate(indices):
+            one = tf.nest.map_structure(lambda each: each[row], examples.inputs)  # noqa: B023
+            label = ""
+            if source.class_names and np.ndim(examples.targets) == 1:
+                label = source.class_names[examples.targets[row]]
+            yield PredictionRequest(f"{split.name}[{index}]", one, label)
         progress.advance(len(indices))
     progress.close()
 
 
-def _probabilities(parts: Parts, batch: list[PredictionRequest]) -> np.ndarray:
-    """Returns the class probabilities of the images, float32 [n, classes]."""
-    config = parts.config
-    model = parts.state.scored_model(config.stopping.evaluate_ema)
-    context = ForwardContext(dtype=compute_dtype(config.precision.precision))
-    images = tf.constant(np.stack([each.image for each in batch]))
-    outputs = model(parts.source.preprocess(images), context)
-    return parts.task.predict(outputs)["probabilities"].numpy()
-
-
-def _prediction(parts: Parts, request: PredictionRequest, scores: np.ndarray) -> dict[str, Any]:
-    """Returns an image's entry in predictions.json: likeliest classes and, if known, the label."""
-    names = parts.source.class_names
-    order = np.argsort(-scores, kind="stable")[: parts.config.serving.top_k]
-    top = [{"class": names[i], "probability": round(float(scores[i]), 6)} for i in order]
-    prediction = {"input": request.name, **top[0], "top": top}
-    if request.label >= 0:
-        prediction |= {"label": names[request.label], "right": bool(request.label == order[0])}
-    return prediction
-
-
 def _write(
-    config: Config,
+    trained: TrainedModel,
     predictions: list[dict[str, Any]],
+    arrays: list[dict[str, np.ndarray]],
     failed: list[inputs.InputFile],
     drawn: list[PredictionRequest],
 ) -> str:
     """Prints the first predictions, writes all to files, and returns a line with their paths."""
+    config = trained.config
     for each in predictions[:_PRINTED]:
-        is_label = "" if each.get("right", True) else f", is {each['label']}"
-        print(f"{each['input']}: {each['class']} {each['probability']:.1%}{is_label}")
+        print(summary_line(each))
     if len(predictions) > _PRINTED:
         print(f"... and {len(predictions) - _PRINTED:,} more")
     folder = config.serving.predictions or os.path.join(config.run.run_dir, "predictions")
@@ -151,29 +149,23 @@ def _write(
     replace_file(os.path.join(folder, "predictions.json"), text + "\n")
     if not predictions:
         return f"nothing could be predicted: {folder}/predictions.json says why"
-    replace_file(os.path.join(folder, "predictions.csv"), _table(predictions))
-    replace_file(os.path.join(folder, "predictions.png"), _picture(predictions, drawn))
-    return f"predictions of {len(predictions):,} pictures: {folder}/predictions.csv, .json and .png"
+    written = ["predictions.csv", ".json"]
+    replace_file(os.path.join(folder, "predictions.csv"), csv_table(predictions))
+    if "class" not in predictions[0]:
+        path = os.path.join(folder, "predictions.npz")
+        np.savez(path, **_concatenated(arrays))
+        written.append(".npz")
+    if trained.source.has_images:
+        image = picture(trained, predictions, drawn, _concatenated(arrays, len(drawn)))
+        replace_file(os.path.join(folder, "predictions.png"), image)
+        written.append(".png")
+    noun = "pictures" if trained.source.has_images else "examples"
+    files = f"{', '.join(written[:-1])} and {written[-1]}"
+    return f"predictions of {len(predictions):,} {noun}: {folder}/{files}"
 
 
-def _table(predictions: list[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    top_k, labels = len(predictions[0]["top"]), "label" in predictions[0]
-    ranks = [name for k in range(2, top_k + 1) for name in (f"class_{k}", f"probability_{k}")]
-    header = ["input", "class", "probability", *ranks]
-    writer.writerow([*header, "label", "right"] if labels else header)
-    for each in predictions:
-        row = [each["input"], *(value for rank in each["top"] for value in rank.values())]
-        writer.writerow([*row, each["label"], int(each["right"])] if labels else row)
-    return out.getvalue()
-
-
-def _picture(predictions: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
-    from engine.reporting.figures import CaptionedImages, grid, join_captions
-
-    shown = predictions[: len(drawn)]
-    captions = join_captions([(each["class"], f"{each['probability']:.0%}") for each in shown])
-    incorrect = [index for index, each in enumerate(shown) if not each.get("right", True)]
-    images = CaptionedImages(np.stack([each.image for each in drawn]), captions, incorrect)
-    return grid(images, columns=10, title="As the network sees them")
+def _concatenated(
+    arrays: list[dict[str, np.ndarray]], rows: int | None = None
+) -> dict[str, np.ndarray]:
+    """Returns the predictions of all batches, or of the first rows, by name."""
+    return {name: np.concatenate([each[name] for each in arrays])[:rows] for name in arrays[0]}

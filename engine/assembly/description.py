@@ -1,0 +1,44 @@
+"""What the weights of a run mean: saved with them, so that a run can be used without its data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+import pipelines
+
+_REFERENCE = 256  # maximum number of training images that define the background and ink layout
+
+
+class RunDescription:
+    """Describes a run for its checkpoints; the description is made on first use.
+
+    Its JSON object has "source": specs, classes and preprocessing of the data set; and
+    "image_format": how image files are converted, or None if inputs are no images.
+    """
+
+    def __init__(self, source: pipelines.Source, cache_dir: str) -> None:
+        self._source, self._cache_dir = source, cache_dir
+        self._made: dict[str, Any] | None = None
+
+    def __call__(self) -> dict[str, Any]:
+        """Returns the description."""
+        if self._made is None:
+            self._made = {
+                "source": pipelines.source_to_json(self._source),
+                "image_format": image_format(self._source, self._cache_dir),
+            }
+        return self._made
+
+
+def image_format(source: pipelines.Source, cache_dir: str) -> dict[str, Any] | None:
+    """Returns `pipelines.image_format` of the first training images; None if there are none."""
+    if not pipelines.converts_pictures(source):
+        return None
+    indices = np.arange(min(len(source.train), _REFERENCE))
+    try:
+        images = list(pipelines.read_stored_images(source, source.train, indices, cache_dir))
+    except (ValueError, OSError):  # reported where the example is needed
+        return None
+    return pipelines.image_format(source, images)

@@ -1,0 +1,60 @@
+"""Writes a directory as a whole: beside its place, then in place of the previous one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+from collections.abc import Iterator
+
+from engine.runtime.atomic_files import lock
+
+
+@contextlib.contextmanager
+def temporary_directory(folder: str) -> Iterator[str]:
+    """Yields an empty directory beside `folder` for this process only; removes it on an error.
+
+    The name is always the same unless another process has locked it, so that the next export
+    removes the files that a killed process left.
+    """
+    temporary = f"{folder}.part"
+    while True:
+        os.makedirs(temporary, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):  # another process has moved it
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            break
+    try:
+        if not lock(descriptor, temporary):
+            temporary = f"{folder}.{os.getpid()}.part"
+            os.makedirs(temporary, exist_ok=True)
+        for entry in os.scandir(temporary):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def publish(temporary: str, folder: str) -> None:
+    """Moves the export from `temporary` to `folder`, then deletes the previous export."""
+    before = f"{folder}.{os.getpid()}.before"
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(folder, before)
+        try:
+            os.rename(temporary, folder)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            # Another process has moved its export there in the meantime: it is deleted, too.
+            shutil.rmtree(before, ignore_errors=True)
+    for old in glob.glob(f"{glob.escape(folder)}.*before"):
+        shutil.rmtree(old, ignore_errors=True)

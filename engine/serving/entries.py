@@ -1,0 +1,109 @@
+"""Predictions of single examples: as text, as an entry of a JSON file, as a row of a table."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from engine.assembly.trained import TrainedModel
+
+_FEW = 64  # maximum number of values of a prediction that are written as text
+
+
+class PredictionRequest(NamedTuple):
+    """An example whose targets are to be predicted."""
+
+    name: str  # path of the file, or "SPLIT[INDEX]"
+    inputs: Any  # nest of arrays: the decoded inputs of one example
+    label: str = ""  # name of its class; "": unknown
+
+
+def entry(
+    trained: TrainedModel, request: PredictionRequest, predicted: dict[str, np.ndarray]
+) -> dict[str, Any]:
+    """Returns an example's entry in predictions.json.
+
+    Of classes: the likeliest ones and, if known, the label. Of anything else: each prediction that
+    has few values, by name.
+    """
+    names = trained.source.class_names
+    if not (names and {"probabilities", "classes"} <= predicted.keys()):
+        few = {name: each for name, each in predicted.items() if each.size <= _FEW}
+        return {"input": request.name, **{name: each.tolist() for name, each in few.items()}}
+    scores = predicted["probabilities"]
+    order = np.argsort(-scores, kind="stable")[: trained.config.serving.top_k]
+    top = [{"class": names[i], "probability": round(float(scores[i]), 6)} for i in order]
+    prediction = {"input": request.name, **top[0], "top": top}
+    if request.label:
+        prediction |= {"label": request.label, "right": request.label == top[0]["class"]}
+    return prediction
+
+
+def summary_line(prediction: dict[str, Any]) -> str:
+    """Returns a prediction as a line to print."""
+    if "class" in prediction:
+        is_label = "" if prediction.get("right", True) else f", is {prediction['label']}"
+        likely = f"{prediction['class']} {prediction['probability']:.1%}"
+        return f"{prediction['input']}: {likely}{is_label}"
+    values = [f"{name} {value}" for name, value in prediction.items() if name != "input"]
+    return f"{prediction['input']}: {', '.join(values) or 'in predictions.npz'}"
+
+
+def csv_table(predictions: list[dict[str, Any]]) -> str:
+    """Returns the predictions as a CSV table with a row each."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    if "class" not in predictions[0]:
+        _write_values(writer, predictions)
+        return out.getvalue()
+    top_k, labels = len(predictions[0]["top"]), "label" in predictions[0]
+    ranks = [name for k in range(2, top_k + 1) for name in (f"class_{k}", f"probability_{k}")]
+    header = ["input", "class", "probability", *ranks]
+    writer.writerow([*header, "label", "right"] if labels else header)
+    for each in predictions:
+        row = [each["input"], *(value for rank in each["top"] for value in rank.values())]
+        writer.writerow([*row, each["label"], int(each["right"])] if labels else row)
+    return out.getvalue()
+
+
+def _write_values(writer: Any, predictions: list[dict[str, Any]]) -> None:
+    """Writes a column for each value of a prediction: "name", or "name_0", "name_1" for several."""
+    header = ["input"]
+    for name, value in predictions[0].items():
+        if name != "input":
+            size = np.size(value)
+            header += [name] if size == 1 else [f"{name}_{index}" for index in range(size)]
+    writer.writerow(header)
+    for each in predictions:
+        flat = [np.ravel(value).tolist() for name, value in each.items() if name != "input"]
+        writer.writerow([each["input"], *(value for values in flat for value in values)])
+
+
+def picture(
+    trained: TrainedModel,
+    predictions: list[dict[str, Any]],
+    drawn: list[PredictionRequest],
+    arrays: dict[str, np.ndarray],
+) -> bytes:
+    """Returns a PNG of the first images with their predictions."""
+    from engine.reporting.figures import CaptionedImages, grid, join_captions
+
+    del trained, arrays
+    images = np.stack([each.inputs for each in drawn])
+    shown = predictions[: len(drawn)]
+    if "class" not in shown[0]:
+        captions = [_caption(each) for each in shown]
+        return grid(CaptionedImages(images, captions, []), columns=10, title="Predictions")
+    texts = [(each["class"], f"{each['probability']:.0%}") for each in shown]
+    incorrect = [index for index, each in enumerate(shown) if not each.get("right", True)]
+    captioned = CaptionedImages(images, join_captions(texts), incorrect)
+    return grid(captioned, columns=10, title="As the network sees them")
+
+
+def _caption(prediction: dict[str, Any]) -> str:
+    values = [np.ravel(value) for name, value in prediction.items() if name != "input"]
+    flat = np.concatenate(values) if values else np.zeros(0)
+    return " ".join(f"{value:.3g}" for value in flat[:3].astype(np.float64))

@@ -1,0 +1,105 @@
+"""The module that is exported: a network with its preprocessing and what its task predicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+import pipelines
+from engine.models.base import ForwardContext
+from engine.tasks.task import Task
+
+
+class ServingModule(tf.Module):
+    """A network that maps decoded inputs, such as uint8 images, to the predictions of its task.
+
+    `serve` is its signature: it takes a batch of each tensor of the inputs, by the names of
+    `input_names`, and checks their shapes in the graph.
+
+    Args:
+      model: network with the weights to serve.
+      task: task whose `predict` interprets the outputs.
+      source: data set of the run: the specs of decoded inputs, preprocessing and class names.
+      dtype: compute dtype of the network.
+      any_size: whether `serve` accepts images of any size and resizes them as in training.
+    """
+
+    def __init__(
+        self,
+        model: tf.Module,
+        task: Task,
+        source: pipelines.Source,
+        dtype: tf.DType,
+        *,
+        any_size: bool = False,
+    ) -> None:
+        super().__init__(name="tapeline")
+        self._model, self._task, self._source, self._dtype = model, task, source, dtype
+        self._any_size = any_size
+        self.input_names = input_names(source)
+        self.specs = {  # of a batch of each tensor of the decoded inputs, by name
+            name: tf.TensorSpec([None, *spec.shape], spec.dtype, name)
+            for name, spec in zip(
+                self.input_names, tf.nest.flatten(source.decoded[0]), strict=True
+            )
+        }
+        signature = list(self.specs.values())
+        if any_size:
+            ((name, spec),) = self.specs.items()
+            signature = [tf.TensorSpec([None, None, None, spec.shape[-1]], spec.dtype, name)]
+        self.serve = tf.function(self._serve, input_signature=signature, autograph=False)
+        names = source.class_names
+        self.class_names = tf.function(
+            lambda: tf.constant(names, tf.string), input_signature=[], autograph=False
+        )
+
+    @property
+    def noun(self) -> str:
+        """What an example is called: "image" or "example"."""
+        return "image" if self._source.has_images else "example"
+
+    def predictions(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Returns what the task predicts for a batch of the decoded inputs, [rows, ...] each."""
+        specs = self.specs.values()
+        whole = [tf.ensure_shape(x, spec.shape) for x, spec in zip(inputs, specs, strict=True)]
+        nest = tf.nest.pack_sequence_as(self._source.decoded[0], whole)
+        return predict(self._model, self._task, self._source, nest, self._dtype)
+
+    def _serve(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        if self._any_size:
+            inputs = (self._source.resize(inputs[0]),)
+        else:
+            # `ensure_shape` alone is removed where the signature's shape is taken for granted.
+            checks = [
+                tf.debugging.assert_equal(
+                    tf.shape(x)[1:], spec.shape[1:], f"{name} must have shape {spec.shape}"
+                )
+                for x, (name, spec) in zip(inputs, self.specs.items(), strict=True)
+            ]
+            with tf.control_dependencies([check for check in checks if check is not None]):
+                inputs = tuple(map(tf.identity, inputs))
+        found = self.predictions(*inputs)
+        if self._source.class_names and "classes" in found:
+            names = tf.constant(self._source.class_names)
+            found["labels"] = tf.gather(names, found["classes"])
+        return found
+
+
+def input_names(source: pipelines.Source) -> tuple[str, ...]:
+    """Returns the names of the tensors of the inputs: "images", "inputs", or keys of a mapping."""
+    inputs = source.decoded[0]
+    if isinstance(inputs, tf.TensorSpec):
+        return ("images" if source.has_images else "inputs",)
+    if isinstance(inputs, Mapping) and all(isinstance(x, tf.TensorSpec) for x in inputs.values()):
+        return tuple(sorted(inputs))
+    return tuple(f"inputs_{index}" for index in range(len(tf.nest.flatten(inputs))))
+
+
+def predict(
+    model: Any, task: Task, source: pipelines.Source, inputs: Any, dtype: tf.DType
+) -> dict[str, tf.Tensor]:
+    """Returns what a task predicts by a model for a batch of decoded inputs, [rows, ...] each."""
+    outputs = model(source.preprocess(inputs), ForwardContext(dtype=dtype))
+    return dict(task.predict(outputs))
