@@ -137,9 +137,7 @@ def restore_weights(state: TrainState, path: str, contents: CheckpointContents) 
     assign(weights, path, contents)
 
 
-def assign(
-    variables: Mapping[str, tf.Variable], path: str, contents: CheckpointContents
-) -> None:
+def assign(variables: Mapping[str, tf.Variable], path: str, contents: CheckpointContents) -> None:
     """Assigns a checkpoint's arrays to variables by name; raises as `restore_weights`."""
     check_variables(path, contents.arrays, variables)
     _assign(variables, contents)

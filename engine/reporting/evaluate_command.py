@@ -11,19 +11,15 @@ from engine.assembly.trained import restored
 from engine.config.schema import Config, replaced
 from engine.core import metrics
 from engine.core.metrics import jsonable
-from engine.reporting import html_page, predictions_section, report, scores
-from engine.reporting.scores import Predictions
+from engine.reporting import report
 from engine.runtime.signals import Signals
-
-_MAX_ROWS = 30  # maximum number of classes in a table on a terminal
-_MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def run(config: Config) -> int:
     """Evaluates a run's weights on its validation and test splits, or on `--split`.
 
-    For each split, prints the metrics and, for up to `_MAX_ROWS` classes, a table of the scores of
-    each class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
+    For each split, prints the metrics and what the task adds, such as a table of the scores of each
+    class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
@@ -58,32 +54,14 @@ def run(config: Config) -> int:
             content = report.build_split_report(parts, name, weights, interrupted)
             if content is None:
                 return signals.exit_status
-            split_report, predictions = content
+            split_report, of_task = content
             results[shown] = means
-            tables[shown] = _tables(predictions, list(parts.source.class_names))
+            tables[shown] = of_task.values
+            if of_task.text:
+                print(of_task.text, flush=True)
             # A directory name such as test_100 for test[:100].
             subdirectory = re.sub(r"[^\w.+-]+", "_", shown).strip("_") or "split"
             directory = os.path.join(config.run.run_dir, "evaluation", subdirectory)
             print(report.write(directory, split_report), flush=True)
         print(json.dumps(jsonable({"weights": restored_run.path, **results, "tables": tables})))
         return signals.exit_status
-
-
-def _tables(of: Predictions, names: list[str]) -> dict[str, Any]:
-    """Returns calibration error, class scores and confusion matrix by name; prints class scores."""
-    counts = scores.confusion(of.labels, of.predicted, len(names))
-    by_class = scores.by_class(counts)
-    if len(names) <= _MAX_ROWS:
-        print(html_page.format_table(predictions_section.class_table(by_class, names)), flush=True)
-    keys = ("precision", "recall", "f1", "examples")
-    columns = (column.tolist() for column in by_class)
-    tables = {
-        "calibration_error": scores.calibration(of).error,
-        "by_class": {
-            name: dict(zip(keys, values, strict=True))
-            for name, *values in zip(names, *columns, strict=True)
-        },
-    }
-    if len(names) <= _MAX_CELLS:
-        tables["confusion"] = counts.tolist()
-    return tables

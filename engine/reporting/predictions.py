@@ -1,8 +1,9 @@
-"""Computes the predictions of a run's weights on a split."""
+"""Computes what a run's weights predict of a split, and the section of the report on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -10,16 +11,48 @@ import tensorflow as tf
 import pipelines
 from engine.assembly import data
 from engine.assembly.parts import Parts
+from engine.config.registry import import_attribute
+from engine.core.step import preprocessed
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
-from engine.reporting.scores import Predictions
+from engine.reporting.html_page import ReportSection
 from engine.runtime.scalars import as_int64
+from engine.tasks.task import Task, TaskOutput
+
+_ANY = "engine.reporting.any_section:section"  # the section of a task that names none
+_MAX_BYTES = 1 << 30  # maximum size of the predictions that are kept for a report
+
+
+class SplitPredictions(NamedTuple):
+    """What a task predicts of the first examples of a split, all if they fit, in file order."""
+
+    split: str  # "validation" or "test"
+    predicted: Mapping[str, np.ndarray]  # as `Task.predict` returns it, [n, ...] each
+    targets: Any  # nest of arrays [n, ...]
+    losses: np.ndarray  # float32 [n]
+    examples: int  # of the whole split
+    source: pipelines.Source
+    inputs: Callable[[np.ndarray], Any]  # indices int [k] -> nest of decoded inputs [k, ...]
+
+
+class TaskSection(NamedTuple):
+    """The part of a report that a task brings: on its predictions of a split."""
+
+    section: ReportSection
+    tables: Mapping[str, str]  # contents of CSV files beside the report, by file name
+    values: Mapping[str, Any] = {}  # for the JSON that evaluation prints
+    text: str = ""  # for evaluation to print on a terminal
+
+
+def task_section(task: Task, of: SplitPredictions) -> TaskSection:
+    """Returns the section that a task builds on its predictions, or the one that fits any task."""
+    return import_attribute(task.section or _ANY)(of)
 
 
 def predictions(
-    parts: Parts, records: pipelines.DataSplit, interrupted: Callable[[], bool]
-) -> Predictions | None:
-    """Returns the class probabilities and labels of all examples of a split; None if interrupted.
+    parts: Parts, split: str, interrupted: Callable[[], bool]
+) -> SplitPredictions | None:
+    """Returns the predictions of the split "validation" or "test"; None if interrupted.
 
     Uses the weights that evaluation uses (their EMA, with `--ema` and `--evaluate_ema`). Runs on
     one device, even if the run uses several. `interrupted` is called before each batch and returns
@@ -28,29 +61,54 @@ def predictions(
     Raises:
       RuntimeError: if TensorFlow fails to read or to evaluate the examples.
     """
-    config = parts.config
-    feed = data.open_split(config, parts.source, records, parts.feed_kind)
-    model = parts.state.scored_model(config.stopping.evaluate_ema)
-    dtype = compute_dtype(config.precision.precision)
-
-    @tf.function(autograph=False)
-    def predict(step: tf.Tensor, opened: object) -> tuple[tf.Tensor, tf.Tensor]:
-        batch = feed.batch(feed.next(opened), step, 0, 0)
-        context = ForwardContext(mask=batch.mask, dtype=dtype)
-        outputs = model(parts.source.preprocess(batch.inputs), context)
-        return parts.task.predict(outputs)["probabilities"], batch.targets
-
-    scores, labels = [], []
+    config, source = parts.config, parts.source
+    records = getattr(source, split)
+    feed = data.open_split(config, source, records, parts.feed_kind)
+    predict = _traced(parts, feed)
+    batches, size = [], 0
     try:
         for step in range(feed.steps_per_epoch):
             if interrupted():
                 return None
-            outputs, targets = predict(tf.constant(as_int64(step)), feed.open(step, 1).given)
-            scores.append(outputs.numpy())
-            labels.append(targets.numpy())
+            if size > _MAX_BYTES:
+                break
+            found = predict(tf.constant(as_int64(step)), feed.open(step, 1).given)
+            batches.append(tf.nest.map_structure(lambda each: each.numpy(), found))
+            size += sum(each.nbytes for each in tf.nest.flatten(batches[-1]))
     except tf.errors.OpError as error:
         raise RuntimeError(f"{records.name} cannot be scored: {pipelines.reason(error)}") from error
     finally:
         feed.close()
-    examples = feed.examples  # the rest of the last batch is padding
-    return Predictions(np.concatenate(scores)[:examples], np.concatenate(labels)[:examples])
+
+    def joined(*parts: np.ndarray) -> np.ndarray:
+        return np.concatenate(parts)[: feed.examples]  # the rest of the last batch is padding
+
+    predicted, targets, losses = tf.nest.map_structure(joined, *batches)
+
+    def inputs(indices: np.ndarray) -> Any:
+        return pipelines.read_examples(source, records, indices, data.cache_dir(config)).inputs
+
+    return SplitPredictions(split, predicted, targets, losses, feed.examples, source, inputs)
+
+
+def _traced(parts: Parts, feed: pipelines.Feed) -> Callable[..., Any]:
+    """Returns a function from a step and its input to (predictions, targets, losses)."""
+    config, task = parts.config, parts.task
+    model = parts.state.scored_model(config.stopping.evaluate_ema)
+    dtype = compute_dtype(config.precision.precision)
+
+    @tf.function(autograph=False)
+    def predict(step: tf.Tensor, opened: object) -> Any:
+        batch = feed.batch(feed.next(opened), step, 0, 0)
+        prepared = preprocessed(batch, None, parts.source.preprocess)
+        context = ForwardContext(mask=batch.mask, dtype=dtype)
+        seen: list[Any] = []
+
+        def called(inputs: Any, context: Any = None) -> Any:
+            seen.append(model(inputs, context))
+            return seen[-1]
+
+        output: TaskOutput = task(called, prepared, context)
+        return dict(task.predict(seen[0])), batch.targets, output.losses
+
+    return predict

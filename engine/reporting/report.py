@@ -7,17 +7,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
-
 import pipelines
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.logging.progress import Progress
-from engine.reporting import data_section, metric_history, predictions_section, run_section
+from engine.reporting import data_section, metric_history, run_section
 from engine.reporting.html_page import ReportFigure, ReportSection, page
-from engine.reporting.predictions import predictions
-from engine.reporting.scores import Predictions
+from engine.reporting.predictions import TaskSection, predictions, task_section
 from engine.runtime.atomic_files import replace_file
 
 
@@ -67,11 +64,11 @@ def build_run_report(
     held_out = ("test", "validation")
     split = next((name for name in held_out if getattr(source, name) is not None), None)
     if split is not None:
-        content = _predictions(parts, split, interrupted)
+        content = _task_section(parts, split, interrupted)
         if content is None:
             return None
-        _, section, tables = content
-        sections.append(section)
+        tables = dict(content.tables)
+        sections.append(content.section)
     sections += [
         run_section.steps(rows, parts.steps_per_epoch),
         data_section.section(source, cache_dir(config)),
@@ -86,21 +83,23 @@ def build_run_report(
 
 def build_split_report(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool]
-) -> tuple[Report, Predictions] | None:
-    """Builds the report on the predictions on the split "validation" or "test", and returns both.
+) -> tuple[Report, TaskSection] | None:
+    """Builds the report on the predictions of the split "validation" or "test".
+
+    Also returns what the task brings to it.
 
     Returns None if interrupted. Other arguments and exceptions are as in `build_run_report`.
     """
     config = parts.config
-    content = _predictions(parts, split, interrupted)
+    content = _task_section(parts, split, interrupted)
     if content is None:
         return None
-    of_split, section, tables = content
     name = getattr(parts.source, split).name
     title = f"{config.model.model} on {name} of {parts.source.name}"
     lead = f"{config.run.run_dir}, by {weights}"
-    report = _drawn(Report(title, lead, [section], tables), config, interrupted)
-    return None if report is None else (report, of_split)
+    whole = Report(title, lead, [content.section], dict(content.tables))
+    report = _drawn(whole, config, interrupted)
+    return None if report is None else (report, content)
 
 
 def build_data_report(
@@ -135,22 +134,10 @@ def write(run_dir: str, report: Report) -> str:
     return f"report {path}: {len(report.pictures)} figures, also in {plots}{tables}"
 
 
-def _predictions(
-    parts: Parts, split: str, interrupted: Callable[[], bool]
-) -> tuple[Predictions, ReportSection, dict[str, str]] | None:
-    """Returns predictions on a split, their section and {file name: CSV}; None if interrupted."""
-    source, records = parts.source, getattr(parts.source, split)
-    of_split = predictions(parts, records, interrupted)
-    if of_split is None:
-        return None
-
-    def images(indices: np.ndarray) -> np.ndarray:
-        return pipelines.read_examples(source, records, indices, cache_dir(parts.config)).images
-
-    names = list(source.class_names)
-    section = predictions_section.section(split, of_split, names, images)
-    table = predictions_section.predictions_csv(of_split, names)
-    return of_split, section, {f"{split}_predictions.csv": table}
+def _task_section(parts: Parts, split: str, interrupted: Callable[[], bool]) -> TaskSection | None:
+    """Returns the task's section on its predictions of a split; None if interrupted."""
+    of_split = predictions(parts, split, interrupted)
+    return None if of_split is None else task_section(parts.task, of_split)
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:

@@ -55,9 +55,7 @@ def run(config: Config) -> int:
     source = trained.source
     # A network of the stored size accepts only that size, because resizing could hide a mistake.
     any_size = source.has_images and source.stored_size != source.image_shape[:2]
-    serving = ServingModule(
-        trained.model, trained.task, source, trained.dtype, any_size=any_size
-    )
+    serving = ServingModule(trained.model, trained.task, source, trained.dtype, any_size=any_size)
     examples = _examples(trained, any_size)
     try:
         with temporary_directory(folder) as temporary:
@@ -151,9 +149,7 @@ def _arrays(predictions: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
     return {name: tensor.numpy() for name, tensor in predictions.items()}
 
 
-def _max_difference(
-    actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]
-) -> float:
+def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """Returns the largest difference of floats, relative where they exceed 1; others must equal."""
     largest = 0.0
     for name, wanted in expected.items():

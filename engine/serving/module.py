@@ -41,9 +41,7 @@ class ServingModule(tf.Module):
         self.input_names = input_names(source)
         self.specs = {  # of a batch of each tensor of the decoded inputs, by name
             name: tf.TensorSpec([None, *spec.shape], spec.dtype, name)
-            for name, spec in zip(
-                self.input_names, tf.nest.flatten(source.decoded[0]), strict=True
-            )
+            for name, spec in zip(self.input_names, tf.nest.flatten(source.decoded[0]), strict=True)
         }
         signature = list(self.specs.values())
         if any_size:

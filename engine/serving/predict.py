@@ -49,7 +49,9 @@ def run(config: Config) -> int:
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals:
         trained = trained_model(config)
-        print(f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True)
+        print(
+            f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True
+        )
         failed: list[inputs.InputFile] = []
         requests = _of_files(trained, paths, failed) if paths else _of_split(trained)
         predictions: list[dict[str, Any]] = []
@@ -60,9 +62,7 @@ def run(config: Config) -> int:
             if signals.received:
                 return signals.exit_status
             found = {name: each.numpy() for name, each in predicted(_stacked(batch)).items()}
-            predictions += map(
-                functools.partial(entry, trained), batch, _rows(found, len(batch))
-            )
+            predictions += map(functools.partial(entry, trained), batch, _rows(found, len(batch)))
             arrays.append(found)
             drawn += batch[: _DRAWN - len(drawn)]
         for each in failed:
@@ -84,7 +84,9 @@ def _traced(trained: TrainedModel) -> Any:
 
 
 def _stacked(batch: list[PredictionRequest]) -> Any:
-    return tf.nest.map_structure(lambda *rows: tf.constant(np.stack(rows)), *(r.inputs for r in batch))
+    return tf.nest.map_structure(
+        lambda *rows: tf.constant(np.stack(rows)), *(r.inputs for r in batch)
+    )
 
 
 def _rows(found: dict[str, np.ndarray], rows: int) -> list[dict[str, np.ndarray]]:

@@ -30,7 +30,7 @@ class Classification(Task):
       ignore_label: label of examples that count neither in the loss nor in metrics; None: no such.
     """
 
-    section = "engine.reporting.predictions_section:section"
+    section = "engine.reporting.classification_section:section"
 
     def __init__(
         self,

@@ -36,8 +36,6 @@ class Regression(Task):
       loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
     """
 
-    section = "engine.reporting.regression_section:section"
-
     def __init__(
         self, metrics: Mapping[str, Metric] | None = None, *, loss: str = "mean_squared_error"
     ) -> None:

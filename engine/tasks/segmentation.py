@@ -26,8 +26,6 @@ class Segmentation(Task):
       ignore_label: label of positions that count neither in the loss nor in metrics; None: no such.
     """
 
-    section = "engine.reporting.mask_section:section"
-
     def __init__(
         self,
         metrics: Mapping[str, Metric],

@@ -1,0 +1,72 @@
+"""The section of a report on the predictions of any task: losses, and the examples of the largest."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import numpy as np
+import tensorflow as tf
+
+from engine.reporting.figures import CaptionedImages, grid
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.predictions import SplitPredictions, TaskSection
+
+_WORST = 25  # number of examples of the largest losses that are shown
+_FEW = 8  # maximum number of values of a target or prediction that are shown
+
+
+def section(of: SplitPredictions) -> TaskSection:
+    """Returns the section with the distribution of the losses, and the largest ones."""
+    order = np.argsort(-of.losses, kind="stable")[:_WORST]
+    quantiles = np.quantile(of.losses.astype(np.float64), [0, 0.25, 0.5, 0.75, 1])
+    header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
+    cells = [f"{value:.4g}" for value in (*quantiles, of.losses.mean(dtype=np.float64))]
+    elements: list[Element] = [
+        Table(header, [cells], f"Losses of {len(of.losses):,} of {of.examples:,} examples."),
+        _table(of, order),
+    ]
+    if of.source.has_images:
+        images = of.inputs(order)
+        captions = [f"{index}: {of.losses[index]:.3g}" for index in order]
+        elements.append(
+            ReportFigure(
+                "largest_losses",
+                lambda: grid(
+                    CaptionedImages(images, captions), columns=5, title="The largest losses"
+                ),
+                "The examples of the largest losses, with their numbers and losses.",
+            )
+        )
+    title = f"Predictions on {of.split}"
+    return TaskSection(ReportSection(title, elements), {f"{of.split}_losses.csv": losses_csv(of)})
+
+
+def _table(of: SplitPredictions, order: np.ndarray) -> Table:
+    """Returns a table of the examples of the largest losses: loss, targets and predictions."""
+    targets = tf.nest.flatten(of.targets)
+    names = ["targets"] if len(targets) == 1 else [f"targets {i}" for i in range(len(targets))]
+    columns = [*zip(names, targets, strict=True), *of.predicted.items()]
+    shown = [(name, each) for name, each in columns if each[0].size <= _FEW]
+    rows = [
+        (str(index), f"{of.losses[index]:.4g}", *(_text(each[index]) for _, each in shown))
+        for index in order
+    ]
+    header = ("number", "loss", *(name for name, _ in shown))
+    return Table(header, rows, "The largest losses.")
+
+
+def _text(value: np.ndarray) -> str:
+    return " ".join(
+        f"{number:.4g}" if isinstance(number, float) else str(number)
+        for number in np.ravel(value).tolist()
+    )
+
+
+def losses_csv(of: SplitPredictions) -> str:
+    """Returns a CSV with the number and the loss of each example."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("number", "loss"))
+    writer.writerows((index, f"{loss:.6g}") for index, loss in enumerate(of.losses.tolist()))
+    return out.getvalue()

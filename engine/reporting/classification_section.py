@@ -1,0 +1,40 @@
+"""The section of a report that classification brings: confusion, scores of classes, mistakes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.reporting import html_page, predictions_section, scores
+from engine.reporting.predictions import SplitPredictions, TaskSection
+from engine.reporting.scores import Predictions
+
+_MAX_ROWS = 30  # maximum number of classes in a table on a terminal
+_MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
+
+
+def section(of: SplitPredictions) -> TaskSection:
+    """Returns the section on predicted probabilities, and scores of each class."""
+    names = list(of.source.class_names)
+    predictions = Predictions(of.predicted["probabilities"], of.targets)
+    counts = scores.confusion(predictions.labels, predictions.predicted, len(names))
+    by_class = scores.by_class(counts)
+    keys = ("precision", "recall", "f1", "examples")
+    columns = (column.tolist() for column in by_class)
+    values: dict[str, Any] = {
+        "calibration_error": scores.calibration(predictions).error,
+        "by_class": {
+            name: dict(zip(keys, row, strict=True))
+            for name, *row in zip(names, *columns, strict=True)
+        },
+    }
+    if len(names) <= _MAX_CELLS:
+        values["confusion"] = counts.tolist()
+    text = ""
+    if len(names) <= _MAX_ROWS:
+        text = html_page.format_table(predictions_section.class_table(by_class, names))
+    return TaskSection(
+        predictions_section.section(of.split, predictions, names, of.inputs),
+        {f"{of.split}_predictions.csv": predictions_section.predictions_csv(predictions, names)},
+        values,
+        text,
+    )
