@@ -145,7 +145,7 @@ def _predictions(
         return None
 
     def images(indices: np.ndarray) -> np.ndarray:
-        return pipelines.read_examples(source, records, indices, cache_dir(parts.config)).images
+        return pipelines.read_examples(source, records, indices, cache_dir(parts.config)).inputs
 
     names = list(source.class_names)
     section = predictions_section.section(split, of_split, names, images)

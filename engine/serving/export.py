@@ -101,7 +101,7 @@ def run(config: Config) -> int:
                 signatures = {"serving_default": serving.serve}
                 tf.saved_model.save(serving, temporary, signatures=signatures)
                 examples, stored_images = _examples(parts)
-                expected = _expected(parts, trained, examples.images)
+                expected = _expected(parts, trained, examples.inputs)
                 difference = _max_difference(_served(temporary, stored_images), expected)
                 if not difference <= ALLOWED:
                     raise RuntimeError(
@@ -109,14 +109,14 @@ def run(config: Config) -> int:
                         "allowed; nothing was exported"
                     )
                 about = _metadata(restored_run, serving, averaged, difference)
-                about["tflite"] = _export_tflite(serving, temporary, examples.images, expected)
+                about["tflite"] = _export_tflite(serving, temporary, examples.inputs, expected)
                 text = json.dumps(about, indent=2) + "\n"
                 replace_file(os.path.join(temporary, "about.json"), text)
                 _publish(temporary, folder)
         except tf.errors.OpError as error:
             raise OSError(f"cannot write {folder}: {pipelines.reason(error)}") from error
     print(
-        f"export {folder}: {difference:.1e} off the run on {len(examples.labels)} examples; "
+        f"export {folder}: {difference:.1e} off the run on {len(examples.indices)} examples; "
         f"{about['tflite']['words']}"
     )
     print(json.dumps(about))
