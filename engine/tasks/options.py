@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 
 from engine.config.option import OptionGroup, names_in, option
-from engine.tasks.registry import METRICS
+from engine.tasks.registry import METRICS, TASKS
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions(OptionGroup):
     """Task: loss and metrics."""
 
+    task: str = option(
+        "classification",
+        "what is learned: the loss, and what the outputs of the network mean",
+        choices=TASKS,
+        trajectory=True,
+    )
     metrics: str = option(
         "accuracy",
         "metrics of each example besides the loss, separated by commas",

@@ -1,4 +1,4 @@
-"""Registry of metrics, by the names that `--metrics` accepts::
+"""Registries of tasks and metrics, by the names that `--task` and `--metrics` accept::
 
     @METRICS.register
     def margin(labels, logits):  # a value of each row, float32 [rows]; its mean is reported
@@ -8,15 +8,17 @@
     def weighted_f1(classes):  # a factory of a metric
         return MyF1(classes)
 
-An entry is a function of labels, int32 [rows], and logits, float32 [rows, classes]; or a class of
-`Metric`, or a function that returns one, whose only parameter, if any, is `classes`, the number of
-classes; or a `Metric`. This module imports no TensorFlow, so that invalid names are rejected at
-once.
+An entry of `METRICS` is a function of labels, int32 [rows], and logits, float32 [rows, classes]; or
+a class of `Metric`, or a function that returns one, whose only parameter, if any, is `classes`, the
+number of classes; or a `Metric`. This module imports no TensorFlow, so that invalid names are
+rejected at once.
 """
 
 from __future__ import annotations
 
 from engine.config.registry import Registry
+
+TASKS = Registry("task", {"classification": "engine.tasks.classification:Classification"})
 
 METRICS = Registry(
     "metric",
