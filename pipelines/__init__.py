@@ -11,19 +11,28 @@ from pipelines.example_access import (
     read_labels,
     read_step_examples,
     read_stored_images,
+    read_targets,
 )
 from pipelines.feed import choose_feed, open_feed
+from pipelines.fitting import fitted
 from pipelines.host import usable_cores
 from pipelines.identity import DataIdentity, data_identity
+from pipelines.nests import Nest, Spec, described, example_bytes
+from pipelines.nests import paths as leaf_paths
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import ImageSpec, image_spec, read_array
 from pipelines.pictures import read as read_picture
+from pipelines.preprocessing import SCALES, Preprocessing
+from pipelines.records import RecordSplit
 from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
-from pipelines.source import DataSplit, Source, open_source
+from pipelines.source import Source
+from pipelines.sources.tfds import open_source
+from pipelines.splits import DataSplit
 from pipelines.stream import StreamingFeed
 
 __all__ = [
+    "SCALES",
     "Augmentation",
     "Batch",
     "BatchLayout",
@@ -33,14 +42,22 @@ __all__ = [
     "Feed",
     "ImageSpec",
     "InMemoryFeed",
+    "Nest",
     "OpenedSteps",
+    "Preprocessing",
+    "RecordSplit",
     "Resize",
     "Source",
+    "Spec",
     "StreamingFeed",
     "choose_feed",
     "data_identity",
     "default_cache_dir",
+    "described",
+    "example_bytes",
+    "fitted",
     "image_spec",
+    "leaf_paths",
     "open_feed",
     "open_source",
     "opened",
@@ -52,6 +69,7 @@ __all__ = [
     "read_picture",
     "read_step_examples",
     "read_stored_images",
+    "read_targets",
     "reason",
     "register_augmentation",
     "steps_per_epoch",

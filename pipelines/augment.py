@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from pipelines import table
+from pipelines.preprocessing import Scale
 from pipelines.warp import MAX_SIDE, NUMBERS, warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
@@ -93,24 +94,31 @@ class Augmentation:
         return "mixup" in self.strengths
 
     def __call__(
-        self, images: tf.Tensor, labels: tf.Tensor, numbers: tf.Tensor, classes: int
+        self,
+        images: tf.Tensor,
+        labels: tf.Tensor,
+        numbers: tf.Tensor,
+        classes: int,
+        preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Augments a batch in the graph.
+        """Augments and preprocesses a batch in the graph.
 
         Takes images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), labels, int32
-        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1). Returns float32
-        images, scaled to 0..1 if they were uint8, and targets: the labels, int32 [rows]. With
-        mixup, it returns rows - 1 images and class distributions, float32 [rows - 1, classes].
+        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1). `preprocess`
+        scales images after flips and warps, which are of pixels as they are stored; None: uint8
+        images are divided by 255. Returns float32 images and targets: the labels, int32 [rows].
+        With mixup, it returns rows - 1 images and class distributions, float32 [rows - 1, classes].
         """
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
         uniform = dict(zip(counts, parts, strict=True))
         if "flip" in uniform:
             images = flip(images, uniform["flip"], FLIPS[self.strengths["flip"]])
-        maximum = 255.0 if images.dtype == tf.uint8 else 1.0
+        if preprocess is None:
+            preprocess = Scale("unit" if images.dtype == tf.uint8 else "none")
         warps = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
         images = warp(images, warps, uniform) if warps else tf.cast(images, tf.float32)
-        images = images / maximum
+        images = preprocess(images)
         if "cutout" in uniform:
             images = cutout(images, uniform["cutout"], self.strengths["cutout"])
         for name in uniform:

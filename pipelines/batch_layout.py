@@ -14,13 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import order
+from pipelines.nests import Nest
 
 
 class Batch(NamedTuple):
     """A local micro-batch: the rows of a global batch that a replica computes at a time."""
 
-    inputs: tf.Tensor  # uint8 or float32 [rows, H, W, C]; one more row for mixup
-    targets: tf.Tensor  # int32, one per row of inputs
+    inputs: Nest  # tensors [rows, ...]; one more row for mixup
+    targets: Nest  # tensors [rows, ...], one row per row of the inputs
     mask: tf.Tensor  # float32 [rows]: 1 for an example, 0 for padding
     row: tf.Tensor  # int64 []: position of the first row in the global batch
     valid: tf.Tensor  # float32 []: number of examples in the global batch, over all replicas
@@ -157,7 +158,7 @@ class BatchPlan:
         return in_batch[0], minimum(in_epoch, end - 1 + self._look_ahead), valid
 
     def masked(
-        self, inputs: tf.Tensor, targets: tf.Tensor, step: tf.Tensor, replica: Any, micro_batch: Any
+        self, inputs: Nest, targets: Nest, step: tf.Tensor, replica: Any, micro_batch: Any
     ) -> Batch:
         """Returns inputs and targets fetched for a local micro-batch as a `Batch`, with mask."""
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)

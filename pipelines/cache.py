@@ -9,15 +9,19 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+import tensorflow as tf
 
-from pipelines.fingerprint import examples_digest
+from pipelines import nests
+from pipelines.nests import Nest, Spec
+from pipelines.splits import DataSplit
 
-_VERSION = 1
+_VERSION = 2
 _ENTRIES = (".decoded", ".index")
 _BUDGET = 8 << 30  # maximum bytes of all entries; the least recently used are deleted first
 
@@ -28,30 +32,43 @@ def default_dir() -> str:
     return os.path.join(base, "tapeline")
 
 
-def key(ranges: Sequence[tuple[str, int, int]], recipe: str) -> str:
-    """Returns the cache key of decoded examples: `examples_digest`, of all bytes of the files."""
-    return examples_digest(ranges, f"{_VERSION}\n{recipe}", all_bytes=True)
+def key(split: DataSplit, recipe: str) -> str:
+    """Returns the cache key of a split's decoded examples, from all bytes of the stored ones."""
+    text = f"{_VERSION}\n{recipe}\n{split.digest(all_bytes=True)}"
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def load(cache_dir: str, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-    """Loads decoded images [n, H, W, C] and labels int32 [n] by key; None if missing or invalid."""
+def load(cache_dir: str, name: str, spec: Spec) -> Nest | None:
+    """Loads decoded examples by key: a nest of arrays [n, ...]; None if missing or invalid.
+
+    `spec` is the nest of the specs of an example: (inputs, targets).
+    """
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
         with open(path, "rb") as file:
             header = json.loads(file.readline())
+            examples = int(header["examples"])
+            # One allocation: each array is a view, as far as its dtype's alignment allows.
             content = np.fromfile(file, np.uint8)
-        shape = tuple(header["shape"])
-        dtype = np.dtype(header.get("dtype", "uint8"))
-        image_bytes = int(np.prod(shape)) * dtype.itemsize
-        digest = hashlib.sha256(content.data).hexdigest()
-        if content.size != image_bytes + 4 * shape[0] or digest != header["sha256"]:
+        if header["spec"] != nests.signature(spec) or examples < 0:
             return None
-        images = content[:image_bytes].view(dtype).reshape(shape)
-        labels = content[image_bytes:].copy().view("<i4").astype(np.int32)
+        if content.size != examples * nests.example_bytes(spec):
+            return None
+        arrays, start = [], 0
+        for leaf in tf.nest.flatten(spec):
+            size = examples * nests.example_bytes(leaf)
+            dtype = np.dtype(leaf.dtype.as_numpy_dtype)
+            part = content[start : start + size]
+            part = part if start % dtype.itemsize == 0 else part.copy()
+            arrays.append(part.view(dtype).reshape((examples, *leaf.shape)))
+            start += size
+        decoded = tf.nest.pack_sequence_as(spec, arrays)
+        if content_digest(decoded) != header["sha256"]:
+            return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     used(path)
-    return images, labels
+    return decoded
 
 
 def stored_digest(cache_dir: str, name: str) -> str | None:
@@ -63,22 +80,31 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
         return None
 
 
-def content_digest(images: np.ndarray, labels: np.ndarray) -> str:
-    """Returns the SHA-256 of decoded images and labels, in hexadecimal."""
-    digest = hashlib.sha256(np.ascontiguousarray(images).data)
-    digest.update(np.ascontiguousarray(labels, "<i4").tobytes())
+def content_digest(decoded: Nest) -> str:
+    """Returns the SHA-256 of decoded examples, a nest of arrays [n, ...], in hexadecimal.
+
+    Images with int32 labels have the digest of their bytes alone, as in runs of version 0.4.0.
+    """
+    spec = nests.spec_of(decoded)
+    known = re.fullmatch(r"0:\[\d+, \d+, \d+\]:(uint8|float32);1:\[\]:int32", nests.signature(spec))
+    digest = hashlib.sha256(b"" if known else nests.signature(spec).encode())
+    for leaf in tf.nest.flatten(decoded):
+        digest.update(np.ascontiguousarray(leaf).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def store(cache_dir: str, name: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Caches decoded images [n, H, W, C] and labels int32 [n] atomically; ignores OSError."""
-    images = np.ascontiguousarray(images)
-    digest = content_digest(images, labels)
-    header = {"shape": images.shape, "dtype": images.dtype.name, "sha256": digest}
+def store(cache_dir: str, name: str, decoded: Nest) -> None:
+    """Caches decoded examples, a nest of arrays [n, ...], atomically; ignores OSError."""
+    leaves = list(map(np.ascontiguousarray, tf.nest.flatten(decoded)))
+    header = {
+        "examples": len(leaves[0]),
+        "spec": nests.signature(nests.spec_of(decoded)),
+        "sha256": content_digest(decoded),
+    }
     with contextlib.suppress(OSError), written(os.path.join(cache_dir, f"{name}.decoded")) as file:
         file.write(json.dumps(header).encode() + b"\n")
-        file.write(images.data)
-        file.write(np.ascontiguousarray(labels, "<i4").tobytes())
+        for leaf in leaves:
+            file.write(leaf.reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager

@@ -1,19 +1,23 @@
-"""Decodes serialized examples into images and labels, in chunks."""
+"""Decodes stored examples into inputs and targets, in chunks."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from pipelines import nests
 from pipelines.errors import damaged_data_message, reason
-from pipelines.features import Pictures
 from pipelines.host import usable_cores
-from pipelines.records import RecordReader
-from pipelines.source import DataSplit, Source
+from pipelines.nests import Nest, Spec
+from pipelines.records import RecordReader, RecordSplit
+from pipelines.source import Source
+from pipelines.splits import DataSplit, ExampleReader, no_progress
 
 _BATCH = 256  # examples decoded by one parallel call
 # Examples decoded in one iteration of a loop in the graph: an iteration takes as long as decoding a
@@ -23,62 +27,56 @@ DECODE_CHUNK = 16
 _SMALL = 1 << 16
 
 
-def decode_batch(
-    source: Source, serialized: tf.Tensor, chunk: int = DECODE_CHUNK
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes serialized `tf.train.Example`s in the graph, `chunk` of them per loop iteration.
+def decode_batch(source: Source, stored: Nest, chunk: int = DECODE_CHUNK) -> tuple[Nest, Nest]:
+    """Decodes stored examples in the graph, `chunk` of them per loop iteration.
 
-    Maps string [k >= 1] to (images of source.dtype [k, H, W, C], resized; labels int32 [k]).
+    Maps a nest of [k >= 1, ...] to (inputs, targets), nests of [k, ...] as in `source.decoded`.
     """
-    if source.pictures is None:
-        return _decode(source, source, serialized, chunk)
-    image_key, label_key = source.pictures.fields
-    image, label = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
-    parsed = tf.io.parse_example(serialized, {image_key: image, label_key: label})
-    return decode_images(source, parsed[image_key], chunk), tf.cast(parsed[label_key], tf.int32)
-
-
-def decode_images(source: Source, encoded: tf.Tensor, chunk: int = DECODE_CHUNK) -> tf.Tensor:
-    """Decodes and resizes encoded images in the graph: string [k >= 1] -> [k, H, W, C]."""
-    assert source.pictures is not None
-    return _decode(source, source.pictures, encoded, chunk)
-
-
-def _decode(source: Source, decoder: Source | Pictures, stored: tf.Tensor, chunk: int) -> Any:
-    """Decodes and resizes examples to (images, labels) if `decoder` is a Source, else images."""
-
-    def signature(shape: Any) -> Any:
-        image = tf.TensorSpec(shape, source.dtype)
-        return (image, tf.TensorSpec([], tf.int32)) if decoder is source else image
-
-    if source.stored_size == source.image_shape[:2]:
-        return _each(decoder.decode, stored, signature(source.image_shape), chunk)
+    if source.decode is None:
+        return stored
+    if source.stored_shape is None or source.stored_size == source.image_shape[:2]:
+        return _each(source.decode, stored, source.decoded, chunk)
     shape = tf.TensorShape(source.stored_shape)
     if not shape.is_fully_defined() or shape.num_elements() > _SMALL:
-        return tf.map_fn(decoder.decode, stored, fn_output_signature=signature(source.image_shape))
-    assert decoder.decode_stored is not None
-    decoded = _each(decoder.decode_stored, stored, signature(shape), chunk)
-    return (source.resize(decoded[0]), decoded[1]) if decoder is source else source.resize(decoded)
+        return tf.map_fn(source.decode, stored, fn_output_signature=source.decoded)
+    assert source.decode_stored is not None
+    image, targets = source.decoded
+    signature = tf.TensorSpec(shape, image.dtype), targets
+    images, labels = _each(source.decode_stored, stored, signature, chunk)
+    return source.resize(images), labels
 
 
-def _each(decode: Callable, stored: tf.Tensor, signature: Any, chunk: int) -> Any:
+def _each(decode: Callable, stored: Nest, signature: Any, chunk: int) -> Any:
     """Maps `decode` over `stored` and stacks the outputs, as `tf.map_fn`, `chunk` per iteration.
 
     `signature` is the `tf.TensorSpec` structure of one output. A second loop decodes the remainder,
     one per iteration. If the number of elements is static and at most `chunk`, there is no loop.
     """
-    count = stored.shape[0]
+    first_leaf = tf.nest.flatten(stored)[0]
+    count = first_leaf.shape[0]
     if count is not None and count <= chunk:
-        return tf.nest.map_structure(lambda *each: tf.stack(each), *map(decode, tf.unstack(stored)))
-    chunked = (tf.shape(stored)[0] if count is None else count) // chunk * chunk
+        leaves = zip(*map(tf.unstack, tf.nest.flatten(stored)), strict=True)
+        decoded = [decode(tf.nest.pack_sequence_as(stored, list(each))) for each in leaves]
+        return tf.nest.map_structure(lambda *each: tf.stack(each), *decoded)
+    chunked = (tf.shape(first_leaf)[0] if count is None else count) // chunk * chunk
+
+    def of_chunk(elements: Nest) -> Any:
+        elements = tf.nest.map_structure(
+            lambda leaf: tf.ensure_shape(leaf, [chunk, *leaf.shape[1:]]), elements
+        )
+        return _each(decode, elements, signature, chunk)
+
     first = tf.map_fn(
-        lambda elements: _each(decode, tf.ensure_shape(elements, [chunk]), signature, chunk),
-        tf.reshape(stored[:chunked], [-1, chunk]),
+        of_chunk,
+        tf.nest.map_structure(
+            lambda leaf: tf.reshape(leaf[:chunked], [-1, chunk, *leaf.shape[1:]]), stored
+        ),
         fn_output_signature=tf.nest.map_structure(
             lambda spec: tf.TensorSpec([chunk, *spec.shape], spec.dtype), signature
         ),
     )
-    last = tf.map_fn(decode, stored[chunked:], fn_output_signature=signature)
+    rest = tf.nest.map_structure(lambda leaf: leaf[chunked:], stored)
+    last = tf.map_fn(decode, rest, fn_output_signature=signature)
     return tf.nest.map_structure(
         lambda many, few: tf.concat([tf.reshape(many, [-1, *few.shape[1:]]), few], 0), first, last
     )
@@ -98,51 +96,140 @@ def options_without_autotune() -> tf.data.Options:
     return options
 
 
+def constants(stored: Nest) -> Nest:
+    """Returns a nest of stored arrays as tensors; arrays of bytes, of dtype object, as strings."""
+    return tf.nest.map_structure(tf.constant, stored)
+
+
+def batched(spec: Spec) -> Spec:
+    """Returns the spec of any number of examples of a spec."""
+    return tf.nest.map_structure(lambda leaf: tf.TensorSpec([None, *leaf.shape], leaf.dtype), spec)
+
+
+def traced(source: Source, spec: Spec) -> Callable[[Nest], tuple[Nest, Nest]]:
+    """Returns `decode_batch` of a source for any number of stored examples of a spec.
+
+    It is traced once for each source and spec, however often this function is called.
+    """
+    return _traced(source, _Hashable(nests.signature(spec), spec))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Hashable:
+    """A spec as a key of an `lru_cache`; specs may be dicts."""
+
+    signature: str
+    spec: Spec = dataclasses.field(compare=False)
+
+
+@functools.lru_cache(maxsize=8)
+def _traced(source: Source, stored: _Hashable) -> Callable[[Nest], tuple[Nest, Nest]]:
+    return tf.function(
+        lambda stored: decode_batch(source, stored),
+        input_signature=[batched(stored.spec)],
+        autograph=False,
+    )
+
+
 def decode_split(
-    source: Source, records: DataSplit, progress: Callable[[int], None] = lambda done: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Decodes a whole split to (images of source.dtype [n, H, W, C], labels int32 [n]).
+    source: Source, split: DataSplit, progress: Callable[[int], None] = no_progress
+) -> tuple[Nest, Nest]:
+    """Decodes a whole split to (inputs, targets), nests of arrays [n, ...] as in `source.decoded`.
 
     Calls `progress` periodically with the number of examples decoded since the last call.
 
     Raises:
       ValueError: when a file is missing or damaged, or an example cannot be decoded.
     """
-    reader = RecordReader(records.ranges)  # raises an error that names a damaged or truncated file
-    images = np.empty((len(records), *source.image_shape), source.dtype)
-    labels = np.empty(len(records), np.int32)
+    reader = split.reader()  # raises an error that names a damaged or truncated file
+    arrays = nests.empty(source.decoded, len(split))
+    done = 0
+    try:
+        for batch in decoded_batches(source, split, reader):
+            count = _write(arrays, tf.nest.flatten(batch), done)
+            progress(count)
+            done += count
+    except tf.errors.OpError as error:
+        index, error = _first_undecodable(source, reader, done, len(split), error)
+        where = f"{source.name}, {split.name}, example {index}"
+        raise ValueError(damaged_data_message(where, reason(error))) from None
+    return arrays
+
+
+def _write(arrays: Nest, batch: Sequence[np.ndarray], start: int) -> int:
+    """Writes the leaves of a batch of examples into arrays from a row on; returns their number."""
+    count = 0
+    for array, values in zip(tf.nest.flatten(arrays), batch, strict=True):
+        count = len(values)
+        array[start : start + count] = values
+    return count
+
+
+def decoded_batches(source: Source, split: DataSplit, reader: ExampleReader) -> Iterator[Nest]:
+    """Yields the decoded examples of a split in order, as batches (inputs, targets) of arrays."""
+    if source.decode is None:
+        for start in range(0, len(split), _BATCH):
+            yield reader.read(np.arange(start, min(start + _BATCH, len(split))))
+        return
+    if isinstance(split, RecordSplit) and isinstance(reader, RecordReader):
+        yield from _decoded_records(source, split)
+        return
+    decode = traced(source, reader.spec)
+    starts = iter(range(0, len(split), _BATCH))
+
+    def decoded(start: int) -> Nest:
+        stored = reader.read(np.arange(start, min(start + _BATCH, len(split))))
+        with tf.device("CPU:0"):
+            return tf.nest.map_structure(lambda leaf: leaf.numpy(), decode(constants(stored)))
+
+    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
+        ahead: list[Future[Nest]] = []
+        for start in starts:
+            ahead.append(pool.submit(decoded, start))
+            if len(ahead) > usable_cores():
+                yield ahead.pop(0).result()
+        for future in ahead:
+            yield future.result()
+
+
+def _decoded_records(source: Source, split: RecordSplit) -> Iterator[Nest]:
+    """Yields the decoded examples of TFRecord files, read by tf.data one after the other."""
+
+    def stored(serialized: tf.Tensor) -> Nest:
+        if split.fields is None:
+            return serialized
+        image, label = tf.io.FixedLenFeature([], tf.string), tf.io.FixedLenFeature([], tf.int64)
+        parsed = tf.io.parse_example(
+            serialized, {split.fields.image: image, split.fields.label: label}
+        )
+        return parsed[split.fields.image], tf.cast(parsed[split.fields.label], tf.int32)
+
     files = [
         tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(stop - first)
-        for path, first, stop in records.ranges
+        for path, first, stop in split.ranges
     ]
-    decode = without_autograph(lambda serialized: decode_batch(source, serialized))
+    decode = without_autograph(
+        lambda serialized: tuple(tf.nest.flatten(decode_batch(source, stored(serialized))))
+    )
     dataset = (
         functools.reduce(tf.data.Dataset.concatenate, files)
         .batch(_BATCH)
         .map(decode, num_parallel_calls=usable_cores(), deterministic=True)
         .with_options(options_without_autotune())
     )
-    done = 0
-    try:
-        for batch_images, batch_labels in dataset.as_numpy_iterator():
-            stop = done + len(batch_labels)
-            images[done:stop], labels[done:stop] = batch_images, batch_labels
-            progress(stop - done)
-            done = stop
-    except tf.errors.OpError as error:
-        index, error = _first_undecodable(source, reader, done, error)
-        where = f"{source.name}, {records.name}, example {index}"
-        raise ValueError(damaged_data_message(where, reason(error))) from None
-    return images, labels
+    for leaves in dataset.as_numpy_iterator():
+        yield tf.nest.pack_sequence_as(source.decoded, leaves)
 
 
 def _first_undecodable(
-    source: Source, reader: RecordReader, first: int, error: tf.errors.OpError
+    source: Source, reader: ExampleReader, first: int, examples: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
     """Returns (index, error) of the first undecodable example from `first`; else (first, error)."""
-    for index in range(first, len(reader)):
+    for index in range(first, examples):
         try:
-            source.decode(tf.constant(reader.read(np.array([index]))[0][0]))
+            stored = reader.read(np.array([index]))
+            assert source.decode is not None
+            source.decode(tf.nest.map_structure(lambda leaf: leaf[0], constants(stored)))
         except tf.errors.OpError as example_error:
             return index, example_error
     return first, error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -90,49 +90,41 @@ def image_shape(
     return shape
 
 
-class Pictures(NamedTuple):
-    """Decoders (`tf.function`s) of encoded images, such as JPEG, without parsing their examples."""
-
-    fields: Fields  # names of the image and the label feature
-    decode: Callable[[tf.Tensor], tf.Tensor]  # encoded image, string [] -> image [H, W, C]
-    decode_stored: Callable[[tf.Tensor], tf.Tensor]  # without resizing: -> image [h, w, C]
-
-
 def decoders(
     features: Any, image_key: str, label_key: str, resize: Resize
-) -> tuple[Callable, Callable, Pictures | None]:
-    """Returns a data set's (decode, decode_stored, pictures): see these attributes of `Source`."""
+) -> tuple[Callable, Callable, Fields | None]:
+    """Returns the decoders `decode` and `decode_stored` of a `Source`, and the stored fields.
+
+    If images are stored encoded, such as JPEG, stored examples are (encoded image, label), whose
+    names are in the fields; else these are None, and they are serialized examples.
+    """
     from tensorflow_datasets import features as kinds
 
     # Only these two features: the parser skips every other feature of the record.
     parsed = kinds.FeaturesDict({key: features[key] for key in (image_key, label_key)})
     stored_shape = tuple(features[image_key].shape)
-
-    def resized(image: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(resize(image), (*resize.shape, stored_shape[2]))
-
-    def decode_stored(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        example = parsed.deserialize_example(serialized)
-        image = tf.ensure_shape(example[image_key], stored_shape)
-        return image, tf.cast(example[label_key], tf.int32)
-
-    def decode(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = decode_stored(serialized)
-        return resized(image), label
-
-    def decode_stored_picture(encoded: tf.Tensor) -> tf.Tensor:
-        return tf.ensure_shape(features[image_key].decode_example(encoded), stored_shape)
-
-    def decode_picture(encoded: tf.Tensor) -> tf.Tensor:
-        return resized(decode_stored_picture(encoded))
-
-    signature = [tf.TensorSpec([], tf.string)]
-    function = functools.partial(tf.function, input_signature=signature, autograph=False)
-    pictures = None
+    fields = None
     if isinstance(features[image_key], kinds.Image):
         fields = Fields(image_key, label_key)
-        pictures = Pictures(fields, function(decode_picture), function(decode_stored_picture))
-    return function(decode), function(decode_stored), pictures
+
+    def decode_stored(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        if fields is None:
+            example = parsed.deserialize_example(stored)
+            image, label = example[image_key], tf.cast(example[label_key], tf.int32)
+        else:
+            encoded, label = stored
+            image = features[image_key].decode_example(encoded)
+        return tf.ensure_shape(image, stored_shape), label
+
+    def decode(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        image, label = decode_stored(stored)
+        return tf.ensure_shape(resize(image), (*resize.shape, stored_shape[2])), label
+
+    signature: Any = tf.TensorSpec([], tf.string)
+    if fields is not None:
+        signature = (signature, tf.TensorSpec([], tf.int32))
+    function = functools.partial(tf.function, input_signature=[signature], autograph=False)
+    return function(decode), function(decode_stored), fields
 
 
 def recipe(features: Any, image_key: str, label_key: str, resize: Resize) -> str:

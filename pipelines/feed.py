@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import tensorflow as tf
 
-from pipelines import cache
+from pipelines import cache, nests
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.decode import decode_split
 from pipelines.host import available_memory
+from pipelines.nests import Nest
 from pipelines.resident import InMemoryFeed
-from pipelines.source import DataSplit, Source
+from pipelines.source import Source
+from pipelines.splits import DataSplit, no_progress
 from pipelines.stream import StreamingFeed
 
 
@@ -22,9 +23,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     The size is that of decoded examples, which a resident feed copies to each device. `kind` "auto"
     is "resident" if it is at most 2 GiB and a quarter of the host's free memory.
     """
-    splits = (source.train, source.validation, source.test)
-    per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize + 4
-    needed = sum(len(split) * per_example for split in splits if split is not None)
+    needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
     if kind == "auto":
         kind = "resident" if needed <= min(2 << 30, available_memory() // 4) else "stream"
     return kind, needed
@@ -33,7 +32,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
 def open_feed(
     kind: str,
     source: Source,
-    records: DataSplit,
+    split: DataSplit,
     *,
     global_batch_size: int,
     seed: int | None,
@@ -41,7 +40,7 @@ def open_feed(
     strategy: tf.distribute.Strategy,
     cache_dir: str,
     include_next_example: bool = False,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = no_progress,
 ) -> InMemoryFeed | StreamingFeed:
     """Opens the feed of a split: in-memory if `kind` is "resident", streaming if "stream".
 
@@ -52,17 +51,17 @@ def open_feed(
       ValueError: when the data is missing or damaged.
     """
     plan = BatchPlan(
-        examples=len(records),
+        examples=len(split),
         global_batch_size=global_batch_size,
         layout=layout,
         seed=seed,
         include_next_example=include_next_example,
     )
     if kind == "stream":
-        return StreamingFeed(source, records, plan, strategy, cache_dir, progress)
-    name = cache.key(records.ranges, source.recipe)
-    decoded = cache.load(cache_dir, name)
+        return StreamingFeed(source, split, plan, strategy, cache_dir, progress)
+    name = cache.key(split, source.recipe)
+    decoded: tuple[Nest, Nest] | None = cache.load(cache_dir, name, source.decoded)
     if decoded is None:
-        decoded = decode_split(source, records, progress)
-        cache.store(cache_dir, name, *decoded)
+        decoded = decode_split(source, split, progress)
+        cache.store(cache_dir, name, decoded)
     return InMemoryFeed(*decoded, plan, strategy)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from pipelines import cache
+from pipelines import cache, nests
 from pipelines.decode import decode_split
 from pipelines.fingerprint import examples_digest
-from pipelines.source import DataSplit, Source
+from pipelines.records import RecordSplit
+from pipelines.source import Source
+from pipelines.splits import DataSplit
 
 _SMALL = 256 << 20  # largest decoded size, in bytes, at which decoded examples are hashed
 
@@ -21,7 +23,7 @@ class DataIdentity(NamedTuple):
     written in no fixed order. So the decoded examples of a small data set are hashed, too.
     """
 
-    files: str = ""  # of the files, see `examples_digest`
+    files: str = ""  # of the stored examples, see `DataSplit.digest`
     examples: str = ""  # of the decoded examples of each split; "" if not computed
 
     def matches(self, other: DataIdentity) -> bool:
@@ -37,18 +39,25 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     not in `cache_dir` are decoded and cached. An undecodable example is a ValueError.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
-    ranges = [each for split in splits for each in split.ranges]
-    per_example = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
-    small = sum(map(len, splits)) * per_example <= _SMALL
+    small = sum(map(len, splits)) * nests.example_bytes(source.decoded) <= _SMALL
     examples = "-".join(_examples(source, split, cache_dir)[:32] for split in splits if small)
-    return DataIdentity(examples_digest(ranges, source.recipe), examples)
+    return DataIdentity(_stored(splits, source.recipe), examples)
 
 
-def _examples(source: Source, records: DataSplit, cache_dir: str) -> str:
-    name = cache.key(records.ranges, source.recipe)
+def _stored(splits: Sequence[DataSplit], recipe: str) -> str:
+    """Returns a digest of the stored examples; of TFRecord files, the one of version 0.4.0."""
+    records = [split for split in splits if isinstance(split, RecordSplit)]
+    if len(records) == len(splits):
+        return examples_digest([each for part in records for each in part.ranges], recipe)
+    text = "\n".join([recipe, *(split.digest() for split in splits)])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _examples(source: Source, split: DataSplit, cache_dir: str) -> str:
+    name = cache.key(split, source.recipe)
     digest = cache.stored_digest(cache_dir, name)
     if digest is None:
-        decoded = decode_split(source, records)
-        cache.store(cache_dir, name, *decoded)
-        digest = cache.content_digest(*decoded)
+        decoded = decode_split(source, split)
+        cache.store(cache_dir, name, decoded)
+        digest = cache.content_digest(decoded)
     return digest

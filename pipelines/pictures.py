@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipelines import ink
+from pipelines import ink, nests
 from pipelines.resize import Resize
 from pipelines.source import Source
 
@@ -48,10 +48,10 @@ def image_spec(source: Source, images: Sequence[np.ndarray], invert: str) -> Ima
     Raises:
       ValueError: when the data set's images are not uint8 with 1 or 3 channels.
     """
-    if source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
+    if not source.has_images or source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
         raise ValueError(
-            f"{source.name} has images {'x'.join(map(str, source.image_shape))} {source.dtype}, "
-            "which pictures cannot be converted to: predict a --split"
+            f"{source.name} has inputs {nests.described(source.decoded[0])}, which pictures cannot "
+            "be converted to: predict a --split"
         )
     channels, ground, exceptions, layout = source.image_shape[2], "", False, None
     if invert == "auto":

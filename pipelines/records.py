@@ -1,16 +1,95 @@
-"""Random access to the examples of TFRecord files."""
+"""Splits in TFRecord files, and random access to their examples."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from pipelines.file import RandomAccessFile
+from pipelines.fingerprint import examples_digest
 from pipelines.index import Fields, load_or_build_index
+from pipelines.splits import DataSplit, no_progress
 
 _OPEN = 200  # maximum number of open files; the operating system limits them per process
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSplit:
+    """The examples of a split, in file order, as ranges of TFRecord files.
+
+    A stored example is (encoded image, label) if there are `fields`, else a serialized
+    `tf.train.Example`.
+    """
+
+    name: str  # used in messages, such as "train[:48000]"
+    ranges: tuple[tuple[str, int, int], ...]  # (path, first record, past-the-last record)
+    fields: Fields | None = None  # the features to read; None: whole examples
+
+    def __len__(self) -> int:
+        return sum(last - first for _, first, last in self.ranges)
+
+    def part(self, start: int, stop: int, name: str) -> RecordSplit:
+        """Returns examples `start` to `stop` (exclusive) as a split; 0 <= start <= stop <= len."""
+        ranges, offset = [], 0
+        for path, first, last in self.ranges:
+            begin = first + max(start - offset, 0)
+            end = min(last, first + stop - offset)
+            if begin < end:
+                ranges.append((path, begin, end))
+            offset += last - first
+        return RecordSplit(name, tuple(ranges), self.fields)
+
+    def reader(
+        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+    ) -> RecordReader:
+        """Returns a reader, whose index is cached in `cache_dir`; see `RecordReader`."""
+        return RecordReader(self.ranges, self.fields, cache_dir, progress)
+
+    def digest(self, all_bytes: bool = False) -> str:
+        """Returns a digest of the records' files and ranges, see `examples_digest`."""
+        return examples_digest(self.ranges, "", all_bytes)
+
+    def in_common(self, other: DataSplit) -> int:
+        """Returns the number of examples, of the same files, that `other` has too."""
+        if not isinstance(other, RecordSplit):
+            return 0
+        return _covered([*_merged(self.ranges), *_merged(other.ranges)], at_least=2)
+
+    def repeated(self) -> int:
+        """Returns the number of examples that are in the split a second time or more."""
+        return len(self) - _covered(self.ranges, at_least=1)
+
+
+def _covered(ranges: Sequence[tuple[str, int, int]], at_least: int) -> int:
+    """Returns the number of records that lie in a number of ranges or more."""
+    ends = sorted(
+        (path, at, change)
+        for path, first, last in ranges
+        for at, change in ((first, 1), (last, -1))
+    )
+    total, depth = 0, 0
+    for (path, at, change), (next_path, next_at, _) in itertools.pairwise(ends):
+        depth += change
+        if path == next_path and depth >= at_least:
+            total += next_at - at
+    return total
+
+
+def _merged(ranges: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    """Returns the union of ranges, as ranges that share no record."""
+    merged: list[tuple[str, int, int]] = []
+    for path, first, last in sorted(ranges):
+        if merged and merged[-1][0] == path and first <= merged[-1][2]:
+            merged[-1] = (path, merged[-1][1], max(last, merged[-1][2]))
+        else:
+            merged.append((path, first, last))
+    return merged
 
 
 class RecordReader:
@@ -32,8 +111,9 @@ class RecordReader:
         ranges: Sequence[tuple[str, int, int]],
         fields: Fields | None = None,
         cache_dir: str | None = None,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Callable[[int], None] = no_progress,
     ) -> None:
+        self._fields = fields
         self._index = load_or_build_index(ranges, fields, cache_dir, progress)
         self._paths = [path for path, _, _ in ranges]
         self._ends = np.cumsum([stop - first for _, first, stop in ranges], dtype=np.int64)
@@ -42,16 +122,24 @@ class RecordReader:
     def __len__(self) -> int:
         return len(self._index)
 
-    def labels(self) -> np.ndarray:
-        """Returns the labels of all examples, int32 [n]; all -1 if `fields` is None."""
+    @property
+    def spec(self) -> Any:
+        """Spec of a stored example, see `RecordSplit`."""
+        encoded = tf.TensorSpec([], tf.string)
+        return (encoded, tf.TensorSpec([], tf.int32)) if self._fields else encoded
+
+    def targets(self) -> np.ndarray | None:
+        """Returns the labels of all examples, int32 [n]; None without `fields`."""
+        if self._fields is None:
+            return None
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
-    def read(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def read(self, indices: np.ndarray) -> Any:
         """Reads examples by index, int [k].
 
         Returns:
-          Encoded images, or serialized examples if `fields` is None, object [k] of bytes; and
-          labels, int32 [k], -1 if `fields` is None.
+          (encoded images, object [k] of bytes; labels, int32 [k]), or without `fields` serialized
+          examples, object [k] of bytes.
         """
         rows = self._index.rows(indices)
         files = np.searchsorted(self._ends, indices, side="right").tolist()
@@ -59,4 +147,4 @@ class RecordReader:
         stored = np.empty(len(indices), object)
         for i, (file, start, length) in enumerate(zip(files, starts, lengths, strict=True)):
             stored[i] = self._file(self._paths[file]).read(start, length)
-        return stored, rows["label"].astype(np.int32)
+        return (stored, rows["label"].astype(np.int32)) if self._fields else stored

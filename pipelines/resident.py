@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.nests import Nest
 from pipelines.replicas import per_replica_values
 
 
@@ -41,8 +42,8 @@ class InMemoryFeed:
 
     def __init__(
         self,
-        images: np.ndarray,  # uint8 or float32 [n, H, W, C]
-        labels: np.ndarray,  # int32 [n]
+        inputs: Nest,  # arrays [n, ...]
+        targets: Nest,  # arrays [n, ...]
         plan: BatchPlan,
         strategy: tf.distribute.Strategy,
     ) -> None:
@@ -50,9 +51,9 @@ class InMemoryFeed:
         self._plan, self.layout = plan, plan.layout
         self._orders = OrderPrefetch(plan)
         self._opened: tuple[int, tf.Tensor] | None = None
-        self._data = per_replica_values(
-            strategy, lambda: (tf.constant(images), tf.constant(labels))
-        )
+        self._structure = tf.nest.map_structure(lambda _: None, (inputs, targets))
+        leaves = tf.nest.flatten((inputs, targets))
+        self._data = per_replica_values(strategy, lambda: tuple(map(tf.constant, leaves)))
 
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns the graph's input for all `steps` steps: the order of their epoch, int32 [n]."""
@@ -66,15 +67,16 @@ class InMemoryFeed:
         self._orders.close()
 
     def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Returns the input of `batch`: (epoch's order, per-replica (images, labels) of all)."""
+        """Returns the input of `batch`: (epoch's order, per-replica tensors of all examples)."""
         return given, self._data
 
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
         """Returns a local micro-batch of a step, gathered from the examples on the device."""
-        in_order, (images, labels) = element
+        in_order, data = element
         where = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self._plan.fetched, dtype=tf.int64)
         _, positions, _ = self._plan.positions(step, *where, arange)
         indices = tf.gather(in_order, positions % self.examples)
-        images, labels = tf.gather(images, indices), tf.gather(labels, indices)
-        return self._plan.masked(images, labels, step, *where)
+        rows = [tf.gather(leaf, indices) for leaf in data]
+        inputs, targets = tf.nest.pack_sequence_as(self._structure, rows)
+        return self._plan.masked(inputs, targets, step, *where)

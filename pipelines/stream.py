@@ -17,18 +17,20 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import nests
 from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.decode import (
     DECODE_CHUNK,
+    constants,
     decode_batch,
-    decode_images,
     options_without_autotune,
     without_autograph,
 )
+from pipelines.errors import reason
 from pipelines.host import usable_cores
-from pipelines.records import RecordReader
 from pipelines.replicas import local_replicas, per_replica_values
-from pipelines.source import DataSplit, Source
+from pipelines.source import Source
+from pipelines.splits import DataSplit, no_progress
 
 _TABLE = 4 << 20  # approximate maximum bytes of a prefetched block, which has at least one step
 _MAX_CHUNK = 128  # maximum number of examples in a chunk, which one parallel call decodes
@@ -49,17 +51,17 @@ def close_all() -> None:
 class StreamingFeed:
     """Feed that reads and decodes the examples of a split ahead of their use by the loop.
 
-    `cache_dir` and `progress` are for the record index, see `RecordReader`.
+    `cache_dir` and `progress` are as for `DataSplit.reader`.
     """
 
     def __init__(
         self,
         source: Source,
-        records: DataSplit,
+        split: DataSplit,
         plan: BatchPlan,
         strategy: tf.distribute.Strategy,
         cache_dir: str,
-        progress: Callable[[int], None] = lambda done: None,
+        progress: Callable[[int], None] = no_progress,
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
@@ -67,15 +69,15 @@ class StreamingFeed:
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None
-        fields = source.pictures.fields if source.pictures else None
-        self._reader = RecordReader(records.ranges, fields, cache_dir, progress)
+        self._failure: BaseException | None = None  # of the thread that reads
+        self._reader = split.reader(cache_dir, progress)
         # Number of steps in a block, and number and size of the chunks that it is decoded in.
         per_step = plan.layout.local_micro_batches * plan.fetched
-        image_bytes = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
-        self._steps = min(max(1, _TABLE // (per_step * image_bytes)), plan.steps_per_epoch)
+        input_bytes = max(nests.example_bytes(source.decoded[0]), 1)
+        self._steps = min(max(1, _TABLE // (per_step * input_bytes)), plan.steps_per_epoch)
         self._chunks = -(-self._steps * per_step // _MAX_CHUNK)
         self._chunk_size = -(-self._steps * per_step // self._chunks)
-        self._per_iteration = self._chunk_size if len(records) >= _LARGE else DECODE_CHUNK
+        self._per_iteration = self._chunk_size if len(split) >= _LARGE else DECODE_CHUNK
         self._table: Any = None
         self._first = 0  # first step of the block of decoded examples, `_table`
         _streams.add(self)
@@ -83,7 +85,7 @@ class StreamingFeed:
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns the number of steps from `step` in the current decoded block, and their input.
 
-        It is at most `steps`. The graph's input is (offset, per-replica (images, labels));
+        It is at most `steps`. The graph's input is (offset, per-replica tensors);
         step + offset is a step's index in the block. Waits until the block is decoded.
         """
         position = step
@@ -97,7 +99,7 @@ class StreamingFeed:
                 self.close()
                 first, position = step - step % self._steps, step
                 self._start(first)
-            self._table = per_replica_values(self._strategy, lambda: next(self._iterator))
+            self._table = per_replica_values(self._strategy, self._next_block)
             self._first = first
         offset = tf.constant(position - step - first, tf.int64)
         return OpenedSteps(min(steps, first + self._steps - position), (offset, self._table))
@@ -124,23 +126,34 @@ class StreamingFeed:
         Its examples are contiguous, but not sliced: XLA treats the start of a slice as a constant
         where it can, and would recompile the loop for every block.
         """
-        offset, (images, labels) = element
+        offset, table = element
         rows, local = self._plan.fetched, tf.cast(micro_batch, tf.int64)
         first = ((step + offset) * self.layout.local_micro_batches + local) * rows
         indices = first + tf.range(rows, dtype=tf.int64)
-        images, labels = tf.gather(images, indices), tf.gather(labels, indices)
-        return self._plan.masked(images, labels, step, replica, micro_batch)
+        leaves = [tf.gather(leaf, indices) for leaf in table]
+        inputs, targets = tf.nest.pack_sequence_as(self._source.decoded, leaves)
+        return self._plan.masked(inputs, targets, step, replica, micro_batch)
+
+    def _next_block(self) -> tuple[tf.Tensor, ...]:
+        try:
+            return next(self._iterator)
+        except (StopIteration, tf.errors.OpError):
+            if self._failure is not None:  # what stopped the pipeline says more
+                raise RuntimeError(reason(self._failure)) from self._failure
+            raise
 
     def _start(self, step: int) -> None:
         replicas = local_replicas(self._strategy)
-        shape = [self._chunk_size]
+        stored = tf.nest.flatten(self._reader.spec)
+        shapes = [[self._chunk_size, *leaf.shape] for leaf in stored]
+        self._failure = None
         with tf.device("CPU:0"):
-            queue = tf.queue.FIFOQueue(_QUEUE_CAPACITY, [tf.string, tf.int32], [shape, shape])
+            queue = tf.queue.FIFOQueue(_QUEUE_CAPACITY, [leaf.dtype for leaf in stored], shapes)
             # Decoding a whole chunk in one parallel call takes a quarter of the time of decoding
             # single examples and batching them afterwards.
             self._iterator = iter(
                 tf.data.Dataset.counter()
-                .map(without_autograph(lambda _: queue.dequeue()))
+                .map(without_autograph(lambda _: _tuple(queue.dequeue())))
                 .map(
                     without_autograph(self._decode),
                     num_parallel_calls=usable_cores(),
@@ -157,10 +170,9 @@ class StreamingFeed:
         )
         self._thread.start()
 
-    def _decode(self, stored: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        if self._source.pictures is None:
-            return decode_batch(self._source, stored, self._per_iteration)
-        return decode_images(self._source, stored, self._per_iteration), labels
+    def _decode(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        examples = tf.nest.pack_sequence_as(self._reader.spec, stored)
+        return tuple(tf.nest.flatten(decode_batch(self._source, examples, self._per_iteration)))
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
         """Enqueues stored examples by block and replica from `step` on until `queue` is closed."""
@@ -171,15 +183,15 @@ class StreamingFeed:
                     indices = self._table_indices(step, replica)
                     indices = np.resize(indices, self._chunks * self._chunk_size)
                     for chunk in np.split(indices, self._chunks):
-                        stored, labels = self._reader.read(chunk)
+                        stored = self._reader.read(chunk)
                         with tf.device("CPU:0"):
-                            queue.enqueue([tf.constant(stored), tf.constant(labels)])
+                            queue.enqueue(tf.nest.flatten(constants(stored)))
                 step += self._steps
         except (tf.errors.CancelledError, tf.errors.AbortedError):
             return  # the feed was closed
-        except BaseException:
+        except BaseException as error:
+            self._failure = error
             queue.close()  # reading failed: the pipeline must not wait forever
-            raise
 
     def _table_indices(self, first: int, replica: int) -> np.ndarray:
         """Returns the example indices of a replica's block of `self._steps` steps, int64 [k].
@@ -196,6 +208,11 @@ class StreamingFeed:
             in_epoch = epochs == epoch
             indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch] % plan.examples)
         return indices.ravel()
+
+
+def _tuple(dequeued: Any) -> tuple[tf.Tensor, ...]:
+    """Returns what a queue gives as a tuple: of one component, it gives the tensor itself."""
+    return tuple(tf.nest.flatten(dequeued))
 
 
 def _concatenate(chunks: tf.Tensor) -> tf.Tensor:

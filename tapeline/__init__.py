@@ -30,6 +30,8 @@ _IMPORTS = {
     "optimizer": "engine.optim.registry:OPTIMIZERS.register",
     "register_augmentation": "pipelines:register_augmentation",
     "schedule": "engine.optim.registry:SCHEDULES.register",
+    "source": "engine.assembly.registry:SOURCES.register",
+    "task": "engine.tasks.registry:TASKS.register",
 }
 
 __all__ = list(_IMPORTS)

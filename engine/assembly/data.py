@@ -39,6 +39,7 @@ def open_source(config: Config) -> pipelines.Source:
         image_size=options.image_size or None,  # type: ignore[arg-type]
         fit=options.fit,
         antialias=options.antialias,
+        scale=options.scale,
     )
 
 

@@ -9,6 +9,7 @@ from engine.config.option import OptionGroup, option
 
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
 FITS = ("pad", "crop", "stretch")
+SCALES = ("auto", "none", "unit", "standardize")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +92,13 @@ class DataOptions(OptionGroup):
         "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
         "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
         registered=_registered_augmentations,
+        trajectory=True,
+    )
+    scale: str = option(
+        "auto",
+        "scaling of inputs. unit: uint8 divided by 255; standardize: images by channel and floats "
+        "by feature, to mean 0 and deviation 1 in the training split; auto: unit for images; none",
+        choices=SCALES,
         trajectory=True,
     )
     feed: str = option(

@@ -114,7 +114,7 @@ def assemble(
     strategy, device = devices
     shards = strategies.check_shards(options.shards, strategy)
     startup.ended("devices")
-    source = source or data.open_source(config)
+    source = pipelines.fitted(source or data.open_source(config), data.cache_dir(config))
     startup.ended("data")
     task = task or factories.build_task(config, source)
     steps_per_epoch = pipelines.steps_per_epoch(

@@ -13,7 +13,8 @@ from pipelines import Batch, Feed, OpenedSteps
 class RepeatedBatchFeed:
     """Repeats the first global batch of a feed; each replica keeps its rows in device memory.
 
-    With a `seed`, random images and labels in [0, `classes`) replace the real ones. Closes `feed`.
+    With a `seed`, random images and labels in [0, `classes`) replace the real ones; inputs that are
+    not images, and targets where `classes` is 0, are shuffled values instead. Closes `feed`.
     """
 
     def __init__(
@@ -32,7 +33,7 @@ class RepeatedBatchFeed:
                     _finite(feed.batch(element, step, replica, i))
                     for i in range(self.layout.local_micro_batches)
                 ]
-                return Batch(*map(tf.stack, zip(*micro_batches, strict=True)))
+                return tf.nest.map_structure(lambda *parts: tf.stack(parts), *micro_batches)
 
             return strategy.run(local_micro_batches)
 
@@ -40,13 +41,21 @@ class RepeatedBatchFeed:
         feed.close()
         if seed is not None:
             random = np.random.default_rng(seed)
-            images = strategy.experimental_local_results(batch.inputs)[0]
-            targets = strategy.experimental_local_results(batch.targets)[0]
-            values = random.integers(0, 256, images.shape)
-            labels = random.integers(0, classes, targets.shape)
+
+            def randomized(leaf: Any, bound: int) -> Any:
+                local = strategy.experimental_local_results(leaf)[0].numpy()
+                if bound:
+                    values = random.integers(0, bound, local.shape).astype(local.dtype)
+                else:  # other values, such as of ids without an embedding, could be invalid
+                    values = random.permutation(local.reshape(-1)).reshape(local.shape)
+                return _replicate(strategy, values)
+
+            def each(nest: Any, bound: int) -> Any:
+                return tf.nest.map_structure(lambda leaf: randomized(leaf, bound), nest)
+
+            pixels = 0 if tf.nest.is_nested(batch.inputs) or len(batch.inputs.shape) != 5 else 256
             batch = batch._replace(
-                inputs=_replicate(strategy, values.astype(images.dtype.as_numpy_dtype)),
-                targets=_replicate(strategy, labels.astype(np.int32)),
+                inputs=each(batch.inputs, pixels), targets=each(batch.targets, classes)
             )
         self._batch = batch
 
@@ -61,7 +70,7 @@ class RepeatedBatchFeed:
     def batch(self, element: Batch, step: Any, replica: Any, micro_batch: Any = 0) -> Batch:
         """Returns one micro-batch of the current replica, the same in every step."""
         index = 0 if self.layout.local_micro_batches == 1 else micro_batch
-        return Batch(*(part[index] for part in element))
+        return tf.nest.map_structure(lambda part: part[index], element)
 
     def close(self) -> None:
         """Does nothing, because the feed has no open files or threads."""
@@ -92,10 +101,13 @@ class TimedFeed:
 
 def _finite(batch: Batch) -> Batch:
     """Returns a batch with 0 for non-finite inputs, which would end the training loop."""
-    if not batch.inputs.dtype.is_floating:
-        return batch
-    zeros = tf.zeros_like(batch.inputs)
-    return batch._replace(inputs=tf.where(tf.math.is_finite(batch.inputs), batch.inputs, zeros))
+
+    def finite(leaf: tf.Tensor) -> tf.Tensor:
+        if not leaf.dtype.is_floating:
+            return leaf
+        return tf.where(tf.math.is_finite(leaf), leaf, tf.zeros_like(leaf))
+
+    return batch._replace(inputs=tf.nest.map_structure(finite, batch.inputs))
 
 
 def _replicate(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:

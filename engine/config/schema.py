@@ -8,7 +8,7 @@ docstring as the heading. The groups are imported on use, because their packages
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +46,11 @@ class _Group:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The values of all options of a run, by group; options not given have their defaults."""
+    """The values of all options of a run, by group; options not given have their defaults.
+
+    `arguments` holds the arguments of the registered functions that the options select, such as
+    the model of a user, by the names of their flags: "model.depth".
+    """
 
     run: RunOptions = field(default_factory=_Group("assembly:RunOptions"))
     data: DataOptions = field(default_factory=_Group("assembly:DataOptions"))
@@ -66,19 +70,29 @@ class Config:
     serving: ServingOptions = field(default_factory=_Group("serving:ServingOptions"))
     benchmark: BenchmarkOptions = field(default_factory=_Group("benchmark:BenchmarkOptions"))
     tune: TuneOptions = field(default_factory=_Group("tune:TuneOptions"))
+    arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def arguments_of(self, option: str) -> dict[str, Any]:
+        """Returns the arguments of the function that an option selects, by parameter name.
+
+        `option` is "model", "task", "dataset", "optimizer" or "schedule".
+        """
+        prefix = f"{option}."
+        named = self.arguments.items()
+        return {name.removeprefix(prefix): v for name, v in named if name.startswith(prefix)}
 
 
 def sections() -> Iterator[tuple[str, Any]]:
     """Yields (name of a Config attribute, its dataclass), in the order of the docs."""
     for group in dataclasses.fields(Config):
-        assert isinstance(group.default_factory, _Group)
-        yield group.name, group.default_factory.load()
+        if isinstance(group.default_factory, _Group):
+            yield group.name, group.default_factory.load()
 
 
 def option_values(config: Config) -> dict[str, Any]:
-    """Returns the values of all options, by name."""
-    groups = dataclasses.asdict(config).values()
-    return {name: value for group in groups for name, value in group.items()}
+    """Returns the values of all options, and the arguments of registered functions, by name."""
+    groups = [dataclasses.asdict(getattr(config, name)) for name, _ in sections()]
+    return {k: value for group in (*groups, config.arguments) for k, value in group.items()}
 
 
 def replaced(config: Config, **values: Any) -> Config:
@@ -89,7 +103,7 @@ def replaced(config: Config, **values: Any) -> Config:
         chosen = {option: values.pop(option) for option in names}
         groups[name] = dataclasses.replace(getattr(config, name), **chosen)
     assert not values, f"no such options: {', '.join(values)}"
-    return Config(**groups)
+    return Config(**groups, arguments=config.arguments)
 
 
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:

@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.models.stateless_random import StatelessRNG
-from pipelines import Augmentation, Batch
+from pipelines import Augmentation, Batch, Nest
 
 _STREAM = -1  # layers draw from streams 0, 1, 2, ...
 
 
 def augmenter(
-    augmentation: Augmentation, classes: int, seed: int, compiled: bool = False
+    augmentation: Augmentation,
+    classes: int,
+    seed: int,
+    compiled: bool = False,
+    preprocess: Callable[[Nest], Nest] | None = None,
 ) -> Callable[[Batch], Batch]:
     """Returns a function that augments a training batch in the graph; `compiled`: under XLA.
+
+    It preprocesses the inputs too, as `Augmentation` does it: by `preprocess`, of the source.
 
     The random numbers of an example depend only on the seed, the epoch and its position in the
     epoch's order, and not on the batch size or the number of replicas, micro-batches and shards.
@@ -22,7 +28,7 @@ def augmenter(
     def augmented(batch: Batch) -> Batch:
         noise = StatelessRNG(seed, batch.epoch, batch.position, compiled=compiled)
         numbers = noise.uniform(_STREAM, batch.inputs.shape[0], augmentation.numbers)
-        inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes)
+        inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes, preprocess)
         return batch._replace(inputs=inputs, targets=targets)
 
     return augmented

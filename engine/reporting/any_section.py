@@ -1,4 +1,4 @@
-"""The section of a report on the predictions of any task: losses, and the examples of the largest."""
+"""The section of a report on the predictions of any task: its losses, and the largest of them."""
 
 from __future__ import annotations
 

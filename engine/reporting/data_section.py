@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import tensorflow as tf
 
 import pipelines
 from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
@@ -24,33 +25,30 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
     """
-    splits = {"train": source.train, "validation": source.validation, "test": source.test}
-    records = {name: split for name, split in splits.items() if split is not None}
-    labels = {
-        name: pipelines.read_labels(source, split, cache_dir) for name, split in records.items()
+    targets = {
+        name: pipelines.read_targets(source, split, cache_dir)
+        for name, split in source.splits.items()
     }
+    example_bytes = max(pipelines.example_bytes(source.decoded[0]), 1)
+    some = np.arange(min(len(source.train), max(1, _MAX_BYTES // example_bytes)))
+    inputs = pipelines.read_examples(source, source.train, some, cache_dir).inputs
+    elements: list[Element] = [_sizes(source)]
+    if source.has_images:
+        elements.append(_pixels(source, inputs))
+    else:
+        elements.append(_values("inputs", source, inputs, len(some)))
+    if not source.classes:
+        rows = tf.nest.map_structure(lambda leaf: leaf[: len(some)], targets["train"])
+        elements.append(_values("targets", source, rows, len(some)))
+        return ReportSection("Data", elements)
     names = list(source.class_names)
     counts = {
         name: np.bincount(of_split[of_split >= 0], minlength=len(names))
-        for name, of_split in labels.items()
+        for name, of_split in targets.items()
     }
-    image_bytes = int(np.prod(source.image_shape)) * np.dtype(source.dtype).itemsize
-    some = np.arange(min(len(source.train), max(1, _MAX_BYTES // image_bytes)))
-    images = pipelines.read_examples(source, source.train, some, cache_dir).images
-    first = pipelines.read_examples(source, source.train, some[:_FIRST], cache_dir)
-    elements: list[Element] = [
-        _sizes(source, records),
-        _pixels(source, images),
-        ReportFigure(
-            "samples_train",
-            lambda: grid(
-                CaptionedImages(first.images, [names[label] for label in first.labels]),
-                columns=6,
-                title=f"The first {len(first.images)} training examples",
-            ),
-            "The first training examples in file order, from left to right, each with its label.",
-        ),
-        _samples_by_class(source, labels["train"], names, cache_dir),
+    if source.has_images:
+        elements += _samples(source, inputs[:_FIRST], targets["train"], cache_dir)
+    elements += [
         ReportFigure(
             "class_balance",
             lambda: class_balance(counts, names),
@@ -58,23 +56,61 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
         ),
         _balance(counts, names),
     ]
-    if max(source.image_shape[:2]) <= _MAX_SIDE:
-        elements.append(_pixel_values(first.images[0]))
+    if source.has_images and max(source.image_shape[:2]) <= _MAX_SIDE:
+        elements.append(_pixel_values(inputs[0]))
     return ReportSection("Data", elements)
 
 
-def _sizes(source: pipelines.Source, records: dict[str, pipelines.DataSplit]) -> Table:
+def _samples(
+    source: pipelines.Source, first: np.ndarray, labels: np.ndarray, cache_dir: str
+) -> list[Element]:
+    """Returns the figures of the first training images, and of some of each class."""
+    names = list(source.class_names)
+    figure = ReportFigure(
+        "samples_train",
+        lambda: grid(
+            CaptionedImages(first, [names[label] for label in labels[: len(first)]]),
+            columns=6,
+            title=f"The first {len(first)} training examples",
+        ),
+        "The first training examples in file order, from left to right, each with its label.",
+    )
+    return [figure, _samples_by_class(source, labels, names, cache_dir)]
+
+
+def _sizes(source: pipelines.Source) -> Table:
+    if not (source.has_images and source.classes):
+        rows = [(name, split.name, f"{len(split):,}") for name, split in source.splits.items()]
+        inputs, targets = map(pipelines.described, source.decoded)
+        caption = f"{source.name} {source.version}: inputs {inputs}; targets {targets}."
+        return Table(("split", "of the data set", "examples"), rows, caption)
     shape = source.image_shape
-    rows = [
+    images = [
         (name, split.name, f"{len(split):,}", str((len(split), *shape)), str((len(split),)))
-        for name, split in records.items()
+        for name, split in source.splits.items()
     ]
     header = ("split", "of the data set", "examples", "shape of the images", "of the labels")
     caption = (
         f"{source.name} {source.version}: {source.classes} classes, images of "
         f"{'x'.join(map(str, shape))} {source.dtype}."
     )
-    return Table(header, rows, caption)
+    return Table(header, images, caption)
+
+
+def _values(kind: str, source: pipelines.Source, nest: pipelines.Nest, examples: int) -> Table:
+    """Returns a table with a row per tensor: range, mean and standard deviation of its values."""
+    rows = []
+    spec = source.decoded[0 if kind == "inputs" else 1]
+    for path, leaf, values in zip(
+        pipelines.leaf_paths(spec), tf.nest.flatten(spec), tf.nest.flatten(nest), strict=True
+    ):
+        numbers = values.astype(np.float64)
+        extremes = f"{numbers.min():g}", f"{numbers.max():g}"
+        moments = f"{numbers.mean():.4f}", f"{numbers.std():.4f}"
+        rows.append((path or kind, pipelines.described(leaf), *extremes, *moments))
+    header = ("tensor", "of an example", "least", "greatest", "mean", "standard deviation")
+    which = "all" if examples == len(source.train) else f"the first {examples:,}"
+    return Table(header, rows, f"The {kind} of {which} training examples.")
 
 
 def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
@@ -108,7 +144,7 @@ def _samples_by_class(
     shown = names[:_MAX_CLASSES]
     per_class = [np.flatnonzero(labels == label)[:_PER_CLASS] for label in range(len(shown))]
     indices = np.concatenate(per_class)
-    images = pipelines.read_examples(source, source.train, indices, cache_dir).images
+    images = pipelines.read_examples(source, source.train, indices, cache_dir).inputs
     ends = np.cumsum([len(of_class) for of_class in per_class])
     parts = map(CaptionedImages, np.split(images, ends[:-1]))
     which = "each class" if len(shown) == len(names) else f"the first {len(shown)} classes"

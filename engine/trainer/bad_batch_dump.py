@@ -1,7 +1,7 @@
 """Records the examples of skipped steps, and which of them have a non-finite image or loss.
 
 run_dir/left_out.jsonl            one JSON object per skipped step
-run_dir/left_out/step-120.npz     its examples: indices in the split, images, labels, losses
+run_dir/left_out/step-120.npz     its examples: indices in the split, inputs, targets, losses
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ import io
 import json
 import math
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 import pipelines
+from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.core.metrics import jsonable
 from engine.models.base import ForwardContext
@@ -48,12 +50,12 @@ class BadBatchRecorder:
             return ""
         examples = self._examples(step)
         losses = self._losses(examples, step)
-        finite = np.isfinite(examples.images.reshape(len(losses), -1)).all(1)
+        finite = _finite(examples)
         unsound = [
             {
-                "example": int(examples.numbers[row]),
-                "label": int(examples.labels[row]),
-                "image": "finite" if finite[row] else "not finite",
+                "example": int(examples.indices[row]),
+                **self._label(examples, int(row)),
+                self._kind: "finite" if finite[row] else "not finite",
                 "loss": float(losses[row]),
             }
             for row in np.flatnonzero(~finite | ~np.isfinite(losses))
@@ -67,37 +69,41 @@ class BadBatchRecorder:
             "why": reason,
             "split": split,
             "unsound": [jsonable(each) for each in unsound],
-            "examples": examples.numbers.tolist(),
+            "examples": examples.indices.tolist(),
             "batch": batch,
         }
         lines[json.dumps(record).encode()] = step
         in_order = sorted(lines, key=lines.__getitem__)
         replace_file(self._path, b"".join(line + b"\n" for line in in_order))
-        named = ", ".join(f"{each['example']} (image {each['image']})" for each in unsound[:_SHOWN])
+        named = ", ".join(
+            f"{each['example']} ({self._kind} {each[self._kind]})" for each in unsound[:_SHOWN]
+        )
         more = ", ..." if len(unsound) > _SHOWN else ""
         which = f"; unsound of {split}: example {named}{more}" if unsound else ""
         return f"step {step:,} skipped: {reason}{which}; recorded in {self._path}"
 
     def _examples(self, step: int) -> Examples:
         source, config = self._parts.source, self._parts.config
-        augmentation = pipelines.parse_augmentation(
-            config.data.augment, source.image_shape, source.dtype
-        )
+        augment, mixes = config.data.augment, False
+        if augment and source.has_images:
+            parsed = pipelines.parse_augmentation(augment, source.image_shape, source.dtype)
+            mixes = parsed is not None and parsed.mixes
         return pipelines.read_step_examples(
             source,
             source.train,
             step,
             global_batch_size=config.training.global_batch_size,
             seed=config.run.seed,
-            include_next_example=augmentation is not None and augmentation.mixes,
+            include_next_example=mixes,
+            cache_dir=cache_dir(config),
         )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
         """Returns the loss of each example in evaluation mode, current weights, float32 [k]."""
-        count, dtype = len(examples.labels), self._parts.config.precision.precision
+        count, dtype = len(examples.indices), self._parts.config.precision.precision
         batch = pipelines.Batch(
-            inputs=tf.constant(examples.images),
-            targets=tf.constant(examples.labels),
+            inputs=tf.nest.map_structure(tf.constant, examples.inputs),
+            targets=tf.nest.map_structure(tf.constant, examples.targets),
             mask=tf.ones([count]),
             row=tf.constant(0, tf.int64),
             valid=tf.constant(float(count)),
@@ -108,9 +114,28 @@ class BadBatchRecorder:
         losses = self._parts.task(self._parts.model, batch, context).losses
         return tf.cast(losses, tf.float32).numpy().reshape(count, -1).mean(1)
 
+    @property
+    def _kind(self) -> str:
+        """What the inputs of an example are called in the record."""
+        return "image" if self._parts.source.has_images else "inputs"
+
+    def _label(self, examples: Examples, row: int) -> dict[str, int]:
+        """Returns the label of an example, {"label": 3}, where the targets are classes."""
+        return {"label": int(examples.targets[row])} if self._parts.source.classes else {}
+
+    def _named(self, examples: Examples) -> dict[str, np.ndarray]:
+        """Returns the inputs and targets by name: "images" and "labels", or paths of leaves."""
+        source = self._parts.source
+        if source.has_images and source.classes:
+            return {"images": examples.inputs, "labels": examples.targets}
+        nest = {"inputs": examples.inputs, "targets": examples.targets}
+        leaves = zip(pipelines.leaf_paths(nest), tf.nest.flatten(nest), strict=True)
+        return {path.replace("/", "."): leaf for path, leaf in leaves}
+
     def _save(self, path: str, examples: Examples, losses: np.ndarray) -> None:
         content = io.BytesIO()
-        np.savez(content, **examples._asdict(), losses=losses)
+        arrays: dict[str, Any] = self._named(examples)
+        np.savez(content, numbers=examples.indices, **arrays, losses=losses)
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             with open(path, "wb") as file:
@@ -125,6 +150,14 @@ class BadBatchRecorder:
                 return {line: _step_of(line) for line in file.read().splitlines()}
         except FileNotFoundError:
             return {}
+
+
+def _finite(examples: Examples) -> np.ndarray:
+    """Returns whether all inputs and targets of each example are finite, bool [k]."""
+    finite = np.ones(len(examples.indices), bool)
+    for leaf in tf.nest.flatten((examples.inputs, examples.targets)):
+        finite &= np.isfinite(leaf.reshape(len(finite), -1)).all(1)
+    return finite
 
 
 def _step_of(line: bytes) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any
 
 import pipelines
@@ -44,7 +43,7 @@ def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
     train = full.train.part(0, count, f"{full.train.name}[:{count}]")
     scored_from = next(s for s in ("validation", "test", "train") if getattr(full, s) is not None)
     held_out: pipelines.DataSplit = getattr(full, scored_from)
-    at_most = max(1, EVALUATION_BYTES // math.prod(full.image_shape))
+    at_most = max(1, EVALUATION_BYTES // pipelines.example_bytes(full.decoded[0]))
     held_out = held_out.part(0, min(len(held_out), at_most), held_out.name)
     scored = "test" if scored_from == "test" else "validation"
     splits: dict[str, Any] = {"validation": None, "test": None, scored: held_out}

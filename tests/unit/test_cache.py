@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines import cache
+from pipelines import cache, nests
+from pipelines.records import RecordSplit
 
 IMAGES = np.arange(5 * 4 * 3 * 2, dtype=np.uint8).reshape(5, 4, 3, 2)
 LABELS = np.array([3, 1, 4, 1, 5], np.int32)
+SPEC = nests.spec_of((IMAGES, LABELS))
 
 
 def entry(place):
@@ -17,34 +19,34 @@ def entry(place):
 
 
 def test_load_returns_stored(tmp_path):
-    cache.store(str(tmp_path), "name", IMAGES, LABELS)
-    images, labels = cache.load(str(tmp_path), "name")
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
+    images, labels = cache.load(str(tmp_path), "name", SPEC)
     assert np.array_equal(images, IMAGES)
     assert np.array_equal(labels, LABELS)
     assert (images.dtype, labels.dtype) == (np.uint8, np.int32)
 
 
 def test_load_without_directory(tmp_path):
-    assert cache.load(str(tmp_path / "none"), "name") is None
+    assert cache.load(str(tmp_path / "none"), "name", SPEC) is None
 
 
 def test_detects_flipped_bit(tmp_path):
-    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
     whole = entry(tmp_path).read_bytes()
     header = whole.index(b"\n") + 1
     for at in [*range(header, len(whole)), *range(0, header, 7)]:
         damaged = bytearray(whole)
         damaged[at] ^= 4
         entry(tmp_path).write_bytes(damaged)
-        found = cache.load(str(tmp_path), "name")
+        found = cache.load(str(tmp_path), "name", SPEC)
         assert found is None or np.array_equal(found[0], IMAGES), at
 
 
 @pytest.mark.parametrize("size", [0, 1, 20, 150, -1])
 def test_detects_truncated_entry(tmp_path, size):
-    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
     entry(tmp_path).write_bytes(entry(tmp_path).read_bytes()[:size])
-    assert cache.load(str(tmp_path), "name") is None
+    assert cache.load(str(tmp_path), "name", SPEC) is None
 
 
 def test_key(tmp_path):
@@ -52,31 +54,35 @@ def test_key(tmp_path):
     one, other = tmp_path / "one", tmp_path / "other"
     one.write_bytes(b"abc")
     other.write_bytes(b"abc")
-    key = cache.key([(str(one), 0, 2)], "recipe")
-    assert cache.key([(str(other), 0, 2)], "recipe") == key
-    assert cache.key([(str(one), 0, 3)], "recipe") != key
-    assert cache.key([(str(one), 0, 2)], "another") != key
+
+    def key(path, stop, recipe):
+        return cache.key(RecordSplit("train", ((str(path), 0, stop),)), recipe)
+
+    first = key(one, 2, "recipe")
+    assert key(other, 2, "recipe") == first
+    assert key(one, 3, "recipe") != first
+    assert key(one, 2, "another") != first
     one.write_bytes(b"abd")
-    assert cache.key([(str(one), 0, 2)], "recipe") != key
+    assert key(one, 2, "recipe") != first
 
 
 def test_unwritable_cache(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    cache.store(str(blocked), "name", IMAGES, LABELS)
-    assert cache.load(str(blocked), "name") is None
+    cache.store(str(blocked), "name", (IMAGES, LABELS))
+    assert cache.load(str(blocked), "name", SPEC) is None
 
 
 def test_evicts_least_recently_used(tmp_path, monkeypatch):
     import os
 
     for i, name in enumerate("abc"):
-        cache.store(str(tmp_path), name, IMAGES, LABELS)
+        cache.store(str(tmp_path), name, (IMAGES, LABELS))
         os.utime(tmp_path / f"{name}.decoded", (i, i))
-    assert cache.load(str(tmp_path), "a") is not None  # recently used
+    assert cache.load(str(tmp_path), "a", SPEC) is not None  # recently used
     size = os.path.getsize(tmp_path / "a.decoded")
     monkeypatch.setattr(cache, "_BUDGET", 2 * size)
-    cache.store(str(tmp_path), "d", IMAGES, LABELS)
+    cache.store(str(tmp_path), "d", (IMAGES, LABELS))
     assert sorted(path.name[0] for path in tmp_path.glob("*.decoded")) == ["a", "d"]
 
 
@@ -85,5 +91,5 @@ def test_failed_write_leaves_no_entry(tmp_path, monkeypatch):
         raise OSError("no space left on device")
 
     monkeypatch.setattr(cache.os, "replace", full)
-    cache.store(str(tmp_path), "name", IMAGES, LABELS)
+    cache.store(str(tmp_path), "name", (IMAGES, LABELS))
     assert list(tmp_path.iterdir()) == []

@@ -28,23 +28,18 @@ def whole(source):
 def test_requested_order(source, whole, tmp_path, kept, count):
     numbers = np.random.default_rng(count).permutation(len(source.train))[:count]
     found = read_examples(source, source.train, numbers, str(tmp_path) if kept else None)
-    assert (found.numbers == numbers).all()
-    assert found.images.dtype == whole[0].dtype and (found.images == whole[0][numbers]).all()
-    assert found.labels.dtype == np.int32 and (found.labels == whole[1][numbers]).all()
+    assert (found.indices == numbers).all()
+    assert found.inputs.dtype == whole[0].dtype and (found.inputs == whole[0][numbers]).all()
+    assert found.targets.dtype == np.int32 and (found.targets == whole[1][numbers]).all()
 
 
 def test_repeated_number(source, whole, tmp_path):
     found = read_examples(source, source.train, np.array([5, 0, 5]), str(tmp_path))
-    assert (found.images == whole[0][[5, 0, 5]]).all()
+    assert (found.inputs == whole[0][[5, 0, 5]]).all()
 
 
 def test_labels_of_split(source, whole, tmp_path):
     assert (read_labels(source, source.train, str(tmp_path)) == whole[1]).all()
-    # If no index of fields can be built, examples are decoded for their labels.
-    plain = dataclasses.replace(source, pictures=None)
-    assert (read_labels(plain, plain.train, str(tmp_path)) == whole[1]).all()
-    found = read_examples(plain, plain.train, np.arange(300), str(tmp_path))
-    assert (found.images == whole[0][:300]).all()
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -118,7 +118,7 @@ def test_decoding_reports_progress(source):
 @pytest.mark.parametrize("count", [1, 16, 37])
 @pytest.mark.parametrize("known", [True, False])
 def test_batch_decoding_matches_single(source, count, known):
-    serialized, _ = RecordReader(source.train.ranges).read(np.arange(count))
+    serialized = RecordReader(source.train.ranges).read(np.arange(count))
     signature = [tf.TensorSpec([count if known else None], tf.string)]
     together = tf.function(lambda some: decode.decode_batch(source, some), signature)
     images, labels = together(tf.constant(serialized))
@@ -130,14 +130,14 @@ def test_batch_decoding_matches_single(source, count, known):
 
 def undecodable(source, number):
     """Returns the source with one example of train that cannot be decoded."""
-    culprit = RecordReader(source.train.ranges).read(np.array([number]))[0][0]
+    culprit = RecordReader(source.train.ranges).read(np.array([number]))[0]
 
     def broken(serialized):
         fine = tf.debugging.Assert(serialized != culprit, ["no picture"])
         with tf.control_dependencies([fine]):
             return source.decode(serialized)
 
-    return dataclasses.replace(source, decode=broken, pictures=None)
+    return dataclasses.replace(source, decode=broken)
 
 
 def test_names_undecodable_example(source):
@@ -177,6 +177,7 @@ def test_auto_feed(source, monkeypatch):
     """`auto` is resident if the data fits in memory, and stream otherwise."""
     assert choose_feed("auto", source) == ("resident", 1797 * 68)
     assert choose_feed("stream", source)[0] == "stream"
-    huge = dataclasses.replace(source, image_shape=(2000, 2000, 3))
+    image = tf.TensorSpec((2000, 2000, 3), tf.uint8)
+    huge = dataclasses.replace(source, decoded=(image, source.decoded[1]))
     assert choose_feed("auto", huge)[0] == "stream"
     assert choose_feed("resident", huge)[0] == "resident"

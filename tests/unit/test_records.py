@@ -31,14 +31,14 @@ def files(tmp_path_factory):
 def test_reads_in_any_order(files):
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
-    assert reader.read(order)[0].tolist() == [EXAMPLES[i] for i in order]
+    assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
 
 
 def test_limits_open_files(files, monkeypatch):
     monkeypatch.setattr(records, "_OPEN", 1)
     reader = RecordReader([(files[0], 0, 25), (files[1], 0, 15)])
     order = np.random.default_rng(0).permutation(40)
-    assert reader.read(order)[0].tolist() == [EXAMPLES[i] for i in order]
+    assert reader.read(order).tolist() == [EXAMPLES[i] for i in order]
     assert reader._file.cache_info().currsize == 1
 
 
@@ -49,7 +49,7 @@ def test_ranges_of_files(files, start, stop, more):
     reader = RecordReader([(files[0], start, stop), (files[1], 0, more)])
     expected = EXAMPLES[start:stop] + EXAMPLES[25 : 25 + more]
     assert len(reader) == len(expected)
-    assert reader.read(np.arange(len(expected)))[0].tolist() == expected
+    assert reader.read(np.arange(len(expected))).tolist() == expected
 
 
 def test_refuses_short_file(files):
@@ -80,4 +80,4 @@ def test_rereads_replaced_file(tmp_path):
     assert len(RecordReader([(str(path), 0, 10)])) == 10
     write(path, EXAMPLES[:20])
     reader = RecordReader([(str(path), 0, 20)])
-    assert reader.read(np.array([19]))[0].tolist() == [EXAMPLES[19]]
+    assert reader.read(np.array([19])).tolist() == [EXAMPLES[19]]

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.verify.sample import EVALUATION_BYTES, FULL_BATCHES, sample
-from pipelines import DataSplit, Source, steps_per_epoch
+from pipelines import DataSplit, RecordSplit, Source, steps_per_epoch
 
 
 def source(train: int, validation: int = 0, test: int = 0, side: int = 8) -> Source:
     def records(name: str, count: int) -> DataSplit | None:
-        return DataSplit(name, ((name, 0, count),)) if count else None
+        return RecordSplit(name, ((name, 0, count),)) if count else None
 
-    splits = records("train", train), records("validation", validation), records("test", test)
-    return Source("some", "1.0.0", (side, side, 1), ("a", "b"), *splits, "uint8", None, "")
+    counts = {"train": train, "validation": validation, "test": test}
+    splits = {name: records(name, count) for name, count in counts.items()}
+    decoded = tf.TensorSpec((side, side, 1), tf.uint8), tf.TensorSpec((), tf.int32)
+    return Source(name="some", version="1.0.0", decoded=decoded, class_names=("a", "b"), **splits)
 
 
 @given(train=st.integers(1, 3000), batch=st.integers(1, 1000))

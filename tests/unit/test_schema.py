@@ -53,7 +53,7 @@ def with_value(name, field, value, base=None):
 
 
 def another(field):
-    """Returns a valid value that is not the default."""
+    """Returns a valid value that is not the default, if there is one."""
     default = field.default
     if field.name == "steps_per_loop":
         return "7"
@@ -66,7 +66,7 @@ def another(field):
     if field.name in ("metrics", "monitor"):
         return {"metrics": "", "monitor": "train_loss"}[field.name]
     if field.metadata["choices"]:
-        return next(choice for choice in field.metadata["choices"] if choice != default)
+        return next((choice for choice in field.metadata["choices"] if choice != default), default)
     if isinstance(default, bool):
         return not default
     if isinstance(default, tuple):
@@ -176,7 +176,8 @@ def test_names_changed_trajectory_option(name, field):
     """A changed option is listed exactly if it changes the trajectory."""
     found = changed(Config(), with_value(name, field, another(field)), "trajectory")
     kept = [(field.name, field.default, another(field))]
-    assert found == (kept if field.metadata["trajectory"] else [])
+    expected = field.metadata["trajectory"] and another(field) != field.default
+    assert found == (kept if expected else [])
 
 
 def test_names_all_changed_options():
@@ -187,7 +188,7 @@ def test_names_all_changed_options():
     assert changed(Config(), now, "trajectory") == [
         (field.name, field.default, another(field))
         for _, field in FIELDS
-        if field.metadata["trajectory"]
+        if field.metadata["trajectory"] and another(field) != field.default
     ]
 
 

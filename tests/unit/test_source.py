@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decode import decode_batch, decode_images, decode_split
+from pipelines import open_source
+from pipelines.decode import constants, decode_batch, decode_split, traced
 from pipelines.example_access import read_examples, read_stored_images
-from pipelines.records import RecordReader
+from pipelines.records import RecordReader, RecordSplit
 from pipelines.resize import Resize
-from pipelines.source import DataSplit, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -139,11 +139,13 @@ def copied(shelf, tmp_path):
 
 def read(source, records):
     """Returns (first pixel, label) of each example, read by tf.data from the ranges."""
-    found = []
-    for path, first, last in records.ranges:
-        raw = tf.data.TFRecordDataset(path, buffer_size=1 << 20).skip(first).take(last - first)
-        found += [(int(i[0, 0, 0]), int(label)) for i, label in raw.map(source.decode)]
-    return found
+    images, labels = decode_split(source, records)
+    return list(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
+
+
+def whole_examples(records):
+    """Returns the serialized examples of a split, object [n] of bytes."""
+    return RecordReader(records.ranges).read(np.arange(len(records)))
 
 
 def said(call, **arguments):
@@ -160,7 +162,7 @@ def said(call, **arguments):
 def test_part_is_slice(lengths, data):
     starts = data.draw(st.lists(st.integers(0, 3), min_size=len(lengths), max_size=len(lengths)))
     ranges = [(f"f{i}", s, s + n) for i, (s, n) in enumerate(zip(starts, lengths, strict=True))]
-    whole = DataSplit("train", tuple(ranges))
+    whole = RecordSplit("train", tuple(ranges))
 
     def listed(records):
         return [(path, i) for path, first, last in records.ranges for i in range(first, last)]
@@ -170,8 +172,9 @@ def test_part_is_slice(lengths, data):
     part = whole.part(start, stop, "part")
     assert listed(part) == listed(whole)[start:stop]
     assert len(part) == stop - start
-    assert part.overlaps(whole) == (start < stop)
-    assert not part.overlaps(whole.part(stop, len(whole), "rest"))
+    assert part.in_common(whole) == whole.in_common(part) == stop - start
+    assert not part.in_common(whole.part(stop, len(whole), "rest"))
+    assert part.repeated() == 0
 
 
 def test_validation_split_over_files(opened):
@@ -234,11 +237,11 @@ def test_mnist_cut_matches_keras(opened, real_data, name):
 
 def test_mnist_decoding_matches_tfds(opened, real_data):
     source = opened("mnist", data_dir=real_data)
-    raw = tf.data.TFRecordDataset(source.test.ranges[0][0], buffer_size=1 << 20)
+    mine = read_examples(source, source.test, np.arange(50))
     builder = tfds.builder_from_directory(os.path.join(real_data, "mnist", "3.0.1"))
     theirs = builder.as_dataset(split="test[:50]", as_supervised=True)
-    for mine, (image, label) in zip(raw.take(50).map(source.decode), theirs, strict=True):
-        assert np.array_equal(mine[0], image) and int(mine[1]) == int(label)
+    for own, own_label, (image, label) in zip(mine.inputs, mine.targets, theirs, strict=True):
+        assert np.array_equal(own, image) and own_label == int(label)
 
 
 # Decoding
@@ -246,10 +249,12 @@ def test_mnist_decoding_matches_tfds(opened, real_data):
 
 def test_decode_types_and_shapes(opened):
     source = opened()
-    raw = tf.data.TFRecordDataset(source.train.ranges[0][0], buffer_size=1 << 20)
-    image, label = raw.map(source.decode).element_spec
+    image, label = source.decode.get_concrete_function().structured_outputs
     assert (image.shape, image.dtype) == ((4, 6, 1), tf.uint8) == (source.image_shape, tf.uint8)
     assert (label.shape, label.dtype) == ((), tf.int32)
+    assert source.decoded == (tf.TensorSpec((4, 6, 1), tf.uint8), tf.TensorSpec((), tf.int32))
+    assert source.inputs == tf.TensorSpec((4, 6, 1), tf.float32)  # divided by 255
+    assert source.targets == tf.TensorSpec((), tf.int32)
     assert source.class_names == ("cat", "dog", "eel") and source.classes == 3
 
 
@@ -267,7 +272,7 @@ def test_stored_images_keep_size(opened, tmp_path):
     stored = list(read_stored_images(source, source.train, numbers, str(tmp_path)))
     assert source.stored_size is None
     assert [image.shape for image in stored] == [(4 + number, 6, 3) for number in numbers]
-    resized = read_examples(source, source.train, numbers).images
+    resized = read_examples(source, source.train, numbers).inputs
     assert np.array_equal(resized, np.stack([source.resize.array(image) for image in stored]))
 
 
@@ -277,8 +282,7 @@ def test_resizing_matches_resize(opened, fit, antialias):
     source, small = opened(), opened(image_size=(2, 5), fit=fit, antialias=antialias)
     assert (small.stored_size, small.image_shape) == ((4, 6), (2, 5, 1))
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 1), np.uint8)
-    features = tfds.features.FeaturesDict(Sample.FEATURES)
-    record = features.serialize_example({"image": image, "label": 2})
+    record = tf.io.encode_png(image), tf.constant(2)
     assert np.array_equal(source.decode(record)[0], image)
     resized, label = small.decode(record)
     expected = Resize((2, 5), fit, antialias).array(image)
@@ -290,19 +294,20 @@ def test_resizing_matches_resize(opened, fit, antialias):
     "options", [{}, {"image_size": (2, 3)}, {"dataset": "coloured", "image_size": (5, 7)}], ids=str
 )
 @pytest.mark.parametrize("at_once", [2, 64])
-def test_decode_pictures(opened, options, at_once):
-    """Decoding pictures gives the images and labels that decoding examples gives."""
+def test_decode_fields(opened, options, at_once):
+    """Decoding the fields of an index gives the images and labels that TFDS gives."""
     source = opened(validation_split="", **options)
     numbers = np.array([3, 1, 5, 2, 0])
-    stored, labels = RecordReader(source.train.ranges, source.pictures.fields).read(numbers)
-    whole, none = RecordReader(source.train.ranges).read(numbers)
-    images = decode_images(source, tf.constant(stored), at_once)
-    batch = decode_batch(source, whole, at_once)
-    assert none.tolist() == [-1] * 5
-    for i, serialized in enumerate(whole):
-        image, label = source.decode(tf.constant(serialized))
-        assert np.array_equal(images[i], image) and labels[i] == label
-        assert np.array_equal(batch[0][i], image) and batch[1][i] == label
+    reader = source.train.reader()
+    assert np.array_equal(reader.targets()[numbers], numbers % 3)
+    images, labels = decode_batch(source, constants(reader.read(numbers)), at_once)
+    kind = Coloured if "dataset" in options else Sample
+    features = tfds.features.FeaturesDict(kind.FEATURES)
+    for i, serialized in enumerate(whole_examples(source.train)[numbers]):
+        example = features.deserialize_example(tf.constant(serialized))
+        stored = example[kind.KEYS[0]].numpy()
+        assert np.array_equal(images[i], source.resize.array(stored))
+        assert int(labels[i]) == int(example[kind.KEYS[1]])
 
 
 def inlined(graph: tf.compat.v1.GraphDef) -> int:
@@ -321,8 +326,9 @@ def test_resizing_graph_is_small(opened):
     sizes = []
     for options in ({}, {"image_size": (2, 3)}):
         source = opened(validation_split="", **options)
-        graph = tf.function(lambda some, source=source: decode_batch(source, some))
-        made = graph.get_concrete_function(tf.TensorSpec([None], tf.string))
+        graph = tf.function(lambda *some, source=source: decode_batch(source, some))
+        signature = tf.TensorSpec([None], tf.string), tf.TensorSpec([None], tf.int32)
+        made = graph.get_concrete_function(*signature)
         sizes.append(inlined(made.graph.as_graph_def()))
     assert sizes[1] < sizes[0] + 1000, sizes
 
@@ -356,9 +362,10 @@ def test_decoding_traces_once(opened, tmp_path):
         read_examples(source, source.train, numbers)
         read_examples(source, source.train, numbers, str(tmp_path))
         read_examples(source, source.train, np.resize(numbers, 200), str(tmp_path))
-        source.decode(tf.constant(RecordReader(source.train.ranges).read(numbers)[0][0]))
+        read_examples(source, source.train, np.resize(numbers, 300), str(tmp_path))
     assert source.decode.experimental_get_tracing_count() == 1
-    assert source.pictures.decode.experimental_get_tracing_count() == 1
+    batches = traced(source, source.train.reader().spec)
+    assert batches.experimental_get_tracing_count() == 1
 
 
 def test_opens_version_directory(opened, shelf):
@@ -377,7 +384,7 @@ def test_runtime_not_started():
     import sys
 
     code = (
-        "import tempfile, tensorflow as tf; from pipelines.source import open_source\n"
+        "import tempfile, tensorflow as tf; from pipelines import open_source\n"
         "open_source('digits', data_dir=None, cache_dir=tempfile.mkdtemp())\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
         "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"

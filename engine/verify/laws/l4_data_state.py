@@ -37,7 +37,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _digest(parts: Parts, step: int) -> bytes:
-    """Returns the SHA-256 of a step's micro-batches: images, labels, mask, positions and epoch."""
+    """Returns the SHA-256 of a step's micro-batches: inputs, targets, mask, positions, epoch."""
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, step_tensor = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 
@@ -47,10 +47,13 @@ def _digest(parts: Parts, step: int) -> bytes:
 
     for micro_batch in range(feed.layout.local_micro_batches):
         index = tf.constant(micro_batch, tf.int64)
-        fields = parts.strategy.run(of_replica, args=(element, index))
-        copies = [parts.strategy.experimental_local_results(field) for field in fields]
-        for batch in map(pipelines.Batch._make, zip(*copies, strict=True)):
+        batches = parts.strategy.run(of_replica, args=(element, index))
+        copies = map(parts.strategy.experimental_local_results, tf.nest.flatten(batches))
+        for leaves in zip(*copies, strict=True):
+            batch = tf.nest.pack_sequence_as(batches, leaves)
             rows = np.flatnonzero(batch.mask)
-            for part in (batch.inputs.numpy()[rows], batch.targets.numpy()[rows], *batch[2:]):
+            for part in tf.nest.flatten((batch.inputs, batch.targets)):
+                digest.update(part.numpy()[rows].tobytes())
+            for part in batch[2:]:
                 digest.update(np.asarray(part).tobytes())
     return digest.digest()

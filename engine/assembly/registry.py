@@ -1,0 +1,16 @@
+"""The registry of the sources of examples that users add, by the names that `--dataset` accepts::
+
+    @SOURCES.register
+    def scenes():
+        return pipelines.open_source("scenes", ...)
+
+A factory returns a `pipelines.Source`; its keyword-only parameters become flags, such as
+`--dataset.fold=3`. Names of this registry come before those of TensorFlow Datasets. It is here, and
+not in `pipelines`, because importing that package imports TensorFlow.
+"""
+
+from __future__ import annotations
+
+from engine.config.registry import Registry
+
+SOURCES = Registry("source", {})

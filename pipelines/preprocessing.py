@@ -1,0 +1,142 @@
+"""Preprocessing of decoded inputs into what a model gets: scaling, declared by the source.
+
+It runs in the graph, on a batch, and is saved with a run as JSON::
+
+    preprocess = Preprocessing({"": Scale("unit")})
+    preprocess(images)  # uint8 [rows, H, W, C] -> float32 in 0..1
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.nests import Nest, Spec
+
+SCALES = ("auto", "none", "unit", "standardize")  # values of --scale
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The scaling of one tensor of the inputs.
+
+    kind "none": as decoded. "unit": float32, divided by 255. "standardize": float32, minus `mean`,
+    divided by `deviation`, numbers by entry of the last axis (by channel of an image), from the
+    training split; both are empty until `fitted`.
+    """
+
+    kind: str = "none"
+    mean: tuple[float, ...] = ()
+    deviation: tuple[float, ...] = ()
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the numbers of the training split are known, where they are needed."""
+        return self.kind != "standardize" or bool(self.mean)
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        """Scales a batch, [rows, ...], in the graph; of any numeric dtype."""
+        if self.kind == "unit":
+            return tf.cast(values, tf.float32) / 255.0
+        if self.kind == "standardize":
+            assert self.mean, "the mean of the training split is unknown"
+            mean = tf.constant(self.mean, tf.float32)
+            return (tf.cast(values, tf.float32) - mean) / tf.constant(self.deviation, tf.float32)
+        return values
+
+    def spec(self, decoded: tf.TensorSpec) -> tf.TensorSpec:
+        """Returns the spec of the scaled tensor of one example."""
+        return decoded if self.kind == "none" else tf.TensorSpec(decoded.shape, tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Scales the tensors of decoded inputs; a leaf without an entry stays as it is."""
+
+    # By path of the leaf; a mapping has no hash.
+    scales: Mapping[str, Scale] = dataclasses.field(default_factory=dict, hash=False)
+
+    @property
+    def fitted(self) -> bool:
+        """Whether all numbers of the training split that are needed are known."""
+        return all(scale.fitted for scale in self.scales.values())
+
+    def __call__(self, inputs: Nest) -> Nest:
+        """Maps a batch of decoded inputs, [rows, ...] each, to what the model gets; in the graph.
+
+        Floating-point images in 0..255, as augmentation makes them, are scaled as uint8 ones are.
+        """
+        leaves = zip(self._each(inputs), tf.nest.flatten(inputs), strict=True)
+        return tf.nest.pack_sequence_as(inputs, [scale(values) for scale, values in leaves])
+
+    def specs(self, decoded: Spec) -> Spec:
+        """Returns the spec of the model's inputs for the spec of decoded inputs."""
+        leaves = zip(self._each(decoded), tf.nest.flatten(decoded), strict=True)
+        return tf.nest.pack_sequence_as(decoded, [scale.spec(leaf) for scale, leaf in leaves])
+
+    def _each(self, nest: Nest) -> list[Scale]:
+        return [self.scales.get(path, Scale()) for path in nests.paths(nest)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns an object for `json.dumps`, {path: {"kind": ...}}, that `from_json` reads."""
+        return {path: dataclasses.asdict(scale) for path, scale in sorted(self.scales.items())}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Preprocessing:
+        """Returns the preprocessing that `to_json` has described, with the same bits."""
+        return cls(
+            {
+                path: Scale(each["kind"], tuple(each["mean"]), tuple(each["deviation"]))
+                for path, each in content.items()
+            }
+        )
+
+
+def preprocessing(scale: str, decoded: Spec) -> Preprocessing:
+    """Returns the preprocessing that `--scale` selects for inputs of a spec, not yet fitted.
+
+    auto: unit for images, which are uint8 of rank 3; none for everything else. unit: all uint8.
+    standardize: uint8 images and floating-point tensors.
+    """
+
+    def kind(leaf: tf.TensorSpec) -> str:
+        image = leaf.dtype == tf.uint8 and leaf.shape.rank == 3
+        applies = {
+            "auto": image,
+            "none": False,
+            "unit": leaf.dtype == tf.uint8,
+            "standardize": image or leaf.dtype.is_floating,
+        }[scale]
+        return {"auto": "unit"}.get(scale, scale) if applies else "none"
+
+    leaves = zip(nests.paths(decoded), tf.nest.flatten(decoded), strict=True)
+    kinds = {path: kind(leaf) for path, leaf in leaves}
+    return Preprocessing({path: Scale(name) for path, name in kinds.items() if name != "none"})
+
+
+class Moments:
+    """Means and standard deviations by entry of the last axis, from chunks of examples."""
+
+    def __init__(self) -> None:
+        self._count, self._mean, self._squares = 0.0, np.zeros(()), np.zeros(())
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds examples, [k, ...] (Chan et al. 1983: no large sums are subtracted)."""
+        width = values.shape[-1] if values.ndim > 1 else 1
+        flat = values.reshape(-1, width).astype(np.float64)
+        count, mean = len(flat), flat.mean(axis=0)
+        squares = ((flat - mean) ** 2).sum(axis=0)
+        total, apart = self._count + count, mean - self._mean
+        self._squares = self._squares + squares + apart**2 * (self._count * count / total)
+        self._mean, self._count = self._mean + apart * (count / total), total
+
+    def scale(self) -> Scale:
+        """Returns the fitted scale; a constant entry has the deviation 1."""
+        deviation = np.sqrt(self._squares / self._count)
+        deviation = np.where(deviation > 0, deviation, 1.0)
+        return Scale("standardize", *(tuple(map(float, x)) for x in (self._mean, deviation)))

@@ -1,0 +1,1 @@
+"""Kinds of data sets, one module each: each opens a `pipelines.Source`."""
