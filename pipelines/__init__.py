@@ -20,12 +20,20 @@ from pipelines.identity import DataIdentity, data_identity
 from pipelines.nests import Nest, Spec, described, example_bytes
 from pipelines.nests import paths as leaf_paths
 from pipelines.order import permutation, steps_per_epoch
-from pipelines.pictures import ImageSpec, image_spec, read_array
+from pipelines.pictures import (
+    ImageFormat,
+    ImageSpec,
+    converts_pictures,
+    image_format,
+    image_spec,
+    read_array,
+)
 from pipelines.pictures import read as read_picture
 from pipelines.preprocessing import SCALES, Preprocessing
 from pipelines.records import RecordSplit
 from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
+from pipelines.saved_source import source_from_json, source_to_json
 from pipelines.source import Source
 from pipelines.sources.tfds import open_source
 from pipelines.splits import DataSplit
@@ -40,6 +48,7 @@ __all__ = [
     "DataSplit",
     "Examples",
     "Feed",
+    "ImageFormat",
     "ImageSpec",
     "InMemoryFeed",
     "Nest",
@@ -51,11 +60,13 @@ __all__ = [
     "Spec",
     "StreamingFeed",
     "choose_feed",
+    "converts_pictures",
     "data_identity",
     "default_cache_dir",
     "described",
     "example_bytes",
     "fitted",
+    "image_format",
     "image_spec",
     "leaf_paths",
     "open_feed",
@@ -72,6 +83,8 @@ __all__ = [
     "read_targets",
     "reason",
     "register_augmentation",
+    "source_from_json",
+    "source_to_json",
     "steps_per_epoch",
     "usable_cores",
 ]

@@ -25,14 +25,15 @@ PROBE_TIMEOUT_SECONDS = 6.0
 DATASET_INFO = "dataset_info.json"
 
 
-def open_builder(dataset: str, data_dir: str | None) -> Any:
+def open_builder(dataset: str, data_dir: str | None, prepared_only: bool = False) -> Any:
     """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
     Opens the highest prepared version that matches `dataset`: "name[/config][:version]", or the
     path of a version directory. `data_dir` None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-      ValueError: when the data set cannot be opened; the message has one line.
+      ValueError: when the data set cannot be opened, or, with `prepared_only`, would have to be
+        prepared; the message has one line.
     """
     as_path = Path(dataset).expanduser()
     if (as_path / DATASET_INFO).is_file():
@@ -49,6 +50,8 @@ def open_builder(dataset: str, data_dir: str | None) -> Any:
         if directory is not None:
             return _builder_from(directory)
 
+    if prepared_only:
+        raise ValueError(f"{dataset} is not prepared in {root}")
     builder = _builder_from_code(dataset, name, arguments, root)
     # Data prepared before TFDS 4 has no features.json, so only the builder's code can read it.
     if not (Path(builder.data_dir) / DATASET_INFO).is_file():

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -38,30 +38,67 @@ class ImageSpec(NamedTuple):
         return image.shape[:2] in (self.stored_size, self.resize.shape)
 
 
-def image_spec(source: Source, images: Sequence[np.ndarray], invert: str) -> ImageSpec:
+class ImageFormat(NamedTuple):
+    """Background and ink layout of a data set's images, measured in a sample of them."""
+
+    background: str = ""  # "dark" or "light": of at least nine in ten images; "": of neither
+    exceptions: bool = False  # whether some images have the other background
+    layout: ink.InkLayout | None = None  # of grey images of one stored size; None: none in common
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns an object for `json.dumps`, that `from_json` reads."""
+        return {**self._asdict(), "layout": self.layout and list(self.layout)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any] | None) -> ImageFormat:
+        """Returns the format that `to_json` has described; None: nothing in common."""
+        if content is None:
+            return cls()
+        layout = content["layout"]
+        if layout is not None:
+            background, extent, centre = layout
+            layout = ink.InkLayout(background, extent, tuple(centre))
+        return cls(content["background"], content["exceptions"], layout)
+
+
+def converts_pictures(source: Source) -> bool:
+    """Returns whether image files can be converted to inputs: uint8 with 1 or 3 channels."""
+    return source.has_images and source.dtype == "uint8" and source.image_shape[2] in (1, 3)
+
+
+def image_format(source: Source, images: Sequence[np.ndarray]) -> ImageFormat:
+    """Measures a sample of a data set's images at their stored sizes, uint8 [h, w, C] each."""
+    kinds = [ink.border_kind(_luminance(image)) for image in images]
+    layout = None
+    if source.image_shape[2] == 1 and source.stored_size is not None:
+        layout = ink.layout(np.stack(images))
+    return ImageFormat(ink.common_background(kinds, of=len(images)), len(set(kinds)) > 1, layout)
+
+
+def image_spec(source: Source, measured: ImageFormat, invert: str) -> ImageSpec:
     """Returns the format that image files are converted to for a data set.
 
-    `images` is a sample of the data set's images at their stored sizes, uint8 [h, w, C] each.
-    `invert` is "yes" (invert every file), "no", or "auto": invert files whose background is dark
-    where that of at least nine in ten of these images is light, or the reverse.
+    `measured` is its `image_format`. `invert` is "yes" (invert every file), "no", or "auto": invert
+    files whose background is dark where that of at least nine in ten of the data set's images is
+    light, or the reverse.
 
     Raises:
       ValueError: when the data set's images are not uint8 with 1 or 3 channels.
     """
-    if not source.has_images or source.dtype != "uint8" or source.image_shape[2] not in (1, 3):
+    if not converts_pictures(source):
         raise ValueError(
-            f"{source.name} has inputs {nests.described(source.decoded[0])}, which pictures cannot "
-            "be converted to: predict a --split"
+            f"{source.name} has inputs {nests.described(source.decoded[0])}, "
+            "which pictures cannot be converted to: predict a --split"
         )
-    channels, ground, exceptions, layout = source.image_shape[2], "", False, None
-    if invert == "auto":
-        kinds = [ink.border_kind(_luminance(image)) for image in images]
-        ground = ink.common_background(kinds, of=len(images))
-        exceptions = len(set(kinds)) > 1
-    if channels == 1 and source.stored_size is not None:
-        layout = ink.layout(np.stack(images))
+    background = measured.background if invert == "auto" else ""
     return ImageSpec(
-        source.resize, channels, source.stored_size, invert == "yes", ground, exceptions, layout
+        source.resize,
+        source.image_shape[2],
+        source.stored_size,
+        invert == "yes",
+        background,
+        invert == "auto" and measured.exceptions,
+        measured.layout,
     )
 
 

@@ -82,6 +82,12 @@ class Preprocessing:
     def _each(self, nest: Nest) -> list[Scale]:
         return [self.scales.get(path, Scale()) for path in nests.paths(nest)]
 
+    @property
+    def steps(self) -> list[str]:
+        """What is done, as text: "divided by 255"."""
+        words = {"unit": "divided by 255", "standardize": "standardized"}
+        return list(dict.fromkeys(words[scale.kind] for scale in self.scales.values()))
+
     def to_json(self) -> dict[str, Any]:
         """Returns an object for `json.dumps`, {path: {"kind": ...}}, that `from_json` reads."""
         return {path: dataclasses.asdict(scale) for path, scale in sorted(self.scales.items())}

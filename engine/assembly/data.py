@@ -24,8 +24,11 @@ def cache_dir(config: Config) -> str:
     return config.data.cache_dir or pipelines.default_cache_dir()
 
 
-def open_source(config: Config) -> pipelines.Source:
-    """Opens the configured data set and splits; ValueError if one cannot be used."""
+def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Source:
+    """Opens the configured data set and splits; ValueError if one cannot be used.
+
+    With `prepared_only`, that includes a data set that is not on disk.
+    """
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
     return pipelines.open_source(
@@ -40,6 +43,7 @@ def open_source(config: Config) -> pipelines.Source:
         fit=options.fit,
         antialias=options.antialias,
         scale=options.scale,
+        prepared_only=prepared_only,
     )
 
 

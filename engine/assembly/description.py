@@ -41,4 +41,4 @@ def image_format(source: pipelines.Source, cache_dir: str) -> dict[str, Any] | N
         images = list(pipelines.read_stored_images(source, source.train, indices, cache_dir))
     except (ValueError, OSError):  # reported where the example is needed
         return None
-    return pipelines.image_format(source, images)
+    return pipelines.image_format(source, images).to_json()

@@ -28,6 +28,7 @@ def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Mo
         outputs=task.output_spec(source),
         seed=config.run.seed,
         hidden=config.model.hidden,
+        arguments=config.arguments_of("model"),
     )
 
 
@@ -37,7 +38,9 @@ def build_task(config: Config, source: pipelines.Source) -> Task:
     def labels() -> np.ndarray:
         return pipelines.read_labels(source, source.train, cache_dir(config))
 
-    return tasks.build_task(config.task, source, labels=labels)
+    return tasks.build_task(
+        config.task, source, labels=labels, arguments=config.arguments_of("task")
+    )
 
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:

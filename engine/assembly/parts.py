@@ -164,6 +164,9 @@ def assemble(
     compiled = jit != "off"
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
+    augment = None
+    if augmentation is not None:
+        augment = augmenter(augmentation, source.classes, seed, compiled, source.preprocess)
     step = Step(
         model=model,
         task=task,
@@ -175,7 +178,7 @@ def assemble(
         clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
         average=ema_model,
         ema=config.optimizer.ema,
-        augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
+        augment=augment,
         preprocess=source.preprocess,
         synchronise=synchronise,
         reduce=reduce,

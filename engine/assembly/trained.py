@@ -8,6 +8,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly import data, factories, run_directory
+from engine.assembly.description import image_format
 from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
@@ -80,7 +81,7 @@ class TrainedModel(NamedTuple):
     model: tf.Module
     task: Task
     source: pipelines.Source  # as saved with the weights: specs, classes, preprocessing
-    image_format: dict[str, Any] | None  # saved by `pipelines.image_format`; None: no images
+    image_format: dict[str, Any] | None  # saved `pipelines.ImageFormat`; None: no images
     averaged: bool  # whether the weights are the EMA
     path: str  # of the checkpoint
     description: str  # description of the weights, for display
@@ -111,7 +112,11 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
     device = strategies.choose(strategy, devices.virtual_devices, HostCollectives()).description
     contents = chosen.snapshot.archive
     saved = contents.facts.get("source")
-    source = pipelines.source_from_json(saved) if saved else data.open_source(config)
+    if saved:
+        source, measured = pipelines.source_from_json(saved), contents.facts["image_format"]
+    else:  # a run of an older version
+        source = data.open_source(config)
+        measured = image_format(source, data.cache_dir(config))
     task = factories.build_task(config, source)
     model = factories.build_network(config, source, task)
     if averaged is None:
@@ -124,7 +129,7 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
         model,
         task,
         source,
-        contents.facts.get("image_format"),
+        measured,
         averaged,
         chosen.snapshot.path,
         chosen.description,

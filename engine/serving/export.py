@@ -97,7 +97,7 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
         if pipelines.source_to_json(source) != pipelines.source_to_json(trained.source):
             raise ValueError("the data set has changed")
         records = source.test or source.validation or source.train
-        per_example = pipelines.decoded_bytes(source)
+        per_example = max(1, pipelines.example_bytes(source.decoded[0]))
         count = max(1, min(len(records), _CHECKED, _MAX_BYTES // per_example))
         indices, cache = np.arange(count), data.cache_dir(trained.config)
         inputs = pipelines.read_examples(source, records, indices, cache).inputs

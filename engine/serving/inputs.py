@@ -81,6 +81,7 @@ def _read_arrays(path: str, spec: Any) -> Any:
     if not path.lower().endswith((".npy", ".npz")):
         raise ValueError("is neither .npy nor .npz, and the inputs are no images")
     content = np.load(path, allow_pickle=False)
+    nest: Any
     if isinstance(content, np.ndarray):
         nest = content
     elif isinstance(spec, tf.TensorSpec):

@@ -98,7 +98,8 @@ def _of_files(
 ) -> Iterator[PredictionRequest]:
     config, source = trained.config, trained.source
     if source.has_images:
-        spec = pipelines.image_spec(source, trained.image_format, config.serving.invert)
+        measured = pipelines.ImageFormat.from_json(trained.image_format)
+        spec = pipelines.image_spec(source, measured, config.serving.invert)
         read = functools.partial(inputs.images, spec=spec)
     else:
         read = functools.partial(inputs.arrays, spec=source.decoded[0])
@@ -155,7 +156,7 @@ def _write(
     replace_file(os.path.join(folder, "predictions.csv"), csv_table(predictions))
     if "class" not in predictions[0]:
         path = os.path.join(folder, "predictions.npz")
-        np.savez(path, **_concatenated(arrays))
+        np.savez(path, **_concatenated(arrays))  # type: ignore[arg-type]
         written.append(".npz")
     if trained.source.has_images:
         image = picture(trained, predictions, drawn, _concatenated(arrays, len(drawn)))

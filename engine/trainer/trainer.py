@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 
 from engine.assembly import run_directory
+from engine.assembly.data import cache_dir
+from engine.assembly.description import RunDescription
 from engine.assembly.parts import Parts, assemble
 from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.manager import CheckpointManager
@@ -87,7 +89,12 @@ class Trainer:
         )
         self._dir = config.run.run_dir
         self._checkpoints = CheckpointManager(
-            self._dir, parts.state, config.checkpoints.keep, data=data, writes=chief
+            self._dir,
+            parts.state,
+            config.checkpoints.keep,
+            data=data,
+            describe=RunDescription(parts.source, cache_dir(config)),
+            writes=chief,
         )
         self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()

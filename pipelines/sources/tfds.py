@@ -39,6 +39,7 @@ def open_source(
     fit: str = "pad",
     antialias: bool = True,
     scale: str = "auto",
+    prepared_only: bool = False,
 ) -> Source:
     """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
 
@@ -47,12 +48,13 @@ def open_source(
     of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
     TFDS split, "" for none, or "auto" for "test" if that exists and has labels; error messages call
     its option `test_flag`. `Resize` resizes images to `image_size` (height, width), if given;
-    `scale` is as for `preprocessing`.
+    `scale` is as for `preprocessing`. With `prepared_only`, a data set that is not on disk is a
+    ValueError.
 
     Raises:
       ValueError: when the data set or a split cannot be used; the message has one line.
     """
-    builder = _builder(dataset, data_dir, cache_dir)
+    builder = _builder(dataset, data_dir, cache_dir, prepared_only)
     info = builder.info
     name = builder.name + (f"/{info.config_name}" if info.config_name else "")
     if (stored := getattr(info.file_format, "value", "tfrecord")) != "tfrecord":
@@ -103,9 +105,9 @@ def open_source(
     )
 
 
-def _builder(dataset: str, data_dir: str | None, cache_dir: str) -> Any:
+def _builder(dataset: str, data_dir: str | None, cache_dir: str, prepared_only: bool) -> Any:
     if re.split(r"[:/]", dataset, maxsplit=1)[0].lower() != "digits":
-        return open_builder(dataset, data_dir)
+        return open_builder(dataset, data_dir, prepared_only)
     from pipelines import digits
 
     _, arguments = parse_name(dataset)

@@ -20,6 +20,7 @@ from engine.serving.export import ServingModule
 from engine.tasks.classification import Classification
 from pipelines import (
     Source,
+    image_format,
     image_spec,
     open_source,
     read_examples,
@@ -59,10 +60,11 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
     )
     assert source.test is not None
     numbers = np.arange(case["first"], case["first"] + COUNT)
-    of_split = read_examples(source, source.test, numbers, cache_dir).images
+    of_split = read_examples(source, source.test, numbers, cache_dir).inputs
     stored = list(read_stored_images(source, source.test, numbers, cache_dir))
     plain = open_source(dataset, data_dir=data_dir, cache_dir=cache_dir)
-    want = image_spec(source, some_of_train(plain, cache_dir), case["invert"])
+    measured = image_format(source, some_of_train(plain, cache_dir))
+    want = image_spec(source, measured, case["invert"])
     of_files = []
     for number, image in enumerate(stored):
         path = str(folder / f"{number}.png")
@@ -80,11 +82,8 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
 
     expected, found = probabilities(of_split), probabilities(np.stack(of_files))
     assert np.abs(found - expected).max() <= ALLOWED
-    images = tf.TensorSpec(shape, source.dtype)
-    resize = None if source.stored_size == shape[:2] else source.resize
-    serving = ServingModule(
-        model, task, source.preprocess, source.class_names, images, tf.float32, resize
-    )
+    any_size = source.stored_size != shape[:2]
+    serving = ServingModule(model, task, source, tf.float32, any_size=any_size)
     served = serving.serve(tf.constant(np.stack(stored)))["probabilities"].numpy()
     assert np.abs(served - expected).max() <= ALLOWED
 

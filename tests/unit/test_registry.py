@@ -145,9 +145,12 @@ def test_refuses_small_images():
 
 
 def test_refuses_bad_image_shape():
-    for shape in ((28, 28), (0, 28, 1), ()):
+    for shape in ((28, 28), ()):
         with pytest.raises(ValueError, match="height, width, channels"):
-            build("logistic", shape)
+            build("cnn", shape)
+    with pytest.raises(ValueError, match="needs an image of at least 1x1, got 0x28"):
+        build("cnn", (0, 28, 1))
+    assert build("logistic", (28, 28)).output_shapes == [(784,), (10,)]
 
 
 def test_register_network(own_networks):
