@@ -18,7 +18,11 @@ from __future__ import annotations
 
 from engine.config.registry import Registry
 
-TASKS = Registry("task", {"classification": "engine.tasks.classification:Classification"})
+TASKS = Registry(
+    "task",
+    {"classification": "engine.tasks.classification:Classification"},
+    passed=("metrics", "label_smoothing"),
+)
 
 METRICS = Registry(
     "metric",
