@@ -2,7 +2,7 @@
 
     import tapeline as tl
 
-    tl.main(["--dataset=digits", "--epochs=2"])
+    tl.main(["--dataset=digits", "--epochs=2"])  # tl.main(): with the command line's options
 
 `import tapeline` imports neither TensorFlow nor the engine; each name is imported on first use.
 """
@@ -17,7 +17,7 @@ from tapeline.cli import check_packages
 
 _IMPORTS = {
     "__version__": "engine:__version__",
-    "main": "tapeline.command:main",
+    "main": "tapeline.script:main",
     "parse": "engine.config.flags:parse",
     "verify": "engine.verify:verify",
     "Classification": "engine.tasks.classification:Classification",

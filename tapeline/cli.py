@@ -6,7 +6,9 @@ import gc
 import importlib.util
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 
 def check_packages() -> str:
@@ -31,10 +33,15 @@ def entry() -> None:
     if problem := check_packages():
         print("error:", problem, file=sys.stderr)
         sys.exit(2)
+    run_and_exit(sys.argv[1:])
+
+
+def run_and_exit(arguments: Sequence[str]) -> NoReturn:
+    """Runs Tapeline with command-line arguments, and exits with its status."""
     from tapeline.command import main
 
     try:
-        status = main(sys.argv[1:])
+        status = main(arguments)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as `head`, has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,7 @@
 """Parses the command line and runs one mode, such as training, evaluation or export.
 
-Exit status: 0 for success; 2 for invalid input, with one line that says what to do; 130, 143 and
+Exit status: 0 for success; 2 for invalid input, with one line that says what to do, and for an
+error in a file of `--load` before the first step, with one line that says where it is; 130, 143 and
 129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 otherwise.
 """
 
@@ -17,6 +18,7 @@ from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
 from engine.runtime.errors import StepError
 from engine.runtime.startup import Startup, import_tensorflow
+from engine.runtime.user_code import UserCodeError, described, user_code_location
 from engine.trainer.bad_steps import TooManyBadStepsError
 
 # Imported on use. Training is not listed: it checks run_dir before TensorFlow is imported.
@@ -64,14 +66,19 @@ def main(arguments: Sequence[str]) -> int:
     except flags.HelpRequest as help_text:
         print(help_text)
         return 0
-    except ValueError as error:
-        return _fail(str(error), 2)
     except BrokenPipeError:
         raise
-    except (OSError, RuntimeError) as error:  # the engine converts TensorFlow's errors to these
-        return _fail(f"{error}{_advice(config, error)}", 1)
     except KeyboardInterrupt:
         return _fail("interrupted before training started; nothing was written", 130)
+    except Exception as error:
+        trained = "step" in startup.seconds
+        if isinstance(error, UserCodeError) or (not trained and user_code_location(error)):
+            return _fail(described(error), 2)
+        if isinstance(error, ValueError):
+            return _fail(str(error), 2)
+        if isinstance(error, (OSError, RuntimeError)):  # the engine converts TensorFlow's errors
+            return _fail(f"{error}{_advice(config, error)}", 1)
+        raise
 
 
 def _advice(config: Config, error: Exception) -> str:

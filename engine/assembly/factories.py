@@ -46,7 +46,8 @@ def build_task(config: Config, source: pipelines.Source) -> Task:
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:
     """Returns the learning rate schedule, warmup included, of a run of `steps` steps."""
     options = dataclasses.asdict(config.schedule)
-    return schedules.build_schedule(options.pop("schedule"), total_steps=steps, **options)
+    name, arguments = options.pop("schedule"), config.arguments_of("schedule")
+    return schedules.build_schedule(name, total_steps=steps, arguments=arguments, **options)
 
 
 def build_loss_scale(config: Config) -> LossScale:
@@ -73,4 +74,5 @@ def build_optimizer(config: Config) -> Optimizer:
         beta_2=options.beta_2,
         epsilon=options.epsilon,
         weight_decay=options.weight_decay,
+        arguments=config.arguments_of("optimizer"),
     )

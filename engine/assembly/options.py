@@ -18,6 +18,11 @@ class RunOptions(OptionGroup):
 
     mode: str = option("train", "what to do: " + ", ".join(MODES), choices=MODES)
     run_dir: str = option("", "run directory; empty: runs/DATASET-MODEL")
+    load: str = option(
+        "",
+        "Python files of your own, separated by commas, that are imported first: options may "
+        "name what they register; not given: those of the run in run_dir",
+    )
     resume: str = option(
         "auto",
         "auto: resume from the newest checkpoint if there is one; never: refuse a run "

@@ -17,7 +17,7 @@ from engine.config.schema import Config, changed
 from engine.runtime.atomic_files import replace_file
 
 # Options of one process, not of the run; the message of `finished` does not name them.
-_PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights")
+_PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights", "load")
 
 
 def read_options(run_dir: str) -> Config | None:
@@ -26,7 +26,7 @@ def read_options(run_dir: str) -> Config | None:
     if not os.path.isfile(path):
         return None
     try:
-        return flags.parse(flags.of_file(path))
+        return flags.parse(flags.of_file(path), load=False)
     except (ValueError, OSError) as error:
         raise ValueError(f"cannot read {path}: {error}; give another --run_dir") from None
 

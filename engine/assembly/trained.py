@@ -159,7 +159,7 @@ def _refuse_other_network(config: Config, before: Config) -> None:
     differences = [
         f"--{name}={written(now)} (is {written(old)})"
         for name, old, now in changed(before, config, "trajectory")
-        if hasattr(config.model, name)
+        if hasattr(config.model, name) or name.startswith("model.")
     ]
     if differences:
         raise ValueError(f"{config.run.run_dir} holds another network: {', '.join(differences)}")

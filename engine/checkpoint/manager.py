@@ -14,6 +14,7 @@ from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.checkpoint_file import CheckpointContents
 from engine.checkpoint.variables import named_variables, value_of
 from engine.core.state import TrainState
+from engine.runtime import user_code
 from engine.runtime.async_worker import AsyncWorker
 from pipelines import DataIdentity
 
@@ -21,9 +22,10 @@ from pipelines import DataIdentity
 class CheckpointManager:
     """Saver of a run's state, which keeps the `keep` newest checkpoints and the best one.
 
-    A background thread writes the files. Each holds `data`, the identity of the training data, and
-    the metadata that `describe` returns, which that thread calls before each file that it writes.
-    `writes` is True on one worker; on other workers, nothing is saved.
+    A background thread writes the files. Each holds `data`, the identity of the training data, the
+    digests of the files of `--load`, and the metadata that `describe` returns, which that thread
+    calls before each file that it writes. `writes` is True on one worker; on other workers, nothing
+    is saved.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class CheckpointManager:
         self._run_dir, self._keep, self._describe = run_dir, keep, describe
         self._data, self._writes = data or DataIdentity(), writes
         self._variables = named_variables(state)
+        self._code = user_code.digests()
         self._number = 0
         self._background = AsyncWorker()
 
@@ -73,6 +76,7 @@ class CheckpointManager:
             "step": int(arrays["step"]),
             "best_step": int(arrays["best/step"]),
             "data": self._data._asdict(),
+            "load": self._code,
             "tapeline": engine.__version__,
             "tensorflow": tf.__version__,
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

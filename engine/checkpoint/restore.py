@@ -10,6 +10,7 @@ from engine.checkpoint import catalog
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
 from engine.checkpoint.variables import check_variables, named_variables
 from engine.core.state import TrainState
+from engine.runtime import user_code
 from pipelines import DataIdentity
 
 
@@ -32,11 +33,13 @@ class Restorer:
         self._data, self._writes = data or DataIdentity(), writes
         self._variables = named_variables(state)
         self._damaged: list[str] = []
+        self._says_changes = True  # once: not again after a rollback
 
     def newest(self) -> tuple[str | None, list[str]]:
         """Restores the newest intact checkpoint, if possible one whose best checkpoint is too.
 
-        Returns its path, or None if there is no checkpoint, and a message for each problem found.
+        Returns its path, or None if there is no checkpoint, and a message for each problem found;
+        that files of `--load` have changed is one.
         Changes no files; call `tidy` to rename the damaged ones.
 
         Raises:
@@ -74,6 +77,9 @@ class Restorer:
             contents = self._read(path)
             problems.append(f"going on from {path} without: epochs to come will make another")
         _assign(self._variables, contents)
+        if self._says_changes and (changes := _changed_code(path, contents)):
+            problems.append(changes)
+        self._says_changes = False
         return path, problems
 
     def tidy(self) -> None:
@@ -141,6 +147,16 @@ def assign(variables: Mapping[str, tf.Variable], path: str, contents: Checkpoint
     """Assigns a checkpoint's arrays to variables by name; raises as `restore_weights`."""
     check_variables(path, contents.arrays, variables)
     _assign(variables, contents)
+
+
+def _changed_code(path: str, contents: CheckpointContents) -> str:
+    """Returns a message if files of `--load` are not those that a checkpoint was made with."""
+    before = contents.facts.get("load")
+    if before is None or not (names := user_code.differences(before)):  # None: of 0.4.0
+        return ""
+    verb = "has" if len(names) == 1 else "have"
+    said = f"{verb} changed since {path} was saved"
+    return f"{', '.join(names)} {said}: going on with what is there now"
 
 
 def _assign(variables: Mapping[str, tf.Variable], contents: CheckpointContents) -> None:

@@ -5,8 +5,10 @@ absl parses with a separate `FlagValues`, so that flags defined by other modules
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,11 +16,14 @@ from typing import Any
 from absl import flags as absl_flags
 
 import engine
-from engine.config.option import did_you_mean, written
+from engine.config import arguments as function_arguments
+from engine.config.option import did_you_mean, names_in, written
 from engine.config.registry import Registry
 from engine.config.schema import Config, option_values, replaced, sections
+from engine.runtime import user_code
 
-_PER_WORKER = ("run_dir", "data_dir", "cache_dir", "progress")  # may differ between workers
+# They may differ between workers; those of --load must have the same contents.
+_PER_WORKER = ("run_dir", "load", "data_dir", "cache_dir", "progress")
 # `affects` of an option -> (its name in the docs, the effect of a changed value on resume).
 _EFFECTS = {
     "trajectory": ("fixed", "it is refused, because the run would be another one"),
@@ -39,36 +44,46 @@ def _fields() -> Iterator[dataclasses.Field]:
         yield from dataclasses.fields(section)
 
 
+_DEFINES: dict[type, Any] = {
+    bool: absl_flags.DEFINE_boolean,
+    int: absl_flags.DEFINE_integer,
+    float: absl_flags.DEFINE_float,
+}
+
+
 def _registry() -> absl_flags.FlagValues:
     registry = absl_flags.FlagValues()
-    defines: dict[type, Any] = {
-        bool: absl_flags.DEFINE_boolean,
-        int: absl_flags.DEFINE_integer,
-        float: absl_flags.DEFINE_float,
-    }
     for field in _fields():
-        define = defines.get(type(field.default), absl_flags.DEFINE_string)
+        define = _DEFINES.get(type(field.default), absl_flags.DEFINE_string)
         default = written(field.default) if isinstance(field.default, tuple) else field.default
         define(field.name, default, field.metadata["help"], flag_values=registry)
     absl_flags.DEFINE_boolean("help", False, "show the options", flag_values=registry)
     return registry
 
 
-def parse(arguments: Sequence[str]) -> Config:
-    """Parses command-line arguments, without the program's name, into a Config.
+def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
+    """Defines the arguments of registered functions, of which `values` select; returns the names.
 
-    Raises:
-      HelpRequest: for --help.
-      ValueError: for an unknown flag or argument, an invalid value or an unreadable flagfile; names
-        the flag or argument.
+    Those of functions that are not selected are defined as text, which has no effect.
     """
-    registry = _registry()
+    options = {field.name: field.default for field in _fields()} | values
+    types = {
+        each.name: str if each.is_tuple else each.type
+        for each in function_arguments.selected(options)
+    }
+    for option, name in function_arguments.added():
+        for each in function_arguments.arguments(option, name):
+            types.setdefault(each.name, str)
+    for name, kind in types.items():
+        define = _DEFINES.get(kind, absl_flags.DEFINE_string)
+        define(name, None, "", flag_values=registry)
+    return list(types)
+
+
+def _expanded(arguments: Sequence[str]) -> list[str]:
+    """Returns the arguments with the lines of the flagfiles in place of --flagfile."""
     try:
-        rest = registry(["run.py", *arguments])[1:]
-    except absl_flags.UnrecognizedFlagError as error:
-        hint = did_you_mean(error.flagname, option_names())
-        message = f"unknown flag --{error.flagname}{hint or '; --help lists the flags'}"
-        raise ValueError(message) from None
+        return absl_flags.FlagValues().read_flags_from_files(list(arguments))
     except absl_flags.CantOpenFlagFileError as error:
         cause = error.__context__
         assert isinstance(cause, OSError)
@@ -76,6 +91,66 @@ def parse(arguments: Sequence[str]) -> Config:
     except UnicodeDecodeError:
         files = " ".join(argument for argument in arguments if "flagfile" in argument)
         raise ValueError(f"{files}: is no text file") from None
+    except absl_flags.Error as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def _texts(expanded: Sequence[str]) -> dict[str, str]:
+    """Returns the last text that is given for each flag, in the order of the arguments."""
+    texts = {}
+    for argument, following in itertools.zip_longest(expanded, expanded[1:], fillvalue=""):
+        name, equals, text = argument.partition("=")
+        if name.startswith("-"):
+            texts[name.lstrip("-")] = text if equals else following
+    return texts
+
+
+def _load(texts: dict[str, str]) -> str:
+    """Imports the files of --load, else those of the run in run_dir; returns the value of --load.
+
+    `texts` holds the flags that are given. A script that calls `tapeline.main` counts as loaded.
+    """
+    text, source = texts.get("load"), ""
+    if text is None:
+        values: dict[str, Any] = {field.name: field.default for field in _fields()} | texts
+        path = _options_file(
+            values["run_dir"] or _default_run_dir(values["dataset"], values["model"])
+        )
+        if os.path.isfile(path):
+            with contextlib.suppress(ValueError):  # whoever reads the options names the problem
+                text = _texts(_expanded([f"--flagfile={path}"])).get("load")
+            source = f"{path}: "
+    paths = [os.path.abspath(os.path.expanduser(path)) for path in names_in(text or "")]
+    paths = user_code.with_scripts(paths)
+    for path in paths:
+        if source and not os.path.isfile(path):
+            raise ValueError(f"{source}--load={path}: there is no such file; give --load=FILE")
+    user_code.load(paths)
+    return ",".join(paths)
+
+
+def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
+    """Parses command-line arguments, without the program's name, into a Config.
+
+    The files of --load are imported first; without that option, those of the run in run_dir, if
+    there is one. With `load` False, nothing is imported.
+
+    Raises:
+      HelpRequest: for --help.
+      ValueError: for an unknown flag or argument, an invalid value, an unreadable flagfile or an
+        error in a file of --load; names the flag, argument or file.
+    """
+    expanded = _expanded(arguments)
+    texts = _texts(expanded)
+    loaded = _load(texts) if load else texts.get("load", "")
+    registry = _registry()
+    more = _define_arguments(registry, texts)
+    try:
+        rest = registry(["run.py", *expanded])[1:]
+    except absl_flags.UnrecognizedFlagError as error:
+        hint = did_you_mean(error.flagname, [*option_names(), *more])
+        message = f"unknown flag --{error.flagname}{hint or '; --help lists the flags'}"
+        raise ValueError(message) from None
     except absl_flags.Error as error:
         message = " ".join(str(error).split())
         if message.startswith("Unknown"):
@@ -85,7 +160,8 @@ def parse(arguments: Sequence[str]) -> Config:
         raise HelpRequest(help_text())
     if rest:
         raise ValueError(f"unexpected argument {rest[0]!r}; options are written --name=value")
-    return from_values({name: registry[name].value for name in option_names()})
+    values = {name: registry[name].value for name in option_names()} | {"load": loaded}
+    return from_values(values | {n: registry[n].value for n in more if registry[n].present})
 
 
 def _parse_integers(name: str, text: str) -> tuple[int, ...]:
@@ -104,26 +180,30 @@ def option_names() -> list[str]:
 def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
     """Returns command-line arguments that reproduce the options of a run, then `arguments`.
 
-    The later ones override. Raises ValueError if there is no run, or its options are invalid.
+    The later ones override. Raises ValueError if there is no run.
     """
-    path = os.path.join(os.path.expanduser(run_dir), "config.flags")
+    path = _options_file(run_dir)
     if not os.path.isfile(path):
         raise ValueError(f"--run_dir={run_dir}: there is no run here; train one first")
     return [*of_file(path), *arguments]
+
+
+def _options_file(run_dir: str) -> str:
+    return os.path.join(os.path.expanduser(run_dir), "config.flags")
 
 
 def of_file(path: str) -> list[str]:
     """Returns command-line arguments that reproduce a run, given the path of its config.flags.
 
     They start with the legacy values of options, for a file of an older version that lacks these.
-    Raises ValueError if the file cannot be read or has an invalid option.
+    Raises ValueError if the file cannot be read.
     """
-    values = option_values(parse([f"--flagfile={path}"]))
+    texts = _texts(_expanded([f"--flagfile={path}"]))
     legacy = [
         f"--{field.name}={written(field.metadata['legacy'])}"
         for field in _fields()
         if field.metadata["legacy"] is not None
-        and (not field.metadata["legacy_with"] or values[field.metadata["legacy_with"]])
+        and (not field.metadata["legacy_with"] or texts.get(field.metadata["legacy_with"]))
     ]
     return [*legacy, f"--flagfile={path}"]
 
@@ -131,7 +211,8 @@ def of_file(path: str) -> list[str]:
 def from_values(values: dict[str, Any]) -> Config:
     """Builds a Config from option values by name; a missing option takes its default.
 
-    An empty run_dir becomes runs/DATASET-MODEL. An invalid value is a ValueError naming the flag.
+    `values` may hold arguments of registered functions, such as "model.depth". An empty run_dir
+    becomes runs/DATASET-MODEL. An invalid value is a ValueError naming the flag.
     """
     groups = {}
     for name, section in sections():
@@ -147,10 +228,17 @@ def from_values(values: dict[str, Any]) -> Config:
             chosen[field.name] = value
         groups[name] = section(**chosen)
     config = Config(**groups)
+    given = {name: v for name, v in values.items() if function_arguments.split_name(name)}
+    arguments = function_arguments.resolved(option_values(config) | given)
+    config = dataclasses.replace(config, arguments=arguments)
     if config.run.run_dir:
         return config
-    dataset = config.data.dataset.rstrip("/").split("/")[-1].replace(":", "-")
-    return replaced(config, run_dir=os.path.join("runs", f"{dataset}-{config.model.model}"))
+    return replaced(config, run_dir=_default_run_dir(config.data.dataset, config.model.model))
+
+
+def _default_run_dir(dataset: str, model: str) -> str:
+    dataset = dataset.rstrip("/").split("/")[-1].replace(":", "-")
+    return os.path.join("runs", f"{dataset}-{model}")
 
 
 def flagfile(config: Config) -> str:
@@ -163,6 +251,10 @@ def flagfile(config: Config) -> str:
     for _, section in sections():
         lines += ["", f"# {_heading(section)}"]
         lines += [f"--{f.name}={written(values[f.name])}" for f in dataclasses.fields(section)]
+    if config.arguments:
+        lines += ["", "# Arguments of registered functions."]
+    given = {name: value for name, value in config.arguments.items() if value is not None}
+    lines += [f"--{name}={written(value)}" for name, value in given.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -171,10 +263,11 @@ def _heading(section: type) -> str:
 
 
 def digest(config: Config) -> str:
-    """Returns the SHA-256, in hex, of the version and the options that all workers must share."""
+    """Returns the SHA-256, in hex, of what workers must share: version, options, user's files."""
     excluded = tuple(f"--{name}=" for name in _PER_WORKER)
     shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
-    return hashlib.sha256("\n".join([engine.__version__, *shared]).encode()).hexdigest()
+    code = [f"{each['file']} {each['sha256']}" for each in user_code.digests()]
+    return hashlib.sha256("\n".join([engine.__version__, *shared, *code]).encode()).hexdigest()
 
 
 def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
@@ -200,6 +293,13 @@ def help_text() -> str:
         for field in dataclasses.fields(section):
             lines.append(f"  --{field.name}={written(field.default)}")
             lines.append(f"      {_description(field)}")
+    for option, name in function_arguments.added():
+        if listed := function_arguments.arguments(option, name):
+            lines += ["", function_arguments.heading(option, name)]
+        for each in listed:
+            required = each.default is function_arguments.REQUIRED
+            default = "" if required or each.default is None else written(each.default)
+            lines += [f"  --{each.name}={default}", f"      {each.help}"]
     return "\n".join(lines)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from engine.config.option import did_you_mean
@@ -29,11 +29,12 @@ class Registry(Mapping[str, Any]):
     """A mapping from names to factories, in the order of registration.
 
     `kind` is a noun for messages, such as "optimizer"; `paths` are the import paths of the built-in
-    factories, "module:attribute", by name.
+    factories, "module:attribute", by name; `passed` are the names of the parameters that the engine
+    fills in. Other keyword-only parameters become flags: see `engine.config.arguments`.
     """
 
-    def __init__(self, kind: str, paths: Mapping[str, str]) -> None:
-        self.kind = kind
+    def __init__(self, kind: str, paths: Mapping[str, str], passed: Collection[str] = ()) -> None:
+        self.kind, self.passed = kind, frozenset(passed)
         self._entries: dict[str, Any] = dict(paths)
 
     def register(self, name: str | Callable[..., Any]) -> Any:
@@ -79,6 +80,11 @@ class Registry(Mapping[str, Any]):
     def built_in(self) -> tuple[str, ...]:
         """Names of the built-in factories, in the order of `paths`."""
         return tuple(name for name, entry in self._entries.items() if isinstance(entry, str))
+
+    @property
+    def added(self) -> tuple[str, ...]:
+        """Names of the factories that were registered, in order."""
+        return tuple(name for name, entry in self._entries.items() if not isinstance(entry, str))
 
 
 def parameters(factory: Callable[..., Any]) -> frozenset[str]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from engine.config.arguments import resolved, split_name
 from engine.config.registry import import_attribute
 
 if TYPE_CHECKING:
@@ -97,25 +98,39 @@ def option_values(config: Config) -> dict[str, Any]:
 
 def replaced(config: Config, **values: Any) -> Config:
     """Returns a copy with other values of options, by name; an invalid value is a ValueError."""
+    kept = {name: value for name, value in config.arguments.items() if name not in values}
+    arguments = {name: values.pop(name) for name in tuple(values) if split_name(name)}
     groups = {}
     for name, section in sections():
         names = [each.name for each in dataclasses.fields(section) if each.name in values]
         chosen = {option: values.pop(option) for option in names}
         groups[name] = dataclasses.replace(getattr(config, name), **chosen)
     assert not values, f"no such options: {', '.join(values)}"
-    return Config(**groups, arguments=config.arguments)
+    now, before = option_values(Config(**groups)), option_values(config)
+    kept = {k: v for k, v in kept.items() if now[split_name(k)] == before[split_name(k)]}
+    return Config(**groups, arguments=resolved({**now, **kept, **arguments}))
 
 
 def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, Any]]:
     """Returns (option, value before, value now) of each option whose value differs.
 
     Only options whose effect is in `affects` count: "trajectory", "length", "record", "end" or "";
-    see `option`.
+    see `option`. Arguments of registered functions affect the trajectory; those of a function that
+    is selected in one configuration only do not count, because the option that selects it does.
     """
     old, new = option_values(before), option_values(now)
-    return [
+    options = [
         (each.name, old[each.name], new[each.name])
         for _, section in sections()
         for each in dataclasses.fields(section)
         if each.metadata["affects"] in affects and old[each.name] != new[each.name]
     ]
+    shared = before.arguments.keys() & now.arguments.keys() if "trajectory" in affects else ()
+    arguments = [
+        (name, old[name], new[name])
+        for name in now.arguments
+        if name in shared
+        and old[split_name(name)] == new[split_name(name)]
+        and old[name] != new[name]
+    ]
+    return options + arguments

@@ -18,4 +18,8 @@ from engine.config.registry import Registry
 
 _NAMES = ("logistic", "mlp", "cnn", "speedrun", *(f"seed_{number:03}" for number in range(5)))
 
-NETWORKS = Registry("model", {name: f"engine.models.networks:{name}" for name in _NAMES})
+NETWORKS = Registry(
+    "model",
+    {name: f"engine.models.networks:{name}" for name in _NAMES},
+    passed=("inputs", "outputs", "hidden"),
+)

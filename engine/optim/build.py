@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from engine.config.option import written
@@ -20,13 +23,15 @@ def build_optimizer(
     beta_2: float = 0.0,
     epsilon: float = 1e-7,
     weight_decay: float = -1.0,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Optimizer:
     """Builds a registered optimizer from the hyperparameters that its factory takes.
 
     `name` is the option --optimizer, each other argument the option of the same name. `beta_2` 0
     and a negative `weight_decay` stand for the factory's defaults. If the factory does not take
     `weight_decay`, the optimizer is wrapped in `DecoupledDecay`, unless the decay is 0 or negative.
-    `learning_rate` is used only to check the weight decay.
+    `learning_rate` is used only to check the weight decay. `arguments` are further arguments of the
+    factory, by parameter name.
 
     Raises:
       ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for
@@ -46,7 +51,8 @@ def build_optimizer(
     if weight_decay < 0:
         del values["weight_decay"]
     accepted = parameters(factory)
-    optimizer = factory(**{each: values[each] for each in accepted & values.keys()})
+    passed = {each: values[each] for each in accepted & values.keys()}
+    optimizer = factory(**passed, **(arguments or {}))
     if "weight_decay" not in accepted:
         optimizer = decayed(optimizer, max(weight_decay, 0.0))
     if isinstance(optimizer, DecoupledDecay) and optimizer.decay * learning_rate >= 1:

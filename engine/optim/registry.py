@@ -1,7 +1,8 @@
 """The registries of optimizers and learning-rate schedules by name.
 
-A factory is called with the options that have the names of its parameters, such as `beta_1`. This
-module does not import TensorFlow, so that the names are available without that delay.
+A factory is called with the options that have the names of its parameters, such as `beta_1`; its
+other keyword-only parameters become flags, such as `--optimizer.nesterov`. This module does not
+import TensorFlow, so that the names are available without that delay.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ OPTIMIZERS = Registry(
         "lion": "engine.optim.lion:lion",
         "muon": "engine.optim.muon:muon",
     },
+    passed=("momentum", "rho", "beta_1", "beta_2", "epsilon", "weight_decay"),
 )
 
 SCHEDULES = Registry(
@@ -32,4 +34,5 @@ SCHEDULES = Registry(
         "exponential": "engine.optim.schedules:exponential",
         "one_cycle": "engine.optim.schedules:one_cycle",
     },
+    passed=("total_steps", "decay_rate", "decay_steps", "final_fraction"),
 )

@@ -3,14 +3,16 @@
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
 the warmup, float64 [], to a factor of the peak learning rate, float64 []. Its parameters are any of
 the options `decay_rate`, `decay_steps` (never 0) and `final_fraction`, and `total_steps`, the
-number of steps after the warmup.
+number of steps after the warmup. Other keyword-only parameters are flags, such as
+`--schedule.cycles`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -102,12 +104,14 @@ def build_schedule(
     decay_rate: float = 0.1,
     decay_steps: int = 0,
     final_fraction: float = 0.0,
+    arguments: Mapping[str, Any] | None = None,
 ) -> WarmupSchedule:
     """Builds a schedule: a linear warmup, then that of the registered factory `name`.
 
     `total_steps` is the number of steps of the run, including the warmup; `name` is the option
     --schedule, each other argument the option of the same name. `decay_steps` 0 stands for a third
-    of the steps after the warmup.
+    of the steps after the warmup. `arguments` are further arguments of the factory, by parameter
+    name.
 
     Raises:
       ValueError: for an unknown name, or if `warmup_steps` is not below `total_steps`.
@@ -125,6 +129,7 @@ def build_schedule(
         "final_fraction": final_fraction,
     }
     accepted = parameters(factory)
-    shape = factory(**{each: values[each] for each in accepted & values.keys()})
+    passed = {each: values[each] for each in accepted & values.keys()}
+    shape = factory(**passed, **(arguments or {}))
     depends = "total_steps" in accepted or ("decay_steps" in accepted and not decay_steps)
     return WarmupSchedule(learning_rate, shape, warmup_steps, depends)

@@ -9,8 +9,9 @@ from typing import Any
 import tensorflow as tf
 
 import engine
+from engine.config.arguments import REQUIRED, selected
 from engine.config.option import written
-from engine.config.schema import Config, sections
+from engine.config.schema import Config, option_values, sections
 from engine.core.metrics import brief, formatted
 from engine.models.sequential import Sequential
 from engine.models.summary import rows as summary_rows
@@ -123,6 +124,12 @@ def configuration(config: Config) -> ReportSection:
             options.append(f"--{field.name}={written(value)}")
             if value != field.default:
                 changed.append((f"--{field.name}", written(value), written(field.default)))
+    for argument in selected(option_values(config)):
+        value = config.arguments[argument.name]
+        options.append(f"--{argument.name}={written(value)}")
+        if value != argument.default:
+            default = "" if argument.default is REQUIRED else written(argument.default)
+            changed.append((f"--{argument.name}", written(value), default))
     return ReportSection(
         "Configuration",
         [

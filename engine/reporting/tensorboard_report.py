@@ -66,7 +66,10 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
 
 
 def _hyperparameters(config: Config) -> dict[str, Any]:
-    """Returns {name: value} of options that affect the weights: non-default or in `_ALWAYS`."""
+    """Returns {name: value} of options that affect the weights: non-default or in `_ALWAYS`.
+
+    Arguments of registered functions are always among them.
+    """
     values = {}
     for name, section in sections():
         for field in dataclasses.fields(section):
@@ -74,6 +77,8 @@ def _hyperparameters(config: Config) -> dict[str, Any]:
             if field.metadata["trajectory"] and (value != field.default or field.name in _ALWAYS):
                 plain = isinstance(value, (bool, int, float))
                 values[field.name] = value if plain else written(value)
+    for name, value in config.arguments.items():
+        values[name] = value if isinstance(value, (bool, int, float)) else written(value)
     return values
 
 

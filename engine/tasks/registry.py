@@ -36,6 +36,7 @@ TASKS = Registry(
         "regression": "engine.tasks.regression:Regression",
         "segmentation": "engine.tasks.segmentation:Segmentation",
     },
+    passed=("metrics", "label_smoothing", "class_weights", "ignore_label"),
 )
 
 # The metrics of a task if `--metrics` names none.

@@ -15,6 +15,7 @@ from engine.core.metrics import jsonable
 from engine.core.state import weights_sha256
 from engine.logging.throughput import ThroughputMeter
 from engine.models.summary import rows as summary_rows
+from engine.runtime import user_code
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.startup import after_import
 
@@ -35,6 +36,7 @@ def outcome(
     """
     state, startup_seconds = parts.state, meter.startup_seconds
     step, best_step = int(state.step), int(state.best.step)
+    loaded = user_code.digests()
     best = {"step": best_step, "metric": metric, "value": float(state.best.value)}
     return {
         "step": step,
@@ -55,6 +57,7 @@ def outcome(
         "parameters": sum(row.parameters for row in summary_rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",
         "device": parts.device,
+        **({"load": loaded} if loaded else {}),
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
     }
 

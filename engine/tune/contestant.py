@@ -16,6 +16,7 @@ from typing import TextIO
 from engine.config import flags
 from engine.config.schema import Config
 from engine.runtime.startup import import_tensorflow
+from engine.runtime.user_code import described, user_code_location
 
 
 def main() -> None:
@@ -25,9 +26,14 @@ def main() -> None:
     import_tensorflow()
     try:
         _serve(flags.parse(sys.argv[1:]), output)
-    except (ValueError, RuntimeError) as error:
-        message = " ".join(str(error).split())
-        _answer(output, error=message, bad_input=isinstance(error, ValueError))
+    except Exception as error:
+        if user_code_location(error):
+            _answer(output, error=described(error), bad_input=True)
+        elif isinstance(error, (ValueError, RuntimeError)):
+            message = " ".join(str(error).split())
+            _answer(output, error=message, bad_input=isinstance(error, ValueError))
+        else:
+            raise
 
 
 def _serve(config: Config, output: TextIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import platform
 import tempfile
 from collections.abc import Callable
@@ -11,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import engine
-from engine.config.schema import Config, sections
+from engine.config.schema import Config, option_values
 from engine.core.steps_per_loop import stopwatch
 from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
@@ -90,11 +89,7 @@ def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float
     configured, one, many, note = runs.topologies
     return Certificate(
         verdicts=tuple(sorted(verdicts, key=lambda verdict: verdict.law)),
-        config={
-            field.name: getattr(getattr(runs.config, name), field.name)
-            for name, section in sections()
-            for field in dataclasses.fields(section)
-        },
+        config=option_values(runs.config),
         data={
             "dataset": f"{sample.full.name}:{sample.full.version}",
             "train": len(sample.source.train),

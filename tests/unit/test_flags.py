@@ -62,6 +62,8 @@ def values_of(field):
         return st.lists(st.integers(0, 10**9)).map(lambda steps: ",".join(map(str, steps)))
     if field.name == "benchmark_with":
         return st.lists(st.sampled_from(BENCHMARK_EXTRAS), unique=True).map(",".join)
+    if field.name == "load":
+        return st.just("")  # any other value is a file that exists
     return LINES if field.name == "run_dir" else st.just("") | LINES
 
 

@@ -1,0 +1,202 @@
+"""The Python files of a user (`--load`): imported once, named in errors, known by their contents.
+
+The folder of a loaded file is appended to `sys.path`, so that the file can import its neighbours
+and hides no other module. A local import is a module whose file is in such a folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+from engine.runtime.startup import import_tensorflow
+
+_MAX_LENGTH = 400  # characters of an error's message
+_ROOT = Path(__file__).resolve().parents[2]
+_OTHERS = (  # folders whose files are not a user's, even below the folder of a loaded file
+    *(os.path.join(_ROOT, package, "") for package in ("engine", "pipelines", "tapeline")),
+    os.path.join(os.path.dirname(os.path.realpath(os.__file__)), ""),  # the standard library
+)
+
+_digests: dict[str, str] = {}  # real path of a loaded file or local import -> SHA-256, in hex
+_loaded: list[str] = []  # real paths of the loaded files, in order
+_scripts: list[str] = []  # those that run as `__main__`
+_loading: list[str] = []  # those that are being imported now
+
+
+class UserCodeError(ValueError):
+    """Raised when a user's file cannot be imported; one line that names file and line number."""
+
+
+def load(paths: Sequence[str]) -> None:
+    """Imports Python files that are not loaded yet; imports TensorFlow first, silently.
+
+    Raises:
+      UserCodeError: if a file cannot be read, or if it raises an error.
+    """
+    for path in map(os.path.realpath, paths):
+        if path not in _loaded:
+            import_tensorflow()
+            _import(path)
+
+
+def add_script(path: str) -> None:
+    """Treats the file that runs as `__main__` as loaded; its name then imports that module."""
+    path = os.path.realpath(path)
+    if path not in _loaded and os.path.isfile(path):
+        _register(path, _contents(path))
+        _scripts.append(path)
+        sys.modules.setdefault(_module_name(path), sys.modules["__main__"])
+
+
+def with_scripts(paths: Sequence[str]) -> list[str]:
+    """Returns the paths of files to load, and of the running script, which counts as loaded.
+
+    The script replaces a file of the same name, as where a project has been moved.
+    """
+    names = {os.path.basename(script) for script in _scripts}
+    return [*(path for path in paths if os.path.basename(path) not in names), *_scripts]
+
+
+def is_loading() -> bool:
+    """Returns whether a file is being imported by `load`."""
+    return bool(_loading)
+
+
+def digests() -> list[dict[str, str]]:
+    """Returns the file and the SHA-256 of each loaded file, then of their local imports.
+
+    A file is named relative to the folder of the loaded file that it belongs to.
+    """
+    for module in list(sys.modules.values()) if _loaded else ():
+        path = getattr(module, "__dict__", {}).get("__file__")
+        if isinstance(path, str) and _local_name(path):
+            path = _real_path(path)
+            if path not in _digests:
+                _digests[path] = hashlib.sha256(_contents(path)).hexdigest()
+    imported = sorted(_digests.keys() - set(_loaded))
+    return [{"file": _local_name(path), "sha256": _digests[path]} for path in (*_loaded, *imported)]
+
+
+def differences(before: Sequence[dict[str, str]]) -> list[str]:
+    """Returns the names of the files whose contents are not those of `before`, of `digests`."""
+    one, other = ({(each["file"], each["sha256"]) for each in d} for d in (before, digests()))
+    return sorted({name for name, _ in one ^ other})
+
+
+def user_code_location(error: BaseException | None) -> str:
+    """Returns where in a user's files an error was raised, as "my.py:12"; "" if it was not there.
+
+    That is the innermost frame of its traceback, or of that of its cause, which is in a loaded file
+    or in a local import.
+    """
+    while error is not None and _loaded:
+        if isinstance(error, SyntaxError) and (name := _local_name(error.filename or "")):
+            return f"{name}:{error.lineno}"
+        frames = [
+            f"{name}:{line}"
+            for frame, line in traceback.walk_tb(error.__traceback__)
+            if (name := _local_name(frame.f_code.co_filename))
+        ]
+        if frames:
+            return frames[-1]
+        error = error.__cause__
+    return ""
+
+
+def described(error: BaseException) -> str:
+    """Returns an error of a user's code as one line: its place, type and message."""
+    if isinstance(error, UserCodeError):
+        return str(error)
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    message = " ".join(message.split())
+    if len(message) > _MAX_LENGTH:
+        message = message[:_MAX_LENGTH] + "..."
+    return ": ".join(filter(None, [user_code_location(error), type(error).__name__, message]))
+
+
+class _Loader(SourceFileLoader):
+    """Loader that compiles the source each time: a cached .pyc file may be of other contents."""
+
+    def get_code(self, fullname: str) -> object:  # type: ignore[override]
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
+def _import(path: str) -> None:
+    if not os.path.isfile(path):
+        problem = "is no file" if os.path.exists(path) else "there is no such file"
+        raise UserCodeError(f"--load={path}: {problem}; give a Python file")
+    _register(path, _contents(path))
+    name = _module_name(path)
+    loader = _Loader(name, path)
+    spec = importlib.util.spec_from_file_location(name, path, loader=loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    _loading.append(path)
+    try:
+        loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        sys.modules.pop(name, None)
+        text = described(error)
+        _loaded.remove(path)
+        place = os.path.basename(path)
+        raise UserCodeError(text if place in text else f"{place}: {text}") from error
+    finally:
+        _loading.remove(path)
+
+
+def _contents(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserCodeError(f"--load={path}: cannot be read: {error.strerror}") from None
+
+
+def _register(path: str, contents: bytes) -> None:
+    """Adds a file to those that are loaded, and its folder to `sys.path`."""
+    _digests[path] = hashlib.sha256(contents).hexdigest()
+    _loaded.append(path)
+    _local_name.cache_clear()
+    if (folder := os.path.dirname(path)) not in map(os.path.realpath, sys.path):
+        sys.path.append(folder)
+
+
+def _module_name(path: str) -> str:
+    """Returns the name that imports the file; another one if that is the name of a module."""
+    name = Path(path).stem
+    if name.isidentifier() and name not in sys.modules:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and os.path.realpath(spec.origin or "") == path:
+            return name
+    return f"tapeline_load_{len(_loaded)}_{name}"
+
+
+def _real_path(path: str) -> str:
+    """Returns the real path of a file that is no link, faster than `os.path.realpath`."""
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+_real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
+
+
+@functools.lru_cache(maxsize=4096)
+def _local_name(path: str) -> str:
+    """Returns the path of a user's file, relative to a loaded file's folder; "" for other files."""
+    path = _real_path(path)
+    if path in _loaded:
+        return os.path.basename(path)
+    for folder in (os.path.join(os.path.dirname(loaded), "") for loaded in _loaded):
+        inside = path.removeprefix(folder)
+        packages = {"site-packages", "dist-packages"} & set(Path(inside).parts)
+        if inside != path and not packages and not path.startswith(_OTHERS):
+            return inside
+    return ""
