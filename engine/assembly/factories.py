@@ -36,7 +36,7 @@ def build_task(config: Config, source: pipelines.Source) -> Task:
     """Returns the task that the options specify, for the targets of a data set."""
 
     def labels() -> np.ndarray:
-        return pipelines.read_labels(source, source.train, cache_dir(config))
+        return np.asarray(pipelines.read_targets(source, source.train, cache_dir(config)))
 
     return tasks.build_task(
         config.task, source, labels=labels, arguments=config.arguments_of("task")

@@ -40,6 +40,7 @@ def build_task(
     own = arguments or {}
     given = {
         "label_smoothing": options.label_smoothing,
+        "classes": options.classes,
         "class_weights": options.class_weights,
         "ignore_label": None if options.ignore_label < 0 else options.ignore_label,
     }
@@ -50,7 +51,8 @@ def build_task(
         raise ValueError(f"--metrics={options.metrics}: the task {name} has its own metrics")
     if options.class_weights:
         given["class_weights"] = class_weights(options, source, labels)
-    build = functools.partial(_metric_of, name, source, own.get("classes", 0))
+    given["regression_loss"] = options.regression_loss
+    build = functools.partial(_metric_of, name, source, options.classes)
     # Without names, a task of the user's has the metrics that it has by default.
     if options.metrics or name in DEFAULT_METRICS:
         given["metrics"] = {each: build(each) for each in options.names}
@@ -68,14 +70,14 @@ def class_weights(
     Balanced weights are n / (classes * examples of the class), whose mean over examples is 1, as in
     scikit-learn; a class without examples has 0.
     """
-    classes = source.classes
+    classes = options.classes or source.classes
     if options.class_weights != "balanced":
         if len(options.numbers) != classes:
             raise ValueError(
                 f"--class_weights: gives {len(options.numbers)} weights for {classes} classes"
             )
         return options.numbers
-    known = labels()
+    known = labels().ravel()
     known = known[(known >= 0) & (known < classes) & (known != options.ignore_label)]
     counts = np.bincount(known, minlength=classes)
     return tuple(len(known) / (classes * count) if count else 0.0 for count in counts.tolist())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from engine.config.option import OptionGroup, names_in, option
-from engine.tasks.registry import DEFAULT_METRICS, METRICS, TASKS
+from engine.tasks.registry import DEFAULT_METRICS, METRICS, REGRESSION_LOSSES, TASKS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +27,18 @@ class TaskOptions(OptionGroup):
         "label smoothing of the training loss: the probability that is spread over all classes",
         minimum=0,
         below=1,
+        trajectory=True,
+    )
+    regression_loss: str = option(
+        "mean_squared_error",
+        "loss of the error of each number in regression; huber: of delta 1",
+        choices=REGRESSION_LOSSES,
+        trajectory=True,
+    )
+    classes: int = option(
+        0,
+        "number of classes, where the data does not say, as with masks; 0: it does",
+        minimum=0,
         trajectory=True,
     )
     class_weights: str = option(

@@ -6,8 +6,9 @@ A task is a class or a function that returns a `Task`::
     class FocalLoss(Classification):  # --task=focal_loss --task.gamma=2
         def __init__(self, metrics, *, gamma: float = 2.0): ...
 
-It takes any of `label_smoothing`, `metrics` (those of `--metrics`, by name), `class_weights` and
-`ignore_label`, as the options say, and arguments of its own, with a default.
+It takes any of `metrics` (those of `--metrics`, by name), `label_smoothing`, `regression_loss`,
+`classes`, `class_weights` and `ignore_label`, as the options say, and keyword-only arguments of its
+own, which become flags.
 
 A metric is a function of labels, int32 [rows], and logits, float32 [rows, classes], that returns a
 value of each row, whose mean is reported; or a class of `Metric`, or a function that returns one,
@@ -36,8 +37,17 @@ TASKS = Registry(
         "regression": "engine.tasks.regression:Regression",
         "segmentation": "engine.tasks.segmentation:Segmentation",
     },
-    passed=("metrics", "label_smoothing", "class_weights", "ignore_label"),
+    passed=(
+        "metrics",
+        "label_smoothing",
+        "regression_loss",
+        "classes",
+        "class_weights",
+        "ignore_label",
+    ),
 )
+
+REGRESSION_LOSSES = ("mean_squared_error", "mean_absolute_error", "huber")
 
 # The metrics of a task if `--metrics` names none.
 DEFAULT_METRICS = {

@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from engine.config.option import did_you_mean
 from engine.tasks.metrics import MeanAbsoluteError, Metric
 from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch, Source
@@ -33,16 +32,15 @@ class Regression(Task):
 
     Args:
       metrics: metrics of targets and outputs by name; None: the mean absolute error.
-      loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
+      regression_loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
     """
 
     def __init__(
-        self, metrics: Mapping[str, Metric] | None = None, *, loss: str = "mean_squared_error"
+        self,
+        metrics: Mapping[str, Metric] | None = None,
+        regression_loss: str = "mean_squared_error",
     ) -> None:
-        if loss not in LOSSES:
-            hint = did_you_mean(loss, list(LOSSES))
-            raise ValueError(f"--task.loss={loss}: choose one of {', '.join(LOSSES)}{hint}")
-        self._loss = LOSSES[loss]
+        self._loss = LOSSES[regression_loss]
         default: dict[str, Metric] = {"mean_absolute_error": MeanAbsoluteError()}
         self.metrics = default if metrics is None else metrics
 

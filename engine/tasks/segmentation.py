@@ -31,7 +31,6 @@ class Segmentation(Task):
         metrics: Mapping[str, Metric],
         class_weights: Sequence[float] = (),
         ignore_label: int | None = None,
-        *,
         classes: int = 0,
     ) -> None:
         self.metrics = metrics
@@ -88,7 +87,7 @@ def class_count(source: Source, classes: int = 0) -> int:
     if not (classes or source.classes):
         raise ValueError(
             f"--task=segmentation: {source.name} does not say how many classes it has; give "
-            "--task.classes"
+            "--classes"
         )
     return classes or source.classes
 

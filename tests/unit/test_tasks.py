@@ -20,7 +20,7 @@ from engine.tasks.classification import Classification
 from engine.tasks.metrics import MeanIoU
 from engine.tasks.multi_label import MultiLabel
 from engine.tasks.options import TaskOptions
-from engine.tasks.regression import Regression
+from engine.tasks.regression import LOSSES, Regression
 from engine.tasks.segmentation import Segmentation
 from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch
@@ -82,7 +82,7 @@ def test_regression(seed, shape, rows):
         "huber": np.where(absolute <= 1, errors**2 / 2, absolute - 0.5),
     }
     for name, expected in losses.items():
-        task = Regression(loss=name)
+        task = Regression(regression_loss=name)
         found = output_of(task, targets, outputs)
         expected = expected.reshape(rows, -1).mean(1)
         np.testing.assert_allclose(found.losses, expected, rtol=1e-5, atol=1e-6)
@@ -91,11 +91,6 @@ def test_regression(seed, shape, rows):
         )
     spec = task.output_spec(source_of(tf.TensorSpec(shape, tf.float32)))
     assert spec.shape == outputs.shape[1:]
-
-
-def test_unknown_regression_loss():
-    with pytest.raises(ValueError, match=r"--task\.loss=huge: choose one of .*; did you mean"):
-        Regression(loss="huge")
 
 
 @given(st.integers(0, 1 << 30), st.integers(1, 4), st.integers(1, 5))
@@ -230,7 +225,7 @@ def test_refused_class_weights(weights):
         (MultiLabel(), tf.TensorSpec([], tf.int32), "no vector"),
         (Regression(), {"a": tf.TensorSpec([]), "b": tf.TensorSpec([])}, "no numbers"),
         (Segmentation({}), tf.TensorSpec([4, 4], tf.float32), "no classes"),
-        (Segmentation({}), tf.TensorSpec([4, 4], tf.int32), "give --task.classes"),
+        (Segmentation({}), tf.TensorSpec([4, 4], tf.int32), "give --classes"),
     ],
 )
 def test_refused_targets(task, targets, message):
@@ -249,7 +244,13 @@ def test_own_task(monkeypatch):
 
     tasks.register("mine")(Mine)
     options = SimpleNamespace(
-        task="mine", metrics="", label_smoothing=0.0, class_weights="", ignore_label=-1
+        task="mine",
+        metrics="",
+        label_smoothing=0.0,
+        regression_loss="",
+        classes=0,
+        class_weights="",
+        ignore_label=-1,
     )
     made = build.build_task(options, source_of(None), labels=no_labels, arguments={"power": 3})
     assert made.power == 3
@@ -260,6 +261,10 @@ def test_own_task(monkeypatch):
     options.task, options.metrics = "wrong", ""
     with pytest.raises(ValueError, match="the task wrong is a int: derive it"):
         build.build_task(options, source_of(None), labels=no_labels)
+
+
+def test_regression_losses():
+    assert tuple(LOSSES) == registry.REGRESSION_LOSSES
 
 
 def test_default_metrics():
