@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from engine.config.option import did_you_mean
 from engine.models.base import Initializer, Layer, Shape
 
 
 def image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initializer) -> Shape:
     """Returns `shape`; raises ValueError if its rank is not 3 or a side is below `smallest`."""
-    name = f"{layer.label} (layer {initializer.index})"
     if len(shape) != 3:
         raise ValueError(
-            f"{name} takes images (height, width, channels), got shape {shape}:"
-            " put it before Flatten()"
+            f"{called(layer, initializer)} takes images (height, width, channels), got shape"
+            f" {shape}: put it before Flatten()"
         )
     height, width, _ = shape
     if min(height, width) < smallest:
         raise ValueError(
-            f"{name} needs an image of at least {smallest}x{smallest}, got {height}x{width}:"
-            " use larger images (--image_size) or a network for any size (--model=mlp)"
+            f"{called(layer, initializer)} needs an image of at least {smallest}x{smallest}, got"
+            f" {height}x{width}: use larger images (--image_size) or a network for any size"
+            " (--model=mlp)"
         )
     return shape
+
+
+def called(layer: Layer, initializer: Initializer) -> str:
+    """Returns what errors call a layer, for example "dense relu (layer 3)"."""
+    return f"{layer.label} (layer {initializer.place})"
 
 
 def at_least_one(what: str, value: int) -> int:
@@ -29,8 +38,11 @@ def at_least_one(what: str, value: int) -> int:
     return value
 
 
-def one_of(what, value, known):
+def one_of(what: str, value: Any, known: Sequence[Any]) -> Any:
     """Returns `value`; raises ValueError if it is not one of `known`."""
-    if value not in known:
-        raise ValueError(f"{what} must be one of {', '.join(map(str, known))}, got {value!r}")
+    if not any(value is each or value == each for each in known):
+        guess = did_you_mean(str(value), [each for each in known if each])
+        raise ValueError(
+            f"{what} must be one of {', '.join(map(str, known))}, got {value!r}{guess}"
+        )
     return value

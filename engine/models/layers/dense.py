@@ -1,4 +1,4 @@
-"""Fully connected layers, and the layer that flattens their inputs."""
+"""Fully connected layers, and layers that reshape their inputs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,29 @@ import math
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.layers.checks import at_least_one
+from engine.models.layers.checks import at_least_one, called
 from engine.models.layers.kernel import WithKernel
 
 
 class Dense(WithKernel):
-    """A fully connected layer: Glorot-uniform kernel, zero-initialized bias.
+    """A fully connected layer on the last axis: a kernel and a zero-initialized bias.
 
-    There is no bias if a batch norm follows and the layer has no activation.
+    There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
+    `activation` is one of those of `Activation`; `kernel_initializer`: "glorot_uniform",
+    "he_normal" or "zeros".
     """
 
     kind = "dense"
 
-    def __init__(self, units: int, activation: str | None = None):
-        super().__init__(activation)
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ):
+        super().__init__(activation, use_bias, kernel_initializer)
         self.units = at_least_one("the units of a dense layer", units)
 
     @property
@@ -29,18 +38,24 @@ class Dense(WithKernel):
         return f"dense {self.activation}" if self.activation else "dense"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, (units,)."""
-        if len(input_shape) != 1:
+        """Creates the variables; returns the output shape, (..., units)."""
+        if not input_shape:
             raise ValueError(
-                f"dense (layer {initializer.index}) takes vectors, got shape {input_shape}:"
-                " put Flatten() or GlobalAveragePool() before it"
+                f"{called(self, initializer)} takes [rows, ..., features], got a number of each"
+                " row: give the inputs a last axis of features"
             )
-        self.create_variables((*input_shape, self.units), initializer)
-        return (self.units,)
+        self._axes, inputs = input_shape[:-1], input_shape[-1]
+        self.create_variables((inputs, self.units), initializer)
+        return (*self._axes, self.units)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies the kernel, the bias and the activation; returns [rows, units]."""
-        return self.finish(tf.matmul(x, tf.cast(self.kernel, context.dtype)), context)
+        """Applies the kernel, the bias and the activation; returns [rows, ..., units]."""
+        kernel = tf.cast(self.kernel, context.dtype)
+        if not self._axes:
+            return self.finish(tf.matmul(x, kernel), context)
+        # As one matrix: the gradient of a batch of products would hold a kernel for each row.
+        x = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
+        return self.finish(tf.reshape(x, [-1, *self._axes, self.units]), context)
 
 
 class Flatten(Layer):
@@ -56,3 +71,33 @@ class Flatten(Layer):
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Reshapes [rows, ...] to [rows, features]."""
         return tf.reshape(x, [-1, self.features])
+
+
+class Reshape(Layer):
+    """Reshapes each row to `sides`, one of which may be -1, in row-major order.
+
+    For example, `Reshape(-1, channels)` turns an image into a sequence of its positions.
+    """
+
+    kind = "reshape"
+
+    def __init__(self, *sides: int):
+        super().__init__()
+        if sides.count(-1) > 1 or any(side < 1 and side != -1 for side in sides):
+            raise ValueError(f"the sides of a reshape must be 1 or more, or one -1, got {sides}")
+        self.sides = sides
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, `sides` without -1; there are no variables."""
+        features, known = math.prod(input_shape), math.prod(s for s in self.sides if s != -1)
+        if features % known or (-1 not in self.sides and features != known):
+            raise ValueError(
+                f"{called(self, initializer)} cannot turn shape {input_shape} into {self.sides}:"
+                " give as many elements, or -1 for one side"
+            )
+        self._shape = tuple(features // known if side == -1 else side for side in self.sides)
+        return self._shape
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Reshapes [rows, ...] to [rows, *sides]."""
+        return tf.reshape(x, [-1, *self._shape])

@@ -5,33 +5,49 @@ from __future__ import annotations
 import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
-from engine.models.layers.activation import ACTIVATIONS
+from engine.models.layers.activation import ACTIVATIONS, NON_DECREASING
 from engine.models.layers.checks import one_of
+
+INITIALIZERS = ("glorot_uniform", "he_normal", "zeros")
 
 
 class WithKernel(Layer):
     """Base class of layers that apply a kernel, a bias and an optional activation, in this order.
 
-    The bias is omitted if a batch norm follows and the layer has no activation.
+    The bias is omitted without `use_bias`, or if a batch norm follows and the layer has no
+    activation.
     """
 
-    def __init__(self, activation: str | None) -> None:
+    def __init__(self, activation: str | None, use_bias: bool, kernel_initializer: str) -> None:
         super().__init__()
         self.activation = one_of("activation", activation, tuple(ACTIVATIONS))
-        self.has_bias = True
+        self.kernel_initializer = one_of("kernel_initializer", kernel_initializer, INITIALIZERS)
+        self.has_bias = use_bias
+
+    @property
+    def is_non_decreasing(self) -> bool:
+        """Whether `finish` is non-decreasing in each element, so that a max pool may precede it."""
+        return self.activation in NON_DECREASING
 
     def expect_norm(self) -> None:
         """Omits the bias if there is no activation; see `Layer.expect_norm`."""
-        self.has_bias = self.activation is not None
+        self.has_bias = self.has_bias and self.activation is not None
 
-    def create_variables(self, kernel_shape: Shape, initializer: Initializer) -> None:
-        """Creates the kernel and any bias."""
-        self.kernel = initializer.glorot_uniform("kernel", kernel_shape)
+    def create_variables(
+        self, kernel_shape: Shape, initializer: Initializer, groups: int = 1
+    ) -> None:
+        """Creates the kernel, [..., inputs of a group, outputs], and any bias."""
+        if self.kernel_initializer == "glorot_uniform":
+            self.kernel = initializer.glorot_uniform("kernel", kernel_shape, groups)
+        elif self.kernel_initializer == "he_normal":
+            self.kernel = initializer.he_normal("kernel", kernel_shape)
+        else:
+            self.kernel = initializer.zeros("kernel", kernel_shape)
         if self.has_bias:
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds any bias and applies the activation; non-decreasing in each element of `x`."""
+        """Adds any bias and applies the activation."""
         if self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             rounds = context.training and context.dtype == tf.bfloat16
