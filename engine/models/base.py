@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,29 +55,92 @@ class ForwardContext:
     penalties: list[tf.Tensor] = field(default_factory=list)
 
 
+# Standard deviation of a unit normal distribution that is truncated at -2 and 2.
+_TRUNCATED_STDDEV = 0.87962566103423978
+
+
 @dataclass(frozen=True)
 class Initializer:
-    """Factory of a layer's variables; initial values are a pure function of (seed, index)."""
+    """Factory of a layer's variables; initial values are a pure function of (seed, index).
+
+    Two kernels of one layer would draw the same random numbers: give each its own `nested`
+    initializer.
+    """
 
     seed: int
-    index: int  # of the layer in its network, from 0
+    index: int  # of the layer in its network, from 0; of a nested layer, a hash of its place
     kind: str  # type of the layer, as in the names of variables, "{index}_{kind}/{variable}"
+    path: str = ""  # of a nested layer, its place: "3.branch_0"
+    scope: str = ""  # of a nested layer, the part before the variable: "3_residual/branch_0_dense"
 
-    def glorot_uniform(self, name: str, shape: Shape) -> tf.Variable:
+    @property
+    def place(self) -> str:
+        """Place of the layer in its network, for errors: "3", or "3.branch_0" if it is nested."""
+        return self.path or str(self.index)
+
+    def nested(self, place: str, kind: str) -> Initializer:
+        """Returns the initializer of a layer inside this one, such as "branch_0" or "query".
+
+        `place` distinguishes the layers inside this one. Their variables are named
+        "{index}_{kind of this layer}/{place}_{kind}/{variable}". Their `index`, which selects the
+        initial values and the dropout masks, is at least 2^62, so it is that of no other layer.
+        """
+        path = f"{self.place}.{place}"
+        digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
+        index = 2**62 + int.from_bytes(digest, "little") % 2**62
+        kind = kind.replace(" ", "_")
+        return Initializer(self.seed, index, kind, path, f"{self._name(place)}_{kind}")
+
+    def glorot_uniform(self, name: str, shape: Shape, groups: int = 1) -> tf.Variable:
         """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
 
         Its elements are uniform in +-sqrt(6 / (fan_in + fan_out)), where a fan is the number of
         input or output channels times the spatial positions of the kernel (Glorot and Bengio 2010,
-        "Understanding the difficulty of training deep feedforward neural networks").
+        "Understanding the difficulty of training deep feedforward neural networks"). With `groups`,
+        each input channel is connected to 1 of `groups` equal parts of the outputs.
         """
-        limit = math.sqrt(6 / (math.prod(shape[:-2]) * (shape[-2] + shape[-1])))
+        fans = shape[-2] + shape[-1] // groups
+        limit = math.sqrt(6 / (math.prod(shape[:-2]) * fans))
         # On the CPU, so that the weights are bitwise identical on any device; the caller's strategy
         # places the variable.
         with tf.device("CPU:0"):
-            value = tf.random.stateless_uniform(
-                shape, tf.constant([self.seed, self.index], tf.int64), -limit, limit, alg="philox"
-            )
+            value = tf.random.stateless_uniform(shape, self._key(), -limit, limit, alg="philox")
         return tf.Variable(value, name=self._name(name))
+
+    def he_normal(self, name: str, shape: Shape) -> tf.Variable:
+        """Returns a kernel for a ReLU, float32 [..., inputs, outputs].
+
+        Its elements are normal with standard deviation sqrt(2 / fan_in), where `fan_in` is the
+        number of input channels times the spatial positions (He et al. 2015, "Delving deep into
+        rectifiers"). The distribution is truncated at two standard deviations of a wider one, as in
+        Keras, so that there are no outliers.
+        """
+        stddev = math.sqrt(2 / math.prod(shape[:-1]))
+        return self.truncated_normal(name, shape, stddev / _TRUNCATED_STDDEV)
+
+    def truncated_normal(self, name: str, shape: Shape, stddev: float) -> tf.Variable:
+        """Returns normal random numbers within two standard deviations, float32.
+
+        `stddev` is the standard deviation before the truncation, which makes it 12% smaller. BERT
+        (Devlin et al. 2019) initializes all its weights like this, with 0.02.
+        """
+        # The inverse of the distribution function at uniform numbers, in float64: rounding to
+        # float32 hides differences in the last digits between the processors' kernels.
+        with tf.device("CPU:0"):
+            uniform = tf.random.stateless_uniform(
+                shape, self._key(), -1, 1, dtype=tf.float64, alg="philox"
+            )
+            value = math.sqrt(2) * tf.math.erfinv(uniform * math.erf(math.sqrt(2)))
+            value = tf.cast(tf.clip_by_value(value, -2, 2) * stddev, tf.float32)
+        return tf.Variable(value, name=self._name(name))
+
+    def zeros(self, name: str, shape: Shape) -> tf.Variable:
+        """Returns a trainable float32 variable of zeros.
+
+        As the last kernel of a residual branch, it makes the block the identity at first (Goyal et
+        al. 2017, "Accurate, large minibatch SGD", for the scale of a batch norm).
+        """
+        return self.constant(name, shape, 0.0)
 
     def constant(self, name: str, shape: Shape, value: float) -> tf.Variable:
         """Returns a trainable float32 variable whose elements all start at `value`."""
@@ -95,8 +159,11 @@ class Initializer:
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 
+    def _key(self) -> tf.Tensor:
+        return tf.constant([self.seed, self.index], tf.int64)
+
     def _name(self, variable: str) -> str:
-        return f"{self.index}_{self.kind}/{variable}"
+        return f"{self.scope or f'{self.index}_{self.kind}'}/{variable}"
 
 
 class Layer(tf.Module):

@@ -10,6 +10,7 @@ import tensorflow as tf
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
 from engine.models.layers import Convolution, Dropout, Flatten, MaxPool
+from engine.models.layers.composite import with_nested
 
 
 class Sequential(tf.Module):
@@ -26,7 +27,8 @@ class Sequential(tf.Module):
 
     def __init__(self, name: str, layers: Sequence[Layer], input_shape: Shape, seed: int):
         super().__init__(name)
-        if len({id(layer) for layer in layers}) < len(layers):
+        listed = [each for layer in layers for each in with_nested(layer)]
+        if len({id(layer) for layer in listed}) < len(listed):
             raise ValueError(f"{name}: a layer is listed twice; make one object per layer")
         shapes = [tuple(int(side) for side in input_shape)]
         for index, layer in enumerate(layers):
@@ -119,12 +121,15 @@ def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
     Such a pair is (index, convolution, pool), any other layer (index, layer, None). If the pool is
     applied before bias and activation, these process fewer elements, a quarter for a 2x2 pool. The
     outputs are bitwise identical, because bias, activation and rounding are non-decreasing, and so
-    commute with max pooling. In evaluation, fused convolution, bias and activation are faster.
+    commute with max pooling; a convolution with another activation stays alone. In evaluation,
+    fused convolution, bias and activation are faster.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):
-        if isinstance(layer, MaxPool) and index and isinstance(layers[index - 1], Convolution):
-            stages[-1] = (index - 1, layers[index - 1], layer)
+        previous = layers[max(index - 1, 0)]
+        joins = isinstance(previous, Convolution) and previous.is_non_decreasing
+        if isinstance(layer, MaxPool) and joins:
+            stages[-1] = (index - 1, previous, layer)
         else:
             stages.append((index, layer, None))
     return stages

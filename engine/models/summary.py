@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
+from engine.models.base import Layer, Shape
+from engine.models.layers.composite import Composite
 from engine.models.sequential import Sequential
 
 
@@ -23,17 +25,34 @@ class LayerSummary:
 def rows(model: Sequential) -> list[LayerSummary]:
     """Returns a row for the first layer and each layer that changes the shape or has parameters.
 
-    The label of any other layer (a dropout, an activation) is appended to the preceding row.
+    The label of any other layer (a dropout, an activation) is appended to the preceding row. The
+    row of a residual or a concatenation is followed by those of the layers inside it, indented,
+    which hold the parameters.
     """
+    return _rows(model.layers, model.input_shape, model.output_shapes)
+
+
+def _rows(
+    layers: Sequence[Layer],
+    shape: Shape,
+    output_shapes: Sequence[Shape],
+    prefix: str = "",
+    depth: int = 0,
+) -> list[LayerSummary]:
     summaries: list[LayerSummary] = []
-    shape = model.input_shape
-    for layer, output_shape in zip(model.layers, model.output_shapes, strict=True):
-        parameters = _count(layer.variables)
-        if summaries and output_shape == shape and not parameters:
-            last = summaries[-1]
-            summaries[-1] = dataclasses.replace(last, layer=f"{last.layer}, {layer.label}")
+    last = -1  # index of the row that a layer without one joins
+    for layer, output_shape in zip(layers, output_shapes, strict=True):
+        parts = layer.parts if isinstance(layer, Composite) else []
+        parameters = 0 if parts else _count(layer.variables)
+        if last >= 0 and output_shape == shape and not parameters and not parts:
+            label = f"{summaries[last].layer}, {layer.label}"
+            summaries[last] = dataclasses.replace(summaries[last], layer=label)
         else:
-            summaries.append(LayerSummary(layer.label, output_shape, parameters))
+            last = len(summaries)
+            summaries.append(LayerSummary(f"{prefix}{layer.label}", output_shape, parameters))
+        for part in parts:
+            inner = f"{'  ' * (depth + 1)}{part.name}: "
+            summaries += _rows(part.layers, shape, part.output_shapes, inner, depth + 1)
         shape = output_shape
     return summaries
 

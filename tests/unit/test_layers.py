@@ -105,8 +105,8 @@ def test_initial_weights():
     [
         (lambda: Convolution(0), "filters of a convolution must be at least 1, got 0"),
         (lambda: Convolution(3, padding="same"), "padding must be one of VALID, SAME, got 'same'"),
-        (lambda: Dense(3, "rleu"), "activation must be one of None, relu, got 'rleu'"),
-        (lambda: Activation(None), "activation must be one of relu, got None"),
+        (lambda: Dense(3, "rleu"), "must be one of None, elu, .*, got 'rleu'; did you mean 'relu'"),
+        (lambda: Activation(None), "activation must be one of elu, .*, tanh, got None$"),
         (lambda: MaxPool(0), "size of a max pool must be at least 1"),
         (lambda: Dropout(1.0), r"rate of a dropout must be in \[0, 1\), got 1.0"),
         (lambda: Dropout(0.99999), r"dropout must be at most 1 - 2\^-15, got 0.99999"),
@@ -121,7 +121,7 @@ def test_refuses_impossible_layer(declare, message):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Dense(3)], r"dense \(layer 0\) takes vectors, got shape \(8, 8, 1\): put Flatten"),
+        ([Dense(3)], r"must end in a vector of logits, got shape \(8, 8, 3\): end it with Flatten"),
         ([Flatten(), MaxPool()], r"max pool 2x2 \(layer 1\) takes images .* got shape \(64,\)"),
         ([Flatten(), *[Dense(4)] * 2], "a layer is listed twice"),
     ],
@@ -129,6 +129,16 @@ def test_refuses_impossible_layer(declare, message):
 def test_refuses_misfit_layers(layers, message):
     with pytest.raises(ValueError, match=message):
         Sequential("misfit", layers, (8, 8, 1), seed=0)
+
+
+@pytest.mark.parametrize("dtype", [tf.float32, tf.float16, tf.bfloat16], ids=lambda d: d.name)
+def test_bias_gradient_of_many_positions(dtype):
+    """The gradient of a bias does not lose the small terms of a long sum."""
+    layer, x = made(Dense(2), (3000, 1)), tf.zeros([2, 3000, 1], dtype)
+    with tf.GradientTape() as tape:
+        y = layer(x, training(dtype=dtype))
+    gradient = tape.gradient(y, layer.bias, output_gradients=tf.ones_like(y))
+    np.testing.assert_allclose(gradient, [6000, 6000], rtol=2**-8)
 
 
 # Dropout

@@ -1,0 +1,39 @@
+"""Layers built from `tf.nn` operations.
+
+Images are [rows, height, width, channels], vectors [rows, features], sequences [rows, tokens,
+units]. Shapes in `build` have no batch axis.
+"""
+
+from engine.models.layers.activation import Activation
+from engine.models.layers.attention import Attention
+from engine.models.layers.composite import Concatenate, Residual
+from engine.models.layers.convolution import (
+    Convolution,
+    ConvolutionTranspose,
+    DepthwiseConvolution,
+)
+from engine.models.layers.dense import Dense, Flatten, Reshape
+from engine.models.layers.dropout import Dropout
+from engine.models.layers.embedding import Embedding, PositionEmbedding
+from engine.models.layers.normalization import LayerNorm
+from engine.models.layers.pooling import AveragePool, GlobalAveragePool, MaxPool
+
+__all__ = [
+    "Activation",
+    "Attention",
+    "AveragePool",
+    "Concatenate",
+    "Convolution",
+    "ConvolutionTranspose",
+    "Dense",
+    "DepthwiseConvolution",
+    "Dropout",
+    "Embedding",
+    "Flatten",
+    "GlobalAveragePool",
+    "LayerNorm",
+    "MaxPool",
+    "PositionEmbedding",
+    "Reshape",
+    "Residual",
+]

@@ -1,0 +1,50 @@
+"""Activations by name."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.layers.checks import one_of
+
+# Functions of `tf.nn` that keep the shape. All but the softmaxes, which are over the last axis, map
+# each element alone.
+NAMES = (
+    *("elu", "gelu", "leaky_relu", "log_softmax", "relu", "relu6", "selu", "sigmoid", "silu"),
+    *("softmax", "softplus", "softsign", "swish", "tanh"),
+)
+ACTIVATIONS = {None: tf.identity} | {name: getattr(tf.nn, name) for name in NAMES}
+# What is non-decreasing to the last bit commutes with a max pool.
+NON_DECREASING = (None, "relu", "relu6")
+
+
+class Activation(Layer):
+    """An activation as a separate layer, for example after a batch norm.
+
+    `activation` is the name of a function of `tf.nn`: "elu", "gelu" (with the error function),
+    "leaky_relu" (slope 0.2), "log_softmax", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
+    "softplus", "softsign", "swish" or "tanh".
+    """
+
+    kind = "activation"
+
+    def __init__(self, activation: str):
+        super().__init__()
+        self.activation = one_of("activation", activation, NAMES)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer: the name of the activation, for example "relu"."""
+        return self.activation
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, which is the input shape; there are no variables."""
+        return input_shape
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
+        return height, width
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies the activation to `x`, [rows, ...]."""
+        return ACTIVATIONS[self.activation](x)

@@ -1,0 +1,159 @@
+"""Layers that consist of lists of layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.batch_norm import BatchNorm
+from engine.models.layers.checks import called
+from engine.models.layers.dense import Flatten
+from engine.models.layers.pooling import MaxPool
+
+
+class Part(NamedTuple):
+    """A list of layers inside a layer."""
+
+    name: str  # for example "branch"; in the names of variables: "branch_0_dense/kernel"
+    layers: Sequence[Layer]
+    output_shapes: Sequence[Shape]  # of each layer, without the batch dimension
+
+
+class Composite(Layer):
+    """Base class of layers that apply lists of layers to their input.
+
+    A nested layer has variables, initial values and dropout masks of its own. `_lists` gives the
+    lists by name.
+    """
+
+    def _lists(self) -> dict[str, Sequence[Layer]]:
+        raise NotImplementedError
+
+    @property
+    def parts(self) -> list[Part]:
+        """The lists of layers and, after `build`, their shapes."""
+        lists = self._lists().items()
+        return [
+            Part(name, layers, [tuple(shape) for shape in shapes])
+            for (name, layers), shapes in zip(lists, self._output_shapes, strict=True)
+        ]
+
+    def _build(self, input_shape: Shape, initializer: Initializer) -> list[Shape]:
+        """Builds all lists; returns the output shape of each."""
+        nested = with_nested(self)
+        if len({id(layer) for layer in nested}) < len(nested):
+            raise ValueError(
+                f"{called(self, initializer)}: a layer is listed twice; make one object per layer"
+            )
+        self._output_shapes = [
+            _build_list(layers, input_shape, initializer, name)
+            for name, layers in self._lists().items()
+        ]
+        return [tuple([input_shape, *shapes][-1]) for shapes in self._output_shapes]
+
+    def expect_norm(self) -> None:
+        """Tells the last layer of each list; see `Layer.expect_norm`."""
+        for layers in self._lists().values():
+            last = next((x for x in reversed(layers) if not isinstance(x, Flatten | MaxPool)), None)
+            if last is not None:
+                last.expect_norm()
+
+
+class Residual(Composite):
+    """The sum of a branch and a shortcut, both lists of layers.
+
+    He et al., 2016, "Deep residual learning for image recognition". Both get the input, and their
+    output shapes must agree. The shortcut, a layer or a list, is the identity by default.
+    """
+
+    kind = "residual"
+
+    def __init__(self, *layers: Layer, shortcut: Layer | Sequence[Layer] = ()):
+        super().__init__()
+        if not layers:
+            raise ValueError("a residual needs a layer: give its branch, Residual(layer, ...)")
+        self.branch, self.shortcut = _listed(layers), _listed(shortcut)
+
+    def _lists(self) -> dict[str, Sequence[Layer]]:
+        return {"branch": self.branch, "shortcut": self.shortcut}
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Builds the layers; returns the output shape, which branch and shortcut share."""
+        branch, shortcut = self._build(input_shape, initializer)
+        if branch != shortcut:
+            raise ValueError(
+                f"{called(self, initializer)} adds shape {branch} of the branch and {shortcut} of"
+                " the shortcut: give it a shortcut=(layer, ...) with the branch's output shape"
+            )
+        return branch
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns branch(x) + shortcut(x)."""
+        shortcut = _apply(self.shortcut, x, context)
+        return shortcut + _apply(self.branch, x, context)
+
+
+class Concatenate(Composite):
+    """Concatenates the outputs of branches, each a layer or a list of layers, on the last axis.
+
+    All branches get the input; an empty list is the identity. So `Concatenate([], [Convolution(8,
+    padding="SAME")])` appends channels to an image.
+    """
+
+    kind = "concatenate"
+
+    def __init__(self, *branches: Layer | Sequence[Layer]):
+        super().__init__()
+        if not branches:
+            raise ValueError("a concatenate needs a branch: Concatenate([layer, ...], ...)")
+        self.branches = [_listed(branch) for branch in branches]
+
+    def _lists(self) -> dict[str, Sequence[Layer]]:
+        return {f"branch{index}": layers for index, layers in enumerate(self.branches)}
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Builds the layers; returns the output shape, (..., channels of all branches)."""
+        shapes = self._build(input_shape, initializer)
+        if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
+            raise ValueError(
+                f"{called(self, initializer)} joins shapes {', '.join(map(str, shapes))} on the"
+                " last axis: the other sides must agree"
+            )
+        return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns [rows, ..., channels of all branches]."""
+        return tf.concat([_apply(layers, x, context) for layers in self.branches], -1)
+
+
+def _listed(layers: Layer | Iterable[Layer]) -> list[Layer]:
+    return [layers] if isinstance(layers, Layer) else list(layers)
+
+
+def with_nested(layer: Layer) -> list[Layer]:
+    """Returns a layer and all layers inside it, as often as they are listed."""
+    parts = layer._lists().values() if isinstance(layer, Composite) else ()
+    return [layer, *(each for layers in parts for inner in layers for each in with_nested(inner))]
+
+
+def _build_list(
+    layers: Sequence[Layer], input_shape: Shape, initializer: Initializer, name: str
+) -> list[Shape]:
+    """Builds layers that follow each other; returns the output shape of each."""
+    shapes = [input_shape]
+    for index, layer in enumerate(layers):
+        following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))
+        if isinstance(next(following, None), BatchNorm):
+            layer.expect_norm()
+        shapes.append(layer.build(shapes[-1], initializer.nested(f"{name}_{index}", layer.kind)))
+    return shapes[1:]
+
+
+def _apply(layers: Sequence[Layer], x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+    for layer in layers:
+        with tf.name_scope(layer.name):
+            x = layer(x, context)
+    return x

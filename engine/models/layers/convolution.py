@@ -1,0 +1,210 @@
+"""Convolutions of images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Shape
+from engine.models.layers.checks import at_least_one, called, image_shape, one_of
+from engine.models.layers.kernel import WithKernel
+
+Padding = Literal["VALID", "SAME"]
+
+
+class _OnImages(WithKernel):
+    """Base class of convolutions: their settings and their label."""
+
+    def __init__(
+        self,
+        size: int,
+        stride: int,
+        padding: Padding,
+        activation: str | None,
+        use_bias: bool,
+        kernel_initializer: str,
+    ):
+        super().__init__(activation, use_bias, kernel_initializer)
+        self.size = at_least_one(f"the size of a {self.kind}", size)
+        self.stride = at_least_one(f"the stride of a {self.kind}", stride)
+        self.padding = one_of("padding", padding, ("VALID", "SAME"))
+
+    def _label(self, size: str, *settings: str) -> str:
+        stride = f"stride {self.stride}" if self.stride > 1 else ""
+        parts = [f"{self.kind} {size}", stride, *settings, self.activation]
+        return " ".join(part for part in parts if part)
+
+    def _positions(self, height: int, width: int, extent: int) -> Shape:
+        covered = extent if self.padding == "VALID" else 1
+        return tuple((side - covered) // self.stride + 1 for side in (height, width))
+
+
+class Convolution(_OnImages):
+    """A 2-D convolution with `size` x `size` kernels and a zero-initialized bias.
+
+    There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
+    `dilation` is the distance of the kernel's elements; it excludes a stride. With `groups`, each
+    of that many equal parts of the filters sees its part of the channels. `activation` is one of
+    those of `Activation`; `kernel_initializer`: "glorot_uniform", "he_normal" or "zeros".
+    """
+
+    kind = "convolution"
+
+    def __init__(
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = "VALID",
+        activation: str | None = None,
+        *,
+        dilation: int = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ):
+        super().__init__(size, stride, padding, activation, use_bias, kernel_initializer)
+        self.filters = at_least_one("the filters of a convolution", filters)
+        self.dilation = at_least_one("the dilation of a convolution", dilation)
+        self.groups = at_least_one("the groups of a convolution", groups)
+        if stride > 1 and dilation > 1:
+            raise ValueError(
+                f"a convolution has a stride or a dilation, got {stride} and {dilation}: make one 1"
+            )
+        if filters % groups:
+            raise ValueError(
+                f"the filters of a convolution must be a multiple of its groups, got {filters} and"
+                f" {groups}"
+            )
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "convolution 3x3x32 relu"."""
+        dilation = f"dilation {self.dilation}" if self.dilation > 1 else ""
+        groups = f"{self.groups} groups" if self.groups > 1 else ""
+        return self._label(f"{self.size}x{self.size}x{self.filters}", dilation, groups)
+
+    @property
+    def _extent(self) -> int:
+        return (self.size - 1) * self.dilation + 1
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; returns the output shape (height', width', filters)."""
+        smallest = self._extent if self.padding == "VALID" else 1
+        height, width, channels = image_shape(self, input_shape, smallest, initializer)
+        if channels % self.groups:
+            raise ValueError(
+                f"{called(self, initializer)} divides the channels by its groups, got {channels}"
+                " channels: give groups that divide them"
+            )
+        kernel_shape = self.size, self.size, channels // self.groups, self.filters
+        self.create_variables(kernel_shape, initializer, self.groups)
+        return (*self._positions(height, width, self._extent), self.filters)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies convolution, bias and activation; returns [rows, height', width', filters]."""
+        return self.finish(self.convolve(x, context), context)
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """Returns the size of the input that an output corner needs; None for padding SAME."""
+        if self.padding == "SAME":
+            return None
+        extent = self._extent
+        return (height - 1) * self.stride + extent, (width - 1) * self.stride + extent
+
+    def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns the convolution of `x` with the kernel, without bias and activation."""
+        kernel = tf.cast(self.kernel, context.dtype)
+        return tf.nn.conv2d(x, kernel, self.stride, self.padding, dilations=self.dilation)
+
+
+class DepthwiseConvolution(_OnImages):
+    """A convolution of each channel alone, to `multiplier` output channels.
+
+    A following `Convolution` of size 1 makes it a separable convolution (Chollet 2017, "Xception").
+    The other settings are those of `Convolution`.
+    """
+
+    kind = "depthwise convolution"
+
+    def __init__(
+        self,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = "VALID",
+        activation: str | None = None,
+        *,
+        multiplier: int = 1,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ):
+        super().__init__(size, stride, padding, activation, use_bias, kernel_initializer)
+        self.multiplier = at_least_one("the multiplier of a depthwise convolution", multiplier)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "depthwise convolution 3x3 relu"."""
+        times = f"x{self.multiplier}" if self.multiplier > 1 else ""
+        return self._label(f"{self.size}x{self.size}{times}")
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; returns the output shape (height', width', outputs)."""
+        smallest = self.size if self.padding == "VALID" else 1
+        height, width, self._channels = image_shape(self, input_shape, smallest, initializer)
+        outputs = self._channels * self.multiplier
+        self.create_variables((self.size, self.size, 1, outputs), initializer, self._channels)
+        return (*self._positions(height, width, self.size), outputs)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies convolution, bias and activation; returns [rows, height', width', outputs]."""
+        shape = self.size, self.size, self._channels, self.multiplier
+        kernel = tf.reshape(tf.cast(self.kernel, context.dtype), shape)
+        strides = [1, self.stride, self.stride, 1]
+        return self.finish(tf.nn.depthwise_conv2d(x, kernel, strides, self.padding), context)
+
+
+class ConvolutionTranspose(_OnImages):
+    """A transposed convolution, which multiplies the size of an image by `stride`.
+
+    The output has side * stride positions with padding "SAME", and side * stride + max(size -
+    stride, 0) with "VALID", as in Keras. The other settings are those of `Convolution`.
+    """
+
+    kind = "transposed convolution"
+
+    def __init__(
+        self,
+        filters: int,
+        size: int = 3,
+        stride: int = 1,
+        padding: Padding = "VALID",
+        activation: str | None = None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ):
+        super().__init__(size, stride, padding, activation, use_bias, kernel_initializer)
+        self.filters = at_least_one("the filters of a transposed convolution", filters)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "transposed convolution 2x2x16 stride 2"."""
+        return self._label(f"{self.size}x{self.size}x{self.filters}")
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; returns the output shape (height', width', filters)."""
+        height, width, channels = image_shape(self, input_shape, 1, initializer)
+        self.create_variables((self.size, self.size, channels, self.filters), initializer)
+        more = max(self.size - self.stride, 0) if self.padding == "VALID" else 0
+        sides = (side * self.stride + more for side in (height, width))
+        self._output_shape = (*sides, self.filters)
+        return self._output_shape
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies convolution, bias and activation; returns [rows, height', width', filters]."""
+        # `tf.nn` wants [size, size, outputs, inputs], as that of the convolution it transposes.
+        kernel = tf.transpose(tf.cast(self.kernel, context.dtype), [0, 1, 3, 2])
+        shape = [tf.shape(x)[0], *self._output_shape]
+        x = tf.nn.conv2d_transpose(x, kernel, shape, self.stride, self.padding)
+        return self.finish(x, context)

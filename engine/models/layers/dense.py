@@ -1,0 +1,103 @@
+"""Fully connected layers, and layers that reshape their inputs."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.layers.checks import at_least_one, called
+from engine.models.layers.kernel import WithKernel
+
+
+class Dense(WithKernel):
+    """A fully connected layer on the last axis: a kernel and a zero-initialized bias.
+
+    There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
+    `activation` is one of those of `Activation`; `kernel_initializer`: "glorot_uniform",
+    "he_normal" or "zeros".
+    """
+
+    kind = "dense"
+
+    def __init__(
+        self,
+        units: int,
+        activation: str | None = None,
+        *,
+        use_bias: bool = True,
+        kernel_initializer: str = "glorot_uniform",
+    ):
+        super().__init__(activation, use_bias, kernel_initializer)
+        self.units = at_least_one("the units of a dense layer", units)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "dense relu", without the number of units."""
+        return f"dense {self.activation}" if self.activation else "dense"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the variables; returns the output shape, (..., units)."""
+        if not input_shape:
+            raise ValueError(
+                f"{called(self, initializer)} takes [rows, ..., features], got a number of each"
+                " row: give the inputs a last axis of features"
+            )
+        self._axes, inputs = input_shape[:-1], input_shape[-1]
+        self.create_variables((inputs, self.units), initializer)
+        return (*self._axes, self.units)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies the kernel, the bias and the activation; returns [rows, ..., units]."""
+        kernel = tf.cast(self.kernel, context.dtype)
+        if not self._axes:
+            return self.finish(tf.matmul(x, kernel), context)
+        # As one matrix: the gradient of a batch of products would hold a kernel for each row.
+        x = tf.matmul(tf.reshape(x, [-1, kernel.shape[0]]), kernel)
+        return self.finish(tf.reshape(x, [-1, *self._axes, self.units]), context)
+
+
+class Flatten(Layer):
+    """Reshapes each row to a vector, in row-major order."""
+
+    kind = "flatten"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, (features,); there are no variables."""
+        self.features = math.prod(input_shape)
+        return (self.features,)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Reshapes [rows, ...] to [rows, features]."""
+        return tf.reshape(x, [-1, self.features])
+
+
+class Reshape(Layer):
+    """Reshapes each row to `sides`, one of which may be -1, in row-major order.
+
+    For example, `Reshape(-1, channels)` turns an image into a sequence of its positions.
+    """
+
+    kind = "reshape"
+
+    def __init__(self, *sides: int):
+        super().__init__()
+        if sides.count(-1) > 1 or any(side < 1 and side != -1 for side in sides):
+            raise ValueError(f"the sides of a reshape must be 1 or more, or one -1, got {sides}")
+        self.sides = sides
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, `sides` without -1; there are no variables."""
+        features, known = math.prod(input_shape), math.prod(s for s in self.sides if s != -1)
+        if features % known or (-1 not in self.sides and features != known):
+            raise ValueError(
+                f"{called(self, initializer)} cannot turn shape {input_shape} into {self.sides}:"
+                " give as many elements, or -1 for one side"
+            )
+        self._shape = tuple(features // known if side == -1 else side for side in self.sides)
+        return self._shape
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Reshapes [rows, ...] to [rows, *sides]."""
+        return tf.reshape(x, [-1, *self._shape])

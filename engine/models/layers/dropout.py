@@ -1,0 +1,56 @@
+"""Dropout."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.stateless_random import MAX_DROPOUT_RATE
+
+
+class Dropout(Layer):
+    """Dropout: in training, zeroes elements with probability `rate`, divides others by 1 - rate.
+
+    A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if the
+    first rounding error exceeds 1% of `rate` or of `1 - rate`. The dropout mask depends only on
+    (seed, step, row of the global batch, index of the layer).
+    """
+
+    kind = "dropout"
+
+    def __init__(self, rate: float):
+        super().__init__()
+        if not 0 <= rate < 1:
+            raise ValueError(f"the rate of a dropout must be in [0, 1), got {rate}")
+        if rate > MAX_DROPOUT_RATE:
+            raise ValueError(
+                f"the rate of a dropout must be at most 1 - 2^-15, got {rate}: what is kept is "
+                "multiplied by 1 / (1 - rate), which float16 must hold"
+            )
+        self.rate = rate
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "dropout 0.5"."""
+        return f"dropout {self.rate:g}"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, which is the input shape; there are no variables."""
+        self.features = math.prod(input_shape)
+        self.stream = initializer.index
+        return input_shape
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Applies dropout; raises ValueError in training if `context.noise` is None."""
+        if not context.training or self.rate == 0:
+            return x
+        if context.noise is None:
+            raise ValueError(
+                "dropout in training needs ForwardContext.noise, which is None: pass a StatelessRNG"
+            )
+        mask = context.noise.dropout(
+            self.stream, tf.shape(x)[0], self.features, self.rate, context.dtype
+        )
+        return x * tf.reshape(mask, tf.shape(x))

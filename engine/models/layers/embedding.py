@@ -1,0 +1,92 @@
+"""Embeddings of integer ids, and of positions."""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.layers.checks import at_least_one, called
+
+_STDDEV = 0.02  # of initial values: that of BERT (Devlin et al. 2019) and GPT-2
+
+
+class Embedding(Layer):
+    """A learned vector of `units` numbers for each of the ids 0 to `vocabulary` - 1.
+
+    Ids are any integers: they are never cast to the compute dtype, in which large ones would be
+    rounded. Another id is an error on a CPU; where no kernel can raise one, on a GPU or compiled by
+    XLA, its vector is nan, so that the step is skipped. Padding rows may hold any ids.
+    """
+
+    kind = "embedding"
+
+    def __init__(self, vocabulary: int, units: int):
+        super().__init__()
+        self.vocabulary = at_least_one("the vocabulary of an embedding", vocabulary)
+        self.units = at_least_one("the units of an embedding", units)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "embedding of 256 ids"."""
+        return f"embedding of {self.vocabulary} ids"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the table; returns the output shape, (*input_shape, units)."""
+        shape = self.vocabulary, self.units
+        self.table = initializer.truncated_normal("table", shape, _STDDEV)
+        return (*input_shape, self.units)
+
+    def __call__(self, ids: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Maps ids, integers [rows, ...], to [rows, ..., units] in `context.dtype`.
+
+        Raises:
+          ValueError: if the ids are no integers.
+        """
+        if not ids.dtype.is_integer:
+            raise ValueError(
+                f"{self.label} takes integer ids, got {ids.dtype.name}: give it the ids as they are"
+                " in the data set, without scaling"
+            )
+        ids = tf.cast(ids, tf.int32 if ids.dtype.size < 4 else tf.int64)
+        if context.mask is not None:
+            valid = tf.reshape(context.mask > 0, [-1] + [1] * (ids.shape.rank - 1))
+            ids = tf.where(valid, ids, tf.zeros_like(ids))
+        found = _rows_of(tf.convert_to_tensor(self.table), ids)
+        known = (ids >= 0) & (ids < self.vocabulary)
+        found = tf.where(known[..., tf.newaxis], found, math.nan)
+        return tf.cast(found, context.dtype)
+
+
+class PositionEmbedding(Layer):
+    """Adds a learned vector to each position of a sequence (Devlin et al. 2019, "BERT")."""
+
+    kind = "position embedding"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Creates the table, [tokens, units]; returns the output shape, which is the input's."""
+        if len(input_shape) < 2:
+            raise ValueError(
+                f"{called(self, initializer)} takes sequences (tokens, units), got shape"
+                f" {input_shape}: put it after Embedding or Dense"
+            )
+        self.table = initializer.truncated_normal("table", input_shape, _STDDEV)
+        return input_shape
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Adds the table to each row of `x`, [rows, tokens, units]."""
+        return x + tf.cast(self.table, context.dtype)
+
+
+@tf.custom_gradient
+def _rows_of(table, ids):
+    """Returns rows of a table; the gradient is dense and sums the rows of an id in their order."""
+    # `tf.gather` itself has a sparse gradient, which cannot be added up in a fixed order.
+    vocabulary, units = table.shape
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
+        flat = tf.reshape(upstream, [-1, units])
+        return tf.math.unsorted_segment_sum(flat, tf.reshape(ids, [-1]), vocabulary), None
+
+    return tf.gather(table, ids), gradient

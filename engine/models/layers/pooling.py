@@ -1,0 +1,97 @@
+"""Pooling of images."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import tensorflow as tf
+
+from engine.models.base import ForwardContext, Initializer, Layer, Shape
+from engine.models.layers.checks import at_least_one, called, image_shape, one_of
+
+
+class MaxPool(Layer):
+    """Max pooling over non-overlapping `size` x `size` windows, with VALID padding."""
+
+    kind = "max pool"
+
+    def __init__(self, size: int = 2):
+        super().__init__()
+        self.size = at_least_one("the size of a max pool", size)
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "max pool 2x2"."""
+        return f"max pool {self.size}x{self.size}"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, (height // size, width // size, channels)."""
+        height, width, channels = image_shape(self, input_shape, self.size, initializer)
+        return (height // self.size, width // self.size, channels)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns the maximum of each window: [rows, height // size, width // size, channels]."""
+        return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
+
+    def reads(self, height: int, width: int) -> tuple[int, int] | None:
+        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
+        return height * self.size, width * self.size
+
+
+class AveragePool(Layer):
+    """Average pooling over `size` x `size` windows, `stride` apart; by default, side by side.
+
+    With padding "VALID", there are no incomplete windows; with "SAME", a window at the border is
+    the mean of the elements inside the image, as in Keras.
+    """
+
+    kind = "average pool"
+
+    def __init__(
+        self, size: int = 2, stride: int | None = None, padding: Literal["VALID", "SAME"] = "VALID"
+    ):
+        super().__init__()
+        self.size = at_least_one("the size of an average pool", size)
+        stride = size if stride is None else stride
+        self.stride = at_least_one("the stride of an average pool", stride)
+        self.padding = one_of("padding", padding, ("VALID", "SAME"))
+
+    @property
+    def label(self) -> str:
+        """Label of the layer, for example "average pool 2x2"."""
+        stride = f" stride {self.stride}" if self.stride != self.size else ""
+        return f"average pool {self.size}x{self.size}{stride}"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, (height', width', channels); there are no variables."""
+        covered = self.size if self.padding == "VALID" else 1
+        height, width, channels = image_shape(self, input_shape, covered, initializer)
+        positions = [(side - covered) // self.stride + 1 for side in (height, width)]
+        return (*positions, channels)
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Returns the mean of each window: [rows, height', width', channels]."""
+        # In float32, for the reason given in `GlobalAveragePool`.
+        means = tf.nn.avg_pool2d(tf.cast(x, tf.float32), self.size, self.stride, self.padding)
+        return tf.cast(means, context.dtype)
+
+
+class GlobalAveragePool(Layer):
+    """Global average pooling: the mean of each channel over all positions of a row."""
+
+    kind = "global average pool"
+
+    def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
+        """Returns the output shape, (channels,); there are no variables."""
+        if len(input_shape) not in (2, 3):
+            raise ValueError(
+                f"{called(self, initializer)} takes images (height, width, channels) or sequences"
+                f" (tokens, features), got shape {input_shape}: put it before Flatten()"
+            )
+        return input_shape[-1:]
+
+    def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
+        """Averages [rows, ..., channels] over all positions to [rows, channels]."""
+        # In float32: a 16-bit sum of many numbers loses the small ones to rounding.
+        positions = list(range(1, x.shape.rank - 1))
+        return tf.cast(tf.reduce_mean(tf.cast(x, tf.float32), positions), context.dtype)

@@ -1,0 +1,163 @@
+"""A transformer for sequences and a residual network keep the laws on several devices."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from engine.tasks.task import TaskOutput
+from engine.verify.bounds import FLOAT32_RUN, bound
+from pipelines.batch_layout import BatchLayout, BatchPlan
+from pipelines.resident import InMemoryFeed
+from tapeline import models
+from tapeline.models import Dense, Dropout, LayerNorm, Residual
+from tests.harness import Training, pictures, put_together, relative_difference, same_bits, training
+
+VOCABULARY, TOKENS, UNITS = 11, 6, 8
+
+
+class Composed(tf.Module):
+    """Layers that follow each other, on inputs of any shape and type."""
+
+    def __init__(self, layers, input_shape, seed):
+        super().__init__("composed")
+        self.layers = layers
+        for index, layer in enumerate(layers):
+            input_shape = layer.build(input_shape, models.Initializer(seed, index, layer.kind))
+
+    def __call__(self, x, context):
+        for layer in self.layers:
+            x = layer(x, context)
+        return tf.cast(x, tf.float32)
+
+
+def transformer():
+    """Returns a causal pre-norm transformer: ids [rows, tokens] to logits of the next ids."""
+    return [
+        *(models.Embedding(VOCABULARY, UNITS), models.PositionEmbedding(), Dropout(0.1)),
+        Residual(LayerNorm(), models.Attention(2, causal=True, dropout=0.25), Dropout(0.1)),
+        Residual(LayerNorm(), Dense(4 * UNITS, "gelu"), Dense(UNITS), Dropout(0.1)),
+        *(LayerNorm(), Dense(VOCABULARY)),
+    ]
+
+
+class NextId:
+    """Mean cross-entropy of the next id in a sequence."""
+
+    def __init__(self):
+        self.metrics = {}
+
+    def __call__(self, model, batch, context):
+        ids = tf.cast(batch.inputs, tf.int32)
+        logits = model(ids[:, :-1], context)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, 1:], logits)
+        return TaskOutput(tf.reduce_mean(losses, 1))
+
+
+def sequences(examples=28):
+    """Returns sequences in which an id is the sum of the two before it, uint8 [n, TOKENS + 1]."""
+    ids = np.random.default_rng(0).integers(0, VOCABULARY, (examples, TOKENS + 1)).astype(np.uint8)
+    for place in range(2, TOKENS + 1):
+        ids[:, place] = (ids[:, place - 1] + ids[:, place - 2]) % VOCABULARY
+    return ids
+
+
+def trained(replicas=1, steps=4, accumulate=1, shards=0, **options) -> Training:
+    """Trains the transformer; the last batch of an epoch of 28 examples has padding rows."""
+    ids, layout = sequences(), BatchLayout(replicas, accumulate, shards)
+    plan = BatchPlan(examples=len(ids), global_batch_size=8, layout=layout, seed=0)
+    labels = np.zeros(len(ids), np.int32)
+    options = {"optimizer": "momentum", "learning_rate": 0.01} | options
+    run = put_together(
+        lambda: Composed(transformer(), (TOKENS,), seed=0),
+        lambda strategy: InMemoryFeed(ids, labels, plan, strategy),
+        NextId(),
+        layout=layout,
+        **options,
+    )
+    run.before = run.weights()
+    return run.take(steps)
+
+
+def moved(run) -> list[np.ndarray]:
+    return [after - before for after, before in zip(run.weights(), run.before, strict=True)]
+
+
+def test_transformer_learns():
+    run = trained(steps=0, optimizer="adam", learning_rate=0.01)
+    ids = tf.constant(sequences())
+    first = _loss(run, ids)
+    run.take(150)
+    assert first > 0.9 * np.log(VOCABULARY)
+    assert _loss(run, ids) < 0.8 * first
+
+
+def _loss(run, ids):
+    ids = tf.cast(ids, tf.int32)
+    logits = run.state.model(ids[:, :-1], models.ForwardContext())
+    return float(tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(ids[:, 1:], logits)))
+
+
+@pytest.mark.parametrize("other", [{"replicas": 2}, {"accumulate": 2}, {"jit": "loop"}])
+def test_transformer_on_other_topologies(other):
+    """L1, L3, L7: the same mathematics, to rounding, dropout included."""
+    one, two = trained(), trained(**other)
+    moves, length = moved(one), [np.linalg.norm(each) for each in one.weights()]
+    for move, ours, theirs, norm in zip(moves, one.weights(), two.weights(), length, strict=True):
+        assert np.linalg.norm(move) > 0
+        assert np.linalg.norm(ours - theirs) <= FLOAT32_RUN * max(np.linalg.norm(move), norm)
+
+
+def test_transformer_in_bfloat16():
+    one, two = (trained(replicas, precision="mixed_bfloat16") for replicas in (1, 2))
+    exact = trained()
+    for ours, theirs, expected in zip(moved(one), moved(two), moved(exact), strict=True):
+        path = float(np.linalg.norm(expected))
+        allowed = bound("mixed_bfloat16", path, path) * path
+        assert np.linalg.norm(ours - expected) <= allowed
+        assert np.linalg.norm(theirs - expected) <= allowed
+
+
+def test_transformer_of_shards():
+    """With virtual shards, the bits are the same on any number of replicas."""
+    one, *others = (trained(replicas, shards=4).weights() for replicas in (1, 2, 4))
+    assert all(same_bits(one, other) for other in others)
+
+
+# A residual network
+
+
+def residual_network(classes=3):
+    """Returns a pre-activation residual network, smooth so that rounding switches nothing.
+
+    Its batch norms would cancel all biases of convolutions, on whatever path.
+    """
+
+    def convolution(filters, size=3, stride=1):
+        return models.Convolution(filters, size, stride, "SAME", use_bias=False)
+
+    def block(filters, stride=1):
+        return Residual(
+            *(models.BatchNorm(), models.Activation("silu"), convolution(filters, stride=stride)),
+            *(models.BatchNorm(), models.Activation("silu"), Dropout(0.25), convolution(filters)),
+            shortcut=[models.AveragePool(stride, padding="SAME"), convolution(filters, 1)],
+        )
+
+    return [
+        *(convolution(4), block(4), block(6, stride=2)),
+        *(models.BatchNorm(), models.GlobalAveragePool(), Dense(classes)),
+    ]
+
+
+def residual_run(replicas, **options):
+    images, labels = pictures(28)
+    options |= {"optimizer": "momentum", "learning_rate": 0.01, "network": residual_network}
+    return training(images, labels, replicas=replicas, **options).take(4)
+
+
+def test_residual_network_on_two_devices():
+    one, two = residual_run(1), residual_run(2)
+    assert relative_difference(one.weights(), two.weights()) <= FLOAT32_RUN
+    one, two = (residual_run(replicas, shards=2).weights() for replicas in (1, 2))
+    assert same_bits(one, two)

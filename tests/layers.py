@@ -1,0 +1,89 @@
+"""Layers with random weights, and their outputs and gradients next to those of Keras's layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tapeline.models import ForwardContext, Initializer, Layer, StatelessRNG
+
+
+def normal(*shape: int, seed: int = 0) -> tf.Tensor:
+    """Returns normal random numbers, float32."""
+    return tf.constant(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def made(layer: Layer, input_shape: tuple[int, ...], seed: int = 5) -> Layer:
+    """Builds a layer; its biases, scales and offsets are random too."""
+    layer.output_shape = layer.build(input_shape, Initializer(seed, 0, "layer"))
+    for index, variable in enumerate(layer.trainable_variables):
+        if variable.shape.rank == 1:
+            variable.assign(1 + 0.3 * normal(*variable.shape, seed=seed + index))
+    return layer
+
+
+def training(step: int = 0, row: int = 0, **settings) -> ForwardContext:
+    """Returns a context of training, with noise for dropout."""
+    noise = StatelessRNG(3, tf.constant(step, tf.int64), tf.constant(row, tf.int64))
+    return ForwardContext(training=True, noise=noise, **settings)
+
+
+def outputs_and_gradients(
+    function: Callable, x: tf.Tensor, weight: tf.Tensor, variables: Sequence[tf.Variable]
+) -> list[np.ndarray]:
+    """Returns the output and the gradients of its weighted sum; integers have none.
+
+    Args:
+      function: maps `x` to a tensor.
+      x: input, [rows, ...].
+      weight: float64 of the output's shape.
+      variables: what else to differentiate with respect to.
+    """
+    watched = [] if x.dtype.is_integer else [x]
+    with tf.GradientTape() as tape:
+        tape.watch(watched)
+        y = function(x)
+        loss = tf.reduce_sum(tf.cast(y, tf.float64) * weight)
+    gradients = tape.gradient(loss, [*watched, *variables])
+    return [np.asarray(tf.convert_to_tensor(each), np.float64) for each in (y, *gradients)]
+
+
+def differences(
+    layer: Layer,
+    twin: Callable,
+    pairs: Sequence[tuple],
+    x: tf.Tensor,
+    dtype: tf.DType = tf.float32,
+) -> list[float]:
+    """Returns the differences from Keras's layer in float64, relative in norm.
+
+    They are those of the output and of the gradients with respect to the input and each variable.
+
+    Args:
+      layer: layer with weights.
+      twin: what Keras computes in float64.
+      pairs: each variable of the layer, Keras's of it, and what turns the one's array into the
+        other's; Keras's variables are overwritten.
+      x: input, [rows, ...].
+      dtype: compute dtype of the layer.
+    """
+    variables, theirs, changes = zip(*pairs, strict=True) if pairs else ((), (), ())
+    assert len(variables) == len(layer.trainable_variables)
+    for variable, keras_variable, change in pairs:
+        keras_variable.assign(change(variable.numpy()))
+    weight = tf.constant(np.random.default_rng(1).normal(size=(x.shape[0], *layer.output_shape)))
+    context = training(dtype=dtype)
+    inputs = x if x.dtype.is_integer else tf.cast(x, dtype)
+    found = outputs_and_gradients(lambda x: layer(x, context), inputs, weight, variables)
+    exact = inputs if x.dtype.is_integer else tf.cast(inputs, tf.float64)
+    theirs = [getattr(variable, "value", variable) for variable in theirs]
+    expected = outputs_and_gradients(twin, exact, weight, theirs)
+    first = len(found) - len(variables)
+    found[first:] = [change(each) for each, change in zip(found[first:], changes, strict=True)]
+    assert [each.shape for each in found] == [each.shape for each in expected]
+    return [
+        float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12))
+        for a, b in zip(found, expected, strict=True)
+    ]
