@@ -53,6 +53,16 @@ class Parts:
         for feed in (self.feeds.training, *self.feeds.held_out.values()):
             feed.close()
 
+    def trace(self) -> None:
+        """Traces the training loop; with `--load`, also the evaluations, which the user may write.
+
+        Whatever error the code of model, task or optimizer raises comes up here.
+        """
+        self.loop.graph()
+        if self.config.run.load:
+            for evaluation in self.evaluations.values():
+                evaluation.graph()
+
     @property
     def model(self) -> tf.Module:
         """The network that is trained."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -68,6 +69,12 @@ class Evaluation:
             f"evaluation scored {means['examples']} of {self._feed.examples} examples"
         )
         return means
+
+    def graph(self) -> Any:
+        """Returns the loop's ConcreteFunction, the one that `run` calls; evaluates nothing."""
+        _, given = self._feed.open(0, 1)
+        start, steps = (tf.constant(as_int64(each)) for each in (0, 1))
+        return self._compiled.get_concrete_function(start, steps, given)
 
     def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> tf.Tensor:
         self.traces += 1

@@ -18,18 +18,30 @@ class LayerSummary:
     """A row of the summary of a model, for one layer or several consecutive ones."""
 
     layer: str  # comma-separated labels of the layer and of the following ones without a row
-    output_shape: tuple[int, ...]  # without the batch dimension
+    output_shape: tuple[int, ...] | None  # without the batch dimension; None: not known
     parameters: int  # number of parameters, trainable and non-trainable
 
 
-def rows(model: Sequential) -> list[LayerSummary]:
+def rows(model: tf.Module) -> list[LayerSummary]:
     """Returns a row for the first layer and each layer that changes the shape or has parameters.
 
     The label of any other layer (a dropout, an activation) is appended to the preceding row. The
     row of a residual or a concatenation is followed by those of the layers inside it, indented,
-    which hold the parameters.
+    which hold the parameters. A model that is no `Sequential` has a row for each module with
+    variables of its own, by attribute path.
     """
+    if not isinstance(model, Sequential):
+        return _modules(model)
     return _rows(model.layers, model.input_shape, model.output_shapes)
+
+
+def _modules(model: tf.Module) -> list[LayerSummary]:
+    flat = model._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
+    owners: dict[str, list[tf.Variable]] = {}
+    for path, variable in flat:
+        owner = "/".join(str(part) for part in path).rpartition("/")[0]
+        owners.setdefault(owner or model.name, []).append(variable)
+    return [LayerSummary(name, None, _count(owned)) for name, owned in owners.items()]
 
 
 def _rows(
@@ -57,10 +69,12 @@ def _rows(
     return summaries
 
 
-def table(model: Sequential) -> str:
+def table(model: tf.Module) -> str:
     """Returns the summary of a model as an aligned text table with total parameters."""
     lines = [("layer", "output shape", "parameters")]
-    lines += [(row.layer, str(row.output_shape), f"{row.parameters:,}") for row in rows(model)]
+    lines += [
+        (row.layer, str(row.output_shape or "-"), f"{row.parameters:,}") for row in rows(model)
+    ]
     trainable = _count(model.trainable_variables)
     lines.append(("total trainable", "", f"{trainable:,}"))
     widths = [max(len(line[column]) for line in lines) for column in range(3)]

@@ -13,7 +13,6 @@ from engine.config.arguments import REQUIRED, selected
 from engine.config.option import written
 from engine.config.schema import Config, option_values, sections
 from engine.core.metrics import brief, formatted
-from engine.models.sequential import Sequential
 from engine.models.summary import rows as summary_rows
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
@@ -106,10 +105,12 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | N
     return ReportSection("Steps", [figure])
 
 
-def network(model: Sequential, name: str) -> ReportSection:
+def network(model: tf.Module, name: str) -> ReportSection:
     """Returns the section with the table of layers, their output shapes and parameter counts."""
     layers = summary_rows(model)
-    rows = [(layer.layer, str(layer.output_shape), f"{layer.parameters:,}") for layer in layers]
+    rows = [
+        (layer.layer, str(layer.output_shape or "-"), f"{layer.parameters:,}") for layer in layers
+    ]
     rows.append(("total", "", f"{sum(layer.parameters for layer in layers):,}"))
     header = ("layer", "output shape", "parameters")
     return ReportSection("Network", [Table(header, rows, name, frozenset([len(layers)]))])

@@ -13,7 +13,7 @@ from engine.config import flags
 from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.logging import run_summary
-from engine.models.sequential import Sequential
+from engine.models.base import ForwardContext
 from engine.models.summary import table as summary_table
 from engine.reporting.html_page import ReportFigure
 
@@ -62,7 +62,7 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
         metrics = [(split, name) for split in parts.evaluations for name in names]
         values = _hyperparameters(config)
         summaries += run_summary.hyperparameters(values, metrics, config.run.run_dir)
-    run_summary.show(config.run.run_dir, step, summaries, _graph(parts.model))
+    run_summary.show(config.run.run_dir, step, summaries, _graph(parts))
 
 
 def _hyperparameters(config: Config) -> dict[str, Any]:
@@ -82,8 +82,11 @@ def _hyperparameters(config: Config) -> dict[str, Any]:
     return values
 
 
-def _graph(model: Sequential) -> bytes:
+def _graph(parts: Parts) -> bytes:
     """Returns the graph of the network's forward pass as a serialized GraphDef."""
-    images = tf.TensorSpec([None, *model.input_shape], tf.float32)
-    traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(images)
+    batch = tf.nest.map_structure(
+        lambda spec: tf.TensorSpec([None, *spec.shape], spec.dtype), parts.source.inputs
+    )
+    forward = tf.function(lambda x: parts.model(x, ForwardContext()), autograph=False)
+    traced = forward.get_concrete_function(batch)
     return traced.graph.as_graph_def().SerializeToString()

@@ -122,6 +122,8 @@ class Trainer:
           ValueError: if the run cannot be resumed with these options; nothing has been written.
         """
         parts, chief = self.parts, self._collectives.is_chief
+        if before is None:  # code that fails leaves nothing behind
+            parts.trace()
         if chief:
             os.makedirs(self._dir, exist_ok=True)
             lock.take()
@@ -139,6 +141,8 @@ class Trainer:
         )
         if complete:
             run_directory.check_logging_options(self.config, before)
+        elif before is not None:
+            parts.trace()
         self._restorer.tidy()
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
