@@ -188,6 +188,11 @@ class VerificationRuns:
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
+    def randomness(self) -> str:
+        """Kind of the model's random numbers, see `engine.models.properties`."""
+        return properties.randomness(self.reference.parts.model)
+
+    @property
     def cross_example(self) -> bool:
         """Whether an example's training loss depends on others, as with batch norm."""
         return properties.is_cross_example(self.reference.parts.model)

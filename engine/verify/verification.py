@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 import engine
+import pipelines
 from engine.config.schema import Config, option_values
 from engine.core.steps_per_loop import stopwatch
 from engine.models.summary import rows as summary_rows
@@ -125,7 +126,9 @@ def _heading(runs: VerificationRuns) -> str:
     full = sample.full
     configured, _, many, note = runs.topologies
     replicas = "" if many is configured else f"; replicas: {many.description}"
-    shape = "x".join(map(str, full.image_shape))
+    shape = pipelines.described(full.decoded[0])
+    if full.has_images:
+        shape = f"images {'x'.join(map(str, full.image_shape))}"
     parameters = sum(row.parameters for row in summary_rows(parts.model))
     length = f"the first {STEPS} of {runs.total_steps:,} steps"
     if runs.total_steps < runs.scheduled_steps:
@@ -139,7 +142,7 @@ def _heading(runs: VerificationRuns) -> str:
         *([f"note   {note}"] if note else []),
         f"data   {full.name} {full.version}: {len(sample.source.train):,} of "
         f"{len(full.train):,} train, {sample.examples_scored:,} of "
-        f"{sample.examples_held_out:,} {sample.scored_from}; images {shape}; "
+        f"{sample.examples_held_out:,} {sample.scored_from}; {shape}; "
         f"{runs.feed_kind} feed",
         f"model  {config.model.model}, {parameters:,} parameters, {config.precision.precision}",
         f"train  {length}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import tensorflow as tf
 
 import pipelines
 from engine.assembly.parts import Parts
+from engine.core.step import preprocessed
 from engine.models.base import ForwardContext
 from engine.optim.precision import compute_dtype
 from engine.verify import bounds
@@ -32,6 +35,8 @@ def check(runs: VerificationRuns) -> Finding:
         return finding
     if runs.cross_example:
         return not_compared("batch norm sees its micro-batch")
+    if runs.randomness == "per_microbatch":
+        return not_compared("random numbers of the model depend on the micro-batch")
     micro_batches = 1 if accumulate > 1 else min(4, batch)
     other = runs.assembled(devices, accumulate=micro_batches)
     pairs = steps_together(reference, other, _UPDATES)
@@ -69,6 +74,7 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
     @tf.function(autograph=False)
     def losses(batch: pipelines.Batch) -> tf.Tensor:
         context = ForwardContext(mask=batch.mask, dtype=dtype)
+        batch = preprocessed(batch, None, source.preprocess)
         return tf.cast(fault_injector(parts).task(parts.model, batch, context).losses, tf.float32)
 
     at_once = losses(batch).numpy()
@@ -79,8 +85,8 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
     for first in range(0, size, chunk_size):
         rows = slice(first, first + chunk_size)
         chunk = batch._replace(
-            inputs=batch.inputs[rows],
-            targets=batch.targets[rows],
+            inputs=tf.nest.map_structure(operator.itemgetter(rows), batch.inputs),
+            targets=tf.nest.map_structure(operator.itemgetter(rows), batch.targets),
             mask=batch.mask[rows],
             row=batch.row + first,
             position=batch.position + first,
