@@ -51,7 +51,8 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
 
 def scaled(inputs: Any) -> Any:
     """Returns a batch of inputs as a model gets it: images of uint8 are divided by 255."""
-    return tf.cast(inputs, tf.float32) / 255 if inputs.dtype == tf.uint8 else inputs
+    image = inputs.dtype == tf.uint8 and inputs.shape.rank == 4
+    return tf.cast(inputs, tf.float32) / 255 if image else inputs
 
 
 def norm_network(classes: int = CLASSES) -> list[models.Layer]:

@@ -579,14 +579,22 @@ BREAKS = (
         "indices = tf.gather(in_order, tf.maximum(positions % self.examples, 1))",
     ),
     Break(
+        "L7",
+        "an embedding learns of the largest gradient of an id alone",
+        ("tests/laws/test_compositions.py",),
+        "engine/models/layers/embedding.py",
+        "tf.math.unsorted_segment_sum(flat",
+        "tf.math.unsorted_segment_max(flat",
+    ),
+    Break(
         "L8",
         "evaluation drops out",
         _ONCE,
         "engine/core/step.py",
-        "output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
-        "output = task(model, batch, ForwardContext(\n"
+        "context = ForwardContext(mask=batch.mask, dtype=dtype)",
+        "context = ForwardContext(\n"
         "            training=True, mask=batch.mask, dtype=dtype,\n"
-        "            noise=StatelessRNG(0, batch.position)))",
+        "            noise=StatelessRNG(0, batch.position))",
     ),
     # Nothing lost
     Break(
@@ -796,9 +804,9 @@ BREAKS = (
         "golden",
         "images are divided by 256",
         _GOLDEN,
-        "engine/models/sequential.py",
-        "x = x / 255",
-        "x = x / 256",
+        "pipelines/preprocessing.py",
+        "tf.cast(values, tf.float32) / 255.0",
+        "tf.cast(values, tf.float32) / 256.0",
     ),
     Break(
         "golden",

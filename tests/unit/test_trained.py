@@ -13,7 +13,7 @@ from engine.assembly import trained
 from engine.checkpoint import catalog
 from engine.config import flags
 from engine.reporting import command
-from engine.serving import export
+from engine.serving import directory
 from tests.unit.test_catalog import Training
 
 
@@ -77,11 +77,14 @@ def test_concurrent_exports(tmp_path):
     folder = str(tmp_path / "export")
     (tmp_path / "export.part").mkdir()  # left by a killed export
     (tmp_path / "export.part" / "half").write_text("")
-    with export._temporary_directory(folder) as one, export._temporary_directory(folder) as other:
+    with (
+        directory.temporary_directory(folder) as one,
+        directory.temporary_directory(folder) as other,
+    ):
         assert one != other and not os.listdir(one) and not os.listdir(other)
         for whole in (one, other):
             Path(whole, "of").write_text(whole)
-            export._publish(whole, folder)
+            directory.publish(whole, folder)
             assert os.listdir(tmp_path / "export") == ["of"]
             assert (tmp_path / "export" / "of").read_text() == whole
             if whole == one:
@@ -93,7 +96,7 @@ def test_failed_export_keeps_old(tmp_path):
     (tmp_path / "export").mkdir()
     with (
         pytest.raises(RuntimeError),
-        export._temporary_directory(str(tmp_path / "export")) as whole,
+        directory.temporary_directory(str(tmp_path / "export")) as whole,
     ):
         Path(whole, "half").write_text("")
         raise RuntimeError
