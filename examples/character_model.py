@@ -1,0 +1,61 @@
+"""A language model of characters: a causal transformer on Shakespeare's plays.
+
+    python examples/character_model.py --dataset=shakespeare --task=next_character \
+        --model=transformer --global_batch_size=12 --train_steps=2000 --learning_rate=1e-3 \
+        --dataset.data_dir=DIRECTORY --monitor=validation_loss
+
+DIRECTORY holds tiny_shakespeare as TFDS prepares it. 3 minutes on two CPU cores; the loss on the
+validation text is below 2.0 nats a character.
+"""
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+import tapeline as tl
+
+
+@tl.source
+def shakespeare(*, data_dir: str = "", context: int = 64):
+    def windows(split, every):
+        (example,) = tfds.as_numpy(
+            tfds.load("tiny_shakespeare", split=split, data_dir=data_dir or None)
+        )
+        ids = np.frombuffer(example["text"], np.uint8)
+        pieces = np.lib.stride_tricks.sliding_window_view(ids, context + 1)[::every]
+        return pieces[:, :-1], pieces[:, 1:]
+
+    inputs, targets = windows("train", 1)
+    held_out = {name: windows(name, context) for name in ("validation", "test")}
+    return tl.arrays(inputs=inputs, targets=targets, **held_out)
+
+
+@tl.task
+class NextCharacter(tl.Task):
+    def __init__(self):
+        self.metrics = {"perplexity": tl.metrics.Perplexity()}
+
+    def output_spec(self, source):
+        return tf.TensorSpec([*source.targets.shape, 128])
+
+    def __call__(self, model, batch, context):
+        logits, targets = model(batch.inputs, context), tf.cast(batch.targets, tf.int32)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(targets, logits)
+        return tl.TaskOutput(tf.reduce_mean(losses, -1), {"perplexity": (losses,)})
+
+
+@tl.model
+def transformer(outputs, *, depth: int = 4, units: int = 128, heads: int = 4):
+    layers = tl.models
+
+    def block():
+        attention = layers.Residual(layers.LayerNorm(), layers.Attention(heads, causal=True))
+        dense = [layers.LayerNorm(), layers.Dense(4 * units, "gelu"), layers.Dense(units)]
+        return [attention, layers.Residual(*dense)]
+
+    embedding = [layers.Embedding(128, units), layers.PositionEmbedding()]
+    blocks = [layer for _ in range(depth) for layer in block()]
+    return [*embedding, *blocks, layers.LayerNorm(), layers.Dense(outputs.shape[-1])]
+
+
+tl.main()

