@@ -23,8 +23,8 @@ class FocalLoss(tl.Classification):
 
 
 @tl.schedule
-def sawtooth(learning_rate, *, period: int = 50):
-    return lambda step: learning_rate * (1 - tf.cast(step % period, tf.float32) / period)
+def sawtooth(*, period: int = 50):
+    return lambda step: 1 - tf.cast(step % period, tf.float32) / period
 
 
 @tl.optimizer

@@ -43,6 +43,7 @@ _COMPILED = ("tests/laws/test_compiled.py",)
 _POINTS = ("tests/laws/test_points.py",)
 _ONE_TRACE = ("tests/laws/test_l6_one_trace.py",)
 _TOPOLOGY = ("tests/laws/test_l7_topology.py",)
+_COMPOSED = ("tests/laws/test_compositions.py",)
 _ONCE = ("tests/laws/test_l8_every_example_once.py",)
 _REFERENCED = "tests/laws/test_references.py"
 _UPDATES = (f"{_REFERENCED}::test_updates_match_paper",)
@@ -105,6 +106,14 @@ BREAKS = (
         "pipelines/order.py",
         "return -(-examples // global_batch_size)",
         "return max(1, examples // global_batch_size)",
+    ),
+    Break(
+        "L1",
+        "ids of padding rows are looked up",
+        ("tests/unit/test_row_purity.py",),
+        "engine/models/layers/embedding.py",
+        "ids = tf.where(valid, ids, tf.zeros_like(ids))",
+        "ids = tf.where(valid, ids, ids)",
     ),
     # Accumulation
     Break(
@@ -348,6 +357,14 @@ BREAKS = (
         "StatelessRNG(seed, batch.epoch, batch.position,",
         "StatelessRNG(seed, batch.epoch, 0 * batch.position,",
     ),
+    Break(
+        "L3",
+        "layers inside a layer share its initial values and dropout masks",
+        ("tests/unit/test_composite.py",),
+        "engine/models/base.py",
+        "return Initializer(self.seed, index, kind, path",
+        "return Initializer(self.seed, self.index, kind, path",
+    ),
     # L4
     Break(
         "L4",
@@ -520,6 +537,14 @@ BREAKS = (
         "first = resolver.task_id * count if resolver is not None else 0",
         "first = 0",
     ),
+    Break(
+        "L7",
+        "keys of an attention have a bias, which only rounding moves",
+        _COMPOSED,
+        "engine/models/layers/attention.py",
+        'use_bias=name != "key"',
+        "use_bias=True",
+    ),
     # Shards
     Break(
         "shards",
@@ -552,6 +577,14 @@ BREAKS = (
         "engine/distributed/reduction.py",
         "return (list, tree_reduce) if shards else (all_reduce, all_reduce)",
         "return (all_reduce, tree_reduce) if shards else (all_reduce, all_reduce)",
+    ),
+    Break(
+        "shards",
+        "the gradient of an embedding is sparse",
+        _COMPOSED,
+        "engine/models/layers/embedding.py",
+        "found = _rows_of(tf.convert_to_tensor(self.table), ids)",
+        "found = tf.gather(self.table, ids)",
     ),
     # L8
     Break(
