@@ -131,9 +131,7 @@ def assemble(
     )
     steps = total_steps(config, steps_per_epoch)
     schedule = factories.build_schedule(config, steps)
-    augmentation = pipelines.parse_augmentation(
-        config.data.augment, source.image_shape, source.dtype
-    )
+    augmentation = pipelines.augmentation_of(config.data.augment, source)
 
     with strategy.scope():
         model = factories.build_network(config, source)
@@ -182,7 +180,9 @@ def assemble(
         clip=Clip(config.optimizer.clip_norm, config.optimizer.clip_value),
         average=ema_model,
         ema=config.optimizer.ema,
-        augment=augmenter(augmentation, source.classes, seed, compiled) if augmentation else None,
+        augment=augmenter(augmentation, source.classes, seed, compiled, source.preprocess)
+        if augmentation
+        else None,
         synchronise=synchronise,
         reduce=reduce,
         compiled=compiled,
