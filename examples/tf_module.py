@@ -21,7 +21,9 @@ class Perceptron(tf.Module):
         self.biases = [tf.Variable(tf.zeros(size)) for size in sizes[1:]]
 
     def __call__(self, images, context):
-        x = tf.cast(tf.reshape(images, [images.shape[0] or -1, self.kernels[0].shape[0]]), context.dtype)
+        x = tf.cast(
+            tf.reshape(images, [images.shape[0] or -1, self.kernels[0].shape[0]]), context.dtype
+        )
         for index, (kernel, bias) in enumerate(zip(self.kernels, self.biases)):
             x = tf.nn.relu(x) if index else x
             x = x @ tf.cast(kernel, x.dtype) + tf.cast(bias, x.dtype)

@@ -1,7 +1,8 @@
 """Input pipelines: from a data set on disk to batches. Start at `open_source` and `open_feed`."""
 
-from pipelines.augment import Augmentation, parse_augmentation
+from pipelines.augment import Augmentation, augmentation_of, parse_augmentation
 from pipelines.augment import register as register_augmentation
+from pipelines.augment import register_pair as register_pair_augmentation
 from pipelines.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
 from pipelines.cache import default_dir as default_cache_dir
 from pipelines.errors import reason
@@ -19,6 +20,7 @@ from pipelines.host import usable_cores
 from pipelines.identity import DataIdentity, data_identity
 from pipelines.nests import Nest, Spec, described, example_bytes
 from pipelines.nests import paths as leaf_paths
+from pipelines.open import open_dataset
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.pictures import (
     ImageFormat,
@@ -35,7 +37,13 @@ from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
 from pipelines.saved_source import source_from_json, source_to_json
 from pipelines.source import Source
-from pipelines.sources.tfds import open_source
+from pipelines.sources.arrays import arrays
+from pipelines.sources.csv import csv
+from pipelines.sources.description import SourceOptions
+from pipelines.sources.folder import folder
+from pipelines.sources.from_dataset import from_dataset
+from pipelines.sources.random_access import random_access
+from pipelines.sources.tfds import open_source, tfds
 from pipelines.splits import DataSplit
 from pipelines.stream import StreamingFeed
 
@@ -57,23 +65,31 @@ __all__ = [
     "RecordSplit",
     "Resize",
     "Source",
+    "SourceOptions",
     "Spec",
     "StreamingFeed",
+    "arrays",
+    "augmentation_of",
     "choose_feed",
     "converts_pictures",
+    "csv",
     "data_identity",
     "default_cache_dir",
     "described",
     "example_bytes",
     "fitted",
+    "folder",
+    "from_dataset",
     "image_format",
     "image_spec",
     "leaf_paths",
+    "open_dataset",
     "open_feed",
     "open_source",
     "opened",
     "parse_augmentation",
     "permutation",
+    "random_access",
     "read_array",
     "read_examples",
     "read_labels",
@@ -83,8 +99,10 @@ __all__ = [
     "read_targets",
     "reason",
     "register_augmentation",
+    "register_pair_augmentation",
     "source_from_json",
     "source_to_json",
     "steps_per_epoch",
+    "tfds",
     "usable_cores",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ import tensorflow as tf
 
 from pipelines import table
 from pipelines.preprocessing import Scale
+from pipelines.source import Source
 from pipelines.warp import MAX_SIDE, NUMBERS, warp
 
 FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows, H, W, C]
@@ -26,24 +28,29 @@ FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows,
 Transform = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
 
 
+# (inputs, targets, random numbers float32 [rows, n] in [0, 1), strength) -> (inputs, targets)
+PairTransform = Callable[[Any, Any, tf.Tensor, float], tuple[Any, Any]]
+
+
 class _Registered(NamedTuple):
-    transform: Transform
+    transform: Callable[..., Any]  # a Transform or PairTransform
     numbers: int
     default: float
     maximum: float
 
 
 _registered: dict[str, _Registered] = {}
+_pairs: dict[str, _Registered] = {}
 
 
 def names() -> tuple[str, ...]:
     """Returns all transforms' names, in the order of application and of random-number columns."""
-    return ("flip", *NUMBERS, "cutout", *_registered, "mixup")
+    return (*_pairs, "flip", *NUMBERS, "cutout", *_registered, "mixup")
 
 
 def registered_names() -> tuple[str, ...]:
     """Returns the names of the transforms that `register` has added."""
-    return tuple(_registered)
+    return (*_pairs, *_registered)
 
 
 def register(
@@ -65,16 +72,61 @@ def register(
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.
     """
-    if not name.isidentifier():
-        raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
-    if name in names():
-        raise ValueError(f"a transform named {name!r} is registered already; choose another name")
+    _check_new(name)
 
     def add(transform: Transform) -> Transform:
         _registered[name] = _Registered(transform, numbers, default, maximum)
         return transform
 
     return add
+
+
+def register_pair(
+    name: str | PairTransform | None = None,
+    *,
+    numbers: int = 1,
+    default: float = 1.0,
+    maximum: float = math.inf,
+) -> Any:
+    """Registers a function that augments inputs and targets together, for `--augment=NAME`.
+
+    The decorated function takes decoded inputs and targets, nests of tensors [rows, ...] before
+    scaling, random numbers, float32 [rows, numbers] in [0, 1), and, if it has a fourth parameter,
+    the strength. It returns both, of the same shapes and dtypes. Row i of the output may depend
+    only on row i of the inputs (law L3 of docs/concepts/laws.md). It is applied before the
+    transforms of images::
+
+        @tl.augment
+        def mirror(image, mask, numbers):
+            mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
+            return [tf.where(mirrored, x[:, :, ::-1], x) for x in (image, mask)]
+
+    Used as `@tl.augment` or with arguments. The name is that of the function, or `name`. `default`
+    is the strength if the option gives none, `maximum` the largest allowed.
+
+    Raises:
+      ValueError: when the name is already in use or is not a Python identifier.
+    """
+    if callable(name):
+        return register_pair()(name)
+
+    def add(transform: Callable) -> Callable:
+        of = name or transform.__name__
+        _check_new(of)
+        takes_strength = len(inspect.signature(transform).parameters) > 3
+        with_strength = transform if takes_strength else lambda x, y, u, _: transform(x, y, u)
+        _pairs[of] = _Registered(with_strength, numbers, default, maximum)
+        return transform
+
+    return add
+
+
+def _check_new(name: str) -> None:
+    """Raises ValueError if a transform cannot be registered by a name."""
+    if not name.isidentifier():
+        raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
+    if name in names():
+        raise ValueError(f"a transform named {name!r} is registered already; choose another name")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,15 +147,16 @@ class Augmentation:
 
     def __call__(
         self,
-        images: tf.Tensor,
-        labels: tf.Tensor,
+        images: Any,
+        labels: Any,
         numbers: tf.Tensor,
         classes: int,
-        preprocess: Callable[[tf.Tensor], tf.Tensor] | None = None,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+        preprocess: Callable[[Any], Any] | None = None,
+    ) -> tuple[Any, Any]:
         """Augments and preprocesses a batch in the graph.
 
-        Takes images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), labels, int32
+        With transforms of pairs alone, inputs and targets are nests of any tensors. Else it takes
+        images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), labels, int32
         [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1). `preprocess`
         scales images after flips and warps, which are of pixels as they are stored; None: uint8
         images are divided by 255. Returns float32 images and targets: the labels, int32 [rows].
@@ -112,10 +165,13 @@ class Augmentation:
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
         uniform = dict(zip(counts, parts, strict=True))
+        for name in (name for name in uniform if name in _pairs):
+            images, labels = _apply_pair(name, self.strengths[name], images, labels, uniform[name])
+        if all(name in _pairs for name in uniform):
+            return (preprocess or _scale(images))(images), labels
         if "flip" in uniform:
             images = flip(images, uniform["flip"], FLIPS[self.strengths["flip"]])
-        if preprocess is None:
-            preprocess = Scale("unit" if images.dtype == tf.uint8 else "none")
+        preprocess = preprocess or _scale(images)
         warps = {name: self.strengths[name] for name in NUMBERS if name in self.strengths}
         images = warp(images, warps, uniform) if warps else tf.cast(images, tf.float32)
         images = preprocess(images)
@@ -135,8 +191,35 @@ class Augmentation:
         """Number of random numbers per image by selected transform, in order of application."""
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
         counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
-        counts |= {name: each.numbers for name, each in _registered.items()}
+        counts |= {name: each.numbers for name, each in (*_registered.items(), *_pairs.items())}
         return {name: counts[name] for name in names() if name in self.strengths}
+
+
+def _scale(inputs: Any) -> Callable[[Any], Any]:
+    """Returns the default preprocessing: images of uint8 are divided by 255."""
+    is_uint8 = not tf.nest.is_nested(inputs) and inputs.dtype == tf.uint8
+    return Scale("unit" if is_uint8 else "none")
+
+
+def _apply_pair(
+    name: str, strength: float, inputs: Any, targets: Any, numbers: tf.Tensor
+) -> tuple[Any, Any]:
+    """Applies a registered transform of pairs; ValueError if it changes structures or shapes."""
+    result = _pairs[name].transform(inputs, targets, numbers, strength)
+    try:
+        result = tf.nest.map_structure(
+            lambda before, after: tf.ensure_shape(
+                tf.convert_to_tensor(after, before.dtype), before.shape
+            ),
+            (inputs, targets),
+            tuple(result),
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"--augment={name}: has to return inputs and targets of the shapes and dtypes that it "
+            f"gets: {' '.join(str(error).split())[:160]}"
+        ) from error
+    return result[0], result[1]
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
@@ -181,13 +264,35 @@ def mixup(
     return mix(images, own[:, :, tf.newaxis, tf.newaxis]), targets
 
 
+def augmentation_of(spec: str, source: Source) -> Augmentation | None:
+    """Returns what `--augment` does to the examples of a source; None if it is empty.
+
+    Raises:
+      ValueError: as `parse_augmentation`; when transforms of images cannot apply to the source.
+    """
+    shape = source.image_shape if source.has_images else None
+    parsed = parse_augmentation(spec, shape, source.dtype if shape else "")
+    if parsed is None:
+        return None
+    if parsed.mixes and not source.classes:
+        raise ValueError(f"--augment={spec}: mixup mixes class labels, and {source.name} has none")
+    images = [name for name in parsed.strengths if name not in _pairs]
+    if images and source.dtype == "uint8" and "" not in source.preprocess.scales:
+        raise ValueError(
+            f"--augment={spec}: {images[0]} gives pixels that are no integers: give --scale=unit "
+            "or standardize"
+        )
+    return parsed
+
+
 def parse_augmentation(
-    spec: str, image_shape: tuple[int, int, int], dtype: str = "uint8"
+    spec: str, image_shape: tuple[int, int, int] | None, dtype: str = "uint8"
 ) -> Augmentation | None:
     """Converts the value of `--augment` to a function that augments batches; None if it is empty.
 
     `spec` lists `name` or `name:strength`, separated by commas, in any order; `image_shape` is
-    (height, width, channels). Besides transforms added by `register`, there are these, with the
+    (height, width, channels), None for inputs that are no images, which only transforms added by
+    `register_pair` apply to. Besides these and those added by `register`, there are these, with the
     default strengths for images of 28 x 28 (those in pixels scale with the shorter side):
 
       flip: horizontal (default), vertical or both; each with probability 1/2.
@@ -213,6 +318,12 @@ def parse_augmentation(
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
     if not strengths:
         return None
+    if image_shape is None:
+        if foreign := [name for name in strengths if name not in _pairs]:
+            raise ValueError(
+                f"--augment={spec}: {foreign[0]} is of images, and the inputs are no images"
+            )
+        return Augmentation(strengths)
     if warps := [name for name in strengths if name in NUMBERS and dtype != "uint8"]:
         raise ValueError(f"--augment={spec}: {warps[0]} is of uint8 images, and these are {dtype}")
     height, width, _ = image_shape
@@ -223,13 +334,15 @@ def parse_augmentation(
     return Augmentation(strengths)
 
 
-def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, int, int]) -> Any:
+def _strength(
+    flag: str, name: str, text: str | None, image_shape: tuple[int, int, int] | None
+) -> Any:
     if name == "flip":
         text = "horizontal" if text is None else text
         if text not in FLIPS:
             raise ValueError(f"{flag}: flips are {_choices(text, FLIPS)}")
         return text
-    side = min(image_shape[:2])
+    side = min(image_shape[:2]) if image_shape else 14
     pixels = f"pixels, the image's shorter side being {side}"
     default, maximum, allowed = {
         "shift": (side / 14, math.nextafter(side, 0), f"below {side} {pixels}"),
@@ -241,7 +354,7 @@ def _strength(flag: str, name: str, text: str | None, image_shape: tuple[int, in
         "mixup": (0.2, 100.0, "at most 100"),
         **{
             registered: (each.default, each.maximum, f"at most {each.maximum:g}")
-            for registered, each in _registered.items()
+            for registered, each in (*_registered.items(), *_pairs.items())
         },
     }[name]
     try:

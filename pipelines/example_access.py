@@ -13,6 +13,7 @@ from pipelines import cache, order
 from pipelines.decode import DECODE_CHUNK, constants, decode_batch, decode_split, traced
 from pipelines.errors import damaged_data_message, reason
 from pipelines.nests import Nest
+from pipelines.sequential import SequentialSplit
 from pipelines.source import Source
 from pipelines.splits import DataSplit
 
@@ -43,7 +44,10 @@ def read_step_examples(
     epoch, step_in_epoch = divmod(step, order.steps_per_epoch(len(split), global_batch_size))
     first = step_in_epoch * global_batch_size
     end = min(first + global_batch_size, len(split)) + include_next_example
-    indices = order.permutation_at(seed, epoch, len(split), np.arange(first, end) % len(split))
+    positions = np.arange(first, end) % len(split)
+    if isinstance(split, SequentialSplit):
+        return Examples(positions, *split.reader().read_epoch(seed, epoch, positions))
+    indices = order.permutation_at(seed, epoch, len(split), positions)
     return read_examples(source, split, indices, cache_dir)
 
 
@@ -111,7 +115,9 @@ def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:
     reader = split.reader(cache_dir)
     targets = reader.targets()
     if targets is None:
-        decoded = cache.load(cache_dir, cache.key(split, source.recipe), source.decoded)
+        decoded = None
+        if source.decode is not None:
+            decoded = cache.load(cache_dir, cache.key(split, source.recipe), source.decoded)
         _, targets = decoded if decoded is not None else decode_split(source, split)
     return targets
 

@@ -1,7 +1,8 @@
-"""Selects the image and label features of a data set, and decodes examples."""
+"""Selects the features of a TFDS data set that are inputs and targets, and decodes examples."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines import nests
 from pipelines.index import Fields
+from pipelines.nests import Nest, Spec
 from pipelines.resize import Resize
 
 # Must be increased when the result of `decode` changes for any record.
@@ -18,48 +21,189 @@ _DECODE_VERSION = 1
 DTYPES = ("uint8", "float32")  # supported dtypes of images; float32 values are not scaled
 
 
-def keys(name: str, info: Any) -> tuple[str, str]:
-    """Returns the names of a TFDS data set's image and label feature, preferably supervised keys.
+Keys = Any  # a nest of names of features: one name, or a dict by name
+
+
+def selected(name: str, info: Any, inputs: str, targets: str) -> tuple[Keys, Keys]:
+    """Returns the names of the features that are the inputs and the targets.
+
+    `inputs` and `targets` are comma-separated names, as `--input_features` has them, or "": the
+    data set's supervised keys decide, and without these its only image and class label.
 
     Raises:
-      ValueError: when there is not exactly one of each, or the number of classes is unknown.
+      ValueError: when a feature does not exist, or it is not clear which ones to use.
+    """
+    known = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
+    supervised = _supervised(info, known)
+    chosen = []
+    for flag, text, default in (
+        ("input_features", inputs, supervised and supervised[0]),
+        ("target_features", targets, supervised and supervised[1]),
+    ):
+        names = [part.strip() for part in text.split(",") if part.strip()]
+        if unknown := [each for each in names if each not in known]:
+            raise ValueError(
+                f"--{flag}={text}: {name} has no feature {unknown[0]!r}: it has {_described(known)}"
+            )
+        if not names and (inputs or targets) and default is None:
+            raise ValueError(
+                f"--{flag}: {name} does not say which of its features to use; name them; it has "
+                f"{_described(known)}"
+            )
+        chosen.append(names[0] if len(names) == 1 else dict(zip(names, names, strict=True)))
+    if not (inputs or targets) and supervised is None:
+        return only_keys(name, known)
+    found = [each or supervised[i] for i, each in enumerate(chosen)] if supervised else chosen
+    return found[0], found[1]
+
+
+def _supervised(info: Any, known: dict[str, Any]) -> tuple[Keys, Keys] | None:
+    """Returns a data set's supervised keys, (inputs, targets); None if it does not say them."""
+    keys: tuple[Any, ...] = tuple(info.supervised_keys or ())
+    names = [str(key) for key in tf.nest.flatten(keys)]
+    if len(keys) != 2 or any(key not in known for key in names):
+        return None
+
+    def of(part: Any) -> Keys:
+        parts = tf.nest.flatten(part)
+        return part if isinstance(part, str) else dict(zip(parts, parts, strict=True))
+
+    return of(keys[0]), of(keys[1])
+
+
+def _described(known: dict[str, Any]) -> str:
+    return ", ".join(f"{key} ({type(value).__name__})" for key, value in known.items()) or "none"
+
+
+def is_image(feature: Any) -> bool:
+    """Returns whether a feature is an image: not a mask, and a tensor of rank 3 if it is plain."""
+    from tensorflow_datasets import features as kinds
+
+    if type(feature) is kinds.Tensor and len(feature.shape) == 3:
+        return np.dtype(feature.np_dtype).name in DTYPES
+    # A LabeledImage is a segmentation mask.
+    return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
+
+
+def only_keys(name: str, features: dict[str, Any]) -> tuple[str, str]:
+    """Returns the names of a data set's only image and class label, which has no supervised keys.
+
+    Raises:
+      ValueError: when there is not exactly one of each.
     """
     from tensorflow_datasets import features as kinds
 
-    # features.json is read in no fixed order; sorting makes messages deterministic.
-    features = dict(sorted(info.features.items())) if hasattr(info.features, "items") else {}
-    supervised = info.supervised_keys or ()
-    described = ", ".join(f"{key} ({type(value).__name__})" for key, value in features.items())
-
-    def is_image(feature: Any) -> bool:
-        if type(feature) is kinds.Tensor and len(feature.shape) == 3:
-            return np.dtype(feature.np_dtype).name in DTYPES
-        # A LabeledImage is a segmentation mask.
-        return isinstance(feature, kinds.Image) and not isinstance(feature, kinds.LabeledImage)
-
+    described = _described(features)
+    say = "name them with --input_features and --target_features"
     images = [key for key, value in features.items() if is_image(value)]
     labels = [key for key, value in features.items() if isinstance(value, kinds.ClassLabel)]
-    images = [key for key in images if key in supervised] or images
-    labels = [key for key in labels if key in supervised] or labels
     if not labels:
         raise ValueError(
-            f"the data set {name} has no labels: none of its features is a ClassLabel; its "
-            f"features are {described or info.features}"
+            f"the data set {name} has no labels: none of its features is a ClassLabel; {say}; its "
+            f"features are {described}"
         )
     if not images:
         raise ValueError(
-            f"the data set {name} has no images: it needs an Image, or a Tensor of rank 3, of "
-            f"{' or '.join(DTYPES)}; its features are {described}"
+            f"the data set {name} has no images: none of its features is an Image, or a Tensor of "
+            f"rank 3, of {' or '.join(DTYPES)}; {say}; its features are {described}"
         )
     for kind, names in (("images", images), ("labels", labels)):
         if len(names) > 1:
             raise ValueError(
                 f"the data set {name} has several {kind} ({', '.join(names)}) and does not say "
-                "which to use (supervised_keys); choose a data set with one"
+                f"which to use (supervised_keys); {say}"
             )
-    if not features[labels[0]].num_classes:
-        raise ValueError(f"the label {labels[0]!r} of {name} does not say how many classes it has")
     return images[0], labels[0]
+
+
+def is_classification(features: Any, inputs: Keys, targets: Keys) -> bool:
+    """Returns whether the inputs are one image and the targets one class label."""
+    from tensorflow_datasets import features as kinds
+
+    if not (isinstance(inputs, str) and isinstance(targets, str)):
+        return False
+    return is_image(features[inputs]) and isinstance(features[targets], kinds.ClassLabel)
+
+
+def class_names(name: str, features: Any, targets: Keys) -> tuple[str, ...]:
+    """Returns the names of the classes if the targets are one class label, else ()."""
+    from tensorflow_datasets import features as kinds
+
+    if not isinstance(targets, str) or not isinstance(features[targets], kinds.ClassLabel):
+        return ()
+    if not features[targets].num_classes:
+        raise ValueError(f"the label {targets!r} of {name} does not say how many classes it has")
+    return tuple(features[targets].names)
+
+
+class Tensors:
+    """Decodes any features of numbers to nests of tensors: (inputs, targets).
+
+    Class labels become int32. Images are resized to the size of `resize`, if it is not None; those
+    of the targets, and masks, by the nearest pixel.
+    """
+
+    def __init__(
+        self, name: str, features: Any, inputs: Keys, targets: Keys, resize: Resize | None
+    ) -> None:
+        from tensorflow_datasets import features as kinds
+
+        self._keys, self._features = (inputs, targets), features
+        self._parsed = kinds.FeaturesDict(
+            {key: features[key] for key in tf.nest.flatten(self._keys)}
+        )
+        masks = {key for key, value in features.items() if isinstance(value, kinds.LabeledImage)}
+        masks |= set(tf.nest.flatten(targets))
+        self._resized = {
+            key: dataclasses.replace(resize, nearest=key in masks)
+            for key in tf.nest.flatten(self._keys)
+            if resize is not None and isinstance(features[key], kinds.Image)
+        }
+        self._labels = {
+            key for key, value in features.items() if isinstance(value, kinds.ClassLabel)
+        }
+        self.spec = tuple(
+            nests.checked_spec(f"the {kind} of {name}", self._spec(name, keys))
+            for kind, keys in zip(("inputs", "targets"), self._keys, strict=True)
+        )
+
+    def _spec(self, name: str, keys: Keys) -> Spec:
+        def of(key: str) -> Spec:
+            spec = self._features[key].get_tensor_spec()
+            if key in self._resized:
+                return tf.TensorSpec((*self._resized[key].shape, spec.shape[2]), spec.dtype)
+            if key in self._labels:
+                return tf.TensorSpec(spec.shape, tf.int32)
+            if is_image(self._features[key]) and None in spec.shape:
+                raise ValueError(f"images of {name} vary in size: give --image_size=64,64")
+            return spec
+
+        return of(keys) if isinstance(keys, str) else {key: of(key) for key in keys}
+
+    def decode(self, serialized: tf.Tensor) -> tuple[Nest, Nest]:
+        """Decodes a serialized example, string [], in the graph."""
+        example = self._parsed.deserialize_example(serialized)
+
+        def of(key: str) -> Nest:
+            value = example[key]
+            if key in self._resized:
+                value = self._resized[key](value)
+            return tf.cast(value, tf.int32) if key in self._labels else value
+
+        inputs, targets = (
+            of(keys) if isinstance(keys, str) else {key: of(key) for key in keys}
+            for keys in self._keys
+        )
+        ensure = lambda spec, value: tf.ensure_shape(value, spec.shape)  # noqa: E731
+        return tf.nest.map_structure(ensure, self.spec, (inputs, targets))
+
+    @property
+    def recipe(self) -> str:
+        """Text that names everything that affects decoded examples, for cache keys."""
+        kinds = [f"{key}:{type(self._features[key]).__name__}" for key in self._parsed]
+        resized = [f"{key}:{resize}" for key, resize in sorted(self._resized.items())]
+        texts = [nests.signature(self.spec), *sorted(kinds), *resized]
+        return f"tensors {';'.join(texts)};decode={_DECODE_VERSION}"
 
 
 def image_shape(

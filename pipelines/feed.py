@@ -12,6 +12,7 @@ from pipelines.decode import decode_split
 from pipelines.host import available_memory
 from pipelines.nests import Nest
 from pipelines.resident import InMemoryFeed
+from pipelines.sequential import SequentialSplit
 from pipelines.source import Source
 from pipelines.splits import DataSplit, no_progress
 from pipelines.stream import StreamingFeed
@@ -24,6 +25,13 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     is "resident" if it is at most 2 GiB and a quarter of the host's free memory.
     """
     needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
+    if isinstance(source.train, SequentialSplit):
+        if kind == "resident":
+            raise ValueError(
+                f"--feed=resident: {source.name} is a tf.data pipeline, which is streamed: give "
+                "--feed=stream"
+            )
+        kind = "stream"
     if kind == "auto":
         kind = "resident" if needed <= min(2 << 30, available_memory() // 4) else "stream"
     return kind, needed
@@ -59,6 +67,8 @@ def open_feed(
     )
     if kind == "stream":
         return StreamingFeed(source, split, plan, strategy, cache_dir, progress)
+    if source.decode is None:  # nothing to save by a copy on disk
+        return InMemoryFeed(*decode_split(source, split, progress), plan, strategy)
     name = cache.key(split, source.recipe)
     decoded: tuple[Nest, Nest] | None = cache.load(cache_dir, name, source.decoded)
     if decoded is None:

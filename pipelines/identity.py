@@ -35,11 +35,14 @@ class DataIdentity(NamedTuple):
 def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     """Returns the digests of the training and the validation split.
 
-    If both take at most 256 MiB decoded, this includes the digest of the decoded examples; those
-    not in `cache_dir` are decoded and cached. An undecodable example is a ValueError.
+    If both take at most 256 MiB decoded, and are not stored decoded, this includes the digest of
+    the decoded examples; those not in `cache_dir` are decoded and cached. An undecodable example is
+    a ValueError.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
-    small = sum(map(len, splits)) * nests.example_bytes(source.decoded) <= _SMALL
+    decoded_bytes = sum(map(len, splits)) * nests.example_bytes(source.decoded)
+    # Of what is stored decoded, the digest of the stored examples is all there is to know.
+    small = source.decode is not None and decoded_bytes <= _SMALL
     examples = "-".join(_examples(source, split, cache_dir)[:32] for split in splits if small)
     return DataIdentity(_stored(splits, source.recipe), examples)
 

@@ -115,7 +115,7 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as picture:
                 picture.load()
-                return convert(_array(ImageOps.exif_transpose(picture), want.channels), want)
+                return convert(to_channels(ImageOps.exif_transpose(picture), want.channels), want)
     except UnidentifiedImageError:
         raise ValueError("is not an image, or its format is not supported") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -173,7 +173,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
     return want.resize.array(image)
 
 
-def _array(picture: Image.Image, channels: int) -> np.ndarray:
+def to_channels(picture: Image.Image, channels: int) -> np.ndarray:
     """Converts a Pillow image of any mode, 16-bit ones included, to uint8 [H, W, channels]."""
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float64)

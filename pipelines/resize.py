@@ -26,11 +26,14 @@ class Resize:
         border's median colour. crop: the centre with the target's aspect ratio is resized. stretch:
         the aspect ratio changes.
       antialias: whether the filter is widened to average all pixels where an image is downsampled.
+      nearest: whether each pixel is the nearest one instead, as for masks of class labels, whose
+        padding is 0.
     """
 
     shape: tuple[int, int]
     fit: str = "pad"
     antialias: bool = True
+    nearest: bool = False
 
     def __post_init__(self) -> None:
         if self.fit not in FITS:
@@ -71,7 +74,8 @@ class Resize:
         free = tf.stack([0, height - size[0], width - size[1], 0])
         paddings = tf.stack([free // 2, free - free // 2], axis=1)
         inside = tf.pad(tf.ones_like(resized[:1, :, :, :1], tf.bool), paddings)
-        return tf.where(inside, tf.pad(resized, paddings), border_colour(images))
+        colour = tf.zeros([], images.dtype) if self.nearest else border_colour(images)
+        return tf.where(inside, tf.pad(resized, paddings), colour)
 
     def _crop(self, images: tf.Tensor) -> tf.Tensor:
         height, width = self._target
@@ -95,6 +99,8 @@ class Resize:
 
         def resized() -> tf.Tensor:
             result = images
+            if self.nearest:
+                return tf.image.resize(images, target, method="nearest")
             if self.antialias:
                 # The side that shrinks more comes first. TensorFlow resizes rows before columns; it
                 # would copy an image of one long row into each row of the target.

@@ -14,7 +14,7 @@ import tensorflow as tf
 from pipelines.nests import Nest, Spec
 from pipelines.preprocessing import Preprocessing
 from pipelines.source import Source
-from pipelines.splits import ArraySplit
+from pipelines.splits import ArrayTable, whole
 
 
 def source_to_json(source: Source) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def source_from_json(content: Mapping[str, Any]) -> Source:
     return Source(
         name=content["name"],
         version=content["version"],
-        train=ArraySplit("", (_no_examples(inputs), _no_examples(targets)), np.zeros(0, np.int64)),
+        train=whole("", ArrayTable((_no_examples(inputs), _no_examples(targets))), 0),
         decoded=(inputs, targets),
         class_names=tuple(content["class_names"]),
         preprocess=Preprocessing.from_json(content["preprocess"]),

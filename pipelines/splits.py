@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -77,68 +77,106 @@ class DataSplit(Protocol):
         """Returns the number of examples that are in the split a second time or more."""
 
 
-def repeats(indices: np.ndarray) -> int:
-    """Returns how many of the indices, int [n], have occurred before."""
-    return len(indices) - len(np.unique(indices))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class ArraySplit:
-    """Examples in memory: nests of NumPy arrays [n, ...], and which of them are in the split."""
-
-    name: str
-    arrays: tuple[Nest, Nest]  # (inputs, targets), arrays [n, ...] of all examples
-    indices: np.ndarray  # int64 [k], of the examples in the split
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def part(self, start: int, stop: int, name: str) -> ArraySplit:
-        """Returns examples `start` to `stop` (exclusive) as a split."""
-        return ArraySplit(name, self.arrays, self.indices[start:stop])
-
-    def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
-    ) -> ArrayReader:
-        """Returns a reader of the arrays."""
-        return ArrayReader(self)
-
-    def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of the examples' values, shapes and dtypes; `all_bytes` is as True."""
-        digest = hashlib.sha256(nests.signature(nests.spec_of(self.arrays)).encode())
-        for leaf in tf.nest.flatten(self.arrays):
-            for start in range(0, len(self), _HASHED):
-                rows = leaf[self.indices[start : start + _HASHED]]
-                digest.update(np.ascontiguousarray(rows).tobytes())
-        return digest.hexdigest()[:32]
-
-    def in_common(self, other: DataSplit) -> int:
-        """Returns the number of examples, of the same arrays, that `other` has too."""
-        if not isinstance(other, ArraySplit) or other.arrays is not self.arrays:
-            return 0
-        return int(np.isin(self.indices, other.indices).sum())
-
-    def repeated(self) -> int:
-        """Returns the number of examples that are in the split a second time or more."""
-        return repeats(self.indices)
-
-
 _HASHED = 4096  # number of examples copied at a time to be hashed
 
 
-class ArrayReader:
-    """Reads the examples of an `ArraySplit`."""
+class Table(Protocol):
+    """Interface of the stored examples of a data set that indexed splits share."""
 
-    def __init__(self, split: ArraySplit) -> None:
-        self._split, self.spec = split, nests.spec_of(split.arrays)
+    @property
+    def spec(self) -> Spec:
+        """Spec of one stored example."""
+
+    def read(self, rows: np.ndarray) -> Nest:
+        """Returns stored examples by row, int [k]: arrays [k, ...]; errors as `ExampleReader`."""
+
+    def targets(self, rows: np.ndarray) -> Nest | None:
+        """Returns decoded targets by row if no example must be decoded for them, else None."""
+
+    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+        """Returns a digest of examples, by row, as `DataSplit.digest` does."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IndexedSplit:
+    """A split that lists the rows of a table, in its order."""
+
+    name: str
+    table: Table
+    rows: np.ndarray  # int64 [n], of the examples in the split
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def part(self, start: int, stop: int, name: str) -> IndexedSplit:
+        """Returns examples `start` to `stop` (exclusive) as a split."""
+        return IndexedSplit(name, self.table, self.rows[start:stop])
+
+    def reader(
+        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+    ) -> IndexedReader:
+        """Returns a reader of the table's rows."""
+        return IndexedReader(self)
+
+    def digest(self, all_bytes: bool = False) -> str:
+        """Returns a digest of the table's rows."""
+        return self.table.digest(self.rows, all_bytes)
+
+    def in_common(self, other: DataSplit) -> int:
+        """Returns the number of examples, of the same table, that `other` has too."""
+        if not isinstance(other, IndexedSplit) or other.table is not self.table:
+            return 0
+        return int(np.isin(self.rows, other.rows).sum())
+
+    def repeated(self) -> int:
+        """Returns the number of examples that are in the split a second time or more."""
+        return len(self.rows) - len(np.unique(self.rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class IndexedReader:
+    """Reads the examples of an `IndexedSplit`."""
+
+    split: IndexedSplit
+
+    @property
+    def spec(self) -> Spec:
+        """Spec of one stored example."""
+        return self.split.table.spec
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by index: arrays [k, ...]."""
-        at = self._split.indices[indices]
-        return tf.nest.map_structure(lambda array: array[at], self._split.arrays)
+        """Returns stored examples by index, int [k]: arrays [k, ...]."""
+        return self.split.table.read(self.split.rows[indices])
 
-    def targets(self) -> Any:
-        """Returns the targets of all examples."""
-        return tf.nest.map_structure(
-            lambda array: array[self._split.indices], self._split.arrays[1]
-        )
+    def targets(self) -> Nest | None:
+        """Returns the decoded targets of all examples, None if examples must be decoded."""
+        return self.split.table.targets(self.split.rows)
+
+
+class ArrayTable:
+    """Examples in memory, stored decoded: a nest (inputs, targets) of NumPy arrays [n, ...]."""
+
+    def __init__(self, arrays: tuple[Nest, Nest]) -> None:
+        self.arrays, self.spec = arrays, nests.spec_of(arrays)
+
+    def read(self, rows: np.ndarray) -> Nest:
+        """Returns (inputs, targets) by row: arrays [k, ...]."""
+        return tf.nest.map_structure(lambda array: array[rows], self.arrays)
+
+    def targets(self, rows: np.ndarray) -> Nest:
+        """Returns the targets by row: arrays [k, ...]."""
+        return tf.nest.map_structure(lambda array: array[rows], self.arrays[1])
+
+    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+        """Returns a digest of all values, shapes and dtypes, whatever `all_bytes` is."""
+        digest = hashlib.sha256(nests.signature(self.spec).encode())
+        for leaf in tf.nest.flatten(self.arrays):
+            for start in range(0, len(rows), _HASHED):
+                values = leaf[rows[start : start + _HASHED]]
+                digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()[:32]
+
+
+def whole(name: str, table: Table, examples: int) -> IndexedSplit:
+    """Returns all examples of a table as a split."""
+    return IndexedSplit(name, table, np.arange(examples))

@@ -28,7 +28,9 @@ from pipelines.decode import (
 )
 from pipelines.errors import reason
 from pipelines.host import usable_cores
+from pipelines.nests import Nest
 from pipelines.replicas import local_replicas, per_replica_values
+from pipelines.sequential import SequentialReader
 from pipelines.source import Source
 from pipelines.splits import DataSplit, no_progress
 
@@ -178,12 +180,15 @@ class StreamingFeed:
         """Enqueues stored examples by block and replica from `step` on until `queue` is closed."""
         try:
             while True:
+                if isinstance(self._reader, SequentialReader):
+                    epoch, within = divmod(step, self._plan.steps_per_epoch)
+                    self._reader.forget(epoch, within * self._plan.global_batch_size)
                 for replica in replicas:
                     # The last chunk is filled up with examples from the beginning of the block.
-                    indices = self._table_indices(step, replica)
-                    indices = np.resize(indices, self._chunks * self._chunk_size)
-                    for chunk in np.split(indices, self._chunks):
-                        stored = self._reader.read(chunk)
+                    places = self._table_places(step, replica)
+                    places = np.resize(places, [self._chunks * self._chunk_size, 2])
+                    for chunk in np.split(places, self._chunks):
+                        stored = self._read(chunk)
                         with tf.device("CPU:0"):
                             queue.enqueue(tf.nest.flatten(constants(stored)))
                 step += self._steps
@@ -193,21 +198,40 @@ class StreamingFeed:
             self._failure = error
             queue.close()  # reading failed: the pipeline must not wait forever
 
-    def _table_indices(self, first: int, replica: int) -> np.ndarray:
-        """Returns the example indices of a replica's block of `self._steps` steps, int64 [k].
+    def _read(self, places: np.ndarray) -> Nest:
+        """Reads the stored examples at (epoch, position in its order), int64 [k, 2]."""
+        plan, reader = self._plan, self._reader
+        epochs, positions = places.T
+        if not isinstance(reader, SequentialReader):
+            indices = np.empty(len(places), np.int64)
+            for epoch in np.unique(epochs):
+                in_epoch = epochs == epoch
+                indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch] % plan.examples)
+            return reader.read(indices)
+        # Runs of one epoch, one after the other: a pipeline gives examples in its own order.
+        ends = np.flatnonzero(np.diff(epochs, append=-1)) + 1
+        seed = plan.seed or 0
+        parts = [
+            tf.nest.flatten(
+                reader.read_epoch(seed, int(epochs[start]), positions[start:end] % plan.examples)
+            )
+            for start, end in zip([0, *ends], ends, strict=False)
+        ]
+        leaves = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]
+        return tf.nest.pack_sequence_as(reader.spec, leaves)
 
-        The block starts at step `first`; its order is by step, then by local micro-batch.
+    def _table_places(self, first: int, replica: int) -> np.ndarray:
+        """Returns (epoch, position) of the examples of a replica's block of steps, int64 [k, 2].
+
+        The block starts at step `first`, of `self._steps`; its order is by step, then by local
+        micro-batch.
         """
         plan = self._plan
         steps = np.arange(first, first + self._steps)[:, None, None]
         micro_batches = np.arange(plan.layout.local_micro_batches)[:, None]
         _, positions, _ = plan.positions(steps, replica, micro_batches, np.arange(plan.fetched))
         epochs = np.broadcast_to(steps // plan.steps_per_epoch, positions.shape)
-        indices = np.empty(positions.shape, np.int64)
-        for epoch in np.unique(epochs):
-            in_epoch = epochs == epoch
-            indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch] % plan.examples)
-        return indices.ravel()
+        return np.stack([epochs.ravel(), positions.ravel()], axis=1)
 
 
 def _tuple(dequeued: Any) -> tuple[tf.Tensor, ...]:

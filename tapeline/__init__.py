@@ -23,15 +23,22 @@ _IMPORTS = {
     "Classification": "engine.tasks.classification:Classification",
     "Task": "engine.tasks.task:Task",
     "TaskOutput": "engine.tasks.task:TaskOutput",
+    "arrays": "pipelines:arrays",
+    "augment": "pipelines:register_pair_augmentation",
+    "csv": "pipelines:csv",
+    "folder": "pipelines:folder",
+    "from_dataset": "pipelines:from_dataset",
     "metric": "engine.tasks.registry:METRICS.register",
     "metrics": "engine.tasks.metrics:",
     "model": "engine.models.registry:NETWORKS.register",
     "models": "tapeline.models:",
     "optimizer": "engine.optim.registry:OPTIMIZERS.register",
+    "random_access": "pipelines:random_access",
     "register_augmentation": "pipelines:register_augmentation",
     "schedule": "engine.optim.registry:SCHEDULES.register",
     "source": "engine.assembly.registry:SOURCES.register",
     "task": "engine.tasks.registry:TASKS.register",
+    "tfds": "pipelines:tfds",
 }
 
 __all__ = list(_IMPORTS)

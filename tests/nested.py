@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from pipelines import Source, nests
-from pipelines.splits import ArraySplit
+from pipelines.splits import ArrayTable, whole
 
 
 class Pair(NamedTuple):
@@ -53,7 +53,7 @@ def source_of(inputs, targets, *, held_out: int = 0, name: str = "arrays") -> So
 
     arrays = (inputs, targets)
     count = len(tf.nest.flatten(arrays)[0])
-    split = ArraySplit("train", arrays, np.arange(count))
+    split = whole("train", ArrayTable(arrays), count)
     return Source(
         name=name,
         version="1",

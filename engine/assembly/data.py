@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import NamedTuple
 
 import tensorflow as tf
 
 import pipelines
+from engine.assembly.registry import SOURCES
 from engine.config.schema import Config
 from engine.logging.progress import Progress
 
@@ -31,20 +33,27 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
     """
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
-    return pipelines.open_source(
-        options.dataset,
+    given = pipelines.SourceOptions(
         data_dir=options.data_dir or None,
         cache_dir=cache_dir(config),
         train_split=options.train_split,
         validation_split=options.validation_split,
         test_split=options.test_split,
         test_flag="split" if split and split == options.test_split else "test_split",
+        input_features=options.input_features,
+        target_features=options.target_features,
         image_size=options.image_size or None,  # type: ignore[arg-type]
         fit=options.fit,
         antialias=options.antialias,
         scale=options.scale,
         prepared_only=prepared_only,
+        allow_overlap=options.allow_overlap,
+        skip_damaged=options.skip_damaged,
     )
+    registered = None
+    if options.dataset in SOURCES:
+        registered = functools.partial(SOURCES[options.dataset], **config.arguments_of("dataset"))
+    return pipelines.open_dataset(options.dataset, given, registered)
 
 
 def open_feeds(

@@ -55,12 +55,22 @@ class DataOptions(OptionGroup):
 
     dataset: str = option(
         "digits",
-        "a TFDS image-classification data set by name, or the embedded digits",
+        "a TFDS data set by name; folder:PATH for pictures in folders of classes; a source that "
+        "--load registers; or the embedded digits",
         trajectory=True,
     )
     data_dir: str = option("", "directory of TFDS data sets; empty: ~/tensorflow_datasets")
     cache_dir: str = option(
         "", "directory of cached decoded data; empty: the user's cache directory"
+    )
+    input_features: str = option(
+        "",
+        "features of a TFDS data set that are the inputs, by name; several make a dict; empty: its "
+        "supervised keys",
+        trajectory=True,
+    )
+    target_features: str = option(
+        "", "features of a TFDS data set that are the targets; as --input_features", trajectory=True
     )
     train_split: str = option("train", "TFDS split to train on", trajectory=True)
     validation_split: str = option(
@@ -72,6 +82,12 @@ class DataOptions(OptionGroup):
         "auto",
         "TFDS split to test on at the end; auto: 'test' if there is one; empty: none",
         affects="end",
+    )
+    allow_overlap: bool = option(
+        False, "allow splits that share examples, such as a test on training examples"
+    )
+    skip_damaged: bool = option(
+        False, "leave damaged files of a folder out, instead of refusing it", trajectory=True
     )
     image_size: tuple[int, ...] = option(
         (), "HEIGHT,WIDTH to resize images to; empty: no resizing", minimum=1, trajectory=True

@@ -132,9 +132,7 @@ def assemble(
     )
     steps = total_steps(config, steps_per_epoch)
     schedule = factories.build_schedule(config, steps)
-    augmentation = pipelines.parse_augmentation(
-        config.data.augment, source.image_shape, source.dtype
-    )
+    augmentation = pipelines.augmentation_of(config.data.augment, source)
 
     with strategy.scope():
         model = factories.build_network(config, source, task)
@@ -175,7 +173,7 @@ def assemble(
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
     augment = None
-    if augmentation is not None:
+    if augmentation:
         augment = augmenter(augmentation, source.classes, seed, compiled, source.preprocess)
     step = Step(
         model=model,

@@ -1,8 +1,10 @@
-"""Image augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
+"""Augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+
+import tensorflow as tf
 
 from engine.models.stateless_random import StatelessRNG
 from pipelines import Augmentation, Batch, Nest
@@ -27,7 +29,8 @@ def augmenter(
 
     def augmented(batch: Batch) -> Batch:
         noise = StatelessRNG(seed, batch.epoch, batch.position, compiled=compiled)
-        numbers = noise.uniform(_STREAM, batch.inputs.shape[0], augmentation.numbers)
+        rows = tf.nest.flatten(batch.inputs)[0].shape[0]
+        numbers = noise.uniform(_STREAM, rows, augmentation.numbers)
         inputs, targets = augmentation(batch.inputs, batch.targets, numbers, classes, preprocess)
         return batch._replace(inputs=inputs, targets=targets)
 

@@ -84,17 +84,14 @@ class BadBatchRecorder:
 
     def _examples(self, step: int) -> Examples:
         source, config = self._parts.source, self._parts.config
-        augment, mixes = config.data.augment, False
-        if augment and source.has_images:
-            parsed = pipelines.parse_augmentation(augment, source.image_shape, source.dtype)
-            mixes = parsed is not None and parsed.mixes
+        augmentation = pipelines.augmentation_of(config.data.augment, source)
         return pipelines.read_step_examples(
             source,
             source.train,
             step,
             global_batch_size=config.training.global_batch_size,
             seed=config.run.seed,
-            include_next_example=mixes,
+            include_next_example=augmentation is not None and augmentation.mixes,
             cache_dir=cache_dir(config),
         )
 

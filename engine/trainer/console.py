@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 import engine
+import pipelines
 from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
@@ -38,18 +39,27 @@ def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") 
 def setting(parts: Parts) -> str:
     """Returns lines of text about the versions, device, data, model and training plan of a run."""
     source, config = parts.source, parts.config
-    sizes = {"train": source.train, "validation": source.validation, "test": source.test}
-    counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
-    shape = "x".join(map(str, source.image_shape))
+    counts = ", ".join(f"{name} {len(split):,}" for name, split in source.splits.items())
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
-        f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
-        f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+        f"data   {source.name} {source.version}: {counts}; {_examples(source)}; "
+        f"{parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+        *(f"       {line}" for line in (source.features, *source.notes) if line),
         f"model  {config.model.model}",
         *(f"       {line}" for line in summary_table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
     ]
     return "\n".join(lines)
+
+
+def _examples(source: pipelines.Source) -> str:
+    """Returns text on the examples, such as "10 classes, images 8x8x1"."""
+    if source.has_images and source.classes:
+        shape = "x".join(map(str, source.image_shape))
+        return f"{source.classes} classes, images {shape}"
+    inputs, targets = map(pipelines.described, source.decoded)
+    classes = f"{source.classes} classes" if source.classes else f"targets {targets}"
+    return f"inputs {inputs}; {classes}"
 
 
 def plan(config: Config) -> str:

@@ -1,15 +1,15 @@
-"""Opening of a TFDS image classification data set: the records of each split and their decoder.
+"""Data sets of TensorFlow Datasets: the records of each split and their decoder.
 
 Of a prepared data set, opening reads only metadata and one record of each split.
 """
 
 from __future__ import annotations
 
-import math
+import dataclasses
 import os
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,23 +24,54 @@ from pipelines.preprocessing import preprocessing
 from pipelines.records import RecordSplit
 from pipelines.resize import Resize
 from pipelines.source import Source
+from pipelines.sources import description
+from pipelines.sources.description import SourceOptions
+from pipelines.splits import DataSplit
 
 
-def open_source(
-    dataset: str,
-    *,
-    data_dir: str | None,
-    cache_dir: str,
-    train_split: str = "train",
-    validation_split: str = "0.1",
-    test_split: str = "auto",
-    test_flag: str = "test_split",
-    image_size: tuple[int, int] | None = None,
-    fit: str = "pad",
-    antialias: bool = True,
-    scale: str = "auto",
-    prepared_only: bool = False,
-) -> Source:
+@dataclasses.dataclass(frozen=True)
+class Tfds:
+    """A TFDS data set; see `tfds`."""
+
+    dataset: str
+    inputs: str
+    targets: str
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source; ValueError if the data set or a split cannot be used."""
+        options = dataclasses.replace(
+            options,
+            input_features=options.input_features or self.inputs,
+            target_features=options.target_features or self.targets,
+        )
+        return open_tfds(self.dataset, options)
+
+
+def tfds(
+    dataset: str, *, inputs: str | Sequence[str] = (), targets: str | Sequence[str] = ()
+) -> Tfds:
+    """Describes a TFDS data set, for functions that `tl.source` registers.
+
+    Args:
+      dataset: name, as `--dataset` has it: "name[/config][:version]", or a version directory.
+      inputs: names of the features that are the inputs; several make a dict by name. Default: the
+        data set's supervised keys.
+      targets: as `inputs`.
+    """
+
+    def text(names: str | Sequence[str]) -> str:
+        return names if isinstance(names, str) else ",".join(names)
+
+    return Tfds(dataset, text(inputs), text(targets))
+
+
+def open_source(dataset: str, *, data_dir: str | None, cache_dir: str, **options: Any) -> Source:
+    """Opens a TFDS data set; see `open_tfds` and `SourceOptions`."""
+    given = SourceOptions(data_dir=data_dir, cache_dir=cache_dir, **options)
+    return open_tfds(dataset, given)
+
+
+def open_tfds(dataset: str, options: SourceOptions) -> Source:
     """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
 
     `dataset` and `data_dir` are as for `open_builder`; "digits" is the embedded data set, prepared
@@ -48,13 +79,13 @@ def open_source(
     of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
     TFDS split, "" for none, or "auto" for "test" if that exists and has labels; error messages call
     its option `test_flag`. `Resize` resizes images to `image_size` (height, width), if given;
-    `scale` is as for `preprocessing`. With `prepared_only`, a data set that is not on disk is a
-    ValueError.
+    `scale` is as for `preprocessing`, and the features as for `features.selected`. With
+    `prepared_only`, a data set that is not on disk is a ValueError.
 
     Raises:
       ValueError: when the data set or a split cannot be used; the message has one line.
     """
-    builder = _builder(dataset, data_dir, cache_dir, prepared_only)
+    builder = _builder(dataset, options)
     info = builder.info
     name = builder.name + (f"/{info.config_name}" if info.config_name else "")
     if (stored := getattr(info.file_format, "value", "tfrecord")) != "tfrecord":
@@ -62,97 +93,109 @@ def open_source(
             f"{name} in {builder.data_dir} is stored as {stored}, which tf.data cannot read; "
             "prepare it again with file_format='tfrecord'"
         )
-    image_key, label_key = features.keys(name, info)
-    image_shape = features.image_shape(name, image_key, info.features[image_key], image_size)
-    resize = Resize(image_shape[:2], fit, antialias)
-    image = tf.TensorSpec(image_shape, np.dtype(info.features[image_key].np_dtype))
-    decode, decode_stored, fields = features.decoders(info.features, image_key, label_key, resize)
+    keys = features.selected(name, info, options.input_features, options.target_features)
+    class_names = features.class_names(name, info.features, keys[1])
+    fields, decoding = _decoding(name, info.features, keys, options)
+    label_key = keys[1] if class_names else None
 
     def records(flag: str, split: str) -> RecordSplit:
-        labelled = _records(name, builder, flag, split, fields)
-        if _first_label(labelled, label_key) == -1:
-            raise ValueError(
-                f"the examples of {labelled.name} of {name} have no labels (they are all -1); "
+        found = _records(name, builder, flag, split, fields)
+        if label_key and _first_label(found, label_key) == -1:
+            raise UnlabelledError(
+                f"the examples of {found.name} of {name} have no labels (they are all -1); "
                 f"give another --{flag}"
             )
-        return labelled
+        return found
 
-    train = records("train_split", train_split)
-    train, validation = _split_off_validation(name, train, validation_split, records)
-    if test_split == "auto":
-        test = (
-            _records(name, builder, "test_split", "test", fields) if "test" in info.splits else None
-        )
-        if test is not None and _first_label(test, label_key) == -1:
-            test = None  # the test split of a competition, whose labels are not published
-    else:
-        test = records(test_flag, test_split) if test_split else None
+    splits: dict[str, Any] = _splits(name, "test" in info.splits, options, records)
     return Source(
         name=name,
         version=str(builder.version),
-        decoded=(image, tf.TensorSpec([], tf.int32)),
-        preprocess=preprocessing(scale, image),
-        class_names=tuple(info.features[label_key].names),
-        train=train,
-        validation=validation,
-        test=test,
-        decode=decode,
-        recipe=features.recipe(info.features, image_key, label_key, resize),
-        decode_stored=decode_stored,
-        stored_shape=tuple(info.features[image_key].shape),
-        fit=fit,
-        antialias=antialias,
+        class_names=class_names,
+        preprocess=preprocessing(options.scale, decoding["decoded"][0]),
+        features=f"inputs {_listed(keys[0])}, targets {_listed(keys[1])}",
+        **splits,
+        **decoding,
     )
 
 
-def _builder(dataset: str, data_dir: str | None, cache_dir: str, prepared_only: bool) -> Any:
+def _decoding(
+    name: str, known: Any, keys: tuple[features.Keys, features.Keys], options: SourceOptions
+) -> tuple[Fields | None, dict[str, Any]]:
+    """Returns the stored fields of records, and the fields of `Source` that say how to decode."""
+    if not features.is_classification(known, *keys):
+        resize = None
+        if options.image_size:
+            resize = Resize(options.image_size, options.fit, options.antialias)
+        tensors = features.Tensors(name, known, *keys, resize)
+        signature = [tf.TensorSpec([], tf.string)]
+        decode = tf.function(tensors.decode, input_signature=signature, autograph=False)
+        return None, {"decoded": tensors.spec, "decode": decode, "recipe": tensors.recipe}
+    image_key, label_key = keys
+    image_shape = features.image_shape(name, image_key, known[image_key], options.image_size)
+    resize = Resize(image_shape[:2], options.fit, options.antialias)
+    decode, decode_stored, fields = features.decoders(known, image_key, label_key, resize)
+    image = tf.TensorSpec(image_shape, np.dtype(known[image_key].np_dtype))
+    return fields, {
+        "decoded": (image, tf.TensorSpec([], tf.int32)),
+        "decode": decode,
+        "recipe": features.recipe(known, image_key, label_key, resize),
+        "decode_stored": decode_stored,
+        "stored_shape": tuple(known[image_key].shape),
+        "fit": options.fit,
+        "antialias": options.antialias,
+    }
+
+
+def _listed(keys: features.Keys) -> str:
+    return keys if isinstance(keys, str) else ", ".join(keys)
+
+
+def _splits(
+    name: str,
+    has_test: bool,
+    options: SourceOptions,
+    records: Callable[[str, str], RecordSplit],
+) -> dict[str, DataSplit | None]:
+    """Returns the splits that the options select; ValueError if that is not possible."""
+    train: DataSplit = records("train_split", options.train_split)
+    validation: DataSplit | None = None
+    text = options.validation_split.strip()
+    value = description.fraction(text)
+    if value is None:
+        validation = records("validation_split", text)
+    elif value != 0:
+        if not 0 < value < 1:  # also rejects nan
+            raise ValueError(
+                f"--validation_split={text}: give a fraction between 0 and 1, or a split such as "
+                "'train[90%:]'"
+            )
+        train, validation = description.cut(name, train, f"--validation_split={text}", value)
+    test: DataSplit | None = None
+    if options.test_split != "auto":
+        test = records(options.test_flag, options.test_split) if options.test_split else None
+    elif has_test:
+        try:
+            test = records("test_split", "test")
+        except UnlabelledError:  # of a competition, whose labels are not published
+            test = None
+    return description.checked({"train": train, "validation": validation, "test": test}, options)
+
+
+class UnlabelledError(ValueError):
+    """A split's examples have no labels."""
+
+
+def _builder(dataset: str, options: SourceOptions) -> Any:
     if re.split(r"[:/]", dataset, maxsplit=1)[0].lower() != "digits":
-        return open_builder(dataset, data_dir, prepared_only)
+        return open_builder(dataset, options.data_dir, options.prepared_only)
     from pipelines import digits
 
     _, arguments = parse_name(dataset)
     version = arguments.pop("version", None)
     if arguments or (version and not digits.Digits.VERSION.match(version)):
         raise ValueError(f"--dataset={dataset}: the only version is digits:{digits.Digits.VERSION}")
-    return digits.prepared(cache_dir)
-
-
-def _split_off_validation(
-    name: str, train: RecordSplit, validation_split: str, records: Callable[[str, str], RecordSplit]
-) -> tuple[RecordSplit, RecordSplit | None]:
-    """Returns (training, validation split or None); ValueError for a bad --validation_split."""
-    text = validation_split.strip()
-    try:
-        fraction = float(text or "0")
-    except ValueError:
-        validation = records("validation_split", text)
-        if validation.in_common(train):
-            raise ValueError(
-                f"--validation_split={text}: shares examples with --train_split={train.name}: "
-                "leave them out of train, as with --train_split='train[:90%]' and "
-                "--validation_split='train[90%:]'"
-            ) from None
-        return train, validation
-    if fraction == 0:
-        return train, None
-    if not 0 < fraction < 1:  # also rejects nan
-        raise ValueError(
-            f"--validation_split={text}: give a fraction between 0 and 1, or a split such as "
-            "'train[90%:]'"
-        )
-    count = len(train)
-    # Computed and rounded as Keras's validation_split, so that both select the same examples.
-    split_at = math.floor(count * (1.0 - fraction))
-    if split_at in (0, count):
-        empty = "train" if split_at == 0 else "validation"
-        raise ValueError(
-            f"--validation_split={text}: of the {count} examples in {train.name} of {name} leaves "
-            f"none for {empty}; give another --validation_split, or --validation_split=0 for none"
-        )
-    return (
-        train.part(0, split_at, f"{train.name}[:{split_at}]"),
-        train.part(split_at, count, f"{train.name}[{split_at}:]"),
-    )
+    return digits.prepared(options.cache_dir)
 
 
 def _records(name: str, builder: Any, flag: str, split: str, fields: Fields | None) -> RecordSplit:

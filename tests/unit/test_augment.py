@@ -313,3 +313,73 @@ def test_mixup_after_other_transforms():
     np.testing.assert_allclose(targets, own * one_hot[:-1] + (1 - own) * one_hot[1:], atol=1e-6)
     own = own[:, :, np.newaxis, np.newaxis]
     np.testing.assert_allclose(result, own * parts[:-1] + (1 - own) * parts[1:], atol=1e-6)
+
+
+# Inputs and targets together
+
+
+@pytest.fixture
+def pair(monkeypatch):
+    """Registers a transform of images and masks for one test."""
+    from pipelines import augment
+
+    monkeypatch.setattr(augment, "_pairs", {})
+
+    @augment.register_pair
+    def mirror(inputs, targets, numbers):
+        mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
+        return [tf.where(mirrored, x[:, :, ::-1], x) for x in (inputs, targets)]
+
+    @augment.register_pair(numbers=2, default=3.0, maximum=5.0)
+    def add(inputs, targets, numbers, strength):
+        return (
+            tf.nest.map_structure(lambda x: x + tf.cast(strength, x.dtype), inputs),
+            targets,
+        )
+
+    @augment.register_pair("grow")
+    def grows(inputs, targets, numbers):
+        return tf.concat([inputs, inputs], 1), targets
+
+    return mirror
+
+
+def test_pairs_keep_together(pair):
+    """The mask is mirrored where its image is, and only then are images scaled."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (6, 4, 5, 1), np.uint8)
+    found = parse_augmentation("mirror,cutout:1", (4, 5, 1))
+    assert found.numbers == 3
+    numbers = random.random((6, 3)).astype(np.float32)
+    inputs, targets = found(images, images, tf.constant(numbers), 0)
+    mirrored = numbers[:, 0] >= 0.5
+    assert 0 < mirrored.sum() < 6
+    expected = np.where(mirrored[:, None, None, None], images[:, :, ::-1], images)
+    assert np.array_equal(targets, expected)
+    kept = inputs.numpy() > 0
+    assert np.allclose(inputs.numpy()[kept], (expected / 255.0)[kept])
+
+
+def test_pairs_of_nests(pair):
+    from pipelines.preprocessing import Preprocessing, Scale
+
+    found = parse_augmentation("add:2", None)
+    preprocess = Preprocessing({"b": Scale("unit")})
+    inputs = {"a": tf.constant([[1], [2]], tf.int64), "b": tf.constant([[1], [2]], tf.uint8)}
+    result, targets = found(inputs, (tf.constant([5, 6]),), tf.zeros([2, 2]), 0, preprocess)
+    assert result["a"].numpy().tolist() == [[3], [4]] and targets[0].numpy().tolist() == [5, 6]
+    assert np.allclose(result["b"], np.array([[3], [4]]) / 255.0)
+
+
+def test_refuses_pairs(pair):
+    from pipelines import augment
+
+    with pytest.raises(ValueError, match="flip is of images, and the inputs are no images"):
+        parse_augmentation("add,flip", None)
+    with pytest.raises(ValueError, match="add:9: must be at most 5"):
+        parse_augmentation("add:9", None)
+    with pytest.raises(ValueError, match=r"--augment=grow: has to return inputs and targets"):
+        found = parse_augmentation("grow", None)
+        found(tf.zeros([2, 3]), tf.zeros([2]), tf.zeros([2, 1]), 0)
+    with pytest.raises(ValueError, match="registered already"):
+        augment.register_pair("mirror")(pair)

@@ -81,7 +81,7 @@ def decodes(source):
     with_decoder=st.booleans(),
     data=st.data(),
 )
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_stream_matches_resident(
     tmp_path_factory,
     inputs,
@@ -125,7 +125,7 @@ def test_stream_matches_resident(
 
 
 @given(inputs=examples, targets=examples, count=st.integers(1, 9))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_cache_round_trip(tmp_path_factory, inputs, targets, count):
     decoded = filled(inputs, count, 0), filled(targets, count, 1)
     place, spec = str(tmp_path_factory.mktemp("cache")), nests.spec_of(decoded)
@@ -137,7 +137,7 @@ def test_cache_round_trip(tmp_path_factory, inputs, targets, count):
 
 
 @given(inputs=examples, targets=examples, count=st.integers(2, 20), data=st.data())
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_identity_of_contents(tmp_path_factory, inputs, targets, count, data):
     """Equal values have equal identities, dicts in any order; any changed value changes it."""
     place = str(tmp_path_factory.mktemp("cache"))
@@ -151,7 +151,7 @@ def test_identity_of_contents(tmp_path_factory, inputs, targets, count, data):
         return tuple(map(reordered, nest)) if isinstance(nest, tuple) else nest.copy()
 
     one = data_identity(source_of(*arrays, held_out=1), place)
-    assert one.examples and one.files
+    assert one.files
     assert data_identity(source_of(*map(reordered, arrays), held_out=1, name="x"), place) == one
     changed = tf.nest.map_structure(np.copy, arrays)
     leaf = data.draw(st.sampled_from(tf.nest.flatten(changed)))
@@ -168,7 +168,7 @@ def test_identity_knows_shapes(tmp_path):
     found = {
         data_identity(source_of(each, np.zeros(4, np.int32)), str(tmp_path)) for each in shapes
     }
-    assert len({each.files for each in found}) == len({each.examples for each in found}) == 3
+    assert len({each.files for each in found}) == 3
 
 
 @given(inputs=examples, targets=examples, with_decoder=st.booleans(), data=st.data())

@@ -216,7 +216,8 @@ def test_no_validation_split(opened, none):
 def test_tfds_validation_split(opened):
     source = opened(train_split="train[:80%]", validation_split="train[80%:]")
     assert [i for i, _ in read(source, source.validation)] == list(range(40, 50))
-    assert len(opened(validation_split="test").validation) == 10
+    assert len(opened(validation_split="test", test_split="").validation) == 10
+    assert "--test_split=auto: shares examples" in said(opened, validation_split="test")
     message = said(opened, validation_split="train[80%:]")
     assert "shares examples" in message and "--train_split='train[:90%]'" in message
 
@@ -335,7 +336,7 @@ def test_resizing_graph_is_small(opened):
 
 def test_recipe(opened):
     """The recipe changes with what decode returns, and with nothing else."""
-    assert opened().recipe == opened(train_split="test", validation_split="").recipe
+    assert opened().recipe == opened(train_split="test", validation_split="", test_split="").recipe
     assert opened(image_size=(4, 6)).recipe == opened().recipe
     recipes = {opened(image_size=size).recipe for size in (None, (2, 3), (3, 2))}
     recipes |= {
@@ -401,7 +402,6 @@ def test_runtime_not_started():
     ("arguments", "expected"),
     [
         ({"dataset": "unlabelled"}, "has no labels: none of its features is a ClassLabel"),
-        ({"dataset": "imageless"}, "has no images"),
         ({"dataset": "undecided"}, "several images (mask, photo)"),
         ({"dataset": "deep"}, "are uint16; only uint8"),
         ({"image_size": (0, 6)}, "--image_size=64,64"),
@@ -430,7 +430,8 @@ def test_names_missing_file(opened, copied):
     shard.unlink()
     assert f"{shard} is missing" in said(opened, data_dir=str(root))
     # Only the files of requested splits are required.
-    assert len(opened(data_dir=str(root), train_split="test", validation_split="").train) == 10
+    only = {"train_split": "test", "validation_split": "", "test_split": ""}
+    assert len(opened(data_dir=str(root), **only).train) == 10
 
 
 def test_refuses_truncated_file(opened, copied):

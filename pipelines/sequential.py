@@ -1,0 +1,170 @@
+"""Splits without random access: a `tf.data` pipeline that the user makes for each epoch."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.nests import Nest, Spec
+from pipelines.splits import DataSplit, no_progress
+
+Make = Callable[[int, int], Any]  # (seed, epoch) -> tf.data.Dataset of (inputs, targets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SequentialSplit:
+    """Examples `start` to `stop` of the pipeline `make(seed, epoch)`; to train on by streaming.
+
+    The order of an epoch is the pipeline's. Reading by index, as for a report, goes through the
+    pipeline of seed 0 and epoch 0.
+    """
+
+    name: str
+    make: Make
+    spec: Spec  # of (inputs, targets)
+    version: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def part(self, start: int, stop: int, name: str) -> SequentialSplit:
+        """Returns examples `start` to `stop` (exclusive) of the pipeline's order as a split."""
+        return dataclasses.replace(
+            self, name=name, start=self.start + start, stop=self.start + stop
+        )
+
+    def reader(
+        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+    ) -> SequentialReader:
+        """Returns a reader with a pipeline of its own."""
+        return SequentialReader(self)
+
+    def digest(self, all_bytes: bool = False) -> str:
+        """Returns a digest of the version and the specs: the examples are not read."""
+        text = f"{self.version}\n{self.start} {self.stop}\n{nests.signature(self.spec)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+    def in_common(self, other: DataSplit) -> int:
+        """Returns 0: what the pipeline has in common with other data is not known."""
+        return 0
+
+    def repeated(self) -> int:
+        """Returns 0: whether the pipeline repeats examples is not known."""
+        return 0
+
+
+class SequentialReader:
+    """Reads positions of epochs, forward; a step back starts the epoch's pipeline again."""
+
+    def __init__(self, split: SequentialSplit) -> None:
+        self._split, self.spec = split, split.spec
+        self._epochs: dict[tuple[int, int], _Epoch] = {}
+
+    def read(self, indices: np.ndarray) -> Nest:
+        """Returns (inputs, targets) by position in the pipeline of seed 0 and epoch 0."""
+        self._epochs.clear()
+        return self.read_epoch(0, 0, np.asarray(indices))
+
+    def targets(self) -> None:
+        """Returns None: targets are read with the inputs."""
+
+    def read_epoch(self, seed: int, epoch: int, positions: np.ndarray) -> Nest:
+        """Returns the examples at positions, int [k], of an epoch: arrays [k, ...].
+
+        Raises:
+          ValueError: when the pipeline fails, has too few examples, or has one of another spec.
+        """
+        key = seed, epoch
+        if key not in self._epochs or not self._epochs[key].has(positions):
+            self._epochs[key] = _Epoch(self._split, seed, epoch)
+        rows = self._epochs[key].rows(positions)
+        leaves = [np.stack(each) for each in zip(*rows, strict=True)]
+        return tf.nest.pack_sequence_as(self.spec, leaves)
+
+    def forget(self, epoch: int, position: int) -> None:
+        """Frees the memory of earlier epochs, and of positions before one in this epoch."""
+        for key, each in list(self._epochs.items()):
+            if key[1] < epoch:
+                del self._epochs[key]
+            elif key[1] == epoch:
+                each.forget(position)
+
+
+class _Epoch:
+    """The examples of one epoch that have been read and not been forgotten."""
+
+    def __init__(self, split: SequentialSplit, seed: int, epoch: int) -> None:
+        self._split = split
+        self._next, self._first = 0, 0  # position to be read next; of the oldest one kept
+        self._kept: dict[int, list[np.ndarray]] = {}
+        self._where = f"the pipeline of {split.name} in epoch {epoch}"
+        options = tf.data.Options()
+        options.autotune.enabled = False  # see options_without_autotune
+        with tf.device("CPU:0"):
+            dataset = split.make(seed, epoch).with_options(options).skip(split.start)
+            check_spec(self._where, dataset.element_spec, split.spec)
+            self._iterator = iter(dataset)
+
+    def has(self, positions: np.ndarray) -> bool:
+        """Returns whether none of the positions has been forgotten; the first never is."""
+        return bool(np.all((positions >= self._first) | (positions == 0)))
+
+    def rows(self, positions: np.ndarray) -> list[list[np.ndarray]]:
+        """Returns the leaves of the examples at positions; reads on as far as is necessary."""
+        last = int(positions.max(initial=-1))
+        while self._next <= last:
+            self._kept[self._next] = self._read_next()
+            self._next += 1
+        return [self._kept[position] for position in positions.tolist()]
+
+    def forget(self, position: int) -> None:
+        """Forgets the examples before a position; not the first one, which mixup asks for."""
+        for old in range(max(self._first, 1), min(position, self._next)):
+            del self._kept[old]
+        self._first = max(self._first, position)
+
+    def _read_next(self) -> list[np.ndarray]:
+        """Returns the leaves of the next example; ValueError if the pipeline breaks its promise."""
+        split, where, position = self._split, self._where, self._next
+        try:
+            with tf.device("CPU:0"):
+                leaves = [leaf.numpy() for leaf in tf.nest.flatten(next(self._iterator))]
+        except StopIteration:
+            raise ValueError(
+                f"{where} ended after {position} examples; {len(split)} were promised: give the "
+                "right examples="
+            ) from None
+        except tf.errors.OpError as error:
+            text = " ".join(error.message.split())[:200]
+            raise ValueError(f"{where} failed at example {position}: {text}") from None
+        for leaf, spec in zip(leaves, tf.nest.flatten(split.spec), strict=True):
+            if leaf.shape != tuple(spec.shape):
+                raise ValueError(
+                    f"example {position} of {where} has the shape {leaf.shape}, and "
+                    f"{tuple(spec.shape)} is that of the first one"
+                )
+        return leaves
+
+
+def check_spec(where: str, found: Any, expected: Spec) -> None:
+    """Raises ValueError if the elements of a pipeline cannot have the expected spec."""
+    try:
+        tf.nest.assert_same_structure(found, expected)
+        fits = all(
+            isinstance(one, tf.TensorSpec)
+            and one.dtype == other.dtype
+            and one.shape.is_compatible_with(other.shape)
+            for one, other in zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+        )
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise ValueError(f"{where} has other elements than the first one: {found}")

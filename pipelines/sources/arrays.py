@@ -1,0 +1,192 @@
+"""Data sets of NumPy arrays in memory, and of `.npz` files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.errors import one_line_message
+from pipelines.nests import Nest
+from pipelines.preprocessing import preprocessing
+from pipelines.source import Source
+from pipelines.sources import description
+from pipelines.sources.description import SourceOptions
+from pipelines.splits import ArrayTable, DataSplit, IndexedSplit, whole
+
+Held = float | tuple[Nest, Nest] | None  # a held-out split: a fraction, or (inputs, targets)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Arrays:
+    """Arrays in memory; see `arrays`."""
+
+    inputs: Nest
+    targets: Nest
+    validation: Held
+    test: Held
+    class_names: int | Sequence[str]
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source; ValueError if the arrays do not fit together."""
+        description.refuse_features(name, options)
+        if options.image_size:
+            raise ValueError(f"--image_size: {name} has arrays of one shape; resize them yourself")
+        class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
+        whole_arrays = _loaded(name, self.inputs, self.targets, class_names)
+        spec = nests.spec_of(whole_arrays)
+        for kind, part in zip(("inputs", "targets"), spec, strict=True):
+            nests.checked_spec(f"the {kind} of {name}", part)
+        splits = given_splits(name, whole_arrays, self.validation, self.test, class_names)
+        chosen: dict[str, Any] = description.choose_splits(name, splits, options)
+        return Source(
+            name=name,
+            version="arrays",
+            decoded=spec,
+            class_names=class_names,
+            preprocess=preprocessing(options.scale, spec[0]),
+            **chosen,
+        )
+
+
+def arrays(
+    *,
+    inputs: Any,
+    targets: Any,
+    validation: Any = None,
+    test: Any = None,
+    class_names: int | Sequence[str] = (),
+) -> Arrays:
+    """Describes a data set of NumPy arrays; for functions that `tl.source` registers.
+
+    Args:
+      inputs: array [n, ...], or a nest (dict, tuple) of arrays with one first axis, or the path of
+        an `.npz` file and a name in it, "data.npz:images". float64 becomes float32.
+      targets: as `inputs`. int64 class labels become int32.
+      validation: a fraction, cut off the end; or (inputs, targets) of their own; None: as
+        `--validation_split` says.
+      test: as `validation`; a fraction is cut off before that of validation. None: no test split.
+      class_names: names of the classes, or their number, if the targets are class labels.
+    """
+    return Arrays(inputs, targets, validation, test, class_names)
+
+
+def given_splits(
+    name: str,
+    arrays: tuple[Nest, Nest],
+    validation: Held,
+    test: Held,
+    class_names: tuple[str, ...],
+) -> dict[str, DataSplit]:
+    """Returns the splits that a description gives, by name; ValueError if one does not fit."""
+    count = len(tf.nest.flatten(arrays)[0])
+    table = ArrayTable(arrays)
+    splits: dict[str, DataSplit] = {"train": whole("train", table, count)}
+    for key, held in (("test", test), ("validation", validation)):
+        if held is None:
+            continue
+        if isinstance(held, (int, float)):
+            splits |= cut_off(name, splits["train"], key, float(held))
+            continue
+        if not isinstance(held, tuple) or len(held) != 2:
+            raise ValueError(f"{key} of {name} has to be a fraction or a pair (inputs, targets)")
+        own = _loaded(f"{key} of {name}", *held, class_names)
+        if nests.signature(nests.spec_of(own)) != nests.signature(table.spec):
+            raise ValueError(
+                f"{key} of {name} has examples of {nests.described(nests.spec_of(own))}, and those "
+                f"to train on are of {nests.described(table.spec)}"
+            )
+        splits[key] = whole(key, ArrayTable(own), len(tf.nest.flatten(own)[0]))
+    return splits
+
+
+def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, DataSplit]:
+    """Cuts a fraction off the end of the training split: {"train": the rest, key: the end}."""
+    flag = f"{key}={value:g} of {name}"
+    if value == 0:
+        return {"train": train}
+    description.check_fraction(flag, value)
+    rest, end = description.cut(name, train, flag, value)
+    assert isinstance(rest, IndexedSplit) and isinstance(end, IndexedSplit)
+    return {
+        "train": dataclasses.replace(rest, name="train"),
+        key: dataclasses.replace(end, name=key),
+    }
+
+
+def _loaded(
+    name: str, inputs: Nest, targets: Nest, class_names: tuple[str, ...]
+) -> tuple[Nest, Nest]:
+    """Returns (inputs, targets) as arrays with one first axis; ValueError if that cannot be."""
+    pair = tuple(
+        tf.nest.map_structure(lambda leaf: as_array(name, leaf), nests.without_lists(part))
+        if isinstance(part, (Mapping, tuple))
+        else as_array(name, part)
+        for part in (inputs, targets)
+    )
+    paths = nests.paths({"inputs": pair[0], "targets": pair[1]})
+    leaves = tf.nest.flatten(pair)
+    for path, leaf in zip(paths, leaves, strict=True):
+        if not leaf.ndim or len(leaf) != len(leaves[0]):
+            raise ValueError(
+                f"{path} of {name} has the shape {leaf.shape} and {paths[0]} has "
+                f"{leaves[0].shape}: the first axes, of examples, have to be equal"
+            )
+    if not len(leaves[0]):
+        raise ValueError(f"{name} has no examples")
+    return pair[0], as_labels(name, pair[1], class_names)
+
+
+def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
+    """Returns class labels as int32; other targets unchanged. ValueError for a foreign label."""
+    if not class_names or tf.nest.is_nested(targets) or targets.ndim != 1:
+        return targets
+    if not np.issubdtype(targets.dtype, np.integer):
+        raise ValueError(f"the class labels of {name} are {targets.dtype}; give integers")
+    wrong = np.flatnonzero((targets < 0) | (targets >= len(class_names)))
+    if len(wrong):
+        raise ValueError(
+            f"example {wrong[0]} of {name} has the class label {targets[wrong[0]]}, and there are "
+            f"{len(class_names)} classes"
+        )
+    return targets.astype(np.int32)
+
+
+def as_array(name: str, value: Any) -> np.ndarray:
+    """Returns an array that a model can get: float64 as float32; loads "file.npz:key".
+
+    Raises:
+      ValueError: when it is no array of numbers, or a file cannot be read.
+    """
+    if isinstance(value, (str, os.PathLike)):
+        value = _from_file(name, os.fspath(value))
+    try:
+        array = np.asarray(value)
+    except Exception as error:
+        raise ValueError(f"{name} cannot be an array: {one_line_message(error, 120)}") from None
+    if array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} has values of {array.dtype}; inputs and targets have to be arrays of numbers"
+        )
+    return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _from_file(name: str, text: str) -> np.ndarray:
+    path, colon, key = text.rpartition(":")
+    path, key = (path, key) if colon and not os.path.exists(text) else (text, "")
+    try:
+        content = np.load(os.path.expanduser(path), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ValueError(f"{name}: cannot read {path}: {one_line_message(error, 120)}") from None
+    if isinstance(content, np.ndarray):
+        return content
+    with content:
+        if key not in content:
+            known = ", ".join(content)
+            raise ValueError(f"{name}: {path} has the arrays {known}; give one as {path}:NAME")
+        return content[key]

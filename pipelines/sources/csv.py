@@ -1,0 +1,173 @@
+"""Data sets in CSV files, with a header line that names the columns."""
+
+from __future__ import annotations
+
+import csv as csv_format
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from pipelines.nests import Nest
+from pipelines.source import Source
+from pipelines.sources.arrays import Arrays
+from pipelines.sources.description import SourceOptions
+
+Columns = str | Sequence[str] | Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Csv:
+    """A CSV file; see `csv`."""
+
+    path: str
+    inputs: Columns
+    target: Columns
+    validation: float | str | None
+    test: float | str | None
+    delimiter: str
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source; ValueError names the file, line and column of what is wrong."""
+        table = _read(self.path, self.delimiter)
+        class_names = self._class_names(table)
+
+        def pair(content: _Table) -> tuple[Nest, Nest]:
+            inputs = _columns(content, self.inputs)
+            if class_names:
+                return inputs, content.labels(str(self.target), class_names)
+            return inputs, _columns(content, self.target)
+
+        held = {
+            key: pair(_read(value, self.delimiter)) if isinstance(value, str) else value
+            for key, value in (("validation", self.validation), ("test", self.test))
+        }
+        inputs, targets = pair(table)
+        described = Arrays(inputs, targets, held["validation"], held["test"], class_names)
+        source = described.open(name, options)
+        features = f"inputs {_listed(self.inputs)}, target {_listed(self.target)}"
+        return dataclasses.replace(source, version=os.path.basename(self.path), features=features)
+
+    def _class_names(self, table: _Table) -> tuple[str, ...]:
+        """Returns the sorted texts of the target's column; () if it holds numbers."""
+        if not isinstance(self.target, str) or table.is_numeric(self.target):
+            return ()
+        return tuple(sorted(set(table.texts(self.target))))
+
+
+def csv(
+    path: str,
+    *,
+    inputs: Columns,
+    target: Columns,
+    validation: float | str | None = None,
+    test: float | str | None = None,
+    delimiter: str = ",",
+) -> Csv:
+    """Describes a data set in a CSV file; for functions that `tl.source` registers.
+
+    Args:
+      path: path of the file, whose first line names the columns.
+      inputs: names of columns of numbers, which become one float32 vector; one name: a scalar;
+        a dict: a nest of these, by name.
+      target: as `inputs`. A column of text becomes class labels, of the sorted texts.
+      validation: a fraction, cut off the end; or the path of another file; None: as
+        `--validation_split` says.
+      test: as `validation`; None: no test split.
+      delimiter: what separates columns.
+    """
+    return Csv(path, inputs, target, validation, test, delimiter)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Table:
+    """The texts of a CSV file by column."""
+
+    path: str
+    columns: dict[str, list[str]]
+
+    def texts(self, column: str) -> list[str]:
+        """Returns the texts of a column; ValueError if there is no such column."""
+        if column not in self.columns:
+            known = ", ".join(self.columns)
+            raise ValueError(f"{self.path} has no column {column!r}: it has {known}")
+        return self.columns[column]
+
+    def is_numeric(self, column: str) -> bool:
+        """Returns whether the first text of a column is a number."""
+        try:
+            float(self.texts(column)[0])
+        except ValueError:
+            return False
+        return True
+
+    def numbers(self, column: str) -> np.ndarray:
+        """Returns the numbers of a column, float32 [n]; ValueError names a line without one."""
+        texts = self.texts(column)
+        try:
+            numbers = np.array(texts, np.float64)
+        except ValueError:
+            for line, text in enumerate(texts, 2):
+                try:
+                    float(text)
+                except ValueError:
+                    raise ValueError(
+                        f"{self.path}, line {line}: column {column!r} is {text!r} and not a number"
+                    ) from None
+            raise
+        return numbers.astype(np.float32)
+
+    def labels(self, column: str, class_names: Sequence[str]) -> np.ndarray:
+        """Returns a column of texts as class labels, int32 [n]; ValueError for an unknown one."""
+        labels = {class_name: label for label, class_name in enumerate(class_names)}
+        for line, text in enumerate(self.texts(column), 2):
+            if text not in labels:
+                raise ValueError(
+                    f"{self.path}, line {line}: column {column!r} is {text!r}, which no example to "
+                    "train on is"
+                )
+        return np.array([labels[text] for text in self.texts(column)], np.int32)
+
+
+def _columns(table: _Table, columns: Columns) -> Nest:
+    if isinstance(columns, str):
+        return table.numbers(columns)
+    if isinstance(columns, Mapping):
+        return {name: _columns(table, part) for name, part in columns.items()}
+    return np.stack([table.numbers(column) for column in columns], axis=1)
+
+
+def _listed(columns: Columns) -> str:
+    if isinstance(columns, str):
+        return columns
+    parts = columns.values() if isinstance(columns, Mapping) else columns
+    return ", ".join(map(_listed, parts))
+
+
+def _read(path: str, delimiter: str) -> _Table:
+    """Reads a CSV file; ValueError if it cannot be read or a line has another number of columns."""
+    try:
+        with open(os.path.expanduser(path), newline="", encoding="utf-8-sig") as file:
+            lines = list(csv_format.reader(file, delimiter=delimiter))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
+    except (UnicodeDecodeError, csv_format.Error) as error:
+        raise ValueError(f"{path} is not a CSV file: {error}") from None
+    if not lines:
+        raise ValueError(f"{path} is empty: its first line has to name the columns")
+    header = [name.strip() for name in lines[0]]
+    rows = []
+    for line, row in enumerate(lines[1:], 2):
+        if not row:
+            continue
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}, line {line}: has {len(row)} columns and the header {len(header)}"
+            )
+        rows.append(row)
+    if not rows:
+        raise ValueError(f"{path} has no examples")
+    columns = [list(map(str.strip, column)) for column in zip(*rows, strict=True)]
+    return _Table(path, dict(zip(header, columns, strict=True)))

@@ -1,0 +1,164 @@
+"""What a description of a data set gets of the options, and how it cuts its splits."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping
+from typing import Protocol
+
+from pipelines.overlap import refuse_overlap
+from pipelines.source import Source
+from pipelines.splits import DataSplit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SourceOptions:
+    """The options that select and prepare data, as `DataOptions` of the engine has them."""
+
+    cache_dir: str
+    data_dir: str | None = None
+    train_split: str = "train"
+    validation_split: str = "0.1"
+    test_split: str = "auto"
+    test_flag: str = "test_split"  # name of the option that gave the test split, for messages
+    input_features: str = ""
+    target_features: str = ""
+    image_size: tuple[int, int] | None = None
+    fit: str = "pad"
+    antialias: bool = True
+    scale: str = "auto"
+    allow_overlap: bool = False
+    skip_damaged: bool = False
+    prepared_only: bool = False  # a data set that would have to be prepared is an error
+
+
+class Description(Protocol):
+    """Interface of what a registered source returns: how to open a data set."""
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source, which messages call `name`; ValueError of one line if it cannot."""
+
+
+def fraction(text: str) -> float | None:
+    """Returns the number in an option's text, "" as 0; None if it is the name of a split."""
+    try:
+        return float(text.strip() or "0")
+    except ValueError:
+        return None
+
+
+def check_fraction(flag: str, value: float) -> None:
+    """Raises ValueError if a fraction to cut off is not between 0 and 1, both exclusive."""
+    if not 0 < value < 1:  # also rejects nan
+        raise ValueError(f"{flag}: give a fraction between 0 and 1")
+
+
+def cut(name: str, train: DataSplit, flag: str, value: float) -> tuple[DataSplit, DataSplit]:
+    """Cuts a fraction off the end of a split, as Keras's validation_split does.
+
+    Raises:
+      ValueError: when one of the two would be empty; `flag` begins the message.
+    """
+    count = len(train)
+    # Computed and rounded as Keras's validation_split, so that both select the same examples.
+    split_at = math.floor(count * (1.0 - value))
+    if split_at in (0, count):
+        empty = "train" if split_at == 0 else "validation"
+        raise ValueError(
+            f"{flag}: of the {count} examples in {train.name} of {name} leaves "
+            f"none for {empty}; give another --validation_split, or --validation_split=0 for none"
+        )
+    return (
+        train.part(0, split_at, f"{train.name}[:{split_at}]"),
+        train.part(split_at, count, f"{train.name}[{split_at}:]"),
+    )
+
+
+_SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> DataSplit:
+    """Returns the split that an option names, such as "train" or "train[:80%]".
+
+    Raises:
+      ValueError: when it is unknown or empty.
+    """
+    match = _SLICE.fullmatch(text.strip())
+    if match is None or match[1] not in splits:
+        raise ValueError(f"--{flag}={text}: {name} has {', '.join(splits)}, or a part: train[:80%]")
+    split = splits[match[1]]
+    count = len(split)
+
+    def position(bound: str | None, default: int) -> int:
+        if bound is None:
+            return default
+        percent = bound.endswith("%")
+        at = round(int(bound[:-1]) * count / 100) if percent else int(bound)
+        return min(max(at + count if bound.startswith("-") else at, 0), count)
+
+    start, stop = position(match[2], 0), position(match[3], count)
+    if start >= stop:
+        raise ValueError(f"--{flag}={text}: holds no examples of {name}; give another")
+    return split.part(start, stop, text.strip()) if "[" in text else split
+
+
+def choose_splits(
+    name: str, given: Mapping[str, DataSplit], options: SourceOptions
+) -> dict[str, DataSplit | None]:
+    """Returns the splits of a source by the options, {"train": split, "validation": None, ...}.
+
+    `given` are the splits that the data has; "validation" and "test" may be missing: the first is
+    then cut off the end of the training split.
+
+    Raises:
+      ValueError: when an option names no split, or splits share examples.
+    """
+    train = named(name, given, "train_split", options.train_split)
+    text = options.validation_split
+    flag, value = f"--validation_split={text}", fraction(text)
+    validation: DataSplit | None = None
+    if value is None:
+        validation = named(name, given, "validation_split", text)
+    elif "validation" in given and text == SourceOptions.validation_split:
+        validation = given["validation"]
+    elif value != 0:
+        check_fraction(flag, value)
+        train, validation = cut(name, train, flag, value)
+    test: DataSplit | None = given.get("test")
+    if options.test_split != "auto":
+        flagged = options.test_flag, options.test_split
+        test = named(name, given, *flagged) if options.test_split else None
+    return checked({"train": train, "validation": validation, "test": test}, options)
+
+
+def checked(
+    splits: dict[str, DataSplit | None], options: SourceOptions
+) -> dict[str, DataSplit | None]:
+    """Returns the splits of a source; ValueError if they share examples and must not."""
+    flags = {
+        "train": f"--train_split={options.train_split}",
+        "validation": f"--validation_split={options.validation_split}",
+        "test": f"--{options.test_flag}={options.test_split}",
+    }
+    compared = {key: split for key, split in splits.items() if split is not None}
+    if options.test_flag == "split":  # evaluation of any split, of the training one too
+        compared.pop("test", None)
+    refuse_overlap(compared, options.allow_overlap, flags)
+    return splits
+
+
+def class_names_of(given: int | tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    """Returns names of classes: as given, or for a number of classes "0", "1", ..."""
+    return tuple(map(str, range(given) if isinstance(given, int) else given))
+
+
+def refuse_features(name: str, options: SourceOptions) -> None:
+    """Raises ValueError if options select features, which only TFDS data sets have."""
+    for flag in ("input_features", "target_features"):
+        if value := getattr(options, flag):
+            raise ValueError(
+                f"--{flag}={value}: is for TFDS data sets, and {name} says itself what its inputs "
+                "and targets are"
+            )

@@ -1,0 +1,132 @@
+"""Data sets of a sequential `tf.data` pipeline of the user's."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.errors import one_line_message
+from pipelines.preprocessing import preprocessing
+from pipelines.sequential import Make, SequentialSplit
+from pipelines.source import Source
+from pipelines.sources import description
+from pipelines.sources.description import SourceOptions
+from pipelines.splits import ArrayTable, DataSplit, whole
+
+_NOTE = (
+    "the training examples come from a tf.data pipeline: their order is the pipeline's, a resumed "
+    "run reads its epoch again from the start, and overlap with other splits is not checked"
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FromDataset:
+    """A pipeline to train on; see `from_dataset`."""
+
+    make: Make
+    examples: int
+    version: str
+    validation: Callable[[], Any] | None
+    test: Callable[[], Any] | None
+    class_names: int | Sequence[str]
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source; ValueError if the pipeline cannot be used."""
+        description.refuse_features(name, options)
+        if options.image_size:
+            raise ValueError(f"--image_size: {name} is a pipeline; resize in it")
+        if self.examples < 1:
+            raise ValueError(f"{name}: examples={self.examples} has to be 1 or more")
+        class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
+        spec = self._spec(name)
+        held: dict[str, DataSplit] = {}
+        for key, make in (("validation", self.validation), ("test", self.test)):
+            if make is not None:
+                table = ArrayTable(_read(f"{key} of {name}", make, spec))
+                held[key] = whole(key, table, len(tf.nest.flatten(table.arrays)[0]))
+        if options.train_split != "train":
+            raise ValueError(f"--train_split={options.train_split}: {name} has one pipeline: train")
+        value = description.fraction(options.validation_split)
+        if "validation" not in held and value and options.validation_split != "0.1":
+            raise ValueError(
+                f"--validation_split={options.validation_split}: {name} is a pipeline, which "
+                "nothing can be cut off: give it a validation pipeline"
+            )
+        if "validation" not in held and value:
+            options = dataclasses.replace(options, validation_split="0")
+        train = SequentialSplit("train", self.make, spec, self.version, 0, self.examples)
+        splits: dict[str, Any] = description.choose_splits(name, {"train": train, **held}, options)
+        return Source(
+            name=name,
+            version=self.version,
+            decoded=spec,
+            class_names=class_names,
+            preprocess=preprocessing(options.scale, spec[0]),
+            notes=(_NOTE,),
+            **splits,
+        )
+
+    def _spec(self, name: str) -> Any:
+        try:
+            spec = self.make(0, 0).element_spec
+        except Exception as error:  # any error of the user's function
+            raise ValueError(
+                f"{name}: make(0, 0) failed: {type(error).__name__}: {one_line_message(error, 160)}"
+            ) from error
+        if not isinstance(spec, tuple) or len(spec) != 2:
+            raise ValueError(f"{name}: the elements of the pipeline have to be (inputs, targets)")
+        for kind, part in zip(("inputs", "targets"), spec, strict=True):
+            nests.checked_spec(f"the {kind} of {name}", part)
+        return spec
+
+
+def from_dataset(
+    make: Make,
+    *,
+    examples: int,
+    version: str,
+    validation: Callable[[], Any] | None = None,
+    test: Callable[[], Any] | None = None,
+    class_names: int | Sequence[str] = (),
+) -> FromDataset:
+    """Describes a pipeline without random access; for functions that `tl.source` registers.
+
+    Training streams it. Compared with other sources, it loses this: the order of an epoch is the
+    pipeline's, a resumed run reads its epoch again from the start, splits are not compared, and
+    the data is known by its version alone.
+
+    Args:
+      make: returns the `tf.data.Dataset` of (inputs, targets) of an epoch, one example an element,
+        for a seed and an epoch; it has to return the same examples for the same arguments.
+      examples: number of examples of each epoch; a longer pipeline is cut.
+      version: a text to change when the data changes, by which a resumed run knows it.
+      validation: returns a finite `tf.data.Dataset`, which is read into memory; None: no split.
+      test: as `validation`.
+      class_names: names of the classes, or their number, if the targets are class labels.
+    """
+    return FromDataset(make, examples, version, validation, test, class_names)
+
+
+def _read(name: str, make: Callable[[], Any], spec: Any) -> Any:
+    """Reads a finite pipeline into arrays; ValueError if it is not like the one to train on."""
+    rows: list[list[np.ndarray]] = []
+    signature = nests.signature(spec)
+    for example in make().as_numpy_iterator():
+        found = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec(np.shape(leaf), np.asarray(leaf).dtype), example
+        )
+        if nests.signature(found) != signature:
+            raise ValueError(
+                f"example {len(rows)} of {name} is {nests.described(found)}, and those to train on "
+                f"are {nests.described(spec)}"
+            )
+        rows.append(tf.nest.flatten(example))
+    if not rows:
+        raise ValueError(f"{name} has no examples")
+    leaves = [np.stack(each) for each in zip(*rows, strict=True)]
+    return tf.nest.pack_sequence_as(spec, leaves)

@@ -1,0 +1,164 @@
+"""Data sets that a function of the user reads, one example by its index."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.errors import one_line_message
+from pipelines.nests import Nest, Spec
+from pipelines.preprocessing import preprocessing
+from pipelines.source import Source
+from pipelines.sources import arrays, description
+from pipelines.sources.description import SourceOptions
+from pipelines.splits import DataSplit, whole
+
+_SAMPLED = 256  # number of examples hashed for the identity of a large data set without a version
+_ALL_BYTES = 64 << 20  # largest size in bytes of a data set whose examples are all hashed
+
+Read = Callable[[int], tuple[Nest, Nest]]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RandomAccess:
+    """Examples that a function reads; see `random_access`."""
+
+    examples: int
+    read: Read
+    validation: float | tuple[int, Read] | None
+    test: float | tuple[int, Read] | None
+    class_names: int | Sequence[str]
+    version: str
+
+    def open(self, name: str, options: SourceOptions) -> Source:
+        """Returns the source; ValueError if an example cannot be read."""
+        description.refuse_features(name, options)
+        if options.image_size:
+            raise ValueError(f"--image_size: {name} reads examples of one shape; resize them there")
+        if self.examples < 1:
+            raise ValueError(f"{name} has no examples: examples={self.examples}")
+        class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
+        table = AccessTable(name, self.examples, self.read, self.version, class_names)
+        splits: dict[str, DataSplit] = {"train": whole("train", table, self.examples)}
+        for key, held in (("test", self.test), ("validation", self.validation)):
+            if isinstance(held, tuple):
+                of_split = f"{key} of {name}"
+                own = AccessTable(of_split, *held, self.version, class_names, table.spec)
+                splits[key] = whole(key, own, held[0])
+            elif held is not None:
+                splits |= arrays.cut_off(name, splits["train"], key, float(held))
+        chosen: dict[str, Any] = description.choose_splits(name, splits, options)
+        return Source(
+            name=name,
+            version=self.version or "random access",
+            decoded=table.spec,
+            class_names=class_names,
+            preprocess=preprocessing(options.scale, table.spec[0]),
+            **chosen,
+        )
+
+
+def random_access(
+    *,
+    examples: int,
+    read: Read,
+    validation: Any = None,
+    test: Any = None,
+    class_names: int | Sequence[str] = (),
+    version: str = "",
+) -> RandomAccess:
+    """Describes a data set that a function reads; for functions that `tl.source` registers.
+
+    Args:
+      examples: number of examples.
+      read: returns (inputs, targets) of the example with an index, 0 to examples - 1: nests of
+        arrays or numbers, of the same shapes and dtypes for all of them. It is called by several
+        threads and has to return the same values for an index always.
+      validation: a fraction, cut off the end; or (examples, read); None: as `--validation_split`.
+      test: as `validation`; None: no test split.
+      class_names: names of the classes, or their number, if the targets are class labels.
+      version: a text to change when the data changes, by which a resumed run knows it. "": the
+        examples are read and hashed at every start, of a data set above 64 MiB a sample of them.
+    """
+    return RandomAccess(examples, read, validation, test, class_names, version)
+
+
+class AccessTable:
+    """Examples that a function reads, stored decoded; their spec is that of the first one."""
+
+    def __init__(
+        self,
+        name: str,
+        examples: int,
+        read: Read,
+        version: str,
+        class_names: tuple[str, ...],
+        spec: Spec | None = None,
+    ) -> None:
+        self._name, self._examples, self._read = name, examples, read
+        self._version, self._class_names = version, class_names
+        first = nests.spec_of(tf.nest.map_structure(lambda leaf: leaf[None], self._example(0)))
+        self.spec = spec if spec is not None else first
+        for kind, part in zip(("inputs", "targets"), self.spec, strict=True):
+            nests.checked_spec(f"the {kind} of {name}", part)
+
+    def read(self, rows: np.ndarray) -> Nest:
+        """Returns (inputs, targets) by row: arrays [k, ...]; ValueError names a wrong example."""
+        stacked = nests.empty(self.spec, len(rows))
+        leaves = tf.nest.flatten(stacked)
+        expected = nests.signature(self.spec)
+        for place, row in enumerate(rows.tolist()):
+            example = self._example(row)
+            found = tf.nest.map_structure(
+                lambda leaf: tf.TensorSpec(leaf.shape, leaf.dtype), example
+            )
+            if nests.signature(found) != expected:
+                raise ValueError(
+                    f"example {row} of {self._name} is {nests.described(found)}, and example 0 is "
+                    f"{nests.described(self.spec)}: all have to have one shape and dtype"
+                )
+            for leaf, value in zip(leaves, tf.nest.flatten(example), strict=True):
+                leaf[place] = value
+        return stacked
+
+    def _example(self, row: int) -> tuple[Nest, Nest]:
+        """Returns (inputs, targets) of one example as arrays; ValueError if it cannot be read."""
+        where = f"example {row} of {self._name}"
+        try:
+            pair = self._read(row)
+        except Exception as error:  # any error of the user's function
+            kind = type(error).__name__
+            raise ValueError(
+                f"{where} cannot be read: {kind}: {one_line_message(error, 160)}"
+            ) from error
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise ValueError(f"{where}: read has to return a pair (inputs, targets)")
+        inputs, targets = tf.nest.map_structure(
+            lambda leaf: arrays.as_array(where, leaf), nests.without_lists(pair)
+        )
+        if self._class_names and not tf.nest.is_nested(targets):
+            targets = arrays.as_labels(where, targets.reshape(-1), self._class_names)
+            targets = targets.reshape(()) if targets.size == 1 else targets
+        return inputs, targets
+
+    def targets(self, rows: np.ndarray) -> None:
+        """Returns None: targets are read with the inputs."""
+
+    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
+        """Returns a digest of the version and rows, or without a version of the examples."""
+        content = f"{nests.signature(self.spec)}\n{self._version}\n"
+        digest = hashlib.sha256(content.encode() + np.ascontiguousarray(rows, "<i8").tobytes())
+        if not self._version:
+            size = len(rows) * nests.example_bytes(self.spec)
+            if size > _ALL_BYTES and not all_bytes:
+                rows = rows[np.linspace(0, len(rows) - 1, _SAMPLED).astype(np.int64)]
+            for start in range(0, len(rows), _SAMPLED):
+                for leaf in tf.nest.flatten(self.read(rows[start : start + _SAMPLED])):
+                    digest.update(leaf.tobytes())
+        return digest.hexdigest()[:32]

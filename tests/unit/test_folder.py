@@ -1,0 +1,279 @@
+"""Folders of pictures: odd files, sizes and splits."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from pipelines import (
+    BatchLayout,
+    Resize,
+    SourceOptions,
+    data_identity,
+    open_dataset,
+    open_feed,
+    read_examples,
+    read_stored_images,
+    read_targets,
+)
+from pipelines.decode import decode_split
+from pipelines.sources import folder as folder_source
+
+
+def picture(seed, size=(9, 7), mode="RGB"):
+    """Returns a smooth random picture, which JPEG keeps."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), np.uint8)
+    return Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR).convert(mode)
+
+
+def pixels(path, mode="RGB"):
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert(mode))
+
+
+def fill(root, classes=("cat", "dog"), count=20, size=None, form="png"):
+    """Writes pictures of random sizes, or of one, to folders of classes."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            sides = size or tuple(random.integers(5, 30, 2).tolist())
+            picture(1000 * label + index, sides).save(root / name / f"{index}.{form}")
+    return root
+
+
+def opened(root, cache, **options):
+    options = {"image_size": (6, 8)} | options
+    return open_dataset(f"folder:{root}", SourceOptions(cache_dir=str(cache), **options), None)
+
+
+def said(*arguments, **options):
+    with pytest.raises(ValueError) as error:
+        opened(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "bmp", "webp", "tiff", "gif"])
+@pytest.mark.parametrize("fit", ["crop", "pad"])
+def test_pictures_of_any_size(tmp_path, form, fit):
+    root = fill(tmp_path / "pets", count=4, form=form)
+    source = opened(root, tmp_path / "cache", validation_split="0", fit=fit)
+    assert (source.name, source.class_names) == ("pets", ("cat", "dog"))
+    assert source.image_shape == (6, 8, 3) and source.stored_size is None
+    images, labels = decode_split(source, source.train)
+    assert sorted(labels.tolist()) == [0] * 4 + [1] * 4
+    assert np.array_equal(read_targets(source, source.train, "unused"), labels)
+    expected = {}
+    for label, name in enumerate(source.class_names):
+        for path in (root / name).iterdir():
+            array = pixels(path)
+            expected[Resize((6, 8), fit).array(array).tobytes()] = label
+    tolerance = 0 if form != "jpg" else 6  # decoders of JPEG round differently
+    for image, label in zip(images, labels, strict=True):
+        near = [
+            of
+            for content, of in expected.items()
+            if np.abs(np.frombuffer(content, np.uint8) - image.reshape(-1).astype(int)).max()
+            <= tolerance
+        ]
+        assert near == [label]
+    stored = list(read_stored_images(source, source.train, np.arange(3), str(tmp_path / "cache")))
+    assert [source.resize.array(each).tolist() for each in stored] == images[:3].tolist()
+
+
+def test_turned_pictures(tmp_path):
+    """EXIF's orientation is applied."""
+    root = fill(tmp_path / "pets", count=1, size=(8, 6))
+    exif = Image.Exif()
+    for orientation in range(2, 9):
+        exif[0x0112] = orientation
+        picture(77, (8, 6)).save(
+            root / "cat" / f"{orientation}.jpg", exif=exif, quality=95, subsampling=0
+        )
+    source = opened(root, tmp_path / "cache", validation_split="0", fit="stretch")
+    images, _ = decode_split(source, source.train)
+    upright = np.asarray(picture(77, (8, 6)))
+    turned = {
+        Resize((6, 8), "stretch")
+        .array(np.asarray(Image.fromarray(upright).transpose(how) if how is not None else upright))
+        .tobytes()
+        for how in (None, *Image.Transpose)
+    }
+    near = [
+        min(
+            np.abs(np.frombuffer(t, np.uint8) - image.reshape(-1).astype(int)).max() for t in turned
+        )
+        for image in images
+    ]
+    assert sum(distance < 20 for distance in near) == 7
+
+
+def test_one_size_needs_no_option(tmp_path):
+    root = fill(tmp_path / "pets", size=(9, 7))
+    source = opened(root, tmp_path / "cache", image_size=None)
+    assert source.image_shape == (7, 9, 3) and source.stored_size == (7, 9)
+    picture(5, (9, 8)).save(root / "cat" / "other.png")
+    assert "vary in size: give --image_size=64,64" in said(root, tmp_path, image_size=None)
+
+
+def test_grey_pictures(tmp_path):
+    root = tmp_path / "scans"
+    for name in "ab":
+        (root / name).mkdir(parents=True)
+        for index in range(5):
+            picture(index + ord(name), (8, 8), "L").save(root / name / f"{index}.png")
+    source = opened(root, tmp_path / "cache", image_size=None, validation_split="0")
+    assert source.image_shape == (8, 8, 1)
+    images, _ = decode_split(source, source.train)
+    files = {pixels(p, "L").tobytes() for p in root.rglob("*.png")}
+    assert {image.tobytes() for image in images} == files
+
+
+def test_damaged_files(tmp_path):
+    """Damaged files are named before training; what to do with them is a choice."""
+    root = fill(tmp_path / "pets")
+    jpeg = root / "cat" / "cut.jpg"
+    picture(1, (300, 200)).save(jpeg)
+    jpeg.write_bytes(jpeg.read_bytes()[:900])
+    (root / "dog" / "empty.png").touch()
+    (root / "dog" / "text.jpeg").write_text("no picture")
+    (root / "dog" / "notes.txt").write_text("by hand")
+    (root / "dog" / ".hidden").write_text("")
+    message = said(root, tmp_path / "cache")
+    assert message.startswith(f"1 of 21 pictures in {root} cannot be read") is False
+    assert "3 of 43 pictures" in message and "--skip_damaged=true" in message
+    for name in ("cut.jpg (", "empty.png (it is empty)", "text.jpeg (is no picture"):
+        assert name in message
+    source = opened(root, tmp_path / "cache", skip_damaged=True)
+    assert sum(map(len, source.splits.values())) == 40
+    assert len([note for note in source.notes if note.startswith("skipped")]) == 3
+    assert source.notes[-1] == f"ignored 1 files in {root} that are no pictures"
+    many = [root / "cat" / f"bad{i}.png" for i in range(30)]
+    for path in many:
+        path.write_bytes(b"x")
+    assert ", and 23 more; repair" in said(root, tmp_path / "cache")
+    notes = opened(root, tmp_path / "cache", skip_damaged=True).notes
+    assert len(notes) == 12 and notes[10] == f"skipped 23 more damaged files in {root}"
+
+
+def test_checked_once(tmp_path, monkeypatch):
+    root = fill(tmp_path / "pets")
+    first = opened(root, tmp_path / "cache")
+    checked = []
+    check = folder_source._check
+    monkeypatch.setattr(folder_source, "_check", lambda p: checked.append(p) or check(p))
+    assert opened(root, tmp_path / "cache").train.digest() == first.train.digest()
+    assert checked == []
+    path = root / "cat" / "3.png"
+    picture(99).save(path)
+    assert opened(root, tmp_path / "cache").train.digest() != first.train.digest()
+    assert checked == [str(path)]
+
+
+def test_split_by_content(tmp_path):
+    """A file stays in its split when files are renamed, and others come and go."""
+    root = fill(tmp_path / "pets", count=60)
+
+    def contents(split):
+        return {
+            (f.digest, label) for _, label, f in map(split.table._files.__getitem__, split.rows)
+        }
+
+    source = opened(root, tmp_path / "cache", validation_split="0.2")
+    before = contents(source.validation)
+    assert 8 <= len(before) <= 40 and not before & contents(source.train)
+    identity = data_identity(source, str(tmp_path / "cache"))
+    for index, path in enumerate(sorted((root / "cat").iterdir())):
+        path.rename(root / "cat" / f"renamed{(index * 7) % 60:03}.png")
+    again = opened(root, tmp_path / "cache", validation_split="0.2")
+    assert contents(again.validation) == before
+    assert data_identity(again, str(tmp_path / "cache")) == identity
+    for path in list((root / "dog").iterdir())[:30]:
+        path.unlink()
+    fewer = opened(root, tmp_path / "cache", validation_split="0.2")
+    assert contents(fewer.validation) < before
+    assert not data_identity(fewer, str(tmp_path / "cache")).matches(identity)
+
+
+def test_same_content_in_one_split(tmp_path):
+    root = fill(tmp_path / "pets", count=10)
+    for path in list((root / "cat").iterdir()):
+        shutil.copy(path, root / "cat" / f"copy_{path.name}")
+    source = opened(root, tmp_path / "cache", validation_split="0.3")
+    digests = [
+        {source.train.table._files[row][2].digest for row in split.rows}
+        for split in (source.train, source.validation)
+    ]
+    assert not digests[0] & digests[1]
+
+
+@pytest.mark.parametrize("validation", ["val", "validation", None])
+def test_split_folders(tmp_path, validation):
+    for seed, name in enumerate(filter(None, ("train", "test", validation))):
+        fill(tmp_path / "pets" / name, count=10 + seed)
+    source = opened(tmp_path / "pets", tmp_path / "cache")
+    found = {name: len(split) for name, split in source.splits.items()}
+    assert found["test"] == 22 and found["train"] + found["validation"] == (
+        44 if validation else 20
+    )
+    if validation:
+        assert found["validation"] == 24
+    shutil.copytree(tmp_path / "pets" / "test" / "cat", tmp_path / "pets" / "test" / "fox")
+    assert "test/fox is a class that" in said(tmp_path / "pets", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ((), "there is no such folder"),
+        (("pets/a.png",), "has no folders, which are the classes"),
+        (("pets/cat/a.txt",), "has no pictures in folders of classes"),
+        (("pets/test/cat/a.txt",), "has test and no train"),
+    ],
+)
+def test_refuses_other_folders(tmp_path, names, expected):
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert expected in said(tmp_path / "pets", tmp_path / "cache")
+
+
+def test_file_that_vanished(tmp_path):
+    root = fill(tmp_path / "pets")
+    source = opened(root, tmp_path / "cache", validation_split="0")
+    path, _, _ = source.train.table._files[3]
+    os.unlink(path)
+    with pytest.raises(ValueError, match=f"cannot read {path}"):
+        read_examples(source, source.train, np.array([3]))
+
+
+@pytest.mark.parametrize("image_size", [(6, 8), None])
+def test_feeds_agree(tmp_path, image_size):
+    root = fill(tmp_path / "pets", size=None if image_size else (9, 7))
+    source = opened(root, tmp_path / "cache", image_size=image_size)
+    feeds = [
+        open_feed(
+            kind,
+            source,
+            source.train,
+            global_batch_size=5,
+            seed=1,
+            layout=BatchLayout(),
+            strategy=tf.distribute.get_strategy(),
+            cache_dir=str(tmp_path / "cache"),
+        )
+        for kind in ("resident", "stream")
+    ]
+    for step in (4, 9):
+        one, other = (
+            feed.batch(feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64), 0)
+            for feed in feeds
+        )
+        for left, right in zip(one, other, strict=True):
+            assert np.array_equal(left, right)

@@ -1,0 +1,406 @@
+"""Sources that users describe: arrays, CSV files, functions and pipelines, and their splits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from pipelines import (
+    BatchLayout,
+    SourceOptions,
+    arrays,
+    choose_feed,
+    csv,
+    data_identity,
+    fitted,
+    from_dataset,
+    open_dataset,
+    open_feed,
+    random_access,
+    read_examples,
+    read_step_examples,
+    read_targets,
+)
+from pipelines.decode import decode_split
+
+INPUTS = np.arange(60, dtype=np.float64).reshape(20, 3)
+TARGETS = np.arange(20)
+
+
+def opened(described, place="unused", **options):
+    given = SourceOptions(cache_dir=str(place), **options)
+    return open_dataset("mine", given, lambda: described)
+
+
+def said(call, *arguments, **options):
+    with pytest.raises(ValueError) as error:
+        call(*arguments, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def sizes(source):
+    return {name: len(split) for name, split in source.splits.items()}
+
+
+# Arrays
+
+
+def test_arrays():
+    source = opened(arrays(inputs=INPUTS, targets=TARGETS, class_names=20))
+    assert sizes(source) == {"train": 18, "validation": 2}
+    assert source.inputs == tf.TensorSpec((3,), tf.float32)  # float64 becomes float32
+    assert source.targets == tf.TensorSpec((), tf.int32) and source.classes == 20
+    assert read_targets(source, source.validation, "unused").tolist() == [18, 19]
+
+
+@pytest.mark.parametrize(
+    ("held_out", "options", "expected"),
+    [
+        ({}, {"validation_split": "0"}, {"train": 20}),
+        ({}, {"validation_split": "0.25"}, {"train": 15, "validation": 5}),
+        ({"validation": 0.2, "test": 0.1}, {}, {"train": 14, "validation": 4, "test": 2}),
+        ({"test": (INPUTS[:3], TARGETS[:3])}, {}, {"train": 18, "validation": 2, "test": 3}),
+        ({"test": 0.5}, {"test_split": ""}, {"train": 9, "validation": 1}),
+        ({"test": 0.5}, {"train_split": "train[:40%]"}, {"train": 3, "validation": 1, "test": 10}),
+        (
+            {"validation": 0.5},
+            {"validation_split": "validation[:2]"},
+            {"train": 10, "validation": 2},
+        ),
+    ],
+)
+def test_splits(held_out, options, expected):
+    source = opened(arrays(inputs=INPUTS, targets=TARGETS, **held_out), **options)
+    assert sizes(source) == expected
+    splits = list(source.splits.values())
+    assert not any(a.in_common(b) for a in splits for b in splits if a is not b)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "expected"),
+    [
+        ({"targets": TARGETS[:19]}, {}, "the first axes, of examples, have to be equal"),
+        ({"inputs": np.array(["a"] * 20)}, {}, "have to be arrays of numbers"),
+        ({"class_names": 19}, {}, "example 19 of mine has the class label 19, and there are 19"),
+        ({"targets": TARGETS / 2, "class_names": 20}, {}, "class labels of mine are float32"),
+        ({"inputs": [[1.0], [1.0, 2.0]]}, {}, "cannot be an array"),
+        ({"validation": 1.5}, {}, "validation=1.5 of mine: give a fraction between 0 and 1"),
+        ({"validation": (INPUTS[:, :2], TARGETS)}, {}, "validation of mine has examples of"),
+        ({}, {"test_split": "exam"}, "--test_split=exam: mine has train, or a part"),
+        ({}, {"train_split": "train[20:]"}, "holds no examples"),
+        ({}, {"input_features": "x"}, "--input_features=x: is for TFDS data sets"),
+        ({"inputs": "none.npz:x"}, {}, "cannot read none.npz"),
+    ],
+)
+def test_refuses_unusable_arrays(given, options, expected):
+    given = {"inputs": INPUTS, "targets": TARGETS} | given
+    assert expected in said(lambda: opened(arrays(**given), **options))
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, x=INPUTS, y=TARGETS)
+    source = opened(arrays(inputs={"a": f"{path}:x"}, targets=f"{path}:y"))
+    assert source.inputs == {"a": tf.TensorSpec((3,), tf.float32)}
+    message = said(lambda: opened(arrays(inputs=f"{path}:z", targets=f"{path}:y")))
+    assert "has the arrays x, y; give one as" in message
+
+
+# Overlap
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (
+            {"test_split": "train[70%:]", "train_split": "train[:80%]", "validation_split": "0"},
+            "--test_split=train[70%:]: shares examples with --train_split=train[:80%]: 2 of its 6",
+        ),
+        (
+            {"validation_split": "train[:3]"},
+            "--validation_split=train[:3]: shares examples with --train_split=train: 3 of its 3",
+        ),
+        ({"validation_split": "0.2", "test_split": "train"}, "shares examples"),
+    ],
+)
+def test_overlap_is_refused(options, expected):
+    described = arrays(inputs=INPUTS, targets=TARGETS)
+    message = said(lambda: opened(described, **options))
+    assert expected in message and "--allow_overlap=true" in message
+    assert opened(described, allow_overlap=True, **options).train
+    # Evaluation and prediction of any split, with --split, are no test of training.
+    if "train" in options.get("test_split", ""):
+        assert opened(described, test_flag="split", **options).test
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"train_split": "train+test"}, "--test_split=auto: shares examples with --train_split"),
+        ({"train_split": "all"}, "180 of its 360 are in both"),
+        (
+            {"train_split": "train+train[:3]", "validation_split": ""},
+            "--train_split=train+train[:3]: has 3 of its",
+        ),
+        (
+            {"train_split": "train[:80%]", "test_split": "train[70%:]", "validation_split": ""},
+            "--test_split=train[70%:]: shares examples with --train_split=train[:80%]: 144 of",
+        ),
+    ],
+)
+def test_overlap_of_records(cache_dir, options, expected):
+    def digits(**more):
+        return open_dataset("digits", SourceOptions(cache_dir=cache_dir, **options, **more), None)
+
+    assert expected in said(digits)
+    assert digits(allow_overlap=True).name == "digits"
+
+
+# CSV files
+
+CSV = """size, weight ,kind
+1, 2.5,cat
+2,3,dog
+3,1e3,"cat"
+
+4,0,eel
+"""
+
+
+@pytest.fixture
+def table(tmp_path):
+    path = tmp_path / "animals.csv"
+    path.write_text(CSV)
+    return str(path)
+
+
+def test_csv(table):
+    source = opened(csv(table, inputs=["size", "weight"], target="kind"), validation_split="0")
+    found = read_examples(source, source.train, np.arange(4))
+    assert found.inputs.tolist() == [[1, 2.5], [2, 3], [3, 1000], [4, 0]]
+    assert source.class_names == ("cat", "dog", "eel") and found.targets.tolist() == [0, 1, 0, 2]
+    assert source.inputs == tf.TensorSpec((2,), tf.float32)
+    nested = csv(table, inputs={"a": "size", "b": ["weight"]}, target="weight")
+    source = opened(nested, validation_split="0")
+    assert source.inputs == {"a": tf.TensorSpec((), tf.float32), "b": tf.TensorSpec((1,))}
+    assert source.targets == tf.TensorSpec((), tf.float32) and source.class_names == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("size,kind\n1,cat\n?,dog\n", "line 3: column 'size' is '?' and not a number"),
+        ("size,kind\n1,cat\n\n\n2\n", "line 5: has 1 columns and the header 2"),
+        ("size\n1\n", "has no column 'kind': it has size"),
+        ("size,kind\n", "has no examples"),
+        ("", "is empty"),
+    ],
+)
+def test_refuses_bad_csv(tmp_path, text, expected):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    assert expected in said(lambda: opened(csv(str(path), inputs="size", target="kind")))
+
+
+def test_csv_test_file(table, tmp_path):
+    other = tmp_path / "test.csv"
+    other.write_text("size,weight,kind\n1,1,eel\n")
+    source = opened(csv(table, inputs="size", target="kind", test=str(other)))
+    assert read_targets(source, source.test, "unused").tolist() == [2]
+    other.write_text("size,weight,kind\n1,1,fox\n")
+    described = csv(table, inputs="size", target="kind", test=str(other))
+    assert "line 2: column 'kind' is 'fox', which no example to train on is" in said(
+        lambda: opened(described)
+    )
+
+
+# Functions
+
+
+def read(index):
+    return {"x": np.full(2, index, np.float32), "id": index}, index % 3
+
+
+def wrong_at_17(index):
+    inputs, target = read(index)
+    return (inputs | {"x": np.zeros(3, np.float32)} if index == 17 else inputs), target
+
+
+def test_random_access():
+    source = opened(random_access(examples=40, read=read, class_names=3, test=0.25))
+    assert sizes(source) == {"train": 27, "validation": 3, "test": 10}
+    found = read_examples(source, source.test, np.array([1, 0]))
+    assert found.inputs["id"].tolist() == [31, 30] and found.targets.tolist() == [1, 0]
+    assert found.targets.dtype == np.int32
+
+
+@pytest.mark.parametrize("kind", ["resident", "stream"])
+def test_example_of_other_shape(kind, tmp_path):
+    """The example is named, before training or when it is reached."""
+    source = opened(random_access(examples=40, read=wrong_at_17, version="1"))
+
+    def take_epoch():
+        feed = open_feed(
+            kind,
+            source,
+            source.train,
+            global_batch_size=4,
+            seed=0,
+            layout=BatchLayout(),
+            strategy=tf.distribute.get_strategy(),
+            cache_dir=str(tmp_path),
+        )
+        for step in range(feed.steps_per_epoch):
+            feed.open(step, 1)
+
+    with pytest.raises(ValueError if kind == "resident" else RuntimeError) as error:
+        take_epoch()
+    assert str(error.value).startswith("example 17 of mine is 0/id scalar int64, 0/x 3 float32")
+    assert "\n" not in str(error.value)
+
+
+def test_random_access_identity(tmp_path):
+    """Without a version the contents are hashed; with one, they are not read."""
+
+    def identity(read_it, version="", examples=40):
+        described = random_access(examples=examples, read=read_it, version=version)
+        return data_identity(opened(described), str(tmp_path))
+
+    def other(index):
+        inputs, target = read(index)
+        return inputs, target + (index == 33)
+
+    assert identity(read) == identity(lambda index: read(index))
+    assert not identity(other).matches(identity(read))
+    assert identity(other, "1").matches(identity(read, "1"))
+    assert not identity(read, "2").matches(identity(read, "1"))
+    assert not identity(read, "1", 39).matches(identity(read, "1"))
+
+
+def test_random_access_errors():
+    def broken(index):
+        raise KeyError("no such\nfile")
+
+    message = said(lambda: opened(random_access(examples=3, read=broken)))
+    assert "example 0 of mine cannot be read: KeyError" in message
+    message = said(lambda: opened(random_access(examples=3, read=lambda index: index)))
+    assert "read has to return a pair (inputs, targets)" in message
+
+
+# Pipelines
+
+
+def shuffled(seed, epoch, examples=20):
+    order = np.random.default_rng([seed, epoch]).permutation(examples)
+    return tf.data.Dataset.from_tensor_slices((np.stack([order, -order], 1), order % 3))
+
+
+def pipeline(**more):
+    given = {"examples": 20, "version": "1", "validation": lambda: shuffled(0, 0).take(5)}
+    return opened(from_dataset(shuffled, **(given | more)))
+
+
+def stream(source, place, *, batch=4, layout=None, ahead=False):
+    return open_feed(
+        "stream",
+        source,
+        source.train,
+        global_batch_size=batch,
+        seed=7,
+        layout=layout or BatchLayout(),
+        strategy=tf.distribute.get_strategy(),
+        cache_dir=str(place),
+        include_next_example=ahead,
+    )
+
+
+def ids(feed, step):
+    given = feed.open(step, 1).given
+    batch = feed.batch(feed.next(given), tf.constant(step, tf.int64), 0)
+    return batch.inputs.numpy()[:, 0][: int(batch.mask.numpy().sum())].tolist()
+
+
+@pytest.mark.parametrize("batch", [3, 4, 20, 50])
+@pytest.mark.parametrize("block", [1, 100, 1 << 20])
+def test_pipeline_order(tmp_path, batch, block, monkeypatch):
+    """The batches are the pipeline's, of (seed, epoch), from any step on."""
+    monkeypatch.setattr("pipelines.stream._TABLE", block)
+    source = pipeline()
+    feed = stream(source, tmp_path, batch=batch)
+    per_epoch = feed.steps_per_epoch
+
+    def expected(step):
+        epoch, within = divmod(step, per_epoch)
+        order = [int(x[0]) for x, _ in shuffled(7, epoch).as_numpy_iterator()]
+        return order[within * batch : (within + 1) * batch]
+
+    steps = 3 * per_epoch
+    assert [ids(feed, step) for step in range(steps)] == [expected(s) for s in range(steps)]
+    for start in (per_epoch + 1, 2, steps - 1):  # a resume in mid-epoch, and steps back
+        assert ids(feed, start) == expected(start)
+        assert ids(stream(source, tmp_path, batch=batch), start) == expected(start)
+
+
+def test_pipeline_keeps_first_for_mixup(tmp_path):
+    feed = stream(pipeline(), tmp_path, batch=8, ahead=True)
+    for step in range(5):
+        given = feed.open(step, 1).given
+        batch = feed.batch(feed.next(given), tf.constant(step, tf.int64), 0)
+        epoch, within = divmod(step, 3)
+        order = [int(x[0]) for x, _ in shuffled(7, epoch).as_numpy_iterator()]
+        rows = int(batch.mask.numpy().sum())
+        assert batch.inputs.numpy()[rows, 0] == (order * 2)[within * 8 + rows]
+
+
+def test_pipeline_splits(tmp_path):
+    source = pipeline()
+    assert choose_feed("auto", source)[0] == "stream" and sizes(source)["validation"] == 5
+    assert "give --feed=stream" in said(choose_feed, "resident", source)
+    assert "order is the pipeline's" in source.notes[0]
+    sample = source.train.part(0, 6, "train[:6]")
+    order = [int(x[0]) for x, _ in shuffled(0, 0).as_numpy_iterator()]
+    found = read_examples(source, sample, np.array([5, 0]))
+    assert found.inputs[:, 0].tolist() == [order[5], order[0]]
+    step = read_step_examples(source, source.train, 6, global_batch_size=4, seed=7)
+    later = [int(x[0]) for x, _ in shuffled(7, 1).as_numpy_iterator()]
+    assert step.inputs[:, 0].tolist() == later[4:8]
+    assert decode_split(source, source.validation)[0][:, 0].tolist() == order[:5]
+    assert data_identity(source, str(tmp_path)) != data_identity(
+        pipeline(version="2"), str(tmp_path)
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"examples": 21}, "ended after 20 examples; 21 were promised"),
+        (
+            {"make": lambda seed, epoch: shuffled(seed, epoch).map(lambda x, y: (x[: y + 1], y))},
+            "the inputs of mine vary in shape",
+        ),
+        ({"make": lambda seed, epoch: tf.data.Dataset.range(3)}, "have to be (inputs, targets)"),
+        ({"make": lambda seed: None}, "make(0, 0) failed: TypeError"),
+        ({"validation": lambda: tf.data.Dataset.range(3).map(lambda i: (i, i))}, "example 0 of va"),
+    ],
+)
+def test_refuses_bad_pipeline(tmp_path, more, expected):
+    def take():
+        given = {"examples": 20, "version": "1", "make": shuffled} | more
+        source = opened(from_dataset(given.pop("make"), **given))
+        feed = stream(source, tmp_path)
+        for step in range(feed.steps_per_epoch + 1):
+            ids(feed, step)
+
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        take()
+    assert expected in str(error.value) and "\n" not in str(error.value)
+
+
+def test_standardize_vectors(tmp_path):
+    source = opened(arrays(inputs=INPUTS, targets=TARGETS), scale="standardize")
+    done = fitted(source, str(tmp_path))
+    train, _ = decode_split(done, done.train)
+    scaled = done.preprocess(tf.constant(train)).numpy()
+    assert np.allclose(scaled.mean(0), 0, atol=1e-6) and np.allclose(scaled.std(0), 1)
