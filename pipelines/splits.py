@@ -177,6 +177,7 @@ class ArrayTable:
         return digest.hexdigest()[:32]
 
 
-def whole(name: str, table: Table, examples: int) -> IndexedSplit:
-    """Returns all examples of a table as a split."""
-    return IndexedSplit(name, table, np.arange(examples))
+def whole(name: str, table: Table, examples: int, shuffle: bool = False) -> IndexedSplit:
+    """Returns all examples of a table as a split; with `shuffle`, in a fixed random order."""
+    rows = np.random.default_rng(0).permutation(examples) if shuffle else np.arange(examples)
+    return IndexedSplit(name, table, rows)

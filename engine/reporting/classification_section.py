@@ -33,7 +33,9 @@ def section(of: SplitPredictions) -> TaskSection:
     if len(names) <= _MAX_ROWS:
         text = html_page.format_table(predictions_section.class_table(by_class, names))
     return TaskSection(
-        predictions_section.section(of.split, predictions, names, of.inputs),
+        predictions_section.section(
+            of.split, predictions, names, of.inputs if of.source.has_images else None
+        ),
         {f"{of.split}_predictions.csv": predictions_section.predictions_csv(predictions, names)},
         values,
         text,

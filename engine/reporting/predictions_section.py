@@ -31,10 +31,11 @@ _MISTAKES = 36  # maximum number of examples in the figure of mistakes
 _MAX_COLUMNS = 20  # maximum number of classes in a table with one column per class
 
 
-def section(split: str, of: Predictions, names: list[str], images: Images) -> ReportSection:
+def section(split: str, of: Predictions, names: list[str], images: Images | None) -> ReportSection:
     """Returns the section on the predictions `of` a split with 1 or more examples.
 
-    `names` are the class names; `images` reads images of the split by index.
+    `names` are the class names; `images` reads images of the split by index, None: its inputs are
+    no images, and none are shown.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)
@@ -74,7 +75,7 @@ def section(split: str, of: Predictions, names: list[str], images: Images) -> Re
             "dashed line both agree, below it the network is too sure of itself. The expected "
             "calibration error is the mean distance from it, each bin by its predictions.",
         ),
-        _first(split, of, names, images),
+        *([_first(split, of, names, images)] if images else []),
         _probabilities(split, of, names),
     ]
     return ReportSection(f"Predictions on {split}", elements)
@@ -110,7 +111,9 @@ def predictions_csv(of: Predictions, names: list[str]) -> str:
     return out.getvalue()
 
 
-def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images) -> list[Element]:
+def _pairs(
+    of: Predictions, counts: np.ndarray, names: list[str], images: Images | None
+) -> list[Element]:
     """Returns a table and a figure of the most confused pairs of classes; a sentence if none is."""
     pairs = scores.confused_pairs(counts, _PAIRS)
     if not pairs:
@@ -123,9 +126,9 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
         surest = mistakes[np.argsort(-of.confidence[mistakes], kind="stable")][:_PER_PAIR]
         captions = join_captions([_caption(of, names, index) for index in surest])
         one, other = names[pair.one], names[pair.other]
-        lines.append(
-            (f"{one} and {other}: {pair.times}", CaptionedImages(images(surest), captions))
-        )
+        if images:
+            tiles = CaptionedImages(images(surest), captions)
+            lines.append((f"{one} and {other}: {pair.times}", tiles))
         as_other, as_one = f"{pair.one_as_other:,}", f"{pair.other_as_one:,}"
         rows.append(
             (
@@ -135,9 +138,12 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
                 f"{other} as {one}: {as_one}",
             )
         )
+    table = Table(("confused", "times", "", ""), rows)
+    if not images:
+        return [table]
     margin = 0.15 + 0.075 * max(len(name) for name, _ in lines)
     return [
-        Table(("confused", "times", "", ""), rows),
+        table,
         ReportFigure(
             "confused_pairs",
             lambda: image_rows(lines, title="The most confused pairs of classes", margin=margin),
@@ -147,10 +153,17 @@ def _pairs(of: Predictions, counts: np.ndarray, names: list[str], images: Images
     ]
 
 
-def _mistakes(of: Predictions, names: list[str], images: Images) -> Element:
+def _mistakes(of: Predictions, names: list[str], images: Images | None) -> Element:
     indices = scores.most_confident_errors(of, _MISTAKES)
     if not len(indices):
         return "All examples are classified correctly."
+    if not images:
+        rows = [
+            (str(index), *_caption(of, names, index), f"{of.confidence[index]:.0%}")
+            for index in indices
+        ]
+        header = ("number", "label", "predicted", "confidence")
+        return Table(header, rows, "The most confident mistakes.")
     captions = join_captions(
         [(*_caption(of, names, index), f"{of.confidence[index]:.0%}") for index in indices]
     )

@@ -31,6 +31,7 @@ class Arrays:
     validation: Held
     test: Held
     class_names: int | Sequence[str]
+    shuffle: bool = True
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError if the arrays do not fit together."""
@@ -42,7 +43,9 @@ class Arrays:
         spec = nests.spec_of(whole_arrays)
         for kind, part in zip(("inputs", "targets"), spec, strict=True):
             nests.checked_spec(f"the {kind} of {name}", part)
-        splits = given_splits(name, whole_arrays, self.validation, self.test, class_names)
+        splits = given_splits(
+            name, whole_arrays, self.validation, self.test, class_names, self.shuffle
+        )
         chosen: dict[str, Any] = description.choose_splits(name, splits, options)
         return Source(
             name=name,
@@ -61,6 +64,7 @@ def arrays(
     validation: Any = None,
     test: Any = None,
     class_names: int | Sequence[str] = (),
+    shuffle: bool = True,
 ) -> Arrays:
     """Describes a data set of NumPy arrays; for functions that `tl.source` registers.
 
@@ -68,12 +72,13 @@ def arrays(
       inputs: array [n, ...], or a nest (dict, tuple) of arrays with one first axis, or the path of
         an `.npz` file and a name in it, "data.npz:images". float64 becomes float32.
       targets: as `inputs`. int64 class labels become int32.
-      validation: a fraction, cut off the end; or (inputs, targets) of their own; None: as
-        `--validation_split` says.
+      validation: a fraction; or (inputs, targets) of their own; None: as `--validation_split` says.
       test: as `validation`; a fraction is cut off before that of validation. None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
+      shuffle: whether fractions are of the examples in a random order, the same in every run.
+        False: they are the end, as for series.
     """
-    return Arrays(inputs, targets, validation, test, class_names)
+    return Arrays(inputs, targets, validation, test, class_names, shuffle)
 
 
 def given_splits(
@@ -82,11 +87,12 @@ def given_splits(
     validation: Held,
     test: Held,
     class_names: tuple[str, ...],
+    shuffle: bool,
 ) -> dict[str, DataSplit]:
     """Returns the splits that a description gives, by name; ValueError if one does not fit."""
     count = len(tf.nest.flatten(arrays)[0])
     table = ArrayTable(arrays)
-    splits: dict[str, DataSplit] = {"train": whole("train", table, count)}
+    splits: dict[str, DataSplit] = {"train": whole("train", table, count, shuffle)}
     for key, held in (("test", test), ("validation", validation)):
         if held is None:
             continue

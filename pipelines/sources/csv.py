@@ -28,6 +28,7 @@ class Csv:
     validation: float | str | None
     test: float | str | None
     delimiter: str
+    shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError names the file, line and column of what is wrong."""
@@ -45,7 +46,9 @@ class Csv:
             for key, value in (("validation", self.validation), ("test", self.test))
         }
         inputs, targets = pair(table)
-        described = Arrays(inputs, targets, held["validation"], held["test"], class_names)
+        described = Arrays(
+            inputs, targets, held["validation"], held["test"], class_names, self.shuffle
+        )
         source = described.open(name, options)
         features = f"inputs {_listed(self.inputs)}, target {_listed(self.target)}"
         return dataclasses.replace(source, version=os.path.basename(self.path), features=features)
@@ -65,6 +68,7 @@ def csv(
     validation: float | str | None = None,
     test: float | str | None = None,
     delimiter: str = ",",
+    shuffle: bool = True,
 ) -> Csv:
     """Describes a data set in a CSV file; for functions that `tl.source` registers.
 
@@ -73,12 +77,13 @@ def csv(
       inputs: names of columns of numbers, which become one float32 vector; one name: a scalar;
         a dict: a nest of these, by name.
       target: as `inputs`. A column of text becomes class labels, of the sorted texts.
-      validation: a fraction, cut off the end; or the path of another file; None: as
-        `--validation_split` says.
+      validation: a fraction; or the path of another file; None: as `--validation_split` says.
       test: as `validation`; None: no test split.
       delimiter: what separates columns.
+      shuffle: whether fractions are of the examples in a random order, the same in every run.
+        False: they are the end, as for series.
     """
-    return Csv(path, inputs, target, validation, test, delimiter)
+    return Csv(path, inputs, target, validation, test, delimiter, shuffle)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -35,6 +35,7 @@ class RandomAccess:
     test: float | tuple[int, Read] | None
     class_names: int | Sequence[str]
     version: str
+    shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError if an example cannot be read."""
@@ -45,7 +46,7 @@ class RandomAccess:
             raise ValueError(f"{name} has no examples: examples={self.examples}")
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         table = AccessTable(name, self.examples, self.read, self.version, class_names)
-        splits: dict[str, DataSplit] = {"train": whole("train", table, self.examples)}
+        splits: dict[str, DataSplit] = {"train": whole("train", table, self.examples, self.shuffle)}
         for key, held in (("test", self.test), ("validation", self.validation)):
             if isinstance(held, tuple):
                 of_split = f"{key} of {name}"
@@ -72,6 +73,7 @@ def random_access(
     test: Any = None,
     class_names: int | Sequence[str] = (),
     version: str = "",
+    shuffle: bool = True,
 ) -> RandomAccess:
     """Describes a data set that a function reads; for functions that `tl.source` registers.
 
@@ -80,13 +82,15 @@ def random_access(
       read: returns (inputs, targets) of the example with an index, 0 to examples - 1: nests of
         arrays or numbers, of the same shapes and dtypes for all of them. It is called by several
         threads and has to return the same values for an index always.
-      validation: a fraction, cut off the end; or (examples, read); None: as `--validation_split`.
+      validation: a fraction; or (examples, read); None: as `--validation_split` says.
       test: as `validation`; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
       version: a text to change when the data changes, by which a resumed run knows it. "": the
         examples are read and hashed at every start, of a data set above 64 MiB a sample of them.
+      shuffle: whether fractions are of the examples in a random order, the same in every run.
+        False: they are the end, as for series.
     """
-    return RandomAccess(examples, read, validation, test, class_names, version)
+    return RandomAccess(examples, read, validation, test, class_names, version, shuffle)
 
 
 class AccessTable:

@@ -48,11 +48,27 @@ def sizes(source):
 
 
 def test_arrays():
-    source = opened(arrays(inputs=INPUTS, targets=TARGETS, class_names=20))
+    source = opened(arrays(inputs=INPUTS, targets=TARGETS, class_names=20, shuffle=False))
     assert sizes(source) == {"train": 18, "validation": 2}
     assert source.inputs == tf.TensorSpec((3,), tf.float32)  # float64 becomes float32
     assert source.targets == tf.TensorSpec((), tf.int32) and source.classes == 20
     assert read_targets(source, source.validation, "unused").tolist() == [18, 19]
+
+
+def test_fractions_of_sorted_arrays():
+    """Of rows sorted by class, a fraction has rows of all classes, the same ones in every run."""
+    labels = np.repeat(np.arange(3), 100)
+
+    def held_out():
+        described = arrays(inputs=INPUTS[labels], targets=labels, class_names=3, test=0.2)
+        source = opened(described)
+        splits = (source.train, source.validation, source.test)
+        return [read_targets(source, split, "unused") for split in splits]
+
+    first = held_out()
+    assert sorted(np.concatenate(first)) == labels.tolist()
+    assert all(np.bincount(split).min() > len(split) / 6 for split in first)
+    assert all(map(np.array_equal, first, held_out()))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +193,8 @@ def table(tmp_path):
 
 
 def test_csv(table):
-    source = opened(csv(table, inputs=["size", "weight"], target="kind"), validation_split="0")
+    described = csv(table, inputs=["size", "weight"], target="kind", shuffle=False)
+    source = opened(described, validation_split="0")
     found = read_examples(source, source.train, np.arange(4))
     assert found.inputs.tolist() == [[1, 2.5], [2, 3], [3, 1000], [4, 0]]
     assert source.class_names == ("cat", "dog", "eel") and found.targets.tolist() == [0, 1, 0, 2]
@@ -229,7 +246,8 @@ def wrong_at_17(index):
 
 
 def test_random_access():
-    source = opened(random_access(examples=40, read=read, class_names=3, test=0.25))
+    described = random_access(examples=40, read=read, class_names=3, test=0.25, shuffle=False)
+    source = opened(described)
     assert sizes(source) == {"train": 27, "validation": 3, "test": 10}
     found = read_examples(source, source.test, np.array([1, 0]))
     assert found.inputs["id"].tolist() == [31, 30] and found.targets.tolist() == [1, 0]
