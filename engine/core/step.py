@@ -65,8 +65,12 @@ class Step:
     def __post_init__(self) -> None:
         self._clip = dataclasses.replace(self.clip or Clip(), compiled=self.compiled)
         self._weights = self.model.trainable_variables
-        trained = {id(variable) for variable in self._weights}
-        self._statistics = [v for v in self.model.variables if id(v) not in trained]
+        # A non-trainable variable without an aggregation is frozen.
+        self._statistics = [
+            variable
+            for variable in self.model.variables
+            if not variable.trainable and variable.aggregation != tf.VariableAggregation.NONE
+        ]
         averaged = self.average.variables if self.average is not None else ()
         self._updated = [*self.model.variables, *self.optimizer.variables, *averaged]
 
@@ -100,6 +104,8 @@ class Step:
             tape.watch(self._weights)
             output = self.task(self.model, batch, forward)
             losses = tf.cast(output.losses, tf.float32)
+            if forward.penalties:  # L1: added to each row, they count once in the mean
+                losses += tf.add_n(forward.penalties)
         weight = batch.mask / batch.valid  # L1: `valid` counts the whole global batch
         self._weighted_loss = output.weights is not None
         if output.weights is not None:  # whose mean `apply_gradients` divides by
@@ -110,6 +116,9 @@ class Step:
         unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
         if unused:
             raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+        # The gradient of an embedding is a tf.IndexedSlices, whose rows are not in order.
+        gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
+        output = output._replace(losses=losses)
         sums = metrics.masked_sums(output, batch.mask, self.task.metrics)
         return [*gradients, *self._weighted(forward.updates), sums]
 
@@ -166,7 +175,10 @@ def evaluation_step(
     """Returns a function from a Batch to its [`metrics.masked_sums`], for replica context."""
 
     def metric_sums(batch: Batch) -> Tensors:
-        output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))
+        context = ForwardContext(mask=batch.mask, dtype=dtype)
+        output = task(model, batch, context)
+        if context.penalties:
+            output = output._replace(losses=output.losses + tf.add_n(context.penalties))
         return [metrics.masked_sums(output, batch.mask, task.metrics)]
 
     return metric_sums
