@@ -209,12 +209,18 @@ class _Untracked:
     def find_layers(self) -> None:
         """Names the layers by place and class, and finds their variables."""
         layers = list(_layers(self.model, set()))
-        width = max(2, len(str(len(layers) - 1)))
+        self._indices = {id(layer): index for index, layer in enumerate(layers)}
+        # The model itself and its inputs have no number, so that a Sequential model and the same
+        # functional one have the same names.
+        plain = [layer for layer in layers if not isinstance(layer, keras.layers.InputLayer)]
+        first = int(isinstance(self.model, keras.Model))
+        width = max(2, len(str(len(plain))))
         self._layers = {
             f"{index:0{width}}_{_snake_case(type(layer).__name__)}": layer
-            for index, layer in enumerate(layers)
+            for index, layer in enumerate(plain[first:])
         }
-        self._indices = {id(layer): index for index, layer in enumerate(layers)}
+        if first:
+            self._layers[_snake_case(type(self.model).__name__)] = self.model
         seen: set[int] = set()
         self.weights, self._known = [], {}
         for label, layer in self._layers.items():
@@ -230,14 +236,14 @@ class _Untracked:
             for number, generator in enumerate(layer._seed_generators):
                 self._known[id(generator.state)] = f"{label}/{number}"
         self.trained = {id(own) for own in self.model.trainable_variables}
-        # A policy that no layer was given is one object, that of the whole process.
-        policies = [layer.dtype_policy for layer in layers]
+        # The policy of all layers that were given none is one object of the process. If no layer
+        # has it, the model was loaded, and what was given to its layers is not known.
         common = keras.config.dtype_policy()
-        loaded = not any(policy is common for policy in policies)
+        loaded = not any(layer.dtype_policy is common for layer in plain[first:])
         self._follows = [
             layer
-            for layer, policy in zip(layers, policies, strict=True)
-            if policy.name == "float32" and (loaded or policy is common)
+            for layer in layers
+            if layer.dtype_policy.name == "float32" and (loaded or layer.dtype_policy is common)
         ]
 
     def check_settings(self) -> None:
@@ -403,7 +409,8 @@ def _own_inputs(model: Any) -> Any | None:
             )
         if None in tensor.shape[1:]:
             return None
-    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), model.input)
+    nest = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), nest)
 
 
 def _check_inputs(what: str, ours: Any, given: Any) -> None:
