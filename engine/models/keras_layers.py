@@ -36,6 +36,7 @@ class Forward:
         self.normalizes = False  # whether a batch norm used the statistics of the micro-batch
         self._indices = indices
         self._calls: collections.Counter[int] = collections.Counter()
+        self._row_weights: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
         self._graph = tf.compat.v1.get_default_graph()
 
     def is_inside(self, layer: Any) -> bool:
@@ -56,6 +57,22 @@ class Forward:
         call = self._calls[id(layer)]
         self._calls[id(layer)] += 1
         return self._indices[id(layer)] + call * len(self._indices)
+
+    def row_weights(self, rank: int, repeats: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mask as [rows * repeats, 1, ...] of `rank` axes, and its sum, float32."""
+        key = rank, repeats
+        if key not in self._row_weights:
+            mask = self.context.mask
+            if mask is None:
+                self._row_weights[key] = (
+                    tf.ones([1] * rank),
+                    tf.cast(self.rows * repeats, tf.float32),
+                )
+            else:
+                repeated = tf.repeat(mask, repeats) if repeats > 1 else mask
+                weights = tf.reshape(repeated, [-1] + [1] * (rank - 1))
+                self._row_weights[key] = weights, tf.reduce_sum(repeated)
+        return self._row_weights[key]
 
     def repeats(self, x: Any) -> int | None:
         """Returns how often the first axis of `x` repeats each row; None if it is no such axis."""
@@ -209,66 +226,67 @@ def _float32(variable: Any) -> tf.Tensor:
 
 def _scaled(layer: Any, inputs: Any, mean: Any, variance: Any, scale: Any, offset: Any) -> Any:
     """Normalizes in float32: squares overflow float16; sums are inexact in bfloat16."""
-    axis = layer.axis % inputs.shape.rank
-    shape = [-1 if each == axis else 1 for each in range(inputs.shape.rank)]
     factor = tf.math.rsqrt(variance + layer.epsilon)
     factor = factor if scale is None else factor * scale
     shift = -mean * factor if offset is None else offset - mean * factor
-    x = tf.cast(inputs, tf.float32) * tf.reshape(factor, shape) + tf.reshape(shift, shape)
+    channels = _channels(layer, inputs)
+    x = tf.cast(inputs, tf.float32) * channels(factor) + channels(shift)
     return tf.cast(x, layer.compute_dtype)
+
+
+def _channels(layer: Any, inputs: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that reshapes [channels] so that it broadcasts to the layer's inputs."""
+    rank = inputs.shape.rank
+    if layer.axis % rank == rank - 1:
+        return lambda x: x
+    shape = [-1 if axis == layer.axis % rank else 1 for axis in range(rank)]
+    return lambda x: tf.reshape(x, shape)
 
 
 def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     """Normalizes by mean and variance of valid elements over the replicas; assigns averages."""
     moving_mean, _, scale, offset = _parameters(layer)
-    rank = inputs.shape.rank
-    axis = layer.axis % rank
-    axes = [each for each in range(rank) if each != axis]
-    channels = [-1 if each == axis else 1 for each in range(rank)]
-    x = tf.cast(inputs, tf.float32)
-    weights = _weights(
-        forward, layer, inputs, mask
-    )  # which broadcasts to x, as all but the channels
+    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
     # Shifted by the moving mean, so that the variance is no small difference of large numbers.
-    centred = x - tf.reshape(moving_mean, channels)
+    centred = tf.cast(inputs, tf.float32) - _channels(layer, inputs)(moving_mean)
+    weights, local_count = _weights(forward, layer, inputs, mask)
     valid = centred * weights
-    elements = tf.size(x) // tf.size(moving_mean) // tf.size(weights)  # that share a weight
-    local_count = tf.reduce_sum(weights) * tf.cast(elements, tf.float32)
     sums, squares, count = forward.context.all_reduce(
         [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
     )
-    offset_mean = sums / tf.maximum(count, 1.0)
-    mean = moving_mean + offset_mean
+    count = tf.maximum(count, 1.0)
+    mean_offset = sums / count
+    mean = moving_mean + mean_offset
     # Rounding can make a variance close to 0 negative.
-    variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset_mean), 0.0)
-    averages = (layer.moving_mean, mean), (layer.moving_variance, variance)
-    for average, batch in averages:
+    variance = tf.maximum(squares / count - tf.square(mean_offset), 0.0)
+    for average, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
         moving = _float32(average)
         average.assign(moving + (1 - layer.momentum) * (tf.stop_gradient(batch) - moving))
         forward.weights[id(average)] = local_count
     return _scaled(layer, inputs, mean, variance, scale, offset)
 
 
-def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tf.Tensor:
-    """Returns 1 for valid and 0 for other elements, float32, which broadcasts to the inputs.
+def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns 1 for valid and 0 for other elements, and how many of a channel are valid, float32.
 
-    The shape is that of the inputs without channels, or [rows]; each with 1 for missing axes.
+    The first has the rank of the inputs, or is [1], and broadcasts to them.
     """
-    rank, rows = inputs.shape.rank, forward.context.mask
-    repeats = forward.repeats(inputs)
+    repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
     if repeats is None:
         forward.refusals.append(
             f"{layer.name} ({type(layer).__name__}) normalizes a tensor whose first axis is not"
             f" that of the examples, {inputs.shape}: padding would count in its statistics"
         )
-    if rows is None or repeats is None:
-        weights = tf.ones([tf.shape(inputs)[0]])
-    else:
-        weights = tf.repeat(rows, repeats) if repeats > 1 else rows
-    weights = tf.reshape(weights, [-1] + [1] * (rank - 1))
+        return tf.ones([1] * rank), tf.ones([])
+    weights, rows = forward.row_weights(rank, repeats)
     if mask is not None:  # of Keras, such as that of an embedding: all axes but the last
         weights = weights * tf.cast(mask, tf.float32)[..., tf.newaxis]
-    return weights
+        return weights, tf.reduce_sum(weights)
+    positions = [side for each, side in enumerate(inputs.shape) if each not in (0, axis)]
+    if None in positions:
+        elements = tf.size(inputs) // tf.shape(inputs)[0] // inputs.shape[axis]
+        return weights, rows * tf.cast(elements, tf.float32)
+    return weights, rows * math.prod(positions)
 
 
 _SPATIAL = (

@@ -13,6 +13,7 @@ from engine.models.stateless_random import StatelessRNG
 from engine.models.tracing import check_forward_pass, zeros
 
 _TRAINING = "training", "is_training"
+_ANY = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 class ModuleModel(tf.Module):
@@ -111,9 +112,9 @@ def _second_argument(module: Any) -> str | None:
     what = type(module).__name__
     if not callable(module):
         raise ValueError(f"{what} cannot be called: give it a method __call__(self, inputs)")
-    parameters = list(inspect.signature(module.__call__).parameters.values())
-    kinds = inspect.Parameter
-    named = [p for p in parameters if p.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)]
+    parameters = list(inspect.signature(_undecorated(type(module).__call__)).parameters.values())
+    _, *parameters = parameters  # without `self`
+    named = [p for p in parameters if p.kind not in _ANY]
     known = [p.name for p in named[1:] if p.name in ("context", *_TRAINING)]
     unknown = [p.name for p in named[1:] if p.default is p.empty and p.name not in known]
     if not parameters or unknown or len(known) > 1:
@@ -122,6 +123,17 @@ def _second_argument(module: Any) -> str | None:
             " to be (inputs), (inputs, context), (inputs, training) or (inputs, is_training)"
         )
     return known[0] if known else None
+
+
+def _undecorated(function: Callable) -> Callable:
+    """Returns the function that says its arguments: Sonnet wraps a user's in (*args, **kwargs)."""
+    _, *others = inspect.signature(function).parameters.values()
+    if all(parameter.kind in _ANY for parameter in others):
+        for cell in getattr(function, "__closure__", None) or ():
+            inner = cell.cell_contents
+            if inspect.isfunction(inner) and inner.__name__ == "__call__":
+                return _undecorated(inner)
+    return function
 
 
 def _float32(output: Any) -> Any:

@@ -43,7 +43,23 @@ class KeywordContext(Plain):
         return inputs * scale * self.factor * (3 if context.training else 1)
 
 
-@pytest.mark.parametrize("make", [Plain, InContext, InTraining, IsTraining, KeywordContext])
+def named_scope(method):
+    """Decorates a method as the metaclass of Sonnet's modules does, without functools.wraps."""
+
+    def decorated(self, *args, **kwargs):
+        with self.name_scope:
+            return method.__get__(self)(*args, **kwargs)
+
+    return decorated
+
+
+class Decorated(Plain):
+    __call__ = named_scope(IsTraining.__call__)
+
+
+@pytest.mark.parametrize(
+    "make", [Plain, InContext, InTraining, IsTraining, KeywordContext, Decorated]
+)
 def test_called_by_signature(make):
     x = tf.ones([2, 3])
     for model in (tapeline.module(make), tapeline.module(make(), SPEC)):
