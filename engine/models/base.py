@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from engine.models.stateless_random import StatelessRNG
+from engine.models.stateless_random import StatelessRNG, stream_key
 
 Shape = tuple[int, ...]  # without the batch dimension
 
@@ -42,8 +43,8 @@ class ForwardContext:
       all_reduce: differentiable function that sums each tensor over the replicas that share a
         micro-batch, for batch norm; by default, the identity.
       updates: proposed values of non-trainable variables, in the order of the layers.
-      penalties: functions of the weights alone, such as weight regularization, float32 [] each; the
-        step adds them to the mean loss.
+      penalties: functions of the weights alone, such as weight regularization, float32 [] each;
+        the training step adds their sum to the loss of each row, so that the mean counts it once.
     """
 
     training: bool = False
@@ -53,6 +54,24 @@ class ForwardContext:
     all_reduce: Callable[[list[tf.Tensor]], list[tf.Tensor]] = lambda tensors: tensors
     updates: list[StatisticUpdate] = field(default_factory=list)
     penalties: list[tf.Tensor] = field(default_factory=list)
+
+    def seed(self, name: str) -> tf.Tensor:
+        """Returns a seed for `tf.random.stateless_*` operations, int32 [2].
+
+        It is a pure function of (seed of the run, step, first row of the micro-batch, `name`); in
+        evaluation without `noise`, of `name` alone.
+
+        Raises:
+          ValueError: in training if `noise` is None.
+        """
+        if self.noise is not None:
+            return self.noise.seed(name)
+        if self.training:
+            raise ValueError(
+                f"the seed of {name} in training needs ForwardContext.noise, which is None: pass a "
+                "StatelessRNG"
+            )
+        return tf.constant(np.array([stream_key(0, name)], np.uint64).view(np.int32))
 
 
 # Standard deviation of a unit normal distribution that is truncated at -2 and 2.

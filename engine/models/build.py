@@ -10,6 +10,7 @@ import tensorflow as tf
 from engine.config.registry import call
 from engine.models.base import ForwardContext, Layer
 from engine.models.registry import NETWORKS
+from engine.models.seeding import seeded
 from engine.models.sequential import Sequential
 
 
@@ -38,7 +39,10 @@ def build_model(
     """
     factory = NETWORKS[name]
     values = {"inputs": inputs, "outputs": outputs, "hidden": hidden, **(arguments or {})}
-    made = call(f"the network {name}", factory, values)
+    with seeded(seed):
+        made = call(f"the network {name}", factory, values)
+        if hasattr(made, "create_variables"):  # an adapter of tl.keras or tl.module
+            made.create_variables(inputs)
     if isinstance(made, Sequence):
         if not isinstance(inputs, tf.TensorSpec):
             raise ValueError(

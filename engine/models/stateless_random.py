@@ -74,7 +74,17 @@ class StatelessRNG:
             drawn = tf.cast(drawn >= tf.constant(dropped - limit // 2, integer), dtype) * factor
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
-    def _bits(self, stream: int, rows: tf.Tensor | int, bits: int, dtype: tf.DType) -> tf.Tensor:
+    def seed(self, name: str) -> tf.Tensor:
+        """Draws a seed for `tf.random.stateless_*` operations, int32 [2], from the stream `name`.
+
+        Operations that draw for a whole micro-batch from it give the same numbers only where the
+        micro-batches are the same.
+        """
+        return self._bits(f"seed/{name}", 1, 64, tf.int32)[0]
+
+    def _bits(
+        self, stream: int | str, rows: tf.Tensor | int, bits: int, dtype: tf.DType
+    ) -> tf.Tensor:
         """Draws random `dtype` [rows, n], n the fewest integers that hold `bits` bits per row."""
         # The key of Philox is a hash of seed and stream, the high half of the counter is the step.
         # A row is a whole number of blocks, so that row k starts at k * blocks in the low half.
@@ -93,7 +103,7 @@ class StatelessRNG:
         return numbers[:, : -(-bits // (8 * dtype.size))]
 
 
-def stream_key(seed: int, stream: int) -> int:
+def stream_key(seed: int, stream: int | str) -> int:
     """Hashes (seed, stream) to a uint64 that is equal in all processes and Python versions."""
     digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")

@@ -102,8 +102,6 @@ class VerificationRuns:
     def assembled(self, devices: Devices, **options: Any) -> Parts:
         """Returns a newly assembled run with a new task; `options` replace the configured ones."""
         self._stop_prefetching()
-        # Another global seed for each run reveals random operations that ignore the run's seed.
-        tf.random.set_seed(len(self.built))
         options = {
             "feed": self.feed_kind,
             "cache_dir": os.path.join(self._directory, "cache"),
@@ -113,6 +111,8 @@ class VerificationRuns:
         }
         config, task = replaced(self.config, **options), FaultInjectingTask(self._make_task())
         parts = assemble(config, task, source=self.sample.source, devices=devices)
+        # Another global seed for each run reveals random operations that ignore the run's seed.
+        tf.random.set_seed(len(self.built))
         self.built.append(parts)
         for variable, value in self._untracked:  # reset, because runs may share these variables
             variable.assign(value)

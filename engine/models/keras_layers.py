@@ -1,0 +1,315 @@
+"""What stands in for Keras's dropout, noise and batch norm while the engine calls a Keras model.
+
+Keras's layers draw random numbers for a whole micro-batch, and count padding as examples. These
+draw for each row of the global batch, and take the mean over valid rows of all replicas, so that a
+step is the same on any number of devices.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from engine.models.base import ForwardContext
+from engine.models.stateless_random import MAX_DROPOUT_RATE, StatelessRNG
+
+
+class Forward:
+    """One forward pass of a Keras model, which its layers look up by `current`.
+
+    Args:
+      context: context of the forward pass.
+      indices: index of each layer in the model, by `id`.
+      rows: number of rows of the micro-batch.
+    """
+
+    def __init__(self, context: ForwardContext, indices: dict[int, int], rows: Any) -> None:
+        self.context, self.rows = context, rows
+        self.refusals: list[str] = []  # reasons why the model cannot be trained, one line each
+        self.weights: dict[int, tf.Tensor] = {}  # of updated statistics, by `id` of the variable
+        self.normalizes = False  # whether a batch norm used the statistics of the micro-batch
+        self._indices = indices
+        self._calls: collections.Counter[int] = collections.Counter()
+        self._row_weights: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
+        self._graph = tf.compat.v1.get_default_graph()
+
+    def is_inside(self, layer: Any) -> bool:
+        """Returns whether the layer is called in the graph of the forward pass, and not in a loop.
+
+        If not, this becomes a refusal: numbers would repeat, and statistics could not leave.
+        """
+        if tf.compat.v1.get_default_graph() is self._graph:
+            return True
+        self.refusals.append(
+            f"{layer.name} ({type(layer).__name__}) is called in a tf.function, loop or condition"
+            " of its own: call it outside of that"
+        )
+        return False
+
+    def stream(self, layer: Any) -> int:
+        """Returns the number of the next stream of random numbers of a layer."""
+        call = self._calls[id(layer)]
+        self._calls[id(layer)] += 1
+        return self._indices[id(layer)] + call * len(self._indices)
+
+    def row_weights(self, rank: int, repeats: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mask as [rows * repeats, 1, ...] of `rank` axes, and its sum, float32."""
+        key = rank, repeats
+        if key not in self._row_weights:
+            mask = self.context.mask
+            if mask is None:
+                self._row_weights[key] = (
+                    tf.ones([1] * rank),
+                    tf.cast(self.rows * repeats, tf.float32),
+                )
+            else:
+                repeated = tf.repeat(mask, repeats) if repeats > 1 else mask
+                weights = tf.reshape(repeated, [-1] + [1] * (rank - 1))
+                self._row_weights[key] = weights, tf.reduce_sum(repeated)
+        return self._row_weights[key]
+
+    def repeats(self, x: Any) -> int | None:
+        """Returns how often the first axis of `x` repeats each row; None if it is no such axis."""
+        if x.shape.rank == 0:
+            return None
+        first, rows = x.shape[0], self.rows
+        if isinstance(rows, int) and first is not None:
+            return first // rows if first and first % rows == 0 else None
+        return 1 if first is None or not isinstance(rows, int) else None
+
+
+_local = threading.local()  # A strategy calls each replica in a thread of its own.
+
+
+def current() -> Forward | None:
+    """Returns the forward pass that this thread is in."""
+    return getattr(_local, "forward", None)
+
+
+class entered:  # noqa: N801
+    """Makes a forward pass the current one of this thread in a `with` block."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+
+    def __enter__(self) -> Forward:
+        self._outer, _local.forward = current(), self._forward
+        return self._forward
+
+    def __exit__(self, *_: Any) -> None:
+        _local.forward = self._outer
+
+
+class _Draw(NamedTuple):
+    """What a layer draws: for each row of the micro-batch, `features` numbers."""
+
+    noise: StatelessRNG
+    stream: int
+    rows: Any
+    features: int
+    shape: list[Any]  # of all numbers, [first axis, ...], which broadcasts to the layer's input
+
+
+def _draw(forward: Forward, layer: Any, x: Any, noise_shape: Any = None) -> _Draw | None:
+    """Returns what to draw; None if the numbers cannot be a function of the row of the batch."""
+    repeats = forward.repeats(x)
+    shape = list(x.shape) if noise_shape is None else list(noise_shape)
+    if repeats is None or len(shape) != x.shape.rank or not forward.context.noise:
+        return None
+    shape = [side if ours is None else ours for ours, side in zip(shape, x.shape, strict=True)]
+    if shape[0] != x.shape[0] or None in shape[1:]:  # one mask for all rows, or any length
+        return None
+    if not forward.is_inside(layer):
+        return None
+    features = repeats * math.prod(shape[1:])
+    shape = [tf.shape(x)[0], *shape[1:]]
+    return _Draw(forward.context.noise, forward.stream(layer), forward.rows, features, shape)
+
+
+def _dropout(forward: Forward, layer: Any, own: Callable, inputs: Any, training: Any = False):
+    if not training or not 0 < layer.rate <= MAX_DROPOUT_RATE:
+        return own(inputs, training=training)
+    noise_shape = layer.noise_shape
+    if isinstance(layer, _SPATIAL):
+        noise_shape = [None, *layer._get_noise_shape(inputs)[1:]]
+    draw = _draw(forward, layer, inputs, noise_shape)
+    if draw is None:
+        return own(inputs, training=training)
+    mask = draw.noise.dropout(draw.stream, draw.rows, draw.features, layer.rate, inputs.dtype)
+    return inputs * tf.reshape(mask, draw.shape)
+
+
+def _normal(draw: _Draw, dtype: tf.DType) -> tf.Tensor:
+    """Draws standard normal numbers (Box and Muller 1958)."""
+    uniform = draw.noise.uniform(draw.stream, draw.rows, 2 * draw.features)
+    radius = tf.sqrt(-2 * tf.math.log(1 - uniform[:, : draw.features]))
+    normal = radius * tf.cos(2 * math.pi * uniform[:, draw.features :])
+    return tf.cast(tf.reshape(normal, draw.shape), dtype)
+
+
+def _gaussian_noise(
+    forward: Forward, layer: Any, own: Callable, inputs: Any, training: Any = False
+):
+    draw = _draw(forward, layer, inputs) if training and layer.stddev > 0 else None
+    if draw is None:
+        return own(inputs, training=training)
+    return inputs + layer.stddev * _normal(draw, inputs.dtype)
+
+
+def _gaussian_dropout(
+    forward: Forward, layer: Any, own: Callable, inputs: Any, training: Any = False
+):
+    draw = _draw(forward, layer, inputs) if training and 0 < layer.rate < 1 else None
+    if draw is None:
+        return own(inputs, training=training)
+    deviation = math.sqrt(layer.rate / (1 - layer.rate))
+    return inputs * (1 + deviation * _normal(draw, inputs.dtype))
+
+
+def _alpha_dropout(forward: Forward, layer: Any, own: Callable, inputs: Any, training: Any = False):
+    draw = None
+    if training and 0 < layer.rate < 1:
+        draw = _draw(forward, layer, inputs, layer.noise_shape)
+    if draw is None:
+        return own(inputs, training=training)
+    uniform = draw.noise.uniform(draw.stream, draw.rows, draw.features)
+    kept = tf.cast(tf.reshape(uniform, draw.shape) >= layer.rate, inputs.dtype)
+    # Klambauer et al. 2017, "Self-normalizing neural networks": what is dropped becomes the
+    # negative saturation of SELU, then mean and variance are restored.
+    saturation = -1.6732632423543772848170429916717 * 1.0507009873554804934193349852946
+    a = ((1 - layer.rate) * (1 + layer.rate * saturation**2)) ** -0.5
+    b = -a * saturation * layer.rate
+    return a * (inputs * kept + saturation * (1 - kept)) + b
+
+
+def _batch_norm(
+    forward: Forward, layer: Any, own: Callable, inputs: Any, training: Any = None, mask: Any = None
+):
+    if training and layer.trainable:
+        if forward.is_inside(layer):
+            forward.normalizes = True
+            return _normalized(forward, layer, inputs, mask)
+        return own(inputs, training=training, mask=mask)
+    mean, variance, scale, offset = _parameters(layer)
+    axis = layer.axis % inputs.shape.rank
+    fused = inputs.shape.rank == 4 and axis == 3 and not forward.context.training
+    # cuDNN has no smaller epsilon, and in training, TensorFlow no deterministic gradient of this.
+    if fused and layer.epsilon > 1.001e-5:
+        ones, zeros = tf.ones_like(mean), tf.zeros_like(mean)
+        return tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=ones if scale is None else scale,
+            offset=zeros if offset is None else offset,
+            mean=mean,
+            variance=variance,
+            epsilon=layer.epsilon,
+            is_training=False,
+        ).y
+    return _scaled(layer, inputs, mean, variance, scale, offset)
+
+
+def _parameters(layer: Any) -> tuple[Any, ...]:
+    """Returns moving mean, moving variance, scale and offset, float32 [channels] or None."""
+    parts = layer.moving_mean, layer.moving_variance, layer.gamma, layer.beta
+    return tuple(None if part is None else _float32(part) for part in parts)
+
+
+def _float32(variable: Any) -> tf.Tensor:
+    return tf.cast(tf.convert_to_tensor(variable), tf.float32)
+
+
+def _scaled(layer: Any, inputs: Any, mean: Any, variance: Any, scale: Any, offset: Any) -> Any:
+    """Normalizes in float32: squares overflow float16; sums are inexact in bfloat16."""
+    factor = tf.math.rsqrt(variance + layer.epsilon)
+    factor = factor if scale is None else factor * scale
+    shift = -mean * factor if offset is None else offset - mean * factor
+    channels = _channels(layer, inputs)
+    x = tf.cast(inputs, tf.float32) * channels(factor) + channels(shift)
+    return tf.cast(x, layer.compute_dtype)
+
+
+def _channels(layer: Any, inputs: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Returns a function that reshapes [channels] so that it broadcasts to the layer's inputs."""
+    rank = inputs.shape.rank
+    if layer.axis % rank == rank - 1:
+        return lambda x: x
+    shape = [-1 if axis == layer.axis % rank else 1 for axis in range(rank)]
+    return lambda x: tf.reshape(x, shape)
+
+
+def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
+    """Normalizes by mean and variance of valid elements over the replicas; assigns averages."""
+    moving_mean, _, scale, offset = _parameters(layer)
+    axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
+    # Shifted by the moving mean, so that the variance is no small difference of large numbers.
+    centred = tf.cast(inputs, tf.float32) - _channels(layer, inputs)(moving_mean)
+    weights, local_count = _weights(forward, layer, inputs, mask)
+    valid = centred * weights
+    sums, squares, count = forward.context.all_reduce(
+        [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
+    )
+    count = tf.maximum(count, 1.0)
+    mean_offset = sums / count
+    mean = moving_mean + mean_offset
+    # Rounding can make a variance close to 0 negative.
+    variance = tf.maximum(squares / count - tf.square(mean_offset), 0.0)
+    for average, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+        moving = _float32(average)
+        average.assign(moving + (1 - layer.momentum) * (tf.stop_gradient(batch) - moving))
+        forward.weights[id(average)] = local_count
+    return _scaled(layer, inputs, mean, variance, scale, offset)
+
+
+def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns 1 for valid and 0 for other elements, and how many of a channel are valid, float32.
+
+    The first has the rank of the inputs, or is [1], and broadcasts to them.
+    """
+    repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
+    if repeats is None:
+        forward.refusals.append(
+            f"{layer.name} ({type(layer).__name__}) normalizes a tensor whose first axis is not"
+            f" that of the examples, {inputs.shape}: padding would count in its statistics"
+        )
+        return tf.ones([1] * rank), tf.ones([])
+    weights, rows = forward.row_weights(rank, repeats)
+    if mask is not None:  # of Keras, such as that of an embedding: all axes but the last
+        weights = weights * tf.cast(mask, tf.float32)[..., tf.newaxis]
+        return weights, tf.reduce_sum(weights)
+    positions = [side for each, side in enumerate(inputs.shape) if each not in (0, axis)]
+    if None in positions:
+        elements = tf.size(inputs) // tf.shape(inputs)[0] // inputs.shape[axis]
+        return weights, rows * tf.cast(elements, tf.float32)
+    return weights, rows * math.prod(positions)
+
+
+_SPATIAL = (
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_REPLACEMENTS: dict[Callable, Callable] = {
+    keras.layers.Dropout.call: _dropout,
+    **{each.call: _dropout for each in _SPATIAL},
+    keras.layers.GaussianNoise.call: _gaussian_noise,
+    keras.layers.GaussianDropout.call: _gaussian_dropout,
+    keras.layers.AlphaDropout.call: _alpha_dropout,
+    keras.layers.BatchNormalization.call: _batch_norm,
+}
+
+
+def replacement(layer: Any) -> Callable | None:
+    """Returns what to call in place of `layer.call`, if that is one of the methods of Keras.
+
+    It is called in a forward pass with (Forward, layer, `layer.call`, *arguments of `layer.call`).
+    A subclass that has its own `call` is left as it is.
+    """
+    if getattr(layer, "renorm", False):
+        return None
+    return _REPLACEMENTS.get(type(layer).call)

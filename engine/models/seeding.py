@@ -1,0 +1,44 @@
+"""Seeds of the random number generators that user-defined models take their initial values from."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seeds the generators of Python, NumPy, TensorFlow and Keras in a `with` block.
+
+    A model that is made in the block starts from the same weights in any process, whatever was made
+    before it. Initializers with a seed of their own are not affected. The states of Python and
+    NumPy are restored after the block; the generators of Keras and TensorFlow start anew in it.
+    """
+    states = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    tf.random.set_seed(seed)
+    _forget_keras_generator()
+    try:
+        yield
+    finally:
+        _forget_keras_generator()
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+
+
+def _forget_keras_generator() -> None:
+    """Removes Keras's global generator, if Keras is in use: it is made anew on its next use.
+
+    Its seed then comes from Python's generator, as in a process that has not imported Keras yet.
+    """
+    if "keras" in sys.modules:
+        from keras.src.backend.common import global_state
+        from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
+
+        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)

@@ -1,0 +1,115 @@
+"""Checks of a user-defined forward pass by its graph: what it writes, reads, creates and draws."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import tensorflow as tf
+from tensorflow.python.framework.auto_control_deps_utils import (
+    get_read_only_resource_input_indices_graph,
+)
+
+# Rows of the micro-batch that is traced: a prime, which no other dimension is likely to be.
+TRACED_ROWS = 101
+
+_GENERATORS = re.compile(
+    r"Random(Uniform|UniformInt|StandardNormal|Gamma|Poisson\w*|Shuffle)|TruncatedNormal"
+    r"|ParameterizedTruncatedNormal|Multinomial|Stateful(Uniform|StandardNormal)\w*"
+    r"|StatefulTruncatedNormal\w*|RngReadAndSkip|RngSkip"
+)
+
+
+def batch_spec(spec: Any, rows: int | None = TRACED_ROWS) -> Any:
+    """Returns the specs of a batch of `rows` examples, from a nest of specs of one example."""
+    return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), spec)
+
+
+def zeros(spec: Any, rows: int = 2) -> Any:
+    """Returns a batch of zeros, or of empty strings, for a nest of specs of one example."""
+
+    def fill(s: tf.TensorSpec) -> tf.Tensor:
+        return tf.zeros([rows, *s.shape], s.dtype)
+
+    return tf.nest.map_structure(fill, spec)
+
+
+def check_forward_pass(
+    what: str, forward: Callable[[Any], Any], spec: Any, variables: Iterable[tf.Variable]
+) -> Any:
+    """Traces `forward` on a micro-batch of examples of `spec`; checks what its graph does.
+
+    Args:
+      what: the model, as errors name it.
+      forward: the forward pass, of a batch of inputs.
+      spec: nest of `tf.TensorSpec` of one example, without a batch axis.
+      variables: variables of the model.
+
+    Returns:
+      The specs of the outputs for one example, a nest of `tf.TensorSpec`.
+
+    Raises:
+      ValueError: if the forward pass creates a variable, reads one that is not the model's, writes
+        one, or draws numbers from a generator with a hidden state.
+    """
+
+    def refuse(next_creator: Callable, **arguments: Any) -> tf.Variable:
+        name = arguments.get("name") or "Variable"
+        raise ValueError(
+            f"{what} creates the variable {name} in its call:"
+            " create all variables when the model is made"
+        )
+
+    def traced(inputs: Any) -> Any:
+        with tf.variable_creator_scope(refuse):
+            return forward(inputs)
+
+    function = tf.function(traced, autograph=False)
+    concrete = function.get_concrete_function(batch_spec(spec))
+    graph = concrete.graph
+    names = {id(handle): v.name for v in variables for handle in _handles(v)}
+    read_only = set(get_read_only_resource_input_indices_graph(graph))
+    indices = {id(tensor): i for i, tensor in enumerate(graph.inputs)}
+    used = {id(handle): v.name for v in graph.variables for handle in _handles(v)}
+    for external, internal in graph.captures:
+        if id(external) in names and indices[id(internal)] not in read_only:
+            raise ValueError(
+                f"{what} assigns its variable {names[id(external)]} in its call, which would differ"
+                " between replicas: use tl.models.BatchNorm, or append a StatisticUpdate to"
+                " context.updates"
+            )
+        if id(external) in used and id(external) not in names:
+            raise ValueError(
+                f"{what} uses the variable {used[id(external)]}, which is none of its own, so no"
+                " checkpoint would hold it: make it an attribute of the model"
+            )
+    drawn = next((op.name for op in _operations(graph) if _GENERATORS.fullmatch(op.type)), None)
+    if drawn:
+        raise ValueError(
+            f"{what} draws random numbers from a generator with a hidden state ({drawn}): use"
+            " tf.random.stateless_* with context.seed(name), or context.noise"
+        )
+    return tf.nest.map_structure(
+        lambda output: tf.TensorSpec(output.shape[1:], output.dtype), concrete.structured_outputs
+    )
+
+
+def _handles(variable: tf.Variable) -> list[tf.Tensor]:
+    """Returns the resource handles of a variable, of a mirrored one those of all replicas."""
+    return [component.handle for component in getattr(variable, "values", (variable,))]
+
+
+def _operations(graph: Any) -> Iterator[Any]:
+    """Yields the operations of a graph and of the functions that it calls, for example a loop's."""
+    yield from graph.get_operations()
+    for function in graph._functions.values():
+        yield from getattr(function, "graph", tf.Graph()).get_operations()
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the first line of an error that says what is wrong, without colours."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    lines = [line.strip() for line in text.splitlines()]
+    said = (line for line in lines if line and not line.startswith("Exception encountered"))
+    return next(said, type(error).__name__)
