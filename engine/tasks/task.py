@@ -36,10 +36,16 @@ class Task:
     def output_spec(self, source: Source) -> Any:
         """Returns the nest of `tf.TensorSpec`s of the model's outputs, without the batch axis.
 
+        By default, these are the logits of the classes of the data.
+
         Raises:
           ValueError: if the task cannot learn the targets of this data.
         """
-        raise NotImplementedError
+        if not source.classes:
+            raise ValueError(
+                f"{type(self).__name__} has no output_spec, and {source.name} has no classes"
+            )
+        return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
         """Returns the losses of the rows, and the arguments of the metrics.

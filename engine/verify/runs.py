@@ -215,6 +215,9 @@ def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.
     if task is None:
         return lambda: factories.build_task(config, source)
 
+    if not isinstance(task, Task) and not callable(task):
+        raise ValueError(f"{type(task).__name__} is no task: derive it from tl.Task")
+
     def copied() -> Task:
         try:
             return copy.deepcopy(task)  # type: ignore[return-value]

@@ -115,9 +115,12 @@ def record_trajectory(
     )
 
 
-def steps_together(one: Parts, other: Parts, steps: int) -> Pairs:
+def steps_together(
+    one: Parts, other: Parts, steps: int, perturb: Callable[[Parts], None] = lambda parts: None
+) -> Pairs:
     """Takes steps of two runs, each from the first's state; returns trajectory pairs of one step.
 
+    Before each step, `perturb` may change the second run's copy of that state.
     Leaves out steps in which, with a dynamic loss scale, only one run updates its weights: a
     float16 gradient may overflow for the whole batch and not for its micro-batches.
     """
@@ -125,6 +128,7 @@ def steps_together(one: Parts, other: Parts, steps: int) -> Pairs:
     for _ in range(steps):
         for target, source in zip(other.state.variables, one.state.variables, strict=True):
             target.assign(source.numpy())
+        perturb(other)
         pairs.append((record_trajectory(one, 1), record_trajectory(other, 1)))
     scaled = one.state.loss_scale.dynamic
     return [(a, b) for a, b in pairs if not scaled or a.updates == b.updates]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.tasks.task import TaskOutput
+from engine.tasks.task import Task, TaskOutput
 from engine.verify.bounds import FLOAT32_RUN, bound
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
@@ -42,7 +42,7 @@ def transformer():
     ]
 
 
-class NextId:
+class NextId(Task):
     """Mean cross-entropy of the next id in a sequence."""
 
     def __init__(self):

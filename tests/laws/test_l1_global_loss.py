@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from engine.core.metrics import masked_sums, step_means
 from engine.tasks.metrics import Mean
-from engine.tasks.task import TaskOutput
+from engine.tasks.task import Task, TaskOutput
 from pipelines import BatchLayout, InMemoryFeed
 from pipelines.batch_layout import BatchPlan
 from tapeline import models
@@ -17,7 +17,7 @@ from tests.harness import CLASSES, assert_rounding_apart, pictures, put_together
 from tests.vectors import Weights
 
 
-class Distance:
+class Distance(Task):
     """Half the squared distance of an example from the only weight, which tends to their mean."""
 
     metrics: dict = {}  # noqa: RUF012

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from engine.core.evaluation import Evaluation
 from engine.core.step import evaluation_step
 from engine.tasks.metrics import Mean
-from engine.tasks.task import TaskOutput
+from engine.tasks.task import Task, TaskOutput
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
-from tests.harness import pictures, same_bits, training
+from tests.harness import pictures, same_bits, scaled, training
 
 EXAMPLES = 37
 IMAGES, LABELS = pictures(EXAMPLES, seed=1)
@@ -29,7 +29,7 @@ def runs():
 
 def reference(run) -> dict:
     """Computes the metrics from the logits in NumPy."""
-    logits = run.state.model(tf.constant(IMAGES)).numpy().astype(np.float64)
+    logits = run.state.model(scaled(tf.constant(IMAGES))).numpy().astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(EXAMPLES), LABELS]
     return {"loss": losses.mean(), "right": int((logits.argmax(axis=1) == LABELS).sum())}
@@ -55,7 +55,7 @@ def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
     assert means["loss"] == pytest.approx(expected["loss"], rel=1e-5)
 
 
-class Register:
+class Register(Task):
     """A task with one metric per example: 1 for that example, 0 for others. Labels are indices."""
 
     metrics = {f"example_{number}": Mean() for number in range(EXAMPLES)}  # noqa: RUF012

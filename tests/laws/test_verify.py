@@ -17,7 +17,7 @@ from engine.config import flags
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Classification
 from engine.tasks.metrics import Mean
-from engine.tasks.task import TaskOutput
+from engine.tasks.task import Task, TaskOutput
 from engine.verify import command, verify
 from engine.verify.certificate import Certificate
 from tests.choices import seldom
@@ -92,7 +92,7 @@ def test_automatic_xla_in_bfloat16(config):
     assert "--jit=off, not auto" in certificate["L7"].done
 
 
-class Squared:
+class Squared(Task):
     """A task of another kind, whose metric is not a count."""
 
     metrics = {"error": Mean()}  # noqa: RUF012

@@ -182,7 +182,7 @@ class _Recorded:
 
 
 class _Faulty(Classification):
-    """Classification of uint8 images that corrupts the batch of one step.
+    """Classification that corrupts the batch of one step.
 
     Args:
       fault: the faulty step and the kind of fault.
@@ -199,7 +199,7 @@ class _Faulty(Classification):
             return super().__call__(model, batch, context)
         step = batch.epoch * self.steps_per_epoch + batch.position // self._batch
         wrong = tf.equal(step, self._fault.step)
-        inputs, targets = tf.cast(batch.inputs, tf.float32) / 255, batch.targets
+        inputs, targets = batch.inputs, batch.targets
         if self._fault.kind == LOUD:
             inputs *= tf.where(wrong, 1000.0, 1.0)
         else:
