@@ -120,11 +120,13 @@ def _load(texts: dict[str, str]) -> str:
             with contextlib.suppress(ValueError):  # whoever reads the options names the problem
                 text = _texts(_expanded([f"--flagfile={path}"])).get("load")
             source = f"{path}: "
-    paths = [os.path.abspath(os.path.expanduser(path)) for path in names_in(text or "")]
-    paths = user_code.with_scripts(paths)
-    for path in paths:
-        if source and not os.path.isfile(path):
-            raise ValueError(f"{source}--load={path}: there is no such file; give --load=FILE")
+    paths = []
+    for path in user_code.with_scripts(names_in(text or "")):
+        paths.append(os.path.abspath(os.path.expanduser(path)))
+        if not os.path.isfile(paths[-1]):
+            problem = "is no file" if os.path.exists(paths[-1]) else "there is no such file"
+            remedy = "give --load=FILE" if source else "give a Python file"
+            raise ValueError(f"{source}--load={path}: {problem}; {remedy}")
     user_code.load(paths)
     return ",".join(paths)
 

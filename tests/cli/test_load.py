@@ -90,7 +90,7 @@ def script(command: Command, file: Path, *arguments: str, folder: Path | None = 
     done = subprocess.run(
         [sys.executable, str(file), f"--cache_dir={command.cache_dir}", *arguments],
         cwd=folder or file.parent,
-        env=command.environment | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=command.environment | {"PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -324,6 +324,32 @@ def test_neighbours_hide_nothing(command: Command, tmp_path: Path):
     load = f"--load={tmp_path / 'json.py'},{tmp_path / 'user.py'}"
     outcome = command.run(load, "--help")
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+
+
+DIGESTS = """
+import sys
+from engine.config import flags
+from engine.runtime import user_code
+
+flags.parse(sys.argv[1:])
+print([each["file"] for each in user_code.digests()])
+"""
+
+
+def test_local_imports(command: Command, tmp_path: Path):
+    """Neither the program that runs nor installed packages below the folder are the user's."""
+    (tmp_path / "program.py").write_text(DIGESTS)
+    for name in ("nets/blocks.py", "venv/site-packages/installed.py", "late.py", "unused.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 3\n")
+    (tmp_path / "my.py").write_text(
+        "import sys, tapeline as tl, nets.blocks\nfrom pathlib import Path\n"
+        "sys.path.append(str(Path(__file__).parent / 'venv/site-packages'))\n"
+        "import installed, late\ntl.models\n"
+    )
+    outcome = script(command, tmp_path / "program.py", f"--load={tmp_path / 'my.py'}")
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    assert outcome.out == "['my.py', 'late.py', 'nets/blocks.py']\n"
 
 
 def test_missing_file(warm: Warm, tmp_path: Path):
