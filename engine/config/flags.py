@@ -1,4 +1,4 @@
-"""Parsing of the command line to a Config; formatting of options as flagfile, help and Markdown.
+"""Parsing of the command line to a Config, and formatting of a Config as a flagfile.
 
 absl parses with a separate `FlagValues`, so that flags defined by other modules are rejected.
 """
@@ -17,21 +17,13 @@ from absl import flags as absl_flags
 
 import engine
 from engine.config import arguments as function_arguments
+from engine.config.documentation import heading, help_text, table
 from engine.config.option import did_you_mean, names_in, written
-from engine.config.registry import Registry
 from engine.config.schema import Config, option_values, replaced, sections
 from engine.runtime import user_code
 
 # They may differ between workers; those of --load must have the same contents.
 _PER_WORKER = ("run_dir", "load", "data_dir", "cache_dir", "progress")
-# `affects` of an option -> (its name in the docs, the effect of a changed value on resume).
-_EFFECTS = {
-    "trajectory": ("fixed", "it is refused, because the run would be another one"),
-    "length": ("length", "the run becomes longer, or ends earlier if it is not past that step"),
-    "record": ("recorded", "it counts from here on, and is refused when no step is left"),
-    "end": ("end", "the end of a finished run is done again, in all its files"),
-    "": ("free", "it counts for this command"),
-}
 _PATHS = ("run_dir", "data_dir", "cache_dir")
 
 
@@ -120,11 +112,13 @@ def _load(texts: dict[str, str]) -> str:
             with contextlib.suppress(ValueError):  # whoever reads the options names the problem
                 text = _texts(_expanded([f"--flagfile={path}"])).get("load")
             source = f"{path}: "
-    paths = [os.path.abspath(os.path.expanduser(path)) for path in names_in(text or "")]
-    paths = user_code.with_scripts(paths)
-    for path in paths:
-        if source and not os.path.isfile(path):
-            raise ValueError(f"{source}--load={path}: there is no such file; give --load=FILE")
+    paths = []
+    for path in user_code.with_scripts(names_in(text or "")):
+        paths.append(os.path.abspath(os.path.expanduser(path)))
+        if not os.path.isfile(paths[-1]):
+            problem = "is no file" if os.path.exists(paths[-1]) else "there is no such file"
+            remedy = "give --load=FILE" if source else "give a Python file"
+            raise ValueError(f"{source}--load={path}: {problem}; {remedy}")
     user_code.load(paths)
     return ",".join(paths)
 
@@ -249,7 +243,7 @@ def flagfile(config: Config) -> str:
     ]
     values = option_values(config)
     for _, section in sections():
-        lines += ["", f"# {_heading(section)}"]
+        lines += ["", f"# {heading(section)}"]
         lines += [f"--{f.name}={written(values[f.name])}" for f in dataclasses.fields(section)]
     if config.arguments:
         lines += ["", "# Arguments of registered functions."]
@@ -258,71 +252,12 @@ def flagfile(config: Config) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(section: type) -> str:
-    return str(section.__doc__).splitlines()[0]
-
-
 def digest(config: Config) -> str:
     """Returns the SHA-256, in hex, of what workers must share: version, options, user's files."""
     excluded = tuple(f"--{name}=" for name in _PER_WORKER)
     shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
     code = [f"{each['file']} {each['sha256']}" for each in user_code.digests()]
     return hashlib.sha256("\n".join([engine.__version__, *shared, *code]).encode()).hexdigest()
-
-
-def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns an option's help and choices; if `built_in`, without those that users registered."""
-    help, choices = field.metadata["help"], field.metadata["choices"] or field.metadata["any_of"]
-    if built_in and isinstance(choices, Registry):
-        choices = choices.built_in
-    registered = () if built_in else field.metadata["registered"]()
-    if any(choice not in help for choice in choices):
-        help += f": {', '.join(choices)}"
-    return f"{help}; registered: {', '.join(registered)}" if registered else help
-
-
-def help_text() -> str:
-    """Returns the text of `--help`."""
-    lines = [
-        "usage: python run.py [--flagfile=FILE] [--OPTION=VALUE ...]",
-        "",
-        "Run the same command again to resume an interrupted run.",
-    ]
-    for _, section in sections():
-        lines += ["", _heading(section)]
-        for field in dataclasses.fields(section):
-            lines.append(f"  --{field.name}={written(field.default)}")
-            lines.append(f"      {_description(field)}")
-    for option, name in function_arguments.added():
-        if listed := function_arguments.arguments(option, name):
-            lines += ["", function_arguments.heading(option, name)]
-        for each in listed:
-            required = each.default is function_arguments.REQUIRED
-            default = "" if required or each.default is None else written(each.default)
-            lines += [f"  --{each.name}={default}", f"      {each.help}"]
-    return "\n".join(lines)
-
-
-def table() -> str:
-    """Returns the text of docs/options.md: the options as Markdown tables."""
-    lines = [
-        "# Options",
-        "",
-        "Written by `python -m engine.config.flags > docs/options.md`.",
-        "Give them as `--NAME=VALUE`, or a line each in a file for `--flagfile=FILE`; the later",
-        "one counts. The column *resume* says what another value means for a run that is resumed:",
-        ";\n".join(f"*{effect}*, {meaning}" for effect, meaning in _EFFECTS.values()) + ".",
-    ]
-    for _, section in sections():
-        lines += ["", f"## {_heading(section).rstrip('.')}", ""]
-        lines += [f"Declared in `{section.__module__.replace('.', '/')}.py`.", ""]
-        lines += ["| option | default | resume | meaning |", "|---|---|---|---|"]
-        for field in dataclasses.fields(section):
-            default = f"`{text}`" if (text := written(field.default)) else "(empty)"
-            effect, _ = _EFFECTS[field.metadata["affects"]]
-            description = _description(field, built_in=True)
-            lines.append(f"| `--{field.name}` | {default} | {effect} | {description} |")
-    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":  # python -m engine.config.flags > docs/options.md

@@ -75,7 +75,8 @@ def digests() -> list[dict[str, str]]:
 
     A file is named relative to the folder of the loaded file that it belongs to.
     """
-    for module in list(sys.modules.values()) if _loaded else ():
+    modules = [each for each in sys.modules.values() if each is not sys.modules["__main__"]]
+    for module in modules if _loaded else ():
         path = getattr(module, "__dict__", {}).get("__file__")
         if isinstance(path, str) and _local_name(path):
             path = _real_path(path)
@@ -130,9 +131,6 @@ class _Loader(SourceFileLoader):
 
 
 def _import(path: str) -> None:
-    if not os.path.isfile(path):
-        problem = "is no file" if os.path.exists(path) else "there is no such file"
-        raise UserCodeError(f"--load={path}: {problem}; give a Python file")
     _register(path, _contents(path))
     name = _module_name(path)
     loader = _Loader(name, path)
@@ -191,6 +189,8 @@ _real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
 @functools.lru_cache(maxsize=4096)
 def _local_name(path: str) -> str:
     """Returns the path of a user's file, relative to a loaded file's folder; "" for other files."""
+    if not os.path.isabs(path) or "__autograph_generated_file" in path:  # such as "<string>"
+        return ""
     path = _real_path(path)
     if path in _loaded:
         return os.path.basename(path)

@@ -90,7 +90,7 @@ def script(command: Command, file: Path, *arguments: str, folder: Path | None = 
     done = subprocess.run(
         [sys.executable, str(file), f"--cache_dir={command.cache_dir}", *arguments],
         cwd=folder or file.parent,
-        env=command.environment | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        env=command.environment | {"PYTHONPATH": str(REPOSITORY)},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -183,27 +183,30 @@ def test_moved_file(own: Run, warm: Warm, tmp_path: Path):
     assert outcome.status == 0, outcome.said()
 
 
-def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path, monkeypatch):
-    """A process that measures a candidate knows the user's network."""
-    from engine.config import flags
-    from engine.tune.choices import Candidate
-    from engine.tune.contest import CandidateProcess
+TUNE = """
+import sys
+from engine.tune import choices, contest
+from tapeline.command import main
 
-    config = flags.parse([f"--cache_dir={command.cache_dir}", "--jit=off"])
-    lines = flags.flagfile(config).splitlines()
-    given = [line for line in lines if line.startswith("--")]
-    own = [f"--load={folder / 'my.py'}", *OWN, *OWN_MODEL]
-    monkeypatch.setattr(flags, "flagfile", lambda _: "\n".join([*given, *own]))
-    with contextlib.closing(CandidateProcess(config, Candidate())) as process:
-        assert process.ready(), process.metadata
-        process.measure()
-        assert process.rates[0] > 0
+contest.ROUNDS = 1
+choices.first = lambda *_: []
+choices.around = lambda *_: []
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path):
+    """A process that measures a candidate knows the user's network, and tells its errors."""
     broken = tmp_path / "broken.py"
     broken.write_text(f"{MODEL_HEAD}    return [1 / 0]\n")
-    own = [f"--load={broken}", "--model=net"]
-    with contextlib.closing(CandidateProcess(config, Candidate())) as process:
-        assert not process.ready()
-        assert process.metadata == {"error": f"broken.py:7: {DIVIDED}", "bad_input": True}
+    program = tmp_path / "tune.py"
+    program.write_text(TUNE)
+    tuned = (f"--tuned_flags={tmp_path / 'tuned.flags'}", "--mode=tune", "--jit=off")
+    outcome = script(command, program, f"--load={broken}", "--model=net", *tuned)
+    assert refused(outcome) == f"error: broken.py:7: {DIVIDED}\n"
+    outcome = script(command, program, f"--load={folder / 'my.py'}", *OWN, *OWN_MODEL, *tuned)
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    assert "steps/s  x1.000  as it is" in (tmp_path / "tuned.flags").read_text()
 
 
 def test_two_workers(command: Command, own: Run, folder: Path, tmp_path: Path):
@@ -247,7 +250,7 @@ def test_script(command: Command, folder: Path, tmp_path: Path):
         result = Run(tmp_path / "run", outcome).result
         assert json.loads(outcome.out.splitlines()[-1])["test"] == result["test"]
     outcome = script(command, folder / "my.py", "--epochs=0")
-    assert outcome.status == 2 and outcome.err.splitlines()[-1].startswith("error: --epochs=0")
+    assert outcome.status == 2 and "\nerror: --epochs=0" in f"\n{outcome.err}", outcome.said()
 
 
 MAINS = {
@@ -321,6 +324,32 @@ def test_neighbours_hide_nothing(command: Command, tmp_path: Path):
     load = f"--load={tmp_path / 'json.py'},{tmp_path / 'user.py'}"
     outcome = command.run(load, "--help")
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+
+
+DIGESTS = """
+import sys
+from engine.config import flags
+from engine.runtime import user_code
+
+flags.parse(sys.argv[1:])
+print([each["file"] for each in user_code.digests()])
+"""
+
+
+def test_local_imports(command: Command, tmp_path: Path):
+    """Neither the program that runs nor installed packages below the folder are the user's."""
+    (tmp_path / "program.py").write_text(DIGESTS)
+    for name in ("nets/blocks.py", "venv/site-packages/installed.py", "late.py", "unused.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 3\n")
+    (tmp_path / "my.py").write_text(
+        "import sys, tapeline as tl, nets.blocks\nfrom pathlib import Path\n"
+        "sys.path.append(str(Path(__file__).parent / 'venv/site-packages'))\n"
+        "import installed, late\ntl.models\n"
+    )
+    outcome = script(command, tmp_path / "program.py", f"--load={tmp_path / 'my.py'}")
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    assert outcome.out == "['my.py', 'late.py', 'nets/blocks.py']\n"
 
 
 def test_missing_file(warm: Warm, tmp_path: Path):
