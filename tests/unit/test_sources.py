@@ -191,7 +191,7 @@ def test_csv(table):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("size,kind\n1,cat\n?,dog\n", "line 3: column 'size' is '?' and not a number"),
+        ('size,kind\n1,"a\nb"\n\n?,dog\n', "line 5: column 'size' is '?' and not a number"),
         ("size,kind\n1,cat\n\n\n2\n", "line 5: has 1 columns and the header 2"),
         ("size\n1\n", "has no column 'kind': it has size"),
         ("size,kind\n", "has no examples"),
