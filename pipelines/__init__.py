@@ -14,7 +14,7 @@ from pipelines.example_access import (
     read_stored_images,
     read_targets,
 )
-from pipelines.feed import choose_feed, open_feed
+from pipelines.feed import choose_feed, feed_kinds, open_feed
 from pipelines.fitting import fitted
 from pipelines.host import usable_cores
 from pipelines.identity import DataIdentity, data_identity
@@ -77,6 +77,7 @@ __all__ = [
     "default_cache_dir",
     "described",
     "example_bytes",
+    "feed_kinds",
     "fitted",
     "folder",
     "from_dataset",

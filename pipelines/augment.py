@@ -206,14 +206,15 @@ def _apply_pair(
 ) -> tuple[Any, Any]:
     """Applies a registered transform of pairs; ValueError if it changes structures or shapes."""
     result = _pairs[name].transform(inputs, targets, numbers, strength)
+
+    def like(before: tf.Tensor, after: Any) -> tf.Tensor:
+        after = tf.convert_to_tensor(after, before.dtype)
+        if after.shape != before.shape:
+            raise ValueError(f"{after.shape} instead of {before.shape}")
+        return after
+
     try:
-        result = tf.nest.map_structure(
-            lambda before, after: tf.ensure_shape(
-                tf.convert_to_tensor(after, before.dtype), before.shape
-            ),
-            (inputs, targets),
-            tuple(result),
-        )
+        result = tf.nest.map_structure(like, (inputs, targets), tuple(result))
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"--augment={name}: has to return inputs and targets of the shapes and dtypes that it "

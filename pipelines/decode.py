@@ -151,8 +151,8 @@ def decode_split(
             done += count
     except tf.errors.OpError as error:
         index, error = _first_undecodable(source, reader, done, len(split), error)
-        where = f"{source.name}, {split.name}, example {index}"
-        raise ValueError(damaged_data_message(where, reason(error))) from None
+        where = f"{source.name}, {split.name}, {reader.location(index)}"
+        raise ValueError(damaged_data_message(where, reason(error), source.remedy)) from None
     return arrays
 
 

@@ -27,6 +27,9 @@ def reason(error: BaseException) -> str:
     return next(informative, type(error).__name__)
 
 
-def damaged_data_message(location: str, cause: str) -> str:
+PREPARE_AGAIN = "delete the data set's folder and prepare it again"
+
+
+def damaged_data_message(location: str, cause: str, remedy: str = PREPARE_AGAIN) -> str:
     """Returns a one-line error message for data that cannot be read or decoded, with the remedy."""
-    return f"damaged data in {location}: {cause}; delete the data set's folder and prepare it again"
+    return f"damaged data in {location}: {cause}; {remedy}"

@@ -66,7 +66,7 @@ def read_examples(
     stored = reader.read(indices)
     if source.decode is None:
         return Examples(indices, *stored)
-    with _decoding(f"{source.name}, {split.name}"):
+    with _decoding(source, split.name):
         if len(indices) <= DECODE_CHUNK:  # eager, which saves tracing
             decoded = decode_batch(source, constants(stored))
         else:
@@ -87,20 +87,21 @@ def read_stored_images(
     decode = source.decode_stored or source.decode or (lambda stored: stored)
     for index in indices:
         stored = reader.read(np.array([index]))
-        with _decoding(f"{source.name}, {split.name}, example {index}"):
+        with _decoding(source, f"{split.name}, {reader.location(index)}"):
             image, _ = decode(tf.nest.map_structure(lambda leaf: leaf[0], constants(stored)))
             array = image.numpy()
         yield array
 
 
 @contextlib.contextmanager
-def _decoding(where: str) -> Iterator[None]:
+def _decoding(source: Source, where: str) -> Iterator[None]:
     """Runs a block on the CPU; converts its TensorFlow errors to ValueErrors that name `where`."""
     try:
         with tf.device("CPU:0"):
             yield
     except tf.errors.OpError as error:
-        raise ValueError(damaged_data_message(where, reason(error))) from None
+        where = f"{source.name}, {where}"
+        raise ValueError(damaged_data_message(where, reason(error), source.remedy)) from None
 
 
 def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:

@@ -25,7 +25,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     is "resident" if it is at most 2 GiB and a quarter of the host's free memory.
     """
     needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
-    if isinstance(source.train, SequentialSplit):
+    if feed_kinds(source) == ("stream",):
         if kind == "resident":
             raise ValueError(
                 f"--feed=resident: {source.name} is a tf.data pipeline, which is streamed: give "
@@ -35,6 +35,11 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     if kind == "auto":
         kind = "resident" if needed <= min(2 << 30, available_memory() // 4) else "stream"
     return kind, needed
+
+
+def feed_kinds(source: Source) -> tuple[str, ...]:
+    """Returns the kinds of feeds that can read a source's training split."""
+    return ("stream",) if isinstance(source.train, SequentialSplit) else ("resident", "stream")
 
 
 def open_feed(

@@ -57,5 +57,5 @@ def _fit(source: Source) -> Preprocessing:
                     moments[path].add(values)
     except tf.errors.OpError as error:
         where = f"{source.name}, {source.train.name}"
-        raise ValueError(damaged_data_message(where, reason(error))) from None
+        raise ValueError(damaged_data_message(where, reason(error), source.remedy)) from None
     return Preprocessing({**scales, **{path: each.scale() for path, each in moments.items()}})

@@ -134,6 +134,10 @@ class RecordReader:
             return None
         return self._index.rows(np.arange(len(self)))["label"].astype(np.int32)
 
+    def location(self, index: int) -> str:
+        """Returns the index of an example in the split, for messages."""
+        return f"example {index}"
+
     def read(self, indices: np.ndarray) -> Any:
         """Reads examples by index, int [k].
 

@@ -76,6 +76,10 @@ class SequentialReader:
     def targets(self) -> None:
         """Returns None: targets are read with the inputs."""
 
+    def location(self, index: int) -> str:
+        """Returns the position of an example, for messages."""
+        return f"example {index}"
+
     def read_epoch(self, seed: int, epoch: int, positions: np.ndarray) -> Nest:
         """Returns the examples at positions, int [k], of an epoch: arrays [k, ...].
 

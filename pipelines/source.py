@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from pipelines.errors import PREPARE_AGAIN
 from pipelines.nests import Nest, Spec
 from pipelines.preprocessing import Preprocessing
 from pipelines.resize import Resize
@@ -32,6 +33,7 @@ class Source:
     class_names: tuple[str, ...] = ()  # empty where the targets are no classes
     preprocess: Preprocessing = dataclasses.field(default_factory=Preprocessing)
     features: str = ""  # text about which features are the inputs and targets; "": nothing to say
+    remedy: str = PREPARE_AGAIN  # what to do about damaged data, for messages
     notes: tuple[str, ...] = ()  # lines about the data to print at the start of a run
 
     # Of sources whose inputs are one image:

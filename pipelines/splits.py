@@ -40,6 +40,9 @@ class ExampleReader(Protocol):
     def targets(self) -> Nest | None:
         """Returns the decoded targets of all examples if no example must be decoded, else None."""
 
+    def location(self, index: int) -> str:
+        """Returns where an example is, for messages: "example 7", or its file."""
+
 
 class DataSplit(Protocol):
     """Interface of the examples of one split, in a fixed order."""
@@ -92,6 +95,9 @@ class Table(Protocol):
 
     def targets(self, rows: np.ndarray) -> Nest | None:
         """Returns decoded targets by row if no example must be decoded for them, else None."""
+
+    def location(self, row: int) -> str:
+        """Returns where an example is, for messages: "example 7", or its file."""
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
         """Returns a digest of examples, by row, as `DataSplit.digest` does."""
@@ -152,6 +158,10 @@ class IndexedReader:
         """Returns the decoded targets of all examples, None if examples must be decoded."""
         return self.split.table.targets(self.split.rows)
 
+    def location(self, index: int) -> str:
+        """Returns where an example is, for messages: "example 7", or its file."""
+        return self.split.table.location(int(self.split.rows[index]))
+
 
 class ArrayTable:
     """Examples in memory, stored decoded: a nest (inputs, targets) of NumPy arrays [n, ...]."""
@@ -166,6 +176,10 @@ class ArrayTable:
     def targets(self, rows: np.ndarray) -> Nest:
         """Returns the targets by row: arrays [k, ...]."""
         return tf.nest.map_structure(lambda array: array[rows], self.arrays[1])
+
+    def location(self, row: int) -> str:
+        """Returns the row, for messages."""
+        return f"example {row}"
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
         """Returns a digest of all values, shapes and dtypes, whatever `all_bytes` is."""

@@ -9,6 +9,9 @@ import tensorflow as tf
 
 from pipelines import Batch, Feed, OpenedSteps
 
+_PIXELS = 256  # number of pixel values
+_IMAGES_RANK = 5  # micro-batches, rows, height, width, channels
+
 
 class RepeatedBatchFeed:
     """Repeats the first global batch of a feed; each replica keeps its rows in device memory.
@@ -43,19 +46,20 @@ class RepeatedBatchFeed:
             random = np.random.default_rng(seed)
 
             def randomized(leaf: Any, bound: int) -> Any:
+                """Returns random integers below a bound; 0: the values in random order."""
                 local = strategy.experimental_local_results(leaf)[0].numpy()
-                if bound:
-                    values = random.integers(0, bound, local.shape).astype(local.dtype)
-                else:  # other values, such as of ids without an embedding, could be invalid
-                    values = random.permutation(local.reshape(-1)).reshape(local.shape)
-                return _replicate(strategy, values)
+                values = random.integers(0, bound, local.shape) if bound else local.reshape(-1)
+                if not bound:  # other values, such as of ids without an embedding, may be invalid
+                    values = random.permutation(values).reshape(local.shape)
+                return _replicate(strategy, values.astype(local.dtype))
 
-            def each(nest: Any, bound: int) -> Any:
-                return tf.nest.map_structure(lambda leaf: randomized(leaf, bound), nest)
+            def pixels(leaf: Any) -> int:
+                local = strategy.experimental_local_results(leaf)[0]
+                return _PIXELS if len(local.shape) == _IMAGES_RANK else 0
 
-            pixels = 0 if tf.nest.is_nested(batch.inputs) or len(batch.inputs.shape) != 5 else 256
             batch = batch._replace(
-                inputs=each(batch.inputs, pixels), targets=each(batch.targets, classes)
+                inputs=tf.nest.map_structure(lambda x: randomized(x, pixels(x)), batch.inputs),
+                targets=tf.nest.map_structure(lambda x: randomized(x, classes), batch.targets),
             )
         self._batch = batch
 

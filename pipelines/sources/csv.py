@@ -92,6 +92,7 @@ class _Table:
 
     path: str
     columns: dict[str, list[str]]
+    lines: list[int]  # number of each row's last line in the file
 
     def texts(self, column: str) -> list[str]:
         """Returns the texts of a column; ValueError if there is no such column."""
@@ -114,7 +115,7 @@ class _Table:
         try:
             numbers = np.array(texts, np.float64)
         except ValueError:
-            for line, text in enumerate(texts, 2):
+            for line, text in zip(self.lines, texts, strict=True):
                 try:
                     float(text)
                 except ValueError:
@@ -127,7 +128,7 @@ class _Table:
     def labels(self, column: str, class_names: Sequence[str]) -> np.ndarray:
         """Returns a column of texts as class labels, int32 [n]; ValueError for an unknown one."""
         labels = {class_name: label for label, class_name in enumerate(class_names)}
-        for line, text in enumerate(self.texts(column), 2):
+        for line, text in zip(self.lines, self.texts(column), strict=True):
             if text not in labels:
                 raise ValueError(
                     f"{self.path}, line {line}: column {column!r} is {text!r}, which no example to "
@@ -155,24 +156,22 @@ def _read(path: str, delimiter: str) -> _Table:
     """Reads a CSV file; ValueError if it cannot be read or a line has another number of columns."""
     try:
         with open(os.path.expanduser(path), newline="", encoding="utf-8-sig") as file:
-            lines = list(csv_format.reader(file, delimiter=delimiter))
+            reader = csv_format.reader(file, delimiter=delimiter)
+            lines = [(reader.line_num, row) for row in reader]
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
     except (UnicodeDecodeError, csv_format.Error) as error:
         raise ValueError(f"{path} is not a CSV file: {error}") from None
     if not lines:
         raise ValueError(f"{path} is empty: its first line has to name the columns")
-    header = [name.strip() for name in lines[0]]
-    rows = []
-    for line, row in enumerate(lines[1:], 2):
-        if not row:
-            continue
+    header = [name.strip() for name in lines[0][1]]
+    lines = [(line, row) for line, row in lines[1:] if row]
+    for line, row in lines:
         if len(row) != len(header):
             raise ValueError(
                 f"{path}, line {line}: has {len(row)} columns and the header {len(header)}"
             )
-        rows.append(row)
-    if not rows:
+    if not lines:
         raise ValueError(f"{path} has no examples")
-    columns = [list(map(str.strip, column)) for column in zip(*rows, strict=True)]
-    return _Table(path, dict(zip(header, columns, strict=True)))
+    columns = [list(map(str.strip, column)) for column in zip(*(r for _, r in lines), strict=True)]
+    return _Table(path, dict(zip(header, columns, strict=True)), [line for line, _ in lines])

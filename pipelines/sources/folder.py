@@ -88,6 +88,7 @@ class Folder:
             class_names=names,
             preprocess=preprocessing(options.scale, image),
             features="inputs pictures, targets names of folders",
+            remedy="repair or remove the file",
             notes=tuple(notes),
             decode_stored=decode_stored,
             stored_shape=(*stored, channels),
@@ -353,6 +354,10 @@ class FileTable:
     def targets(self, rows: np.ndarray) -> np.ndarray:
         """Returns the labels by row, int32 [k]."""
         return self._labels[rows]
+
+    def location(self, row: int) -> str:
+        """Returns the path of a picture."""
+        return self._files[row][0]
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
         """Returns a digest of the contents of all files and their labels."""

@@ -154,6 +154,10 @@ class AccessTable:
     def targets(self, rows: np.ndarray) -> None:
         """Returns None: targets are read with the inputs."""
 
+    def location(self, row: int) -> str:
+        """Returns the index of an example, for messages."""
+        return f"example {row}"
+
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
         """Returns a digest of the version and rows, or without a version of the examples."""
         content = f"{nests.signature(self.spec)}\n{self._version}\n"

@@ -277,3 +277,16 @@ def test_feeds_agree(tmp_path, image_size):
         )
         for left, right in zip(one, other, strict=True):
             assert np.array_equal(left, right)
+
+
+def test_file_damaged_since_its_check(tmp_path):
+    """A file that changes after the check is named, and not with advice to delete the folder."""
+    root = fill(tmp_path / "pets")
+    source = opened(root, tmp_path / "cache", validation_split="0")
+    path, _, _ = source.train.table._files[7]
+    with open(path, "wb") as file:
+        file.write(b"\x89PNG\r\n\x1a\n damaged since")
+    with pytest.raises(ValueError) as error:
+        decode_split(source, source.train)
+    assert path in str(error.value) and "repair or remove the file" in str(error.value)
+    assert "delete" not in str(error.value) and "\n" not in str(error.value)

@@ -208,7 +208,7 @@ def test_csv(table):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("size,kind\n1,cat\n?,dog\n", "line 3: column 'size' is '?' and not a number"),
+        ('size,kind\n1,"a\nb"\n\n?,dog\n', "line 5: column 'size' is '?' and not a number"),
         ("size,kind\n1,cat\n\n\n2\n", "line 5: has 1 columns and the header 2"),
         ("size\n1\n", "has no column 'kind': it has size"),
         ("size,kind\n", "has no examples"),
@@ -422,3 +422,25 @@ def test_standardize_vectors(tmp_path):
     train, _ = decode_split(done, done.train)
     scaled = done.preprocess(tf.constant(train)).numpy()
     assert np.allclose(scaled.mean(0), 0, atol=1e-6) and np.allclose(scaled.std(0), 1)
+
+
+# All of them
+
+
+@pytest.mark.parametrize("kind", ["arrays", "csv", "random_access", "pipeline"])
+def test_any_step_of_a_fresh_feed(kind, table, tmp_path):
+    """A resume in mid-epoch reads the batch that an uninterrupted run would have read."""
+    source = {
+        "arrays": lambda: opened(arrays(inputs=(INPUTS, {"x": TARGETS}), targets=TARGETS)),
+        "csv": lambda: opened(csv(table, inputs=["size"], target="kind"), validation_split="0"),
+        "random_access": lambda: opened(random_access(examples=20, read=read)),
+        "pipeline": pipeline,
+    }[kind]()
+    one = stream(source, tmp_path, batch=3)
+    for step in range(2 * one.steps_per_epoch):
+        batches = [
+            feed.batch(feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64), 0)
+            for feed in (one, stream(source, tmp_path, batch=3))
+        ]
+        for left, right in zip(*map(tf.nest.flatten, batches), strict=True):
+            assert np.array_equal(left, right)

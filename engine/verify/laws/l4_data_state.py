@@ -23,16 +23,16 @@ def check(runs: VerificationRuns) -> Finding:
     from_start = runs.assembled(configured)
     expected = [_digest(from_start, step) for step in range(STEPS)]
     from_start.close()
-    differing = 0
-    for kind in ("resident", "stream"):
+    differing, kinds = 0, pipelines.feed_kinds(from_start.source)
+    for kind in kinds:
         parts = runs.assembled(configured, feed=kind)
         differing += sum(_digest(parts, step) != expected[step] for step in _STEPS)
         parts.close()
     done = (
-        f"batches {', '.join(map(str, _STEPS))} of fresh feeds, resident and stream, and of a "
+        f"batches {', '.join(map(str, _STEPS))} of fresh feeds, {' and '.join(kinds)}, and of a "
         f"{runs.feed_kind} one from step 0"
     )
-    found = f"{differing} of {2 * len(_STEPS)} differ" if differing else "the same bits"
+    found = f"{differing} of {len(kinds) * len(_STEPS)} differ" if differing else "the same bits"
     return Finding(not differing, done, found, differing, 0)
 
 
