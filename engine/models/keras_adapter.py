@@ -19,7 +19,7 @@ import tensorflow as tf
 from engine.models.base import ForwardContext, StatisticUpdate
 from engine.models.keras_layers import Forward, current, entered, replacement
 from engine.models.stateless_random import StatelessRNG
-from engine.models.tracing import check_forward_pass, one_line, zeros
+from engine.models.tracing import batch_spec, check_forward_pass, one_line, zeros
 
 _SEED = "seed_generator_state"  # name of the variable of each of Keras's seed generators
 
@@ -85,7 +85,7 @@ class KerasModel(tf.Module):
     def create_variables(self, inputs: Any) -> None:
         """Creates the variables, with the values of the Keras model; checks its calls.
 
-        Call it in the scope of the strategy. A further call only compares `inputs`.
+        Call it in the scope of the strategy. A further call only checks `inputs`.
 
         Args:
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
@@ -95,15 +95,17 @@ class KerasModel(tf.Module):
             do on several devices; the error names the layer.
         """
         called = self._called
-        if self._inputs is not None:
-            _check_inputs(called.what, self._inputs, inputs)
+        if self._inputs is not None and _same_inputs(self._inputs, inputs):
             return
         try:
+            if self._inputs is not None:  # Keras takes a dict of inputs for a list, and refuses
+                tf.function(self, autograph=False).get_concrete_function(batch_spec(inputs))
+                return
             if not called.model.built or not called.model.variables:
                 called.model(zeros(inputs))
             called.find_layers()
             statistics = self._checked(inputs)
-        except (ValueError, TypeError, tf.errors.OpError) as error:
+        except (ValueError, TypeError, RuntimeError, tf.errors.OpError) as error:
             shown = one_line(error)
             prefix = "" if shown.startswith(called.what) else f"{called.what}: "
             raise ValueError(f"{prefix}{shown}") from error
@@ -413,14 +415,14 @@ def _own_inputs(model: Any) -> Any | None:
     return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), nest)
 
 
-def _check_inputs(what: str, ours: Any, given: Any) -> None:
-    ours, given = tf.nest.flatten(ours), tf.nest.flatten(given)
-    fits = len(ours) == len(given) and all(
-        one.shape.is_compatible_with(other.shape) for one, other in zip(ours, given, strict=True)
-    )
-    if not fits:
-        shapes = [", ".join(str(tuple(s.shape)) for s in specs) for specs in (ours, given)]
-        raise ValueError(f"{what} takes inputs {shapes[0]}, and the data has {shapes[1]}")
+def _same_inputs(ours: Any, given: Any) -> bool:
+    """Returns whether two nests of specs have the same structure and shapes."""
+    try:
+        tf.nest.assert_same_structure(ours, given, check_types=False)
+    except (TypeError, ValueError):
+        return False
+    pairs = zip(tf.nest.flatten(ours), tf.nest.flatten(given), strict=True)
+    return all(one.shape.is_compatible_with(other.shape) for one, other in pairs)
 
 
 def _bound(stand_in: Any, layer: Any) -> Any:

@@ -5,10 +5,26 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+
+def make_seeded(seed: int, make: Callable[[], Any]) -> Any:
+    """Returns what `make` returns in a `seeded` block.
+
+    The import of Keras itself draws numbers from Python's generator. If `make` is the first to
+    import it, `make` is called once more, so that a second model of the process is the same.
+    """
+    imported = "keras" in sys.modules
+    with seeded(seed):
+        made = make()
+    if not imported and "keras" in sys.modules:
+        with seeded(seed):
+            made = make()
+    return made
 
 
 @contextlib.contextmanager
@@ -39,6 +55,5 @@ def _forget_keras_generator() -> None:
     """
     if "keras" in sys.modules:
         from keras.src.backend.common import global_state
-        from keras.src.random.seed_generator import GLOBAL_SEED_GENERATOR
 
-        global_state.set_global_attribute(GLOBAL_SEED_GENERATOR, None)
+        global_state.set_global_attribute("global_seed_generator", None)

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tapeline
-from engine.models.seeding import seeded
+from engine.models.seeding import make_seeded
 from engine.tasks.classification import Classification
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
@@ -97,12 +97,8 @@ def training(make, replicas=1, shards=0, accumulate=1, seed=0, **options) -> Tra
     layout = BatchLayout(replicas, accumulate, shards)
     plan = BatchPlan(examples=EXAMPLES, global_batch_size=BATCH, layout=layout, seed=seed)
 
-    def make_model():
-        with seeded(seed):
-            return make()
-
     result = put_together(
-        make_model,
+        lambda: make_seeded(seed, make),
         lambda strategy: InMemoryFeed(images, labels, plan, strategy),
         Classification(),
         layout=layout,

@@ -322,8 +322,20 @@ def test_nests():
     tf.nest.map_structure(np.testing.assert_array_equal, ours, theirs)
     assert model.outputs["pair"][0] == tf.TensorSpec([1])
     model.create_variables({"image": tf.TensorSpec([4]), "ids": tf.TensorSpec([], tf.int32)})
-    with pytest.raises(ValueError, match=r"takes inputs \(\), \(4,\), and the data has"):
+    with pytest.raises(ValueError, match=r"the Keras model Functional: Input .*incompatible"):
         model.create_variables({"image": tf.TensorSpec([5]), "ids": tf.TensorSpec([], tf.int32)})
+
+
+def test_inputs_by_name():
+    """A model of a list of inputs takes a dict of them by their names, as in Keras."""
+    one, other = keras.Input((2,), name="one"), keras.Input((3,), name="other")
+    model = tapeline.keras(keras.Model([other, one], keras.layers.Concatenate()([one, other])))
+    spec = {"one": tf.TensorSpec([2]), "other": tf.TensorSpec([3])}
+    model.create_variables(spec)
+    y = model({"one": tf.zeros([1, 2]), "other": tf.ones([1, 3])})
+    np.testing.assert_array_equal(y, [[0, 0, 1, 1, 1]])
+    with pytest.raises(ValueError, match="the Keras model Functional: "):
+        model.create_variables({"one": tf.TensorSpec([2])})
 
 
 def test_training_argument():

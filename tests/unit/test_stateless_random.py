@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from engine.models.stateless_random import MAX_DROPOUT_RATE, stream_key
-from tapeline.models import StatelessRNG
+from tapeline.models import ForwardContext, StatelessRNG
 
 ROWS, FEATURES = 64, 100
 
@@ -176,3 +176,31 @@ def test_stream_key_is_stable():
 def test_steps_and_rows_beyond_32_bits():
     assert np.mean(draw(step=1) == draw(step=1 + 2**32)) < 0.01
     assert np.mean(draw(row=1) == draw(row=1 + 2**32)) < 0.01
+
+
+def seed(name="a", seed=7, step=3, row=0, compiled=False):
+    step, row = tf.constant(step, tf.int64), tf.constant(row, tf.int64)
+    return StatelessRNG(seed, step, row, compiled=compiled).seed(name)
+
+
+def test_seed():
+    """A seed is a function of seed, step, row and name, and the same in a graph and under XLA."""
+    first = seed()
+    assert first.dtype == tf.int32 and first.shape == [2]
+    np.testing.assert_array_equal(first, seed())
+    np.testing.assert_array_equal(first, tf.function(lambda: seed(compiled=True))())
+    np.testing.assert_array_equal(
+        first, tf.function(lambda: seed(compiled=True), jit_compile=True)()
+    )
+    for other in ({"name": "b"}, {"seed": 8}, {"step": 4}, {"row": 1}):
+        assert not np.array_equal(first, seed(**other))
+
+
+def test_seed_of_context():
+    step = tf.constant(3, tf.int64)
+    context = ForwardContext(training=True, noise=StatelessRNG(7, step))
+    np.testing.assert_array_equal(context.seed("a"), seed())
+    assert not np.array_equal(ForwardContext().seed("a"), ForwardContext().seed("b"))
+    np.testing.assert_array_equal(ForwardContext().seed("a"), ForwardContext().seed("a"))
+    with pytest.raises(ValueError, match=r"the seed of a in training needs ForwardContext\.noise"):
+        ForwardContext(training=True).seed("a")
