@@ -31,6 +31,7 @@ class Classification(Task):
     """
 
     section = "engine.reporting.classification_section:section"
+    loss_unit = "cross-entropy, nats"
 
     def __init__(
         self,

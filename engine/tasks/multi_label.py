@@ -23,6 +23,8 @@ class MultiLabel(Task):
         share of all labels that are predicted correctly.
     """
 
+    loss_unit = "cross-entropy, nats"
+
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
         self.metrics = {"accuracy": LabelAccuracy()} if metrics is None else metrics
 

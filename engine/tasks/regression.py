@@ -41,6 +41,7 @@ class Regression(Task):
         regression_loss: str = "mean_squared_error",
     ) -> None:
         self._loss = LOSSES[regression_loss]
+        self.loss_unit = regression_loss.replace("_", " ")
         default: dict[str, Metric] = {"mean_absolute_error": MeanAbsoluteError()}
         self.metrics = default if metrics is None else metrics
 

@@ -26,6 +26,8 @@ class Segmentation(Task):
       ignore_label: label of positions that count neither in the loss nor in metrics; None: no such.
     """
 
+    loss_unit = "cross-entropy, nats"
+
     def __init__(
         self,
         metrics: Mapping[str, Metric],

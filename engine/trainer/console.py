@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import tensorflow as tf
 
 import engine
+import pipelines
 from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
-from engine.core import metrics
+from engine.core.metrics import Metrics, brief
 from engine.models.summary import table as summary_table
 
 
@@ -40,16 +41,28 @@ def setting(parts: Parts) -> str:
     source, config = parts.source, parts.config
     sizes = {"train": source.train, "validation": source.validation, "test": source.test}
     counts = ", ".join(f"{name} {len(s):,}" for name, s in sizes.items() if s is not None)
-    shape = "x".join(map(str, source.image_shape))
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
-        f"data   {source.name} {source.version}: {counts}; {source.classes} classes, images "
-        f"{shape}; {parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
+        f"data   {source.name} {source.version}: {counts}; {example(source)}; "
+        f"{parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
         f"model  {config.model.model}",
         *(f"       {line}" for line in summary_table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
     ]
     return "\n".join(lines)
+
+
+def example(source: pipelines.Source) -> str:
+    """Returns text about the targets and decoded inputs: `10 classes, images 28x28x1`."""
+    inputs, targets = source.decoded
+    of_inputs = f"inputs {pipelines.described(inputs)}"
+    if source.has_images:
+        of_inputs = f"images {'x'.join(map(str, source.image_shape))}"
+    classes = f"{source.classes} classes"
+    if source.classes and isinstance(targets, tf.TensorSpec) and not targets.shape.rank:
+        return f"{classes}, {of_inputs}"
+    of_classes = f" of {classes}" if source.classes else ""
+    return f"{of_inputs}, targets {pipelines.described(targets)}{of_classes}"
 
 
 def plan(config: Config) -> str:
@@ -75,6 +88,7 @@ def _unusual(config: Config) -> str:
 
 def results_line(
     results: Mapping[str, Mapping[str, float | int]],
+    of: Metrics,
     *,
     steps_per_second: float,
     skipped: int,
@@ -82,10 +96,10 @@ def results_line(
 ) -> str:
     """Returns the results of all splits, {split: {metric: mean}}, as one line.
 
-    `skipped` is the number of steps so far that did not update the weights; `comparison` is the
-    text that compares the epoch with the best one.
+    `of` are the task's metrics; `skipped` is the number of steps so far that did not update the
+    weights; `comparison` is the text that compares the epoch with the best one.
     """
-    columns = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    columns = [f"{split} {brief(values, of)}" for split, values in results.items()]
     columns.append(f"{steps_per_second:.1f} steps/s")
     if comparison:
         columns.append(comparison)
