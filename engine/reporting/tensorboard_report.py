@@ -13,7 +13,7 @@ from engine.config import flags
 from engine.config.option import written
 from engine.config.schema import Config, sections
 from engine.logging import run_summary
-from engine.models.sequential import Sequential
+from engine.models.base import ForwardContext
 from engine.models.summary import table as summary_table
 from engine.reporting.html_page import ReportFigure
 
@@ -28,15 +28,8 @@ _ALWAYS = (
     "precision",
     "seed",
 )
-_PICTURES = {
-    "samples_train",
-    "samples_by_class",
-    "predictions",
-    "confusion_counts",
-    "confusion_rows",
-    "mistakes",
-    "calibration",
-}
+# Figures of the report that TensorBoard does not show; it draws curves itself.
+_NOT_SHOWN = {"curves", "steps", "class_balance", "class_scores", "confused_pairs"}
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
@@ -56,13 +49,14 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
         summaries += [
             run_summary.picture(picture.name, picture.png, picture.caption)
             for picture in pictures
-            if picture.name in _PICTURES
+            if picture.name not in _NOT_SHOWN
         ]
         names = ("loss", *parts.task.metrics)
         metrics = [(split, name) for split in parts.evaluations for name in names]
         values = _hyperparameters(config)
         summaries += run_summary.hyperparameters(values, metrics, config.run.run_dir)
-    run_summary.show(config.run.run_dir, step, summaries, _graph(parts.model))
+    graph = _graph(parts.model, parts.source.inputs)
+    run_summary.show(config.run.run_dir, step, summaries, graph)
 
 
 def _hyperparameters(config: Config) -> dict[str, Any]:
@@ -82,8 +76,12 @@ def _hyperparameters(config: Config) -> dict[str, Any]:
     return values
 
 
-def _graph(model: Sequential) -> bytes:
-    """Returns the graph of the network's forward pass as a serialized GraphDef."""
-    images = tf.TensorSpec([None, *model.input_shape], tf.float32)
-    traced = tf.function(lambda x: model(x), autograph=False).get_concrete_function(images)
+def _graph(model: Any, inputs: Any) -> bytes:
+    """Returns the graph of a model's forward pass as a serialized GraphDef.
+
+    `inputs` is the nest of `tf.TensorSpec`s of an example.
+    """
+    batch = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape], x.dtype), inputs)
+    called = tf.function(lambda x: model(x, ForwardContext()), autograph=False)
+    traced = called.get_concrete_function(batch)
     return traced.graph.as_graph_def().SerializeToString()

@@ -35,6 +35,8 @@ class Regression(Task):
       regression_loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
     """
 
+    section = "engine.reporting.regression_section:section"
+
     def __init__(
         self,
         metrics: Mapping[str, Metric] | None = None,
