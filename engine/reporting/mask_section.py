@@ -151,8 +151,8 @@ def _valid(target: np.ndarray, ignored: int | None) -> np.ndarray:
 
 def _names(of: SplitPredictions, target: np.ndarray, predicted: np.ndarray) -> list[str]:
     """Returns the names of the classes; the numbers of those that the data does not name."""
-    labels = target[_valid(target, of.task.ignore_label)]
-    largest = max(int(labels.max(initial=0)), int(predicted.max(initial=0)))
+    label = target.max(initial=0, where=_valid(target, of.task.ignore_label))
+    largest = max(int(label), int(predicted.max(initial=0)))
     names = of.source.class_names
     return [*names, *map(str, range(len(names), largest + 1))]
 

@@ -17,6 +17,7 @@ _MAX_ROWS = 20  # maximum numbers of an example that have a row each in the tabl
 _MAX_PANELS = 4  # maximum numbers of an example that have a panel each in the figure
 _MAX_POINTS = 5000  # maximum number of points of a panel
 _MAX_COLUMNS = 16  # maximum numbers of an example in the CSV
+_CHUNK = 1 << 22  # how many numbers are converted to float64 at once
 
 
 class Errors(NamedTuple):
@@ -68,17 +69,25 @@ def section(of: SplitPredictions) -> TaskSection:
 
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
     """Returns the errors of predictions, all of which count alike; both are [n, ...]."""
-    targets, predicted = targets.astype(np.float64), predicted.astype(np.float64)
+    targets, predicted = targets.ravel(), predicted.ravel()
+    mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
     with np.errstate(over="ignore", invalid="ignore"):  # of weights that diverged
-        difference = predicted - targets
-        squared, variance = np.square(difference).mean(), targets.var()
-        return Errors(
-            float(np.abs(difference).mean()),
-            float(np.sqrt(squared)),
-            float(1 - squared / variance) if variance else math.nan,
-            float(targets.mean()),
-            float(np.sqrt(variance)),
-        )
+        # By chunks, because arrays of pixels in float64 are large.
+        for start in range(0, len(targets), _CHUNK):
+            part = targets[start : start + _CHUNK].astype(np.float64)
+            difference = predicted[start : start + _CHUNK].astype(np.float64) - part
+            squares = np.square(difference), np.square(part - mean)
+            totals += [np.abs(difference).sum(), *(each.sum() for each in squares)]
+    absolute, squared, variance = (totals / len(targets)).tolist()
+    if (targets == targets[0]).all():  # the mean of equal numbers may be rounded
+        variance = 0.0
+    return Errors(
+        absolute,
+        math.sqrt(squared),
+        1 - squared / variance if variance else math.nan,
+        float(mean),
+        math.sqrt(variance),
+    )
 
 
 def predictions_csv(targets: np.ndarray, predicted: np.ndarray, names: list[str]) -> str:
@@ -128,7 +137,7 @@ def _table(found: dict[str, Errors], scored: int, examples: int) -> Table:
         "root mean squared error",
         "R2",
         "mean of the targets",
-        "their deviation",
+        "deviation of the targets",
     )
     rows = []
     for name, each in found.items():

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import sklearn.metrics
 
+from engine.reporting import regression_section
 from engine.reporting.regression_section import errors
 from engine.tasks.regression import Regression
 from tests.split_predictions import drawn_section, figure_names, first_table, split_predictions
@@ -21,7 +22,9 @@ def numbers(*shape: int) -> tuple[np.ndarray, np.ndarray]:
     return targets, targets + RANDOM.normal(0, 1, shape).astype(np.float32)
 
 
-def test_errors_match_sklearn():
+@pytest.mark.parametrize("chunk", [7, 1 << 22])
+def test_errors_match_sklearn(monkeypatch: pytest.MonkeyPatch, chunk: int):
+    monkeypatch.setattr(regression_section, "_CHUNK", chunk)
     targets, predicted = numbers(200)
     found = errors(targets, predicted)
     assert found.mean_absolute_error == pytest.approx(
@@ -70,6 +73,7 @@ def test_many_numbers():
 
 
 def test_equal_targets():
+    assert np.isnan(errors(np.full(7001, 0.1), np.zeros(7001)).r2)
     targets = np.full(7, 3, np.int32)
     predicted = np.full((7, 1), 3, np.float32)
     found = drawn_section(split_predictions(Regression(), targets, predictions=predicted))
