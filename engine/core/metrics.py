@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from engine.tasks.build import is_percentage
 from engine.tasks.metrics import Metric
 from engine.tasks.task import TaskOutput
 
@@ -100,15 +99,20 @@ def means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
     return {**values, "examples": round(float(sums[_EXAMPLES]))}
 
 
-def brief(values: Mapping[str, float | int]) -> str:
-    """Formats loss and metrics for a progress line: `loss 0.0312, accuracy 98.97%`."""
+def brief(values: Mapping[str, float | int], metrics: Metrics) -> str:
+    """Formats loss and metrics of a task for a progress line: `loss 0.0312, accuracy 98.97%`."""
     shown = (name for name in values if name not in ("examples", "gradient_norm"))
-    return ", ".join(f"{name} {formatted(name, values[name])}" for name in shown)
+    return ", ".join(f"{name} {formatted(name, values[name], metrics)}" for name in shown)
 
 
-def formatted(name: str, value: float) -> str:
-    """Formats a value of a metric: `98.97%` if it is displayed as a percentage, else `0.0312`."""
-    return f"{value:.2%}" if is_percentage(name) else f"{value:.4f}"
+def formatted(name: str, value: float, metrics: Metrics) -> str:
+    """Formats a value: `98.97%` if its metric is displayed as a percentage, else `0.0312`."""
+    return f"{value:.2%}" if is_percentage(name, metrics) else f"{value:.4f}"
+
+
+def is_percentage(name: str, metrics: Metrics) -> bool:
+    """Returns whether the metric of a task is displayed as a percentage; the loss is not."""
+    return name in metrics and metrics[name].percentage
 
 
 def jsonable(value: Any) -> Any:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from typing import Any
-
-from engine.core import metrics
 
 
 class Progress:
@@ -38,14 +35,14 @@ class Progress:
 
     @property
     def shown(self) -> bool:
-        """Whether the bar is shown; if not, the caller need not compute values for `advance`."""
+        """Whether the bar is shown; if not, the caller need not compute a text for `advance`."""
         return self._bar is not None
 
-    def advance(self, amount: int, values: Mapping[str, float | int] | None = None) -> None:
-        """Advances the bar by `amount` units, and shows `values`, metrics by name, beside it."""
+    def advance(self, amount: int, text: str = "") -> None:
+        """Advances the bar by `amount` units, and shows `text` beside it, if there is any."""
         if self._bar is not None:
-            if values:
-                self._bar.set_postfix_str(metrics.brief(values), refresh=False)
+            if text:
+                self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(amount)
 
     def set(self, done: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,14 +20,18 @@ _FEW = 8  # maximum number of values of a target or prediction that are shown
 
 def section(of: SplitPredictions) -> TaskSection:
     """Returns the section with the distribution of the losses, and the largest ones."""
-    order = np.argsort(-of.losses, kind="stable")[:_WORST]
-    quantiles = np.quantile(of.losses.astype(np.float64), [0, 0.25, 0.5, 0.75, 1])
-    header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
-    cells = [f"{value:.4g}" for value in (*quantiles, of.losses.mean(dtype=np.float64))]
-    elements: list[Element] = [
-        Table(header, [cells], f"Losses of {len(of.losses):,} of {of.examples:,} examples."),
-        _table(of, order),
-    ]
+    title = f"Predictions on {of.split}"
+    elements = [_quantiles(of), *largest_losses(of)]
+    return TaskSection(ReportSection(title, elements), {f"{of.split}_losses.csv": losses_csv(of)})
+
+
+def largest_losses(of: SplitPredictions) -> list[Element]:
+    """Returns a table of the examples of the largest losses; and a figure, if they are images.
+
+    A loss that is not a number counts as the largest.
+    """
+    order = np.argsort(-np.nan_to_num(of.losses, nan=np.inf), kind="stable")[:_WORST]
+    elements: list[Element] = [_table(of, order)]
     if of.source.has_images:
         images = of.inputs(order)
         captions = [f"{index}: {of.losses[index]:.3g}" for index in order]
@@ -38,8 +44,30 @@ def section(of: SplitPredictions) -> TaskSection:
                 "The examples of the largest losses, with their numbers and losses.",
             )
         )
-    title = f"Predictions on {of.split}"
-    return TaskSection(ReportSection(title, elements), {f"{of.split}_losses.csv": losses_csv(of)})
+    return elements
+
+
+def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
+    """Returns a CSV with a header."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _quantiles(of: SplitPredictions) -> Table:
+    """Returns a table of the distribution of the losses that are finite."""
+    finite = of.losses[np.isfinite(of.losses)].astype(np.float64)
+    header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
+    cells = ["-"] * len(header)
+    if len(finite):
+        values = *np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]), finite.mean()
+        cells = [f"{value:.4g}" for value in values]
+    caption = f"Losses of {len(of.losses):,} of {of.examples:,} examples."
+    if others := len(of.losses) - len(finite):
+        caption += f" {others:,} are not finite and are left out here."
+    return Table(header, [cells], caption)
 
 
 def _table(of: SplitPredictions, order: np.ndarray) -> Table:
@@ -65,8 +93,5 @@ def _text(value: np.ndarray) -> str:
 
 def losses_csv(of: SplitPredictions) -> str:
     """Returns a CSV with the number and the loss of each example."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("number", "loss"))
-    writer.writerows((index, f"{loss:.6g}") for index, loss in enumerate(of.losses.tolist()))
-    return out.getvalue()
+    rows = ((index, f"{loss:.6g}") for index, loss in enumerate(of.losses.tolist()))
+    return write_csv(("number", "loss"), rows)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from engine.reporting import html_page, predictions_section, scores
+import numpy as np
+
+from engine.reporting import any_section, html_page, predictions_section, scores
 from engine.reporting.predictions import SplitPredictions, TaskSection
 from engine.reporting.scores import Predictions
 
@@ -13,9 +15,22 @@ _MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted probabilities, and scores of each class."""
+    """Returns the section on predicted probabilities, and scores of each class.
+
+    The CSV lists examples whose label the task ignores; nothing else counts them.
+    """
     names = list(of.source.class_names)
-    predictions = Predictions(of.predicted["probabilities"], of.targets)
+    listed = predictions = Predictions(of.predicted["probabilities"], of.targets)
+    kept = np.arange(len(of.targets))
+    if of.task.ignore_label is not None:
+        kept = np.flatnonzero(of.targets != of.task.ignore_label)
+        if not len(kept):
+            return any_section.section(of)
+        predictions = Predictions(listed.probabilities[kept], listed.labels[kept])
+
+    def images(indices: np.ndarray) -> Any:
+        return of.inputs(kept[indices])
+
     counts = scores.confusion(predictions.labels, predictions.predicted, len(names))
     by_class = scores.by_class(counts)
     keys = ("precision", "recall", "f1", "examples")
@@ -34,9 +49,9 @@ def section(of: SplitPredictions) -> TaskSection:
         text = html_page.format_table(predictions_section.class_table(by_class, names))
     return TaskSection(
         predictions_section.section(
-            of.split, predictions, names, of.inputs if of.source.has_images else None
+            of.split, predictions, names, images if of.source.has_images else None
         ),
-        {f"{of.split}_predictions.csv": predictions_section.predictions_csv(predictions, names)},
+        {f"{of.split}_predictions.csv": predictions_section.predictions_csv(listed, names)},
         values,
         text,
     )

@@ -37,13 +37,13 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
         elements.append(_pixels(source, inputs))
     else:
         elements.append(_values("inputs", source, inputs, len(some)))
-    if not source.classes:
+    if not _has_labels(source):
         rows = tf.nest.map_structure(lambda leaf: leaf[: len(some)], targets["train"])
         elements.append(_values("targets", source, rows, len(some)))
         return ReportSection("Data", elements)
     names = list(source.class_names)
     counts = {
-        name: np.bincount(of_split[of_split >= 0], minlength=len(names))
+        name: np.bincount(of_split[of_split >= 0], minlength=len(names))[: len(names)]
         for name, of_split in targets.items()
     }
     if source.has_images:
@@ -69,7 +69,7 @@ def _samples(
     figure = ReportFigure(
         "samples_train",
         lambda: grid(
-            CaptionedImages(first, [names[label] for label in labels[: len(first)]]),
+            CaptionedImages(first, [_name(names, label) for label in labels[: len(first)]]),
             columns=6,
             title=f"The first {len(first)} training examples",
         ),
@@ -78,8 +78,18 @@ def _samples(
     return [figure, _samples_by_class(source, labels, names, cache_dir)]
 
 
+def _has_labels(source: pipelines.Source) -> bool:
+    """Returns whether the targets are one class for each example."""
+    return bool(source.classes) and getattr(source.targets, "shape", None) == []
+
+
+def _name(names: list[str], label: int) -> str:
+    """Returns the name of a class; the label, if it is none, as one to be ignored."""
+    return names[label] if 0 <= label < len(names) else str(label)
+
+
 def _sizes(source: pipelines.Source) -> Table:
-    if not (source.has_images and source.classes):
+    if not (source.has_images and _has_labels(source)):
         rows = [(name, split.name, f"{len(split):,}") for name, split in source.splits.items()]
         inputs, targets = map(pipelines.described, source.decoded)
         caption = f"{source.name} {source.version}: inputs {inputs}; targets {targets}."

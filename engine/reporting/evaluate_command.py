@@ -50,7 +50,8 @@ def run(config: Config) -> int:
             means = evaluation.run(interrupted)
             if means is None:
                 return signals.exit_status
-            print(f"{shown} {metrics.brief(means)} of {means['examples']:,} examples", flush=True)
+            values = metrics.brief(means, parts.task.metrics)
+            print(f"{shown} {values} of {means['examples']:,} examples", flush=True)
             content = report.build_split_report(parts, name, weights, interrupted)
             if content is None:
                 return signals.exit_status

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from engine.core.metrics import is_percentage
 from engine.reporting.figures import Chart, Line
-from engine.tasks.build import is_percentage
-from engine.tasks.registry import METRICS
+from engine.tasks.task import Task
 
 _UNITS = {
-    "loss": "cross-entropy, nats",
     "learning_rate": "learning rate",
     "gradient_norm": "gradient norm",
     "loss_scale": "loss scale",
@@ -42,23 +41,25 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 
 
 def metric_charts(
-    history: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+    history: list[dict[str, Any]], task: Task, steps_per_epoch: int, best_step: int | None
 ) -> list[Chart]:
-    """Returns a chart of each evaluation metric and the loss, with a curve for each split.
+    """Returns a chart of each metric of the task and of the loss, with a curve for each split.
 
     `history` has the rows of metrics.jsonl. The x axis is in epochs. The best step is marked,
     unless `best_step` is None.
     """
-    measured = [name for name in (*METRICS, "loss") if any(name in row for row in history)]
+    measured = [name for name in (*task.metrics, "loss") if any(name in row for row in history)]
     validated = {name for row in history if row["split"] == "validation" for name in row}
     measured += sorted(validated - {"step", "epoch", "split", "examples", *measured})
     best = None if best_step is None else best_step / steps_per_epoch
     charts = []
     for name in measured:
+        factor = 100 if is_percentage(name, task.metrics) else 1
         lines = {
-            split: _line(history, split, name, steps_per_epoch) for split in ("train", "validation")
+            split: _line(history, split, name, steps_per_epoch, factor)
+            for split in ("train", "validation")
         }
-        unit = f"{name}, %" if is_percentage(name) else _UNITS.get(name, name)
+        unit = task.loss_unit if name == "loss" else f"{name}, %" if factor == 100 else name
         lines = {split: line for split, line in lines.items() if len(line.x)}
         charts.append(Chart(name.replace("_", " "), unit, lines, best))
     return charts
@@ -76,11 +77,14 @@ def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Cha
     return charts
 
 
-def _line(history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int) -> Line:
+def _line(
+    history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int, factor: int = 1
+) -> Line:
+    """Returns the curve of a metric's values, multiplied by `factor`."""
     points = [
         (row["step"] / steps_per_epoch, np.nan if row[name] is None else row[name])
         for row in history
         if row["split"] == split and name in row
     ]
     x, y = np.array(points, np.float64).reshape(-1, 2).T
-    return Line(x, 100 * y if is_percentage(name) else y)
+    return Line(x, factor * y)

@@ -33,6 +33,7 @@ class SplitPredictions(NamedTuple):
     examples: int  # of the whole split
     source: pipelines.Source
     inputs: Callable[[np.ndarray], Any]  # indices int [k] -> nest of decoded inputs [k, ...]
+    task: Task
 
 
 class TaskSection(NamedTuple):
@@ -88,7 +89,9 @@ def predictions(
     def inputs(indices: np.ndarray) -> Any:
         return pipelines.read_examples(source, records, indices, data.cache_dir(config)).inputs
 
-    return SplitPredictions(split, predicted, targets, losses, feed.examples, source, inputs)
+    return SplitPredictions(
+        split, predicted, targets, losses, feed.examples, source, inputs, parts.task
+    )
 
 
 def _traced(parts: Parts, feed: pipelines.Feed) -> Callable[..., Any]:

@@ -89,11 +89,11 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
     """
     columns = by_class[:3]
     rows = [
-        (name, *map(_percent, values), f"{support:,}")
+        (name, *map(percent, values), f"{support:,}")
         for name, *values, support in zip(names, *by_class, strict=True)
     ]
     known = [column[~np.isnan(column)] for column in columns]
-    means = [_percent(column.mean() if len(column) else math.nan) for column in known]
+    means = [percent(column.mean() if len(column) else math.nan) for column in known]
     rows.append(("mean of the classes", *means, f"{by_class.support.sum():,}"))
     header = ("class", "precision", "recall", "F1", "examples")
     return Table(header, rows, bold=frozenset([len(names)]))
@@ -215,5 +215,6 @@ def _probabilities(split: str, of: Predictions, names: list[str]) -> Table:
     return Table(("number", "label", "predicted", *columns), rows, caption)
 
 
-def _percent(fraction: float) -> str:
+def percent(fraction: float) -> str:
+    """Formats a fraction as a percentage; `-` if it is nan."""
     return "-" if math.isnan(fraction) else f"{fraction:.2%}"

@@ -58,8 +58,8 @@ def build_run_report(
     tables: dict[str, str] = {}
     rows = metric_history.rows(config.run.run_dir)
     sections = [
-        run_section.result(outcome, weights),
-        run_section.curves(rows, parts.steps_per_epoch, best_step),
+        run_section.result(outcome, weights, parts.task.metrics),
+        run_section.curves(rows, parts.task, parts.steps_per_epoch, best_step),
     ]
     held_out = ("test", "validation")
     split = next((name for name in held_out if getattr(source, name) is not None), None)

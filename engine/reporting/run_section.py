@@ -12,12 +12,12 @@ import engine
 from engine.config.arguments import REQUIRED, selected
 from engine.config.option import written
 from engine.config.schema import Config, option_values, sections
-from engine.core.metrics import brief, formatted
+from engine.core.metrics import Metrics, brief, formatted
 from engine.models.summary import rows as summary_rows
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
 from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
-from engine.tasks.registry import METRICS
+from engine.tasks.task import Task
 
 _RESULTS = {
     "step": "steps",
@@ -37,11 +37,11 @@ _RESULTS = {
 }
 
 
-def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
+def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) -> ReportSection:
     """Returns the section with the final metrics, the best epoch and the counters of a run.
 
     `outcome` is the content of result.json; None if the run has not ended. `weights` describes the
-    weights that compute the predictions.
+    weights that compute the predictions; `metrics` are those of the task.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
@@ -49,7 +49,11 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
     measured = dict.fromkeys(name for values in scored.values() for name in values)
     names = [*(name for name in measured if name not in ("loss", "examples")), "loss"]
     rows = [
-        (split, *(formatted(name, values[name]) for name in names), f"{values['examples']:,}")
+        (
+            split,
+            *(formatted(name, values[name], metrics) for name in names),
+            f"{values['examples']:,}",
+        )
         for split, values in scored.items()
         if None not in values.values()
     ]
@@ -70,17 +74,18 @@ def result(outcome: Mapping[str, Any] | None, weights: str) -> ReportSection:
 
 
 def curves(
-    rows: list[dict[str, Any]], steps_per_epoch: int, best_step: int | None
+    rows: list[dict[str, Any]], task: Task, steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
     """Returns the section with charts of loss and metrics by epoch; None if none is logged yet."""
-    panels = metric_history.metric_charts(rows, steps_per_epoch, best_step)
+    panels = metric_history.metric_charts(rows, task, steps_per_epoch, best_step)
     if not panels:
         return None
     last = {row["split"]: row for row in rows}
+    names = ("loss", *task.metrics)
     points = [
-        f"{split}: {brief(values)}"
+        f"{split}: {brief(values, task.metrics)}"
         for split, row in last.items()
-        if (values := {name: row[name] for name in ("loss", *METRICS) if row.get(name) is not None})
+        if (values := {name: row[name] for name in names if row.get(name) is not None})
     ]
     figure = ReportFigure(
         "curves",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cached_property
 from typing import NamedTuple
 
@@ -78,9 +79,58 @@ def by_class(counts: np.ndarray) -> ClassScores:
 
     `counts` is the confusion matrix, int [classes (label), classes (predicted)].
     """
-    correct, support, predicted = np.diag(counts), counts.sum(axis=1), counts.sum(axis=0)
-    precision, recall = _ratio(correct, predicted), _ratio(correct, support)
-    return ClassScores(precision, recall, _ratio(2 * correct, support + predicted), support)
+    return of_counts(np.diag(counts), counts.sum(axis=1), counts.sum(axis=0))
+
+
+def by_label(true: np.ndarray, predicted: np.ndarray) -> ClassScores:
+    """Returns the scores of labels any number of which an example has; both are bool [n, labels].
+
+    The support of a label is the number of examples that have it.
+    """
+    hits = (true & predicted).sum(axis=0)
+    return of_counts(hits, true.sum(axis=0), predicted.sum(axis=0))
+
+
+def of_counts(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ClassScores:
+    """Returns the scores from counts of each class, int [classes].
+
+    Args:
+      hits: number of examples or positions that are predicted correctly as the class.
+      support: number of those that have the class.
+      predicted: number of those that are predicted as it.
+    """
+    precision, recall = _ratio(hits, predicted), _ratio(hits, support)
+    return ClassScores(precision, recall, _ratio(2 * hits, support + predicted), support)
+
+
+def curve_areas(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
+    """Returns the area under the ROC curve and the average precision of one label.
+
+    The ROC area is the probability that a positive example has a higher score than a negative one,
+    ties counting half; the average precision is the mean of the precision at the score of each
+    positive. As in scikit-learn, examples with equal scores are taken together. nan where they are
+    undefined: without negatives (the ROC area only) or positives, or if a score is nan.
+
+    Args:
+      true: whether each example has the label, bool [n].
+      scores: scores of the examples, such as probabilities, float [n].
+    """
+    positives, negatives = int(true.sum()), int((~true).sum())
+    if not positives or np.isnan(scores).any():
+        return math.nan, math.nan
+    order = np.argsort(-scores, kind="stable")
+    # Index of the last example of each distinct score.
+    last = np.append(np.flatnonzero(np.diff(scores[order])), len(order) - 1)
+    hits = np.cumsum(true[order])[last]
+    selected = last + 1
+    gained = np.diff(hits, prepend=0)
+    average_precision = float((gained * hits / selected).sum() / positives)
+    if not negatives:
+        return math.nan, average_precision
+    false = selected - hits
+    before = hits - gained / 2  # positives with a higher score, and half of those with an equal one
+    area = (np.diff(false, prepend=0) * before).sum() / (positives * negatives)
+    return float(area), average_precision
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:

@@ -28,15 +28,8 @@ _ALWAYS = (
     "precision",
     "seed",
 )
-_PICTURES = {
-    "samples_train",
-    "samples_by_class",
-    "predictions",
-    "confusion_counts",
-    "confusion_rows",
-    "mistakes",
-    "calibration",
-}
+# Figures of the report that TensorBoard does not show; it draws curves itself.
+_NOT_SHOWN = {"curves", "steps", "class_balance", "class_scores", "confused_pairs"}
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
@@ -56,7 +49,7 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
         summaries += [
             run_summary.picture(picture.name, picture.png, picture.caption)
             for picture in pictures
-            if picture.name in _PICTURES
+            if picture.name not in _NOT_SHOWN
         ]
         names = ("loss", *parts.task.metrics)
         metrics = [(split, name) for split in parts.evaluations for name in names]

@@ -108,8 +108,3 @@ def build_metric(name: str, classes: int) -> Metric:
             raise ValueError(f"--metrics={name}: counts classes, and the targets have none")
         return entry(**({"classes": classes} if "classes" in accepted else {}))
     return MeanOfFunction(entry)
-
-
-def is_percentage(name: str) -> bool:
-    """Returns whether a metric is displayed as a percentage; False if it is not registered."""
-    return name in METRICS and build_metric(name, 2).percentage

@@ -31,6 +31,7 @@ class Classification(Task):
     """
 
     section = "engine.reporting.classification_section:section"
+    loss_unit = "cross-entropy, nats"
 
     def __init__(
         self,
@@ -40,7 +41,7 @@ class Classification(Task):
         ignore_label: int | None = None,
     ) -> None:
         self._smoothing = label_smoothing
-        self._class_weights, self._ignored = tuple(class_weights), ignore_label
+        self._class_weights, self.ignore_label = tuple(class_weights), ignore_label
         self.metrics = {"accuracy": Accuracy()} if metrics is None else metrics
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
@@ -63,8 +64,8 @@ class Classification(Task):
             labels = tf.argmax(targets, axis=-1, output_type=tf.int32)
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
-            if self._ignored is not None:
-                valid = tf.not_equal(labels, self._ignored)
+            if self.ignore_label is not None:
+                valid = tf.not_equal(labels, self.ignore_label)
                 weights, labels = tf.cast(valid, tf.float32), tf.where(valid, labels, 0)
             losses = cross_entropy(logits, labels)
         if self._smoothing and context.training:

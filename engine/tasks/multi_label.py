@@ -23,6 +23,9 @@ class MultiLabel(Task):
         share of all labels that are predicted correctly.
     """
 
+    section = "engine.reporting.label_section:section"
+    loss_unit = "cross-entropy, nats"
+
     def __init__(self, metrics: Mapping[str, Metric] | None = None) -> None:
         self.metrics = {"accuracy": LabelAccuracy()} if metrics is None else metrics
 

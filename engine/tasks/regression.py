@@ -35,12 +35,15 @@ class Regression(Task):
       regression_loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
     """
 
+    section = "engine.reporting.regression_section:section"
+
     def __init__(
         self,
         metrics: Mapping[str, Metric] | None = None,
         regression_loss: str = "mean_squared_error",
     ) -> None:
         self._loss = LOSSES[regression_loss]
+        self.loss_unit = regression_loss.replace("_", " ")
         default: dict[str, Metric] = {"mean_absolute_error": MeanAbsoluteError()}
         self.metrics = default if metrics is None else metrics
 

@@ -26,6 +26,9 @@ class Segmentation(Task):
       ignore_label: label of positions that count neither in the loss nor in metrics; None: no such.
     """
 
+    section = "engine.reporting.mask_section:section"
+    loss_unit = "cross-entropy, nats"
+
     def __init__(
         self,
         metrics: Mapping[str, Metric],
@@ -34,7 +37,7 @@ class Segmentation(Task):
         classes: int = 0,
     ) -> None:
         self.metrics = metrics
-        self._class_weights, self._ignored = tuple(class_weights), ignore_label
+        self._class_weights, self.ignore_label = tuple(class_weights), ignore_label
         self._classes = classes
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
@@ -53,8 +56,8 @@ class Segmentation(Task):
         labels = tf.cast(tf.reshape(batch.targets, tf.shape(logits)[:-1]), tf.int32)
         labels = tf.ensure_shape(labels, logits.shape[:-1])
         weights = tf.ones_like(labels, tf.float32)
-        if self._ignored is not None:
-            weights = tf.cast(tf.not_equal(labels, self._ignored), tf.float32)
+        if self.ignore_label is not None:
+            weights = tf.cast(tf.not_equal(labels, self.ignore_label), tf.float32)
             labels = tf.where(weights > 0, labels, 0)
         if self._class_weights and context.training:
             weights *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
@@ -66,7 +69,7 @@ class Segmentation(Task):
         by_row = tf.reduce_sum(tf.reshape(losses, [rows, -1]) * by_position, -1)
         by_row = tf.math.divide_no_nan(by_row, total)
         static = labels.shape[:1]
-        if self._ignored is None and not (self._class_weights and context.training):
+        if self.ignore_label is None and not (self._class_weights and context.training):
             arguments: tuple[tf.Tensor, ...] = (labels, logits)
             row_weights = None
         else:

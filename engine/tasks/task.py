@@ -28,10 +28,14 @@ class Task:
       metrics: what is measured besides the loss, by name.
       section: import path "module:function" of what builds the report's section on predictions;
         "" for the section that fits any task.
+      ignore_label: class of targets that count neither in the loss nor in metrics; None: no such.
+      loss_unit: what the loss is, and its unit, for the axis of a chart.
     """
 
     metrics: Mapping[str, Metric] = {}
     section: str = ""
+    ignore_label: int | None = None
+    loss_unit: str = "loss"
 
     def output_spec(self, source: Source) -> Any:
         """Returns the nest of `tf.TensorSpec`s of the model's outputs, without the batch axis.

@@ -12,7 +12,7 @@ import pipelines
 from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
-from engine.core import metrics
+from engine.core.metrics import Metrics, brief
 from engine.models.summary import table as summary_table
 
 
@@ -42,7 +42,7 @@ def setting(parts: Parts) -> str:
     counts = ", ".join(f"{name} {len(split):,}" for name, split in source.splits.items())
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
-        f"data   {source.name} {source.version}: {counts}; {_examples(source)}; "
+        f"data   {source.name} {source.version}: {counts}; {example(source)}; "
         f"{parts.feed_kind} feed, {parts.data_bytes / 1e6:.1f} MB decoded",
         *(f"       {line}" for line in (source.features, *source.notes) if line),
         f"model  {config.model.model}",
@@ -52,14 +52,17 @@ def setting(parts: Parts) -> str:
     return "\n".join(lines)
 
 
-def _examples(source: pipelines.Source) -> str:
-    """Returns text on the examples, such as "10 classes, images 8x8x1"."""
-    if source.has_images and source.classes:
-        shape = "x".join(map(str, source.image_shape))
-        return f"{source.classes} classes, images {shape}"
-    inputs, targets = map(pipelines.described, source.decoded)
-    classes = f"{source.classes} classes" if source.classes else f"targets {targets}"
-    return f"inputs {inputs}; {classes}"
+def example(source: pipelines.Source) -> str:
+    """Returns text about the targets and decoded inputs: `10 classes, images 28x28x1`."""
+    inputs, targets = source.decoded
+    of_inputs = f"inputs {pipelines.described(inputs)}"
+    if source.has_images:
+        of_inputs = f"images {'x'.join(map(str, source.image_shape))}"
+    classes = f"{source.classes} classes"
+    if source.classes and isinstance(targets, tf.TensorSpec) and not targets.shape.rank:
+        return f"{classes}, {of_inputs}"
+    of_classes = f" of {classes}" if source.classes else ""
+    return f"{of_inputs}, targets {pipelines.described(targets)}{of_classes}"
 
 
 def plan(config: Config) -> str:
@@ -85,6 +88,7 @@ def _unusual(config: Config) -> str:
 
 def results_line(
     results: Mapping[str, Mapping[str, float | int]],
+    of: Metrics,
     *,
     steps_per_second: float,
     skipped: int,
@@ -92,10 +96,10 @@ def results_line(
 ) -> str:
     """Returns the results of all splits, {split: {metric: mean}}, as one line.
 
-    `skipped` is the number of steps so far that did not update the weights; `comparison` is the
-    text that compares the epoch with the best one.
+    `of` are the task's metrics; `skipped` is the number of steps so far that did not update the
+    weights; `comparison` is the text that compares the epoch with the best one.
     """
-    columns = [f"{split} {metrics.brief(values)}" for split, values in results.items()]
+    columns = [f"{split} {brief(values, of)}" for split, values in results.items()]
     columns.append(f"{steps_per_second:.1f} steps/s")
     if comparison:
         columns.append(comparison)

@@ -133,6 +133,7 @@ class EpochEnd:
     def _line(self, results: dict[str, dict[str, float | int]], comparison: str = "") -> str:
         return console.results_line(
             results,
+            self._parts.task.metrics,
             steps_per_second=self._meter.steps_per_second,
             skipped=int(self._state.step) - int(self._state.updates),
             comparison=comparison,

@@ -80,9 +80,8 @@ class Finalizer:
             if means is None:
                 return None
             results[split] = means
-            self.print_line(
-                f"{split} {metrics.brief(means)} of {means['examples']:,} examples ({weights})"
-            )
+            shown = metrics.brief(means, self.parts.task.metrics)
+            self.print_line(f"{split} {shown} of {means['examples']:,} examples ({weights})")
         return results
 
     def _report(self, outcome: Mapping[str, Any], weights: str) -> bool:

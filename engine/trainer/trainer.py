@@ -228,8 +228,9 @@ class Trainer:
         if self._progress.shown:
             epoch = self._triggers.epoch(reached)
             self._progress.describe(f"epoch {epoch}/{self._triggers.epochs}")
-            means = metrics.step_means(self.state.sums.numpy(), self.parts.task.metrics)
-            self._progress.advance(passed.steps, means)
+            of = self.parts.task.metrics
+            means = metrics.step_means(self.state.sums.numpy(), of)
+            self._progress.advance(passed.steps, metrics.brief(means, of))
         if points := [each for each in passed.points if self._triggers.logs(each.step)]:
             self._train_logger.passed(points)
         if self._triggers.ends_epoch(reached):

@@ -31,6 +31,10 @@ def counts(classes: int) -> np.ndarray:
     return RANDOM.integers(0, 50, (classes, classes)) + np.diag(np.full(classes, 900))
 
 
+def masks(seed: int, classes: int = 3) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1, classes, (8, 6))
+
+
 def line(points: int) -> figures.Line:
     return figures.Line(np.arange(points, dtype=float), RANDOM.random(points))
 
@@ -83,6 +87,26 @@ DRAWN = {
     ),
     "scores": lambda: figures.class_scores(
         np.array([1, np.nan]), np.array([0.5, np.nan]), np.array([0.7, np.nan]), names(2), title="t"
+    ),
+    "masks": lambda: figures.masks(
+        [
+            figures.MaskedExample(f"{n}", image, masks(n), masks(n + 1))
+            for n, image in enumerate(images(3, 3, "float32", side=20))
+        ],
+        names(3),
+        title="three",
+    ),
+    "masks alone": lambda: figures.masks(
+        [figures.MaskedExample("a caption of more words than fit", None, masks(0), masks(1, 40))],
+        names(41),
+        title="one",
+    ),
+    "predictions and targets": lambda: figures.predictions_over_targets(
+        [figures.Scatter(f"number {n}", RANDOM.random(9), RANDOM.random(9)) for n in range(3)],
+        title="t",
+    ),
+    "no finite prediction": lambda: figures.predictions_over_targets(
+        [figures.Scatter("", np.ones(2), np.array([np.nan, np.inf]))], title="t"
     ),
     "reliability": lambda: figures.reliability(
         np.linspace(0, 1, 4),

@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from engine.reporting import metric_history
+from engine.tasks.classification import Classification
+from engine.tasks.metrics import MeanIoU
+from engine.tasks.regression import Regression
+from engine.tasks.task import Task
 
 ROWS = [
     {"step": 10, "epoch": 1, "split": "train", "loss": 2.0, "accuracy": 0.5, "learning_rate": 0.1},
@@ -29,13 +33,23 @@ def test_reads_whole_rows(tmp_path: Path):
 
 
 def test_learning_curves():
-    accuracy, loss = metric_history.metric_charts(ROWS, 10, 20)
+    accuracy, loss = metric_history.metric_charts(ROWS, Classification(), 10, 20)
+    assert (accuracy.unit, loss.unit) == ("accuracy, %", "cross-entropy, nats")
     assert (accuracy.title, loss.title) == ("accuracy", "loss")
     assert list(accuracy.lines) == ["train", "validation"] and accuracy.best == 2
     np.testing.assert_allclose(accuracy.lines["train"].x, [1, 2])
     np.testing.assert_allclose(accuracy.lines["train"].y, [50, 70])
     np.testing.assert_allclose(loss.lines["train"].y, [2, np.nan])
     np.testing.assert_allclose(loss.lines["validation"].y, [1.5])
+
+
+def test_curves_of_any_metric():
+    """A metric decides whether its curve is in percent, the task what the loss is."""
+    task = Regression({"iou": MeanIoU(3)}, "huber")
+    rows = [{"step": 10, "split": "train", "loss": 2.0, "iou": 0.5, "accuracy": 0.5}]
+    iou, loss = metric_history.metric_charts(rows, task, 10, None)
+    assert (iou.unit, loss.unit) == ("iou, %", "huber")
+    np.testing.assert_allclose(iou.lines["train"].y, [50])
 
 
 def test_learning_rate_curve():
@@ -46,6 +60,6 @@ def test_learning_rate_curve():
 
 def test_no_rows_no_charts():
     assert (
-        metric_history.metric_charts([], 10, None) == []
+        metric_history.metric_charts([], Task(), 10, None) == []
         and metric_history.step_charts([], 10) == []
     )

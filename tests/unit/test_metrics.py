@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.core import metrics
-from engine.tasks.metrics import R2, Mean
+from engine.tasks.metrics import R2, Accuracy, Mean, MeanIoU, MeanSquaredError
 from engine.tasks.task import TaskOutput
 
 SMALL = st.floats(-100, 100, width=32)
@@ -114,8 +114,16 @@ def test_means_of_no_examples():
 
 def test_brief():
     values = {"loss": 0.03124, "accuracy": 0.98966, "top5": 0.5, "examples": 100}
-    assert metrics.brief(values) == "loss 0.0312, accuracy 98.97%, top5 0.5000"
-    assert metrics.brief({"loss": math.nan}) == "loss nan"
+    shown = {"accuracy": Accuracy(), "top5": MeanSquaredError()}
+    assert metrics.brief(values, shown) == "loss 0.0312, accuracy 98.97%, top5 0.5000"
+    assert metrics.brief({"loss": math.nan}, {}) == "loss nan"
+
+
+def test_percentages_of_unregistered_metrics():
+    """The metric decides, whatever its name is in the task."""
+    of = {"iou": MeanIoU(3), "loss_like": MeanSquaredError()}
+    assert metrics.brief({"iou": 0.5, "loss_like": 0.5}, of) == "iou 50.00%, loss_like 0.5000"
+    assert metrics.brief({"accuracy": 0.5}, {"accuracy": MeanSquaredError()}) == "accuracy 0.5000"
 
 
 def test_jsonable():

@@ -11,11 +11,15 @@ from engine.reporting.figures.classification import (
 )
 from engine.reporting.figures.grids import CaptionedImages, grid, image_rows, join_captions
 from engine.reporting.figures.lines import Chart, Line, charts
+from engine.reporting.figures.masks import MaskedExample, masks
+from engine.reporting.figures.regression import Scatter, predictions_over_targets
 
 __all__ = [
     "CaptionedImages",
     "Chart",
     "Line",
+    "MaskedExample",
+    "Scatter",
     "charts",
     "class_balance",
     "class_scores",
@@ -23,5 +27,7 @@ __all__ = [
     "grid",
     "image_rows",
     "join_captions",
+    "masks",
+    "predictions_over_targets",
     "reliability",
 ]

@@ -50,17 +50,26 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
 
 @renders_png
 def class_scores(
-    precision: np.ndarray, recall: np.ndarray, f1: np.ndarray, names: list[str], *, title: str
+    precision: np.ndarray,
+    recall: np.ndarray,
+    f1: np.ndarray,
+    names: list[str],
+    *,
+    title: str,
+    axis: str = "class",
 ) -> Figure:
     """Draws precision, recall and F1 of each class in percent, as markers on one line per class.
 
-    The scores are float [classes], from 0 to 1; an undefined score is nan and is not drawn.
+    The scores are float [classes], from 0 to 1; an undefined score is nan and is not drawn. `axis`
+    is the label of the axis of the classes.
     """
     classes = len(names)
     figure, axes = _one_chart(6.2, _length(classes, 1.6, 0.26, 3, 16))
     positions = np.arange(classes)
-    known = np.nan_to_num(np.stack([precision, recall, f1]), nan=1.0)
-    axes.hlines(positions, 100 * known.min(0), 100 * known.max(0), color="#bbbbbb", linewidth=1)
+    scores = 100 * np.stack([precision, recall, f1])
+    # `fmin` and `fmax` leave out what is nan.
+    ends = np.fmin.reduce(scores), np.fmax.reduce(scores)
+    axes.hlines(positions, *ends, color="#bbbbbb", linewidth=1)
     for name, values, marker, colour in (
         ("precision", precision, ">", BLUE),
         ("recall", recall, "<", VERMILION),
@@ -68,7 +77,7 @@ def class_scores(
     ):
         axes.plot(100 * values, positions, marker, color=colour, markersize=7, label=name)
     set_class_ticks(axes, "y", names)
-    axes.set(ylim=(classes - 0.5, -0.5), xlabel="%", ylabel="class", title=title)
+    axes.set(ylim=(classes - 0.5, -0.5), xlabel="%", ylabel=axis, title=title)
     axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 

@@ -45,7 +45,7 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
     rows = -(-len(tiles.images) // columns)
     height = _row_height(tiles.lines)
     axes, figure = _sheet(rows, columns, title, height)
-    limits = _limits(tiles.images)
+    limits = pixel_limits(tiles.images)
     for index in range(len(tiles.images)):
         row, column = divmod(index, columns)
         _draw_tile(axes, tiles, index, row * height, column, limits)
@@ -61,7 +61,7 @@ def image_rows(rows: Sequence[tuple[str, CaptionedImages]], *, title: str, margi
     columns = max(len(tiles.images) for _, tiles in rows)
     height = _row_height(max(tiles.lines for _, tiles in rows))
     axes, figure = _sheet(len(rows), columns, title, height, margin)
-    limits = _limits(np.concatenate([tiles.images for _, tiles in rows if len(tiles.images)]))
+    limits = pixel_limits(np.concatenate([tiles.images for _, tiles in rows if len(tiles.images)]))
     for row, (name, tiles) in enumerate(rows):
         axes.text(-0.1, row * height + _TILE / 2, name, ha="right", va="center", fontsize=9)
         for column in range(len(tiles.images)):
@@ -134,7 +134,7 @@ def _draw_tile(
         )
 
 
-def _limits(images: np.ndarray) -> tuple[float, float]:
+def pixel_limits(images: np.ndarray) -> tuple[float, float]:
     """Returns the pixel values of black and white: 0 and 255 if uint8, else the finite extremes."""
     if images.dtype == np.uint8:
         return 0.0, 255.0
