@@ -27,8 +27,8 @@ def build_model(
 
     Args:
       name: name of the network.
-      inputs: nest of `tf.TensorSpec`s of an example's inputs, without the batch axis.
-      outputs: nest of `tf.TensorSpec`s of its outputs, as the task needs them.
+      inputs: nest of specs (`tf.TensorSpec`) of an example's inputs, without the batch axis.
+      outputs: nest of specs (`tf.TensorSpec`) of its outputs, as the task needs them.
       seed: seed of the initial weights.
       hidden: number of units of each hidden layer, for a network that has this parameter.
       arguments: further arguments of the network's function, by name.

@@ -1,6 +1,6 @@
 """The registry of networks by name.
 
-The factory of a network takes any of `inputs` and `outputs`, nests of `tf.TensorSpec`s of an
+The factory of a network takes any of `inputs` and `outputs`, nests of specs (`tf.TensorSpec`) of an
 example without the batch axis, and `hidden`, the numbers of units of the hidden layers. It returns
 a list of new layers at each call, or a `tf.Module` that is called with inputs [rows, ...] and a
 `ForwardContext`::

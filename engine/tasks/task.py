@@ -38,7 +38,7 @@ class Task:
     loss_unit: str = "loss"
 
     def output_spec(self, source: Source) -> Any:
-        """Returns the nest of `tf.TensorSpec`s of the model's outputs, without the batch axis.
+        """Returns the nest of specs (`tf.TensorSpec`) of the model's outputs, without a batch axis.
 
         By default, these are the logits of the classes of the data.
 
