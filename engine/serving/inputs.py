@@ -62,8 +62,8 @@ def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
 def arrays(paths: list[str], spec: Any) -> Iterator[InputFile]:
     """Reads .npy and .npz files; yields each example, or an error for an unusable file.
 
-    `spec` is a nest of specs (`tf.TensorSpec`) of an example's decoded inputs. A .npy file holds one
-    tensor, [rows, ...]; a .npz file an array of each tensor, by its key in the nest.
+    `spec` is a nest of specs (`tf.TensorSpec`) of an example's decoded inputs. A .npy file holds
+    one tensor, [rows, ...]; a .npz file an array of each tensor, by its key in the nest.
     """
     for path in paths:
         try:
