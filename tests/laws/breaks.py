@@ -21,6 +21,7 @@ LAWS = {
     "golden": "a run is what it was",
 }
 
+_FOREIGN = "tests/laws/test_foreign_models.py"
 _RESUME = ("tests/cli/test_resume.py",)
 _LEFT_OUT = ("tests/cli/test_left_out.py",)
 _GUARD = ("tests/unit/test_bad_steps.py",)
@@ -74,6 +75,14 @@ class Break:
 
 BREAKS = (
     # L1
+    Break(
+        "L1",
+        "a weight regularizer of Keras counts twice",
+        (f"{_FOREIGN}::test_regularizer_counts_once",),
+        "engine/models/keras_adapter.py",
+        "context.penalties.append(tf.cast(penalty, tf.float32))",
+        "context.penalties.append(2 * tf.cast(penalty, tf.float32))",
+    ),
     Break(
         "L1",
         "a replica divides by its own count",
@@ -498,6 +507,22 @@ BREAKS = (
     ),
     Break(
         "L7",
+        "batch norm in a Keras model sees one replica",
+        (f"{_FOREIGN}::test_same_on_other_devices",),
+        "engine/models/keras_layers.py",
+        "sums, squares, count = forward.context.all_reduce(",
+        "sums, squares, count = list(",
+    ),
+    Break(
+        "L7",
+        "the replicas of a Keras model share the context of the last one traced",
+        (f"{_FOREIGN}::test_same_on_other_devices",),
+        "engine/models/keras_layers.py",
+        "_local = threading.local()",
+        "_local = threading",
+    ),
+    Break(
+        "L7",
         "on several devices the mean of batch norm's statistics is not resumed with",
         ("tests/laws/test_l7_other_devices.py",),
         "engine/checkpoint/restore.py",
@@ -583,10 +608,10 @@ BREAKS = (
         "evaluation drops out",
         _ONCE,
         "engine/core/step.py",
-        "output = task(model, batch, ForwardContext(mask=batch.mask, dtype=dtype))",
-        "output = task(model, batch, ForwardContext(\n"
+        "context = ForwardContext(mask=batch.mask, dtype=dtype)",
+        "context = ForwardContext(\n"
         "            training=True, mask=batch.mask, dtype=dtype,\n"
-        "            noise=StatelessRNG(0, batch.position)))",
+        "            noise=StatelessRNG(0, batch.position))",
     ),
     # Nothing lost
     Break(
