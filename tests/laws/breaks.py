@@ -21,6 +21,7 @@ LAWS = {
     "golden": "a run is what it was",
 }
 
+_FOREIGN = "tests/laws/test_foreign_models.py"
 _RESUME = ("tests/cli/test_resume.py",)
 _LEFT_OUT = ("tests/cli/test_left_out.py",)
 _GUARD = ("tests/unit/test_bad_steps.py",)
@@ -75,6 +76,14 @@ class Break:
 
 BREAKS = (
     # L1
+    Break(
+        "L1",
+        "a weight regularizer of Keras counts twice",
+        (f"{_FOREIGN}::test_regularizer_counts_once",),
+        "engine/models/keras_adapter.py",
+        "context.penalties.append(tf.cast(penalty, tf.float32))",
+        "context.penalties.append(2 * tf.cast(penalty, tf.float32))",
+    ),
     Break(
         "L1",
         "a replica divides by its own count",
@@ -512,6 +521,22 @@ BREAKS = (
         "engine/models/batch_norm.py",
         "context.all_reduce(",
         "list(",
+    ),
+    Break(
+        "L7",
+        "batch norm in a Keras model sees one replica",
+        (f"{_FOREIGN}::test_same_on_other_devices",),
+        "engine/models/keras_layers.py",
+        "sums, squares, count = forward.context.all_reduce(",
+        "sums, squares, count = list(",
+    ),
+    Break(
+        "L7",
+        "the replicas of a Keras model share the context of the last one traced",
+        (f"{_FOREIGN}::test_same_on_other_devices",),
+        "engine/models/keras_layers.py",
+        "_local = threading.local()",
+        "_local = threading",
     ),
     Break(
         "L7",
