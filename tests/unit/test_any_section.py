@@ -52,8 +52,16 @@ def test_classification_without_ignored_labels(kept: int):
         names=("a", "b", "c"),
         probabilities=probabilities,
     )
-    found = drawn_section(of)
+    read: list[int] = []
+    images = of.inputs
+
+    def remembered(indices: np.ndarray) -> np.ndarray:
+        read.extend(indices.tolist())
+        return images(indices)
+
+    found = drawn_section(of._replace(inputs=remembered))
     if kept:
+        assert read and min(read) >= 40 - kept  # only images with labels that count are shown
         correct = (probabilities.argmax(1) == labels).sum()
         assert found.section.elements[0].startswith(f"{correct:,} of {kept} are correct")
         assert np.sum(found.values["confusion"]) == kept
