@@ -10,7 +10,7 @@ import tensorflow as tf
 from engine.config.registry import call
 from engine.models.base import ForwardContext, Layer
 from engine.models.registry import NETWORKS
-from engine.models.seeding import seeded
+from engine.models.seeding import make_seeded
 from engine.models.sequential import Sequential
 
 
@@ -39,10 +39,14 @@ def build_model(
     """
     factory = NETWORKS[name]
     values = {"inputs": inputs, "outputs": outputs, "hidden": hidden, **(arguments or {})}
-    with seeded(seed):
+
+    def make() -> Any:
         made = call(f"the network {name}", factory, values)
         if hasattr(made, "create_variables"):  # an adapter of tl.keras or tl.module
             made.create_variables(inputs)
+        return made
+
+    made = make_seeded(seed, make)
     if isinstance(made, Sequence):
         if not isinstance(inputs, tf.TensorSpec):
             raise ValueError(
@@ -52,7 +56,8 @@ def build_model(
         model = Sequential(name, _layers(name, made), inputs.shape.as_list(), seed)
         found: Any = tf.TensorSpec(model.output_shapes[-1])
     elif isinstance(made, tf.Module):
-        model, found = made, _abstract_outputs(name, made, inputs)
+        model = made
+        found = getattr(made, "outputs", None) or _abstract_outputs(name, made, inputs)
     else:
         raise ValueError(
             f"{name} returned a {type(made).__name__}: return a list of layers or a tf.Module; "
