@@ -176,5 +176,5 @@ def test_refuses_wrong_logits(own_networks):
     ):
         build("short")
     models.register("open_ended")(lambda: [models.Convolution(1), models.MaxPool()])
-    with pytest.raises(ValueError, match=r"open_ended has outputs float32 \[14, 14, 1\]"):
+    with pytest.raises(ValueError, match=r"open_ended has outputs float32 \[13, 13, 1\]"):
         build("open_ended")
