@@ -70,7 +70,9 @@ class Flatten(Layer):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Reshapes [rows, ...] to [rows, features]."""
-        return tf.reshape(x, [-1, self.features])
+        # Not -1, which would take an image of another size for several.
+        rows = tf.shape(x)[0] if x.shape[0] is None else x.shape[0]
+        return tf.reshape(x, [rows, self.features])
 
 
 class Reshape(Layer):
