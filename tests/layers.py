@@ -56,6 +56,7 @@ def differences(
     pairs: Sequence[tuple],
     x: tf.Tensor,
     dtype: tf.DType = tf.float32,
+    floor: float = 0.0,
 ) -> list[float]:
     """Returns the differences from Keras's layer in float64, relative in norm.
 
@@ -68,6 +69,8 @@ def differences(
         other's; Keras's variables are overwritten.
       x: input, [rows, ...].
       dtype: compute dtype of the layer.
+      floor: smallest norm that a difference is relative to, as a share of the largest norm of all:
+        for gradients in which large terms cancel, whose errors are those of the terms.
     """
     variables, theirs, changes = zip(*pairs, strict=True) if pairs else ((), (), ())
     assert len(variables) == len(layer.trainable_variables)
@@ -83,7 +86,8 @@ def differences(
     first = len(found) - len(variables)
     found[first:] = [change(each) for each, change in zip(found[first:], changes, strict=True)]
     assert [each.shape for each in found] == [each.shape for each in expected]
+    least = max(1e-12, floor * max(np.linalg.norm(each) for each in expected))
     return [
-        float(np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12))
+        float(np.linalg.norm(a - b) / max(np.linalg.norm(b), least))
         for a, b in zip(found, expected, strict=True)
     ]

@@ -123,13 +123,14 @@ def network(model: tf.Module, name: str) -> ReportSection:
 
 def configuration(config: Config) -> ReportSection:
     """Returns the section with non-default options, all options, and the package versions."""
-    changed, options = [], []
+    changed, options, defaults = [], [], Config()
     for name, section in sections():
         for field in dataclasses.fields(section):
             value = getattr(getattr(config, name), field.name)
             options.append(f"--{field.name}={written(value)}")
-            if value != field.default:
-                changed.append((f"--{field.name}", written(value), written(field.default)))
+            default = getattr(getattr(defaults, name), field.name)
+            if value != default:
+                changed.append((f"--{field.name}", written(value), written(default)))
     for argument in selected(option_values(config)):
         value = config.arguments[argument.name]
         options.append(f"--{argument.name}={written(value)}")

@@ -63,11 +63,13 @@ def _hyperparameters(config: Config) -> dict[str, Any]:
 
     Arguments of registered functions are always among them.
     """
-    values = {}
+    values, defaults = {}, Config()
     for name, section in sections():
         for field in dataclasses.fields(section):
-            value = getattr(getattr(config, name), field.name)
-            if field.metadata["trajectory"] and (value != field.default or field.name in _ALWAYS):
+            value, default = (
+                getattr(getattr(each, name), field.name) for each in (config, defaults)
+            )
+            if field.metadata["trajectory"] and (value != default or field.name in _ALWAYS):
                 plain = isinstance(value, (bool, int, float))
                 values[field.name] = value if plain else written(value)
     for name, value in config.arguments.items():

@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from pipelines import digits
-from pipelines.source import open_source
+from pipelines import digits, open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

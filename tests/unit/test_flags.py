@@ -54,6 +54,8 @@ def values_of(field):
     if field.name in ("metrics", "monitor"):
         names = {"metrics": ("", "accuracy"), "monitor": ("auto", "train_loss", "train_own_metric")}
         return st.sampled_from(names[field.name])
+    if field.name == "class_weights":
+        return st.sampled_from(("", "balanced", "1,0.5"))
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
     if field.name == "profile":

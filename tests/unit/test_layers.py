@@ -121,7 +121,6 @@ def test_refuses_impossible_layer(declare, message):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Dense(3)], r"must end in a vector of logits, got shape \(8, 8, 3\): end it with Flatten"),
         ([Flatten(), MaxPool()], r"max pool 2x2 \(layer 1\) takes images .* got shape \(64,\)"),
         ([Flatten(), *[Dense(4)] * 2], "a layer is listed twice"),
     ],

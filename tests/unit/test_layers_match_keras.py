@@ -167,8 +167,9 @@ def test_attention(data):
     def function(x):
         return twin(x, x, use_causal_mask=causal)
 
-    float32 = differences(layer, function, pairs, x)
-    bfloat16 = differences(layer, function, pairs, x, tf.bfloat16)
+    # The gradient of a softmax is a difference, which vanishes where the attention is even.
+    float32 = differences(layer, function, pairs, x, floor=0.1)
+    bfloat16 = differences(layer, function, pairs, x, tf.bfloat16, floor=0.1)
     # Some 60 roundings from the input to the output and back.
     assert max(float32) <= FLOAT32
     assert max(bfloat16) <= 2 * 60**0.5 * UNIT

@@ -127,6 +127,7 @@ class DepthwiseConvolution(_OnImages):
     """
 
     kind = "depthwise convolution"
+    exact_bias_gradient = True
 
     def __init__(
         self,
@@ -172,6 +173,7 @@ class ConvolutionTranspose(_OnImages):
     """
 
     kind = "transposed convolution"
+    exact_bias_gradient = True
 
     def __init__(
         self,

@@ -15,8 +15,11 @@ class WithKernel(Layer):
     """Base class of layers that apply a kernel, a bias and an optional activation, in this order.
 
     The bias is omitted without `use_bias`, or if a batch norm follows and the layer has no
-    activation.
+    activation. On a CPU, TensorFlow sums the gradient of a bias in its dtype: in bfloat16, such a
+    sum stops growing at 256 times its terms. Layers with `exact_bias_gradient` sum it in float32.
     """
+
+    exact_bias_gradient = False
 
     def __init__(self, activation: str | None, use_bias: bool, kernel_initializer: str) -> None:
         super().__init__()
@@ -49,5 +52,18 @@ class WithKernel(Layer):
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds any bias and applies the activation."""
         if self.has_bias:
-            x = tf.nn.bias_add(x, tf.cast(self.bias, context.dtype))
+            bias = tf.cast(self.bias, context.dtype)
+            exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
+            x = _add_bias(x, bias) if exact else tf.nn.bias_add(x, bias)
         return ACTIVATIONS[self.activation](x)
+
+
+@tf.custom_gradient
+def _add_bias(x, bias):
+    """Adds a bfloat16 bias, with a gradient that is summed in float32."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        summed = tf.raw_ops.BiasAddGrad(out_backprop=tf.cast(upstream, tf.float32))
+        return upstream, tf.cast(summed, tf.bfloat16)
+
+    return tf.nn.bias_add(x, bias), gradient
