@@ -46,6 +46,7 @@ def main() -> int:
                     except Exception as error:
                         cells.append("FAIL")
                         failures.append(f"{name}, {check}: {type(error).__name__}: {error}")
+                        print(failures[-1], file=sys.stderr, flush=True)
                 seconds = time.monotonic() - started
                 print(f"| {name} | {' | '.join(cells)} | {seconds:.0f} |", flush=True)
     for failure in failures:
