@@ -1,9 +1,9 @@
 """Multi-label classification: which of five topics a bag of words is about.
 
     python examples/multi_label.py --dataset=topics --task=multi_label --model=mlp --hidden=64 \
-        --metrics=accuracy,f1,auc --epochs=10
+        --metrics=accuracy,f1,auc --epochs=20 --learning_rate=0.01
 
-10 s on two CPU cores; about 88% of the labels of the test rows are right.
+20 s on two CPU cores; 82% of the labels of the test rows are right, F1 is 75%, the AUC 0.90.
 """
 
 from sklearn.datasets import make_multilabel_classification

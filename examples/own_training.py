@@ -1,9 +1,10 @@
 """A schedule, an optimizer and a loss of your own.
 
-    python examples/own_training.py --dataset=digits --task=focal_loss --task.gamma=2 \
-        --optimizer=sign_descent --schedule=sawtooth --schedule.period=50 --epochs=20
+    python examples/own_training.py --dataset=digits --model=cnn --task=focal_loss \
+        --optimizer=sign_descent --schedule=sawtooth --schedule.period=230 --epochs=20 \
+        --global_batch_size=64
 
-15 s on two CPU cores; about 95% of the test digits are right.
+10 s on two CPU cores; 95% of the test digits are right.
 """
 
 import tensorflow as tf
@@ -13,13 +14,9 @@ import tapeline as tl
 
 @tl.task
 class FocalLoss(tl.Classification):
-    def __init__(self, metrics, *, gamma: float = 2.0):
-        super().__init__(metrics=metrics)
-        self.gamma = gamma
-
     def __call__(self, model, batch, context):
         output = super().__call__(model, batch, context)
-        return output._replace(losses=output.losses * (1 - tf.exp(-output.losses)) ** self.gamma)
+        return output._replace(losses=output.losses * (1 - tf.exp(-output.losses)) ** 2)
 
 
 @tl.schedule
@@ -29,8 +26,7 @@ def sawtooth(*, period: int = 50):
 
 @tl.optimizer
 class SignDescent(tf.Module):
-    def create_slots(self, variables):
-        """Creates no slots."""
+    def create_slots(self, variables): ...
 
     def apply(self, gradients, variables, learning_rate, update):
         for gradient, variable in zip(gradients, variables, strict=True):

@@ -1,9 +1,10 @@
 """Segmentation with mean IoU: a disc and a square in a noisy image, found by pixel.
 
     python examples/segmentation.py --dataset=shapes --task=segmentation --classes=3 \
-        --model=pixels --epochs=5 --monitor=validation_mean_iou
+        --model=pixels --epochs=8 --global_batch_size=16 --learning_rate=0.01 \
+        --schedule=one_cycle --monitor=validation_mean_iou
 
-20 s on two CPU cores; the mean IoU of the test images is about 95%.
+25 s on two CPU cores; the mean IoU of the test images is 88%.
 """
 
 import numpy as np

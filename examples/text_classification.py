@@ -1,36 +1,59 @@
-"""Text classification: from which of six documents 64 characters are.
+"""Text classification: from which of six modules of Python's library 64 characters are.
 
-    python examples/text_classification.py --dataset=documents --model=text --epochs=10
+    python examples/text_classification.py --dataset=modules --model=text --epochs=5 \
+        --learning_rate=0.003
 
-15 s on two CPU cores; about 90% of the test pieces are right.
+25 s on two CPU cores; 86% of the test pieces are right.
 """
 
+import argparse
+import doctest
+import inspect
+import pickle
+import statistics
+import tarfile
+import typing
+
 import numpy as np
-from sklearn import datasets
+import tensorflow as tf
 
 import tapeline as tl
 
-NAMES = ("iris", "wine", "breast_cancer", "diabetes", "digits", "linnerud")
+MODULES = (argparse, doctest, pickle, statistics, tarfile, typing)
 
 
 @tl.source
-def documents(*, length: int = 64):
+def modules(*, length: int = 64):
     pieces, labels = [], []
-    for label, name in enumerate(NAMES):
-        text = getattr(datasets, f"load_{name}")().DESCR.encode("ascii", "replace")
-        starts = range(0, len(text) - length, 8)
-        pieces += [np.frombuffer(text[start : start + length], np.uint8) for start in starts]
-        labels += [label] * len(starts)
-    order = np.random.default_rng(0).permutation(len(labels))
-    inputs, targets = np.stack(pieces)[order], np.array(labels)[order]
-    return tl.arrays(inputs=inputs, targets=targets, test=0.2, class_names=NAMES)
+    for label, module in enumerate(MODULES):
+        text = np.frombuffer(inspect.getsource(module).encode("ascii", "replace"), np.uint8)
+        pieces += np.split(text[: len(text) // length * length], len(text) // length)
+        labels += [label] * (len(text) // length)
+    names, inputs = [module.__name__ for module in MODULES], np.stack(pieces)
+    return tl.arrays(inputs=inputs, targets=np.array(labels), test=0.2, class_names=names)
+
+
+class Fives(tf.Module):
+    """Features of five characters in a row; of each the largest in the text; a dense layer."""
+
+    def __init__(self, classes, units, features):
+        super().__init__("fives")
+        initial = tf.initializers.GlorotUniform()
+        self.embedding = tf.Variable(initial([128, units]))
+        self.kernel = tf.Variable(initial([5, units, features]))
+        self.dense = tf.Variable(initial([features, classes]))
+
+    def __call__(self, texts, context):
+        embedding, kernel, dense = (
+            tf.cast(weights, context.dtype) for weights in (self.embedding, self.kernel, self.dense)
+        )
+        x = tf.nn.conv1d(tf.gather(embedding, tf.cast(texts, tf.int32)), kernel, 1, "VALID")
+        return tf.nn.relu(tf.reduce_max(x, axis=1)) @ dense
 
 
 @tl.model
-def text(outputs, *, units: int = 32):
-    convolution = tl.models.Dense(units, "relu")
-    embedding = [tl.models.Embedding(128, units), tl.models.PositionEmbedding(), convolution]
-    return [*embedding, tl.models.Flatten(), tl.models.Dense(outputs.shape[0])]
+def text(outputs, *, units: int = 32, features: int = 256):
+    return tl.module(Fives(outputs.shape[0], units, features))
 
 
 tl.main()

@@ -1,8 +1,9 @@
 """A tf.Module of your own: variables made in the constructor, a call of inputs and context.
 
-    python examples/tf_module.py --dataset=digits --model=perceptron --epochs=20
+    python examples/tf_module.py --dataset=digits --model=perceptron --epochs=20 \
+        --learning_rate=0.01 --schedule=one_cycle
 
-15 s on two CPU cores; about 95% of the test digits are right.
+10 s on two CPU cores; 96% of the test digits are right.
 """
 
 import tensorflow as tf

@@ -21,6 +21,7 @@ from typing import Any, Literal, Union
 
 from engine.config.option import did_you_mean, written
 from engine.config.registry import Registry, import_attribute
+from engine.runtime.user_code import place
 
 # Options that select a registered function, and their registries.
 _REGISTRIES = {
@@ -45,16 +46,19 @@ class Argument:
     help: str
     is_tuple: bool = False  # whether the value is a tuple of `type`
     choices: tuple[str, ...] = ()  # values that a `Literal` allows; empty: any
+    place: str = ""  # of the function, as "my.py:12: "
 
     def parsed(self, value: Any) -> Any:
-        """Returns a value, or text, converted to the type; raises ValueError, naming the flag."""
-        flag = f"--{self.name}={written(value)}"
+        """Returns a value, or text, converted to the type; ValueError names function and flag."""
+        flag = f"{self.place}--{self.name}={written(value)}"
         if self.is_tuple:
             parts = value.split(",") if isinstance(value, str) else value
             return tuple(self._number(flag, part) for part in parts if part != "")
         if self.type is str:
             if not isinstance(value, str) or value != value.strip() or len(value.splitlines()) > 1:
-                raise ValueError(f"--{self.name}: must be one line without space around it")
+                raise ValueError(
+                    f"{self.place}--{self.name}: must be one line without space around it"
+                )
             if self.choices and value not in self.choices:
                 hint = did_you_mean(value, self.choices)
                 raise ValueError(f"{flag}: choose one of {', '.join(self.choices)}{hint}")
@@ -140,7 +144,7 @@ def arguments(option: str, name: str) -> list[Argument]:
       ValueError: if a parameter that the engine does not fill in has no default, and is no flag.
     """
     passed, factory = registry(option).passed, registry(option)[name]
-    texts, found = _documented(factory), []
+    texts, found, where = _documented(factory), [], place(factory)
     for parameter in _signature(factory).parameters.values():
         if parameter.name in passed or parameter.kind in (
             inspect.Parameter.VAR_POSITIONAL,
@@ -158,6 +162,7 @@ def arguments(option: str, name: str) -> list[Argument]:
                     parameter.default,
                     texts.get(parameter.name, f"{parameter.name} of {name}"),
                     *kind[1:],
+                    where,
                 )
             )
         elif parameter.default is REQUIRED:
@@ -167,8 +172,7 @@ def arguments(option: str, name: str) -> list[Argument]:
                 else f"the engine fills in {', '.join(sorted(passed)) or 'none'}; give it a "
                 "default, or write it after *, and it becomes a flag"
             )
-            place = _place(factory)
-            raise ValueError(f"{place}--{option}={name}: parameter {parameter.name!r}: {remedy}")
+            raise ValueError(f"{where}--{option}={name}: parameter {parameter.name!r}: {remedy}")
     return found
 
 
@@ -225,12 +229,3 @@ def _documented(factory: Callable[..., Any]) -> dict[str, str]:
             elif name and line.strip():
                 texts[name] += f" {line.strip()}"
     return texts
-
-
-def _place(factory: Callable[..., Any]) -> str:
-    """Returns where a function is written, as "my.py:12: "; "" if that is not known."""
-    try:
-        file = inspect.getsourcefile(factory)
-        return f"{str(file).rpartition('/')[2]}:{inspect.getsourcelines(factory)[1]}: "
-    except (OSError, TypeError):
-        return ""

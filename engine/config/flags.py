@@ -60,7 +60,7 @@ def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -
     """
     options = {field.name: field.default for field in _fields()} | values
     types = {
-        each.name: str if each.is_tuple else each.type
+        each.name: bool if each.type is bool else str
         for each in function_arguments.selected(options)
     }
     for option, name in function_arguments.added():

@@ -17,6 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from engine.config.option import did_you_mean
+from engine.runtime.user_code import place
 
 
 def import_attribute(path: str) -> Any:
@@ -51,7 +52,11 @@ class Registry(Mapping[str, Any]):
         if not name.isidentifier():
             raise ValueError(f"the name of {noun} must be a Python identifier, got {name!r}")
         if name in self._entries:
-            raise ValueError(f"{noun} named {name!r} is registered already; choose another name")
+            where = place(self._entries[name]).rstrip(": ")
+            where = f" in {where}" if where else ""
+            raise ValueError(
+                f"{noun} named {name!r} is registered already{where}; choose another name"
+            )
 
         def add(factory: Any) -> Any:
             self._entries[name] = factory

@@ -8,7 +8,7 @@ the gradient norm and 1. Over steps they are added in float64, in which counts a
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -46,7 +46,7 @@ def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Ten
     """
     if set(output.metrics) != set(metrics):
         ours, theirs = (", ".join(each) or "none" for each in (metrics, output.metrics))
-        raise ValueError(f"the task has the metrics {ours} and returns arguments of {theirs}")
+        raise ValueError(f"it has the metrics {ours}, and returns arguments of {theirs}")
     losses, weights, valid = tf.cast(output.losses, tf.float32), mask, mask > 0
     if output.weights is not None:
         weights = tf.where(valid, tf.cast(output.weights, tf.float32), 0.0)
@@ -54,10 +54,23 @@ def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Ten
     rows = tf.where(valid, tf.stack([losses, weights, mask]), 0.0)
     sums = [tf.reduce_sum(rows, axis=1)]
     for name, metric in metrics.items():
-        arguments = (_without_padding(valid, each) for each in output.metrics[name])
-        sums.append(metric.sums(tf.cast(rows[_WEIGHT], tf.float64), *arguments))
-        sums[-1].shape.assert_is_compatible_with([metric.size])
+        arguments = [_without_padding(valid, each) for each in output.metrics[name]]
+        sums.append(_sums_of(name, metric, tf.cast(rows[_WEIGHT], tf.float64), arguments))
     return tf.concat([tf.cast(each, dtype(metrics)) for each in sums], 0)
+
+
+def _sums_of(
+    name: str, metric: Metric, weights: tf.Tensor, arguments: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """Returns the sums of a metric; ValueError if it does not take these arguments."""
+    try:
+        sums = metric.sums(weights, *arguments)
+        sums.shape.assert_is_compatible_with([metric.size])
+    except Exception as error:  # TensorFlow and Python raise errors of several types here
+        shapes = ", ".join(str(each.shape.as_list()) for each in arguments) or "none"
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"metric {name} of tensors of shapes {shapes}: {reason}") from error
+    return sums
 
 
 def _without_padding(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

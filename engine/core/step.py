@@ -22,6 +22,7 @@ from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip
 from engine.optim.schedules import Schedule
+from engine.runtime.user_code import place, user_code_location
 from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch
 
@@ -110,14 +111,22 @@ class Step:
         if self.scaled:
             weight *= context.loss_scale
         gradients = tape.gradient(losses, self._weights, output_gradients=weight)
-        unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
-        if unused:
-            raise ValueError(f"the loss does not depend on the trainable {', '.join(unused)}")
+        self._refuse_unused(gradients)
         # The gradient of an embedding is a tf.IndexedSlices, whose rows are not in order.
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         output = output._replace(losses=losses)
-        sums = metrics.masked_sums(output, batch.mask, self.task.metrics)
+        sums = masked_sums(self.task, output, batch)
         return [*gradients, *self._weighted(forward.updates), sums]
+
+    def _refuse_unused(self, gradients: Sequence[tf.Tensor | None]) -> None:
+        """Raises ValueError if a gradient is None; names the task if all are, else the model."""
+        unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
+        if not unused:
+            return
+        of_task, of_model = place(*_written(self.task)), place(getattr(self.model, "made_by", None))
+        every = len(unused) == len(gradients)
+        where = (of_task or of_model) if every else (of_model or of_task)
+        raise ValueError(f"{where}the loss does not depend on the trainable {', '.join(unused)}")
 
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
         """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
@@ -186,7 +195,7 @@ def evaluation_step(
         output = checked(task, task(model, batch, context), batch)
         if context.penalties:
             output = output._replace(losses=output.losses + tf.add_n(context.penalties))
-        return [metrics.masked_sums(output, batch.mask, task.metrics)]
+        return [masked_sums(task, output, batch)]
 
     return metric_sums
 
@@ -202,19 +211,38 @@ def preprocessed(
 
 def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
     """Returns what a task computed; ValueError if it has not one loss and weight for each row."""
-    rows = batch.mask.shape
+    where, rows = f"{place(*_written(task))}{type(task).__name__}", batch.mask.shape
+    if not isinstance(output, TaskOutput):
+        raise ValueError(f"{where} returned a {type(output).__name__}: return a tl.TaskOutput")
     what = {"losses": output.losses, "weights": output.weights}
+    what = {name: tf.convert_to_tensor(each) for name, each in what.items() if each is not None}
     for name, value in what.items():
-        if value is not None and not value.shape.is_compatible_with(rows):
+        if not value.shape.is_compatible_with(rows):
             raise ValueError(
-                f"{type(task).__name__} returns {name} of shape {value.shape.as_list()}: one "
+                f"{where} returns {name} of shape {value.shape.as_list()}: one "
                 f"number for each of the {rows[0]} rows is needed; average over other axes alone"
             )
     for name, arguments in output.metrics.items():
         for value in arguments:
             if not value.shape[:1].is_compatible_with(rows):
                 raise ValueError(
-                    f"{type(task).__name__} gives the metric {name} a tensor of shape "
+                    f"{where} gives the metric {name} a tensor of shape "
                     f"{value.shape.as_list()}: its first axis must be the {rows[0]} rows"
                 )
-    return output
+    return output._replace(**what)
+
+
+def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
+    """Returns `metrics.masked_sums`; a ValueError of them names the task."""
+    try:
+        return metrics.masked_sums(output, batch.mask, task.metrics)
+    except ValueError as error:
+        if user_code_location(error):
+            raise
+        where = f"{place(*_written(task))}{type(task).__name__}"
+        raise ValueError(f"{where}: {error}") from error
+
+
+def _written(task: Task) -> tuple[object, ...]:
+    """Returns what a user may have written of a task: its call, and the class."""
+    return type(task).__call__, type(task)

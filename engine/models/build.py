@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ from engine.models.base import ForwardContext, Layer
 from engine.models.registry import NETWORKS
 from engine.models.seeding import make_seeded
 from engine.models.sequential import Sequential
+from engine.runtime.user_code import place, user_code_location
 
 
 def build_model(
@@ -38,7 +39,27 @@ def build_model(
         network with other outputs, without trainable variables, or that creates some when called.
     """
     factory = NETWORKS[name]
-    values = {"inputs": inputs, "outputs": outputs, "hidden": hidden, **(arguments or {})}
+    try:
+        model = _built(name, factory, inputs, outputs, seed, hidden, arguments or {})
+    except ValueError as error:  # of the engine, about what a user wrote
+        where = place(factory)
+        if not where or user_code_location(error):
+            raise
+        raise ValueError(f"{where}{error}") from error
+    model.made_by = factory
+    return model
+
+
+def _built(
+    name: str,
+    factory: Callable[..., Any],
+    inputs: Any,
+    outputs: Any,
+    seed: int,
+    hidden: Sequence[int],
+    arguments: Mapping[str, Any],
+) -> tf.Module:
+    values = {"inputs": inputs, "outputs": outputs, "hidden": hidden, **arguments}
 
     def make() -> Any:
         made = call(f"the network {name}", factory, values)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import inspect
 import os
 import sys
 import traceback
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from typing import Any
 
 from engine.runtime.startup import import_tensorflow
 
@@ -24,6 +26,8 @@ _OTHERS = (  # folders whose files are not a user's, even below the folder of a 
     *(os.path.join(_ROOT, package, "") for package in ("engine", "pipelines", "tapeline")),
     os.path.join(os.path.dirname(os.path.realpath(os.__file__)), ""),  # the standard library
 )
+
+_PACKAGES = frozenset(("site-packages", "dist-packages"))
 
 _digests: dict[str, str] = {}  # real path of a loaded file or local import -> SHA-256, in hex
 _loaded: list[str] = []  # real paths of the loaded files, in order
@@ -112,6 +116,21 @@ def user_code_location(error: BaseException | None) -> str:
     return ""
 
 
+def place(*written: Any) -> str:
+    """Returns where the first of some functions and classes that a user wrote is, as "my.py:12: ".
+
+    That is the start of a message about it; "" if all of them are of the engine or of a library.
+    """
+    for each in written:
+        try:
+            path = inspect.getsourcefile(inspect.unwrap(each)) or ""
+            if path and not path.startswith(_OTHERS) and not _PACKAGES & set(Path(path).parts):
+                return f"{os.path.basename(path)}:{inspect.getsourcelines(each)[1]}: "
+        except (OSError, TypeError):  # such as a function of C, or of a file that is gone
+            continue
+    return ""
+
+
 def described(error: BaseException) -> str:
     """Returns an error of a user's code as one line: its place, type and message."""
     if isinstance(error, UserCodeError):
@@ -196,7 +215,7 @@ def _local_name(path: str) -> str:
         return os.path.basename(path)
     for folder in (os.path.join(os.path.dirname(loaded), "") for loaded in _loaded):
         inside = path.removeprefix(folder)
-        packages = {"site-packages", "dist-packages"} & set(Path(inside).parts)
+        packages = _PACKAGES & set(Path(inside).parts)
         if inside != path and not packages and not path.startswith(_OTHERS):
             return inside
     return ""

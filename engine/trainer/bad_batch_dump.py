@@ -98,8 +98,9 @@ class BadBatchRecorder:
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
         """Returns the loss of each example in evaluation mode, current weights, float32 [k]."""
         count, dtype = len(examples.indices), self._parts.config.precision.precision
+        decoded = tf.nest.map_structure(tf.constant, examples.inputs)
         batch = pipelines.Batch(
-            inputs=tf.nest.map_structure(tf.constant, examples.inputs),
+            inputs=self._parts.source.preprocess(decoded),
             targets=tf.nest.map_structure(tf.constant, examples.targets),
             mask=tf.ones([count]),
             row=tf.constant(0, tf.int64),

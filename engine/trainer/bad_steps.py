@@ -155,7 +155,14 @@ class BadStepDetector:
         """
         count = len(self._detected)
         if count >= min(self._options.most_left_out, MAX_SKIPPED_STEPS):
-            steps = ", ".join(f"{step:,}" for step in sorted([*self._detected, bad_step.step]))
+            bad = sorted([*self._detected, bad_step.step])
+            if bad == list(range(count + 1)):  # no step has updated the weights
+                raise TooManyBadStepsError(
+                    f"all steps from the first on are bad ({bad_step.reason.label}): the loss or "
+                    "its gradient is nan or infinite at the initial weights; left_out.jsonl has "
+                    "the losses. Mend the model, the task or the data"
+                )
+            steps = ", ".join(f"{step:,}" for step in bad)
             raise TooManyBadStepsError(
                 f"step {bad_step.step:,} is a bad step ({bad_step.reason.label}), one more than "
                 f"--most_left_out={self._options.most_left_out} allows: steps {steps}; "

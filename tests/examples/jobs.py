@@ -1,0 +1,111 @@
+"""The examples as commands: that of the docstring, and the options that make it small."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from tests import prepared
+from tests.cli.command import REPOSITORY
+
+EXAMPLES = REPOSITORY / "examples"
+# Steps that are few, with log points and checkpoints within the epochs.
+_SMALL = ("--epochs=3", "--log_every=3", "--checkpoint_every=7", "--restore_best=false")
+
+# Options by example: 20 to 60 steps an epoch. The others are those of the docstring.
+SMALL = {
+    "keras_model": ("--global_batch_size=32", "--model.width=4"),
+    "tf_module": ("--global_batch_size=32",),
+    "arrays": ("--global_batch_size=16",),
+    "regression": ("--global_batch_size=8",),
+    "multi_label": ("--global_batch_size=16", "--dataset.examples=600"),
+    "segmentation": (
+        "--global_batch_size=8",
+        "--dataset.examples=300",
+        "--dataset.side=20",
+        "--model.width=4",
+    ),
+    "text_classification": ("--global_batch_size=128", "--model.features=32"),
+    "own_training": ("--global_batch_size=32", "--schedule.period=40"),
+    "character_model": (
+        "--global_batch_size=12",
+        "--train_steps=0",
+        "--train_split=train[:400]",
+        "--dataset.context=16",
+        "--model.depth=1",
+        "--model.units=32",
+    ),
+    "metrics": ("--global_batch_size=32",),
+    "folder": ("--global_batch_size=8", "--image_size=16,16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """An example: its command, without `python` and the file, and the small one's options."""
+
+    name: str
+    file: Path
+    arguments: tuple[str, ...]
+
+    def small(self, pictures: Path) -> list[str]:
+        """Returns the options of a short run; `pictures` is a folder of classes."""
+        filled = {"DIRECTORY": str(prepared.data_dir()), "PATH": str(pictures)}
+        given = [
+            re.sub("DIRECTORY|PATH", lambda found: filled[found[0]], each)
+            for each in self.arguments
+        ]
+        load = [] if self.file.suffix == ".flags" else [f"--load={self.file}"]
+        return [*load, *given, *_SMALL, *SMALL[self.name]]
+
+    @property
+    def available(self) -> bool:
+        """Whether the data is on this machine."""
+        folder = prepared.data_dir()
+        downloads = any("DIRECTORY" in each for each in self.arguments)
+        return not downloads or bool(folder and (Path(folder) / "tiny_shakespeare").is_dir())
+
+
+def text_of(file: Path) -> str:
+    """Returns the text that says what an example is: its docstring, or its first comment."""
+    text = file.read_text()
+    if file.suffix == ".py":
+        return ast.get_docstring(ast.parse(text)) or ""
+    lines = text.splitlines()
+    end = next(number for number, line in enumerate(lines) if not line.startswith("#"))
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:end])
+
+
+def job(file: Path) -> Job:
+    """Returns the job of an example, whose text has one command."""
+    text = re.sub(r"\\\n", "", text_of(file))
+    (line,) = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
+    _, script, *arguments = shlex.split(line)
+    relative = str(file.relative_to(REPOSITORY))
+    assert script == ("run.py" if file.suffix == ".flags" else relative), line
+    arguments = [each.replace(relative, str(file)) for each in arguments]
+    return Job(file.stem, file, tuple(arguments))
+
+
+JOBS = {
+    file.stem: job(file) for file in sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.flags")])
+}
+
+
+def make_pictures(folder: Path) -> Path:
+    """Writes JPEGs of three classes, of odd sizes; returns the folder."""
+    random = np.random.default_rng(0)
+    for label, name in enumerate(("dark", "grey", "light")):
+        (folder / name).mkdir(parents=True)
+        for number in range(80):
+            height, width = random.integers(20, 40, 2)
+            noise = random.integers(0, 60, (height, width, 3))
+            picture = Image.fromarray((noise + 90 * label).astype("uint8"))
+            picture.save(folder / name / f"{number}.jpg")
+    return folder

@@ -1,0 +1,266 @@
+"""What each example has to pass, through the real command."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from engine.checkpoint.catalog import list_checkpoints, newest_checkpoint, read, read_metadata
+from tests.cli.command import HANG, REPOSITORY, Command, Run, Warm, rows_of
+from tests.examples.jobs import Job, make_pictures
+
+# Decoded inputs of the test split, from a process that opens the data set as training does.
+INPUTS = """
+import sys
+from engine.runtime.startup import import_tensorflow
+import_tensorflow()
+import numpy as np, tensorflow as tf
+import pipelines
+from engine.assembly import data
+from engine.config import flags
+out, *arguments = sys.argv[1:]
+config = flags.parse(arguments)
+source = data.open_source(config)
+numbers = np.arange(len(source.test))
+found = pipelines.read_examples(source, source.test, numbers, data.cache_dir(config))
+np.savez(out, *tf.nest.flatten(found.inputs))
+"""
+
+SERVED = """
+import sys
+import numpy as np, tensorflow as tf
+folder, given, out = sys.argv[1:]
+given = np.load(given)
+loaded = tf.saved_model.load(folder)
+serve = loaded.signatures["serving_default"]
+names = sorted(serve.structured_input_signature[1])
+found = serve(**{name: tf.constant(given[f"arr_{i}"]) for i, name in enumerate(names)})
+found = {name: each.numpy() for name, each in found.items()}
+np.savez(out, **{k: v.astype("S") if v.dtype == object else v for k, v in found.items()})
+ours = {"tapeline", "engine", "pipelines"} & {name.split(".")[0] for name in sys.modules}
+assert not ours, ours
+"""
+
+
+class NotKilledError(AssertionError):
+    """Raised when an example does not pass a check."""
+
+
+class Matrix:
+    """Runs the checks of one example in a directory; each check is a method, in `CHECKS`.
+
+    Returns of checks are words for the table; a failure is an AssertionError.
+    """
+
+    def __init__(self, job: Job, command: Command, warm: Warm, place: Path) -> None:
+        self.job, self._command, self._warm, self._place = job, command, warm, place
+        pictures = place / "pictures"
+        if job.name == "folder" and not pictures.exists():
+            make_pictures(pictures)
+        self.options = job.small(pictures)
+
+    @functools.cached_property
+    def whole(self) -> Run:
+        """The run that is not interrupted."""
+        return self._train("whole")
+
+    def trains(self) -> str:
+        """Loss is finite, and the test split is evaluated."""
+        test = self.whole.result["test"]
+        assert np.isfinite(test["loss"]), test
+        return ""
+
+    def resumes(self) -> str:
+        """Killed in mid-epoch and resumed, the run ends with the same bits."""
+        run_dir = self._place / "killed"
+        for _ in range(5):  # the signal may come too late, or at the end of an epoch
+            shutil.rmtree(run_dir, ignore_errors=True)
+            with self._command.started(f"--run_dir={run_dir}", *self.options) as process:
+                end = time.monotonic() + HANG
+                while process.poll() is None and time.monotonic() < end:
+                    time.sleep(0.005)
+                    if len(rows_of(run_dir)) >= 4:
+                        process.send_signal(signal.SIGKILL)
+                        process.wait()
+            path = newest_checkpoint(str(run_dir))
+            if path and process.returncode == -signal.SIGKILL:
+                saved = read_metadata(path)["step"]
+                if not (run_dir / "result.json").exists() and saved % self._steps_per_epoch:
+                    break
+        else:
+            raise NotKilledError("could not be killed in mid-epoch")
+        resumed = self._train("killed")
+        assert f"resumed at step {saved:,}" in resumed.outcome.out, resumed.outcome.said()
+        assert resumed.result["weights_sha256"] == self.whole.result["weights_sha256"]
+        assert resumed.curves == self.whole.curves
+        return f"at step {saved}"
+
+    def agrees(self) -> str:
+        """One step on two virtual devices equals one on one device, tensor by tensor."""
+        one = self._state("one", "--virtual_devices=1")
+        two = self._state("two", "--virtual_devices=2")
+        assert one.keys() == two.keys()
+        worst, name = max((_apart(one[name], two[name]), name) for name in one)
+        assert worst <= 1e-5, f"{name} is {worst:.1e} apart"
+        return f"{worst:.0e}"
+
+    def shards(self) -> str:
+        """With --shards=2, whole runs on one and on two devices end with the same bits."""
+        runs = [
+            self._train(f"shards{n}", "--shards=2", "--strategy=cpu", f"--virtual_devices={n}")
+            for n in (1, 2)
+        ]
+        one, two = (run.result["weights_sha256"] for run in runs)
+        assert one == two
+        return ""
+
+    def evaluates(self) -> str:
+        """Evaluation gives what result.json says."""
+        out = self._mode("evaluate")
+        assert json.loads(out.splitlines()[-1])["test"] == self.whole.result["test"]
+        return ""
+
+    def predicts(self) -> str:
+        """Each example of the test split gets a prediction."""
+        summary = json.loads(self._predicted.splitlines()[-1])
+        expected = self.whole.result["test"]["examples"]
+        assert summary["predicted"] == expected and not summary["failed"], summary
+        return ""
+
+    def exports(self) -> str:
+        """TensorFlow alone serves what predict says."""
+        self._mode("export")
+        place, whole = self._place, self.whole.run_dir
+        _python(INPUTS, place, str(place / "inputs.npz"), *self._options_of_data, path=REPOSITORY)
+        _python(SERVED, place, str(whole / "export"), "inputs.npz", "served.npz")
+        served = dict(np.load(place / "served.npz"))
+        assert self._predicted
+        if (folder := place / "predictions").joinpath("predictions.npz").exists():
+            predicted = dict(np.load(folder / "predictions.npz"))
+            tolerance = 0.0
+        else:
+            names = json.loads((whole / "export" / "about.json").read_text())["class_names"]
+            predicted, tolerance = _of_classes(folder, names), 6e-7  # 6 decimals are written
+        assert predicted.keys() <= served.keys()
+        for name, wanted in predicted.items():
+            assert served[name].shape == wanted.shape, name
+            if np.issubdtype(wanted.dtype, np.floating):
+                close = np.allclose(served[name], wanted, rtol=1e-6, atol=tolerance)
+                assert close, f"{name}: {np.abs(served[name] - wanted).max():.1e} apart"
+            else:
+                assert (served[name] == wanted).all(), name
+        return ""
+
+    def reports(self) -> str:
+        """The report is written."""
+        self._mode("report")
+        assert (self.whole.run_dir / "report.html").stat().st_size > 10_000
+        return ""
+
+    def verifies(self) -> str:
+        """All laws hold, or say why they are not compared."""
+        outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *self.options)
+        laws = [line for line in outcome.out.splitlines() if line.startswith("L")]
+        broken = [line for line in laws if "FAIL" in line]
+        assert outcome.status == 0 and not broken, "; ".join(broken) or outcome.said()
+        skipped = [line.split()[0] for line in laws if "not compared" in line]
+        return f"{', '.join(skipped)} not compared" if skipped else ""
+
+    def benchmarks(self) -> str:
+        """The benchmark measures steps."""
+        run = "--mode=benchmark", "--benchmark_steps=20", f"--run_dir={self._place / 'no'}"
+        outcome = self._warm.run(*run, *self.options)
+        assert outcome.status == 0, outcome.said()
+        return ""
+
+    def bfloat16(self) -> str:
+        """A run in mixed precision trains."""
+        test = self._train("bfloat16", "--precision=mixed_bfloat16").result["test"]
+        whole = self.whole.result["test"]
+        assert np.isfinite(test["loss"]) and test["loss"] < 1.2 * whole["loss"] + 0.1, test
+        return f"loss {test['loss']:.2f}, float32 {whole['loss']:.2f}"
+
+    @functools.cached_property
+    def _predicted(self) -> str:
+        folder = f"--predictions={self._place / 'predictions'}"
+        return self._mode("predict", "--split=test", "--top_k=1000", folder)
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        ends = [row["step"] for row in self.whole.rows("validation")]
+        return min(ends)
+
+    @property
+    def _options_of_data(self) -> list[str]:
+        return [*self.options, f"--cache_dir={self._command.cache_dir}"]
+
+    def _train(self, name: str, *options: str) -> Run:
+        return self._warm.train(self._place / name, *self.options, *options)
+
+    def _mode(self, mode: str, *options: str) -> str:
+        run = f"--run_dir={self.whole.run_dir}"
+        outcome = self._warm.run(f"--mode={mode}", run, *options)
+        assert outcome.status == 0 and outcome.err == "", outcome.said()
+        return outcome.out
+
+    def _state(self, name: str, *options: str) -> dict[str, np.ndarray]:
+        """Returns what changed in one step: the arrays of the checkpoint after it, by name."""
+        one_step = "--train_steps=1", "--strategy=cpu", *options
+        run = self._train(name, *one_step)
+        arrays = read(list_checkpoints(str(run.run_dir / "checkpoints"))[-1]).arrays
+        return {n: v for n, v in arrays.items() if not n.startswith("timing/")}
+
+
+CHECKS: dict[str, Callable[[Matrix], str]] = {
+    "train": Matrix.trains,
+    "kill, resume": Matrix.resumes,
+    "step, 2 devices": Matrix.agrees,
+    "shards, 2 devices": Matrix.shards,
+    "evaluate": Matrix.evaluates,
+    "predict": Matrix.predicts,
+    "export": Matrix.exports,
+    "report": Matrix.reports,
+    "verify": Matrix.verifies,
+    "benchmark": Matrix.benchmarks,
+    "bfloat16": Matrix.bfloat16,
+}
+
+
+def _apart(one: np.ndarray, two: np.ndarray) -> float:
+    """Returns the norm of the difference over the larger norm; 0 if both are 0."""
+    one, two = one.astype(np.float64), two.astype(np.float64)
+    largest = max(np.linalg.norm(one), np.linalg.norm(two))
+    return float(np.linalg.norm(one - two) / largest) if largest else 0.0
+
+
+def _python(program: str, place: Path, *arguments: str, path: Path | str = "") -> None:
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(path)}
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        cwd=place,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _of_classes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
+    """Returns what predictions.json lists: probabilities, [examples, classes], and labels."""
+    listed = json.loads((folder / "predictions.json").read_text())["predictions"]
+    scores = [{one["class"]: one["probability"] for one in each["top"]} for each in listed]
+    return {
+        "probabilities": np.array([[score[name] for name in names] for score in scores]),
+        "labels": np.array([each["class"].encode() for each in listed]),
+    }
