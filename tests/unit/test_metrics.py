@@ -57,7 +57,7 @@ def test_large_sums_keep_their_digits():
 
 
 def test_names_of_metrics_must_agree():
-    with pytest.raises(ValueError, match="has the metrics accuracy and returns arguments of none"):
+    with pytest.raises(ValueError, match="has the metrics accuracy, and returns arguments of none"):
         metrics.masked_sums(TaskOutput(tf.zeros([2])), tf.ones([2]), ONE)
 
 
