@@ -78,7 +78,8 @@ class VerificationRuns:
         self.topologies = topologies(options.strategy, options.virtual_devices)
         if options.shards == 1:  # a single shard is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
-        source = data.open_source(config)
+        # All runs scale by the numbers of the whole training split, as training does.
+        source = pipelines.fitted(data.open_source(config), data.cache_dir(config))
         # After the devices: a task may create tensors.
         self._make_task = _task_maker(task, config, source)
         self.sample = sample(source, training.global_batch_size)

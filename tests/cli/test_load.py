@@ -435,7 +435,7 @@ def test_typed_arguments(warm: Warm, arguments: Path, tmp_path: Path, given):
 
 
 BAD = {
-    "--schedule.depth=x": "--schedule.depth=x: invalid literal",
+    "--schedule.depth=x": "--schedule.depth=x: give a whole number",
     "--schedule.rate=nan": "--schedule.rate=nan: give a number",
     "--schedule.sizes=1,b": "--schedule.sizes=1,b: give whole numbers separated by commas",
     "--schedule.depth=9223372036854775808": "must fit in 64 bits",

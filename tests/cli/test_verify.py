@@ -36,6 +36,12 @@ def test_quickstart_certificate(warm: Warm, tmp_path: Path):
     assert not run_dir.exists()
 
 
+def test_standardized_inputs(warm: Warm, tmp_path: Path):
+    """Each law is checked with the means and deviations of the whole training split."""
+    options = "--model=logistic", "--global_batch_size=32", "--scale=standardize"
+    assert_certified(warm.run("--mode=verify", f"--run_dir={tmp_path / 'run'}", *options))
+
+
 def test_verify_run_in_use(warm: Warm, tmp_path: Path):
     """In the directory of a locked run, verification writes only its certificate."""
     small = "--model=logistic", "--global_batch_size=32", "--train_steps=20"

@@ -30,7 +30,7 @@ MODES = {
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a directory that the wheel is unzipped into, which installs a pure wheel."""
     place = tmp_path_factory.mktemp("wheel")
-    for name in ("tapeline", "engine", "pipelines"):
+    for name in ("tapeline", "engine", "pipelines", "examples", "tests/examples"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, place)
@@ -59,7 +59,7 @@ def _python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
 
 
 def test_top_level_of_wheel(site: Path):
-    """The wheel installs three packages and nothing else."""
+    """The wheel installs three packages and nothing else, no examples or tests."""
     names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"tapeline", "engine", "pipelines"}
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")

@@ -48,7 +48,7 @@ SMALL = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An example: its command, without `python` and the file, and the small one's options."""
+    """An example: its command, without `python` and the file, and the options of flagfiles."""
 
     name: str
     file: Path
@@ -63,6 +63,12 @@ class Job:
         ]
         load = [] if self.file.suffix == ".flags" else [f"--load={self.file}"]
         return [*load, *given, *_SMALL, *SMALL[self.name]]
+
+    @property
+    def test_split(self) -> str:
+        """The split that the run is tested on."""
+        given = [each for each in self.arguments if each.startswith("--test_split=")]
+        return given[-1].partition("=")[2] if given else "test"
 
     @property
     def available(self) -> bool:
@@ -90,6 +96,9 @@ def job(file: Path) -> Job:
     relative = str(file.relative_to(REPOSITORY))
     assert script == ("run.py" if file.suffix == ".flags" else relative), line
     arguments = [each.replace(relative, str(file)) for each in arguments]
+    if file.suffix == ".flags":  # so that the options that follow a flagfile override it
+        lines = [each for each in file.read_text().splitlines() if each.startswith("--")]
+        arguments = [*lines, *arguments]
     return Job(file.stem, file, tuple(arguments))
 
 

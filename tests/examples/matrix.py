@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.checkpoint.catalog import list_checkpoints, newest_checkpoint, read, read_metadata
-from tests.cli.command import HANG, REPOSITORY, Command, Run, Warm, rows_of
+from tests.cli.command import HANG, REPOSITORY, Command, Run, Warm
 from tests.examples.jobs import Job, make_pictures
 
 # Decoded inputs of the test split, from a process that opens the data set as training does.
@@ -89,14 +89,13 @@ class Matrix:
                 end = time.monotonic() + HANG
                 while process.poll() is None and time.monotonic() < end:
                     time.sleep(0.005)
-                    if len(rows_of(run_dir)) >= 4:
+                    if _saved_step(run_dir) % self._steps_per_epoch:
                         process.send_signal(signal.SIGKILL)
                         process.wait()
-            path = newest_checkpoint(str(run_dir))
-            if path and process.returncode == -signal.SIGKILL:
-                saved = read_metadata(path)["step"]
-                if not (run_dir / "result.json").exists() and saved % self._steps_per_epoch:
-                    break
+            saved = _saved_step(run_dir)
+            finished = (run_dir / "result.json").exists()
+            if saved % self._steps_per_epoch and not finished:
+                break
         else:
             raise NotKilledError("could not be killed in mid-epoch")
         resumed = self._train("killed")
@@ -193,7 +192,7 @@ class Matrix:
     @functools.cached_property
     def _predicted(self) -> str:
         folder = f"--predictions={self._place / 'predictions'}"
-        return self._mode("predict", "--split=test", "--top_k=1000", folder)
+        return self._mode("predict", f"--split={self.job.test_split}", "--top_k=1000", folder)
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -218,7 +217,7 @@ class Matrix:
         one_step = "--train_steps=1", "--strategy=cpu", *options
         run = self._train(name, *one_step)
         arrays = read(list_checkpoints(str(run.run_dir / "checkpoints"))[-1]).arrays
-        return {n: v for n, v in arrays.items() if not n.startswith("timing/")}
+        return {n: v for n, v in arrays.items() if n.startswith(("model/", "optimizer/", "ema/"))}
 
 
 CHECKS: dict[str, Callable[[Matrix], str]] = {
@@ -234,6 +233,15 @@ CHECKS: dict[str, Callable[[Matrix], str]] = {
     "benchmark": Matrix.benchmarks,
     "bfloat16": Matrix.bfloat16,
 }
+
+
+def _saved_step(run_dir: Path) -> int:
+    """Returns the step of the newest checkpoint; 0 if there is none."""
+    try:
+        path = newest_checkpoint(str(run_dir))
+        return read_metadata(path)["step"] if path else 0
+    except OSError:  # deleted since it was listed
+        return 0
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> float:

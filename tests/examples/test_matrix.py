@@ -1,0 +1,56 @@
+"""Each example through the real command; a part of the table by default, all of it with `full`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.command import Command, Warm
+from tests.examples.jobs import JOBS
+from tests.examples.matrix import CHECKS, Matrix
+
+# Each check on examples that differ in what it depends on; about two minutes on two cores.
+PART = {
+    "train": tuple(JOBS),
+    "kill, resume": ("keras_model", "regression"),
+    "step, 2 devices": ("keras_model", "own_training"),
+    "shards, 2 devices": ("tf_module", "character_model"),
+    "evaluate": ("multi_label",),
+    "predict": ("folder", "text_classification"),
+    "export": ("segmentation",),
+    "report": ("multi_label",),
+    "verify": ("arrays",),
+    "benchmark": ("text_classification",),
+    "bfloat16": ("tf_module", "character_model"),
+}
+
+
+@pytest.fixture(scope="module")
+def matrices(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory):
+    """Returns a function from the name of an example to its checks, which share its runs."""
+    found: dict[str, Matrix] = {}
+
+    def matrix(name: str) -> Matrix:
+        if name not in found:
+            place = tmp_path_factory.mktemp(name)
+            found[name] = Matrix(JOBS[name], command, warm, place)
+        return found[name]
+
+    return matrix
+
+
+@pytest.mark.parametrize(
+    ("name", "check"),
+    [
+        pytest.param(name, check, marks=() if name in PART[check] else pytest.mark.full)
+        for name in JOBS
+        for check in CHECKS
+    ],
+)
+def test_example(matrices, name: str, check: str):
+    if not JOBS[name].available:
+        pytest.skip("no prepared tiny_shakespeare: set TAPELINE_TEST_DATA_DIR")
+    CHECKS[check](matrices(name))
+
+
+def test_part_covers_all_checks():
+    assert PART.keys() == CHECKS.keys() and all(PART.values())
