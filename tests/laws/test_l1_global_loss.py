@@ -30,7 +30,7 @@ class Distance(Task):
 @pytest.mark.parametrize("devices", [1, 2, 4])
 def test_global_mean_with_remainder(devices):
     """7 examples in batches of 4 give the closed-form weight on 1, 2 and 4 devices."""
-    numbers, rate, epochs = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8), 0.1, 5
+    numbers, rate, epochs = np.array([3, 1, 4, 1, 5, 9, 2], np.float32), 0.1, 5
     layout = BatchLayout(devices)
     plan = BatchPlan(examples=7, global_batch_size=4, layout=layout, seed=None)
     run = put_together(
@@ -71,7 +71,7 @@ class WeightedDistance(Distance):
 
 
 def weighted(layout, jit="off", **options):
-    numbers = np.array([3, 1, 4, 1, 5, 9, 2], np.uint8)
+    numbers = np.array([3, 1, 4, 1, 5, 9, 2], np.float32)
     plan = BatchPlan(examples=7, global_batch_size=4, layout=layout, seed=None)
     return put_together(
         lambda: Weights(2.0),

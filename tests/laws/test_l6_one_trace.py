@@ -13,7 +13,7 @@ from engine.core.log_points import NEVER, LogPoints
 from engine.core.step import evaluation_step
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
-from tests.harness import pictures, same_bits, training
+from tests.harness import pictures, same_bits, scaled, training
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
@@ -31,7 +31,7 @@ def test_evaluation_is_traced_once():
     run = training(images, labels)
     plan = BatchPlan(examples=30, global_batch_size=4, layout=BatchLayout(), seed=None)
     feed = InMemoryFeed(images, labels, plan, run.strategy)
-    step = evaluation_step(model=run.state.model, task=run.task)
+    step = evaluation_step(model=run.state.model, task=run.task, preprocess=scaled)
     evaluation = Evaluation(run.strategy, feed, step, run.task)
     first = evaluation.run()
     assert evaluation.run() == first

@@ -91,7 +91,7 @@ def test_interrupted_evaluation_is_none():
     run = training(IMAGES, LABELS)
     plan = BatchPlan(examples=EXAMPLES, global_batch_size=4, layout=BatchLayout(), seed=None)
     feed = InMemoryFeed(IMAGES, LABELS, plan, run.strategy)
-    step = evaluation_step(model=run.state.model, task=run.task)
+    step = evaluation_step(model=run.state.model, task=run.task, preprocess=scaled)
     calls = iter([False, True])
     evaluation = Evaluation(run.strategy, feed, step, run.task)
     assert evaluation.run(lambda: next(calls)) is None

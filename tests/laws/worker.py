@@ -17,7 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 
-from engine.assembly.parts import assemble, classification
+from engine.assembly import data, factories
+from engine.assembly.parts import assemble
 from engine.config import flags
 from engine.distributed.cluster import Cluster
 from engine.distributed.collectives import HostCollectives
@@ -33,7 +34,7 @@ def main(options: dict, out: str) -> None:
         collectives = HostCollectives(cluster)
         tf.config.experimental.enable_op_determinism()
         collectives.strategy()  # TensorFlow needs it before the task creates variables
-        task = FaultInjectingTask(classification(config, 10))
+        task = FaultInjectingTask(factories.build_task(config, data.open_source(config)))
         parts = assemble(config, task, collectives=collectives)
         poisoned_steps(parts, task, faults, STEPS)
         counts = np.array([int(parts.state.step), int(parts.state.updates)])
