@@ -47,8 +47,9 @@ def waves(*, period: int = 20):
 
 MODEL = """
 @tl.model
-def wide(classes, hidden):
-    return [tl.models.Flatten(), tl.models.Dense(hidden[0], "relu"), tl.models.Dense(classes)]
+def wide(outputs, hidden):
+    units = outputs.shape[-1]
+    return [tl.models.Flatten(), tl.models.Dense(hidden[0], "relu"), tl.models.Dense(units)]
 """
 
 START = """
@@ -271,7 +272,7 @@ def test_main(command: Command, tmp_path: Path, end: str):
     assert (outcome.status, outcome.out) == MAINS[end], outcome.said()
 
 
-MODEL_HEAD = "import tensorflow as tf\nimport tapeline as tl\n\n\n@tl.model\ndef net(classes):\n"
+MODEL_HEAD = "import tensorflow as tf\nimport tapeline as tl\n\n\n@tl.model\ndef net(outputs):\n"
 DIVIDED = "ZeroDivisionError: division by zero"
 NO_MODEL = "import tapeline as tl\n"
 IN_STEP = """import tapeline as tl
@@ -297,8 +298,8 @@ WRONG = {
     f"{MODEL_HEAD}    tf.ones([2]) @ tf.ones([3])\n": "my.py:7: RuntimeError: cannot set the run",
     f"{MODEL_HEAD}    open('/no/such/file')\n": "my.py:7: FileNotFoundError: ",
     IN_STEP: "my.py:6: NameError: name 'height' is not defined",
-    MODEL_HEAD.replace("classes", "classes, depth") + "    ...\n": "my.py:5: --model=net: paramet",
-    MODEL_HEAD.replace("classes", "classes, *, depth") + "    ...\n": "annotate it with int",
+    MODEL_HEAD.replace("outputs", "outputs, depth") + "    ...\n": "my.py:5: --model=net: paramet",
+    MODEL_HEAD.replace("outputs", "outputs, *, depth") + "    ...\n": "annotate it with int",
 }
 
 
