@@ -103,7 +103,7 @@ def test_initial_weights():
 @pytest.mark.parametrize(
     ("declare", "message"),
     [
-        (lambda: Convolution(0), "filters of a convolution must be at least 1, got 0"),
+        (lambda: Convolution(0), "filters of a convolution must be an integer of at least 1, got 0"),
         (lambda: Convolution(3, padding="same"), "padding must be one of VALID, SAME, got 'same'"),
         (lambda: Dense(3, "rleu"), "must be one of None, elu, .*, got 'rleu'; did you mean 'relu'"),
         (lambda: Activation(None), "activation must be one of elu, .*, tanh, got None$"),
