@@ -147,10 +147,13 @@ def test_refuses_layer_inside_and_outside():
         (lambda: Dense(4, kernel_initializer="he_norm"), "did you mean 'he_normal'?"),
         (lambda: Activation("gleu"), "got 'gleu'; did you mean '[gs]elu'?"),
         (lambda: models.LayerNorm(0), "epsilon of a layer norm must be above 0, got 0"),
-        (lambda: models.Attention(0), "heads of an attention must be an integer of at least 1, got 0"),
+        (
+            lambda: models.Attention(0),
+            "heads of an attention must be an integer of at least 1, got 0",
+        ),
         (lambda: models.Attention(1, dropout=1.0), r"rate of a dropout must be in \[0, 1\)"),
         (lambda: models.Reshape(-1, -1), "1 or more, or one -1"),
-        (lambda: models.Embedding(0, 3), "vocabulary of an embedding must be at least 1"),
+        (lambda: models.Embedding(0, 3), "vocabulary of an embedding must be an integer"),
         (lambda: models.ConvolutionTranspose(0), "filters of a transposed convolution must be"),
     ],
 )
