@@ -1,12 +1,15 @@
 """Layers compute what Keras's layers of the same weights do, and so do their gradients.
 
-Keras's layers compute in float64. In float32, a layer may differ by 1e-6, relative in norm. In
-bfloat16, each rounding contributes an error of at most u = 2^-8; the errors of a tensor's elements
-have unrelated signs, so that `roundings` of them add up to sqrt(roundings) u in norm, and hardly
-ever to twice that (see tests/rounding.py). Shapes are not so small that a whole tensor may cancel.
+Keras's layers compute in float64. In float32, a layer may differ by 1e-6, relative in norm, or by
+the error of a long sum. In bfloat16, each rounding contributes an error of at most u = 2^-8; the
+errors of a tensor's elements have unrelated signs, so that `roundings` of them add up to
+sqrt(roundings) u in norm, and hardly ever to twice that (see tests/rounding.py). Shapes are not so
+small that a whole tensor may cancel.
 """
 
 from __future__ import annotations
+
+import math
 
 import keras
 import numpy as np
@@ -23,7 +26,7 @@ FLOAT32 = 1e-6
 UNIT = 2.0**-8  # unit roundoff of bfloat16
 SIDES = st.integers(3, 9)
 PADDINGS = st.sampled_from(["VALID", "SAME"])
-EXAMPLES = settings(max_examples=8)
+EXAMPLES = settings(max_examples=8, derandomize=True)
 
 
 def same(array):
@@ -31,7 +34,10 @@ def same(array):
 
 
 def check(layer, twin, pairs, x, roundings):
-    assert max(differences(layer, twin, pairs, x)) <= FLOAT32
+    # A gradient is a sum over all positions; added one by one, its error grows as their root.
+    positions = x.shape[0] * math.prod(layer.output_shape[:-1])
+    allowed = max(FLOAT32, 2 * positions**0.5 * 2.0**-24)
+    assert max(differences(layer, twin, pairs, x)) <= allowed
     found = differences(layer, twin, pairs, x, tf.bfloat16)
     if not getattr(layer, "exact_bias_gradient", True):
         found = found[:-1]  # the bias, the last variable: its gradient is summed in bfloat16
