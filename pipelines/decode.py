@@ -157,7 +157,7 @@ def decode_split(
 
 
 def _write(arrays: Nest, batch: Sequence[np.ndarray], start: int) -> int:
-    """Writes the leaves of a batch of examples into arrays from a row on; returns their number."""
+    """Copies a batch, a list of leaves [k, ...], into rows `start` to `start + k`; returns k."""
     count = 0
     for array, values in zip(tf.nest.flatten(arrays), batch, strict=True):
         count = len(values)
@@ -193,7 +193,7 @@ def decoded_batches(source: Source, split: DataSplit, reader: ExampleReader) -> 
 
 
 def _decoded_records(source: Source, split: RecordSplit) -> Iterator[Nest]:
-    """Yields the decoded examples of TFRecord files, read by tf.data one after the other."""
+    """Yields the decoded examples of TFRecord files as batches (inputs, targets) of [k, ...]."""
 
     def stored(serialized: tf.Tensor) -> Nest:
         if split.fields is None:

@@ -48,7 +48,7 @@ class SequentialSplit:
         return SequentialReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of the version and the specs: the examples are not read."""
+        """Returns a digest of version, range and specs, whatever `all_bytes`; reads no example."""
         text = f"{self.version}\n{self.start} {self.stop}\n{nests.signature(self.spec)}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

@@ -187,7 +187,11 @@ def evaluation_step(
     dtype: tf.DType = tf.float32,
     preprocess: Callable[[Any], Any] = lambda inputs: inputs,
 ) -> Callable[[Batch], Tensors]:
-    """Returns a function from a Batch to its [`metrics.masked_sums`], for replica context."""
+    """Returns a function that evaluates the model on a Batch, to be called in replica context.
+
+    The function returns a list of one tensor, `metrics.masked_sums`: the sums of loss and metrics
+    over the rows that are not padding. The loss includes the model's penalties.
+    """
 
     def metric_sums(batch: Batch) -> Tensors:
         batch = preprocessed(batch, None, preprocess)

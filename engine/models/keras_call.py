@@ -109,7 +109,12 @@ class CalledModel:
         ]
 
     def check_settings(self) -> None:
-        """Raises ValueError, with the layer's name, for what no training step could honour."""
+        """Checks that the engine can train with the settings of the Keras layers and variables.
+
+        Raises:
+          ValueError: names the layer that is quantized, rematerialized or has an activity
+            regularizer or another 16-bit policy, or the variable that has a constraint.
+        """
         trained = self.trained
         for label, layer in self._layers.items():
             policy = layer.dtype_policy

@@ -117,7 +117,11 @@ class _Draw(NamedTuple):
 
 
 def _draw(forward: Forward, layer: Any, x: Any, noise_shape: Any = None) -> _Draw | None:
-    """Returns what to draw; None if the numbers cannot be a function of the row of the batch."""
+    """Returns stream, number and shape of the random numbers that a layer needs for input `x`.
+
+    None: Keras's generator has to draw them, because the numbers do not belong to single rows of
+    the batch, the layer is not one of the model's, or the context has no `noise`.
+    """
     repeats = forward.repeats(x)
     shape = list(x.shape) if noise_shape is None else list(noise_shape)
     if repeats is None or len(shape) != x.shape.rank or not forward.context.noise:

@@ -34,5 +34,5 @@ class Lion(tf.Module):
 
 
 def lion(beta_1: float, beta_2: float = 0.99, weight_decay: float = 0.01) -> Optimizer:
-    """Returns Lion with decoupled weight decay, as in the paper."""
+    """Returns Lion (Chen et al. 2023) with decoupled weight decay of matrices and kernels."""
     return decayed(Lion(beta_1, beta_2), weight_decay)

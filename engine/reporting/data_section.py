@@ -84,7 +84,7 @@ def _has_labels(source: pipelines.Source) -> bool:
 
 
 def _name(names: list[str], label: int) -> str:
-    """Returns the name of a class; the label, if it is none, as one to be ignored."""
+    """Returns the name of a class; for a label that has none, such as an ignored one, its number."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 

@@ -68,7 +68,10 @@ def section(of: SplitPredictions) -> TaskSection:
 
 
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
-    """Returns the errors of predictions, all of which count alike; both are [n, ...]."""
+    """Returns mean absolute error, root mean squared error and R2, and moments of the targets.
+
+    `targets` and `predicted` are [n, ...]; each element counts alike.
+    """
     targets, predicted = targets.ravel(), predicted.ravel()
     mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
     with np.errstate(over="ignore", invalid="ignore"):  # of weights that diverged

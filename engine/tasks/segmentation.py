@@ -20,8 +20,9 @@ class Segmentation(Task):
     [rows, ...] or [rows, ..., 1]; outputs are logits [rows, ..., classes].
 
     Args:
-      metrics: metrics of labels, int32 [rows, ...], and logits by name, with weights of positions.
-      classes: number of classes, if the data does not tell (0).
+      metrics: metrics by name; each gets labels, int32 [rows, ...], logits and, if positions are
+        weighted, their weights, float32 [rows, ...].
+      classes: number of classes; 0: that of the data set.
       class_weights: weight of a position in training by its class; empty: 1.
       ignore_label: label of positions that count neither in the loss nor in metrics; None: no such.
     """

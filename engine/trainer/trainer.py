@@ -286,7 +286,14 @@ class Trainer:
         self._saved_at = stopwatch()
 
     def finish(self) -> None:
-        """Evaluates, and writes report and result.json, unless a signal has stopped training."""
+        """Evaluates the validation and test splits; writes result.json and, if configured, the report.
+
+        Does nothing if a signal has stopped training; a signal during the evaluation ends it.
+
+        Raises:
+          OSError: if a file cannot be written.
+          RuntimeError: if TensorFlow fails.
+        """
         self._print_line(self._profiler.stop())
         if self._interrupted:
             return

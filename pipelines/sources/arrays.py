@@ -34,7 +34,7 @@ class Arrays:
     shuffle: bool = True
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if the arrays do not fit together."""
+        """Returns the source; ValueError if the arrays disagree or an option does not apply."""
         description.refuse_features(name, options)
         if options.image_size:
             raise ValueError(f"--image_size: {name} has arrays of one shape; resize them yourself")

@@ -31,7 +31,12 @@ class Csv:
     shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError names the file, line and column of what is wrong."""
+        """Reads the CSV files; returns the source.
+
+        Raises:
+          ValueError: if a file cannot be read, a column is missing, a row is invalid (names its
+            line), or an option does not apply to CSV files.
+        """
         table = _read(self.path, self.delimiter)
         class_names = self._class_names(table)
 

@@ -22,10 +22,11 @@ _LARGEST = 0.1  # largest relative difference of a step that rounding errors may
 def check(runs: VerificationRuns) -> Finding:
     """Checks that steps on one device and on several agree, from the start and a checkpoint.
 
-    A rounding error can change the sign of a ReLU's input, after which two runs diverge. So if the
-    runs differ by more than the bound, single steps from the same state decide: if those agree, the
-    cause is accumulated rounding errors. If they do not, either, the sensitivity of a step decides:
-    whether on one device as small a change of the weights moves it as far.
+    With virtual shards, the states must be bitwise equal; else they must agree within the bound for
+    rounding errors. A rounding error can change the sign of a ReLU's input, after which two runs
+    diverge. So a larger difference passes, too, if single steps from the same state agree within
+    the bound; or if it is at most `_FACTOR` times the difference that random relative changes of
+    the weights by up to `_ROUNDING` make to a step on one device, and that is at most `_LARGEST`.
     """
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
