@@ -84,7 +84,7 @@ def _has_labels(source: pipelines.Source) -> bool:
 
 
 def _name(names: list[str], label: int) -> str:
-    """Returns the name of a class; for a label that has none, such as an ignored one, its number."""
+    """Returns the name of a class; for a label without one, as an ignored label, its number."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 

@@ -152,7 +152,7 @@ def _arrays(predictions: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
 def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """Returns the largest difference over all outputs; 0: they are equal.
 
-    That of floats is |actual - expected| / max(1, |expected|); that of an output of another dtype is
+    That of floats is |actual - expected| / max(1, |expected|); that of other dtypes is
     the fraction of its elements that differ.
     """
     largest = 0.0

@@ -286,7 +286,7 @@ class Trainer:
         self._saved_at = stopwatch()
 
     def finish(self) -> None:
-        """Evaluates the validation and test splits; writes result.json and, if configured, the report.
+        """Evaluates the held-out splits; writes result.json and, if configured, the report.
 
         Does nothing if a signal has stopped training; a signal during the evaluation ends it.
 
