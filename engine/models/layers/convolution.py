@@ -116,7 +116,29 @@ class Convolution(_OnImages):
     def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Returns the convolution of `x` with the kernel, without bias and activation."""
         kernel = tf.cast(self.kernel, context.dtype)
-        return tf.nn.conv2d(x, kernel, self.stride, self.padding, dilations=self.dilation)
+        # Group by group: without oneDNN, TensorFlow has no kernel of a grouped convolution that its
+        # graph optimizer fuses with a bias.
+        outputs = [
+            self._convolved(of_group, weights)
+            for of_group, weights in zip(
+                tf.split(x, self.groups, -1) if self.groups > 1 else [x],
+                tf.split(kernel, self.groups, -1) if self.groups > 1 else [kernel],
+                strict=True,
+            )
+        ]
+        return tf.concat(outputs, -1) if self.groups > 1 else outputs[0]
+
+    def _convolved(self, x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        if self.dilation == 1:
+            return tf.nn.conv2d(x, kernel, self.stride, self.padding)
+        # By space-to-batch: without oneDNN, the gradient of a dilated convolution has no kernel.
+        return tf.nn.with_space_to_batch(
+            x,
+            [self.dilation] * 2,
+            self.padding,
+            lambda rows, *_: tf.nn.conv2d(rows, kernel, 1, "VALID"),
+            kernel.shape[:2],
+        )
 
 
 class DepthwiseConvolution(_OnImages):
