@@ -9,7 +9,6 @@ from pipelines.errors import reason
 from pipelines.example_access import (
     Examples,
     read_examples,
-    read_labels,
     read_step_examples,
     read_stored_images,
     read_targets,
@@ -93,7 +92,6 @@ __all__ = [
     "random_access",
     "read_array",
     "read_examples",
-    "read_labels",
     "read_picture",
     "read_step_examples",
     "read_stored_images",

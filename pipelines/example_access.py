@@ -121,6 +121,3 @@ def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:
             decoded = cache.load(cache_dir, cache.key(split, source.recipe), source.decoded)
         _, targets = decoded if decoded is not None else decode_split(source, split)
     return targets
-
-
-read_labels = read_targets  # of sources whose targets are class labels: int32 [n]

@@ -12,6 +12,7 @@ from engine.models.base import ForwardContext, Layer
 from engine.models.registry import NETWORKS
 from engine.models.seeding import make_seeded
 from engine.models.sequential import Sequential
+from engine.models.tracing import batch_spec, fits
 from engine.runtime.user_code import place, user_code_location
 
 
@@ -101,31 +102,20 @@ def _layers(name: str, made: Sequence[Any]) -> Sequence[Layer]:
         raise ValueError(f"{name} has no layers")
     for layer in made:
         if not isinstance(layer, Layer):
-            raise ValueError(f"{name} lists a {type(layer).__name__}, which is no layer")
+            raise ValueError(f"{name} lists a {type(layer).__name__}, which is not a layer")
     return made
 
 
 def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
     """Returns the specs of a model's outputs, without the batch axis, from tracing a call."""
-    batch = tf.nest.map_structure(lambda spec: tf.TensorSpec([2, *spec.shape], spec.dtype), inputs)
     before = len(model.variables)
     called = tf.function(lambda rows: model(rows, ForwardContext()), autograph=False)
-    outputs = called.get_concrete_function(batch).structured_outputs
+    outputs = called.get_concrete_function(batch_spec(inputs, 2)).structured_outputs
     if len(model.variables) > before:
         raise ValueError(f"{name} creates variables when it is called: create them before")
     return tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape[1:], tensor.dtype), outputs
     )
-
-
-def fits(found: Any, expected: Any) -> bool:
-    """Returns whether the shapes of two nests of specs are compatible, leaf by leaf."""
-    try:
-        tf.nest.assert_same_structure(found, expected, check_types=False)
-    except (TypeError, ValueError):
-        return False
-    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
-    return all(one.shape.is_compatible_with(other.shape) for one, other in pairs)
 
 
 def described(specs: Any) -> str:

@@ -16,7 +16,7 @@ from engine.models.base import ForwardContext, StatisticUpdate
 from engine.models.keras_call import SEED, CalledModel, Scope
 from engine.models.keras_layers import Forward
 from engine.models.stateless_random import StatelessRNG
-from engine.models.tracing import batch_spec, check_forward_pass, one_line, zeros
+from engine.models.tracing import batch_spec, check_forward_pass, fits, one_line, zeros
 
 
 class KerasModel(tf.Module):
@@ -52,7 +52,7 @@ class KerasModel(tf.Module):
             do on several devices; the error names the layer.
         """
         called = self._called
-        if self._inputs is not None and _same_inputs(self._inputs, inputs):
+        if self._inputs is not None and fits(self._inputs, inputs):
             return
         try:
             if self._inputs is not None:  # Keras may take a dict for a list
@@ -192,13 +192,3 @@ def _own_inputs(model: Any) -> Any | None:
             return None
     nest = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     return tf.nest.map_structure(lambda t: tf.TensorSpec(t.shape[1:], t.dtype), nest)
-
-
-def _same_inputs(ours: Any, given: Any) -> bool:
-    """Returns whether two nests of specs have the same structure and shapes."""
-    try:
-        tf.nest.assert_same_structure(ours, given, check_types=False)
-    except (TypeError, ValueError):
-        return False
-    pairs = zip(tf.nest.flatten(ours), tf.nest.flatten(given), strict=True)
-    return all(one.shape.is_compatible_with(other.shape) for one, other in pairs)

@@ -190,7 +190,7 @@ class CalledModel:
             layer._loss_ids.clear()
         for variable in scope.foreign.values():
             forward.refusals.append(
-                f"its call uses the variable {variable.path}, which is no weight of the model:"
+                f"its call uses the variable {variable.path}, which is not a weight of the model:"
                 " make it one by add_weight, and measure by the task's metrics"
             )
         for key, variable in scope.updated.items():

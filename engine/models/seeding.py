@@ -33,7 +33,7 @@ def seeded(seed: int) -> Iterator[None]:
 
     A model that is made in the block starts from the same weights in any process, whatever was made
     before it. Initializers with a seed of their own are not affected. The states of Python and
-    NumPy are restored after the block; the generators of Keras and TensorFlow start anew in it.
+    NumPy are restored after the block; the generators of Keras and TensorFlow are reset in it.
     """
     states = random.getstate(), np.random.get_state()
     random.seed(seed)
@@ -49,7 +49,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _forget_keras_generator() -> None:
-    """Removes Keras's global generator, if Keras is in use: it is made anew on its next use.
+    """Removes Keras's global generator, if Keras is imported; its next use creates another.
 
     Its seed then comes from Python's generator, as in a process that has not imported Keras yet.
     """

@@ -35,6 +35,16 @@ def zeros(spec: Any, rows: int = 2) -> Any:
     return tf.nest.map_structure(fill, spec)
 
 
+def fits(found: Any, expected: Any) -> bool:
+    """Returns whether the shapes of two nests of specs are compatible, leaf by leaf."""
+    try:
+        tf.nest.assert_same_structure(found, expected, check_types=False)
+    except (TypeError, ValueError):
+        return False
+    pairs = zip(tf.nest.flatten(found), tf.nest.flatten(expected), strict=True)
+    return all(one.shape.is_compatible_with(other.shape) for one, other in pairs)
+
+
 def check_forward_pass(
     what: str, forward: Callable[[Any], Any], spec: Any, variables: Iterable[tf.Variable]
 ) -> Any:

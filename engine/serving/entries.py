@@ -82,16 +82,10 @@ def _write_values(writer: Any, predictions: list[dict[str, Any]]) -> None:
         writer.writerow([each["input"], *(value for values in flat for value in values)])
 
 
-def picture(
-    trained: TrainedModel,
-    predictions: list[dict[str, Any]],
-    drawn: list[PredictionRequest],
-    arrays: dict[str, np.ndarray],
-) -> bytes:
+def picture(predictions: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
     """Returns a PNG of the first images with their predictions."""
     from engine.reporting.figures import CaptionedImages, grid, join_captions
 
-    del trained, arrays
     images = np.stack([each.inputs for each in drawn])
     shown = predictions[: len(drawn)]
     if "class" not in shown[0]:

@@ -101,7 +101,7 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
         count = max(1, min(len(records), _CHECKED, _MAX_BYTES // per_example))
         indices, cache = np.arange(count), data.cache_dir(trained.config)
         inputs = pipelines.read_examples(source, records, indices, cache).inputs
-        served = _batches(inputs)
+        served = [tf.nest.flatten(inputs)]
         if any_size:
             images = pipelines.read_stored_images(source, records, indices, cache)
             groups = itertools.groupby(images, np.shape)
@@ -112,7 +112,7 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
         inputs = tf.nest.map_structure(
             lambda spec: _random(random, spec), trained.source.decoded[0]
         )
-        return _Examples(inputs, _batches(inputs), f"{_RANDOM} random inputs")
+        return _Examples(inputs, [tf.nest.flatten(inputs)], f"{_RANDOM} random inputs")
 
 
 def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
@@ -121,10 +121,6 @@ def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
     if spec.dtype.is_floating:
         return random.standard_normal(shape).astype(dtype)
     return random.integers(0, 256 if spec.dtype == tf.uint8 else 2, shape).astype(dtype)
-
-
-def _batches(inputs: Any) -> list[list[np.ndarray]]:
-    return [tf.nest.flatten(inputs)]
 
 
 def _expected(trained: TrainedModel, inputs: Any) -> dict[str, np.ndarray]:

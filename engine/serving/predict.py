@@ -159,7 +159,7 @@ def _write(
         np.savez(path, **_concatenated(arrays))  # type: ignore[arg-type]
         written.append(".npz")
     if trained.source.has_images:
-        image = picture(trained, predictions, drawn, _concatenated(arrays, len(drawn)))
+        image = picture(predictions, drawn)
         replace_file(os.path.join(folder, "predictions.png"), image)
         written.append(".png")
     noun = "pictures" if trained.source.has_images else "examples"
@@ -167,8 +167,6 @@ def _write(
     return f"predictions of {len(predictions):,} {noun}: {folder}/{files}"
 
 
-def _concatenated(
-    arrays: list[dict[str, np.ndarray]], rows: int | None = None
-) -> dict[str, np.ndarray]:
-    """Returns the predictions of all batches, or of the first rows, by name."""
-    return {name: np.concatenate([each[name] for each in arrays])[:rows] for name in arrays[0]}
+def _concatenated(arrays: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Returns the predictions of all batches by name."""
+    return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}

@@ -217,7 +217,7 @@ def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.
         return lambda: factories.build_task(config, source)
 
     if not isinstance(task, Task) and not callable(task):
-        raise ValueError(f"{type(task).__name__} is no task: derive it from tl.Task")
+        raise ValueError(f"{type(task).__name__} is not a task: derive it from tl.Task")
 
     def copied() -> Task:
         try:

@@ -308,7 +308,7 @@ def _check(path: str) -> _Facts:
         error = ""
     except Exception as problem:  # Pillow raises errors of many kinds for damaged files
         why = "it is empty" if not content else one_line_message(problem, 100)
-        error = "is no picture that can be decoded" if "cannot identify" in why else why
+        error = "is not a picture that can be decoded" if "cannot identify" in why else why
         return _Facts(hashlib.sha256(content).hexdigest(), 0, 0, False, "", "", error)
     digest = hashlib.sha256(content).hexdigest()
     return _Facts(digest, height, width, grey, form, mode, error)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import ast
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.cli.command import REPOSITORY
 from tests.examples.jobs import EXAMPLES, JOBS, text_of
 
 # File: the most lines, and names of the definitions that do not count.
@@ -74,14 +70,3 @@ def test_every_example_is_counted_and_listed():
     for job in JOBS.values():
         assert f"[`{job.file.name}`]({job.file.name})" in page, job.name
         assert "on two CPU cores" in text_of(job.file), job.name
-
-
-def test_format():
-    """Lines are counted after formatting."""
-    ruff = Path(sys.executable).with_name("ruff")
-    if not ruff.exists():
-        pytest.skip("needs ruff, of the development tools")
-    done = subprocess.run(
-        [ruff, "format", "--check", "--line-length=100", EXAMPLES], cwd=REPOSITORY
-    )
-    assert done.returncode == 0

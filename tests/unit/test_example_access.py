@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import open_source, read_examples, read_labels
+from pipelines import open_source, read_examples, read_targets
 from pipelines.decode import DECODE_CHUNK, decode_split
 
 
@@ -39,7 +39,7 @@ def test_repeated_number(source, whole, tmp_path):
 
 
 def test_labels_of_split(source, whole, tmp_path):
-    assert (read_labels(source, source.train, str(tmp_path)) == whole[1]).all()
+    assert (read_targets(source, source.train, str(tmp_path)) == whole[1]).all()
 
 
 @pytest.mark.parametrize("kept", [True, False])

@@ -148,7 +148,7 @@ def test_damaged_files(tmp_path):
     message = said(root, tmp_path / "cache")
     assert message.startswith(f"1 of 21 pictures in {root} cannot be read") is False
     assert "3 of 43 pictures" in message and "--skip_damaged=true" in message
-    for name in ("cut.jpg (", "empty.png (it is empty)", "text.jpeg (is no picture"):
+    for name in ("cut.jpg (", "empty.png (it is empty)", "text.jpeg (is not a picture"):
         assert name in message
     source = opened(root, tmp_path / "cache", skip_damaged=True)
     assert sum(map(len, source.splits.values())) == 40

@@ -449,7 +449,7 @@ REFUSED = {
     ),
     "integer": (lambda: one(Counting())(), "00_counting/calls, int32, is assigned in a call"),
     "trained": (lambda: one(Renewing())(), "00_renewing/factor is trained and assigned in a call"),
-    "metric": (lambda: one(Measuring())(), "uses the variable .*total, which is no weight"),
+    "metric": (lambda: one(Measuring())(), "uses the variable .*total, which is not a weight"),
     "variable": (lambda: one(Plain())(), "uses the variable plain:0, which is none of its own"),
     "assigned": (lambda: one(Plain(True))(), "uses the variable plain:0, which is none of its own"),
     "hidden": (lambda: one(Hidden())(), r"a generator with a hidden state \(.*RandomStandardNorm"),

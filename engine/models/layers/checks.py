@@ -32,7 +32,7 @@ def called(layer: Layer, initializer: Initializer) -> str:
 
 
 def at_least_one(what: str, value: int) -> int:
-    """Returns `value`; raises ValueError if it is no integer of at least 1."""
+    """Returns `value`; raises ValueError if it is not an integer of at least 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{what} must be an integer of at least 1, got {value}")
     return value
