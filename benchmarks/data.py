@@ -15,8 +15,9 @@ def main() -> None:
     import_tensorflow()
     import numpy as np
 
-    from pipelines import default_cache_dir, open_source
+    from pipelines import default_cache_dir
     from pipelines.decode import decode_split
+    from pipelines.sources.tfds import open_source
 
     data_dir, path = sys.argv[1:]
     source = open_source(

@@ -18,7 +18,8 @@ import tensorflow as tf  # noqa: E402
 import engine  # noqa: E402
 from benchmarks.serve import serve  # noqa: E402
 from benchmarks.workloads import EXAMPLES, SEED  # noqa: E402
-from pipelines import BatchLayout, StreamingFeed, default_cache_dir, open_feed, open_source  # noqa: E402
+from pipelines import BatchLayout, StreamingFeed, default_cache_dir, open_feed  # noqa: E402
+from pipelines.sources.tfds import open_source  # noqa: E402
 
 BATCH = 128
 

@@ -1,4 +1,4 @@
-"""Input pipelines: from a data set on disk to batches. Start at `open_source` and `open_feed`."""
+"""Input pipelines: from a data set on disk to batches. Start at `open_dataset` and `open_feed`."""
 
 from pipelines.augment import Augmentation, augmentation_of, parse_augmentation
 from pipelines.augment import register as register_augmentation
@@ -39,10 +39,8 @@ from pipelines.source import Source
 from pipelines.sources.arrays import arrays
 from pipelines.sources.csv import csv
 from pipelines.sources.description import SourceOptions
-from pipelines.sources.folder import folder
 from pipelines.sources.from_dataset import from_dataset
 from pipelines.sources.random_access import random_access
-from pipelines.sources.tfds import open_source, tfds
 from pipelines.splits import DataSplit
 from pipelines.stream import StreamingFeed
 
@@ -78,14 +76,12 @@ __all__ = [
     "example_bytes",
     "feed_kinds",
     "fitted",
-    "folder",
     "from_dataset",
     "image_format",
     "image_spec",
     "leaf_paths",
     "open_dataset",
     "open_feed",
-    "open_source",
     "opened",
     "parse_augmentation",
     "permutation",
@@ -102,6 +98,5 @@ __all__ = [
     "source_from_json",
     "source_to_json",
     "steps_per_epoch",
-    "tfds",
     "usable_cores",
 ]

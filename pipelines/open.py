@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from pipelines.source import Source
 from pipelines.sources.description import Description, SourceOptions
-from pipelines.sources.folder import folder
-from pipelines.sources.tfds import open_tfds
 
 FOLDER = "folder:"
 
@@ -32,7 +30,12 @@ def open_dataset(
                 f"or the like return, and returned {type(described).__name__}"
             )
         return described.open(dataset, options)
+    # Imported on use: a source of another kind needs neither of the two.
     if dataset.startswith(FOLDER):
+        from pipelines.sources.folder import folder
+
         path = dataset.removeprefix(FOLDER)
         return folder(path).open(path.rstrip("/").split("/")[-1] or path, options)
+    from pipelines.sources.tfds import open_tfds
+
     return open_tfds(dataset, options)

@@ -26,7 +26,7 @@ _IMPORTS = {
     "arrays": "pipelines:arrays",
     "augment": "pipelines:register_pair_augmentation",
     "csv": "pipelines:csv",
-    "folder": "pipelines:folder",
+    "folder": "pipelines.sources.folder:folder",
     "from_dataset": "pipelines:from_dataset",
     "keras": "engine.models.keras_adapter:keras_model",
     "metric": "engine.tasks.registry:METRICS.register",
@@ -40,7 +40,7 @@ _IMPORTS = {
     "schedule": "engine.optim.registry:SCHEDULES.register",
     "source": "engine.assembly.registry:SOURCES.register",
     "task": "engine.tasks.registry:TASKS.register",
-    "tfds": "pipelines:tfds",
+    "tfds": "pipelines.sources.tfds:tfds",
 }
 
 __all__ = list(_IMPORTS)

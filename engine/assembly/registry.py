@@ -2,7 +2,7 @@
 
     @SOURCES.register
     def scenes():
-        return pipelines.open_source("scenes", ...)
+        return tapeline.tfds("scenes", ...)
 
 A factory returns a `pipelines.Source`; its keyword-only parameters become flags, such as
 `--dataset.fold=3`. Names of this registry come before those of TensorFlow Datasets. It is here, and

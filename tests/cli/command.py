@@ -220,16 +220,16 @@ def serve() -> None:
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    import pipelines
     from engine.reporting import evaluate_command
     from engine.trainer import trainer
+    from pipelines.sources.tfds import open_source
     from tapeline import command
 
     del (
         evaluate_command,
         trainer,
     )  # imported for the children, as are the modules that TFDS imports lazily
-    pipelines.open_source("digits", data_dir=None, cache_dir=sys.argv[1])
+    open_source("digits", data_dir=None, cache_dir=sys.argv[1])
     gc.freeze()  # otherwise a child's exit spends a second on collecting garbage in TensorFlow
     for line in sys.stdin:
         asked = json.loads(line)

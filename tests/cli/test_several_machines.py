@@ -14,6 +14,7 @@ import pytest
 from tests import measured
 from tests.choices import seldom
 from tests.cli.command import HANG, Command, Run, Warm, await_rows
+from tests.examples.jobs import JOBS
 from tests.harness import tf_configs
 from tests.tensorflow_log import without_log
 
@@ -98,6 +99,17 @@ def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
     for name in ("left_out", "skipped_steps", "weights_sha256"):
         assert two.result[name] == one.result[name]
     assert two.curves == one.curves
+
+
+def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
+    """A user's data, network and task on two workers: the bits of one process."""
+    alone = JOBS["segmentation"].small(tmp_path) + ["--shards=2", "--feed=stream"]
+    with workers(command, tmp_path / "two", *alone) as started:
+        outcomes = [ended(worker) for worker in started]
+    assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
+    one, two = warm.train(tmp_path / "one", *alone, "--strategy=cpu"), Run(tmp_path / "two", None)
+    assert two.result["weights_sha256"] == one.result["weights_sha256"]
+    assert two.curves == one.curves and two.result["test"] == one.result["test"]
 
 
 @pytest.mark.parametrize("victim", [0, seldom(1)])

@@ -232,9 +232,9 @@ def main() -> int:
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    import pipelines
     from engine.trainer import trainer
     from engine.verify import command
+    from pipelines.sources.tfds import open_source
 
     del trainer, command  # imported before the children fork
     place, parent = Path(tempfile.mkdtemp(prefix="tapeline-pairs-")), os.getpid()
@@ -242,7 +242,7 @@ def main() -> int:
     covered: set[ConfusedPair] = set()
     skipped = trained = 0
     try:
-        pipelines.open_source("digits", data_dir=None, cache_dir=str(place / "cache"))
+        open_source("digits", data_dir=None, cache_dir=str(place / "cache"))
         chosen = itertools.islice(sampled(asked.seed), asked.configurations)
         for number, choice in enumerate(chosen):
             if number < asked.first:

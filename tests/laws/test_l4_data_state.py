@@ -8,8 +8,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import default_cache_dir, open_feed, open_source, permutation
+from pipelines import default_cache_dir, open_feed, permutation
 from pipelines.batch_layout import BatchLayout, BatchPlan
+from pipelines.sources.tfds import open_source
 
 
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:

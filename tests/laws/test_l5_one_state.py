@@ -16,7 +16,8 @@ from engine.checkpoint.restore import Restorer, restore_weights
 from engine.checkpoint.variables import named_variables
 from engine.optim.precision import LossScale
 from engine.optim.registry import OPTIMIZERS
-from pipelines import data_identity, open_source
+from pipelines import data_identity
+from pipelines.sources.tfds import open_source
 from tests.choices import choices
 from tests.harness import pictures, same_bits, training
 

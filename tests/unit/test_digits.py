@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from pipelines import digits, open_source
+from pipelines import digits
+from pipelines.sources.tfds import open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines import open_source, read_examples, read_targets
+from pipelines import read_examples, read_targets
 from pipelines.decode import DECODE_CHUNK, decode_split
+from pipelines.sources.tfds import open_source
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,9 @@ import tensorflow as tf
 
 from engine.distributed import strategies
 from engine.tasks.classification import Classification
-from pipelines import BatchLayout, choose_feed, decode, open_feed, open_source
+from pipelines import BatchLayout, choose_feed, decode, open_feed
 from pipelines.records import RecordReader
+from pipelines.sources.tfds import open_source
 from tapeline import models
 from tests.choices import choices
 from tests.harness import norm_network, put_together, strategy_of

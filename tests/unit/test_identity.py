@@ -6,8 +6,9 @@ import dataclasses
 
 import pytest
 
-from pipelines import identity, open_source
+from pipelines import identity
 from pipelines.identity import DataIdentity, data_identity
+from pipelines.sources.tfds import open_source
 
 
 @pytest.mark.parametrize(

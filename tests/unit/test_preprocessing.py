@@ -10,8 +10,9 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import fitted, open_source
+from pipelines import fitted
 from pipelines.preprocessing import Moments, Preprocessing, Scale, preprocessing
+from pipelines.sources.tfds import open_source
 
 IMAGE = tf.TensorSpec((4, 6, 3), tf.uint8)
 FLOATS, IDS = tf.TensorSpec((5,), tf.float32), tf.TensorSpec((7,), tf.int64)

@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines import open_source
 from pipelines.decode import constants, decode_batch, decode_split, traced
 from pipelines.example_access import read_examples, read_stored_images
 from pipelines.records import RecordReader, RecordSplit
 from pipelines.resize import Resize
+from pipelines.sources.tfds import open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -385,7 +385,7 @@ def test_runtime_not_started():
     import sys
 
     code = (
-        "import tempfile, tensorflow as tf; from pipelines import open_source\n"
+        "import tempfile, tensorflow as tf; from pipelines.sources.tfds import open_source\n"
         "open_source('digits', data_dir=None, cache_dir=tempfile.mkdtemp())\n"
         "cpu = tf.config.list_physical_devices('CPU')[0]\n"
         "two = [tf.config.LogicalDeviceConfiguration()] * 2\n"

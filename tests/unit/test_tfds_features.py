@@ -8,8 +8,8 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from pipelines import SourceOptions, builders, open_dataset, read_examples, read_targets
-from pipelines import tfds as described
 from pipelines.decode import decode_split
+from pipelines.sources.tfds import tfds as described
 
 F = tfds.features
 
