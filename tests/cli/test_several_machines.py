@@ -103,7 +103,7 @@ def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
 
 def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
     """A user's data, network and task on two workers: the bits of one process."""
-    alone = JOBS["segmentation"].small(tmp_path) + ["--shards=2", "--feed=stream"]
+    alone = [*JOBS["segmentation"].small(tmp_path), "--shards=2", "--feed=stream"]
     with workers(command, tmp_path / "two", *alone) as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
