@@ -31,16 +31,11 @@ class Startup:
         self.seconds: dict[str, float] = {}
         self._last = time.monotonic() - _age()
 
-    def ended(self, part: str, *, of_which: tuple[str, float] | None = None) -> None:
-        """Adds the time since the end of the previous part to the duration of `part`.
-
-        `of_which`, (another part, seconds), is the share of that time that this part gets instead.
-        """
+    def ended(self, part: str) -> None:
+        """Adds the time since the end of the previous part to the duration of `part`."""
         now = time.monotonic()
-        spent, self._last = now - self._last, now
-        inner, seconds = of_which or (part, 0.0)
-        for name, duration in ((inner, seconds), (part, spent - seconds)):
-            self.seconds[name] = self.seconds.get(name, 0.0) + duration
+        self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
+        self._last = now
 
 
 def after_import(seconds: Mapping[str, float]) -> float:

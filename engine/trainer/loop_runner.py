@@ -74,7 +74,7 @@ class LoopRunner:
         seconds = stopwatch() - start
         if not self._started:
             self._started = True
-            self._startup.ended("step", of_which=("trace", self._parts.loop.trace_seconds))
+            self._startup.ended("step")
             self._meter.record_startup(self._startup.seconds, self._parts.loop.traces)
         self._steps_per_loop.took(taken.steps, seconds)
         self._meter.record_call(taken.steps, seconds)

@@ -80,7 +80,7 @@ class Trainer:
     ) -> None:
         config, chief, data = parts.config, collectives.is_chief, parts.data
         self.parts, self.state, self.config = parts, parts.state, config
-        self._signals, self._collectives = signals, collectives
+        self._signals, self._collectives, self._startup = signals, collectives, startup
         self._triggers = Triggers(
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
@@ -113,6 +113,11 @@ class Trainer:
         self._interrupted = False
         self._progress = Progress("off" if chief else "silent", "", 0)
 
+    def _trace(self) -> None:
+        """Traces the functions of the run, and records the time since the part before."""
+        self.parts.trace()
+        self._startup.ended("trace")
+
     def start(self, lock: RunLock, before: Config | None) -> None:
         """Restores the newest checkpoint if there is one, and prints the introduction.
 
@@ -123,7 +128,7 @@ class Trainer:
         """
         parts, chief = self.parts, self._collectives.is_chief
         if before is None:  # code that fails leaves nothing behind
-            parts.trace()
+            self._trace()
         if chief:
             os.makedirs(self._dir, exist_ok=True)
             lock.take()
@@ -142,7 +147,8 @@ class Trainer:
         if complete:
             run_directory.check_logging_options(self.config, before)
         elif before is not None:
-            parts.trace()
+            self._startup.ended("restore")
+            self._trace()
         self._restorer.tidy()
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options

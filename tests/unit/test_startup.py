@@ -32,14 +32,6 @@ def test_parts_cover_startup(monkeypatch):
     assert begun.seconds == {"python": 3 + 1, "data": 4 + 8, "network": 2}
 
 
-def test_nested_part_counted_once(monkeypatch):
-    clock = Clock(monkeypatch)
-    begun = Startup()
-    clock.now += 5
-    begun.ended("step", of_which=("trace", 2.0))
-    assert begun.seconds == {"trace": 2.0, "step": 3 + 5 - 2}
-
-
 def test_seconds_after_import():
     seconds = {"python": 1.0, "tensorflow": 2.0, "data": 4.0, "step": 8.0}
     assert after_import(seconds) == 12.0
