@@ -33,7 +33,7 @@ def default_dir() -> str:
 
 
 def key(split: DataSplit, recipe: str) -> str:
-    """Returns the cache key of a split's decoded examples, from all bytes of the stored ones."""
+    """Returns the cache key of a split's decoded examples: a hash of stored bytes and `recipe`."""
     text = f"{_VERSION}\n{recipe}\n{split.digest(all_bytes=True)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 

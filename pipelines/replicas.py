@@ -1,4 +1,4 @@
-"""The replicas of this worker, and values that are created on the device of each."""
+"""Indices of this worker's replicas, and tensors that are created on the device of each."""
 
 from __future__ import annotations
 
