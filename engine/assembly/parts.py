@@ -54,9 +54,9 @@ class Parts:
             feed.close()
 
     def trace(self) -> None:
-        """Traces the training loop; with `--load`, also the evaluations, which the user may write.
+        """Traces the training loop; with `--load`, also the evaluations.
 
-        Whatever error the code of model, task or optimizer raises comes up here.
+        Therefore errors in the user's model, task or optimizer are raised here, not in a step.
         """
         self.loop.graph()
         if self.config.run.load:

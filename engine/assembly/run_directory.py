@@ -143,7 +143,11 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Raises ValueError if logging options differ from `before`, of a run with no steps left."""
+    """Raises ValueError if logging options differ from `before` and the run has no steps left.
+
+    `before` has the run's options; None for a new run, which passes. Call it only when no steps are
+    left.
+    """
     if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
             f"the run in {config.run.run_dir} has no step left to record with "

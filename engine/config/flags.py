@@ -54,9 +54,9 @@ def _registry() -> absl_flags.FlagValues:
 
 
 def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
-    """Defines the arguments of registered functions, of which `values` select; returns the names.
+    """Defines the flags of the arguments of user-registered functions; returns the flags' names.
 
-    Those of functions that are not selected are defined as text, which has no effect.
+    Flags of functions that the options in `values` do not select accept any text, without effect.
     """
     options = {field.name: field.default for field in _fields()} | values
     types = {

@@ -91,8 +91,9 @@ class Loop:
     def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
         """Takes up to `steps` training steps of one epoch in one call of the graph.
 
-        Logs at `points`. Stops after the first non-finite step, which does not update the weights,
-        where the feed's input ends, and, if `watched`, after `MAX_WATCHED` steps.
+        Returns the number of steps taken and the values logged at `points`. Stops after the first
+        non-finite step, which does not update the weights, where the feed's input ends, and, if
+        `watched`, after `MAX_WATCHED` steps.
 
         Raises:
           ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond
@@ -141,7 +142,7 @@ class Loop:
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Returns what `_assigned` returns; counts and times its traces."""
+        """Calls `_assigned`, while the loop is traced; counts and times the traces."""
         self.traces += 1
         started = stopwatch()
         result = self._assigned(request, given)

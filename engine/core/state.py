@@ -119,7 +119,7 @@ class TrainState(tf.Module):
             self.timing = TimingState()
 
     def scored_model(self, averaged: bool) -> tf.Module:
-        """Returns the model to evaluate: that of the EMA if `averaged` and if there is an EMA."""
+        """Returns the model to evaluate: `ema` if `averaged` and there is one, else `model`."""
         return self.ema if averaged and self.ema is not None else self.model
 
 

@@ -43,7 +43,7 @@ class Sequential(tf.Module):
 
     @property
     def randomness(self) -> str:
-        """ "none", or "per_example" if a layer is a dropout; see `engine.models.properties`."""
+        """Random numbers drawn in training: "none", or "per_example" if a layer is a dropout."""
         return "per_example" if any(isinstance(m, Dropout) for m in self.submodules) else "none"
 
     @property
