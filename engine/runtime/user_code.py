@@ -91,7 +91,7 @@ def digests() -> list[dict[str, str]]:
 
 
 def differences(before: Sequence[dict[str, str]]) -> list[str]:
-    """Returns the names of the files whose contents are not those of `before`, of `digests`."""
+    """Returns the names of files whose contents differ from `before`, a result of `digests`."""
     one, other = ({(each["file"], each["sha256"]) for each in d} for d in (before, digests()))
     return sorted({name for name, _ in one ^ other})
 

@@ -59,7 +59,7 @@ class ServingModule(tf.Module):
         return "image" if self._source.has_images else "example"
 
     def predictions(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what the task predicts for a batch of the decoded inputs, [rows, ...] each."""
+        """Returns the task's predictions by name for a batch of decoded inputs, [rows, ...]."""
         specs = self.specs.values()
         whole = [tf.ensure_shape(x, spec.shape) for x, spec in zip(inputs, specs, strict=True)]
         nest = tf.nest.pack_sequence_as(self._source.decoded[0], whole)

@@ -345,7 +345,7 @@ def pair(monkeypatch):
 
 
 def test_pairs_keep_together(pair):
-    """The mask is mirrored where its image is, and only then are images scaled."""
+    """A mask is mirrored if its image is; images are scaled after that."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 4, 5, 1), np.uint8)
     found = parse_augmentation("mirror,cutout:1", (4, 5, 1))

@@ -59,7 +59,7 @@ def test_replaces_text_between_marks():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Returns the command with trainings of a given result; its output is in tmp_path."""
+    """Returns a function that runs the command, whose trainings have a given accuracy."""
     readme = "<!-- results -->\n<!-- /results -->\n<!-- curves -->\n<!-- /curves -->\n"
 
     def ask(accuracy: float, *options: str) -> int:
