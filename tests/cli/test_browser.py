@@ -1,4 +1,4 @@
-"""The report and TensorBoard in a real browser."""
+"""The report and TensorBoard, rendered by a real browser."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory):
-    """Starts the browser that the tests share."""
+    """Starts a browser that the tests of this module share."""
     with browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
 

@@ -22,7 +22,7 @@ def values(split, step):
 
 
 def write(run_dir, *points):
-    """Writes rows of (split, step), as a process that ends afterwards."""
+    """Writes a row for each (split, step) in `points`, by a `MetricWriter` that it then closes."""
     metric_writer = MetricWriter(str(run_dir))
     for split, step in points:
         metric_writer.write(split, [MetricRow(step, step // 10 + 1, values(split, step))])

@@ -35,7 +35,7 @@ def after(name, weights, gradients, **options):
 
 
 def kinds(shape):
-    """Yields matrices, from well conditioned to those with singular values of rounding size."""
+    """Yields matrices: well conditioned ones, and ones with singular values of rounding size."""
     yield random(*shape)
     yield np.ones(shape, np.float32)
     yield np.outer(random(shape[0]), random(shape[1]))

@@ -161,5 +161,5 @@ def test_refuses_decay_of_whole_weight(name, rate, decay, flags):
     ("name", "rate", "decay"), [("lamb", 1.0, 2.0), ("lion", 1.0, -1.0), ("sgd", 1e30, -1.0)]
 )
 def test_allows_smaller_decay(name, rate, decay):
-    """In lamb the decay is part of the update, whose length does not depend on it."""
+    """Decay is allowed if rate * decay is below 1, and for lamb, which scales it, always."""
     build_optimizer(name, learning_rate=rate, weight_decay=decay)

@@ -1,4 +1,4 @@
-"""The command that trains the recipes and reports missed goals. Nothing is trained here."""
+"""`benchmarks.recipes`, which trains recipes and reports missed goals; without training."""
 
 from __future__ import annotations
 
