@@ -22,7 +22,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> int:
-    """Runs the command and returns its exit status."""
+    """Runs the selected kills; returns 1 if any resumed run differs, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")

@@ -238,7 +238,7 @@ def test_two_workers(command: Command, own: Run, folder: Path, tmp_path: Path):
 
 
 def test_script(command: Command, folder: Path, tmp_path: Path):
-    """`tl.main()` is a command; other modes, by whatever command, find the script's code."""
+    """A script that calls `tl.main()` trains, and later modes load the code of the script."""
     run = f"--run_dir={tmp_path / 'run'}"
     outcome = script(command, folder / "my.py", run, *OWN, *OWN_MODEL, *BRIEF, "--report=false")
     assert outcome.status == 0 and "Traceback" not in outcome.err, outcome.said()

@@ -101,7 +101,7 @@ def test_finished_run_unchanged(warm: Warm, whole: Run, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Run]:
-    """Returns the checkpoints after four epochs, and the run extended to six."""
+    """Returns the checkpoint files after four epochs, by path, and the run extended to six."""
     run_dir = tmp_path_factory.mktemp("raised") / "run"
     warm.train(run_dir, *LONG, "--epochs=4", "--keep=100")
     files = (run_dir / "checkpoints").glob("ckpt-*")

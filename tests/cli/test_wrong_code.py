@@ -98,7 +98,7 @@ MODELS = {
 
 
 def line_of(warm: Warm, folder: Path, text: str, *options: str) -> str:
-    """Returns the line that refuses a run with a file of this text, which writes nothing."""
+    """Returns the error line of a run with a `--load` file of this text, which writes nothing."""
     file = folder / "my.py"
     file.write_text(text)
     run_dir = folder / "run"
