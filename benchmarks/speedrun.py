@@ -92,8 +92,8 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
     """Trains with Keras's `fit` until the first epoch that reaches `ACCURACY`.
 
     Returns:
-      The results of peers/keras_until.py, with the number of epochs and whether it reached the
-        goal.
+      The results of peers/keras_until.py, the number of epochs, and whether the accuracy was
+      reached.
 
     Raises:
       RunError: the training fails.

@@ -58,7 +58,7 @@ def selected(name: str, info: Any, inputs: str, targets: str) -> tuple[Keys, Key
 
 
 def _supervised(info: Any, known: dict[str, Any]) -> tuple[Keys, Keys] | None:
-    """Returns a data set's supervised keys, (inputs, targets); None if it does not say them."""
+    """Returns a data set's supervised keys, (inputs, targets); None if it has no such pair."""
     keys: tuple[Any, ...] = tuple(info.supervised_keys or ())
     names = [str(key) for key in tf.nest.flatten(keys)]
     if len(keys) != 2 or any(key not in known for key in names):

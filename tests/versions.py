@@ -77,8 +77,7 @@ def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) 
 
     Returns:
       The outcome of each command by name, and under "weights" the digest of the trained weights,
-        which
-      is empty if there is no result.
+      which is empty if there is no result.
     """
     outcome = {}
     with tempfile.TemporaryDirectory(prefix="tapeline-versions-") as place:

@@ -168,8 +168,7 @@ class CalledModel:
 
         Returns:
           The outputs, in float32 if floating; the scope, which holds the values that the model
-            would
-          assign; and the forward pass, which holds the weights of these values.
+          would assign; and the forward pass, which holds the weights of these values.
 
         Raises:
           ValueError: if the model does something in the call that the engine cannot train.

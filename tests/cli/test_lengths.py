@@ -51,7 +51,7 @@ def test_run_shorter_than_epoch(warm: Warm, tmp_path: Path):
 
 
 def test_stop_at_shorter_length(warm: Warm, tmp_path: Path):
-    """A shorter length ends at a restored step that was no log point in the longer run."""
+    """A run shortened to a saved step that was no log point equals a run of that length."""
     options = (*LOGISTIC, "--checkpoint_every=1", "--keep=30")
     cut = warm.train(tmp_path / "cut", *options, "--train_steps=10").run_dir
     (cut / "result.json").unlink()

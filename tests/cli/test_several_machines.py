@@ -48,7 +48,7 @@ def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains on two workers without interruption."""
+    """Returns a run that was trained on two workers without interruption."""
     run_dir = tmp_path_factory.mktemp("together") / "run"
     with workers(command, run_dir) as started:
         (status, out, err), (other, other_out, other_err) = map(ended, started)

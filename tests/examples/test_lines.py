@@ -1,4 +1,4 @@
-"""Limits on the lines of code of each example, not counting definitions that its topic is not."""
+"""Limits on the lines of code of each example, without the definitions that are not its topic."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ def test_refuses_passed_length(tmp_path, length, step, enough):
 
 
 def test_result_removed_before_options(tmp_path, monkeypatch):
-    """A kill between both writes leaves no result next to options of another run."""
+    """If a run is killed while options are written, no result of other options remains."""
     run_dir = tmp_path / "run"
     kept = started(run_dir)
     (run_dir / "result.json").write_text("{}")
