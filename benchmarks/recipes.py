@@ -60,7 +60,7 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
 
     Returns:
       Accuracy and loss on the test split; seconds from the first step to the last, including
-      tracing, evaluation and saving, as for Keras's `fit`; the number of epochs; the rows of metrics.jsonl.
+      tracing, evaluation and saving, as for Keras's `fit`; epochs; the rows of metrics.jsonl.
 
     Raises:
       RunError: the training fails.

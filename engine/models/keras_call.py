@@ -183,7 +183,7 @@ class CalledModel:
         return tf.nest.map_structure(_float32, outputs), scope, forward
 
     def _refuse(self, scope: Scope, forward: Forward) -> None:
-        """Raises ValueError if the call did what cannot be trained, such as `add_loss`."""
+        """Raises ValueError if the call used features that prevent training, such as `add_loss`."""
         graph = tf.compat.v1.get_default_graph()
         for layer in self._layers.values():
             if scope.losses and any(id(loss) in layer._loss_ids for loss in scope.losses):
