@@ -5,8 +5,8 @@
     python -m benchmarks.compare --data_dir=DATA_DIR
 
 The method is described in benchmarks/rounds.py. Afterwards Tapeline is compared with only the bare
-loop, over several starts of both, for a more precise ratio. It takes 90 minutes. Workloads that are
-not selected keep their previous table. Run nothing else at the same time.
+loop, over several starts of both, for a more precise ratio. The comparison takes 90 minutes.
+Workloads that are not selected keep their previous table. Run nothing else at the same time.
 """
 
 from __future__ import annotations

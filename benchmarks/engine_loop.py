@@ -1,7 +1,7 @@
 """Serves a training run of the engine as a benchmark contender.
 
 The run has metrics, log points, checkpoints at the ends of epochs and the progress bar, like a run
-of the command line. It stops after each requested block of steps.
+of the command line. The run stops after each requested block of steps.
 
     python -m benchmarks.engine_loop W1 DATA_DIR [--OPTION=VALUE ...]   see benchmarks/serve.py
 """

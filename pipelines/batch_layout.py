@@ -1,8 +1,8 @@
 """The layout of batches, a pure function of seed and step, and `Feed`, which supplies batches.
 
-A global batch is consecutive positions of the epoch's order. It is cut into micro-batches, and each
-of them into shards. A device computes one shard of one micro-batch at a time: a local micro-batch.
-The laws, such as L1, are in docs/concepts/laws.md.
+A global batch is consecutive positions of the epoch's order. The batch is cut into micro-batches,
+and each of them into shards. A device computes one shard of one micro-batch at a time: a local
+micro-batch. The laws, such as L1, are in docs/concepts/laws.md.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Feed(Protocol):
         """
 
     def next(self, given: Any) -> Any:
-        """Returns the `element` of `batch` from the graph's input; in cross-replica context."""
+        """Returns the `element` argument of `batch` from the input; in cross-replica context."""
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int

@@ -83,7 +83,7 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
 def content_digest(decoded: Nest) -> str:
     """Returns the SHA-256 of decoded examples, a nest of arrays [n, ...], in hexadecimal.
 
-    Images with int32 labels have the digest of their bytes alone, as in runs of version 0.4.0.
+    Images with int32 labels have the digest of only their bytes, as in runs of version 0.4.0.
     """
     spec = nests.spec_of(decoded)
     known = re.fullmatch(r"0:\[\d+, \d+, \d+\]:(uint8|float32);1:\[\]:int32", nests.signature(spec))

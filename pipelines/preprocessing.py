@@ -1,6 +1,6 @@
 """Preprocessing of decoded inputs for the model: the scaling that a source declares.
 
-It runs in the graph, on a batch, and is saved with a run as JSON::
+The scaling runs in the graph, on a batch, and is saved with a run as JSON::
 
     preprocess = Preprocessing({"": Scale("unit")})
     preprocess(images)  # uint8 [rows, H, W, C] -> float32 in 0..1

@@ -1,6 +1,6 @@
 """JSON description of a data set, saved with the weights that were trained on it.
 
-It has what is needed to use the weights without the data: specs, classes and preprocessing.
+The description suffices to use the weights without the data: specs, classes and preprocessing.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from pipelines.splits import DataSplit
 class Source:
     """A data set of inputs and targets, nests of tensors of any dtype and fixed shapes.
 
-    Stored examples are what a split's reader returns. Decoded examples are pairs (inputs, targets),
-    which feeds and the cache hold. A model gets `preprocess(inputs)`.
+    A split's reader returns stored examples. Decoded examples are pairs (inputs, targets), which
+    feeds and the cache hold. A model gets `preprocess(inputs)`.
     """
 
     name: str  # "mnist", or "name/config"
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def inputs(self) -> Spec:
-        """Spec of an example's inputs, as a model gets them: after `preprocess`."""
+        """Spec of an example's inputs to a model, after `preprocess`."""
         return self.preprocess.specs(self.decoded[0])
 
     @property

@@ -12,7 +12,7 @@
     logits = model(images, tl.models.ForwardContext(training=True, noise=noise))  # training
     print(tl.models.table(model))
 
-A layer of your own derives from `Layer`.
+User-defined layers derive from `Layer`.
 """
 
 from collections.abc import Sequence

@@ -97,7 +97,7 @@ def commands_of(text: str, place: str) -> list[Documented]:
 
 
 def documented() -> Iterator[list[Documented]]:
-    """Yields lists of commands, each of which runs in a directory of its own.
+    """Yields lists of commands, each of which runs in a separate directory.
 
     Commands of README.md and docs/ share a directory, as do those of recipes/README.md; each
     flagfile of a recipe is a list of one command.

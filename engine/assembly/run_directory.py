@@ -214,7 +214,8 @@ def write_options(config: Config) -> None:
 def clear(run_dir: str) -> None:
     """Removes files of a run at step 0, so that a new run can use its directory.
 
-    These are the checkpoints, the timings (clock.json) and the records of skipped steps (left_out).
+    The files are the checkpoints, the timings (clock.json) and the records of skipped steps
+    (left_out).
     """
     shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
     for path in (

@@ -189,8 +189,8 @@ def _options_file(run_dir: str) -> str:
 def of_file(path: str) -> list[str]:
     """Returns command-line arguments that reproduce a run, given the path of its config.flags.
 
-    They start with the legacy values of options, for a file of an older version that lacks these.
-    Raises ValueError if the file cannot be read.
+    The arguments start with the legacy values of options, for a file of an older version that lacks
+    these. Raises ValueError if the file cannot be read.
     """
     texts = _texts(_expanded([f"--flagfile={path}"]))
     legacy = [

@@ -60,8 +60,8 @@ class LoopState(NamedTuple):
 class Loop:
     """The compiled training loop, which takes steps in the graph on all replicas.
 
-    The counters and sums are loop-carried values. They are assigned to the state's variables once
-    per call, because updating variables in each step takes longer.
+    The counters and sums are loop-carried values. Their final values are assigned to the state's
+    variables once per call, because updating variables in each step takes longer.
     """
 
     strategy: tf.distribute.Strategy
@@ -135,7 +135,8 @@ class Loop:
     def graph(self, *, retrace: bool = False) -> Any:
         """Returns the loop's ConcreteFunction, for inspection; takes no step.
 
-        This is the one that `run` calls, or with `retrace` a new trace, not counted in `traces`.
+        The function is the one that `run` calls, or with `retrace` a new trace, not counted in
+        `traces`.
         """
         _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call

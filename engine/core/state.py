@@ -1,7 +1,7 @@
 """The training state, everything that a resumed run needs.
 
-A checkpoint holds the variables of `TrainState` and no others. The position in the data is the step
-alone: the step and the seed determine the next examples.
+A checkpoint holds the variables of `TrainState` and no others. Only the step represents the
+position in the data: the step and the seed determine the next examples.
 """
 
 from __future__ import annotations

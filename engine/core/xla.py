@@ -29,8 +29,8 @@ def choose(
     """Resolves `--jit` to what XLA compiles: nothing ("off"), each "step" or the whole "loop".
 
     `others` are the task and the optimizer; `augments`: whether images are augmented. "auto" is the
-    fastest known choice. It does not depend on the feed: XLA rounds differently, and a run must be
-    bitwise identical whether its data is in memory or streamed.
+    fastest known choice. The choice does not depend on the feed: XLA rounds differently, and a run
+    must be bitwise identical whether its data is in memory or streamed.
 
     Raises:
       ValueError: if `--jit` requests XLA for a configuration that does not support it.

@@ -48,8 +48,8 @@ class KerasModel(tf.Module):
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
 
         Raises:
-          ValueError: if the Keras model does not take such inputs, or does what the engine cannot
-            do on several devices; the error names the layer.
+          ValueError: if the Keras model does not take such inputs, or uses a feature that the
+            engine does not support on several devices; the error names the layer.
         """
         called = self._called
         if self._inputs is not None and fits(self._inputs, inputs):
@@ -164,8 +164,8 @@ def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
 
     The variables start from the values of the Keras model, pretrained or not; the Keras model
     itself does not change. Its dropout, noise and batch norm are replaced during a call, so that a
-    step is the same on any number of devices. docs/guide/keras_models.md says what is replaced or
-    refused.
+    step is the same on any number of devices. docs/guide/keras_models.md lists the layers that are
+    replaced or refused.
 
     Args:
       model: functional, Sequential or subclassed model, or a layer.

@@ -148,7 +148,7 @@ class CalledModel:
                 raise ValueError(f"{label}/{name} is overwritten with its gradient: leave it out")
 
     def check_statistic(self, variable: Any) -> None:
-        """Raises ValueError if the engine cannot average what a call assigns to a variable."""
+        """Raises ValueError if the engine cannot average a variable's values assigned in a call."""
         name = self._known[id(variable)]
         if variable.trainable:
             raise ValueError(
@@ -171,7 +171,7 @@ class CalledModel:
           would assign; and the forward pass, which holds the weights of these values.
 
         Raises:
-          ValueError: if the model does something in the call that the engine cannot train.
+          ValueError: if the call uses a feature that the engine cannot train.
         """
         first = tf.nest.flatten(inputs)[0]
         rows = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]

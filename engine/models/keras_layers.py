@@ -316,8 +316,8 @@ _REPLACEMENTS: dict[Callable, Callable] = {
 def replacement(layer: Any) -> Callable | None:
     """Returns the function to call in place of `layer.call`; None if the layer is not replaced.
 
-    It is called in a forward pass with (Forward, layer, `layer.call`, *arguments of `layer.call`).
-    A subclass that overrides `call`, or a batch norm with `renorm`, is not replaced.
+    The function is called in a forward pass with (Forward, layer, `layer.call`, *arguments of
+    `layer.call`). A subclass that overrides `call`, or a batch norm with `renorm`, is not replaced.
     """
     if getattr(layer, "renorm", False):
         return None

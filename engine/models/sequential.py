@@ -63,7 +63,7 @@ class Sequential(tf.Module):
 
     @contextlib.contextmanager
     def uncropped(self) -> Iterator[None]:
-        """Disables, in a `with` block, the cropping of images to what the outputs depend on."""
+        """Disables, in a `with` block, the cropping of images to the part that affects outputs."""
         size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:
             yield

@@ -51,10 +51,10 @@ class StatelessRNG:
     ) -> tf.Tensor:
         """Draws a dropout mask, `dtype` [rows, features].
 
-        An element is 0 with probability `rate`, else 1 / (1 - rate). It uses 1, 2, 4 or 8 random
-        bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up to
-        MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if that of
-        2^-16 would be off by more than 1% of `rate` or of `1 - rate`; the scale uses the rounded
+        An element is 0 with probability `rate`, else 1 / (1 - rate). An element uses 1, 2, 4 or 8
+        random bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up
+        to MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if that
+        of 2^-16 would be off by more than 1% of `rate` or of `1 - rate`; the scale uses the rounded
         rate.
         """
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
@@ -78,7 +78,7 @@ class StatelessRNG:
     def seed(self, name: str) -> tf.Tensor:
         """Draws a seed for `tf.random.stateless_*` operations, int32 [2], from the stream `name`.
 
-        It depends on the first row of the micro-batch, so that these operations draw the same
+        The seed depends on the first row of the micro-batch, so that these operations draw the same
         numbers only if the global batch is divided into the same micro-batches.
         """
         return self._bits(f"seed/{name}", 1, 64, tf.int32)[0]

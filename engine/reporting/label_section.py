@@ -87,7 +87,7 @@ def label_table(
 def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str]) -> str:
     """Returns the text of a CSV file: index, targets (0 or 1) and probabilities of each example.
 
-    It has the first 64 labels. `true` and `probabilities` are [n, labels].
+    At most the first 64 labels are included. `true` and `probabilities` are [n, labels].
     """
     shown = names[:_MAX_COLUMNS]
     header = [f"{kind} {name}" for kind in ("target", "probability") for name in shown]

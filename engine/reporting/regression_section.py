@@ -70,7 +70,7 @@ def section(of: SplitPredictions) -> TaskSection:
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
     """Returns mean absolute error, root mean squared error and R2, and moments of the targets.
 
-    `targets` and `predicted` are [n, ...]; each element counts alike.
+    `targets` and `predicted` are [n, ...]; each element has the same weight.
     """
     targets, predicted = targets.ravel(), predicted.ravel()
     mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
@@ -96,7 +96,7 @@ def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
 def predictions_csv(targets: np.ndarray, predicted: np.ndarray, names: list[str]) -> str:
     """Returns the text of a CSV file: index, targets and predictions of each example.
 
-    It has the first 16 numbers of an example.
+    At most the first 16 numbers of an example are included.
 
     Args:
       targets: targets, [n, numbers].

@@ -207,9 +207,9 @@ def _export_tflite(
     """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
 
     The TFLite model takes one example of decoded inputs, because no TFLite operation resizes as
-    TensorFlow does. It outputs the task's floating-point predictions, or all if there are none. If
-    the conversion fails, the converter's messages are written to tflite_error.txt, not to standard
-    error.
+    TensorFlow does. The model outputs the task's floating-point predictions, or all if there are
+    none. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
+    standard error.
     """
     floats = [name for name, each in expected.items() if np.issubdtype(each.dtype, np.floating)]
     names = floats or list(expected)

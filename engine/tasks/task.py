@@ -62,8 +62,8 @@ class Task:
     def predict(self, outputs: Any) -> dict[str, tf.Tensor]:
         """Returns the predictions for the model's `outputs`, [rows, ...] each, by name.
 
-        They are written by `--mode=predict` and returned by the exported model. By default, they
-        are the outputs themselves.
+        The predictions are written by `--mode=predict` and returned by the exported model. By
+        default, they are the outputs themselves.
         """
         if isinstance(outputs, Mapping):
             return dict(outputs)

@@ -4,8 +4,8 @@
     python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
     python -m tests.chaos --sweep=2
 
-Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be equal to
-the bit; only measurements of time may differ. The exit status is 1 if any run differs.
+Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be bitwise
+equal; only measurements of time may differ. The exit status is 1 if any run differs.
 """
 
 from __future__ import annotations

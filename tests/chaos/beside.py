@@ -5,7 +5,7 @@
 The training saves more often than every 0.1 s, keeps two checkpoints, and nearly every epoch is its
 best, so that files are deleted continually. A mode must exit with status 0 and name a step that the
 training saved. For two of ten runs of a mode, its output must equal that from a run directory with
-only that checkpoint. The training must end bitwise equal to a training that ran alone; then another
+only that checkpoint. The training must end bitwise equal to an undisturbed training; then another
 one starts. The exit status is 1 if anything fails.
 """
 

@@ -2,9 +2,9 @@
 
     python -m tests.chaos.sequences --sequences=300 --seed=0
 
-A sequence is a few commands on one run directory, each with its own length (`--epochs` or
+A sequence is a few commands on one run directory, each with a random length (`--epochs` or
 `--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within `HANG` seconds. A
-command that succeeds must leave the weights, curves, decisions and checkpoints, to the bit, of an
+command that succeeds must leave bitwise the weights, curves, decisions and checkpoints of an
 uninterrupted run of the same command in a new directory. A command that is refused must print one
 line that names the option, exit with status 2, and change nothing. The exit status is 1 at the
 first sequence that fails.

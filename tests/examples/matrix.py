@@ -137,7 +137,7 @@ class Matrix:
         return ""
 
     def exports(self) -> str:
-        """The export, served by TensorFlow alone, gives the predictions of `--mode=predict`."""
+        """The export, loaded by TensorFlow only, gives the predictions of `--mode=predict`."""
         self._mode("export")
         place, whole = self._place, self.whole.run_dir
         _python(INPUTS, place, str(place / "inputs.npz"), *self._options_of_data, path=REPOSITORY)

@@ -1,7 +1,7 @@
 """Measures how far the golden losses vary with the environment: python -m tests.golden.drift
 
-Each setting runs in its own process, because TensorFlow reads settings once. The last line is for
-runs whose initial weights are a few roundings away, which is how another machine's weights soon
+Each setting runs in a separate process, because TensorFlow reads settings once. The last line is
+for runs whose initial weights are a few roundings away, which is how another machine's weights soon
 differ.
 """
 

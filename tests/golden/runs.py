@@ -72,9 +72,9 @@ def drift(found: list[float], wanted: list[float]) -> float:
 def machine() -> dict[str, Any]:
     """Returns a fingerprint of everything known to change bits; equal ones give equal losses.
 
-    It includes the vector instructions of the kernels, the cache sizes, which determine the blocks
-    of matrix products, and the number of threads, which divides sums. TensorFlow uses one thread
-    per available core.
+    The fingerprint includes the vector instructions of the kernels, the cache sizes, which
+    determine the blocks of matrix products, and the number of threads, which divides sums.
+    TensorFlow uses one thread per available core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS")

@@ -144,8 +144,8 @@ def test_transformer_of_shards():
 def residual_network(classes=3):
     """Returns the layers of a pre-activation residual network with SiLU activations.
 
-    It has no ReLU or max pool, in which rounding can switch a unit. Its convolutions have no bias,
-    because batch norm cancels one.
+    The network has no ReLU or max pool, in which rounding can switch a unit. Convolutions have no
+    bias, because batch norm cancels one.
     """
 
     def convolution(filters, size=3, stride=1):

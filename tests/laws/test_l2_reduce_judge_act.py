@@ -247,7 +247,7 @@ def test_overflow_lowers_loss_scale(replicas):
 
 
 def test_loss_scale_is_bitwise_neutral():
-    """A loss scale of 2^20 gives bitwise the weights and metric sums of a scale of 1."""
+    """With a loss scale of 2^20, weights and metric sums are bitwise those with a scale of 1."""
 
     def trained(scale):
         return training(

@@ -1,4 +1,4 @@
-"""Tests of law L7: a step on N replicas computes what a step on one replica computes."""
+"""Tests of law L7: a step on N replicas is equivalent to a step on one replica."""
 
 from __future__ import annotations
 

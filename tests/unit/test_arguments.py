@@ -80,7 +80,7 @@ def by_name(name: str) -> dict[str, arguments.Argument]:
 
 
 def test_what_becomes_a_flag():
-    """Flags exclude what the engine passes (decay_rate) and other types (hook)."""
+    """Parameters that the engine passes (decay_rate) or of other types (hook) are no flags."""
     found = {name: (each.type, each.is_tuple) for name, each in by_name("own").items()}
     assert found == {
         "schedule.depth": (int, False),

@@ -128,7 +128,7 @@ def test_refuses_extreme_image_sizes():
 @pytest.mark.parametrize("spec", [*ALONE, WARPS, EVERYTHING])
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_row_independent_of_batch_size(spec, in_graph):
-    """A row has the same bits in a batch of any size."""
+    """An augmented row is bitwise equal in a batch of any size."""
     augment = parse_augmentation(spec, SHAPE)
     function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
     arguments = batch(augment, 128)
@@ -141,7 +141,7 @@ def test_row_independent_of_batch_size(spec, in_graph):
 
 
 def test_static_shapes_same_bits():
-    """A graph with static shapes computes the same bits."""
+    """Graphs with static and dynamic shapes give bitwise equal images."""
     augment = parse_augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 64)
     whole = compiled(augment, False)(*arguments)
@@ -165,7 +165,7 @@ def test_xla_rows_close():
 
 
 def test_row_depends_on_own_inputs():
-    """A row depends on its own inputs only, and with mixup on the next row's."""
+    """An augmented row depends only on the same row of the input, with mixup also on the next."""
     augment = parse_augmentation(EVERYTHING, SHAPE)
     images, labels, numbers = batch(augment, 6)
     before, targets = applied(augment, images, labels, numbers)

@@ -1,4 +1,4 @@
-"""The bad-step detector decides from its saved state alone and names the one bad step."""
+"""The bad-step detector decides only from the saved state, and names the single bad step."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The hand-written loop of the benchmarks computes what the engine does, within rounding.
+"""The benchmarks' hand-written loop matches the engine within rounding.
 
-Only then are their speeds comparable. The tolerance is that of tests/rounding.py.
+Only then are the speeds comparable. The tolerance is that of tests/rounding.py.
 """
 
 from __future__ import annotations

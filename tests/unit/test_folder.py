@@ -136,7 +136,7 @@ def test_grey_pictures(tmp_path):
 
 
 def test_damaged_files(tmp_path):
-    """Damaged files are listed in an error before training, or skipped if the option says so."""
+    """Damaged files are listed in an error before training, or skipped with `--skip_damaged`."""
     root = fill(tmp_path / "pets")
     jpeg = root / "cat" / "cut.jpg"
     picture(1, (300, 200)).save(jpeg)

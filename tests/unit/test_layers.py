@@ -288,7 +288,7 @@ def test_batch_norm_across_replicas():
 
 
 def test_batch_norm_of_padding_only():
-    """In a batch of padding alone, the moving averages have weight 0 and the outputs are finite."""
+    """In a batch of only padding, the moving averages have weight 0 and the outputs are finite."""
     layer, context = norm(), training(mask=tf.zeros([4]))
     assert np.isfinite(layer(normal(4, 3), context)).all()
     assert [float(weight) for _, _, weight in context.updates] == [0.0, 0.0]

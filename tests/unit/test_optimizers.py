@@ -25,7 +25,7 @@ from tests.updates import (
 @each_optimizer
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_conditional_update_on_replicas(name, replicas):
-    """A conditional update gives every replica the same bits."""
+    """After a conditional update, variables are bitwise equal on all replicas."""
     alone = Engine(name, start()[0]).train(end=5, move=True).state()
     engine = Engine(name, start()[0], replicas=replicas)
     engine.train(end=5, move=True)

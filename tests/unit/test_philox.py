@@ -31,7 +31,7 @@ HOW = {
 
 
 def kernel(key, counter, size=BLOCK_WORDS * BLOCKS):
-    """Returns the bits and the floats that TensorFlow's stateless kernels draw."""
+    """Returns the random bits and floats that TensorFlow's stateless kernels draw."""
     args = {"shape": [size], "key": uint64([key]), "counter": uint64(counter), "alg": 1}
     return (
         tf.raw_ops.StatelessRandomUniformFullIntV2(**args, dtype=tf.uint32),
