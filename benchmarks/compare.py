@@ -72,7 +72,7 @@ def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> l
 
 
 def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[str, Any]:
-    """Measures all contenders of a workload, then Tapeline and the bare loop as a pair."""
+    """Returns speeds of all contenders of a workload, and of Tapeline and bare loop as a pair."""
     print(f"{workload.name}: {workload.what}", flush=True)
     asked = contenders(workload, args.place, args.data_dir, args.quick)
     found = rounds.compared(asked, args, errors, "steps/s")

@@ -42,7 +42,7 @@ def contenders(data_dir: str, quick: bool) -> list[Contender]:
 
 
 def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
-    """Measures memory for MNIST, `times` epochs of MNIST, and MNIST `times` times as large."""
+    """Returns memory use for MNIST, `times` epochs of MNIST, and a `times` as large MNIST."""
 
     def streamed(place: str, *batches: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.stream_memory", place, *batches]

@@ -35,7 +35,7 @@ class Trained(NamedTuple):
 
 
 def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
-    """Trains with a flagfile, in a temporary directory.
+    """Trains with a flagfile, in a temporary directory; returns the results.
 
     Args:
       flagfile: path of the flagfile.

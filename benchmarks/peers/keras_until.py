@@ -47,7 +47,7 @@ class Watch(keras.callbacks.Callback):
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Records the seconds and the test accuracy; stops the training if it is reached."""
+        """Records seconds and test accuracy; stops the training at the required accuracy."""
         self.seconds.append(time.perf_counter() - self._started)
         scored = self.model.evaluate(self._images, self._labels, 512, verbose=0, return_dict=True)
         self.accuracies.append(float(scored["accuracy"]))

@@ -143,7 +143,7 @@ class Loop:
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Calls `_assigned`, while the loop is traced; counts and times the traces."""
+        """Returns the result of `_assigned`, while it is traced; counts and times the traces."""
         self.traces += 1
         started = stopwatch()
         result = self._assigned(request, given)
@@ -156,8 +156,8 @@ class Loop:
         `request` is the number of steps and the two fields of `LogPoints`, int64 [3].
 
         Returns:
-          The number of steps taken, int64 []; whether the last was finite, bool []; what
-          `_steps` returns after the LoopState.
+          The number of steps taken, int64 []; whether the last was finite, bool []; the results of
+          `_steps` after the LoopState.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
@@ -241,7 +241,13 @@ class Loop:
             return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Loops to step `end` or a non-finite step; the first loop variable is a LoopState."""
+        """Returns the loop variables after steps up to `end` or to a non-finite step.
+
+        Args:
+          end: step to stop before, int64 [].
+          body: returns new loop variables for the current ones; takes a step.
+          start: the first loop variables, of which the first is a LoopState.
+        """
 
         def condition(now: LoopState, *_: Any) -> tf.Tensor:
             with self._on_host():

@@ -25,13 +25,13 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a small run on digits in a new process."""
+    """Returns a small run on digits that was trained in a new process."""
     return command.train(tmp_path_factory.mktemp("contract") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains with early stopping: two good epochs, then a learning rate that is too large."""
+    """Returns a run that stopped early: the learning rate is too large after two good epochs."""
     spoiled = "--schedule=step", f"--decay_steps={2 * PER_EPOCH}", "--decay_rate=3000"
     return warm.train(
         tmp_path_factory.mktemp("early") / "run",
@@ -191,7 +191,7 @@ def test_feeds_give_same_bits(run: Run, warm: Warm, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def twenty(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains 20 steps, of which 11 make an epoch."""
+    """Returns a run of 20 steps, of which 11 make an epoch."""
     run_dir = tmp_path_factory.mktemp("twenty") / "run"
     return warm.train(run_dir, "--train_steps=20", "--epochs=1", "--log_every=4")
 

@@ -33,7 +33,7 @@ assert not ours, ours
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with an EMA of the weights and with `--restore_best`."""
+    """Returns a run with an EMA of the weights and with `--restore_best`."""
     options = "--flagfile=quickstart.flags", "--epochs=4", "--ema=0.9", "--restore_best"
     return command.train(tmp_path_factory.mktemp("export") / "run", *options)
 

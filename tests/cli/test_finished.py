@@ -25,7 +25,7 @@ _OF_A_COMMAND = ("mode", "run_dir", "load", "cache_dir")
 
 @pytest.fixture(scope="module")
 def done(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run to its end."""
+    """Returns a run that was trained to its end."""
     return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS)
 
 

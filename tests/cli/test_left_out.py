@@ -34,7 +34,7 @@ def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="module")
 def found(warm: Warm, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run that detects and skips the steps with the NaN."""
+    """Returns a run that detected and skipped the steps with the NaN."""
     return warm.train(tmp_path_factory.mktemp("found") / "run", *options)
 
 

@@ -75,7 +75,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(warm: Warm, folder: Path) -> Run:
-    """Trains with the user's optimizer, schedule and network, without interruption."""
+    """Returns an uninterrupted run with the user's optimizer, schedule and network."""
     return warm.train(folder / "run", f"--load={folder / 'my.py'}", *OWN, *OWN_MODEL, *BRIEF)
 
 

@@ -16,7 +16,7 @@ from tests.cli.command import Command, Outcome, Run, Warm
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a network with high accuracy on digits."""
+    """Returns a run on digits with high accuracy."""
     options = "--flagfile=quickstart.flags", "--epochs=15", "--report=false"
     return command.train(tmp_path_factory.mktemp("predict") / "run", *options)
 

@@ -26,7 +26,7 @@ TEST = 360
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with a report."""
+    """Returns a run with a report."""
     return command.train(tmp_path_factory.mktemp("report") / "run", *OPTIONS)
 
 

@@ -18,7 +18,7 @@ def shown(
     killed: Interrupted,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Run, TensorBoard]]:
-    """Starts TensorBoard on an uninterrupted run, then on one that was killed and resumed."""
+    """Yields a run and a TensorBoard of it: an uninterrupted run, then one killed and resumed."""
     run = whole if request.param == "whole" else killed.resumed
     log = tmp_path_factory.mktemp("tensorboard") / "log"
     with tensorboard(command, run.run_dir / "tensorboard", log) as board:

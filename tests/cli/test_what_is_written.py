@@ -46,7 +46,7 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with OPTIONS, which write many files."""
+    """Returns a run with OPTIONS, which make it write many files."""
     return warm.train(tmp_path_factory.mktemp("written") / "run", *OPTIONS)
 
 

@@ -70,7 +70,7 @@ def prepared(root: Path, builder: type[Animals]) -> str:
 
 @pytest.fixture
 def run(warm: Warm, tmp_path: Path) -> Run:
-    """Trains a run on `Animals` to a test accuracy of 100%."""
+    """Returns a run on `Animals` with a test accuracy of 100%."""
     data_dir = prepared(tmp_path / "data", Animals)
     options = ("--dataset=animals", f"--data_dir={data_dir}", "--model=mlp", "--hidden=16")
     options += ("--epochs=20", "--global_batch_size=20", "--learning_rate=0.01")

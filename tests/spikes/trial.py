@@ -250,7 +250,7 @@ class Struck:
 def strike(
     trial: Trial, sound: Outcome, place: Path, common: list[str], *, seed: int, kind: str
 ) -> Struck:
-    """Repeats a trial with a fault at a random step, until a fault affects loss or gradient norm.
+    """Repeats a trial with faults at random steps until one affects loss or norm; returns that run.
 
     Args:
       trial: the trial.

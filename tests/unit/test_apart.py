@@ -78,7 +78,7 @@ class Foreign(tf.Module):
 
 
 def test_when_function_is_separate():
-    """The function is separate for a max pool after a convolution on one CPU without XLA."""
+    """`xla.apart` is True for convolutions with a max pool on one CPU without XLA."""
 
     def network(*layers):
         return models.Sequential("some", [*layers, models.Flatten()], (8, 8, 1), seed=0)

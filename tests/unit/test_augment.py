@@ -320,7 +320,7 @@ def test_mixup_after_other_transforms():
 
 @pytest.fixture
 def pair(monkeypatch):
-    """Registers a transform of images and masks for one test."""
+    """Registers transforms of pairs for one test; returns `mirror`, one of them."""
     from pipelines import augment
 
     monkeypatch.setattr(augment, "_pairs", {})

@@ -47,7 +47,7 @@ def training(tmp_path) -> Training:
 
 @pytest.fixture
 def before_opening(monkeypatch):
-    """Calls functions in turn, each just before the next file is opened."""
+    """Returns a function that takes functions to call, one before each opening of a file."""
     left: list = []
     read = checkpoint_file.read
 

@@ -77,7 +77,7 @@ OPTIONS = (
 
 
 def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python in a folder outside the repository that holds the user's file, own.py."""
+    """Runs Python in a folder outside the repository with the file own.py; returns the process."""
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     (folder / "own.py").write_text(OWN_FILE)
     return subprocess.run(

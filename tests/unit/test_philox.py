@@ -46,7 +46,7 @@ def assert_same(drawn, expected):
 
 
 def halves(text):
-    """Converts hexadecimal 32-bit words, low word first, to a list of 64-bit numbers."""
+    """Returns 64-bit numbers of hexadecimal 32-bit words, of which the low word comes first."""
     words = [int(word, 16) for word in text.split()]
     return [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
 

@@ -111,7 +111,10 @@ class Deep(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """Prepares all data sets above in a data_dir, the train split of `sample` in three files."""
+    """Prepares all data sets of this module; returns their data_dir.
+
+    The train split of `sample` is in three files.
+    """
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     for kind in (Sample, Coloured, Undecided, SecretTest, Unlabelled, Imageless, Deep):

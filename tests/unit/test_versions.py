@@ -1,4 +1,4 @@
-"""`tests.versions`, which runs the README's commands with other Python and TensorFlow versions."""
+"""Tests of `tests.versions`, which runs the README's commands with other Python versions."""
 
 from __future__ import annotations
 
