@@ -48,7 +48,7 @@ class SequentialSplit:
         return SequentialReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of version, range and specs, whatever `all_bytes`; reads no example."""
+        """Returns a digest of version, range and specs; ignores `all_bytes`, reads no example."""
         text = f"{self.version}\n{self.start} {self.stop}\n{nests.signature(self.spec)}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 

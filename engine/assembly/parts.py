@@ -29,7 +29,7 @@ from engine.tasks.task import Task
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is built from: options, strategy, data, network and state, compiled loops."""
+    """The components of a run: options, strategy, data, network and state, compiled loops."""
 
     config: Config
     strategy: tf.distribute.Strategy

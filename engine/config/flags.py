@@ -253,7 +253,7 @@ def flagfile(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Returns the SHA-256, in hex, of what workers must share: version, options, user's files."""
+    """Returns the hexadecimal SHA-256 of the version, options and user's files of a worker."""
     excluded = tuple(f"--{name}=" for name in _PER_WORKER)
     shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
     code = [f"{each['file']} {each['sha256']}" for each in user_code.digests()]

@@ -80,7 +80,7 @@ class Step:
         return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
-        """Returns what to sum over micro-batches for `apply_gradients`, float32 tensors.
+        """Returns the float32 tensors to sum over micro-batches for `apply_gradients`.
 
         In this order: each trainable variable's gradient of the summed losses, times the loss scale
         and divided by the global number of examples; each other variable's sum of weight * value
@@ -131,7 +131,7 @@ class Step:
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
         """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
 
-        `total` is this replica's sum over its micro-batches of what `compute_gradients` returns.
+        `total` is this replica's sum over its micro-batches of the results of `compute_gradients`.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self.reduce(total)

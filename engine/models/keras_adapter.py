@@ -1,7 +1,7 @@
 """Adapter that trains a Keras 3 model or layer as a network of the engine.
 
-The Keras layers are called with the values of variables of the engine, and assign none: what they
-would assign is collected. Dropout, noise and batch norm, also inside other layers, are replaced
+The Keras layers are called with the values of variables of the engine, and assign none: the engine
+collects the values to assign. Dropout, noise and batch norm, also inside other layers, are replaced
 during a call (`engine.models.keras_layers`).
 """
 

@@ -73,7 +73,7 @@ def test_cancelling_updates(compare):
 
 @pytest.mark.parametrize("compare", [tensors, whole_model_differences])
 def test_loss_near_zero(compare):
-    """The difference of losses is relative to a typical loss, which a loss near 0 is far below."""
+    """The difference of two losses near 0 is relative to a typical loss, not to these losses."""
     one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
     sizes = {"loss": 2.3, "gradient norm": 1.0}
     assert worst(compare(one, other, "float32", sizes)).within
