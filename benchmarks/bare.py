@@ -1,10 +1,10 @@
-"""A hand-written training loop with the engine's mathematics, without the engine.
+"""A hand-written training loop that computes the same updates as the engine, without the engine.
 
-An expert's loop that is optimized only for speed: many steps in one `tf.function`, data gathered in
-the graph, max pooling before bias and ReLU, the fused Adam kernel. It has no metrics, no bad-step
-detector, no masks and no checkpoints. Initial weights, order and dropout are those of the engine.
-Both end with the same weights up to rounding, and with the same bits if compiler and processor
-round both in the same way.
+The loop is optimized only for speed: many steps in one `tf.function`, data gathered in the graph,
+max pooling before bias and ReLU, the fused Adam kernel. It has no metrics, no bad-step detector, no
+masks and no checkpoints. Initial weights, order and dropout are those of the engine. The loop and
+the engine end with the same weights up to rounding, and with bitwise equal weights if compiler and
+processor round both in the same way.
 
     python -m benchmarks.bare W1 mnist.npz      serves requests, see benchmarks/serve.py
 """
@@ -34,7 +34,7 @@ MODELS = {"convolutional": "seed_003", "dense": "mlp"}
 
 
 class Bare:
-    """The loop and its weights.
+    """The hand-written loop and its weights.
 
     Args:
       workload: the network and its settings.
@@ -67,7 +67,7 @@ class Bare:
         self._compiled = tf.function(self._steps, autograph=False, jit_compile=jit)
 
     def take(self, steps: int) -> None:
-        """Trains for some steps, with one call of the graph for each epoch."""
+        """Trains for a number of steps, with one call of the graph for each epoch."""
         per_epoch = self._examples // self._batch
         while steps:
             epoch, at = divmod(self._step, per_epoch)
@@ -155,7 +155,7 @@ class Bare:
         return x
 
     def sha256(self) -> str:
-        """Returns the digest of the weights' bytes, in the engine's order."""
+        """Returns the hexadecimal SHA-256 of the weights' bytes, in the engine's order."""
         digest = hashlib.sha256()
         for weight in self.weights:
             digest.update(weight.numpy().tobytes())
@@ -163,7 +163,7 @@ class Bare:
 
 
 def main() -> None:
-    """Serves requests; see benchmarks/serve.py."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload = WORKLOADS[sys.argv[1]]
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]

@@ -1,11 +1,11 @@
-"""A hand-written tf.data pipeline over the same TFRecord files, in file order.
+"""A hand-written tf.data pipeline that reads the engine's TFRecord files in file order.
 
     python bare_stream.py DATA_DIR '{"decode": "each", "ordered": true, "reads": "tuned"}'
 
 decode: "each" decodes single examples before batching; "batch" parses whole batches and decodes
 them with `tf.map_fn`; "unrolled" decodes them without a loop. ordered: whether the order of the
 examples is deterministic. reads: number of files read in parallel, "tuned" or "one". The number of
-parallel decodes is AUTOTUNE. A step is a batch; see benchmarks/serve.py.
+parallel decodes is AUTOTUNE. A step reads one batch; see benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ FEATURES = {
 
 
 def image_of(png: tf.Tensor) -> tf.Tensor:
-    """Decodes an image to uint8 [28, 28, 1]."""
+    """Decodes a PNG to an image, uint8 [28, 28, 1]."""
     return tf.ensure_shape(tf.io.decode_png(png, channels=1), [28, 28, 1])
 
 
 def one(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes an example."""
+    """Decodes a serialized example to an image, uint8 [28, 28, 1], and a label, int32."""
     parsed = tf.io.parse_single_example(serialized, FEATURES)
     return image_of(parsed["image"]), tf.cast(parsed["label"], tf.int32)
 
 
 def several(serialized: tf.Tensor, unrolled: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch."""
+    """Decodes a batch of serialized examples, with `tf.map_fn` unless `unrolled`."""
     parsed = tf.io.parse_example(serialized, FEATURES)
     if unrolled:
         images = tf.stack([image_of(png) for png in tf.unstack(parsed["image"], BATCH)])
@@ -54,7 +54,7 @@ def several(serialized: tf.Tensor, unrolled: bool) -> tuple[tf.Tensor, tf.Tensor
 
 
 def dataset_of(paths: list[str], decode: str, ordered: bool, reads: str) -> tf.data.Dataset:
-    """Returns an infinite dataset of batches."""
+    """Returns an infinite dataset of batches (images, labels); see the module for the arguments."""
     at_a_time = AUTOTUNE if reads == "tuned" else None
     found = tf.data.TFRecordDataset(paths, num_parallel_reads=at_a_time, buffer_size=1 << 20)
     found = found.take(EXAMPLES[BATCH]).repeat()
@@ -72,7 +72,7 @@ def dataset_of(paths: list[str], decode: str, ordered: bool, reads: str) -> tf.d
 
 
 def main() -> None:
-    """Serves requests; see benchmarks/serve.py."""
+    """Serves requests for batches through benchmarks/serve.py."""
     variant: dict[str, Any] = json.loads(sys.argv[2])
     paths = sorted(glob.glob(f"{sys.argv[1]}/mnist/*/mnist-train.tfrecord-*"))
     iterator = iter(dataset_of(paths, **variant))

@@ -1,4 +1,4 @@
-"""Writes results as JSON with one line for each run."""
+"""Formats benchmark results as JSON with one line for each run."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _DEPTH = 3  # containers that deep are written on one line
 
 
 def dumps(value: Any, depth: int = 0) -> str:
-    """Returns a value as JSON text; what is nested `_DEPTH` deep or more is on one line.
+    """Returns a value as JSON text, with containers nested `_DEPTH` deep or more on one line.
 
     Args:
-      value: what `json.dumps` accepts.
-      depth: number of containers that the value is in.
+      value: any value that `json.dumps` accepts.
+      depth: number of containers that contain the value.
     """
     nested = isinstance(value, (dict, list, tuple)) and len(value) > 0
     if not nested or depth >= _DEPTH:

@@ -1,12 +1,12 @@
-"""Compares the training throughput of all contenders and writes the table.
+"""Compares the training throughput of all contenders and writes RESULTS.md.
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
     python -m benchmarks.compare --data_dir=DATA_DIR
 
-The method is described in benchmarks/rounds.py. Afterwards Tapeline is compared with the bare loop
-alone, over several starts of both, for a more precise ratio. It takes 90 minutes. Workloads that
-are not selected keep their previous table. Run nothing else at the same time.
+The method is described in benchmarks/rounds.py. Afterwards Tapeline is compared with only the bare
+loop, over several starts of both, for a more precise ratio. The comparison takes 90 minutes.
+Workloads that are not selected keep their previous table. Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAIRED = 2  # comparisons of the pair, each over several starts
 
 
 def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> list[Contender]:
-    """Returns all contenders of a workload."""
+    """Returns all contenders of a workload; those with settings to tune have several variants."""
     arrays = str(place / "mnist.npz")
 
     def peer(environment: str, script: str, variant: dict[str, Any]) -> list[str]:
@@ -72,7 +72,7 @@ def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> l
 
 
 def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[str, Any]:
-    """Measures a workload; returns steps per second of each contender and round."""
+    """Returns speeds of all contenders of a workload, and of Tapeline and bare loop as a pair."""
     print(f"{workload.name}: {workload.what}", flush=True)
     asked = contenders(workload, args.place, args.data_dir, args.quick)
     found = rounds.compared(asked, args, errors, "steps/s")
@@ -108,7 +108,7 @@ def written(results: dict[str, Any]) -> list[str]:
 
 
 def same_bits(pair: list[Contender], errors: Any) -> bool:
-    """Returns whether the engine and the bare loop have the same weights after 500 steps."""
+    """Returns whether both contenders report the same digest of the weights after 500 steps."""
     found = []
     for contender in pair:
         process = Answering(contender.variants[""], errors)
@@ -118,7 +118,7 @@ def same_bits(pair: list[Contender], errors: Any) -> bool:
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the benchmark, writes results.json and RESULTS.md, and returns 0."""
     parser = rounds.parser("compare", __doc__)
     parser.add_argument("--workloads", default=",".join(WORKLOADS))
     args = parser.parse_args()

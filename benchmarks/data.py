@@ -1,4 +1,4 @@
-"""Writes MNIST's training split as arrays to one file, for contenders without TFDS.
+"""Writes MNIST as arrays to one .npz file, for contenders without TFDS.
 
 python -m benchmarks.data DATA_DIR mnist.npz
 """
@@ -11,7 +11,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
-    """Decodes the split and writes the arrays."""
+    """Decodes MNIST's training and test splits and writes their arrays."""
     import_tensorflow()
     import numpy as np
 

@@ -1,9 +1,9 @@
-"""Measures how long each kind of figure takes to draw at its largest.
+"""Measures how long the report's largest figures of each type take to draw.
 
     python -m benchmarks.drawing
 
-Draws every kind of figure several times, for 10 classes and for 100, with images of 28x28 pixels
-and with color images of 96x96. The exit status is 1 if a median is over two seconds.
+Draws each type of figure several times, for 10 classes and for 100, with images of 28x28 pixels and
+with color images of 96x96. The exit status is 1 if a median is over two seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ POINTS = 100_000  # of a curve
 
 
 def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], bytes]]:
-    """Returns functions that draw each kind of figure."""
+    """Returns functions that draw each type of figure as a PNG, by the name of the figure."""
     chance = np.random.default_rng(0)
     names = [f"class number {label}" for label in range(classes)]
     labels = chance.integers(0, classes, 10_000)
@@ -68,7 +68,7 @@ def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], 
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Prints the drawing times; returns 1 if a median is over two seconds, otherwise 0."""
     slow = []
     print("| figure | classes | images | median, s | longest, s |\n|---|---|---|---|---|")
     for classes, shape in ((10, (28, 28, 1)), (100, (96, 96, 3))):

@@ -1,4 +1,4 @@
-"""Measures whether throughput stays constant: 200,000 steps of W3, tenth by tenth.
+"""Measures whether throughput stays constant over 200,000 steps of workload W3.
 
     python -m benchmarks.endurance --data_dir=DATA_DIR
 
@@ -30,10 +30,10 @@ _WARM = 2_000  # warm-up steps of each process, which trace and compile
 
 
 def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict[str, Any]:
-    """Runs one training.
+    """Runs one training of the engine in turn with the bare loop.
 
     Returns:
-      Seconds of each tenth, and those of the bare loop beside it.
+      The seconds of each tenth under "seconds", and those of the bare loop under "beside".
     """
     piece = steps // TENTHS // PIECES
     seconds, beside = [], []
@@ -54,7 +54,7 @@ def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the trainings and writes the table; returns 1 if the result is not within 2% of 1."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.endurance", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
@@ -92,7 +92,7 @@ def lasting(run: dict[str, Any]) -> float:
 
 
 def table(runs: list[dict[str, Any]], steps: int) -> list[str]:
-    """Returns the lines of the table."""
+    """Returns the lines of the table of throughput by tenth, the medians of several trainings."""
     seconds = np.array([run["seconds"] for run in runs])
     multiples = np.median([np.divide(run["beside"], run["seconds"]) for run in runs], axis=0)
     rates = np.median(steps / TENTHS / seconds, axis=0)

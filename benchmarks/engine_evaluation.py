@@ -1,4 +1,4 @@
-"""The engine's evaluation as a contender: the evaluation of a split at the end of an epoch.
+"""Serves the engine's evaluation of MNIST's test split as a benchmark contender.
 
     python -m benchmarks.engine_evaluation W1 DATA_DIR [--OPTION=VALUE ...]
 
@@ -17,7 +17,7 @@ from benchmarks.workloads import WORKLOADS
 
 
 def main() -> None:
-    """Serves requests; see benchmarks/serve.py."""
+    """Serves requests for evaluation passes through benchmarks/serve.py."""
     import tensorflow as tf
 
     import engine

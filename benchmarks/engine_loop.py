@@ -1,7 +1,7 @@
-"""The engine as a contender: a training as the command runs it.
+"""Serves a training run of the engine as a benchmark contender.
 
-With metrics, log points, checkpoints at the ends of epochs and the progress bar. Only the step to
-stop before differs.
+The run has metrics, log points, checkpoints at the ends of epochs and the progress bar, like a run
+of the command line. The run stops after each requested block of steps.
 
     python -m benchmarks.engine_loop W1 DATA_DIR [--OPTION=VALUE ...]   see benchmarks/serve.py
 """
@@ -32,7 +32,7 @@ from engine.trainer.trainer import Trainer  # noqa: E402
 
 
 def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) -> Config:
-    """Returns the options of a workload; without validation, as in the other contenders."""
+    """Returns the configuration of a workload, without validation, as for the other contenders."""
     return flags.parse(
         [
             "--dataset=mnist",
@@ -54,7 +54,7 @@ def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) ->
 
 
 def main() -> None:
-    """Serves requests; see benchmarks/serve.py."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload, data_dir, *options = sys.argv[1:]
     with tempfile.TemporaryDirectory() as run_dir:
         config = config_of(WORKLOADS[workload], data_dir, run_dir, *options)

@@ -1,8 +1,8 @@
-"""The streaming feed as a contender: a graph that reads batches, without a model.
+"""Serves the engine's streaming feed as a benchmark contender: reads batches without a model.
 
     python -m benchmarks.engine_stream DATA_DIR [EXAMPLES]      see benchmarks/serve.py
 
-EXAMPLES: number of examples of the training split, 59,904 by default. A step is a batch.
+EXAMPLES: number of examples of the training split, 59,904 by default. A step reads one batch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ BATCH = 128
 
 
 class Consumer:
-    """Reads batches of a feed, many in one call of the graph, as training does.
+    """Reads batches of the streaming feed, many in one call of the graph, as training does.
 
     Args:
       data_dir: directory in which MNIST is prepared.
-      examples: number of examples of its training split; 0: all.
+      examples: number of examples of MNIST's training split; 0: all.
     """
 
     def __init__(self, data_dir: str, examples: int = EXAMPLES[BATCH]) -> None:
@@ -58,7 +58,7 @@ class Consumer:
         self._compiled = tf.function(self._batches, autograph=False)
 
     def take(self, steps: int) -> None:
-        """Reads batches, at most to the end of an epoch in each call of the graph."""
+        """Reads a number of batches, with at least one call of the graph for each epoch."""
         per_epoch = self.feed.steps_per_epoch
         while steps:
             most = min(steps, per_epoch - self._step % per_epoch)
@@ -71,7 +71,7 @@ class Consumer:
             steps -= portion
 
     def _batches(self, step: tf.Tensor, end: tf.Tensor, given: object) -> list[tf.Tensor]:
-        """Returns the number of examples and the sum of their labels; in the graph."""
+        """Reads batches in the graph; returns the number of examples and the sum of the labels."""
 
         def one(step: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
             batch = self.feed.batch(self.feed.next(given), step, 0)
@@ -87,7 +87,7 @@ class Consumer:
 
 
 def main() -> None:
-    """Serves requests; see benchmarks/serve.py."""
+    """Serves requests for batches through benchmarks/serve.py."""
     data_dir, *examples = sys.argv[1:]
     consumer = Consumer(data_dir, *map(int, examples))
     consumer.take(1)

@@ -1,4 +1,4 @@
-"""Makes a virtual environment for each of the peers, from the package index.
+"""Creates a virtual environment for each peer framework, from the package index.
 
 python -m benchmarks.environments .benchmarks
 """
@@ -23,12 +23,12 @@ PACKAGES: dict[str, list[list[str]]] = {
 
 
 def python_of(place: Path, name: str) -> Path:
-    """Returns the path of an environment's interpreter."""
+    """Returns the path of the interpreter of an environment in a directory."""
     return place / name / "bin" / "python"
 
 
 def make(place: Path) -> None:
-    """Makes the environments that do not exist yet."""
+    """Creates the environments of `PACKAGES` that a directory does not contain yet."""
     for name, steps in PACKAGES.items():
         done = place / name / "done"
         if done.exists():

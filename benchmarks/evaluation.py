@@ -1,4 +1,4 @@
-"""Compares evaluation of MNIST's test split by the engine and by Keras, and writes the table.
+"""Compares the speed of the engine and Keras at evaluating MNIST, and writes EVALUATION.md.
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
@@ -70,7 +70,7 @@ def write_weights(workload: Workload, path: Path) -> None:
 
 
 def agree(found: dict[str, Any]) -> bool:
-    """Returns whether all contenders computed the same loss and accuracy."""
+    """Returns whether all contenders computed the same loss and accuracy, within 1e-5."""
     first, *others = found["final"].values()
     return all(
         math.isclose(first[name], each[name], rel_tol=1e-5)
@@ -80,7 +80,7 @@ def agree(found: dict[str, Any]) -> bool:
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the benchmark, writes evaluation.json and EVALUATION.md, and returns 0."""
     args = rounds.parser("evaluation", __doc__).parse_args()
     workload = WORKLOADS["W1"]
     results = rounds.begun("evaluation", "evaluation.json", args, "rounds", "seconds")

@@ -59,11 +59,11 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
     """Trains with a recipe.
 
     Returns:
-      Accuracy and loss on test; seconds from the first step to the last, including tracing,
-      evaluation and saving, as for Keras's `fit`; the rows of metrics.jsonl.
+      Accuracy and loss on the test split; seconds from the first step to the last, including
+      tracing, evaluation and saving, as for Keras's `fit`; epochs; the rows of metrics.jsonl.
 
     Raises:
-      RunError: if it fails.
+      RunError: the training fails.
     """
     trained = trainings.train(RECIPES / f"{recipe}.flags", data_dir, seed, f"{recipe}, seed {seed}")
     result = trained.result
@@ -78,13 +78,17 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
 
 
 def train_with_keras(recipe: str, place: Path, seed: int) -> dict[str, Any]:
-    """Trains with Keras's `fit`; raises RunError if it fails."""
+    """Trains with Keras's `fit` and an author's settings; returns peers/keras_recipe.py's results.
+
+    Raises:
+      RunError: the training fails.
+    """
     who = f"Keras, {recipe}, seed {seed}"
     return trainings.train_with_keras(place, "keras_recipe.py", recipe, str(seed), who=who)
 
 
 def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Returns a line for each missed goal."""
+    """Returns a message for each missed goal."""
     missed = []
     for recipe, runs in found.items():
         mean = 100 * float(np.mean([run["accuracy"] for run in runs]))
@@ -100,7 +104,7 @@ def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
 
 
 def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
-    """Yields the lines of the table, with a row for each recipe."""
+    """Yields the lines of the table of results, with a row for each recipe."""
     yield (
         "| recipe | published, % | Keras `fit`, % | Tapeline, % | seeds | wanted | seconds: Keras "
         "| Tapeline |"
@@ -119,7 +123,7 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def curves(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields a table that compares the log of seed_003 with the one its author published."""
+    """Yields a table that compares the log of seed_003 with the one that its author published."""
     yield "| | published | Tapeline |"
     yield "|---|---|---|"
     for words, (metric, split, epoch, published) in LOG.items():
@@ -139,13 +143,13 @@ def _seconds(runs: Sequence[dict[str, Any]]) -> float:
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
-    """Formats the mean, and the standard deviation of several values."""
+    """Formats the mean and, for several values, the standard deviation."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
 
 def between(text: str, name: str, lines: Sequence[str]) -> str:
-    """Replaces the lines between `<!-- name -->` and `<!-- /name -->`."""
+    """Returns a text with `lines` between the comments `<!-- name -->` and `<!-- /name -->`."""
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, rest = text.split(start)
     _, after = rest.split(end)
@@ -153,7 +157,7 @@ def between(text: str, name: str, lines: Sequence[str]) -> str:
 
 
 def write_tables(readme: Path, results: dict[str, Any]) -> None:
-    """Rewrites the tables of recipes/README.md."""
+    """Rewrites the tables of results in recipes/README.md."""
     machine, found = results["machine"], results["recipes"]
     made = (
         f"{results['date']}, `{results['command']}`, {machine['processor']}, "
@@ -166,17 +170,17 @@ def write_tables(readme: Path, results: dict[str, Any]) -> None:
 
 
 def keep(out: Path, results: dict[str, Any]) -> None:
-    """Writes the raw figures; those of some recipes go to a separate file."""
+    """Writes the raw results as JSON, to a separate file if some recipes are missing."""
     every = set(results["recipes"]) == set(WANTED)
     name = results["raw"] if every else "results_of_some.json"
     (out / name).write_text(compact.dumps(results) + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and returns its exit status.
+    """Trains the selected recipes; returns 1 if a goal is missed or a training fails, otherwise 0.
 
     Args:
-      given: the command line; None: that of the process.
+      given: command-line arguments; None: those of the process.
     """
     parser = trainings.parser("recipes", __doc__, seeds=1, out=RECIPES)
     parser.add_argument("--only", default=",".join(WANTED), help="recipes, separated by commas")

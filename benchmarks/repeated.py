@@ -1,8 +1,8 @@
-"""Makes a large data set from a small one: MNIST with its training split repeated, one shard each.
+"""Makes a large dataset: MNIST with a training split that is repeated, one shard per repetition.
 
     python -m benchmarks.repeated DATA_DIR TARGET 100
 
-TARGET becomes a data_dir whose mnist has 100 times as many examples, 2 GB in total.
+TARGET becomes a data_dir whose mnist has 100 times as many training examples, 2 GB in total.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def repeat(data_dir: Path, target: Path, times: int) -> int:
-    """Writes the repeated data set.
+    """Writes MNIST with a repeated training split.
 
     Args:
       data_dir: directory in which MNIST is prepared, in one shard.

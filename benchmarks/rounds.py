@@ -1,10 +1,10 @@
 """Measures contenders in turn and formats the table of the results.
 
 Each contender is a process that sleeps until it gets a request. If a contender has several
-variants, each is first measured alone. Because the machine drifts meanwhile, the three fastest are
-then measured in turn, and the fastest of them is chosen. Each round then measures a block of each
-contender, in a new random order, over three starts of all processes. The result is the median of
-the ratios of blocks that are adjacent in time.
+variants, each variant is first measured while no other runs. Because the machine drifts meanwhile,
+the three fastest are then measured in turn, and the fastest of them is chosen. Each round then
+measures a block of each contender, in a new random order, over three starts of all processes. The
+result is the median of the ratios of blocks that are adjacent in time.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ _PAUSE = 0.5  # seconds until the idle threads of the previous process stop spin
 
 
 class Contender(NamedTuple):
-    """An implementation that is measured.
+    """An implementation whose speed is measured.
 
-    name: name in the table.
-    variants: description of a variant -> its command.
+    Attributes:
+      name: name in the table.
+      variants: commands that start its process, by the description of their settings.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Answering:
 
     Args:
       command: command line of the process.
-      errors: file for its standard error.
+      errors: file for the process's standard error.
     """
 
     def __init__(self, command: list[str], errors: Any) -> None:
@@ -76,21 +77,21 @@ class Answering:
         raise RuntimeError(f"exit status {self._process.wait()}")
 
     def take(self, steps: int) -> float:
-        """Runs `steps` steps, or more if the process cannot run so few; returns steps/s."""
+        """Runs `steps` steps, or more if the contender cannot run so few; returns steps/s."""
         assert self._process.stdin is not None
         print(steps, file=self._process.stdin, flush=True)
         found = self._answer()
         return found["steps"] / found["seconds"]
 
     def fit(self, seconds: float) -> float:
-        """Finds the number of steps of a block of this duration; returns steps per second."""
+        """Sets the steps of a block to take `seconds`; returns the measured steps per second."""
         while self.steps / (rate := self.take(self.steps)) < seconds / 3:
             self.steps *= 2
         self.steps = max(1, round(rate * seconds))
         return rate
 
     def block(self) -> float:
-        """Returns steps per second over a block, after some warm-up steps.
+        """Runs some warm-up steps and then a block; returns steps per second of the block.
 
         The warm-up consumes data that was prefetched while the process slept, and warms the caches.
         """
@@ -98,7 +99,7 @@ class Answering:
         return self.take(self.steps)
 
     def end(self) -> Any:
-        """Ends the process and returns its final result."""
+        """Ends the process and returns the final result that it reports."""
         assert self._process.stdin is not None
         print(0, file=self._process.stdin, flush=True)
         final = self._answer()["final"]
@@ -109,7 +110,7 @@ class Answering:
 def variants(
     command: Callable[[dict[str, Any]], list[str]], **choices: Iterable[Any]
 ) -> dict[str, list[str]]:
-    """Returns the command of each combination of choices, by its description."""
+    """Returns the command of each combination of `choices`, by a description of the combination."""
     made = {}
     for chosen in itertools.product(*choices.values()):
         variant = dict(zip(choices, chosen, strict=True))
@@ -124,8 +125,8 @@ def compared(
 
     Args:
       asked: the contenders.
-      args: of `parser`.
-      errors: file for their standard error.
+      args: the options of `parser`.
+      errors: file for the processes' standard error.
       unit: unit of the rates, such as "steps/s".
       each: number of units in a step.
 
@@ -170,7 +171,7 @@ def compared(
 def _fastest(
     contender: Contender, errors: Any, unit: str, each: int
 ) -> tuple[str, dict[str, float]]:
-    """Returns the fastest variant, and the rate of each."""
+    """Returns the description of a contender's fastest variant, and the rates of the variants."""
     rates: dict[str, float] = {}
     if len(contender.variants) == 1:
         return next(iter(contender.variants)), rates
@@ -197,7 +198,7 @@ def _fastest(
 def _fastest_in_turn(
     contender: Contender, finalists: list[str], errors: Any, unit: str, each: int
 ) -> str:
-    """Returns the fastest of some variants, from blocks that alternate in time."""
+    """Returns the fastest of several variants, measured in blocks that alternate in time."""
     if len(finalists) == 1:
         return finalists[0]
     processes = {words: Answering(contender.variants[words], errors) for words in finalists}
@@ -217,7 +218,7 @@ def _fastest_in_turn(
 
 
 def rows(found: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines of the table of a comparison."""
+    """Yields the lines of a comparison's table, with a row for each contender."""
     rates = found["rates"]
     yield f"| | {found['unit']} | Tapeline is so many times as fast | as |"
     yield "|---|---|---|---|"
@@ -233,7 +234,7 @@ def ratio(rates: list[float], others: list[float]) -> str:
 
 
 def versions(found: dict[str, Any]) -> str:
-    """Returns a line with the versions of all packages."""
+    """Returns a line with the versions of all packages of the contenders."""
     named = {
         f"{package} {version}"
         for facts in found["versions"].values()
@@ -244,7 +245,7 @@ def versions(found: dict[str, Any]) -> str:
 
 
 def heading(title: str, results: dict[str, Any]) -> list[str]:
-    """Returns the first lines of a file of results."""
+    """Returns the first lines of a results file: title, command, method and machine."""
     machine = results["machine"]
     return [
         f"# {title}",
@@ -272,7 +273,7 @@ def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dict[str, Any]:
-    """Returns the header of the results; the command in it has the values of `options`."""
+    """Returns the header of the results; its command repeats the values of `options`."""
     given = [f"--{name}={getattr(args, name):g}" for name in options]
     return {
         "command": " ".join([f"python -m benchmarks.{module} --data_dir=DATA_DIR", *given]),
@@ -284,6 +285,6 @@ def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dic
 
 
 def write(out: Path, results: dict[str, Any], table: str, lines: list[str]) -> None:
-    """Writes the raw figures and the table."""
+    """Writes the raw results as JSON and the lines of the table to the file `table`."""
     (out / results["raw"]).write_text(compact.dumps(results) + "\n")
     (out / table).write_text("\n".join(lines) + "\n")

@@ -1,8 +1,8 @@
-"""Serves a contender's steps on request, over standard input and output. Standard library only.
+"""Runs a contender's steps on request, over standard input and output; standard library only.
 
-The process prints one line of JSON when it is ready. Each line that it reads is a number of steps;
-it answers with one line that has the number of steps run and their seconds. It sleeps while other
-contenders are measured.
+The process prints one line of JSON when it is ready. Each input line is a number of steps; the
+answer is one line of JSON with the number of steps that were run and their seconds. The process
+sleeps while other contenders are measured.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Measures the time to 99% on MNIST's test split on two cores: recipes/mnist_speedrun.flags.
+"""Measures the training time of recipes/mnist_speedrun.flags to 99% on MNIST, on two cores.
 
     python -m benchmarks.speedrun --data_dir=DATA_DIR
     python -m benchmarks.speedrun --data_dir=DATA_DIR --keras
 
 Trains once for each seed, each in a separate process, and writes the table. The exit status is 1,
 with one line that says why, if the mean accuracy or the mean time misses the goal, or a run fails.
-
 Seconds are of training only: without loading the data, tracing and evaluation. With --keras, each
 seed is also trained by Keras's `fit` with the network and settings of recipes/seed_003.flags, until
 its first epoch with 99% on test; this needs
@@ -38,7 +37,7 @@ CORES = 2
 
 
 def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
-    """Returns a line for each missed goal.
+    """Returns a message for each missed goal.
 
     Args:
       accuracies: test accuracy of each seed, from 0 to 1.
@@ -56,14 +55,14 @@ def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
 
 
 def measured(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns accuracy and seconds of one run.
+    """Returns the test accuracy, training seconds and steps of a run.
 
     Args:
       result: content of result.json. Its `train_seconds` include tracing; its `steps_per_second`
         exclude evaluation and the call that traces, a single step.
 
     Raises:
-      RunError: if the result lacks them.
+      RunError: the result has no test accuracy or no steps per second.
     """
     test, rate = result.get("test"), result.get("steps_per_second")
     if not test or not rate:
@@ -77,10 +76,10 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(data_dir: str, seed: int) -> dict[str, Any]:
-    """Trains with the recipe.
+    """Trains with the speedrun recipe; returns the values of `measured`, and package versions.
 
     Raises:
-      RunError: if the training fails.
+      RunError: the training fails.
     """
     result = trainings.train(RECIPE, data_dir, seed, f"seed {seed}").result
     try:
@@ -90,10 +89,14 @@ def train(data_dir: str, seed: int) -> dict[str, Any]:
 
 
 def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
-    """Trains with Keras's `fit` until the first epoch that reaches the accuracy.
+    """Trains with Keras's `fit` until the first epoch that reaches `ACCURACY`.
+
+    Returns:
+      The results of peers/keras_until.py, the number of epochs, and whether the accuracy was
+      reached.
 
     Raises:
-      RunError: if the training fails.
+      RunError: the training fails.
     """
     given = (str(seed), str(ACCURACY))
     found = trainings.train_with_keras(place, "keras_until.py", *given, who=f"Keras, seed {seed}")
@@ -104,7 +107,7 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
 
 
 def collected(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Returns the result of each seed, with the recipe and Keras in turn."""
+    """Trains each seed, with the recipe and then with Keras if selected; returns the results."""
     found = []
     for seed in range(args.rounds):
         run: dict[str, Any] = {"seed": seed} | train(args.data_dir, seed)
@@ -122,12 +125,12 @@ def _epochs(keras: dict[str, Any]) -> str:
 
 
 def ratios(runs: list[dict[str, Any]]) -> list[float]:
-    """Returns Keras's time over the recipe's for each seed; empty without Keras."""
+    """Returns Keras's training time over the recipe's for each seed; empty without Keras."""
     return [sum(run["keras"]["seconds"]) / run["seconds"] for run in runs if "keras" in run]
 
 
 def table(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields a row for each seed, and one with means and standard deviations."""
+    """Yields the lines of the table: a row for each seed, and means with standard deviations."""
     with_keras = bool(ratios(runs))
     more = " Keras: epochs | test accuracy | seconds | times as long |" if with_keras else ""
     yield f"| seed | test accuracy | seconds |{more}"
@@ -183,10 +186,10 @@ def text(results: dict[str, Any]) -> list[str]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs the benchmark and returns its exit status.
+    """Runs the benchmark; returns 1 if a goal is missed or a training fails, otherwise 0.
 
     Args:
-      given: the command line; None: that of the process.
+      given: command-line arguments; None: those of the process.
     """
     args = trainings.parser("speedrun", __doc__, seeds=10, out=HERE).parse_args(given)
     if why := trainings.refusal(args):

@@ -1,10 +1,11 @@
-"""Measures the startup time, from the launch to the end of the first step, part by part.
+"""Measures the time from the launch to the end of the first step, by parts of the startup.
 
     python -m benchmarks.startup --data_dir=DATA_DIR
 
-Starts each workload several times, in turn, with the command: once with an empty cache, so that the
-data is decoded first, and once with the cache of decoded data. For comparison, it also measures an
-interpreter that only imports TensorFlow. Prints medians. Run nothing else at the same time.
+Trains one step of each workload several times, in turn, with `python run.py`: once with an empty
+cache, so that the data is decoded first, and once with the cache of decoded data. For comparison,
+it also measures an interpreter that only imports TensorFlow. Prints medians. Run nothing else at
+the same time.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ IMPORT = "import tensorflow"
 
 
 def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, float]:
-    """Runs the command for one step; returns the seconds of each part of the startup."""
+    """Trains a workload for one step with run.py; returns the seconds of each startup part."""
     run_dir = scratch / "run"
     config = config_of(WORKLOADS[name], data_dir, str(run_dir), f"--cache_dir={cache}")
     options = scratch / "options.flags"
@@ -52,7 +53,7 @@ def _run(command: list[str]) -> None:
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Returns a table of the medians of the parts and of their sum."""
+    """Returns the lines of a table with the median seconds of each startup part and of the sum."""
     parts = list(next(iter(found.values()))[0])
     lines = ["| seconds | " + " | ".join(parts) + " | together |", "|---" * (len(parts) + 2) + "|"]
     for name, starts in found.items():
@@ -64,7 +65,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the benchmark, writes startup.json, prints the table and returns 0."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")

@@ -1,9 +1,9 @@
-"""Measures the memory of a process that streams a data set. Linux only.
+"""Measures the memory of a process that streams MNIST. Linux only.
 
     python -m benchmarks.stream_memory DATA_DIR [BATCHES]       an epoch by default
 
-Its last line is JSON: the peak memory while streaming, in MB, of anonymous memory (RssAnon) and of
-mapped files (RssFile), which are page cache that the system reclaims as needed.
+The last line of the output is JSON: the peak memory while streaming, in MB, of anonymous memory
+(RssAnon) and of mapped files (RssFile), which are page cache that the system reclaims as needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ EVERY = 0.02  # seconds between two samples
 
 
 def held() -> dict[str, float]:
-    """Returns the resident memory of this process in MB, by kind."""
+    """Returns this process's resident memory in MB, by the names "RssAnon" and "RssFile"."""
     found = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -27,7 +27,7 @@ def held() -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """A thread that samples the memory periodically and keeps the maximum of each kind."""
+    """A thread that samples the process's memory every 20 ms and keeps the maxima."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -35,16 +35,16 @@ class Watch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Samples until `end` is called."""
+        """Samples the memory until `end` is called."""
         while not self._ended.wait(EVERY):
             self.look()
 
     def look(self) -> None:
-        """Samples once."""
+        """Samples the memory once."""
         self.most = {name: max(self.most[name], now) for name, now in held().items()}
 
     def end(self) -> dict[str, float]:
-        """Ends the thread and returns the maximum of each kind."""
+        """Stops the thread and returns the maxima, by the names of `held`."""
         self._ended.set()
         self.join()
         self.look()
@@ -52,7 +52,7 @@ class Watch(threading.Thread):
 
 
 def main() -> None:
-    """Streams the batches and prints the memory."""
+    """Streams the batches and prints the memory before, at most during, and after streaming."""
     from benchmarks.engine_stream import Consumer
 
     data_dir, *batches = sys.argv[1:]

@@ -1,10 +1,10 @@
-"""Compares streaming of MNIST by the engine's feed and by tf.data, and writes the table.
+"""Compares the speed of the engine's streaming feed and tf.data, and writes STREAMING.md.
 
     python -m benchmarks.streaming --data_dir=DATA_DIR [--times=100]
 
 The engine's feed reads each epoch in a new order; the hand-written pipeline reads in file order.
 The method is described in benchmarks/rounds.py. With --times=T, it also measures the memory of the
-feed for a data set T times as large, which is written to a temporary folder: 20 MB for each copy.
+feed for a dataset T times as large, which is written to a temporary directory: 20 MB for each copy.
 Run nothing else at the same time.
 """
 
@@ -26,7 +26,7 @@ BATCH = 128
 
 
 def contenders(data_dir: str, quick: bool) -> list[Contender]:
-    """Returns the engine's feed, and tf.data with tuned settings."""
+    """Returns the engine's feed, and tf.data with the variants of its settings to try."""
 
     def bare(variant: dict[str, Any]) -> list[str]:
         return [sys.executable, str(HERE / "bare_stream.py"), data_dir, json.dumps(variant)]
@@ -42,7 +42,7 @@ def contenders(data_dir: str, quick: bool) -> list[Contender]:
 
 
 def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
-    """Measures memory for MNIST, for `times` epochs of it, and for MNIST repeated `times`."""
+    """Returns memory use for MNIST, `times` epochs of MNIST, and a `times` as large MNIST."""
 
     def streamed(place: str, *batches: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.stream_memory", place, *batches]
@@ -59,7 +59,7 @@ def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
 
 
 def memory_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yields the lines of the table of memory."""
+    """Yields the lines of the table of memory use."""
     yield "| | examples streamed | own memory, MB | mapped files, MB |"
     yield "|---|---|---|---|"
     for name, each in found.items():
@@ -68,7 +68,7 @@ def memory_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the benchmark, writes streaming.json and STREAMING.md, and returns 0."""
     parser = rounds.parser("streaming", __doc__)
     parser.add_argument("--times", type=int, default=0, help="how large a data set for memory")
     args = parser.parse_args()

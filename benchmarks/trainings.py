@@ -19,27 +19,32 @@ _PAUSE = 1.0  # seconds between two processes
 
 
 class RunError(RuntimeError):
-    """A training that failed; the message is one line."""
+    """A training failed; the message is one line."""
 
 
 class Trained(NamedTuple):
-    """The content of result.json and the rows of metrics.jsonl of a run."""
+    """The results of a training run.
+
+    Attributes:
+      result: content of result.json.
+      rows: rows of metrics.jsonl.
+    """
 
     result: dict[str, Any]
     rows: list[dict[str, Any]]
 
 
 def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
-    """Trains with a flagfile, in a temporary directory.
+    """Trains with a flagfile, in a temporary directory; returns the results.
 
     Args:
-      flagfile: of the repository.
+      flagfile: path of the flagfile.
       data_dir: directory in which MNIST is prepared.
-      seed: of the run.
+      seed: random seed.
       who: name of the training, for the error message.
 
     Raises:
-      RunError: if the training fails.
+      RunError: the training fails.
     """
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = Path(scratch) / "run"
@@ -51,16 +56,16 @@ def train(flagfile: Path, data_dir: str, seed: int, who: str) -> Trained:
 
 
 def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[str, Any]:
-    """Trains with a script of peers/ and returns the JSON of its last line.
+    """Trains with a Keras script of benchmarks/peers and returns the JSON that it prints last.
 
     Args:
       place: directory with Keras's environment and mnist.npz.
-      script: of peers/.
-      given: arguments after the path of the arrays.
+      script: file name of the script.
+      *given: arguments after the path of the arrays.
       who: name of the training, for the error message.
 
     Raises:
-      RunError: if the training fails.
+      RunError: the training fails.
     """
     python, arrays = python_of(place, "keras").absolute(), (place / "mnist.npz").absolute()
     said = told([str(python), str(HERE / "peers" / script), str(arrays), *given], who)
@@ -68,7 +73,7 @@ def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[st
 
 
 def told(command: list[str], who: str) -> list[str]:
-    """Runs a command and returns the lines that it prints; raises RunError if it fails."""
+    """Runs a command and returns the lines of its standard output; raises RunError if it fails."""
     time.sleep(_PAUSE)
     environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)
@@ -79,11 +84,11 @@ def told(command: list[str], who: str) -> list[str]:
 
 
 def parser(module: str, doc: str | None, seeds: int, out: Path) -> argparse.ArgumentParser:
-    """Returns a parser for a command that trains once for each seed.
+    """Returns a parser for a benchmark that trains once for each seed.
 
     Args:
-      module: of benchmarks/.
-      doc: docstring of the module.
+      module: name of the benchmark's module.
+      doc: description of the command.
       seeds: default number of seeds.
       out: default directory of the results.
     """
@@ -109,6 +114,6 @@ def refusal(args: argparse.Namespace) -> str:
 
 
 def failed(why: str) -> int:
-    """Prints the reason of a failure and returns the exit status."""
+    """Prints the reason of a failure to standard error and returns the exit status 1."""
     print(f"FAIL {why}", file=sys.stderr, flush=True)
     return 1

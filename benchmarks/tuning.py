@@ -1,11 +1,11 @@
-"""Compares the result of --mode=tune with an exhaustive grid search and writes the table.
+"""Compares the result of --mode=tune with an exhaustive grid search and writes TUNING.md.
 
     python -m benchmarks.tuning --data_dir=DATA_DIR [--workloads=W3,W4]
 
 For each workload: tunes once, then measures every candidate of the grid, a few processes at a time,
-each together with the tuned candidate. The fastest of the grid are measured again together with it,
-over several starts of all, because the maximum of many noisy measurements is biased, and the speed
-of a process depends on its memory layout. It takes 15 minutes for each workload; workloads that are
+each together with the tuned candidate. The fastest of the grid are measured again together with the
+tuned one, over several starts of all, because the maximum of many noisy measurements is biased, and
+the speed of a process depends on its memory layout. A workload takes 15 minutes; workloads that are
 not selected keep their previous row. Run nothing else at the same time.
 """
 
@@ -39,7 +39,7 @@ STARTS = 4  # of each of those
 
 
 def grid(cores: int) -> list[Candidate]:
-    """Returns all candidates of the grid."""
+    """Returns all candidates of the grid for a number of CPU cores."""
     combinations = itertools.product(
         choices.JITS,
         choices.FEEDS,
@@ -51,7 +51,7 @@ def grid(cores: int) -> list[Candidate]:
 
 
 def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
-    """Runs the command; returns the tuned candidate and the command's seconds."""
+    """Runs `--mode=tune` in a directory; returns the tuned candidate and the seconds it took."""
     path = Path(scratch) / "tuned.flags"
     options = Path(scratch) / "options.flags"
     options.write_text(flags.flagfile(config))
@@ -77,7 +77,7 @@ def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
 
 
 def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
-    """Measures steps per second of each candidate over those of the tuned one."""
+    """Measures all candidates together with the tuned one; returns entries of tuning.json."""
     others = [Candidate(), *grid(usable_cores())]
     others = [choice for choice in others if choice != chosen]
     ratios: dict[Candidate, float] = {}
@@ -108,7 +108,7 @@ def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
 
 
 def rows(results: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines of the table."""
+    """Yields the lines of the table of results, with a row for each workload."""
     yield (
         "| | tuned in, s | tuned | steps/s | the grid's fastest, again, over it | starts | "
         "default over it | the grid's fastest |"
@@ -129,7 +129,7 @@ def rows(results: dict[str, Any]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Runs the benchmark and returns its exit status."""
+    """Runs the benchmark, writes tuning.json and TUNING.md, and returns 0."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.tuning", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")

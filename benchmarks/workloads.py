@@ -1,4 +1,4 @@
-"""The workloads of all contenders. Standard library only: each has a separate environment."""
+"""The workloads of all contenders, in the standard library, since environments differ."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ class Workload(NamedTuple):
     Images are uint8 [n, 28, 28, 1], divided by 255. The optimizer is Adam with default settings.
     The number of examples is a multiple of the batch size.
 
-    name: such as W1.
-    what: description.
-    network: "convolutional": conv 3x3x32, pool, conv 3x3x64, pool, dropout 0.5, dense 10, without
-      padding; or "dense": a hidden ReLU layer for each number in `hidden`, then dense 10.
-    hidden: units of each hidden layer.
-    batch: examples of a step.
-    bfloat16: whether layers compute in bfloat16; weights and loss are always float32.
-    options: of Tapeline's command.
+    Attributes:
+      name: short name, such as W1.
+      what: description.
+      network: "convolutional": conv 3x3x32, pool, conv 3x3x64, pool, dropout 0.5, dense 10, without
+        padding; or "dense": a hidden ReLU layer for each number in `hidden`, then dense 10.
+      hidden: units of each hidden layer.
+      batch: examples of a step.
+      bfloat16: whether layers compute in bfloat16; weights and loss are always float32.
+      options: Tapeline's command-line options.
     """
 
     name: str

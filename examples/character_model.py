@@ -1,4 +1,4 @@
-"""A language model of characters: a causal transformer on Shakespeare's plays.
+"""Trains a language model of characters: a causal transformer on Shakespeare's plays.
 
     python examples/character_model.py --dataset=shakespeare --task=next_character \
         --model=transformer --global_batch_size=12 --train_steps=2000 --learning_rate=1e-3 \

@@ -1,4 +1,4 @@
-"""Multi-label classification: which of five topics a bag of words is about.
+"""Trains multi-label classification: which of five topics a bag of words is about.
 
     python examples/multi_label.py --dataset=topics --task=multi_label --model=mlp --hidden=64 \
         --metrics=accuracy,f1,auc --epochs=20 --learning_rate=0.01

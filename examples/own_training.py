@@ -1,10 +1,10 @@
-"""A schedule, an optimizer and a loss of your own.
+"""Trains with a user-defined schedule, optimizer and loss.
 
     python examples/own_training.py --dataset=digits --model=cnn --task=focal_loss \
         --optimizer=sign_descent --schedule=sawtooth --schedule.period=230 --epochs=20 \
         --global_batch_size=64
 
-10 s on two CPU cores; 95% of the test digits are right.
+10 s on two CPU cores; the test accuracy is 95%.
 """
 
 import tensorflow as tf

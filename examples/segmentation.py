@@ -1,4 +1,4 @@
-"""Segmentation with mean IoU: a disc and a square in a noisy image, found by pixel.
+"""Trains segmentation: each pixel of a noisy image is background, disc or square.
 
     python examples/segmentation.py --dataset=shapes --task=segmentation --classes=3 \
         --model=pixels --epochs=8 --global_batch_size=16 --learning_rate=0.01 \

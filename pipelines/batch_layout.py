@@ -1,8 +1,8 @@
 """The layout of batches, a pure function of seed and step, and `Feed`, which supplies batches.
 
-A global batch is consecutive positions of the epoch's order. It is cut into micro-batches, and each
-of them into shards. A device computes one shard of one micro-batch at a time: a local micro-batch.
-The laws, such as L1, are in docs/concepts/laws.md.
+A global batch is consecutive positions of the epoch's order. The batch is cut into micro-batches,
+and each of them into shards. A device computes one shard of one micro-batch at a time: a local
+micro-batch. The laws, such as L1, are in docs/concepts/laws.md.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class OpenedSteps(NamedTuple):
-    """What `Feed.open` returns: a number of steps, and the input of the graph for them."""
+    """Result of `Feed.open`: a number of steps, and the graph's input for them."""
 
     steps: int  # 1 or more
     given: Any  # argument of `Feed.next`: nest of tensors, of the same structure and shapes always
@@ -44,10 +44,13 @@ class Feed(Protocol):
     layout: BatchLayout
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the graph's input for 1 to `steps` steps of an epoch from `step`; on the host."""
+        """Returns how many steps from `step` can run, 1 to `steps`, and the graph's input for them.
+
+        Called on the host; all steps are in one epoch.
+        """
 
     def next(self, given: Any) -> Any:
-        """Returns the `element` for `batch`; called in the graph, in cross-replica context."""
+        """Returns the `element` argument of `batch` from the input; in cross-replica context."""
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int

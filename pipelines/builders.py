@@ -118,7 +118,10 @@ def _prepared_directory(
 
 
 def _highest_version(directory: Path, version: str | None = None) -> Path | None:
-    """Returns the subdirectory of the highest version that matches, e.g. "1.*.*"; None if none."""
+    """Returns the prepared subdirectory of the highest version that matches a pattern, if any.
+
+    `version` may have wildcards, such as "1.*.*"; None: any version.
+    """
     pattern = re.escape(version or "*.*.*").replace(r"\*", r"\d+")
     matches = [
         path

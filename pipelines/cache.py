@@ -33,7 +33,7 @@ def default_dir() -> str:
 
 
 def key(split: DataSplit, recipe: str) -> str:
-    """Returns the cache key of a split's decoded examples, from all bytes of the stored ones."""
+    """Returns the cache key of a split's decoded examples: a hash of stored bytes and `recipe`."""
     text = f"{_VERSION}\n{recipe}\n{split.digest(all_bytes=True)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -83,7 +83,7 @@ def stored_digest(cache_dir: str, name: str) -> str | None:
 def content_digest(decoded: Nest) -> str:
     """Returns the SHA-256 of decoded examples, a nest of arrays [n, ...], in hexadecimal.
 
-    Images with int32 labels have the digest of their bytes alone, as in runs of version 0.4.0.
+    Images with int32 labels have the digest of only their bytes, as in runs of version 0.4.0.
     """
     spec = nests.spec_of(decoded)
     known = re.fullmatch(r"0:\[\d+, \d+, \d+\]:(uint8|float32);1:\[\]:int32", nests.signature(spec))

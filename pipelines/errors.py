@@ -18,7 +18,8 @@ def one_line_message(error: BaseException, limit: int = 300) -> str:
 def reason(error: BaseException) -> str:
     """Returns the first informative line of an error's message, without graph node names.
 
-    It has at most 300 characters; without any such line, it is the name of the error's class.
+    The line has at most 300 characters; without any such line, the result is the name of the
+    error's class.
     """
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")

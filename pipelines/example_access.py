@@ -38,8 +38,8 @@ def read_step_examples(
 ) -> Examples:
     """Returns the examples of a training step, before augmentation, in the order of its batch.
 
-    For mixup, `include_next_example` appends the next example of the epoch, or else its first one.
-    Raises the errors of `read_examples`.
+    For mixup, `include_next_example` appends the next example of the epoch; at its end, its first
+    one. Raises the errors of `read_examples`.
     """
     epoch, step_in_epoch = divmod(step, order.steps_per_epoch(len(split), global_batch_size))
     first = step_in_epoch * global_batch_size
@@ -56,7 +56,7 @@ def read_examples(
 ) -> Examples:
     """Reads and decodes examples by index, int [k], in the given order.
 
-    What finds the examples, such as a record index, is cached in `cache_dir`; None: it is not.
+    If `cache_dir` is not None, a record index that has to be built is cached in it.
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
@@ -107,7 +107,8 @@ def _decoding(source: Source, where: str) -> Iterator[None]:
 def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:
     """Returns the targets of a split in its order, arrays [n, ...]; labels are int32 [n].
 
-    Examples are decoded only if their targets are neither stored apart nor cached in decoded form.
+    Examples are decoded only if their targets are not stored separately and the decoded examples
+    are not cached.
 
     Raises:
       ValueError: when a file is damaged.

@@ -58,7 +58,7 @@ def selected(name: str, info: Any, inputs: str, targets: str) -> tuple[Keys, Key
 
 
 def _supervised(info: Any, known: dict[str, Any]) -> tuple[Keys, Keys] | None:
-    """Returns a data set's supervised keys, (inputs, targets); None if it does not say them."""
+    """Returns a data set's supervised keys, (inputs, targets); None if it has no such pair."""
     keys: tuple[Any, ...] = tuple(info.supervised_keys or ())
     names = [str(key) for key in tf.nest.flatten(keys)]
     if len(keys) != 2 or any(key not in known for key in names):
@@ -76,7 +76,7 @@ def _described(known: dict[str, Any]) -> str:
 
 
 def is_image(feature: Any) -> bool:
-    """Returns whether a feature is an image: not a mask, and a tensor of rank 3 if it is plain."""
+    """Returns whether a feature is an `Image` that is no mask, or a plain `Tensor` of rank 3."""
     from tensorflow_datasets import features as kinds
 
     if type(feature) is kinds.Tensor and len(feature.shape) == 3:
@@ -86,7 +86,7 @@ def is_image(feature: Any) -> bool:
 
 
 def only_keys(name: str, features: dict[str, Any]) -> tuple[str, str]:
-    """Returns the names of a data set's only image and class label, which has no supervised keys.
+    """Returns the names of the only image and the only class label among a data set's features.
 
     Raises:
       ValueError: when there is not exactly one of each.
@@ -126,7 +126,10 @@ def is_classification(features: Any, inputs: Keys, targets: Keys) -> bool:
 
 
 def class_names(name: str, features: Any, targets: Keys) -> tuple[str, ...]:
-    """Returns the names of the classes if the targets are one class label, else ()."""
+    """Returns the names of the classes if the targets are one class label, else ().
+
+    Raises ValueError if the label has no known number of classes.
+    """
     from tensorflow_datasets import features as kinds
 
     if not isinstance(targets, str) or not isinstance(features[targets], kinds.ClassLabel):
@@ -137,10 +140,10 @@ def class_names(name: str, features: Any, targets: Keys) -> tuple[str, ...]:
 
 
 class Tensors:
-    """Decodes any features of numbers to nests of tensors: (inputs, targets).
+    """Decoder of stored examples with any numeric features to nests of tensors, (inputs, targets).
 
-    Class labels become int32. Images are resized to the size of `resize`, if it is not None; those
-    of the targets, and masks, by the nearest pixel.
+    Class labels become int32. If `resize` is not None, images are resized to its size, and masks
+    and images among the targets by the nearest pixel.
     """
 
     def __init__(
@@ -237,10 +240,11 @@ def image_shape(
 def decoders(
     features: Any, image_key: str, label_key: str, resize: Resize
 ) -> tuple[Callable, Callable, Fields | None]:
-    """Returns the decoders `decode` and `decode_stored` of a `Source`, and the stored fields.
+    """Returns the functions `decode` and `decode_stored` of a `Source`, and the stored fields.
 
-    If images are stored encoded, such as JPEG, stored examples are (encoded image, label), whose
-    names are in the fields; else these are None, and they are serialized examples.
+    `decode` resizes images, `decode_stored` does not. If images are stored encoded, such as JPEG,
+    both take (encoded image, label), and the fields name these two features; else both take
+    serialized examples, and the fields are None.
     """
     from tensorflow_datasets import features as kinds
 

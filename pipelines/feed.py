@@ -19,10 +19,14 @@ from pipelines.stream import StreamingFeed
 
 
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:
-    """Returns the feed's kind, "resident" or "stream", and the size of all splits in bytes.
+    """Returns the type of feed, "resident" or "stream", and the size of all splits in bytes.
 
-    The size is that of decoded examples, which a resident feed copies to each device. `kind` "auto"
-    is "resident" if it is at most 2 GiB and a quarter of the host's free memory.
+    The size is that of decoded examples, which a resident feed copies to each device. `kind` is one
+    of these types, or "auto": "resident" if the size is at most 2 GiB and a quarter of the host's
+    free memory.
+
+    Raises:
+      ValueError: for "resident" if the source is a tf.data pipeline.
     """
     needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
     if feed_kinds(source) == ("stream",):
@@ -38,7 +42,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
 
 
 def feed_kinds(source: Source) -> tuple[str, ...]:
-    """Returns the kinds of feeds that can read a source's training split."""
+    """Returns the types of feeds, "resident" and "stream", that can read a training split."""
     return ("stream",) if isinstance(source.train, SequentialSplit) else ("resident", "stream")
 
 

@@ -17,9 +17,9 @@ from pipelines.source import Source
 
 
 def fitted(source: Source, cache_dir: str) -> Source:
-    """Returns the source with fitted preprocessing; itself if nothing depends on the data.
+    """Returns the source with fitted preprocessing, or the same source if nothing is to be fitted.
 
-    The numbers, of all training examples, are cached in `cache_dir`.
+    The statistics, over all training examples, are cached in `cache_dir`.
 
     Raises:
       ValueError: when the data is damaged.

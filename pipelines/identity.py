@@ -48,7 +48,7 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
 
 
 def _stored(splits: Sequence[DataSplit], recipe: str) -> str:
-    """Returns a digest of the stored examples; of TFRecord files, the one of version 0.4.0."""
+    """Returns a digest of the stored examples; for TFRecord files as in version 0.4.0."""
     records = [split for split in splits if isinstance(split, RecordSplit)]
     if len(records) == len(splits):
         return examples_digest([each for part in records for each in part.ranges], recipe)

@@ -31,7 +31,7 @@ _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
 class Fields(NamedTuple):
-    """Names of the features of a `tf.train.Example` that an index locates instead of examples."""
+    """Names of two features of a `tf.train.Example`: the index locates one and stores the other."""
 
     image: str  # of a bytes feature, one encoded image
     label: str  # of an int64 feature, one class label

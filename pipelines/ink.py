@@ -84,7 +84,7 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
 
 
 def common_background(kinds: Sequence[str], of: int) -> str:
-    """Returns "dark" or "light" if `kinds` has it for at least 90% of `of` images; or ""."""
+    """Returns the background, "dark" or "light", of at least 90% of `of` images; "" if neither."""
     return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _COMMON * of), "")
 
 
@@ -94,7 +94,7 @@ def border_kind(luminance: np.ndarray) -> str:
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" if all outermost pixels are so and near their median, else ""."""
+    """Returns "dark" or "light" if all outermost pixels are, and are near their median; else ""."""
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = (np.abs(pixels - _border(luminance)) <= _PLAIN).all()
     same_kind = ((pixels < 128) == (kind == "dark")).all()

@@ -43,7 +43,7 @@ def example_bytes(spec: Spec) -> int:
 
 
 def described(spec: Spec) -> str:
-    """Returns text for messages, such as "8x8x1 uint8" or "ids 64 int32, mask 64 float32"."""
+    """Formats a spec for messages, such as "8x8x1 uint8" or "ids 64 int32, mask 64 float32"."""
     texts = []
     for path, leaf in zip(paths(spec), tf.nest.flatten(spec), strict=True):
         shape = "x".join("?" if side is None else str(side) for side in leaf.shape) or "scalar"
@@ -58,7 +58,7 @@ def signature(spec: Spec) -> str:
 
 
 def checked_spec(where: str, spec: Spec) -> Spec:
-    """Returns the spec of decoded examples; ValueError if a leaf is a string or has no fixed shape.
+    """Returns `spec`; raises ValueError if a leaf is not numeric or has no fixed shape.
 
     `where` begins the message and names the data, such as "the inputs of mnist".
     """

@@ -1,4 +1,4 @@
-"""Opens a data set by the value of `--dataset`, whatever kind it is."""
+"""Opens the data set that `--dataset` names: a user's source, an image folder, or one of TFDS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDER = "folder:"
 def open_dataset(
     dataset: str, options: SourceOptions, registered: Callable[[], Description | Source] | None
 ) -> Source:
-    """Opens a data set: what a registered function describes, a folder, or one of TFDS.
+    """Opens a data set: a user's registered source, a folder of images, or a data set of TFDS.
 
     `registered` returns the description of the source that `dataset` names; None: it names none.
 

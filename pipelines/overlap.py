@@ -1,4 +1,4 @@
-"""Refuses splits that share examples, such as a test on what was trained on."""
+"""Refuses splits that share examples, such as a test split with training examples."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from pipelines.splits import DataSplit
 def refuse_overlap(
     splits: Mapping[str, DataSplit], allowed: bool, flags: Mapping[str, str]
 ) -> None:
-    """Compares every pair of splits, and each split with itself.
+    """Checks that no stored example is in two splits, or twice in one, unless that is `allowed`.
 
-    `splits` are those of a source by name, "train" and so on; `flags` says what the options gave
-    for each, such as {"test": "--test_split=train[70%:]"}, for messages. Only the same stored
-    examples count, not other ones of equal content.
+    Different stored examples of equal content do not count.
+
+    Args:
+      splits: splits of a source by name, such as "train".
+      allowed: whether to check nothing.
+      flags: option that gave each split, for messages, such as {"test":
+        "--test_split=train[70%:]"}.
 
     Raises:
-      ValueError: when examples are in two splits, or twice in one, unless that is `allowed`.
+      ValueError: when examples are in two splits, or twice in one.
     """
     if allowed:
         return

@@ -51,7 +51,7 @@ class ImageFormat(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any] | None) -> ImageFormat:
-        """Returns the format that `to_json` has described; None: nothing in common."""
+        """Returns the format from the object of `to_json`; from None, the default format."""
         if content is None:
             return cls()
         layout = content["layout"]
@@ -67,7 +67,10 @@ def converts_pictures(source: Source) -> bool:
 
 
 def image_format(source: Source, images: Sequence[np.ndarray]) -> ImageFormat:
-    """Measures a sample of a data set's images at their stored sizes, uint8 [h, w, C] each."""
+    """Returns the format of a data set's images, measured in a sample of them.
+
+    The sample has their stored sizes, uint8 [h, w, C] each.
+    """
     kinds = [ink.border_kind(_luminance(image)) for image in images]
     layout = None
     if source.image_shape[2] == 1 and source.stored_size is not None:

@@ -1,6 +1,6 @@
-"""Preprocessing of decoded inputs into what a model gets: scaling, declared by the source.
+"""Preprocessing of decoded inputs for the model: the scaling that a source declares.
 
-It runs in the graph, on a batch, and is saved with a run as JSON::
+The scaling runs in the graph, on a batch, and is saved with a run as JSON::
 
     preprocess = Preprocessing({"": Scale("unit")})
     preprocess(images)  # uint8 [rows, H, W, C] -> float32 in 0..1
@@ -23,11 +23,11 @@ SCALES = ("auto", "none", "unit", "standardize")  # values of --scale
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-    """The scaling of one tensor of the inputs.
+    """The scaling of one tensor of the inputs, by `kind`.
 
-    kind "none": as decoded. "unit": float32, divided by 255. "standardize": float32, minus `mean`,
-    divided by `deviation`, numbers by entry of the last axis (by channel of an image), from the
-    training split; both are empty until `fitted`.
+    "none": unchanged. "unit": cast to float32 and divided by 255. "standardize": cast to float32,
+    minus `mean`, divided by `deviation`. These have one number for each index of the last axis,
+    such as the channel of an image, from the training split; they are empty until `fitted`.
     """
 
     kind: str = "none"
@@ -36,11 +36,11 @@ class Scale:
 
     @property
     def fitted(self) -> bool:
-        """Whether the numbers of the training split are known, where they are needed."""
+        """Whether the mean and deviation of the training split are known, or not needed."""
         return self.kind != "standardize" or bool(self.mean)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Scales a batch, [rows, ...], in the graph; of any numeric dtype."""
+        """Scales a batch of any numeric dtype, [rows, ...], in the graph."""
         if self.kind == "unit":
             return tf.cast(values, tf.float32) / 255.0
         if self.kind == "standardize":
@@ -56,20 +56,20 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """Scales the tensors of decoded inputs; a leaf without an entry stays as it is."""
+    """Scaling of each tensor of the decoded inputs; a tensor without an entry is unchanged."""
 
     # By path of the leaf; a mapping has no hash.
     scales: Mapping[str, Scale] = dataclasses.field(default_factory=dict, hash=False)
 
     @property
     def fitted(self) -> bool:
-        """Whether all numbers of the training split that are needed are known."""
+        """Whether the means and deviations of the training split are known for all scales."""
         return all(scale.fitted for scale in self.scales.values())
 
     def __call__(self, inputs: Nest) -> Nest:
-        """Maps a batch of decoded inputs, [rows, ...] each, to what the model gets; in the graph.
+        """Maps a batch of decoded inputs, [rows, ...] each, to the model's inputs; in the graph.
 
-        Floating-point images in 0..255, as augmentation makes them, are scaled as uint8 ones are.
+        Floating-point images in 0..255, as augmentation creates them, are scaled as uint8 ones are.
         """
         leaves = zip(self._each(inputs), tf.nest.flatten(inputs), strict=True)
         return tf.nest.pack_sequence_as(inputs, [scale(values) for scale, values in leaves])
@@ -84,7 +84,7 @@ class Preprocessing:
 
     @property
     def steps(self) -> list[str]:
-        """What is done, as text: "divided by 255"."""
+        """Descriptions of the scalings that are applied: "divided by 255", "standardized"."""
         words = {"unit": "divided by 255", "standardize": "standardized"}
         return list(dict.fromkeys(words[scale.kind] for scale in self.scales.values()))
 
@@ -94,7 +94,7 @@ class Preprocessing:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Preprocessing:
-        """Returns the preprocessing that `to_json` has described, with the same bits."""
+        """Returns the preprocessing from the object of `to_json`, with bitwise equal numbers."""
         return cls(
             {
                 path: Scale(each["kind"], tuple(each["mean"]), tuple(each["deviation"]))
@@ -106,8 +106,8 @@ class Preprocessing:
 def preprocessing(scale: str, decoded: Spec) -> Preprocessing:
     """Returns the preprocessing that `--scale` selects for inputs of a spec, not yet fitted.
 
-    auto: unit for images, which are uint8 of rank 3; none for everything else. unit: all uint8.
-    standardize: uint8 images and floating-point tensors.
+    auto: "unit" for images, which are uint8 of rank 3; "none" for everything else. unit: "unit" for
+    all uint8 tensors. standardize: "standardize" for uint8 images and floating-point tensors.
     """
 
     def kind(leaf: tf.TensorSpec) -> str:
@@ -126,13 +126,13 @@ def preprocessing(scale: str, decoded: Spec) -> Preprocessing:
 
 
 class Moments:
-    """Means and standard deviations by entry of the last axis, from chunks of examples."""
+    """Mean and standard deviation for each index of the last axis, accumulated over chunks."""
 
     def __init__(self) -> None:
         self._count, self._mean, self._squares = 0.0, np.zeros(()), np.zeros(())
 
     def add(self, values: np.ndarray) -> None:
-        """Adds examples, [k, ...] (Chan et al. 1983: no large sums are subtracted)."""
+        """Adds examples, [k, ...], in float64, without cancellation (Chan et al. 1983)."""
         width = values.shape[-1] if values.ndim > 1 else 1
         flat = values.reshape(-1, width).astype(np.float64)
         count, mean = len(flat), flat.mean(axis=0)
@@ -142,7 +142,7 @@ class Moments:
         self._mean, self._count = self._mean + apart * (count / total), total
 
     def scale(self) -> Scale:
-        """Returns the fitted scale; a constant entry has the deviation 1."""
+        """Returns the fitted scale, "standardize"; where the deviation is 0, it is set to 1."""
         deviation = np.sqrt(self._squares / self._count)
         deviation = np.where(deviation > 0, deviation, 1.0)
         return Scale("standardize", *(tuple(map(float, x)) for x in (self._mean, deviation)))

@@ -56,18 +56,18 @@ class RecordSplit:
         return examples_digest(self.ranges, "", all_bytes)
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns the number of examples, of the same files, that `other` has too."""
+        """Returns the number of examples that `other` has too: records of the same files."""
         if not isinstance(other, RecordSplit):
             return 0
         return _covered([*_merged(self.ranges), *_merged(other.ranges)], at_least=2)
 
     def repeated(self) -> int:
-        """Returns the number of examples that are in the split a second time or more."""
+        """Returns how many examples of the split occur earlier in it."""
         return len(self) - _covered(self.ranges, at_least=1)
 
 
 def _covered(ranges: Sequence[tuple[str, int, int]], at_least: int) -> int:
-    """Returns the number of records that lie in a number of ranges or more."""
+    """Returns the number of records that are in at least `at_least` of the ranges."""
     ends = sorted(
         (path, at, change)
         for path, first, last in ranges

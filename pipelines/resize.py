@@ -118,7 +118,7 @@ class Resize:
 def border_colour(images: tf.Tensor) -> tf.Tensor:
     """Returns the median of an image's outermost pixels by channel; uint8 is rounded half to even.
 
-    [n, H, W, C] of uint8 or float32 -> [n, 1, 1, C] of the same dtype.
+    Maps [n, H, W, C] of uint8 or float32 to [n, 1, 1, C] of the same dtype.
     """
     sides = (  # each pixel once, even where there is one row or column
         images[:, :1],

@@ -1,6 +1,6 @@
-"""What is saved of a data set with the weights that it trained, as JSON.
+"""JSON description of a data set, saved with the weights that were trained on it.
 
-It is what is needed to use the weights without the data: specs, classes and preprocessing.
+The description suffices to use the weights without the data: specs, classes and preprocessing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def source_to_json(source: Source) -> dict[str, Any]:
 
 
 def source_from_json(content: Mapping[str, Any]) -> Source:
-    """Returns a source as saved: its splits have no examples."""
+    """Returns the source that `source_to_json` has saved; its training split has no examples."""
     inputs, targets = _spec_from_json(content["inputs"]), _spec_from_json(content["targets"])
     stored = content.get("stored_shape")
     return Source(
@@ -62,7 +62,7 @@ def _no_examples(spec: Spec) -> Nest:
 
 
 def _spec_to_json(spec: Spec) -> Any:
-    """Returns a list [dtype, shape] of a tensor, an object of a mapping or of a tuple."""
+    """Returns [dtype, shape] for a tensor's spec, and an object for a mapping or a tuple."""
     if isinstance(spec, Mapping):
         return {"mapping": {key: _spec_to_json(spec[key]) for key in sorted(spec)}}
     if isinstance(spec, (tuple, list)):

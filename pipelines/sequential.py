@@ -1,4 +1,4 @@
-"""Splits without random access: a `tf.data` pipeline that the user makes for each epoch."""
+"""Splits without random access: a user's `tf.data` pipeline, created for each epoch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Make = Callable[[int, int], Any]  # (seed, epoch) -> tf.data.Dataset of (inputs,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SequentialSplit:
-    """Examples `start` to `stop` of the pipeline `make(seed, epoch)`; to train on by streaming.
+    """Examples `start` to `stop` of the pipeline `make(seed, epoch)`, for streaming.
 
-    The order of an epoch is the pipeline's. Reading by index, as for a report, goes through the
+    The order of an epoch is the pipeline's. Reading by index, as for a report, iterates over the
     pipeline of seed 0 and epoch 0.
     """
 
@@ -44,16 +44,16 @@ class SequentialSplit:
     def reader(
         self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
     ) -> SequentialReader:
-        """Returns a reader with a pipeline of its own."""
+        """Returns a reader with a separate pipeline; the arguments are ignored."""
         return SequentialReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of version, range and specs, whatever `all_bytes`; reads no example."""
+        """Returns a digest of version, range and specs; ignores `all_bytes`, reads no example."""
         text = f"{self.version}\n{self.start} {self.stop}\n{nests.signature(self.spec)}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns 0: what the pipeline has in common with other data is not known."""
+        """Returns 0: which examples the pipeline shares with another split is not known."""
         return 0
 
     def repeated(self) -> int:
@@ -62,19 +62,19 @@ class SequentialSplit:
 
 
 class SequentialReader:
-    """Reads positions of epochs, forward; a step back starts the epoch's pipeline again."""
+    """Reads examples by position in an epoch; to read a forgotten one, it restarts the pipeline."""
 
     def __init__(self, split: SequentialSplit) -> None:
         self._split, self.spec = split, split.spec
         self._epochs: dict[tuple[int, int], _Epoch] = {}
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by position in the pipeline of seed 0 and epoch 0."""
+        """Returns (inputs, targets) by position, int [k], in the pipeline of seed 0 and epoch 0."""
         self._epochs.clear()
         return self.read_epoch(0, 0, np.asarray(indices))
 
     def targets(self) -> None:
-        """Returns None: targets are read with the inputs."""
+        """Returns None: no targets are available without reading the examples."""
 
     def location(self, index: int) -> str:
         """Returns the position of an example, for messages."""
@@ -94,7 +94,7 @@ class SequentialReader:
         return tf.nest.pack_sequence_as(self.spec, leaves)
 
     def forget(self, epoch: int, position: int) -> None:
-        """Frees the memory of earlier epochs, and of positions before one in this epoch."""
+        """Frees the memory of earlier epochs, and of this epoch's examples before `position`."""
         for key, each in list(self._epochs.items()):
             if key[1] < epoch:
                 del self._epochs[key]
@@ -103,7 +103,7 @@ class SequentialReader:
 
 
 class _Epoch:
-    """The examples of one epoch that have been read and not been forgotten."""
+    """Iterates over the pipeline of one epoch; keeps the examples read until they are forgotten."""
 
     def __init__(self, split: SequentialSplit, seed: int, epoch: int) -> None:
         self._split = split
@@ -118,11 +118,11 @@ class _Epoch:
             self._iterator = iter(dataset)
 
     def has(self, positions: np.ndarray) -> bool:
-        """Returns whether none of the positions has been forgotten; the first never is."""
+        """Returns whether no position has been forgotten; position 0 is always kept."""
         return bool(np.all((positions >= self._first) | (positions == 0)))
 
     def rows(self, positions: np.ndarray) -> list[list[np.ndarray]]:
-        """Returns the leaves of the examples at positions; reads on as far as is necessary."""
+        """Returns the leaves of each example at positions; advances the pipeline if necessary."""
         last = int(positions.max(initial=-1))
         while self._next <= last:
             self._kept[self._next] = self._read_next()
@@ -130,13 +130,16 @@ class _Epoch:
         return [self._kept[position] for position in positions.tolist()]
 
     def forget(self, position: int) -> None:
-        """Forgets the examples before a position; not the first one, which mixup asks for."""
+        """Forgets the examples before a position, except the first, which mixup may need again."""
         for old in range(max(self._first, 1), min(position, self._next)):
             del self._kept[old]
         self._first = max(self._first, position)
 
     def _read_next(self) -> list[np.ndarray]:
-        """Returns the leaves of the next example; ValueError if the pipeline breaks its promise."""
+        """Returns the leaves of the next example.
+
+        Raises ValueError if the pipeline fails or ends early, or the example has another shape.
+        """
         split, where, position = self._split, self._where, self._next
         try:
             with tf.device("CPU:0"):

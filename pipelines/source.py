@@ -1,4 +1,4 @@
-"""A data set: its splits, the decoder of an example, and what a model gets of it."""
+"""A data set: its splits, the decoder of its examples, and the preprocessing for the model."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from pipelines.splits import DataSplit
 class Source:
     """A data set of inputs and targets, nests of tensors of any dtype and fixed shapes.
 
-    Stored examples are what a split's reader returns. Decoded examples are pairs (inputs, targets),
-    which feeds and the cache hold. A model gets `preprocess(inputs)`.
+    A split's reader returns stored examples. Decoded examples are pairs (inputs, targets), which
+    feeds and the cache hold. A model gets `preprocess(inputs)`.
     """
 
     name: str  # "mnist", or "name/config"
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def inputs(self) -> Spec:
-        """Spec of an example's inputs, as a model gets them: after `preprocess`."""
+        """Spec of an example's inputs to a model, after `preprocess`."""
         return self.preprocess.specs(self.decoded[0])
 
     @property
@@ -55,13 +55,13 @@ class Source:
 
     @property
     def splits(self) -> dict[str, DataSplit]:
-        """The splits that there are, by name: "train", "validation", "test"."""
+        """The splits that are not None, by name: "train", "validation", "test"."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
     @property
     def classes(self) -> int:
-        """Number of classes; labels are 0 to classes - 1. 0 where the targets are no classes."""
+        """Number of classes; labels are 0 to classes - 1. 0 if the targets are not class labels."""
         return len(self.class_names)
 
     @property
@@ -76,7 +76,7 @@ class Source:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of the decoded images; ValueError if inputs are no images."""
+        """Height, width and channels of decoded images; raises ValueError if inputs are not."""
         if not self.has_images:
             raise ValueError(
                 f"the inputs of {self.name} are not one image: this works for images only"
@@ -96,6 +96,6 @@ class Source:
 
     @property
     def stored_size(self) -> tuple[int, int] | None:
-        """Height and width of the stored images; None where they vary."""
+        """Height and width of the stored images; None if they vary."""
         height, width, _ = self.stored_shape or self.image_shape
         return None if height is None or width is None else (height, width)

@@ -1,7 +1,7 @@
-"""Splits: the examples of one part of a data set, of any storage, with random access.
+"""Interface of splits, in any storage, with random access to examples; splits of arrays.
 
-The feeds, the cache and the identity of the data know only this interface. Records of TFRecord
-files are in `pipelines.records`.
+The feeds, the cache and the data's digests use only this interface. Splits in TFRecord files are in
+`pipelines.records`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.nests import Nest, Spec
 
 
 def no_progress(done: int) -> None:
-    """Ignores the number of examples that are done."""
+    """Does nothing: a progress callback that ignores the number of examples done."""
 
 
 class ExampleReader(Protocol):
@@ -38,14 +38,14 @@ class ExampleReader(Protocol):
         """
 
     def targets(self) -> Nest | None:
-        """Returns the decoded targets of all examples if no example must be decoded, else None."""
+        """Returns decoded targets of all examples, [n, ...]; None if examples must be decoded."""
 
     def location(self, index: int) -> str:
-        """Returns where an example is, for messages: "example 7", or its file."""
+        """Returns the place of an example for messages, such as "example 7" or its file."""
 
 
 class DataSplit(Protocol):
-    """Interface of the examples of one split, in a fixed order."""
+    """Interface of a split: examples of a data set, in a fixed order."""
 
     @property
     def name(self) -> str:
@@ -59,7 +59,7 @@ class DataSplit(Protocol):
     def reader(
         self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
     ) -> ExampleReader:
-        """Returns a reader; what it needs to find examples is cached in `cache_dir`, if not None.
+        """Returns a reader; an index that it must build is cached in `cache_dir`, if not None.
 
         `progress` is called with the number of examples indexed since the last call.
         """
@@ -71,20 +71,20 @@ class DataSplit(Protocol):
         """
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns the number of this split's examples that are examples of `other`, too.
+        """Returns the number of this split's examples that are also in `other`.
 
-        The same stored example counts, not another one of equal content.
+        Only the same stored examples count, not different ones of equal content.
         """
 
     def repeated(self) -> int:
-        """Returns the number of examples that are in the split a second time or more."""
+        """Returns how many examples of the split occur earlier in it."""
 
 
 _HASHED = 4096  # number of examples copied at a time to be hashed
 
 
 class Table(Protocol):
-    """Interface of the stored examples of a data set that indexed splits share."""
+    """Interface of the stored examples of a data set, from which indexed splits select rows."""
 
     @property
     def spec(self) -> Spec:
@@ -94,18 +94,18 @@ class Table(Protocol):
         """Returns stored examples by row, int [k]: arrays [k, ...]; errors as `ExampleReader`."""
 
     def targets(self, rows: np.ndarray) -> Nest | None:
-        """Returns decoded targets by row if no example must be decoded for them, else None."""
+        """Returns decoded targets by row, int [k]: [k, ...]; None if examples must be decoded."""
 
     def location(self, row: int) -> str:
-        """Returns where an example is, for messages: "example 7", or its file."""
+        """Returns the place of an example for messages, such as "example 7" or its file."""
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a digest of examples, by row, as `DataSplit.digest` does."""
+        """Returns a digest of the examples at `rows`, int [k]; see `DataSplit.digest`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IndexedSplit:
-    """A split that lists the rows of a table, in its order."""
+    """A split of a table's examples, given by their rows."""
 
     name: str
     table: Table
@@ -121,21 +121,21 @@ class IndexedSplit:
     def reader(
         self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
     ) -> IndexedReader:
-        """Returns a reader of the table's rows."""
+        """Returns a reader of the table's rows; the arguments are ignored."""
         return IndexedReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of the table's rows."""
+        """Returns the table's digest of the rows; see `DataSplit.digest`."""
         return self.table.digest(self.rows, all_bytes)
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns the number of examples, of the same table, that `other` has too."""
+        """Returns the number of examples that `other` has too: rows of the same table."""
         if not isinstance(other, IndexedSplit) or other.table is not self.table:
             return 0
         return int(np.isin(self.rows, other.rows).sum())
 
     def repeated(self) -> int:
-        """Returns the number of examples that are in the split a second time or more."""
+        """Returns how many examples of the split occur earlier in it."""
         return len(self.rows) - len(np.unique(self.rows))
 
 
@@ -155,11 +155,11 @@ class IndexedReader:
         return self.split.table.read(self.split.rows[indices])
 
     def targets(self) -> Nest | None:
-        """Returns the decoded targets of all examples, None if examples must be decoded."""
+        """Returns decoded targets of all examples, [n, ...]; None if examples must be decoded."""
         return self.split.table.targets(self.split.rows)
 
     def location(self, index: int) -> str:
-        """Returns where an example is, for messages: "example 7", or its file."""
+        """Returns the place of an example for messages, such as "example 7" or its file."""
         return self.split.table.location(int(self.split.rows[index]))
 
 
@@ -178,11 +178,11 @@ class ArrayTable:
         return tf.nest.map_structure(lambda array: array[rows], self.arrays[1])
 
     def location(self, row: int) -> str:
-        """Returns the row, for messages."""
+        """Returns "example" and the row, for messages."""
         return f"example {row}"
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a digest of all values, shapes and dtypes, whatever `all_bytes` is."""
+        """Returns a digest of the rows' values, the dtypes and shapes, whatever `all_bytes` is."""
         digest = hashlib.sha256(nests.signature(self.spec).encode())
         for leaf in tf.nest.flatten(self.arrays):
             for start in range(0, len(rows), _HASHED):

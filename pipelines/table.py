@@ -34,7 +34,7 @@ def interpolate(table: np.ndarray, numbers: tf.Tensor) -> tf.Tensor:
 def mixup_weight_quantiles(alpha: float) -> np.ndarray:
     """Returns a lookup table of the quantiles of max(l, 1 - l) for l ~ Beta(alpha, alpha).
 
-    It is float32 [CELLS + 1]; the error of the cumulative distribution is at most 1 / CELLS.
+    The table is float32 [CELLS + 1]; the error of the cumulative distribution is at most 1 / CELLS.
     The density of z = log(l / (1 - l)) is proportional to (l (1 - l)) ** alpha. Unlike that of l,
     it is smooth and bounded for every alpha; its integral is inverted.
     """

@@ -1,4 +1,4 @@
-"""Entry point of the `tapeline` command: checks that the engine can be imported; runs it."""
+"""Entry point of the `tapeline` command: checks that the engine can be imported, and runs it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Parses the command line and runs one mode, such as training, evaluation or export.
 
-Exit status: 0 for success; 2 for invalid input, with one line that says what to do, and for an
+Exit status: 0 for success; 2 for invalid input, with one line that states the remedy, and for an
 error in a file of `--load` before the first step, with one line that says where it is; 130, 143 and
 129 for SIGINT, SIGTERM and SIGHUP, which save a checkpoint if training has started; 1 otherwise.
 """

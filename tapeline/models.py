@@ -12,7 +12,7 @@
     logits = model(images, tl.models.ForwardContext(training=True, noise=noise))  # training
     print(tl.models.table(model))
 
-A layer of your own derives from `Layer`.
+User-defined layers derive from `Layer`.
 """
 
 from collections.abc import Sequence
@@ -92,8 +92,8 @@ def build(
 ) -> tf.Module:
     """Builds a registered network for inputs and outputs that are one float32 tensor each.
 
-    The shapes have no batch axis; images are scaled to 0..1. The other arguments and the errors are
-    those of `engine.models.build.build_model`.
+    The shapes have no batch axis; images are scaled to 0..1. For the other arguments and the
+    errors, see `engine.models.build.build_model`.
     """
     inputs, outputs = tf.TensorSpec(input_shape), tf.TensorSpec(output_shape)
     return build_model(name, inputs=inputs, outputs=outputs, seed=seed, hidden=hidden)

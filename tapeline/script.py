@@ -1,4 +1,4 @@
-"""Runs Tapeline from a script of the user's own, whose code each process of the run then loads."""
+"""Runs Tapeline from a user's script, whose code each process of the run then loads."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tapeline import cli, command
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs Tapeline from a script, and adds the script to `--load`.
 
-    So other modes, the processes of `--mode=tune` and resumed runs find the script's code. While a
-    file is being imported, a call at its end does nothing.
+    Therefore other modes, the processes of `--mode=tune` and resumed runs find the script's code.
+    While a file is being imported, a call at its end does nothing and returns 0.
 
     Args:
       arguments: options such as "--epochs=2". None: those of the command line; the process then

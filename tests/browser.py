@@ -1,4 +1,4 @@
-"""Headless Chromium, controlled through a pipe with the DevTools protocol.
+"""Controls a headless Chromium through a pipe with the DevTools protocol.
 
 Chromium reads commands from file descriptor 3 and writes answers to 4 (`--remote-debugging-pipe`),
 as JSON objects terminated by a zero byte. Only Python's standard library is needed.
@@ -25,7 +25,7 @@ REQUIRED = "TAPELINE_TEST_BROWSER"  # "required": tests fail if there is no brow
 
 
 def find() -> str:
-    """Returns the browser's path; without a browser skips the test, or fails it if required."""
+    """Returns the path of Chromium; if there is none, skips the test, or fails it if required."""
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         words = "no Chromium: install Debian's package chromium"
@@ -51,11 +51,11 @@ class Page:
         self.errors: list[str] = []
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
-        """Sends a protocol command to the tab; returns its answer."""
+        """Sends a protocol command to the tab and returns the result."""
         return self._browser.ask(method, params, self)
 
     def run(self, script: str) -> Any:
-        """Evaluates a JavaScript expression, awaits promises, and returns the JSON value."""
+        """Evaluates a JavaScript expression, awaits promises, and returns the value as JSON."""
         answer = self.ask(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -63,7 +63,7 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, script: str, seconds: float = HANG) -> Any:
-        """Waits until an expression is true; returns its value."""
+        """Waits until a JavaScript expression is true; returns its value."""
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"{script} stayed {value!r}; errors: {self.errors}"
@@ -71,13 +71,13 @@ class Page:
         return value
 
     def screenshot(self, path: Path, whole: bool = False) -> Path:
-        """Writes a PNG of the window, or of the whole page, which resizes the page."""
+        """Writes a PNG of the window, or of the `whole` page, and returns its path."""
         answer = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         path.write_bytes(base64.b64decode(answer["data"]))
         return path
 
     def told(self, message: dict[str, Any]) -> None:
-        """Records the error of a protocol event, if it has one."""
+        """Records the error that a protocol event reports, if any, in `errors`."""
         params, method = message.get("params", {}), message["method"]
         if method == "Runtime.exceptionThrown":
             details = params["exceptionDetails"]
@@ -94,11 +94,11 @@ class Page:
 
 
 class Browser:
-    """A running browser.
+    """A running Chromium process, as seen through its DevTools pipe.
 
     Args:
-      to: file descriptor for commands.
-      of: file descriptor for answers.
+      to: file descriptor that commands are written to.
+      of: file descriptor that answers are read from.
     """
 
     def __init__(self, to: int, of: int) -> None:
@@ -107,7 +107,7 @@ class Browser:
         self._pages: dict[str, Page] = {}
 
     def open(self, url: str, width: int = 1400, height: int = 1000) -> Page:
-        """Opens a URL in a new tab of the given size in pixels."""
+        """Opens a URL in a new tab with the given size in pixels; returns the loaded tab."""
         target = self.ask("Target.createTarget", {"url": "about:blank"})["targetId"]
         answer = self.ask("Target.attachToTarget", {"targetId": target, "flatten": True})
         page = Page(self, answer["sessionId"])
@@ -121,7 +121,10 @@ class Browser:
         return page
 
     def ask(self, method: str, params: dict[str, Any], page: Page | None = None) -> dict[str, Any]:
-        """Sends a command and waits for its answer; passes events in between to their pages."""
+        """Sends a protocol command, to a tab if `page` is given, and returns the result.
+
+        Events that arrive before the answer are passed to their tabs.
+        """
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
         if page is not None:
@@ -147,13 +150,13 @@ class Browser:
 
 
 def _said(argument: dict[str, Any]) -> str:
-    """Returns a console argument as text."""
+    """Returns a JavaScript console argument as text."""
     return str(argument.get("value", argument.get("description", argument)))
 
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """Starts a browser with the given profile directory; kills it at the end of the block."""
+    """Yields a browser started with a profile directory; kills it at the end of the block."""
     path = find()
     commands, to = os.pipe()
     of, answers = os.pipe()

@@ -1,7 +1,7 @@
 """Test parameters from a product of factors: a covering design by default, all with `-m full`.
 
-In a covering design of strength t every combination of choices of t factors occurs. Kuhn et al.
-2004 found that most faults need two interacting factors, and hardly any more than three.
+In a covering design of strength t, every combination of choices of t factors occurs. Kuhn et al.
+(2004) found that most faults need two interacting factors, and hardly any more than three.
 """
 
 from __future__ import annotations
@@ -57,5 +57,5 @@ def choices(
 
 
 def seldom(*values: Any) -> Any:
-    """Returns test parameters that run only with `-m full`."""
+    """Returns a parametrization that runs only with `-m full`."""
     return pytest.param(*values, marks=pytest.mark.full)

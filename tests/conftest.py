@@ -1,4 +1,4 @@
-"""TensorFlow set-up of the session: four virtual CPU devices, op determinism, few log lines."""
+"""Sets up TensorFlow for the tests: four virtual CPU devices, op determinism, few log messages."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def no_stream_reads_on() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_is_traced_again_and_again(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Fails a test on retracing, of which TensorFlow warns after traces in five of ten calls."""
+    """Fails a test in which TensorFlow warns of frequent retracing, unless it has `many_graphs`."""
     polymorphic_function._frequent_tracing_detector_manager._detectors.clear()
     _retraced.clear()
     yield

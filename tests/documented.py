@@ -57,7 +57,7 @@ SHORT = {"train": ("--train_steps=40",), "benchmark": ("--benchmark_steps=60",)}
 
 @dataclass(frozen=True)
 class Documented:
-    """A command of a document.
+    """A `python run.py` command in a document.
 
     Attributes:
       place: path of the document or flagfile.
@@ -72,13 +72,13 @@ class Documented:
 
     @property
     def mode(self) -> str:
-        """The command's mode."""
+        """The value of `--mode`; "train" if the option is not given."""
         modes = [a.split("=")[1] for a in self.arguments if a.startswith("--mode=")]
         return modes[-1] if modes else "train"
 
     @property
     def cut_short(self) -> tuple[str, ...]:
-        """The arguments, followed by an option that limits the steps."""
+        """The arguments, followed by an option that limits the steps, if the mode has one."""
         if "--flagfile=quickstart.flags" in self.arguments and self.mode == "train":
             return (*self.arguments, "--epochs=6")
         return (*self.arguments, *SHORT.get(self.mode, ()))
@@ -97,7 +97,11 @@ def commands_of(text: str, place: str) -> list[Documented]:
 
 
 def documented() -> Iterator[list[Documented]]:
-    """Yields lists of commands that share a directory: those of README and docs, and others."""
+    """Yields lists of commands, each of which runs in a separate directory.
+
+    Commands of README.md and docs/ share a directory, as do those of recipes/README.md; each
+    flagfile of a recipe is a list of one command.
+    """
     for places in DOCUMENTS:
         first: dict[tuple[str, ...], Documented] = {}
         for place in places:
@@ -111,7 +115,7 @@ def documented() -> Iterator[list[Documented]]:
 
 @dataclass(frozen=True)
 class Row:
-    """The result of a command.
+    """The result of running a command.
 
     Attributes:
       place: path of the document or flagfile.
@@ -144,12 +148,12 @@ HEAD = "| in | command | status | seconds | printed besides |\n|---|---|---|---|
 
 
 def run(command: Documented, place: Path, user: Command, data: Sequence[str]) -> Row:
-    """Runs a command.
+    """Runs a command, shortened, and returns the result; status 124 means that it timed out.
 
     Args:
       command: the command.
-      place: working directory, see `prepared`.
-      user: provides the environment.
+      place: working directory, made by `prepared`.
+      user: provides the environment variables.
       data: options for the data and cache directories.
     """
     begun = time.monotonic()
@@ -177,7 +181,7 @@ def run(command: Documented, place: Path, user: Command, data: Sequence[str]) ->
 
 
 def prepared(place: Path) -> Path:
-    """Prepares a working directory with the flagfiles and images that the commands name."""
+    """Creates and returns a working directory with the flagfiles and images of the commands."""
     place.mkdir(parents=True)
     for path in (ROOT / "run.py", ROOT / "recipes", *ROOT.glob("*.flags")):
         (place / path.name).symlink_to(path)
@@ -199,7 +203,7 @@ def needed(commands: Sequence[Documented], modes: Sequence[str]) -> list[Documen
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the selected commands; returns the exit status."""
+    """Runs the selected commands; returns 0 if all are clean, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.documented", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_dir", required=True, help="prepared MNIST and Fashion-MNIST")

@@ -1,4 +1,4 @@
-"""Small training runs in the test process, built from the engine's parts."""
+"""Small training runs in the test process, built directly from the engine's components."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ CLASSES = 3
 
 
 def strategy_of(replicas: int) -> tf.distribute.Strategy:
-    """Returns the default strategy, or a mirrored one on virtual CPU devices."""
+    """Returns TensorFlow's default strategy, or a mirrored one on several virtual CPU devices."""
     if replicas == 1:
         return tf.distribute.get_strategy()
     return strategies.mirrored("CPU", replicas)
 
 
 def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns random images, uint8 [n, size, size, 1], with learnable labels, int32 [n]."""
+    """Returns random images, uint8 [n, size, size, 1], and learnable labels, int32 [n]."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, examples).astype(np.int32)
     images = random.integers(0, 128, (examples, size, size, 1), np.uint8)
@@ -50,13 +50,13 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def scaled(inputs: Any) -> Any:
-    """Returns a batch of inputs as a model gets it: images of uint8 are divided by 255."""
+    """Returns a batch of inputs as the model receives it: uint8 images are divided by 255."""
     image = inputs.dtype == tf.uint8 and inputs.shape.rank == 4
     return tf.cast(inputs, tf.float32) / 255 if image else inputs
 
 
 def norm_network(classes: int = CLASSES) -> list[models.Layer]:
-    """Returns a small network with batch norm and dropout."""
+    """Returns the layers of a small network with batch norm, dropout, ReLU and a max pool."""
     return [
         models.Convolution(4, activation="relu"),
         models.BatchNorm(),
@@ -68,7 +68,7 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
 
 
 def smooth_network(classes: int = CLASSES) -> list[models.Layer]:
-    """Returns the same network without ReLU and max pool, which rounding can switch."""
+    """Returns the layers of `norm_network` without ReLU and max pool, which rounding switches."""
     return [
         models.Convolution(4),
         models.BatchNorm(),
@@ -83,7 +83,7 @@ NETWORKS = {"smooth": (smooth_network, False), "switches": (norm_network, True)}
 
 @dataclass
 class Training:
-    """A small training run."""
+    """A small training run: its strategy, feed, state, loop and task."""
 
     strategy: tf.distribute.Strategy
     feed: Feed
@@ -92,11 +92,11 @@ class Training:
     task: Task
 
     def weights(self) -> list[np.ndarray]:
-        """Returns all variables of the model, including statistics."""
+        """Returns all variables of the model as arrays, including batch norm statistics."""
         return [variable.numpy() for variable in self.state.model.variables]
 
     def take(self, steps: int) -> Training:
-        """Takes steps; returns this training."""
+        """Trains a number of steps, which may cross epochs; returns the training itself."""
         while steps:
             step = int(self.state.step)
             portion = min(steps, self.feed.steps_per_epoch - step % self.feed.steps_per_epoch)
@@ -104,7 +104,7 @@ class Training:
         return self
 
     def everywhere(self) -> dict[str, bytes]:
-        """Returns the bits of the whole state, by variable and replica."""
+        """Returns the bytes of each state variable on each replica, by "index/name/replica"."""
         return {
             f"{place}/{variable.name}/{replica}": copy.numpy().tobytes()
             for place, variable in enumerate(self.state.variables)
@@ -112,7 +112,7 @@ class Training:
         }
 
     def take_measured(self, steps: int) -> dict[str, float]:
-        """Takes steps; returns each variable's path, the sum of the norms of its updates."""
+        """Trains a number of steps; returns the sum of update norms by variable name."""
         path = {variable.name: 0.0 for variable in self.state.model.variables}
         for _ in range(steps):
             before = self.weights()
@@ -122,7 +122,7 @@ class Training:
         return path
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int, shards: int = 0) -> dict:
-        """Evaluates a split; returns the mean metrics."""
+        """Evaluates the model on images [n, ...] and labels [n]; returns the mean metrics."""
         plan = BatchPlan(
             examples=len(images),
             global_batch_size=batch,
@@ -150,7 +150,21 @@ def training(
     task: Task | None = None,
     **options: Any,
 ) -> Training:
-    """Builds the training of a network on images; `options` are those of `put_together`."""
+    """Builds a training of a network on images.
+
+    Args:
+      images: inputs, [n, ...].
+      labels: targets, int32 [n].
+      replicas: number of replicas.
+      batch: global batch size.
+      seed: seed of the initial weights, the order and dropout.
+      network: returns the layers.
+      shuffle: whether to shuffle the examples.
+      accumulate: number of micro-batches.
+      shards: number of shards; 0: none.
+      task: the task; None: classification.
+      **options: further arguments of `put_together`.
+    """
     layout = BatchLayout(replicas, accumulate, shards)
     plan = BatchPlan(
         examples=len(images),
@@ -185,7 +199,7 @@ def put_together(
     ema: float = 0.0,
     jit: str = "off",
 ) -> Training:
-    """Builds a training from its parts.
+    """Builds a training from its components.
 
     Args:
       make_model: returns the model; called in the strategy's scope.
@@ -239,7 +253,7 @@ def put_together(
 
 
 def tf_configs(workers: int) -> list[str]:
-    """Returns TF_CONFIG for each worker, on free ports of the loopback address."""
+    """Returns a value of TF_CONFIG for each worker, with free ports of the loopback address."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(workers)]
         for each in sockets:
@@ -260,7 +274,7 @@ def rates_of(rate: schedules.Schedule, steps: Iterable[int]) -> np.ndarray:
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """Returns the largest relative difference of corresponding tensors, in norm."""
+    """Returns the largest relative difference, in norm, of corresponding arrays."""
     return max(
         float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
         for a, b in zip(one, other, strict=True)
@@ -279,9 +293,9 @@ def assert_rounding_apart(
     """Asserts that the weights of two trainings differ within the bounds of tests/rounding.py.
 
     Args:
-      one: training whose path is known.
+      one: the first training.
       other: training from the same initial weights, after the same number of steps.
-      path: path of each variable of `one`, by name.
+      path: sum of update norms of each variable of `one`, by name.
       optimizer: optimizer name.
       batch: examples per step.
       switches: whether the network has ReLUs or max pools.
@@ -298,7 +312,7 @@ def assert_rounding_apart(
 
 
 def same_bits(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    """Returns whether all tensors are bitwise equal."""
+    """Returns whether corresponding arrays are bitwise equal."""
     return all(
         np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(one, other, strict=True)
     )

@@ -1,4 +1,4 @@
-"""Layers with random weights, and their outputs and gradients next to those of Keras's layers."""
+"""Random layers, and comparison of their outputs and gradients with those of Keras's layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from tapeline.models import ForwardContext, Initializer, Layer, StatelessRNG
 
 
 def normal(*shape: int, seed: int = 0) -> tf.Tensor:
-    """Returns normal random numbers, float32."""
+    """Returns normally distributed random numbers, float32 of the given shape."""
     return tf.constant(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
 def made(layer: Layer, input_shape: tuple[int, ...], seed: int = 5) -> Layer:
-    """Builds a layer; its biases, scales and offsets are random too."""
+    """Builds a layer for an input shape and returns it, with random biases, scales and offsets."""
     layer.output_shape = layer.build(input_shape, Initializer(seed, 0, "layer"))
     for index, variable in enumerate(layer.trainable_variables):
         if variable.shape.rank == 1:
@@ -25,7 +25,7 @@ def made(layer: Layer, input_shape: tuple[int, ...], seed: int = 5) -> Layer:
 
 
 def training(step: int = 0, row: int = 0, **settings) -> ForwardContext:
-    """Returns a context of training, with noise for dropout."""
+    """Returns a training context with dropout noise for the given step and first row."""
     noise = StatelessRNG(3, tf.constant(step, tf.int64), tf.constant(row, tf.int64))
     return ForwardContext(training=True, noise=noise, **settings)
 
@@ -33,13 +33,13 @@ def training(step: int = 0, row: int = 0, **settings) -> ForwardContext:
 def outputs_and_gradients(
     function: Callable, x: tf.Tensor, weight: tf.Tensor, variables: Sequence[tf.Variable]
 ) -> list[np.ndarray]:
-    """Returns the output and the gradients of its weighted sum; integers have none.
+    """Returns a function's output, and the gradients of the weighted sum of the output, as float64.
 
     Args:
       function: maps `x` to a tensor.
-      x: input, [rows, ...].
-      weight: float64 of the output's shape.
-      variables: what else to differentiate with respect to.
+      x: input, [rows, ...]; its gradient comes first, unless its dtype is an integer.
+      weight: weights of the sum, float64 of the output's shape.
+      variables: variables whose gradients follow.
     """
     watched = [] if x.dtype.is_integer else [x]
     with tf.GradientTape() as tape:
@@ -58,19 +58,20 @@ def differences(
     dtype: tf.DType = tf.float32,
     floor: float = 0.0,
 ) -> list[float]:
-    """Returns the differences from Keras's layer in float64, relative in norm.
+    """Returns the differences of a layer from Keras's in float64, relative in norm.
 
-    They are those of the output and of the gradients with respect to the input and each variable.
+    The differences are those of the output and of the gradients with respect to the input, unless
+    it has integers, and to each variable.
 
     Args:
       layer: layer with weights.
-      twin: what Keras computes in float64.
-      pairs: each variable of the layer, Keras's of it, and what turns the one's array into the
-        other's; Keras's variables are overwritten.
+      twin: function of the input that computes Keras's output in float64.
+      pairs: for each variable of the layer, (variable, Keras's variable, function from the array of
+        the first to that of the second); Keras's variables are overwritten.
       x: input, [rows, ...].
       dtype: compute dtype of the layer.
-      floor: smallest norm that a difference is relative to, as a share of the largest norm of all:
-        for gradients in which large terms cancel, whose errors are those of the terms.
+      floor: lower limit of the norm that a difference is divided by, as a share of the largest
+        norm: for gradients in which large terms cancel, whose errors are relative to the terms.
     """
     variables, theirs, changes = zip(*pairs, strict=True) if pairs else ((), (), ())
     assert len(variables) == len(layer.trainable_variables)

@@ -1,4 +1,4 @@
-"""Datasets of float32 images, such as an instrument measures, with and without a bad example."""
+"""TFDS datasets of float32 images, with a NaN, with an outlier, and with neither."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BROKEN = 57  # index in the training split of the example with a NaN
 
 
 class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Float32 images [8, 8, 1] around 0, of three separable classes."""
+    """TFDS builder of float32 images [8, 8, 1] of three separable classes, one with a NaN."""
 
     VERSION = tfds.core.Version("1.0.0")
     VALUE = np.nan  # pixels at one position of the bad example
@@ -43,19 +43,19 @@ class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Whole(Measured, skip_registration=True):
-    """The same dataset without a bad example."""
+    """`Measured` without a NaN."""
 
     VALUE = 0.5
 
 
 class Loud(Measured, skip_registration=True):
-    """The same dataset with a pixel that is far too bright."""
+    """`Measured` with one pixel of 30,000 instead of the NaN."""
 
     VALUE = 3e4
 
 
 def prepared(data_dir: Path, builder: type[Measured] = Measured) -> str:
-    """Prepares a dataset; returns the path to pass as the dataset name."""
+    """Writes a dataset to `data_dir`; returns the path that `--dataset` accepts as its name."""
     made = builder(data_dir=str(data_dir))
     made.download_and_prepare()
     return str(made.data_dir)

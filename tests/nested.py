@@ -1,4 +1,4 @@
-"""Sources of random nests of arrays, for tests that hold for any data."""
+"""Random nested structures of arrays for property tests, and data sources made of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines.splits import ArrayTable, whole
 
 
 class Pair(NamedTuple):
-    """A named tuple, one of the structures of `tf.nest`."""
+    """A named tuple, one of the structures that `tf.nest` supports."""
 
     first: object
     second: object
@@ -35,7 +35,7 @@ examples = st.recursive(
 
 
 def filled(nest, count: int, seed: int):
-    """Returns arrays [count, ...] of random values for the nest of one example."""
+    """Returns a structure of random arrays [count, ...] for the structure of one example."""
     import tensorflow as tf
 
     random = np.random.default_rng(seed)
@@ -48,7 +48,7 @@ def filled(nest, count: int, seed: int):
 
 
 def source_of(inputs, targets, *, held_out: int = 0, name: str = "arrays") -> Source:
-    """Returns a source of arrays [n, ...]; the last `held_out` examples are for validation."""
+    """Returns a source of arrays [n, ...]; its last `held_out` examples are for validation."""
     import tensorflow as tf
 
     arrays = (inputs, targets)

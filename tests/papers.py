@@ -1,6 +1,7 @@
-"""Reference implementations of the papers in float64 NumPy, without TensorFlow.
+"""Reference implementations of the papers' formulas in float64 NumPy, without TensorFlow.
 
-They cover update rules, one variable at a time, the EMA of the weights, schedules and clipping.
+The module covers update rules, one variable at a time, the EMA of the weights, learning-rate
+schedules and clipping.
 """
 
 from __future__ import annotations
@@ -11,13 +12,13 @@ import numpy as np
 
 
 class Reference:
-    """One variable and its update rule.
+    """One variable with its optimizer's state and update rule.
 
     Args:
       name: optimizer name.
       weight: initial value.
-      options: options of the optimizer; a `beta_2` of 0 is the paper's default, and `weight_decay`
-        applies to matrices and kernels, under the rules with weight decay.
+      options: options of the optimizer; a `beta_2` of 0 selects the paper's default. `weight_decay`
+        applies to matrices and kernels, under the rules that have weight decay.
     """
 
     def __init__(self, name, weight, options):
@@ -32,7 +33,13 @@ class Reference:
         self._rule = getattr(self, f"_{name}")
 
     def update(self, gradient, rate, turn):
-        """Updates `weight`; `turn` is the number of the update, from 1."""
+        """Replaces `weight` by its value after an update.
+
+        Args:
+          gradient: gradient of the weight.
+          rate: learning rate.
+          turn: number of the update, from 1.
+        """
         self.weight = self._rule(gradient.astype(np.float64), rate, turn)
 
     def _sgd(self, g, rate, turn):
@@ -112,7 +119,7 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
 
 
 def _pytorch_one_cycle(step, total, peak):
-    """PyTorch's OneCycleLR with its defaults: two phases (three_phase=False), cosine annealing."""
+    """Returns the rate of PyTorch's OneCycleLR with default arguments (cosine, two phases)."""
     pct_start, div_factor, final_div_factor = 0.3, 25.0, 1e4
     initial = peak / div_factor
     phases = [
@@ -128,7 +135,7 @@ def _pytorch_one_cycle(step, total, peak):
 
 
 def clipped(gradients, norm=0.0, value=0.0):
-    """Clips each element to `value`, then the global norm to `norm`; 0: no clipping."""
+    """Returns gradients with elements clipped to `value`, then global norm to `norm`; 0: off."""
     gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
     if value:
         gradients = [np.clip(gradient, -value, value) for gradient in gradients]
@@ -138,7 +145,7 @@ def clipped(gradients, norm=0.0, value=0.0):
 
 
 def orthogonalized(matrix, epsilon):
-    """Applies Muon's five iterations, each a polynomial of the singular values alone."""
+    """Returns a matrix after Muon's five iterations, applied to its singular values."""
     left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     values /= np.linalg.norm(values) + epsilon
     for _ in range(5):

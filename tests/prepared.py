@@ -1,4 +1,4 @@
-"""The directory of prepared datasets."""
+"""The directory of TFDS datasets that tests read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def data_dir() -> str | None:
-    """Returns the TFDS directory of MNIST and Fashion-MNIST; None: they are not prepared."""
+    """Returns the TFDS directory that contains MNIST; None if there is none."""
     beside = Path(__file__).parents[2] / "shared" / "tensorflow_datasets"
     place = os.environ.get("TAPELINE_TEST_DATA_DIR") or str(beside)
     return place if os.path.isdir(os.path.join(place, "mnist")) else None

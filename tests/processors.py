@@ -42,8 +42,8 @@ class Setting:
     """A simulated processor.
 
     Attributes:
-      said: description in the table.
-      variables: environment variables, each one of `VARIABLES`.
+      said: description in the printed table.
+      variables: environment variables, whose names are in `VARIABLES`.
       cores: number of cores the tests may use; 0: all.
     """
 
@@ -98,7 +98,7 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether tests ran and none failed."""
+        """Whether pytest ended with status 0, no test failed and at least one passed."""
         return self.status == 0 and not self.failed and self.passed > 0
 
     def __str__(self) -> str:
@@ -112,7 +112,13 @@ HEAD = "| setting | passed | failed | skipped | minutes | failures |\n|---|---|-
 
 
 def run(name: str, out: Path, arguments: list[str]) -> Row:
-    """Runs the tests under a setting in a subprocess."""
+    """Runs pytest under a setting in a subprocess; returns the results.
+
+    Args:
+      name: name of the setting.
+      out: directory for the log and the outcomes.
+      arguments: arguments of pytest.
+    """
     setting, record = SETTINGS[name], out / f"{name}.jsonl"
     environment = {key: value for key, value in os.environ.items() if key not in VARIABLES}
     environment |= {**setting.variables, RECORD: str(record)}
@@ -138,7 +144,7 @@ def run(name: str, out: Path, arguments: list[str]) -> Row:
 
 @contextmanager
 def _held(cores: int) -> Iterator[None]:
-    """Limits processes that are started inside, and their children, to a number of cores."""
+    """Limits child processes that are started in the block to a number of cores; 0: no limit."""
     if not cores:
         yield
         return
@@ -151,7 +157,7 @@ def _held(cores: int) -> Iterator[None]:
 
 
 def outcomes_of(record: Path) -> dict[str, str]:
-    """Reads the outcome of each test: "failed" if any of its phases failed."""
+    """Returns each test's outcome by name: "failed" if any of its phases failed."""
     found: dict[str, str] = {}
     for line in record.read_text().splitlines():
         phase = json.loads(line)
@@ -161,7 +167,7 @@ def outcomes_of(record: Path) -> dict[str, str]:
 
 
 class _Recorder:
-    """A pytest plugin that writes outcomes as they are reported."""
+    """A pytest plugin that appends each outcome to a JSON Lines file when it is reported."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -181,14 +187,14 @@ class _Recorder:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Registers the recorder if this module's command started the session."""
+    """Registers the recorder if `TAPELINE_TEST_RECORD` is set, except in xdist workers."""
     path = os.environ.get(RECORD)
     if path and not hasattr(config, "workerinput"):  # xdist workers report to the main session
         config.pluginmanager.register(_Recorder(path))
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the selected settings; returns the exit status."""
+    """Runs the selected settings; returns 0 if all tests passed under all of them, otherwise 1."""
     parser = argparse.ArgumentParser(prog="python -m tests.processors", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--only", action="append", choices=SETTINGS, help="may be repeated")

@@ -41,7 +41,7 @@ DIVIDING = ("rmsprop", "adam", "adamw", "lamb")
 
 
 def lengths(model: models.Sequential, batch: int) -> list[int]:
-    """Returns the number of terms of each sum of a gradient: forward, backward, over the batch.
+    """Returns the number of terms of each sum in a gradient: forward, backward and over the batch.
 
     Args:
       model: the model.
@@ -68,19 +68,19 @@ def of_sums(*lengths: int) -> float:
 
 
 def of_switches(error: float) -> float:
-    """Returns the relative difference of two gradients of a network with ReLUs or max pools.
+    """Returns the bound on the relative difference of gradients with ReLUs or max pools.
 
     Args:
-      error: relative error of its activations and gradients without switches.
+      error: relative error of the activations and gradients without switches.
     """
     return error + sqrt(2 * error)
 
 
 def of_moves(error: float, optimizer: str, shape: tuple[int, ...]) -> float:
-    """Returns the relative difference of two updates of a tensor.
+    """Returns the bound on the relative difference, in norm, of two updates of a tensor.
 
     Args:
-      error: relative error of its gradients.
+      error: relative error of the gradients.
       optimizer: optimizer name; not one that uses signs, such as Lion.
       shape: shape of the tensor.
     """
@@ -92,11 +92,11 @@ def of_moves(error: float, optimizer: str, shape: tuple[int, ...]) -> float:
 
 
 def of_weights(moves: float, path: float, length: float, steps: int) -> float:
-    """Returns the bound on the norm of a tensor's absolute difference after some steps.
+    """Returns the bound on the norm of the difference of a tensor in two trainings.
 
     Args:
-      moves: relative difference of its updates.
-      path: sum of the norms of its updates.
+      moves: relative difference of the updates.
+      path: sum of the norms of the updates.
       length: norm of the tensor.
       steps: number of steps.
     """

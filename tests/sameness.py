@@ -1,4 +1,4 @@
-"""Bitwise comparison of two runs, except for timings."""
+"""Comparison of two run directories, which must be bitwise equal except for timings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Returns the names of the differences of two run directories; empty if they are equal."""
+    """Returns descriptions of the differences of two run directories; an empty list if equal."""
     found = [key for key in DECIDED if result_of(one)[key] != result_of(other)[key]]
     if curves_of(one) != curves_of(other):
         found.append("metrics.jsonl")
@@ -37,21 +37,21 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:
-    """Reads result.json."""
+    """Returns the contents of a run's result.json."""
     return json.loads((run_dir / "result.json").read_text())
 
 
 def curves_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Reads metrics.jsonl without timings."""
+    """Returns the rows of a run's metrics.jsonl without timings."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
 
 
 def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
-    """Reads a split's event files without timings.
+    """Returns the points in a split's TensorBoard event files, without timings.
 
     Returns:
-      For each tag, (step, bytes of the value) in the order of writing.
+      For each tag, the pairs (step, bytes of the value) in the order of writing.
     """
     points: dict[str, list[tuple[int, bytes]]] = {}
     folder = run_dir / "tensorboard" / split
@@ -66,7 +66,10 @@ def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
 
 
 def records_of(path: Path) -> Iterator[bytes]:
-    """Yields a TFRecord file's records; without TensorFlow, whose threads do not survive a fork."""
+    """Yields the records of a TFRecord file.
+
+    TensorFlow is not used for reading, because its threads do not survive a fork.
+    """
     content, at = path.read_bytes(), 0
     while at < len(content):
         (length,) = struct.unpack_from("<Q", content, at)
@@ -75,7 +78,7 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
-    """Reads the variables of the newest checkpoint in a folder, without timings."""
+    """Returns the variables' bytes in a folder's newest checkpoint by name, without timings."""
     found = list_checkpoints(str(folder))
     if not found and folder.name == "best":  # no epoch has ended
         return {}

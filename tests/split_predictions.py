@@ -1,4 +1,4 @@
-"""Made-up predictions of a split, for tests of the sections of a report."""
+"""Artificial predictions of a split, for tests of report sections."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ def split_predictions(
     names: tuple[str, ...] = (),
     **predicted: np.ndarray,
 ) -> SplitPredictions:
-    """Returns predictions of the split "test"; by default the inputs are vectors, losses random."""
+    """Returns predictions of a split "test" with the given targets.
+
+    Args:
+      task: the task that made the predictions.
+      targets: targets, [examples, ...].
+      losses: loss of each example; None: random.
+      inputs: inputs, [examples, ...]; None: random vectors of five elements.
+      names: class names.
+      **predicted: predicted arrays by name, each [examples, ...].
+    """
     count = len(targets)
     random = np.random.default_rng(0)
     inputs = random.random((count, 5)).astype(np.float32) if inputs is None else inputs
@@ -41,7 +50,7 @@ def split_predictions(
 
 
 def drawn_section(of: SplitPredictions) -> TaskSection:
-    """Returns the section of the task, after its page with all figures is written once."""
+    """Returns the task's report section for the predictions, after rendering it as a page."""
     found = task_section(of.task, of)
     text = page("t", "l", [found.section])
     assert text.count("<h2>") == 1
@@ -49,11 +58,11 @@ def drawn_section(of: SplitPredictions) -> TaskSection:
 
 
 def first_table(of: TaskSection) -> list[list[str]]:
-    """Returns the rows of the first table of a section."""
+    """Returns the rows of the first table in a report section."""
     table = next(each for each in of.section.elements if isinstance(each, Table))
     return [list(row) for row in table.rows]
 
 
 def figure_names(of: TaskSection) -> list[str]:
-    """Returns the names of the figures of a section."""
+    """Returns the names of the figures in a report section."""
     return [each.name for each in of.section.elements if hasattr(each, "png")]

@@ -1,4 +1,4 @@
-"""A TensorBoard process for tests of what TensorBoard displays."""
+"""A TensorBoard process, for tests of the data that TensorBoard displays."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cli.command import HANG, Command, Run
 
 
 class TensorBoard:
-    """A running TensorBoard.
+    """A client of a running TensorBoard.
 
     Args:
       address: base URL, `http://127.0.0.1:PORT/`.
@@ -30,13 +30,13 @@ class TensorBoard:
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, route: str, **query: str) -> Any:
-        """Returns the JSON answer of an HTTP route."""
+        """Returns the JSON answer of a route below `data/`."""
         url = f"{self.address}data/{route}?{urllib.parse.urlencode(query)}"
         with self._direct.open(url, timeout=HANG) as answer:
             return json.load(answer)
 
     def await_points(self, run: Run) -> None:
-        """Waits until every row is loaded, which happens in the background."""
+        """Waits, for at most 30 seconds, until TensorBoard has loaded every metric row of a run."""
         end = time.monotonic() + 30
         for split in ("train", "validation", "test"):
             loaded = 0
@@ -49,7 +49,13 @@ class TensorBoard:
 
 @contextlib.contextmanager
 def tensorboard(command: Command, logdir: Path, log: Path) -> Iterator[TensorBoard]:
-    """Starts TensorBoard on a directory, with its output in a file; ends it with the block."""
+    """Yields a TensorBoard of a log directory; terminates the process at the end of the block.
+
+    Args:
+      command: provides the environment variables.
+      logdir: the log directory.
+      log: file for the process's output.
+    """
     line = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir)]
     # Port 0 selects a free port. The plain loader reads everything before the first answer; the
     # fast loader is a second process, which would have to be waited for and terminated.
@@ -69,7 +75,7 @@ def tensorboard(command: Command, logdir: Path, log: Path) -> Iterator[TensorBoa
 
 
 def _address(process: subprocess.Popen[bytes], log: Path) -> str:
-    """Waits for the URL in TensorBoard's log and returns it."""
+    """Waits until TensorBoard has written its URL to the log; returns the URL."""
     end = time.monotonic() + HANG
     while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):
         assert process.poll() is None and time.monotonic() < end, log.read_text()

@@ -1,6 +1,6 @@
-"""Lines that TensorFlow 2.20 writes to standard error, whatever TF_CPP_MIN_LOG_LEVEL is.
+"""Removes the lines that TensorFlow 2.20 prints regardless of TF_CPP_MIN_LOG_LEVEL.
 
-TensorFlow 2.21 does not: with it, nothing is removed.
+TensorFlow 2.21 does not print them: with it, nothing is removed.
 """
 
 from __future__ import annotations
@@ -16,6 +16,6 @@ _LOGGED = re.compile(
 
 
 def without_log(err: str) -> str:
-    """Returns standard error without these lines."""
+    """Returns a process's standard error without TensorFlow's log lines."""
     old = importlib.metadata.version("tensorflow").startswith("2.20.")
     return _LOGGED.sub("", err) if old else err

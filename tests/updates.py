@@ -1,4 +1,4 @@
-"""Fifty updates of an optimizer alone, on random gradients."""
+"""Fifty updates of an optimizer on random gradients, without a training loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def start():
-    """Returns float32 weights, and the gradients and the learning rate of each step."""
+    """Returns initial weights, gradients [step][weight], and the learning rate of each step."""
     random = np.random.default_rng(7)
     weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     gradients = [
@@ -44,7 +44,7 @@ def start():
 
 
 class Engine:
-    """An optimizer with its variables and a compiled update."""
+    """An engine optimizer with its variables and a compiled update."""
 
     def __init__(self, name, weights, *, decay=None, replicas=1, jit_compile=False):
         self.strategy = strategy_of(replicas)
@@ -71,7 +71,14 @@ class Engine:
         self._update = update
 
     def apply(self, gradients, rate, turn, move=None):
-        """Runs one update; if `move` is a bool, in a branch of a `tf.cond` on it."""
+        """Runs one update.
+
+        Args:
+          gradients: a gradient for each variable.
+          rate: learning rate.
+          turn: number of the update, from 0.
+          move: condition of a `tf.cond` around the update; None: no `tf.cond`.
+        """
         move = None if move is None else tf.constant(move)
         gradients = [tf.constant(gradient) for gradient in gradients]
         self._update(move, gradients, tf.constant(rate, tf.float64), tf.constant(turn, tf.int64))
@@ -87,14 +94,14 @@ class Engine:
         return [variable.numpy() for variable in self.variables]
 
     def state(self, replica=0):
-        """Returns the weights and slots on one replica."""
+        """Returns the weights and optimizer slots on one replica, as arrays."""
         everything = (*self.variables, *self.optimizer.variables)
         return [self.strategy.experimental_local_results(v)[replica].numpy() for v in everything]
 
 
 @functools.cache
 def trained(name, **options):
-    """Returns the engine's weights after all updates."""
+    """Returns the weights after `STEPS` updates by the engine; `options` are those of `Engine`."""
     return Engine(name, start()[0], **options).train().weights
 
 

@@ -1,6 +1,6 @@
-"""A task with known gradients, so that the expected result of a step is known.
+"""A task with known gradients, for tests of the result of a step.
 
-The loss of an example is its dot product with the weights. So its gradient is the example itself,
+The loss of an example is its dot product with the weights. So the gradient is the example itself,
 for any weights, and the engine's gradient is the mean of the examples.
 """
 
@@ -24,7 +24,7 @@ class Weights(tf.Module):
 
 
 class Linear:
-    """The task: examples are vectors with one element per weight."""
+    """A task whose loss is the dot product of an example, a vector, with all weights."""
 
     metrics: dict[str, Any] = {}  # noqa: RUF012
 
@@ -34,10 +34,10 @@ class Linear:
 
 
 class Vectors:
-    """A feed whose micro-batches are single examples, each with a gradient of its own.
+    """A feed whose micro-batches have one example each.
 
     Args:
-      vectors: [steps, replicas * pieces, length]; repeats after the last step.
+      vectors: examples, [steps, rows of a global batch, length]; repeats after the last step.
       layout: division of a global batch into replicas, shards and micro-batches.
     """
 
@@ -68,10 +68,10 @@ class Vectors:
         )
 
     def row(self, replica: Any, micro_batch: Any) -> Any:
-        """Returns the row in the global batch of a replica's piece, micro-batch by micro-batch."""
+        """Returns the row in the global batch of the example of a replica's micro-batch."""
         layout = self.layout
         shard = replica * layout.local_shards + micro_batch // layout.micro_batches
         return micro_batch % layout.micro_batches * layout.all_shards + shard
 
     def close(self) -> None:
-        """Does nothing."""
+        """Does nothing, because the feed holds no resources."""

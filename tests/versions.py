@@ -4,14 +4,14 @@
     python -m tests.versions --only=3.12 --start      one Python; only the start, some minutes
     python -m tests.versions --only=2.20              TensorFlow 2.20, on this Python
 
-Each combination has a clone of the last commit and an empty environment of its own, in a temporary
-directory. The interpreters are found as `python3.11`, `python3.12` and `python3.13` on the path, or
-in `~/.pyenv/versions`. TensorFlow 2.20 is installed without `constraints.txt`, which has the
-versions that go with 2.21. The pip of this Python installs, and needs a network.
+Each combination has a clone of the last commit and an empty environment, in a temporary directory.
+The interpreters are found as `python3.11`, `python3.12` and `python3.13` on the path, or in
+`~/.pyenv/versions`. TensorFlow 2.20 is installed without `constraints.txt`, which lists versions
+that require 2.21. The pip of the running Python installs the packages, and needs a network.
 
-Prints a table row for each combination when it ends, with the digest of the weights that
-quickstart.flags ends with; pytest's output is in OUT/NAME.log. The exit status is 0 if everything
-passed, 1 if not, and 2 for bad input.
+Prints a table row for each combination when it ends, with the digest of the final weights of
+quickstart.flags; pytest's output is in OUT/NAME.log. The exit status is 0 if everything passed, 1
+if not, and 2 for bad input.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _BASE = getattr(sys, "_base_executable", sys.executable)
 
 
 def interpreter(version: str) -> str:
-    """Returns the path of an interpreter; empty if there is none."""
+    """Returns the path of an interpreter of a Python version with `venv`; "" if there is none."""
     places = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"))
     for place in [shutil.which(f"python{version}"), *map(str, places)]:
         if (
@@ -46,17 +46,17 @@ def interpreter(version: str) -> str:
 
 
 def commands(readme: str) -> dict[str, str]:
-    """Returns the README's commands by the comment before each: "start" and "tests"."""
+    """Returns the README's commands by the comments before them: "start" and "tests"."""
     return dict(re.findall(r"<!-- (start|tests) -->\n```\n(.+)\n```", readme))
 
 
 def adapted(command: str, python: str, tensorflow: str) -> str:
-    """Returns a command of the README for an interpreter and a version of TensorFlow.
+    """Returns a README command changed to use an interpreter and a version of TensorFlow.
 
     Args:
-      command: the command; it makes and fills `.venv`, and then runs something.
-      python: path of the interpreter of the environment.
-      tensorflow: version such as "2.20"; empty: as the project asks for.
+      command: shell command that creates and fills `.venv`, and then runs a program.
+      python: path of the environment's interpreter.
+      tensorflow: version such as "2.20"; "": the version that the project requires.
     """
     command = command.replace("python3 -m venv", f"{python} -m venv", 1)
     command = command.replace("python3 -m pip", f"{_BASE} -m pip", 1)
@@ -66,7 +66,19 @@ def adapted(command: str, python: str, tensorflow: str) -> str:
 
 
 def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) -> dict[str, str]:
-    """Runs the README's commands in a clone; returns the outcome of each, and the digest."""
+    """Runs README commands in a clone; returns "passed" or "failed STATUS" for each, and a digest.
+
+    Args:
+      name: name of the log file.
+      python: path of the interpreter.
+      tensorflow: version as for `adapted`.
+      asked: names of the commands.
+      out: directory of the log file.
+
+    Returns:
+      The outcome of each command by name, and under "weights" the digest of the trained weights,
+      which is empty if there is no result.
+    """
     outcome = {}
     with tempfile.TemporaryDirectory(prefix="tapeline-versions-") as place:
         subprocess.run(["git", "clone", "-q", str(ROOT), place], check=True)
@@ -86,7 +98,7 @@ def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) 
 
 
 def main() -> int:
-    """Runs the asked combinations, one after the other."""
+    """Runs the selected combinations in turn; returns 0 if everything passed, otherwise 1."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.versions",
         description=__doc__,

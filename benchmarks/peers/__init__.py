@@ -1,1 +1,1 @@
-"""What people would pick instead, each written as its own community would write it."""
+"""The same trainings in other frameworks, each written in the style of its examples."""

@@ -1,8 +1,8 @@
-"""JAX with Optax.
+"""Serves training with JAX and Optax as a benchmark contender.
 
     python jax_optax.py W1 mnist.npz '{"scan": 200}'
 
-scan: steps inside one `lax.scan`; 0: a jitted step each.
+scan: number of steps in one `lax.scan`; 0: each step is a jitted call. See benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
 
 def initial(workload: Workload, key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """(kernel, bias) of each layer."""
+    """Returns random initial weights, (kernel, bias) of each layer."""
     if workload.network == "convolutional":
         shapes = [(3, 3, 1, 32), (3, 3, 32, 64), (1600, 10)]
     else:
@@ -36,7 +36,7 @@ def initial(workload: Workload, key: jax.Array) -> list[tuple[jax.Array, jax.Arr
 
 
 def logits_of(workload: Workload, weights: list, x: jax.Array, key: jax.Array) -> jax.Array:
-    """The network."""
+    """Returns the network's logits [rows, 10] for uint8 images [rows, 28, 28, 1]."""
     dtype = jnp.bfloat16 if workload.bfloat16 else jnp.float32
     x = x.astype(dtype) / 255
     weights = [(kernel.astype(dtype), bias.astype(dtype)) for kernel, bias in weights]
@@ -59,7 +59,7 @@ def logits_of(workload: Workload, weights: list, x: jax.Array, key: jax.Array) -
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload, variant = WORKLOADS[sys.argv[1]], json.loads(sys.argv[3])
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]
@@ -88,7 +88,7 @@ def main() -> None:
     waiting: list[np.ndarray] = []
 
     def batches(steps: int) -> np.ndarray:
-        """Rows of the next steps, int32 [steps, batch]."""
+        """Returns the row indices of the next steps, int32 [steps, batch]."""
         while sum(map(len, waiting)) < steps:
             order = random.permutation(count).astype(np.int32)
             waiting.append(order.reshape(-1, workload.batch))

@@ -1,10 +1,10 @@
-"""Keras `evaluate` on TensorFlow.
+"""Serves Keras's `evaluate` on TensorFlow as a benchmark contender.
 
     python keras_evaluate.py W1 mnist.npz '{"batch": 512, "jit": false, "input": "array"}' [weights]
 
 batch: null for Keras's default. jit: true, false or "auto", Keras's default. input: "array", or
-"dataset" for tf.data. weights: a file with those of the engine, so that both must find the same.
-What is asked for is passes over MNIST's test split.
+"dataset" for tf.data. weights: file with the engine's weights, so that both compute the same
+metrics. A step is a pass over MNIST's test split; see benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from workloads import SEED, WORKLOADS
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests for evaluation passes through benchmarks/serve.py."""
     workload, variant = WORKLOADS[sys.argv[1]], json.loads(sys.argv[3])
     with np.load(sys.argv[2]) as data:
         images, labels = data["test_images"], data["test_labels"].astype(np.int32)

@@ -1,9 +1,10 @@
-"""Keras `fit` on TensorFlow.
+"""Serves training with Keras's `fit` on TensorFlow as a benchmark contender.
 
     python keras_fit.py W1 mnist.npz '{"steps_per_execution": 32, "jit": "auto", "input": "array"}'
 
-steps_per_execution: of `compile`. jit: true, false or "auto", Keras's default. input: "array", or
-"dataset" for tf.data. Its blocks are of whole epochs, because each call of `fit` begins one.
+steps_per_execution: argument of `compile`. jit: true, false or "auto", Keras's default. input:
+"array", or "dataset" for tf.data. A request runs whole epochs, because each call of `fit` begins
+one; see benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
 
 def model_of(workload: Workload) -> keras.Model:
-    """The network, as Keras's own examples write it."""
+    """Returns the workload's network, built from Keras layers."""
     layers = keras.layers
     images = keras.Input((28, 28, 1))
     x = layers.Rescaling(1 / 255)(images)
@@ -40,7 +41,7 @@ def model_of(workload: Workload) -> keras.Model:
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload, variant = WORKLOADS[sys.argv[1]], json.loads(sys.argv[3])
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]

@@ -1,10 +1,10 @@
-"""Keras `fit` with the network and the settings of one of the five seeds.
+"""Trains the network of one of the five seeds with Keras's `fit` and its author's settings.
 
     python keras_recipe.py mnist.npz seed_003 SEED
 
-As its author would write it: images divided by 255, a validation split that Keras cuts, one-hot
-labels where the author had them, callbacks where there were some. Prints one line of JSON: test
-accuracy and loss, the seconds of `fit`, and the history of its epochs.
+Images are divided by 255, Keras splits off the validation examples, and labels are one-hot and
+callbacks used where the author did so. Prints one line of JSON: test accuracy and loss, the seconds
+of `fit`, and the history of its epochs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,17 @@ from keras import layers
 
 
 class Recipe(NamedTuple):
-    """An author's settings.
+    """An author's network and training settings.
 
-    filters: of the convolutions; a pool behind each but those in `plain`.
-    dense: units of a hidden layer; 0: none.
-    dropout: in front of the last layer.
-    epochs, batch, validation: of `fit`.
-    one_hot: whether labels are.
-    plain: how many of the last convolutions have no pool.
+    Attributes:
+      filters: number of filters of each convolution.
+      dense: units of a hidden layer; 0: no hidden layer.
+      dropout: dropout rate before the last layer.
+      epochs: number of epochs.
+      batch: batch size.
+      validation: share of the training examples that `fit` uses for validation.
+      one_hot: whether labels are one-hot vectors.
+      plain: number of convolutions, the last ones, that are not followed by a max pool.
     """
 
     filters: tuple[int, ...]
@@ -55,7 +58,7 @@ RECIPES = {
 
 
 def network(recipe: Recipe) -> keras.Model:
-    """The network, its last layer a softmax."""
+    """Returns the network of a recipe, whose last layer is a softmax."""
     stack: list[Any] = [keras.Input((28, 28, 1))]
     for at, filters in enumerate(recipe.filters):
         stack.append(layers.Conv2D(filters, 3, activation="relu"))
@@ -70,7 +73,7 @@ def network(recipe: Recipe) -> keras.Model:
 
 
 def main() -> None:
-    """Trains and tests."""
+    """Trains the network, evaluates it on the test split and prints the results."""
     path, name, seed = sys.argv[1], sys.argv[2], int(sys.argv[3])
     recipe = RECIPES[name]
     with np.load(path) as data:

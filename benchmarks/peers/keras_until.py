@@ -1,11 +1,11 @@
-"""Keras `fit` until the first epoch that reaches an accuracy on MNIST's test split.
+"""Trains with Keras's `fit` until the first epoch that reaches an accuracy on MNIST's test split.
 
     python keras_until.py mnist.npz SEED 0.99
 
-The network and settings of recipes/seed_003.flags: the first nine tenths of train, and as many
-epochs at most. Keras's defaults otherwise. Prints one line of JSON: the accuracy after each epoch
-and the seconds that each took, the test left out. Nothing is traced in those seconds either: two
-steps are taken before and taken back.
+The network, the split and the largest number of epochs are those of recipes/seed_003.flags: the
+first nine tenths of the training split. Other settings are Keras's defaults. Prints one line of
+JSON: the accuracy after each epoch and the seconds of each epoch, without the test. Two steps are
+trained and undone before, so that the seconds include no tracing.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ SHARE = 0.9
 
 
 class Watch(keras.callbacks.Callback):
-    """Times epochs, tests after each, and ends the training at the accuracy.
+    """Times epochs, tests after each, and stops the training when the accuracy is reached.
 
     Args:
-      images: uint8 [n, 28, 28, 1] to test on.
-      labels: int32 [n].
-      accuracy: in 0 to 1.
+      images: test images, uint8 [n, 28, 28, 1].
+      labels: test labels, int32 [n].
+      accuracy: required accuracy, from 0 to 1.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, accuracy: float) -> None:
@@ -43,11 +43,11 @@ class Watch(keras.callbacks.Callback):
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Keras's."""
+        """Starts the clock of an epoch."""
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Keras's."""
+        """Records seconds and test accuracy; stops the training at the required accuracy."""
         self.seconds.append(time.perf_counter() - self._started)
         scored = self.model.evaluate(self._images, self._labels, 512, verbose=0, return_dict=True)
         self.accuracies.append(float(scored["accuracy"]))
@@ -55,7 +55,7 @@ class Watch(keras.callbacks.Callback):
 
 
 def main() -> None:
-    """Trains."""
+    """Trains the network and prints the results."""
     path, seed, accuracy = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     with np.load(path) as data:
         count = round(SHARE * len(data["images"]))
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def _trace(model: keras.Model, images: np.ndarray, labels: np.ndarray, batch: int) -> None:
-    """A whole step and the last, shorter one of an epoch; then everything is as it was."""
+    """Trains on a full and a partial batch, to trace both, and then restores all variables."""
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]

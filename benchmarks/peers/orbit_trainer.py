@@ -1,6 +1,6 @@
-"""Orbit's StandardTrainer, its loop inside a tf.function.
+"""Serves training with Orbit's StandardTrainer, with a tf.function loop, as a contender.
 
-python orbit_trainer.py W1 mnist.npz '{}'
+python orbit_trainer.py W1 mnist.npz '{}'      see benchmarks/serve.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
 
 def model_of(workload: Workload) -> tf_keras.Model:
-    """The network in tf_keras, which Orbit's own examples use."""
+    """Returns the workload's network in tf_keras, which Orbit's examples use."""
     layers = tf_keras.layers
     stack = [layers.Rescaling(1 / 255, input_shape=(28, 28, 1))]
     if workload.network == "convolutional":
@@ -34,7 +34,7 @@ def model_of(workload: Workload) -> tf_keras.Model:
 
 
 class Trainer(orbit.StandardTrainer):
-    """One step as the tutorials have it."""
+    """A trainer with the training step of Orbit's tutorials."""
 
     def __init__(self, workload: Workload, dataset: tf.data.Dataset) -> None:
         options = orbit.StandardTrainerOptions(use_tf_function=True, use_tf_while_loop=True)
@@ -46,12 +46,12 @@ class Trainer(orbit.StandardTrainer):
         self.accuracy = tf_keras.metrics.SparseCategoricalAccuracy("accuracy")
 
     def train_loop_begin(self) -> None:
-        """Metrics start anew."""
+        """Resets the metrics."""
         self.loss.reset_states()
         self.accuracy.reset_states()
 
     def train_step(self, iterator) -> None:
-        """One step."""
+        """Trains on the next batch of the iterator and updates the metrics."""
         images, labels = next(iterator)
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
@@ -63,12 +63,12 @@ class Trainer(orbit.StandardTrainer):
         self.accuracy.update_state(labels, logits)
 
     def train_loop_end(self) -> dict[str, float]:
-        """The means."""
+        """Returns the mean loss and accuracy since `train_loop_begin`."""
         return {"loss": float(self.loss.result()), "accuracy": float(self.accuracy.result())}
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload = WORKLOADS[sys.argv[1]]
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]

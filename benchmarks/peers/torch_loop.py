@@ -1,6 +1,8 @@
-"""PyTorch on the CPU.
+"""Serves a PyTorch training loop on the CPU as a benchmark contender.
 
-python torch_loop.py W1 mnist.npz '{"compile": false, "channels_last": true}'
+    python torch_loop.py W1 mnist.npz '{"compile": false, "channels_last": true}'
+
+compile: use of `torch.compile`. channels_last: memory format. See benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
 
 def model_of(workload: Workload) -> nn.Module:
-    """The network."""
+    """Returns the workload's network, built from PyTorch modules."""
     if workload.network == "convolutional":
         return nn.Sequential(
             nn.Conv2d(1, 32, 3),
@@ -39,7 +41,7 @@ def model_of(workload: Workload) -> nn.Module:
 
 
 def main() -> None:
-    """Serves."""
+    """Serves requests for training steps through benchmarks/serve.py."""
     workload, variant = WORKLOADS[sys.argv[1]], json.loads(sys.argv[3])
     with np.load(sys.argv[2]) as data:
         count = EXAMPLES[workload.batch]

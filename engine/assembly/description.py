@@ -1,4 +1,4 @@
-"""What the weights of a run mean: saved with them, so that a run can be used without its data."""
+"""Description of a run's data, saved with its weights so that they can be used without it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _REFERENCE = 256  # maximum number of training images that define the background
 
 
 class RunDescription:
-    """Describes a run for its checkpoints; the description is made on first use.
+    """Description of a run's data set for its checkpoints; computed on first use.
 
     Its JSON object has "source": specs, classes and preprocessing of the data set; and
-    "image_format": how image files are converted, or None if inputs are no images.
+    "image_format": background and ink layout of its images, or None if inputs are no images.
     """
 
     def __init__(self, source: pipelines.Source, cache_dir: str) -> None:
@@ -23,7 +23,7 @@ class RunDescription:
         self._made: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
-        """Returns the description."""
+        """Returns the description as an object for `json.dumps`."""
         if self._made is None:
             self._made = {
                 "source": pipelines.source_to_json(self._source),
@@ -33,7 +33,10 @@ class RunDescription:
 
 
 def image_format(source: pipelines.Source, cache_dir: str) -> dict[str, Any] | None:
-    """Returns `pipelines.image_format` of the first training images; None if there are none."""
+    """Returns `pipelines.image_format` of the first training images as an object for `json.dumps`.
+
+    None if image files cannot be converted to the inputs, or a training image cannot be read.
+    """
     if not pipelines.converts_pictures(source):
         return None
     indices = np.arange(min(len(source.train), _REFERENCE))

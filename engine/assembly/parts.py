@@ -29,7 +29,7 @@ from engine.tasks.task import Task
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is built from: options, strategy, data, network and state, compiled loops."""
+    """The components of a run: options, strategy, data, network and state, compiled loops."""
 
     config: Config
     strategy: tf.distribute.Strategy
@@ -54,9 +54,9 @@ class Parts:
             feed.close()
 
     def trace(self) -> None:
-        """Traces the training loop; with `--load`, also the evaluations, which the user may write.
+        """Traces the training loop; with `--load`, also the evaluations.
 
-        Whatever error the code of model, task or optimizer raises comes up here.
+        Therefore errors in the user's model, task or optimizer are raised here, not in a step.
         """
         self.loop.graph()
         if self.config.run.load:

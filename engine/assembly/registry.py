@@ -5,8 +5,8 @@
         return tapeline.tfds("scenes", ...)
 
 A factory returns a `pipelines.Source`; its keyword-only parameters become flags, such as
-`--dataset.fold=3`. Names of this registry come before those of TensorFlow Datasets. It is here, and
-not in `pipelines`, because importing that package imports TensorFlow.
+`--dataset.fold=3`. Its names take precedence over those of TensorFlow Datasets. The registry is not
+in `pipelines`, because importing that package imports TensorFlow.
 """
 
 from __future__ import annotations

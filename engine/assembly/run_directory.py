@@ -143,7 +143,11 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Raises ValueError if logging options differ from `before`, of a run with no steps left."""
+    """Raises ValueError if logging options differ from `before` and the run has no steps left.
+
+    `before` has the run's options; None for a new run, which passes. Call it only when no steps are
+    left.
+    """
     if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
             f"the run in {config.run.run_dir} has no step left to record with "
@@ -210,7 +214,8 @@ def write_options(config: Config) -> None:
 def clear(run_dir: str) -> None:
     """Removes files of a run at step 0, so that a new run can use its directory.
 
-    These are the checkpoints, the timings (clock.json) and the records of skipped steps (left_out).
+    The files are the checkpoints, the timings (clock.json) and the records of skipped steps
+    (left_out).
     """
     shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
     for path in (

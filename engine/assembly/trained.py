@@ -75,7 +75,7 @@ def choose(config: Config) -> SelectedCheckpoint:
 
 
 class TrainedModel(NamedTuple):
-    """A run's network with trained weights, on one device, and what these weights mean."""
+    """A run's network with trained weights, on one device, and the metadata saved with them."""
 
     config: Config
     model: tf.Module
@@ -97,7 +97,8 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
     """Builds a run's network with the weights that `--weights` selects; opens no data set.
 
     Classes, specs and preprocessing are those that were saved with the weights. `averaged` selects
-    the EMA; None: as evaluation does. A run saved by an older version needs its data set.
+    the EMA; None: the EMA if evaluation uses it. A run saved by an older version needs its data
+    set.
 
     Raises:
       ValueError: as `choose`, and for options of another network.

@@ -1,1 +1,1 @@
-"""`--mode=benchmark`: measures training speed on this machine, and what limits it."""
+"""`--mode=benchmark`: measures training speed, and the factors that limit it, on this machine."""

@@ -50,7 +50,8 @@ def _body(graph: Any) -> Any:
 def _flops(graph: Any, trips: int) -> float:
     """Returns the number of floating-point operations of one execution of a graph.
 
-    `trips` is the total number of iterations of a loop nest.
+    `trips`, the total number of iterations of a loop nest, multiplies the count of its innermost
+    loop. A loop named `ONCE` counts once; of conditional branches, the most expensive counts.
     """
     total = 0.0
     for op in _needed(graph):

@@ -25,7 +25,7 @@ def peak_rss_mb() -> float:
 
 
 def described() -> dict[str, Any]:
-    """Returns the processor, the number of cores this process may use, and the OS, by name."""
+    """Returns the processor, the cores this process may use, and the operating system, by name."""
     return {
         "processor": _processor(),
         "cores": pipelines.usable_cores(),

@@ -1,4 +1,4 @@
-"""Measures training steps per second, and the times of tracing, input, single steps, extras."""
+"""Measures training steps per second, and the times of tracing, input, single steps and extras."""
 
 from __future__ import annotations
 

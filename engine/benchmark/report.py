@@ -77,7 +77,7 @@ def _input_wait_fraction(blocks: dict[str, list[float]]) -> float:
 
 
 def table(results: dict[str, Any]) -> str:
-    """Formats what `figures` returns as a text table, with one line per measurement."""
+    """Formats the result of `figures` as a text table, with one line per measurement."""
     rate, step = results["steps_per_second"], results["step_ms"]
     steps = f"{results['blocks']} blocks, {results['steps_timed']:,} steps"
     percentiles = f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}"

@@ -63,7 +63,7 @@ class Stepper:
         return read_ahead(self._parts)
 
     def restart(self) -> None:
-        """Restores the state at the start, the bad-step detector and the counts of this stepper."""
+        """Restores the state in `start`, the bad-step detector and the counts of this stepper."""
         for variable, value in self._start:
             variable.assign(value)
         self._detector.load()

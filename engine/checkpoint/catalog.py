@@ -3,7 +3,7 @@
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
 
-The numbers increase; both directories share one sequence of them.
+Checkpoint numbers increase; both directories share one sequence of numbers.
 """
 
 from __future__ import annotations

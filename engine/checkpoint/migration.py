@@ -46,7 +46,7 @@ def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _sums(sums: np.ndarray) -> np.ndarray:
-    """Converts sums of 0.4.0: the loss, each metric, which was a mean; examples, norms, steps."""
+    """Converts metric sums of 0.4.0: each metric, then a mean, becomes (sum, examples)."""
     loss, *metrics, examples, norms, steps = sums
     pairs = [value for metric in metrics for value in (metric, examples)]
     return np.array([loss, examples, examples, *pairs, norms, steps])

@@ -150,7 +150,7 @@ def assign(variables: Mapping[str, tf.Variable], path: str, contents: Checkpoint
 
 
 def _changed_code(path: str, contents: CheckpointContents) -> str:
-    """Returns a message if files of `--load` are not those that a checkpoint was made with."""
+    """Returns a message if files of `--load` differ from those of a checkpoint, else ""."""
     before = contents.facts.get("load")
     if before is None or not (names := user_code.differences(before)):  # None: of 0.4.0
         return ""

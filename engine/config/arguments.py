@@ -87,7 +87,7 @@ def registry(option: str) -> Registry:
 
 
 def added() -> Iterator[tuple[str, str]]:
-    """Yields (option, name) of each function of a user in the registries."""
+    """Yields (option, name) of each function in the registries that a user has registered."""
     for option in _REGISTRIES:
         for name in registry(option).added:
             yield option, name
@@ -100,10 +100,10 @@ def split_name(name: str) -> str:
 
 
 def selected(values: Mapping[str, Any]) -> list[Argument]:
-    """Returns the arguments of the functions of users that options select, given their values.
+    """Returns the arguments of the user-registered functions that option values select.
 
     Raises:
-      ValueError: if a function has a parameter that can have no value.
+      ValueError: if a function has a parameter that cannot get a value.
     """
     return [
         argument

@@ -54,9 +54,9 @@ def _registry() -> absl_flags.FlagValues:
 
 
 def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -> list[str]:
-    """Defines the arguments of registered functions, of which `values` select; returns the names.
+    """Defines the flags of the arguments of user-registered functions; returns the flags' names.
 
-    Those of functions that are not selected are defined as text, which has no effect.
+    Flags of functions that the options in `values` do not select accept any text, without effect.
     """
     options = {field.name: field.default for field in _fields()} | values
     types = {
@@ -189,8 +189,8 @@ def _options_file(run_dir: str) -> str:
 def of_file(path: str) -> list[str]:
     """Returns command-line arguments that reproduce a run, given the path of its config.flags.
 
-    They start with the legacy values of options, for a file of an older version that lacks these.
-    Raises ValueError if the file cannot be read.
+    The arguments start with the legacy values of options, for a file of an older version that lacks
+    these. Raises ValueError if the file cannot be read.
     """
     texts = _texts(_expanded([f"--flagfile={path}"]))
     legacy = [
@@ -253,7 +253,7 @@ def flagfile(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Returns the SHA-256, in hex, of what workers must share: version, options, user's files."""
+    """Returns the hexadecimal SHA-256 of the version, options and user's files of a worker."""
     excluded = tuple(f"--{name}=" for name in _PER_WORKER)
     shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
     code = [f"{each['file']} {each['sha256']}" for each in user_code.digests()]

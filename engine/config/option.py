@@ -31,8 +31,9 @@ def option(
     """Returns a dataclass field that declares an option, with the rules in its metadata.
 
     With `trajectory`, the value affects the results of training steps, so a run cannot be resumed
-    with another. Else `affects` is what the value affects: "length", the number of steps; "record",
-    what is written during training; "end", what is written after the last step; "": none of these.
+    with another. Else `affects` names the effect of the value: "length", on the number of steps;
+    "record", on files written during training; "end", on files written after the last step; "":
+    none of these.
     """
     metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)
@@ -63,7 +64,7 @@ def written(value: Any) -> str:
 class OptionGroup:
     """Base class of the frozen dataclasses of options; validates the values on construction.
 
-    The first invalid value is a ValueError that names the flag, the value and what is allowed.
+    The first invalid value is a ValueError that names the flag, the value and the allowed values.
     """
 
     def __post_init__(self) -> None:

@@ -36,7 +36,7 @@ class Accumulation:
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
         """Returns each replica's sums over its part of a global batch; in cross-replica context.
 
-        `element` is what `feed.next` returned; `compute` gets the batch, then `arguments`.
+        `element` is the result of `feed.next`; `compute` gets the batch, then `arguments`.
         """
         if not self._levels:
             return self._sum_shard(0, element, step, arguments)

@@ -21,10 +21,9 @@ def augmenter(
 ) -> Callable[[Batch], Batch]:
     """Returns a function that augments a training batch in the graph; `compiled`: under XLA.
 
-    It preprocesses the inputs too, as `Augmentation` does it: by `preprocess`, of the source.
-
-    The random numbers of an example depend only on the seed, the epoch and its position in the
-    epoch's order, and not on the batch size or the number of replicas, micro-batches and shards.
+    The function also applies `preprocess`, the preprocessing of the data set, to the inputs. The
+    random numbers of an example depend only on the seed, the epoch and its position in the epoch's
+    order, and not on the batch size or the number of replicas, micro-batches and shards.
     """
 
     def augmented(batch: Batch) -> Batch:

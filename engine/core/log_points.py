@@ -34,7 +34,7 @@ class LogPoints(NamedTuple):
         return min(self.every - step % self.every, self.last - step)
 
     def most_steps(self, step: int, points: int = MOST) -> int:
-        """Returns the maximum number of steps of a call from `step`: those to `points` points."""
+        """Returns the number of steps from `step` to the `points`-th log point after it."""
         return self.after(step) + (points - 1) * self.every
 
 

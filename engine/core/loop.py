@@ -60,8 +60,8 @@ class LoopState(NamedTuple):
 class Loop:
     """The compiled training loop, which takes steps in the graph on all replicas.
 
-    The counters and sums are loop-carried values. They are assigned to the state's variables once
-    per call, because updating variables in each step takes longer.
+    The counters and sums are loop-carried values. Their final values are assigned to the state's
+    variables once per call, because updating variables in each step takes longer.
     """
 
     strategy: tf.distribute.Strategy
@@ -91,8 +91,9 @@ class Loop:
     def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
         """Takes up to `steps` training steps of one epoch in one call of the graph.
 
-        Logs at `points`. Stops after the first non-finite step, which does not update the weights,
-        where the feed's input ends, and, if `watched`, after `MAX_WATCHED` steps.
+        Returns the number of steps taken and the values logged at `points`. Stops after the first
+        non-finite step, which does not update the weights, where the feed's input ends, and, if
+        `watched`, after `MAX_WATCHED` steps.
 
         Raises:
           ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond
@@ -134,14 +135,15 @@ class Loop:
     def graph(self, *, retrace: bool = False) -> Any:
         """Returns the loop's ConcreteFunction, for inspection; takes no step.
 
-        This is the one that `run` calls, or with `retrace` a new trace, not counted in `traces`.
+        The function is the one that `run` calls, or with `retrace` a new trace, not counted in
+        `traces`.
         """
         _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Returns what `_assigned` returns; counts and times its traces."""
+        """Returns the result of `_assigned`, while it is traced; counts and times the traces."""
         self.traces += 1
         started = stopwatch()
         result = self._assigned(request, given)
@@ -154,8 +156,8 @@ class Loop:
         `request` is the number of steps and the two fields of `LogPoints`, int64 [3].
 
         Returns:
-          The number of steps taken, int64 []; whether the last was finite, bool []; what
-          `_steps` returns after the LoopState.
+          The number of steps taken, int64 []; whether the last was finite, bool []; the results of
+          `_steps` after the LoopState.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
@@ -239,7 +241,13 @@ class Loop:
             return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Loops to step `end` or a non-finite step; the first loop variable is a LoopState."""
+        """Returns the loop variables after steps up to `end` or to a non-finite step.
+
+        Args:
+          end: step to stop before, int64 [].
+          body: returns new loop variables for the current ones; takes a step.
+          start: the first loop variables, of which the first is a LoopState.
+        """
 
         def condition(now: LoopState, *_: Any) -> tf.Tensor:
             with self._on_host():

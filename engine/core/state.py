@@ -1,7 +1,7 @@
 """The training state, everything that a resumed run needs.
 
-A checkpoint holds the variables of `TrainState` and no others. The position in the data is the step
-alone: the step and the seed determine the next examples.
+A checkpoint holds the variables of `TrainState` and no others. Only the step represents the
+position in the data: the step and the seed determine the next examples.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class TrainState(tf.Module):
             self.timing = TimingState()
 
     def scored_model(self, averaged: bool) -> tf.Module:
-        """Returns the model to evaluate: that of the EMA if `averaged` and if there is an EMA."""
+        """Returns the model to evaluate: `ema` if `averaged` and there is one, else `model`."""
         return self.ema if averaged and self.ema is not None else self.model
 
 

@@ -80,7 +80,7 @@ class Step:
         return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
-        """Returns what to sum over micro-batches for `apply_gradients`, float32 tensors.
+        """Returns the float32 tensors to sum over micro-batches for `apply_gradients`.
 
         In this order: each trainable variable's gradient of the summed losses, times the loss scale
         and divided by the global number of examples; each other variable's sum of weight * value
@@ -131,7 +131,7 @@ class Step:
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
         """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
 
-        `total` is this replica's sum over its micro-batches of what `compute_gradients` returns.
+        `total` is this replica's sum over its micro-batches of the results of `compute_gradients`.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self.reduce(total)
@@ -209,12 +209,12 @@ def preprocessed(
     augment: Callable[[Batch], Batch] | None,
     preprocess: Callable[[Any], Any],
 ) -> Batch:
-    """Returns a batch of decoded examples as the model gets it."""
+    """Returns a batch of decoded examples with augmented (by `augment`) or preprocessed inputs."""
     return augment(batch) if augment else batch._replace(inputs=preprocess(batch.inputs))
 
 
 def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
-    """Returns what a task computed; ValueError if it has not one loss and weight for each row."""
+    """Returns a task's output as tensors; raises ValueError if it is not one loss for each row."""
     where, rows = f"{place(*_written(task))}{type(task).__name__}", batch.mask.shape
     if not isinstance(output, TaskOutput):
         raise ValueError(f"{where} returned a {type(output).__name__}: return a tl.TaskOutput")
@@ -237,7 +237,7 @@ def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
 
 
 def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
-    """Returns `metrics.masked_sums`; a ValueError of them names the task."""
+    """Returns `metrics.masked_sums`; adds the task's name to a ValueError."""
     try:
         return metrics.masked_sums(output, batch.mask, task.metrics)
     except ValueError as error:
@@ -248,5 +248,5 @@ def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
 
 
 def _written(task: Task) -> tuple[object, ...]:
-    """Returns what a user may have written of a task: its call, and the class."""
+    """Returns a task's `__call__` and class, whose place in the user's code error messages name."""
     return type(task).__call__, type(task)

@@ -1,4 +1,4 @@
-"""Choice of what XLA compiles, and of whether gradients are a separate, non-inlined function.
+"""Choice of the code for XLA to compile, and whether gradients are a separate function.
 
 On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
 operations, and several times slower for a step of a few convolutions. XLA is used on one device
@@ -26,11 +26,11 @@ def choose(
     shards: int,
     augments: bool,
 ) -> str:
-    """Resolves `--jit` to what XLA compiles: nothing ("off"), each "step" or the whole "loop".
+    """Resolves `--jit`: XLA compiles nothing ("off"), each "step" or the whole "loop".
 
     `others` are the task and the optimizer; `augments`: whether images are augmented. "auto" is the
-    fastest known choice. It does not depend on the feed: XLA rounds differently, and a run must be
-    bitwise identical whether its data is in memory or streamed.
+    fastest known choice. The choice does not depend on the feed: XLA rounds differently, and a run
+    must be bitwise identical whether its data is in memory or streamed.
 
     Raises:
       ValueError: if `--jit` requests XLA for a configuration that does not support it.

@@ -45,8 +45,8 @@ class Topologies(NamedTuple):
 def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
     """Creates the strategy for `name`, the value of `--strategy`; enables op determinism.
 
-    `virtual_devices` is the number of devices to split the CPU into (0: no split). If `collectives`
-    has a cluster, it creates the strategy.
+    `virtual_devices` is the number of devices to split the CPU into (0: no split). With a cluster,
+    the strategy is that of `collectives`.
 
     Raises:
       ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.

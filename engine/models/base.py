@@ -43,8 +43,8 @@ class ForwardContext:
       all_reduce: differentiable function that sums each tensor over the replicas that share a
         micro-batch, for batch norm; by default, the identity.
       updates: proposed values of non-trainable variables, in the order of the layers.
-      penalties: functions of the weights alone, such as weight regularization, float32 [] each;
-        the training step adds their sum to the loss of each row, so that the mean counts it once.
+      penalties: functions of only the weights, such as weight regularization, float32 [] each; the
+        training step adds their sum to the loss of each row, so that the mean counts it once.
     """
 
     training: bool = False
@@ -58,8 +58,8 @@ class ForwardContext:
     def seed(self, name: str) -> tf.Tensor:
         """Returns a seed for `tf.random.stateless_*` operations, int32 [2].
 
-        It is a pure function of (seed of the run, step, first row of the micro-batch, `name`); in
-        evaluation without `noise`, of `name` alone.
+        The seed is a pure function of (seed of the run, step, first row of the micro-batch,
+        `name`); in evaluation without `noise`, of only `name`.
 
         Raises:
           ValueError: in training if `noise` is None.
@@ -82,7 +82,7 @@ _TRUNCATED_STDDEV = 0.87962566103423978
 class Initializer:
     """Factory of a layer's variables; initial values are a pure function of (seed, index).
 
-    Two kernels of one layer would draw the same random numbers: give each its own `nested`
+    Two kernels of one layer would draw the same random numbers: give each kernel another `nested`
     initializer.
     """
 
@@ -100,9 +100,10 @@ class Initializer:
     def nested(self, place: str, kind: str) -> Initializer:
         """Returns the initializer of a layer inside this one, such as "branch_0" or "query".
 
-        `place` distinguishes the layers inside this one. Their variables are named
-        "{index}_{kind of this layer}/{place}_{kind}/{variable}". Their `index`, which selects the
-        initial values and the dropout masks, is at least 2^62, so it is that of no other layer.
+        `place` distinguishes the layers inside this one. Their variables are named "{index}_{kind
+        of this layer}/{place}_{kind}/{variable}". Their `index`, which selects the initial values
+        and the dropout masks, is a hash of at least 2^62, so that layers that are not nested have
+        other ones.
         """
         path = f"{self.place}.{place}"
         digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
@@ -113,7 +114,7 @@ class Initializer:
     def glorot_uniform(self, name: str, shape: Shape, groups: int = 1) -> tf.Variable:
         """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
 
-        Its elements are uniform in +-sqrt(6 / (fan_in + fan_out)), where a fan is the number of
+        The elements are uniform in +-sqrt(6 / (fan_in + fan_out)), where a fan is the number of
         input or output channels times the spatial positions of the kernel (Glorot and Bengio 2010,
         "Understanding the difficulty of training deep feedforward neural networks"). With `groups`,
         each input channel is connected to 1 of `groups` equal parts of the outputs.
@@ -129,10 +130,10 @@ class Initializer:
     def he_normal(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a kernel for a ReLU, float32 [..., inputs, outputs].
 
-        Its elements are normal with standard deviation sqrt(2 / fan_in), where `fan_in` is the
-        number of input channels times the spatial positions (He et al. 2015, "Delving deep into
-        rectifiers"). The distribution is truncated at two standard deviations of a wider one, as in
-        Keras, so that there are no outliers.
+        The elements have the standard deviation sqrt(2 / fan_in), where `fan_in` is the number of
+        input channels times the spatial positions (He et al. 2015, "Delving deep into rectifiers").
+        As in Keras, they are drawn from a normal distribution that is truncated at two of its
+        standard deviations.
         """
         stddev = math.sqrt(2 / math.prod(shape[:-1]))
         return self.truncated_normal(name, shape, stddev / _TRUNCATED_STDDEV)
@@ -156,8 +157,8 @@ class Initializer:
     def zeros(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a trainable float32 variable of zeros.
 
-        As the last kernel of a residual branch, it makes the block the identity at first (Goyal et
-        al. 2017, "Accurate, large minibatch SGD", for the scale of a batch norm).
+        As the last kernel of a residual branch, it makes the block the identity before training
+        (Goyal et al. 2017, "Accurate, large minibatch SGD", for the scale of a batch norm).
         """
         return self.constant(name, shape, 0.0)
 
@@ -208,14 +209,15 @@ class Layer(tf.Module):
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; maps the input shape to the output shape, without batch axes."""
+        """Creates the variables; returns the output shape. No shape includes the batch axis."""
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the numbers of first input rows and columns that an output corner depends on.
+        """Returns the size of the input corner that an output corner depends on; None: all of it.
 
-        The corner is the first `height` rows and `width` columns of the output. It depends on no
-        other input, whatever the input's size, also in training. None: it needs the whole input.
+        The output corner is the first `height` rows and `width` columns of the output. This corner
+        depends on the first rows and columns of the input, as many as the result (height, width)
+        says, and on no other input, whatever the input's size, also in training.
         """
         return None
 

@@ -48,7 +48,7 @@ class BatchNorm(Layer):
         return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
     def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns mean and variance of valid rows, [channels]; appends averages to `updates`."""
+        """Returns the mean and variance of valid rows, [channels]; proposes new moving averages."""
         axes = list(range(x.shape.rank - 1))
         # The inputs are shifted by the moving mean before they are squared. Once it is close to the
         # mean of the batch, the variance is not a small difference of large numbers.

@@ -1,4 +1,4 @@
-"""Builds networks by name."""
+"""Builds registered networks by name, and checks their outputs."""
 
 from __future__ import annotations
 
@@ -107,7 +107,10 @@ def _layers(name: str, made: Sequence[Any]) -> Sequence[Layer]:
 
 
 def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
-    """Returns the specs of a model's outputs, without the batch axis, from tracing a call."""
+    """Returns the specs of a model's outputs, without the batch axis, from tracing a call.
+
+    Raises ValueError if the call creates variables.
+    """
     before = len(model.variables)
     called = tf.function(lambda rows: model(rows, ForwardContext()), autograph=False)
     outputs = called.get_concrete_function(batch_spec(inputs, 2)).structured_outputs
@@ -119,7 +122,7 @@ def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
 
 
 def described(specs: Any) -> str:
-    """Formats a nest of specs: `float32 [28, 28, 1]`."""
+    """Formats a nest of `tf.TensorSpec` for a message, for example "float32 [28, 28, 1]"."""
     if isinstance(specs, tf.TensorSpec):
         return f"{specs.dtype.name} {specs.shape.as_list()}"
     if isinstance(specs, Mapping):

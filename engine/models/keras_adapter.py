@@ -1,8 +1,8 @@
-"""Models from any Keras 3 model, or a single layer.
+"""Adapter that trains a Keras 3 model or layer as a network of the engine.
 
-The model's layers are called as they are, with variables of the engine in place of their own, so
-that nothing that Keras does changes a variable. Dropout, noise and batch norm are replaced for the
-time of a call (`engine.models.keras_layers`), also inside other layers.
+The Keras layers are called with the values of variables of the engine, and assign none: the engine
+collects the values to assign. Dropout, noise and batch norm, also inside other layers, are replaced
+during a call (`engine.models.keras_layers`).
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from engine.models.tracing import batch_spec, check_forward_pass, fits, one_line
 
 
 class KerasModel(tf.Module):
-    """A model that calls a Keras model; see `keras_model`.
+    """Network that calls a Keras model or layer with variables of the engine; see `keras_model`.
 
     Attributes:
-      weights: variables by layer and name, such as `weights["03_conv2d"]["kernel"]`. The names are
-        those of the places and classes of the layers, not those that Keras numbers in a process.
+      weights: variables by layer and name, such as `weights["03_conv2d"]["kernel"]`. A layer is
+        named after its position and class, because the names that Keras gives it vary in a process.
       randomness: "none", "per_example", or "per_microbatch" if a seed generator of Keras is used.
       cross_example: whether an example's output depends on others.
       outputs: nest of `tf.TensorSpec` of the outputs for one example.
@@ -40,7 +40,7 @@ class KerasModel(tf.Module):
         self._inputs: Any = None
 
     def create_variables(self, inputs: Any) -> None:
-        """Creates the variables, with the values of the Keras model; checks its calls.
+        """Creates the variables, with the Keras model's values; checks that it can be trained.
 
         Call it in the scope of the strategy. A further call only checks `inputs`.
 
@@ -48,8 +48,8 @@ class KerasModel(tf.Module):
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
 
         Raises:
-          ValueError: if the Keras model does not take such inputs, or does what the engine cannot
-            do on several devices; the error names the layer.
+          ValueError: if the Keras model does not take such inputs, or uses a feature that the
+            engine does not support on several devices; the error names the layer.
         """
         called = self._called
         if self._inputs is not None and fits(self._inputs, inputs):
@@ -70,7 +70,11 @@ class KerasModel(tf.Module):
         self._inputs = inputs
 
     def _checked(self, inputs: Any) -> set[int]:
-        """Traces a training step's call; returns the `id` of the variables that it updates."""
+        """Traces a call in training; returns the `id` of the Keras variables that it assigns.
+
+        Sets `randomness`, `cross_example` and `outputs`. Raises ValueError if the engine cannot
+        train the model.
+        """
         called, found = self._called, set[int]()
         called.check_settings()
 
@@ -110,7 +114,8 @@ class KerasModel(tf.Module):
     def __call__(self, inputs: Any, context: ForwardContext | None = None) -> Any:
         """Maps a batch of inputs, a nest [rows, ...], to the Keras model's outputs.
 
-        Outputs of floating dtypes are cast to float32. `context` None stands for evaluation.
+        Outputs of floating dtypes are cast to float32. `context` None stands for evaluation. Raises
+        ValueError before `create_variables`.
         """
         called = self._called
         if self._inputs is None:
@@ -130,7 +135,7 @@ class KerasModel(tf.Module):
         return outputs
 
     def _propose(self, context: ForwardContext, scope: Scope, passed: Forward, ours: Any) -> None:
-        """Appends what the model would assign to statistics, averaged over valid rows."""
+        """Appends the float32 statistics that the Keras model would assign to `context.updates`."""
         rows = tf.cast(passed.rows, tf.float32)
         valid = rows if context.mask is None else tf.reduce_sum(context.mask)
         for key, variable in scope.updated.items():
@@ -141,7 +146,7 @@ class KerasModel(tf.Module):
 
 
 class _Watched(StatelessRNG):
-    """A generator that knows whether layers drew from it for each row."""
+    """Random number generator that records whether a layer drew numbers for each row (`used`)."""
 
     used = False
 
@@ -155,11 +160,12 @@ class _Watched(StatelessRNG):
 
 
 def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
-    """Returns a model that calls a Keras 3 model or layer, with variables of its own.
+    """Returns a network that calls a Keras 3 model or layer with variables of the engine.
 
-    They start from the values of the Keras model, pretrained ones too, which stays as it is. Its
-    dropout, noise and batch norm are replaced in a call, so that a step is the same on any number
-    of devices. docs/guide/keras_models.md says what is replaced and what is refused.
+    The variables start from the values of the Keras model, pretrained or not; the Keras model
+    itself does not change. Its dropout, noise and batch norm are replaced during a call, so that a
+    step is the same on any number of devices. docs/guide/keras_models.md lists the layers that are
+    replaced or refused.
 
     Args:
       model: functional, Sequential or subclassed model, or a layer.
@@ -167,7 +173,7 @@ def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
         inputs is built by `create_variables`, which the engine calls.
 
     Raises:
-      ValueError: if this is no Keras model, or one that the engine cannot train as it is.
+      ValueError: if `model` is not a Keras model or layer, or the engine cannot train it.
     """
     if not isinstance(model, keras.Layer):
         raise ValueError(f"tl.keras takes a Keras model or layer, got {type(model).__name__}")
@@ -179,7 +185,10 @@ def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
 
 
 def _own_inputs(model: Any) -> Any | None:
-    """Returns the specs of one example that a model was made for; None if it does not know all."""
+    """Returns the specs of one example from a model's inputs; None if a shape is unknown.
+
+    Raises ValueError if the model's inputs have a fixed batch size.
+    """
     if not model.built or not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None
     for tensor in model.inputs:

@@ -1,4 +1,4 @@
-"""A Keras model as the engine calls it: with other values of its variables, and other layers."""
+"""Calls a Keras model with given values of its variables, and with some of its layers replaced."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SEED = "seed_generator_state"  # name of the variable of each of Keras's seed ge
 
 
 class Weight(NamedTuple):
-    """A variable of a Keras model and the one that stands in for it."""
+    """A variable of a Keras model, and the name of the engine's variable that replaces it."""
 
     layer: str  # of the owner, such as "03_conv2d"
     name: str  # within the layer, such as "kernel"
@@ -26,7 +26,7 @@ class Weight(NamedTuple):
 
 
 class Scope(keras.StatelessScope):
-    """Gives Keras's variables other values in a `with` block, and keeps what it would assign."""
+    """Gives Keras variables other values in a `with` block, and records those assigned in it."""
 
     def __init__(self, values: list[tuple[Any, tf.Tensor]], known: dict[int, str], seed: Any):
         super().__init__(values, collect_losses=True, initialize_variables=False)
@@ -36,7 +36,7 @@ class Scope(keras.StatelessScope):
         self._known, self._seed = known, seed
 
     def get_current_value(self, variable: Any) -> Any:
-        """Returns the value of a variable in this block; of a seed generator, one of the engine."""
+        """Returns a variable's value in this block; for a seed generator, a seed of the engine."""
         value = super().get_current_value(variable)
         if value is None and variable.name == SEED:
             name = self._known.get(id(variable), "global")
@@ -48,7 +48,7 @@ class Scope(keras.StatelessScope):
         return value
 
     def add_update(self, update: Any) -> None:
-        """Keeps an assignment, (variable, value)."""
+        """Records an assignment, (variable, value), instead of assigning."""
         super().add_update(update)
         variable = update[0]
         if variable.name != SEED:
@@ -58,7 +58,7 @@ class Scope(keras.StatelessScope):
 
 
 class CalledModel:
-    """A Keras model and its layers, hidden from `tf.Module`, which would save its variables too."""
+    """Keras model and its layers; not a `tf.Module`, so that checkpoints exclude its variables."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -69,7 +69,7 @@ class CalledModel:
         self._lock, self._entered = threading.Lock(), 0
 
     def find_layers(self) -> None:
-        """Names the layers by place and class, and finds their variables."""
+        """Lists layers and their variables, named by position and class, such as "03_conv2d"."""
         layers = list(_layers(self.model, set()))
         self._indices = {id(layer): index for index, layer in enumerate(layers)}
         # The model itself and its inputs have no number, so that a Sequential model and the same
@@ -113,7 +113,8 @@ class CalledModel:
 
         Raises:
           ValueError: names the layer that is quantized, rematerialized or has an activity
-            regularizer or another 16-bit policy, or the variable that has a constraint.
+            regularizer or a dtype policy other than float32, or the variable that has a constraint,
+            a gradient that overwrites it, or is trained in another dtype.
         """
         trained = self.trained
         for label, layer in self._layers.items():
@@ -147,7 +148,7 @@ class CalledModel:
                 raise ValueError(f"{label}/{name} is overwritten with its gradient: leave it out")
 
     def check_statistic(self, variable: Any) -> None:
-        """Raises ValueError if the engine cannot average what a call assigns to a variable."""
+        """Raises ValueError if the engine cannot average a variable's values assigned in a call."""
         name = self._known[id(variable)]
         if variable.trainable:
             raise ValueError(
@@ -166,8 +167,11 @@ class CalledModel:
         """Calls the Keras model with `values` in place of those of its variables.
 
         Returns:
-          The outputs, of floating dtypes in float32; the scope that has what the model would
-          assign; the forward pass.
+          The outputs, in float32 if floating; the scope, which holds the values that the model
+          would assign; and the forward pass, which holds the weights of these values.
+
+        Raises:
+          ValueError: if the call uses a feature that the engine cannot train.
         """
         first = tf.nest.flatten(inputs)[0]
         rows = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
@@ -179,7 +183,7 @@ class CalledModel:
         return tf.nest.map_structure(_float32, outputs), scope, forward
 
     def _refuse(self, scope: Scope, forward: Forward) -> None:
-        """Raises ValueError for what the model did in a call that the engine cannot do."""
+        """Raises ValueError if the call used features that prevent training, such as `add_loss`."""
         graph = tf.compat.v1.get_default_graph()
         for layer in self._layers.values():
             if scope.losses and any(id(loss) in layer._loss_ids for loss in scope.losses):
@@ -205,9 +209,10 @@ class CalledModel:
 
     @contextlib.contextmanager
     def _prepared(self, dtype: tf.DType) -> Iterator[None]:
-        """Replaces calls of layers and sets their compute dtype in a `with` block.
+        """Replaces `call` of some layers, and sets the layers' compute dtype, in a `with` block.
 
-        The threads of a strategy's replicas are in it at the same time, all with the same dtype.
+        The threads of a strategy's replicas enter it at the same time, all with the same dtype: the
+        first replaces, and the last restores.
         """
         with self._lock:
             self._entered += 1
@@ -241,7 +246,7 @@ class CalledModel:
 
 
 def _bound(stand_in: Any, layer: Any) -> Any:
-    """Returns a call of `layer` that is `stand_in` in a forward pass and its own otherwise."""
+    """Returns a method that calls `stand_in` in a forward pass of the engine, else `layer.call`."""
     own = layer.call
 
     def call(*arguments: Any, **named: Any) -> Any:
@@ -254,7 +259,7 @@ def _bound(stand_in: Any, layer: Any) -> Any:
 
 
 def _layers(layer: Any, seen: set[int]) -> Iterator[Any]:
-    """Yields a layer and all in it, each once, in the order in which they were made."""
+    """Yields a layer and all layers inside it, each once, in depth-first order of creation."""
     if id(layer) in seen:
         return
     seen.add(id(layer))

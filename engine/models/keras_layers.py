@@ -1,8 +1,8 @@
-"""What stands in for Keras's dropout, noise and batch norm while the engine calls a Keras model.
+"""Replacements of Keras's dropout, noise and batch norm while the engine calls a Keras model.
 
-Keras's layers draw random numbers for a whole micro-batch, and count padding as examples. These
-draw for each row of the global batch, and take the mean over valid rows of all replicas, so that a
-step is the same on any number of devices.
+Keras's layers draw random numbers for a whole micro-batch, and count padding as examples. The
+replacements draw them for each row of the global batch, and take the mean over the valid rows of
+all replicas, so that a step is the same on any number of devices.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.models.stateless_random import MAX_DROPOUT_RATE, StatelessRNG
 
 
 class Forward:
-    """One forward pass of a Keras model, which its layers look up by `current`.
+    """State of one forward pass of a Keras model; replaced layers get it from `current`.
 
     Args:
       context: context of the forward pass.
@@ -40,9 +40,10 @@ class Forward:
         self._graph = tf.compat.v1.get_default_graph()
 
     def is_inside(self, layer: Any) -> bool:
-        """Returns whether the layer is called in the graph of the forward pass, and not in a loop.
+        """Returns whether the layer is called directly in the graph of the forward pass.
 
-        If not, this becomes a refusal: numbers would repeat, and statistics could not leave.
+        In a nested graph, such as a loop, random numbers would repeat and statistics could not
+        leave it. Therefore a call there is added to `refusals`.
         """
         if tf.compat.v1.get_default_graph() is self._graph:
             return True
@@ -53,13 +54,16 @@ class Forward:
         return False
 
     def stream(self, layer: Any) -> int:
-        """Returns the number of the next stream of random numbers of a layer."""
+        """Returns the random number stream of a layer's next call, which no other call has."""
         call = self._calls[id(layer)]
         self._calls[id(layer)] += 1
         return self._indices[id(layer)] + call * len(self._indices)
 
     def row_weights(self, rank: int, repeats: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mask as [rows * repeats, 1, ...] of `rank` axes, and its sum, float32."""
+        """Returns the mask, each row `repeats` times, and its sum, float32.
+
+        The mask is [rows * repeats, 1, ...] of `rank` axes; without padding, ones of size 1.
+        """
         key = rank, repeats
         if key not in self._row_weights:
             mask = self.context.mask
@@ -75,7 +79,7 @@ class Forward:
         return self._row_weights[key]
 
     def repeats(self, x: Any) -> int | None:
-        """Returns how often the first axis of `x` repeats each row; None if it is no such axis."""
+        """Returns how often each row occurs in the first axis of `x`; None if not all equally."""
         if x.shape.rank == 0:
             return None
         first, rows = x.shape[0], self.rows
@@ -88,7 +92,7 @@ _local = threading.local()  # A strategy calls each replica in a thread of its o
 
 
 def current() -> Forward | None:
-    """Returns the forward pass that this thread is in."""
+    """Returns the forward pass that this thread is in; None outside of one."""
     return getattr(_local, "forward", None)
 
 
@@ -107,7 +111,7 @@ class entered:  # noqa: N801
 
 
 class _Draw(NamedTuple):
-    """What a layer draws: for each row of the micro-batch, `features` numbers."""
+    """Random numbers that a layer needs: `features` numbers for each row of the micro-batch."""
 
     noise: StatelessRNG
     stream: int
@@ -117,10 +121,10 @@ class _Draw(NamedTuple):
 
 
 def _draw(forward: Forward, layer: Any, x: Any, noise_shape: Any = None) -> _Draw | None:
-    """Returns stream, number and shape of the random numbers that a layer needs for input `x`.
+    """Returns the stream and shape of the random numbers that a layer draws for input `x`.
 
-    None: Keras's generator has to draw them, because the numbers do not belong to single rows of
-    the batch, the layer is not one of the model's, or the context has no `noise`.
+    None if Keras's generator must draw them, because the numbers do not belong to single rows of
+    the batch, the layer is called in a nested graph, or the context has no `noise`.
     """
     repeats = forward.repeats(x)
     shape = list(x.shape) if noise_shape is None else list(noise_shape)
@@ -150,7 +154,7 @@ def _dropout(forward: Forward, layer: Any, own: Callable, inputs: Any, training:
 
 
 def _normal(draw: _Draw, dtype: tf.DType) -> tf.Tensor:
-    """Draws standard normal numbers (Box and Muller 1958)."""
+    """Returns standard normal numbers, [`draw.shape`], by the method of Box and Muller (1958)."""
     uniform = draw.noise.uniform(draw.stream, draw.rows, 2 * draw.features)
     radius = tf.sqrt(-2 * tf.math.log(1 - uniform[:, : draw.features]))
     normal = radius * tf.cos(2 * math.pi * uniform[:, draw.features :])
@@ -229,7 +233,7 @@ def _float32(variable: Any) -> tf.Tensor:
 
 
 def _scaled(layer: Any, inputs: Any, mean: Any, variance: Any, scale: Any, offset: Any) -> Any:
-    """Normalizes in float32: squares overflow float16; sums are inexact in bfloat16."""
+    """Normalizes inputs by mean and variance; applies scale and offset, if any; all in float32."""
     factor = tf.math.rsqrt(variance + layer.epsilon)
     factor = factor if scale is None else factor * scale
     shift = -mean * factor if offset is None else offset - mean * factor
@@ -248,7 +252,7 @@ def _channels(layer: Any, inputs: Any) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
-    """Normalizes by mean and variance of valid elements over the replicas; assigns averages."""
+    """Normalizes by mean and variance of all replicas' valid elements; updates moving averages."""
     moving_mean, _, scale, offset = _parameters(layer)
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
     # Shifted by the moving mean, so that the variance is no small difference of large numbers.
@@ -271,9 +275,10 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
 
 
 def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns 1 for valid and 0 for other elements, and how many of a channel are valid, float32.
+    """Returns weights (1 for valid elements, else 0) and the valid elements per channel, float32.
 
-    The first has the rank of the inputs, or is [1], and broadcasts to them.
+    The weights have the rank of the inputs, and broadcast to them. If the first axis is not that of
+    the rows, which is recorded as a refusal, both are ones.
     """
     repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
     if repeats is None:
@@ -309,10 +314,10 @@ _REPLACEMENTS: dict[Callable, Callable] = {
 
 
 def replacement(layer: Any) -> Callable | None:
-    """Returns what to call in place of `layer.call`, if that is one of the methods of Keras.
+    """Returns the function to call in place of `layer.call`; None if the layer is not replaced.
 
-    It is called in a forward pass with (Forward, layer, `layer.call`, *arguments of `layer.call`).
-    A subclass that has its own `call` is left as it is.
+    The function is called in a forward pass with (Forward, layer, `layer.call`, *arguments of
+    `layer.call`). A subclass that overrides `call`, or a batch norm with `renorm`, is not replaced.
     """
     if getattr(layer, "renorm", False):
         return None

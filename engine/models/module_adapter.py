@@ -1,4 +1,4 @@
-"""Models from any `tf.Module`, Sonnet's too."""
+"""Adapter that trains a `tf.Module`, for example one of Sonnet, as a network of the engine."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _ANY = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 
 
 class ModuleModel(tf.Module):
-    """A model that calls a `tf.Module`; see `module_model`.
+    """Network that calls a `tf.Module`; see `module_model`.
 
     Attributes:
       module: the module.
-      randomness: that of the module, "none" if it says nothing.
-      cross_example: that of the module, False if it says nothing.
+      randomness: the module's attribute of this name; "none" if it has none.
+      cross_example: the module's attribute of this name; False if it has none.
       outputs: nest of `tf.TensorSpec` of the outputs for one example.
     """
 
@@ -36,7 +36,7 @@ class ModuleModel(tf.Module):
         self._checked = False
 
     def create_variables(self, inputs: Any) -> None:
-        """Creates the variables that the module creates in its first call; checks its calls.
+        """Calls the module once, which may create variables; checks that it can be trained.
 
         Call it in the scope of the strategy, once; further calls do nothing.
 
@@ -44,8 +44,9 @@ class ModuleModel(tf.Module):
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
 
         Raises:
-          ValueError: if a call in training creates a variable, reads one that is not the module's,
-            assigns one, or draws numbers from a generator with a hidden state; if there are none.
+          ValueError: if the module has no variables, or if a call in training creates a variable,
+            assigns one, reads one that is not the module's, or draws numbers from a generator with
+            hidden state.
         """
         if self._checked:
             return
@@ -84,19 +85,19 @@ class ModuleModel(tf.Module):
 def module_model(
     module: tf.Module | Callable[[], tf.Module], inputs: Any | None = None
 ) -> ModuleModel:
-    """Returns a model that calls a `tf.Module`, for example one of Sonnet.
+    """Returns a network that calls a `tf.Module`, for example one of Sonnet.
 
     The module is called as `module(inputs)`, `module(inputs, context)`, `module(inputs, training=)`
-    or `module(inputs, is_training=)`, as its signature says.
+    or `module(inputs, is_training=)`, depending on its signature.
 
     Args:
       module: the module, or a function without arguments or a class that makes it.
       inputs: nest of `tf.TensorSpec` of one example. If it is given, variables that the module
-        creates in its first call are created now; otherwise by `create_variables`, which the
-        engine calls.
+        creates in its first call are created now; otherwise by `create_variables`, which the engine
+        calls.
 
     Raises:
-      ValueError: if this is no module, or if its signature is another one.
+      ValueError: if `module` is not and does not make a `tf.Module`, or has another signature.
     """
     made = module if isinstance(module, tf.Module) else module()
     if not isinstance(made, tf.Module):
@@ -108,7 +109,10 @@ def module_model(
 
 
 def _second_argument(module: Any) -> str | None:
-    """Returns the name of what a module is called with besides its inputs; None: nothing."""
+    """Returns the argument of a module's call besides its inputs, such as "training"; None: none.
+
+    Raises ValueError for a module that cannot be called, or needs other arguments.
+    """
     what = type(module).__name__
     if not callable(module):
         raise ValueError(f"{what} cannot be called: give it a method __call__(self, inputs)")
@@ -126,7 +130,7 @@ def _second_argument(module: Any) -> str | None:
 
 
 def _undecorated(function: Callable) -> Callable:
-    """Returns the function that says its arguments: Sonnet wraps a user's in (*args, **kwargs)."""
+    """Returns the user's `__call__`, which Sonnet wraps in a function of (*args, **kwargs)."""
     _, *others = inspect.signature(function).parameters.values()
     if all(parameter.kind in _ANY for parameter in others):
         for cell in getattr(function, "__closure__", None) or ():

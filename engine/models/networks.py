@@ -34,8 +34,8 @@ def cnn(outputs: tf.TensorSpec) -> list[Layer]:
 def speedrun(outputs: tf.TensorSpec) -> list[Layer]:
     """Returns a fast CNN with strides instead of pooling, and a batch norm on the last features.
 
-    It supports images of 16x16 or larger. Of a 28x28 image it uses all rows and columns: the
-    feature maps are 13x13, 6x6 and 4x4. The momentum of the batch norm is low, because a run of a
+    Images must be 16x16 or larger. Of a 28x28 image the network uses all rows and columns: the
+    feature maps are 13x13, 6x6 and 4x4. The batch norm has a momentum of 0.9, because a run of a
     few seconds has only a few hundred steps.
     """
     return [

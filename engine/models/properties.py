@@ -1,13 +1,15 @@
-"""What the engine asks of any model, a `tf.Module`: its statistics, and how it uses randomness.
+"""Properties of a model (`tf.Module`) that the engine needs: statistics and use of randomness.
 
-A model may say `randomness`:
+A model may have an attribute `randomness`:
 
 - "none" (the default): it draws no random numbers.
-- "per_example": those of an example are the same on any devices, as with `ForwardContext.noise`.
+- "per_example": the random numbers of an example do not depend on the devices, as with
+  `ForwardContext.noise`.
 - "per_microbatch": they depend on the micro-batch, as with `ForwardContext.seed`, so that other
   devices compute the same only with `--shards`.
 
-and `cross_example`: whether the output of an example depends on the others of its micro-batch.
+and an attribute `cross_example`: whether the output of an example depends on the other examples of
+its micro-batch.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ RANDOMNESS = ("none", "per_example", "per_microbatch")
 def statistics(model: tf.Module) -> list[tf.Variable]:
     """Returns the non-trainable variables for which the forward pass proposes new values.
 
-    Such a variable, as a moving mean, has an aggregation: how replicas combine it. Non-trainable
-    variables without one are frozen, and cost a training step nothing.
+    Such a variable, for example a moving mean, has an aggregation: how replicas combine it.
+    Non-trainable variables without one are frozen, and cost a training step nothing.
     """
     return [
         variable
@@ -31,7 +33,7 @@ def statistics(model: tf.Module) -> list[tf.Variable]:
 
 
 def randomness(model: tf.Module) -> str:
-    """Returns the model's `randomness`; ValueError if it is none of `RANDOMNESS`."""
+    """Returns the model's `randomness`; raises ValueError if it is none of `RANDOMNESS`."""
     kind = getattr(model, "randomness", "none")
     if kind not in RANDOMNESS:
         raise ValueError(f"the model says randomness = {kind!r}: must be in {RANDOMNESS}")

@@ -1,4 +1,4 @@
-"""The registry of networks by name.
+"""Registry of networks by the names that `--model` accepts.
 
 The factory of a network takes any of `inputs` and `outputs`, nests of specs (`tf.TensorSpec`) of an
 example without the batch axis, and `hidden`, the numbers of units of the hidden layers. It returns

@@ -1,4 +1,4 @@
-"""A network as a list of layers."""
+"""Network that applies a list of layers in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.models.layers.composite import with_nested
 
 
 class Sequential(tf.Module):
-    """A list of layers, which maps a tensor to a tensor.
+    """Network that applies a list of layers in order, from one tensor to one tensor.
 
     The constructor builds the layers, in the caller's `tf.distribute` scope if there is one, for
     inputs of `input_shape`, without the batch axis. The initial weights are a pure function of
@@ -43,7 +43,7 @@ class Sequential(tf.Module):
 
     @property
     def randomness(self) -> str:
-        """Kind of its random numbers, as `engine.models.properties` describes."""
+        """Random numbers drawn in training: "none", or "per_example" if a layer is a dropout."""
         return "per_example" if any(isinstance(m, Dropout) for m in self.submodules) else "none"
 
     @property
@@ -63,7 +63,7 @@ class Sequential(tf.Module):
 
     @contextlib.contextmanager
     def uncropped(self) -> Iterator[None]:
-        """Disables, in a `with` block, the cropping of images to what the outputs depend on."""
+        """Disables, in a `with` block, the cropping of images to the part that affects outputs."""
         size, self._needed_size = self._needed_size, self.input_shape[:2]
         try:
             yield
@@ -103,7 +103,7 @@ class Sequential(tf.Module):
 
 
 def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns the numbers of first rows and columns of images that the outputs depend on."""
+    """Returns how many first rows and first columns of images the outputs depend on."""
     # A max pool drops incomplete windows; a strided convolution skips what follows its last window.
     if len(shapes[0]) != 3:
         return tuple(shapes[0][:2])
@@ -116,12 +116,12 @@ def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Returns the layers with their indices, each max pool joined to the convolution before it.
+    """Returns the layers with their indices; a max pool is paired with the convolution before it.
 
-    Such a pair is (index, convolution, pool), any other layer (index, layer, None). If the pool is
-    applied before bias and activation, these process fewer elements, a quarter for a 2x2 pool. The
-    outputs are bitwise identical, because bias, activation and rounding are non-decreasing, and so
-    commute with max pooling; a convolution with another activation stays alone. In evaluation,
+    Such a pair is (index, convolution, pool); any other layer is (index, layer, None). If the pool
+    is applied before bias and activation, these process fewer elements, a quarter for a 2x2 pool.
+    The outputs are bitwise identical, because bias, activation and rounding are non-decreasing, and
+    so commute with max pooling; a convolution with another activation is not paired. In evaluation,
     fused convolution, bias and activation are faster.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []

@@ -51,10 +51,11 @@ class StatelessRNG:
     ) -> tf.Tensor:
         """Draws a dropout mask, `dtype` [rows, features].
 
-        An element is 0 with probability `rate`, else 1 / (1 - rate). It uses 1, 2, 4 or 8 random
-        bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up to
-        MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if the
-        first rounding error exceeds 1% of `rate` or of `1 - rate`; the scale uses the rounded rate.
+        An element is 0 with probability `rate`, else 1 / (1 - rate). An element uses 1, 2, 4 or 8
+        random bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up
+        to MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if that
+        of 2^-16 would be off by more than 1% of `rate` or of `1 - rate`; the scale uses the rounded
+        rate.
         """
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
         if not bits:
@@ -77,15 +78,15 @@ class StatelessRNG:
     def seed(self, name: str) -> tf.Tensor:
         """Draws a seed for `tf.random.stateless_*` operations, int32 [2], from the stream `name`.
 
-        Operations that draw for a whole micro-batch from it give the same numbers only where the
-        micro-batches are the same.
+        The seed depends on the first row of the micro-batch, so that these operations draw the same
+        numbers only if the global batch is divided into the same micro-batches.
         """
         return self._bits(f"seed/{name}", 1, 64, tf.int32)[0]
 
     def _bits(
         self, stream: int | str, rows: tf.Tensor | int, bits: int, dtype: tf.DType
     ) -> tf.Tensor:
-        """Draws random `dtype` [rows, n], n the fewest integers that hold `bits` bits per row."""
+        """Draws random integers, `dtype` [rows, n]: the fewest that hold `bits` bits per row."""
         # The key of Philox is a hash of seed and stream, the high half of the counter is the step.
         # A row is a whole number of blocks, so that row k starts at k * blocks in the low half.
         blocks = -(-bits // (32 * BLOCK_WORDS))

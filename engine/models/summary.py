@@ -15,7 +15,7 @@ from engine.models.sequential import Sequential
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """A row of the summary of a model, for one layer or several consecutive ones."""
+    """Row of a model's summary, for one layer or several consecutive ones, or for a module."""
 
     layer: str  # comma-separated labels of the layer and of the following ones without a row
     output_shape: tuple[int, ...] | None  # without the batch dimension; None: not known
@@ -27,8 +27,8 @@ def rows(model: tf.Module) -> list[LayerSummary]:
 
     The label of any other layer (a dropout, an activation) is appended to the preceding row. The
     row of a residual or a concatenation is followed by those of the layers inside it, indented,
-    which hold the parameters. A model that is no `Sequential` has a row for each module with
-    variables of its own, by attribute path.
+    which hold the parameters. A model that is not a `Sequential` has a row for each module that
+    directly contains variables, named by its attribute path.
     """
     if not isinstance(model, Sequential):
         return _modules(model)
@@ -70,7 +70,7 @@ def _rows(
 
 
 def table(model: tf.Module) -> str:
-    """Returns the summary of a model as an aligned text table with total parameters."""
+    """Returns the summary of a model as an aligned text table with the total of the parameters."""
     lines = [("layer", "output shape", "parameters")]
     lines += [
         (row.layer, str(row.output_shape or "-"), f"{row.parameters:,}") for row in rows(model)

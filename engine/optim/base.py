@@ -69,8 +69,8 @@ def norm(tensor: tf.Tensor) -> tf.Tensor:
 def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
     """Updates a moving average in place, `mean = decay * mean + (1 - decay) * value`; returns it.
 
-    It computes `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each rounded
-    to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
+    The computation is `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each
+    rounded to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
     """
     new = mean + (1.0 - decay) * (value - mean)
     tf.raw_ops.AssignVariableOp(resource=mean.handle, value=new)
@@ -87,7 +87,7 @@ class DecoupledDecay(tf.Module):
 
     It computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which
     must not depend on the values of the variables. The decay is not part of the gradient, so it
-    does not change the slots. It applies to matrices and kernels only (`is_matrix`).
+    does not change the slots. The decay applies to matrices and kernels only (`is_matrix`).
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:

@@ -1,4 +1,4 @@
-"""Builds optimizers by name."""
+"""Builds optimizers by their registered names."""
 
 from __future__ import annotations
 

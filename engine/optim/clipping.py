@@ -43,8 +43,8 @@ class Clip:
 def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tensor:
     """Returns the Euclidean norm of all elements of float32 tensors, float32 [].
 
-    It is infinite or nan if and only if an element is, or if it exceeds 1.8e19, because its square
-    overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into nan.)
+    The norm is infinite or nan if and only if an element is, or if it exceeds 1.8e19, because its
+    square overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into nan.)
     `compiled`: whether XLA compiles the calling function; it selects the faster code.
     """
     if compiled:  # by XLA

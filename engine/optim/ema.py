@@ -28,5 +28,5 @@ def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.T
 
 
 def averaged(average: tf.Module) -> list[tf.Variable]:
-    """Returns the variables of `average` that `update_ema` updates; frozen ones are constant."""
+    """Returns the variables of `average` that `update_ema` updates: all that are not frozen."""
     return [*average.trainable_variables, *properties.statistics(average)]

@@ -26,9 +26,10 @@ class Scale(NamedTuple):
 class LossScale(tf.Module):
     """Dynamic loss scale: shrinks at non-finite steps, grows after consecutive finite steps.
 
-    It is divided by `factor` at a non-finite step, but not below `floor`, or `initial` if that is
-    less, and multiplied by `factor` after `growth_steps` finite steps, unless it would overflow.
-    `initial` 0 stands for 2^15 with the policy mixed_float16, else 1; a scale of 1 is constant.
+    The scale is divided by `factor` at a non-finite step, but not below `floor`, or `initial` if
+    that is less, and multiplied by `factor` after `growth_steps` finite steps, unless it would
+    overflow. `initial` 0 stands for 2^15 with the policy mixed_float16, else 1; a scale of 1 is
+    constant.
     """
 
     def __init__(

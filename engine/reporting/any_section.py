@@ -1,4 +1,4 @@
-"""The section of a report on the predictions of any task: its losses, and the largest of them."""
+"""Report section on the predictions of any task: quantiles of the losses, and the largest ones."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _FEW = 8  # maximum number of values of a target or prediction that are shown
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section with the distribution of the losses, and the largest ones."""
+    """Returns the section with the quantiles and the largest losses, and a CSV of all losses."""
     title = f"Predictions on {of.split}"
     elements = [_quantiles(of), *largest_losses(of)]
     return TaskSection(ReportSection(title, elements), {f"{of.split}_losses.csv": losses_csv(of)})
 
 
 def largest_losses(of: SplitPredictions) -> list[Element]:
-    """Returns a table of the examples of the largest losses; and a figure, if they are images.
+    """Returns a table of the examples with the largest losses, and a figure if inputs are images.
 
-    A loss that is not a number counts as the largest.
+    NaN counts as the largest loss.
     """
     order = np.argsort(-np.nan_to_num(of.losses, nan=np.inf), kind="stable")[:_WORST]
     elements: list[Element] = [_table(of, order)]
@@ -48,7 +48,7 @@ def largest_losses(of: SplitPredictions) -> list[Element]:
 
 
 def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Returns a CSV with a header."""
+    """Returns the text of a CSV file with a header."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
@@ -57,7 +57,7 @@ def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _quantiles(of: SplitPredictions) -> Table:
-    """Returns a table of the distribution of the losses that are finite."""
+    """Returns a table of the quantiles and the mean of the finite losses."""
     finite = of.losses[np.isfinite(of.losses)].astype(np.float64)
     header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
     cells = ["-"] * len(header)
@@ -71,7 +71,7 @@ def _quantiles(of: SplitPredictions) -> Table:
 
 
 def _table(of: SplitPredictions, order: np.ndarray) -> Table:
-    """Returns a table of the examples of the largest losses: loss, targets and predictions."""
+    """Returns a table of the loss, targets and predictions of the examples in `order`, indices."""
     targets = tf.nest.flatten(of.targets)
     names = ["targets"] if len(targets) == 1 else [f"targets {i}" for i in range(len(targets))]
     columns = [*zip(names, targets, strict=True), *of.predicted.items()]
@@ -92,6 +92,6 @@ def _text(value: np.ndarray) -> str:
 
 
 def losses_csv(of: SplitPredictions) -> str:
-    """Returns a CSV with the number and the loss of each example."""
+    """Returns the text of a CSV file with the index and the loss of each example."""
     rows = ((index, f"{loss:.6g}") for index, loss in enumerate(of.losses.tolist()))
     return write_csv(("number", "loss"), rows)

@@ -1,4 +1,4 @@
-"""The section of a report that classification brings: confusion, scores of classes, mistakes."""
+"""Report section on classification: confusion matrix, scores of classes, mistakes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted probabilities, and scores of each class.
+    """Returns the section on predicted classes, the scores of each class, and a CSV of predictions.
 
-    The CSV lists examples whose label the task ignores; nothing else counts them.
+    Examples whose label the task ignores are only in the CSV.
     """
     names = list(of.source.class_names)
     listed = predictions = Predictions(of.predicted["probabilities"], of.targets)

@@ -84,7 +84,7 @@ def _has_labels(source: pipelines.Source) -> bool:
 
 
 def _name(names: list[str], label: int) -> str:
-    """Returns the name of a class; for a label without one, as an ignored label, its number."""
+    """Returns the name of a class; for a label without a name, such as an ignored one, itself."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 

@@ -18,8 +18,8 @@ from engine.runtime.signals import Signals
 def run(config: Config) -> int:
     """Evaluates a run's weights on its validation and test splits, or on `--split`.
 
-    For each split, prints the metrics and what the task adds, such as a table of the scores of each
-    class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
+    For each split, prints the metrics and the task's additional text, such as a table of the scores
+    of each class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.

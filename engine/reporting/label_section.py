@@ -1,4 +1,4 @@
-"""The section of a report that multi-label classification brings: scores of each label."""
+"""Report section on multi-label classification: scores of each label."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_COLUMNS = 64  # maximum number of labels in the CSV
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted probabilities of labels, and the scores of each label."""
+    """Returns the section on predicted labels, scores of each label, and a CSV of predictions."""
     true, probabilities = of.targets > 0.5, of.predicted["probabilities"]
     names = _names(of)
     by_label = scores.by_label(true, of.predicted["predicted"])
@@ -58,10 +58,11 @@ def section(of: SplitPredictions) -> TaskSection:
 def label_table(
     by_label: ClassScores, roc: np.ndarray, average: np.ndarray, names: list[str]
 ) -> Table:
-    """Returns a table of the scores of each label; `roc`, `average`: areas of curves, [labels].
+    """Returns a table of the scores of each label.
 
-    The last row has the total of the positives, and the mean of each score over the labels for
-    which it is defined.
+    `roc` and `average` are the areas under its ROC and precision-recall curves, [labels]. The last
+    row has the total of the positives, and the mean of each score over the labels for which it is
+    defined.
     """
     columns = [*by_label[:3], roc, average]
     rows = [
@@ -84,9 +85,9 @@ def label_table(
 
 
 def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str]) -> str:
-    """Returns a CSV: number of the example, its targets, 0 or 1, and the probabilities.
+    """Returns the text of a CSV file: index, targets (0 or 1) and probabilities of each example.
 
-    It has the first 64 labels. `true` and `probabilities` are [n, labels].
+    At most the first 64 labels are included. `true` and `probabilities` are [n, labels].
     """
     shown = names[:_MAX_COLUMNS]
     header = [f"{kind} {name}" for kind in ("target", "probability") for name in shown]
@@ -100,7 +101,7 @@ def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str
 
 
 def _names(of: SplitPredictions) -> list[str]:
-    """Returns the names of the labels; their numbers, if the data names others or none."""
+    """Returns the names of the labels; their indices if the data set does not name each."""
     labels, names = of.targets.shape[1], list(of.source.class_names)
     return names if len(names) == labels else [str(label) for label in range(labels)]
 

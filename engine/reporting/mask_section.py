@@ -1,4 +1,4 @@
-"""The section of a report that segmentation brings: scores of each class, and masks."""
+"""Report section on segmentation: scores of each class, and masks."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class MaskScores(NamedTuple):
 
     counts: scores.ClassScores  # of each class; the support is in positions
     iou: np.ndarray  # intersection over union of each class, float64 [classes]
-    by_example: np.ndarray  # mean over the classes in an example, float64 [n]
+    by_example: np.ndarray  # mean IoU over the classes in an example, float64 [n]
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted masks, and the scores of each class.
+    """Returns the section on predicted masks, the scores of each class, and a CSV of examples.
 
     Positions whose label the task ignores, or is negative, do not count.
     """
@@ -89,8 +89,8 @@ def mask_scores(
 ) -> MaskScores:
     """Returns the scores of predicted masks; `target` and `predicted` are int [n, ...].
 
-    Positions do not count where the label is `ignored` or negative. The mean of an example is over
-    the classes that occur in its target or its prediction.
+    Positions do not count where the label is `ignored` or negative. The mean IoU of an example is
+    over the classes that occur in its target or its prediction.
     """
     examples, positions = len(target), max(1, math.prod(target.shape[1:]))
     rows = max(1, _CHUNK // max(positions, classes))
@@ -150,7 +150,7 @@ def _valid(target: np.ndarray, ignored: int | None) -> np.ndarray:
 
 
 def _names(of: SplitPredictions, target: np.ndarray, predicted: np.ndarray) -> list[str]:
-    """Returns the names of the classes; the numbers of those that the data does not name."""
+    """Returns the names of the classes that occur; the index of a class that has no name."""
     label = target.max(initial=0, where=_valid(target, of.task.ignore_label))
     largest = max(int(label), int(predicted.max(initial=0)))
     names = of.source.class_names
@@ -165,7 +165,7 @@ def _figure(
     found: MaskScores,
     names: list[str],
 ) -> ReportFigure:
-    """Returns a figure of the masks of some examples, int [k]; over images, if inputs are such."""
+    """Returns a figure of the masks of examples, int [k]; over the inputs if these are images."""
     with_images = of.source.has_images and of.source.image_shape[-1] in (1, 3)
 
     def draw() -> bytes:

@@ -1,4 +1,4 @@
-"""Computes what a run's weights predict of a split, and the section of the report on it."""
+"""Computes the predictions of a run's weights on a split, and the report section on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_BYTES = 1 << 30  # maximum size of the predictions that are kept for a repo
 
 
 class SplitPredictions(NamedTuple):
-    """What a task predicts of the first examples of a split, all if they fit, in file order."""
+    """Predictions on the first examples of a split, in file order; all, if they fit in 1 GiB."""
 
     split: str  # "validation" or "test"
     predicted: Mapping[str, np.ndarray]  # as `Task.predict` returns it, [n, ...] each
@@ -37,7 +37,7 @@ class SplitPredictions(NamedTuple):
 
 
 class TaskSection(NamedTuple):
-    """The part of a report that a task brings: on its predictions of a split."""
+    """Report section, CSV files and scores that a task builds from its predictions on a split."""
 
     section: ReportSection
     tables: Mapping[str, str]  # contents of CSV files beside the report, by file name

@@ -100,7 +100,7 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
-    """Returns a CSV: index, label, predicted class, its probability, 1 if correct, per example."""
+    """Returns the text of a CSV file: index, label, predicted class, probability, 1 if correct."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("number", "label", "predicted", "probability", "right"))

@@ -1,4 +1,4 @@
-"""The section of a report that regression brings: errors of each number, and the largest ones."""
+"""Report section on regression: errors of each predicted number, and the largest losses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHUNK = 1 << 22  # how many numbers are converted to float64 at once
 
 
 class Errors(NamedTuple):
-    """Errors of the predictions of one number or several, and the moments of the targets."""
+    """Error metrics of predictions, of one number or of all, and the moments of the targets."""
 
     mean_absolute_error: float
     root_mean_squared_error: float
@@ -31,7 +31,7 @@ class Errors(NamedTuple):
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted numbers and their errors."""
+    """Returns the section on predicted numbers, their errors, and a CSV of predictions."""
     targets = of.targets.reshape(len(of.losses), -1)
     predicted = of.predicted["predictions"].reshape(targets.shape)
     names = _names(of.targets.shape[1:])
@@ -70,7 +70,7 @@ def section(of: SplitPredictions) -> TaskSection:
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
     """Returns mean absolute error, root mean squared error and R2, and moments of the targets.
 
-    `targets` and `predicted` are [n, ...]; each element counts alike.
+    `targets` and `predicted` are [n, ...]; each element has the same weight.
     """
     targets, predicted = targets.ravel(), predicted.ravel()
     mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
@@ -94,7 +94,9 @@ def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
 
 
 def predictions_csv(targets: np.ndarray, predicted: np.ndarray, names: list[str]) -> str:
-    """Returns a CSV: number of the example, its targets, its predictions; of the first numbers.
+    """Returns the text of a CSV file: index, targets and predictions of each example.
+
+    At most the first 16 numbers of an example are included.
 
     Args:
       targets: targets, [n, numbers].
@@ -128,7 +130,7 @@ def _shown(numbers: int, many: bool) -> str:
 
 
 def _some(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns at most `_MAX_POINTS` of the pairs, evenly spaced; both are [n]."""
+    """Returns `_MAX_POINTS` of the targets and predictions, evenly spaced, or all; both [n]."""
     chosen = np.linspace(0, len(targets) - 1, min(len(targets), _MAX_POINTS)).astype(int)
     return targets[chosen], predicted[chosen]
 

@@ -86,9 +86,8 @@ def build_split_report(
 ) -> tuple[Report, TaskSection] | None:
     """Builds the report on the predictions of the split "validation" or "test".
 
-    Also returns what the task brings to it.
-
-    Returns None if interrupted. Other arguments and exceptions are as in `build_run_report`.
+    Also returns the task's section, which holds the scores. Returns None if interrupted. Other
+    arguments and exceptions are as in `build_run_report`.
     """
     config = parts.config
     content = _task_section(parts, split, interrupted)

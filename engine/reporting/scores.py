@@ -83,7 +83,7 @@ def by_class(counts: np.ndarray) -> ClassScores:
 
 
 def by_label(true: np.ndarray, predicted: np.ndarray) -> ClassScores:
-    """Returns the scores of labels any number of which an example has; both are bool [n, labels].
+    """Returns the scores of each label of a multi-label task; both arguments: bool [n, labels].
 
     The support of a label is the number of examples that have it.
     """
@@ -108,8 +108,8 @@ def curve_areas(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
     The ROC area is the probability that a positive example has a higher score than a negative one,
     ties counting half; the average precision is the mean of the precision at the score of each
-    positive. As in scikit-learn, examples with equal scores are taken together. nan where they are
-    undefined: without negatives (the ROC area only) or positives, or if a score is nan.
+    positive. As in scikit-learn, examples with equal scores share one threshold. NaN where they are
+    undefined: without negatives (the ROC area only) or positives, or if a score is NaN.
 
     Args:
       true: whether each example has the label, bool [n].

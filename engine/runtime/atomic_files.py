@@ -46,8 +46,8 @@ def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> No
 def _open_part(path: str) -> tuple[str, BinaryIO]:
     """Opens a temporary file beside `path` that no other process writes; returns (path, file).
 
-    It is `path`.part unless another process has locked that file, so that later writes overwrite
-    what a killed process leaves.
+    The file is `path`.part unless another process has locked that file, so that later writes
+    overwrite the file of a killed process.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     temporary = f"{path}.part"

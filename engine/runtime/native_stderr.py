@@ -1,4 +1,4 @@
-"""Capture of what TensorFlow's C++ code writes to standard error, bypassing sys.stderr."""
+"""Capture of the text that TensorFlow's C++ code writes to standard error, not to sys.stderr."""
 
 from __future__ import annotations
 

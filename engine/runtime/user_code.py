@@ -1,4 +1,4 @@
-"""The Python files of a user (`--load`): imported once, named in errors, known by their contents.
+"""Imports a user's Python files (`--load`) once, locates errors in them, and hashes their contents.
 
 The folder of a loaded file is appended to `sys.path`, so that the file can import its neighbours
 and hides no other module. A local import is a module whose file is in such a folder.
@@ -63,7 +63,7 @@ def add_script(path: str) -> None:
 def with_scripts(paths: Sequence[str]) -> list[str]:
     """Returns the paths of files to load, and of the running script, which counts as loaded.
 
-    The script replaces a file of the same name, as where a project has been moved.
+    The script replaces a file of the same name, which may be its path before a project was moved.
     """
     names = {os.path.basename(script) for script in _scripts}
     return [*(path for path in paths if os.path.basename(path) not in names), *_scripts]
@@ -91,7 +91,7 @@ def digests() -> list[dict[str, str]]:
 
 
 def differences(before: Sequence[dict[str, str]]) -> list[str]:
-    """Returns the names of the files whose contents are not those of `before`, of `digests`."""
+    """Returns the names of files whose contents differ from `before`, a result of `digests`."""
     one, other = ({(each["file"], each["sha256"]) for each in d} for d in (before, digests()))
     return sorted({name for name, _ in one ^ other})
 
@@ -117,9 +117,9 @@ def user_code_location(error: BaseException | None) -> str:
 
 
 def place(*written: Any) -> str:
-    """Returns where the first of some functions and classes that a user wrote is, as "my.py:12: ".
+    """Returns the file and line of the first user-written function or class, as "my.py:12: ".
 
-    That is the start of a message about it; "" if all of them are of the engine or of a library.
+    A message about it starts with this text. "" if the engine or libraries define all of them.
     """
     for each in written:
         try:
@@ -143,7 +143,7 @@ def described(error: BaseException) -> str:
 
 
 class _Loader(SourceFileLoader):
-    """Loader that compiles the source each time: a cached .pyc file may be of other contents."""
+    """Loader that always compiles the source, because a cached .pyc file may be outdated."""
 
     def get_code(self, fullname: str) -> object:  # type: ignore[override]
         return self.source_to_code(self.get_data(self.path), self.path)
@@ -187,7 +187,7 @@ def _register(path: str, contents: bytes) -> None:
 
 
 def _module_name(path: str) -> str:
-    """Returns the name that imports the file; another one if that is the name of a module."""
+    """Returns the module name of a file; a unique one if that name imports another module."""
     name = Path(path).stem
     if name.isidentifier() and name not in sys.modules:
         spec = importlib.util.find_spec(name)

@@ -1,4 +1,4 @@
-"""Writes a directory as a whole: beside its place, then in place of the previous one."""
+"""Replaces a directory as a whole: writes the new one beside it, then renames it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Predictions of single examples: as text, as an entry of a JSON file, as a row of a table."""
+"""Formats predictions of single examples: as text, as a JSON entry and as a table row."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def entry(
 ) -> dict[str, Any]:
     """Returns an example's entry in predictions.json.
 
-    Of classes: the likeliest ones and, if known, the label. Of anything else: each prediction that
-    has few values, by name.
+    For classification, it has the most probable classes and, if known, the label; for other tasks,
+    each prediction that has few values, by name.
     """
     names = trained.source.class_names
     if not (names and {"probabilities", "classes"} <= predicted.keys()):
@@ -70,7 +70,7 @@ def csv_table(predictions: list[dict[str, Any]]) -> str:
 
 
 def _write_values(writer: Any, predictions: list[dict[str, Any]]) -> None:
-    """Writes a column for each value of a prediction: "name", or "name_0", "name_1" for several."""
+    """Writes CSV rows with a column "name" for each single value, "name_0", ... for several."""
     header = ["input"]
     for name, value in predictions[0].items():
         if name != "input":

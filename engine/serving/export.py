@@ -91,7 +91,7 @@ def _uses_ema(config: Config) -> bool:
 
 
 def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
-    """Returns examples of the run's data set, or random ones if it is not there as it was."""
+    """Returns examples of the run's data set, or random inputs if it is missing or has changed."""
     try:
         source = data.open_source(trained.config, prepared_only=True)
         if pipelines.source_to_json(source) != pipelines.source_to_json(trained.source):
@@ -116,7 +116,7 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
 
 
 def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
-    """Returns random values of a spec, [_RANDOM, ...]: 0 to 255 of uint8, 0 and 1 of others."""
+    """Returns random values of a spec, [_RANDOM, ...]: normal floats; uint8 0-255; else 0 or 1."""
     shape, dtype = [_RANDOM, *spec.shape], spec.dtype.as_numpy_dtype
     if spec.dtype.is_floating:
         return random.standard_normal(shape).astype(dtype)
@@ -148,8 +148,8 @@ def _arrays(predictions: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
 def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
     """Returns the largest difference over all outputs; 0: they are equal.
 
-    That of floats is |actual - expected| / max(1, |expected|); that of other dtypes is
-    the fraction of its elements that differ.
+    For floats, it is |actual - expected| / max(1, |expected|); for other dtypes, the fraction of
+    the elements that differ.
     """
     largest = 0.0
     for name, wanted in expected.items():
@@ -207,9 +207,9 @@ def _export_tflite(
     """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
 
     The TFLite model takes one example of decoded inputs, because no TFLite operation resizes as
-    TensorFlow does. It gives the floats that the task predicts, or everything if there are none. If
-    the conversion fails, the converter's messages are written to tflite_error.txt, not to standard
-    error.
+    TensorFlow does. The model outputs the task's floating-point predictions, or all if there are
+    none. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
+    standard error.
     """
     floats = [name for name, each in expected.items() if np.issubdtype(each.dtype, np.floating)]
     names = floats or list(expected)
@@ -249,7 +249,7 @@ def _export_tflite(
 def _tflite_predictions(
     content: bytes, inputs: list[np.ndarray], names: list[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the outputs of a TFLite model for each example, by the names of its signature."""
+    """Returns the outputs of a TFLite model for examples, run one by one, by output name."""
     interpreter = tf.lite.Interpreter(model_content=content)
     run = interpreter.get_signature_runner()
     rows = [

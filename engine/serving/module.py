@@ -1,4 +1,4 @@
-"""The module that is exported: a network with its preprocessing and what its task predicts."""
+"""Module for export: a network with its preprocessing and its task's predictions."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ class ServingModule(tf.Module):
 
     @property
     def noun(self) -> str:
-        """What an example is called: "image" or "example"."""
+        """Word for an example in messages: "image" or "example"."""
         return "image" if self._source.has_images else "example"
 
     def predictions(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns what the task predicts for a batch of the decoded inputs, [rows, ...] each."""
+        """Returns the task's predictions by name for a batch of decoded inputs, [rows, ...]."""
         specs = self.specs.values()
         whole = [tf.ensure_shape(x, spec.shape) for x, spec in zip(inputs, specs, strict=True)]
         nest = tf.nest.pack_sequence_as(self._source.decoded[0], whole)
@@ -98,6 +98,6 @@ def input_names(source: pipelines.Source) -> tuple[str, ...]:
 def predict(
     model: Any, task: Task, source: pipelines.Source, inputs: Any, dtype: tf.DType
 ) -> dict[str, tf.Tensor]:
-    """Returns what a task predicts by a model for a batch of decoded inputs, [rows, ...] each."""
+    """Returns a task's predictions by a model for decoded inputs, [rows, ...] each, by name."""
     outputs = model(source.preprocess(inputs), ForwardContext(dtype=dtype))
     return dict(task.predict(outputs))

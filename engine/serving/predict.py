@@ -1,4 +1,4 @@
-"""`--mode=predict`: what a task predicts for files or for a split."""
+"""`--mode=predict`: writes the predictions of a trained network for files or for a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Builds tasks and metrics by name."""
+"""Builds tasks and metrics by their registered names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def build_task(
 
     Args:
       options: options of the task.
-      source: data set, whose classes metrics count.
+      source: data set, which gives the number of classes of the metrics.
       labels: returns the labels of the training split, int [n]; called for balanced class weights.
       arguments: further arguments of the task, by name.
 
@@ -65,10 +65,13 @@ def build_task(
 def class_weights(
     options: TaskOptions, source: Source, labels: Callable[[], np.ndarray]
 ) -> tuple[float, ...]:
-    """Returns the weight of each class; ValueError if their number is not that of the classes.
+    """Returns the weight of each class, as numbers in the options or balanced.
 
     Balanced weights are n / (classes * examples of the class), whose mean over examples is 1, as in
     scikit-learn; a class without examples has 0.
+
+    Raises:
+      ValueError: if the number of weights in the options is not that of the classes.
     """
     classes = options.classes or source.classes
     if options.class_weights != "balanced":
@@ -84,7 +87,7 @@ def class_weights(
 
 
 def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
-    """Returns the metric that a task's `--metrics` calls `name`."""
+    """Returns the metric that `--metrics` calls `name`, for a task and the classes of its data."""
     if task == "multi_label":
         from engine.tasks import multi_label
 
@@ -97,7 +100,7 @@ def build_metric(name: str, classes: int) -> Metric:
     """Returns a new metric of a registered name, for a number of classes.
 
     Raises:
-      ValueError: for an unknown name, and for a metric of classes where there are none (0).
+      ValueError: for an unknown name, and for a metric that needs classes if `classes` is 0.
     """
     entry = METRICS[name]
     if isinstance(entry, Metric):

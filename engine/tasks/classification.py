@@ -1,4 +1,4 @@
-"""Classification: one class of several for each example."""
+"""Classification task: each example belongs to one of several classes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from pipelines import Batch, Source
 
 
 class Classification(Task):
-    """Classification with softmax cross-entropy in float32, and metrics of each example.
+    """Classification with softmax cross-entropy in float32.
 
-    Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes],
-    as mixup creates them. For a distribution, metrics use the most probable class as the label.
+    Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes], as
+    mixup creates them. For a distribution, metrics use the most probable class as the label.
 
     Args:
       label_smoothing: in training, the probability taken from the target and spread evenly over all
@@ -27,7 +27,8 @@ class Classification(Task):
         the accuracy.
       class_weights: weight of an example in training by its class, [classes]; empty: 1. Evaluation
         does not weight.
-      ignore_label: label of examples that count neither in the loss nor in metrics; None: no such.
+      ignore_label: label of examples that count neither in the loss nor in metrics; None: all
+        count.
     """
 
     section = "engine.reporting.classification_section:section"
@@ -45,7 +46,10 @@ class Classification(Task):
         self.metrics = {"accuracy": Accuracy()} if metrics is None else metrics
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
-        """Returns the spec of the logits, float32 [classes]."""
+        """Returns the spec of the logits, float32 [classes].
+
+        Raises ValueError if the targets of the data set are not class labels.
+        """
         targets = source.targets
         is_label = isinstance(targets, tf.TensorSpec) and not targets.shape.rank
         if not source.classes or not is_label or targets.dtype.is_floating:
@@ -56,7 +60,11 @@ class Classification(Task):
         return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the cross-entropy of each row; `model` returns logits [rows, classes]."""
+        """Returns the cross-entropy of each row and the metrics' arguments, (labels, logits).
+
+        `model` returns logits [rows, classes]. Rows have weights if the task weights classes or
+        ignores a label.
+        """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
         weights = None
@@ -89,25 +97,25 @@ class Classification(Task):
 
 
 def top_3() -> Metric:
-    """Returns the share of the rows whose label is among the 3 largest logits."""
+    """Returns a metric: the share of the rows whose label is among the 3 largest logits."""
     return TopK(3)
 
 
 def top_5() -> Metric:
-    """Returns the share of the rows whose label is among the 5 largest logits."""
+    """Returns a metric: the share of the rows whose label is among the 5 largest logits."""
     return TopK(5)
 
 
 def auc(classes: int) -> Metric:
-    """Returns the area under the ROC curve of each class against all others, averaged."""
+    """Returns a metric: the mean over classes of the area under the ROC curve, one versus rest."""
     return AUC("ROC", classes=classes, from_logits=True)
 
 
 def pr_auc(classes: int) -> Metric:
-    """Returns the average precision of each class against all others, averaged."""
+    """Returns a metric: the mean over classes of the average precision, one versus rest."""
     return AUC("PR", classes=classes, from_logits=True)
 
 
 def calibration_error() -> Metric:
-    """Returns the expected calibration error in 15 bins."""
+    """Returns a metric: the expected calibration error in 15 bins."""
     return CalibrationError(from_logits=True)

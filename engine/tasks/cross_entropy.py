@@ -1,7 +1,8 @@
 """Sparse softmax cross-entropy with a deterministic gradient.
 
-With op determinism, TensorFlow's own function takes several dozen small operations. The fused CPU
-kernel is deterministic. The fused GPU kernel is not, so a few operations replace it.
+With op determinism, `tf.nn.sparse_softmax_cross_entropy_with_logits` consists of several dozen
+small operations. Its fused CPU kernel is deterministic, so it is called directly; the fused GPU
+kernel is not, so a few operations replace it.
 """
 
 from __future__ import annotations

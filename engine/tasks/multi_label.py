@@ -1,4 +1,4 @@
-"""Multi-label classification: any number of labels for each example."""
+"""Multi-label classification task: each example has any number of labels."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from pipelines import Batch, Source
 class MultiLabel(Task):
     """Multi-label classification: the mean over labels of the sigmoid cross-entropy, in float32.
 
-    Targets are 0 or 1 for each label, [rows, labels]. A label is predicted where its logit is above
-    0, that is where its probability is above 1/2.
+    Targets are 0 or 1 for each label, [rows, labels]. A label is predicted if its logit is above 0,
+    that is, if its probability is above 1/2.
 
     Args:
       metrics: metrics of targets and logits, both [rows, labels], by name; None: the accuracy, the
@@ -30,7 +30,10 @@ class MultiLabel(Task):
         self.metrics = {"accuracy": LabelAccuracy()} if metrics is None else metrics
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
-        """Returns the spec of the logits, float32 [labels]."""
+        """Returns the spec of the logits, float32 [labels].
+
+        Raises ValueError if the target of an example is not a vector.
+        """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or targets.shape.rank != 1:
             raise ValueError(
@@ -40,7 +43,10 @@ class MultiLabel(Task):
         return tf.TensorSpec(targets.shape, tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the mean cross-entropy of each row; `model` returns logits [rows, labels]."""
+        """Returns each row's mean cross-entropy, and the metrics' arguments (targets, logits).
+
+        `model` returns logits [rows, labels].
+        """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = tf.cast(batch.targets, tf.float32)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
@@ -54,7 +60,7 @@ class MultiLabel(Task):
 
 
 class LabelAccuracy(Accuracy):
-    """Share of all labels of all rows that are predicted correctly, from logits."""
+    """Metric: the share of all labels of all rows that are predicted correctly, from logits."""
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         """Returns whether each label is predicted correctly, bool [rows, labels]."""
@@ -65,7 +71,7 @@ def metric(name: str, labels: int) -> Metric:
     """Returns the metric that `--metrics` calls `name`, averaged over `labels` labels.
 
     Raises:
-      ValueError: for a metric that is not one of labels.
+      ValueError: if multi-label classification has no metric of that name.
     """
     options: dict[str, Any] = {"classes": labels, "multi_label": True}
     counts = {"precision": Precision, "recall": Recall, "f1": F1}

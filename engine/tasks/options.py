@@ -69,12 +69,12 @@ class TaskOptions(OptionGroup):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the metrics."""
+        """Names of the metrics in `--metrics`."""
         return names_in(self.metrics)
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """The class weights that are given as numbers; () if they are not."""
+        """The class weights if they are given as numbers; () if empty or "balanced"."""
         try:
             return tuple(float(part) for part in names_in(self.class_weights))
         except ValueError:

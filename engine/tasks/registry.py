@@ -7,8 +7,8 @@ A task is a class or a function that returns a `Task`::
         def __init__(self, metrics, *, gamma: float = 2.0): ...
 
 It takes any of `metrics` (those of `--metrics`, by name), `label_smoothing`, `regression_loss`,
-`classes`, `class_weights` and `ignore_label`, as the options say, and keyword-only arguments of its
-own, which become flags.
+`classes`, `class_weights` and `ignore_label`, as the options say, and further keyword-only
+arguments, which become flags.
 
 A metric is a function of labels, int32 [rows], and logits, float32 [rows, classes], that returns a
 value of each row, whose mean is reported; or a class of `Metric`, or a function that returns one,

@@ -1,4 +1,4 @@
-"""Regression: numbers for each example."""
+"""Regression task: numbers are predicted for each example."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipelines import Batch, Source
 
 
 def _huber(errors: tf.Tensor) -> tf.Tensor:
-    """Returns the Huber loss with a delta of 1 (Huber 1964): quadratic up to 1, then linear."""
+    """Returns the Huber loss of each error, with a delta of 1 (Huber 1964)."""
     size = tf.abs(errors)
     return tf.where(size <= 1, tf.square(errors) / 2, size - 0.5)
 
@@ -26,9 +26,9 @@ LOSSES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 class Regression(Task):
-    """Regression: the mean over the numbers of an example of a loss of the error, in float32.
+    """Regression: the mean loss of the numbers of an example, in float32.
 
-    Targets are numbers, [rows, ...]; outputs have their shape, and [rows, 1] for one number.
+    Targets are numbers, [rows, ...]. Outputs have the same shape; for targets [rows], [rows, 1].
 
     Args:
       metrics: metrics of targets and outputs by name; None: the mean absolute error.
@@ -48,14 +48,20 @@ class Regression(Task):
         self.metrics = default if metrics is None else metrics
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
-        """Returns the spec of the predicted numbers, float32 of the shape of the targets."""
+        """Returns the spec of the predicted numbers, float32 of the targets' shape, or [1] for [].
+
+        Raises ValueError if the targets of the data set are not numbers.
+        """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or targets.dtype in (tf.string, tf.bool):
             raise ValueError(f"--task=regression: the targets of {source.name} are no numbers")
         return tf.TensorSpec(targets.shape if targets.shape.rank else [1], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the loss of each row; `model` returns the predicted numbers [rows, ...]."""
+        """Returns each row's loss, and the metrics' arguments (targets, outputs).
+
+        `model` returns the predicted numbers [rows, ...].
+        """
         outputs = tf.cast(model(batch.inputs, context), tf.float32)
         targets = tf.cast(batch.targets, tf.float32)
         if targets.shape.rank == 1:

@@ -1,4 +1,4 @@
-"""Segmentation: one class of several for each position, such as a pixel."""
+"""Segmentation task: each position, such as a pixel, belongs to one of several classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class Segmentation(Task):
         weighted, their weights, float32 [rows, ...].
       classes: number of classes; 0: that of the data set.
       class_weights: weight of a position in training by its class; empty: 1.
-      ignore_label: label of positions that count neither in the loss nor in metrics; None: no such.
+      ignore_label: label of positions that count neither in the loss nor in metrics; None: all
+        count.
     """
 
     section = "engine.reporting.mask_section:section"
@@ -42,7 +43,10 @@ class Segmentation(Task):
         self._classes = classes
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
-        """Returns the spec of the logits, float32 [..., classes]."""
+        """Returns the spec of the logits, float32 [..., classes].
+
+        Raises ValueError if the targets are not integers, or the number of classes is not known.
+        """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or not targets.dtype.is_integer:
             raise ValueError(f"--task=segmentation: the targets of {source.name} are no classes")
@@ -51,7 +55,10 @@ class Segmentation(Task):
         )
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the mean loss of each row; `model` returns logits [rows, ..., classes]."""
+        """Returns each row's mean loss over positions, the metrics' arguments and any row weights.
+
+        `model` returns logits [rows, ..., classes].
+        """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         classes = logits.shape[-1]
         labels = tf.cast(tf.reshape(batch.targets, tf.shape(logits)[:-1]), tf.int32)
@@ -82,12 +89,12 @@ class Segmentation(Task):
         return TaskOutput(losses, dict.fromkeys(self.metrics, arguments), row_weights)
 
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns "mask", the likeliest class of each position, int32 [rows, ...]."""
+        """Returns "mask", the most probable class of each position, int32 [rows, ...]."""
         return {"mask": tf.argmax(outputs, axis=-1, output_type=tf.int32)}
 
 
 def class_count(source: Source, classes: int = 0) -> int:
-    """Returns the number of classes, as given or as the data says; ValueError if neither does."""
+    """Returns `classes`, or if 0, the number of the data set; raises ValueError if both are 0."""
     if not (classes or source.classes):
         raise ValueError(
             f"--task=segmentation: {source.name} does not say how many classes it has; give "
@@ -97,5 +104,5 @@ def class_count(source: Source, classes: int = 0) -> int:
 
 
 def _positions(shape: list[int]) -> list[int]:
-    """Returns the shape of the positions of targets, without a last axis of 1."""
+    """Returns a target's shape without a last axis of size 1; one of rank below 3 is kept."""
     return shape[:-1] if len(shape) > 2 and shape[-1] == 1 else shape

@@ -1,4 +1,4 @@
-"""The interface of tasks: what is learned, and how it is measured."""
+"""Interface of tasks: the losses, metrics and predictions that a model's outputs are used for."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines import Batch, Source
 
 
 class TaskOutput(NamedTuple):
-    """What a task computes of a micro-batch; in padding rows, any values, even nan."""
+    """Losses and metric arguments of a micro-batch; the values in padding rows may be anything."""
 
     losses: tf.Tensor  # float [rows]
     # Arguments of each of the task's metrics, [rows, ...], by name: labels, predictions.
@@ -22,14 +22,15 @@ class TaskOutput(NamedTuple):
 
 
 class Task:
-    """Base class of tasks. A task never reduces over rows: the engine does (L1).
+    """Base class of tasks. A task returns values per row; the engine reduces over rows (law L1).
 
     Attributes:
-      metrics: what is measured besides the loss, by name.
-      section: import path "module:function" of what builds the report's section on predictions;
-        "" for the section that fits any task.
-      ignore_label: class of targets that count neither in the loss nor in metrics; None: no such.
-      loss_unit: what the loss is, and its unit, for the axis of a chart.
+      metrics: metrics besides the loss, by name.
+      section: import path "module:function" of the function that builds the report's section on
+        predictions; "" for the section that fits any task.
+      ignore_label: label in targets that counts neither in the loss nor in metrics; None: all
+        count.
+      loss_unit: name of the loss and its unit, for the axis of a chart.
     """
 
     metrics: Mapping[str, Metric] = {}
@@ -52,16 +53,17 @@ class Task:
         return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the losses of the rows, and the arguments of the metrics.
+        """Calls `model` on a micro-batch; returns its rows' losses and the metrics' arguments.
 
-        `context` is the forward context of the model.
+        `context` is the model's `ForwardContext`.
         """
         raise NotImplementedError
 
     def predict(self, outputs: Any) -> dict[str, tf.Tensor]:
-        """Returns what predictions and the exported model consist of, [rows, ...] each, by name.
+        """Returns the predictions for the model's `outputs`, [rows, ...] each, by name.
 
-        `outputs` are those of the model; by default, they are given as they are.
+        The predictions are written by `--mode=predict` and returned by the exported model. By
+        default, they are the outputs themselves.
         """
         if isinstance(outputs, Mapping):
             return dict(outputs)

@@ -114,7 +114,7 @@ class BadBatchRecorder:
 
     @property
     def _kind(self) -> str:
-        """What the inputs of an example are called in the record."""
+        """Name of an example's inputs in the record: "image" or "inputs"."""
         return "image" if self._parts.source.has_images else "inputs"
 
     def _label(self, examples: Examples, row: int) -> dict[str, int]:

@@ -68,8 +68,9 @@ class BadStep(NamedTuple):
 class BadStepDetector:
     """Detects steps with a non-finite gradient, a loss spike or a gradient-norm spike.
 
-    It checks each step once, in order, and `watch`, its state, is part of the training state. So
-    its decisions depend neither on the number of steps per call of the graph nor on restarts.
+    The detector checks each step once, in order, and `watch`, its state, is part of the training
+    state. So its decisions depend neither on the number of steps per call of the graph nor on
+    restarts.
 
     `scaled` says whether the loss scale is dynamic, so that some non-finite steps are expected.
     `examples` is the size of the training split, and `batch` that of a full global batch.

@@ -66,7 +66,7 @@ def example(source: pipelines.Source) -> str:
 
 
 def plan(config: Config) -> str:
-    """Returns text: batch size, optimizer, learning rate, seed, non-default options of the step."""
+    """Describes training as text: batch size, optimizer, learning rate, seed, unusual options."""
     rate = config.schedule
     return (
         f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "

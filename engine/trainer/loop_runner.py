@@ -49,7 +49,7 @@ class LoopRunner:
         )
 
     def run(self, max_steps: int, points: LogPoints) -> RunnerResult:
-        """Takes 1 to `max_steps` steps in one call of the loop, or skips the current step if due.
+        """Takes 1 to `max_steps` steps in a loop call, or skips one step; returns the result.
 
         Args:
           max_steps: maximum number of steps to take, 1 or more.

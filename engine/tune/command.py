@@ -24,7 +24,7 @@ from pipelines import usable_cores
 def run(config: Config) -> int:
     """Finds a configuration's fastest options and writes them to the flagfile `--tuned_flags`.
 
-    It writes nothing to `run_dir`.
+    Writes nothing to `run_dir`.
 
     Returns:
       The exit status: 0; 130 or 143 when stopped by a signal.

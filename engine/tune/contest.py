@@ -72,7 +72,7 @@ class CandidateProcess:
 
 @dataclasses.dataclass
 class ComparisonResult:
-    """The results of a contest, by candidate: ratios and rates are 0 where there is an error."""
+    """Speeds and errors of compared candidates; ratios and rates are 0 where there is an error."""
 
     metadata: dict[str, Any]  # `CandidateProcess.metadata` of the first candidate
     # Speedup over the first candidate: median ratio of steps per second in the rounds of both.
@@ -94,13 +94,14 @@ def contest(
 ) -> ComparisonResult:
     """Compares the training speed, in steps/s, of candidate option values with that of `choice`.
 
-    Each candidate trains in a process of its own, in turns; slow ones are dropped early. `others`
-    returns the other candidates, given the `metadata` of the process of `choice`. `poll` is called
-    periodically; an exception that it raises ends the comparison.
+    Each candidate trains in a separate process; they take turns, and slow ones are dropped early. A
+    candidate that fails is in `errors` of the result. `others` returns the other candidates, given
+    the `metadata` of the process of `choice`. `poll` is called periodically; an exception that it
+    raises ends the comparison.
 
     Raises:
-      ValueError: when the options of the first candidate are invalid.
-      RuntimeError: when the first candidate fails.
+      ValueError: when the options of `choice` are invalid.
+      RuntimeError: when `choice` fails.
     """
     with contextlib.ExitStack() as stack:
 

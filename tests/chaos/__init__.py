@@ -1,1 +1,1 @@
-"""Fault injection: killed and resumed runs must equal uninterrupted ones to the bit."""
+"""Fault injection: killed and resumed runs must be bitwise equal to uninterrupted ones."""

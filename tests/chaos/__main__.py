@@ -4,8 +4,8 @@
     python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
     python -m tests.chaos --sweep=2
 
-Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be equal to
-the bit; only measurements of time may differ. The exit status is 1 if any run differs.
+Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be bitwise
+equal; only measurements of time may differ. The exit status is 1 if any run differs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> int:
-    """Runs the command and returns its exit status."""
+    """Runs the selected kills; returns 1 if any resumed run differs, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--kills", type=int, default=200, help="in all (default 200)")

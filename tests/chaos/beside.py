@@ -5,8 +5,8 @@
 The training saves more often than every 0.1 s, keeps two checkpoints, and nearly every epoch is its
 best, so that files are deleted continually. A mode must exit with status 0 and name a step that the
 training saved. For two of ten runs of a mode, its output must equal that from a run directory with
-only that checkpoint. The training must end with the bits of a training that ran alone. When it
-ends, another starts. The exit status is 1 if anything fails.
+only that checkpoint. The training must end bitwise equal to an undisturbed training; then another
+one starts. The exit status is 1 if anything fails.
 """
 
 from __future__ import annotations
@@ -50,8 +50,10 @@ _AS_ALONE = 10  # of so many runs of a mode, the output of the first two is comp
 class Mode(NamedTuple):
     """A mode that reads a run.
 
-    options: of the command.
-    answers: patterns of the files that it writes to the run directory, without time-dependent ones.
+    Attributes:
+      options: options of the command.
+      answers: patterns of the files that it writes to the run directory, without time-dependent
+        ones.
     """
 
     options: tuple[str, ...]
@@ -78,7 +80,7 @@ OTHERS = {
 
 
 def main() -> int:
-    """Runs the command, prints a table, and returns the exit status."""
+    """Runs the modes beside trainings, prints a table of results, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.beside", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--times", type=int, default=100, help="of each mode (default 100)")
@@ -97,7 +99,7 @@ def main() -> int:
 
 
 class Beside:
-    """Runs modes beside trainings.
+    """Runs modes beside trainings, and compares their outputs.
 
     Args:
       place: directory of the runs.
@@ -213,7 +215,7 @@ class Beside:
         return found
 
     def _alone(self, training: _Training, path: Path, weights: str) -> Path:
-        """Makes a run directory that holds only this checkpoint."""
+        """Creates a run directory that has only one checkpoint of a training; returns its path."""
         alone = self._place / "alone"
         shutil.rmtree(alone, ignore_errors=True)
         for folder in ("checkpoints", "best") if weights == "best" else ("checkpoints",):
@@ -235,7 +237,7 @@ class Beside:
         return self._training
 
     def _end(self, training: _Training) -> None:
-        """Waits for a training and compares it with the uninterrupted one."""
+        """Waits for a training and compares it with the uninterrupted one; records a difference."""
         from tests.sameness import differences
 
         status = training.wait()
@@ -250,11 +252,11 @@ class Beside:
 
 
 class _Training:
-    """A training in a child process, with a link to every checkpoint that it saves.
+    """A training in a child process, with a hard link to every checkpoint that it saves.
 
     Args:
       folder: directory of this training.
-      options: of the command.
+      options: options of the command.
     """
 
     def __init__(self, folder: Path, options: list[str]) -> None:
@@ -268,7 +270,7 @@ class _Training:
             time.sleep(0.01)
 
     def _keep_all(self) -> None:
-        """Links every checkpoint before pruning deletes any."""
+        """Replaces pruning, so that every checkpoint gets a hard link before any is deleted."""
         from engine.checkpoint import catalog
 
         prune, run_dir, kept = catalog.prune, self.run_dir, self._kept
@@ -300,7 +302,7 @@ class _Training:
 
     @property
     def said(self) -> str:
-        """The output so far."""
+        """The output of the training so far."""
         return self._said.read_text()
 
     def ended(self) -> bool:
@@ -311,14 +313,14 @@ class _Training:
         return self._status is not None
 
     def wait(self) -> int:
-        """Waits for the end and returns the exit status."""
+        """Waits for the training to end; returns its exit status."""
         while not self.ended():
             time.sleep(0.01)
         assert self._status is not None
         return self._status
 
     def kill(self) -> None:
-        """Kills the training if it still runs; no-op in forked children, which call this, too."""
+        """Kills the training if it still runs; does nothing in forked children."""
         if os.getpid() == self._parent and not self.ended():
             os.kill(self._child, signal.SIGKILL)
             self.wait()
@@ -329,7 +331,7 @@ class _Training:
 
 
 def _status(child: int) -> int:
-    """Waits for a child; returns its exit status, negative for a signal."""
+    """Waits for a child, at most `HANG` seconds; returns its exit status, negative for a signal."""
     started = time.monotonic()
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -341,7 +343,7 @@ def _status(child: int) -> int:
 
 
 def _import_modes() -> None:
-    """Imports modules once, so that no child has to import them."""
+    """Imports the modules of all modes once, so that no child has to import them."""
     from engine.benchmark import command as benchmark
     from engine.reporting import command, evaluate_command
     from engine.serving import export, predict
@@ -352,7 +354,7 @@ def _import_modes() -> None:
 
 
 def _shorten_tuning() -> None:
-    """Limits tune to one round of two candidates, because its result does not matter here."""
+    """Limits `--mode=tune` to one round of two candidates, because the choice does not matter."""
     from engine.tune import choices, contest
 
     contest.ROUNDS = 1

@@ -1,7 +1,7 @@
 """Runs commands in forked children of a process that has imported TensorFlow.
 
-Run as a module, this file is that process; `Children` is its client. The children exit through this
-module and not through the client, because a test framework would mistake their exit for its own.
+Run as a module, this file is the process that forks; `Children` is its client. The children do not
+exit through the client, because a test framework would mistake their exit for the client's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Children:
-    """Runs commands; a context manager.
+    """Context manager that runs commands in forked children of one process.
 
     Args:
       place: directory for the output of the commands.
@@ -48,12 +48,12 @@ class Children:
         self._process.communicate()
 
     def run(self, arguments: list[str], number: int = 0, seconds: float | None = None) -> Ended:
-        """Runs a command.
+        """Runs a command, optionally interrupted by a signal; returns how it ended.
 
         Args:
-          arguments: of the command.
-          number: of the signal to send.
-          seconds: from the start to the signal; None: no signal.
+          arguments: arguments of the command.
+          number: number of the signal to send.
+          seconds: time from the start to the signal; None: no signal.
         """
         asked = [arguments, str(self._said), number, seconds, self._hang]
         assert self._process.stdin and self._process.stdout

@@ -65,7 +65,7 @@ def main() -> int:
 
 
 def aimed(where: str, delay: str, at: str, *arguments: str) -> None:
-    """Runs the command, which sends itself the signal after a delay."""
+    """Runs the command, which sends itself SIGTERM `delay` seconds after a call; see `AIMS`."""
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()

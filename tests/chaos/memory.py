@@ -1,4 +1,4 @@
-"""Measures whether the memory of a long run grows, with saving, evaluation and logging.
+"""Measures whether memory grows in a long run that saves, evaluates and logs.
 
     python -m tests.chaos.memory --steps=100000
 

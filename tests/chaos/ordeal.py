@@ -41,13 +41,13 @@ _IMPORT = 4.0  # additional seconds of a new process
 
 
 class Ordeal:
-    """Kills runs.
+    """Kills runs, resumes them, and compares them with an uninterrupted run.
 
     Args:
       place: directory of the runs.
       signal_name: KILL, TERM or INT.
-      seed: of the instants.
-      options: of the command, in addition to OPTIONS.
+      seed: seed of the random instants.
+      options: options of the command, in addition to OPTIONS.
     """
 
     def __init__(self, place: Path, *, signal_name: str, seed: int, options: list[str]) -> None:
@@ -58,14 +58,14 @@ class Ordeal:
         self._seconds = 0.0
 
     def go(self, kills: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills runs at random instants.
+        """Kills runs at random instants, and resumes each until it ends.
 
         Args:
-          kills: total number.
+          kills: total number of kills.
           tell: called periodically with a line on the progress.
 
         Returns:
-          The differences, one line for each run.
+          The differences from the uninterrupted run, one line for each run that differs.
         """
         untouched = self._untouched(tell)
         failures: list[str] = []
@@ -85,14 +85,14 @@ class Ordeal:
         return failures
 
     def sweep(self, times: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills a run at each place, on entry and on exit, at each of its first calls.
+        """Kills a run at each function in `PLACES`, on entry and on exit of its first calls.
 
         Args:
-          times: number of calls of each place.
+          times: number of calls of each function.
           tell: called periodically with a line on the progress.
 
         Returns:
-          The differences, one line for each run.
+          The differences from the uninterrupted run, one line for each run that differs.
         """
         untouched = self._untouched(tell)
         failures: list[str] = []
@@ -114,7 +114,7 @@ class Ordeal:
         return failures
 
     def _tormented(self, run_dir: Path, untouched: Path, most: int) -> tuple[int, str]:
-        """Kills a run a few times and resumes it; returns the number of kills and the problem."""
+        """Kills a run a few times and resumes it; returns the number of kills, and any problem."""
         made, history = 0, []
         while made < most:
             instant = self._instant()

@@ -2,9 +2,9 @@
 
     python -m tests.chaos.sequences --sequences=300 --seed=0
 
-A sequence is a few commands on one run directory, each with its own length (`--epochs` or
+A sequence is a few commands on one run directory, each with a random length (`--epochs` or
 `--train_steps`), some of them stopped by SIGTERM or SIGKILL. Each must end within `HANG` seconds. A
-command that succeeds must leave the weights, curves, decisions and checkpoints, to the bit, of an
+command that succeeds must leave bitwise the weights, curves, decisions and checkpoints of an
 uninterrupted run of the same command in a new directory. A command that is refused must print one
 line that names the option, exit with status 2, and change nothing. The exit status is 1 at the
 first sequence that fails.
@@ -70,9 +70,10 @@ OTHERS = (
 class Command(NamedTuple):
     """One command of a sequence.
 
-    length: an option.
-    signal: "", "TERM" or "KILL".
-    seconds: from the start to the signal.
+    Attributes:
+      length: option for the number of epochs or steps, such as "--epochs=3".
+      signal: "" (none), "TERM" or "KILL".
+      seconds: time from the start to the signal.
     """
 
     length: str
@@ -97,9 +98,10 @@ SEQUENCES = st.tuples(
 
 
 class Property:
-    """Checks sequences.
+    """Runs sequences of commands, and checks the run after each command.
 
-    outcomes: number of commands by how they ended.
+    Attributes:
+      outcomes: number of commands by how they ended.
 
     Args:
       place: directory of the runs.
@@ -112,7 +114,10 @@ class Property:
         self.outcomes: Counter[str] = Counter()
 
     def check(self, options: list[str], commands: list[Command]) -> None:
-        """Runs the commands of a sequence one after the other, and checks the run after each."""
+        """Runs the commands of a sequence one after the other, and checks the run after each.
+
+        Raises AssertionError if a command hangs, or the run is not as the module describes.
+        """
         number = next(self._numbers)
         run_dir, alone = self._place / f"run-{number}", self._place / f"alone-{number}"
         for command in commands:
@@ -161,7 +166,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Property:
-    """Checks random sequences.
+    """Checks random sequences; returns the `Property` with the outcomes.
 
     Args:
       sequences: number of sequences.

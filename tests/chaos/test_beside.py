@@ -1,4 +1,4 @@
-"""Runs each reading mode once beside a training; `python -m tests.chaos.beside` runs hundreds."""
+"""Runs each mode that reads a run once beside a training; `tests.chaos.beside` runs hundreds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight kills; `python -m tests.chaos` makes hundreds."""
+"""Kills runs four times in each test; `python -m tests.chaos` kills hundreds of times."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.choices import seldom
     ids=["kill", "kill-replicas-stream", "term"],
 )
 def test_killed_runs_keep_bits(options):
-    """Runs that are killed and resumed equal an uninterrupted run."""
+    """Runs that are killed and resumed are bitwise equal to an uninterrupted run."""
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos", "--kills=4", *options],
         cwd=Path(__file__).parents[2],

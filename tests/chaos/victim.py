@@ -1,8 +1,8 @@
 """Runs the command in a forked child and sends it a signal at a chosen instant.
 
-The parent has imported TensorFlow but not initialized it, so that a child is a new run without the
-seconds of that import. An instant is a time since the start, or a place in the code: the entry or
-the exit of the nth call of a function.
+The parent has imported TensorFlow but not initialized it, so that a child starts a new run without
+the seconds of that import. An instant is a time since the start, or the entry or exit of the nth
+call of a function.
 """
 
 from __future__ import annotations
@@ -50,13 +50,14 @@ PLACES = {
 
 
 class Instant(NamedTuple):
-    """When a child gets its signal.
+    """The instant at which a child gets its signal.
 
-    phase: one of PLACES; "any" or "a fresh process" for a time.
-    place: index into the phase's places; -1 for a time.
-    nth: number of the call of the function, from 1.
-    entered: whether on entry of the function, or on exit.
-    seconds: since the start, for a time.
+    Attributes:
+      phase: one of PLACES; "any" or "a fresh process" for a time.
+      place: index into the phase's functions; -1 for a time.
+      nth: number of the call of the function, from 1.
+      entered: whether the signal is sent on entry of the function; else on exit.
+      seconds: seconds since the start, for a time.
     """
 
     phase: str
@@ -67,9 +68,12 @@ class Instant(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a child ended: its exit status, negative for a signal, and its output.
+    """How a child ended.
 
-    hung: whether it was killed because it did not end.
+    Attributes:
+      status: exit status, negative for a signal.
+      said: output.
+      hung: whether it was killed because it did not end.
     """
 
     status: int
@@ -85,13 +89,13 @@ def run(
     *,
     hang: float = HANG,
 ) -> Ended:
-    """Runs the command in a child.
+    """Runs the command in a child, and sends it a signal; returns how it ended.
 
     Args:
-      arguments: of the command.
+      arguments: arguments of the command.
       said: file for the output.
-      number: of the signal to send.
-      instant: when to send it; None: never.
+      number: number of the signal to send.
+      instant: when to send the signal; None: never.
       hang: seconds after which the child is killed.
     """
     child = begin(arguments, said, lambda: _set(instant, number) if instant else None)
@@ -113,11 +117,11 @@ def run(
 
 
 def begin(arguments: list[str], said: Path, prepare: Callable[[], object]) -> int:
-    """Starts the command in a child and returns its process id.
+    """Starts the command in a forked child; returns its process ID.
 
     Args:
-      arguments: of the command.
-      said: file for the output of both streams.
+      arguments: arguments of the command.
+      said: file for standard output and standard error.
       prepare: called in the child before the command.
     """
     gc.freeze()

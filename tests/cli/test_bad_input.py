@@ -1,4 +1,4 @@
-"""Bad input: one line that names the error, exit status 2, and no file written."""
+"""Bad input: a one-line error that names it, exit status 2, and no file written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cli.command import Command, Outcome, Warm
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Random images in three classes; each subclass changes one property."""
+    """TFDS data set of random images in three classes; subclasses change one property."""
 
     VERSION = tfds.core.Version("1.0.0")
     FEATURES = {  # noqa: RUF012
@@ -65,7 +65,7 @@ class Varying(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a data_dir with the data sets above, each split in two files."""
+    """Prepares the data sets above, each split in two files; returns the data_dir."""
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=2)
@@ -76,7 +76,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the run directory of a finished run."""
+    """Trains a run to its end; returns its run directory."""
     run_dir = tmp_path_factory.mktemp("finished") / "run"
     outcome = warm.run(f"--run_dir={run_dir}", "--model=logistic", "--epochs=1")
     assert outcome.status == 0, outcome.said()
@@ -84,7 +84,7 @@ def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line_of(outcome: Outcome) -> str:
-    """Returns the one line of a refusal, without `error: `."""
+    """Checks that a command ended with status 2 and one error line; returns the line's message."""
     assert outcome.status == 2, outcome.said()
     assert outcome.out == "", outcome.said()
     assert outcome.err.startswith("error: ") and outcome.err.endswith("\n"), outcome.said()
@@ -172,7 +172,7 @@ def test_bad_options_before_import(
     arguments: str,
     expected: list[str],
 ):
-    """Options that are invalid on their own are refused before TensorFlow is imported."""
+    """Options that are invalid whatever the data and the devices are refused without TensorFlow."""
     run_dir = tmp_path / "run"
     line = line_of(command.run(f"--run_dir={run_dir}", *arguments.split(), **without_tensorflow))
     for words in expected:
@@ -355,7 +355,7 @@ def test_damaged_data(
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
 def test_undecodable_example(warm: Warm, shelf: Path, tmp_path: Path, feed: str):
-    """The record's checksum is valid; decoding the examples for their digest finds the damage."""
+    """An example that cannot be decoded, with a valid checksum, is refused before training."""
     shutil.copytree(shelf / "sample", tmp_path / "sample")
     shard = tmp_path / "sample" / "1.0.0" / "sample-train.tfrecord-00001-of-00002"
     examples = [raw.numpy() for raw in tf.data.TFRecordDataset(str(shard))]
@@ -388,7 +388,7 @@ ANOTHER_RUN = {
 
 @pytest.mark.parametrize(("arguments", "expected"), ANOTHER_RUN.items(), ids=ANOTHER_RUN)
 def test_other_options_refused(warm: Warm, finished: Path, arguments: str, expected: list[str]):
-    """A run is not resumed or evaluated with options that contradict its own."""
+    """A run is not resumed or evaluated with options that contradict those of the run."""
     before = contents(finished)
     line = line_of(warm.run(f"--run_dir={finished}", "--model=logistic", *arguments.split()))
     assert str(finished) in line
@@ -399,7 +399,7 @@ def test_other_options_refused(warm: Warm, finished: Path, arguments: str, expec
 
 @pytest.mark.parametrize("which", ["newest", "all"])
 def test_other_checkpoint_format(warm: Warm, finished: Path, tmp_path: Path, which: str):
-    """Refused even if older checkpoints are readable: resuming from them would lose steps."""
+    """A newest checkpoint of another format is refused, even if older ones could be resumed."""
     run_dir = Path(shutil.copytree(finished, tmp_path / "run"))
     saved = sorted((run_dir / "checkpoints").glob("*.npz"))
     for path in saved[-1:] if which == "newest" else saved:

@@ -1,4 +1,4 @@
-"""`--mode=benchmark` prints the documented figures and leaves no files."""
+"""`--mode=benchmark` prints the documented measurements and leaves no files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def figures(warm: Warm, *options: str) -> dict:
     ids=str,
 )
 def test_json_figures(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
-    """The last line is JSON with every figure."""
+    """The last line of the output is JSON with every measurement, within plausible bounds."""
     found = figures(warm, f"--run_dir={tmp_path / 'run'}", *options)
     rate = found["steps_per_second"]
     assert 0 < rate["p10"] <= rate["median"] <= rate["p90"]
@@ -71,7 +71,7 @@ def test_run_dir_unchanged(warm: Warm, tmp_path: Path):
 
 @pytest.mark.parametrize("feed", ["resident", "stream"])
 def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
-    """One example has a NaN, so one step in each epoch of 14 is not finite."""
+    """On data with one NaN, one step of the 14 of an epoch is counted as bad and skipped."""
     dataset = measured.prepared(tmp_path / "data")
     options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", f"--feed={feed}"
     run_dir = tmp_path / "run"
@@ -84,7 +84,7 @@ def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
 
 
 def test_too_many_bad_steps(warm: Warm, tmp_path: Path):
-    """More bad steps than training would skip are an error."""
+    """More bad steps than training would skip end the benchmark with a one-line error."""
     dataset = measured.prepared(tmp_path / "data")
     options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", "--most_left_out=1"
     outcome = warm.run(*FAST, *options, "--benchmark_steps=600")

@@ -1,4 +1,4 @@
-"""The report and TensorBoard in a real browser."""
+"""The report and TensorBoard, rendered by a real browser."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ TEXT = f"{ALL}.map(e => e.childElementCount ? '' : e.textContent.trim()).filter(
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with a report and histograms."""
+    """Returns a run with a report and histograms."""
     return command.train(tmp_path_factory.mktemp("seen") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory):
-    """Starts the browser that the tests share."""
+    """Yields a browser that the tests of this module share."""
     with browser(tmp_path_factory.mktemp("profile")) as found:
         yield found
 

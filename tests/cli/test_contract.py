@@ -1,4 +1,4 @@
-"""The files of a run and their contents, as scripts rely on them."""
+"""The files of a run and their contents, on which scripts rely."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a small run on the digits in a new process."""
+    """Returns a small run on digits that was trained in a new process."""
     return command.train(tmp_path_factory.mktemp("contract") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")
 def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains two good epochs, then some with a learning rate that is too large."""
+    """Returns a run that stopped early: the learning rate is too large after two good epochs."""
     spoiled = "--schedule=step", f"--decay_steps={2 * PER_EPOCH}", "--decay_rate=3000"
     return warm.train(
         tmp_path_factory.mktemp("early") / "run",
@@ -93,7 +93,7 @@ def test_config_flags_repeats_run(run: Run, warm: Warm, tmp_path: Path):
 
 
 def test_metrics_rows(run: Run):
-    """Each log point has a row, and so has each split at the end of an epoch or of the run."""
+    """metrics.jsonl has a row for each log point, each epoch end by split, and the test split."""
     total = EPOCHS * PER_EPOCH
     ends = [PER_EPOCH * epoch for epoch in range(1, EPOCHS + 1)]
     assert [row["step"] for row in run.rows("train")] == sorted({*range(8, total, 8), *ends})
@@ -137,7 +137,7 @@ def test_result_json(run: Run):
 
 
 def test_startup_seconds(run: Run):
-    """The parts of the startup add up to the seconds before the first step's end."""
+    """The parts of the startup after the imports add up to `first_step_seconds`."""
     startup = run.result["startup_seconds"]
     imports, ours = ["python", "tensorflow"], ["engine", "devices", "data", "network", "trace"]
     assert list(startup) == [*imports, *ours, "restore", "step"]
@@ -154,7 +154,7 @@ def test_accuracy_after_training(run: Run):
 
 
 def test_console_output(run: Run):
-    """The console shows the network's table and one line for each epoch."""
+    """The console shows the table of layers and one line for each epoch."""
     lines = run.outcome.out.splitlines()
     (header,) = (i for i, line in enumerate(lines) if "output shape" in line)
     table = lines[header + 1 : header + 8]
@@ -191,13 +191,13 @@ def test_feeds_give_same_bits(run: Run, warm: Warm, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def twenty(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains 20 steps, with 11 steps an epoch."""
+    """Returns a run of 20 steps, of which 11 make an epoch."""
     run_dir = tmp_path_factory.mktemp("twenty") / "run"
     return warm.train(run_dir, "--train_steps=20", "--epochs=1", "--log_every=4")
 
 
 def test_train_steps_within_epoch(twenty: Run):
-    """A run can end within an epoch, and is evaluated there."""
+    """A run can end inside an epoch, and is evaluated there."""
     assert (twenty.result["step"], twenty.result["epoch"]) == (20, 2)
     assert [row["step"] for row in twenty.rows("validation")] == [11, 20]
     assert [row["step"] for row in twenty.rows("test")] == [20]
@@ -240,7 +240,7 @@ def test_restore_best(early: Run):
 
 
 def test_best_by_train_loss(warm: Warm, tmp_path: Path):
-    """Without a validation split, the train loss selects the best weights."""
+    """Without a validation split, the training loss selects the best weights."""
     options = "--model=logistic", "--validation_split=0", "--epochs=3"
     run = warm.train(tmp_path / "run", *options)
     assert run.rows("validation") == [] and run.result["validation"] is None
@@ -258,7 +258,7 @@ def test_best_by_train_loss(warm: Warm, tmp_path: Path):
 
 
 def test_evaluate_repeats_result(run: Run, command: Command):
-    """Evaluate needs only the run directory and finds the metrics of result.json."""
+    """`--mode=evaluate`, given only the run directory, prints the metrics of result.json."""
     before = (run.run_dir / "result.json").read_bytes()
     outcome = command.run("--mode=evaluate", f"--run_dir={run.run_dir}")
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
@@ -269,7 +269,7 @@ def test_evaluate_repeats_result(run: Run, command: Command):
 
 
 def test_evaluate_best_weights(early: Run, warm: Warm):
-    """Evaluate takes the best weights if the run restored them."""
+    """`--mode=evaluate` uses the best weights if the run has `--restore_best`."""
 
     def evaluated(*arguments: str) -> dict:
         outcome = warm.run("--mode=evaluate", f"--run_dir={early.run_dir}", *arguments)
@@ -283,7 +283,7 @@ def test_evaluate_best_weights(early: Run, warm: Warm):
 
 
 def test_tilde_expands(command: Command, warm: Warm):
-    """No shell expands a tilde after an equals sign, nor one in a flagfile."""
+    """The engine expands ~ in paths, which shells do not do after an equals sign."""
     warm.train(command.home / "mine", "--model=logistic", "--epochs=1")
     outcome = warm.run("--mode=evaluate", "--run_dir=~/mine")
     assert outcome.status == 0, outcome.said()

@@ -1,4 +1,4 @@
-"""The Python blocks of the docs run as they are."""
+"""The Python code blocks of the docs run without changes."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ assert not ours, ours
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with an EMA of the weights and with `--restore_best`."""
+    """Returns a run with an EMA of the weights and with `--restore_best`."""
     options = "--flagfile=quickstart.flags", "--epochs=4", "--ema=0.9", "--restore_best"
     return command.train(tmp_path_factory.mktemp("export") / "run", *options)
 
@@ -64,7 +64,7 @@ def export(warm: Warm, run: Run, *arguments: str) -> dict:
 
 
 def test_served_accuracy(run: Run, warm: Warm, test_split, tmp_path: Path):
-    """In another process, the SavedModel has the test accuracy of result.json."""
+    """The SavedModel, loaded in another process, has the test accuracy of result.json."""
     facts = export(warm, run)
     images, labels = test_split
     found = served(run.run_dir / "export", images, tmp_path)
@@ -81,7 +81,7 @@ def test_served_accuracy(run: Run, warm: Warm, test_split, tmp_path: Path):
 
 
 def test_choice_of_weights(run: Run, warm: Warm, test_split, tmp_path: Path):
-    """EMA or raw, best or newest: each choice exports other weights."""
+    """Each combination of --averaged and --weights exports different weights."""
     images, _ = test_split
     kinds = ("--averaged=yes", "--averaged=no"), ("--weights=best", "--weights=newest")
     found = {}
@@ -114,7 +114,7 @@ def test_missing_ema_refused(warm: Warm, tmp_path: Path):
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", seldom("mixed_float16")])
 def test_no_tflite_of_16_bit_run(warm: Warm, tmp_path: Path, precision: str):
-    """The console says in one line that a 16-bit run has no TFLite model."""
+    """A 16-bit run is exported without a TFLite model, which the output says in one line."""
     run = warm.train(tmp_path / "run", "--epochs=1", f"--precision={precision}")
     outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")
     assert outcome.status == 0 and outcome.err == "", outcome.said()
@@ -133,7 +133,7 @@ def test_bfloat16_and_replicas(warm: Warm, tmp_path: Path, options):
 
 
 def test_resizing_in_exported_model(warm: Warm, test_split, tmp_path: Path):
-    """The exported model resizes images to the network's size."""
+    """The exported model resizes images of any size to the network's input size."""
     options = "--model=logistic", "--image_size=5,9", "--epochs=3", "--learning_rate=0.05"
     run = warm.train(tmp_path / "run", *options)
     facts = export(warm, run)

@@ -1,4 +1,4 @@
-"""A finished run: the same command changes no byte; a changed option is applied or refused."""
+"""A finished run: the same command changes no file; a changed option is applied or refused."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _OF_A_COMMAND = ("mode", "run_dir", "load", "cache_dir")
 
 @pytest.fixture(scope="module")
 def done(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run to its end."""
+    """Returns a run that was trained to its end."""
     return warm.train(tmp_path_factory.mktemp("done") / "run", *OPTIONS)
 
 
@@ -68,7 +68,7 @@ def assert_consistent(run_dir: Path) -> None:
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
-    """Returns the digest of a logistic regression's weights, as in result.json."""
+    """Returns the SHA-256 of a logistic regression's weights in a checkpoint, as in result.json."""
     found = hashlib.sha256()
     for name in sorted(name for name in arrays if name.startswith("model/")):
         found.update(arrays[name].tobytes())
@@ -102,7 +102,7 @@ def test_same_command_without_tensorflow(command: Command, run_dir: Path):
     ("name", "field"), [each for each in FIELDS if each[1].name not in _OF_A_COMMAND], ids=ids
 )
 def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
-    """A changed option is applied to all files of the run or refused."""
+    """A changed option is either applied to all files of the run, or refused."""
     before = contents(run_dir)
     given = {
         "model": "mlp",
@@ -133,7 +133,7 @@ def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
 
 
 def test_restore_best_afterwards(warm: Warm, tmp_path: Path):
-    """All files follow: result.json has the best weights, and config.flags says so."""
+    """With --restore_best, a finished run is evaluated again with its best weights."""
     spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000", "--report"
     run = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4")
     first = run.result
@@ -153,7 +153,7 @@ def test_restore_best_afterwards(warm: Warm, tmp_path: Path):
 
 
 def test_log_every_with_more_epochs(warm: Warm, run_dir: Path):
-    """An option that affects the recording of steps is accepted if steps are added."""
+    """An option that affects logging is accepted if the run is extended."""
     outcome = asked(warm, run_dir, "--log_every=3", "--epochs=4")
     assert outcome.status == 0, outcome.said()
     rows = Run(run_dir, outcome).rows("train")

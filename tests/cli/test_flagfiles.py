@@ -1,4 +1,4 @@
-"""The flagfiles: each parses, the recipes match the seeds, and training with them works."""
+"""Flagfiles: each parses, recipes have the authors' hyperparameters, and training works."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_readme_flagfiles_exist():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_recipe_matches_author(seed: str):
-    """A recipe has the hyperparameters of its author."""
+    """A recipe has the hyperparameters of the network's author."""
     epochs, batch, validation = SEEDS[seed]
     chosen = recipe(seed)
     assert (chosen.data.dataset, chosen.model.model) == ("mnist", seed)
@@ -77,7 +77,7 @@ def test_early_stopping_only_seed_004():
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_tuned_recipe(seed: str):
-    """A tuned recipe has the same network and data, and no more epochs."""
+    """A tuned recipe has the network and data of the original, and no more epochs."""
     tuned = recipe(f"{seed}_tuned")
     assert (tuned.data.dataset, tuned.model.model) == ("mnist", seed)
     assert 0 < tuned.training.epochs <= SEEDS[seed][0] and tuned.training.train_steps == 0
@@ -85,7 +85,7 @@ def test_tuned_recipe(seed: str):
 
 
 def test_recipe_steps_per_epoch():
-    """422 and 1,313 steps as in the authors' logs: the validation cut, and no dropped remainder."""
+    """An epoch has 422 and 1,313 steps, as in the authors' logs, including a last partial batch."""
     import pipelines
 
     for seed, train, steps in (("seed_003", 54_000, 422), ("seed_004", 42_000, 1_313)):
@@ -126,7 +126,7 @@ def test_help_closed_pipe(command: Command):
 
 
 def assert_seed_003s_table(table: list[str]) -> None:
-    """Checks a table of six layers and 34,826 parameters in total."""
+    """Checks that a table has the six layers of seed_003 and 34,826 parameters in total."""
     header, *layers, total = [line.split() for line in table]
     assert header == ["layer", "output", "shape", "parameters"]
     shapes = ["(26, 26, 32)", "(13, 13, 32)", "(11, 11, 64)", "(5, 5, 64)", "(1600,)", "(10,)"]
@@ -143,7 +143,7 @@ def test_seed_003_table():
 
 @pytest.mark.data
 def test_seed_003_prints_table(warm: Warm, real_data: str, tmp_path: Path):
-    """Uses small splits, because the full recipe takes minutes."""
+    """Training of seed_003, on small splits, prints its table of layers."""
     small = "--train_split=train[:2%]", "--test_split=test[:200]", "--epochs=1"
     outcome = warm.run(
         f"--flagfile={REPOSITORY / 'recipes' / 'seed_003.flags'}",

@@ -16,7 +16,7 @@ from tests.sameness import differences
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[None]:
-    """Mounts a file system of the given size; skips the test if that is not possible."""
+    """Mounts a tmpfs of `size` bytes at `place`; skips the test if that is not possible."""
     place.mkdir()
     asked = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     try:
@@ -35,7 +35,7 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
 
 @pytest.mark.parametrize("size", [seldom("200k"), "700k", seldom("1200k")])
 def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path, size: str):
-    """A full disk stops the run; with more space, the same command resumes it to the same bits."""
+    """A full disk stops the run; with more space, the resumed run ends bitwise equal."""
     disk = tmp_path / "disk"
     with small_disk(disk, size):
         run_dir = disk / "run"
@@ -52,7 +52,7 @@ def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_pat
 
 
 def test_disk_read_only_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path):
-    """A read-only disk stops the run and refuses the command until it is writable again."""
+    """A read-only disk stops the run; the command fails until the disk is writable again."""
     disk = tmp_path / "disk"
     run_dir = disk / "run"
     with small_disk(disk, "64m"):

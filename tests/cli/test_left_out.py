@@ -1,4 +1,4 @@
-"""Steps with a broken example are rolled back and skipped, and the record names the example."""
+"""Steps with a damaged example are rolled back and skipped, and the record names the example."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Returns options of a run on data in which one example has a NaN."""
+    """Prepares data in which one example has a NaN; returns the options of a run on it."""
     return [f"--dataset={measured.prepared(tmp_path_factory.mktemp('data'))}", *OPTIONS]
 
 
 @pytest.fixture(scope="module")
 def found(warm: Warm, options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run that has to detect the bad steps."""
+    """Returns a run that detected and skipped the steps with the NaN."""
     return warm.train(tmp_path_factory.mktemp("found") / "run", *options)
 
 
@@ -54,7 +54,7 @@ def test_bad_steps_skipped(found: Run):
 
 
 def test_record_names_example(found: Run):
-    """left_out.jsonl names the broken example, and the batch is saved."""
+    """left_out.jsonl names the example with the NaN, and its batch is saved."""
     for row in records(found.run_dir):
         assert row["split"] == "train[:135]" and row["why"] == "gradient not finite"
         (unsound,) = row["unsound"]
@@ -68,7 +68,7 @@ def test_record_names_example(found: Run):
 
 
 def test_leave_out_keeps_bits(warm: Warm, options: list[str], found: Run, tmp_path: Path):
-    """`--leave_out` with the same steps from the start gives the same bits."""
+    """A run with the same steps in `--leave_out` from its start ends bitwise equal."""
     steps = ",".join(map(str, found.result["left_out"]))
     told = warm.train(tmp_path / "run", *options, f"--leave_out={steps}", "--most_left_out=0")
     assert "bad step " not in told.outcome.out
@@ -94,7 +94,7 @@ def test_interrupted_skips_same_steps(
 
 
 def test_too_many_bad_steps(warm: Warm, options: list[str], found: Run, tmp_path: Path):
-    """Beyond `--most_left_out` the run stops; it resumes with a larger value."""
+    """With more bad steps than `--most_left_out`, the run stops; a larger value resumes it."""
     run_dir = tmp_path / "run"
     outcome = warm.run(f"--run_dir={run_dir}", *options, "--most_left_out=1")
     assert outcome.status == 1
@@ -116,7 +116,7 @@ def test_tolerated_bad_steps(warm: Warm, options: list[str], found: Run, tmp_pat
 
 
 def test_spike_skipped(warm: Warm, tmp_path: Path):
-    """With `--spike`, a step whose loss is far above the others is rolled back and skipped."""
+    """With `--spike`, a step whose loss is far above those before is rolled back and skipped."""
     dataset = measured.prepared(tmp_path / "data", measured.Loud)
     # With this seed the spike is the 23rd step: there are earlier losses to compare it with.
     options = [f"--dataset={dataset}", *OPTIONS, "--global_batch_size=4", "--seed=3", "--spike=50"]
@@ -134,7 +134,7 @@ def test_spike_skipped(warm: Warm, tmp_path: Path):
 
 
 def test_changed_data_refused(warm: Warm, tmp_path: Path):
-    """For example, data that was prepared again in the same directory."""
+    """A run is not resumed on data that was prepared again with other examples."""
     data = tmp_path / "data"
     dataset = measured.prepared(data)
     options = [*OPTIONS, "--epochs=1", f"--run_dir={tmp_path / 'run'}", f"--dataset={dataset}"]

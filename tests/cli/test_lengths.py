@@ -1,4 +1,4 @@
-"""Changing the length of a run: the result equals that of a run with the last length."""
+"""Changed lengths of a run: the run ends as one that had the last length from the start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EARLY = (*LOGISTIC, "--learning_rate=0.5", "--monitor=train_loss", "--patience=1
 
 
 def lengthened(warm: Warm, run_dir: Path, options: tuple[str, ...], *lengths: str) -> Run:
-    """Runs commands with these lengths one after the other; returns the run."""
+    """Runs the command once for each length option, in one run directory; returns the run."""
     for length in lengths:
         run = warm.train(run_dir, *options, length)
     return run
@@ -26,7 +26,7 @@ def lengthened(warm: Warm, run_dir: Path, options: tuple[str, ...], *lengths: st
 
 @pytest.mark.parametrize("lengths", [(27, 55), (4, 12, 28, 33, 40), seldom((22, 23, 33))], ids=str)
 def test_lengthened_run_keeps_bits(warm: Warm, tmp_path: Path, lengths: tuple[int, ...]):
-    """A run lengthened by several commands equals one trained at the last length."""
+    """A run extended by several commands equals one trained with the last length."""
     asked = [f"--train_steps={steps}" for steps in lengths]
     cut = lengthened(warm, tmp_path / "cut", LOGISTIC, *asked)
     alone = warm.train(tmp_path / "alone", *LOGISTIC, asked[-1])
@@ -34,7 +34,7 @@ def test_lengthened_run_keeps_bits(warm: Warm, tmp_path: Path, lengths: tuple[in
 
 
 def test_end_within_epoch(warm: Warm, tmp_path: Path):
-    """An end within an epoch is evaluated and printed, but is no candidate for the best."""
+    """A run that ends inside an epoch is evaluated there, but the best epoch is a complete one."""
     run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=27")
     assert [row["step"] for row in run.rows("validation")] == [11, 22, 27]
     assert [row["step"] for row in run.rows("train")] == [4, 8, 11, 12, 16, 20, 22, 24, 27]
@@ -44,14 +44,14 @@ def test_end_within_epoch(warm: Warm, tmp_path: Path):
 
 
 def test_run_shorter_than_epoch(warm: Warm, tmp_path: Path):
-    """A run of less than an epoch has no best weights, and is evaluated on test."""
+    """A run of less than an epoch has no best weights, and evaluates the test split."""
     run = warm.train(tmp_path / "run", *LOGISTIC, "--train_steps=7", "--restore_best")
     assert run.result["best"] is None and run.result["test"]["examples"] == 360
     assert [row["step"] for row in run.rows("train")] == [4, 7]
 
 
 def test_stop_at_shorter_length(warm: Warm, tmp_path: Path):
-    """The last step of the shorter run was no log point when it was taken."""
+    """A run shortened to a saved step that was no log point equals a run of that length."""
     options = (*LOGISTIC, "--checkpoint_every=1", "--keep=30")
     cut = warm.train(tmp_path / "cut", *options, "--train_steps=10").run_dir
     (cut / "result.json").unlink()
@@ -64,7 +64,7 @@ def test_stop_at_shorter_length(warm: Warm, tmp_path: Path):
 
 
 def test_early_stopping_whole_epochs(warm: Warm, tmp_path: Path):
-    """Early stopping counts whole epochs, whatever the earlier lengths were."""
+    """Early stopping counts complete epochs, whatever the earlier lengths were."""
     cut = lengthened(warm, tmp_path / "cut", EARLY, "--train_steps=12", "--train_steps=220")
     alone = warm.train(tmp_path / "alone", *EARLY, "--train_steps=220")
     assert alone.result["stopped_early"] and alone.result["step"] % 11 == 0
@@ -85,7 +85,7 @@ def test_length_already_passed(warm: Warm, tmp_path: Path, length: str):
 
 
 def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
-    """More epochs after an early stop train nothing, and the command says why."""
+    """More epochs after early stopping train nothing, and the output says why."""
     early = warm.train(tmp_path / "run", *EARLY, "--epochs=9")
     assert early.result["stopped_early"]
     again = warm.train(tmp_path / "run", *EARLY, "--epochs=20")
@@ -97,14 +97,14 @@ def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
 
 
 def test_fewer_epochs_refused(warm: Warm, tmp_path: Path):
-    """Fewer epochs are refused at the end of an epoch, too."""
+    """Fewer epochs than trained are refused, also at the end of an epoch."""
     warm.train(tmp_path / "run", *LOGISTIC, "--epochs=3")
     outcome = warm.run(f"--run_dir={tmp_path / 'run'}", *LOGISTIC, "--epochs=2")
     assert outcome.status == 2 and "--epochs=3 or more" in outcome.err, outcome.said()
 
 
 def test_restart_before_first_save(warm: Warm, tmp_path: Path):
-    """Otherwise a run that failed in its first step would block its directory forever."""
+    """A run that ended before its first step was saved starts anew, with other options."""
     warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
     (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it failed before the save
     (tmp_path / "run" / "result.json").unlink()

@@ -1,4 +1,4 @@
-"""A user's own file: `--load` in all modes and processes, its flags, its errors, its identity."""
+"""A user's file in `--load`: in all modes and processes; its flags, errors and digests."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ BRIEF = ("--global_batch_size=64", "--epochs=3", "--log_every=3", "--checkpoint_
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a folder with a user's file, my.py, which imports its neighbour heights.py."""
+    """Writes a user's file, my.py, and heights.py, which it imports; returns their folder."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "heights.py").write_text("def height(x):\n    return 1.0 + 0.5 * x\n")
     (folder / "my.py").write_text(f"{START}{OPTIMIZER}{SCHEDULE}{MODEL}\n\ntl.main()\n")
@@ -75,19 +75,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def own(warm: Warm, folder: Path) -> Run:
-    """Trains with the user's optimizer, schedule and network, without interruption."""
+    """Returns an uninterrupted run with the user's optimizer, schedule and network."""
     return warm.train(folder / "run", f"--load={folder / 'my.py'}", *OWN, *OWN_MODEL, *BRIEF)
 
 
 def refused(outcome: Outcome) -> str:
-    """Returns the line with which a command ended with status 2."""
+    """Checks that a command ended with status 2 and one error line; returns the line."""
     assert outcome.status == 2, outcome.said()
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.said()
     return outcome.err
 
 
 def script(command: Command, file: Path, *arguments: str, folder: Path | None = None) -> Outcome:
-    """Runs `python FILE ARGUMENTS`, in which TensorFlow's import may write to its log."""
+    """Runs `python FILE ARGUMENTS`; returns the outcome, without TensorFlow's log."""
     done = subprocess.run(
         [sys.executable, str(file), f"--cache_dir={command.cache_dir}", *arguments],
         cwd=folder or file.parent,
@@ -102,7 +102,7 @@ def script(command: Command, file: Path, *arguments: str, folder: Path | None = 
 
 @pytest.mark.parametrize("text", [OPTIMIZER, SCHEDULE])
 def test_own_parts_are_short(text):
-    """The lines beside a user's own mathematics: the decorator and the function's head."""
+    """A user's optimizer and schedule take at most 10 lines each."""
     code = re.sub(r"'''.*?'''", "", text, flags=re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
@@ -116,7 +116,7 @@ def test_flags_are_kept(own: Run, folder: Path):
 
 
 def test_every_mode_finds_the_code(own: Run, warm: Warm, tmp_path: Path):
-    """The modes of a run load its file by themselves."""
+    """Modes that use a run load its file without `--load`."""
     run = f"--run_dir={own.run_dir}"
     outcome = warm.run("--mode=evaluate", run)
     assert outcome.status == 0, outcome.said()
@@ -129,7 +129,7 @@ def test_every_mode_finds_the_code(own: Run, warm: Warm, tmp_path: Path):
 
 
 def test_killed_run_resumes_to_the_same_bits(command: Command, warm: Warm, own: Run, tmp_path):
-    """Resumed without --load: the run's own options name the file."""
+    """A killed run, resumed without `--load`, loads its file and ends bitwise equal."""
     run_dir = tmp_path / "run"
     load = f"--load={Path(own.run_dir).parent / 'my.py'}"
     with command.started(f"--run_dir={run_dir}", load, *OWN, *OWN_MODEL, *BRIEF) as process:
@@ -150,7 +150,7 @@ def test_changed_argument_refuses_resume(own: Run, warm: Warm):
 
 
 def copied(own: Run, tmp_path: Path) -> Path:
-    """Copies a finished run and its user's files; returns the folder."""
+    """Copies a finished run and its user's files to a new folder; returns that."""
     import shutil
 
     folder = tmp_path / "copy"
@@ -197,7 +197,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path):
-    """A process that measures a candidate knows the user's network, and tells its errors."""
+    """The processes of `--mode=tune` load the user's file, and report its errors."""
     broken = tmp_path / "broken.py"
     broken.write_text(f"{MODEL_HEAD}    return [1 / 0]\n")
     program = tmp_path / "tune.py"
@@ -211,7 +211,7 @@ def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path):
 
 
 def test_two_workers(command: Command, own: Run, folder: Path, tmp_path: Path):
-    """All workers load the file, and refuse one with other contents."""
+    """All workers load the file, and a worker whose file has other contents is refused."""
     options = (*OWN, *OWN_MODEL, *BRIEF, "--strategy=multi_worker")
     other = copied(own, tmp_path)  # another place, the same contents
 
@@ -238,7 +238,7 @@ def test_two_workers(command: Command, own: Run, folder: Path, tmp_path: Path):
 
 
 def test_script(command: Command, folder: Path, tmp_path: Path):
-    """`tl.main()` is a command; other modes, by whatever command, find the script's code."""
+    """A script that calls `tl.main()` trains, and later modes load the code of the script."""
     run = f"--run_dir={tmp_path / 'run'}"
     outcome = script(command, folder / "my.py", run, *OWN, *OWN_MODEL, *BRIEF, "--report=false")
     assert outcome.status == 0 and "Traceback" not in outcome.err, outcome.said()
@@ -264,7 +264,7 @@ MAINS = {
 
 @pytest.mark.parametrize("end", MAINS)
 def test_main(command: Command, tmp_path: Path, end: str):
-    """A list gives the status, no list exits with it, and an imported module does nothing."""
+    """`tl.main` returns the status for a list, else exits with it; in an import it does nothing."""
     text = "import sys\n\nimport tapeline as tl\n\n\n@tl.schedule\ndef %s():\n    ...\n\n\n%s\n"
     (tmp_path / "again.py").write_text(text % ("other", "tl.main()"))
     (tmp_path / "own.py").write_text(text % ("own", end))
@@ -315,7 +315,7 @@ def test_errors_of_a_file_are_one_line(warm: Warm, tmp_path: Path, text: str):
 
 
 def test_neighbours_hide_nothing(command: Command, tmp_path: Path):
-    """The folder is behind the others: these files are imported by nobody."""
+    """Files beside a user's file hide no module of Python, installed packages or the engine."""
     for name in ("engine", "pipelines", "random", "numpy"):
         (tmp_path / f"{name}.py").write_text("raise AssertionError(__file__)\n")
     (tmp_path / "json.py").write_text(
@@ -338,7 +338,7 @@ print([each["file"] for each in user_code.digests()])
 
 
 def test_local_imports(command: Command, tmp_path: Path):
-    """Neither the program that runs nor installed packages below the folder are the user's."""
+    """Digests cover imports from the file's folder, but not the main program or packages in it."""
     (tmp_path / "program.py").write_text(DIGESTS)
     for name in ("nets/blocks.py", "venv/site-packages/installed.py", "late.py", "unused.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -360,7 +360,7 @@ def test_missing_file(warm: Warm, tmp_path: Path):
 
 
 def test_errors_of_ours_show_a_traceback(command: Command, tmp_path: Path):
-    """An exception without a frame in the user's file is a bug of the engine."""
+    """An exception without a frame in the user's file, a bug of the engine, shows a traceback."""
     file = tmp_path / "my.py"
     file.write_text(
         "from engine.assembly import parts\n\nfrom functools import partial\n\n"
@@ -418,7 +418,7 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a file of schedules with arguments of each type."""
+    """Writes a file of schedules with arguments of each type; returns its path."""
     path = tmp_path_factory.mktemp("arguments") / "my.py"
     path.write_text(ARGUMENTS)
     return path
@@ -426,7 +426,7 @@ def arguments(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("given", VALUES)
 def test_typed_arguments(warm: Warm, arguments: Path, tmp_path: Path, given):
-    """Values reach the function typed, and from a flagfile of the run again."""
+    """A function gets typed values from options, and again from config.flags of the run."""
     options = (f"--load={arguments}", "--train_steps=1", "--validation_split=0")
     run = warm.train(tmp_path / "run", *options, "--schedule=many", *given)
     assert run.outcome.out.splitlines()[0] == VALUES[given]
@@ -457,7 +457,7 @@ def test_wrong_arguments(warm: Warm, arguments: Path, tmp_path: Path, argument: 
 
 
 def test_arguments_of_what_is_not_selected(warm: Warm, arguments: Path, tmp_path: Path):
-    """They have no effect, because the command line may override part of a flagfile."""
+    """Arguments of a function that is not selected have no effect and raise no error."""
     options = (f"--load={arguments}", "--train_steps=1", "--schedule.rate=3", "--schedule.depth=2")
     run = warm.train(tmp_path / "run", *options, "--schedule=constant")
     assert "--schedule.rate" not in (run.run_dir / "config.flags").read_text()

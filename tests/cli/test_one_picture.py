@@ -1,4 +1,4 @@
-"""Preprocessing of image files equals that of training, in predict and in the export."""
+"""Image files have the same predictions as the split they are from, in predict and export."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def read_stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
 
 @pytest.fixture(params=SIZES)
 def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
-    """Returns a run on small images, its data set and its data_dir."""
+    """Trains a run on resized images; returns the run, its data set and its data_dir."""
     name = request.param
     place = "" if name == "digits" else request.getfixturevalue("real_data")
     if place and not (Path(place) / name).is_dir():
@@ -41,7 +41,7 @@ def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
 
 
 def predicted(warm: Warm, run: Run, out: Path, asked: str) -> list[dict]:
-    """Returns predictions for `--inputs` or `--split`, with probabilities of all classes."""
+    """Runs `--mode=predict` for `--inputs` or `--split`; returns its predictions of all classes."""
     options = f"--run_dir={run.run_dir}", f"--predictions={out}", "--top_k=10", asked
     outcome = warm.run("--mode=predict", *options)
     assert outcome.status == 0, outcome.said()
@@ -49,12 +49,12 @@ def predicted(warm: Warm, run: Run, out: Path, asked: str) -> list[dict]:
 
 
 def by_class(prediction: dict) -> list[float]:
-    """Returns the probabilities in the order of the class names."""
+    """Returns the probabilities of a prediction in the order of the class names."""
     return [each["probability"] for each in sorted(prediction["top"], key=lambda top: top["class"])]
 
 
 def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
-    """Images in files have the probabilities that the split has, in predict and in the export."""
+    """Images in files have the probabilities of the split, in predict and in the export."""
     run, name, place = trained
     images = read_stored_images(name, cache_dir, place)
     folder = tmp_path / "pictures"
@@ -78,7 +78,7 @@ def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
 
 
 def test_no_tensorflow_warnings(command: Command, tmp_path: Path):
-    """With a log level set by the user, TensorFlow's own warnings are enabled."""
+    """TensorFlow's Python code prints no warning, even if the log level of C++ is set."""
     options = "--flagfile=quickstart.flags", "--epochs=6", "--report=true"
     outcome = command.run(f"--run_dir={tmp_path / 'run'}", *options, TF_CPP_MIN_LOG_LEVEL="3")
     said = [line for line in outcome.err.splitlines() if "WARNING:tensorflow" in line]

@@ -1,4 +1,4 @@
-"""A sharded run that is interrupted and resumed on other devices ends with the same bits."""
+"""A sharded run that is interrupted and resumed on other devices ends bitwise equal."""
 
 from __future__ import annotations
 

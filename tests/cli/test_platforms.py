@@ -1,6 +1,6 @@
 """The command on macOS, and on systems without fcntl.
 
-Both are simulated on Linux, by removing names and files from a process.
+Both are simulated on Linux, by removing functions and files from a process.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ builtins.open = io.open = without_proc
 
 @pytest.fixture
 def as_on_macos(tmp_path: Path) -> dict[str, str]:
-    """Returns environment variables of a process without the functions that macOS lacks."""
+    """Returns environment variables that remove the functions that macOS lacks from a process."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT)
     return {"PYTHONPATH": str(tmp_path / "site")}
 
 
 def test_simulated_macos(command: Command, as_on_macos: dict[str, str], tmp_path: Path):
-    """Trains, resumes with the same bits after a SIGKILL, predicts, and writes its report."""
+    """A run trains, resumes after a SIGKILL to bitwise equal weights, predicts, and reports."""
 
     def done(*arguments: str) -> str:
         outcome = command.run(*arguments, **as_on_macos)

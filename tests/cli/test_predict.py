@@ -1,4 +1,4 @@
-"""`--mode=predict`: each image gets a prediction or one error line; also a whole split."""
+"""`--mode=predict`: each file gets a prediction or an error line; splits are predicted, too."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from tests.cli.command import Command, Outcome, Run, Warm
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a network with high accuracy on the digits."""
+    """Returns a run on digits with high accuracy."""
     options = "--flagfile=quickstart.flags", "--epochs=15", "--report=false"
     return command.train(tmp_path_factory.mktemp("predict") / "run", *options)
 
 
 @pytest.fixture(scope="module")
 def examples(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns test images of the digits, uint8 [10, 8, 8], one of each class, and labels."""
+    """Returns a test image of each class of digits, uint8 [10, 8, 8], and the labels, [10]."""
     builder = digits.prepared(cache_dir)
     found: dict[int, np.ndarray] = {}
     for example in builder.as_dataset(split="test").as_numpy_iterator():
@@ -39,7 +39,7 @@ def predict(warm: Warm, run: Run, out: Path, *arguments: str) -> tuple[Outcome, 
 
 
 def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str]]:
-    """Writes thirty files; returns {name: label}, and the names of the invalid ones."""
+    """Writes thirty image files, some invalid; returns {name: label} and the invalid names."""
     folder.mkdir()
     known: dict[str, int] = {}
 
@@ -48,7 +48,7 @@ def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str
         known[name] = label
 
     def large(label: int, size: tuple[int, int], light: bool = False) -> Image.Image:
-        """Pastes a digit into the middle of a larger image; `light` inverts it."""
+        """Returns a digit pasted into the middle of a larger image; inverted if `light`."""
         side = min(size)
         inner = Image.fromarray(images[label]).resize((side, side), Image.Resampling.BICUBIC)
         whole = Image.new("L", size, 0)
@@ -83,7 +83,7 @@ def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str
 
 
 def test_hand_made_files(run: Run, warm: Warm, examples, tmp_path: Path):
-    """Each of thirty files has the right class or one error line."""
+    """Each of thirty files gets the right class, or one error line if it is invalid."""
     known, wrong = hand_made(tmp_path / "pictures", examples[0])
     assert len(known) + len(wrong) == 30
     outcome, found = predict(warm, run, tmp_path / "out", f"--inputs={tmp_path / 'pictures'}")
@@ -123,7 +123,7 @@ def test_predict_split(run: Run, warm: Warm, tmp_path: Path):
 
 
 def test_input_patterns(run: Run, warm: Warm, examples, tmp_path: Path):
-    """Patterns and several inputs keep their order, and duplicates are dropped."""
+    """Inputs keep the order of the options, and duplicates are removed."""
     for label in (3, 1, 2):
         Image.fromarray(examples[0][label]).save(tmp_path / f"digit-{label}.png")
     asked = f"--inputs={tmp_path}/digit-3.png,{tmp_path}/*.png"

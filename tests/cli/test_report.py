@@ -1,4 +1,4 @@
-"""The report: report.html, plots/ and the tables of predictions."""
+"""The report: report.html, plots/ and CSV files of predictions."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEST = 360
 
 @pytest.fixture(scope="module")
 def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with a report."""
+    """Returns a run with a report."""
     return command.train(tmp_path_factory.mktemp("report") / "run", *OPTIONS)
 
 
@@ -90,7 +90,7 @@ def test_report_of_unfinished_run(warm: Warm, run: Run, tmp_path: Path):
 
 
 def test_report_before_training(warm: Warm, tmp_path: Path):
-    """Before training, the report is about the data only."""
+    """Before training, the report is on the data set only, and training is still possible."""
     outcome = warm.run("--mode=report", f"--run_dir={tmp_path / 'none'}", "--model=logistic")
     assert outcome.status == 0, outcome.said()
     assert set(plots(tmp_path / "none")) == OF_DATA
@@ -127,7 +127,7 @@ def test_report_on_several_devices(warm: Warm, tmp_path: Path, replicas: int):
 
 
 def test_evaluate_split_tables(run: Run, warm: Warm):
-    """Evaluate takes any split, and writes its tables, figures and report."""
+    """`--mode=evaluate` accepts any split, and writes tables, figures and a report for it."""
     asked = "--mode=evaluate", f"--run_dir={run.run_dir}", "--split=train[100:164]"
     outcome = warm.run(*asked)
     assert outcome.status == 0, outcome.said()

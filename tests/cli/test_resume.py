@@ -1,4 +1,4 @@
-"""Resuming: after any interruption, the same command ends with the same bits."""
+"""Resuming: after any interruption, the same command ends bitwise equal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOTAL = 6 * 81
 
 
 def assert_same_run(one: Run, other: Run) -> None:
-    """Checks that two runs are bitwise equal, except for wall time."""
+    """Checks that two runs are bitwise equal, except for measured times."""
     assert differences(one.run_dir, other.run_dir) == []
 
 
@@ -36,7 +36,7 @@ def test_signal_then_resume(
     status: int,
     feed: str,
 ):
-    """A signal saves a checkpoint, and the same command resumes to the same bits."""
+    """A signal saves a checkpoint, and the resumed run ends bitwise equal."""
     run_dir, options = tmp_path / "run", [*LONG, f"--feed={feed}"]
     with command.started(f"--run_dir={run_dir}", *options) as process:
         await_rows(process, run_dir, 8)
@@ -56,7 +56,7 @@ def test_signal_then_resume(
 
 
 def test_kill_then_resume(killed: Interrupted, whole: Run):
-    """A run killed between checkpoints resumes to the same bits."""
+    """A run killed between two checkpoints, and resumed, ends bitwise equal."""
     assert killed.stopped.status == -signal.SIGKILL
     assert "result.json" not in killed.left
     assert killed.rows[-1]["step"] > killed.saved  # rows to take back exist
@@ -65,7 +65,7 @@ def test_kill_then_resume(killed: Interrupted, whole: Run):
 
 
 def test_signal_at_last_epoch_end(command: Command, warm: Warm, tmp_path: Path):
-    """A signal at the end of the last epoch still prints how to resume."""
+    """A signal at the end of the last epoch saves, and the output says how to resume."""
     options = f"--run_dir={tmp_path / 'run'}", "--epochs=2"
     with command.started(*options) as process:
         await_rows(process, tmp_path / "run", 4)
@@ -101,7 +101,7 @@ def test_finished_run_unchanged(warm: Warm, whole: Run, tmp_path: Path):
 
 @pytest.fixture(scope="module")
 def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], Run]:
-    """Returns the checkpoints after four epochs, and the run extended to six."""
+    """Returns the checkpoint files after four epochs, by path, and the run extended to six."""
     run_dir = tmp_path_factory.mktemp("raised") / "run"
     warm.train(run_dir, *LONG, "--epochs=4", "--keep=100")
     files = (run_dir / "checkpoints").glob("ckpt-*")
@@ -110,7 +110,7 @@ def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
 
 
 def test_more_epochs_keep_bits(raised: tuple[dict[str, bytes], Run], whole: Run):
-    """A run with epochs added equals one that had them from the start."""
+    """A run extended to more epochs equals one that had them from the start."""
     _, run = raised
     assert f"resumed at step {4 * 81}" in run.outcome.out
     assert_same_run(run, whole)
@@ -119,7 +119,7 @@ def test_more_epochs_keep_bits(raised: tuple[dict[str, bytes], Run], whole: Run)
 def test_resume_keeps_checkpoints(
     raised: tuple[dict[str, bytes], Run],
 ):
-    """Otherwise a kill during a save would destroy the newest checkpoint."""
+    """Resuming does not change existing checkpoints, so a kill in a save destroys none."""
     before, run = raised
     assert before == {name: Path(name).read_bytes() for name in before}
     assert len(run.checkpoints) > len(before)
@@ -158,7 +158,7 @@ def test_all_checkpoints_damaged(warm: Warm, tmp_path: Path):
 
 
 def test_resume_on_prepared_again_data(warm: Warm, whole: Run, tmp_path: Path):
-    """As on another machine: the fields of a record are written in any order."""
+    """A run resumes on data that was prepared again, whose files differ but not its examples."""
     run_dir = tmp_path / "run"
     warm.train(run_dir, *LONG, "--epochs=4")
     resumed = warm.train(run_dir, *LONG, f"--cache_dir={tmp_path / 'cache'}")

@@ -32,7 +32,7 @@ SHORT = (
 
 @contextlib.contextmanager
 def workers(command: Command, run_dir: Path, *options: str, count: int = 2, start: int = 2):
-    """Starts the first `start` of `count` workers."""
+    """Starts the first `start` of `count` workers; kills them at the end of the `with` block."""
     with contextlib.ExitStack() as stack:
         yield [
             stack.enter_context(
@@ -49,7 +49,7 @@ def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains on two workers without interruption."""
+    """Returns a run that was trained on two workers without interruption."""
     run_dir = tmp_path_factory.mktemp("together") / "run"
     with workers(command, run_dir) as started:
         (status, out, err), (other, other_out, other_err) = map(ended, started)
@@ -68,7 +68,7 @@ def test_two_workers_match_one_process(together: Run, warm, tmp_path):
 
 @pytest.mark.parametrize("signalled", [seldom(0), 1])
 def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled):
-    """A signal to either worker stops both, and the same command resumes the run."""
+    """A signal to either worker stops both, and the resumed run ends bitwise equal."""
     run_dir = tmp_path / "run"
     with workers(command, run_dir) as started:
         await_rows(started[0], run_dir, 6)
@@ -85,7 +85,7 @@ def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled
 
 
 def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
-    """All workers roll back and skip a bad step, with the bits of one process."""
+    """All workers roll back and skip a bad step, bitwise as one process does."""
     data = f"--dataset={measured.prepared(tmp_path / 'data')}"
     options = (data, "--model=cnn", "--global_batch_size=10", "--epochs=3")
     with workers(command, tmp_path / "two", *options) as started:
@@ -114,7 +114,7 @@ def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
 
 @pytest.mark.parametrize("victim", [0, seldom(1)])
 def test_killed_worker(command: Command, together: Run, tmp_path, victim):
-    """The other worker ends with one line, and the run can be resumed."""
+    """If a worker is killed, the other ends with one error line, and the run can be resumed."""
     run_dir = tmp_path / "run"
     with workers(command, run_dir) as started:
         await_rows(started[0], run_dir, 6)

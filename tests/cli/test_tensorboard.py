@@ -18,7 +18,7 @@ def shown(
     killed: Interrupted,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Run, TensorBoard]]:
-    """Starts TensorBoard on an uninterrupted run, then on one that was killed and resumed."""
+    """Yields a run and a TensorBoard of it: an uninterrupted run, then one killed and resumed."""
     run = whole if request.param == "whole" else killed.resumed
     log = tmp_path_factory.mktemp("tensorboard") / "log"
     with tensorboard(command, run.run_dir / "tensorboard", log) as board:
@@ -32,7 +32,7 @@ def test_splits_are_runs(shown: tuple[Run, TensorBoard]):
 
 
 def test_splits_share_tags(shown: tuple[Run, TensorBoard]):
-    """TensorBoard draws curves with the same tag into one chart."""
+    """All splits have the same tags, so that TensorBoard draws their curves in one chart."""
     _, board = shown
     tags = board.get("plugin/scalars/tags")
     for split in ("validation", "test"):
@@ -45,7 +45,7 @@ def test_splits_share_tags(shown: tuple[Run, TensorBoard]):
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_points_match_metrics_jsonl(shown: tuple[Run, TensorBoard], split: str):
-    """Each point is shown once and equals that of metrics.jsonl."""
+    """TensorBoard shows each row of metrics.jsonl as one point with its values."""
     run, board = shown
     tags = ("loss", "accuracy", "learning_rate") if split == "train" else ("loss", "accuracy")
     rows = run.rows(split)

@@ -12,7 +12,7 @@ OPTIONS = ("--mode=tune", "--model=logistic", "--progress=off")
 
 
 def test_tuned_flagfile(tmp_path, cache_dir, monkeypatch, capfd):
-    """The flagfile has the fastest options, and all measurements as comments."""
+    """The flagfile has the fastest options, and all measurements in comments."""
     monkeypatch.setattr(contest, "ROUNDS", 3)
     monkeypatch.setattr(choices, "first", lambda *_: [Candidate(jit="off")])
     # A candidate that cannot run is reported, not chosen.

@@ -27,7 +27,7 @@ def assert_certified(outcome: Outcome) -> dict:
 
 
 def test_quickstart_certificate(warm: Warm, tmp_path: Path):
-    """Verification needs no run, and creates no run directory."""
+    """Verification of quickstart.flags passes, needs no run, and creates no run directory."""
     run_dir = tmp_path / "run"
     outcome = warm.run("--mode=verify", "--flagfile=quickstart.flags", f"--run_dir={run_dir}")
     certificate = assert_certified(outcome)
@@ -37,7 +37,7 @@ def test_quickstart_certificate(warm: Warm, tmp_path: Path):
 
 
 def test_standardized_inputs(warm: Warm, tmp_path: Path):
-    """Each law is checked with the means and deviations of the whole training split."""
+    """Verification passes with `--scale=standardize`."""
     options = "--model=logistic", "--global_batch_size=32", "--scale=standardize"
     assert_certified(warm.run("--mode=verify", f"--run_dir={tmp_path / 'run'}", *options))
 

@@ -46,12 +46,12 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains a run with all these options."""
+    """Returns a run with OPTIONS, which make it write many files."""
     return warm.train(tmp_path_factory.mktemp("written") / "run", *OPTIONS)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Returns the digest of every file and directory below a folder, by path."""
+    """Returns the SHA-256 of each file below a folder, "directory" for a directory, by path."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"

@@ -1,4 +1,4 @@
-"""The command installed from a wheel, in a folder that holds modules of a user's own."""
+"""The command installed from a wheel, in a folder that contains a user's own modules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a directory that the wheel is unzipped into, which installs a pure wheel."""
+    """Builds the wheel and unzips it to a directory, which installs it; returns the directory."""
     place = tmp_path_factory.mktemp("wheel")
     for name in ("tapeline", "engine", "pipelines", "examples", "tests/examples"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -44,7 +44,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Returns a folder with a user's own modules, which fail if they are imported."""
+    """Writes a user's modules, which fail if they are imported; returns their folder."""
     for name in OWN:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"raise ImportError('{name} of the user was imported')\n")
@@ -59,7 +59,7 @@ def _python(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedPr
 
 
 def test_top_level_of_wheel(site: Path):
-    """The wheel installs three packages and nothing else, no examples or tests."""
+    """The wheel installs three packages, and no examples or tests."""
     names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")}
     assert names == {"tapeline", "engine", "pipelines"}
     (entry_points,) = site.glob("*.dist-info/entry_points.txt")
@@ -67,7 +67,7 @@ def test_top_level_of_wheel(site: Path):
 
 
 def test_modes_of_wheel(site: Path, folder: Path):
-    """Each mode works beside a user's own modules; in one process, to save time."""
+    """Each mode works in a folder with a user's modules; all in one process, to save time."""
     commands = [TWO_EPOCHS, *((f"--mode={mode}", of, *TWO_EPOCHS) for mode, of in MODES.items())]
     program = (
         "import json, sys, engine, tapeline as tl\n"
@@ -82,14 +82,14 @@ def test_modes_of_wheel(site: Path, folder: Path):
 
 @pytest.mark.parametrize("mode", [seldom("verify"), seldom("tune")])
 def test_processes_of_wheel(site: Path, folder: Path, mode: str):
-    """Verify needs devices of its own; tune starts processes, which import the wheel, too."""
+    """Verify, which needs virtual devices, and tune, which starts processes, work, too."""
     done = _python(site, folder, "-m", "tapeline", f"--mode={mode}", *TWO_EPOCHS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("name", ["engine.py", "pipelines/__init__.py"])
 def test_own_module_of_the_same_name(site: Path, folder: Path, name: str):
-    """A user's own `engine` or `pipelines` is named in one line, and is not imported."""
+    """A user's `engine` or `pipelines` is refused with one error line, and is not imported."""
     (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text("raise ImportError('of the user')\n")
     done = _python(site, folder, "-m", "tapeline", *TWO_EPOCHS)

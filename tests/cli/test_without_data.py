@@ -1,4 +1,4 @@
-"""A run is used without its data: what its weights mean is read from the run."""
+"""A run is used without its data: specs, classes and preprocessing are saved with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("cat", "dog", "owl")
 
 
 class Animals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images of three classes, each of one level of grey."""
+    """TFDS data set of images of three classes, each of one level of grey."""
 
     VERSION = tfds.core.Version("1.0.0")
     NAMES = NAMES
@@ -46,14 +46,14 @@ class Animals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Reordered(Animals, skip_registration=True):
-    """The same images, with their classes in another order."""
+    """The data set of `Animals` with its classes in reverse order."""
 
     name = "animals"
     NAMES = NAMES[::-1]
 
 
 def picture(name: str, seed: int) -> np.ndarray:
-    """Returns an image of a class, uint8 [8, 8, 1]: plain dark border, another level inside."""
+    """Returns an image of a class, uint8 [8, 8, 1]: black border, the class's grey inside."""
     level = 70 + 80 * NAMES.index(name)
     noise = np.random.default_rng(seed).integers(0, 10, (4, 4, 1))
     image = np.zeros((8, 8, 1), np.uint8)
@@ -62,7 +62,7 @@ def picture(name: str, seed: int) -> np.ndarray:
 
 
 def prepared(root: Path, builder: type[Animals]) -> str:
-    """Prepares the data set as "animals"; returns its directory."""
+    """Prepares the data set as "animals" in `root`; returns its data_dir."""
     tfds.disable_progress_bar()
     builder(data_dir=str(root)).download_and_prepare()
     return str(root)
@@ -70,7 +70,7 @@ def prepared(root: Path, builder: type[Animals]) -> str:
 
 @pytest.fixture
 def run(warm: Warm, tmp_path: Path) -> Run:
-    """Trains a run on the animals, until it tells them apart."""
+    """Returns a run on `Animals` with a test accuracy of 100%."""
     data_dir = prepared(tmp_path / "data", Animals)
     options = ("--dataset=animals", f"--data_dir={data_dir}", "--model=mlp", "--hidden=16")
     options += ("--epochs=20", "--global_batch_size=20", "--learning_rate=0.01")
@@ -84,7 +84,7 @@ def asked(warm: Warm, run: Run, *arguments: str) -> Outcome:
 
 
 def predicted(warm: Warm, run: Run, folder: Path) -> list[str]:
-    """Predicts a file of each class; returns the names of the classes."""
+    """Predicts an image file of each class; returns the names of the predicted classes."""
     folder.mkdir(exist_ok=True)
     for name in NAMES:
         Image.fromarray(picture(name, 1000)[..., 0]).save(folder / f"{name}.png")
@@ -106,7 +106,7 @@ print(*[label.decode() for label in serve(images=tf.constant(images))["labels"].
 
 
 def served(run: Run, folder: Path) -> list[str]:
-    """Returns what the export says in a process with TensorFlow alone."""
+    """Returns the labels that the export predicts in a process that imports only TensorFlow."""
     images = folder / "images.npy"
     np.save(images, np.stack([picture(name, 1000) for name in NAMES]))
     command = [sys.executable, "-c", _SERVED, str(run.run_dir / "export"), str(images)]
@@ -116,7 +116,7 @@ def served(run: Run, folder: Path) -> list[str]:
 
 
 def test_deleted_data(run, warm, tmp_path):
-    """Predict and export need no data set."""
+    """Predict and export work after the data set is deleted."""
     before = predicted(warm, run, tmp_path / "files")
     assert before == list(NAMES)
     shutil.rmtree(tmp_path / "data")
@@ -127,7 +127,7 @@ def test_deleted_data(run, warm, tmp_path):
 
 
 def test_reordered_classes(run, warm, tmp_path):
-    """Classes keep their names; a data set with another order is refused by name."""
+    """Predicted classes keep their names; evaluation on a data set of another order is refused."""
     data_dir = tmp_path / "data"
     shutil.rmtree(data_dir)
     prepared(data_dir, Reordered)
@@ -142,7 +142,7 @@ def test_reordered_classes(run, warm, tmp_path):
 
 
 def test_split_of_reordered_classes(run, warm, tmp_path):
-    """A split is predicted by name, whatever the order of its labels."""
+    """Labels of a split are compared by class name, whatever their order in the data set."""
     shutil.rmtree(tmp_path / "data")
     prepared(tmp_path / "data", Reordered)
     outcome = asked(warm, run, "--mode=predict", "--split=test")

@@ -1,4 +1,4 @@
-"""Wrong code of a user: one line that names the file and line, before anything is written."""
+"""Errors in a user's code: one line with file and line number, before any file is written."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ MODELS = {
 
 
 def line_of(warm: Warm, folder: Path, text: str, *options: str) -> str:
-    """Returns the line that refuses a run with a file of this text, which writes nothing."""
+    """Returns the error line of a run with a `--load` file of this text, which writes nothing."""
     file = folder / "my.py"
     file.write_text(text)
     run_dir = folder / "run"
@@ -124,7 +124,7 @@ def test_wrong_model(warm: Warm, tmp_path: Path, old: str, new: str):
 
 @pytest.mark.parametrize("call", ["b = tf.Variable(0.0)", "self.b = tf.Variable(0.0)"])
 def test_variable_created_in_the_call_of_a_module(warm: Warm, tmp_path: Path, call: str):
-    """An adapter makes the variables of a first call; those of each call are refused."""
+    """`tl.module` refuses a module that creates a variable in each call."""
     text = MODULE.replace("return Net(", "return tl.module(Net(").replace(
         "shape[0])\n", "shape[0]))\n"
     )
@@ -147,7 +147,7 @@ def test_two_registrations_of_a_name(warm: Warm, tmp_path: Path, kind: str):
 
 
 def test_nan_from_the_first_step(warm: Warm, tmp_path: Path):
-    """The step itself is right, so that it is found when it is taken."""
+    """A loss that is NaN from the first step ends the run with a one-line error."""
     text = TASK.replace(RETURNED, "tl.TaskOutput(losses / 0.0 * 0.0, {'right': (losses,)})")
     (tmp_path / "my.py").write_text(HEAD + text)
     load, run_dir = f"--load={tmp_path / 'my.py'}", f"--run_dir={tmp_path / 'run'}"

@@ -1,1 +1,1 @@
-"""The examples: what each has to pass, on small data; `python -m tests.examples` runs all of it."""
+"""Checks of the scripts in examples/ on small data; `python -m tests.examples` runs all checks."""

@@ -1,4 +1,4 @@
-"""Runs each check on each example, and prints the table as Markdown.
+"""Runs each check on each example, and prints the results as a Markdown table.
 
     python -m tests.examples [--only=NAME] [--check=NAME]
 
@@ -19,7 +19,7 @@ from tests.examples.matrix import CHECKS, Matrix
 
 
 def main() -> int:
-    """Runs the checks; returns the exit status."""
+    """Runs the checks and prints the table; returns the exit status: 1 if one failed, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.examples")
     parser.add_argument("--only", action="append", choices=JOBS, help="name of an example")
     parser.add_argument("--check", action="append", choices=CHECKS, help="name of a check")

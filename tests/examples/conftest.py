@@ -1,4 +1,4 @@
-"""Fixtures: the command, as the tests of the command line have it."""
+"""Provides the fixtures `command` and `warm` of the command-line tests in tests/cli."""
 
 from tests.cli.conftest import command, warm
 

@@ -1,4 +1,4 @@
-"""The examples as commands: that of the docstring, and the options that make it small."""
+"""Commands of the examples, read from their docstrings, with options that make the runs short."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ SMALL = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An example: its command, without `python` and the file, and the options of flagfiles."""
+    """An example, and the options of its command, including those of its flagfile."""
 
     name: str
     file: Path
     arguments: tuple[str, ...]
 
     def small(self, pictures: Path) -> list[str]:
-        """Returns the options of a short run; `pictures` is a folder of classes."""
+        """Returns the options of a short run; `pictures`: folder with a subfolder per class."""
         filled = {"DIRECTORY": str(prepared.data_dir()), "PATH": str(pictures)}
         given = [
             re.sub("DIRECTORY|PATH", lambda found: filled[found[0]], each)
@@ -79,7 +79,7 @@ class Job:
 
 
 def text_of(file: Path) -> str:
-    """Returns the text that says what an example is: its docstring, or its first comment."""
+    """Returns the text that describes an example: its docstring, or its first comment."""
     text = file.read_text()
     if file.suffix == ".py":
         return ast.get_docstring(ast.parse(text)) or ""
@@ -89,7 +89,7 @@ def text_of(file: Path) -> str:
 
 
 def job(file: Path) -> Job:
-    """Returns the job of an example, whose text has one command."""
+    """Returns the job of an example file, whose text must have exactly one command."""
     text = re.sub(r"\\\n", "", text_of(file))
     (line,) = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
     _, script, *arguments = shlex.split(line)
@@ -108,7 +108,7 @@ JOBS = {
 
 
 def make_pictures(folder: Path) -> Path:
-    """Writes JPEGs of three classes, of odd sizes; returns the folder."""
+    """Writes JPEGs of three classes and various sizes to subfolders; returns the folder."""
     random = np.random.default_rng(0)
     for label, name in enumerate(("dark", "grey", "light")):
         (folder / name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What each example has to pass, through the real command."""
+"""Checks of an example through the command line: training, resumption, devices, export and more."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ assert not ours, ours
 
 
 class NotKilledError(AssertionError):
-    """Raised when an example does not pass a check."""
+    """Raised when a run could not be killed inside an epoch, in several attempts."""
 
 
 class Matrix:
     """Runs the checks of one example in a directory; each check is a method, in `CHECKS`.
 
-    Returns of checks are words for the table; a failure is an AssertionError.
+    A check returns text for the table of results, and raises AssertionError if it fails.
     """
 
     def __init__(self, job: Job, command: Command, warm: Warm, place: Path) -> None:
@@ -71,17 +71,17 @@ class Matrix:
 
     @functools.cached_property
     def whole(self) -> Run:
-        """The run that is not interrupted."""
+        """The uninterrupted training run, which several checks use."""
         return self._train("whole")
 
     def trains(self) -> str:
-        """Loss is finite, and the test split is evaluated."""
+        """The test loss of the run is finite."""
         test = self.whole.result["test"]
         assert np.isfinite(test["loss"]), test
         return ""
 
     def resumes(self) -> str:
-        """Killed in mid-epoch and resumed, the run ends with the same bits."""
+        """A run that is killed inside an epoch and resumed ends with bitwise equal weights."""
         run_dir = self._place / "killed"
         for _ in range(5):  # the signal may come too late, or at the end of an epoch
             shutil.rmtree(run_dir, ignore_errors=True)
@@ -105,7 +105,7 @@ class Matrix:
         return f"at step {saved}"
 
     def agrees(self) -> str:
-        """One step on two virtual devices equals one on one device, tensor by tensor."""
+        """The state after a step on two virtual devices equals that on one, within 1e-5."""
         one = self._state("one", "--virtual_devices=1")
         two = self._state("two", "--virtual_devices=2")
         assert one.keys() == two.keys()
@@ -114,7 +114,7 @@ class Matrix:
         return f"{worst:.0e}"
 
     def shards(self) -> str:
-        """With --shards=2, whole runs on one and on two devices end with the same bits."""
+        """With --shards=2, runs on one and on two devices end with bitwise equal weights."""
         runs = [
             self._train(f"shards{n}", "--shards=2", "--strategy=cpu", f"--virtual_devices={n}")
             for n in (1, 2)
@@ -124,20 +124,20 @@ class Matrix:
         return ""
 
     def evaluates(self) -> str:
-        """Evaluation gives what result.json says."""
+        """`--mode=evaluate` prints the test metrics of result.json."""
         out = self._mode("evaluate")
         assert json.loads(out.splitlines()[-1])["test"] == self.whole.result["test"]
         return ""
 
     def predicts(self) -> str:
-        """Each example of the test split gets a prediction."""
+        """`--mode=predict` predicts each example of the test split."""
         summary = json.loads(self._predicted.splitlines()[-1])
         expected = self.whole.result["test"]["examples"]
         assert summary["predicted"] == expected and not summary["failed"], summary
         return ""
 
     def exports(self) -> str:
-        """TensorFlow alone serves what predict says."""
+        """The export, loaded by TensorFlow only, gives the predictions of `--mode=predict`."""
         self._mode("export")
         place, whole = self._place, self.whole.run_dir
         _python(INPUTS, place, str(place / "inputs.npz"), *self._options_of_data, path=REPOSITORY)
@@ -161,13 +161,13 @@ class Matrix:
         return ""
 
     def reports(self) -> str:
-        """The report is written."""
+        """`--mode=report` writes report.html."""
         self._mode("report")
         assert (self.whole.run_dir / "report.html").stat().st_size > 10_000
         return ""
 
     def verifies(self) -> str:
-        """All laws hold, or say why they are not compared."""
+        """`--mode=verify` finds no broken law; returns the laws that it does not compare."""
         outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *self.options)
         laws = [line for line in outcome.out.splitlines() if line.startswith("L")]
         broken = [line for line in laws if "FAIL" in line]
@@ -176,14 +176,14 @@ class Matrix:
         return f"{', '.join(skipped)} not compared" if skipped else ""
 
     def benchmarks(self) -> str:
-        """The benchmark measures steps."""
+        """`--mode=benchmark` measures 20 steps without an error."""
         run = "--mode=benchmark", "--benchmark_steps=20", f"--run_dir={self._place / 'no'}"
         outcome = self._warm.run(*run, *self.options)
         assert outcome.status == 0, outcome.said()
         return ""
 
     def bfloat16(self) -> str:
-        """A run in mixed precision trains."""
+        """Training in mixed_bfloat16 reaches about the test loss of float32."""
         test = self._train("bfloat16", "--precision=mixed_bfloat16").result["test"]
         whole = self.whole.result["test"]
         assert np.isfinite(test["loss"]) and test["loss"] < 1.2 * whole["loss"] + 0.1, test
@@ -213,7 +213,7 @@ class Matrix:
         return outcome.out
 
     def _state(self, name: str, *options: str) -> dict[str, np.ndarray]:
-        """Returns what changed in one step: the arrays of the checkpoint after it, by name."""
+        """Returns the weights, slots and EMA of the checkpoint after one step, by name."""
         one_step = "--train_steps=1", "--strategy=cpu", *options
         run = self._train(name, *one_step)
         arrays = read(list_checkpoints(str(run.run_dir / "checkpoints"))[-1]).arrays
@@ -265,7 +265,7 @@ def _python(program: str, place: Path, *arguments: str, path: Path | str = "") -
 
 
 def _of_classes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Returns what predictions.json lists: probabilities, [examples, classes], and labels."""
+    """Returns the probabilities, [examples, classes], and labels that predictions.json lists."""
     listed = json.loads((folder / "predictions.json").read_text())["predictions"]
     scores = [{one["class"]: one["probability"] for one in each["top"]} for each in listed]
     return {

@@ -1,4 +1,4 @@
-"""How many lines a user writes for each job: of the file, or beside what the job is not about."""
+"""Limits on the lines of code of each example, without the definitions that are not its topic."""
 
 from __future__ import annotations
 

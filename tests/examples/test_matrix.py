@@ -1,4 +1,4 @@
-"""Each example through the real command; a part of the table by default, all of it with `full`."""
+"""Runs the checks of `tests.examples.matrix`: a selection by default, all with marker `full`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Measures how far the golden losses vary with the environment: python -m tests.golden.drift
 
-Each setting runs in its own process, because TensorFlow reads settings once. The last line is for
-runs whose initial weights are a few roundings away, which is how another machine's weights soon
+Each setting runs in a separate process, because TensorFlow reads settings once. The last line is
+for runs whose initial weights are a few roundings away, which is how another machine's weights soon
 differ.
 """
 
@@ -32,7 +32,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def trials(count: int) -> dict[str, list[list[float]]]:
-    """Returns the losses of each run, followed by those of `count` runs with nudged weights."""
+    """Returns, by run, its losses and those of `count` runs with perturbed initial weights."""
     with places() as where:
         return {
             name: [runs.losses(name, nudge=nudge, **where) for nudge in range(count + 1)]
@@ -43,7 +43,7 @@ def trials(count: int) -> dict[str, list[list[float]]]:
 def elsewhere(
     prefix: tuple[str, ...], environment: dict[str, str], count: int
 ) -> dict[str, list[list[float]]]:
-    """Runs `trials` in a subprocess with an environment."""
+    """Runs `trials` in a subprocess with additional environment variables; returns its result."""
     ran = subprocess.run(
         [*prefix, sys.executable, "-m", "tests.golden.drift", str(count)],
         env={**os.environ, **environment},
@@ -54,7 +54,7 @@ def elsewhere(
 
 
 def main() -> int:
-    """Prints each run's largest relative difference from the first setting."""
+    """Prints, for each setting, the largest relative difference of each run from the first one."""
     print(f"{'':28}" + "".join(f"{name:>12}" for name in runs.RUNS))
     base = elsewhere((), {}, TRIALS)
 

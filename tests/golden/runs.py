@@ -65,16 +65,16 @@ def losses(name: str, *, data_dir: str, cache_dir: str, nudge: int = 0) -> list[
 
 
 def drift(found: list[float], wanted: list[float]) -> float:
-    """Returns the largest relative difference of two runs' losses."""
+    """Returns the largest relative difference between two runs' losses at a step."""
     return float(np.max(np.abs(np.divide(found, wanted) - 1)))
 
 
 def machine() -> dict[str, Any]:
     """Returns a fingerprint of everything known to change bits; equal ones give equal losses.
 
-    It includes the vector instructions of the kernels, the cache sizes, which determine the blocks
-    of matrix products, and the number of threads, which divides sums. TensorFlow uses one thread
-    per available core.
+    The fingerprint includes the vector instructions of the kernels, the cache sizes, which
+    determine the blocks of matrix products, and the number of threads, which divides sums.
+    TensorFlow uses one thread per available core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
@@ -115,6 +115,6 @@ def read(name: str) -> dict[str, Any]:
 
 
 def text(name: str, found: list[float]) -> str:
-    """Formats a golden file; JSON keeps every bit of a float."""
+    """Returns the content of a golden file for losses; JSON preserves every bit of a float."""
     kept = {"run": RUNS[name], "machine": machine(), "losses": found}
     return json.dumps(kept, indent=1) + "\n"

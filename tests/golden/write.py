@@ -12,7 +12,7 @@ from tests.golden.place import places
 
 
 def main() -> int:
-    """Trains all runs, prints how far each has moved, and writes the golden files."""
+    """Trains all runs, prints their largest changes, and writes the golden files; returns 0."""
     with places() as where:
         for name in runs.RUNS:
             losses = runs.losses(name, **where)

@@ -1,4 +1,4 @@
-"""Mutations of the engine, by law, that the tests of each law must detect."""
+"""Code mutations for each law of the engine; at least one test of the law must fail under each."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ _GOLDEN = ("tests/laws/test_golden.py",)
 
 @dataclass(frozen=True)
 class Break:
-    """A mutation of the code: replaces `old`, which occurs once in `file`, with `new`.
+    """A mutation of the code: `new` replaces `old`, which must occur exactly once in `file`.
 
     Attributes:
-      law: the law that it breaks, a key of `LAWS`.
-      why: the fault that it simulates.
-      tests: test files, or single tests of slow files; one of them must fail.
+      law: the violated law, a key of `LAWS`.
+      why: the simulated fault, as printed by `mutate`.
+      tests: paths of test files, or pytest ids of single tests; at least one of them must fail.
       file: path of the mutated file, relative to the repository.
       old: the replaced text.
       new: the replacement.

@@ -4,8 +4,8 @@
     python -m tests.laws.mutate L1 golden    the breaks of some laws
     python -m tests.laws.mutate --table > tests/laws/README.md
 
-This shows that each test can fail. The exit status is 1 if a break is not detected, or if the code
-has changed so that a break no longer applies.
+A detected break shows that the tests of its law can fail. The exit status is 1 if a break is not
+detected, or if the code has changed so that a break no longer applies.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ HANG = 1200  # timeout of a break's tests, seconds
 
 
 def applies(change: Break) -> bool:
-    """Returns whether the replaced text occurs exactly once in the file."""
+    """Returns whether the text that a break replaces occurs exactly once in its file."""
     return (ROOT / change.file).read_text().count(change.old) == 1
 
 
 def first_failure(change: Break) -> str | None:
-    """Returns the name of the first test that fails under the change; None: no test fails."""
+    """Returns the name of the first test that fails under a break; None if all its tests pass."""
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "tree"
         ignored = shutil.ignore_patterns(".git", ".venv", "runs", ".*_cache", "__pycache__")
@@ -56,7 +56,7 @@ def first_failure(change: Break) -> str | None:
 
 
 def verdict(change: Break) -> tuple[bool, str]:
-    """Returns whether the tests detect a break, and the line to print."""
+    """Returns whether the tests detect a break, and the line that `main` prints for it."""
     if not applies(change):
         said = "DOES NOT APPLY"
     else:
@@ -66,7 +66,14 @@ def verdict(change: Break) -> tuple[bool, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Applies the breaks and prints each result; returns the exit status."""
+    """Tests the breaks of the given laws, or of all if none is given, and prints each result.
+
+    Args:
+      arguments: keys of `LAWS`, or only `--table`, which prints README.md without testing.
+
+    Returns:
+      The exit status: 1 if a break is not detected or does not apply, otherwise 0.
+    """
     if arguments == ["--table"]:
         print(table(), end="")
         return 0
@@ -84,7 +91,7 @@ def main(arguments: list[str]) -> int:
 
 
 def table() -> str:
-    """Returns the text of README.md: the laws, their tests and their breaks."""
+    """Returns the text of tests/laws/README.md: the laws, their tests and their breaks."""
     lines = [
         "# The laws, their tests, and what the tests were seen to notice",
         "",

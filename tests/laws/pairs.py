@@ -3,8 +3,8 @@
     python -m tests.laws.pairs --configurations=60 --seed=0
 
 Each configuration trains a few steps on the embedded digits through the command line. Then
-`--mode=verify` checks it: a configuration that trains must pass, or verify must print what it does
-not compare and why. Prints a line for each configuration, a table of failures and the share of
+`--mode=verify` checks the configuration: one that trains must pass, or verify must print which
+checks it skips and why. Prints a line for each configuration, a table of failures and the share of
 pairs covered. The exit status is 1 if any configuration failed. A configuration takes about half a
 minute on two cores.
 """
@@ -101,14 +101,14 @@ ConfusedPair = tuple[tuple[str, int], tuple[str, int]]
 
 
 class Failure(NamedTuple):
-    """A configuration that failed.
+    """A configuration whose training or verification failed.
 
     Attributes:
       number: number of the configuration.
       stage: "train" or "verify".
-      status: exit status.
-      words: the last printed line.
-      options: the command line.
+      status: exit status of the stage.
+      words: the last line that the stage printed.
+      options: the configuration's command-line options, separated by spaces.
     """
 
     number: int
@@ -119,7 +119,7 @@ class Failure(NamedTuple):
 
 
 def refused(one: str, other: str) -> bool:
-    """Returns whether training rejects a pair of choices."""
+    """Returns whether training rejects two choices in one configuration."""
     for a, b in ((one, other), (other, one)):
         several = "virtual_devices=2" in b or "virtual_devices=4" in b
         pooled = any(f"--model={name}" in b for name in _POOLED)
@@ -135,7 +135,7 @@ def refused(one: str, other: str) -> bool:
 
 
 def pairs_of(choice: Candidate) -> set[ConfusedPair]:
-    """Returns the pairs of choices in a complete or partial configuration."""
+    """Returns all pairs of choices in a complete or partial configuration."""
     return set(itertools.combinations(sorted(choice.items()), 2))
 
 
@@ -152,7 +152,7 @@ def all_pairs() -> set[ConfusedPair]:
 
 
 def sampled(seed: int) -> Iterator[Candidate]:
-    """Yields configurations, each the candidate with most pairs that are not covered yet."""
+    """Yields configurations, each the one of several candidates with most uncovered pairs."""
     random = np.random.default_rng(seed)
     missing = all_pairs()
     while True:
@@ -189,7 +189,7 @@ def options_of(choice: Candidate) -> list[str]:
 
 
 def tried(number: int, choice: Candidate, place: Path) -> tuple[str, Failure | None]:
-    """Trains and verifies a configuration in child processes.
+    """Trains a configuration in a child process, and verifies it in another if training succeeds.
 
     Args:
       number: number of the configuration.
@@ -198,7 +198,7 @@ def tried(number: int, choice: Candidate, place: Path) -> tuple[str, Failure | N
 
     Returns:
       The result, which starts with "refused", "ok" or "FAILED" and contains the last printed line,
-      and the failure, if any.
+      and the failure, or None.
     """
     options = options_of(choice)
     common = [f"--run_dir={place / str(number)}", f"--cache_dir={place / 'cache'}"]
@@ -222,7 +222,7 @@ def tried(number: int, choice: Candidate, place: Path) -> tuple[str, Failure | N
 
 
 def main() -> int:
-    """Trains and verifies the configurations; returns the exit status."""
+    """Trains and verifies the sampled configurations; returns 1 if any failed, otherwise 0."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--configurations", type=int, default=60)
     parser.add_argument("--seed", type=int, default=0)

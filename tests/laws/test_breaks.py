@@ -1,4 +1,4 @@
-"""The breaks of `mutate` apply to the current code, and README.md lists all of them."""
+"""Tests that the breaks of `breaks.py` apply to the current code and are listed in README.md."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.laws.breaks import BREAKS, LAWS
 
 @pytest.mark.parametrize("change", BREAKS, ids=lambda change: f"{change.law}-{change.why}")
 def test_break_applies(change):
-    """Each break applies to the current code and names existing tests."""
+    """A break's old text occurs once in the current code, and the tests that it names exist."""
     assert mutate.applies(change)
     assert change.old != change.new
     assert change.tests
@@ -25,7 +25,7 @@ def test_two_breaks_per_law(law):
 
 
 def test_every_file_has_a_break():
-    """Every test file of a law is exercised by at least one break."""
+    """At least one break names each test file in tests/laws that tests a single law."""
     laws = mutate.ROOT / "tests" / "laws"
     broken = {test.split("::")[0] for change in BREAKS for test in change.tests}
     others = {f"test_{name}.py" for name in ("breaks", "product", "pairs", "verify")}
@@ -36,5 +36,5 @@ def test_every_file_has_a_break():
 
 
 def test_readme_is_current():
-    """tests/laws/README.md is the table generated from the breaks."""
+    """tests/laws/README.md is equal to the text that `mutate.table` returns."""
     assert (mutate.ROOT / "tests" / "laws" / "README.md").read_text() == mutate.table()

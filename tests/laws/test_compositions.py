@@ -1,4 +1,4 @@
-"""A transformer for sequences and a residual network keep the laws on several devices."""
+"""Tests that a transformer and a residual network train the same on one and on several devices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ VOCABULARY, TOKENS, UNITS = 11, 6, 8
 
 
 class Composed(tf.Module):
-    """Layers that follow each other, on inputs of any shape and type."""
+    """A model that applies a list of layers in order, and accepts inputs of any shape and dtype."""
 
     def __init__(self, layers, input_shape, seed):
         super().__init__("composed")
@@ -33,7 +33,10 @@ class Composed(tf.Module):
 
 
 def transformer():
-    """Returns a causal pre-norm transformer: ids [rows, tokens] to logits of the next ids."""
+    """Returns the layers of a causal pre-norm transformer.
+
+    The layers map token ids [rows, tokens] to logits of the next ids [rows, tokens, VOCABULARY].
+    """
     return [
         *(models.Embedding(VOCABULARY, UNITS), models.PositionEmbedding(), Dropout(0.1)),
         Residual(LayerNorm(), models.Attention(2, causal=True, dropout=0.25), Dropout(0.1)),
@@ -43,7 +46,7 @@ def transformer():
 
 
 class NextId(Task):
-    """Mean cross-entropy of the next id in a sequence."""
+    """Next-token prediction; the loss of a sequence is its mean cross-entropy."""
 
     def __init__(self):
         self.metrics = {}
@@ -56,7 +59,10 @@ class NextId(Task):
 
 
 def sequences(examples=28):
-    """Returns sequences in which an id is the sum of the two before it, uint8 [n, TOKENS + 1]."""
+    """Returns random sequences, uint8 [examples, TOKENS + 1].
+
+    The first two ids are random; each other id is the sum of the two before, modulo VOCABULARY.
+    """
     ids = np.random.default_rng(0).integers(0, VOCABULARY, (examples, TOKENS + 1)).astype(np.uint8)
     for place in range(2, TOKENS + 1):
         ids[:, place] = (ids[:, place - 1] + ids[:, place - 2]) % VOCABULARY
@@ -64,7 +70,11 @@ def sequences(examples=28):
 
 
 def trained(replicas=1, steps=4, accumulate=1, shards=0, **options) -> Training:
-    """Trains the transformer; the last batch of an epoch of 28 examples has padding rows."""
+    """Trains the transformer on 28 examples in batches of 8 and returns the training.
+
+    The last batch of an epoch has 4 padding rows. The initial weights are stored in the attribute
+    `before` of the training. `options` are passed to `put_together`.
+    """
     ids, layout = sequences(), BatchLayout(replicas, accumulate, shards)
     plan = BatchPlan(examples=len(ids), global_batch_size=8, layout=layout, seed=0)
     labels = np.zeros(len(ids), np.int32)
@@ -101,7 +111,7 @@ def _loss(run, ids):
 
 @pytest.mark.parametrize("other", [{"replicas": 2}, {"accumulate": 2}, {"jit": "loop"}])
 def test_transformer_on_other_topologies(other):
-    """L1, L3, L7: the same mathematics, to rounding, dropout included."""
+    """Two replicas, two micro-batches or XLA change the trained weights only by rounding."""
     one, two = trained(), trained(**other)
     moves, length = moved(one), [np.linalg.norm(each) for each in one.weights()]
     for move, ours, theirs, norm in zip(moves, one.weights(), two.weights(), length, strict=True):
@@ -123,7 +133,7 @@ def test_transformer_in_bfloat16():
 
 
 def test_transformer_of_shards():
-    """With virtual shards, the bits are the same on any number of replicas."""
+    """With four shards, the trained weights are bitwise equal on 1, 2 and 4 replicas."""
     one, *others = (trained(replicas, shards=4).weights() for replicas in (1, 2, 4))
     assert all(same_bits(one, other) for other in others)
 
@@ -132,9 +142,10 @@ def test_transformer_of_shards():
 
 
 def residual_network(classes=3):
-    """Returns a pre-activation residual network, smooth so that rounding switches nothing.
+    """Returns the layers of a pre-activation residual network with SiLU activations.
 
-    Its batch norms would cancel all biases of convolutions, on whatever path.
+    The network has no ReLU or max pool, in which rounding can switch a unit. Convolutions have no
+    bias, because batch norm cancels one.
     """
 
     def convolution(filters, size=3, stride=1):

@@ -1,4 +1,4 @@
-"""L1, L6 and L7 for models of Keras and of any tf.Module."""
+"""Tests laws L1, L2, L6 and L7 for Keras models and for a tf.Module (docs/concepts/laws.md)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EXAMPLES, BATCH = 44, 16  # so that the last batch of an epoch is partial
 
 
 def convolutional():
-    """A functional model of Keras with all that is replaced, and a regularizer."""
+    """Returns a functional Keras model with batch norm, three noise layers and a regularizer."""
     x = i = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, activation="tanh")(x)
     x = keras.layers.SpatialDropout2D(0.25)(keras.layers.BatchNormalization(momentum=0.8)(x))
@@ -30,7 +30,7 @@ def convolutional():
 
 
 def switching():
-    """A model of Keras with ReLUs and a max pool."""
+    """Returns a sequential Keras model with ReLUs and a max pool."""
     inner = [
         keras.layers.Conv2D(4, 3, padding="same", use_bias=False),
         keras.layers.BatchNormalization(),
@@ -45,7 +45,7 @@ def switching():
 
 
 class Recurrent(keras.Model):
-    """A subclassed model that draws for a whole micro-batch."""
+    """A subclassed Keras model with an LSTM, whose dropout masks are drawn per micro-batch."""
 
     def __init__(self):
         super().__init__()
@@ -62,7 +62,7 @@ def subclassed():
 
 
 class Linear(tf.Module):
-    """Sonnet's conventions: a lazily made layer, and `is_training`."""
+    """A linear layer in Sonnet's style: created at the first call, which takes `is_training`."""
 
     def __init__(self, size):
         super().__init__()
@@ -112,7 +112,7 @@ def training(make, replicas=1, shards=0, accumulate=1, seed=0, **options) -> Tra
 @pytest.mark.parametrize("make", [convolutional, module])
 @pytest.mark.parametrize("replicas", [2, 4])
 def test_same_on_other_devices(make, replicas):
-    """L7: norms, dropout, noise and regularizers count the same on any number of devices."""
+    """Weights and metrics on 2 and 4 devices match those on one device within rounding."""
     one, several = training(make, optimizer="sgd"), training(make, replicas, optimizer="sgd")
     first = one.weights()
     assert relative_difference(one.take(1).weights(), several.take(1).weights()) < 1e-5
@@ -132,13 +132,13 @@ def test_same_bits_with_shards(make):
 
 
 def test_norms_accumulate_as_micro_batches():
-    """L1: gradient accumulation averages the statistics of the micro-batches."""
+    """With two micro-batches, weights and batch norm statistics on two devices match one device."""
     one, two = (training(convolutional, r, accumulate=2, optimizer="sgd") for r in (1, 2))
     assert relative_difference(one.take(6).weights(), two.take(6).weights()) < 1e-4
 
 
 def test_regularizer_counts_once():
-    """L1: the gradient of a penalty is that of the mean loss, on any number of devices."""
+    """A regularizer's gradient is added once to that of the mean loss, on any number of devices."""
 
     def penalized():
         dense = keras.layers.Dense(CLASSES, kernel_regularizer=keras.regularizers.L2(0.5))
@@ -185,7 +185,7 @@ def test_ema_starts_from_the_same_weights():
 
 
 def test_nan_moves_nothing():
-    """L2: a nan in one row skips the step, statistics included."""
+    """A step with NaN in the forward pass is skipped: weights and statistics stay bitwise equal."""
     run = training(convolutional)
     run.state.model.weights["00_conv2d"]["kernel"].assign_add(
         tf.fill([3, 3, 1, 4], np.float32("nan"))

@@ -1,4 +1,4 @@
-"""Golden losses: bitwise equal on the same machine, within 1e-5 on others."""
+"""Tests that losses match golden files: bitwise on the same processor, within 1e-5 on others."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def test_losses_match_golden(name, request, cache_dir):
 
 @pytest.mark.parametrize("name", runs.RUNS)
 def test_golden_options_are_current(name):
-    """Each golden file records the current options of its run."""
+    """Each golden file records the options that `tests.golden.runs` defines for its run."""
     assert runs.read(name)["run"] == list(runs.RUNS[name])

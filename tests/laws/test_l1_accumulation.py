@@ -1,4 +1,4 @@
-"""L1: an update is that of the global batch for any number of micro-batches."""
+"""Tests of law L1: any number of micro-batches gives the update of the whole global batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CLOSE, CLOSE_IN_MOVES = 1e-6, 1e-5
 
 
 def vector(run: Parts) -> np.ndarray:
-    """Returns all trainable weights as one vector."""
+    """Returns all trainable weights of a run as one float64 vector."""
     weights = run.state.model.trainable_variables
     return np.concatenate([weight.numpy().ravel() for weight in weights]).astype(np.float64)
 
@@ -31,7 +31,7 @@ def vector(run: Parts) -> np.ndarray:
 @pytest.mark.parametrize("optimizer", RATES)
 @pytest.mark.parametrize("micro_batches", [4, 7])  # of 32; of 19, the last of 14
 def test_micro_batches_match_full_batch(tmp_path_factory, replicas, optimizer, micro_batches):
-    """A step on 128 examples with dropout is the same in 1 and in k micro-batches."""
+    """A step on 128 examples with dropout is the same in 1 and k micro-batches, within rounding."""
 
     def cut_into(local_micro_batches: int) -> Parts:
         return assembled(
@@ -72,7 +72,7 @@ def norm_first() -> list[models.Layer]:
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize(("batch", "cuts"), [(22, (6, 12, 18)), (21, (7, 14))])
 def test_batch_norm_per_micro_batch(replicas, batch, cuts):
-    """Each micro-batch is normalized alone; moving averages take the weighted mean once."""
+    """Batch norm uses each micro-batch's statistics; moving averages use their weighted mean."""
     images, labels = pictures(batch)
     run = training(
         images,

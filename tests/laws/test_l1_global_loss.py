@@ -1,4 +1,4 @@
-"""L1: the loss is summed over valid examples and divided by their global number."""
+"""Tests of law L1: the loss is the sum over valid examples divided by their global number."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.vectors import Weights
 
 
 class Distance(Task):
-    """Half the squared distance of an example from the only weight, which tends to their mean."""
+    """A task whose loss is half the squared difference of a number and the model's only weight."""
 
     metrics: dict = {}  # noqa: RUF012
 
@@ -56,7 +56,7 @@ def test_global_mean_with_remainder(devices):
 
 
 class WeightedDistance(Distance):
-    """Distance with a weight for each example, which may be 0."""
+    """`Distance` with example weights, computed by `weigh` from the numbers; weights may be 0."""
 
     metrics = {"number": Mean()}  # noqa: RUF012
 
@@ -99,7 +99,7 @@ LAYOUTS = (
 @pytest.mark.parametrize("jit", ["off", "loop"])
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: "-".join(map(str, layout)))
 def test_weighted_mean_is_global(layout, jit):
-    """The gradient is divided by the sum of the weights of the global batch."""
+    """The gradient is divided by the sum of the example weights of the global batch."""
     if jit == "loop" and layout.replicas > 1:
         layout = BatchLayout(1, layout.micro_batches)
     rate, epochs = 0.1, 5
@@ -116,7 +116,7 @@ def test_weighted_mean_is_global(layout, jit):
 
 
 def test_weights_that_add_up_to_nothing():
-    """A step whose weights are all 0 has no mean, and is a bad step."""
+    """A step whose example weights are all 0 is not finite and updates nothing."""
     run = weighted(BatchLayout(1), weigh=tf.zeros_like)
     assert not run.loop.run(1).finite
     assert int(run.state.updates) == 0 and float(run.weights()[0]) == 2.0
@@ -135,7 +135,7 @@ def test_weights_that_add_up_to_nothing():
     ids=lambda layout: "-".join(map(str, layout)),
 )
 def test_nan_stays_in_its_step(layout):
-    """A NaN makes only its own step bad, although padding is computed and 0 * NaN is NaN."""
+    """A NaN in an example makes only the step of that example bad, for any layout with padding."""
     images, labels = pictures(37)
     images = images.astype(np.float32)
     images[[0, 16], 2, 3] = np.nan  # rows that padding would repeat
@@ -157,7 +157,7 @@ def logistic():
 
 
 def reference_weights(images, labels, batch, steps, rate):
-    """Runs gradient descent on batch means in float64, with batches in file order."""
+    """Returns the weights after gradient descent on batch means in float64, in file order."""
     kernel, bias = [w.astype(np.float64) for w in initial_weights(images, labels)]
     inputs = images.reshape(len(images), -1) / 255.0
     per_epoch = -(-len(images) // batch)
@@ -181,7 +181,7 @@ def initial_weights(images, labels):
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 @pytest.mark.parametrize("examples", [7, 8, 9, 5])
 def test_partial_batch_mean(examples, replicas):
-    """Training with a partial batch matches gradient descent on batch means in float64."""
+    """Training with a partial batch matches float64 gradient descent on batch means."""
     images, labels = pictures(examples)
     made = training(
         images,
@@ -204,7 +204,7 @@ def test_partial_batch_mean(examples, replicas):
 
 @pytest.mark.parametrize(("batch", "replicas"), [(6, 4), (7, 2), (3, 4)])
 def test_indivisible_batch(batch, replicas):
-    """A batch that the replicas do not divide loses and repeats no example."""
+    """A batch size that the replicas do not divide omits and repeats no example."""
     options = {"batch": batch, "network": logistic, "optimizer": "sgd"}
     alone, many = (training(*pictures(17), replicas=n, **options) for n in (1, replicas))
     path = alone.take_measured(9)
@@ -214,7 +214,7 @@ def test_indivisible_batch(batch, replicas):
 
 
 def test_nan_padding_is_masked():
-    """Padding adds nothing to the sums, even if its loss is not finite."""
+    """Padding rows with NaN and infinite losses add nothing to the metric sums."""
     losses = tf.constant([1.0, 2.0, np.nan, np.inf])
     output = TaskOutput(losses, {"mean": (losses,)})
     sums = masked_sums(output, tf.constant([1.0, 1.0, 0.0, 0.0]), {"mean": Mean()})

@@ -1,4 +1,4 @@
-"""L2: gradients are reduced first; all replicas then share one finite check and one update."""
+"""Tests of law L2: gradients are reduced first, then checked, clipped and applied everywhere."""
 
 from __future__ import annotations
 
@@ -45,9 +45,11 @@ CUT = (
 
 
 def opposed(layout: BatchLayout, ours, theirs) -> list[list]:
-    """Returns steps whose gradient is half `ours`, half `theirs`, by shard or by micro-batch.
+    """Returns steps with the gradients `ours` and `theirs` in different shards or micro-batches.
 
-    Each step is a list of the gradients of its rows; the engine takes their mean.
+    A step is a list with a gradient per row, of which the engine takes the mean: `ours + theirs`.
+    In the first step shards differ, in the second micro-batches; a step is left out if its layout
+    has only one shard or micro-batch.
     """
     rows = np.arange(layout.replicas * layout.local_micro_batches)
     shard, micro_batch = rows % layout.all_shards, rows // layout.all_shards
@@ -98,7 +100,11 @@ SCALE = {"initial": 2.0, "growth_steps": 2, "factor": 4.0, "floor": 1.0}
 
 
 def poisons(layout: BatchLayout):
-    """Yields (row, factor, part) for each replica and micro-batch, and for each part of a step."""
+    """Yields (row, factor, part) of the faults to inject into single steps.
+
+    Infinite and NaN gradients are injected into a random row of each micro-batch on each replica;
+    an infinity is injected into each other part of a step, in one of those rows.
+    """
     random = np.random.default_rng(0)
     rows = BATCH // layout.micro_batches // layout.replicas
     places = [
@@ -111,14 +117,20 @@ def poisons(layout: BatchLayout):
 
 
 def learned(scale: float, run: int, good: bool) -> tuple[float, int]:
-    """Returns the loss scale and the number of consecutive finite steps after one more step."""
+    """Returns the expected loss scale and finite steps in a row after a step with settings `SCALE`.
+
+    Args:
+      scale: loss scale before the step.
+      run: consecutive finite steps before the step.
+      good: whether the step is finite.
+    """
     if not good:
         return max(scale / SCALE["factor"], SCALE["floor"]), 0
     return (scale * SCALE["factor"], 0) if run + 1 == SCALE["growth_steps"] else (scale, run + 1)
 
 
 def kernels(found: dict[str, bytes]) -> list[bytes]:
-    """Returns the bits of a kernel and of its EMA on every replica."""
+    """Returns the bytes of the first convolution's kernel and its EMA on each replica."""
     return [bits for name, bits in found.items() if "/0_convolution/kernel:0/" in name]
 
 
@@ -177,7 +189,7 @@ def test_bad_step_updates_nothing(layout):
     ids=str,
 )
 def test_bad_steps_leave_no_trace(optimizer, layout):
-    """Finite steps give the same bits with and without bad steps between them."""
+    """Weights are bitwise equal with and without bad steps between the finite ones."""
     random = np.random.default_rng(2)
     good = random.normal(size=(4, layout.replicas * layout.local_micro_batches, 9)).astype(
         np.float32
@@ -205,13 +217,13 @@ def test_bad_steps_leave_no_trace(optimizer, layout):
 
 
 def flat() -> list[models.Layer]:
-    """Returns a network without dropout, so that steps do not depend on their number."""
+    """Returns a network without dropout, whose steps do not depend on the step number."""
     return [models.Flatten(), models.Dense(16, activation="relu"), models.Dense(CLASSES)]
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_overflow_lowers_loss_scale(replicas):
-    """Steps whose scaled gradient overflows are skipped until the loss scale fits."""
+    """Steps whose scaled gradient overflows are skipped until the loss scale is low enough."""
 
     def begun_at(scale):
         return training(
@@ -235,7 +247,7 @@ def test_overflow_lowers_loss_scale(replicas):
 
 
 def test_loss_scale_is_bitwise_neutral():
-    """A loss scale changes no bit if nothing leaves the range of the dtype."""
+    """With a loss scale of 2^20, weights and metric sums are bitwise those with a scale of 1."""
 
     def trained(scale):
         return training(
@@ -249,7 +261,12 @@ def test_loss_scale_is_bitwise_neutral():
 
 
 def scales_of(verdicts, **options):
-    """Returns the loss scale after each step, finite or not."""
+    """Returns the loss scale after each step.
+
+    Args:
+      verdicts: for each step, whether its gradient is finite.
+      **options: arguments of `LossScale`.
+    """
     scale = LossScale(**options)
 
     @tf.function
@@ -271,7 +288,7 @@ def test_loss_scale_limits():
 
 
 def test_loss_scale_growth():
-    """A loss scale grows only after enough finite steps in a row."""
+    """A loss scale grows only after `growth_steps` finite steps in a row."""
     verdicts = [True, False, True, True, True, True]
     found = scales_of(verdicts, initial=8.0, growth_steps=3)
     assert found == [8.0, 4.0, 4.0, 4.0, 8.0, 8.0]

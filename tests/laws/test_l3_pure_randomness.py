@@ -1,4 +1,4 @@
-"""L3: shuffling and dropout are pure functions of (seed, step) and the example's position."""
+"""Tests of law L3: shuffling and dropout depend only on the seed, the step and the position."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.harness import (
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 10**6), n=st.integers(0, 300))
 @settings(max_examples=50, derandomize=True)
 def test_permutation_is_complete(seed, epoch, n):
-    """An epoch contains every example once."""
+    """`permutation` returns each index from 0 to n - 1 once."""
     assert sorted(permutation(seed, epoch, n)) == list(range(n))
 
 
@@ -43,7 +43,7 @@ def test_permutations_are_uncorrelated(seed):
 
 
 def test_permutation_golden_values():
-    """The permutation of a seed and an epoch never changes."""
+    """`permutation` returns the recorded orders of two pairs of seed and epoch."""
     assert permutation(0, 0, 10).tolist() == GOLDEN[0]
     assert permutation(7, 3, 10).tolist() == GOLDEN[1]
 
@@ -52,7 +52,7 @@ GOLDEN = ([0, 8, 9, 3, 7, 5, 1, 2, 6, 4], [7, 1, 9, 6, 0, 4, 2, 8, 3, 5])
 
 
 def test_seed_determines_bits():
-    """The same seed gives the same bits; another seed gives different ones."""
+    """Two trainings with one seed end with equal weights; another seed gives different weights."""
     images, labels = pictures(40)
     one, two = (training(images, labels, seed=5).take(12).weights() for _ in range(2))
     other = training(images, labels, seed=6).take(12).weights()

@@ -1,4 +1,4 @@
-"""L4: the examples of a step are a pure function of (seed, step)."""
+"""Tests of law L4: the examples of a step are a pure function of the seed and the step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipelines.sources.tfds import open_source
 
 
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (images, labels) of the valid rows of each step, on one replica."""
+    """Returns (images, labels) of the valid rows of each of `steps` steps of a one-replica feed."""
     found = []
     while steps:
         taken, given = feed.open(step, steps)
@@ -46,7 +46,7 @@ def feeds(cache_dir):
 
 
 def test_feeds_agree(feeds):
-    """Both feeds return the same examples in the same order."""
+    """The resident and the streaming feed return the same examples in the same order."""
     resident, stream = feeds("resident"), feeds("stream")
     assert resident.steps_per_epoch == stream.steps_per_epoch == 13
     for step in range(26):
@@ -59,7 +59,7 @@ def test_feeds_agree(feeds):
 
 @pytest.mark.parametrize("steps", [1, 4, 13])
 def test_stream_table_sizes(feeds, steps, monkeypatch):
-    """The streaming feed returns the same batches for any number of steps per table."""
+    """The streaming feed returns the same batches for any number of steps per prefetched block."""
     monkeypatch.setattr("pipelines.stream._TABLE", steps * 100 * 64)
     stream, resident = feeds("stream"), feeds("resident")
     for step in [*range(30), 28, 26, 5, 40, 6]:  # in order, back within a table, and random access
@@ -71,7 +71,7 @@ def test_stream_table_sizes(feeds, steps, monkeypatch):
 
 
 def test_stream_reuses_iterator(feeds, monkeypatch):
-    """In file order, the streaming feed uses one iterator for all epochs."""
+    """Without shuffling, the streaming feed uses one iterator for all epochs."""
     monkeypatch.setattr("pipelines.stream._TABLE", 4 * 100 * 64)
     stream, resident = feeds("stream", None), feeds("resident", None)
     expected = rows_of(resident, 0, 13)
@@ -85,7 +85,7 @@ def test_stream_reuses_iterator(feeds, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
 def test_feed_opens_at_any_step(feeds, kind):
-    """A feed opened at a step returns the batch of a feed that was read up to it."""
+    """A feed opened at step 19 returns the batch of a feed that was read from step 0 to 19."""
     through, fresh = feeds(kind), feeds(kind)
     for step in range(20):
         seen = rows_of(through, step)[0]
@@ -96,7 +96,7 @@ def test_feed_opens_at_any_step(feeds, kind):
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
 def test_epoch_is_permutation(feeds, kind):
-    """An epoch contains every example once; the next epoch has another order."""
+    """An epoch has each example once, in the order of `permutation`; epochs differ in order."""
     feed = feeds(kind)
     epochs = []
     for epoch in range(2):
@@ -116,7 +116,7 @@ def test_epoch_is_permutation(feeds, kind):
 )
 @settings(max_examples=80, derandomize=True)
 def test_plan_covers_epoch_once(examples, batch, replicas):
-    """Any batch size on any number of replicas covers the epoch once."""
+    """Any batch size on any number of replicas covers each position of the epoch once."""
     plan = BatchPlan(
         examples=examples, global_batch_size=batch, layout=BatchLayout(replicas), seed=1
     )

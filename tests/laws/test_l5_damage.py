@@ -1,4 +1,4 @@
-"""L5: a damaged checkpoint is never loaded silently."""
+"""Tests of law L5: a damaged checkpoint is never loaded without a reported problem."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def bits(state) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple[dict[str, bytes], dict[int, dict[str, bytes]]]:
-    """Returns the checkpoint files of a run by name, and the state of each checkpoint by number."""
+    """Returns a run's checkpoint files by path, and the state of each checkpoint by number."""
     place, run, states = tmp_path_factory.mktemp("saved"), made(), {}
     checkpoints = CheckpointManager(str(place), run.state, KEEP)
     for step in range(1, 5):
@@ -46,7 +46,13 @@ def fresh():
 
 
 def corrupt(random: np.random.Generator, place: Path, names: list[str]) -> str:
-    """Damages one file or swaps two; returns a description of the damage."""
+    """Truncates, alters, empties or deletes a random file, or swaps two; returns a description.
+
+    Args:
+      random: random generator.
+      place: directory of the files.
+      names: paths of the files, relative to `place`; those that do not exist are ignored.
+    """
     kind = str(random.choice(["truncate", "flip", "delete", "swap", "empty", "zeros"]))
     name, other = random.choice([n for n in names if (place / n).exists()], 2, replace=False)
     path, content = place / name, (place / name).read_bytes()
@@ -73,7 +79,7 @@ def corrupt(random: np.random.Generator, place: Path, names: list[str]) -> str:
 
 @pytest.mark.parametrize("seed", range(120))
 def test_damage_is_never_loaded(saved, fresh, tmp_path, seed):
-    """The restorer falls back to an intact checkpoint or raises OSError."""
+    """After random damage, the restorer loads an intact checkpoint or raises OSError."""
     files, states = saved
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -96,7 +102,7 @@ def test_damage_is_never_loaded(saved, fresh, tmp_path, seed):
 
 
 def test_lost_best_falls_back(tmp_path):
-    """If the best checkpoint is lost, an earlier checkpoint that does not need it is restored.
+    """If the best checkpoint is lost, an earlier checkpoint that does not refer to it is restored.
 
     The repeated steps save the same best checkpoint again, so the run ends unchanged.
     """
@@ -112,7 +118,7 @@ def test_lost_best_falls_back(tmp_path):
 
 
 def test_best_lost_by_all(tmp_path):
-    """If every checkpoint has lost its best one, the newest is restored without it."""
+    """If every checkpoint refers to a lost best checkpoint, the newest is restored without it."""
     run = made().take(1)
     run.state.best.step.assign(1)
     newest = CheckpointManager(str(tmp_path), run.state, KEEP).save_and_wait(best=True)
@@ -123,7 +129,7 @@ def test_best_lost_by_all(tmp_path):
 
 
 def test_later_best_survives_fallback(tmp_path):
-    """After a fallback, the best checkpoint of a later step stays until that step."""
+    """After a fallback, the best checkpoint of a later step is kept until training is there."""
     run = made().take(3)
     checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
     checkpoints.save_and_wait()

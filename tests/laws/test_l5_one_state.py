@@ -1,4 +1,4 @@
-"""L5: everything that must survive a restart is in one state."""
+"""Tests of law L5: everything that must survive a restart is in one `TrainState`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.harness import pictures, same_bits, training
 
 
 def made(optimizer: str = "adam"):
-    """Returns a training with slots, an EMA and a loss scale that grows every two steps."""
+    """Returns a training with optimizer slots, an EMA and a dynamic loss scale."""
     return training(
         *pictures(30),
         optimizer=optimizer,
@@ -43,7 +43,7 @@ def untouched(optimizer: str) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("optimizer", "stop"), choices(tuple(OPTIMIZERS), [3, 4, 7]))
 def test_restore_is_bitwise(tmp_path, optimizer, stop):
-    """A run restored at any step ends with the bits of an uninterrupted run."""
+    """A run restored after 3, 4 or 7 of 11 steps ends bitwise equal to an uninterrupted run."""
     stopped = made(optimizer=optimizer).take(stop)
     CheckpointManager(str(tmp_path), stopped.state, keep=2).save_and_wait()
     resumed = made(optimizer=optimizer)
@@ -54,7 +54,7 @@ def test_restore_is_bitwise(tmp_path, optimizer, stop):
 
 
 def test_checkpoint_is_complete(tmp_path):
-    """Every variable of the state is in its checkpoint."""
+    """A checkpoint contains every variable of the state."""
     state = made().take(2).state
     path = CheckpointManager(str(tmp_path), state, keep=2).save_and_wait()
     with np.load(path) as saved:
@@ -79,14 +79,14 @@ OF_0_4_0 = {
 
 
 def name_of_0_4_0(name: str) -> str:
-    """Returns a variable's name in a checkpoint of 0.4.0."""
+    """Returns the name that a variable has in a checkpoint of version 0.4.0."""
     group, slash, rest = name.partition("/")
     groups = {"ema": "average", "timing": "times"}
     return OF_0_4_0.get(name, groups.get(group, group) + slash + rest)
 
 
 def without(path: str, *names: str, **added: np.ndarray) -> None:
-    """Removes variables from a checkpoint and adds others."""
+    """Rewrites a checkpoint file without the variables `names`, and with the variables `added`."""
     found = checkpoint_file.read(path)
     arrays = {name: array for name, array in found.arrays.items() if name not in names}
     checkpoint_file.write(path, found.facts, arrays | added)
@@ -129,7 +129,7 @@ def test_missing_variable_raises(tmp_path):
 
 
 def test_checkpoint_size_is_constant(tmp_path, cache_dir):
-    """L4: the data state is the step; the checkpoint adds only a short identity of the data."""
+    """The array shapes of a checkpoint are the same for 30 and for 3,000 examples (law L4)."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache_dir))
     data = data_identity(source, str(cache_dir))
     found = []
@@ -144,7 +144,7 @@ def test_checkpoint_size_is_constant(tmp_path, cache_dir):
 
 
 def test_step_reads_only_state():
-    """Every variable that a step reads is in the state."""
+    """Every variable that the graph of a step uses is in the state."""
     run = made().take(1)
     function = run.loop.graph()
     known = {id(variable) for variable in run.state.variables}
@@ -153,7 +153,7 @@ def test_step_reads_only_state():
 
 
 def test_restore_weights_only(tmp_path):
-    """Restoring the weights alone leaves the rest of the state unchanged."""
+    """`restore_weights` replaces the weights and leaves the rest of the state unchanged."""
     saved = made().take(4)
     path = CheckpointManager(str(tmp_path), saved.state, keep=2).save_and_wait()
     other = made().take(6)
@@ -163,7 +163,7 @@ def test_restore_weights_only(tmp_path):
 
 
 def test_best_is_kept_separately(tmp_path):
-    """The best checkpoint is kept besides the newest `keep` checkpoints."""
+    """The best checkpoint is kept in addition to the newest `keep` checkpoints."""
     run = made()
     checkpoints = CheckpointManager(str(tmp_path), run.state, keep=2)
     for step in range(5):
@@ -209,7 +209,7 @@ def test_damaged_newest_falls_back(tmp_path):
 
 
 def test_all_damaged_raises(tmp_path):
-    """If all checkpoints are damaged, restoring raises; it never starts a new run."""
+    """If all checkpoints are damaged, the restorer raises OSError."""
     run = made().take(1)
     checkpoints = CheckpointManager(str(tmp_path), run.state, keep=2)
     damage(checkpoints.save_and_wait())

@@ -1,4 +1,4 @@
-"""L6: N steps run in one graph, N is a tensor, and a run traces each function once."""
+"""Tests of law L6: one graph runs any number of steps, and a run traces each function once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness import pictures, same_bits, scaled, training
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_training_is_traced_once(replicas):
-    """Any number of steps and any epoch use the same trace."""
+    """The training loop is traced once for calls of different lengths in different epochs."""
     images, labels = pictures(30)
     run = training(images, labels, replicas=replicas)
     for steps in (1, 2, 1, 4, 3, 4):
@@ -39,7 +39,7 @@ def test_evaluation_is_traced_once():
 
 
 def test_steps_per_call_bitwise():
-    """The number of steps per call changes no bit."""
+    """Twelve steps in single calls and in longer calls give bitwise equal weights."""
     images, labels = pictures(30)
     singly, together = training(images, labels), training(images, labels)
     for _ in range(12):
@@ -60,7 +60,7 @@ def test_nonpositive_steps_raise(steps):
     "at", [LogPoints(last=1), LogPoints(last=2), LogPoints(last=3), LogPoints(every=0)]
 )
 def test_invalid_log_points_raise(at):
-    """A call past its last log point, or with an interval of 0, raises ValueError."""
+    """A call past its last log point, or with a log interval of 0, raises ValueError."""
     run = training(*pictures(30)).take(2)
     with pytest.raises(ValueError, match="point"):
         run.loop.run(2, at)
@@ -75,7 +75,7 @@ def test_steps_past_epoch_raise():
 
 @pytest.mark.parametrize("given", [0, -1, 4])
 def test_wrong_feed_steps_raise(monkeypatch, given):
-    """A feed that returns no step, or more than asked for, raises RuntimeError."""
+    """If a feed opens no step, or more steps than requested, the loop raises RuntimeError."""
     run = training(*pictures(30))
     opened = run.feed.open
     monkeypatch.setattr(
@@ -86,9 +86,10 @@ def test_wrong_feed_steps_raise(monkeypatch, given):
 
 
 def test_graph_loop_terminates():
-    """The loop in the graph ends for any log points.
+    """The loop in the graph ends even for log points that cannot be reached.
 
-    The host rejects such log points, but a loop in the graph cannot be interrupted by a signal.
+    `Loop.run` rejects such log points, but a signal could not interrupt an endless loop in the
+    graph.
     """
     run = training(*pictures(30)).take(2)
     given = run.feed.open(2, 2).given

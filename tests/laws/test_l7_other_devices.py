@@ -1,6 +1,6 @@
-"""L7: a run that is saved on some devices resumes on others.
+"""Tests of law L7: a run that is saved on some number of devices resumes on another.
 
-With `--shards` the state is bitwise equal; without, within the bound for N devices and one.
+With `--shards` the states are bitwise equal; without, they differ within a rounding bound.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ def parts_on(replicas: int, place: Path, model: str, **options: Any) -> Parts:
 
 
 def way(place: Path, model: str, **options: Any) -> list[Parts]:
-    """Trains on each device count of `WAY` in turn; returns the parts of each stage."""
+    """Trains on each device count of `WAY` in turn; returns the parts of each stage.
+
+    Each stage after the first resumes from a checkpoint of the stage before.
+    """
     stages: list[Parts] = []
     for replicas in WAY:
         parts = parts_on(replicas, place, model, **options)
@@ -42,7 +45,7 @@ def way(place: Path, model: str, **options: Any) -> list[Parts]:
 
 @pytest.mark.parametrize("model", [seldom("law_dropout"), "law_norm"])
 def test_weights_after_device_changes(tmp_path, model):
-    """After each change of devices, the weights match a run on one device within bounds."""
+    """After each change of devices, the weights match those on one device within rounding."""
     stayed = parts_on(1, tmp_path, model)
     for moved in way(tmp_path, model):
         take(stayed, STEPS)
@@ -54,7 +57,7 @@ def test_weights_after_device_changes(tmp_path, model):
 
 @pytest.mark.parametrize("model", ["law_dropout", seldom("law_norm")])
 def test_sharded_state_after_device_changes(tmp_path, model):
-    """With shards, the state has the bits of a run on one device after each change."""
+    """With shards, the state after each change of devices is bitwise that on one device."""
     stayed = parts_on(1, tmp_path, model, shards=4)
     for moved in way(tmp_path, model, shards=4):
         assert state_bytes(moved) == state_bytes(take(stayed, STEPS))

@@ -1,4 +1,4 @@
-"""L7 and L2 across processes: two workers on the loopback address match one process."""
+"""Tests of laws L2 and L7 across processes: two local workers train as one process does."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POISONED = {3: 17, 11: 0}
 
 
 def two_workers(place: Path, cache: Path, options: dict) -> list[dict[str, np.ndarray]]:
-    """Trains on two workers; returns the final arrays of each."""
+    """Trains on two worker processes; returns the arrays that each worker saved, by name."""
     running = []
     for task, config in enumerate(tf_configs(2)):
         given = {**options, "cache_dir": str(cache), "run_dir": str(place / "run")}
@@ -64,7 +64,7 @@ def two_workers(place: Path, cache: Path, options: dict) -> list[dict[str, np.nd
     ("shards", "accumulate", "feed"), [(0, 1, "resident"), (2, 1, "stream"), (2, 4, "resident")]
 )
 def test_two_workers_match_one(tmp_path, shards, accumulate, feed):
-    """Two workers train as one process does; with shards, to the bit."""
+    """The weights of two workers match those of one process, bitwise with shards."""
     options = {**OPTIONS, "shards": shards, "accumulate": accumulate, "feed": feed}
     first, second = two_workers(tmp_path, tmp_path / "cache", {**options, "poisoned": POISONED})
     task = FaultInjectingTask(Classification())

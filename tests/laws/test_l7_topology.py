@@ -1,4 +1,4 @@
-"""L7: a step computes the same mathematics on 1 or N replicas."""
+"""Tests of law L7: a step on N replicas is equivalent to a step on one replica."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CASES = [(optimizer, "smooth") for optimizer in ("sgd", "momentum", "adam", "lam
     choices([*CASES, ("adam", "switches")], [2, 4], [40, 37], strength=2, name=joined),
 )
 def test_replicas_match_one_device(of, replicas, examples):
-    """N replicas train as one device does, with dropout and batch norm."""
+    """Training on N replicas with dropout and batch norm matches one device within rounding."""
     optimizer, network = of
     images, labels = pictures(examples)
     layers, switches = NETWORKS[network]
@@ -48,14 +48,14 @@ def test_replicas_match_one_device(of, replicas, examples):
 
 
 def without_norm() -> list[models.Layer]:
-    """Returns a network without batch norm, whose statistics are per shard."""
+    """Returns a network without batch norm, whose statistics would differ per shard."""
     return [models.Flatten(), models.Dropout(0.5), models.Dense(CLASSES)]
 
 
 @pytest.mark.parametrize("network", [None, without_norm], ids=["norm", "no_norm"])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_shards_are_bitwise(accumulate, network):
-    """With shards, any number of replicas gives the same bits."""
+    """With four shards, training on 1, 2 and 4 replicas is bitwise equal."""
     # Batches of 16 and one of 5: a shard has 4 rows, 2 or none.
     options = {"batch": 16, "accumulate": accumulate, "learning_rate": 0.001, "ema": 0.9}
     options |= {"network": network} if network else {}

@@ -1,4 +1,4 @@
-"""L8: evaluation scores every example of a split once, for any batch size and replica count."""
+"""Tests of law L8: evaluation scores each example of a split exactly once."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def runs():
 
 
 def reference(run) -> dict:
-    """Computes the metrics from the logits in NumPy."""
+    """Returns the mean loss and the number of correct predictions, computed in NumPy."""
     logits = run.state.model(scaled(tf.constant(IMAGES))).numpy().astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(EXAMPLES), LABELS]
@@ -46,7 +46,7 @@ some_of_them = settings(max_examples=6, derandomize=True)
 @example(batch=EXAMPLES)
 @some_of_them
 def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
-    """Metrics match those computed in NumPy from the logits."""
+    """For any batch size, loss and accuracy match those computed in NumPy from the logits."""
     run = runs[replicas]
     means, expected = run.evaluate(IMAGES, LABELS, batch, shards), reference(run)
     assert means["examples"] == EXAMPLES
@@ -56,7 +56,7 @@ def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
 
 
 class Register(Task):
-    """A task with one metric per example: 1 for that example, 0 for others. Labels are indices."""
+    """A task with a metric per example: 1 for that example and 0 for others; labels are indices."""
 
     metrics = {f"example_{number}": Mean() for number in range(EXAMPLES)}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""The sampler over pairs of option values: its configurations, and a short run of it."""
+"""Tests of the sampler in `tests.laws.pairs` and of its classification of results."""
 
 from __future__ import annotations
 

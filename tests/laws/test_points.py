@@ -1,4 +1,4 @@
-"""Log points do not depend on how steps are divided into calls of the graph."""
+"""Tests that log points do not depend on how steps are divided into calls of the graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WAYS = [
 
 
 def rows_by_calls(parts, calls, every):
-    """Trains an epoch in calls of the given lengths; returns its logged rows."""
+    """Trains an epoch in calls of the given lengths; returns rows logged every `every` steps."""
     rows = []
     for steps in calls:
         step = int(parts.state.step)
@@ -36,7 +36,7 @@ def rows_by_calls(parts, calls, every):
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_log_points_for_any_calls(tmp_path, options):
-    """Log points are the same for any number of steps per call."""
+    """The logged rows are the same for any number of steps per call."""
     for every in (1, 2):
         portioned(tmp_path, options, every)
 
@@ -57,7 +57,7 @@ def portioned(tmp_path, options, every):
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_log_point_interval(tmp_path, options):
-    """A log point covers the steps since the previous log point."""
+    """The means of a log point are over the steps since the previous log point."""
     parts = assembled(str(tmp_path), **OPTIONS, **options)
     single = assembled(str(tmp_path), **OPTIONS, **options)
     points = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
@@ -79,7 +79,7 @@ def test_log_point_interval(tmp_path, options):
 
 
 def test_current_log_point_matches_last_point(tmp_path):
-    """`current_log_point` equals the last log point of the call."""
+    """`current_log_point` returns the last log point of the previous call."""
     parts = assembled(str(tmp_path), **OPTIONS, model="law_norm", precision="mixed_float16")
     *_, point = parts.loop.run(EPOCH, LogPoints(2, EPOCH)).points
     found = current_log_point(parts)
@@ -89,7 +89,7 @@ def test_current_log_point_matches_last_point(tmp_path):
 
 
 def test_most_steps():
-    """A call of `most_steps` passes at most `MOST` log points."""
+    """A call of `most_steps` steps passes at most `MOST` log points."""
     for every, last, step in ((1, 10_000, 0), (3, 10_000, 7), (100, 1 << 62, 99)):
         points = LogPoints(every, last)
         most = min(points.most_steps(step), 5_000)

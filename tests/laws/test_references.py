@@ -1,7 +1,7 @@
-"""Optimizers, schedules and clipping, compared with the papers' formulas in float64 and with Keras.
+"""Compares optimizers, schedules and clipping with the papers' formulas in float64 and with Keras.
 
-The references share no code with the engine. Each feature is tested alone first, then all of them
-in the engine's loop.
+The references share no code with the engine. Each feature is first tested separately, then all of
+them in the engine's training loop.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ PEAK = 0.05
 
 
 def references(name, weights):
-    """Returns a reference optimizer for each weight."""
+    """Returns a list with a reference optimizer for each weight."""
     options = {**OPTIONS, "weight_decay": DECAY[name]}
     return [papers.Reference(name, weight, options) for weight in weights]
 
 
 @functools.cache
 def referred(name):
-    """Returns the final weights under the paper's formula."""
+    """Returns the weights after `STEPS` updates by the paper's formula."""
     weights, gradients, rates = start()
     moved = references(name, weights)
     for turn in range(STEPS):
@@ -73,10 +73,10 @@ def test_xla_updates_match_paper(name):
 
 @pytest.fixture
 def keras_in_float64():
-    """Sets Keras to float64 weights.
+    """Sets Keras's default dtype to float64 during a test.
 
-    Keras computes Adam's bias correction in the precision of the weights; in float32 the error is
-    2e-6 of the weights. The remaining error, from betas rounded to float32, is 8.4e-7.
+    Keras computes Adam's bias correction in the dtype of the weights; in float32 the error is 2e-6
+    of the weights. The remaining error, from betas rounded to float32, is 8.4e-7.
     """
     usual = keras.config.floatx()
     keras.config.set_floatx("float64")
@@ -170,7 +170,7 @@ def test_schedule_matches_formula(name, decay_rate, decay_steps, final_fraction,
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_short_schedule_matches_formula(name):
-    """Runs of one to three steps have the learning rates of the formula."""
+    """Schedules of runs of one to three steps match the formula."""
     for total in (1, 2, 3):
         wanted = [papers.rate(name, step, total, PEAK) for step in range(total)]
         np.testing.assert_allclose(rates(name, total), wanted, rtol=1e-12)
@@ -204,7 +204,11 @@ SETTINGS = [
 
 
 def made_up():
-    """Returns float32 weights, and for each step the gradients of two examples as vectors."""
+    """Returns random weights and random gradients, both float32.
+
+    Weights have the shapes `SHAPES`; gradients are vectors [TOTAL, 2, length], for two examples of
+    each step.
+    """
     random = np.random.default_rng(11)
     weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     length = sum(weight.size for weight in weights)
@@ -213,14 +217,14 @@ def made_up():
 
 
 def cut(vector):
-    """Splits a vector into the tensors of `SHAPES`."""
+    """Returns the parts of a vector as tensors with the shapes `SHAPES`."""
     ends = np.cumsum([np.prod(shape) for shape in SHAPES])
     return [part.reshape(s) for part, s in zip(np.split(vector, ends[:-1]), SHAPES, strict=True)]
 
 
 @functools.cache
 def expected(optimizer, name, warmup):
-    """Returns the final weights and their EMA under the papers' formulas."""
+    """Returns the final weights and their EMA, computed by the papers' formulas."""
     weights, vectors = made_up()
     moved = references(optimizer, weights)
     averages = [reference.weight for reference in moved]
@@ -244,7 +248,7 @@ def expected(optimizer, name, warmup):
 @pytest.mark.parametrize("layout", [BatchLayout(1, 2), BatchLayout(2)], ids=["1", "2"])
 @pytest.mark.parametrize(("optimizer", "name", "warmup"), SETTINGS)
 def test_loop_matches_papers(optimizer, name, warmup, layout):
-    """The engine's loop gives the weights and EMA of the papers' formulas."""
+    """The training loop ends with the weights and EMA that the papers' formulas give."""
     weights, vectors = made_up()
     run = put_together(
         lambda: Weights(*weights),

@@ -1,9 +1,9 @@
-"""One worker process: trains a few steps and saves the result.
+"""One worker process of a multi-worker test: trains a few steps and saves its final arrays.
 
     TF_CONFIG=... python -m tests.laws.worker OPTIONS OUT
 
-OPTIONS: JSON of options by name; "poisoned" maps steps to the row whose gradient is infinite.
-OUT: .npz file for the worker's weights, metric sums and counters.
+OPTIONS: JSON of options by name; "poisoned" maps steps to the row whose gradient is infinite. OUT:
+.npz file for the worker's weights, metric sums and counters.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> int:
-    """Runs the trials and prints a table; returns the exit status."""
+    """Runs the selected trials and prints a table; returns 1 if a trial fails, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.spikes", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--data_dir", default="", help="where MNIST is prepared")

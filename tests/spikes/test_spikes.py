@@ -1,4 +1,4 @@
-"""Short form of `python -m tests.spikes`, on the embedded digits only."""
+"""Short form of `python -m tests.spikes`: one trial on the embedded digits."""
 
 from __future__ import annotations
 
@@ -28,6 +28,6 @@ def test_sound_run_skips_nothing(sound: Outcome):
 
 @pytest.mark.parametrize("kind", [LOUD, SHUFFLED])
 def test_faulty_step_is_skipped(sound: Outcome, common: list[str], tmp_path: Path, kind: str):
-    """The faulty step is skipped, and no other."""
+    """Only the faulty step is skipped."""
     struck = strike(TRIAL, sound, tmp_path, common, seed=0, kind=kind)
     assert struck.fault.kind == kind and struck.passed, struck

@@ -1,4 +1,4 @@
-"""Training runs without a fault, and the same runs with one faulty step."""
+"""Training runs without a fault, and repetitions of them with one faulty step."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _MOST_DRAWN = 20
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A configuration.
+    """A training configuration to run without a fault and with one faulty step.
 
     Attributes:
-      name: name in the table.
-      options: command-line flags.
+      name: name in the printed table.
+      options: command-line options.
     """
 
     name: str
@@ -48,14 +48,22 @@ class Trial:
 
 
 def quickstart(seed: int, epochs: int = 100) -> Trial:
-    """Returns the trial of `quickstart.flags` for a number of epochs."""
+    """Returns a trial of `quickstart.flags` with the given seed and number of epochs."""
     path = _REPOSITORY / "quickstart.flags"
     options = (f"--flagfile={path}", f"--epochs={epochs}", f"--seed={seed}")
     return Trial(f"quickstart, {epochs} epochs, seed {seed}", options)
 
 
 def mnist(model: str, optimizer: str, rate: float, batch: int, steps: int = 2000) -> Trial:
-    """Returns the trial of a dense network on MNIST."""
+    """Returns a trial that trains a network on MNIST.
+
+    Args:
+      model: model name.
+      optimizer: optimizer name.
+      rate: learning rate.
+      batch: global batch size.
+      steps: number of steps.
+    """
     options = (
         "--dataset=mnist",
         "--validation_split=0",
@@ -86,11 +94,11 @@ TRIALS = [
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """A faulty step.
+    """A fault to inject into one step.
 
     Attributes:
       kind: LOUD or SHUFFLED.
-      step: step number, from 0.
+      step: number of the faulty step, from 0.
     """
 
     kind: str
@@ -99,13 +107,13 @@ class Fault:
 
 @dataclasses.dataclass
 class Outcome:
-    """The result of a run.
+    """The outcome of a training run.
 
     Attributes:
-      left_out: the skipped steps, in order.
-      losses: loss of each step, float32 [steps]; NaN if not taken; the first if taken twice.
-      norms: gradient norm of each step, as `losses`.
-      error: message of the error that stopped the run; "": none.
+      left_out: numbers of the skipped steps, in order.
+      losses: loss of each step, [steps]; NaN if not taken; the first loss if the step was repeated.
+      norms: gradient norm of each step, as for `losses`.
+      error: message of the error that stopped the run; empty if none did.
       seconds: duration.
     """
 
@@ -117,13 +125,13 @@ class Outcome:
 
 
 def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None) -> Outcome:
-    """Trains with `--spike`.
+    """Trains a trial with `--spike=10` in this process; returns the outcome.
 
     Args:
-      trial: the configuration.
+      trial: the trial.
       place: the run directory.
       common: options of all runs, such as the data directory.
-      fault: the faulty step; None: no fault.
+      fault: fault to inject; None: no fault.
     """
     started = time.monotonic()
     config = flags.parse(
@@ -163,7 +171,7 @@ def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None
 
 
 class _Recorded:
-    """A loop that records the loss and the gradient norm of each step."""
+    """Wrapper of a training loop that records the loss and the gradient norm of each step."""
 
     def __init__(self, parts: Any) -> None:
         self._loop, self._state = parts.loop, parts.state
@@ -182,10 +190,10 @@ class _Recorded:
 
 
 class _Faulty(Classification):
-    """Classification that corrupts the batch of one step.
+    """Classification task that corrupts the training batch of one step.
 
     Args:
-      fault: the faulty step and the kind of fault.
+      fault: the faulty step and its kind of fault.
       batch: number of examples in a full global batch.
     """
 
@@ -213,18 +221,17 @@ class _Faulty(Classification):
 
 @dataclasses.dataclass
 class Struck:
-    """A run with a faulty step.
+    """The result of a trial with one faulty step.
 
     Attributes:
-      fault: the fault.
+      fault: the injected fault.
       loss: loss of the faulty step.
       norm: gradient norm of the faulty step.
-      before: median of the 64 losses before it in the run without a fault.
-      unseen: faults drawn before that do not show: their loss is no higher than that of guessing,
-        and their gradient norm no larger than the largest before the step in the run without a
-        fault. These are batches times 1,000 that are still classified correctly and change the
-        weights no more than a sound step does.
-      outcome: result of the run.
+      before: median of the 64 losses before the faulty step in the run without a fault.
+      unseen: faults that were drawn first and discarded, because the loss is no higher than that of
+        guessing and the gradient norm no larger than the largest earlier one in the run without a
+        fault.
+      outcome: outcome of the run.
     """
 
     fault: Fault
@@ -236,22 +243,25 @@ class Struck:
 
     @property
     def passed(self) -> bool:
-        """Whether the faulty step is skipped, and no other."""
+        """Whether the run ended without an error and skipped only the faulty step."""
         return not self.outcome.error and self.outcome.left_out == [self.fault.step]
 
 
 def strike(
     trial: Trial, sound: Outcome, place: Path, common: list[str], *, seed: int, kind: str
 ) -> Struck:
-    """Trains again with a fault at a random step.
+    """Repeats a trial with faults at random steps until one affects loss or norm; returns that run.
 
     Args:
-      trial: the configuration.
-      sound: result of the run without a fault.
+      trial: the trial.
+      sound: outcome of the run without a fault.
       place: parent of the run directories.
       common: options of all runs, as in `run`.
-      seed: seed of the faulty step.
-      kind: LOUD or SHUFFLED; LOUD is used if too few median losses are below 0.1.
+      seed: seed of the choice of the step.
+      kind: LOUD or SHUFFLED; replaced by LOUD if fewer than 64 median losses are below 0.1.
+
+    Raises:
+      RuntimeError: none of 20 faults has an effect.
     """
     medians = {
         step: float(np.median(sound.losses[step - _KNOWN : step]))

@@ -1,4 +1,4 @@
-"""The report on any task, and what the reports of tasks leave out."""
+"""Report sections: the one that fits any task, and ignored labels in those of other tasks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_losses():
 
 
 def test_losses_that_are_not_finite():
-    """They count as the largest, and the distribution leaves them out."""
+    """Non-finite losses count as the largest, and the quantiles leave them out."""
     losses = [1.0, np.nan, 3.0, np.inf]
     images = RANDOM.integers(0, 255, (4, 8, 8, 2)).astype(np.uint8)
     found = drawn_section(split_predictions(Task(), np.arange(4), losses, inputs=images))
@@ -70,7 +70,7 @@ def test_classification_without_ignored_labels(kept: int):
 
 @pytest.mark.parametrize("shape", [(), (8, 8), (3,)])
 def test_data_with_other_labels_than_classes(shape: tuple[int, ...], tmp_path):
-    """Labels to ignore have no name; masks are no labels of images."""
+    """Figures of classes are drawn only for scalar labels, of which ignored ones have no name."""
     targets = RANDOM.integers(0, 3, (20, *shape)).astype(np.int32)
     targets[:2] = 255
     images = RANDOM.integers(0, 255, (20, 8, 8, 1)).astype(np.uint8)

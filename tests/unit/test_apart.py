@@ -1,4 +1,4 @@
-"""Functions that TensorFlow's executor runs apart from the loop body."""
+"""Gradients in a separate function, which TensorFlow does not inline into the loop body."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STEPS = 4
 
 
 def functions_with_a_pools_gradient(loop):
-    """Returns whether the loop has such a gradient, and the attributes of functions with one."""
+    """Returns whether the loop has a `GRADIENT` op, and the attributes of functions with one."""
     graph = loop.graph(retrace=True).graph.as_graph_def()
     of_functions = [
         function.attr
@@ -69,7 +69,7 @@ def test_weights_and_flops_unchanged(tmp_path):
 
 
 class Foreign(tf.Module):
-    """A user's own network."""
+    """A user-defined network, of a class outside the engine."""
 
     def __init__(self, rank):
         super().__init__()
@@ -78,7 +78,7 @@ class Foreign(tf.Module):
 
 
 def test_when_function_is_separate():
-    """The function is separate for a max pool after a convolution on one CPU without XLA."""
+    """`xla.apart` is True for convolutions with a max pool on one CPU without XLA."""
 
     def network(*layers):
         return models.Sequential("some", [*layers, models.Flatten()], (8, 8, 1), seed=0)

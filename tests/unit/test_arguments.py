@@ -1,4 +1,4 @@
-"""Arguments of registered functions as flags: types, help, round trips, and what selects them."""
+"""Arguments of registered functions as flags: types, help, round trips and selection."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def by_name(name: str) -> dict[str, arguments.Argument]:
 
 
 def test_what_becomes_a_flag():
-    """Not what the engine passes (decay_rate), nor what has no type of a flag (hook)."""
+    """Parameters that the engine passes (decay_rate) or of other types (hook) are no flags."""
     found = {name: (each.type, each.is_tuple) for name, each in by_name("own").items()}
     assert found == {
         "schedule.depth": (int, False),
@@ -110,7 +110,7 @@ def test_help_is_from_the_docstring():
 @settings(max_examples=100, derandomize=True)
 @given(VALUES)
 def test_round_trips(values):
-    """Values are the same after a flagfile, and after the command line."""
+    """Values are unchanged by a flagfile and by the command line."""
     config = flags.from_values({"schedule": "own", **values})
     assert config.arguments == values
     with tempfile.NamedTemporaryFile("w", suffix=".flags", encoding="utf-8") as file:
@@ -127,7 +127,7 @@ def test_round_trips(values):
 
 
 def test_selection():
-    """Only arguments of what is selected have values; another selection has its own defaults."""
+    """Only arguments of the selected function have values; another function has its defaults."""
     config = flags.from_values({"schedule": "own", "schedule.depth": 7})
     assert config.arguments_of("schedule")["depth"] == 7 and config.arguments_of("model") == {}
     assert option_values(config)["schedule.depth"] == 7
@@ -141,7 +141,7 @@ def test_selection():
 
 
 def test_trajectory():
-    """A changed argument is named; arguments of another schedule are not, as its name is."""
+    """`changed` lists changed arguments; if another schedule is selected, only the schedule."""
     before = flags.from_values({"schedule": "own"})
     now = replaced(before, **{"schedule.depth": 5, "schedule.limit": 2})
     assert changed(before, now, "trajectory") == [
@@ -154,14 +154,14 @@ def test_trajectory():
 
 
 def test_shared_by_workers():
-    """Workers with other values are told apart."""
+    """The digest that workers must share depends on the arguments, but not on the path of files."""
     one, other = (flags.from_values({"schedule": "own", "schedule.depth": n}) for n in (4, 5))
     assert flags.digest(one) != flags.digest(other)
     assert flags.digest(one) == flags.digest(replaced(one, load="/another/place.py"))
 
 
 def test_parameter_without_a_value(monkeypatch):
-    """A required parameter that neither the engine nor a flag fills in is refused by its place."""
+    """A required parameter that neither the engine nor a flag fills in is refused with its line."""
 
     def positional(outputs, depth): ...
 

@@ -40,7 +40,7 @@ def test_jobs_run_in_order(background):
 
 
 def test_newer_job_replaces_waiting(background):
-    """`put` returns at once, and a new job replaces a waiting one that gives way."""
+    """`put` returns at once, and a new job replaces a queued one that is replaceable."""
     done, gate = [], Gate(background)
     for number in range(5):
         background.put(lambda number=number: done.append(number), replaceable=True)
@@ -51,7 +51,7 @@ def test_newer_job_replaces_waiting(background):
 
 
 def test_put_waits_for_required_job(background):
-    """`put` blocks while a job that does not give way is waiting."""
+    """`put` blocks while a job that is not replaceable is queued."""
     done, gate = [], Gate(background)
     background.put(lambda: done.append("best"), replaceable=False)
     waiting = threading.Thread(

@@ -60,7 +60,7 @@ def test_fsync_before_rename(tmp_path, monkeypatch):
 
 
 def test_stale_part_file(tmp_path):
-    """A `.part` file of a killed process does not get in the way."""
+    """A `.part` file left by a killed process is overwritten by the next write."""
     (tmp_path / "result.json.part").write_text("half of")
     replace_file(str(tmp_path / "result.json"), "whole")
     assert (tmp_path / "result.json").read_text() == "whole"

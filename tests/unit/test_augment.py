@@ -128,7 +128,7 @@ def test_refuses_extreme_image_sizes():
 @pytest.mark.parametrize("spec", [*ALONE, WARPS, EVERYTHING])
 @pytest.mark.parametrize("in_graph", [False, True])
 def test_row_independent_of_batch_size(spec, in_graph):
-    """A row has the same bits in a batch of any size."""
+    """An augmented row is bitwise equal in a batch of any size."""
     augment = parse_augmentation(spec, SHAPE)
     function = compiled(augment, False) if in_graph else functools.partial(applied, augment)
     arguments = batch(augment, 128)
@@ -141,7 +141,7 @@ def test_row_independent_of_batch_size(spec, in_graph):
 
 
 def test_static_shapes_same_bits():
-    """A graph with static shapes computes the same bits."""
+    """Graphs with static and dynamic shapes give bitwise equal images."""
     augment = parse_augmentation(EVERYTHING, SHAPE)
     arguments = batch(augment, 64)
     whole = compiled(augment, False)(*arguments)
@@ -165,7 +165,7 @@ def test_xla_rows_close():
 
 
 def test_row_depends_on_own_inputs():
-    """A row depends on its own inputs only, and with mixup on the next row's."""
+    """An augmented row depends only on the same row of the input, with mixup also on the next."""
     augment = parse_augmentation(EVERYTHING, SHAPE)
     images, labels, numbers = batch(augment, 6)
     before, targets = applied(augment, images, labels, numbers)
@@ -320,7 +320,7 @@ def test_mixup_after_other_transforms():
 
 @pytest.fixture
 def pair(monkeypatch):
-    """Registers a transform of images and masks for one test."""
+    """Registers transforms of pairs for one test; returns `mirror`, one of them."""
     from pipelines import augment
 
     monkeypatch.setattr(augment, "_pairs", {})
@@ -345,7 +345,7 @@ def pair(monkeypatch):
 
 
 def test_pairs_keep_together(pair):
-    """The mask is mirrored where its image is, and only then are images scaled."""
+    """A mask is mirrored if its image is; images are scaled after that."""
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (6, 4, 5, 1), np.uint8)
     found = parse_augmentation("mirror,cutout:1", (4, 5, 1))

@@ -1,4 +1,4 @@
-"""The record of skipped steps."""
+"""Reading left_out.jsonl, the record of skipped steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from engine.trainer.bad_batch_dump import BadBatchRecorder
 
 
 def test_damaged_line_is_kept(tmp_path):
-    """A line that cannot be read costs no other line, and is not dropped."""
+    """A line that cannot be parsed is kept, and so are the others."""
     recorder = object.__new__(BadBatchRecorder)
     recorder._path = str(tmp_path / "left_out.jsonl")
     assert recorder._lines() == {}

@@ -1,4 +1,4 @@
-"""The bad-step detector decides from its saved state alone and names the one bad step."""
+"""The bad-step detector decides only from the saved state, and names the single bad step."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_finite_step_ends_row():
 
 
 def test_total_budget():
-    """The total number of bad steps has a budget of its own."""
+    """`bad_steps` limits the total number of non-finite steps."""
     found = guard(bad_steps=2, bad_steps_in_a_row=9)
     for step in (0, 10):
         assert found.examine(step, 10, False, NO_LOSSES) is None
@@ -135,7 +135,7 @@ def test_spike_across_calls_and_restarts(cuts, spiked):
 
 
 def vanishing(seed: int, steps: int = 600, start: float = 2.3) -> np.ndarray:
-    """Returns losses of a sound run that overfits: they fall to 1e-4 and are skewed."""
+    """Returns losses of a normal run that overfits: they fall to 1e-4 and are skewed."""
     random = np.random.default_rng(seed)
     level = start * np.exp(-np.arange(steps) / steps * np.log(start / 1e-4))
     hard = np.where(random.random(steps) < 0.02, 0.1 * start * random.random(steps), 0)
@@ -179,7 +179,7 @@ def test_negative_losses():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_start_near_final_loss(seed):
-    """The fall of the loss is no measure there, but the excess of earlier steps is."""
+    """A loss that hardly falls has no spikes as high as earlier normal steps."""
     random = np.random.default_rng(seed)
     losses = 0.02 * np.exp(0.5 * random.normal(size=600) - np.arange(600) / 120)
     losses[30::20] += 0.02 * random.random(29) + 0.025
@@ -190,7 +190,7 @@ def test_start_near_final_loss(seed):
 
 @pytest.mark.parametrize("rest", [1, 2, 8, 13])
 def test_hard_example_in_last_batch(rest):
-    """Its loss of 15 is averaged over fewer examples in the last batch of an epoch."""
+    """A hard example, of loss 15, is no spike in a last batch of few examples."""
     losses, examples = vanishing(1), 9 * BATCH + rest
     losses[9::10] += 15 / rest
     assert guard(spike=10.0, examples=examples).examine(0, 600, True, losses) is None
@@ -200,7 +200,7 @@ def test_hard_example_in_last_batch(rest):
 
 
 def test_deviation_of_last_batch():
-    """The mean of a sixteenth of the examples has four times the standard error."""
+    """A last batch of 1/16 of the size may deviate four times as much."""
     random = np.random.default_rng(0)
     losses = 2.3 + 0.05 * random.normal(size=600)
     losses[9::10] = 2.3 + 0.2 * random.normal(size=60)
@@ -233,7 +233,7 @@ def test_vanishing_losses_across_restarts(cuts, height):
 
 
 def test_oscillation_is_no_spike():
-    """The losses are those of an mlp with sgd 0.5 and batches of 512, which recovers alone."""
+    """Losses that oscillate and recover, as of an mlp with SGD and rate 0.5, are no spikes."""
     losses = vanishing(5)
     losses[500:512] = 0.08, 0.13, 0.49, 2.8, 4.4, 4.4, 4.7, 1.9, 1.1, 0.8, 0.5, 0.4
     assert guard(spike=10.0).examine(0, 600, True, losses) is None
@@ -262,7 +262,7 @@ def test_bad_loss_not_in_history():
 
 
 def norms_of(seed: int, steps: int = 600) -> np.ndarray:
-    """Returns gradient norms of a sound run, which vanish with the loss and are skewed."""
+    """Returns gradient norms of a normal run, which vanish with the loss and are skewed."""
     return 3.0 * vanishing(seed, steps)
 
 

@@ -1,6 +1,6 @@
-"""A hand-written loop computes what the engine computes, so that speeds are of the same work.
+"""The benchmarks' hand-written loop matches the engine within rounding.
 
-These are two programs, so that results differ by rounding: tests/rounding.py.
+Only then are the speeds comparable. The tolerance is that of tests/rounding.py.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WAYS = [(workload, "off") for workload in WORKLOADS.values()] + [
 
 @pytest.fixture
 def not_asked_to_be_deterministic():
-    """Disables op determinism: with it TensorFlow's loss op is slower on a CPU, and not needed."""
+    """Disables op determinism, with which TensorFlow's loss op is slower on a CPU."""
     determinism.disable_op_determinism()
     yield
     determinism.enable_op_determinism()

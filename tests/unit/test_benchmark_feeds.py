@@ -1,4 +1,4 @@
-"""Feeds of a benchmark: one repeated batch, and timestamps of the steps."""
+"""Feeds of benchmarks: one repeats a batch, one records the start time of each step."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_repeated_batch_first_step(tmp_path, options):
 
 @pytest.mark.parametrize("options", WAYS, ids=str)
 def test_random_batch_form(tmp_path, options):
-    """A batch of random numbers has the form of a real batch."""
+    """A batch of random numbers has the shape of a real batch, and is a function of the seed."""
     parts = made(tmp_path, options)
     still = RepeatedBatchFeed(parts.feeds.training, parts.strategy, seed=0, classes=10)
     loop = parts.loop.with_feed(still)

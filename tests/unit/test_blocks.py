@@ -1,4 +1,4 @@
-"""Interleaved blocks of several variants."""
+"""Blocks of several variants, timed in turns, and statistics of their times."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from engine.benchmark.blocks import interleave_blocks, median_ratio, spread
 
 
 def test_interleaved_order():
-    """Every variant has one block in each round, and the order is reversed every round."""
+    """Each round runs one block of every variant, starting with another one than before."""
     order: list[str] = []
 
     def block(name: str, seconds: float):

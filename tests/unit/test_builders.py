@@ -1,4 +1,4 @@
-"""Preparation of data sets: the disk before the network, and advice if neither has the data."""
+"""Opening and preparing TFDS data sets: from disk if possible, else the network; errors."""
 
 import http.server
 import shutil
@@ -14,7 +14,7 @@ from pipelines import builders
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Six plain images; needs a file from the network if `url_infos` is set."""
+    """TFDS data set of six plain images; needs the network if `url_infos` is set."""
 
     VERSION = tfds.core.Version("1.2.0")
 

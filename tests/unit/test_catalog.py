@@ -15,7 +15,7 @@ KEEP = 2
 
 
 class Training:
-    """The writes of a training process to a run directory.
+    """Simulates the checkpoint writes of a training process.
 
     Args:
       run_dir: path of the run directory.
@@ -47,7 +47,7 @@ def training(tmp_path) -> Training:
 
 @pytest.fixture
 def before_opening(monkeypatch):
-    """Calls functions in turn, each just before the next file is opened."""
+    """Returns a function that takes functions to call, one before each opening of a file."""
     left: list = []
     read = checkpoint_file.read
 
@@ -62,7 +62,7 @@ def before_opening(monkeypatch):
 
 @pytest.mark.parametrize("times", [1, 2, 7])
 def test_newest_is_pruned(training, tmp_path, before_opening, times):
-    """The newest is loaded even if it is pruned between listing and opening."""
+    """The newest checkpoint is loaded even if pruning removes it between listing and opening."""
 
     def prune() -> None:
         for _ in range(KEEP):
@@ -77,7 +77,7 @@ def test_newest_is_pruned(training, tmp_path, before_opening, times):
 
 @pytest.mark.parametrize("times", [1, 2, 7])
 def test_best_is_replaced(training, tmp_path, before_opening, times):
-    """The best is loaded even if another checkpoint replaces it before it is opened."""
+    """The best checkpoint is loaded even if another replaces it before it is opened."""
 
     def better() -> None:
         training.save(best=True)
@@ -90,7 +90,7 @@ def test_best_is_replaced(training, tmp_path, before_opening, times):
 
 
 def test_best_is_named_by_newest(training, tmp_path):
-    """The best is the one that the newest names, not the last file in its directory."""
+    """The best checkpoint is that of the newest one's best step, not the last file in best/."""
     training.save(best=True)
     training.save()
     directory = catalog.best_directory(str(tmp_path))
@@ -135,7 +135,7 @@ def test_damaged_file(training, tmp_path, load):
 
 @pytest.mark.parametrize("load", [catalog.load_newest, catalog.load_best])
 def test_name_without_file(training, tmp_path, load):
-    """A name without a file raises an error instead of endless retries."""
+    """A directory entry without a file raises an error instead of endless retries."""
     training.save(best=True)
     folder = "checkpoints" if load is catalog.load_newest else "best"
     (tmp_path / folder / "ckpt-1.npz").unlink()

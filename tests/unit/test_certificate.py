@@ -1,4 +1,4 @@
-"""The certificate: the root cause of broken laws comes first, and only compared laws count."""
+"""Certificate of `--mode=verify`: the root cause of broken laws, and the count of compared laws."""
 
 from __future__ import annotations
 

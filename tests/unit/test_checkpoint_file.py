@@ -1,4 +1,4 @@
-"""A checkpoint's file: written whole or not at all, and validated when it is read."""
+"""Checkpoint files: written completely or not at all, and validated when read."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_missing_file(tmp_path):
 
 
 def test_array_differs_from_manifest(path):
-    """A program may rewrite the file with sound zip checksums of its own."""
+    """A changed array is detected even if the zip checksums are valid."""
     with zipfile.ZipFile(path) as old:
         members = {name: old.read(name) for name in old.namelist()}
     members["step.npy"] = members["step.npy"][:-1] + b"\x01"
@@ -99,7 +99,7 @@ def test_array_differs_from_manifest(path):
 
 
 def test_other_format_version(path):
-    """Another format version raises an error of its own, not that of damage."""
+    """Another format version raises FormatVersionError, not DamagedError."""
     with zipfile.ZipFile(path) as old:
         members = {name: old.read(name) for name in old.namelist()}
     manifest = json.loads(members["manifest.json"]) | {"format": 99}

@@ -1,4 +1,4 @@
-"""The selection from a product of choices that runs every time."""
+"""`tests.choices`: which combinations of parameters run by default."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gradient clipping, compared with the same in float64."""
+"""Gradient clipping, compared with NumPy in float64."""
 
 from __future__ import annotations
 

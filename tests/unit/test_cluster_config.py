@@ -1,4 +1,4 @@
-"""The configuration of the cluster, read from the environment."""
+"""The cluster configuration, read from TF_CONFIG or Slurm's environment variables."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_refuses_bad_tf_config(environment, message):
 
 
 def test_slurm_ports():
-    """Every Slurm task has a port of its host."""
+    """Slurm tasks on a host have different ports, from 12,000 to 31,999."""
     workers = ("n01:14870", "n01:14871", "n02:14870", "n02:14871")
     assert read("slurm", slurm()) == ClusterConfig(workers, 2)
     for job in range(0, 10**6, 997):

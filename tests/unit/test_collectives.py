@@ -1,4 +1,4 @@
-"""Collectives of a single worker, and the TensorFlow switches that several workers need."""
+"""Collectives of a single worker, and TensorFlow's private settings that several workers need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_single_worker():
 
 
 def test_private_tensorflow_switches():
-    """`HostCollectives.strategy` turns both off, which would do nothing if one were renamed."""
+    """The private settings that `HostCollectives.strategy` turns off exist in this TensorFlow."""
     extended = collective_all_reduce_strategy.CollectiveAllReduceExtended
     assert extended._enable_check_health is True
     assert "_enable_check_health" in inspect.getsource(extended._initialize_multi_worker)

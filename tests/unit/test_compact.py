@@ -1,4 +1,4 @@
-"""Results are written as JSON with one line for each run."""
+"""Benchmark results are written as JSON with one line for each run."""
 
 from __future__ import annotations
 

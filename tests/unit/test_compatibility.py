@@ -77,7 +77,7 @@ def test_refuses_steps_past_end(arguments, expected):
 
 @pytest.mark.parametrize("option", ["epochs", "train_steps"])
 def test_refuses_too_many_steps(option):
-    """float64 does not count more than 2^53 steps."""
+    """A run of 2^53 steps is refused, because float64 does not represent all larger numbers."""
     config = flags.parse([f"--{option}={1 << 53}"])
     with pytest.raises(ValueError, match=f"--{option}={1 << 53}: .*2\\^53"):
         compatibility.check_length_options(config, 1 << 53)

@@ -97,7 +97,7 @@ def test_bias_before_nested_norm():
 
 
 def test_pool_is_not_moved_before_other_activations():
-    """Only activations that are non-decreasing to the last bit follow a moved max pool."""
+    """A max pool moves before an activation only if that is non-decreasing to the last bit."""
     layers = [Convolution(4, activation="gelu"), MaxPool(), Convolution(4, activation="relu6")]
     layers += [MaxPool(), MaxPool()]
     assert [(index, pool) for index, _, pool in pooled(layers)] == [

@@ -1,4 +1,4 @@
-"""The console's description of a data set."""
+"""The description of a data set that a run prints."""
 
 from __future__ import annotations
 

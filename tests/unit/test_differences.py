@@ -1,4 +1,4 @@
-"""Differences of trajectories and their bounds."""
+"""Relative differences of two trajectories, and their bounds."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ PARTS: Any = SimpleNamespace(
 
 
 def moved(bias: np.ndarray, loss: float = 1.0) -> Trajectory:
-    """Returns a trajectory whose bias stayed near 0 on a path of length 1."""
+    """Returns a trajectory of 1 step whose bias moved a distance of 1 in all, and is now `bias`."""
     sums = np.array([loss, 1.0, 1.0, 1.0, 1.0])
     return Trajectory(PARTS, {"bias": 1.0}, {"bias": bias}, {}, sums, 1, [])
 
@@ -64,7 +64,7 @@ NEAR_ZERO = np.array([1e-9, -2e-9])
 
 @pytest.mark.parametrize("compare", [tensors, whole_model_differences])
 def test_cancelling_updates(compare):
-    """Errors of updates are relative to the updates, not to what remains of their sum."""
+    """Differences are relative to the length of the path of updates, not to the weights' values."""
     for one in (NEAR_ZERO, np.zeros(2)):
         assert worst(compare(moved(one), moved(one + 1e-7), "float32", {})).within
         far = worst(compare(moved(one), moved(one + 1e-4), "float32", {}))
@@ -73,7 +73,7 @@ def test_cancelling_updates(compare):
 
 @pytest.mark.parametrize("compare", [tensors, whole_model_differences])
 def test_loss_near_zero(compare):
-    """The rounding error of the loss is relative to that of a network that has learned little."""
+    """The difference of two losses near 0 is relative to a typical loss, not to these losses."""
     one, other = moved(NEAR_ZERO, 3e-6), moved(NEAR_ZERO, 3.1e-6)
     sizes = {"loss": 2.3, "gradient norm": 1.0}
     assert worst(compare(one, other, "float32", sizes)).within
@@ -91,7 +91,7 @@ def test_usual_sizes():
 
 
 def test_bounds_scale():
-    """Bounds grow with the unit roundoff and the path."""
+    """Bounds are proportional to the unit roundoff and to the length of the path."""
     for bound in (bounds.bound, bounds.step_bound):
         found = [bound(precision, 1.0, 10.0) for precision in PRECISIONS]
         assert found[0] < found[2] < found[1]
@@ -101,7 +101,7 @@ def test_bounds_scale():
 
 
 def test_sign_flip_bound():
-    """An optimizer that takes signs may flip one element of any tensor."""
+    """The bound for an optimizer that uses signs allows one flipped element of a tensor."""
     one_of_four = bounds.sign_flip_bound("float32", 1.0, 1.0, 4)
     assert one_of_four == pytest.approx(2 * np.sqrt(1 / 4))
     assert bounds.sign_flip_bound("float32", 1.0, 1.0, 10**9) < 0.01

@@ -1,4 +1,4 @@
-"""The embedded digits: every example of scikit-learn's, even if the copy on disk is damaged."""
+"""The embedded data set: all digits of scikit-learn, even if the prepared copy is damaged."""
 
 import subprocess
 import sys
@@ -36,7 +36,7 @@ def as_set(images, labels):
 
 
 def test_all_scans_and_labels(cache):
-    """Every scan has its label and the full range of values."""
+    """Every scan has its label, and pixel values are scaled to 0..255."""
     source = open_source("digits", data_dir=None, cache_dir=str(cache), validation_split="")
     scans = load_digits()
     images = np.rint(scans.images * 255 / 16).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""The docs agree with the code."""
+"""The table of options, the options in the docs and the changelog agree with the code."""
 
 from __future__ import annotations
 

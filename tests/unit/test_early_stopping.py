@@ -1,4 +1,4 @@
-"""Early stopping and the best epoch: decided as in Keras, with and without interruptions."""
+"""Early stopping and the best epoch: as in Keras, with and without interruptions."""
 
 import math
 
@@ -25,13 +25,13 @@ METRICS = st.sampled_from(["validation_accuracy", "train_loss"])
 
 @st.composite
 def sequences(draw):
-    """A metric over the epochs. Keras is well-defined if the first value is a number."""
+    """Draws the values of a metric by epoch; the first is a number, because Keras needs one."""
     later = NUMBERS | st.sampled_from([math.nan, math.inf])
     return [draw(NUMBERS), *draw(st.lists(later, max_size=14))]
 
 
 class FakeModel:
-    """The part of a model that Keras callbacks use."""
+    """Fake Keras model with the attribute and the method that the callbacks use."""
 
     def __init__(self):
         self.stop_training, self.saved = False, 0
@@ -80,7 +80,10 @@ def keras_best(metric, values):
 
 
 def stopping(metric, values, min_delta, patience, interrupted=()):
-    """Returns the same of the engine, rebuilt from its state after epochs in `interrupted`."""
+    """Returns (epochs run, epochs that improved) by `Monitor`, for the values of a metric.
+
+    After each epoch in `interrupted`, a new monitor continues from a copy of the state.
+    """
     state = PatienceState()
     monitor = make_monitor(metric, min_delta, patience)
     better = []
@@ -97,7 +100,10 @@ def stopping(metric, values, min_delta, patience, interrupted=()):
 
 
 def best(metric, values, interrupted=()):
-    """Returns the epochs that the engine takes for the best so far; a step is an epoch here."""
+    """Returns the epochs that `Monitor` selects as the best so far; the step is the epoch.
+
+    After each epoch in `interrupted`, a new monitor continues from a copy of the state.
+    """
     state, monitor = BestState(), make_monitor(metric, 0.5, 1)
     found = []
     for epoch, value in enumerate(values):
@@ -111,7 +117,7 @@ def best(metric, values, interrupted=()):
 
 
 def copied(state):
-    """Returns a new object with the values that a checkpoint would restore."""
+    """Returns a new state object with the values of `state`, as a checkpoint restores them."""
     fresh = type(state)()
     for old, new in zip(state.variables, fresh.variables, strict=True):
         new.assign(old)
@@ -135,7 +141,7 @@ def test_best_epochs_match_keras(metric, values):
 @settings(max_examples=200, derandomize=True)
 @given(METRICS, sequences(), DELTAS, st.integers(0, 4), st.sets(st.integers(0, 14)))
 def test_interrupted_run(metric, values, min_delta, patience, interrupted):
-    """An interrupted run decides as an uninterrupted one."""
+    """An interrupted run stops and selects the best epoch as an uninterrupted one."""
     undisturbed = stopping(metric, values, min_delta, patience)
     assert stopping(metric, values, min_delta, patience, interrupted) == undisturbed
     assert best(metric, values, interrupted) == best(metric, values)

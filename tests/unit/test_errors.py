@@ -1,4 +1,4 @@
-"""One-line reasons of TensorFlow's errors."""
+"""Shortening of TensorFlow's error messages to one line."""
 
 from __future__ import annotations
 

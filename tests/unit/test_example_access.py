@@ -1,4 +1,4 @@
-"""Lookup of examples by number: those of the split, in the requested order."""
+"""Reading examples of a split by index, in the requested order."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def source(cache_dir):
 
 @pytest.fixture(scope="module")
 def whole(source):
-    """Returns all images and labels of train."""
+    """Returns all decoded images and labels of the training split."""
     return decode_split(source, source.train)
 
 

@@ -1,4 +1,4 @@
-"""An optimizer, a schedule, a network, a metric and an augmentation from one file of a user."""
+"""An optimizer, schedule, network, metric and augmentation from one file of a user."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ OPTIONS = (
 
 
 def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs Python beside the user's file, outside of the repository."""
+    """Runs Python in a folder outside the repository with the file own.py; returns the process."""
     variables = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     (folder / "own.py").write_text(OWN_FILE)
     return subprocess.run(
@@ -91,7 +91,7 @@ def _python(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_one_file_adds_each_part(tmp_path: Path):
-    """What a user's file registers trains, is monitored, logged, reported and in the help."""
+    """A run uses all parts that a file registers; its metric is monitored and reported."""
     done = _python(tmp_path, "own.py", *OPTIONS, "--epochs=2", "--run_dir=run")
     assert done.returncode == 0, done.stderr
     assert "second_guess " in done.stdout and "validation_second_guess" in done.stdout
@@ -128,7 +128,7 @@ def test_misspelled_names_of_own_parts(tmp_path: Path):
 
 
 def test_registry():
-    """A registry imports a place on use, and names a factory in snake case."""
+    """A registry imports built-in entries on use, and names a registered class in snake case."""
     registry = Registry("shape", {"path": "pathlib:Path"})
     assert registry["path"] is Path
 

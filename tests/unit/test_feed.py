@@ -1,4 +1,4 @@
-"""Feeds of a data set on disk."""
+"""In-memory and streaming feeds of a data set on disk."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def global_batch(feed, strategy, step):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_stream_pipeline_is_not_tuned(source, tmp_path, replicas):
-    """tf.distribute's iterators add pipelines that are tuned, and closing waits for the tuner."""
+    """The stream uses a plain iterator without autotuning, for which closing would wait."""
     feed = opened(source, "stream", tmp_path, replicas=replicas)
     feed.open(0, 1)
     assert isinstance(feed._iterator, tf.data.Iterator)
@@ -130,7 +130,7 @@ def test_batch_decoding_matches_single(source, count, known):
 
 
 def undecodable(source, number):
-    """Returns the source with one example of train that cannot be decoded."""
+    """Returns the source with a decoder that fails for one training example."""
     culprit = RecordReader(source.train.ranges).read(np.array([number]))[0]
 
     def broken(serialized):
@@ -151,7 +151,7 @@ def test_names_undecodable_example(source):
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_stream_error_is_one_line(source, tmp_path, replicas):
-    """A stream that reaches an undecodable example ends training with one line."""
+    """An undecodable example in a stream ends training with a one-line error."""
 
     def feed(strategy):
         return open_feed(

@@ -1,4 +1,4 @@
-"""Figures: images for any arguments, and the same bytes for the same arguments."""
+"""Figures: PNGs that are not blank, with bytes that depend only on the arguments."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_figure_is_not_blank(which: str):
 
 
 def test_same_arguments_same_bytes():
-    """The bytes of a figure do not depend on the user's settings."""
+    """The bytes of a figure do not depend on the user's Matplotlib settings."""
     for draw in (
         lambda: figures.grid(
             figures.CaptionedImages(np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)),
@@ -193,7 +193,7 @@ def test_drawing_keeps_user_settings():
 
 
 def test_thinned_curve():
-    """A thinned curve keeps every peak and the mean."""
+    """A downsampled curve keeps every peak and the mean."""
     x = np.arange(50_003, dtype=float)
     y = RANDOM.random(len(x))
     y[31_337], y[4] = 9, -9

@@ -1,4 +1,4 @@
-"""The command line: options are parsed exactly, and invalid ones are refused in one line."""
+"""The command line: round trips of options, and one-line errors for invalid ones."""
 
 import dataclasses
 import tempfile
@@ -18,7 +18,7 @@ LINES = st.text(
 
 
 def refusal(*arguments):
-    """Returns the message that refuses a command line."""
+    """Returns the one-line error message of an invalid command line."""
     with pytest.raises(ValueError) as caught:
         flags.parse(arguments)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
@@ -214,7 +214,7 @@ OLD = "--epochs=7\n--image_size=14,28\n"  # written by 0.4.0: without --fit and 
 
 
 def test_legacy_values_of_old_run(tmp_path):
-    """Options newer than a run have the values that the run was trained with."""
+    """Options that a run's file predates have the values that the run was trained with."""
     (tmp_path / "config.flags").write_text(OLD)
     data = flags.parse(flags.of_run(str(tmp_path), [])).data
     assert (data.fit, data.antialias, data.image_size) == ("stretch", False, (14, 28))
@@ -223,7 +223,7 @@ def test_legacy_values_of_old_run(tmp_path):
 
 
 def test_legacy_values_only_when_resized(tmp_path):
-    """Options in a run's file win; without resizing, the defaults apply."""
+    """Options in a run's file override legacy values, which apply only if images are resized."""
     (tmp_path / "config.flags").write_text(f"{OLD}--fit=pad\n--antialias=true\n")
     assert flags.parse(flags.of_run(str(tmp_path), [])).data.fit == "pad"
     (tmp_path / "config.flags").write_text("--epochs=7\n")

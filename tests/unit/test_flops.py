@@ -1,4 +1,4 @@
-"""FLOPs counted from the graph, compared with those of the layers' sizes."""
+"""FLOPs counted in the graph, compared with those computed from layer sizes."""
 
 from __future__ import annotations
 

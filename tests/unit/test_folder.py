@@ -1,4 +1,4 @@
-"""Folders of pictures: odd files, sizes and splits."""
+"""Folders of pictures: formats, sizes, damaged files and splits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipelines.sources import folder as folder_source
 
 
 def picture(seed, size=(9, 7), mode="RGB"):
-    """Returns a smooth random picture, which JPEG keeps."""
+    """Returns a random picture so smooth that JPEG hardly changes it."""
     coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), np.uint8)
     return Image.fromarray(coarse).resize(size, Image.Resampling.BILINEAR).convert(mode)
 
@@ -37,7 +37,7 @@ def pixels(path, mode="RGB"):
 
 
 def fill(root, classes=("cat", "dog"), count=20, size=None, form="png"):
-    """Writes pictures of random sizes, or of one, to folders of classes."""
+    """Writes pictures of random sizes, or of `size`, to a folder per class; returns `root`."""
     random = np.random.default_rng(0)
     for label, name in enumerate(classes):
         (root / name).mkdir(parents=True)
@@ -88,7 +88,7 @@ def test_pictures_of_any_size(tmp_path, form, fit):
 
 
 def test_turned_pictures(tmp_path):
-    """EXIF's orientation is applied."""
+    """The orientation in EXIF metadata is applied."""
     root = fill(tmp_path / "pets", count=1, size=(8, 6))
     exif = Image.Exif()
     for orientation in range(2, 9):
@@ -136,7 +136,7 @@ def test_grey_pictures(tmp_path):
 
 
 def test_damaged_files(tmp_path):
-    """Damaged files are named before training; what to do with them is a choice."""
+    """Damaged files are listed in an error before training, or skipped with `--skip_damaged`."""
     root = fill(tmp_path / "pets")
     jpeg = root / "cat" / "cut.jpg"
     picture(1, (300, 200)).save(jpeg)
@@ -177,7 +177,7 @@ def test_checked_once(tmp_path, monkeypatch):
 
 
 def test_split_by_content(tmp_path):
-    """A file stays in its split when files are renamed, and others come and go."""
+    """A file stays in its split if files are renamed, added or removed."""
     root = fill(tmp_path / "pets", count=60)
 
     def contents(split):
@@ -280,7 +280,7 @@ def test_feeds_agree(tmp_path, image_size):
 
 
 def test_file_damaged_since_its_check(tmp_path):
-    """A file that changes after the check is named, and not with advice to delete the folder."""
+    """A file damaged after the check is named, with the advice to repair or remove that file."""
     root = fill(tmp_path / "pets")
     source = opened(root, tmp_path / "cache", validation_split="0")
     path, _, _ = source.train.table._files[7]

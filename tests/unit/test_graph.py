@@ -1,4 +1,4 @@
-"""Inspection of a graph: random generators, hidden variables and fingerprints of traces."""
+"""Inspection of graphs: random generators, captured variables and fingerprints of traces."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_finds_generators():
 
 
 def test_fingerprint_of_traces():
-    """Equal traces have equal fingerprints, and a changed Python number shows."""
+    """Equal traces have equal fingerprints; another Python number changes the fingerprint."""
     numbers = iter([1.0, 1.0, 2.0])
 
     def scaled():
@@ -53,7 +53,7 @@ def test_step_uses_only_state():
 
 
 def test_graph_traced_once():
-    """Inspecting the graph of a loop traces it once and takes no step."""
+    """`Loop.graph` traces the loop at most once, and takes no step."""
     images, labels = pictures(20)
     run = training(images, labels)
     assert graph.fingerprint(run.loop.graph()) == graph.fingerprint(run.loop.graph(retrace=True))

@@ -1,4 +1,4 @@
-"""The page of a report: one file without external resources, with escaped text."""
+"""The HTML page of a report: one file without external resources, with escaped text."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SECTIONS = [
 
 
 class Balanced(html.parser.HTMLParser):
-    """A parser that checks that every opened tag is closed, in order."""
+    """HTML parser that checks that every opened tag is closed, in order."""
 
     VOID = frozenset({"meta", "link", "img"})
 

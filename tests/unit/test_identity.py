@@ -1,4 +1,4 @@
-"""Changed data is detected; the same examples prepared again count as the same data."""
+"""Digests of the data: changed data differs; the same examples prepared twice do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The index of examples in TFRecord files, and its cache."""
+"""The record index of TFRecord files, and its cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initial values: their distributions, and that each layer has its own."""
+"""Initial values: distributions, and independence of layers and nested layers."""
 
 from __future__ import annotations
 

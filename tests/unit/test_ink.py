@@ -1,4 +1,4 @@
-"""Ink is laid out as in the data set, whatever its place and size in a picture."""
+"""Drawings are fitted to the ink layout of a data set, whatever their position and size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files that --inputs names."""
+"""Expansion of --inputs to files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.serving.inputs import files
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Returns a folder of files and folders, one of each hidden."""
+    """Creates visible and hidden files in a folder and in subfolders; returns the folder."""
     for name in ("b.png", "a.jpg", "deep/c.png", ".hidden.png", ".git/d.png", "odd[1].png"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")

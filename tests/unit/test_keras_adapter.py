@@ -60,7 +60,7 @@ class Subclassed(keras.Model):
 
 
 class Nested(keras.Model):
-    """A subclassed model that holds a functional one."""
+    """A subclassed model that contains a functional one."""
 
     def __init__(self):
         super().__init__()
@@ -71,7 +71,7 @@ class Nested(keras.Model):
 
 
 def tampered(model):
-    """Returns the model with other values of all its weights, as after a training."""
+    """Assigns random values to all weights of a model, as if it were pretrained; returns it."""
     model(tf.zeros([1, *SHAPE]))
     for index, variable in enumerate(model.weights):
         variable.assign(np.abs(normal(*variable.shape, seed=index)) + 0.1)
@@ -83,7 +83,7 @@ def tampered(model):
 
 @pytest.mark.parametrize("make", [sequential, functional, Subclassed, Nested])
 def test_outputs_and_weights_of_keras(make):
-    """Pretrained weights are kept, and training changes nothing in the Keras model."""
+    """The adapter has the pretrained weights, and its training changes no Keras variable."""
     original = tampered(make())
     model = tapeline.keras(original, SPEC)
     x = normal(5, *SHAPE)
@@ -110,7 +110,7 @@ def test_layer_alone():
 
 
 def test_keras_behaves_as_before_outside():
-    """A layer is replaced for the time of a call only."""
+    """Layers are replaced only during a call of the adapter."""
     original = functional()
     model = tapeline.keras(original)
     x = normal(5, *SHAPE)
@@ -138,7 +138,7 @@ def test_two_models_of_one_keras_model():
 
 @pytest.mark.parametrize("make", [sequential, functional])
 def test_names(make):
-    """Names are those of places and classes: the same for each model of a process."""
+    """Variables are named by position and class of the layer, not by names that Keras numbers."""
     expected = [
         "weights/00_conv2d/kernel",
         "weights/01_batch_normalization/beta",
@@ -292,7 +292,7 @@ def test_precision(dtype):
 
 
 def test_precision_of_loaded_model():
-    """A loaded model's layers have policies of their own, which are no choice of the user's."""
+    """The engine's precision applies to a loaded model, whose layers have separate policies."""
     loaded = keras.Model.from_config(functional().get_config())
     model = tapeline.keras(loaded)
     x = normal(16, *SHAPE)
@@ -327,7 +327,7 @@ def test_nests():
 
 
 def test_inputs_by_name():
-    """A model of a list of inputs takes a dict of them by their names, as in Keras."""
+    """A model with a list of inputs accepts a dict by their names, as in Keras."""
     one, other = keras.Input((2,), name="one"), keras.Input((3,), name="other")
     model = tapeline.keras(keras.Model([other, one], keras.layers.Concatenate()([one, other])))
     spec = {"one": tf.TensorSpec([2]), "other": tf.TensorSpec([3])}
@@ -396,7 +396,7 @@ class Measuring(keras.layers.Layer):
 
 
 class Plain(keras.layers.Layer):
-    """A layer with a variable of TensorFlow, which Keras does not know of."""
+    """A layer with a `tf.Variable`, which Keras does not track."""
 
     def __init__(self, assigns=False):
         super().__init__()

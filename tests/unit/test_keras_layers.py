@@ -1,4 +1,4 @@
-"""Keras's dropout, noise and batch norm, as the engine computes them."""
+"""The engine's replacements of Keras's dropout, noise and batch norm, compared with Keras."""
 
 import keras
 import numpy as np
@@ -28,7 +28,7 @@ def training(step=0, row=0, **kwargs):
 
 
 def made(layer, *shape):
-    """Returns the adapter of a new layer like this one."""
+    """Returns the adapter of a new layer with the same configuration."""
     layer = type(layer).from_config(layer.get_config())
     return adapted(keras.Sequential([keras.Input(shape), layer]))
 
@@ -88,7 +88,7 @@ def test_dropout_inside_attention():
 
 
 def test_dropout_of_repeated_rows():
-    """Dropout on an axis of examples times positions is that of the examples."""
+    """Dropout on an axis of examples times positions depends on the row of the example."""
     i = keras.Input((6, 4))
     y = keras.layers.Dropout(0.5)(keras.ops.reshape(i, (-1, 4)))
     model = adapted(keras.Model(i, keras.ops.reshape(y, (-1, 6, 4))))
@@ -109,7 +109,7 @@ def test_dropout_of_repeated_rows():
     ids=lambda layer: layer.name,
 )
 def test_what_draws_for_a_micro_batch(layer):
-    """Seed generators that remain are found, and seeded by step, row and seed of the run."""
+    """Layers that keep Keras's seed generators get seeds from the run, the step and the row."""
     shape = (8, 6, 5) if isinstance(layer, keras.layers.RandomTranslation) else (6, 5)
     model = made(layer, *shape)
     assert model.randomness == "per_microbatch"
@@ -150,7 +150,7 @@ def test_global_generator_is_seeded():
 
 
 def norm(shape, **kwargs):
-    """Returns a batch norm of Keras with random variables, and its adapter."""
+    """Returns a Keras batch norm with random variables, and its adapter."""
     twin = keras.layers.BatchNormalization(**kwargs)
     model = keras.Sequential([keras.Input(shape), twin])
     for index, variable in enumerate(twin.weights):
@@ -221,7 +221,7 @@ def test_batch_norm_across_replicas():
 
 
 def test_batch_norm_of_masked_positions():
-    """Positions that an embedding masks count neither here nor in Keras."""
+    """Positions that an embedding masks do not count, as in Keras."""
     i = keras.Input((6,), dtype="int32")
     embedding = keras.layers.Embedding(9, 4, mask_zero=True)
     twin = keras.layers.BatchNormalization(momentum=0.5)

@@ -1,4 +1,4 @@
-"""The report on multi-label classification: scores of each label as in scikit-learn."""
+"""Report section of multi-label classification; its scores compared with scikit-learn."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_scores_match_sklearn():
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=30))
 def test_areas_match_sklearn(pairs: list[tuple[bool, int]]):
-    """Ties count half in the ROC curve, and are one point of the precision-recall curve."""
+    """The areas under the ROC and precision-recall curves match, also with ties."""
     true, values = np.array([each[0] for each in pairs]), np.array([each[1] / 5 for each in pairs])
     roc, average = curve_areas(true, values)
     if true.any():

@@ -1,4 +1,4 @@
-"""LAMB: updates in proportion to the weights, where the ratio is defined."""
+"""LAMB: updates in proportion to the norm of the weights, and cases without a trust ratio."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ RATE = 0.01
 
 
 def moved(weight, gradient, decay, updates=1):
-    """Returns the weight after some updates; only the first has the gradient, the others zeros."""
+    """Returns a weight after updates, of which the first has `gradient` and the others zeros."""
     optimizer, variable = Lamb(0.9, 0.999, 1e-7, decay), tf.Variable(weight)
     optimizer.create_slots([variable])
 

@@ -211,7 +211,7 @@ def test_batch_norm_matches_keras(shape):
 
 
 def test_batch_norm_proposes_updates():
-    """Batch norm proposes updates and assigns nothing."""
+    """Batch norm proposes moving averages in training only, and assigns no variable."""
     layer, context = norm(), training()
     before = [variable.numpy() for variable in layer.variables]
     layer(normal(8, 3), context)
@@ -288,7 +288,7 @@ def test_batch_norm_across_replicas():
 
 
 def test_batch_norm_of_padding_only():
-    """A batch of padding alone updates no average and stays finite."""
+    """In a batch of only padding, the moving averages have weight 0 and the outputs are finite."""
     layer, context = norm(), training(mask=tf.zeros([4]))
     assert np.isfinite(layer(normal(4, 3), context)).all()
     assert [float(weight) for _, _, weight in context.updates] == [0.0, 0.0]
@@ -334,7 +334,7 @@ def test_pool_before_bias_and_relu():
 
 
 def test_pool_moved_after_convolution_only():
-    """Only a max pool right after a convolution is moved, and no layer is lost."""
+    """A max pool is paired only with a convolution right before it, and no layer is lost."""
     layers = [Convolution(4), MaxPool(), MaxPool(), Convolution(4), Dropout(0.1), MaxPool()]
     assert pooled(layers) == [
         (0, layers[0], layers[1]),
@@ -346,7 +346,7 @@ def test_pool_moved_after_convolution_only():
 
 
 def test_inputs_as_they_are():
-    """A network scales no inputs, and casts floats to the compute dtype alone."""
+    """A network does not scale inputs; it casts floats, but not integers, to the compute dtype."""
     model = Sequential("flat", [Flatten()], (2, 2, 1), seed=0)
     inputs = np.float32([[0, 51, 102, 255]]).reshape(1, 2, 2, 1)
     np.testing.assert_array_equal(model(tf.constant(inputs)), inputs.reshape(1, 4))

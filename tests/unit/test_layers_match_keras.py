@@ -1,10 +1,10 @@
-"""Layers compute what Keras's layers of the same weights do, and so do their gradients.
+"""Outputs and gradients of layers equal those of Keras's layers with the same weights.
 
 Keras's layers compute in float64. In float32, a layer may differ by 1e-6, relative in norm, or by
 the error of a long sum. In bfloat16, each rounding contributes an error of at most u = 2^-8; the
 errors of a tensor's elements have unrelated signs, so that `roundings` of them add up to
-sqrt(roundings) u in norm, and hardly ever to twice that (see tests/rounding.py). Shapes are not so
-small that a whole tensor may cancel.
+sqrt(roundings) u in norm, and hardly ever to twice that (see tests/rounding.py). Shapes are large
+enough that a whole tensor hardly cancels.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def check(layer, twin, pairs, x, roundings):
 
 
 def on_images(layer, twin, x, change=same):
-    """Checks a convolution, whose twin is built here."""
+    """Builds the Keras convolution `twin`, and compares a convolution with it."""
     twin.build(x.shape)
     pairs = [(layer.kernel, twin.kernel, change), (layer.bias, twin.bias, same)]
     # Input, kernel, product, bias, sum, activation, and the same on the way back.
@@ -142,7 +142,7 @@ def test_layer_norm(axes, features, epsilon):
 
 
 def test_layer_norm_of_large_mean():
-    """The variance keeps its digits where the mean is large."""
+    """The variance is accurate even if the mean is large."""
     x = normal(8, 64) + 1000
     layer = made(models.LayerNorm(), (64,))
     exact = x.numpy().astype(np.float64)

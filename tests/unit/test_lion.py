@@ -1,4 +1,4 @@
-"""Lion: updates by the sign alone."""
+"""Lion: the update is the learning rate times a sign."""
 
 import tensorflow as tf
 
@@ -16,7 +16,7 @@ def test_update_is_rate_or_zero():
 
 
 def test_beta_1_of_zero():
-    """Without a share of the mean, a large mean does not hide the gradient's sign."""
+    """With beta_1 = 0, the update uses only the gradient, however large the momentum is."""
     optimizer, variable = Lion(0.0, 0.99), tf.Variable([1.0])
     optimizer.create_slots([variable])
     optimizer.means[0].assign([1e10])

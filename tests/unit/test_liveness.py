@@ -1,4 +1,4 @@
-"""Workers that monitor each other, over real connections in one process."""
+"""Detection of lost workers by `LivenessMonitor`, over socket pairs in one process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock of a run directory: one writer, and no lock after a kill."""
+"""The lock of a run directory: one writer at a time; a kill releases it."""
 
 import os
 import signal

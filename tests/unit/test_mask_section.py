@@ -1,4 +1,4 @@
-"""The report on segmentation: scores of each class as in scikit-learn, masks of any inputs."""
+"""Report section of segmentation; its scores compared with scikit-learn; its figures of masks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("background", "cat", "a class with a name of many words", "never")
 
 
 def made(examples: int = 12, shape=(6, 5), ignored: int | None = None, dtype=np.int32, **options):
-    """Returns masks of 3 classes, a fifth of which are wrong; with `ignored`, some are that."""
+    """Returns random masks of 3 classes, a fifth wrong; a tenth of labels are `ignored`, if any."""
     random = np.random.default_rng(examples)
     target = random.integers(0, 3, (examples, *shape)).astype(dtype)
     wrong = random.random(target.shape) < 0.2
@@ -74,7 +74,7 @@ def test_section():
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 def test_masks_over_images(channels: int, dtype: type):
-    """Images of 1 or 3 channels are below the masks; they may be larger than those."""
+    """Masks are drawn over inputs that are images of 1 or 3 channels, also larger ones."""
     images = (np.random.default_rng(0).random((3, 12, 10, channels)) * 255).astype(dtype)
     assert figure_names(drawn_section(made(3, (6, 5, 1), inputs=images))) == BOTH
 

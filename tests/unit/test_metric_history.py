@@ -1,4 +1,4 @@
-"""Curves from metrics.jsonl."""
+"""Charts of a run's metrics from the rows of metrics.jsonl."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_learning_curves():
 
 
 def test_curves_of_any_metric():
-    """A metric decides whether its curve is in percent, the task what the loss is."""
+    """The metric determines whether its curve is in percent, the task the unit of the loss."""
     task = Regression({"iou": MeanIoU(3)}, "huber")
     rows = [{"step": 10, "split": "train", "loss": 2.0, "iou": 0.5, "accuracy": 0.5}]
     iou, loss = metric_history.metric_charts(rows, task, 10, None)

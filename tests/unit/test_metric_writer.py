@@ -1,4 +1,4 @@
-"""Logged metrics: those of a resumed run equal those of an uninterrupted run."""
+"""Logged metrics: a resumed run has the same rows and events as an uninterrupted one."""
 
 import itertools
 import json
@@ -16,13 +16,13 @@ SPLITS = ("train", "validation", "test")
 
 
 def values(split, step):
-    """Returns the metrics of a run at a step: a pure function, as the run is."""
+    """Returns the metrics of a split at a step, as a pure function."""
     count = {"train": 1000, "validation": 100, "test": 200}[split]
     return {"loss": 1.0 / (step + 1), "accuracy": step / 64, "examples": count}
 
 
 def write(run_dir, *points):
-    """Writes rows of (split, step), as a process that ends afterwards."""
+    """Writes a row for each (split, step) in `points`, by a `MetricWriter` that it then closes."""
     metric_writer = MetricWriter(str(run_dir))
     for split, step in points:
         metric_writer.write(split, [MetricRow(step, step // 10 + 1, values(split, step))])
@@ -49,7 +49,7 @@ def event_files(run_dir, split):
 
 
 def events(run_dir, split):
-    """Returns every event of a split, in the order of the files."""
+    """Returns all events of a split, in the order of its event files."""
     return [
         event_pb2.Event.FromString(record)
         for path in event_files(run_dir, split)
@@ -114,7 +114,7 @@ def test_nonfinite_is_null(tmp_path):
 
 
 def test_rewind_drops_later_steps(tmp_path):
-    """Rewinding drops later steps and all rows of test."""
+    """Rewinding drops the rows and events of later steps, and all of the test split."""
     write(tmp_path, *RUN, ("test", 10), ("test", 25))
     before = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
     rewound(tmp_path, 20)
@@ -195,7 +195,7 @@ def test_drops_invalid_rows(tmp_path):
 
 
 def test_truncated_event(tmp_path):
-    """A truncated event is dropped whole, and all events before it stay."""
+    """A truncated event is dropped completely, and all events before it are kept."""
     write(tmp_path, ("train", 10), ("train", 20))
     (path,) = event_files(tmp_path, "train")
     whole, ends = path.read_bytes(), [0]

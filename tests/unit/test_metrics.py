@@ -39,7 +39,7 @@ def test_layout_of_sums():
 
 
 def test_weights():
-    """Weights apply to the loss and the metrics; the number of examples has none."""
+    """Weights apply to the sums of the loss and of metrics, but not to the number of examples."""
     weights = tf.constant([2.0, 0.5, math.nan])
     found = sums_of([1.0, 4.0, 1.0], [3.0, 2.0, 1.0], [1.0, 1.0, 0.0], weights)
     np.testing.assert_array_equal(found, [4.0, 2.5, 2.0, 7.0, 2.5])
@@ -48,7 +48,7 @@ def test_weights():
 
 
 def test_large_sums_keep_their_digits():
-    """The sums are float64 where a metric needs it."""
+    """The sums are float64 if a metric, such as R2, requires it."""
     labels = tf.constant(1e4 + np.arange(8), tf.float32)
     output = TaskOutput(tf.zeros([8]), {"r2": (labels, labels + 0.5)})
     sums = metrics.masked_sums(output, tf.ones([8]), {"r2": R2()})
@@ -120,7 +120,7 @@ def test_brief():
 
 
 def test_percentages_of_unregistered_metrics():
-    """The metric decides, whatever its name is in the task."""
+    """The class of a metric determines whether it is a percentage, not its name in the task."""
     of = {"iou": MeanIoU(3), "loss_like": MeanSquaredError()}
     assert metrics.brief({"iou": 0.5, "loss_like": 0.5}, of) == "iou 50.00%, loss_like 0.5000"
     assert metrics.brief({"accuracy": 0.5}, {"accuracy": MeanSquaredError()}) == "accuracy 0.5000"

@@ -69,7 +69,7 @@ def test_called_by_signature(make):
 
 
 class NormLike(tf.Module):
-    """Sonnet's batch norm: variables are made in the first call, averages assigned in each."""
+    """Like Sonnet's batch norm: creates variables in its first call, and assigns averages."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ def test_nested_inputs():
 
 
 def test_sonnet_if_there():
-    """Sonnet's own layers, where it is installed."""
+    """Modules of Sonnet, if it is installed: layers are adapted, its batch norm is refused."""
     try:
         import sonnet as snt
     except ImportError:
@@ -157,7 +157,7 @@ def test_sonnet_if_there():
 
 
 class Growing(Plain):
-    """Makes one more variable when it trains."""
+    """A module that creates another variable in training."""
 
     def __call__(self, inputs, is_training):
         if is_training and not hasattr(self, "extra"):
@@ -174,7 +174,7 @@ class Outside(Plain):
 
 
 class HiddenInside(Plain):
-    """Draws inside a condition, from TensorFlow's generator."""
+    """A module that draws from TensorFlow's generator inside a `tf.cond`."""
 
     def __call__(self, inputs):
         return tf.cond(

@@ -1,4 +1,4 @@
-"""Arithmetic that optimizers share, precise where float32 would not be."""
+"""Moving averages, bias corrections and norms that optimizers share, compared with float64."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def test_bias_correction(beta, update):
 
 @pytest.mark.parametrize("scale", [0.0, 1e-37, 1.0, 1e37])
 def test_norm_range(scale):
-    """A norm neither overflows nor underflows."""
+    """A norm of float32 numbers neither overflows nor underflows."""
     tensor = np.float32(np.random.default_rng(0).normal(size=(3, 4, 2)) * scale)
     wanted = np.linalg.norm(tensor.astype(np.float64))
     assert float(norm(tf.constant(tensor))) == pytest.approx(wanted, rel=1e-14)

@@ -23,7 +23,7 @@ def found(matrix, epsilon=EPSILON, **how):
 
 
 def after(name, weights, gradients, **options):
-    """Returns the weights after three updates."""
+    """Returns the weights after three updates by the optimizer `name`."""
     optimizer = build_optimizer(name, weight_decay=0.0, **options)
     variables = [tf.Variable(weight) for weight in weights]
     optimizer.create_slots(variables)
@@ -35,7 +35,7 @@ def after(name, weights, gradients, **options):
 
 
 def kinds(shape):
-    """Yields matrices, from well conditioned to those with singular values of rounding size."""
+    """Yields matrices: well conditioned ones, and ones with singular values of rounding size."""
     yield random(*shape)
     yield np.ones(shape, np.float32)
     yield np.outer(random(shape[0]), random(shape[1]))
@@ -58,7 +58,7 @@ def test_matches_polynomials(shape):
 
 # Every singular value of these matrices is far above 0, where the slope is at most 10.
 def test_matches_polynomials_closely():
-    """The result is more precise if no singular value is small."""
+    """The result is more accurate if all singular values are far above 0."""
     for shape in ((7, 5), (18, 4), (4, 40)):
         left, values, right = np.linalg.svd(random(*shape), full_matrices=False)
         matrix = np.float32((left * np.linspace(1.0, 0.7, len(values))) @ right)
@@ -95,7 +95,7 @@ def test_zero_gradient(epsilon):
 
 
 def test_kernel_as_patch_matrix():
-    """A kernel is updated as the matrix of its patches."""
+    """A kernel is updated as the matrix [height * width * in, out]."""
     weight, gradient = random(3, 3, 2, 4), random(3, 3, 2, 4) ** 2
     (kernel,) = after("muon", [weight], [gradient])
     (matrix,) = after("muon", [weight.reshape(18, 4)], [gradient.reshape(18, 4)])

@@ -1,4 +1,4 @@
-"""Standard error of native code is captured, and shown where it explains an error."""
+"""Standard error of native code is captured, and shown if an error requires it."""
 
 from __future__ import annotations
 

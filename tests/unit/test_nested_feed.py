@@ -1,4 +1,4 @@
-"""Feeds, cache, identity and access by index hold for nests of any structure and dtype."""
+"""Feeds, cache, digests and reading by index support nests of any structure and dtype."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def opened(source, kind, place, *, batch=4, seed=3, layout=None, ahead=False):
 
 
 def rows(feed, step):
-    """Returns (inputs, targets, masks) of a step: leaves with the local micro-batches stacked."""
+    """Returns (inputs, targets, masks) of a step; leaves are [micro-batches, rows, ...]."""
     given = feed.open(step, 1).given
     parts = [
         feed.batch(feed.next(given), tf.constant(step, tf.int64), 0, tf.constant(i, tf.int64))
@@ -59,7 +59,7 @@ def assert_same(one, other):
 
 
 def decodes(source):
-    """Returns the source with a decoder in the graph, which adds one to every number."""
+    """Returns the source with a decoder that adds one to every number."""
 
     def decode(stored):
         return tf.nest.map_structure(
@@ -95,7 +95,7 @@ def test_stream_matches_resident(
     with_decoder,
     data,
 ):
-    """Both feeds, opened at any step, give the same nests, which are those of the order."""
+    """Both feeds, opened at any step, return the examples at its positions of the order."""
     source = source_of(filled(inputs, count, 0), filled(targets, count, 1))
     source = decodes(source) if with_decoder else source
     layout, place = BatchLayout(1, micro_batches, shards), tmp_path_factory.mktemp("cache")
@@ -139,7 +139,7 @@ def test_cache_round_trip(tmp_path_factory, inputs, targets, count):
 @given(inputs=examples, targets=examples, count=st.integers(2, 20), data=st.data())
 @settings(max_examples=25)
 def test_identity_of_contents(tmp_path_factory, inputs, targets, count, data):
-    """Equal values have equal identities, dicts in any order; any changed value changes it."""
+    """Equal values have equal digests, for any order of dict keys; a changed value changes them."""
     place = str(tmp_path_factory.mktemp("cache"))
     arrays = filled(inputs, count, 0), filled(targets, count, 1)
 
@@ -162,7 +162,7 @@ def test_identity_of_contents(tmp_path_factory, inputs, targets, count, data):
 
 
 def test_identity_knows_shapes(tmp_path):
-    """The same bytes in another shape or dtype are other data."""
+    """The same bytes in another shape or dtype have other digests."""
     values = np.arange(24, dtype=np.int32)
     shapes = [values.reshape(4, 6), values.reshape(4, 2, 3), values.reshape(4, 6).view(np.float32)]
     found = {

@@ -1,4 +1,4 @@
-"""Norms, with each way of summation."""
+"""The global norm, compiled by XLA and not."""
 
 from __future__ import annotations
 

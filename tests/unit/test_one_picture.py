@@ -1,4 +1,4 @@
-"""A split, picture files and the export give a network the same image.
+"""A split, picture files and the exported model give a network the same image.
 
 For more examples, run `pytest -m full tests/unit/test_one_picture.py`.
 """
@@ -44,12 +44,12 @@ DATASETS = ["digits", "mnist", "fashion_mnist", "cifar10"]
 
 @functools.lru_cache(maxsize=4)
 def some_of_train(source: Source, cache_dir: str) -> tuple[np.ndarray, ...]:
-    """Returns the images from which predict infers the layout of pictures."""
+    """Returns the training images from which prediction measures the ink layout."""
     return tuple(read_stored_images(source, source.train, np.arange(256), cache_dir))
 
 
 def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **case) -> None:
-    """Compares a split's images with those read from PNG files and those that the export takes."""
+    """Compares images of a split with those read from PNG files and those in the exported model."""
     source = open_source(
         dataset,
         data_dir=data_dir,
@@ -89,7 +89,7 @@ def check(dataset: str, data_dir: str | None, cache_dir: str, folder: Path, **ca
 
 
 def place_of(dataset: str, request: pytest.FixtureRequest) -> str | None:
-    """Returns data_dir; skips the test if the data set is not prepared."""
+    """Returns the data_dir of a data set, None for digits; skips the test if it is not prepared."""
     if dataset == "digits":
         return None
     place = str(request.getfixturevalue("real_data"))

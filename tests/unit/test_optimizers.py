@@ -25,7 +25,7 @@ from tests.updates import (
 @each_optimizer
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_conditional_update_on_replicas(name, replicas):
-    """A conditional update gives every replica the same bits."""
+    """After a conditional update, variables are bitwise equal on all replicas."""
     alone = Engine(name, start()[0]).train(end=5, move=True).state()
     engine = Engine(name, start()[0], replicas=replicas)
     engine.train(end=5, move=True)
@@ -39,7 +39,7 @@ def test_conditional_update_on_replicas(name, replicas):
 
 @each_optimizer
 def test_no_gradient_keeps_bits(name):
-    """A weight without a gradient and without decay keeps its bits."""
+    """A weight with gradients of 0 and without decay is bitwise unchanged."""
     pairs = zip(start()[0], trained(name, decay=0.0), strict=True)
     assert same_bits(*zip(*(pair for pair in pairs if pair[0].shape in STILL), strict=True))
 
@@ -99,7 +99,7 @@ def test_resume_keeps_bits(name):
 
 @each_optimizer
 def test_slots(name):
-    """Slots are not trainable and have the shapes of their variables."""
+    """Slots are zero-initialized, not trainable, and have the shapes of variables."""
     optimizer = Engine(name, start()[0]).optimizer
     assert not optimizer.trainable_variables
     for slot in optimizer.variables:
@@ -120,7 +120,7 @@ def test_slots(name):
     ],
 )
 def test_option_at_float32_bound(name, option, value):
-    """An option that float32 rounds to its bound is refused or does no harm."""
+    """An option that float32 rounds to its bound is refused, or updates are finite."""
     try:
         optimizer = build_optimizer(name, **{**OPTIONS, option: value})
     except ValueError as error:
@@ -161,5 +161,5 @@ def test_refuses_decay_of_whole_weight(name, rate, decay, flags):
     ("name", "rate", "decay"), [("lamb", 1.0, 2.0), ("lion", 1.0, -1.0), ("sgd", 1e30, -1.0)]
 )
 def test_allows_smaller_decay(name, rate, decay):
-    """In lamb the decay is part of the update, whose length does not depend on it."""
+    """Decay is allowed if rate * decay is below 1, and for lamb, which scales it, always."""
     build_optimizer(name, learning_rate=rate, weight_decay=decay)

@@ -1,4 +1,4 @@
-"""Orders of data sets that are too large to sort."""
+"""Orders of data sets that are too large to sort: permutations computed position by position."""
 
 from __future__ import annotations
 

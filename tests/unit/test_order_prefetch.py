@@ -1,4 +1,4 @@
-"""Prefetching the orders of epochs."""
+"""Prefetching the example orders of epochs."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ HOW = {
 
 
 def kernel(key, counter, size=BLOCK_WORDS * BLOCKS):
-    """Returns the bits and the floats that TensorFlow's own kernels draw."""
+    """Returns the random bits and floats that TensorFlow's stateless kernels draw."""
     args = {"shape": [size], "key": uint64([key]), "counter": uint64(counter), "alg": 1}
     return (
         tf.raw_ops.StatelessRandomUniformFullIntV2(**args, dtype=tf.uint32),
@@ -46,7 +46,7 @@ def assert_same(drawn, expected):
 
 
 def halves(text):
-    """Converts hexadecimal words, the low one first, to numbers of two words."""
+    """Returns 64-bit numbers of hexadecimal 32-bit words, of which the low word comes first."""
     words = [int(word, 16) for word in text.split()]
     return [low | high << 32 for low, high in zip(words[::2], words[1::2], strict=True)]
 
@@ -69,7 +69,7 @@ def halves(text):
     ],
 )
 def test_known_answers(how, counter, key, block):
-    """The results are the known answers of the Philox authors."""
+    """Blocks equal the known-answer tests of the Philox authors."""
     words, _ = HOW[how](uint64(halves(key)[0]), uint64(halves(counter)))
     assert [f"{word:08x}" for word in words.numpy()[:BLOCK_WORDS]] == block.split()
 

@@ -1,4 +1,4 @@
-"""Picture files of every kind become images of the data set, or are refused in one line."""
+"""Conversion of picture files of all formats to a data set's images; one-line errors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLOUR = ImageSpec(Resize((28, 28)), 3, (28, 28))
 
 
 def digit(side: int = 28) -> np.ndarray:
-    """Returns a light mark on a dark ground, uint8 [side, side]."""
+    """Returns a light mark on a dark background, uint8 [side, side]."""
     image = np.zeros((side, side), np.uint8)
     image[side // 6 : -side // 6, side * 2 // 5 : side * 3 // 5] = 230
     image[side // 6 : side // 3, side // 4 : side * 3 // 5] = 140
@@ -91,7 +91,7 @@ def test_transparent_palette(tmp_path: Path):
 
 
 def test_large_picture_is_averaged(tmp_path: Path):
-    """A filter without antialiasing would lose lines of one pixel, or keep them whole."""
+    """Lines of one pixel are averaged to grey, which only an antialiasing filter does."""
     lines = np.zeros((280, 280), np.uint8)
     lines[::2] = 255
     found = read_picture(saved(tmp_path, Image.fromarray(lines)), GREY)
@@ -122,7 +122,7 @@ def test_inverts_on_request():
 
 
 def test_rare_image_is_not_inverted():
-    """Clothes may fill the frame: then most of the border is light, but not the whole."""
+    """An image whose border is mostly, but not completely, light is not inverted."""
     rare = np.full((28, 28, 1), 200, np.uint8)
     rare[0, :5] = 0
     found = convert(rare, GREY._replace(background="dark"))
@@ -130,7 +130,7 @@ def test_rare_image_is_not_inverted():
 
 
 def test_mixed_grounds_not_inverted():
-    """If images of both grounds are known, no picture of their size is inverted."""
+    """If a data set has light and dark backgrounds, no picture of its size is inverted."""
     paper, either = 255 - digit()[..., None], GREY._replace(background="dark", exceptions=True)
     assert np.array_equal(convert(paper, either), paper)
     large = np.kron(paper, np.ones((2, 2, 1), np.uint8))
@@ -155,7 +155,7 @@ def test_accepts_stored_and_network_size():
 
 
 def test_ink_layout_before_resize():
-    """The layout of squashed images is not that of the data set."""
+    """A picture gets the ink layout at the stored size, before it is resized and stretched."""
     stored = ImageSpec(Resize((28, 28)), 1, (28, 28), layout=InkLayout(0, 0.7, (0.5, 0.5)))
     small = stored._replace(resize=Resize((14, 21), "stretch", False))
     sheet = np.zeros((90, 90, 1), np.uint8)

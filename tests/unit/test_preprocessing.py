@@ -1,4 +1,4 @@
-"""Preprocessing: declared scaling of inputs, the same bits where a network divided by 255."""
+"""Preprocessing: scaling of inputs, bitwise equal to the division by 255 of earlier versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FLOATS, IDS = tf.TensorSpec((5,), tf.float32), tf.TensorSpec((7,), tf.int64)
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_unit_has_same_bits_in_any_precision(dtype):
-    """Division in float32 and rounding is division in the compute dtype, for all pixel values."""
+    """Scaling in float32, then rounding, equals scaling in the compute dtype, for all pixels."""
     pixels = tf.constant(np.arange(256, dtype=np.uint8))
     before = tf.cast(pixels, dtype) / 255
     after = tf.cast(Scale("unit")(pixels), dtype)
@@ -37,7 +37,7 @@ def test_unit_has_same_bits_in_any_precision(dtype):
     ],
 )
 def test_scale_option(scale, kinds):
-    """Ids are never scaled; only images and, if asked for, floats are."""
+    """`--scale` selects images and floats to be scaled, but never integer ids."""
     spec = {"image": IMAGE, "floats": FLOATS, "ids": IDS}
     found = preprocessing(scale, spec)
     assert {path: each.kind for path, each in found.scales.items()} == kinds
@@ -82,7 +82,7 @@ def test_json_round_trip(scales):
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=5), st.integers(0, 99))
 def test_moments_of_chunks(lengths, seed):
-    """The mean and deviation do not depend on how examples are cut, also far from 0."""
+    """Mean and deviation do not depend on the division into chunks, even far from 0."""
     values = np.random.default_rng(seed).normal(1e4, 3, (sum(lengths), 2, 3)).astype(np.float32)
     moments = Moments()
     for chunk in np.split(values, np.cumsum(lengths)[:-1]):
@@ -93,7 +93,7 @@ def test_moments_of_chunks(lengths, seed):
 
 
 def test_standardize_digits(cache_dir, tmp_path):
-    """Standardized training images have mean 0 and deviation 1; the numbers are cached."""
+    """Standardized training images have mean 0 and deviation 1; the statistics are cached."""
     source = open_source("digits", data_dir=None, cache_dir=cache_dir, scale="standardize")
     assert not source.preprocess.fitted and source.inputs.dtype == tf.float32
     done = fitted(source, str(tmp_path))

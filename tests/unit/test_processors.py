@@ -1,4 +1,4 @@
-"""The command that runs the tests with the settings of other processors."""
+"""`tests.processors`, which runs the tests with the settings of other processors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_skipped():
 
 
 def written(place, expected, cores=None):
-    """Writes a file of four tests: one or two pass, one is skipped and one cannot be set up."""
+    """Writes a file of four tests: two may pass, one is skipped, one fails in setup; returns it."""
     path = place / "test_some.py"
     cores = "len(os.sched_getaffinity(os.getppid()))" if cores is None else cores
     path.write_text(TESTS.format(expected=dict(expected), cores=cores))

@@ -1,4 +1,4 @@
-"""The profiler records the requested steps, and calls of the graph end at their bounds."""
+"""The profiler records the requested steps, at whose bounds graph calls end."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.logging.profiler import Profiler
 
 
 class Recorded:
-    """Records the calls of TensorFlow's profiler."""
+    """Replaces TensorFlow's profiler, and records its calls."""
 
     def __init__(self, monkeypatch) -> None:
         self.told: list[str] = []
@@ -37,7 +37,7 @@ def test_stop_while_recording(monkeypatch, tmp_path: Path):
 
 
 def test_records_nothing(monkeypatch, tmp_path: Path):
-    """Without steps, or in a process that does not profile, nothing is recorded."""
+    """Without steps, or on a worker that does not write, nothing is recorded."""
     recorded = Recorded(monkeypatch)
     for profiler in (Profiler((0, 0), str(tmp_path)), Profiler((0, 9), str(tmp_path), False)):
         assert profiler.until(0) == NEVER and profiler.at(0) == "" and profiler.stop() == ""

@@ -1,4 +1,4 @@
-"""The command that trains the recipes and reports missed goals. Nothing is trained here."""
+"""`benchmarks.recipes`, which trains recipes and reports missed goals; without training."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_replaces_text_between_marks():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Returns the command with trainings of a given result; its output is in tmp_path."""
+    """Returns a function that runs the command, whose trainings have a given accuracy."""
     readme = "<!-- results -->\n<!-- /results -->\n<!-- curves -->\n<!-- /curves -->\n"
 
     def ask(accuracy: float, *options: str) -> int:

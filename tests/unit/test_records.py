@@ -1,4 +1,4 @@
-"""Reading examples by number from TFRecord files."""
+"""Reading examples by index from TFRecord files."""
 
 from __future__ import annotations
 

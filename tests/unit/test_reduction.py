@@ -1,4 +1,4 @@
-"""Reduction over shards: the same additions for any number of replicas."""
+"""Reduction over shards: the same order of additions for any number of replicas."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SHARDS = 8
 
 
 def parts() -> list[np.ndarray]:
-    """Returns one contribution per shard; their sums round differently in every order."""
+    """Returns tensors of each shard, [shards, ...], whose sums depend on the order of additions."""
     random = np.random.default_rng(0)
     scale = 10.0 ** random.uniform(-6, 6, (SHARDS, 1))
     return [
@@ -31,14 +31,14 @@ def tree(stack: np.ndarray) -> np.ndarray:
 
 
 def summed(stacks: list[tf.Tensor]) -> list[tf.Tensor]:
-    """Sums a replica's own shards, in the same tree."""
+    """Sums the shards of one replica, [shards, ...], in a binary tree."""
     while stacks[0].shape[0] > 1:
         stacks = [stack[0::2] + stack[1::2] for stack in stacks]
     return [stack[0] for stack in stacks]
 
 
 def reduced(replicas: int, shards: int) -> list[list[np.ndarray]]:
-    """Returns the sums that every replica has after the reduction."""
+    """Returns the reduced sums on each replica."""
     strategy = strategy_of(replicas)
     _, reduce = reductions(shards)
     local = SHARDS // replicas

@@ -1,4 +1,4 @@
-"""The report on regression: errors as in scikit-learn, figures and CSV of any shape of targets."""
+"""Report section of regression; errors compared with scikit-learn; targets of any shape."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_errors_match_sklearn(monkeypatch: pytest.MonkeyPatch, chunk: int):
 
 
 def test_one_number():
-    """Targets [n] and outputs [n, 1] are the same numbers."""
+    """Targets [n] are compared with outputs [n, 1] element by element."""
     targets, predicted = numbers(6000)
     of = split_predictions(Regression(), targets, predictions=predicted[:, None])
     found = drawn_section(of)
@@ -61,7 +61,7 @@ def test_several_numbers():
 
 
 def test_many_numbers():
-    """The pixels of an image are taken together, and the CSV has the first ones."""
+    """Errors of an image's pixels are summarized in one row; the CSV has only the first pixels."""
     targets, predicted = numbers(9, 8, 8, 1)
     images = RANDOM.integers(0, 255, (9, 8, 8, 1)).astype(np.uint8)
     found = drawn_section(

@@ -1,4 +1,4 @@
-"""Row i of a layer's output depends on row i alone, and padding rows contribute nothing."""
+"""Row i of a layer's output depends on row i of the input only, and padding adds nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DTYPES = [tf.float32, tf.bfloat16, tf.float16]
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.name)
 @pytest.mark.parametrize("name", LAYERS)
 def test_other_rows(name, dtype):
-    """Other rows change no bit of a row or its gradient; padding rows, none of a weight's."""
+    """Padding rows change no bit of other rows' outputs and gradients, or of weight gradients."""
     make, shape = LAYERS[name]
     layer = made(make(), shape)
     mask = tf.constant([1.0, 1, 0, 1, 0])
@@ -103,7 +103,7 @@ def test_attention_dropout_independent_of_replicas():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_embedding_ignores_padding_ids(jit):
-    """Ids of padding rows may be anything; they move no vector."""
+    """Ids of padding rows may be out of range, and have no gradient."""
     layer = made(models.Embedding(7, 3), (4,))
     mask = tf.constant([1.0, 1, 0])
     weight = tf.reshape(mask, [3, 1, 1])
@@ -125,7 +125,7 @@ def test_embedding_ignores_padding_ids(jit):
 
 
 def test_embedding_of_unknown_id():
-    """An id outside the vocabulary is an error, or nan where XLA compiles."""
+    """An id out of range raises an error on a CPU, and has a NaN vector under XLA."""
     layer = made(models.Embedding(7, 3), ())
     ids = tf.constant([0, 7])
     with pytest.raises(
@@ -143,7 +143,7 @@ def test_embedding_of_unknown_id():
 
 
 def test_embedding_keeps_large_ids():
-    """Ids above 256, which bfloat16 rounds, have vectors of their own."""
+    """In bfloat16, which rounds ids above 256, each id still has its vector."""
     layer = made(models.Embedding(1000, 2), ())
     found = layer(tf.range(1000), models.ForwardContext(dtype=tf.bfloat16))
     np.testing.assert_array_equal(found, tf.cast(layer.table, tf.bfloat16))
@@ -153,7 +153,7 @@ def test_embedding_keeps_large_ids():
 
 @pytest.mark.parametrize("jit", [False, True])
 def test_embedding_gradient_is_dense_and_in_order(jit):
-    """The gradient is a tensor, whose sums are those of the rows one after the other."""
+    """The gradient is a dense tensor, in which the rows of an id are summed in order."""
     layer = made(models.Embedding(5, 4), (300,))
     ids = tf.constant(np.random.default_rng(0).integers(0, 5, [8, 300]), tf.int32)
     upstream = normal(8, 300, 4)

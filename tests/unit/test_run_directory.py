@@ -14,7 +14,7 @@ def config(run_dir, *arguments):
 
 
 def started(run_dir, *arguments, saved=True):
-    """Creates the directory of a run that has started, with a checkpoint unless not `saved`."""
+    """Creates the directory of a run, with a checkpoint if `saved`; returns its options."""
     kept = config(run_dir, *arguments)
     os.makedirs(run_dir, exist_ok=True)
     run_directory.write_options(kept)
@@ -102,7 +102,7 @@ def test_names_unreadable_options(tmp_path, content):
 
 
 def test_checkpoint_without_options(tmp_path):
-    """A checkpoint whose options are missing is not taken for a new run."""
+    """A checkpoint without config.flags is an error, not a new run."""
     started(tmp_path)
     path = tmp_path / "config.flags"
     path.unlink()
@@ -110,7 +110,7 @@ def test_checkpoint_without_options(tmp_path):
 
 
 def continued(before, now, steps_per_epoch=10, step=0):
-    """Returns the message that refuses to resume, or an empty string."""
+    """Returns the error message of resuming with the options `now`; "" if that is allowed."""
     try:
         run_directory.check_trajectory(now, before)
         depends = factories.build_schedule(now, now.training.steps(10)).depends_on_length
@@ -172,7 +172,7 @@ def test_allows_other_changes(tmp_path, argument):
 )
 @pytest.mark.parametrize("longer", ["--epochs=9", "--train_steps=90"])
 def test_longer_run(tmp_path, schedule, longer_is_another_run, longer):
-    """A run may be made longer if its schedule does not depend on the length."""
+    """A run may be extended if its schedule does not depend on the length."""
     message = continued(config(tmp_path, *schedule), config(tmp_path, *schedule, longer))
     if longer_is_another_run:
         assert "90 steps" in message and "50" in message and schedule[0][11:] in message
@@ -213,7 +213,7 @@ def test_refuses_passed_length(tmp_path, length, step, enough):
 
 
 def test_result_removed_before_options(tmp_path, monkeypatch):
-    """A kill in between must not leave a result next to options of another run."""
+    """If a run is killed while options are written, no result of other options remains."""
     run_dir = tmp_path / "run"
     kept = started(run_dir)
     (run_dir / "result.json").write_text("{}")
@@ -229,7 +229,7 @@ def test_result_removed_before_options(tmp_path, monkeypatch):
 
 
 def test_resume_with_legacy_values(tmp_path):
-    """A run older than an option resumes with the value that it was trained with."""
+    """A run that predates an option resumes with the value that it was trained with."""
     started(tmp_path, "--image_size=14,28", "--fit=stretch", "--antialias=false")
     path = tmp_path / "config.flags"
     kept = [
@@ -245,7 +245,7 @@ def test_resume_with_legacy_values(tmp_path):
 
 
 def test_resume_without_resizing(tmp_path):
-    """A run older than an option that has no effect on it resumes as it is."""
+    """A run that predates options of resizing, and does not resize, resumes with their defaults."""
     started(tmp_path)
     path = tmp_path / "config.flags"
     path.write_text(path.read_text().replace("--fit=pad\n", "").replace("--antialias=true\n", ""))

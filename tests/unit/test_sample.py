@@ -1,4 +1,4 @@
-"""The sample for verification: some of the user's examples, with a remainder if possible."""
+"""The sample of a user's data for verification: a few batches, with a remainder if possible."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def source(train: int, validation: int = 0, test: int = 0, side: int = 8) -> Sou
 
 @given(train=st.integers(1, 3000), batch=st.integers(1, 1000))
 def test_epoch_length(train, batch):
-    """An epoch is some batches of the user's size and a remainder."""
+    """An epoch has a few full batches of the user's size and a smaller last one."""
     cut = sample(source(train), batch)
     examples = len(cut.source.train)
     assert 1 <= examples <= train and cut.batch == min(batch, train)
@@ -42,7 +42,7 @@ def test_epoch_length(train, batch):
     ],
 )
 def test_scored_split(held_out, scored, scored_from):
-    """The held-out split is scored, or else the training split."""
+    """The sample evaluates the validation split, else the test split, else training examples."""
     cut = sample(source(100, **held_out), 10)
     assert (cut.scored, cut.scored_from) == (scored, scored_from)
     assert cut.examples_scored == cut.examples_held_out == held_out.get(scored_from, 100)

@@ -1,4 +1,4 @@
-"""TensorFlow does not keep numbers that change with every call."""
+"""TensorFlow does not cache numbers that are passed as arrays, so that memory does not grow."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.runtime.scalars import as_float64, as_int64
 
 
 def kept(use) -> bool:
-    """Returns whether a reference to the number remains after its use."""
+    """Returns whether a reference to a number remains after `use` was called with it."""
     number = 0.1234567 + id(use) / 2**70
     before = sys.getrefcount(number)
     use(number)
@@ -23,7 +23,7 @@ def kept(use) -> bool:
 
 
 def test_arrays_are_not_kept():
-    """TensorFlow keeps a Python number, but not an array."""
+    """TensorFlow keeps a reference to a Python number, but not to an array."""
     variable = tf.Variable(0.0, dtype=tf.float64)
     assert kept(variable.assign)  # otherwise the conversions are not needed
     assert not kept(lambda number: variable.assign(as_float64(number)))

@@ -1,4 +1,4 @@
-"""Learning rate schedules: pure functions of the step, within their bounds."""
+"""Learning-rate schedules: pure functions of the step, and their bounds."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The declaration of options: help, valid defaults, ranges, and the trajectory of a run."""
+"""Declarations of options: help, valid defaults, ranges, and effect on the trajectory of a run."""
 
 import dataclasses
 import math
@@ -46,7 +46,7 @@ def ids(value):
 
 
 def with_value(name, field, value, base=None):
-    """Returns `base` with one option changed."""
+    """Returns a copy of `base`, by default of the default options, with one option changed."""
     base = base or Config()
     section = dataclasses.replace(getattr(base, name), **{field.name: value})
     return dataclasses.replace(base, **{name: section})
@@ -81,7 +81,7 @@ def another(field):
 
 
 def initial(name, field):
-    """Returns the value of an option that is not given; of "auto", what it stands for."""
+    """Returns the default of an option; if that is "auto", the value that it is resolved to."""
     return getattr(getattr(Config(), name), field.name)
 
 
@@ -180,7 +180,7 @@ def test_same_options_same_trajectory():
 
 @pytest.mark.parametrize(("name", "field"), FIELDS, ids=ids)
 def test_names_changed_trajectory_option(name, field):
-    """A changed option is listed exactly if it changes the trajectory."""
+    """`changed` lists a changed option if and only if it affects the trajectory."""
     found = changed(Config(), with_value(name, field, another(field)), "trajectory")
     kept = [(field.name, initial(name, field), another(field))]
     expected = field.metadata["trajectory"] and another(field) != field.default
@@ -200,7 +200,7 @@ def test_names_all_changed_options():
 
 
 def test_trajectory_of_each_option():
-    """Each option is known to be free or bound when a run resumes."""
+    """Options in BOUND affect the trajectory, and those in FREE do not."""
     bound = {field.name for _, field in FIELDS if field.metadata["trajectory"]}
     free = {field.name for _, field in FIELDS} - bound
     assert bound >= BOUND and free >= FREE

@@ -1,4 +1,4 @@
-"""Scores of predictions, compared with scikit-learn and with sums by hand."""
+"""Scores of predictions, compared with scikit-learn and with values computed by hand."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from engine.models.seeding import seeded
 
 
 def drawn():
-    """Returns numbers from each of the generators that initial values come from."""
+    """Returns numbers from each global generator that initial values may use."""
     return [
         random.random(),
         np.random.random(),
@@ -51,7 +51,7 @@ def test_states_are_restored():
 
 
 def test_import_of_keras_draws_nothing():
-    """A model is the same whether it is the first of the process to import Keras or not."""
+    """A seeded model is the same whether or not Keras is first imported while it is made."""
     code = """
 import sys
 from engine.runtime.startup import import_tensorflow

@@ -1,4 +1,4 @@
-"""Pixels that no logit depends on are not computed, and nothing else changes."""
+"""Networks crop pixels that no output depends on, which changes nothing else."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ READ = {
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_matches_whole_computation(name):
-    """Logits, gradients and statistics equal those of the whole computation."""
+    """Logits, gradients and statistics equal those computed without cropping."""
     network = models.Sequential("network", NETWORKS[name](), (15, 15, 1), 0)
     random = np.random.default_rng(0)
     images = random.random((6, 15, 15, 1), np.float32)

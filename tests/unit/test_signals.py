@@ -1,4 +1,4 @@
-"""The first signal requests a clean stop; the second one ends the process."""
+"""Signals: the first one requests a graceful stop; the second one ends the process."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Splits as ranges of records in files: complete, and without shared examples."""
+"""Splits of TFDS data sets: ranges of records, decoding, recipes and errors."""
 
 import json
 import math
@@ -24,7 +24,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Examples whose pixels are the index of the example; a subclass changes one thing."""
+    """TFDS data set whose pixels are the example's index; subclasses change features or keys."""
 
     VERSION = tfds.core.Version("1.0.0")
     NAMES = ("cat", "dog", "eel")
@@ -57,7 +57,7 @@ class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Coloured(Sample, skip_registration=True):
-    """Other features beside image and label, one of them a second image."""
+    """TFDS data set with other features besides image and label, one of them a second image."""
 
     FEATURES = {  # noqa: RUF012
         "id": tfds.features.Text(),
@@ -111,7 +111,10 @@ class Deep(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
-    """Returns a data_dir with every data set above; train of `sample` is in three files."""
+    """Prepares all data sets of this module; returns their data_dir.
+
+    The train split of `sample` is in three files.
+    """
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     for kind in (Sample, Coloured, Undecided, SecretTest, Unlabelled, Imageless, Deep):
@@ -131,14 +134,14 @@ def opened(shelf):
 
 @pytest.fixture
 def copied(shelf, tmp_path):
-    """Returns the data_dir and the version directory of a copy of `sample` to damage."""
+    """Copies the data set `sample`, to be damaged; returns its data_dir and version directory."""
     place = tmp_path / "sample" / "1.0.0"
     shutil.copytree(shelf / "sample" / "1.0.0", place)
     return tmp_path, place
 
 
 def read(source, records):
-    """Returns (first pixel, label) of each example, read by tf.data from the ranges."""
+    """Returns (first pixel, label) of each example of a split, decoded in order."""
     images, labels = decode_split(source, records)
     return list(zip(images[:, 0, 0, 0].tolist(), labels.tolist(), strict=True))
 
@@ -178,7 +181,7 @@ def test_part_is_slice(lengths, data):
 
 
 def test_validation_split_over_files(opened):
-    """A split over several files is read in order and cut where Keras cuts it."""
+    """A split over several files is read in order and divided at the same index as in Keras."""
     source = opened(validation_split="0.3")
     assert len(source.train.ranges) == 3
     everything = [(i, i % 3) for i in range(50)]
@@ -296,7 +299,7 @@ def test_resizing_matches_resize(opened, fit, antialias):
 )
 @pytest.mark.parametrize("at_once", [2, 64])
 def test_decode_fields(opened, options, at_once):
-    """Decoding the fields of an index gives the images and labels that TFDS gives."""
+    """Images and labels decoded from the record index's fields equal those of TFDS."""
     source = opened(validation_split="", **options)
     numbers = np.array([3, 1, 5, 2, 0])
     reader = source.train.reader()
@@ -323,7 +326,7 @@ def inlined(graph: tf.compat.v1.GraphDef) -> int:
 
 
 def test_resizing_graph_is_small(opened):
-    """An operation for each of the 128 images of an iteration would slow down every start."""
+    """Resizing adds few operations to the decoding graph, not one for each of 128 images."""
     sizes = []
     for options in ({}, {"image_size": (2, 3)}):
         source = opened(validation_split="", **options)
@@ -335,7 +338,7 @@ def test_resizing_graph_is_small(opened):
 
 
 def test_recipe(opened):
-    """The recipe changes with what decode returns, and with nothing else."""
+    """The recipe differs if and only if decoded examples do."""
     assert opened().recipe == opened(train_split="test", validation_split="", test_split="").recipe
     assert opened(image_size=(4, 6)).recipe == opened().recipe
     recipes = {opened(image_size=size).recipe for size in (None, (2, 3), (3, 2))}
@@ -348,7 +351,7 @@ def test_recipe(opened):
 
 
 def test_recipes_of_0_4_0(opened):
-    """Identities and caches of runs of 0.4.0 are keyed by these recipes."""
+    """The recipes are those of version 0.4.0, on which its digests and cache keys depend."""
     stored = "image=image:Image(4, 6, 1):uint8;label=label;out=4x6x1:as stored;decode=1"
     assert opened().recipe == stored
     old = opened(image_size=(2, 3), fit="stretch", antialias=False).recipe
@@ -380,7 +383,7 @@ def test_unlabelled_test_split(opened):
 
 
 def test_runtime_not_started():
-    """After a start the CPU could no longer be split into virtual devices."""
+    """Opening a data set does not start TensorFlow, so the CPU can still be split into devices."""
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""Sources that users describe: arrays, CSV files, functions and pipelines, and their splits."""
+"""Users' sources: arrays, CSV files, functions and tf.data pipelines, and their splits."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_arrays():
 
 
 def test_fractions_of_sorted_arrays():
-    """Of rows sorted by class, a fraction has rows of all classes, the same ones in every run."""
+    """A fraction of rows sorted by class has rows of all classes, the same in every run."""
     labels = np.repeat(np.arange(3), 100)
 
     def held_out():
@@ -256,7 +256,7 @@ def test_random_access():
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
 def test_example_of_other_shape(kind, tmp_path):
-    """The example is named, before training or when it is reached."""
+    """An example of another shape is named, before training or when it is read."""
     source = opened(random_access(examples=40, read=wrong_at_17, version="1"))
 
     def take_epoch():
@@ -280,7 +280,7 @@ def test_example_of_other_shape(kind, tmp_path):
 
 
 def test_random_access_identity(tmp_path):
-    """Without a version the contents are hashed; with one, they are not read."""
+    """The digest is of all contents if there is no version, else of the version."""
 
     def identity(read_it, version="", examples=40):
         described = random_access(examples=examples, read=read_it, version=version)
@@ -343,7 +343,7 @@ def ids(feed, step):
 @pytest.mark.parametrize("batch", [3, 4, 20, 50])
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
 def test_pipeline_order(tmp_path, batch, block, monkeypatch):
-    """The batches are the pipeline's, of (seed, epoch), from any step on."""
+    """Batches follow the pipeline of (seed, epoch), also if the feed is opened at a later step."""
     monkeypatch.setattr("pipelines.stream._TABLE", block)
     source = pipeline()
     feed = stream(source, tmp_path, batch=batch)
@@ -362,7 +362,7 @@ def test_pipeline_order(tmp_path, batch, block, monkeypatch):
 
 
 def test_pipeline_keeps_first_for_mixup(tmp_path, monkeypatch):
-    """The row after the last of an epoch is its first, which a later block must still have."""
+    """For mixup, an epoch's last example is followed by its first, which is kept until then."""
     monkeypatch.setattr("pipelines.stream._TABLE", 1)
     feed = stream(pipeline(), tmp_path, batch=8, ahead=True)
     for step in range(5):
@@ -431,7 +431,7 @@ def test_standardize_vectors(tmp_path):
 
 @pytest.mark.parametrize("kind", ["arrays", "csv", "random_access", "pipeline"])
 def test_any_step_of_a_fresh_feed(kind, table, tmp_path):
-    """A resume in mid-epoch reads the batch that an uninterrupted run would have read."""
+    """A feed that is opened inside an epoch returns the batches of an uninterrupted run."""
     source = {
         "arrays": lambda: opened(arrays(inputs=(INPUTS, {"x": TARGETS}), targets=TARGETS)),
         "csv": lambda: opened(csv(table, inputs=["size"], target="kind"), validation_split="0"),

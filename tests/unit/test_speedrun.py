@@ -1,4 +1,4 @@
-"""The speedrun's command and its report of a missed goal. Nothing is trained here."""
+"""`benchmarks.speedrun`, which trains and reports missed goals; without training."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_recipe_ignores_held_out_data():
 
 @pytest.fixture
 def command(tmp_path, monkeypatch):
-    """Returns the command with trainings of a given result; its output is in tmp_path."""
+    """Returns a function that runs the command, whose trainings have a given result."""
     monkeypatch.setattr(os, "sched_setaffinity", lambda *_: None, raising=False)
 
     def keras(place, seed):

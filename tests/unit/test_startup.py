@@ -1,4 +1,4 @@
-"""Startup timings of each part."""
+"""Startup timings by part."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from engine.runtime.startup import Startup, after_import
 
 
 class Clock:
-    """A clock that the test sets."""
+    """A fake monotonic clock, whose time the test sets."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 100.0
@@ -23,7 +23,7 @@ class Clock:
 
 
 def test_parts_cover_startup(monkeypatch):
-    """Every second since the launch is in exactly one part."""
+    """All seconds since the launch are attributed to exactly one part each."""
     clock = Clock(monkeypatch)
     begun = Startup()
     for part, seconds in (("python", 1), ("data", 4), ("network", 2), ("data", 8)):

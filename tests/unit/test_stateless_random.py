@@ -16,7 +16,7 @@ def draw(seed=7, step=3, row=0, stream=0, rows=ROWS, features=FEATURES):
 @pytest.mark.parametrize("features", [1, 3, 4, 10, 1600])
 @pytest.mark.parametrize("row", [1, 17, 63])
 def test_replica_draws_its_rows(features, row):
-    """A replica draws its rows of the global batch to the bit."""
+    """A draw that starts at a later row is bitwise equal to those rows of a whole draw."""
     whole = draw(features=features)
     part = draw(row=row, rows=ROWS - row, features=features)
     np.testing.assert_array_equal(whole[row:], part)
@@ -118,7 +118,7 @@ def test_dropout_rate_and_expectation(rate, dtype):
 
 @pytest.mark.parametrize("rate", [1e-5, 0.0001, 0.9999, MAX_DROPOUT_RATE])
 def test_dropout_rare_elements(rate):
-    """A resolution of 1 / 65,536 is too coarse: with 16 bits, 1e-5 would become 1.5e-5."""
+    """Rates near 0 and 1, for which 16 random bits are too few, are met within the error."""
     rare = min(rate, 1 - rate)
     drawn = dropout(rate, rows=100_000, features=400).numpy()
     found = np.count_nonzero(drawn == 0 if rate < 0.5 else drawn)

@@ -1,4 +1,4 @@
-"""Advice after a failed step: the same command helps only if it was not the first step."""
+"""Errors of failed steps, and the advice to rerun unless the first step failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of a benchmark: a bad step is counted and does not end the benchmark."""
+"""`Stepper`: a bad step is counted and does not end the benchmark."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_long_block_may_skip_more(dataset, tmp_path, cache_dir):
 
 
 def test_first_losses_are_no_spikes(cache_dir):
-    """They are losses of the initial weights, far above the last losses of the block before."""
+    """Losses after a restart, far above the last losses before it, are no spikes."""
     options = "--model=logistic", "--global_batch_size=431", "--learning_rate=0.05", "--spike=20"
     parts = assemble(flags.parse([*options, f"--cache_dir={cache_dir}"]))
     stepper = stepper_of(parts)

@@ -1,4 +1,4 @@
-"""The length of a call of the graph: about half a second, never past what is due."""
+"""Number of steps in a call of the graph: about half a second, and at most the given maximum."""
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ def test_first_call_is_one_step():
 @settings(max_examples=200, derandomize=True)
 @given(CALLS)
 def test_call_length_bounds(calls):
-    """A call has at least one step, no more than are due, and grows at most fourfold."""
+    """A call has at least 1 step and at most the maximum, and grows at most fourfold."""
     steps_per_loop, unbounded = StepsPerLoop(0), 10**18
     length = steps_per_loop.steps(unbounded)
     assert length == 1

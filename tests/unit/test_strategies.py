@@ -1,4 +1,4 @@
-"""The choice of devices: those requested, or a substitute with a note."""
+"""Selection of devices: those requested, or replacements with a note."""
 
 from __future__ import annotations
 

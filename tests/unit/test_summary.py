@@ -28,7 +28,7 @@ def test_columns_are_aligned():
 
 
 def test_joined_rows():
-    """Activations and dropout join the row before, and no parameter is lost."""
+    """Activations and dropout are appended to the row before, and all parameters are counted."""
     layers = [
         models.Activation("relu"),
         models.Convolution(8, size=5, stride=2, padding="SAME"),

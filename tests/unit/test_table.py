@@ -24,7 +24,7 @@ def test_larger_beta_matches_scipy(alpha):
 
 @pytest.mark.parametrize("alpha", [0.01, 0.2, 1.0, 1.5, 10.0, 100.0])
 def test_error_between_quantiles(alpha):
-    """Between quantiles the distribution is off by at most one cell."""
+    """Interpolated quantiles have a distribution function that is off by at most 1 / CELLS."""
     numbers = (np.arange(1 << 15) / (1 << 15)).astype(np.float32)
     weights = (
         table.interpolate(table.mixup_weight_quantiles(alpha), numbers).numpy().astype(np.float64)

@@ -1,4 +1,4 @@
-"""The report of a run of each task, on the page and in TensorBoard."""
+"""Reports of runs of each task, as HTML and in TensorBoard."""
 
 from __future__ import annotations
 

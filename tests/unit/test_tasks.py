@@ -1,4 +1,4 @@
-"""The built-in tasks, compared with formulas in float64, and how they are built from options."""
+"""The built-in tasks, compared with formulas in float64, and built from options."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_class_weights_and_ignored_labels():
 
 
 def test_balanced_class_weights():
-    """A class counts as much as any other; the mean weight of the examples is 1."""
+    """All classes have equal total weight, and the mean weight of the examples is 1."""
     labels = np.array([0, 0, 0, 1, 7], np.int32)
     options = TaskOptions(class_weights="balanced", ignore_label=7)
     source = source_of(tf.TensorSpec([], tf.int32), ("a", "b", "c"))
@@ -234,7 +234,7 @@ def test_refused_targets(task, targets, message):
 
 
 def test_own_task(monkeypatch):
-    """A registered task takes its own arguments, and has its own metrics."""
+    """A registered task gets its arguments by name; `--metrics` with it raises ValueError."""
     tasks = Registry("task", {})
     monkeypatch.setattr(build, "TASKS", tasks)
 
@@ -268,7 +268,7 @@ def test_regression_losses():
 
 
 def test_default_metrics():
-    """Each built-in task has metrics of its own by default."""
+    """Each built-in task has default metrics, which `--metrics` replaces."""
     assert set(registry.DEFAULT_METRICS) == set(registry.TASKS.built_in)
     assert TaskOptions().metrics == "accuracy"
     assert TaskOptions(task="regression").metrics == "mean_absolute_error"

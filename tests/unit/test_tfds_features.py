@@ -1,4 +1,4 @@
-"""TFDS data sets of any features: which are inputs and targets, and what they decode to."""
+"""TFDS data sets of any features: the choice of inputs and targets, and decoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ F = tfds.features
 
 
 class Scenes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Images of many sizes with masks, and other features; a subclass changes the keys."""
+    """TFDS data set of images of many sizes, masks and other features, for several keys."""
 
     VERSION = tfds.core.Version("1.0.0")
     KEYS = ("photo", "mask")
@@ -101,7 +101,7 @@ def said(call, **options):
 
 
 def test_supervised_keys_decide(opened):
-    """The supervised target is learned, and not another class label of the data set."""
+    """The target is the supervised key, even if the data set has a class label, too."""
     source = opened(image_size=(6, 8))
     assert source.features == "inputs photo, targets mask" and source.class_names == ()
     assert source.targets == tf.TensorSpec((6, 8, 1), tf.uint8)
@@ -115,7 +115,7 @@ def test_supervised_keys_decide(opened):
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
 def test_masks_follow_images(opened, fit):
-    """An image resized as its own target shows where the pixels of both go."""
+    """Images and masks are resized alike: a mask that is input and target stays equal."""
     source = opened(input_features="mask", image_size=(12, 16), fit=fit)
     images, masks = decode_split(source, source.train)
     both = (images > 90) & (masks > 90) | (images < 10) & (masks < 10)

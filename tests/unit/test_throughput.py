@@ -1,4 +1,4 @@
-"""Throughput of steady steps, and goodput over the time since the first start."""
+"""Throughput without the first calls, and goodput since the first start."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from engine.logging.throughput import ThroughputMeter
 
 
 class Wall:
-    """Replaces the module `time` by a clock that the test sets."""
+    """Fake for the module `time`, whose clock the test sets."""
 
     def __init__(self):
         self.now = 1000.0
@@ -28,7 +28,7 @@ def wall(monkeypatch):
 
 @pytest.fixture
 def started(wall, tmp_path):
-    """Returns a function that starts a throughput meter on a state, from a step."""
+    """Returns a function that starts a `ThroughputMeter` for a state, at a step."""
 
     def start(times, step=0, **options):
         found = ThroughputMeter(times, str(tmp_path))
@@ -39,7 +39,7 @@ def started(wall, tmp_path):
 
 
 def restored(times, noted_by):
-    """Returns a new object with the values that a checkpoint would restore."""
+    """Returns a new timing state with the values that a checkpoint would restore."""
     noted_by.note()
     fresh = TimingState()
     for old, new in zip(times.variables, fresh.variables, strict=True):

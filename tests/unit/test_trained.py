@@ -1,4 +1,4 @@
-"""Which weights a mode loads, and that its output is of one moment of the run."""
+"""Which weights a mode loads while training writes checkpoints, and consistent output."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_refuses_run_without_checkpoint(tmp_path, kind):
 
 @pytest.mark.parametrize("times", [1, 3])
 def test_report_is_consistent(training, tmp_path, monkeypatch, times):
-    """The run ends, or resumes after its end, just after the weights are loaded."""
+    """Weights and result.json are of one moment, even if a run ends or resumes while they load."""
     training.save()
     result, load, left = tmp_path / "result.json", catalog.load_newest, [None] * times
 
@@ -104,7 +104,7 @@ def test_failed_export_keeps_old(tmp_path):
 
 
 def test_context_closes_parts():
-    """Leaving the context of a restored run stops its feeds, by an early return or an error too."""
+    """A restored run closes its feeds when its context is left, also by an exception."""
     closed = []
     found = trained.RestoredRun(SimpleNamespace(close=lambda: closed.append(1)), "path", "words")
     with pytest.raises(KeyError), found as same:

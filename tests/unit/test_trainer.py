@@ -1,4 +1,4 @@
-"""The order of events in a run, where no other test shows it."""
+"""The order in which a run writes its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from engine.trainer import trainer
 
 
 class Killed(BaseException):
-    """Simulates a kill."""
+    """Exception that simulates a kill."""
 
 
 def test_options_before_checkpoint(tmp_path, cache_dir, monkeypatch):

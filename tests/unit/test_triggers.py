@@ -1,4 +1,4 @@
-"""Actions that are due at a step."""
+"""Steps at which the trainer logs, saves a checkpoint and ends an epoch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_no_save_within_epoch():
 
 @pytest.mark.parametrize(("step", "epoch"), [(0, 1), (1, 1), (10, 1), (11, 2), (25, 3)])
 def test_epoch_of_step(step, epoch):
-    """An epoch includes its last step, but not the step it starts from."""
+    """An epoch includes the step at which it ends, but not the step at which it starts."""
     assert made().epoch(step) == epoch
     assert made().epochs == 3
 

@@ -1,4 +1,4 @@
-"""The candidates that --mode=tune tries, and its choice among them."""
+"""Candidates that --mode=tune measures, and its choice."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_tries_nothing_twice(jit, now, feed, cores):
 
 
 def test_candidate_as_options():
-    """A candidate consists of options outside the trajectory."""
+    """The text of a candidate, as options, selects the values that `applied` sets."""
     choice = Candidate("loop", "resident", 1, 2, "32")
     config = choice.applied(Config())
     assert flags.parse(str(choice).split()) == flags.parse(

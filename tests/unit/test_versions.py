@@ -1,4 +1,4 @@
-"""The command that tries every version of Python and TensorFlow runs the README's own commands."""
+"""Tests of `tests.versions`, which runs the README's commands with other Python versions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_finds_commands_of_readme():
 
 
 def test_adapts_commands():
-    """The interpreter and the version of TensorFlow are replaced, and nothing else."""
+    """Only the interpreter and the version of TensorFlow are replaced in a command."""
     for command in versions.commands(README.read_text()).values():
         other = versions.adapted(command, "/opt/python", "2.20")
         assert other.startswith("/opt/python -m venv --without-pip .venv && ")

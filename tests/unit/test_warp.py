@@ -28,7 +28,7 @@ def warped(images, strengths, numbers):
 
 
 def reference(image, shift=(0, 0), degrees=0.0, scale=1.0, shear=0.0):
-    """Returns SciPy's result of zoom, then shear, then rotation, then shift, in float64."""
+    """Returns SciPy's result of zoom, shear, rotation and shift in this order, in float64."""
     angle = np.radians(degrees)
     # (y, x), y down: counter-clockwise moves points right of the centre up.
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])

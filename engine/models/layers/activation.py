@@ -1,4 +1,4 @@
-"""Activations by name."""
+"""Activation functions by name, and the layer that applies one."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Activation(Layer):
         return input_shape
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
+        """Returns (height, width): an activation does not move elements; see `Layer.reads`."""
         return height, width
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:

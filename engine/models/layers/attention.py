@@ -14,12 +14,12 @@ from engine.models.layers.dropout import Dropout
 
 
 class Attention(Layer):
-    """Multi-head self-attention over the tokens of each row, with as many outputs as inputs.
+    """Multi-head self-attention over the tokens of each row, with as many output as input units.
 
     Vaswani et al., 2017, "Attention is all you need", section 3.2. Queries, values and outputs have
     biases; keys have none, because the softmax would cancel it: its gradient would be rounding
-    error, as before a batch norm. If the layer is `causal`, a token sees itself and those before
-    it. `dropout` is the rate of a dropout of the attention weights; like `Dropout`, it is a
+    error, as before a batch norm. If the layer is `causal`, a token attends only to itself and to
+    earlier tokens. `dropout` is the dropout rate of the attention weights; like `Dropout`, it is a
     function of (seed, step, row of the global batch, layer).
     """
 

@@ -27,19 +27,19 @@ def image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initiali
 
 
 def called(layer: Layer, initializer: Initializer) -> str:
-    """Returns what errors call a layer, for example "dense relu (layer 3)"."""
+    """Returns the name of a layer in error messages, for example "dense relu (layer 3)"."""
     return f"{layer.label} (layer {initializer.place})"
 
 
 def at_least_one(what: str, value: int) -> int:
-    """Returns `value`; raises ValueError if it is not an integer of at least 1."""
+    """Returns `value`; raises ValueError, which names `what`, unless it is an integer from 1."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{what} must be an integer of at least 1, got {value}")
     return value
 
 
 def one_of(what: str, value: Any, known: Sequence[Any]) -> Any:
-    """Returns `value`; raises ValueError if it is not one of `known`."""
+    """Returns `value`; raises ValueError, which names `what`, if it is not one of `known`."""
     if not any(value is each or value == each for each in known):
         guess = did_you_mean(str(value), [each for each in known if each])
         raise ValueError(

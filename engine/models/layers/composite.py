@@ -1,4 +1,4 @@
-"""Layers that consist of lists of layers."""
+"""Layers that consist of lists of layers: residual blocks and concatenated branches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.models.layers.pooling import MaxPool
 
 
 class Part(NamedTuple):
-    """A list of layers inside a layer."""
+    """Named list of layers inside a composite layer, such as the branch of a residual block."""
 
     name: str  # for example "branch"; in the names of variables: "branch_0_dense/kernel"
     layers: Sequence[Layer]
@@ -25,8 +25,8 @@ class Part(NamedTuple):
 class Composite(Layer):
     """Base class of layers that apply lists of layers to their input.
 
-    A nested layer has variables, initial values and dropout masks of its own. `_lists` gives the
-    lists by name.
+    Each nested layer has separate variables, initial values and dropout masks. A subclass
+    implements `_lists`, which returns the lists of layers by name.
     """
 
     def _lists(self) -> dict[str, Sequence[Layer]]:
@@ -42,7 +42,10 @@ class Composite(Layer):
         ]
 
     def _build(self, input_shape: Shape, initializer: Initializer) -> list[Shape]:
-        """Builds all lists; returns the output shape of each."""
+        """Builds the layers of all lists; returns the output shape of each list.
+
+        Raises ValueError if a layer is listed twice.
+        """
         nested = with_nested(self)
         if len({id(layer) for layer in nested}) < len(nested):
             raise ValueError(
@@ -55,7 +58,7 @@ class Composite(Layer):
         return [tuple([input_shape, *shapes][-1]) for shapes in self._output_shapes]
 
     def expect_norm(self) -> None:
-        """Tells the last layer of each list; see `Layer.expect_norm`."""
+        """Tells the last layer of each list that a batch norm follows; see `Layer.expect_norm`."""
         for layers in self._lists().values():
             last = next((x for x in reversed(layers) if not isinstance(x, Flatten | MaxPool)), None)
             if last is not None:
@@ -63,7 +66,7 @@ class Composite(Layer):
 
 
 class Residual(Composite):
-    """The sum of a branch and a shortcut, both lists of layers.
+    """Residual block: the sum of a branch and a shortcut, both lists of layers.
 
     He et al., 2016, "Deep residual learning for image recognition". Both get the input, and their
     output shapes must agree. The shortcut, a layer or a list, is the identity by default.
@@ -125,7 +128,7 @@ class Concatenate(Composite):
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns [rows, ..., channels of all branches]."""
+        """Applies all branches to `x`; returns [rows, ..., channels of all branches]."""
         return tf.concat([_apply(layers, x, context) for layers in self.branches], -1)
 
 
@@ -134,7 +137,7 @@ def _listed(layers: Layer | Iterable[Layer]) -> list[Layer]:
 
 
 def with_nested(layer: Layer) -> list[Layer]:
-    """Returns a layer and all layers inside it, as often as they are listed."""
+    """Returns a layer and all layers inside it, depth first; duplicates are kept."""
     parts = layer._lists().values() if isinstance(layer, Composite) else ()
     return [layer, *(each for layers in parts for inner in layers for each in with_nested(inner))]
 
@@ -142,7 +145,7 @@ def with_nested(layer: Layer) -> list[Layer]:
 def _build_list(
     layers: Sequence[Layer], input_shape: Shape, initializer: Initializer, name: str
 ) -> list[Shape]:
-    """Builds layers that follow each other; returns the output shape of each."""
+    """Builds layers that are applied one after the other; returns the output shape of each."""
     shapes = [input_shape]
     for index, layer in enumerate(layers):
         following = (x for x in layers[index + 1 :] if not isinstance(x, Flatten | MaxPool))

@@ -14,7 +14,7 @@ Padding = Literal["VALID", "SAME"]
 
 
 class _OnImages(WithKernel):
-    """Base class of convolutions: their settings and their label."""
+    """Base class of convolutions: checks their settings and formats their label."""
 
     def __init__(
         self,
@@ -44,9 +44,10 @@ class Convolution(_OnImages):
     """A 2-D convolution with `size` x `size` kernels and a zero-initialized bias.
 
     There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
-    `dilation` is the distance of the kernel's elements; it excludes a stride. With `groups`, each
-    of that many equal parts of the filters sees its part of the channels. `activation` is one of
-    those of `Activation`; `kernel_initializer`: "glorot_uniform", "he_normal" or "zeros".
+    `dilation` is the distance between the kernel's elements; it must be 1 if `stride` is not. With
+    `groups`, the channels and the filters are divided into that many equal parts, and the filters
+    of a part have its channels as inputs. `activation` is one of those of `Activation`;
+    `kernel_initializer`: "glorot_uniform", "he_normal" or "zeros".
     """
 
     kind = "convolution"
@@ -107,7 +108,7 @@ class Convolution(_OnImages):
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input that an output corner needs; None for padding SAME."""
+        """Returns the size of the input corner for an output corner; None for padding "SAME"."""
         if self.padding == "SAME":
             return None
         extent = self._extent
@@ -142,7 +143,7 @@ class Convolution(_OnImages):
 
 
 class DepthwiseConvolution(_OnImages):
-    """A convolution of each channel alone, to `multiplier` output channels.
+    """A convolution of each channel separately, to `multiplier` output channels.
 
     A following `Convolution` of size 1 makes it a separable convolution (Chollet 2017, "Xception").
     The other settings are those of `Convolution`.

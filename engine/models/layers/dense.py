@@ -12,7 +12,7 @@ from engine.models.layers.kernel import WithKernel
 
 
 class Dense(WithKernel):
-    """A fully connected layer on the last axis: a kernel and a zero-initialized bias.
+    """A fully connected layer on the last axis: a kernel, a zero-initialized bias, an activation.
 
     There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
     `activation` is one of those of `Activation`; `kernel_initializer`: "glorot_uniform",
@@ -90,7 +90,7 @@ class Reshape(Layer):
         self.sides = sides
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, `sides` without -1; there are no variables."""
+        """Returns the output shape: `sides` with -1 replaced; there are no variables."""
         features, known = math.prod(input_shape), math.prod(s for s in self.sides if s != -1)
         if features % known or (-1 not in self.sides and features != known):
             raise ValueError(

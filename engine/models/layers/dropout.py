@@ -1,4 +1,4 @@
-"""Dropout."""
+"""Dropout layer with stateless random numbers."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from engine.models.stateless_random import MAX_DROPOUT_RATE
 class Dropout(Layer):
     """Dropout: in training, zeroes elements with probability `rate`, divides others by 1 - rate.
 
-    A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if the
-    first rounding error exceeds 1% of `rate` or of `1 - rate`. The dropout mask depends only on
+    A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if that of
+    2^-16 would be off by more than 1% of `rate` or of `1 - rate`. The dropout mask depends only on
     (seed, step, row of the global batch, index of the layer).
     """
 

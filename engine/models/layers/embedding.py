@@ -1,4 +1,4 @@
-"""Embeddings of integer ids, and of positions."""
+"""Embeddings of integer ids and of positions in a sequence."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _STDDEV = 0.02  # of initial values: that of BERT (Devlin et al. 2019) and GPT-2
 class Embedding(Layer):
     """A learned vector of `units` numbers for each of the ids 0 to `vocabulary` - 1.
 
-    Ids are any integers: they are never cast to the compute dtype, in which large ones would be
-    rounded. Another id is an error on a CPU; where no kernel can raise one, on a GPU or compiled by
-    XLA, its vector is nan, so that the step is skipped. Padding rows may hold any ids.
+    Ids are integers of any dtype: they are never cast to the compute dtype, which would round large
+    ones. The vector of an id out of range is NaN, so that the step is skipped; on a CPU, the op
+    raises an error instead unless XLA compiles it. Padding rows may hold any ids.
     """
 
     kind = "embedding"
@@ -33,16 +33,16 @@ class Embedding(Layer):
         return f"embedding of {self.vocabulary} ids"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the table; returns the output shape, which has a last axis of `units` more."""
+        """Creates the table [vocabulary, units]; returns the shape (*input_shape, units)."""
         shape = self.vocabulary, self.units
         self.table = initializer.truncated_normal("table", shape, _STDDEV)
         return (*input_shape, self.units)
 
     def __call__(self, ids: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps ids, integers [rows, ...], to [rows, ..., units] in `context.dtype`.
+        """Maps integer ids [rows, ...] to their vectors, [rows, ..., units] in `context.dtype`.
 
         Raises:
-          ValueError: if the ids are no integers.
+          ValueError: if the ids are not integers.
         """
         if not ids.dtype.is_integer:
             raise ValueError(
@@ -65,7 +65,7 @@ class PositionEmbedding(Layer):
     kind = "position embedding"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the table, [tokens, units]; returns the output shape, which is the input's."""
+        """Creates the table [tokens, units]; returns the output shape, which is the input shape."""
         if len(input_shape) < 2:
             raise ValueError(
                 f"{called(self, initializer)} takes sequences (tokens, units), got shape"
@@ -81,7 +81,7 @@ class PositionEmbedding(Layer):
 
 @tf.custom_gradient
 def _rows_of(table, ids):
-    """Returns rows of a table; the gradient is dense and sums the rows of an id in their order."""
+    """Returns the rows `ids` of a table; its gradient is dense and summed in a fixed order."""
     # `tf.gather` itself has a sparse gradient, which cannot be added up in a fixed order.
     vocabulary, units = table.shape
 

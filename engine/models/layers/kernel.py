@@ -15,8 +15,9 @@ class WithKernel(Layer):
     """Base class of layers that apply a kernel, a bias and an optional activation, in this order.
 
     The bias is omitted without `use_bias`, or if a batch norm follows and the layer has no
-    activation. On a CPU, TensorFlow sums the gradient of a bias in its dtype: in bfloat16, such a
-    sum stops growing at 256 times its terms. Layers with `exact_bias_gradient` sum it in float32.
+    activation. On a CPU, TensorFlow sums the gradient of a bias in the bias's dtype: in bfloat16,
+    such a sum stops growing at 256 times its terms. Layers with `exact_bias_gradient` sum it in
+    float32.
     """
 
     exact_bias_gradient = False
@@ -39,7 +40,7 @@ class WithKernel(Layer):
     def create_variables(
         self, kernel_shape: Shape, initializer: Initializer, groups: int = 1
     ) -> None:
-        """Creates the kernel, [..., inputs of a group, outputs], and any bias."""
+        """Creates the kernel, [..., inputs of a group, outputs], and the bias if there is one."""
         if self.kernel_initializer == "glorot_uniform":
             self.kernel = initializer.glorot_uniform("kernel", kernel_shape, groups)
         elif self.kernel_initializer == "he_normal":
@@ -50,7 +51,7 @@ class WithKernel(Layer):
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds any bias and applies the activation."""
+        """Adds the bias, if there is one, to `x`, and applies the activation."""
         if self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
@@ -60,7 +61,7 @@ class WithKernel(Layer):
 
 @tf.custom_gradient
 def _add_bias(x, bias):
-    """Adds a bfloat16 bias, with a gradient that is summed in float32."""
+    """Adds a bfloat16 bias to `x`; the bias's gradient is summed in float32."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         summed = tf.raw_ops.BiasAddGrad(out_backprop=tf.cast(upstream, tf.float32))

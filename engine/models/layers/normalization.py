@@ -1,4 +1,4 @@
-"""Normalization of each row alone; batch normalization is in engine/models/batch_norm.py."""
+"""Layer normalization; batch normalization is in engine/models/batch_norm.py."""
 
 from __future__ import annotations
 

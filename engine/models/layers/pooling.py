@@ -1,4 +1,4 @@
-"""Pooling of images."""
+"""Pooling layers for images: maximum, average and global average."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class MaxPool(Layer):
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input that an output corner needs; see `Layer.reads`."""
+        """Returns the size of the input corner for an output corner; see `Layer.reads`."""
         return height * self.size, width * self.size
 
 
 class AveragePool(Layer):
-    """Average pooling over `size` x `size` windows, `stride` apart; by default, side by side.
+    """Average pooling over `size` x `size` windows that are `stride` apart; default: `size`.
 
     With padding "VALID", there are no incomplete windows; with "SAME", a window at the border is
     the mean of the elements inside the image, as in Keras.
@@ -77,7 +77,7 @@ class AveragePool(Layer):
 
 
 class GlobalAveragePool(Layer):
-    """Global average pooling: the mean of each channel over all positions of a row."""
+    """Global average pooling: the mean of each channel over all positions of an example."""
 
     kind = "global average pool"
 

@@ -1,4 +1,4 @@
-"""Draws target and predicted masks of classes, over the images that they belong to."""
+"""Draws target and predicted masks of classes over the images that they belong to."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PER_ROW = 2  # examples
 
 
 class MaskedExample(NamedTuple):
-    """The masks of an example, with the classes of its positions; negative: does not count."""
+    """Target and predicted mask of an example: the class at each position; negative: ignored."""
 
     caption: str
     image: np.ndarray | None  # uint8 or float [H, W, 1 or 3], of any size; None: no image
@@ -136,7 +136,7 @@ def _colour(label: int) -> tuple[float, float, float]:
 
 
 def _present(examples: Sequence[MaskedExample], classes: int) -> list[int]:
-    """Returns the classes in any of the masks, at most `_MAX_LEGEND`."""
+    """Returns the classes that occur in any mask, sorted, at most the first `_MAX_LEGEND`."""
     both = [each for example in examples for each in (example.target, example.predicted)]
     found = np.unique(np.concatenate([each.ravel() for each in both]))
     return found[(found >= 0) & (found < classes)][:_MAX_LEGEND].tolist()

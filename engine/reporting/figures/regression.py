@@ -1,4 +1,4 @@
-"""Draws predicted numbers over their targets."""
+"""Draws scatter plots of predicted numbers over their targets."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Scatter(NamedTuple):
 
 @renders_png
 def predictions_over_targets(panels: Sequence[Scatter], *, title: str) -> Figure:
-    """Draws predictions over targets, a panel for each number, in rows of two.
+    """Draws a scatter plot of predictions over targets for each number, in rows of two.
 
-    Both axes of a panel have the same range; on the dashed diagonal, the prediction is the target.
+    Both axes of a plot have the same range; on the dashed diagonal, the prediction is the target.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
