@@ -8,9 +8,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+
+
+class Rare(NamedTuple):
+    """A choice of a factor that occurs only with `-m full`."""
+
+    value: Any
 
 
 def covering(factors: Iterable[Sequence[Any]], strength: int) -> list[tuple[int, ...]]:
@@ -43,14 +49,22 @@ def choices(
     """Returns test parameters for all cases; cases outside the covering design are marked full.
 
     Args:
-      *factors: sequences of choices.
+      *factors: sequences of choices; those that are `Rare` are in no selected case.
       strength: as for `covering`.
       name: returns the name of a choice in the test ID.
     """
-    part = set(covering(factors, strength))
+    usual = [
+        [index for index, each in enumerate(choices) if not isinstance(each, Rare)]
+        for choices in factors
+    ]
+    part = {
+        tuple(indices[index] for indices, index in zip(usual, case, strict=True))
+        for case in covering(usual, strength)
+    }
     found = []
     for case in itertools.product(*(range(len(each)) for each in factors)):
         values = [each[index] for each, index in zip(factors, case, strict=True)]
+        values = [each.value if isinstance(each, Rare) else each for each in values]
         marks = () if case in part else pytest.mark.full
         found.append(pytest.param(*values, id="-".join(map(name, values)), marks=marks))
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def test_modes_beside_training():
-    reading = "evaluate,predict a split,predict files,export,report"
+    reading = "evaluate,predict files,export"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos.beside", "--times=1", "--epochs=40", "--only", reading],
         cwd=Path(__file__).parents[2],

@@ -16,7 +16,7 @@ from tests.choices import seldom
     [
         seldom(("--signal=KILL", "--seed=1")),
         ("--signal=KILL", "--seed=2", "--virtual_devices=2", "--feed=stream"),
-        ("--signal=TERM", "--seed=3"),
+        seldom(("--signal=TERM", "--seed=3")),
     ],
     ids=["kill", "kill-replicas-stream", "term"],
 )

@@ -8,5 +8,5 @@ from tests.chaos.sequences import run
 
 
 def test_last_command_determines_run(tmp_path: Path):
-    checked = run(5, 7, tmp_path)
-    assert checked.outcomes["ended"] >= 5
+    checked = run(3, 7, tmp_path)
+    assert checked.outcomes["ended"] >= 3

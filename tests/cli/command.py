@@ -1,7 +1,7 @@
 """Runs `python run.py ...` as users do: in a process that shares no state with the tests.
 
 Run as a module, this file is the server of `Warm`: a process that imports TensorFlow once and forks
-for each command line, which saves dozens of refusals the seconds of that import. Everything that a
+for each command line or script, which saves each the seconds of that import. Everything that a
 process shows is unchanged: exit status, streams, and behavior at exit.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -200,13 +201,17 @@ class Warm(Runner):
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs the command in a fork and waits for its end."""
+        arguments = (f"--cache_dir={self._cache_dir}", *QUICK, *arguments)
+        return self._forked({"arguments": arguments, "environment": environment})
+
+    def run_script(self, script: Path) -> Outcome:
+        """Runs a Python file in its directory, in a fork, and waits for its end."""
+        return self._forked({"script": str(script), "environment": {}})
+
+    def _forked(self, asked: dict[str, Any]) -> Outcome:
+        """Sends a request to `serve`, and returns the outcome of the child."""
         out, err = self._folder / "out", self._folder / "err"
-        asked = {
-            "arguments": [f"--cache_dir={self._cache_dir}", *QUICK, *arguments],
-            "environment": environment,
-            "out": str(out),
-            "err": str(err),
-        }
+        asked |= {"out": str(out), "err": str(err)}
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -240,7 +245,12 @@ def serve() -> None:
             for descriptor, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
                 flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 os.dup2(os.open(path, flags, 0o600), descriptor)
-            sys.exit(command.main(asked["arguments"]))
+            if "arguments" in asked:
+                sys.exit(command.main(asked["arguments"]))
+            os.chdir(Path(asked["script"]).parent)
+            sys.argv, sys.path[0] = [asked["script"]], os.getcwd()
+            runpy.run_path(asked["script"], run_name="__main__")
+            sys.exit()
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 

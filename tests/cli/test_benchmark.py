@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests import measured
+from tests.choices import seldom
 from tests.cli.command import HANG, Command, Warm
 
 FAST = ("--mode=benchmark", "--model=logistic", "--benchmark_steps=6", "--progress=off")
@@ -46,7 +47,7 @@ def test_json_figures(warm: Warm, tmp_path: Path, options: tuple[str, ...]):
     assert found["peak_rss_mb"] > 100
     assert found["traces"] == {"train": 1}
     assert found["steps_timed"] >= 6
-    assert found["config"]["model"] in ("logistic", "cnn")
+    assert found["config"]["model"] in ("logistic", "cnn") and "saving" not in found
     assert found["versions"]["tensorflow"] and found["device"]
     assert not (tmp_path / "run").exists()
 
@@ -58,7 +59,6 @@ def test_benchmark_with(warm: Warm):
         assert 0 < found[name]["stall_ms"]["median"] <= found[name]["stall_ms"]["max"]
     assert found["saving"]["megabytes"] > 0.005
     assert found["evaluation"]["examples"] == 144 + 360
-    assert "saving" not in figures(warm)
 
 
 def test_run_dir_unchanged(warm: Warm, tmp_path: Path):
@@ -69,7 +69,7 @@ def test_run_dir_unchanged(warm: Warm, tmp_path: Path):
     assert {path: path.read_bytes() for path in run_dir.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.parametrize("feed", ["resident", "stream"])
+@pytest.mark.parametrize("feed", ["resident", seldom("stream")])
 def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
     """On data with one NaN, one step of the 14 of an epoch is counted as bad and skipped."""
     dataset = measured.prepared(tmp_path / "data")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.choices import seldom
 from tests.cli.command import Command, Run, Warm
 
 TRAIN, VALIDATION, TEST = 1293, 144, 360  # examples of the bundled digits
@@ -47,7 +48,7 @@ def early(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 # The graph
 
 
-@pytest.mark.parametrize("feed", ["resident", "stream"])
+@pytest.mark.parametrize("feed", ["resident", seldom("stream")])
 def test_xla_compiles_loop_once(command: Command, tmp_path: Path, feed):
     logged = {"TF_CPP_MIN_LOG_LEVEL": "0", "TF_CPP_VMODULE": "device_compiler=2"}
     options = (*OPTIONS, "--model=logistic", "--jit=loop", f"--feed={feed}", "--progress=off")

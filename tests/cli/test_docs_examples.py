@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import HANG, REPOSITORY, Command, Warm
+from tests.cli.command import REPOSITORY, Warm
 
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 PAGES = sorted(
@@ -22,7 +20,7 @@ IMAGES = "import numpy as np\nimages = np.zeros([2, 8, 8, 1], np.uint8)\n"
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_python_blocks_run(command: Command, warm: Warm, tmp_path: Path, page: str):
+def test_python_blocks_run(warm: Warm, tmp_path: Path, page: str):
     if page == EXPORTED:
         run_dir = tmp_path / "runs" / "mnist"
         warm.train(run_dir, "--model=logistic", "--epochs=1")
@@ -30,12 +28,5 @@ def test_python_blocks_run(command: Command, warm: Warm, tmp_path: Path, page: s
     for block in BLOCK.findall((REPOSITORY / page).read_text()):
         script = tmp_path / "script.py"
         script.write_text((IMAGES if page == EXPORTED else "") + block)
-        ran = subprocess.run(
-            [sys.executable, str(script)],
-            cwd=tmp_path,
-            env=command.environment | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
-            capture_output=True,
-            text=True,
-            timeout=HANG,
-        )
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+        ran = warm.run_script(script)
+        assert ran.status == 0, ran.said()

@@ -15,6 +15,7 @@ from engine.config import flags
 from engine.tasks.task import Task
 from engine.verify.fault_injection import FaultInjectingTask
 from tapeline import models
+from tests.choices import Rare
 
 STEPS = 20
 
@@ -36,7 +37,7 @@ class Case(NamedTuple):
 
 
 FACTORS: dict[str, tuple[Any, ...]] = {
-    "replicas": (1, 2, 4),
+    "replicas": (1, 2, Rare(4)),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
     "accumulate": (1, 4),
     "clip_norm": (0.0, 0.5),

@@ -19,7 +19,7 @@ from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.trajectory import run_steps_measured, state_bytes, take, weights
 from tapeline import models
 from tests import rounding
-from tests.choices import choices
+from tests.choices import Rare, choices, seldom
 from tests.laws.product import assembled
 
 SPLIT = {"train_split": "train[:77]", "global_batch_size": 18}
@@ -37,9 +37,9 @@ FEATURES = [
     {"accumulate": 4, "augment": "shift:1,rotation:10,mixup:0.3"},
     {"precision": "mixed_bfloat16", "optimizer": "momentum"},
     {"precision": "mixed_float16", "clip_norm": 0.5, "ema": 0.9},
-    {"optimizer": "lamb", "schedule": "cosine"},
+    Rare({"optimizer": "lamb", "schedule": "cosine"}),
     {"optimizer": "muon", "momentum": 0.95},
-    {"model": "law_linear", "optimizer": "nesterov"},
+    Rare({"model": "law_linear", "optimizer": "nesterov"}),
 ]
 
 
@@ -85,17 +85,17 @@ def test_compiled_matches_plain_graph(tmp_path, options, jit):
         parts.close()
 
 
-@pytest.mark.parametrize("jit", ["step", "loop"])
+@pytest.mark.parametrize("jit", [seldom("step"), "loop"])
 def test_steps_per_call_bitwise(tmp_path, jit):
     """Runs with any number of steps per call end with the same bits and trace once."""
     found = []
-    for at_once in (1, 2, 1 << 62):
+    for at_once in (1, 1 << 62):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, ema=0.9, **SPLIT)
         take(parts, STEPS, at_once=at_once)
         assert parts.traces == {"train": 1}
         found.append(state_bytes(parts))
         parts.close()
-    assert found[0] == found[1] == found[2]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(("model", "jit"), choices(["law_dense", "mlp"], ["loop", "step"]))

@@ -9,13 +9,14 @@ import tensorflow as tf
 from engine.core.log_points import MOST, LogPoints
 from engine.trainer.train_logging import current_log_point, metric_rows
 from engine.verify.trajectory import take
+from tests.choices import seldom
 from tests.laws.product import assembled
 
 OPTIONS = {"train_split": "train[:77]", "global_batch_size": 18, "schedule": "cosine"}
 EPOCH = 5  # steps
 WAYS = [
     {"model": "law_norm"},
-    {"model": "law_norm", "replicas": 2},
+    seldom({"model": "law_norm", "replicas": 2}),
     {"model": "logistic", "jit": "loop"},
 ]
 

@@ -18,6 +18,7 @@ from engine.optim.clipping import Clip
 from engine.optim.registry import OPTIMIZERS, SCHEDULES
 from pipelines import BatchLayout
 from tests import papers
+from tests.choices import choices
 from tests.harness import put_together, rates_of
 from tests.updates import (
     CLOSE,
@@ -203,6 +204,13 @@ SETTINGS = [
 ]
 
 
+def named(choice) -> str:
+    """Returns the ID of a setting, and of a layout its number of replicas."""
+    if isinstance(choice, BatchLayout):
+        return str(choice.replicas)
+    return "-".join(map(str, choice))
+
+
 def made_up():
     """Returns random weights and random gradients, both float32.
 
@@ -245,10 +253,12 @@ def expected(optimizer, name, warmup):
     return [reference.weight for reference in moved], averages
 
 
-@pytest.mark.parametrize("layout", [BatchLayout(1, 2), BatchLayout(2)], ids=["1", "2"])
-@pytest.mark.parametrize(("optimizer", "name", "warmup"), SETTINGS)
-def test_loop_matches_papers(optimizer, name, warmup, layout):
+@pytest.mark.parametrize(
+    ("setting", "layout"), choices(SETTINGS, [BatchLayout(1, 2), BatchLayout(2)], name=named)
+)
+def test_loop_matches_papers(setting, layout):
     """The training loop ends with the weights and EMA that the papers' formulas give."""
+    optimizer, name, warmup = setting
     weights, vectors = made_up()
     run = put_together(
         lambda: Weights(*weights),

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as some
 
-from tests.choices import choices, covering
+from tests.choices import Rare, choices, covering
 
 
 @given(some.lists(some.integers(1, 4), min_size=1, max_size=5), some.integers(1, 3))
@@ -26,3 +26,10 @@ def test_marks_cases_outside_selection():
     assert [param.id for param in found] == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
     often = [param.values for param in found if not param.marks]
     assert {letter for letter, _ in often} == {"a", "b"} and len(often) == 3
+
+
+def test_rare_choice_is_not_selected():
+    found = choices("ab", [1, Rare(2), 3], strength=2)
+    assert [param.id for param in found] == ["a-1", "a-2", "a-3", "b-1", "b-2", "b-3"]
+    assert [param.id for param in found if param.marks] == ["a-2", "b-2"]
+    assert [param.values for param in found if param.id == "b-2"] == [("b", 2)]

@@ -88,7 +88,7 @@ def test_default_run_dir():
     assert config.run.run_dir == "runs/mnist-3.0.1-mlp"
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(CONFIGS)
 def test_flagfile_round_trip(values):
     config = flags.from_values(values)
@@ -101,7 +101,7 @@ def test_flagfile_round_trip(values):
     assert flags.flagfile(again) == flags.flagfile(config)
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=30, derandomize=True)
 @given(CONFIGS)
 def test_command_line_round_trip(values):
     arguments = [
