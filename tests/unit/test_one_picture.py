@@ -22,11 +22,11 @@ from pipelines import (
     Source,
     image_format,
     image_spec,
-    open_source,
     read_examples,
     read_picture,
     read_stored_images,
 )
+from pipelines.sources.tfds import open_source
 from tapeline import models
 from tests.choices import seldom
 
