@@ -1,6 +1,6 @@
 """Input pipelines: from a data set on disk to batches. Start at `open_source` and `open_feed`."""
 
-from pipelines.augment import Augmentation, augmentation_of, parse_augmentation
+from pipelines.augment import Augmentation, augmentation_of, parse_augmentation, with_crop
 from pipelines.augment import register as register_augmentation
 from pipelines.augment import register_pair as register_pair_augmentation
 from pipelines.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
@@ -104,4 +104,5 @@ __all__ = [
     "steps_per_epoch",
     "tfds",
     "usable_cores",
+    "with_crop",
 ]

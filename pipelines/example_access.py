@@ -10,7 +10,14 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import cache, order
-from pipelines.decode import DECODE_CHUNK, constants, decode_batch, decode_split, traced
+from pipelines.decode import (
+    DECODE_CHUNK,
+    constants,
+    decode_batch,
+    decode_cropped,
+    decode_split,
+    traced,
+)
 from pipelines.errors import damaged_data_message, reason
 from pipelines.nests import Nest
 from pipelines.sequential import SequentialSplit
@@ -36,7 +43,7 @@ def read_step_examples(
     include_next_example: bool = False,
     cache_dir: str | None = None,
 ) -> Examples:
-    """Returns the examples of a training step, before augmentation, in the order of its batch.
+    """Returns the examples of a training step, as its feed gives them, in the order of its batch.
 
     For mixup, `include_next_example` appends the next example of the epoch, or else its first one.
     Raises the errors of `read_examples`.
@@ -45,10 +52,21 @@ def read_step_examples(
     first = step_in_epoch * global_batch_size
     end = min(first + global_batch_size, len(split)) + include_next_example
     positions = np.arange(first, end) % len(split)
+    indices, stored = positions, None
     if isinstance(split, SequentialSplit):
-        return Examples(positions, *split.reader().read_epoch(seed, epoch, positions))
-    indices = order.permutation_at(seed, epoch, len(split), positions)
-    return read_examples(source, split, indices, cache_dir)
+        stored = split.reader().read_epoch(seed, epoch, positions)
+    else:
+        indices = order.permutation_at(seed, epoch, len(split), positions)
+    if source.crop is None:
+        if stored is None:
+            return read_examples(source, split, indices, cache_dir)
+        return Examples(indices, *stored)
+    if stored is None:
+        stored = split.reader(cache_dir).read(indices)
+    draws = source.crop.draws(seed, np.full(len(positions), epoch), positions)
+    with _decoding(source, split.name):
+        decoded = decode_cropped(source, constants(stored), constants(draws))
+        return Examples(indices, *tf.nest.map_structure(lambda leaf: leaf.numpy(), decoded))
 
 
 def read_examples(

@@ -111,7 +111,8 @@ class DataOptions(OptionGroup):
     augment: str = option(
         "",
         "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
-        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
+        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; "
+        "resized_crop:MIN_AREA:MAX_ASPECT of the pictures as they are stored; empty: none",
         registered=_registered_augmentations,
         trajectory=True,
     )
