@@ -49,6 +49,7 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
         prepared_only=prepared_only,
         allow_overlap=options.allow_overlap,
         skip_damaged=options.skip_damaged,
+        registered=SOURCES.added,
     )
     registered = None
     if options.dataset in SOURCES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+from engine.assembly.registry import SOURCES
 from engine.config.option import OptionGroup, option
 
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
@@ -57,6 +58,7 @@ class DataOptions(OptionGroup):
         "digits",
         "a TFDS data set by name; folder:PATH for pictures in folders of classes; a source that "
         "--load registers; or the embedded digits",
+        registered=lambda: SOURCES.added,
         trajectory=True,
     )
     data_dir: str = option("", "directory of TFDS data sets; empty: ~/tensorflow_datasets")

@@ -68,10 +68,14 @@ class Folder:
         # By content: names of files and the order of folders do not matter.
         files.sort(key=lambda each: (each.facts.digest, each.label))
         channels = self.channels or (1 if all(each.facts.grey for each in files) else 3)
-        sizes = {(each.facts.height, each.facts.width) for each in files}
-        stored = sizes.pop() if len(sizes) == 1 else (None, None)
+        sizes = {(each.facts.height, each.facts.width): each.path for each in files}
+        stored = next(iter(sizes)) if len(sizes) == 1 else (None, None)
         if options.image_size is None and None in stored:
-            raise ValueError(f"the pictures of {root} vary in size: give --image_size=64,64")
+            two = list(sizes.items())[:2]
+            named = " and ".join(f"{path} has {h}x{w} pixels" for (h, w), path in two)
+            raise ValueError(
+                f"the pictures of {root} vary in size: give --image_size=64,64; {named}"
+            )
         shape: Any = (*(options.image_size or stored), channels)
         resize = Resize(shape[:2], options.fit, options.antialias)
         decode, decode_stored = _decoders(resize, channels)

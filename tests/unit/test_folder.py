@@ -120,7 +120,9 @@ def test_one_size_needs_no_option(tmp_path):
     source = opened(root, tmp_path / "cache", image_size=None)
     assert source.image_shape == (7, 9, 3) and source.stored_size == (7, 9)
     picture(5, (9, 8)).save(root / "cat" / "other.png")
-    assert "vary in size: give --image_size=64,64" in said(root, tmp_path, image_size=None)
+    message = said(root, tmp_path, image_size=None)
+    assert "vary in size: give --image_size=64,64; " in message
+    assert f"{root / 'cat' / 'other.png'} has 8x9 pixels" in message and "7x9 pixels" in message
 
 
 def test_grey_pictures(tmp_path):
