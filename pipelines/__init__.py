@@ -1,6 +1,6 @@
 """Input pipelines: from a data set on disk to batches. Start at `open_dataset` and `open_feed`."""
 
-from pipelines.augment import Augmentation, augmentation_of, parse_augmentation
+from pipelines.augment import Augmentation, augmentation_of, parse_augmentation, with_crop
 from pipelines.augment import register as register_augmentation
 from pipelines.augment import register_pair as register_pair_augmentation
 from pipelines.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
@@ -99,4 +99,5 @@ __all__ = [
     "source_to_json",
     "steps_per_epoch",
     "usable_cores",
+    "with_crop",
 ]

@@ -18,8 +18,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from pipelines import table
+from pipelines import nests, resized_crop, table
 from pipelines.preprocessing import Scale
+from pipelines.resized_crop import ResizedCrop
 from pipelines.source import Source
 from pipelines.warp import MAX_SIDE, NUMBERS, warp
 
@@ -45,7 +46,7 @@ _pairs: dict[str, _Registered] = {}
 
 def names() -> tuple[str, ...]:
     """Returns all transforms' names, in the order of application and of random-number columns."""
-    return (*_pairs, "flip", *NUMBERS, "cutout", *_registered, "mixup")
+    return ("resized_crop", *_pairs, "flip", *NUMBERS, "cutout", *_registered, "mixup")
 
 
 def registered_names() -> tuple[str, ...]:
@@ -134,6 +135,7 @@ class Augmentation:
     """The transforms of an `--augment` option, as a callable that augments a batch."""
 
     strengths: Mapping[str, Any]  # strength of each selected transform; of flip: the direction
+    crop: ResizedCrop | None = None  # done at decoding, see `with_crop`, and not by a call
 
     @property
     def numbers(self) -> int:
@@ -266,17 +268,41 @@ def mixup(
 
 
 def augmentation_of(spec: str, source: Source) -> Augmentation | None:
-    """Returns what `--augment` does to the examples of a source; None if it is empty.
+    """Returns what `--augment` does to batches of a source's examples; None if it is nothing.
 
     Raises:
       ValueError: as `parse_augmentation`; when transforms of images cannot apply to the source.
     """
+    parsed = _of_source(spec, source)
+    assert parsed is None or parsed.crop == source.crop, "a source is to be opened by `with_crop`"
+    return parsed if parsed and parsed.strengths else None
+
+
+def with_crop(source: Source, spec: str) -> Source:
+    """Returns the source with the random crop at decoding that `--augment` selects, if it does.
+
+    Raises:
+      ValueError: as `augmentation_of`.
+    """
+    parsed = _of_source(spec, source)
+    return dataclasses.replace(source, crop=parsed.crop) if parsed else source
+
+
+def _of_source(spec: str, source: Source) -> Augmentation | None:
+    """Returns the transforms of `--augment`; ValueError if one cannot apply to the source."""
     shape = source.image_shape if source.has_images else None
     parsed = parse_augmentation(spec, shape, source.dtype if shape else "")
     if parsed is None:
         return None
     if parsed.mixes and not source.classes:
         raise ValueError(f"--augment={spec}: mixup mixes class labels, and {source.name} has none")
+    moving = [name for name in parsed.strengths if name in ("flip", *NUMBERS)]
+    moving += ["resized_crop"] * (parsed.crop is not None)
+    if moving and any(leaf.shape.rank > 1 for leaf in tf.nest.flatten(source.targets)):
+        raise ValueError(
+            f"--augment={spec}: {moving[0]} moves the pixels of images and not the targets, "
+            f"{nests.described(source.targets)}: register a function of both with tl.augment"
+        )
     images = [name for name in parsed.strengths if name not in _pairs]
     if images and source.dtype == "uint8" and "" not in source.preprocess.scales:
         raise ValueError(
@@ -304,6 +330,8 @@ def parse_augmentation(
       elastic: maximum distortion along each axis in pixels; 3.
       cutout: side of the square that is set to zero, in whole pixels; 8.
       mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
+      resized_crop: smallest area of the crop, a fraction of the picture's, and after another colon
+        the largest ratio of its sides; 0.08:1.3333. See `ResizedCrop`.
 
     Raises:
       ValueError: when `spec` is invalid or not possible for these images; says what is allowed.
@@ -319,8 +347,10 @@ def parse_augmentation(
         strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
     if not strengths:
         return None
+    crop = strengths.pop("resized_crop", None)
     if image_shape is None:
-        if foreign := [name for name in strengths if name not in _pairs]:
+        foreign = ["resized_crop"] * (crop is not None)
+        if foreign := [*foreign, *(name for name in strengths if name not in _pairs)]:
             raise ValueError(
                 f"--augment={spec}: {foreign[0]} is of images, and the inputs are no images"
             )
@@ -332,12 +362,14 @@ def parse_augmentation(
         raise ValueError(
             f"--augment={spec}: images are {height} x {width} pixels; at most {MAX_SIDE} a side"
         )
-    return Augmentation(strengths)
+    return Augmentation(strengths, crop)
 
 
 def _strength(
     flag: str, name: str, text: str | None, image_shape: tuple[int, int, int] | None
 ) -> Any:
+    if name == "resized_crop":
+        return resized_crop.parsed(flag, text)
     if name == "flip":
         text = "horizontal" if text is None else text
         if text not in FLIPS:

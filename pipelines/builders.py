@@ -14,7 +14,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,17 @@ PROBE_TIMEOUT_SECONDS = 6.0
 DATASET_INFO = "dataset_info.json"
 
 
-def open_builder(dataset: str, data_dir: str | None, prepared_only: bool = False) -> Any:
+def open_builder(
+    dataset: str,
+    data_dir: str | None,
+    prepared_only: bool = False,
+    registered: Sequence[str] = (),
+) -> Any:
     """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
     Opens the highest prepared version that matches `dataset`: "name[/config][:version]", or the
     path of a version directory. `data_dir` None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+    `registered` are the names of sources that the message for an unknown data set lists, too.
 
     Raises:
       ValueError: when the data set cannot be opened, or, with `prepared_only`, would have to be
@@ -52,7 +58,7 @@ def open_builder(dataset: str, data_dir: str | None, prepared_only: bool = False
 
     if prepared_only:
         raise ValueError(f"{dataset} is not prepared in {root}")
-    builder = _builder_from_code(dataset, name, arguments, root)
+    builder = _builder_from_code(dataset, name, arguments, root, registered)
     # Data prepared before TFDS 4 has no features.json, so only the builder's code can read it.
     if not (Path(builder.data_dir) / DATASET_INFO).is_file():
         prepare(builder)
@@ -150,7 +156,9 @@ def _subdirectories(directory: Path) -> list[Path]:
         return []
 
 
-def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root: Path) -> Any:
+def _builder_from_code(
+    dataset: str, name: str, arguments: dict[str, Any], root: Path, registered: Sequence[str]
+) -> Any:
     """Creates a registered builder, prepared or not; raises ValueError if that is impossible."""
     import tensorflow_datasets as tfds
 
@@ -158,7 +166,7 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
         try:
             builder_class = tfds.builder_cls(name)
         except tfds.core.registered.DatasetNotFoundError:
-            raise ValueError(_unknown(dataset, name, root)) from None
+            raise ValueError(_unknown(dataset, name, root, registered)) from None
         except ImportError as error:
             raise ValueError(
                 f"the data set {name} needs a package that is not installed: "
@@ -179,7 +187,7 @@ def _builder_from_code(dataset: str, name: str, arguments: dict[str, Any], root:
             ) from error
 
 
-def _unknown(dataset: str, name: str, root: Path) -> str:
+def _unknown(dataset: str, name: str, root: Path, registered: Sequence[str]) -> str:
     """Returns the error message for a data set with neither builder code nor prepared files."""
     import tensorflow_datasets as tfds
 
@@ -190,10 +198,13 @@ def _unknown(dataset: str, name: str, root: Path) -> str:
         )
     on_disk = [path.name for path in _subdirectories(root) if _prepared_names(path)]
     # Community data sets are left out, because their list is on the network.
-    known = {*tfds.list_builders(with_community_datasets=False), *on_disk, "digits"}
+    known = {*tfds.list_builders(with_community_datasets=False), *on_disk, *registered, "digits"}
     close = difflib.get_close_matches(name, sorted(known), n=3)
     guess = f"did you mean {', '.join(close)}?" if close else f"{root} has {_join(on_disk)}."
-    return f"unknown data set {name!r}: {guess} Give a name that TFDS lists, or --dataset=digits"
+    own = f", or one of your own: {_join(list(registered))}" if registered else ""
+    return (
+        f"unknown data set {name!r}: {guess} Give a name that TFDS lists, or --dataset=digits{own}"
+    )
 
 
 def _prepared_names(root: Path) -> list[str]:

@@ -46,6 +46,16 @@ def decode_batch(source: Source, stored: Nest, chunk: int = DECODE_CHUNK) -> tup
     return source.resize(images), labels
 
 
+def decode_cropped(source: Source, stored: Nest, draws: tf.Tensor) -> tuple[Nest, Nest]:
+    """Decodes stored examples to train on in the graph, with the random crop of the source.
+
+    Maps a nest of [k, ...] and `ResizedCrop.draws`, float64 [k, ...], to (inputs, targets).
+    """
+    assert source.crop is not None
+    decode = source.crop.decoder(source)
+    return tf.map_fn(decode, (stored, draws), fn_output_signature=source.decoded)
+
+
 def _each(decode: Callable, stored: Nest, signature: Any, chunk: int) -> Any:
     """Maps `decode` over `stored` and stacks the outputs, as `tf.map_fn`, `chunk` per iteration.
 

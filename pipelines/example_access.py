@@ -10,10 +10,17 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import cache, order
-from pipelines.decode import DECODE_CHUNK, constants, decode_batch, decode_split, traced
+from pipelines.decode import (
+    DECODE_CHUNK,
+    constants,
+    decode_batch,
+    decode_cropped,
+    decode_split,
+    traced,
+)
 from pipelines.errors import damaged_data_message, reason
-from pipelines.nests import Nest
-from pipelines.sequential import SequentialSplit
+from pipelines.nests import Nest, Spec
+from pipelines.sequential import SequentialReader
 from pipelines.source import Source
 from pipelines.splits import DataSplit
 
@@ -36,7 +43,7 @@ def read_step_examples(
     include_next_example: bool = False,
     cache_dir: str | None = None,
 ) -> Examples:
-    """Returns the examples of a training step, before augmentation, in the order of its batch.
+    """Returns the examples of a training step, as its feed gives them, in the order of its batch.
 
     For mixup, `include_next_example` appends the next example of the epoch; at its end, its first
     one. Raises the errors of `read_examples`.
@@ -45,10 +52,15 @@ def read_step_examples(
     first = step_in_epoch * global_batch_size
     end = min(first + global_batch_size, len(split)) + include_next_example
     positions = np.arange(first, end) % len(split)
-    if isinstance(split, SequentialSplit):
-        return Examples(positions, *split.reader().read_epoch(seed, epoch, positions))
-    indices = order.permutation_at(seed, epoch, len(split), positions)
-    return read_examples(source, split, indices, cache_dir)
+    reader, draws = split.reader(cache_dir), None
+    if isinstance(reader, SequentialReader):
+        indices, stored = positions, reader.read_epoch(seed, epoch, positions)
+    else:
+        indices = order.permutation_at(seed, epoch, len(split), positions)
+        stored = reader.read(indices)
+    if source.crop is not None:
+        draws = source.crop.draws(seed, np.full(len(positions), epoch), positions)
+    return Examples(indices, *_decoded(source, split.name, reader.spec, stored, draws))
 
 
 def read_examples(
@@ -63,15 +75,26 @@ def read_examples(
       OSError: when a file cannot be read.
     """
     reader = split.reader(cache_dir)
-    stored = reader.read(indices)
-    if source.decode is None:
-        return Examples(indices, *stored)
-    with _decoding(source, split.name):
-        if len(indices) <= DECODE_CHUNK:  # eager, which saves tracing
+    return Examples(indices, *_decoded(source, split.name, reader.spec, reader.read(indices)))
+
+
+def _decoded(
+    source: Source, where: str, spec: Spec, stored: Nest, draws: np.ndarray | None = None
+) -> tuple[Nest, Nest]:
+    """Decodes stored examples of a spec to (inputs, targets), nests of arrays [k, ...].
+
+    With `draws`, pictures are cropped by them, as in training. ValueErrors name the split `where`.
+    """
+    if source.decode is None and draws is None:
+        return stored
+    with _decoding(source, where):
+        if draws is not None:
+            decoded = decode_cropped(source, constants(stored), constants(draws))
+        elif len(tf.nest.flatten(stored)[0]) <= DECODE_CHUNK:  # eager, which saves tracing
             decoded = decode_batch(source, constants(stored))
         else:
-            decoded = traced(source, reader.spec)(constants(stored))
-        return Examples(indices, *tf.nest.map_structure(lambda leaf: leaf.numpy(), decoded))
+            decoded = traced(source, spec)(constants(stored))
+        return tf.nest.map_structure(lambda leaf: leaf.numpy(), decoded)
 
 
 def read_stored_images(

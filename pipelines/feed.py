@@ -31,10 +31,10 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
     if feed_kinds(source) == ("stream",):
         if kind == "resident":
-            raise ValueError(
-                f"--feed=resident: {source.name} is a tf.data pipeline, which is streamed: give "
-                "--feed=stream"
-            )
+            why = "--augment=resized_crop crops pictures where they are decoded, in a stream"
+            if source.crop is None:
+                why = f"{source.name} is a tf.data pipeline, which is streamed"
+            raise ValueError(f"--feed=resident: {why}: give --feed=stream")
         kind = "stream"
     if kind == "auto":
         kind = "resident" if needed <= min(2 << 30, available_memory() // 4) else "stream"
@@ -43,7 +43,8 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
 
 def feed_kinds(source: Source) -> tuple[str, ...]:
     """Returns the types of feeds, "resident" and "stream", that can read a training split."""
-    return ("stream",) if isinstance(source.train, SequentialSplit) else ("resident", "stream")
+    streamed = isinstance(source.train, SequentialSplit) or source.crop is not None
+    return ("stream",) if streamed else ("resident", "stream")
 
 
 def open_feed(

@@ -50,6 +50,19 @@ def _seed_sequence(seed: int, epoch: int) -> np.random.SeedSequence:
     return np.random.SeedSequence([seed, epoch])
 
 
+def uniform(seed: int, epoch: int, positions: np.ndarray, numbers: int) -> np.ndarray:
+    """Returns uniform random numbers in [0, 1) of positions, int [k]: float64 [k, numbers].
+
+    A row is a pure function of seed, epoch and position: as many numbers of SplitMix64 (Steele et
+    al. 2014), which has random access. They are independent of the order of the epoch.
+    """
+    state = _seed_sequence(seed, epoch).spawn(1)[0].generate_state(1, np.uint64)
+    first = positions.astype(np.uint64)[:, None] * np.uint64(numbers)
+    counter: np.ndarray = first + np.arange(1, numbers + 1, dtype=np.uint64)
+    words = _mix(state + counter * np.uint64(0x9E3779B97F4A7C15))
+    return np.ldexp((words >> np.uint64(11)).astype(np.float64), -53)
+
+
 def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndarray:
     """Maps positions, uint64 [k], by a keyed permutation of all integers with the bits of n - 1.
 

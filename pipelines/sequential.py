@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import nests
+from pipelines.errors import reason
 from pipelines.nests import Nest, Spec
 from pipelines.splits import DataSplit, no_progress
 
@@ -150,8 +151,7 @@ class _Epoch:
                 "right examples="
             ) from None
         except tf.errors.OpError as error:
-            text = " ".join(error.message.split())[:200]
-            raise ValueError(f"{where} failed at example {position}: {text}") from None
+            raise ValueError(f"{where} failed at example {position}: {reason(error)}") from None
         for leaf, spec in zip(leaves, tf.nest.flatten(split.spec), strict=True):
             if leaf.shape != tuple(spec.shape):
                 raise ValueError(

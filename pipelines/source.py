@@ -9,6 +9,7 @@ from pipelines.errors import PREPARE_AGAIN
 from pipelines.nests import Nest, Spec
 from pipelines.preprocessing import Preprocessing
 from pipelines.resize import Resize
+from pipelines.resized_crop import ResizedCrop
 from pipelines.splits import DataSplit
 
 
@@ -42,6 +43,7 @@ class Source:
     stored_shape: tuple[int | None, int | None, int] | None = None  # None: as image_shape
     fit: str = "pad"  # how images of another size are resized, see Resize
     antialias: bool = True
+    crop: ResizedCrop | None = None  # of the images to train on, at decoding
 
     @property
     def inputs(self) -> Spec:

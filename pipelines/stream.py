@@ -23,6 +23,7 @@ from pipelines.decode import (
     DECODE_CHUNK,
     constants,
     decode_batch,
+    decode_cropped,
     options_without_autotune,
     without_autograph,
 )
@@ -73,6 +74,9 @@ class StreamingFeed:
         self._thread: threading.Thread | None = None
         self._failure: BaseException | None = None  # of the thread that reads
         self._reader = split.reader(cache_dir, progress)
+        # Examples in file order, as for evaluation, are not cropped.
+        self._crop = source.crop if plan.seed is not None else None
+        self._spec = (self._reader.spec, self._crop.spec) if self._crop else self._reader.spec
         # Number of steps in a block, and number and size of the chunks that it is decoded in.
         per_step = plan.layout.local_micro_batches * plan.fetched
         input_bytes = max(nests.example_bytes(source.decoded[0]), 1)
@@ -146,7 +150,7 @@ class StreamingFeed:
 
     def _start(self, step: int) -> None:
         replicas = local_replicas(self._strategy)
-        stored = tf.nest.flatten(self._reader.spec)
+        stored = tf.nest.flatten(self._spec)
         shapes = [[self._chunk_size, *leaf.shape] for leaf in stored]
         self._failure = None
         with tf.device("CPU:0"):
@@ -173,7 +177,9 @@ class StreamingFeed:
         self._thread.start()
 
     def _decode(self, *stored: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        examples = tf.nest.pack_sequence_as(self._reader.spec, stored)
+        examples = tf.nest.pack_sequence_as(self._spec, stored)
+        if self._crop:
+            return tuple(tf.nest.flatten(decode_cropped(self._source, *examples)))
         return tuple(tf.nest.flatten(decode_batch(self._source, examples, self._per_iteration)))
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
@@ -200,21 +206,26 @@ class StreamingFeed:
 
     def _read(self, places: np.ndarray) -> Nest:
         """Reads the stored examples at (epoch, position in its order), int64 [k, 2]."""
+        epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
+        stored = self._read_stored(epochs, positions)
+        if self._crop is None:
+            return stored
+        return stored, self._crop.draws(self._plan.seed or 0, epochs, positions)
+
+    def _read_stored(self, epochs: np.ndarray, positions: np.ndarray) -> Nest:
+        """Reads the stored examples at positions of the orders of epochs, int64 [k] both."""
         plan, reader = self._plan, self._reader
-        epochs, positions = places.T
         if not isinstance(reader, SequentialReader):
-            indices = np.empty(len(places), np.int64)
+            indices = np.empty(len(positions), np.int64)
             for epoch in np.unique(epochs):
                 in_epoch = epochs == epoch
-                indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch] % plan.examples)
+                indices[in_epoch] = plan.examples_at(epoch, positions[in_epoch])
             return reader.read(indices)
         # Runs of one epoch, one after the other: a pipeline gives examples in its own order.
         ends = np.flatnonzero(np.diff(epochs, append=-1)) + 1
         seed = plan.seed or 0
         parts = [
-            tf.nest.flatten(
-                reader.read_epoch(seed, int(epochs[start]), positions[start:end] % plan.examples)
-            )
+            tf.nest.flatten(reader.read_epoch(seed, int(epochs[start]), positions[start:end]))
             for start, end in zip([0, *ends], ends, strict=False)
         ]
         leaves = [np.concatenate(leaf) for leaf in zip(*parts, strict=True)]

@@ -49,11 +49,13 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
         prepared_only=prepared_only,
         allow_overlap=options.allow_overlap,
         skip_damaged=options.skip_damaged,
+        registered=SOURCES.added,
     )
     registered = None
     if options.dataset in SOURCES:
         registered = functools.partial(SOURCES[options.dataset], **config.arguments_of("dataset"))
-    return pipelines.open_dataset(options.dataset, given, registered)
+    source = pipelines.open_dataset(options.dataset, given, registered)
+    return pipelines.with_crop(source, options.augment)
 
 
 def open_feeds(

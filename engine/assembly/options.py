@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 
+from engine.assembly.registry import SOURCES
 from engine.config.option import OptionGroup, option
 
 MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
@@ -57,6 +58,7 @@ class DataOptions(OptionGroup):
         "digits",
         "a TFDS data set by name; folder:PATH for pictures in folders of classes; a source that "
         "--load registers; or the embedded digits",
+        registered=lambda: SOURCES.added,
         trajectory=True,
     )
     data_dir: str = option("", "directory of TFDS data sets; empty: ~/tensorflow_datasets")
@@ -111,7 +113,8 @@ class DataOptions(OptionGroup):
     augment: str = option(
         "",
         "random augmentation of training images, NAME[:STRENGTH],...: flip, shift and elastic "
-        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; empty: none",
+        "in pixels, rotation in degrees, zoom, shear, cutout in pixels, mixup; "
+        "resized_crop:MIN_AREA:MAX_ASPECT of the pictures as they are stored; empty: none",
         registered=_registered_augmentations,
         trajectory=True,
     )

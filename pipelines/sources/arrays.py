@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.errors import one_line_message
 from pipelines.nests import Nest
-from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
 from pipelines.sources import description
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import ArrayTable, DataSplit, IndexedSplit, whole
+
+_NUMBERS = "biuf"  # kinds of NumPy dtypes
 
 Held = float | tuple[Nest, Nest] | None  # a held-out split: a fraction, or (inputs, targets)
 
@@ -35,26 +37,14 @@ class Arrays:
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError if the arrays disagree or an option does not apply."""
-        description.refuse_features(name, options)
-        if options.image_size:
-            raise ValueError(f"--image_size: {name} has arrays of one shape; resize them yourself")
+        description.refuse_unusable(name, options)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         whole_arrays = _loaded(name, self.inputs, self.targets, class_names)
-        spec = nests.spec_of(whole_arrays)
-        for kind, part in zip(("inputs", "targets"), spec, strict=True):
-            nests.checked_spec(f"the {kind} of {name}", part)
+        spec = description.checked_specs(name, nests.spec_of(whole_arrays))
         splits = given_splits(
             name, whole_arrays, self.validation, self.test, class_names, self.shuffle
         )
-        chosen: dict[str, Any] = description.choose_splits(name, splits, options)
-        return Source(
-            name=name,
-            version="arrays",
-            decoded=spec,
-            class_names=class_names,
-            preprocess=preprocessing(options.scale, spec[0]),
-            **chosen,
-        )
+        return description.decoded_source(name, "arrays", spec, splits, class_names, options)
 
 
 def arrays(
@@ -174,12 +164,26 @@ def as_array(name: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except Exception as error:
-        raise ValueError(f"{name} cannot be an array: {one_line_message(error, 120)}") from None
-    if array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"{name} has values of {array.dtype}; inputs and targets have to be arrays of numbers"
-        )
+        why = _unlike_the_first(value) or one_line_message(error, 120)
+        raise ValueError(f"{name} cannot be an array: {why}") from None
+    if array.dtype.kind not in _NUMBERS:
+        why = _unlike_the_first(value) or f"it has values of {array.dtype}"
+        raise ValueError(f"{name}: {why}; inputs and targets have to be arrays of numbers")
     return array.astype(np.float32) if array.dtype == np.float64 else array
+
+
+def _unlike_the_first(rows: Any) -> str:
+    """Returns text about the first row of another shape, or without numbers; "" if none is."""
+    shape = None
+    with contextlib.suppress(Exception):  # whatever a user gives instead of rows
+        for index, row in enumerate(rows):
+            array = np.asarray(row)
+            shape = array.shape if shape is None else shape
+            if array.shape != shape:
+                return f"row {index} has the shape {array.shape} and row 0 {shape}"
+            if array.dtype.kind not in _NUMBERS:
+                return f"row {index} has values of {array.dtype}"
+    return ""
 
 
 def _from_file(name: str, text: str) -> np.ndarray:

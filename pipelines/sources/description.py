@@ -6,9 +6,12 @@ import dataclasses
 import math
 import re
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
+from pipelines import nests
+from pipelines.nests import Spec
 from pipelines.overlap import refuse_overlap
+from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
 from pipelines.splits import DataSplit
 
@@ -32,6 +35,7 @@ class SourceOptions:
     allow_overlap: bool = False
     skip_damaged: bool = False
     prepared_only: bool = False  # a data set that would have to be prepared is an error
+    registered: tuple[str, ...] = ()  # names of the user's own sources, for messages
 
 
 class Description(Protocol):
@@ -152,6 +156,50 @@ def checked(
 def class_names_of(given: int | tuple[str, ...] | list[str]) -> tuple[str, ...]:
     """Returns names of classes: as given, or for a number of classes "0", "1", ..."""
     return tuple(map(str, range(given) if isinstance(given, int) else given))
+
+
+def decoded_source(
+    name: str,
+    version: str,
+    spec: tuple[Spec, Spec],
+    given: Mapping[str, DataSplit],
+    class_names: tuple[str, ...],
+    options: SourceOptions,
+    notes: tuple[str, ...] = (),
+) -> Source:
+    """Returns the source of examples of a spec that are stored decoded, in the splits `given`.
+
+    Raises:
+      ValueError: as `choose_splits`.
+    """
+    chosen: dict[str, Any] = choose_splits(name, given, options)
+    return Source(
+        name=name,
+        version=version,
+        decoded=spec,
+        class_names=class_names,
+        preprocess=preprocessing(options.scale, spec[0]),
+        notes=notes,
+        **chosen,
+    )
+
+
+def checked_specs(name: str, spec: tuple[Spec, Spec]) -> tuple[Spec, Spec]:
+    """Returns the specs of inputs and targets; ValueError if one is not fixed or not of numbers."""
+    for kind, part in zip(("inputs", "targets"), spec, strict=True):
+        nests.checked_spec(f"the {kind} of {name}", part)
+    return spec
+
+
+def refuse_unusable(name: str, options: SourceOptions, examples: int = 1) -> None:
+    """Raises ValueError for options that examples of one shape do not have, or for no examples."""
+    refuse_features(name, options)
+    if options.image_size:
+        raise ValueError(
+            f"--image_size: {name} has examples of one shape; resize them in the source"
+        )
+    if examples < 1:
+        raise ValueError(f"{name}: examples={examples} has to be 1 or more")
 
 
 def refuse_features(name: str, options: SourceOptions) -> None:

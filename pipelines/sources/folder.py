@@ -34,7 +34,7 @@ from pipelines.sources.description import SourceOptions
 from pipelines.splits import DataSplit, IndexedSplit
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-_VERSION = 1  # must be increased when the result of a check or of decoding changes
+_VERSION = 2  # must be increased when the result of a check or of decoding changes
 _LISTED = 10  # maximum number of damaged files that are named
 _PARTS = 1 << 32  # of the interval [0, 1) that contents are hashed to, to cut splits
 # What tf.io decodes to the same picture as Pillow: formats and modes by number of channels.
@@ -62,18 +62,20 @@ class Folder:
         root = Path(self.path).expanduser()
         places = _split_folders(root)
         names = _class_names(root, places)
-        checked = {key: _checked(place, names, options) for key, place in places.items()}
-        notes = [note for _, more in checked.values() for note in more]
-        files = [_File(key, *each) for key, (found, _) in checked.items() for each in found]
+        files, notes = _checked(root, places, names, options)
         if not any(each.split == "train" for each in files):
             raise ValueError(f"{root} has no pictures in folders of classes, such as {root}/cat")
         # By content: names of files and the order of folders do not matter.
         files.sort(key=lambda each: (each.facts.digest, each.label))
         channels = self.channels or (1 if all(each.facts.grey for each in files) else 3)
-        sizes = {(each.facts.height, each.facts.width) for each in files}
-        stored = sizes.pop() if len(sizes) == 1 else (None, None)
+        sizes = {(each.facts.height, each.facts.width): each.path for each in files}
+        stored = next(iter(sizes)) if len(sizes) == 1 else (None, None)
         if options.image_size is None and None in stored:
-            raise ValueError(f"the pictures of {root} vary in size: give --image_size=64,64")
+            two = list(sizes.items())[:2]
+            named = " and ".join(f"{path} has {h}x{w} pixels" for (h, w), path in two)
+            raise ValueError(
+                f"the pictures of {root} vary in size: give --image_size=64,64; {named}"
+            )
         shape: Any = (*(options.image_size or stored), channels)
         resize = Resize(shape[:2], options.fit, options.antialias)
         decode, decode_stored = _decoders(resize, channels)
@@ -89,7 +91,7 @@ class Folder:
             preprocess=preprocessing(options.scale, image),
             features="inputs pictures, targets names of folders",
             remedy="repair or remove the file",
-            notes=tuple(notes),
+            notes=notes,
             decode_stored=decode_stored,
             stored_shape=(*stored, channels),
             fit=options.fit,
@@ -221,37 +223,36 @@ def _class_names(root: Path, places: dict[str, Path]) -> tuple[str, ...]:
 
 
 def _checked(
-    place: Path, names: Sequence[str], options: SourceOptions
-) -> tuple[list[tuple[str, int, _Facts]], list[str]]:
-    """Returns (path, label, facts) of a split's usable pictures, and lines to print.
+    root: Path, places: dict[str, Path], names: Sequence[str], options: SourceOptions
+) -> tuple[list[_File], tuple[str, ...]]:
+    """Returns the usable pictures of all splits, and lines to print.
 
     Raises:
       ValueError: when files are damaged and are not to be skipped; names them.
     """
     suffixes = set(Image.registered_extensions())
-    pictures, ignored = [], 0
-    for label, class_name in enumerate(names):
-        for path in _files(place / class_name):
-            if path.suffix.lower() in suffixes:
-                pictures.append((str(path), label))
-            else:
-                ignored += 1
-    facts = _facts(str(place), [path for path, _ in pictures], options.cache_dir)
-    damaged = [(path, facts[path].error) for path, _ in pictures if facts[path].error]
+    found: list[_File] = []
+    ignored = 0
+    for split, place in places.items():
+        labeled = [(path, i) for i, name in enumerate(names) for path in _files(place / name)]
+        pictures = [(str(path), i) for path, i in labeled if path.suffix.lower() in suffixes]
+        ignored += len(labeled) - len(pictures)
+        facts = _facts(str(place), [path for path, _ in pictures], options.cache_dir)
+        found += [_File(split, path, label, facts[path]) for path, label in pictures]
+    damaged = [f"{each.path} ({each.facts.error})" for each in found if each.facts.error]
+    named, more = damaged[:_LISTED], len(damaged) - _LISTED
     if damaged and not options.skip_damaged:
-        more = f", and {len(damaged) - _LISTED} more" if len(damaged) > _LISTED else ""
-        named = ", ".join(f"{path} ({error})" for path, error in damaged[:_LISTED])
         raise ValueError(
-            f"{len(damaged)} of {len(pictures)} pictures in {place} cannot be read: {named}{more}; "
-            "repair or remove them, or leave them out with --skip_damaged=true"
+            f"{len(damaged)} of {len(found)} pictures in {root} cannot be read: {', '.join(named)}"
+            f"{f', and {more} more' if more > 0 else ''}; repair or remove them, or leave them out "
+            "with --skip_damaged=true"
         )
-    notes = [f"skipped {path}: {error}" for path, error in damaged[:_LISTED]]
-    if len(damaged) > _LISTED:
-        notes.append(f"skipped {len(damaged) - _LISTED} more damaged files in {place}")
+    notes = [f"skipped {each}" for each in named]
+    if more > 0:
+        notes.append(f"skipped {more} more damaged files in {root}")
     if ignored:
-        notes.append(f"ignored {ignored} files in {place} that are no pictures")
-    usable = [(path, label, facts[path]) for path, label in pictures if not facts[path].error]
-    return usable, notes
+        notes.append(f"ignored {ignored} files in {root} that are no pictures")
+    return [each for each in found if not each.facts.error], tuple(notes)
 
 
 def _files(place: Path) -> Iterator[Path]:
@@ -373,7 +374,12 @@ def _decoders(resize: Resize, channels: int) -> tuple[Any, Any]:
 
     def decode_stored(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = stored
-        image = tf.io.decode_image(encoded, channels, expand_animations=False)
+        image = tf.cond(
+            tf.io.is_jpeg(encoded),
+            # The transform that Pillow uses, which predict reads files with: the same pixels.
+            lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
+        )
         return tf.ensure_shape(image, (None, None, channels)), label
 
     def decode(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:

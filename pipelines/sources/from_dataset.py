@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ import tensorflow as tf
 
 from pipelines import nests
 from pipelines.errors import one_line_message
-from pipelines.preprocessing import preprocessing
 from pipelines.sequential import Make, SequentialSplit
 from pipelines.source import Source
 from pipelines.sources import description
@@ -37,11 +36,7 @@ class FromDataset:
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError if the pipeline cannot be used."""
-        description.refuse_features(name, options)
-        if options.image_size:
-            raise ValueError(f"--image_size: {name} is a pipeline; resize in it")
-        if self.examples < 1:
-            raise ValueError(f"{name}: examples={self.examples} has to be 1 or more")
+        description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         spec = self._spec(name)
         held: dict[str, DataSplit] = {}
@@ -60,15 +55,9 @@ class FromDataset:
         if "validation" not in held and value:
             options = dataclasses.replace(options, validation_split="0")
         train = SequentialSplit("train", self.make, spec, self.version, 0, self.examples)
-        splits: dict[str, Any] = description.choose_splits(name, {"train": train, **held}, options)
-        return Source(
-            name=name,
-            version=self.version,
-            decoded=spec,
-            class_names=class_names,
-            preprocess=preprocessing(options.scale, spec[0]),
-            notes=(_NOTE,),
-            **splits,
+        splits = {"train": train, **held}
+        return description.decoded_source(
+            name, self.version, spec, splits, class_names, options, notes=(_NOTE,)
         )
 
     def _spec(self, name: str) -> Any:
@@ -80,9 +69,7 @@ class FromDataset:
             ) from error
         if not isinstance(spec, tuple) or len(spec) != 2:
             raise ValueError(f"{name}: the elements of the pipeline have to be (inputs, targets)")
-        for kind, part in zip(("inputs", "targets"), spec, strict=True):
-            nests.checked_spec(f"the {kind} of {name}", part)
-        return spec
+        return description.checked_specs(name, spec)
 
 
 def from_dataset(
@@ -112,11 +99,23 @@ def from_dataset(
     return FromDataset(make, examples, version, validation, test, class_names)
 
 
+def _examples(name: str, make: Callable[[], Any]) -> Iterator[Any]:
+    """Yields the examples of a finite pipeline; ValueError of one line if one cannot be read."""
+    count = 0
+    try:
+        for example in make().as_numpy_iterator():
+            yield example
+            count += 1
+    except Exception as error:  # any error of the user's functions
+        why = f"{type(error).__name__}: {one_line_message(error, 160)}"
+        raise ValueError(f"example {count} of {name} cannot be read: {why}") from error
+
+
 def _read(name: str, make: Callable[[], Any], spec: Any) -> Any:
     """Reads a finite pipeline into arrays; ValueError if it is not like the one to train on."""
     rows: list[list[np.ndarray]] = []
     signature = nests.signature(spec)
-    for example in make().as_numpy_iterator():
+    for example in _examples(name, make):
         found = tf.nest.map_structure(
             lambda leaf: tf.TensorSpec(np.shape(leaf), np.asarray(leaf).dtype), example
         )

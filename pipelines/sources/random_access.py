@@ -13,7 +13,6 @@ import tensorflow as tf
 from pipelines import nests
 from pipelines.errors import one_line_message
 from pipelines.nests import Nest, Spec
-from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
 from pipelines.sources import arrays, description
 from pipelines.sources.description import SourceOptions
@@ -39,11 +38,7 @@ class RandomAccess:
 
     def open(self, name: str, options: SourceOptions) -> Source:
         """Returns the source; ValueError if an example cannot be read."""
-        description.refuse_features(name, options)
-        if options.image_size:
-            raise ValueError(f"--image_size: {name} reads examples of one shape; resize them there")
-        if self.examples < 1:
-            raise ValueError(f"{name} has no examples: examples={self.examples}")
+        description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         table = AccessTable(name, self.examples, self.read, self.version, class_names)
         splits: dict[str, DataSplit] = {"train": whole("train", table, self.examples, self.shuffle)}
@@ -54,15 +49,8 @@ class RandomAccess:
                 splits[key] = whole(key, own, held[0])
             elif held is not None:
                 splits |= arrays.cut_off(name, splits["train"], key, float(held))
-        chosen: dict[str, Any] = description.choose_splits(name, splits, options)
-        return Source(
-            name=name,
-            version=self.version or "random access",
-            decoded=table.spec,
-            class_names=class_names,
-            preprocess=preprocessing(options.scale, table.spec[0]),
-            **chosen,
-        )
+        version = self.version or "random access"
+        return description.decoded_source(name, version, table.spec, splits, class_names, options)
 
 
 def random_access(
@@ -108,9 +96,7 @@ class AccessTable:
         self._name, self._examples, self._read = name, examples, read
         self._version, self._class_names = version, class_names
         first = nests.spec_of(tf.nest.map_structure(lambda leaf: leaf[None], self._example(0)))
-        self.spec = spec if spec is not None else first
-        for kind, part in zip(("inputs", "targets"), self.spec, strict=True):
-            nests.checked_spec(f"the {kind} of {name}", part)
+        self.spec = description.checked_specs(name, spec if spec is not None else first)
 
     def read(self, rows: np.ndarray) -> Nest:
         """Returns (inputs, targets) by row: arrays [k, ...]; ValueError names a wrong example."""

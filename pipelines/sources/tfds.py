@@ -188,7 +188,7 @@ class UnlabelledError(ValueError):
 
 def _builder(dataset: str, options: SourceOptions) -> Any:
     if re.split(r"[:/]", dataset, maxsplit=1)[0].lower() != "digits":
-        return open_builder(dataset, options.data_dir, options.prepared_only)
+        return open_builder(dataset, options.data_dir, options.prepared_only, options.registered)
     from pipelines import digits
 
     _, arguments = parse_name(dataset)

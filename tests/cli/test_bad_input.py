@@ -216,6 +216,8 @@ CANNOT_BE_DONE = {
     "--shards=2 --virtual_devices=4": ["--shards=2", "4 devices"],
     "--augment=shfit": ["--augment=shfit", "did you mean 'shift'"],
     "--augment=shift:8": ["--augment=shift:8", "below 8 pixels"],
+    "--augment=resized_crop:2": ["--augment=resized_crop:2", "at most 1"],
+    "--augment=resized_crop --feed=resident": ["--feed=resident", "--augment=resized_crop"],
     "--seed=99999999999999999999": ["--seed"],
     "--leave_out=3,20 --train_steps=20": ["--leave_out=3,20:", "only 20 steps, from 0 to 19"],
     "--leave_out=0,1 --train_steps=2": ["--leave_out=0,1:", "all 2 steps"],

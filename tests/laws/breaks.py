@@ -37,6 +37,7 @@ _SCALE = (
 )
 _RANDOMNESS = ("tests/laws/test_l3_pure_randomness.py",)
 _AUGMENTING = ("tests/unit/test_augmentation.py",)
+_CROPPING = ("tests/unit/test_resized_crop.py",)
 _DATA_STATE = ("tests/laws/test_l4_data_state.py",)
 _DAMAGE = ("tests/laws/test_l5_damage.py", "tests/unit/test_checkpoint_file.py")
 _ONE_STATE = ("tests/laws/test_l5_one_state.py",)
@@ -336,6 +337,14 @@ BREAKS = (
     ),
     Break(
         "L3",
+        "a picture has the same crop in each epoch",
+        _CROPPING,
+        "pipelines/resized_crop.py",
+        "order.uniform(seed, int(epoch), positions[rows]",
+        "order.uniform(seed, 0, positions[rows]",
+    ),
+    Break(
+        "L3",
         "dropout depends on the replica",
         _RANDOMNESS,
         "engine/core/step.py",
@@ -388,8 +397,8 @@ BREAKS = (
         "the stream reads in file order",
         _DATA_STATE,
         "pipelines/stream.py",
-        "plan.examples_at(epoch, positions[in_epoch] % plan.examples)",
-        "positions[in_epoch] % plan.examples",
+        "plan.examples_at(epoch, positions[in_epoch])",
+        "positions[in_epoch]",
     ),
     Break(
         "L4",

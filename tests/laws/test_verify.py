@@ -13,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 import tests.laws.product  # noqa: F401 - registers law_norm
+from engine.assembly.registry import SOURCES
 from engine.config import flags
 from engine.runtime.errors import Interrupted
 from engine.tasks.classification import Classification
@@ -20,6 +21,9 @@ from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
 from engine.verify import command, verify
 from engine.verify.certificate import Certificate
+from engine.verify.laws import l4_data_state
+from engine.verify.runs import VerificationRuns
+from pipelines import from_dataset, random_access
 from tests.choices import seldom
 
 SMALL = ("--model=logistic", "--global_batch_size=16", "--validation_split=0.05", "--test_split=")
@@ -234,6 +238,45 @@ def test_irreproducible_run(certificate_of):
     verdicts = certificate_of(DrawsHiddenNumbers).verdicts
     left_open = {verdict.law for verdict in verdicts if verdict.passed is None}
     assert left_open == {"L1", "L5", "L7", "L8"}
+
+
+# Sources
+
+
+def pipeline_of(random):
+    """Returns a source of a pipeline in an order that `random`, a function of seed, draws."""
+
+    def make(seed, epoch):
+        order = random([seed, epoch]).permutation(100)
+        features = np.stack([order, -order], 1).astype(np.float32)
+        return tf.data.Dataset.from_tensor_slices((features, order % 2))
+
+    return from_dataset(make, examples=100, version="1", class_names=2)
+
+
+def function_of(random):
+    """Returns a source of a function that reads values that `random`, a function of seed, draws."""
+
+    def read(index):
+        return random([index]).random(2, np.float32), index % 2
+
+    return random_access(examples=100, read=read, version="1", class_names=2)
+
+
+@pytest.mark.parametrize("make", [pipeline_of, function_of])
+@pytest.mark.parametrize("hidden", [True, False])
+def test_names_source_with_hidden_random_numbers(config, make, hidden, monkeypatch, tmp_path):
+    def random(seed):
+        return np.random.default_rng(None if hidden else seed)
+
+    monkeypatch.setitem(SOURCES._entries, "mine", lambda: make(random))
+    options = config("--dataset=mine", "--validation_split=0", "--jit=off")
+    runs = VerificationRuns(options, None, str(tmp_path), lambda: False)
+    finding = l4_data_state.check(runs)
+    runs.close()
+    assert finding.passed is not hidden
+    named = "mine gives other examples when the same ones are read again"
+    assert (named in finding.found) is hidden
 
 
 # Refusals and errors

@@ -87,8 +87,14 @@ def test_list_order_is_irrelevant():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("rotatoin:10", r"--augment=rotatoin:10: the transforms are flip, shift, .*'rotation'\?$"),
-        ("blur", r"--augment=blur: the transforms are flip, shift, .*, cutout, mixup$"),
+        (
+            "rotatoin:10",
+            r"--augment=rotatoin:10: the transforms are resized_crop, flip, shift, .*'rotation'\?$",
+        ),
+        (
+            "blur",
+            r"--augment=blur: the transforms are resized_crop, flip, shift, .*, cutout, mixup$",
+        ),
         ("shift,,flip", r"--augment=: the transforms are "),
         ("shift,flip,shift:3", r"--augment=shift:3: shift is listed twice$"),
         ("shift:far", r"--augment=shift:far: 'far' is not a number; give shift:2$"),

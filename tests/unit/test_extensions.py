@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.assembly import data
+from engine.assembly.registry import SOURCES
 from engine.config import flags
 from engine.config.registry import Registry, parameters
 
@@ -149,3 +151,12 @@ def test_registry():
 def test_metrics_are_named_once():
     with pytest.raises(ValueError, match="--metrics=accuracy,accuracy: lists a name twice"):
         flags.parse(["--metrics=accuracy,accuracy"])
+
+
+def test_registered_sources_are_listed(monkeypatch, tmp_path):
+    """The help of --dataset and the error for an unknown name list the user's own sources."""
+    monkeypatch.setitem(SOURCES._entries, "houses", lambda: None)
+    assert "; or the embedded digits; registered: houses" in flags.help_text()
+    unknown = flags.parse(["--dataset=house", f"--data_dir={tmp_path}"])
+    with pytest.raises(ValueError, match=r"did you mean houses.*, or one of your own: houses$"):
+        data.open_source(unknown)

@@ -101,7 +101,14 @@ def test_splits(held_out, options, expected):
         ({"inputs": np.array(["a"] * 20)}, {}, "have to be arrays of numbers"),
         ({"class_names": 19}, {}, "example 19 of mine has the class label 19, and there are 19"),
         ({"targets": TARGETS / 2, "class_names": 20}, {}, "class labels of mine are float32"),
-        ({"inputs": [[1.0], [1.0, 2.0]]}, {}, "cannot be an array"),
+        (
+            {"inputs": [*INPUTS[:17], [1.0, 2.0], *INPUTS[18:]]},
+            {},
+            "row 17 has the shape (2,) and ",
+        ),
+        ({"inputs": [*INPUTS[:17], [1, 2, "3"], *INPUTS[18:]]}, {}, "row 17 has values of <U21"),
+        ({"targets": [*range(17), None, 1, 2]}, {}, "mine: row 17 has values of object; inputs"),
+        ({"inputs": 5}, {}, "the first axes, of examples, have to be equal"),
         ({"validation": 1.5}, {}, "validation=1.5 of mine: give a fraction between 0 and 1"),
         ({"validation": (INPUTS[:, :2], TARGETS)}, {}, "validation of mine has examples of"),
         ({}, {"test_split": "exam"}, "--test_split=exam: mine has train, or a part"),
@@ -277,6 +284,50 @@ def test_example_of_other_shape(kind, tmp_path):
         take_epoch()
     assert str(error.value).startswith("example 17 of mine is 0/id scalar int64, 0/x 3 float32")
     assert "\n" not in str(error.value)
+
+
+def odd_at_17(index):
+    """Returns three numbers, and of example 17 two."""
+    return np.zeros(2 if index == 17 else 3, np.float32), np.int32(index)
+
+
+def generated():
+    spec = tf.TensorSpec([3], tf.float32), tf.TensorSpec([], tf.int32)
+    return tf.data.Dataset.from_generator(lambda: map(odd_at_17, range(40)), output_signature=spec)
+
+
+def mapped():
+    def example(index):
+        inputs, target = tf.numpy_function(odd_at_17, [index], [tf.float32, tf.int32])
+        return tf.ensure_shape(inputs, [None]), target
+
+    def claimed(inputs, target):
+        return tf.numpy_function(lambda x: x, [inputs], tf.float32), target
+
+    def shaped(inputs, target):
+        inputs.set_shape([3])
+        target.set_shape([])
+        return inputs, target
+
+    return tf.data.Dataset.range(40).map(example).map(claimed).map(shaped)
+
+
+@pytest.mark.parametrize("make", [generated, mapped])
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_pipeline_example_of_other_shape(make, split, tmp_path):
+    """The example is named, whether TensorFlow finds its shape or nothing has compared it yet."""
+    held = {"validation": make} if split == "validation" else {}
+
+    def take_epoch():
+        described = from_dataset(lambda seed, epoch: make(), examples=40, version="1", **held)
+        feed = stream(opened(described), tmp_path)
+        for step in range(feed.steps_per_epoch):
+            feed.open(step, 1)
+
+    with pytest.raises((ValueError, RuntimeError)) as error:
+        take_epoch()
+    assert "example 17" in str(error.value) and "\n" not in str(error.value)
+    assert split in str(error.value)
 
 
 def test_random_access_identity(tmp_path):

@@ -33,7 +33,22 @@ def check(runs: VerificationRuns) -> Finding:
         f"{runs.feed_kind} one from step 0"
     )
     found = f"{differing} of {len(kinds) * len(_STEPS)} differ" if differing else "the same bits"
+    if differing and not _reads_the_same_twice(from_start):
+        name = from_start.source.name
+        found += f": {name} gives other examples when the same ones are read again"
     return Finding(not differing, done, found, differing, 0)
+
+
+def _reads_the_same_twice(parts: Parts) -> bool:
+    """Returns whether the source gives the same examples of the first step to two readers."""
+    source, config = parts.source, parts.config
+    size, seed = config.training.global_batch_size, config.run.seed
+    one, other = (
+        pipelines.read_step_examples(source, source.train, 0, global_batch_size=size, seed=seed)
+        for _ in range(2)
+    )
+    pairs = zip(tf.nest.flatten(one[1:]), tf.nest.flatten(other[1:]), strict=True)
+    return all(left.tobytes() == right.tobytes() for left, right in pairs)
 
 
 def _digest(parts: Parts, step: int) -> bytes:

@@ -1,0 +1,113 @@
+"""Random resized crop of pictures to train on, at decoding: each fills a part of its picture.
+
+A crop needs the whole picture, of any size, so it cannot be taken of decoded examples of one size,
+which the cache and the in-memory feed hold: the streaming feed takes it where it decodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import tensorflow as tf
+
+from pipelines import order
+from pipelines.nests import Nest
+from pipelines.resize import Resize
+
+if TYPE_CHECKING:
+    from pipelines.source import Source
+
+TRIES = 10  # boxes drawn for a picture, of which the first that fits into it is taken
+
+
+@dataclasses.dataclass(frozen=True)
+class ResizedCrop:
+    """The crops of Szegedy et al. 2015, "Going deeper with convolutions", as torchvision has them.
+
+    The share of the picture's area is uniform in min_area..1, the box's width / height log-uniform
+    in 1 / max_aspect..max_aspect, its place uniform. Of `TRIES` boxes, computed together, the first
+    that fits is taken. If none does, it is the largest box at the centre whose sides have at most
+    the ratio max_aspect.
+    """
+
+    min_area: float = 0.08
+    max_aspect: float = 4 / 3
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """Spec of the draws of one example."""
+        return tf.TensorSpec([TRIES + 1, 2], tf.float64)
+
+    def draws(self, seed: int, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Returns what is random of examples, a pure function of seed, epoch and position.
+
+        `positions` in the orders of `epochs` are int [k] both. Returns float64 [k, TRIES + 1, 2]:
+        (height, width) of each box, in a picture of area 1, and last the place of the box, (down,
+        right), as a fraction in [0, 1) of the space that is left.
+        """
+        numbers = np.empty((len(positions), TRIES + 1, 2))
+        for epoch in np.unique(epochs):
+            rows = epochs == epoch
+            drawn = order.uniform(seed, int(epoch), positions[rows], numbers[0].size)
+            numbers[rows] = drawn.reshape(-1, *numbers.shape[1:])
+        area = self.min_area + (1 - self.min_area) * numbers[:, :-1, 0]
+        root = np.exp(math.log(self.max_aspect) * (numbers[:, :-1, 1] - 0.5))  # of width / height
+        side = np.sqrt(area)
+        return np.concatenate([np.stack([side / root, side * root], 2), numbers[:, -1:]], 1)
+
+    def box(self, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+        """Returns the box of a picture: top, left, height and width in pixels, int32 [4].
+
+        `draws` are the picture's, float64 [TRIES + 1, 2]; its height and width are integers.
+        """
+        size = tf.cast(tf.stack([height, width]), tf.float64)
+        sides = tf.round(draws[:-1] * tf.sqrt(size[0] * size[1]))
+        fits = tf.reduce_all((sides >= 1) & (sides <= size), axis=1)
+        chosen = tf.reduce_min(tf.where(fits, tf.range(TRIES), TRIES))
+        largest = tf.minimum(tf.maximum(tf.round(size[::-1] * self.max_aspect), 1), size)
+        side = tf.concat([sides, largest[tf.newaxis]], 0)[chosen]
+        place = tf.where(chosen < TRIES, draws[-1] * (size - side + 1), (size - side) / 2)
+        return tf.cast(tf.concat([tf.floor(place), side], 0), tf.int32)
+
+    def decoder(self, source: Source) -> Callable[[tuple[Nest, tf.Tensor]], tuple[Any, Nest]]:
+        """Returns the function that decodes (stored example, its draws) to (picture, targets).
+
+        It takes the box of the picture as it is stored, and resizes it to the size of the source's
+        decoded pictures, [H, W, C], in the graph.
+        """
+        whole = source.decode_stored or source.decode or (lambda stored: stored)
+        resize = Resize(source.image_shape[:2], "stretch", source.antialias)
+
+        def decode(given: tuple[Nest, tf.Tensor]) -> tuple[Any, Nest]:
+            stored, draws = given
+            image, targets = whole(stored)
+            height, width, _ = tf.unstack(tf.shape(image))
+            top, left, rows, columns = tf.unstack(self.box(draws, height, width))
+            image = resize(image[top : top + rows, left : left + columns])
+            return tf.ensure_shape(image, source.image_shape), targets
+
+        return decode
+
+
+def parsed(flag: str, text: str | None) -> ResizedCrop:
+    """Returns the crop of MIN_AREA[:MAX_ASPECT], None for the defaults.
+
+    Raises:
+      ValueError: when a number is missing or out of range; `flag` begins the message.
+    """
+    try:
+        numbers = [float(part) for part in text.split(":")] if text is not None else []
+        crop = ResizedCrop(*numbers)
+    except (ValueError, TypeError):
+        raise ValueError(
+            f"{flag}: give resized_crop:MIN_AREA:MAX_ASPECT, such as 0.3:1.5"
+        ) from None
+    if not 0 < crop.min_area <= 1:
+        raise ValueError(f"{flag}: the smallest area must be above 0 and at most 1, of the picture")
+    if not 1 <= crop.max_aspect <= 100:
+        raise ValueError(f"{flag}: the largest ratio of the sides must be 1 to 100")
+    return crop
