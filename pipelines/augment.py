@@ -93,17 +93,17 @@ def register_pair(
 
     The decorated function takes decoded inputs and targets, nests of tensors [rows, ...] before
     scaling, random numbers, float32 [rows, numbers] in [0, 1), and, if it has a fourth parameter,
-    the strength. It returns both, of the same shapes and dtypes. Row i of the output may depend
-    only on row i of the inputs (law L3 of docs/concepts/laws.md). It is applied before the
-    transforms of images::
+    the strength. It returns inputs and targets of the same shapes and dtypes. Row i of the output
+    may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). Transforms of pairs
+    are applied before those of images::
 
         @tl.augment
         def mirror(image, mask, numbers):
             mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
             return [tf.where(mirrored, x[:, :, ::-1], x) for x in (image, mask)]
 
-    Used as `@tl.augment` or with arguments. The name is that of the function, or `name`. `default`
-    is the strength if the option gives none, `maximum` the largest allowed.
+    The decorator also takes arguments: `name`, by default the name of the function; `default`, the
+    strength if the option gives none; and `maximum`, the largest strength allowed.
 
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.
@@ -123,7 +123,7 @@ def register_pair(
 
 
 def _check_new(name: str) -> None:
-    """Raises ValueError if a transform cannot be registered by a name."""
+    """Raises ValueError if `name` is not a Python identifier or already names a transform."""
     if not name.isidentifier():
         raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
     if name in names():
@@ -157,12 +157,13 @@ class Augmentation:
     ) -> tuple[Any, Any]:
         """Augments and preprocesses a batch in the graph.
 
-        With transforms of pairs alone, inputs and targets are nests of any tensors. Else it takes
-        images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), labels, int32
-        [rows], and uniform random numbers, float32 [rows, self.numbers] in [0, 1). `preprocess`
-        scales images after flips and warps, which are of pixels as they are stored; None: uint8
-        images are divided by 255. Returns float32 images and targets: the labels, int32 [rows].
-        With mixup, it returns rows - 1 images and class distributions, float32 [rows - 1, classes].
+        If only transforms of pairs are selected, inputs and targets are nests of any tensors.
+        Otherwise they are images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), and
+        labels, int32 [rows]. `numbers` are uniform random numbers, float32 [rows, self.numbers] in
+        [0, 1). `preprocess` scales images after flips and warps, which change pixels as stored;
+        None: uint8 images are divided by 255. Returns float32 images and targets: the labels, int32
+        [rows]. With mixup, returns rows - 1 images and class distributions, float32 [rows - 1,
+        classes].
         """
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
@@ -198,7 +199,7 @@ class Augmentation:
 
 
 def _scale(inputs: Any) -> Callable[[Any], Any]:
-    """Returns the default preprocessing: images of uint8 are divided by 255."""
+    """Returns the default preprocessing, which divides uint8 images by 255, and only these."""
     is_uint8 = not tf.nest.is_nested(inputs) and inputs.dtype == tf.uint8
     return Scale("unit" if is_uint8 else "none")
 
@@ -206,7 +207,7 @@ def _scale(inputs: Any) -> Callable[[Any], Any]:
 def _apply_pair(
     name: str, strength: float, inputs: Any, targets: Any, numbers: tf.Tensor
 ) -> tuple[Any, Any]:
-    """Applies a registered transform of pairs; ValueError if it changes structures or shapes."""
+    """Applies a transform of pairs; ValueError if it changes structures or shapes."""
     result = _pairs[name].transform(inputs, targets, numbers, strength)
 
     def like(before: tf.Tensor, after: Any) -> tf.Tensor:

@@ -107,26 +107,27 @@ def options_without_autotune() -> tf.data.Options:
 
 
 def constants(stored: Nest) -> Nest:
-    """Returns a nest of stored arrays as tensors; arrays of bytes, of dtype object, as strings."""
+    """Returns a nest of arrays as tensors; object arrays, which hold bytes, become strings."""
     return tf.nest.map_structure(tf.constant, stored)
 
 
 def batched(spec: Spec) -> Spec:
-    """Returns the spec of any number of examples of a spec."""
+    """Returns the spec of a batch of any number of examples, for the spec of one example."""
     return tf.nest.map_structure(lambda leaf: tf.TensorSpec([None, *leaf.shape], leaf.dtype), spec)
 
 
 def traced(source: Source, spec: Spec) -> Callable[[Nest], tuple[Nest, Nest]]:
-    """Returns `decode_batch` of a source for any number of stored examples of a spec.
+    """Returns `decode_batch` of a source as a `tf.function` of any number of stored examples.
 
-    It is traced once for each source and spec, however often this function is called.
+    `spec` is that of a stored example. The function is traced once for each source and spec,
+    however often `traced` is called.
     """
     return _traced(source, _Hashable(nests.signature(spec), spec))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Hashable:
-    """A spec as a key of an `lru_cache`; specs may be dicts."""
+    """A spec that can be a key of an `lru_cache`, by its signature; a spec itself may be a dict."""
 
     signature: str
     spec: Spec = dataclasses.field(compare=False)

@@ -89,10 +89,10 @@ class StreamingFeed:
         _streams.add(self)
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the number of steps from `step` in the current decoded block, and their input.
+        """Returns the number of steps from `step` in the current block, and the graph's input.
 
-        It is at most `steps`. The graph's input is (offset, per-replica tensors);
-        step + offset is a step's index in the block. Waits until the block is decoded.
+        The number is at most `steps`. The input is (offset, per-replica tensors); step + offset is
+        the index of a step in the block. Waits until the block is decoded.
         """
         position = step
         if self._plan.seed is None:  # all epochs are alike: continue from the current block
@@ -129,8 +129,8 @@ class StreamingFeed:
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
         """Returns a local micro-batch of a step, gathered from a prefetched block.
 
-        Its examples are contiguous, but not sliced: XLA treats the start of a slice as a constant
-        where it can, and would recompile the loop for every block.
+        The examples are contiguous, but gathered by index: XLA treats the start of a slice as a
+        constant where possible, and would recompile the loop for every block.
         """
         offset, table = element
         rows, local = self._plan.fetched, tf.cast(micro_batch, tf.int64)
@@ -205,7 +205,7 @@ class StreamingFeed:
             queue.close()  # reading failed: the pipeline must not wait forever
 
     def _read(self, places: np.ndarray) -> Nest:
-        """Reads the stored examples at (epoch, position in its order), int64 [k, 2]."""
+        """Reads stored examples by (epoch, position in the order of the epoch), int64 [k, 2]."""
         epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
         stored = self._read_stored(epochs, positions)
         if self._crop is None:
@@ -234,8 +234,8 @@ class StreamingFeed:
     def _table_places(self, first: int, replica: int) -> np.ndarray:
         """Returns (epoch, position) of the examples of a replica's block of steps, int64 [k, 2].
 
-        The block starts at step `first`, of `self._steps`; its order is by step, then by local
-        micro-batch.
+        The block has `self._steps` steps from step `first`, in the order of steps, then of local
+        micro-batches.
         """
         plan = self._plan
         steps = np.arange(first, first + self._steps)[:, None, None]
@@ -246,7 +246,7 @@ class StreamingFeed:
 
 
 def _tuple(dequeued: Any) -> tuple[tf.Tensor, ...]:
-    """Returns what a queue gives as a tuple: of one component, it gives the tensor itself."""
+    """Returns dequeued elements as a tuple; a queue with one component returns no tuple itself."""
     return tuple(tf.nest.flatten(dequeued))
 
 

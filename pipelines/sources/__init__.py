@@ -1,1 +1,1 @@
-"""Kinds of data sets, one module each: each opens a `pipelines.Source`."""
+"""Types of data sets, one module each, that open as a `pipelines.Source`."""

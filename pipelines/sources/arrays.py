@@ -26,7 +26,7 @@ Held = float | tuple[Nest, Nest] | None  # a held-out split: a fraction, or (inp
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Arrays:
-    """Arrays in memory; see `arrays`."""
+    """Description of a data set of arrays in memory; fields as the arguments of `arrays`."""
 
     inputs: Nest
     targets: Nest
@@ -36,7 +36,7 @@ class Arrays:
     shuffle: bool = True
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if the arrays disagree or an option does not apply."""
+        """Returns the source; ValueError if the arrays do not match or an option does not apply."""
         description.refuse_unusable(name, options)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         whole_arrays = _loaded(name, self.inputs, self.targets, class_names)
@@ -59,14 +59,15 @@ def arrays(
     """Describes a data set of NumPy arrays; for functions that `tl.source` registers.
 
     Args:
-      inputs: array [n, ...], or a nest (dict, tuple) of arrays with one first axis, or the path of
-        an `.npz` file and a name in it, "data.npz:images". float64 becomes float32.
+      inputs: array [n, ...], a nest (dict, tuple) of arrays with the same first axis, or the path
+        of an `.npz` file and a name in it, such as "data.npz:images". float64 becomes float32.
       targets: as `inputs`. int64 class labels become int32.
-      validation: a fraction; or (inputs, targets) of their own; None: as `--validation_split` says.
-      test: as `validation`; a fraction is cut off before that of validation. None: no test split.
+      validation: a fraction of the examples, or separate (inputs, targets); None:
+        `--validation_split` decides.
+      test: as `validation`; a fraction is split off before that of validation. None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
-      shuffle: whether fractions are of the examples in a random order, the same in every run.
-        False: they are the end, as for series.
+      shuffle: whether fractions are taken from a random order of the examples, which is the same in
+        every run. False: fractions are taken from the end, as for time series.
     """
     return Arrays(inputs, targets, validation, test, class_names, shuffle)
 
@@ -79,7 +80,7 @@ def given_splits(
     class_names: tuple[str, ...],
     shuffle: bool,
 ) -> dict[str, DataSplit]:
-    """Returns the splits that a description gives, by name; ValueError if one does not fit."""
+    """Returns the splits that a description gives, by name; ValueError if one is invalid."""
     count = len(tf.nest.flatten(arrays)[0])
     table = ArrayTable(arrays)
     splits: dict[str, DataSplit] = {"train": whole("train", table, count, shuffle)}
@@ -102,7 +103,7 @@ def given_splits(
 
 
 def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, DataSplit]:
-    """Cuts a fraction off the end of the training split: {"train": the rest, key: the end}."""
+    """Returns, by name, train without a fraction at the end, and the fraction as split `key`."""
     flag = f"{key}={value:g} of {name}"
     if value == 0:
         return {"train": train}
@@ -118,7 +119,7 @@ def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, Da
 def _loaded(
     name: str, inputs: Nest, targets: Nest, class_names: tuple[str, ...]
 ) -> tuple[Nest, Nest]:
-    """Returns (inputs, targets) as arrays with one first axis; ValueError if that cannot be."""
+    """Returns (inputs, targets) as arrays [n, ...]; ValueError if their first axes differ."""
     pair = tuple(
         tf.nest.map_structure(lambda leaf: as_array(name, leaf), nests.without_lists(part))
         if isinstance(part, (Mapping, tuple))
@@ -139,7 +140,7 @@ def _loaded(
 
 
 def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
-    """Returns class labels as int32; other targets unchanged. ValueError for a foreign label."""
+    """Returns class labels as int32, other targets unchanged; ValueError for an invalid label."""
     if not class_names or tf.nest.is_nested(targets) or targets.ndim != 1:
         return targets
     if not np.issubdtype(targets.dtype, np.integer):
@@ -154,10 +155,10 @@ def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Returns an array that a model can get: float64 as float32; loads "file.npz:key".
+    """Returns a value as an array for a model: loads "file.npz:key", makes float64 float32.
 
     Raises:
-      ValueError: when it is no array of numbers, or a file cannot be read.
+      ValueError: when the value is no array of numbers, or a file cannot be read.
     """
     if isinstance(value, (str, os.PathLike)):
         value = _from_file(name, os.fspath(value))

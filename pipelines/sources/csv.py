@@ -20,7 +20,7 @@ Columns = str | Sequence[str] | Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Csv:
-    """A CSV file; see `csv`."""
+    """Description of a data set in a CSV file; fields as the arguments of `csv`."""
 
     path: str
     inputs: Columns
@@ -31,11 +31,11 @@ class Csv:
     shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Reads the CSV files; returns the source.
+        """Reads the CSV files and returns the source.
 
         Raises:
-          ValueError: if a file cannot be read, a column is missing, a row is invalid (names its
-            line), or an option does not apply to CSV files.
+          ValueError: if a file cannot be read, a column is missing, a row is invalid (the message
+            names its line), or an option does not apply to CSV files.
         """
         table = _read(self.path, self.delimiter)
         class_names = self._class_names(table)
@@ -59,7 +59,7 @@ class Csv:
         return dataclasses.replace(source, version=os.path.basename(self.path), features=features)
 
     def _class_names(self, table: _Table) -> tuple[str, ...]:
-        """Returns the sorted texts of the target's column; () if it holds numbers."""
+        """Returns the sorted distinct texts of the target column; () if the column has numbers."""
         if not isinstance(self.target, str) or table.is_numeric(self.target):
             return ()
         return tuple(sorted(set(table.texts(self.target))))
@@ -79,14 +79,16 @@ def csv(
 
     Args:
       path: path of the file, whose first line names the columns.
-      inputs: names of columns of numbers, which become one float32 vector; one name: a scalar;
-        a dict: a nest of these, by name.
-      target: as `inputs`. A column of text becomes class labels, of the sorted texts.
-      validation: a fraction; or the path of another file; None: as `--validation_split` says.
+      inputs: names of columns of numbers, which become a float32 vector; a single name, which
+        becomes a scalar; or a dict of these, which becomes a nest.
+      target: as `inputs`. A column of text becomes class labels, whose classes are the sorted
+        texts.
+      validation: a fraction of the examples, or the path of another file; None:
+        `--validation_split` decides.
       test: as `validation`; None: no test split.
-      delimiter: what separates columns.
-      shuffle: whether fractions are of the examples in a random order, the same in every run.
-        False: they are the end, as for series.
+      delimiter: character between columns.
+      shuffle: whether fractions are taken from a random order of the examples, which is the same in
+        every run. False: fractions are taken from the end, as for time series.
     """
     return Csv(path, inputs, target, validation, test, delimiter, shuffle)
 
@@ -115,7 +117,7 @@ class _Table:
         return True
 
     def numbers(self, column: str) -> np.ndarray:
-        """Returns the numbers of a column, float32 [n]; ValueError names a line without one."""
+        """Returns a column as float32 [n]; ValueError names the first line without a number."""
         texts = self.texts(column)
         try:
             numbers = np.array(texts, np.float64)
@@ -131,7 +133,7 @@ class _Table:
         return numbers.astype(np.float32)
 
     def labels(self, column: str, class_names: Sequence[str]) -> np.ndarray:
-        """Returns a column of texts as class labels, int32 [n]; ValueError for an unknown one."""
+        """Returns a column of class names as labels, int32 [n]; ValueError for an unknown one."""
         labels = {class_name: label for label, class_name in enumerate(class_names)}
         for line, text in zip(self.lines, self.texts(column), strict=True):
             if text not in labels:
@@ -158,7 +160,7 @@ def _listed(columns: Columns) -> str:
 
 
 def _read(path: str, delimiter: str) -> _Table:
-    """Reads a CSV file; ValueError if it cannot be read or a line has another number of columns."""
+    """Reads a CSV file; ValueError if it cannot be read or its rows differ in length."""
     try:
         with open(os.path.expanduser(path), newline="", encoding="utf-8-sig") as file:
             reader = csv_format.reader(file, delimiter=delimiter)

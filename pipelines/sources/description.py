@@ -1,4 +1,4 @@
-"""What a description of a data set gets of the options, and how it cuts its splits."""
+"""Options of data sources, the interface of source descriptions, and the choice of splits."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipelines.splits import DataSplit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """The options that select and prepare data, as `DataOptions` of the engine has them."""
+    """Options that select and prepare data; named as the engine's `DataOptions`."""
 
     cache_dir: str
     data_dir: str | None = None
@@ -39,14 +39,14 @@ class SourceOptions:
 
 
 class Description(Protocol):
-    """Interface of what a registered source returns: how to open a data set."""
+    """Interface of the object that a registered source function returns, which opens a data set."""
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source, which messages call `name`; ValueError of one line if it cannot."""
+        """Returns the source, called `name` in messages; ValueError if it cannot be opened."""
 
 
 def fraction(text: str) -> float | None:
-    """Returns the number in an option's text, "" as 0; None if it is the name of a split."""
+    """Returns the number that an option's text is, or 0 for ""; None if the text is no number."""
     try:
         return float(text.strip() or "0")
     except ValueError:
@@ -54,16 +54,16 @@ def fraction(text: str) -> float | None:
 
 
 def check_fraction(flag: str, value: float) -> None:
-    """Raises ValueError if a fraction to cut off is not between 0 and 1, both exclusive."""
+    """Raises ValueError if a fraction to split off is not between 0 and 1, both exclusive."""
     if not 0 < value < 1:  # also rejects nan
         raise ValueError(f"{flag}: give a fraction between 0 and 1")
 
 
 def cut(name: str, train: DataSplit, flag: str, value: float) -> tuple[DataSplit, DataSplit]:
-    """Cuts a fraction off the end of a split, as Keras's validation_split does.
+    """Splits a fraction off the end of a split, as Keras's validation_split; returns both parts.
 
     Raises:
-      ValueError: when one of the two would be empty; `flag` begins the message.
+      ValueError: when one of the parts would be empty; `flag` begins the message.
     """
     count = len(train)
     # Computed and rounded as Keras's validation_split, so that both select the same examples.
@@ -111,13 +111,13 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
 def choose_splits(
     name: str, given: Mapping[str, DataSplit], options: SourceOptions
 ) -> dict[str, DataSplit | None]:
-    """Returns the splits of a source by the options, {"train": split, "validation": None, ...}.
+    """Returns the splits "train", "validation" and "test" that the options select; None: none.
 
-    `given` are the splits that the data has; "validation" and "test" may be missing: the first is
-    then cut off the end of the training split.
+    `given` are the splits of the data. If it has no "validation", a fraction is taken from the end
+    of the training split.
 
     Raises:
-      ValueError: when an option names no split, or splits share examples.
+      ValueError: when an option names an unknown split, or splits share examples.
     """
     train = named(name, given, "train_split", options.train_split)
     text = options.validation_split
@@ -140,7 +140,7 @@ def choose_splits(
 def checked(
     splits: dict[str, DataSplit | None], options: SourceOptions
 ) -> dict[str, DataSplit | None]:
-    """Returns the splits of a source; ValueError if they share examples and must not."""
+    """Returns `splits`; ValueError if they share examples and the options do not allow that."""
     flags = {
         "train": f"--train_split={options.train_split}",
         "validation": f"--validation_split={options.validation_split}",
@@ -154,7 +154,7 @@ def checked(
 
 
 def class_names_of(given: int | tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    """Returns names of classes: as given, or for a number of classes "0", "1", ..."""
+    """Returns class names as a tuple; for a number of classes, the names are "0", "1" and so on."""
     return tuple(map(str, range(given) if isinstance(given, int) else given))
 
 

@@ -1,7 +1,7 @@
-"""Data sets of image files in folders, one folder a class.
+"""Data sets of image files in folders, with one folder for each class.
 
-PATH/cat/1.jpg                  all images to train on, a part of them cut off for validation
-PATH/train/cat/1.jpg            or with the splits as folders: train, and validation and test or not
+PATH/cat/1.jpg                  only training images; validation is split off
+PATH/train/cat/1.jpg            a folder for each split: train, and optionally validation, test
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _AS_THEY_ARE = {
 
 @dataclasses.dataclass(frozen=True)
 class Folder:
-    """A folder of image files; see `folder`."""
+    """Description of a data set of image files in folders; fields as the arguments of `folder`."""
 
     path: str
     validation: float | None
@@ -57,7 +57,7 @@ class Folder:
     channels: int
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError names the folder or file that cannot be used."""
+        """Returns the source; ValueError names a folder or file that cannot be used."""
         description.refuse_features(name, options)
         root = Path(self.path).expanduser()
         places = _split_folders(root)
@@ -102,7 +102,7 @@ class Folder:
     def _splits(
         self, name: str, files: Sequence[_File], channels: int, options: SourceOptions
     ) -> dict[str, DataSplit | None]:
-        """Returns the splits: those of folders, and fractions of train by hashes of contents."""
+        """Returns the splits: those with folders, and fractions of train by hashes of contents."""
         table = FileTable([(each.path, each.label, each.facts) for each in files], channels)
         rows = {key: [i for i, each in enumerate(files) if each.split == key] for key in _SPLITS}
         value = description.fraction(options.validation_split)
@@ -153,19 +153,20 @@ def folder(
     """Describes a folder of pictures; for functions that `tl.source` registers.
 
     Args:
-      path: folder with a folder of pictures for each class; or with folders "train" and, if there
-        are such splits, "validation" and "test", which have these.
-      validation: a fraction that is chosen by hashes of the contents, so that a file stays in its
-        split when others come or go; None: as `--validation_split` says. Not used if there is a
-        folder "validation".
+      path: folder that contains a folder of pictures for each class; or folders "train" and, if
+        there are such splits, "validation" and "test", each of which contains the folders of the
+        classes.
+      validation: fraction of the pictures, selected by hashes of their contents, so that a picture
+        stays in its split when others are added or removed; None: `--validation_split` decides.
+        Ignored if there is a folder "validation".
       test: as `validation`; None: no test split.
-      channels: 1 for grey pictures, 3 for RGB; 0: 1 if all of them are grey.
+      channels: 1 for grey pictures, 3 for RGB; 0: 1 if all of them are grey, else 3.
     """
     return Folder(path, validation, test, channels)
 
 
 class _Facts(NamedTuple):
-    """What the check of a file has found."""
+    """Properties of a picture file, as the check of the file finds them."""
 
     digest: str  # SHA-256 of the file's bytes, in hexadecimal
     height: int  # in pixels, turned as EXIF says
@@ -177,7 +178,7 @@ class _Facts(NamedTuple):
 
 
 class _File(NamedTuple):
-    """A picture of a split."""
+    """A picture file with its split and label."""
 
     split: str
     path: str
@@ -186,7 +187,7 @@ class _File(NamedTuple):
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Returns the folder of each split; ValueError if there is none."""
+    """Returns the folder of each split by name; ValueError if there is no folder for train."""
     if not root.is_dir():
         raise ValueError(f"--dataset=folder:{root}: there is no such folder")
     found: dict[str, Path] = {}
@@ -209,7 +210,7 @@ def _class_folders(place: Path) -> list[str]:
 
 
 def _class_names(root: Path, places: dict[str, Path]) -> tuple[str, ...]:
-    """Returns the names of the classes, of train; ValueError if another split has others."""
+    """Returns the names of train's class folders; ValueError if another split has other classes."""
     names = _class_folders(places["train"])
     if not names:
         raise ValueError(f"{places['train']} has no folders, which are the classes of its pictures")
@@ -256,7 +257,7 @@ def _checked(
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """Yields the files below a folder, without hidden ones; nothing if there is no such folder."""
+    """Yields the paths of all files below a folder but hidden ones; none if it does not exist."""
     for parent, folders, files in os.walk(place, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
@@ -265,7 +266,7 @@ def _files(place: Path) -> Iterator[Path]:
 
 
 def _facts(place: str, paths: Sequence[str], cache_dir: str) -> dict[str, _Facts]:
-    """Checks files, each once: what was found is cached by path, size and time of the change."""
+    """Returns the facts of files by path; caches them by path, size and modification time."""
     key = hashlib.sha256(os.path.abspath(place).encode()).hexdigest()[:32]
     store = os.path.join(cache_dir, f"{key}.pictures")
     known: dict[str, Any] = {}
@@ -291,7 +292,7 @@ def _facts(place: str, paths: Sequence[str], cache_dir: str) -> dict[str, _Facts
 
 
 def _check(path: str) -> _Facts:
-    """Decodes a file and returns what it is."""
+    """Decodes a picture file and returns its facts, with `error` set if that fails."""
     content, picture = b"", None
     try:
         with open(path, "rb") as file:
@@ -316,7 +317,7 @@ def _check(path: str) -> _Facts:
 
 
 class FileTable:
-    """Pictures in files; a stored example is (encoded picture, label)."""
+    """Table of picture files; a stored example is (encoded picture, label)."""
 
     def __init__(self, files: Sequence[tuple[str, int, _Facts]], channels: int) -> None:
         self._files, self._channels = files, channels
@@ -326,7 +327,8 @@ class FileTable:
     def read(self, rows: np.ndarray) -> Nest:
         """Returns (encoded pictures, object [k] of bytes; labels, int32 [k]) by row.
 
-        Pictures that tf.io does not decode, or that have to be turned, are encoded again as PNG.
+        Pictures that tf.io does not decode as Pillow does, or that have to be rotated, are encoded
+        again as PNG.
         """
         encoded = np.empty(len(rows), object)
         for place, row in enumerate(rows.tolist()):
@@ -357,11 +359,11 @@ class FileTable:
         return self._labels[rows]
 
     def location(self, row: int) -> str:
-        """Returns the path of a picture."""
+        """Returns the path of a row's picture."""
         return self._files[row][0]
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a digest of the contents of all files and their labels."""
+        """Returns a hexadecimal digest of the contents and labels of the files in `rows`."""
         digest = hashlib.sha256(f"{self._channels}\n".encode())
         for row in rows.tolist():
             _, label, facts = self._files[row]

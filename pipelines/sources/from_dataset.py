@@ -1,4 +1,4 @@
-"""Data sets of a sequential `tf.data` pipeline of the user's."""
+"""Data sets read from a user's sequential `tf.data` pipeline."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NOTE = (
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class FromDataset:
-    """A pipeline to train on; see `from_dataset`."""
+    """Description of a data set in a pipeline; fields as the arguments of `from_dataset`."""
 
     make: Make
     examples: int
@@ -83,15 +83,15 @@ def from_dataset(
 ) -> FromDataset:
     """Describes a pipeline without random access; for functions that `tl.source` registers.
 
-    Training streams it. Compared with other sources, it loses this: the order of an epoch is the
-    pipeline's, a resumed run reads its epoch again from the start, splits are not compared, and
-    the data is known by its version alone.
+    Training streams the examples. Other than with other sources, the order of an epoch is that of
+    the pipeline, a resumed run reads its epoch again from the start, splits are not compared, and
+    only `version` identifies the data.
 
     Args:
-      make: returns the `tf.data.Dataset` of (inputs, targets) of an epoch, one example an element,
-        for a seed and an epoch; it has to return the same examples for the same arguments.
-      examples: number of examples of each epoch; a longer pipeline is cut.
-      version: a text to change when the data changes, by which a resumed run knows it.
+      make: returns the `tf.data.Dataset` of (inputs, targets), one example per element, for a seed
+        and an epoch; it must return the same examples for the same arguments.
+      examples: number of examples of each epoch; further ones are not read.
+      version: text that identifies the data for resumed runs; must change when the data changes.
       validation: returns a finite `tf.data.Dataset`, which is read into memory; None: no split.
       test: as `validation`.
       class_names: names of the classes, or their number, if the targets are class labels.
@@ -112,7 +112,7 @@ def _examples(name: str, make: Callable[[], Any]) -> Iterator[Any]:
 
 
 def _read(name: str, make: Callable[[], Any], spec: Any) -> Any:
-    """Reads a finite pipeline into arrays; ValueError if it is not like the one to train on."""
+    """Reads a finite pipeline into arrays; ValueError if an example does not match `spec`."""
     rows: list[list[np.ndarray]] = []
     signature = nests.signature(spec)
     for example in _examples(name, make):

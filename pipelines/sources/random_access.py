@@ -1,4 +1,4 @@
-"""Data sets that a function of the user reads, one example by its index."""
+"""Data sets whose examples a user's function reads by index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Read = Callable[[int], tuple[Nest, Nest]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomAccess:
-    """Examples that a function reads; see `random_access`."""
+    """Description of a data set that a function reads; fields as in `random_access`."""
 
     examples: int
     read: Read
@@ -67,22 +67,23 @@ def random_access(
 
     Args:
       examples: number of examples.
-      read: returns (inputs, targets) of the example with an index, 0 to examples - 1: nests of
-        arrays or numbers, of the same shapes and dtypes for all of them. It is called by several
-        threads and has to return the same values for an index always.
-      validation: a fraction; or (examples, read); None: as `--validation_split` says.
+      read: returns (inputs, targets) of the example with an index from 0 to examples - 1: nests of
+        arrays or numbers, with the same shapes and dtypes for all examples. It is called by several
+        threads and must always return the same values for an index.
+      validation: a fraction of the examples, or (examples, read) of a separate split; None:
+        `--validation_split` decides.
       test: as `validation`; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
-      version: a text to change when the data changes, by which a resumed run knows it. "": the
-        examples are read and hashed at every start, of a data set above 64 MiB a sample of them.
-      shuffle: whether fractions are of the examples in a random order, the same in every run.
-        False: they are the end, as for series.
+      version: text that identifies the data for resumed runs; must change when the data changes.
+        "": the examples are read and hashed at every start, or a sample of them above 64 MiB.
+      shuffle: whether fractions are taken from a random order of the examples, which is the same in
+        every run. False: fractions are taken from the end, as for time series.
     """
     return RandomAccess(examples, read, validation, test, class_names, version, shuffle)
 
 
 class AccessTable:
-    """Examples that a function reads, stored decoded; their spec is that of the first one."""
+    """Table of decoded examples that a function reads; `spec` is that of the first example."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class AccessTable:
         self.spec = description.checked_specs(name, spec if spec is not None else first)
 
     def read(self, rows: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by row: arrays [k, ...]; ValueError names a wrong example."""
+        """Returns (inputs, targets) by row, [k, ...]; ValueError if an example has another spec."""
         stacked = nests.empty(self.spec, len(rows))
         leaves = tf.nest.flatten(stacked)
         expected = nests.signature(self.spec)
@@ -138,14 +139,17 @@ class AccessTable:
         return inputs, targets
 
     def targets(self, rows: np.ndarray) -> None:
-        """Returns None: targets are read with the inputs."""
+        """Returns None, because targets cannot be read without inputs."""
 
     def location(self, row: int) -> str:
         """Returns the index of an example, for messages."""
         return f"example {row}"
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a digest of the version and rows, or without a version of the examples."""
+        """Returns a hexadecimal digest of rows and version or, without a version, of examples.
+
+        Of more than 64 MiB of examples, a sample is hashed, unless `all_bytes`.
+        """
         content = f"{nests.signature(self.spec)}\n{self._version}\n"
         digest = hashlib.sha256(content.encode() + np.ascontiguousarray(rows, "<i8").tobytes())
         if not self._version:

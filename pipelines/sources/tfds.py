@@ -1,6 +1,6 @@
 """Data sets of TensorFlow Datasets: the records of each split and their decoder.
 
-Of a prepared data set, opening reads only metadata and one record of each split.
+Opening a prepared data set reads only metadata and one record of each split.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from pipelines.splits import DataSplit
 
 @dataclasses.dataclass(frozen=True)
 class Tfds:
-    """A TFDS data set; see `tfds`."""
+    """Description of a TFDS data set; fields as the arguments of `tfds`."""
 
     dataset: str
     inputs: str
@@ -50,11 +50,11 @@ class Tfds:
 def tfds(
     dataset: str, *, inputs: str | Sequence[str] = (), targets: str | Sequence[str] = ()
 ) -> Tfds:
-    """Describes a TFDS data set, for functions that `tl.source` registers.
+    """Describes a TFDS data set; for functions that `tl.source` registers.
 
     Args:
-      dataset: name, as `--dataset` has it: "name[/config][:version]", or a version directory.
-      inputs: names of the features that are the inputs; several make a dict by name. Default: the
+      dataset: name as in `--dataset`: "name[/config][:version]", or a version directory.
+      inputs: names of the input features; several names make a dict. Default: the inputs of the
         data set's supervised keys.
       targets: as `inputs`.
     """
@@ -66,24 +66,24 @@ def tfds(
 
 
 def open_source(dataset: str, *, data_dir: str | None, cache_dir: str, **options: Any) -> Source:
-    """Opens a TFDS data set; see `open_tfds` and `SourceOptions`."""
+    """Opens a TFDS data set; `options` are fields of `SourceOptions`. See `open_tfds`."""
     given = SourceOptions(data_dir=data_dir, cache_dir=cache_dir, **options)
     return open_tfds(dataset, given)
 
 
 def open_tfds(dataset: str, options: SourceOptions) -> Source:
-    """Opens a data set, prepares it if it is not on disk, and resolves its splits to records.
+    """Opens a data set, which is prepared first if it is not on disk, and returns its source.
 
     `dataset` and `data_dir` are as for `open_builder`; "digits" is the embedded data set, prepared
-    in `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1, taken from the end
-    of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
+    in `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1 to take from the
+    end of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
     TFDS split, "" for none, or "auto" for "test" if that exists and has labels; error messages call
     its option `test_flag`. `Resize` resizes images to `image_size` (height, width), if given;
-    `scale` is as for `preprocessing`, and the features as for `features.selected`. With
-    `prepared_only`, a data set that is not on disk is a ValueError.
+    `scale` is as for `preprocessing`, and the features as for `features.selected`.
 
     Raises:
-      ValueError: when the data set or a split cannot be used; the message has one line.
+      ValueError: when the data set or a split cannot be used, or is not on disk with
+        `prepared_only`; the message has one line.
     """
     builder = _builder(dataset, options)
     info = builder.info
@@ -122,7 +122,7 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
 def _decoding(
     name: str, known: Any, keys: tuple[features.Keys, features.Keys], options: SourceOptions
 ) -> tuple[Fields | None, dict[str, Any]]:
-    """Returns the stored fields of records, and the fields of `Source` that say how to decode."""
+    """Returns the fields of records to read, or None, and fields of `Source` for decoding."""
     if not features.is_classification(known, *keys):
         resize = None
         if options.image_size:
@@ -157,7 +157,7 @@ def _splits(
     options: SourceOptions,
     records: Callable[[str, str], RecordSplit],
 ) -> dict[str, DataSplit | None]:
-    """Returns the splits that the options select; ValueError if that is not possible."""
+    """Returns the splits that the options select; ValueError if a split cannot be used."""
     train: DataSplit = records("train_split", options.train_split)
     validation: DataSplit | None = None
     text = options.validation_split.strip()
@@ -183,7 +183,7 @@ def _splits(
 
 
 class UnlabelledError(ValueError):
-    """A split's examples have no labels."""
+    """The examples of a split have no labels."""
 
 
 def _builder(dataset: str, options: SourceOptions) -> Any:
@@ -249,10 +249,13 @@ def _check_files(name: str, records: RecordSplit, splits: Any) -> None:
 
 
 def _first_label(records: RecordSplit, label_key: str) -> int:
-    """Returns the label of the first example of the split's first file.
+    """Returns the label of the first example in the first file of a split.
 
-    Raises ValueError if that cannot be read. Runs no TensorFlow operation, after which the CPU
-    could not be split into virtual devices.
+    The label is read without a TensorFlow operation, after which the CPU could not be split into
+    virtual devices.
+
+    Raises:
+      ValueError: when the label cannot be read.
     """
     path = records.ranges[0][0]
     try:

@@ -47,14 +47,14 @@ class Outcome:
 
 
 class Runner:
-    """Base class of objects that run the command."""
+    """Base class of objects that run `python run.py`."""
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs the command and waits for its end."""
+        """Runs run.py with arguments and additional environment variables; returns the outcome."""
         raise NotImplementedError
 
     def train(self, run_dir: Path, *arguments: str) -> Run:
-        """Runs a training that must succeed, and returns the run."""
+        """Runs a training in `run_dir` that must succeed without warnings; returns the run."""
         outcome = self.run(f"--run_dir={run_dir}", *arguments)
         assert outcome.status == 0, outcome.said()
         # Standard error is not a terminal: no progress bar. There are no warnings either.
@@ -63,7 +63,7 @@ class Runner:
 
 
 class Command(Runner):
-    """Runs the command in a new process.
+    """Runs run.py in a new process.
 
     Args:
       home: directory that replaces the user's home, empty at first.
@@ -85,11 +85,11 @@ class Command(Runner):
         }
 
     def line(self, *arguments: str) -> list[str]:
-        """Returns the command line of a process."""
+        """Returns the command line of a process with the given arguments of run.py."""
         return [sys.executable, "run.py", f"--cache_dir={self.cache_dir}", *QUICK, *arguments]
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs the command and waits for its end."""
+        """Runs run.py and returns the outcome when the process has ended."""
         done = subprocess.run(
             self.line(*arguments),
             cwd=REPOSITORY,
@@ -103,7 +103,7 @@ class Command(Runner):
 
     @contextmanager
     def started(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Starts the command; kills it on leaving the context if it still runs."""
+        """Yields a running process of run.py; kills it at the end of the block."""
         process = subprocess.Popen(
             self.line(*arguments),
             cwd=REPOSITORY,
@@ -121,7 +121,7 @@ class Command(Runner):
 
     @contextmanager
     def warmed(self, folder: Path) -> Iterator[Warm]:
-        """Starts a server that has TensorFlow imported; `folder` holds its children's output."""
+        """Yields a runner whose server has imported TensorFlow; `folder` is for output."""
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cli.command", self.cache_dir],
             cwd=REPOSITORY,
@@ -161,7 +161,7 @@ class Run:
         return json.loads((self.run_dir / "result.json").read_text())
 
     def rows(self, split: str | None = None) -> list[dict[str, Any]]:
-        """Returns the rows of metrics.jsonl, of one split or of all."""
+        """Returns the rows of metrics.jsonl, of `split` or of all splits."""
         rows = rows_of(self.run_dir)
         return [row for row in rows if split in (None, row["split"])]
 
@@ -172,7 +172,7 @@ class Run:
 
     @property
     def checkpoints(self) -> list[int]:
-        """Numbers in the file names of the checkpoints, the oldest first."""
+        """Numbers in the file names of the newest checkpoints, in increasing order."""
         names = (self.run_dir / "checkpoints").glob("ckpt-*.npz")
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
@@ -194,13 +194,13 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
 
 
 class Warm(Runner):
-    """Runs the command in forks of a process that has TensorFlow imported: a client of `serve`."""
+    """Runs run.py in forks of a server that has imported TensorFlow; the client of `serve`."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, cache_dir: str) -> None:
         self._process, self._folder, self._cache_dir = process, folder, cache_dir
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
-        """Runs the command in a fork and waits for its end."""
+        """Runs run.py in a fork of the server and returns the outcome."""
         arguments = (f"--cache_dir={self._cache_dir}", *QUICK, *arguments)
         return self._forked({"arguments": arguments, "environment": environment})
 

@@ -1,4 +1,4 @@
-"""Fixtures: the command with a home and a cache of this session, and runs that tests share."""
+"""Fixtures of the command-line tests: runners of run.py, and runs that several tests read."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from tests.cli.command import HANG, LONG, Command, Interrupted, Outcome, Run, Wa
 
 @pytest.fixture(scope="session")
 def command(tmp_path_factory: pytest.TempPathFactory, cache_dir: str) -> Command:
-    """Returns a runner that starts a new process for each command."""
+    """Returns a runner that starts a new process for each call."""
     return Command(tmp_path_factory.mktemp("home"), cache_dir)
 
 
 @pytest.fixture(scope="session")
 def warm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Starts a runner that saves the seconds of TensorFlow's import."""
+    """Yields a runner without the seconds of TensorFlow's import."""
     with command.warmed(tmp_path_factory.mktemp("warm")) as warm:
         yield warm
 
 
 @pytest.fixture(scope="session")
 def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Trains `LONG` without interruption."""
+    """Returns a run with the options `LONG` that was not interrupted."""
     return warm.train(tmp_path_factory.mktemp("whole") / "run", *LONG)
 
 
 @pytest.fixture(scope="session")
 def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """Trains `LONG`, kills it after rows later than its newest checkpoint, and resumes it."""
+    """Returns a run of `LONG` that was killed some rows after its last checkpoint, and resumed."""
     run_dir = tmp_path_factory.mktemp("killed") / "run"
     options = [*LONG, "--checkpoint_every=0"]  # one checkpoint an epoch
     with command.started(f"--run_dir={run_dir}", *options) as process:

@@ -1,7 +1,7 @@
-"""The product of features on which the laws are tested.
+"""Combinations of features on which the laws are tested.
 
-A case is one choice for each factor. `-m full` runs all cases. The default is a covering design in
-which every pair of choices of two factors occurs.
+A case is one choice for each factor. `-m full` runs all cases. By default, a covering design is
+run, in which every pair of choices of two factors occurs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STEPS = 20
 
 
 class Case(NamedTuple):
-    """One choice for each factor."""
+    """A combination of features: one choice for each factor in `FACTORS`."""
 
     replicas: int
     precision: str
@@ -82,7 +82,7 @@ def law_linear(outputs) -> list[models.Layer]:
 
 
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
-    """Assembles a run on the embedded digits as the command does."""
+    """Assembles a run on the embedded digits with the given options, as run.py does."""
     values = {
         "run_dir": f"{place}/run",
         "cache_dir": f"{place}/cache",
@@ -116,7 +116,7 @@ def options_of(case: Case) -> dict[str, Any]:
 def poisoned_steps(
     parts: Parts, task: FaultInjectingTask, faults: dict[int, int], steps: int
 ) -> None:
-    """Takes steps one by one; at a step in `faults`, its row has an infinite gradient."""
+    """Takes steps one by one; the gradient of row `faults[step]` is infinite in faulty steps."""
     for _ in range(steps):
         if (step := int(parts.state.step)) in faults:
             task.inject(faults[step], np.inf)

@@ -1,4 +1,4 @@
-"""XLA-compiled training matches the uncompiled graph and keeps the laws."""
+"""Tests that XLA-compiled training matches the uncompiled graph and satisfies the laws."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_compiled_matches_plain_graph(tmp_path, options, jit):
 
 @pytest.mark.parametrize("jit", [seldom("step"), "loop"])
 def test_steps_per_call_bitwise(tmp_path, jit):
-    """Runs with any number of steps per call end with the same bits and trace once."""
+    """Runs with any number of steps per call end bitwise equal and are traced once."""
     found = []
     for at_once in (1, 1 << 62):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, ema=0.9, **SPLIT)
@@ -100,7 +100,7 @@ def test_steps_per_call_bitwise(tmp_path, jit):
 
 @pytest.mark.parametrize(("model", "jit"), choices(["law_dense", "mlp"], ["loop", "step"]))
 def test_bad_step_is_skipped(tmp_path, jit, model):
-    """A bad step changes nothing but the step counter and ends the call."""
+    """A step with an infinite gradient changes only the step counter, and ends the call."""
     task = FaultInjectingTask(Classification())
     options = {"model": model, "jit": jit, "ema": 0.9, "optimizer": "adam", **SPLIT}
     parts = assembled(str(tmp_path), task=task, **options)
@@ -118,7 +118,7 @@ def test_bad_step_is_skipped(tmp_path, jit, model):
 
 
 def test_resume_is_bitwise(tmp_path):
-    """A resumed run ends with the bits of an uninterrupted run."""
+    """A compiled run resumed after 4 of 10 steps ends bitwise equal to an uninterrupted run."""
     skip_without_float16()
     whole, begun, again = (
         assembled(str(tmp_path), model="law_dense", jit="loop", precision="mixed_float16", **SPLIT)
@@ -135,7 +135,7 @@ def test_resume_is_bitwise(tmp_path):
 
 
 def test_step_losses_under_xla(tmp_path):
-    """The compiled loop returns the loss of each step."""
+    """The compiled loop returns the losses of all steps, within rounding of the plain graph's."""
     told = []
     for jit in ("off", "loop"):
         parts = assembled(str(tmp_path), model="law_dense", jit=jit, spike=20.0, **SPLIT)
@@ -188,7 +188,7 @@ def law_pool(outputs) -> list[models.Layer]:
     ids=str,
 )
 def test_auto_jit(tmp_path, options, jit):
-    """`--jit=auto` selects this mode."""
+    """Without `--jit`, the mode is "loop" or "off", depending on model and options."""
     parts = assembled(str(tmp_path), **SPLIT, **options)
     assert parts.jit == jit
     parts.close()
@@ -210,7 +210,7 @@ def test_auto_jit(tmp_path, options, jit):
     ids=str,
 )
 def test_one_thread_if_small(options, count):
-    """A small compiled network uses one thread; 0 means one per core."""
+    """A small compiled network uses one thread; otherwise the setting is 0, one thread per core."""
     source = SimpleNamespace(inputs=tf.TensorSpec([28, 28, 1]), classes=10)
     assert threads.threads(replaced(Config(), **options), source) == count
 

@@ -1,10 +1,10 @@
-"""The laws on the product of features, with runs assembled as the command does.
+"""Tests of the laws on combinations of features, with runs assembled as by run.py.
 
-The features are replicas, precision, gradient accumulation, clipping, a remainder, the EMA of the
-weights, feeds and models.
+The features are replicas, precision, gradient accumulation, clipping, partial batches, the EMA of
+the weights, feeds and models.
 
     python -m pytest tests/laws             a covering design
-    python -m pytest tests/laws -m full     the full product
+    python -m pytest tests/laws -m full     all combinations
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def test_laws_hold(case: Case, tmp_path_factory):
     ("precision", "seed"), choices(["mixed_bfloat16", "mixed_float16"], range(3))
 )
 def test_smooth_network_rounding(precision, seed, tmp_path_factory):
-    """A smooth network under SGD meets the first term of the bound alone, 4u of the path.
+    """A smooth network under SGD differs between topologies by at most 4u of its path.
 
     The loss scale is low enough that no step overflows on either topology.
     """
@@ -87,7 +87,7 @@ def test_smooth_network_rounding(precision, seed, tmp_path_factory):
 
 
 def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
-    """L2: a bad step on one replica updates no replica; the next step trains normally."""
+    """Asserts that a bad step on one replica updates no replica, and the next step trains."""
     scale = parts.state.loss_scale
     for row, factor in ((0, np.inf), (parts.config.training.global_batch_size - 1, np.nan)):
         while int(parts.state.step) % parts.steps_per_epoch:  # to a full batch
