@@ -16,13 +16,13 @@ from pipelines import (
     feed_kinds,
     open_dataset,
     open_feed,
-    open_source,
     read_examples,
     read_step_examples,
     read_stored_images,
     with_crop,
 )
 from pipelines.resized_crop import TRIES, ResizedCrop, parsed
+from pipelines.sources.tfds import open_source
 from tests.harness import strategy_of
 from tests.nested import source_of
 from tests.unit.test_feed import global_batch
