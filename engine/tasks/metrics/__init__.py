@@ -23,6 +23,7 @@ from engine.tasks.metrics.classification import (
     Recall,
     TopK,
 )
+from engine.tasks.metrics.collection import collected
 from engine.tasks.metrics.curves import AUC
 from engine.tasks.metrics.regression import (
     R2,
@@ -51,4 +52,5 @@ __all__ = [
     "Recall",
     "RootMeanSquaredError",
     "TopK",
+    "collected",
 ]
