@@ -22,7 +22,7 @@ from pipelines import Batch, Feed
 
 Rows = Mapping[str, Sequence[tf.Tensor]]  # tensors [rows, ...] that each metric collects, by name
 
-_CALL_BYTES = 1 << 26  # size of the rows that one call of the graph returns, if not of one step
+_CALL_BYTES = 1 << 24  # size of the rows that one call of the graph returns; at least one step
 _INTEGERS = {1: tf.int8, 2: tf.int16, 4: tf.int32, 8: tf.int64}  # by size in bytes
 _CONVERTED = {tf.float16: tf.float32, tf.bfloat16: tf.float32}
 

@@ -14,6 +14,7 @@ from engine.core.step import evaluation_step
 from engine.tasks.classification import Classification
 from engine.tasks.metrics import Accuracy, Mean, collected
 from engine.tasks.task import Task, TaskOutput
+from engine.verify.fault_injection import FaultInjectingTask
 from pipelines.batch_layout import BatchLayout, BatchPlan
 from pipelines.resident import InMemoryFeed
 from tests.harness import pictures, scaled, training
@@ -89,8 +90,9 @@ def test_interrupted_then_repeated(runs, monkeypatch):
     plan = BatchPlan(examples=EXAMPLES, global_batch_size=5, layout=layout, seed=None)
     run, task, calls = runs[1], Recorded(), []
     feed = InMemoryFeed(IMAGES, INDICES, plan, run.strategy)
-    step = evaluation_step(model=run.state.model, task=task, preprocess=scaled)
-    evaluation = Evaluation(run.strategy, feed, step, task)
+    verified = FaultInjectingTask(task)  # the task that verify evaluates
+    step = evaluation_step(model=run.state.model, task=verified, preprocess=scaled)
+    evaluation = Evaluation(run.strategy, feed, step, verified)
     add = Collection.add
     monkeypatch.setattr(Collection, "add", lambda *of: (calls.append(of[1][0].shape), add(*of)))
     polls = iter([False, False, True])

@@ -7,6 +7,8 @@ depends neither on the division into batches nor on the number of devices (L2, L
 Metrics are named and called as those of Keras: with labels, then predictions. Both have a first
 axis of rows. Where they have more axes, as masks of images have, each position counts alike. An
 optional last argument gives a weight of each position, for example 0 where it is to be ignored.
+
+What is no sum is a metric by `collected`: a function of all examples of a split, in NumPy.
 """
 
 from __future__ import annotations

@@ -79,7 +79,8 @@ def collected(
       better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether the value is displayed as a percentage.
       max_bytes: maximum size of the arrays of a split. Each worker holds them in its host memory
-        while it evaluates, and up to 64 MiB, or the rows of one batch, beside them.
+        while it evaluates; collecting takes some 100 MiB beside them, or several times what one
+        batch has, with 8 bytes for each value.
 
     Raises:
       ValueError: if `better` is neither; and before training, if the arrays would be larger.
