@@ -68,11 +68,14 @@ class Monitor:
         return bool(int(patience.stopped))
 
 
-def resolve(monitor: str, metrics: Collection[str], has_validation: bool) -> str:
+def resolve(
+    monitor: str, metrics: Collection[str], has_validation: bool, collected: Collection[str] = ()
+) -> str:
     """Resolves `--monitor` to a split and a metric, such as "validation_accuracy".
 
     `metrics` names the task's metrics. "auto" is the first of them on the validation split, or the
     validation loss if there is none; without a validation split, it is the training loss.
+    `collected` names those that only evaluation computes, see `tl.metrics.collected`.
 
     Raises:
       ValueError: if the task has no such metric, or if it is a metric of the validation split, and
@@ -82,6 +85,13 @@ def resolve(monitor: str, metrics: Collection[str], has_validation: bool) -> str
         first = next(iter(metrics), "loss")
         return f"validation_{first}" if has_validation else "train_loss"
     known = [f"{split}_{name}" for split in ("validation", "train") for name in ("loss", *metrics)]
+    absent = [f"train_{name}" for name in collected]
+    known = [each for each in known if each not in absent]
+    if monitor in absent:
+        raise ValueError(
+            f"--monitor={monitor}: only evaluation computes it, from a whole split; give "
+            f"--monitor=validation_{monitor.removeprefix('train_')}"
+        )
     if monitor not in known:
         hint = did_you_mean(monitor, known)
         raise ValueError(f"--monitor={monitor}: choose one of auto, {', '.join(known)}{hint}")

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from engine.core import metrics
 from engine.core.accumulation import Accumulation
+from engine.core.collected import Collection, Rows
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
 from engine.distributed.reduction import Tensors, reductions
 from engine.runtime.scalars import as_int64
@@ -24,16 +25,16 @@ class Evaluation:
         self,
         strategy: tf.distribute.Strategy,
         feed: Feed,  # in file order
-        step: Callable[[Batch], Tensors],  # returns [`masked_sums`]; called in replica context
+        step: Callable[[Batch], tuple[tf.Tensor, Rows]],  # as `evaluation_step` returns it
         task: Task,
         agree: Callable[[int], int] = lambda steps: steps,  # as in `StepsPerLoop`
     ) -> None:
         self.traces = 0  # number of traces of the loop
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
-        self._accumulation = Accumulation(
-            strategy, feed, lambda: [metrics.zeros(task.metrics)], step
-        )
+        self._step, self._agree = step, agree
+        self._collection = Collection(task.metrics, feed)
+        self._accumulation = Accumulation(strategy, feed, self._zeros, self._compute)
         _, self._reduce = reductions(feed.layout.shards)
         # One step rarely keeps all cores of a device busy, so on one replica, two steps overlap.
         # Several replicas communicate in every step, so they must take one at a time.
@@ -49,21 +50,26 @@ class Evaluation:
         Raises:
           RuntimeError: if TensorFlow fails.
         """
-        sums = np.zeros(self._size)
+        sums, collection = np.zeros(self._size), self._collection
+        collection.clear()
         step, end = 0, self._feed.steps_per_epoch
         while step < end:
             if interrupted():
                 return None
             started = stopwatch()
             try:
-                steps, given = opened(self._feed, step, self._steps_per_loop.steps(end - step))
+                most = min(end - step, collection.max_steps)
+                steps, given = opened(self._feed, step, self._steps_per_loop.steps(most))
                 start = tf.constant(as_int64(step))
-                sums += self._compiled(start, tf.constant(as_int64(steps)), given).numpy()
+                total, *rows = self._compiled(start, tf.constant(as_int64(steps)), given)
+                sums += total.numpy()
+                collection.add([each.numpy() for each in rows])
             except tf.errors.OpError as error:
                 raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
             self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
-        means = metrics.means(sums, self._task.metrics)
+        collected = collection.results(self._agree)
+        means = metrics.means(sums, self._task.metrics, collected)
         # L8: the sum of the masks detects a lost or repeated example.
         assert means["examples"] == self._feed.examples, (
             f"evaluation scored {means['examples']} of {self._feed.examples} examples"
@@ -76,27 +82,56 @@ class Evaluation:
         start, steps = (tf.constant(as_int64(each)) for each in (0, 1))
         return self._compiled.get_concrete_function(start, steps, given)
 
-    def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> tf.Tensor:
+    def _compute(self, batch: Batch) -> Tensors:
+        """Returns the sums over a micro-batch, and its packed rows if any are collected."""
+        sums, rows = self._step(batch)
+        return [sums, *self._collection.packed(rows, batch)]
+
+    def _zeros(self) -> Tensors:
+        return [metrics.zeros(self._task.metrics), *self._collection.zeros()]
+
+    def _trace_beside(self, start: tf.Tensor, given: object) -> None:
+        """Traces a step into a graph that is not executed, so that `_zeros` knows the shapes."""
+
+        def step() -> Any:
+            element = self._feed.next(given)
+            return self._strategy.run(
+                lambda e: self._compute(self._feed.batch(e, start, 0, 0)), args=(element,)
+            )
+
+        tf.function(step, autograph=False).get_concrete_function()
+
+    def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> list[tf.Tensor]:
+        """Returns the sums over the steps, float64, and the collected rows of each step, if any."""
         self.traces += 1
         accumulation, strategy = self._accumulation, self._strategy
+        if self._collection and self._feed.layout.local_micro_batches > 1:
+            self._trace_beside(start, given)
+        with tf.device("CPU:0"):
+            arrays = [
+                tf.TensorArray(tf.int64, tf.cast(steps, tf.int32), element_shape=[None, None])
+            ] * bool(self._collection)
 
         def body(
-            step: tf.Tensor, token: tf.Tensor, total: tf.Tensor
-        ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            step: tf.Tensor, token: tf.Tensor, total: tf.Tensor, *arrays: tf.TensorArray
+        ) -> tuple[Any, ...]:
             # The token makes overlapping steps read from the feed in order.
             with tf.control_dependencies([token]):
                 element = self._feed.next(given)
             parts = tf.nest.flatten(element) if self._overlapping > 1 else []
             with tf.control_dependencies(list(filter(tf.is_tensor, parts))):
                 token = tf.identity(token)
-            sums = strategy.run(self._reduce, args=(accumulation.total(element, step),))[0]
-            sums = strategy.experimental_local_results(sums)[0]
-            return step + 1, token, total + tf.cast(sums, tf.float64)
+            found = strategy.run(self._reduce, args=(accumulation.total(element, step),))
+            sums, *rows = (strategy.experimental_local_results(each)[0] for each in found)
+            with tf.device("CPU:0"):
+                index = tf.cast(step - start, tf.int32)
+                written = [a.write(index, each) for a, each in zip(arrays, rows, strict=True)]
+            return step + 1, token, total + tf.cast(sums, tf.float64), *written
 
-        *_, total = tf.while_loop(
+        _, _, total, *arrays = tf.while_loop(
             lambda step, *_: step < start + steps,
             body,
-            [start, tf.constant(0), tf.zeros([self._size], tf.float64)],
+            [start, tf.constant(0), tf.zeros([self._size], tf.float64), *arrays],
             parallel_iterations=self._overlapping,
         )
-        return total
+        return [total, *(each.stack() for each in arrays)]

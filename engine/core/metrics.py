@@ -15,10 +15,16 @@ import numpy as np
 import tensorflow as tf
 
 from engine.tasks.metrics import Metric
+from engine.tasks.metrics.collection import Collected
 from engine.tasks.task import TaskOutput
 
 Metrics = Mapping[str, Metric]
 _LOSS, _WEIGHT, _EXAMPLES, _FIRST_METRIC = 0, 1, 2, 3
+
+
+def summed(metrics: Metrics) -> Metrics:
+    """Returns the metrics that follow from sums, all but those of `tl.metrics.collected`."""
+    return {name: each for name, each in metrics.items() if not isinstance(each, Collected)}
 
 
 def size(metrics: Metrics) -> int:
@@ -53,8 +59,8 @@ def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Ten
         losses = losses * weights
     rows = tf.where(valid, tf.stack([losses, weights, mask]), 0.0)
     sums = [tf.reduce_sum(rows, axis=1)]
-    for name, metric in metrics.items():
-        arguments = [_without_padding(valid, each) for each in output.metrics[name]]
+    for name, metric in summed(metrics).items():
+        arguments = [without_padding(valid, each) for each in output.metrics[name]]
         sums.append(_sums_of(name, metric, tf.cast(rows[_WEIGHT], tf.float64), arguments))
     return tf.concat([tf.cast(each, dtype(metrics)) for each in sums], 0)
 
@@ -73,8 +79,8 @@ def _sums_of(
     return sums
 
 
-def _without_padding(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Replaces the rows of padding with zeros."""
+def without_padding(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Replaces the rows of padding with zeros: where `valid`, bool [rows], is False."""
     valid = tf.reshape(valid, [-1, *[1] * (rows.shape.rank - 1)])
     return tf.where(valid, rows, tf.zeros([], rows.dtype))
 
@@ -101,13 +107,21 @@ def step_means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
     return {**means(sums[:-2], metrics), "gradient_norm": norm}
 
 
-def means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
-    """Returns the mean loss, the metrics and "examples" from float64 sums; nan without examples."""
+def means(
+    sums: np.ndarray, metrics: Metrics, collected: Mapping[str, float] | None = None
+) -> dict[str, float | int]:
+    """Returns the mean loss, the metrics and "examples" from float64 sums; nan without examples.
+
+    `collected` has the values of collected metrics, in evaluation; None: they are left out.
+    """
     weight = float(sums[_WEIGHT])
     values: dict[str, float | int] = {"loss": float(sums[_LOSS]) / weight if weight else math.nan}
     first = _FIRST_METRIC
-    for name, metric in metrics.items():
-        values[name] = metric.result(sums[first : first + metric.size])
+    for name, metric in (metrics if collected else summed(metrics)).items():
+        if collected and name in collected:
+            values[name] = collected[name]
+        else:
+            values[name] = metric.result(sums[first : first + metric.size])
         first += metric.size
     return {**values, "examples": round(float(sums[_EXAMPLES]))}
 

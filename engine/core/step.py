@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from engine.core import metrics
+from engine.core.collected import Rows, collected_rows
 from engine.core.conditional import conditional_update
 from engine.distributed.reduction import Reduction, Tensors, all_reduce
 from engine.models import properties
@@ -186,22 +187,23 @@ def evaluation_step(
     task: Task,
     dtype: tf.DType = tf.float32,
     preprocess: Callable[[Any], Any] = lambda inputs: inputs,
-) -> Callable[[Batch], Tensors]:
+) -> Callable[[Batch], tuple[tf.Tensor, Rows]]:
     """Returns a function that evaluates the model on a Batch, to be called in replica context.
 
-    The function returns a list of one tensor, `metrics.masked_sums`: the sums of loss and metrics
-    over the rows that are not padding. The loss includes the model's penalties.
+    The function returns `metrics.masked_sums`, the sums of loss and metrics over the rows that are
+    not padding, and `collected_rows`. The loss includes the model's penalties.
     """
 
-    def metric_sums(batch: Batch) -> Tensors:
+    def scored(batch: Batch) -> tuple[tf.Tensor, Rows]:
         batch = preprocessed(batch, None, preprocess)
         context = ForwardContext(mask=batch.mask, dtype=dtype)
         output = checked(task, task(model, batch, context), batch)
         if context.penalties:
             output = output._replace(losses=output.losses + tf.add_n(context.penalties))
-        return [masked_sums(task, output, batch)]
+        sums = masked_sums(task, output, batch)
+        return sums, collected_rows(output, batch.mask, task.metrics)
 
-    return metric_sums
+    return scored
 
 
 def preprocessed(

@@ -36,7 +36,7 @@ _loading: list[str] = []  # those that are being imported now
 
 
 class UserCodeError(ValueError):
-    """Raised when a user's file cannot be imported; one line that names file and line number."""
+    """Raised when a user's code fails, as in import; one line that names file and line number."""
 
 
 def load(paths: Sequence[str]) -> None:

@@ -91,8 +91,9 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
     if task == "multi_label":
         from engine.tasks import multi_label
 
-        labels = source.targets.shape[0] if getattr(source.targets, "shape", None) else 1
-        return multi_label.metric(name, labels)
+        classes = source.targets.shape[0] if getattr(source.targets, "shape", None) else 1
+        if name in METRICS.built_in:
+            return multi_label.metric(name, classes)
     return build_metric(name, classes or source.classes)
 
 

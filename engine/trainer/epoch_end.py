@@ -42,11 +42,14 @@ class EpochEnd:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
         self._triggers, self._meter, self._train_logger = triggers, meter, train_logger
         self._interrupted = interrupted
-        metrics, options = parts.task.metrics, self._options
+        task_metrics, options = parts.task.metrics, self._options
         monitor = early_stopping.resolve(
-            options.monitor, metrics, "validation" in parts.evaluations
+            options.monitor,
+            task_metrics,
+            "validation" in parts.evaluations,
+            collected=task_metrics.keys() - metrics.summed(task_metrics).keys(),
         )
-        measured = metrics.get(monitor.split("_", 1)[1])  # None: the loss
+        measured = task_metrics.get(monitor.split("_", 1)[1])  # None: the loss
         self.monitor = early_stopping.Monitor(
             monitor,
             options.min_delta,

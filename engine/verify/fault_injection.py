@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from engine.core.metrics import summed
 from engine.tasks.metrics import Metric
 from engine.tasks.task import Task, TaskOutput
 
@@ -35,9 +36,8 @@ class FaultInjectingTask(Task):
     PARTS = ("gradient", "loss", "metric", "statistic")
 
     def __init__(self, task: Task) -> None:
-        self.metrics: Mapping[str, Metric] = {
-            name: _FaultyMetric(metric) for name, metric in task.metrics.items()
-        }
+        self._summed = {n: _FaultyMetric(each) for n, each in summed(task.metrics).items()}
+        self.metrics: Mapping[str, Metric] = {**task.metrics, **self._summed}
         self.task = task
         self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
@@ -84,8 +84,10 @@ class FaultInjectingTask(Task):
 
         factor = tf.reduce_prod(statistic)
         context.updates[:] = [u._replace(value=u.value * factor) for u in context.updates]
-        metrics = {name: (*arguments, metric) for name, arguments in output.metrics.items()}
-        return output._replace(losses=faulty(losses), metrics=metrics)
+        metrics = {
+            name: (*output.metrics[name], metric) for name in self._summed if name in output.metrics
+        }
+        return output._replace(losses=faulty(losses), metrics={**output.metrics, **metrics})
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:

@@ -27,6 +27,9 @@ SHORT = (
     "--checkpoint_every=7",
     "--feed=stream",
     "--progress=off",
+    f"--load={Path(__file__).with_name('ordered_rank.py')}",
+    "--metrics=accuracy,ordered_rank",  # the second is collected from the whole split
+    "--monitor=validation_ordered_rank",
 )
 
 
@@ -63,6 +66,8 @@ def test_two_workers_match_one_process(together: Run, warm, tmp_path):
     alone = warm.train(tmp_path / "run", *options, "--strategy=cpu")
     assert together.result["weights_sha256"] == alone.result["weights_sha256"]
     assert together.curves == alone.curves
+    assert together.result["best"] == alone.result["best"]
+    assert 0 < together.result["test"]["ordered_rank"] < 1
     assert set(together.result["traces"].values()) == {1}
 
 

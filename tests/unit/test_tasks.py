@@ -212,6 +212,14 @@ def test_refused_options(options, source, message):
         build.build_task(TaskOptions(**options), source, labels=no_labels)
 
 
+def test_own_metric_of_labels(monkeypatch):
+    """A registered metric is for multi_label too, whose number of labels it gets."""
+    monkeypatch.setitem(registry.METRICS._entries, "mine", MeanIoU)
+    options = TaskOptions(task="multi_label", metrics="mine")
+    task = build.build_task(options, source_of(tf.TensorSpec([2])), labels=no_labels)
+    assert isinstance(task.metrics["mine"], MeanIoU) and task.metrics["mine"].size == 6
+
+
 @pytest.mark.parametrize("weights", ["balance", "1,-2", "0,0", "1,nan", ","])
 def test_refused_class_weights(weights):
     with pytest.raises(ValueError, match="--class_weights="):
