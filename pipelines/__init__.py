@@ -32,6 +32,7 @@ from pipelines.pictures import (
 from pipelines.pictures import read as read_picture
 from pipelines.preprocessing import SCALES, Preprocessing
 from pipelines.records import RecordSplit
+from pipelines.replicas import per_replica_values
 from pipelines.resident import InMemoryFeed
 from pipelines.resize import Resize
 from pipelines.saved_source import source_from_json, source_to_json
@@ -84,6 +85,7 @@ __all__ = [
     "open_feed",
     "opened",
     "parse_augmentation",
+    "per_replica_values",
     "permutation",
     "random_access",
     "read_array",

@@ -1,7 +1,7 @@
-"""Random resized crop of pictures to train on, at decoding: each fills a part of its picture.
+"""Random resized crop of training images, applied where they are decoded.
 
-A crop needs the whole picture, of any size, so it cannot be taken of decoded examples of one size,
-which the cache and the in-memory feed hold: the streaming feed takes it where it decodes.
+A crop needs the whole image at its stored size. The cache and the in-memory feed hold decoded
+examples, all resized to one size, so only the streaming feed, which decodes each time, crops.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Geometric augmentation: shift, rotation, zoom, shear and elastic distortion in one resampling.
 
 An output row is bitwise identical in a batch of any size. Matrix products and Grappler regroup sums
-by shape, so every sum of three or more terms is computed in float64, of numbers with few enough
-bits that it is exact in any order. The rest is elementwise, with a single rounding (IEEE 754).
+by shape, so those of three or more terms per pixel are exact in any order: of numbers with few
+enough bits for their dtype, mostly float64. The rest is elementwise, with a single rounding.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines import Batch, Feed, OpenedSteps
+from pipelines import Batch, Feed, OpenedSteps, per_replica_values
 
 _PIXELS = 256  # number of pixel values
 _IMAGES_RANK = 5  # micro-batches, rows, height, width, channels
@@ -51,7 +51,8 @@ class RepeatedBatchFeed:
                 values = random.integers(0, bound, local.shape) if bound else local.reshape(-1)
                 if not bound:  # other values, such as of ids without an embedding, may be invalid
                     values = random.permutation(values).reshape(local.shape)
-                return _replicate(strategy, values.astype(local.dtype))
+                values = values.astype(local.dtype)
+                return per_replica_values(strategy, lambda: tf.constant(values))
 
             def pixels(leaf: Any) -> int:
                 local = strategy.experimental_local_results(leaf)[0]
@@ -112,10 +113,3 @@ def _finite(batch: Batch) -> Batch:
         return tf.where(tf.math.is_finite(leaf), leaf, tf.zeros_like(leaf))
 
     return batch._replace(inputs=tf.nest.map_structure(finite, batch.inputs))
-
-
-def _replicate(strategy: tf.distribute.Strategy, value: np.ndarray) -> Any:
-    """Returns a copy of a value on each replica's device."""
-    if strategy.num_replicas_in_sync == 1:
-        return tf.constant(value)
-    return strategy.experimental_distribute_values_from_function(lambda _: tf.constant(value))

@@ -275,10 +275,10 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
 
 
 def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns weights (1 for valid elements, else 0) and the valid elements per channel, float32.
+    """Returns weights, 1 for valid elements, else 0, and how many are valid per channel; float32.
 
     The weights have the rank of the inputs, and broadcast to them. If the first axis is not that of
-    the rows, which is recorded as a refusal, both are ones.
+    the rows, adds an error message to `forward.refusals` and returns ones for both.
     """
     repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
     if repeats is None:

@@ -2,7 +2,7 @@
 
 While TensorFlow is imported, its C++ code writes five lines to standard error before it reads its
 log level. TensorFlow's import also imports Keras, which imports scikit-learn: two fifths of the
-import time, although the engine uses neither.
+import time, although the engine needs Keras only to train Keras models.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def load(paths: Sequence[str]) -> None:
 
 
 def add_script(path: str) -> None:
-    """Treats the file that runs as `__main__` as loaded; its name then imports that module."""
+    """Marks the running script as loaded; importing it by name then returns `__main__`."""
     path = os.path.realpath(path)
     if path not in _loaded and os.path.isfile(path):
         _register(path, _contents(path))

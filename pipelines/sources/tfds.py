@@ -122,7 +122,7 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
 def _decoding(
     name: str, known: Any, keys: tuple[features.Keys, features.Keys], options: SourceOptions
 ) -> tuple[Fields | None, dict[str, Any]]:
-    """Returns the fields of records to read, or None, and fields of `Source` for decoding."""
+    """Returns the `Fields` to read (None: whole examples), and keyword arguments for `Source`."""
     if not features.is_classification(known, *keys):
         resize = None
         if options.image_size:

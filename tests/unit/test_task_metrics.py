@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import sklearn.metrics as sk
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.tasks import metrics as tm
 
@@ -212,3 +214,14 @@ def test_positions_with_weights():
 )
 def test_no_examples_give_nan(metric):
     assert math.isnan(metric.result(np.zeros(metric.size)))
+
+
+@settings(max_examples=20, derandomize=True)
+@given(st.floats(-1e6, 1e6, width=32), st.integers(1, 2000))
+def test_r2_of_equal_labels_is_nan(label, count):
+    """Deviations of equal labels are rounding errors of their sums, and divide nothing."""
+    metric, sums = tm.R2(), np.zeros(4)
+    for rows in (32,) * (count // 32) + (count % 32,):
+        labels = tf.fill([rows], np.float32(label))
+        sums += metric.sums(tf.ones([rows]), labels, labels + 1).numpy()
+    assert math.isnan(metric.result(sums))

@@ -34,7 +34,7 @@ class Composite(Layer):
 
     @property
     def parts(self) -> list[Part]:
-        """The lists of layers and, after `build`, their shapes."""
+        """The lists of layers and each layer's output shape; available only after `build`."""
         lists = self._lists().items()
         return [
             Part(name, layers, [tuple(shape) for shape in shapes])
@@ -58,7 +58,7 @@ class Composite(Layer):
         return [tuple([input_shape, *shapes][-1]) for shapes in self._output_shapes]
 
     def expect_norm(self) -> None:
-        """Tells the last layer of each list that a batch norm follows; see `Layer.expect_norm`."""
+        """Calls `expect_norm` of each list's last layer that is not a `Flatten` or `MaxPool`."""
         for layers in self._lists().values():
             last = next((x for x in reversed(layers) if not isinstance(x, Flatten | MaxPool)), None)
             if last is not None:

@@ -61,4 +61,6 @@ class R2(Metric):
     def result(self, sums: np.ndarray) -> float:
         error, squares, total, weight = sums
         deviations = squares - total * divided(total, weight)
-        return float(1 - divided(error, deviations))
+        if deviations <= squares * 2**-44:  # within the rounding of the sums: the labels are equal
+            return math.nan
+        return float(1 - error / deviations)
