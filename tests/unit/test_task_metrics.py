@@ -223,5 +223,5 @@ def test_r2_of_equal_labels_is_nan(label, count):
     metric, sums = tm.R2(), np.zeros(4)
     for rows in (32,) * (count // 32) + (count % 32,):
         labels = tf.fill([rows], np.float32(label))
-        sums += metric.sums(tf.ones([rows]), labels, labels + 1).numpy()
+        sums += metric.sums(tf.ones([rows], tf.float64), labels, labels + 1).numpy()
     assert math.isnan(metric.result(sums))
