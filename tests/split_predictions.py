@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.reporting.html_page import Table, page
+from engine.reporting.html_page import ReportTable, page
 from engine.reporting.predictions import SplitPredictions, TaskSection, task_section
 from engine.tasks.task import Task
 from tests.nested import source_of
@@ -59,7 +59,7 @@ def drawn_section(of: SplitPredictions) -> TaskSection:
 
 def first_table(of: TaskSection) -> list[list[str]]:
     """Returns the rows of the first table in a report section."""
-    table = next(each for each in of.section.elements if isinstance(each, Table))
+    table = next(each for each in of.section.elements if isinstance(each, ReportTable))
     return [list(row) for row in table.rows]
 
 

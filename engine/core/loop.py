@@ -21,7 +21,7 @@ from engine.core.log_points import LogPoint, LogPoints
 from engine.core.state import TrainState
 from engine.core.step import Step, StepContext
 from engine.core.steps_per_loop import stopwatch
-from engine.optim.precision import Scale
+from engine.optim.precision import LossScaleState
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
@@ -52,7 +52,7 @@ class LoopState(NamedTuple):
 
     step: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
-    scale: tuple[Scale, ...]  # empty if the loss scale is constant
+    scale: tuple[LossScaleState, ...]  # empty if the loss scale is constant
     finite: tf.Tensor  # bool []: whether the last step was finite
 
 

@@ -16,7 +16,7 @@ def compute_dtype(policy: str) -> tf.DType:
     return tf.as_dtype(policy.removeprefix("mixed_"))
 
 
-class Scale(NamedTuple):
+class LossScaleState(NamedTuple):
     """The loss scale and a counter of finite steps, as tensors carried by a `tf.while_loop`."""
 
     value: tf.Tensor  # float32 []
@@ -48,30 +48,32 @@ class LossScale(tf.Module):
         self._growth_steps, self._factor = growth_steps, factor
         self._floor = min(floor, initial)
 
-    def read(self) -> tuple[Scale, ...]:
+    def read(self) -> tuple[LossScaleState, ...]:
         """Returns the variables' values as a tuple of one scale; empty if the scale is constant."""
         if not self.dynamic:
             return ()
-        return (Scale(self.value.read_value(), self.finite_steps.read_value()),)
+        return (LossScaleState(self.value.read_value(), self.finite_steps.read_value()),)
 
     @staticmethod
-    def value_of(scale: tuple[Scale, ...]) -> tf.Tensor:
+    def value_of(scale: tuple[LossScaleState, ...]) -> tf.Tensor:
         """Returns the loss scale, float32 [], from the result of `read` or `after`."""
         return scale[0].value if scale else tf.constant(1.0)
 
-    def after(self, scale: tuple[Scale, ...], finite: tf.Tensor) -> tuple[Scale, ...]:
+    def after(
+        self, scale: tuple[LossScaleState, ...], finite: tf.Tensor
+    ) -> tuple[LossScaleState, ...]:
         """Returns the scale after a step, as `read`; `finite`, bool []: whether it was finite."""
         return tuple(self._after(each, finite) for each in scale)
 
-    def _after(self, scale: Scale, finite: tf.Tensor) -> Scale:
+    def _after(self, scale: LossScaleState, finite: tf.Tensor) -> LossScaleState:
         run = scale.finite_steps + 1
         due = run >= self._growth_steps
         grown = tf.where(due, scale.value * self._factor, scale.value)
         grown = tf.where(tf.math.is_finite(grown), grown, scale.value)
         shrunk = tf.maximum(scale.value / self._factor, self._floor)
-        return Scale(tf.where(finite, grown, shrunk), tf.where(finite & ~due, run, 0))
+        return LossScaleState(tf.where(finite, grown, shrunk), tf.where(finite & ~due, run, 0))
 
-    def write(self, scale: tuple[Scale, ...]) -> None:
+    def write(self, scale: tuple[LossScaleState, ...]) -> None:
         """Assigns the scale to the variables; does nothing for an empty tuple."""
         for each in scale:
             self.value.assign(each.value)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from engine.reporting.figures import CaptionedImages, grid
-from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, ReportTable
 from engine.reporting.predictions import SplitPredictions, TaskSection
 
 _WORST = 25  # number of examples of the largest losses that are shown
@@ -56,7 +56,7 @@ def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
     return out.getvalue()
 
 
-def _quantiles(of: SplitPredictions) -> Table:
+def _quantiles(of: SplitPredictions) -> ReportTable:
     """Returns a table of the quantiles and the mean of the finite losses."""
     finite = of.losses[np.isfinite(of.losses)].astype(np.float64)
     header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
@@ -67,10 +67,10 @@ def _quantiles(of: SplitPredictions) -> Table:
     caption = f"Losses of {len(of.losses):,} of {of.examples:,} examples."
     if others := len(of.losses) - len(finite):
         caption += f" {others:,} are not finite and are left out here."
-    return Table(header, [cells], caption)
+    return ReportTable(header, [cells], caption)
 
 
-def _table(of: SplitPredictions, order: np.ndarray) -> Table:
+def _table(of: SplitPredictions, order: np.ndarray) -> ReportTable:
     """Returns a table of the loss, targets and predictions of the examples in `order`, indices."""
     targets = tf.nest.flatten(of.targets)
     names = ["targets"] if len(targets) == 1 else [f"targets {i}" for i in range(len(targets))]
@@ -81,7 +81,7 @@ def _table(of: SplitPredictions, order: np.ndarray) -> Table:
         for index in order
     ]
     header = ("number", "loss", *(name for name, _ in shown))
-    return Table(header, rows, "The largest losses.")
+    return ReportTable(header, rows, "The largest losses.")
 
 
 def _text(value: np.ndarray) -> str:

@@ -7,7 +7,13 @@ import tensorflow as tf
 
 import pipelines
 from engine.reporting.figures import CaptionedImages, class_balance, grid, image_rows
-from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import (
+    CollapsedText,
+    Element,
+    ReportFigure,
+    ReportSection,
+    ReportTable,
+)
 
 _MAX_BYTES = 64 << 20  # maximum size of the training images in the pixel statistics
 _FIRST = 36  # number of examples in the figure of the first ones
@@ -88,12 +94,12 @@ def _name(names: list[str], label: int) -> str:
     return names[label] if 0 <= label < len(names) else str(label)
 
 
-def _sizes(source: pipelines.Source) -> Table:
+def _sizes(source: pipelines.Source) -> ReportTable:
     if not (source.has_images and _has_labels(source)):
         rows = [(name, split.name, f"{len(split):,}") for name, split in source.splits.items()]
         inputs, targets = map(pipelines.described, source.decoded)
         caption = f"{source.name} {source.version}: inputs {inputs}; targets {targets}."
-        return Table(("split", "of the data set", "examples"), rows, caption)
+        return ReportTable(("split", "of the data set", "examples"), rows, caption)
     shape = source.image_shape
     images = [
         (name, split.name, f"{len(split):,}", str((len(split), *shape)), str((len(split),)))
@@ -104,10 +110,12 @@ def _sizes(source: pipelines.Source) -> Table:
         f"{source.name} {source.version}: {source.classes} classes, images of "
         f"{'x'.join(map(str, shape))} {source.dtype}."
     )
-    return Table(header, images, caption)
+    return ReportTable(header, images, caption)
 
 
-def _values(kind: str, source: pipelines.Source, nest: pipelines.Nest, examples: int) -> Table:
+def _values(
+    kind: str, source: pipelines.Source, nest: pipelines.Nest, examples: int
+) -> ReportTable:
     """Returns a table with a row per tensor: range, mean and standard deviation of its values."""
     rows = []
     spec = source.decoded[0 if kind == "inputs" else 1]
@@ -120,10 +128,10 @@ def _values(kind: str, source: pipelines.Source, nest: pipelines.Nest, examples:
         rows.append((path or kind, pipelines.described(leaf), *extremes, *moments))
     header = ("tensor", "of an example", "least", "greatest", "mean", "standard deviation")
     which = "all" if examples == len(source.train) else f"the first {examples:,}"
-    return Table(header, rows, f"The {kind} of {which} training examples.")
+    return ReportTable(header, rows, f"The {kind} of {which} training examples.")
 
 
-def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
+def _pixels(source: pipelines.Source, images: np.ndarray) -> ReportTable:
     """Returns a table with a row per channel: range, mean, standard deviation, share of zeros."""
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
@@ -144,7 +152,7 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> Table:
         "zeros",
     )
     which = "all" if len(images) == len(source.train) else f"the first {len(images):,}"
-    return Table(header, rows, f"Pixels of {which} training images.")
+    return ReportTable(header, rows, f"Pixels of {which} training images.")
 
 
 def _samples_by_class(
@@ -170,14 +178,14 @@ def _samples_by_class(
     )
 
 
-def _balance(counts: dict[str, np.ndarray], names: list[str]) -> Table:
+def _balance(counts: dict[str, np.ndarray], names: list[str]) -> ReportTable:
     columns = counts.values()
     rows = [
         (name, *(f"{count:,}" for count in of_class))
         for name, *of_class in zip(names, *columns, strict=True)
     ]
     rows.append(("all", *(f"{column.sum():,}" for column in columns)))
-    return Table(("class", *counts), rows, "Examples.", frozenset([len(names)]))
+    return ReportTable(("class", *counts), rows, "Examples.", frozenset([len(names)]))
 
 
 def _pixel_values(image: np.ndarray) -> CollapsedText:

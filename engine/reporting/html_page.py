@@ -24,7 +24,7 @@ class ReportFigure:
         return self.draw()
 
 
-class Table(NamedTuple):
+class ReportTable(NamedTuple):
     """A table of text cells; the page right-aligns columns that have only numbers and `-`."""
 
     header: Sequence[str]  # column names; empty: no header
@@ -40,7 +40,7 @@ class CollapsedText(NamedTuple):
     text: str
 
 
-Element = str | ReportFigure | Table | CollapsedText  # a string is a paragraph
+Element = str | ReportFigure | ReportTable | CollapsedText  # a string is a paragraph
 
 
 class ReportSection(NamedTuple):
@@ -98,7 +98,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     )
 
 
-def format_table(table: Table) -> str:
+def format_table(table: ReportTable) -> str:
     """Formats the header and the rows of a table as aligned text, for a terminal."""
     lines = [table.header, *table.rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -114,7 +114,7 @@ def format_table(table: Table) -> str:
 def _element(element: Element) -> str:
     if isinstance(element, str):
         return f"<p>{escape(element)}</p>"
-    if isinstance(element, Table):
+    if isinstance(element, ReportTable):
         return _table(element)
     if isinstance(element, CollapsedText):
         title, text = escape(element.title), escape(element.text)
@@ -126,7 +126,7 @@ def _element(element: Element) -> str:
     )
 
 
-def _table(table: Table) -> str:
+def _table(table: ReportTable) -> str:
     numeric = [all(map(_is_number, column)) for column in zip(*table.rows, strict=True)]
     lines = ['<div class="table"><table>']
     if table.caption:

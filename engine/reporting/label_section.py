@@ -9,7 +9,7 @@ import numpy as np
 from engine.reporting import html_page, scores
 from engine.reporting.any_section import largest_losses, write_csv
 from engine.reporting.figures import class_scores
-from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, ReportTable
 from engine.reporting.predictions import SplitPredictions, TaskSection
 from engine.reporting.predictions_section import percent
 from engine.reporting.scores import ClassScores
@@ -57,7 +57,7 @@ def section(of: SplitPredictions) -> TaskSection:
 
 def label_table(
     by_label: ClassScores, roc: np.ndarray, average: np.ndarray, names: list[str]
-) -> Table:
+) -> ReportTable:
     """Returns a table of the scores of each label.
 
     `roc` and `average` are the areas under its ROC and precision-recall curves, [labels]. The last
@@ -81,7 +81,7 @@ def label_table(
         "area under ROC curve",
         "average precision",
     )
-    return Table(header, rows, bold=frozenset([len(names)]))
+    return ReportTable(header, rows, bold=frozenset([len(names)]))
 
 
 def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str]) -> str:

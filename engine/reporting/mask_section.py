@@ -10,7 +10,7 @@ import numpy as np
 from engine.reporting import html_page, scores
 from engine.reporting.any_section import write_csv
 from engine.reporting.figures import MaskedExample, masks
-from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, ReportTable
 from engine.reporting.predictions import SplitPredictions, TaskSection
 from engine.reporting.predictions_section import percent
 
@@ -110,7 +110,7 @@ def mask_scores(
     return MaskScores(scores.of_counts(hits, labels, predictions), iou, np.concatenate(means))
 
 
-def class_table(found: MaskScores, names: list[str]) -> Table:
+def class_table(found: MaskScores, names: list[str]) -> ReportTable:
     """Returns a table of IoU, share of the positions, precision and recall of each class.
 
     The last row has the mean of each score over the classes for which it is defined.
@@ -123,7 +123,7 @@ def class_table(found: MaskScores, names: list[str]) -> Table:
     iou, _, *others = (percent(each.mean() if len(each) else math.nan) for each in known)
     rows.append(("mean of the classes", iou, "", *others))
     header = ("class", "IoU", "share of the positions", "precision", "recall")
-    return Table(header, rows, bold=frozenset([len(names)]))
+    return ReportTable(header, rows, bold=frozenset([len(names)]))
 
 
 def _counts(target: np.ndarray, predicted: np.ndarray, classes: int, ignored: int | None) -> Counts:

@@ -19,7 +19,7 @@ from engine.reporting.figures import (
     join_captions,
     reliability,
 )
-from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, ReportTable
 from engine.reporting.scores import ClassScores, Predictions
 
 Images = Callable[[np.ndarray], np.ndarray]  # indices int [k] -> images [k, H, W, C]
@@ -81,7 +81,7 @@ def section(split: str, of: Predictions, names: list[str], images: Images | None
     return ReportSection(f"Predictions on {split}", elements)
 
 
-def class_table(by_class: ClassScores, names: list[str]) -> Table:
+def class_table(by_class: ClassScores, names: list[str]) -> ReportTable:
     """Returns a table of precision, recall, F1 and number of examples of each class.
 
     The last row has the mean of each score over the classes for which it is defined, and the total
@@ -96,7 +96,7 @@ def class_table(by_class: ClassScores, names: list[str]) -> Table:
     means = [percent(column.mean() if len(column) else math.nan) for column in known]
     rows.append(("mean of the classes", *means, f"{by_class.support.sum():,}"))
     header = ("class", "precision", "recall", "F1", "examples")
-    return Table(header, rows, bold=frozenset([len(names)]))
+    return ReportTable(header, rows, bold=frozenset([len(names)]))
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
@@ -138,7 +138,7 @@ def _pairs(
                 f"{other} as {one}: {as_one}",
             )
         )
-    table = Table(("confused", "times", "", ""), rows)
+    table = ReportTable(("confused", "times", "", ""), rows)
     if not images:
         return [table]
     margin = 0.15 + 0.075 * max(len(name) for name, _ in lines)
@@ -163,7 +163,7 @@ def _mistakes(of: Predictions, names: list[str], images: Images | None) -> Eleme
             for index in indices
         ]
         header = ("number", "label", "predicted", "confidence")
-        return Table(header, rows, "The most confident mistakes.")
+        return ReportTable(header, rows, "The most confident mistakes.")
     captions = join_captions(
         [(*_caption(of, names, index), f"{of.confidence[index]:.0%}") for index in indices]
     )
@@ -199,7 +199,7 @@ def _first(split: str, of: Predictions, names: list[str], images: Images) -> Rep
     )
 
 
-def _probabilities(split: str, of: Predictions, names: list[str]) -> Table:
+def _probabilities(split: str, of: Predictions, names: list[str]) -> ReportTable:
     """Returns a table of the first examples' probabilities; with many classes, the 5 highest."""
     many = len(names) > _MAX_COLUMNS
     columns = ["most likely classes"] if many else [f"p({name})" for name in names]
@@ -212,7 +212,7 @@ def _probabilities(split: str, of: Predictions, names: list[str]) -> Table:
         label, predicted = names[of.labels[index]], names[of.predicted[index]]
         rows.append((str(index), label, predicted, *cells))
     caption = f"The first {len(rows)} of {split}, with their probabilities."
-    return Table(("number", "label", "predicted", *columns), rows, caption)
+    return ReportTable(("number", "label", "predicted", *columns), rows, caption)
 
 
 def percent(fraction: float) -> str:

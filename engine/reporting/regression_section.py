@@ -10,7 +10,7 @@ import numpy as np
 from engine.reporting import html_page
 from engine.reporting.any_section import largest_losses, write_csv
 from engine.reporting.figures import Scatter, predictions_over_targets
-from engine.reporting.html_page import Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import Element, ReportFigure, ReportSection, ReportTable
 from engine.reporting.predictions import SplitPredictions, TaskSection
 
 _MAX_ROWS = 20  # maximum numbers of an example that have a row each in the table
@@ -135,7 +135,7 @@ def _some(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.nd
     return targets[chosen], predicted[chosen]
 
 
-def _table(found: dict[str, Errors], scored: int, examples: int) -> Table:
+def _table(found: dict[str, Errors], scored: int, examples: int) -> ReportTable:
     header = (
         "number",
         "mean absolute error",
@@ -150,4 +150,4 @@ def _table(found: dict[str, Errors], scored: int, examples: int) -> Table:
         mean_absolute, root_mean_squared, _, *moments = (f"{value:.4g}" for value in each)
         rows.append((name, mean_absolute, root_mean_squared, r2, *moments))
     bold = frozenset([len(rows) - 1]) if len(rows) > 1 else frozenset()
-    return Table(header, rows, f"Errors on {scored:,} of {examples:,} examples.", bold)
+    return ReportTable(header, rows, f"Errors on {scored:,} of {examples:,} examples.", bold)

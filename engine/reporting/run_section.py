@@ -16,7 +16,13 @@ from engine.core.metrics import Metrics, brief, formatted
 from engine.models.summary import rows as summary_rows
 from engine.reporting import metric_history
 from engine.reporting.figures import charts
-from engine.reporting.html_page import CollapsedText, Element, ReportFigure, ReportSection, Table
+from engine.reporting.html_page import (
+    CollapsedText,
+    Element,
+    ReportFigure,
+    ReportSection,
+    ReportTable,
+)
 from engine.tasks.task import Task
 
 _RESULTS = {
@@ -61,7 +67,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
     if rows:
         header = ("split", *names, "examples")
         caption = f"Results at the end of the run. The predictions below use {weights}."
-        elements.append(Table(header, rows, caption))
+        elements.append(ReportTable(header, rows, caption))
     if best := outcome.get("best"):
         elements.append(
             f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
@@ -69,7 +75,7 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
     others = [
         (label, _value(name, outcome[name])) for name, label in _RESULTS.items() if name in outcome
     ]
-    elements.append(Table((), others))
+    elements.append(ReportTable((), others))
     return ReportSection("Result", elements)
 
 
@@ -118,7 +124,7 @@ def network(model: tf.Module, name: str) -> ReportSection:
     ]
     rows.append(("total", "", f"{sum(layer.parameters for layer in layers):,}"))
     header = ("layer", "output shape", "parameters")
-    return ReportSection("Network", [Table(header, rows, name, frozenset([len(layers)]))])
+    return ReportSection("Network", [ReportTable(header, rows, name, frozenset([len(layers)]))])
 
 
 def configuration(config: Config) -> ReportSection:
@@ -140,7 +146,9 @@ def configuration(config: Config) -> ReportSection:
     return ReportSection(
         "Configuration",
         [
-            Table(("option", "value", "default"), changed, "Options that are not the default."),
+            ReportTable(
+                ("option", "value", "default"), changed, "Options that are not the default."
+            ),
             CollapsedText("Every option", "\n".join(options)),
             f"Made with tapeline {engine.__version__}, tensorflow {tf.__version__}.",
         ],

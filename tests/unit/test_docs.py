@@ -1,7 +1,8 @@
-"""The table of options, the options in the docs and the changelog agree with the code."""
+"""Options, their table, the changelog and the names of classes agree with the code and the docs."""
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -56,3 +57,13 @@ def test_documented_options_exist():
 
 def test_changelog_has_version():
     assert f"## {engine.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_public_class_names_are_unique():
+    places: dict[str, list[str]] = {}
+    for package in ("engine", "pipelines", "tapeline"):
+        for path in (ROOT / package).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}

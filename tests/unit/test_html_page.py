@@ -10,7 +10,7 @@ from engine.reporting.html_page import (
     CollapsedText,
     ReportFigure,
     ReportSection,
-    Table,
+    ReportTable,
     format_table,
     page,
 )
@@ -21,7 +21,9 @@ SECTIONS = [
     ReportSection(
         "Three",
         [
-            Table(("name", "value"), [("<script>", "1,234.5"), ("b", "98.7%"), ("c", "-")], "t"),
+            ReportTable(
+                ("name", "value"), [("<script>", "1,234.5"), ("b", "98.7%"), ("c", "-")], "t"
+            ),
             CollapsedText("more", "a\n  <b>"),
         ],
     ),
@@ -67,7 +69,7 @@ def test_page_is_self_contained():
 
 def test_numeric_columns_aligned():
     rows = [("a", "1,234.5", "7"), ("b", "98.7%", "seven"), ("c", "-", "8")]
-    text = page("t", "l", [ReportSection("s", [Table(("name", "share", "mixed"), rows)])])
+    text = page("t", "l", [ReportSection("s", [ReportTable(("name", "share", "mixed"), rows)])])
     aligned = re.findall(r'<t[dh] class="number">([^<]*)</t[dh]>', text)
     assert aligned == ["share", "1,234.5", "98.7%", "-"]
 
@@ -78,5 +80,5 @@ def test_sections_are_linked():
 
 
 def test_table_as_text():
-    table = Table(("class", "n"), [("a", "1"), ("long", "1,000")])
+    table = ReportTable(("class", "n"), [("a", "1"), ("long", "1,000")])
     assert format_table(table) == "class      n\na          1\nlong   1,000"
