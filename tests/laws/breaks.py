@@ -299,8 +299,8 @@ BREAKS = (
         "the scale never shrinks",
         _VERDICT,
         "engine/optim/precision.py",
-        "Scale(tf.where(finite, grown, shrunk), ",
-        "Scale(tf.where(finite, grown, scale.value), ",
+        "LossScaleState(tf.where(finite, grown, shrunk), ",
+        "LossScaleState(tf.where(finite, grown, scale.value), ",
     ),
     Break(
         "loss scale",
