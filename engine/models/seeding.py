@@ -36,24 +36,23 @@ def seeded(seed: int) -> Iterator[None]:
     NumPy are restored after the block; the generators of Keras and TensorFlow are reset in it.
     """
     states = random.getstate(), np.random.get_state()
+    _reset_keras_generator(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     tf.random.set_seed(seed)
-    _forget_keras_generator()
     try:
         yield
     finally:
-        _forget_keras_generator()
+        _reset_keras_generator(seed)
         random.setstate(states[0])
         np.random.set_state(states[1])
 
 
-def _forget_keras_generator() -> None:
-    """Removes Keras's global generator, if Keras is imported; its next use creates another.
+def _reset_keras_generator(seed: int) -> None:
+    """Resets Keras's global generator, if Keras is imported, and all the others that it seeds.
 
-    Its seed then comes from Python's generator, as in a process that has not imported Keras yet.
+    The next use of the generator creates another, with a seed from Python's generator, as in a
+    process that has not imported Keras yet.
     """
-    if "keras" in sys.modules:
-        from keras.src.backend.common import global_state
-
-        global_state.set_global_attribute("global_seed_generator", None)
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(seed % 2**32)

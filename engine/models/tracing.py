@@ -1,4 +1,4 @@
-"""Checks of a user-defined forward pass by its graph: what it writes, reads, creates and draws."""
+"""Inspection of graphs: what a user-defined forward pass writes, reads, creates and draws."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ from tensorflow.python.framework.auto_control_deps_utils import (
 # Rows of the micro-batch that is traced: a prime, which no other dimension is likely to be.
 TRACED_ROWS = 101
 
-_GENERATORS = re.compile(
-    r"Random(Uniform|UniformInt|StandardNormal|Gamma|Poisson\w*|Shuffle)|TruncatedNormal"
-    r"|ParameterizedTruncatedNormal|Multinomial|Stateful(Uniform|StandardNormal)\w*"
-    r"|StatefulTruncatedNormal\w*|RngReadAndSkip|RngSkip"
+# Stateful random operations; checkpoints do not contain the state of their generators.
+_RANDOM_OPS = frozenset(
+    (
+        *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
+        *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2"),
+        *("RandomShuffle", "RandomCrop", "Multinomial", "NonDeterministicInts"),
+        *("StatefulUniform", "StatefulUniformInt", "StatefulUniformFullInt", "RngSkip"),
+        *("StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
+        *("StatefulRandomBinomial", "RngReadAndSkip"),
+        *("SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2", "AllCandidateSampler"),
+        *("UniformCandidateSampler", "LogUniformCandidateSampler", "FixedUnigramCandidateSampler"),
+        *("LearnedUnigramCandidateSampler", "ThreadUnsafeUnigramCandidateSampler"),
+    )
 )
 
 
@@ -77,6 +86,12 @@ def check_forward_pass(
 
     function = tf.function(traced, autograph=False)
     concrete = function.get_concrete_function(batch_spec(spec))
+    if drawn := hidden_random_ops(concrete):
+        raise ValueError(
+            f"{what} draws random numbers from a generator with a hidden state"
+            f" ({', '.join(drawn)}): use tf.random.stateless_* with context.seed(name), or"
+            " context.noise"
+        )
     graph = concrete.graph
     names = {id(handle): v.name for v in variables for handle in _handles(v)}
     read_only = set(get_read_only_resource_input_indices_graph(graph))
@@ -94,12 +109,6 @@ def check_forward_pass(
                 f"{what} uses the variable {used[id(external)]}, which is none of its own, so no"
                 " checkpoint would hold it: make it an attribute of the model"
             )
-    drawn = next((op.name for op in _operations(graph) if _GENERATORS.fullmatch(op.type)), None)
-    if drawn:
-        raise ValueError(
-            f"{what} draws random numbers from a generator with a hidden state ({drawn}): use"
-            " tf.random.stateless_* with context.seed(name), or context.noise"
-        )
     return tf.nest.map_structure(
         lambda output: tf.TensorSpec(output.shape[1:], output.dtype), concrete.structured_outputs
     )
@@ -110,11 +119,17 @@ def _handles(variable: tf.Variable) -> list[tf.Tensor]:
     return [component.handle for component in getattr(variable, "values", (variable,))]
 
 
-def _operations(graph: Any) -> Iterator[Any]:
-    """Yields the operations of a graph and of the functions that it calls, for example a loop's."""
-    yield from graph.get_operations()
-    for function in graph._functions.values():
-        yield from getattr(function, "graph", tf.Graph()).get_operations()
+def hidden_random_ops(function: Any) -> list[str]:
+    """Returns the types of the stateful random operations in a ConcreteFunction, sorted."""
+    return sorted({node.op for node in nodes(function)} & _RANDOM_OPS)
+
+
+def nodes(function: Any) -> Iterator[Any]:
+    """Yields the NodeDefs of a ConcreteFunction and of the functions it calls, as of a loop."""
+    graph = function.graph.as_graph_def()
+    yield from graph.node
+    for inner in graph.library.function:
+        yield from inner.node_def
 
 
 def one_line(error: BaseException) -> str:

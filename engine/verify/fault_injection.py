@@ -39,6 +39,7 @@ class FaultInjectingTask(Task):
             name: _FaultyMetric(metric) for name, metric in task.metrics.items()
         }
         self.task = task
+        self.drawn: set[str] = set()  # kinds of random numbers that traced training steps draw
         self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
 
@@ -69,6 +70,7 @@ class FaultInjectingTask(Task):
     def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
         """Returns the output of the wrapped task with the fault; see `Task`."""
         output = self.task(model, batch, context)
+        self.drawn |= context.noise.drawn if context.noise else set()
         losses = output.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))

@@ -19,10 +19,9 @@ from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
 from engine.distributed.strategies import Devices, set_threads, topologies
-from engine.models import properties
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
-from engine.verify import bounds, graph
+from engine.verify import bounds, forward, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
 from engine.verify.trajectory import Trajectory, record_trajectory, take
@@ -160,7 +159,12 @@ class VerificationRuns:
                 CheckpointManager(self._directory, parts.state, keep=2).save_and_wait()
 
         trajectory = record_trajectory(parts, STEPS, before_step)
-        written = [v.name for v, old in self._untracked if v.numpy().tobytes() != old.tobytes()]
+        names = {id(value): name for name, value in vars(fault_injector(parts).task).items()}
+        written = [
+            names.get(id(v), v.name)  # a task names its variables, TensorFlow may not
+            for v, old in self._untracked
+            if v.numpy().tobytes() != old.tobytes()
+        ]
         return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
@@ -189,14 +193,21 @@ class VerificationRuns:
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
-    def randomness(self) -> str:
-        """Kind of the model's random numbers, see `engine.models.properties`."""
-        return properties.randomness(self.reference.parts.model)
+    def single(self) -> Devices:
+        """The configured devices if they are one replica, else one of them."""
+        configured, one = self.topologies.configured, self.topologies.one
+        return configured if configured.replicas == 1 else one
 
     @property
+    def per_microbatch(self) -> bool:
+        """Whether random numbers of a step depend on its micro-batches, as its trace has shown."""
+        return "per_microbatch" in fault_injector(self.reference.parts).drawn
+
+    @functools.cached_property
     def cross_example(self) -> bool:
-        """Whether an example's training loss depends on others, as with batch norm."""
-        return properties.is_cross_example(self.reference.parts.model)
+        """Whether the model's outputs for an example depend on others, as a forward pass shows."""
+        bound = bounds.step_metric_bound(self.arithmetic(self.single))
+        return forward.crosses_examples(self.on(self.single).parts, self.sample, bound)
 
     def close(self) -> None:
         """Stops prefetching in all runs, and unsets TensorFlow's global seed."""

@@ -80,7 +80,9 @@ MODELS = {
         "self.b = tf.Variable(0.0)\n        return self.b + rows @ self.kernel",
     ): "my.py:13: ",
     (SOFTMAX, "b = tf.Variable(0.0)\n        return b + rows @ self.kernel"): "my.py:13: ",
-    (SOFTMAX, "return rows @ tf.stop_gradient(self.kernel)"): "my.py:16: the loss does not depend",
+    (SOFTMAX, "return rows @ tf.stop_gradient(self.kernel)"): (
+        "my.py:16: the loss does not depend on the trainable kernel\n"
+    ),
     (SOFTMAX, "return rows @ self.kernels"): "my.py:13: AttributeError: ",
     (SOFTMAX, "return rows[:, 1:] @ self.kernel"): "my.py:13: ",
     ("return Net(", "return str("): "my.py:18: TypeError",

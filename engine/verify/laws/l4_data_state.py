@@ -32,7 +32,10 @@ def check(runs: VerificationRuns) -> Finding:
         f"batches {', '.join(map(str, _STEPS))} of fresh feeds, {' and '.join(kinds)}, and of a "
         f"{runs.feed_kind} one from step 0"
     )
-    found = f"{differing} of {len(kinds) * len(_STEPS)} differ" if differing else "the same bits"
+    found = "the same bits"
+    if differing:
+        name = runs.sample.full.name
+        found = f"{differing} of {len(kinds) * len(_STEPS)} differ, read again from {name}"
     return Finding(not differing, done, found, differing, 0)
 
 

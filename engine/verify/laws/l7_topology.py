@@ -31,7 +31,7 @@ def check(runs: VerificationRuns) -> Finding:
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
         return not_compared("--shards=1 leaves nothing to share")
-    if runs.randomness == "per_microbatch" and not runs.config.devices.shards:
+    if runs.per_microbatch and not runs.config.devices.shards:
         return not_compared(
             "random numbers of the model depend on the micro-batch: give --shards to have them the "
             "same on any devices"
