@@ -1,10 +1,10 @@
 """Keras applications: MobileNetV2 and EfficientNetB0 with new weights, on the images of CIFAR-10.
 
     python examples/keras_applications.py --dataset=cifar10 --model=mobilenet \
-        --data_dir=DIRECTORY --epochs=10 --learning_rate=1e-3 --schedule=one_cycle
+        --data_dir=DIRECTORY --train_split=train[:5000] --epochs=6 --schedule=one_cycle
 
     python examples/keras_applications.py --dataset=cifar10 --model=efficientnet --scale=none \
-        --data_dir=DIRECTORY --epochs=10 --learning_rate=1e-3 --schedule=one_cycle
+        --data_dir=DIRECTORY --train_split=train[:5000] --epochs=6 --schedule=one_cycle
 
 DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it.
 """
