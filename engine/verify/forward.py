@@ -65,7 +65,7 @@ def crosses_examples(parts: Parts, sample: Sample, bound: float) -> bool:
         context = ForwardContext(training=True, mask=batch.mask, noise=noise, dtype=dtype)
         model = _Recorder(parts.model)
         parts.task(model, preprocessed(batch, None, preprocess), context)
-        return [output[:half] for output in tf.nest.flatten(model.outputs)]
+        return [tf.cast(output[:half], tf.float64) for output in tf.nest.flatten(model.outputs)]
 
     rows = np.arange(sample.batch)
     found, others = outputs(batch), outputs(gathered(batch, np.where(rows < half, rows, 0)))
