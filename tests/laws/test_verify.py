@@ -22,7 +22,8 @@ from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
 from engine.verify import command, verification, verify
 from engine.verify.certificate import Certificate, Finding
-from engine.verify.laws import LAWS
+from engine.verify.differences import Difference
+from engine.verify.laws import LAWS, l7_topology
 from engine.verify.runs import VerificationRuns
 from tapeline import models
 from tests.choices import seldom
@@ -315,6 +316,27 @@ def test_rounding_that_grows_is_no_fault(runs_of, task, words):
     """L7 compares single steps where runs diverge, and these with a change of the weights."""
     found = law("L7", runs_of(task))
     assert found.passed and words in found.found, found
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "passed"),
+    [
+        ({"a": 1e-3, "b": 0}, {"a": 2e-4, "b": 0}, True),
+        ({"a": 3e-3, "b": 0}, {"a": 2e-4, "b": 0}, False),
+        (
+            {"a": 1.0, "b": 0, "c": 0},
+            {"a": 0.9, "b": 0, "c": 0},
+            True,
+        ),  # the gradient of a is noise
+        ({"a": 1.0, "b": 1e-3, "c": 0}, {"a": 0.9, "b": 1e-6, "c": 0}, False),
+        ({"a": 1.0, "b": 1.0, "c": 0}, {"a": 0.9, "b": 0.9, "c": 0}, False),  # those of most are
+        ({"loss": 1.0, "b": 0, "c": 0}, {"loss": 0.9, "b": 0, "c": 0}, False),
+        ({"a": 1e-3}, {}, False),
+    ],
+)
+def test_what_rounding_explains(steps, changes, passed):
+    given = ([Difference(*each, 1e-5) for each in found.items()] for found in (steps, changes))
+    assert l7_topology._explained("", "", *given).passed == passed
 
 
 # Models
