@@ -1,12 +1,17 @@
-"""Keras applications: MobileNetV2 and EfficientNetB0 with new weights, on the images of CIFAR-10.
+"""Keras applications: MobileNetV2 and EfficientNetB0 with new weights, on images of CIFAR-10.
 
-    python examples/keras_applications.py --dataset=cifar10 --model=mobilenet \
-        --data_dir=DIRECTORY --train_split=train[:5000] --epochs=6 --schedule=one_cycle
+    python examples/keras_applications.py --dataset=cifar10 --model=mobilenet --epochs=20 \
+        --data_dir=DIRECTORY --train_split=train[:5000] --global_batch_size=32 \
+        --schedule=one_cycle
 
-    python examples/keras_applications.py --dataset=cifar10 --model=efficientnet --scale=none \
-        --data_dir=DIRECTORY --train_split=train[:5000] --epochs=6 --schedule=one_cycle
+    python examples/keras_applications.py --dataset=cifar10 --model=efficientnet --epochs=6 \
+        --data_dir=DIRECTORY --train_split=train[:5000] --global_batch_size=32 \
+        --schedule=one_cycle --scale=none
 
-DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it.
+DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. mobilenet: 13
+minutes on two CPU cores; the accuracy on the images it trains on is 82%, and that on others stays
+at 10% for the first thousands of steps, because Keras makes the batch norms of MobileNetV2 average
+over 1,000 steps: set `layer.momentum = 0.9` of `model.layers` for short runs. EFFICIENT
 """
 
 import keras

@@ -18,6 +18,10 @@ EXAMPLES = REPOSITORY / "examples"
 # Steps that are few, with log points and checkpoints within the epochs.
 _SMALL = ("--epochs=3", "--log_every=3", "--checkpoint_every=7", "--restore_best=false")
 
+# Deep networks with batch norms of few values, where rounding switches units in the first step:
+# devices are compared with --shards alone.
+SWITCHING = "mobilenet", "efficientnet"
+
 # Data sets that examples download, by file.
 DOWNLOADED = {"character_model": "tiny_shakespeare", "keras_applications": "cifar10"}
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.checkpoint.catalog import list_checkpoints, newest_checkpoint, read, read_metadata
 from tests.cli.command import HANG, REPOSITORY, Command, Run, Warm
-from tests.examples.jobs import Job, make_pictures
+from tests.examples.jobs import SWITCHING, Job, make_pictures
 
 # Decoded inputs of the test split, from a process that opens the data set as training does.
 INPUTS = """
@@ -106,6 +106,8 @@ class Matrix:
 
     def agrees(self) -> str:
         """One step on two virtual devices equals one on one device, tensor by tensor."""
+        if self.job.name in SWITCHING:
+            return "not compared"
         one = self._state("one", "--virtual_devices=1")
         two = self._state("two", "--virtual_devices=2")
         assert one.keys() == two.keys()
@@ -168,7 +170,8 @@ class Matrix:
 
     def verifies(self) -> str:
         """All laws hold, or say why they are not compared."""
-        outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *self.options)
+        options = [*self.options, *(["--shards=2"] if self.job.name in SWITCHING else [])]
+        outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *options)
         laws = [line for line in outcome.out.splitlines() if line.startswith("L")]
         broken = [line for line in laws if "FAIL" in line]
         assert outcome.status == 0 and not broken, "; ".join(broken) or outcome.said()

@@ -5,14 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.command import Command, Warm
-from tests.examples.jobs import JOBS
+from tests.examples.jobs import JOBS, SWITCHING
 from tests.examples.matrix import CHECKS, Matrix
-
-SLOW = "mobilenet", "efficientnet"  # by the command alone: minutes for each check
 
 # Each check on examples that differ in what it depends on; about two minutes on two cores.
 PART = {
-    "train": tuple(name for name in JOBS if name not in SLOW),
+    "train": tuple(name for name in JOBS if name not in SWITCHING),
     "kill, resume": ("keras_model", "regression"),
     "step, 2 devices": ("keras_model", "own_training"),
     "shards, 2 devices": ("tf_module", "character_model"),
@@ -45,7 +43,7 @@ def matrices(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFact
     [
         pytest.param(name, check, marks=() if name in PART[check] else pytest.mark.full)
         for name in JOBS
-        if name not in SLOW
+        if name not in SWITCHING  # minutes for each check: by the command alone
         for check in CHECKS
     ],
 )
