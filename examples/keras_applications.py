@@ -8,10 +8,16 @@
         --data_dir=DIRECTORY --train_split=train[:5000] --global_batch_size=32 \
         --schedule=one_cycle --scale=none
 
-DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. mobilenet: 13
-minutes on two CPU cores; the accuracy on the images it trains on is 82%, and that on others stays
-at 10% for the first thousands of steps, because Keras makes the batch norms of MobileNetV2 average
-over 1,000 steps: set `layer.momentum = 0.9` of `model.layers` for short runs. EFFICIENT
+DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. Measured
+on two CPU cores:
+
+- mobilenet: 13 minutes. The accuracy on the images it trains on is 82%. On others it stays at 10%
+  for the first thousands of steps, because the batch norms of Keras's MobileNetV2 average over
+  1,000 steps: in short runs, set `layer.momentum = 0.9` for each layer of `model.layers`.
+- efficientnet: 5 minutes; the test accuracy is 22%, and rises with more epochs and images. It scales
+  the images itself: `--scale=none`.
+
+Either way, give `--shards=2` to get the same bits on 1 and 2 devices.
 """
 
 import keras
