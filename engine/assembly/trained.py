@@ -13,11 +13,11 @@ from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import assign, restore_weights
-from engine.checkpoint.variables import named_variables
 from engine.config.option import written
 from engine.config.schema import Config, changed, replaced
 from engine.distributed import strategies
 from engine.distributed.collectives import HostCollectives
+from engine.models.properties import named_variables
 from engine.optim.precision import compute_dtype
 from engine.tasks.task import Task
 

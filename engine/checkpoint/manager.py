@@ -12,8 +12,9 @@ import tensorflow as tf
 import engine
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.checkpoint_file import CheckpointContents
-from engine.checkpoint.variables import named_variables, value_of
+from engine.checkpoint.variables import value_of
 from engine.core.state import TrainState
+from engine.models.properties import named_variables
 from engine.runtime import user_code
 from engine.runtime.async_worker import AsyncWorker
 from pipelines import DataIdentity

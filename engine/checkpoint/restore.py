@@ -8,8 +8,9 @@ import tensorflow as tf
 
 from engine.checkpoint import catalog
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
-from engine.checkpoint.variables import check_variables, named_variables
+from engine.checkpoint.variables import check_variables
 from engine.core.state import TrainState
+from engine.models.properties import named_variables
 from engine.runtime import user_code
 from pipelines import DataIdentity
 

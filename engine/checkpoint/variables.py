@@ -1,4 +1,4 @@
-"""Functions that name, read and check the variables of a training state for checkpoints."""
+"""Functions that read and check the variables of a training state for checkpoints."""
 
 from __future__ import annotations
 
@@ -6,12 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
-
-
-def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
-    """Returns a module's variables by attribute path, such as "model/layers/0/kernel"."""
-    flat = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
-    return {"/".join(map(str, path)): variable for path, variable in flat}
 
 
 def value_of(variable: tf.Variable) -> np.ndarray:

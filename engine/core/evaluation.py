@@ -77,7 +77,7 @@ class Evaluation:
         return means
 
     def graph(self) -> Any:
-        """Returns the loop's ConcreteFunction, the one that `run` calls; evaluates nothing."""
+        """Returns the ConcreteFunction of the loop that `run` calls, without evaluating."""
         _, given = self._feed.open(0, 1)
         start, steps = (tf.constant(as_int64(each)) for each in (0, 1))
         return self._compiled.get_concrete_function(start, steps, given)

@@ -1,8 +1,9 @@
 """Sums of losses and metrics over examples, and the values computed from them.
 
-The sums are one vector: of weight * loss, of the weights (1 without weights), the number of
-examples, and the sums of each metric of the task. Those of a training step have two more elements,
-the gradient norm and 1. Over steps they are added in float64, in which counts are exact up to 2^53.
+The sums are one vector: the sum of weight * loss, the sum of the weights (1 without weights), the
+number of examples, and the sums of each metric of the task. The vector of a training step has two
+more elements, the gradient norm and 1. Vectors of steps are added in float64, in which counts are
+exact up to 2^53.
 """
 
 from __future__ import annotations
@@ -38,17 +39,17 @@ def dtype(metrics: Metrics) -> tf.DType:
 
 
 def zeros(metrics: Metrics) -> tf.Tensor:
-    """Returns the sums over no examples."""
+    """Returns the vector of sums over no examples: zeros [`size`] of `dtype`."""
     return tf.zeros([size(metrics)], dtype(metrics))
 
 
 def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Tensor:
-    """Returns the sums over the rows of a micro-batch, of `size` and `dtype`.
+    """Returns the sums over the rows of a micro-batch, [`size`] of `dtype`.
 
     Padding, where the mask, float32 [rows], is 0, adds nothing, even if its loss is nan.
 
     Raises:
-      ValueError: if the task gives arguments for other metrics than it has.
+      ValueError: if the names of the metrics in the output differ from those in `metrics`.
     """
     if set(output.metrics) != set(metrics):
         ours, theirs = (", ".join(each) or "none" for each in (metrics, output.metrics))
@@ -68,7 +69,7 @@ def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Ten
 def _sums_of(
     name: str, metric: Metric, weights: tf.Tensor, arguments: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-    """Returns the sums of a metric; ValueError if it does not take these arguments."""
+    """Returns the sums of a metric; ValueError, with `name`, if the metric rejects arguments."""
     try:
         sums = metric.sums(weights, *arguments)
         sums.shape.assert_is_compatible_with([metric.size])
@@ -91,7 +92,7 @@ def mean_weight(sums: tf.Tensor) -> tf.Tensor:
 
 
 def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
-    """Returns the sums of a training step: `sums`, the gradient norm, 1."""
+    """Returns the vector of sums of a training step: `sums`, the gradient norm and 1."""
     return tf.concat([sums, tf.cast([norm, 1.0], sums.dtype)], 0)
 
 
@@ -127,7 +128,7 @@ def means(
 
 
 def brief(values: Mapping[str, float | int], metrics: Metrics) -> str:
-    """Formats loss and metrics of a task for a progress line: `loss 0.0312, accuracy 98.97%`."""
+    """Formats loss and metrics for a progress line, such as `loss 0.0312, accuracy 98.97%`."""
     shown = (name for name in values if name not in ("examples", "gradient_norm"))
     return ", ".join(f"{name} {formatted(name, values[name], metrics)}" for name in shown)
 

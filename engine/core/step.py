@@ -121,7 +121,9 @@ class Step:
 
     def _refuse_unused(self, gradients: Sequence[tf.Tensor | None]) -> None:
         """Raises ValueError if a gradient is None; names the task if all are, else the model."""
-        unused = [w.name for g, w in zip(gradients, self._weights, strict=True) if g is None]
+        without = {id(w) for g, w in zip(gradients, self._weights, strict=True) if g is None}
+        named = properties.named_variables(self.model).items()
+        unused = [name for name, variable in named if id(variable) in without]
         if not unused:
             return
         of_task, of_model = place(*_written(self.task)), place(getattr(self.model, "made_by", None))

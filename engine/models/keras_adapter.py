@@ -79,15 +79,14 @@ class KerasModel(tf.Module):
         called.check_settings()
 
         def forward(batch: Any) -> Any:
-            noise = _Watched(0, tf.constant(0, tf.int64))
+            noise = StatelessRNG(0, tf.constant(0, tf.int64))
             rows = tf.shape(tf.nest.flatten(batch)[0])[0]
             context = ForwardContext(training=True, mask=tf.ones([rows]), noise=noise)
             outputs, scope, passed = called(batch, context, [])
             for variable in scope.updated.values():
                 called.check_statistic(variable)
             found.update(scope.updated)
-            per_example = "per_example" if noise.used else "none"
-            self.randomness = "per_microbatch" if scope.seeded else per_example
+            self.randomness = max(noise.drawn, default="none")  # "per_microbatch" is the last
             self.cross_example = passed.normalizes or bool(found)
             return outputs
 
@@ -143,20 +142,6 @@ class KerasModel(tf.Module):
             if value.dtype == tf.float32:
                 weight = passed.weights.get(key, valid)
                 context.updates.append(StatisticUpdate(ours[key], value, weight))
-
-
-class _Watched(StatelessRNG):
-    """Random number generator that records whether a layer drew numbers for each row (`used`)."""
-
-    used = False
-
-    def uniform(self, *arguments: Any) -> tf.Tensor:
-        self.used = True
-        return super().uniform(*arguments)
-
-    def dropout(self, *arguments: Any) -> tf.Tensor:
-        self.used = True
-        return super().dropout(*arguments)
 
 
 def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:

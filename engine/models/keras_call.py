@@ -31,7 +31,6 @@ class Scope(keras.StatelessScope):
     def __init__(self, values: list[tuple[Any, tf.Tensor]], known: dict[int, str], seed: Any):
         super().__init__(values, collect_losses=True, initialize_variables=False)
         self.updated: dict[int, Any] = {}  # assigned variables by `id`
-        self.seeded: list[str] = []  # names of the seed generators in use
         self.foreign: dict[int, Any] = {}  # variables in use that are none of the model's
         self._known, self._seed = known, seed
 
@@ -40,7 +39,6 @@ class Scope(keras.StatelessScope):
         value = super().get_current_value(variable)
         if value is None and variable.name == SEED:
             name = self._known.get(id(variable), "global")
-            self.seeded.append(name)
             value = tf.cast(self._seed(f"keras/{name}"), variable.dtype)
             self.state_mapping[id(variable)] = value
         elif value is None and id(variable) not in self._known:

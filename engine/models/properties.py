@@ -1,4 +1,4 @@
-"""Properties of a model (`tf.Module`) that the engine needs: statistics and use of randomness.
+"""Properties of a model (`tf.Module`) that the engine needs: variables and use of randomness.
 
 A model may have an attribute `randomness`:
 
@@ -8,15 +8,19 @@ A model may have an attribute `randomness`:
 - "per_microbatch": they depend on the micro-batch, as with `ForwardContext.seed`, so that other
   devices compute the same only with `--shards`.
 
-and an attribute `cross_example`: whether the output of an example depends on the other examples of
-its micro-batch.
+and `cross_example`: whether the output of an example depends on the others of its micro-batch.
+Verification does not rely on either: it finds out what a training step does.
 """
 
 from __future__ import annotations
 
 import tensorflow as tf
 
-RANDOMNESS = ("none", "per_example", "per_microbatch")
+
+def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
+    """Returns a module's variables by attribute path, such as "model/layers/0/kernel"."""
+    flat = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
+    return {"/".join(map(str, path)): variable for path, variable in flat}
 
 
 def statistics(model: tf.Module) -> list[tf.Variable]:
@@ -30,16 +34,3 @@ def statistics(model: tf.Module) -> list[tf.Variable]:
         for variable in model.variables
         if not variable.trainable and variable.aggregation != tf.VariableAggregation.NONE
     ]
-
-
-def randomness(model: tf.Module) -> str:
-    """Returns the model's `randomness`; raises ValueError if it is none of `RANDOMNESS`."""
-    kind = getattr(model, "randomness", "none")
-    if kind not in RANDOMNESS:
-        raise ValueError(f"the model says randomness = {kind!r}: must be in {RANDOMNESS}")
-    return kind
-
-
-def is_cross_example(model: tf.Module) -> bool:
-    """Returns whether the output of an example depends on other examples."""
-    return bool(getattr(model, "cross_example", False))

@@ -1,4 +1,4 @@
-"""Seeds of the random number generators that user-defined models take their initial values from."""
+"""Seeds the random number generators that set the initial weights of user-defined models."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import tensorflow as tf
 
 
 def make_seeded(seed: int, make: Callable[[], Any]) -> Any:
-    """Returns what `make` returns in a `seeded` block.
+    """Returns the result of `make`, called in a `seeded` block.
 
-    The import of Keras itself draws numbers from Python's generator. If `make` is the first to
-    import it, `make` is called once more, so that a second model of the process is the same.
+    Importing Keras draws numbers from Python's generator. If `make` is the first to import Keras,
+    `make` is called again after the import, so that later calls in the process return equal models.
     """
     imported = "keras" in sys.modules
     with seeded(seed):
@@ -31,29 +31,28 @@ def make_seeded(seed: int, make: Callable[[], Any]) -> Any:
 def seeded(seed: int) -> Iterator[None]:
     """Seeds the generators of Python, NumPy, TensorFlow and Keras in a `with` block.
 
-    A model that is made in the block starts from the same weights in any process, whatever was made
-    before it. Initializers with a seed of their own are not affected. The states of Python and
-    NumPy are restored after the block; the generators of Keras and TensorFlow are reset in it.
+    A model that is made in the block has the same initial weights in any process, whatever was made
+    before. Initializers that have a seed are not affected. After the block, the states of Python
+    and NumPy are restored; the generators of Keras and TensorFlow are reset.
     """
     states = random.getstate(), np.random.get_state()
+    _reset_keras_generator(seed)
     random.seed(seed)
     np.random.seed(seed % 2**32)
     tf.random.set_seed(seed)
-    _forget_keras_generator()
     try:
         yield
     finally:
-        _forget_keras_generator()
+        _reset_keras_generator(seed)
         random.setstate(states[0])
         np.random.set_state(states[1])
 
 
-def _forget_keras_generator() -> None:
-    """Removes Keras's global generator, if Keras is imported; its next use creates another.
+def _reset_keras_generator(seed: int) -> None:
+    """Resets Keras's global generator, if Keras is imported, and all the others that it seeds.
 
-    Its seed then comes from Python's generator, as in a process that has not imported Keras yet.
+    The next use of the generator creates another, with a seed from Python's generator, as in a
+    process that has not imported Keras yet.
     """
-    if "keras" in sys.modules:
-        from keras.src.backend.common import global_state
-
-        global_state.set_global_attribute("global_seed_generator", None)
+    if keras := sys.modules.get("keras"):
+        keras.utils.set_random_seed(seed % 2**32)

@@ -24,6 +24,8 @@ class StatelessRNG:
     at `row=k`. So a draw depends neither on the number of replicas nor on restarts, and there is no
     state to save.
 
+    `drawn` holds the kinds of the numbers drawn so far, as `engine.models.properties` names them.
+
     Args:
       seed: seed of the run, any integer.
       step: training step, or the epoch for augmentation, int64 [].
@@ -38,12 +40,14 @@ class StatelessRNG:
     ):
         self._seed, self._compiled = seed, compiled
         self._step, self._row = tf.cast(step, tf.int64), tf.cast(row, tf.int64)
+        self.drawn: set[str] = set()
 
     def uniform(self, stream: int, rows: tf.Tensor | int, features: int) -> tf.Tensor:
         """Draws uniform random numbers in [0, 1), float32 [rows, features].
 
         `stream` distinguishes the draws of one step; for dropout, it is the index of the layer.
         """
+        self.drawn.add("per_example")
         return uniform_floats(self._bits(stream, rows, features * 32, tf.uint32))
 
     def dropout(
@@ -57,6 +61,7 @@ class StatelessRNG:
         of 2^-16 would be off by more than 1% of `rate` or of `1 - rate`; the scale uses the rounded
         rate.
         """
+        self.drawn.add("per_example")
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
         if not bits:
             error = abs(round(rate * 2**16) / 2**16 - rate)
@@ -81,6 +86,7 @@ class StatelessRNG:
         The seed depends on the first row of the micro-batch, so that these operations draw the same
         numbers only if the global batch is divided into the same micro-batches.
         """
+        self.drawn.add("per_microbatch")
         return self._bits(f"seed/{name}", 1, 64, tf.int32)[0]
 
     def _bits(

@@ -1,4 +1,4 @@
-"""Checks of a user-defined forward pass by its graph: what it writes, reads, creates and draws."""
+"""Inspection of graphs: what a user-defined forward pass writes, reads, creates and draws."""
 
 from __future__ import annotations
 
@@ -14,15 +14,24 @@ from tensorflow.python.framework.auto_control_deps_utils import (
 # Rows of the micro-batch that is traced: a prime, which no other dimension is likely to be.
 TRACED_ROWS = 101
 
-_GENERATORS = re.compile(
-    r"Random(Uniform|UniformInt|StandardNormal|Gamma|Poisson\w*|Shuffle)|TruncatedNormal"
-    r"|ParameterizedTruncatedNormal|Multinomial|Stateful(Uniform|StandardNormal)\w*"
-    r"|StatefulTruncatedNormal\w*|RngReadAndSkip|RngSkip"
+# Stateful random operations; checkpoints do not contain the state of their generators.
+_RANDOM_OPS = frozenset(
+    (
+        *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
+        *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2"),
+        *("RandomShuffle", "RandomCrop", "Multinomial", "NonDeterministicInts"),
+        *("StatefulUniform", "StatefulUniformInt", "StatefulUniformFullInt", "RngSkip"),
+        *("StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
+        *("StatefulRandomBinomial", "RngReadAndSkip"),
+        *("SampleDistortedBoundingBox", "SampleDistortedBoundingBoxV2", "AllCandidateSampler"),
+        *("UniformCandidateSampler", "LogUniformCandidateSampler", "FixedUnigramCandidateSampler"),
+        *("LearnedUnigramCandidateSampler", "ThreadUnsafeUnigramCandidateSampler"),
+    )
 )
 
 
 def batch_spec(spec: Any, rows: int | None = TRACED_ROWS) -> Any:
-    """Returns the specs of a batch of `rows` examples, from a nest of specs of one example."""
+    """Returns the specs of a batch of `rows` examples for a nest of specs of one example."""
     return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), spec)
 
 
@@ -48,11 +57,11 @@ def fits(found: Any, expected: Any) -> bool:
 def check_forward_pass(
     what: str, forward: Callable[[Any], Any], spec: Any, variables: Iterable[tf.Variable]
 ) -> Any:
-    """Traces `forward` on a micro-batch of examples of `spec`; checks what its graph does.
+    """Traces `forward` on a micro-batch and checks the graph; returns the specs of the outputs.
 
     Args:
-      what: the model, as errors name it.
-      forward: the forward pass, of a batch of inputs.
+      what: name of the model for error messages.
+      forward: the forward pass, a function of a batch of inputs.
       spec: nest of `tf.TensorSpec` of one example, without a batch axis.
       variables: variables of the model.
 
@@ -60,8 +69,8 @@ def check_forward_pass(
       The specs of the outputs for one example, a nest of `tf.TensorSpec`.
 
     Raises:
-      ValueError: if the forward pass creates a variable, reads one that is not the model's, writes
-        one, or draws numbers from a generator with a hidden state.
+      ValueError: if the forward pass creates or writes a variable, reads a variable that is not in
+        `variables`, or draws numbers from a generator with a hidden state.
     """
 
     def refuse(next_creator: Callable, **arguments: Any) -> tf.Variable:
@@ -77,6 +86,12 @@ def check_forward_pass(
 
     function = tf.function(traced, autograph=False)
     concrete = function.get_concrete_function(batch_spec(spec))
+    if drawn := hidden_random_ops(concrete):
+        raise ValueError(
+            f"{what} draws random numbers from a generator with a hidden state"
+            f" ({', '.join(drawn)}): use tf.random.stateless_* with context.seed(name), or"
+            " context.noise"
+        )
     graph = concrete.graph
     names = {id(handle): v.name for v in variables for handle in _handles(v)}
     read_only = set(get_read_only_resource_input_indices_graph(graph))
@@ -94,31 +109,31 @@ def check_forward_pass(
                 f"{what} uses the variable {used[id(external)]}, which is none of its own, so no"
                 " checkpoint would hold it: make it an attribute of the model"
             )
-    drawn = next((op.name for op in _operations(graph) if _GENERATORS.fullmatch(op.type)), None)
-    if drawn:
-        raise ValueError(
-            f"{what} draws random numbers from a generator with a hidden state ({drawn}): use"
-            " tf.random.stateless_* with context.seed(name), or context.noise"
-        )
     return tf.nest.map_structure(
         lambda output: tf.TensorSpec(output.shape[1:], output.dtype), concrete.structured_outputs
     )
 
 
 def _handles(variable: tf.Variable) -> list[tf.Tensor]:
-    """Returns the resource handles of a variable, of a mirrored one those of all replicas."""
+    """Returns the resource handles of a variable; of a mirrored variable, one per replica."""
     return [component.handle for component in getattr(variable, "values", (variable,))]
 
 
-def _operations(graph: Any) -> Iterator[Any]:
-    """Yields the operations of a graph and of the functions that it calls, for example a loop's."""
-    yield from graph.get_operations()
-    for function in graph._functions.values():
-        yield from getattr(function, "graph", tf.Graph()).get_operations()
+def hidden_random_ops(function: Any) -> list[str]:
+    """Returns the types of the stateful random operations in a ConcreteFunction, sorted."""
+    return sorted({node.op for node in nodes(function)} & _RANDOM_OPS)
+
+
+def nodes(function: Any) -> Iterator[Any]:
+    """Yields the NodeDefs of a ConcreteFunction and of the functions it calls, as of a loop."""
+    graph = function.graph.as_graph_def()
+    yield from graph.node
+    for inner in graph.library.function:
+        yield from inner.node_def
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the first line of an error that says what is wrong, without colours."""
+    """Returns the first informative line of an error's message, without ANSI colour codes."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines()]
     said = (line for line in lines if line and not line.startswith("Exception encountered"))

@@ -21,8 +21,8 @@ FLOAT32_STEP = 1e-6
 def arithmetic(precision: str, gpus: bool) -> str:
     """Returns the precision that layers round to, a key of `UNIT_ROUNDOFF`.
 
-    It is `precision`, but "tensor_float_32" for float32 on GPUs if TensorFlow's option for
-    TensorFloat-32 is enabled.
+    The precision is `precision`, except that float32 on GPUs is "tensor_float_32" if TensorFlow's
+    option for TensorFloat-32 is enabled.
     """
     tf32 = gpus and tf.config.experimental.tensor_float_32_execution_enabled()
     return "tensor_float_32" if tf32 and precision == "float32" else precision
@@ -89,7 +89,7 @@ def sign_flip_bound(precision: str, path: float, length: float, elements: int) -
     Rounding can flip the sign of a value near zero: two updates then differ by twice their norm
     times the root of the fraction of such elements, at least one of the tensor. Values have an
     error of 8u, and are about 4 times denser near zero than elsewhere: the fraction is about 32u.
-    `path` and `length` are as in `bound`; `elements` is the size of the tensor.
+    `path` and `length` are as in `bound`; `elements` is the number of elements of the tensor.
     """
     fraction = max(32 * UNIT_ROUNDOFF[precision], 1 / elements)
     return 2 * fraction**0.5 * path / length

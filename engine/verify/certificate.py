@@ -1,4 +1,4 @@
-"""The results of a verification: findings of checks, verdicts on laws, and their certificate."""
+"""Results of a verification: findings of checks, verdicts on laws, and the certificate."""
 
 from __future__ import annotations
 

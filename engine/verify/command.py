@@ -1,4 +1,4 @@
-"""`--mode=verify`: checks the laws on a configuration, prints and saves the certificate."""
+"""Runs `--mode=verify`: checks the laws on a configuration, prints and saves the certificate."""
 
 from __future__ import annotations
 

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.models.properties import named_variables
 from engine.verify import bounds
 from engine.verify.trajectory import Trajectory
+
+MEANS = "loss", "gradient norm"  # what is compared besides tensors
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,15 @@ def tensors(
     The trajectories start from the same state. `arithmetic` is as `bounds.arithmetic` returns it;
     `sizes`, as `Trajectory.typical_sizes`, has the minimum scales of loss and gradient norm.
     """
-    differences = []
+    differences, typical = [], _norms_of_statistics(one)
     for name, value in one.weights.items():
         path = one.path[name]
-        length = max(_norm(value), path)  # updates of a bias around 0 cancel
+        scale = max(path, typical.get(name, 0.0))  # updates of a bias around 0 cancel
+        length = max(_norm(value), scale)
         bound = bounds.bound(arithmetic, path, length) if length else 0.0
         if length and _optimizer(one) == "lion":
             bound += bounds.sign_flip_bound(arithmetic, path, length, value.size)
-        differences.append(Difference(name, difference(value, other.weights[name], path), bound))
+        differences.append(Difference(name, difference(value, other.weights[name], scale), bound))
     return differences + _of_means(one, other, bounds.metric_bound(arithmetic), sizes)
 
 
@@ -90,6 +94,23 @@ def whole_model_differences(
     return [of_weights, *_of_means(one, other, bounds.step_metric_bound(arithmetic), sizes)]
 
 
+def _norms_of_statistics(trajectory: Trajectory) -> dict[str, float]:
+    """Returns the root mean square of the norms of a model's statistics of one kind, by name.
+
+    A kind is the last part of the name, such as "moving_mean". The mean of a layer's inputs may be
+    0 but for the rounding errors of a sum, as between two batch norms without an activation.
+    """
+    kinds: dict[str, list[str]] = {}
+    for name, variable in named_variables(trajectory.parts.state.model).items():
+        if not variable.trainable:
+            kinds.setdefault(name.rpartition("/")[2], []).append(f"model/{name}")
+    typical: dict[str, float] = {}
+    for names in kinds.values():
+        norms = [_norm(trajectory.weights[name]) for name in names]
+        typical |= dict.fromkeys(names, _norm(np.array(norms)) / len(norms) ** 0.5)
+    return typical
+
+
 def _optimizer(trajectory: Trajectory) -> str:
     return trajectory.parts.config.optimizer.optimizer
 
@@ -98,7 +119,7 @@ def _of_means(
     one: Trajectory, other: Trajectory, bound: float, sizes: Mapping[str, float]
 ) -> list[Difference]:
     differences = []
-    for name in ("loss", "gradient norm"):
+    for name in MEANS:
         mean, other_mean, scale = (each.get(name, 0.0) for each in (one.means, other.means, sizes))
         differences.append(Difference(name, difference(mean, other_mean, scale), bound))
     return differences

@@ -13,7 +13,7 @@ from engine.tasks.task import Task, TaskOutput
 
 
 class _FaultyMetric(Metric):
-    """Wraps a metric; the last argument is a factor of each row, which multiplies the sums."""
+    """Wraps a metric; multiplies the sums by the factors [rows] in an additional last argument."""
 
     def __init__(self, metric: Metric) -> None:
         self.size, self.better, self.float64 = metric.size, metric.better, metric.float64
@@ -28,7 +28,7 @@ class _FaultyMetric(Metric):
 
 
 class FaultInjectingTask(Task):
-    """Wraps a task; `inject` makes one of `PARTS`, for one row of a batch, infinite or nan.
+    """Wraps a task; `inject` makes a part of one row's results, one of `PARTS`, infinite or nan.
 
     Without a fault, all parts are multiplied by 1, which leaves them bitwise identical.
     """
@@ -39,6 +39,7 @@ class FaultInjectingTask(Task):
         self._summed = {n: _FaultyMetric(each) for n, each in summed(task.metrics).items()}
         self.metrics: Mapping[str, Metric] = {**task.metrics, **self._summed}
         self.task = task
+        self.drawn: set[str] = set()  # kinds of random numbers that traced training steps draw
         self._row = tf.Variable(-1, dtype=tf.int64, trainable=False)
         self._factors = {part: tf.Variable(1.0, trainable=False) for part in self.PARTS}
 
@@ -48,10 +49,11 @@ class FaultInjectingTask(Task):
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
-        """Multiplies a part of what a row of the global batch yields by `factor`, until `heal`.
+        """Multiplies a part of the results for one row of the batch by `factor`, until `heal`.
 
-        `part` is "gradient", but not the loss; "loss", but not its gradient; "metric", all metrics;
-        or "statistic", all updates of moving statistics from the row's micro-batch.
+        `row` counts in the global batch. `part` is "gradient" (without the loss), "loss" (without
+        the gradient), "metric" (all metrics) or "statistic" (all updates of moving statistics from
+        the row's micro-batch).
         """
         self._row.assign(row)
         self._factors[part].assign(factor)
@@ -69,6 +71,7 @@ class FaultInjectingTask(Task):
     def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
         """Returns the output of the wrapped task with the fault; see `Task`."""
         output = self.task(model, batch, context)
+        self.drawn |= context.noise.drawn if context.noise else set()
         losses = output.losses
         if losses.shape.rank == 0:  # invalid for a task; L1 reports it
             losses = tf.broadcast_to(losses, tf.shape(batch.mask))

@@ -1,29 +1,14 @@
-"""Finds random operations and variables in the graph of a traced function; fingerprints it."""
+"""Finds untracked variables in the graph of a traced function; fingerprints the graph."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import tensorflow as tf
 
-# Stateful random operations; checkpoints do not contain the state of their generators.
-_GENERATORS = frozenset(
-    (
-        *("RandomUniform", "RandomUniformInt", "RandomStandardNormal", "TruncatedNormal"),
-        *("ParameterizedTruncatedNormal", "RandomGamma", "RandomPoisson", "RandomPoissonV2"),
-        *("RandomShuffle", "Multinomial", "NonDeterministicInts", "RngSkip", "RngReadAndSkip"),
-        *("StatefulUniform", "StatefulUniformInt", "StatefulUniformFullInt"),
-        *("StatefulStandardNormal", "StatefulStandardNormalV2", "StatefulTruncatedNormal"),
-        *("StatefulRandomBinomial",),
-    )
-)
-
-
-def hidden_random_ops(function: Any) -> list[str]:
-    """Returns the types of the stateful random operations in a ConcreteFunction, sorted."""
-    return sorted({node.op for node in _nodes(function)} & _GENERATORS)
+from engine.models.tracing import nodes
 
 
 def untracked_variables(function: Any, known: Iterable[tf.Variable]) -> list[tf.Variable]:
@@ -39,14 +24,7 @@ def fingerprint(function: Any) -> Counter:
     differ in each trace. A Python number that a trace depends on is a constant in the graph or has
     selected a Python branch, so another number gives another fingerprint.
     """
-    return Counter((node.op, _attributes(node)) for node in _nodes(function))
-
-
-def _nodes(function: Any) -> Iterator[Any]:
-    graph = function.graph.as_graph_def()
-    yield from graph.node
-    for inner in graph.library.function:
-        yield from inner.node_def
+    return Counter((node.op, _attributes(node)) for node in nodes(function))
 
 
 def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:

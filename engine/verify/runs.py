@@ -19,10 +19,9 @@ from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
 from engine.config.schema import Config, replaced
 from engine.distributed.strategies import Devices, set_threads, topologies
-from engine.models import properties
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
-from engine.verify import bounds, graph
+from engine.verify import bounds, forward, graph
 from engine.verify.fault_injection import FaultInjectingTask
 from engine.verify.sample import sample
 from engine.verify.trajectory import Trajectory, record_trajectory, take
@@ -50,8 +49,8 @@ class VerificationRuns:
     """Assembles and trains small runs of one configuration, on one device and on several.
 
     A run takes `STEPS` steps on a sample of the user's data, so that it has several epochs, each
-    with a partial batch if possible. Everything else is as configured, except the length of a short
-    schedule, see `scheduled_steps`, and the options that the caller replaces.
+    with a partial batch if possible. All else is as configured, except the length of a short
+    schedule (see `scheduled_steps`) and the options that the caller replaces.
 
     The arguments are as in `verify`; `directory` is for decoded data and checkpoints.
 
@@ -160,7 +159,12 @@ class VerificationRuns:
                 CheckpointManager(self._directory, parts.state, keep=2).save_and_wait()
 
         trajectory = record_trajectory(parts, STEPS, before_step)
-        written = [v.name for v, old in self._untracked if v.numpy().tobytes() != old.tobytes()]
+        names = {id(value): name for name, value in vars(fault_injector(parts).task).items()}
+        written = [
+            names.get(id(v), v.name)  # a task names its variables, TensorFlow may not
+            for v, old in self._untracked
+            if v.numpy().tobytes() != old.tobytes()
+        ]
         return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
@@ -189,14 +193,21 @@ class VerificationRuns:
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
-    def randomness(self) -> str:
-        """Kind of the model's random numbers, see `engine.models.properties`."""
-        return properties.randomness(self.reference.parts.model)
+    def single(self) -> Devices:
+        """The configured devices if they are one replica, else one of them."""
+        configured, one = self.topologies.configured, self.topologies.one
+        return configured if configured.replicas == 1 else one
 
     @property
+    def per_microbatch(self) -> bool:
+        """Whether random numbers of a step depend on its micro-batches, as its trace has shown."""
+        return "per_microbatch" in fault_injector(self.reference.parts).drawn
+
+    @functools.cached_property
     def cross_example(self) -> bool:
-        """Whether an example's training loss depends on others, as with batch norm."""
-        return properties.is_cross_example(self.reference.parts.model)
+        """Whether the model's outputs for an example depend on others, as a forward pass shows."""
+        bound = bounds.step_metric_bound(self.arithmetic(self.single))
+        return forward.crosses_examples(self.on(self.single).parts, self.sample, bound)
 
     def close(self) -> None:
         """Stops prefetching in all runs, and unsets TensorFlow's global seed."""
@@ -206,13 +217,13 @@ class VerificationRuns:
 
 
 def fault_injector(parts: Parts) -> FaultInjectingTask:
-    """Returns the task wrapper of a run that `VerificationRuns` assembled, to inject faults."""
+    """Returns the task of a run that `VerificationRuns` assembled, which can inject faults."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
 
 
 def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.Source) -> MakeTask:
-    """Returns a function that makes a task for each run; ValueError if two runs would share it."""
+    """Returns a function that makes a task for each run; ValueError if it returns a task twice."""
     if task is None:
         return lambda: factories.build_task(config, source)
 

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from engine.assembly.parts import Parts
-from engine.checkpoint.variables import named_variables
 from engine.core import metrics
+from engine.models.properties import named_variables
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
@@ -36,37 +36,31 @@ def run_steps_measured(
 
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Returns the variables' values: of the model by "model/NAME", of its EMA by "ema/NAME"."""
+    """Returns the values of the variables of the model and of its EMA, by attribute path."""
     models = {"model": parts.state.model, "ema": parts.state.ema}
     return {
         f"{prefix}/{name}": variable.numpy()
         for prefix, model in models.items()
         if model is not None
-        for name, variable in _by_name(model).items()
+        for name, variable in named_variables(model).items()
     }
 
 
-def _by_name(model: tf.Module) -> dict[str, tf.Variable]:
-    """Returns a model's variables by name, or by attribute path where names are not unique."""
-    names = {variable.name: variable for variable in model.variables}
-    return names if len(names) == len(model.variables) else named_variables(model)
-
-
 def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, bytes]:
-    """Returns the bytes of each state variable except timings and `but`, by "INDEX/NAME"."""
+    """Returns the bytes of each state variable except timings and `but`, by attribute path."""
     excluded = {id(variable) for variable in (*parts.state.timing.variables, *but)}
-    kept = [v for v in parts.state.variables if id(v) not in excluded]
-    return {f"{index}/{v.name}": v.numpy().tobytes() for index, v in enumerate(kept)}
+    kept = {n: v for n, v in named_variables(parts.state).items() if id(v) not in excluded}
+    return {name: variable.numpy().tobytes() for name, variable in kept.items()}
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
     """Returns the names of the variables that differ between results of `state_bytes`."""
-    return [name.split("/", 1)[1] for name in before if before[name] != after[name]]
+    return [name for name in before if before[name] != after[name]]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The state of a run after some steps, and sums over those steps."""
+    """The final state of a run's consecutive steps, and sums over these steps."""
 
     parts: Parts  # the run, which may have continued since
     path: dict[str, float]  # sum of the norms of the updates of each tensor in `weights`, by name
@@ -111,7 +105,7 @@ def record_trajectory(
         state_bytes(parts),
         state.sums.numpy() - sums_before,
         int(state.updates),
-        [v.name for v in state.variables if _differ(replica_values(v))],
+        [n for n, v in named_variables(state).items() if _differ(replica_values(v))],
     )
 
 

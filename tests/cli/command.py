@@ -25,7 +25,7 @@ from tests import processors
 from tests.tensorflow_log import without_log
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-HANG = 300  # seconds after which a process counts as hung
+HANG = int(os.environ.get("TEST_HANG", 300))  # seconds after which a process counts as hung
 # Figures and XLA take seconds, and most tests do not need them; --report and --jit=auto are for
 # those that do.
 QUICK = ("--report=false", "--jit=off")

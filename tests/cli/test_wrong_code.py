@@ -80,7 +80,9 @@ MODELS = {
         "self.b = tf.Variable(0.0)\n        return self.b + rows @ self.kernel",
     ): "my.py:13: ",
     (SOFTMAX, "b = tf.Variable(0.0)\n        return b + rows @ self.kernel"): "my.py:13: ",
-    (SOFTMAX, "return rows @ tf.stop_gradient(self.kernel)"): "my.py:16: the loss does not depend",
+    (SOFTMAX, "return rows @ tf.stop_gradient(self.kernel)"): (
+        "my.py:16: the loss does not depend on the trainable kernel\n"
+    ),
     (SOFTMAX, "return rows @ self.kernels"): "my.py:13: AttributeError: ",
     (SOFTMAX, "return rows[:, 1:] @ self.kernel"): "my.py:13: ",
     ("return Net(", "return str("): "my.py:18: TypeError",
@@ -156,3 +158,15 @@ def test_nan_from_the_first_step(warm: Warm, tmp_path: Path):
     (line,) = outcome.err.splitlines()
     assert line.startswith("error: all steps from the first on are bad (gradient not finite)"), line
     assert "nan or infinite at the initial weights" in line and (tmp_path / "run").exists()
+
+
+@pytest.mark.full
+def test_hidden_generator(warm: Warm, tmp_path: Path):
+    """Training does not notice the generator; verification names it."""
+    drawn = "tl.TaskOutput(losses * tf.random.uniform([]), {'right': (losses,)})"
+    (tmp_path / "my.py").write_text(HEAD + TASK.replace(RETURNED, drawn))
+    load, run_dir = f"--load={tmp_path / 'my.py'}", f"--run_dir={tmp_path / 'run'}"
+    outcome = warm.run("--mode=verify", load, run_dir, "--task=mine", "--model=logistic")
+    assert outcome.status == 1, outcome.said()
+    last = outcome.out.splitlines()[-1]
+    assert last.startswith("FAIL L3 ") and "a step draws by RandomUniform" in last

@@ -2,7 +2,9 @@
 
     python -m tests.examples [--only=NAME] [--check=NAME]
 
-A failure is written below the table; the exit status is then 1.
+A failure is written below the table; the exit status is then 1. The names are those of the files,
+and mobilenet and efficientnet of keras_applications.py: give these two TEST_HANG=3600, seconds
+before a process counts as hung, because verify takes longer than the 300 that are usual.
 """
 
 from __future__ import annotations

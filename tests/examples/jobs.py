@@ -18,8 +18,23 @@ EXAMPLES = REPOSITORY / "examples"
 # Steps that are few, with log points and checkpoints within the epochs.
 _SMALL = ("--epochs=3", "--log_every=3", "--checkpoint_every=7", "--restore_best=false")
 
-# Options by example: 20 to 60 steps an epoch. The others are those of the docstring.
+# Deep networks with batch norms of few values, where rounding switches units in the first step:
+# devices are compared with --shards alone.
+SWITCHING = "mobilenet", "efficientnet"
+
+# Data sets that examples download, by file.
+DOWNLOADED = {"character_model": "tiny_shakespeare", "keras_applications": "cifar10"}
+
+# Options by job: 20 to 60 steps an epoch. The others are those of the docstring.
+_APPLICATION = (
+    "--global_batch_size=16",
+    "--train_split=train[:320]",
+    "--validation_split=train[320:384]",
+    "--test_split=test[:64]",
+)
 SMALL = {
+    "mobilenet": _APPLICATION,
+    "efficientnet": _APPLICATION,
     "keras_model": ("--global_batch_size=32", "--model.width=4"),
     "tf_module": ("--global_batch_size=32",),
     "arrays": ("--global_batch_size=16",),
@@ -67,15 +82,20 @@ class Job:
     @property
     def test_split(self) -> str:
         """The split that the run is tested on."""
-        given = [each for each in self.arguments if each.startswith("--test_split=")]
-        return given[-1].partition("=")[2] if given else "test"
+        return self.value("test_split") or "test"
 
     @property
     def available(self) -> bool:
         """Whether the data is on this machine."""
-        folder = prepared.data_dir()
         downloads = any("DIRECTORY" in each for each in self.arguments)
-        return not downloads or bool(folder and (Path(folder) / "tiny_shakespeare").is_dir())
+        return not downloads or bool(
+            (folder := prepared.data_dir()) and (Path(folder) / DOWNLOADED[self.file.stem]).is_dir()
+        )
+
+    def value(self, option: str) -> str:
+        """Returns the value of an option in the command; "" if it is not given."""
+        given = [each for each in self.arguments if each.startswith(f"--{option}=")]
+        return given[-1].partition("=")[2] if given else ""
 
 
 def text_of(file: Path) -> str:
@@ -88,10 +108,20 @@ def text_of(file: Path) -> str:
     return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:end])
 
 
-def job(file: Path) -> Job:
-    """Returns the job of an example file, whose text must have exactly one command."""
+def jobs(file: Path) -> list[Job]:
+    """Returns the jobs of an example, one for each command in its text.
+
+    Its name is that of the file, or of several commands in one text that of the model.
+    """
     text = re.sub(r"\\\n", "", text_of(file))
-    (line,) = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
+    lines = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
+    found = [_job(file, line) for line in lines]
+    if len(found) > 1:
+        return [dataclasses.replace(each, name=each.value("model")) for each in found]
+    return found
+
+
+def _job(file: Path, line: str) -> Job:
     _, script, *arguments = shlex.split(line)
     relative = str(file.relative_to(REPOSITORY))
     assert script == ("run.py" if file.suffix == ".flags" else relative), line
@@ -103,7 +133,9 @@ def job(file: Path) -> Job:
 
 
 JOBS = {
-    file.stem: job(file) for file in sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.flags")])
+    job.name: job
+    for file in sorted([*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*.flags")])
+    for job in jobs(file)
 }
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine.checkpoint.catalog import list_checkpoints, newest_checkpoint, read, read_metadata
 from tests.cli.command import HANG, REPOSITORY, Command, Run, Warm
-from tests.examples.jobs import Job, make_pictures
+from tests.examples.jobs import SWITCHING, Job, make_pictures
 
 # Decoded inputs of the test split, from a process that opens the data set as training does.
 INPUTS = """
@@ -105,7 +105,9 @@ class Matrix:
         return f"at step {saved}"
 
     def agrees(self) -> str:
-        """The state after a step on two virtual devices equals that on one, within 1e-5."""
+        """One step on two virtual devices equals one on one device, tensor by tensor."""
+        if self.job.name in SWITCHING:
+            return "not compared"
         one = self._state("one", "--virtual_devices=1")
         two = self._state("two", "--virtual_devices=2")
         assert one.keys() == two.keys()
@@ -167,8 +169,9 @@ class Matrix:
         return ""
 
     def verifies(self) -> str:
-        """`--mode=verify` finds no broken law; returns the laws that it does not compare."""
-        outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *self.options)
+        """All laws hold, or say why they are not compared."""
+        options = [*self.options, *(["--shards=2"] if self.job.name in SWITCHING else [])]
+        outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *options)
         laws = [line for line in outcome.out.splitlines() if line.startswith("L")]
         broken = [line for line in laws if "FAIL" in line]
         assert outcome.status == 0 and not broken, "; ".join(broken) or outcome.said()

@@ -18,6 +18,7 @@ BUDGETS = {
     "segmentation": (20, ()),
     "text_classification": (12, ("Fives", "text")),
     "character_model": (25, ("transformer",)),
+    "keras_applications": (10, ()),
 }
 PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.cli.command import Command, Warm
-from tests.examples.jobs import JOBS
+from tests.examples.jobs import JOBS, SWITCHING
 from tests.examples.matrix import CHECKS, Matrix
 
 # Each check on examples that differ in what it depends on; about two minutes on two cores.
 PART = {
-    "train": tuple(JOBS),
+    "train": tuple(name for name in JOBS if name not in SWITCHING),
     "kill, resume": ("keras_model", "regression"),
     "step, 2 devices": ("keras_model", "own_training"),
     "shards, 2 devices": ("tf_module", "character_model"),
@@ -43,12 +43,13 @@ def matrices(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFact
     [
         pytest.param(name, check, marks=() if name in PART[check] else pytest.mark.full)
         for name in JOBS
+        if name not in SWITCHING  # minutes for each check: by the command alone
         for check in CHECKS
     ],
 )
 def test_example(matrices, name: str, check: str):
     if not JOBS[name].available:
-        pytest.skip("no prepared tiny_shakespeare: set TAPELINE_TEST_DATA_DIR")
+        pytest.skip("no prepared data: set TAPELINE_TEST_DATA_DIR")
     CHECKS[check](matrices(name))
 
 

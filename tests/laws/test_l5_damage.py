@@ -11,7 +11,7 @@ import pytest
 from engine.checkpoint.catalog import checkpoint_number, list_checkpoints
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
-from engine.checkpoint.variables import named_variables
+from engine.models.properties import named_variables
 from tests.harness import pictures, training
 
 KEEP = 3

@@ -13,7 +13,7 @@ from engine.checkpoint import checkpoint_file
 from engine.checkpoint.catalog import read
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer, restore_weights
-from engine.checkpoint.variables import named_variables
+from engine.models.properties import named_variables
 from engine.optim.precision import LossScale
 from engine.optim.registry import OPTIMIZERS
 from pipelines import data_identity

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.checkpoint.variables import named_variables
+from engine.models.properties import named_variables
 from engine.models.sequential import pooled
 from tapeline import models
 from tapeline.models import (

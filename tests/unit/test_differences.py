@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from engine.optim.options import PRECISIONS
 from engine.verify import bounds
@@ -47,7 +48,9 @@ def test_worst_relative_to_bound():
     assert str(tight) == "tight 1.0e-06 apart, 1e-06 allowed"
 
 
+MODEL = tf.Module()
 PARTS: Any = SimpleNamespace(
+    state=SimpleNamespace(model=MODEL),
     task=SimpleNamespace(metrics={}),
     config=SimpleNamespace(optimizer=SimpleNamespace(optimizer="adam")),
 )
@@ -69,6 +72,25 @@ def test_cancelling_updates(compare):
         assert worst(compare(moved(one), moved(one + 1e-7), "float32", {})).within
         far = worst(compare(moved(one), moved(one + 1e-4), "float32", {}))
         assert far.name in ("bias", "weights") and not far.within
+
+
+def test_statistic_near_zero(monkeypatch):
+    """A moving mean that is 0 but for rounding errors is compared at the scale of the others."""
+    names = "a/mean", "b/mean"
+    for name in names:
+        part = tf.Module()
+        part.mean = tf.Variable(0.0, trainable=False)
+        monkeypatch.setattr(MODEL, name[0], part, raising=False)
+
+    def found(cancelling: float) -> Difference:
+        weights = dict(zip(names, map(np.array, (cancelling, 1.0)), strict=True))
+        weights = {f"model/{name}": value for name, value in weights.items()}
+        one = dataclasses.replace(moved(NEAR_ZERO), weights=weights, path=dict.fromkeys(weights, 0))
+        weights = weights | {"model/a/mean": np.array(0.0)}
+        return worst(tensors(one, dataclasses.replace(one, weights=weights), "float32", {}))
+
+    assert found(1e-9).within
+    assert not found(1e-4).within and found(1e-4).name == "model/a/mean"
 
 
 @pytest.mark.parametrize("compare", [tensors, whole_model_differences])

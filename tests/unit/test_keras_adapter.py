@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import tapeline
-from engine.checkpoint.variables import named_variables
+from engine.models.properties import named_variables
 from engine.models.seeding import seeded
 from tapeline.models import ForwardContext, StatelessRNG
 from tests.choices import seldom

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 import tapeline
-from engine.checkpoint.variables import named_variables
+from engine.models.properties import named_variables
 from engine.models.seeding import seeded
 from tapeline.models import ForwardContext, StatelessRNG
 
@@ -184,6 +184,25 @@ class HiddenInside(Plain):
         )
 
 
+class Generator(Plain):
+    """Has a generator of its own, whose state is a variable."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def __call__(self, inputs):
+        return inputs + self.generator.uniform(tf.shape(inputs))
+
+
+class Samples(Plain):
+    """Draws negative classes, as a sampled softmax does."""
+
+    def __call__(self, inputs):
+        drawn, *_ = tf.random.log_uniform_candidate_sampler([[1]], 1, 3, True, 5)
+        return inputs * tf.cast(drawn, tf.float32)
+
+
 class AssignsInside(Plain):
     def __call__(self, inputs):
         tf.cond(
@@ -234,6 +253,8 @@ def test_stateless_numbers_are_allowed():
         (Growing, r"Growing creates the variable extra in its call: create all"),
         (Outside, r"Outside uses the variable elsewhere:0, which is none of its own"),
         (HiddenInside, r"generator with a hidden state \(.*andom.niform.*context\.seed"),
+        (Generator, r"generator with a hidden state \(RngReadAndSkip\)"),
+        (Samples, r"generator with a hidden state \(LogUniformCandidateSampler\)"),
         (Empty, r"Empty has no variables: make them attributes"),
         (Silent, r"Silent cannot be called: give it a method __call__\(self, inputs\)"),
         (Masked, r"Masked is called with \(inputs, mask\): its arguments have to be"),

@@ -1,4 +1,4 @@
-"""Metrics by sums equal scikit-learn, weighted, however the examples are divided into batches."""
+"""Tests that metrics match scikit-learn's, with weights, for any division into batches."""
 
 import math
 
@@ -15,7 +15,7 @@ ROWS, CLASSES = 400, 5
 
 
 def value(metric, *arguments, weights, batch=130):
-    """Returns the value over batches of `batch` rows; the last one is partial."""
+    """Returns a metric's value from sums over batches of `batch` rows; the last is partial."""
     total = np.zeros(metric.size)
     for start in range(0, len(weights), batch):
         part = slice(start, start + batch)
@@ -34,7 +34,7 @@ def generator(seed=0):
 
 @pytest.fixture(scope="module")
 def exclusive():
-    """Labels, logits and weights where one of several classes is true."""
+    """Returns labels [ROWS], logits [ROWS, CLASSES] and weights of exclusive classes."""
     rng = generator()
     labels = rng.integers(0, CLASSES - 1, ROWS)  # one class has no labels, but predictions
     logits = rng.normal(size=(ROWS, CLASSES)).astype(np.float32)
@@ -181,7 +181,7 @@ def test_means():
 
 
 def test_positions_with_weights():
-    """A pixel of weight 0 is ignored, whatever its label."""
+    """Positions of weight 0 do not count, whatever their label."""
     rng = generator()
     labels = rng.integers(0, 3, (ROWS, 4, 4))
     predictions = rng.integers(0, 3, (ROWS, 4, 4))

@@ -1,7 +1,4 @@
-"""The checks of the eight laws of docs/concepts/laws.md, such as the exact resumption of a run.
-
-A law is a property that every run must have.
-"""
+"""Checks of the eight laws of docs/concepts/laws.md, properties that every run must have."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law and its check, with the attributes of a `Verdict` on the law."""
+    """A law and its check; number and name are the `law` and `name` of a `Verdict`."""
 
     number: str  # "L1" to "L8"
     name: str

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import operator
-
 import numpy as np
 import tensorflow as tf
 
@@ -15,6 +13,7 @@ from engine.optim.precision import compute_dtype
 from engine.verify import bounds
 from engine.verify.certificate import Finding, apart, not_compared
 from engine.verify.differences import Difference, difference, whole_model_differences, worst
+from engine.verify.forward import first_batch, gathered
 from engine.verify.runs import VerificationRuns, fault_injector
 from engine.verify.trajectory import steps_together
 
@@ -27,22 +26,20 @@ def check(runs: VerificationRuns) -> Finding:
     It compares losses in a batch and in chunks of it, then updates from the same state.
     """
     batch, accumulate = runs.sample.batch, runs.config.training.accumulate
-    configured, one = runs.topologies.configured, runs.topologies.one
-    devices = configured if configured.replicas == 1 else one
-    reference = runs.restored(runs.on(devices).parts)
+    reference = runs.restored(runs.on(runs.single).parts)
     finding = _losses_of_rows(runs, reference)
     if not finding.passed or batch == 1:
         return finding
     if runs.cross_example:
-        return not_compared("batch norm sees its micro-batch")
-    if runs.randomness == "per_microbatch":
+        return not_compared("batch norm, or the like, sees its micro-batch")
+    if runs.per_microbatch:
         return not_compared("random numbers of the model depend on the micro-batch")
     micro_batches = 1 if accumulate > 1 else min(4, batch)
-    other = runs.assembled(devices, accumulate=micro_batches)
+    other = runs.assembled(runs.single, accumulate=micro_batches)
     pairs = steps_together(reference, other, _UPDATES)
     if not pairs:
         return not_compared("gradients overflow at this loss scale")
-    arithmetic, sizes = runs.arithmetic(devices), runs.reference.trajectory.typical_sizes
+    arithmetic, sizes = runs.arithmetic(runs.single), runs.reference.trajectory.typical_sizes
     differences = [d for pair in pairs for d in whole_model_differences(*pair, arithmetic, sizes)]
     done = (
         f"{len(pairs)} updates of {micro_batches} micro-batches and of {accumulate} from the same "
@@ -58,17 +55,7 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
     """
     size, source = runs.sample.batch, runs.sample.source
     done = f"{size} rows evaluated at once and in 4 portions"
-    feed = pipelines.open_feed(
-        "resident",
-        source,
-        source.train,
-        global_batch_size=size,
-        seed=None,
-        layout=pipelines.BatchLayout(),
-        strategy=tf.distribute.get_strategy(),
-        cache_dir=parts.config.data.cache_dir,
-    )
-    batch = feed.batch(feed.next(feed.open(0, 1).given), tf.constant(0, tf.int64), 0)
+    batch = first_batch(parts, runs.sample)
     dtype = compute_dtype(runs.config.precision.precision)
 
     @tf.function(autograph=False)
@@ -80,18 +67,11 @@ def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
     at_once = losses(batch).numpy()
     if at_once.shape != (size,):
         return Finding(False, done, f"losses of shape {at_once.shape}, not one a row")
-    chunks = []
-    chunk_size = -(-size // 4)
-    for first in range(0, size, chunk_size):
-        rows = slice(first, first + chunk_size)
-        chunk = batch._replace(
-            inputs=tf.nest.map_structure(operator.itemgetter(rows), batch.inputs),
-            targets=tf.nest.map_structure(operator.itemgetter(rows), batch.targets),
-            mask=batch.mask[rows],
-            row=batch.row + first,
-            position=batch.position + first,
-        )
-        chunks.append(losses(chunk).numpy())
+    rows, chunk_size = np.arange(size), -(-size // 4)
+    chunks = [
+        losses(gathered(batch, rows[first : first + chunk_size])).numpy()
+        for first in range(0, size, chunk_size)
+    ]
     bound = bounds.step_metric_bound(runs.arithmetic(runs.topologies.one))
     # Norm of a vector of `size` typical losses.
     scale = runs.reference.trajectory.typical_sizes.get("loss", 0.0) * size**0.5

@@ -15,7 +15,8 @@ _OVERFLOWS = 8  # maximum number of steps until one does not overflow, with a dy
 def check(runs: VerificationRuns) -> Finding:
     """Checks that an infinite or nan gradient of a row on the last replica changes no weights.
 
-    Only the step and the loss scale may change, and the next step must update the weights.
+    In that step, only the step counter and the loss scale may change. The next finite step must
+    update the weights.
     """
     configured, many = runs.topologies.configured, runs.topologies.many
     problems, where = [], ""
@@ -38,7 +39,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
-    """Returns the index in a full batch of the last replica's last row, and the replica's index."""
+    """Returns (row, replica): the last replica's last row in a full batch, and its index."""
     layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)

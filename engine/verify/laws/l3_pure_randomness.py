@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from engine.verify import graph
+from engine.models.tracing import hidden_random_ops
 from engine.verify.certificate import Finding, few, same_bits
 from engine.verify.runs import STEPS, VerificationRuns
 from engine.verify.trajectory import changed, state_bytes
@@ -19,7 +19,7 @@ def check(runs: VerificationRuns) -> Finding:
     for name, score in runs.score(again).items():
         if np.float64(score).tobytes() != np.float64(reference.scores[name]).tobytes():
             differing.append(name)
-    ops = graph.hidden_random_ops(reference.parts.loop.graph())
+    ops = hidden_random_ops(reference.parts.loop.graph())
     more = [f"a step draws by {few(ops)}, whose generator no checkpoint holds"] if ops else []
     done = f"{STEPS} steps and an evaluation, twice from seed {runs.config.run.seed}"
     return same_bits(done, differing, len(state), more)

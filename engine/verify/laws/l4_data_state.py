@@ -52,7 +52,7 @@ def _reads_the_same_twice(parts: Parts) -> bool:
 
 
 def _digest(parts: Parts, step: int) -> bytes:
-    """Returns the SHA-256 of a step's micro-batches: inputs, targets, mask, positions, epoch."""
+    """Returns the SHA-256 of all tensors in the micro-batches of a step, on all replicas."""
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, step_tensor = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 

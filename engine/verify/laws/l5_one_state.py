@@ -10,7 +10,8 @@ from engine.verify.trajectory import changed, state_bytes
 def check(runs: VerificationRuns) -> Finding:
     """Checks that a run resumed from a checkpoint ends bitwise equal to the uninterrupted run.
 
-    The steps of that run must write no variable outside the training state.
+    Also checks that the steps of the uninterrupted run write no variable outside the training
+    state.
     """
     state, written = runs.reference.trajectory.state, runs.reference.written
     resumed = runs.restored(runs.assembled(runs.topologies.configured))

@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.assembly.parts import Parts
 from engine.verify.certificate import Finding, apart, few, not_compared, same_bits
-from engine.verify.differences import Difference, tensors, worst
+from engine.verify.differences import MEANS, Difference, tensors, worst
 from engine.verify.runs import CHECKPOINT_STEP, STEPS, VerificationRuns
 from engine.verify.trajectory import Pairs, changed, steps_together
 
@@ -27,11 +27,12 @@ def check(runs: VerificationRuns) -> Finding:
     diverge. So a larger difference passes, too, if single steps from the same state agree within
     the bound; or if it is at most `_FACTOR` times the difference that random relative changes of
     the weights by up to `_ROUNDING` make to a step on one device, and that is at most `_LARGEST`.
+    See `_explained` for tensors whose gradient is 0 but for rounding errors.
     """
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
         return not_compared("--shards=1 leaves nothing to share")
-    if runs.randomness == "per_microbatch" and not runs.config.devices.shards:
+    if runs.per_microbatch and not runs.config.devices.shards:
         return not_compared(
             "random numbers of the model depend on the micro-batch: give --shards to have them the "
             "same on any devices"
@@ -53,39 +54,58 @@ def check(runs: VerificationRuns) -> Finding:
         differing = [name for a, b in pairs for name in changed(a.state, b.state)]
         return same_bits(done, differing, len(pairs[0][0].state))
 
-    def worst_of(pairs: Pairs) -> Difference:
+    def differences(pairs: Pairs) -> list[Difference]:
         sizes = runs.reference.trajectory.typical_sizes
-        return worst([d for pair in pairs for d in tensors(*pair, arithmetic, sizes)])
+        return [d for pair in pairs for d in tensors(*pair, arithmetic, sizes)]
 
-    all_steps = worst_of(pairs)
+    all_steps = worst(differences(pairs))
     if all_steps.within:
         return apart(done, all_steps)
     alone, several = (runs.restored(trajectory.parts) for trajectory in pairs[0])
     steps = steps_together(alone, several, STEPS - CHECKPOINT_STEP)
     if not steps:
         return not_compared("gradients overflow at this loss scale")
-    single = worst_of(steps)
-    if not single.within:
-        after_one = f"{all_steps}; after one step from the same state {single}"
-        perturbed = runs.assembled(one, **of_one)
-        pairs = steps_together(alone, perturbed, STEPS - CHECKPOINT_STEP, _Perturbation())
-        sensitivity = worst_of(pairs)
-        allowed = _FACTOR * sensitivity.measured
-        if not (pairs and single.measured <= allowed <= _LARGEST):
-            return apart(done, all_steps, after_one)
-        explained = Difference(single.name, single.measured, allowed)
-        return apart(
-            done,
-            explained,
-            f"{after_one}; on one device, changing the weights by {_ROUNDING:.0e} of themselves "
-            f"changes a step by {sensitivity.measured:.1e}: rounding switches units, as of ReLU",
-        )
-    grown = f"over all steps rounding errors grew to {all_steps.measured:.1e}"
-    return apart(done, single, f"{single}, each from the same state; {grown}")
+    single = worst(differences(steps))
+    if single.within:
+        grown = f"over all steps rounding errors grew to {all_steps.measured:.1e}"
+        return apart(done, single, f"{single}, each from the same state; {grown}")
+    perturbed = runs.assembled(one, **of_one)
+    changes = steps_together(alone, perturbed, STEPS - CHECKPOINT_STEP, _Perturbation())
+    found = f"{all_steps}; after one step from the same state {single}"
+    return _explained(done, found, differences(steps), differences(changes))
+
+
+def _explained(
+    done: str, found: str, steps: list[Difference], changes: list[Difference]
+) -> Finding:
+    """Returns a finding that passes if rounding errors explain the differences of single steps.
+
+    `steps` are those on one device and on several; `changes` those that random changes of the
+    weights make on one device. Tensors that these change by more than `_LARGEST / _FACTOR` are left
+    out, if they are fewer than half: their gradients are 0 but for rounding errors.
+    """
+    noise = {d.name for d in changes if d.name not in MEANS and _FACTOR * d.measured > _LARGEST}
+    if 2 * len(noise) < len({d.name for d in changes}):
+        steps, changes = ([d for d in each if d.name not in noise] for each in (steps, changes))
+        if noise:
+            found += f"; without {few(sorted(noise))}, whose gradient is rounding error,"
+    single = worst(steps)
+    if single.within or not changes:
+        return apart(done, single, f"{found} {single}")
+    sensitivity = worst(changes)
+    allowed = _FACTOR * sensitivity.measured
+    if not single.measured <= allowed <= _LARGEST:
+        return apart(done, single, found)
+    explained = Difference(single.name, single.measured, allowed)
+    switched = (
+        f"on one device, changing the weights by {_ROUNDING:.0e} of themselves changes a step by "
+        f"{sensitivity.measured:.1e}: rounding switches units, as of ReLU"
+    )
+    return apart(done, explained, f"{found}; {switched}")
 
 
 class _Perturbation:
-    """Changes the weights of a run by a random amount, as rounding errors do."""
+    """Changes the trainable variables of a run by random relative amounts of up to `_ROUNDING`."""
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
@@ -97,12 +117,12 @@ class _Perturbation:
 
 
 def _chunked(runs: VerificationRuns) -> tuple[dict[str, Any], str]:
-    """Returns options for one device to compute as several, and the arithmetic for the bounds.
+    """Returns options that make one device compute as several, and the arithmetic for the bounds.
 
     In mixed precision the gradient of each chunk of a batch is rounded, and a bound must allow for
     chunks whose gradients cancel. A device that computes the same chunks sequentially, as
-    micro-batches, rounds each of them identically: only float32 sums can differ. Without need, or
-    if the chunks cannot be the same, the options are {}.
+    micro-batches, rounds each of them identically: only float32 sums can differ. The options are {}
+    if that is not needed, or if the chunks cannot be the same.
     """
     accumulate, arithmetic = runs.config.training.accumulate, runs.arithmetic(runs.topologies.one)
     chunks, batch = accumulate * runs.topologies.many.replicas, runs.sample.batch

@@ -51,9 +51,9 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _uneven(examples: int, at_most: int, replicas: int) -> int:
-    """Returns the largest batch size that leaves a partial batch and an uneven share of replicas.
+    """Returns the largest batch size with a partial batch and uneven replicas; 1 if there is none.
 
-    It is at most `at_most` and 2/5 of the examples; 1 if there is none.
+    The size is at most `at_most` and 2/5 of the examples.
     """
     sizes = range(min(at_most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)
