@@ -181,7 +181,8 @@ def await_rows(process: subprocess.Popen[str], run_dir: Path, rows: int) -> None
     """Waits until metrics.jsonl has this many rows, so that training is in progress."""
     end = time.monotonic() + HANG
     while len(rows_of(run_dir)) < rows:
-        assert process.poll() is None, f"ended before row {rows}: {process.communicate()}"
+        if process.poll() is not None and len(rows_of(run_dir)) < rows:
+            raise AssertionError(f"ended before row {rows}: {process.communicate()}")
         assert time.monotonic() < end, f"row {rows} has not come"
         time.sleep(0.005)
 
