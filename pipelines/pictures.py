@@ -67,9 +67,9 @@ def converts_pictures(source: Source) -> bool:
 
 
 def image_format(source: Source, images: Sequence[np.ndarray]) -> ImageFormat:
-    """Returns the format of a data set's images, measured in a sample of them.
+    """Returns the background and ink layout of a data set's images, measured in a sample of them.
 
-    The sample has their stored sizes, uint8 [h, w, C] each.
+    `images` is the sample, uint8 [h, w, C] each, in the sizes in which they are stored.
     """
     kinds = [ink.border_kind(_luminance(image)) for image in images]
     layout = None

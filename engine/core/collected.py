@@ -59,7 +59,7 @@ class Collection:
         self._count = 0  # number of examples in the arrays
 
     def __bool__(self) -> bool:
-        """Returns whether the task has collected metrics."""
+        """Returns whether any metric of the task is a `Collected` one."""
         return bool(self._metrics)
 
     def packed(self, rows: Rows, batch: Batch) -> Tensors:

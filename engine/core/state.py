@@ -51,7 +51,7 @@ class TimingState(tf.Module):
         super().__init__(name="timing")
         self.first_start = _number("first_start")  # Unix time of the run's first start
         self.last_step = _number("last_step")  # Unix time at the end of the last step
-        self.training = _number("training")  # duration of all calls of the loop, including tracing
+        self.training = _number("training")  # duration of all calls of the loop
         self.steady = _number("steady")  # `training` without the first call of each process
         self.steady_steps = _counter("steady_steps")  # number of steps in `steady`
         self.restarts = _counter("restarts")  # number of restarts of the run

@@ -10,8 +10,8 @@ class StepsPerLoop:
     """The number of steps per call of the graph, adapted to the durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. The first call, which traces the graph, takes a single step unless the
-    number is fixed. A negative `steps_per_loop` is a ValueError.
+    `seconds`. The first call, which compiles the graph, takes a single step unless
+    the number is fixed. A negative `steps_per_loop` is a ValueError.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class StepsPerLoop:
         return self._agree(min(self._steps, max_steps))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Records that a call of `steps` steps took `seconds`; ignores the first, which traces."""
+        """Records that a call of `steps` steps took `seconds`; ignores the first call."""
         self._calls += 1
         if not self._fixed and self._calls > 1:
             fitting = int(steps * self._seconds / max(seconds, 1e-6))

@@ -86,7 +86,7 @@ class ThroughputMeter:
             getattr(self._state, name).assign(number)
 
     def record_call(self, steps: int, seconds: float) -> None:
-        """Adds the duration of a loop call; `steps_per_second` excludes the first, which traces."""
+        """Adds the duration of a loop call; `steps_per_second` excludes the first call."""
         self._timings.training += seconds
         self._timings.last_step = time.time()
         self._calls += 1
@@ -131,7 +131,7 @@ class ThroughputMeter:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds in the training loop over all starts, including tracing but no lost steps."""
+        """Seconds in the training loop over all starts, without tracing and lost steps."""
         return self._timings.training
 
     @property

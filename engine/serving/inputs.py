@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import zipfile
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,6 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
+
+# What NumPy raises for files that are damaged or hold something else than the inputs.
+_UNREADABLE = (ValueError, OSError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile)
 
 
 class InputFile(NamedTuple):
@@ -68,7 +72,7 @@ def arrays(paths: list[str], spec: Any) -> Iterator[InputFile]:
     for path in paths:
         try:
             nest = _read_arrays(path, spec)
-        except (ValueError, OSError, KeyError) as error:
+        except _UNREADABLE as error:
             yield InputFile(path, None, " ".join(str(error).split())[:160])
             continue
         for row in range(len(tf.nest.flatten(nest)[0])):
@@ -80,18 +84,19 @@ def _read_arrays(path: str, spec: Any) -> Any:
     """Returns a nest of arrays [rows, ...] of the spec's dtypes; ValueError for other shapes."""
     if not path.lower().endswith((".npy", ".npz")):
         raise ValueError("is neither .npy nor .npz, and the inputs are no images")
-    content = np.load(path, allow_pickle=False)
     nest: Any
-    if isinstance(content, np.ndarray):
-        nest = content
-    elif isinstance(spec, tf.TensorSpec):
-        nest = content[content.files[0]]
-    else:
-        nest = {name: content[name] for name in spec}
+    with open(path, "rb") as file:
+        content = np.load(file, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            nest = content
+        elif isinstance(spec, tf.TensorSpec):
+            nest = content[content.files[0]]
+        else:
+            nest = {name: content[name] for name in spec}
     tf.nest.assert_same_structure(nest, spec, check_types=False)
 
     def converted(array: np.ndarray, leaf: tf.TensorSpec) -> np.ndarray:
-        if not leaf.shape.is_compatible_with(array.shape[1:]):
+        if not array.shape or not leaf.shape.is_compatible_with(array.shape[1:]):
             raise ValueError(
                 f"has shape {array.shape}, expected rows of {tuple(leaf.shape.as_list())}"
             )

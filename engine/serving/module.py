@@ -86,7 +86,7 @@ class ServingModule(tf.Module):
 
 
 def input_names(source: pipelines.Source) -> tuple[str, ...]:
-    """Returns the names of the tensors of the inputs: "images", "inputs", or keys of a mapping."""
+    """Returns the names of the inputs: "images", "inputs", keys of a dict, or "inputs_0", ..."""
     inputs = source.decoded[0]
     if isinstance(inputs, tf.TensorSpec):
         return ("images" if source.has_images else "inputs",)

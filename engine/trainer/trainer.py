@@ -114,7 +114,7 @@ class Trainer:
         self._progress = Progress("off" if chief else "silent", "", 0)
 
     def _trace(self) -> None:
-        """Traces the functions of the run, and records the time since the part before."""
+        """Traces the functions of the run, and records the duration as the startup part "trace"."""
         self.parts.trace()
         self._startup.ended("trace")
 

@@ -27,7 +27,7 @@ def run(config: Config) -> int:
     Writes nothing to `run_dir`.
 
     Returns:
-      The exit status: 0; 130 or 143 when stopped by a signal.
+      The exit status: 0; 128 + the signal number, such as 130 or 143, when stopped by a signal.
 
     Raises:
       ValueError: for invalid input.

@@ -17,7 +17,7 @@ def run(config: Config) -> int:
     Writes `verify.json` to `run_dir` if that exists, and changes nothing else in it.
 
     Returns:
-      The exit status: 0 if no law is broken, else 1; 130 or 143 when stopped by a signal.
+      The exit status: 0 if no law is broken, else 1; 128 + the number of a signal that stops it.
 
     Raises:
       ValueError: for invalid input, as in training.

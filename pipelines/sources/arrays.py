@@ -80,7 +80,7 @@ def given_splits(
     class_names: tuple[str, ...],
     shuffle: bool,
 ) -> dict[str, DataSplit]:
-    """Returns the splits that a description gives, by name; ValueError if one is invalid."""
+    """Returns "train" and the given held-out splits, by name; ValueError if one is invalid."""
     count = len(tf.nest.flatten(arrays)[0])
     table = ArrayTable(arrays)
     splits: dict[str, DataSplit] = {"train": whole("train", table, count, shuffle)}
