@@ -6,6 +6,7 @@ import contextlib
 import json
 import re
 import signal
+import time
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,8 @@ def test_killed_run_resumes_to_the_same_bits(command: Command, warm: Warm, own: 
     load = f"--load={Path(own.run_dir).parent / 'my.py'}"
     with command.started(f"--run_dir={run_dir}", load, *OWN, *OWN_MODEL, *BRIEF) as process:
         await_rows(process, run_dir, 4)
+        while not newest_checkpoint(str(run_dir)) and process.poll() is None:
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert newest_checkpoint(str(run_dir))
     resumed = warm.train(run_dir, *OWN, *OWN_MODEL, *BRIEF)
