@@ -10,7 +10,7 @@ from pathlib import Path
 def test_modes_beside_training():
     reading = "evaluate,predict files,export"
     ran = subprocess.run(
-        [sys.executable, "-m", "tests.chaos.beside", "--times=1", "--epochs=40", "--only", reading],
+        [sys.executable, "-m", "tests.chaos.beside", "--times=1", "--epochs=20", "--only", reading],
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,

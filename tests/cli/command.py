@@ -8,6 +8,7 @@ process shows is unchanged: exit status, streams, and behavior at exit.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import runpy
@@ -226,15 +227,12 @@ def serve() -> None:
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    from engine.reporting import evaluate_command
-    from engine.trainer import trainer
     from pipelines.sources.tfds import open_source
     from tapeline import command
 
-    del (
-        evaluate_command,
-        trainer,
-    )  # imported for the children, as are the modules that TFDS imports lazily
+    # Imported for the children, as are the modules that TFDS imports lazily.
+    for module in ("reporting.evaluate_command", "serving.export", "trainer.trainer", "verify"):
+        importlib.import_module(f"engine.{module}")
     open_source("digits", data_dir=None, cache_dir=sys.argv[1])
     gc.freeze()  # otherwise a child's exit spends a second on collecting garbage in TensorFlow
     for line in sys.stdin:

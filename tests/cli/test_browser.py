@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.browser import Browser, browser
-from tests.cli.command import Command, Run
+from tests.cli.command import Command, Run, Warm
 from tests.tensorboard import tensorboard
 
 OPTIONS = ("--report", "--flagfile=quickstart.flags", "--epochs=4", "--histograms")
@@ -32,9 +32,9 @@ TEXT = f"{ALL}.map(e => e.childElementCount ? '' : e.textContent.trim()).filter(
 
 
 @pytest.fixture(scope="module")
-def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run with a report and histograms."""
-    return command.train(tmp_path_factory.mktemp("seen") / "run", *OPTIONS)
+    return warm.train(tmp_path_factory.mktemp("seen") / "run", *OPTIONS)
 
 
 @pytest.fixture(scope="module")

@@ -277,8 +277,8 @@ def test_evaluate_best_weights(early: Run, warm: Warm):
         assert outcome.status == 0, outcome.said()
         return json.loads(outcome.out.splitlines()[-1])
 
-    for split in ("validation", "test"):
-        assert evaluated()[split] == early.result[split]
+    best = evaluated()
+    assert [best[split] == early.result[split] for split in ("validation", "test")] == [True] * 2
     newest = evaluated("--weights=newest")
     assert newest["validation"]["loss"] == early.rows("validation")[-1]["loss"]
 

@@ -12,7 +12,7 @@ import pytest
 from tests import documented
 from tests.documented import Documented, commands_of, prepared, run
 
-# The docs' commands on a run, here on the quickstart's run, which needs no download.
+# One command of each mode on a run, here on the quickstart's run, which needs no download.
 USES = ("report", "evaluate", "predict", "export")
 
 
@@ -28,10 +28,10 @@ def test_readme_prints_no_warning(command, cache_dir, tmp_path):
     quickstart, *_ = commands_of((documented.ROOT / "README.md").read_text(), "README.md")
     assert quickstart.arguments == ("--flagfile=quickstart.flags",)
     of_docs = [each for commands in documented.documented() for each in commands]
-    uses = [c for c in of_docs if c.mode in USES and "--run_dir=runs/mnist" in c.arguments]
-    assert {c.mode for c in uses} == set(USES)
+    uses = {c.mode: c for c in of_docs if c.mode in USES and "--run_dir=runs/mnist" in c.arguments}
+    assert uses.keys() == set(USES)
     place = prepared(tmp_path / "place")
-    commands = [quickstart, *map(on_the_digits, uses)]
+    commands = [quickstart, *map(on_the_digits, uses.values())]
     rows = [run(each, place, command, [f"--cache_dir={cache_dir}"]) for each in commands]
     assert [row for row in rows if not row.good] == []
 

@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 from pipelines import digits
-from tests.cli.command import Command, Outcome, Run, Warm
+from tests.cli.command import Outcome, Run, Warm
 
 
 @pytest.fixture(scope="module")
-def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run on digits with high accuracy."""
     options = "--flagfile=quickstart.flags", "--epochs=15", "--report=false"
-    return command.train(tmp_path_factory.mktemp("predict") / "run", *options)
+    return warm.train(tmp_path_factory.mktemp("predict") / "run", *options)
 
 
 @pytest.fixture(scope="module")

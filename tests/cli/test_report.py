@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.choices import seldom
-from tests.cli.command import Command, Run, Warm
+from tests.cli.command import Run, Warm
 
 OPTIONS = ("--report", "--model=logistic", "--epochs=3", "--learning_rate=0.01", "--log_every=7")
 OF_DATA = {"samples_train", "samples_by_class", "class_balance"}
@@ -25,9 +25,9 @@ TEST = 360
 
 
 @pytest.fixture(scope="module")
-def run(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run with a report."""
-    return command.train(tmp_path_factory.mktemp("report") / "run", *OPTIONS)
+    return warm.train(tmp_path_factory.mktemp("report") / "run", *OPTIONS)
 
 
 def plots(run_dir: Path) -> dict[str, bytes]:
