@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def test_modes_beside_training():
-    reading = "evaluate,predict files,export"
+    reading = "evaluate,predict files"
     ran = subprocess.run(
         [sys.executable, "-m", "tests.chaos.beside", "--times=1", "--epochs=20", "--only", reading],
         cwd=Path(__file__).parents[2],

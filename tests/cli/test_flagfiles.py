@@ -181,6 +181,7 @@ def test_cpu_flags_mnist(warm: Warm, real_data: str, tmp_path: Path):
 
 
 @pytest.mark.data
+@pytest.mark.full
 def test_cpu_flags_fashion_mnist(warm: Warm, real_data: str, tmp_path: Path):
     outcome = warm.run(
         "--flagfile=cpu.flags",

@@ -51,6 +51,7 @@ def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_pat
         assert differences(whole.run_dir, run_dir) == []
 
 
+@pytest.mark.full
 def test_disk_read_only_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path):
     """A read-only disk stops the run; the command fails until the disk is writable again."""
     disk = tmp_path / "disk"

@@ -199,6 +199,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.mark.full
 def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path):
     """The processes of `--mode=tune` load the user's file, and report its errors."""
     broken = tmp_path / "broken.py"
@@ -213,6 +214,7 @@ def test_tune_loads_the_file(command: Command, folder: Path, tmp_path: Path):
     assert "steps/s  x1.000  as it is" in (tmp_path / "tuned.flags").read_text()
 
 
+@pytest.mark.full
 def test_two_workers(command: Command, own: Run, folder: Path, tmp_path: Path):
     """All workers load the file, and a worker whose file has other contents is refused."""
     options = (*OWN, *OWN_MODEL, *BRIEF, "--strategy=multi_worker")

@@ -12,6 +12,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from pipelines import digits
+from tests.choices import seldom
 from tests.cli.command import Command, Run, Warm
 
 COUNT = 120
@@ -27,7 +28,7 @@ def read_stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
     return np.stack([example["image"] for example in some.as_numpy_iterator()])
 
 
-@pytest.fixture(params=SIZES)
+@pytest.fixture(params=["digits", seldom("fashion_mnist"), "cifar10"])
 def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
     """Trains a run on resized images; returns the run, its data set and its data_dir."""
     name = request.param
@@ -77,6 +78,7 @@ def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
     np.testing.assert_allclose(served[:, order], expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.full
 def test_no_tensorflow_warnings(command: Command, tmp_path: Path):
     """TensorFlow's Python code prints no warning, even if the log level of C++ is set."""
     options = "--flagfile=quickstart.flags", "--epochs=6", "--report=true"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cli.command import HANG, LONG, Command, Warm, await_rows, rows_of
 from tests.sameness import differences
 
@@ -12,6 +14,7 @@ SHARDED = (*LONG, "--shards=4", "--ema=0.9")
 ON = {1: "--strategy=cpu", 2: "--virtual_devices=2", 4: "--virtual_devices=4"}
 
 
+@pytest.mark.full
 def test_resume_on_other_devices(command: Command, warm: Warm, tmp_path: Path):
     run_dir, whole = tmp_path / "run", tmp_path / "whole"
     warm.train(whole, *SHARDED, ON[1])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.checkpoint.catalog import list_checkpoints
+from tests.choices import seldom
 from tests.cli.command import HANG, LONG, Command, Interrupted, Run, Warm, await_rows
 from tests.cli.test_bad_input import contents
 from tests.sameness import differences
@@ -24,7 +25,7 @@ def assert_same_run(one: Run, other: Run) -> None:
 
 @pytest.mark.parametrize(
     ("number", "status", "feed"),
-    [(signal.SIGINT, 130, "resident"), (signal.SIGTERM, 143, "stream")],
+    [seldom(signal.SIGINT, 130, "resident"), (signal.SIGTERM, 143, "stream")],
     ids=["SIGINT", "SIGTERM"],
 )
 def test_signal_then_resume(

@@ -36,11 +36,10 @@ SHORT = (
 @contextlib.contextmanager
 def workers(command: Command, run_dir: Path, *options: str, count: int = 2, start: int = 2):
     """Starts the first `start` of `count` workers; kills them at the end of the `with` block."""
+    options = (f"--run_dir={run_dir}", *options)
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(
-                command.started(f"--run_dir={run_dir}", *SHORT, *options, TF_CONFIG=config)
-            )
+            stack.enter_context(command.started(*options, TF_CONFIG=config))
             for config in tf_configs(count)[:start]
         ]
 
@@ -54,7 +53,7 @@ def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
 def together(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Returns a run that was trained on two workers without interruption."""
     run_dir = tmp_path_factory.mktemp("together") / "run"
-    with workers(command, run_dir) as started:
+    with workers(command, run_dir, *SHORT) as started:
         (status, out, err), (other, other_out, other_err) = map(ended, started)
     assert (status, err, other, other_out, other_err) == (0, "", 0, "", "")
     assert "2 x CPU of several workers" in out
@@ -75,13 +74,13 @@ def test_two_workers_match_one_process(together: Run, warm, tmp_path):
 def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled):
     """A signal to either worker stops both, and the resumed run ends bitwise equal."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir) as started:
+    with workers(command, run_dir, *SHORT) as started:
         await_rows(started[0], run_dir, 6)
         started[signalled].send_signal(signal.SIGTERM)
         (status, out, err), (other, _, other_err) = map(ended, started)
     assert (status, err, other, other_err) == (143, "", 143, "")
     assert "saved; run the same command to resume" in out
-    with workers(command, run_dir) as started:
+    with workers(command, run_dir, *SHORT) as started:
         assert [ended(worker)[0] for worker in started] == [0, 0]
     resumed = Run(run_dir, None)
     assert resumed.result["restarts"] == 1
@@ -89,11 +88,12 @@ def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled
     assert resumed.curves == together.curves
 
 
+@pytest.mark.full
 def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
     """All workers roll back and skip a bad step, bitwise as one process does."""
     data = f"--dataset={measured.prepared(tmp_path / 'data')}"
     options = (data, "--model=cnn", "--global_batch_size=10", "--epochs=3")
-    with workers(command, tmp_path / "two", *options) as started:
+    with workers(command, tmp_path / "two", *SHORT, *options) as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
     assert outcomes[0][1].count("(gradient not finite): rolled back to step") == 3
@@ -109,7 +109,7 @@ def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
 def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
     """A user's data, network and task on two workers: the bits of one process."""
     alone = [*JOBS["segmentation"].small(tmp_path), "--shards=2", "--feed=stream"]
-    with workers(command, tmp_path / "two", *alone) as started:
+    with workers(command, tmp_path / "two", *alone, "--strategy=multi_worker") as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
     one, two = warm.train(tmp_path / "one", *alone, "--strategy=cpu"), Run(tmp_path / "two", None)
@@ -121,7 +121,7 @@ def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
 def test_killed_worker(command: Command, together: Run, tmp_path, victim):
     """If a worker is killed, the other ends with one error line, and the run can be resumed."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir) as started:
+    with workers(command, run_dir, *SHORT) as started:
         await_rows(started[0], run_dir, 6)
         started[victim].kill()
         since = time.monotonic()
@@ -130,7 +130,7 @@ def test_killed_worker(command: Command, together: Run, tmp_path, victim):
     assert status == 1
     assert err.startswith(f"error: worker {victim} (127.0.0.1:") and err.count("\n") == 1
     assert "is gone" in err
-    with workers(command, run_dir) as started:
+    with workers(command, run_dir, *SHORT) as started:
         assert [ended(worker)[0] for worker in started] == [0, 0]
     assert Run(run_dir, None).result["weights_sha256"] == together.result["weights_sha256"]
 
@@ -139,7 +139,7 @@ def test_killed_worker(command: Command, together: Run, tmp_path, victim):
 def test_absent_worker(command, tmp_path, started, absent):
     """The chief names a worker that does not start within the timeout."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir, "--cluster_timeout=3", start=started) as (chief,):
+    with workers(command, run_dir, *SHORT, "--cluster_timeout=3", start=started) as (chief,):
         since = time.monotonic()
         status, out, err = ended(chief)
         assert time.monotonic() - since < 60

@@ -36,6 +36,7 @@ def test_quickstart_certificate(warm: Warm, tmp_path: Path):
     assert not run_dir.exists()
 
 
+@pytest.mark.full
 def test_standardized_inputs(warm: Warm, tmp_path: Path):
     """Verification passes with `--scale=standardize`."""
     options = "--model=logistic", "--global_batch_size=32", "--scale=standardize"

@@ -83,6 +83,7 @@ def test_files_of_mode(warm: Warm, run: Run, tmp_path: Path, mode: str):
     assert bool(found) == (mode != "benchmark")
 
 
+@pytest.mark.full
 def test_tune_writes_only_flagfile(run: Run, tmp_path: Path, cache_dir: str, monkeypatch):
     monkeypatch.setattr(contest, "ROUNDS", 1)
     monkeypatch.setattr(choices, "first", lambda *_: [])

@@ -48,6 +48,7 @@ def test_classifies_failures(tmp_path, monkeypatch, ends, words):
     assert (failure is not None) == words.startswith("FAILED")
 
 
+@pytest.mark.full
 def test_trained_configuration_passes_verify():
     done = subprocess.run(
         [sys.executable, "-m", "tests.laws.pairs", "--configurations=1", "--seed=1"],

@@ -107,7 +107,7 @@ def test_help_is_from_the_docstring():
     )
 
 
-@settings(max_examples=100, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(VALUES)
 def test_round_trips(values):
     """Values are unchanged by a flagfile and by the command line."""
