@@ -33,7 +33,7 @@ class Embedding(Layer):
         return f"embedding of {self.vocabulary} ids"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the table [vocabulary, units]; returns the shape (*input_shape, units)."""
+        """Creates the table [vocabulary, units]; returns the input shape followed by `units`."""
         shape = self.vocabulary, self.units
         self.table = initializer.truncated_normal("table", shape, _STDDEV)
         return (*input_shape, self.units)
