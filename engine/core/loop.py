@@ -20,7 +20,6 @@ from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.state import TrainState
 from engine.core.step import Step, StepContext
-from engine.core.steps_per_loop import stopwatch
 from engine.optim.precision import LossScaleState
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
@@ -74,7 +73,7 @@ class Loop:
     apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
 
     def __post_init__(self) -> None:
-        self.traces, self.trace_seconds = 0, 0.0  # number of traces, and their total duration
+        self.traces = 0
         compute: Callable = self.step.compute_gradients
         self._apply_gradients: Callable = self.step.apply_gradients
         if self.jit == "step":
@@ -143,12 +142,9 @@ class Loop:
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Returns the result of `_assigned`, while it is traced; counts and times the traces."""
+        """Returns the result of `_assigned`, while it is traced; counts the traces."""
         self.traces += 1
-        started = stopwatch()
-        result = self._assigned(request, given)
-        self.trace_seconds += stopwatch() - started
-        return result
+        return self._assigned(request, given)
 
     def _assigned(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
         """Takes the steps of a call and assigns the loop-carried values to the state.

@@ -158,7 +158,7 @@ def as_array(name: str, value: Any) -> np.ndarray:
     """Returns a value as an array for a model: loads "file.npz:key", makes float64 float32.
 
     Raises:
-      ValueError: when the value is no array of numbers, or a file cannot be read.
+      ValueError: when the value is not an array of numbers, or a file cannot be read.
     """
     if isinstance(value, (str, os.PathLike)):
         value = _from_file(name, os.fspath(value))

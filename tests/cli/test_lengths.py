@@ -104,7 +104,7 @@ def test_fewer_epochs_refused(warm: Warm, tmp_path: Path):
 
 
 def test_restart_before_first_save(warm: Warm, tmp_path: Path):
-    """A run that ended before its first step was saved starts anew, with other options."""
+    """A run that ended before its first checkpoint starts over, even with other options."""
     warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
     (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it failed before the save
     (tmp_path / "run" / "result.json").unlink()
