@@ -16,8 +16,8 @@ def main() -> None:
     import numpy as np
 
     from pipelines import default_cache_dir
-    from pipelines.decode import decode_split
     from pipelines.sources.tfds import open_source
+    from pipelines.storage.decode import decode_split
 
     data_dir, path = sys.argv[1:]
     source = open_source(

@@ -1,27 +1,17 @@
 """Input pipelines: from a data set on disk to batches. Start at `open_dataset` and `open_feed`."""
 
-from pipelines.augment import Augmentation, augmentation_of, parse_augmentation, with_crop
-from pipelines.augment import register as register_augmentation
-from pipelines.augment import register_pair as register_pair_augmentation
-from pipelines.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
-from pipelines.cache import default_dir as default_cache_dir
+from pipelines.augmentation.augment import Augmentation
+from pipelines.augmentation.registry import register as register_augmentation
+from pipelines.augmentation.registry import register_pair as register_pair_augmentation
+from pipelines.augmentation.spec import augmentation_of, parse_augmentation, with_crop
 from pipelines.errors import reason
-from pipelines.example_access import (
-    Examples,
-    read_examples,
-    read_step_examples,
-    read_stored_images,
-    read_targets,
-)
-from pipelines.feed import choose_feed, feed_kinds, open_feed
-from pipelines.fitting import fitted
+from pipelines.feeds.batch_layout import Batch, BatchLayout, Feed, OpenedSteps, opened
+from pipelines.feeds.feed import choose_feed, feed_kinds, open_feed
+from pipelines.feeds.replicas import per_replica_values
+from pipelines.feeds.resident import InMemoryFeed
+from pipelines.feeds.stream import StreamingFeed
 from pipelines.host import usable_cores
-from pipelines.identity import DataIdentity, data_identity
-from pipelines.nests import Nest, Spec, described, example_bytes
-from pipelines.nests import paths as leaf_paths
-from pipelines.open import open_dataset
-from pipelines.order import permutation, steps_per_epoch
-from pipelines.pictures import (
+from pipelines.images.pictures import (
     ImageFormat,
     ImageSpec,
     converts_pictures,
@@ -29,21 +19,32 @@ from pipelines.pictures import (
     image_spec,
     read_array,
 )
-from pipelines.pictures import read as read_picture
+from pipelines.images.pictures import read as read_picture
+from pipelines.images.resize import Resize
+from pipelines.nests import Nest, Spec, described, example_bytes
+from pipelines.nests import paths as leaf_paths
+from pipelines.order import permutation, steps_per_epoch
 from pipelines.preprocessing import SCALES, Preprocessing
-from pipelines.records import RecordSplit
-from pipelines.replicas import per_replica_values
-from pipelines.resident import InMemoryFeed
-from pipelines.resize import Resize
-from pipelines.saved_source import source_from_json, source_to_json
 from pipelines.source import Source
 from pipelines.sources.arrays import arrays
 from pipelines.sources.csv import csv
 from pipelines.sources.description import SourceOptions
+from pipelines.sources.fitting import fitted
 from pipelines.sources.from_dataset import from_dataset
+from pipelines.sources.open import open_dataset
 from pipelines.sources.random_access import random_access
+from pipelines.sources.saved_source import source_from_json, source_to_json
 from pipelines.splits import DataSplit
-from pipelines.stream import StreamingFeed
+from pipelines.storage.cache import default_dir as default_cache_dir
+from pipelines.storage.example_access import (
+    Examples,
+    read_examples,
+    read_step_examples,
+    read_stored_images,
+    read_targets,
+)
+from pipelines.storage.identity import DataIdentity, data_identity
+from pipelines.storage.records import RecordSplit
 
 __all__ = [
     "SCALES",

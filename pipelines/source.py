@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+from pipelines.augmentation.resized_crop import ResizedCrop
 from pipelines.errors import PREPARE_AGAIN
+from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec
 from pipelines.preprocessing import Preprocessing
-from pipelines.resize import Resize
-from pipelines.resized_crop import ResizedCrop
 from pipelines.splits import DataSplit
 
 

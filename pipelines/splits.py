@@ -1,7 +1,7 @@
 """Interface of splits, in any storage, with random access to examples; splits of arrays.
 
 The feeds, the cache and the data's digests use only this interface. Splits in TFRecord files are in
-`pipelines.records`.
+`pipelines.storage.records`.
 """
 
 from __future__ import annotations

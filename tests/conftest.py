@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import polymorphic_function
 
-from pipelines.stream import close_all
+from pipelines.feeds.stream import close_all
 from tests import prepared
 
 # A session in the background or under nohup ignores these signals; child processes inherit that.

@@ -25,8 +25,8 @@ from engine.optim.precision import LossScale, compute_dtype
 from engine.tasks.classification import Classification
 from engine.tasks.task import Task
 from pipelines import Feed
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tapeline import models
 from tests import rounding
 

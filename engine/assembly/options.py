@@ -46,7 +46,7 @@ class RunOptions(OptionGroup):
 
 def _registered_augmentations() -> tuple[str, ...]:
     """Returns the names of the registered augmentations; none if `pipelines` is not imported."""
-    module = sys.modules.get("pipelines.augment")
+    module = sys.modules.get("pipelines.augmentation.registry")
     return module.registered_names() if module else ()
 
 

@@ -10,9 +10,9 @@ from typing import Any, Protocol
 
 from pipelines import nests
 from pipelines.nests import Spec
-from pipelines.overlap import refuse_overlap
 from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
+from pipelines.sources.overlap import refuse_overlap
 from pipelines.splits import DataSplit
 
 

@@ -7,44 +7,32 @@ PATH/train/cat/1.jpg            a folder for each split: train, and optionally v
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import io
-import json
 import os
-import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageOps
+from PIL import Image
 
-from pipelines import cache
-from pipelines.errors import one_line_message
-from pipelines.host import usable_cores
-from pipelines.nests import Nest
-from pipelines.pictures import to_channels
+from pipelines.images.resize import Resize
 from pipelines.preprocessing import preprocessing
-from pipelines.resize import Resize
 from pipelines.source import Source
 from pipelines.sources import description
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import DataSplit, IndexedSplit
+from pipelines.storage.picture_files import (
+    VERSION,
+    PictureFacts,
+    PictureTable,
+    decoders,
+    picture_facts,
+)
 
 _SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
-_VERSION = 2  # must be increased when the result of a check or of decoding changes
 _LISTED = 10  # maximum number of damaged files that are named
 _PARTS = 1 << 32  # of the interval [0, 1) that contents are hashed to, to cut splits
-# What tf.io decodes to the same picture as Pillow: formats and modes by number of channels.
-_AS_THEY_ARE = {
-    1: {("JPEG", "L"), ("PNG", "L")},
-    3: {
-        *((form, mode) for form in ("JPEG", "PNG", "GIF") for mode in ("RGB", "L")),
-        ("BMP", "RGB"),
-    },
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +66,7 @@ class Folder:
             )
         shape: Any = (*(options.image_size or stored), channels)
         resize = Resize(shape[:2], options.fit, options.antialias)
-        decode, decode_stored = _decoders(resize, channels)
+        decode, decode_stored = decoders(resize, channels)
         splits: dict[str, Any] = self._splits(name, files, channels, options)
         image = tf.TensorSpec(shape, tf.uint8)
         return Source(
@@ -86,7 +74,7 @@ class Folder:
             version="folder",
             decoded=(image, tf.TensorSpec([], tf.int32)),
             decode=decode,
-            recipe=f"folder {_VERSION} {channels} {resize}",
+            recipe=f"folder {VERSION} {channels} {resize}",
             class_names=names,
             preprocess=preprocessing(options.scale, image),
             features="inputs pictures, targets names of folders",
@@ -103,7 +91,7 @@ class Folder:
         self, name: str, files: Sequence[_File], channels: int, options: SourceOptions
     ) -> dict[str, DataSplit | None]:
         """Returns the splits: those with folders, and fractions of train by hashes of contents."""
-        table = FileTable([(each.path, each.label, each.facts) for each in files], channels)
+        table = PictureTable([(each.path, each.label, each.facts) for each in files], channels)
         rows = {key: [i for i, each in enumerate(files) if each.split == key] for key in _SPLITS}
         value = description.fraction(options.validation_split)
         fractions = {"validation": self.validation, "test": self.test}
@@ -165,25 +153,13 @@ def folder(
     return Folder(path, validation, test, channels)
 
 
-class _Facts(NamedTuple):
-    """Properties of a picture file, as the check of the file finds them."""
-
-    digest: str  # SHA-256 of the file's bytes, in hexadecimal
-    height: int  # in pixels, turned as EXIF says
-    width: int
-    grey: bool
-    format: str  # as Pillow names it, such as "JPEG"
-    mode: str  # Pillow's, and " turned" if EXIF says to turn it, " transparent" with transparency
-    error: str  # why the file cannot be used; "" if it can
-
-
 class _File(NamedTuple):
     """A picture file with its split and label."""
 
     split: str
     path: str
     label: int
-    facts: _Facts
+    facts: PictureFacts
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -238,7 +214,7 @@ def _checked(
         labeled = [(path, i) for i, name in enumerate(names) for path in _files(place / name)]
         pictures = [(str(path), i) for path, i in labeled if path.suffix.lower() in suffixes]
         ignored += len(labeled) - len(pictures)
-        facts = _facts(str(place), [path for path, _ in pictures], options.cache_dir)
+        facts = picture_facts(str(place), [path for path, _ in pictures], options.cache_dir)
         found += [_File(split, path, label, facts[path]) for path, label in pictures]
     damaged = [f"{each.path} ({each.facts.error})" for each in found if each.facts.error]
     named, more = damaged[:_LISTED], len(damaged) - _LISTED
@@ -263,134 +239,3 @@ def _files(place: Path) -> Iterator[Path]:
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(parent, name)
-
-
-def _facts(place: str, paths: Sequence[str], cache_dir: str) -> dict[str, _Facts]:
-    """Returns the facts of files by path; caches them by path, size and modification time."""
-    key = hashlib.sha256(os.path.abspath(place).encode()).hexdigest()[:32]
-    store = os.path.join(cache_dir, f"{key}.pictures")
-    known: dict[str, Any] = {}
-    try:
-        with open(store, "rb") as file:
-            content = json.load(file)
-        known = content["files"] if content["version"] == _VERSION else {}
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    stats = {path: os.stat(path) for path in paths}
-    keys = {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
-    new = [path for path in paths if known.get(path, [None])[0] != keys[path]]
-    with ThreadPoolExecutor(usable_cores(), thread_name_prefix="pictures") as pool:
-        found = dict(zip(new, pool.map(_check, new), strict=True))
-    if new:
-        entries = {p: [keys[p], found[p] if p in found else known[p][1]] for p in paths}
-        try:
-            with cache.written(store) as out:
-                out.write(json.dumps({"version": _VERSION, "files": entries}).encode())
-        except OSError:
-            pass  # they are checked again next time
-    return {path: found[path] if path in found else _Facts(*known[path][1]) for path in paths}
-
-
-def _check(path: str) -> _Facts:
-    """Decodes a picture file and returns its facts, with `error` set if that fails."""
-    content, picture = b"", None
-    try:
-        with open(path, "rb") as file:
-            content = file.read()
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as picture:
-                turned = picture.getexif().get(0x0112, 1) not in (0, 1)
-                transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-                picture.load()
-                mode = picture.mode + " turned" * turned + " transparent" * transparent
-                width, height = ImageOps.exif_transpose(picture).size
-                grey = picture.mode in ("1", "L", "LA") or picture.mode.startswith("I")
-                form = str(picture.format)
-        error = ""
-    except Exception as problem:  # Pillow raises errors of many kinds for damaged files
-        why = "it is empty" if not content else one_line_message(problem, 100)
-        error = "is not a picture that can be decoded" if "cannot identify" in why else why
-        return _Facts(hashlib.sha256(content).hexdigest(), 0, 0, False, "", "", error)
-    digest = hashlib.sha256(content).hexdigest()
-    return _Facts(digest, height, width, grey, form, mode, error)
-
-
-class FileTable:
-    """Table of picture files; a stored example is (encoded picture, label)."""
-
-    def __init__(self, files: Sequence[tuple[str, int, _Facts]], channels: int) -> None:
-        self._files, self._channels = files, channels
-        self._labels = np.array([label for _, label, _ in files], np.int32)
-        self.spec = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)
-
-    def read(self, rows: np.ndarray) -> Nest:
-        """Returns (encoded pictures, object [k] of bytes; labels, int32 [k]) by row.
-
-        Pictures that tf.io does not decode as Pillow does, or that have to be rotated, are encoded
-        again as PNG.
-        """
-        encoded = np.empty(len(rows), object)
-        for place, row in enumerate(rows.tolist()):
-            path, _, facts = self._files[row]
-            try:
-                with open(path, "rb") as file:
-                    encoded[place] = file.read()
-                if (facts.format, facts.mode) not in _AS_THEY_ARE[self._channels]:
-                    encoded[place] = self._as_png(encoded[place])
-            except (OSError, ValueError) as error:
-                raise ValueError(
-                    f"cannot read {path}: {one_line_message(error, 120)}; it could be read at the "
-                    "start: run again"
-                ) from None
-        return encoded, self._labels[rows]
-
-    def _as_png(self, content: bytes) -> bytes:
-        with Image.open(io.BytesIO(content)) as picture:
-            array = to_channels(ImageOps.exif_transpose(picture), self._channels)
-        out = io.BytesIO()
-        Image.fromarray(array[..., 0] if self._channels == 1 else array).save(
-            out, "PNG", compress_level=1
-        )
-        return out.getvalue()
-
-    def targets(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the labels by row, int32 [k]."""
-        return self._labels[rows]
-
-    def location(self, row: int) -> str:
-        """Returns the path of a row's picture."""
-        return self._files[row][0]
-
-    def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a hexadecimal digest of the contents and labels of the files in `rows`."""
-        digest = hashlib.sha256(f"{self._channels}\n".encode())
-        for row in rows.tolist():
-            _, label, facts = self._files[row]
-            digest.update(f"{facts.digest} {label}\n".encode())
-        return digest.hexdigest()[:32]
-
-
-def _decoders(resize: Resize, channels: int) -> tuple[Any, Any]:
-    """Returns `decode` and `decode_stored` of a `Source` of pictures."""
-
-    def decode_stored(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        encoded, label = stored
-        image = tf.cond(
-            tf.io.is_jpeg(encoded),
-            # The transform that Pillow uses, which predict reads files with: the same pixels.
-            lambda: tf.io.decode_jpeg(encoded, channels, dct_method="INTEGER_ACCURATE"),
-            lambda: tf.io.decode_image(encoded, channels, expand_animations=False),
-        )
-        return tf.ensure_shape(image, (None, None, channels)), label
-
-    def decode(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
-        image, label = decode_stored(stored)
-        return tf.ensure_shape(resize(image), (*resize.shape, channels)), label
-
-    signature = [(tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32))]
-    decoders = [
-        tf.function(function, input_signature=signature, autograph=False)
-        for function in (decode, decode_stored)
-    ]
-    return decoders[0], decoders[1]

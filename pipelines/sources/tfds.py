@@ -16,17 +16,16 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines import features
-from pipelines.builders import open_builder, parse_name
 from pipelines.errors import one_line_message
-from pipelines.index import Fields
+from pipelines.images.resize import Resize
 from pipelines.preprocessing import preprocessing
-from pipelines.records import RecordSplit
-from pipelines.resize import Resize
 from pipelines.source import Source
-from pipelines.sources import description
+from pipelines.sources import description, features
+from pipelines.sources.builders import open_builder, parse_name
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import DataSplit
+from pipelines.storage.index import Fields
+from pipelines.storage.records import RecordSplit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +188,7 @@ class UnlabelledError(ValueError):
 def _builder(dataset: str, options: SourceOptions) -> Any:
     if re.split(r"[:/]", dataset, maxsplit=1)[0].lower() != "digits":
         return open_builder(dataset, options.data_dir, options.prepared_only, options.registered)
-    from pipelines import digits
+    from pipelines.sources import digits
 
     _, arguments = parse_name(dataset)
     version = arguments.pop("version", None)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines import digits
+from pipelines.sources import digits
 from tests.choices import seldom
 from tests.cli.command import HANG, Run, Warm
 

@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from pipelines import digits
+from pipelines.sources import digits
 from tests.choices import seldom
 from tests.cli.command import Command, Run, Warm
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import digits
+from pipelines.sources import digits
 from tests.cli.command import Outcome, Run, Warm
 
 

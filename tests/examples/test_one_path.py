@@ -21,7 +21,7 @@ REMOVED = (
     "engine/tasks/segmentation.py",
     "pipelines/sources/folder.py",
     "pipelines/sources/tfds.py",
-    "pipelines/digits.py",
+    "pipelines/sources/digits.py",
 )
 OPTIONS = (
     *("--dataset=diabetes", "--task=regression", "--model=mlp", "--hidden=4", "--epochs=2"),

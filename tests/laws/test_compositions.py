@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from engine.tasks.task import Task, TaskOutput
 from engine.verify.bounds import FLOAT32_RUN, bound
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tapeline import models
 from tapeline.models import Dense, Dropout, LayerNorm, Residual
 from tests.choices import seldom

@@ -10,8 +10,8 @@ import tensorflow as tf
 import tapeline
 from engine.models.seeding import make_seeded
 from engine.tasks.classification import Classification
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tests.choices import seldom
 from tests.harness import CLASSES, Training, put_together, relative_difference, same_bits
 

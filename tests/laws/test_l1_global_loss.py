@@ -10,7 +10,7 @@ from engine.core.metrics import masked_sums, step_means
 from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
 from pipelines import BatchLayout, InMemoryFeed
-from pipelines.batch_layout import BatchPlan
+from pipelines.feeds.batch_layout import BatchPlan
 from tapeline import models
 from tests import rounding
 from tests.harness import CLASSES, assert_rounding_apart, pictures, put_together, training

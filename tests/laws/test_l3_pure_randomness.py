@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from engine.tasks.classification import Classification
 from pipelines import BatchLayout, InMemoryFeed, permutation
-from pipelines.batch_layout import BatchPlan
+from pipelines.feeds.batch_layout import BatchPlan
 from tapeline import models
 from tests.harness import (
     NETWORKS,

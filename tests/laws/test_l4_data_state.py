@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipelines import default_cache_dir, open_feed, permutation
-from pipelines.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
 from pipelines.sources.tfds import open_source
 
 
@@ -60,7 +60,7 @@ def test_feeds_agree(feeds):
 @pytest.mark.parametrize("steps", [1, 4, 13])
 def test_stream_table_sizes(feeds, steps, monkeypatch):
     """The streaming feed returns the same batches for any number of steps per prefetched block."""
-    monkeypatch.setattr("pipelines.stream._TABLE", steps * 100 * 64)
+    monkeypatch.setattr("pipelines.feeds.stream._TABLE", steps * 100 * 64)
     stream, resident = feeds("stream"), feeds("resident")
     for step in [*range(30), 28, 26, 5, 40, 6]:  # in order, back within a table, and random access
         left, (_, (images, _)) = stream.open(step, 99)
@@ -72,7 +72,7 @@ def test_stream_table_sizes(feeds, steps, monkeypatch):
 
 def test_stream_reuses_iterator(feeds, monkeypatch):
     """Without shuffling, the streaming feed uses one iterator for all epochs."""
-    monkeypatch.setattr("pipelines.stream._TABLE", 4 * 100 * 64)
+    monkeypatch.setattr("pipelines.feeds.stream._TABLE", 4 * 100 * 64)
     stream, resident = feeds("stream", None), feeds("resident", None)
     expected = rows_of(resident, 0, 13)
     for epoch in range(3):

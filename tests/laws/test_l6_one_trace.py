@@ -11,8 +11,8 @@ import tensorflow as tf
 from engine.core.evaluation import Evaluation
 from engine.core.log_points import NEVER, LogPoints
 from engine.core.step import evaluation_step
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tests.harness import pictures, same_bits, scaled, training
 
 

@@ -14,8 +14,8 @@ from engine.core.evaluation import Evaluation
 from engine.core.step import evaluation_step
 from engine.tasks.metrics import Mean
 from engine.tasks.task import Task, TaskOutput
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tests.choices import seldom
 from tests.harness import pictures, same_bits, scaled, training
 

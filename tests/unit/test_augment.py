@@ -327,23 +327,23 @@ def test_mixup_after_other_transforms():
 @pytest.fixture
 def pair(monkeypatch):
     """Registers transforms of pairs for one test; returns `mirror`, one of them."""
-    from pipelines import augment
+    from pipelines.augmentation import registry
 
-    monkeypatch.setattr(augment, "_pairs", {})
+    monkeypatch.setattr(registry, "pair_transforms", {})
 
-    @augment.register_pair
+    @registry.register_pair
     def mirror(inputs, targets, numbers):
         mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
         return [tf.where(mirrored, x[:, :, ::-1], x) for x in (inputs, targets)]
 
-    @augment.register_pair(numbers=2, default=3.0, maximum=5.0)
+    @registry.register_pair(numbers=2, default=3.0, maximum=5.0)
     def add(inputs, targets, numbers, strength):
         return (
             tf.nest.map_structure(lambda x: x + tf.cast(strength, x.dtype), inputs),
             targets,
         )
 
-    @augment.register_pair("grow")
+    @registry.register_pair("grow")
     def grows(inputs, targets, numbers):
         return tf.concat([inputs, inputs], 1), targets
 
@@ -378,7 +378,7 @@ def test_pairs_of_nests(pair):
 
 
 def test_refuses_pairs(pair):
-    from pipelines import augment
+    from pipelines.augmentation import registry
 
     with pytest.raises(ValueError, match="flip is of images, and the inputs are no images"):
         parse_augmentation("add,flip", None)
@@ -388,4 +388,4 @@ def test_refuses_pairs(pair):
         found = parse_augmentation("grow", None)
         found(tf.zeros([2, 3]), tf.zeros([2]), tf.zeros([2, 1]), 0)
     with pytest.raises(ValueError, match="registered already"):
-        augment.register_pair("mirror")(pair)
+        registry.register_pair("mirror")(pair)

@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from engine.core.augmentation import augmenter
 from pipelines import BatchLayout, parse_augmentation
-from pipelines.batch_layout import BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tests.harness import pictures
 
 EXAMPLES = 37

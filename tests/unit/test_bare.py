@@ -13,8 +13,8 @@ from benchmarks.bare import MODELS, Bare
 from benchmarks.workloads import RATE, SEED, WORKLOADS
 from engine.tasks.classification import Classification
 from engine.verify.bounds import UNIT_ROUNDOFF
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tapeline import models
 from tests import rounding
 from tests.harness import put_together

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from pipelines import builders
+from pipelines.sources import builders
 
 
 class Tiny(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipelines import cache, nests
-from pipelines.records import RecordSplit
+from pipelines import nests
+from pipelines.storage import cache
+from pipelines.storage.records import RecordSplit
 
 IMAGES = np.arange(5 * 4 * 3 * 2, dtype=np.uint8).reshape(5, 4, 3, 2)
 LABELS = np.array([3, 1, 4, 1, 5], np.int32)

@@ -15,8 +15,8 @@ from engine.tasks.classification import Classification
 from engine.tasks.metrics import Accuracy, Mean, collected
 from engine.tasks.task import Task, TaskOutput
 from engine.verify.fault_injection import FaultInjectingTask
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import InMemoryFeed
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
 from tests.harness import pictures, scaled, training
 from tests.laws.product import assembled
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from sklearn.datasets import load_digits
 
-from pipelines import digits
+from pipelines.sources import digits
 from pipelines.sources.tfds import open_source
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_names_unwritable_cache(tmp_path):
 
 
 def test_concurrent_preparation(tmp_path):
-    code = f"from pipelines import digits; digits.prepared({str(tmp_path)!r})"
+    code = f"from pipelines.sources import digits; digits.prepared({str(tmp_path)!r})"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", code], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
@@ -103,14 +103,14 @@ def test_concurrent_preparation(tmp_path):
 
 
 def test_second_import():
-    saved = sys.modules.pop("pipelines.digits")
+    saved = sys.modules.pop("pipelines.sources.digits")
     try:
-        import pipelines.digits as again
+        import pipelines.sources.digits as again
 
         assert again is not saved
     finally:
-        sys.modules["pipelines.digits"] = saved
-        sys.modules["pipelines"].digits = saved
+        sys.modules["pipelines.sources.digits"] = saved
+        sys.modules["pipelines.sources"].digits = saved
 
 
 def test_version_without_data_dir(cache, tmp_path):

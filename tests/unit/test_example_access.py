@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from pipelines import read_examples, read_targets
-from pipelines.decode import DECODE_CHUNK, decode_split
 from pipelines.sources.tfds import open_source
+from pipelines.storage.decode import DECODE_CHUNK, decode_split
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from engine.distributed import strategies
 from engine.tasks.classification import Classification
-from pipelines import BatchLayout, choose_feed, decode, open_feed
-from pipelines.records import RecordReader
+from pipelines import BatchLayout, choose_feed, open_feed
 from pipelines.sources.tfds import open_source
+from pipelines.storage import decode
+from pipelines.storage.records import RecordReader
 from tapeline import models
 from tests.choices import choices
 from tests.harness import norm_network, put_together, strategy_of
@@ -89,7 +90,7 @@ def test_second_start_uses_cache(source, tmp_path, monkeypatch):
     def never(*_, **__):
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr("pipelines.feed.decode_split", never)
+    monkeypatch.setattr("pipelines.feeds.feed.decode_split", never)
     again = opened(source, "resident", tmp_path)
     for part, other in zip(
         global_batch(first, strategy_of(1), 0), global_batch(again, strategy_of(1), 0), strict=True

@@ -24,9 +24,9 @@ from pipelines import (
     read_stored_images,
     read_targets,
 )
-from pipelines.decode import decode_split
-from pipelines.resize import FITS
-from pipelines.sources import folder as folder_source
+from pipelines.images.resize import FITS
+from pipelines.storage import picture_files
+from pipelines.storage.decode import decode_split
 
 
 def picture(seed, size=(9, 7), mode="RGB"):
@@ -169,8 +169,8 @@ def test_checked_once(tmp_path, monkeypatch):
     root = fill(tmp_path / "pets")
     first = opened(root, tmp_path / "cache")
     checked = []
-    check = folder_source._check
-    monkeypatch.setattr(folder_source, "_check", lambda p: checked.append(p) or check(p))
+    check = picture_files._check
+    monkeypatch.setattr(picture_files, "_check", lambda p: checked.append(p) or check(p))
     assert opened(root, tmp_path / "cache").train.digest() == first.train.digest()
     assert checked == []
     path = root / "cat" / "3.png"

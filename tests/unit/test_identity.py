@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from pipelines import identity
-from pipelines.identity import DataIdentity, data_identity
 from pipelines.sources.tfds import open_source
+from pipelines.storage import identity
+from pipelines.storage.identity import DataIdentity, data_identity
 
 
 @pytest.mark.parametrize(

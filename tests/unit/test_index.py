@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from pipelines import index
-from pipelines.index import Fields, load_or_build_index
-from pipelines.records import RecordReader
+from pipelines.storage import index
+from pipelines.storage.index import Fields, load_or_build_index
+from pipelines.storage.records import RecordReader
 
 FIELDS = Fields("picture", "kind")
 

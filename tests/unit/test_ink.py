@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import ink
+from pipelines.images import ink
 
 
 def drawn(top: int, left: int, rows: int, columns: int, side: int = 28) -> np.ndarray:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from pipelines import (
     BatchLayout,
-    cache,
     choose_feed,
     data_identity,
     nests,
@@ -21,7 +20,8 @@ from pipelines import (
     read_examples,
     read_targets,
 )
-from pipelines.decode import decode_split
+from pipelines.storage import cache
+from pipelines.storage.decode import decode_split
 from tests.nested import Pair, examples, filled, source_of
 
 TARGETS = np.zeros((), np.int32)

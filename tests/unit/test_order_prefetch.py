@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.resident import OrderPrefetch
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import OrderPrefetch
 
 
 def test_prefetched_orders_match_plan():

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from pipelines import ImageSpec, Resize, read_array, read_picture
-from pipelines.ink import InkLayout
-from pipelines.pictures import convert
+from pipelines.images.ink import InkLayout
+from pipelines.images.pictures import convert
 
 GREY = ImageSpec(Resize((28, 28)), 1, (28, 28))
 COLOUR = ImageSpec(Resize((28, 28)), 3, (28, 28))

@@ -98,7 +98,7 @@ def test_standardize_digits(cache_dir, tmp_path):
     assert not source.preprocess.fitted and source.inputs.dtype == tf.float32
     done = fitted(source, str(tmp_path))
     assert fitted(done, str(tmp_path)) is done
-    from pipelines.decode import decode_split
+    from pipelines.storage.decode import decode_split
 
     images, _ = decode_split(done, done.train)
     scaled = done.preprocess(tf.constant(images)).numpy()

@@ -8,8 +8,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines import records
-from pipelines.records import RecordReader
+from pipelines.storage import records
+from pipelines.storage.records import RecordReader
 
 
 def write(path, examples) -> str:

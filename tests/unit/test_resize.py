@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.assembly.options import FITS
-from pipelines import resize
-from pipelines.resize import Resize, border_colour
+from pipelines.images import resize
+from pipelines.images.resize import Resize, border_colour
 
 
 def weights(size: int, target: int, antialias: bool) -> np.ndarray:

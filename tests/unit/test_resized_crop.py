@@ -21,7 +21,7 @@ from pipelines import (
     read_stored_images,
     with_crop,
 )
-from pipelines.resized_crop import TRIES, ResizedCrop, parsed
+from pipelines.augmentation.resized_crop import TRIES, ResizedCrop, parsed
 from pipelines.sources.tfds import open_source
 from tests.harness import strategy_of
 from tests.nested import source_of

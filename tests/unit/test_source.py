@@ -14,11 +14,11 @@ import tensorflow_datasets as tfds
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.decode import constants, decode_batch, decode_split, traced
-from pipelines.example_access import read_examples, read_stored_images
-from pipelines.records import RecordReader, RecordSplit
-from pipelines.resize import Resize
+from pipelines.images.resize import Resize
 from pipelines.sources.tfds import open_source
+from pipelines.storage.decode import constants, decode_batch, decode_split, traced
+from pipelines.storage.example_access import read_examples, read_stored_images
+from pipelines.storage.records import RecordReader, RecordSplit
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

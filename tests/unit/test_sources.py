@@ -22,7 +22,7 @@ from pipelines import (
     read_step_examples,
     read_targets,
 )
-from pipelines.decode import decode_split
+from pipelines.storage.decode import decode_split
 
 INPUTS = np.arange(60, dtype=np.float64).reshape(20, 3)
 TARGETS = np.arange(20)
@@ -395,7 +395,7 @@ def ids(feed, step):
 @pytest.mark.parametrize("block", [1, 100, 1 << 20])
 def test_pipeline_order(tmp_path, batch, block, monkeypatch):
     """Batches follow the pipeline of (seed, epoch), also if the feed is opened at a later step."""
-    monkeypatch.setattr("pipelines.stream._TABLE", block)
+    monkeypatch.setattr("pipelines.feeds.stream._TABLE", block)
     source = pipeline()
     feed = stream(source, tmp_path, batch=batch)
     per_epoch = feed.steps_per_epoch
@@ -414,7 +414,7 @@ def test_pipeline_order(tmp_path, batch, block, monkeypatch):
 
 def test_pipeline_keeps_first_for_mixup(tmp_path, monkeypatch):
     """For mixup, an epoch's last example is followed by its first, which is kept until then."""
-    monkeypatch.setattr("pipelines.stream._TABLE", 1)
+    monkeypatch.setattr("pipelines.feeds.stream._TABLE", 1)
     feed = stream(pipeline(), tmp_path, batch=8, ahead=True)
     for step in range(5):
         given = feed.open(step, 1).given

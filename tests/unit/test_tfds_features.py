@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from pipelines import SourceOptions, builders, open_dataset, read_examples, read_targets
-from pipelines.decode import decode_split
+from pipelines import SourceOptions, open_dataset, read_examples, read_targets
+from pipelines.sources import builders
 from pipelines.sources.tfds import tfds as described
+from pipelines.storage.decode import decode_split
 
 F = tfds.features
 

@@ -4,8 +4,8 @@ import tensorflow as tf
 from scipy import ndimage
 from scipy.interpolate import BSpline
 
-from pipelines import warp
-from pipelines.warp import CONTROL_POINTS, NUMBERS
+from pipelines.augmentation import warp
+from pipelines.augmentation.warp import CONTROL_POINTS, NUMBERS
 
 SHAPES = [(28, 28, 1), (9, 14, 3)]
 

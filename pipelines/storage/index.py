@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipelines import cache
 from pipelines.errors import damaged_data_message, reason
-from pipelines.file import RandomAccessFile
-from pipelines.fingerprint import examples_digest
+from pipelines.storage import cache
+from pipelines.storage.file import RandomAccessFile
+from pipelines.storage.fingerprint import examples_digest
 
 _VERSION = 1
 _FRAME = 16  # bytes of the frame around an example: its length and two CRCs

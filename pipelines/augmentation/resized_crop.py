@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import order
+from pipelines.images.resize import Resize
 from pipelines.nests import Nest
-from pipelines.resize import Resize
 
 if TYPE_CHECKING:
     from pipelines.source import Source

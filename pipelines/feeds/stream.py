@@ -18,8 +18,15 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import nests
-from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
-from pipelines.decode import (
+from pipelines.errors import reason
+from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.feeds.replicas import local_replicas, per_replica_values
+from pipelines.host import usable_cores
+from pipelines.nests import Nest
+from pipelines.sequential import SequentialReader
+from pipelines.source import Source
+from pipelines.splits import DataSplit, no_progress
+from pipelines.storage.decode import (
     DECODE_CHUNK,
     constants,
     decode_batch,
@@ -27,13 +34,6 @@ from pipelines.decode import (
     options_without_autotune,
     without_autograph,
 )
-from pipelines.errors import reason
-from pipelines.host import usable_cores
-from pipelines.nests import Nest
-from pipelines.replicas import local_replicas, per_replica_values
-from pipelines.sequential import SequentialReader
-from pipelines.source import Source
-from pipelines.splits import DataSplit, no_progress
 
 _TABLE = 4 << 20  # approximate maximum bytes of a prefetched block, which has at least one step
 _MAX_CHUNK = 128  # maximum number of examples in a chunk, which one parallel call decodes

@@ -8,14 +8,17 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from pipelines import ink, nests
-from pipelines.resize import Resize
-from pipelines.source import Source
+from pipelines import nests
+from pipelines.images import ink
+from pipelines.images.resize import Resize
+
+if TYPE_CHECKING:
+    from pipelines.source import Source
 
 _MIN_SIDE = 4  # smallest side of an image, in pixels
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
+from pipelines.feeds.replicas import per_replica_values
 from pipelines.nests import Nest
-from pipelines.replicas import per_replica_values
 
 
 class OrderPrefetch:

@@ -6,16 +6,17 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from pipelines import cache, nests
-from pipelines.batch_layout import BatchLayout, BatchPlan
-from pipelines.decode import decode_split
+from pipelines import nests
+from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
+from pipelines.feeds.resident import InMemoryFeed
+from pipelines.feeds.stream import StreamingFeed
 from pipelines.host import available_memory
 from pipelines.nests import Nest
-from pipelines.resident import InMemoryFeed
 from pipelines.sequential import SequentialSplit
 from pipelines.source import Source
 from pipelines.splits import DataSplit, no_progress
-from pipelines.stream import StreamingFeed
+from pipelines.storage import cache
+from pipelines.storage.decode import decode_split
 
 
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:

@@ -11,9 +11,9 @@ import numpy as np
 import tensorflow as tf
 
 from pipelines import nests
-from pipelines.index import Fields
+from pipelines.images.resize import Resize
 from pipelines.nests import Nest, Spec
-from pipelines.resize import Resize
+from pipelines.storage.index import Fields
 
 # Must be increased when the result of `decode` changes for any record.
 _DECODE_VERSION = 1

@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pipelines import cache, nests
-from pipelines.decode import decode_split
-from pipelines.fingerprint import examples_digest
-from pipelines.records import RecordSplit
+from pipelines import nests
 from pipelines.source import Source
 from pipelines.splits import DataSplit
+from pipelines.storage import cache
+from pipelines.storage.decode import decode_split
+from pipelines.storage.fingerprint import examples_digest
+from pipelines.storage.records import RecordSplit
 
 _SMALL = 256 << 20  # largest decoded size, in bytes, at which decoded examples are hashed
 

@@ -9,11 +9,12 @@ import os
 
 import tensorflow as tf
 
-from pipelines import cache, nests
-from pipelines.decode import decoded_batches
+from pipelines import nests
 from pipelines.errors import damaged_data_message, reason
 from pipelines.preprocessing import Moments, Preprocessing
 from pipelines.source import Source
+from pipelines.storage import cache
+from pipelines.storage.decode import decoded_batches
 
 
 def fitted(source: Source, cache_dir: str) -> Source:

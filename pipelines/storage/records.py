@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from pipelines.file import RandomAccessFile
-from pipelines.fingerprint import examples_digest
-from pipelines.index import Fields, load_or_build_index
 from pipelines.splits import DataSplit, no_progress
+from pipelines.storage.file import RandomAccessFile
+from pipelines.storage.fingerprint import examples_digest
+from pipelines.storage.index import Fields, load_or_build_index
 
 _OPEN = 200  # maximum number of open files; the operating system limits them per process
 

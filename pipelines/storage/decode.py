@@ -15,9 +15,9 @@ from pipelines import nests
 from pipelines.errors import damaged_data_message, reason
 from pipelines.host import usable_cores
 from pipelines.nests import Nest, Spec
-from pipelines.records import RecordReader, RecordSplit
 from pipelines.source import Source
 from pipelines.splits import DataSplit, ExampleReader, no_progress
+from pipelines.storage.records import RecordReader, RecordSplit
 
 _BATCH = 256  # examples decoded by one parallel call
 # Examples decoded in one iteration of a loop in the graph: an iteration takes as long as decoding a

@@ -9,8 +9,14 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from pipelines import cache, order
-from pipelines.decode import (
+from pipelines import order
+from pipelines.errors import damaged_data_message, reason
+from pipelines.nests import Nest, Spec
+from pipelines.sequential import SequentialReader
+from pipelines.source import Source
+from pipelines.splits import DataSplit
+from pipelines.storage import cache
+from pipelines.storage.decode import (
     DECODE_CHUNK,
     constants,
     decode_batch,
@@ -18,11 +24,6 @@ from pipelines.decode import (
     decode_split,
     traced,
 )
-from pipelines.errors import damaged_data_message, reason
-from pipelines.nests import Nest, Spec
-from pipelines.sequential import SequentialReader
-from pipelines.source import Source
-from pipelines.splits import DataSplit
 
 
 class Examples(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 import tensorflow as tf
 
-from pipelines import table
+from pipelines.augmentation import lookup
 
 GRID_SPACINGS = 4  # spacings of the elastic grid along each axis of the image
 CONTROL_POINTS = GRID_SPACINGS + 3  # a cubic spline over n spacings has n + 3 control points
@@ -59,9 +59,9 @@ def _sample_positions(
     yy, yx, xy, xx = one, zero, zero, one
     if "rotation" in amounts:
         angle = uniform["rotation"][:, 0]
-        angles = np.radians(strengths["rotation"]) * (2 * table.uniform_grid() - 1)
+        angles = np.radians(strengths["rotation"]) * (2 * lookup.uniform_grid() - 1)
         # Interpolated, these are accurate to 3e-7 even over the full range of angles.
-        cos, sin = (_ONE * table.interpolate(f(angles), angle) for f in (np.cos, np.sin))
+        cos, sin = (_ONE * lookup.interpolate(f(angles), angle) for f in (np.cos, np.sin))
         yy, yx, xy, xx = cos, sin, -sin, cos
     if "shear" in amounts:
         shear = amounts["shear"][:, 0]

@@ -1,0 +1,1 @@
+"""Augmentation of training examples: what `--augment` selects, and the functions it names."""

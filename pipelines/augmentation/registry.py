@@ -1,0 +1,117 @@
+"""Registry of the transforms that `--augment` names: the built-in ones, and a user's functions."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from pipelines.augmentation.warp import NUMBERS
+
+# (images float32 [rows, H, W, C], random numbers float32 [rows, n] in [0, 1), strength) -> images
+Transform = Callable[[tf.Tensor, tf.Tensor, float], tf.Tensor]
+# (inputs, targets, random numbers float32 [rows, n] in [0, 1), strength) -> (inputs, targets)
+PairTransform = Callable[[Any, Any, tf.Tensor, float], tuple[Any, Any]]
+
+
+class Registered(NamedTuple):
+    """A registered transform, with the properties of its strength and of its random numbers."""
+
+    transform: Callable[..., Any]  # a Transform or PairTransform
+    numbers: int  # of random numbers for each example
+    default: float  # strength if `--augment` gives none
+    maximum: float  # largest strength
+
+
+image_transforms: dict[str, Registered] = {}
+pair_transforms: dict[str, Registered] = {}
+
+
+def names() -> tuple[str, ...]:
+    """Returns all transforms' names, in the order of application and of random-number columns."""
+    images = ("flip", *NUMBERS, "cutout", *image_transforms, "mixup")
+    return ("resized_crop", *pair_transforms, *images)
+
+
+def registered_names() -> tuple[str, ...]:
+    """Returns the names of the transforms that `register` has added."""
+    return (*pair_transforms, *image_transforms)
+
+
+def register(
+    name: str, *, numbers: int, default: float, maximum: float
+) -> Callable[[Transform], Transform]:
+    """Returns a decorator that registers a transform for `--augment=NAME[:STRENGTH]`.
+
+    The decorated function takes images, float32 [rows, H, W, C] in 0..1, random numbers, float32
+    [rows, numbers] in [0, 1), and the strength, and returns images of the same shape. Row i of the
+    output may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). The transform
+    is applied after cutout and before mixup::
+
+        @register("brightness", numbers=1, default=0.2, maximum=1.0)
+        def brightness(images, numbers, strength):
+            return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
+
+    `default` is the strength if the option gives none, `maximum`, above 0, the largest allowed.
+
+    Raises:
+      ValueError: when the name is already in use or is not a Python identifier.
+    """
+    _check_new(name)
+
+    def add(transform: Transform) -> Transform:
+        image_transforms[name] = Registered(transform, numbers, default, maximum)
+        return transform
+
+    return add
+
+
+def register_pair(
+    name: str | PairTransform | None = None,
+    *,
+    numbers: int = 1,
+    default: float = 1.0,
+    maximum: float = math.inf,
+) -> Any:
+    """Registers a function that augments inputs and targets together, for `--augment=NAME`.
+
+    The decorated function takes decoded inputs and targets, nests of tensors [rows, ...] before
+    scaling, random numbers, float32 [rows, numbers] in [0, 1), and, if it has a fourth parameter,
+    the strength. It returns inputs and targets of the same shapes and dtypes. Row i of the output
+    may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). Transforms of pairs
+    are applied before those of images::
+
+        @tl.augment
+        def mirror(image, mask, numbers):
+            mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
+            return [tf.where(mirrored, x[:, :, ::-1], x) for x in (image, mask)]
+
+    The decorator also takes arguments: `name`, by default the name of the function; `default`, the
+    strength if the option gives none; and `maximum`, the largest strength allowed.
+
+    Raises:
+      ValueError: when the name is already in use or is not a Python identifier.
+    """
+    if callable(name):
+        return register_pair()(name)
+
+    def add(transform: Callable) -> Callable:
+        of = name or transform.__name__
+        _check_new(of)
+        takes_strength = len(inspect.signature(transform).parameters) > 3
+        with_strength = transform if takes_strength else lambda x, y, u, _: transform(x, y, u)
+        pair_transforms[of] = Registered(with_strength, numbers, default, maximum)
+        return transform
+
+    return add
+
+
+def _check_new(name: str) -> None:
+    """Raises ValueError if `name` is not a Python identifier or already names a transform."""
+    if not name.isidentifier():
+        raise ValueError(f"the name of a transform must be a Python identifier, got {name!r}")
+    if name in names():
+        raise ValueError(f"a transform named {name!r} is registered already; choose another name")

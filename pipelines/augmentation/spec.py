@@ -1,0 +1,166 @@
+"""Reads the value of `--augment`, and checks that its transforms apply to a source's examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+from pipelines import nests
+from pipelines.augmentation import registry, resized_crop
+from pipelines.augmentation.augment import FLIPS, Augmentation
+from pipelines.augmentation.warp import MAX_SIDE, NUMBERS
+
+if TYPE_CHECKING:
+    from pipelines.source import Source
+
+
+def augmentation_of(spec: str, source: Source) -> Augmentation | None:
+    """Returns what `--augment` does to batches of a source's examples; None if it is nothing.
+
+    Raises:
+      ValueError: as `parse_augmentation`; when transforms of images cannot apply to the source.
+    """
+    parsed = _of_source(spec, source)
+    assert parsed is None or parsed.crop == source.crop, "a source is to be opened by `with_crop`"
+    return parsed if parsed and parsed.strengths else None
+
+
+def with_crop(source: Source, spec: str) -> Source:
+    """Returns the source with the random crop at decoding that `--augment` selects, if it does.
+
+    Raises:
+      ValueError: as `augmentation_of`.
+    """
+    parsed = _of_source(spec, source)
+    return dataclasses.replace(source, crop=parsed.crop) if parsed else source
+
+
+def _of_source(spec: str, source: Source) -> Augmentation | None:
+    """Returns the transforms of `--augment`; ValueError if one cannot apply to the source."""
+    shape = source.image_shape if source.has_images else None
+    parsed = parse_augmentation(spec, shape, source.dtype if shape else "")
+    if parsed is None:
+        return None
+    if parsed.mixes and not source.classes:
+        raise ValueError(f"--augment={spec}: mixup mixes class labels, and {source.name} has none")
+    moving = [name for name in parsed.strengths if name in ("flip", *NUMBERS)]
+    moving += ["resized_crop"] * (parsed.crop is not None)
+    if moving and any(leaf.shape.rank > 1 for leaf in tf.nest.flatten(source.targets)):
+        raise ValueError(
+            f"--augment={spec}: {moving[0]} moves the pixels of images and not the targets, "
+            f"{nests.described(source.targets)}: register a function of both with tl.augment"
+        )
+    images = [name for name in parsed.strengths if name not in registry.pair_transforms]
+    if images and source.dtype == "uint8" and "" not in source.preprocess.scales:
+        raise ValueError(
+            f"--augment={spec}: {images[0]} gives pixels that are no integers: give --scale=unit "
+            "or standardize"
+        )
+    return parsed
+
+
+def parse_augmentation(
+    spec: str, image_shape: tuple[int, int, int] | None, dtype: str = "uint8"
+) -> Augmentation | None:
+    """Converts the value of `--augment` to a function that augments batches; None if it is empty.
+
+    `spec` lists `name` or `name:strength`, separated by commas, in any order; `image_shape` is
+    (height, width, channels), None for inputs that are no images, which only transforms added by
+    `register_pair` apply to. Besides these and those added by `register`, there are these, with the
+    default strengths for images of 28 x 28 (those in pixels scale with the shorter side):
+
+      flip: horizontal (default), vertical or both; each with probability 1/2.
+      shift: maximum along each axis in pixels, whole or fractional; 2.
+      rotation: maximum in either direction in degrees; 10.
+      zoom: scales by a factor between 1 - strength and 1 + strength; 0.1.
+      shear: maximum horizontal shift in pixels per pixel above or below the centre; 0.1.
+      elastic: maximum distortion along each axis in pixels; 3.
+      cutout: side of the square that is set to zero, in whole pixels; 8.
+      mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
+      resized_crop: smallest area of the crop, a fraction of the picture's, and after another colon
+        the largest ratio of its sides; 0.08:1.3333. See `ResizedCrop`.
+
+    Raises:
+      ValueError: when `spec` is invalid or not possible for these images; says what is allowed.
+    """
+    strengths: dict[str, Any] = {}
+    for item in spec.split(",") if spec.strip() else ():
+        name, colon, strength = (part.strip() for part in item.partition(":"))
+        flag = f"--augment={item.strip()}"
+        if name not in registry.names():
+            raise ValueError(f"{flag}: the transforms are {_choices(name, registry.names())}")
+        if name in strengths:
+            raise ValueError(f"{flag}: {name} is listed twice")
+        strengths[name] = _strength(flag, name, strength if colon else None, image_shape)
+    if not strengths:
+        return None
+    crop = strengths.pop("resized_crop", None)
+    if image_shape is None:
+        foreign = ["resized_crop"] * (crop is not None)
+        if foreign := [
+            *foreign,
+            *(name for name in strengths if name not in registry.pair_transforms),
+        ]:
+            raise ValueError(
+                f"--augment={spec}: {foreign[0]} is of images, and the inputs are no images"
+            )
+        return Augmentation(strengths)
+    if warps := [name for name in strengths if name in NUMBERS and dtype != "uint8"]:
+        raise ValueError(f"--augment={spec}: {warps[0]} is of uint8 images, and these are {dtype}")
+    height, width, _ = image_shape
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(
+            f"--augment={spec}: images are {height} x {width} pixels; at most {MAX_SIDE} a side"
+        )
+    return Augmentation(strengths, crop)
+
+
+def _strength(
+    flag: str, name: str, text: str | None, image_shape: tuple[int, int, int] | None
+) -> Any:
+    if name == "resized_crop":
+        return resized_crop.parsed(flag, text)
+    if name == "flip":
+        text = "horizontal" if text is None else text
+        if text not in FLIPS:
+            raise ValueError(f"{flag}: flips are {_choices(text, FLIPS)}")
+        return text
+    side = min(image_shape[:2]) if image_shape else 14
+    pixels = f"pixels, the image's shorter side being {side}"
+    default, maximum, allowed = {
+        "shift": (side / 14, math.nextafter(side, 0), f"below {side} {pixels}"),
+        "rotation": (10.0, 180.0, "at most 180 degrees"),
+        "zoom": (0.1, 0.99, "at most 0.99"),
+        "shear": (0.1, 1.0, "at most 1"),
+        "elastic": (side * 3 / 28, side / 4, f"at most {side / 4:g} {pixels}"),
+        "cutout": (max(1, round(side * 2 / 7)), side - 1, f"at most {side - 1} {pixels}"),
+        "mixup": (0.2, 100.0, "at most 100"),
+        **{
+            registered: (each.default, each.maximum, f"at most {each.maximum:g}")
+            for registered, each in (registry.image_transforms | registry.pair_transforms).items()
+        },
+    }[name]
+    try:
+        number = default if text is None else float(text)
+    except ValueError:
+        raise ValueError(f"{flag}: {text!r} is not a number; give {name}:{default:g}") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{flag}: must be a finite number")
+    if number <= 0:
+        raise ValueError(f"{flag}: must be above 0; to go without, leave {name} out")
+    if number > maximum:
+        raise ValueError(f"{flag}: must be {allowed}")
+    if name == "cutout" and number != int(number):
+        raise ValueError(f"{flag}: must be a whole number of pixels")
+    return int(number) if name == "cutout" else number
+
+
+def _choices(value: str, known: Iterable[str]) -> str:
+    """Formats the known names for an error message, and suggests one that is close to `value`."""
+    close = difflib.get_close_matches(value, known, n=1)
+    return ", ".join(known) + (f"; did you mean {close[0]!r}?" if close else "")
