@@ -3,6 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
+from pathlib import Path
+
+# Of a container, by version of Linux's control groups: the limit of its memory and what is in use,
+# in bytes, and the entry of memory.stat for the cached files in use, which can be dropped.
+_CONTROL_GROUPS = (
+    ("sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    (
+        *("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+        "total_inactive_file",
+    ),
+)
 
 
 def usable_cores() -> int:
@@ -12,10 +24,29 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def available_memory() -> int:
-    """Returns the free RAM in bytes; on macOS, which does not report it, half of the total."""
-    page = os.sysconf("SC_PAGE_SIZE")
+def available_memory(root: str = "/") -> int:
+    """Returns the RAM in bytes that can be had without swapping, within a container's limit.
+
+    Cached files count as available. macOS does not report it: half of the total is returned.
+    `root` is the directory in which the system's files are looked up.
+    """
+    found = _number(Path(root, "proc/meminfo"), "MemAvailable:")
+    if found is None:
+        available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    else:
+        available = found * 1024
+    for folder, limit, used, cached in _CONTROL_GROUPS:
+        most, now = (_number(Path(root, folder, name)) for name in (limit, used))
+        if most is not None and now is not None:
+            droppable = _number(Path(root, folder, "memory.stat"), cached) or 0
+            available = min(available, most - now + droppable)
+    return max(0, available)
+
+
+def _number(path: Path, entry: str = "") -> int | None:
+    """Returns the number in a file, of the line that begins with `entry`; None if none is there."""
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * page
-    except (ValueError, OSError):
-        return os.sysconf("SC_PHYS_PAGES") * page // 2
+        found = re.search(rf"^{entry}\s*(\d+)", path.read_text(), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) if found else None

@@ -24,7 +24,7 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
 
     The size is that of decoded examples, which a resident feed copies to each device. `kind` is one
     of these types, or "auto": "resident" if the size is at most 2 GiB and a quarter of the host's
-    free memory.
+    available memory.
 
     Raises:
       ValueError: for "resident" if the source is a tf.data pipeline.
