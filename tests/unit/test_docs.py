@@ -10,6 +10,9 @@ import engine
 from engine.config import flags
 
 ROOT = Path(__file__).parents[2]
+PATH = re.compile(
+    r"`((?:engine|pipelines|tapeline|tests|benchmarks|docs|recipes|examples)/[\w/.]+)`"
+)
 
 
 def test_options_table_is_current():
@@ -57,6 +60,16 @@ def test_documented_options_exist():
 
 def test_changelog_has_version():
     assert f"## {engine.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_named_files_exist():
+    missing = {
+        path: str(text.relative_to(ROOT))
+        for text in ROOT.glob("[!.]*/**/*.md")
+        for path in PATH.findall(text.read_text())
+        if not (ROOT / path).exists()
+    }
+    assert missing == {}
 
 
 def test_public_class_names_are_unique():
