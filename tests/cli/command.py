@@ -15,9 +15,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,12 @@ class Runner:
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs run.py with arguments and additional environment variables; returns the outcome."""
+        raise NotImplementedError
+
+    def started(
+        self, *arguments: str, **environment: str
+    ) -> AbstractContextManager[subprocess.Popen[str] | Forked]:
+        """Yields a running process of run.py; kills it at the end of the block."""
         raise NotImplementedError
 
     def train(self, run_dir: Path, *arguments: str) -> Run:
@@ -178,7 +185,7 @@ class Run:
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
 
-def await_rows(process: subprocess.Popen[str], run_dir: Path, rows: int) -> None:
+def await_rows(process: subprocess.Popen[str] | Forked, run_dir: Path, rows: int) -> None:
     """Waits until metrics.jsonl has this many rows, so that training is in progress."""
     end = time.monotonic() + HANG
     while len(rows_of(run_dir)) < rows:
@@ -195,6 +202,45 @@ def rows_of(run_dir: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
+class Forked:
+    """A process that `Warm` has started; a part of the interface of `subprocess.Popen`."""
+
+    def __init__(self, warm: Warm, pid: int, out: Path, err: Path) -> None:
+        self._warm, self._out, self._err = warm, out, err
+        self.pid = pid
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """Returns the exit status, negative for a signal; None while the process runs."""
+        if self.returncode is None:
+            status = self._warm.asked({"poll": self.pid})
+            self.returncode = None if status == "running" else int(status)
+        return self.returncode
+
+    def wait(self, timeout: float = HANG) -> int:
+        """Returns the exit status when the process has ended; TimeoutError after `timeout` s."""
+        end = time.monotonic() + timeout
+        while (status := self.poll()) is None:
+            if time.monotonic() > end:
+                raise TimeoutError(f"process {self.pid} runs after {timeout} s")
+            time.sleep(0.01)
+        return status
+
+    def communicate(self, timeout: float = HANG) -> tuple[str, str]:
+        """Waits for the end of the process and returns its output and errors."""
+        self.wait(timeout)
+        return self._out.read_text(), without_log(self._err.read_text())
+
+    def send_signal(self, number: int) -> None:
+        """Sends a signal if the process runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kills the process if it runs."""
+        self.send_signal(signal.SIGKILL)
+
+
 class Warm(Runner):
     """Runs run.py in forks of a server that has imported TensorFlow; the client of `serve`."""
 
@@ -203,27 +249,53 @@ class Warm(Runner):
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs run.py in a fork of the server and returns the outcome."""
-        arguments = (f"--cache_dir={self._cache_dir}", *QUICK, *arguments)
-        return self._forked({"arguments": arguments, "environment": environment})
+        return self._ended(self._forked({"arguments": self._line(arguments)}, environment))
 
     def run_script(self, script: Path) -> Outcome:
         """Runs a Python file in its directory, in a fork, and waits for its end."""
-        return self._forked({"script": str(script), "environment": {}})
+        return self._ended(self._forked({"script": str(script)}, {}))
 
-    def _forked(self, asked: dict[str, Any]) -> Outcome:
-        """Sends a request to `serve`, and returns the outcome of the child."""
-        out, err = self._folder / "out", self._folder / "err"
-        asked |= {"out": str(out), "err": str(err)}
+    @contextmanager
+    def started(self, *arguments: str, **environment: str) -> Iterator[Forked]:
+        """Yields a running fork of the server; kills it at the end of the block."""
+        process = self._forked({"arguments": self._line(arguments)}, environment)
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.wait()
+
+    def asked(self, request: dict[str, Any]) -> str:
+        """Sends a request to `serve`, and returns the answer."""
         assert self._process.stdin and self._process.stdout
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
-        status = self._process.stdout.readline()
-        assert status, "the process that forks has ended"
-        return Outcome(int(status), out.read_text(), without_log(err.read_text()))
+        answer = self._process.stdout.readline()
+        assert answer, "the process that forks has ended"
+        return answer.strip()
+
+    def _line(self, arguments: tuple[str, ...]) -> list[str]:
+        return [f"--cache_dir={self._cache_dir}", *QUICK, *arguments]
+
+    def _forked(self, request: dict[str, Any], environment: dict[str, str]) -> Forked:
+        """Starts a child of the server, whose output goes to files."""
+        place = Path(tempfile.mkdtemp(dir=self._folder))
+        out, err = place / "out", place / "err"
+        request |= {"environment": environment, "out": str(out), "err": str(err)}
+        return Forked(self, int(self.asked(request)), out, err)
+
+    def _ended(self, process: Forked) -> Outcome:
+        """Returns the outcome of a child when it has ended."""
+        process.returncode = int(self.asked({"wait": process.pid}))
+        return Outcome(process.returncode, *process.communicate())
 
 
 def serve() -> None:
-    """Reads command lines as JSON, runs each in a fork, and prints its exit status."""
+    """Answers requests, JSON objects in lines.
+
+    A command line or a script is run in a fork, and the answer is its process number. To "wait" and
+    "poll", with such a number, the answer is the exit status, or "running".
+    """
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
@@ -237,6 +309,11 @@ def serve() -> None:
     gc.freeze()  # otherwise a child's exit spends a second on collecting garbage in TensorFlow
     for line in sys.stdin:
         asked = json.loads(line)
+        if "wait" in asked or "poll" in asked:
+            options = 0 if "wait" in asked else os.WNOHANG
+            pid, status = os.waitpid(asked.get("wait") or asked["poll"], options)
+            print(os.waitstatus_to_exitcode(status) if pid else "running", flush=True)
+            continue
         child = os.fork()
         if child == 0:
             signal.alarm(HANG)
@@ -250,8 +327,7 @@ def serve() -> None:
             sys.argv, sys.path[0] = [asked["script"]], os.getcwd()
             runpy.run_path(asked["script"], run_name="__main__")
             sys.exit()
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+        print(child, flush=True)
 
 
 if __name__ == "__main__":

@@ -32,11 +32,11 @@ def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 @pytest.fixture(scope="session")
-def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+def killed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     """Returns a run of `LONG` that was killed some rows after its last checkpoint, and resumed."""
     run_dir = tmp_path_factory.mktemp("killed") / "run"
     options = [*LONG, "--checkpoint_every=0"]  # one checkpoint an epoch
-    with command.started(f"--run_dir={run_dir}", *options) as process:
+    with warm.started(f"--run_dir={run_dir}", *options) as process:
         end = time.monotonic() + HANG
         while True:
             assert process.poll() is None and time.monotonic() < end
@@ -52,5 +52,5 @@ def killed(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactor
         process.send_signal(signal.SIGKILL)
         out, err = process.communicate(timeout=HANG)
     left = [path.name for path in run_dir.iterdir()]
-    stopped = Outcome(process.returncode, out, err)
+    stopped = Outcome(process.wait(), out, err)
     return Interrupted(stopped, left, saved, rows, warm.train(run_dir, *options))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.choices import seldom
-from tests.cli.command import HANG, LONG, Command, Run, Warm, await_rows
+from tests.cli.command import HANG, LONG, Run, Warm, await_rows
 from tests.sameness import differences
 
 
@@ -34,12 +34,12 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("size", [seldom("200k"), "700k", seldom("1200k")])
-def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path, size: str):
+def test_disk_full_then_resume(warm: Warm, whole: Run, tmp_path: Path, size: str):
     """A full disk stops the run; with more space, the resumed run ends bitwise equal."""
     disk = tmp_path / "disk"
     with small_disk(disk, size):
         run_dir = disk / "run"
-        outcome = command.run(f"--run_dir={run_dir}", *LONG)
+        outcome = warm.run(f"--run_dir={run_dir}", *LONG)
         assert outcome.status == 1, outcome.said()
         (line,) = outcome.err.splitlines()
         assert line.startswith("error: cannot ") and "No space left on device" in line
@@ -52,12 +52,12 @@ def test_disk_full_then_resume(command: Command, warm: Warm, whole: Run, tmp_pat
 
 
 @pytest.mark.full
-def test_disk_read_only_then_resume(command: Command, warm: Warm, whole: Run, tmp_path: Path):
+def test_disk_read_only_then_resume(warm: Warm, whole: Run, tmp_path: Path):
     """A read-only disk stops the run; the command fails until the disk is writable again."""
     disk = tmp_path / "disk"
     run_dir = disk / "run"
     with small_disk(disk, "64m"):
-        with command.started(f"--run_dir={run_dir}", *LONG) as process:
+        with warm.started(f"--run_dir={run_dir}", *LONG) as process:
             await_rows(process, run_dir, 6)
             saved = str(run_dir / "checkpoints")  # no file in it is open, so a mount can hide it
             subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", saved], check=True)

@@ -11,7 +11,7 @@ import pytest
 
 from tests import measured
 from tests.choices import seldom
-from tests.cli.command import HANG, Command, Run, Warm, await_rows
+from tests.cli.command import HANG, Run, Warm, await_rows
 from tests.measured import BROKEN
 
 EPOCHS = 3
@@ -79,10 +79,10 @@ def test_leave_out_keeps_bits(warm: Warm, options: list[str], found: Run, tmp_pa
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, seldom(signal.SIGTERM)])
 def test_interrupted_skips_same_steps(
-    command: Command, warm: Warm, options: list[str], found: Run, tmp_path: Path, number
+    warm: Warm, options: list[str], found: Run, tmp_path: Path, number
 ):
     run_dir = tmp_path / "run"
-    with command.started(f"--run_dir={run_dir}", *options) as process:
+    with warm.started(f"--run_dir={run_dir}", *options) as process:
         await_rows(process, run_dir, 6)
         process.send_signal(number)
         process.communicate(timeout=HANG)

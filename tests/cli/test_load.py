@@ -129,11 +129,11 @@ def test_every_mode_finds_the_code(own: Run, warm: Warm, tmp_path: Path):
     assert "--optimizer.decay" in page and "--schedule.period=20" in page
 
 
-def test_killed_run_resumes_to_the_same_bits(command: Command, warm: Warm, own: Run, tmp_path):
+def test_killed_run_resumes_to_the_same_bits(warm: Warm, own: Run, tmp_path):
     """A killed run, resumed without `--load`, loads its file and ends bitwise equal."""
     run_dir = tmp_path / "run"
     load = f"--load={Path(own.run_dir).parent / 'my.py'}"
-    with command.started(f"--run_dir={run_dir}", load, *OWN, *OWN_MODEL, *BRIEF) as process:
+    with warm.started(f"--run_dir={run_dir}", load, *OWN, *OWN_MODEL, *BRIEF) as process:
         await_rows(process, run_dir, 4)
         while not newest_checkpoint(str(run_dir)) and process.poll() is None:
             time.sleep(0.005)

@@ -65,10 +65,10 @@ def test_kill_then_resume(killed: Interrupted, whole: Run):
     assert_same_run(killed.resumed, whole)
 
 
-def test_signal_at_last_epoch_end(command: Command, warm: Warm, tmp_path: Path):
+def test_signal_at_last_epoch_end(warm: Warm, tmp_path: Path):
     """A signal at the end of the last epoch saves, and the output says how to resume."""
     options = f"--run_dir={tmp_path / 'run'}", "--epochs=2"
-    with command.started(*options) as process:
+    with warm.started(*options) as process:
         await_rows(process, tmp_path / "run", 4)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=HANG)
@@ -78,10 +78,10 @@ def test_signal_at_last_epoch_end(command: Command, warm: Warm, tmp_path: Path):
     assert warm.train(tmp_path / "run", "--epochs=2").result["step"] == 22
 
 
-def test_run_dir_lock(command: Command, warm: Warm, tmp_path: Path):
+def test_run_dir_lock(warm: Warm, tmp_path: Path):
     """A second process on the same run directory is refused."""
     run_dir = tmp_path / "run"
-    with command.started(f"--run_dir={run_dir}", *LONG) as process:
+    with warm.started(f"--run_dir={run_dir}", *LONG) as process:
         await_rows(process, run_dir, 3)
         process.send_signal(signal.SIGSTOP)  # paused, so that it cannot end during the check
         before = (run_dir / "metrics.jsonl").read_bytes()

@@ -13,7 +13,7 @@ import pytest
 
 from tests import measured
 from tests.choices import seldom
-from tests.cli.command import HANG, Command, Run, Warm, await_rows
+from tests.cli.command import HANG, Command, Forked, Run, Runner, Warm, await_rows
 from tests.examples.jobs import JOBS
 from tests.harness import tf_configs
 from tests.tensorflow_log import without_log
@@ -34,17 +34,17 @@ SHORT = (
 
 
 @contextlib.contextmanager
-def workers(command: Command, run_dir: Path, *options: str, count: int = 2, start: int = 2):
+def workers(runner: Runner, run_dir: Path, *options: str, count: int = 2, start: int = 2):
     """Starts the first `start` of `count` workers; kills them at the end of the `with` block."""
     options = (f"--run_dir={run_dir}", *options)
     with contextlib.ExitStack() as stack:
         yield [
-            stack.enter_context(command.started(*options, TF_CONFIG=config))
+            stack.enter_context(runner.started(*options, TF_CONFIG=config))
             for config in tf_configs(count)[:start]
         ]
 
 
-def ended(worker: subprocess.Popen[str]) -> tuple[int, str, str]:
+def ended(worker: subprocess.Popen[str] | Forked) -> tuple[int, str, str]:
     out, err = worker.communicate(timeout=HANG)
     return worker.returncode, out, without_log(err)
 
@@ -71,16 +71,16 @@ def test_two_workers_match_one_process(together: Run, warm, tmp_path):
 
 
 @pytest.mark.parametrize("signalled", [seldom(0), 1])
-def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled):
+def test_signal_then_resume(warm: Warm, together: Run, tmp_path, signalled):
     """A signal to either worker stops both, and the resumed run ends bitwise equal."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir, *SHORT) as started:
+    with workers(warm, run_dir, *SHORT) as started:
         await_rows(started[0], run_dir, 6)
         started[signalled].send_signal(signal.SIGTERM)
         (status, out, err), (other, _, other_err) = map(ended, started)
     assert (status, err, other, other_err) == (143, "", 143, "")
     assert "saved; run the same command to resume" in out
-    with workers(command, run_dir, *SHORT) as started:
+    with workers(warm, run_dir, *SHORT) as started:
         assert [ended(worker)[0] for worker in started] == [0, 0]
     resumed = Run(run_dir, None)
     assert resumed.result["restarts"] == 1
@@ -89,11 +89,11 @@ def test_signal_then_resume(command: Command, together: Run, tmp_path, signalled
 
 
 @pytest.mark.full
-def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
+def test_bad_step_on_workers(warm: Warm, tmp_path: Path):
     """All workers roll back and skip a bad step, bitwise as one process does."""
     data = f"--dataset={measured.prepared(tmp_path / 'data')}"
     options = (data, "--model=cnn", "--global_batch_size=10", "--epochs=3")
-    with workers(command, tmp_path / "two", *SHORT, *options) as started:
+    with workers(warm, tmp_path / "two", *SHORT, *options) as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
     assert outcomes[0][1].count("(gradient not finite): rolled back to step") == 3
@@ -106,10 +106,10 @@ def test_bad_step_on_workers(command: Command, warm: Warm, tmp_path: Path):
     assert two.curves == one.curves
 
 
-def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
+def test_segmentation_on_workers(warm: Warm, tmp_path: Path):
     """A user's data, network and task on two workers: the bits of one process."""
     alone = [*JOBS["segmentation"].small(tmp_path), "--shards=2", "--feed=stream"]
-    with workers(command, tmp_path / "two", *alone, "--strategy=multi_worker") as started:
+    with workers(warm, tmp_path / "two", *alone, "--strategy=multi_worker") as started:
         outcomes = [ended(worker) for worker in started]
     assert [(status, err) for status, _, err in outcomes] == [(0, ""), (0, "")]
     one, two = warm.train(tmp_path / "one", *alone, "--strategy=cpu"), Run(tmp_path / "two", None)
@@ -118,10 +118,10 @@ def test_segmentation_on_workers(command: Command, warm: Warm, tmp_path: Path):
 
 
 @pytest.mark.parametrize("victim", [0, seldom(1)])
-def test_killed_worker(command: Command, together: Run, tmp_path, victim):
+def test_killed_worker(warm: Warm, together: Run, tmp_path, victim):
     """If a worker is killed, the other ends with one error line, and the run can be resumed."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir, *SHORT) as started:
+    with workers(warm, run_dir, *SHORT) as started:
         await_rows(started[0], run_dir, 6)
         started[victim].kill()
         since = time.monotonic()
@@ -130,16 +130,16 @@ def test_killed_worker(command: Command, together: Run, tmp_path, victim):
     assert status == 1
     assert err.startswith(f"error: worker {victim} (127.0.0.1:") and err.count("\n") == 1
     assert "is gone" in err
-    with workers(command, run_dir, *SHORT) as started:
+    with workers(warm, run_dir, *SHORT) as started:
         assert [ended(worker)[0] for worker in started] == [0, 0]
     assert Run(run_dir, None).result["weights_sha256"] == together.result["weights_sha256"]
 
 
 @pytest.mark.parametrize(("started", "absent"), [(1, 1)])
-def test_absent_worker(command, tmp_path, started, absent):
+def test_absent_worker(warm, tmp_path, started, absent):
     """The chief names a worker that does not start within the timeout."""
     run_dir = tmp_path / "run"
-    with workers(command, run_dir, *SHORT, "--cluster_timeout=3", start=started) as (chief,):
+    with workers(warm, run_dir, *SHORT, "--cluster_timeout=3", start=started) as (chief,):
         since = time.monotonic()
         status, out, err = ended(chief)
         assert time.monotonic() - since < 60
@@ -149,20 +149,20 @@ def test_absent_worker(command, tmp_path, started, absent):
     assert not run_dir.exists()
 
 
-def test_absent_chief(command: Command, tmp_path):
+def test_absent_chief(warm: Warm, tmp_path):
     options = (f"--run_dir={tmp_path / 'run'}", *SHORT, "--cluster_timeout=2")
-    with command.started(*options, TF_CONFIG=tf_configs(2)[1]) as worker:
+    with warm.started(*options, TF_CONFIG=tf_configs(2)[1]) as worker:
         status, _, err = ended(worker)
     assert status == 1
     assert err.startswith("error: worker 0 (127.0.0.1:") and "did not answer within 2 s" in err
 
 
-def test_different_options_refused(command, tmp_path):
+def test_different_options_refused(warm, tmp_path):
     configs = tf_configs(2)
     with contextlib.ExitStack() as stack:
         started = [
             stack.enter_context(
-                command.started(
+                warm.started(
                     f"--run_dir={tmp_path / 'run'}", *SHORT, f"--seed={task}", TF_CONFIG=config
                 )
             )

@@ -85,7 +85,7 @@ class Matrix:
         run_dir = self._place / "killed"
         for _ in range(5):  # the signal may come too late, or at the end of an epoch
             shutil.rmtree(run_dir, ignore_errors=True)
-            with self._command.started(f"--run_dir={run_dir}", *self.options) as process:
+            with self._warm.started(f"--run_dir={run_dir}", *self.options) as process:
                 end = time.monotonic() + HANG
                 while process.poll() is None and time.monotonic() < end:
                     time.sleep(0.005)
