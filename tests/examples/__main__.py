@@ -3,7 +3,7 @@
     python -m tests.examples [--only=NAME] [--check=NAME]
 
 A failure is written below the table; the exit status is then 1. The names are those of the files,
-and mobilenet and efficientnet of keras_applications.py: give these two TEST_HANG=3600, seconds
+and MobileNetV2 and EfficientNetB0 of keras_applications.py: give these two TEST_HANG=3600, seconds
 before a process counts as hung, because verify takes longer than the 300 that are usual.
 """
 

@@ -20,7 +20,7 @@ _SMALL = ("--epochs=3", "--log_every=3", "--checkpoint_every=7", "--restore_best
 
 # Deep networks with batch norms of few values, where rounding switches units in the first step:
 # devices are compared with --shards alone.
-SWITCHING = "mobilenet", "efficientnet"
+SWITCHING = "MobileNetV2", "EfficientNetB0"
 
 # Data sets that examples download, by file.
 DOWNLOADED = {"character_model": "tiny_shakespeare", "keras_applications": "cifar10"}
@@ -33,8 +33,8 @@ _APPLICATION = (
     "--test_split=test[:64]",
 )
 SMALL = {
-    "mobilenet": _APPLICATION,
-    "efficientnet": _APPLICATION,
+    "MobileNetV2": _APPLICATION,
+    "EfficientNetB0": _APPLICATION,
     "keras_model": ("--global_batch_size=32", "--model.width=4"),
     "tf_module": ("--global_batch_size=32",),
     "arrays": ("--global_batch_size=16",),
@@ -111,13 +111,16 @@ def text_of(file: Path) -> str:
 def jobs(file: Path) -> list[Job]:
     """Returns the jobs of an example, one for each command in its text.
 
-    Its name is that of the file, or of several commands in one text that of the model.
+    Its name is that of the file, or of several commands in one text that of the model or network.
     """
     text = re.sub(r"\\\n", "", text_of(file))
     lines = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
     found = [_job(file, line) for line in lines]
     if len(found) > 1:
-        return [dataclasses.replace(each, name=each.value("model")) for each in found]
+        return [
+            dataclasses.replace(each, name=each.value("model.network") or each.value("model"))
+            for each in found
+        ]
     return found
 
 

@@ -234,8 +234,9 @@ class PutsOff(Changed):
     """Multiplies the loss by a number that any rounding of the weights changes."""
 
     def changed(self, losses, model, context):
-        total = tf.add_n([tf.reduce_sum(each**2) for each in model.trainable_variables])
-        return losses * (1 + 0.5 * tf.stop_gradient(tf.sin(1e9 * total)))
+        weights = [tf.cast(each, tf.float64) for each in model.trainable_variables]
+        total = tf.add_n([tf.reduce_sum(each**2) for each in weights])
+        return losses * (1 + 0.5 * tf.cast(tf.stop_gradient(tf.sin(1e9 * total)), losses.dtype))
 
 
 class MagnifiesRounding(Changed):
