@@ -11,7 +11,9 @@
 DIRECTORY holds cifar10 as TFDS prepares it; without the option, TFDS downloads it. Measured
 on two CPU cores:
 
-MEASURED
+- MobileNetV2: 3 to 13 minutes; the test accuracy is 33%, that on the images it trains on 82%.
+- EfficientNetB0: 2 to 5 minutes; the test accuracy is 22%, after 846 steps. The network scales
+  the images itself: `--scale=none`.
 
 The batch norms of these networks average over 100 or 1,000 steps, which is long for such short
 runs: evaluation would see averages of the first steps. Here they average over about ten. Give
