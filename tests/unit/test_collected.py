@@ -131,7 +131,7 @@ def failing(*given, weights):
     [
         (failing, {}, tf.identity, ": KeyError: 'no such key'$"),
         (lambda *given: np.ones(3), {}, tf.identity, ": TypeError: the function returns an array"),
-        (max, {"max_bytes": 147}, tf.identity, " collects 148 bytes of 37 examples, more than max"),
+        (max, {"max_bytes": 295}, tf.identity, " collects 296 bytes of 37 examples, more than max"),
         (max, {}, tf.strings.as_string, " cannot collect string"),
         (max, {}, lambda rows: tf.zeros([8, rows[0]]), " cannot collect values of shape .None.,"),
     ],
@@ -141,7 +141,9 @@ def test_errors(runs, function, options, argument, message):
         metrics = {"mine": collected(function, **options)}  # noqa: RUF012
 
         def __call__(self, model, batch, context):
-            return TaskOutput(tf.ones_like(batch.mask), {"mine": (argument(batch.targets),)})
+            return TaskOutput(
+                tf.ones_like(batch.mask), {"mine": (batch.targets, argument(batch.targets))}
+            )
 
     run = dataclasses.replace(runs[1], task=Simple())
     with pytest.raises(ValueError, match=f"^metric mine{message}"):
