@@ -1,1 +1,1 @@
-"""Implements `--mode=report` and `--mode=evaluate`: reports on a run, a split or a data set."""
+"""Reports on a run, a split or a data set, for training, `--mode=report` and `--mode=evaluate`."""

@@ -1,4 +1,4 @@
-"""Report section on the predictions of any task: quantiles of the losses, and the largest ones."""
+"""Report section on the predictions of any task: loss quantiles, and the largest losses."""
 
 from __future__ import annotations
 
@@ -19,16 +19,25 @@ _FEW = 8  # maximum number of values of a target or prediction that are shown
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section with the quantiles and the largest losses, and a CSV of all losses."""
+    """Returns the section with the quantiles and the largest of the losses, and a CSV of losses.
+
+    Raises:
+      ValueError: if the inputs are images and the data set is damaged.
+      OSError: if the inputs are images and a file of the data set cannot be read.
+    """
     title = f"Predictions on {of.split}"
     elements = [_quantiles(of), *largest_losses(of)]
     return TaskSection(ReportSection(title, elements), {f"{of.split}_losses.csv": losses_csv(of)})
 
 
 def largest_losses(of: SplitPredictions) -> list[Element]:
-    """Returns a table of the examples with the largest losses, and a figure if inputs are images.
+    """Returns a table of the 25 largest losses and their examples; of images, also a figure.
 
     NaN counts as the largest loss.
+
+    Raises:
+      ValueError: if the inputs are images and the data set is damaged.
+      OSError: if the inputs are images and a file of the data set cannot be read.
     """
     order = np.argsort(-np.nan_to_num(of.losses, nan=np.inf), kind="stable")[:_WORST]
     elements: list[Element] = [_table(of, order)]
@@ -48,7 +57,7 @@ def largest_losses(of: SplitPredictions) -> list[Element]:
 
 
 def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
-    """Returns the text of a CSV file with a header."""
+    """Returns the header and the rows as the text of a CSV file."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(header)
@@ -57,7 +66,7 @@ def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _quantiles(of: SplitPredictions) -> ReportTable:
-    """Returns a table of the quantiles and the mean of the finite losses."""
+    """Returns a table of minimum, quartiles, maximum and mean of the finite losses, if any."""
     finite = of.losses[np.isfinite(of.losses)].astype(np.float64)
     header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
     cells = ["-"] * len(header)
@@ -71,7 +80,10 @@ def _quantiles(of: SplitPredictions) -> ReportTable:
 
 
 def _table(of: SplitPredictions, order: np.ndarray) -> ReportTable:
-    """Returns a table of the loss, targets and predictions of the examples in `order`, indices."""
+    """Returns a table with a row for each index in `order`, int [k]: loss, targets, predictions.
+
+    Targets and predictions of more than `_FEW` values per example are omitted.
+    """
     targets = tf.nest.flatten(of.targets)
     names = ["targets"] if len(targets) == 1 else [f"targets {i}" for i in range(len(targets))]
     columns = [*zip(names, targets, strict=True), *of.predicted.items()]
@@ -92,6 +104,6 @@ def _text(value: np.ndarray) -> str:
 
 
 def losses_csv(of: SplitPredictions) -> str:
-    """Returns the text of a CSV file with the index and the loss of each example."""
+    """Returns the text of a CSV file with the index and the loss of each predicted example."""
     rows = ((index, f"{loss:.6g}") for index, loss in enumerate(of.losses.tolist()))
     return write_csv(("number", "loss"), rows)

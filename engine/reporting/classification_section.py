@@ -1,4 +1,4 @@
-"""Report section on classification: confusion matrix, scores of classes, mistakes."""
+"""Report section on classification: confusion matrix, scores of classes, errors, calibration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,12 @@ _MAX_CELLS = 100  # maximum number of classes of a confusion matrix in the JSON
 def section(of: SplitPredictions) -> TaskSection:
     """Returns the section on predicted classes, the scores of each class, and a CSV of predictions.
 
-    Examples whose label the task ignores are only in the CSV.
+    Examples whose label the task ignores are only in the CSV. If the task ignores all labels,
+    returns the section of `any_section` instead, on the losses.
+
+    Raises:
+      ValueError: if the inputs are images and the data set is damaged.
+      OSError: if the inputs are images and a file of the data set cannot be read.
     """
     names = list(of.source.class_names)
     listed = predictions = Predictions(of.predicted["probabilities"], of.targets)

@@ -13,14 +13,17 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Writes a report on a run (HTML, plots, CSV) and prints its paths, unless a signal stops it.
+    """Writes the report on a run (HTML, plots, CSV) to run_dir and prints the paths.
+
+    A signal before the last figure is drawn stops the report: no file is written.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
-      ValueError: if the data set or the weights do not exist, or result.json is unreadable.
-      OSError: if the checkpoint is damaged or a file cannot be written.
+      ValueError: if the run has no weights that `--weights` selects, if the options or the data set
+        do not fit the run, or if the data set, result.json or metrics.jsonl cannot be used.
+      OSError: if the checkpoint is damaged, or a file cannot be read or written.
       RuntimeError: if TensorFlow fails.
     """
     with Signals() as signals:
@@ -41,9 +44,17 @@ def run(config: Config) -> int:
 
 
 def run_on_data(config: Config) -> int:
-    """Writes a report on the data set of a run that has not started; returns and raises as `run`.
+    """Writes the report on the data set of a run without checkpoints, to run_dir; prints the paths.
 
-    The report has the data set's splits, pixel statistics and examples, and the options.
+    The report describes the data set (splits, statistics, examples of images) and the options. A
+    signal before the last figure is drawn stops the report: no file is written.
+
+    Returns:
+      The exit status: 0, or 128 + the number of the received signal.
+
+    Raises:
+      ValueError: if the data set or a split cannot be used, or is damaged.
+      OSError: if a file cannot be read or written.
     """
     run_dir = config.run.run_dir
     with Signals() as signals:
@@ -56,10 +67,12 @@ def run_on_data(config: Config) -> int:
 
 
 def _read(config: Config) -> tuple[SelectedCheckpoint, dict[str, Any] | None]:
-    """Loads the selected checkpoint and the content of result.json at that time; None if absent.
+    """Loads the checkpoint that `--weights` selects, and result.json (None if it does not exist).
 
-    Training may run concurrently, but changes result.json only when the run ends or resumes after
-    its end. So both are loaded again until result.json has not changed during the load.
+    A concurrent training process changes result.json only when the run ends, or resumes after the
+    end. Both are loaded again until result.json does not change during the load, so that the
+    checkpoint and result.json belong together. Raises as `choose`, and ValueError if result.json
+    cannot be read.
     """
     outcome = run_directory.read_result(config.run.run_dir)
     while True:

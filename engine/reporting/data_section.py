@@ -1,4 +1,4 @@
-"""Builds the report's section on the data set: shapes, pixels, class balance and examples."""
+"""Builds the report section on the data set: splits, statistics, examples and class balance."""
 
 from __future__ import annotations
 
@@ -23,9 +23,15 @@ _MAX_SIDE = 32  # maximum height and width in pixels of an image whose pixel val
 
 
 def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
-    """Returns the section with splits, pixel statistics, examples and class balance of a data set.
+    """Returns the section on a data set: splits, statistics of the training inputs, class balance.
 
-    `cache_dir` is the directory of cached examples and record indices.
+    The statistics are of the first training examples, whose inputs take at most 64 MiB (but at
+    least 1 example). If the inputs are images with class labels, the section also shows examples.
+    Without class labels, it has statistics of the training targets in place of the class balance.
+
+    Args:
+      source: data set.
+      cache_dir: directory of cached examples and record indices.
 
     Raises:
       ValueError: if the data set is damaged.
@@ -70,7 +76,14 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
 def _samples(
     source: pipelines.Source, first: np.ndarray, labels: np.ndarray, cache_dir: str
 ) -> list[Element]:
-    """Returns the figures of the first training images, and of some of each class."""
+    """Returns two figures: the first training images, and training images of each class.
+
+    Args:
+      source: data set of images with class labels.
+      first: the first training images, [k, H, W, C].
+      labels: labels of all training examples, int [n].
+      cache_dir: directory of cached examples and record indices.
+    """
     names = list(source.class_names)
     figure = ReportFigure(
         "samples_train",
@@ -85,12 +98,12 @@ def _samples(
 
 
 def _has_labels(source: pipelines.Source) -> bool:
-    """Returns whether the targets are one class for each example."""
+    """Returns whether the target of an example is one class label, a scalar."""
     return bool(source.classes) and getattr(source.targets, "shape", None) == []
 
 
 def _name(names: list[str], label: int) -> str:
-    """Returns the name of a class; for a label without a name, such as an ignored one, itself."""
+    """Returns the name of a class; the number of a label without a name, such as an ignored one."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 
@@ -116,7 +129,14 @@ def _sizes(source: pipelines.Source) -> ReportTable:
 def _values(
     kind: str, source: pipelines.Source, nest: pipelines.Nest, examples: int
 ) -> ReportTable:
-    """Returns a table with a row per tensor: range, mean and standard deviation of its values."""
+    """Returns a table with a row per tensor: minimum, maximum, mean and standard deviation.
+
+    Args:
+      kind: "inputs" or "targets".
+      source: data set, whose specs name the tensors.
+      nest: inputs or targets of the first training examples, arrays [examples, ...].
+      examples: number of examples in `nest`, 1 or more.
+    """
     rows = []
     spec = source.decoded[0 if kind == "inputs" else 1]
     for path, leaf, values in zip(
@@ -132,7 +152,11 @@ def _values(
 
 
 def _pixels(source: pipelines.Source, images: np.ndarray) -> ReportTable:
-    """Returns a table with a row per channel: range, mean, standard deviation, share of zeros."""
+    """Returns a table of the pixel values of training images [n, H, W, C], with a row per channel.
+
+    The columns are minimum, maximum, mean, standard deviation, mean and standard deviation again
+    (of uint8 images, divided by 255), and the fraction of zeros.
+    """
     scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
     for channel, values in enumerate(images.reshape(-1, images.shape[-1]).T):
@@ -158,7 +182,11 @@ def _pixels(source: pipelines.Source, images: np.ndarray) -> ReportTable:
 def _samples_by_class(
     source: pipelines.Source, labels: np.ndarray, names: list[str], cache_dir: str
 ) -> ReportFigure:
-    """Returns a figure with a row of training images for each class, of `_MAX_CLASSES` at most."""
+    """Returns a figure with a row of training images for each of the first `_MAX_CLASSES` classes.
+
+    A row has the first images of the class, at most `_PER_CLASS`. `labels`, int [n], are those of
+    all training examples.
+    """
     shown = names[:_MAX_CLASSES]
     per_class = [np.flatnonzero(labels == label)[:_PER_CLASS] for label in range(len(shown))]
     indices = np.concatenate(per_class)
@@ -189,7 +217,7 @@ def _balance(counts: dict[str, np.ndarray], names: list[str]) -> ReportTable:
 
 
 def _pixel_values(image: np.ndarray) -> CollapsedText:
-    """Returns the pixel values of an image [H, W, C] as text; uint8 ones also divided by 255."""
+    """Returns the pixel values of an image [H, W, C] as text; of uint8, also divided by 255."""
     lines = []
     for channel in range(image.shape[-1]):
         if image.shape[-1] > 1:

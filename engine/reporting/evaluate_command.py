@@ -1,4 +1,4 @@
-"""Implements `--mode=evaluate`: evaluates a run's weights on held-out or given splits."""
+"""Implements `--mode=evaluate`: evaluates a run's weights on held-out splits or on `--split`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ def run(config: Config) -> int:
     """Evaluates a run's weights on its validation and test splits, or on `--split`.
 
     For each split, prints the metrics and the task's additional text, such as a table of the scores
-    of each class, and writes a report to run_dir/evaluation/SPLIT. Prints all scores as JSON last.
+    of each class, and writes a report to run_dir/evaluation/SPLIT. The last line of the output has
+    all scores as JSON. A signal stops the evaluation without the JSON line.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
-      ValueError: if the weights or the split do not exist, or no split is held out or given.
-      OSError: if the checkpoint is damaged or a file cannot be written.
+      ValueError: if the run has no weights that `--weights` selects, if the options or the data set
+        do not fit the run, if the split does not exist, if there is neither a held-out split nor
+        `--split`, or if the data set is damaged.
+      OSError: if the checkpoint is damaged, or a file cannot be read or written.
       RuntimeError: if TensorFlow fails.
     """
     split = config.report.split

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 @dataclasses.dataclass(frozen=True)
 class ReportFigure:
-    """A figure of a report, which is drawn on first use; also written to plots/NAME.png."""
+    """A figure of a report, drawn on first use, for the page and for plots/NAME.png."""
 
     name: str
     draw: Callable[[], bytes]  # returns the content of the PNG; takes up to about two seconds
@@ -74,7 +74,13 @@ pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .6rem; }
 
 
 def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
-    """Returns the HTML page of a report; `lead` is the sentence below its title."""
+    """Returns the HTML text of a report's page; draws figures that are not drawn yet.
+
+    Args:
+      title: heading of the page.
+      lead: sentence below the heading.
+      sections: sections in the order of the page, with links to each at the top.
+    """
     links = [
         f'<a href="#part-{number}">{escape(section.title)}</a>'
         for number, section in enumerate(sections, 1)
@@ -99,7 +105,10 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
 
 
 def format_table(table: ReportTable) -> str:
-    """Formats the header and the rows of a table as aligned text, for a terminal."""
+    """Formats a table with a header as text, one line per row, for a terminal.
+
+    The first column is left-aligned, the others are right-aligned. The caption is omitted.
+    """
     lines = [table.header, *table.rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

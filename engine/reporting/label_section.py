@@ -1,4 +1,4 @@
-"""Report section on multi-label classification: scores of each label."""
+"""Report section on multi-label classification: scores of each label, and the largest losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ _MAX_COLUMNS = 64  # maximum number of labels in the CSV
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted labels, scores of each label, and a CSV of predictions."""
+    """Returns the section on predicted labels, the scores of each label, and a CSV of predictions.
+
+    Raises:
+      ValueError: if the inputs are images and the data set is damaged.
+      OSError: if the inputs are images and a file of the data set cannot be read.
+    """
     true, probabilities = of.targets > 0.5, of.predicted["probabilities"]
     names = _names(of)
     by_label = scores.by_label(true, of.predicted["predicted"])
@@ -60,9 +65,14 @@ def label_table(
 ) -> ReportTable:
     """Returns a table of the scores of each label.
 
-    `roc` and `average` are the areas under its ROC and precision-recall curves, [labels]. The last
-    row has the total of the positives, and the mean of each score over the labels for which it is
-    defined.
+    The last row has the total of the positives, and the mean of each score over the labels for
+    which the score is defined.
+
+    Args:
+      by_label: precision, recall, F1 and number of positives of each label.
+      roc: area under the ROC curve of each label, float64 [labels]; nan where undefined.
+      average: average precision of each label, float64 [labels]; nan where undefined.
+      names: names of the labels.
     """
     columns = [*by_label[:3], roc, average]
     rows = [
@@ -87,7 +97,12 @@ def label_table(
 def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str]) -> str:
     """Returns the text of a CSV file: index, targets (0 or 1) and probabilities of each example.
 
-    At most the first 64 labels are included. `true` and `probabilities` are [n, labels].
+    Only the first 64 labels are included.
+
+    Args:
+      true: whether each example has each label, bool [n, labels].
+      probabilities: predicted probabilities, float [n, labels].
+      names: names of the labels.
     """
     shown = names[:_MAX_COLUMNS]
     header = [f"{kind} {name}" for kind in ("target", "probability") for name in shown]
@@ -101,12 +116,12 @@ def predictions_csv(true: np.ndarray, probabilities: np.ndarray, names: list[str
 
 
 def _names(of: SplitPredictions) -> list[str]:
-    """Returns the names of the labels; their indices if the data set does not name each."""
+    """Returns the names of the labels if the data set names each, else the indices as text."""
     labels, names = of.targets.shape[1], list(of.source.class_names)
     return names if len(names) == labels else [str(label) for label in range(labels)]
 
 
 def _cells(values: list[float]) -> list[str]:
-    """Formats precision, recall and F1 as percentages, the areas as fractions."""
+    """Formats precision, recall and F1 as percentages, the two areas as fractions; nan as `-`."""
     areas = ("-" if math.isnan(value) else f"{value:.4f}" for value in values[3:])
     return [*map(percent, values[:3]), *areas]

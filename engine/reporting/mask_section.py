@@ -20,7 +20,7 @@ _CHUNK = 1 << 22  # about how many positions are counted at once
 
 
 class Counts(NamedTuple):
-    """Numbers of positions of each class in each example, int64 [n, classes] each."""
+    """Counts of positions by example and class, int64 [n, classes] each."""
 
     hits: np.ndarray  # that have the class and are predicted as it
     labels: np.ndarray  # that have the class
@@ -28,7 +28,7 @@ class Counts(NamedTuple):
 
 
 class MaskScores(NamedTuple):
-    """Scores of masks; nan where they are undefined."""
+    """Scores of predicted masks; nan where the denominator is 0."""
 
     counts: scores.ClassScores  # of each class; the support is in positions
     iou: np.ndarray  # intersection over union of each class, float64 [classes]
@@ -38,7 +38,8 @@ class MaskScores(NamedTuple):
 def section(of: SplitPredictions) -> TaskSection:
     """Returns the section on predicted masks, the scores of each class, and a CSV of examples.
 
-    Positions whose label the task ignores, or is negative, do not count.
+    Positions do not count if the label is negative, or if the task ignores the label. The section
+    shows masks if they have two dimensions, over the images if the inputs are images.
     """
     predicted = of.predicted["mask"]
     ignored = of.task.ignore_label
@@ -87,10 +88,16 @@ def section(of: SplitPredictions) -> TaskSection:
 def mask_scores(
     target: np.ndarray, predicted: np.ndarray, classes: int, ignored: int | None
 ) -> MaskScores:
-    """Returns the scores of predicted masks; `target` and `predicted` are int [n, ...].
+    """Returns the scores of predicted masks of 1 or more examples.
 
-    Positions do not count where the label is `ignored` or negative. The mean IoU of an example is
-    over the classes that occur in its target or its prediction.
+    The mean IoU of an example is over the classes that occur in the target or in the prediction of
+    the example, at positions that count; nan if no position counts.
+
+    Args:
+      target: label at each position, int [n, ...]. A position with a negative label does not count.
+      predicted: predicted class at each position, int [n, ...].
+      classes: number of classes, more than the largest label and the largest predicted class.
+      ignored: label of positions that do not count; None: there is no such label.
     """
     examples, positions = len(target), max(1, math.prod(target.shape[1:]))
     rows = max(1, _CHUNK // max(positions, classes))
@@ -111,9 +118,10 @@ def mask_scores(
 
 
 def class_table(found: MaskScores, names: list[str]) -> ReportTable:
-    """Returns a table of IoU, share of the positions, precision and recall of each class.
+    """Returns a table of IoU, fraction of the positions, precision and recall of each class.
 
-    The last row has the mean of each score over the classes for which it is defined.
+    The last row has the means of IoU, precision and recall over the classes for which each is
+    defined.
     """
     support = found.counts.support
     share = support / support.sum() if support.any() else np.full(len(names), np.nan)
@@ -127,7 +135,7 @@ def class_table(found: MaskScores, names: list[str]) -> ReportTable:
 
 
 def _counts(target: np.ndarray, predicted: np.ndarray, classes: int, ignored: int | None) -> Counts:
-    """Counts the positions of each class in each example; arguments as in `mask_scores`."""
+    """Returns the counts of positions of each class in each example; see `mask_scores`."""
     rows = len(target)
     target = target.reshape(rows, -1).astype(np.int64)
     predicted = predicted.reshape(rows, -1)
@@ -144,13 +152,17 @@ def _counts(target: np.ndarray, predicted: np.ndarray, classes: int, ignored: in
 
 
 def _valid(target: np.ndarray, ignored: int | None) -> np.ndarray:
-    """Returns whether positions count: their label is neither ignored nor negative; bool."""
+    """Returns whether each position counts, bool: its label is not negative and not `ignored`."""
     valid = target >= 0
     return valid if ignored is None else valid & (target != ignored)
 
 
 def _names(of: SplitPredictions, target: np.ndarray, predicted: np.ndarray) -> list[str]:
-    """Returns the names of the classes that occur; the index of a class that has no name."""
+    """Returns the class names of the data set, then the indices of classes without a name.
+
+    The indices, as text, go up to the largest class at counted positions of `target` or anywhere
+    in `predicted`.
+    """
     label = target.max(initial=0, where=_valid(target, of.task.ignore_label))
     largest = max(int(label), int(predicted.max(initial=0)))
     names = of.source.class_names
@@ -165,7 +177,10 @@ def _figure(
     found: MaskScores,
     names: list[str],
 ) -> ReportFigure:
-    """Returns a figure of the masks of examples, int [k]; over the inputs if these are images."""
+    """Returns a figure of the target and predicted masks of the examples at `indices`, int [k].
+
+    The masks are drawn over the inputs if these are images with 1 or 3 channels.
+    """
     with_images = of.source.has_images and of.source.image_shape[-1] in (1, 3)
 
     def draw() -> bytes:

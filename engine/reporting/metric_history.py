@@ -28,9 +28,12 @@ _STEP_METRICS = {
 
 
 def rows(run_dir: str) -> list[dict[str, Any]]:
-    """Returns the rows of metrics.jsonl, without an incomplete last line; [] if it does not exist.
+    """Returns the rows of run_dir/metrics.jsonl; [] if the file does not exist.
+
+    A last line without a newline, which is still being written, is omitted.
 
     Raises:
+      ValueError: if another line is not valid JSON.
       OSError: if the file cannot be read.
     """
     try:
@@ -43,10 +46,16 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 def metric_charts(
     history: list[dict[str, Any]], task: Task, steps_per_epoch: int, best_step: int | None
 ) -> list[Chart]:
-    """Returns a chart of each metric of the task and of the loss, with a curve for each split.
+    """Returns charts of the logged metrics and the loss, with curves of training and validation.
 
-    `history` has the rows of metrics.jsonl. The x axis is in epochs. The best step is marked,
-    unless `best_step` is None.
+    The order is: metrics of the task, the loss, other metrics of the validation split. The x axis
+    is in epochs.
+
+    Args:
+      history: rows of metrics.jsonl.
+      task: task, with the metrics and the unit of the loss.
+      steps_per_epoch: number of steps of an epoch.
+      best_step: step at the end of the best epoch, which is marked; None: no mark.
     """
     measured = [name for name in (*task.metrics, "loss") if any(name in row for row in history)]
     validated = {name for row in history if row["split"] == "validation" for name in row}
@@ -66,7 +75,10 @@ def metric_charts(
 
 
 def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
-    """Returns a chart each of learning rate, gradient norm, loss scale and steps/s, if logged."""
+    """Returns charts of learning rate, gradient norm, loss scale and steps/s, each if logged.
+
+    `history` has the rows of metrics.jsonl. The x axis is in epochs.
+    """
     charts = []
     for name, logarithmic in _STEP_METRICS.items():
         line = _line(history, "train", name, steps_per_epoch)
@@ -80,7 +92,7 @@ def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Cha
 def _line(
     history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int, factor: int = 1
 ) -> Line:
-    """Returns the curve of a metric's values, multiplied by `factor`."""
+    """Returns a split's curve of a metric over epochs, y times `factor`; null becomes nan."""
     points = [
         (row["step"] / steps_per_epoch, np.nan if row[name] is None else row[name])
         for row in history

@@ -1,4 +1,4 @@
-"""Options of evaluation and reports."""
+"""Options of reports: whether training writes one, and the split to evaluate or predict."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class ReportOptions(OptionGroup):
-    """Evaluation and reports."""
+    """Evaluation and reports.
+
+    `report` controls the report at the end of training; `split` is an option of `--mode=evaluate`
+    and `--mode=predict`.
+    """
 
     report: bool = option(
         True,

@@ -1,4 +1,4 @@
-"""Computes the predictions of a run's weights on a split, and the report section on them."""
+"""Computes a run's predictions on a split, and builds the task's report section from these."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _MAX_BYTES = 1 << 30  # maximum size of the predictions that are kept for a repo
 
 
 class SplitPredictions(NamedTuple):
-    """Predictions on the first examples of a split, in file order; all, if they fit in 1 GiB."""
+    """Predictions, targets and losses of the first n examples of a split, in file order.
+
+    n is the number of all examples if the arrays take at most 1 GiB in total.
+    """
 
     split: str  # "validation" or "test"
     predicted: Mapping[str, np.ndarray]  # as `Task.predict` returns it, [n, ...] each
@@ -37,7 +40,7 @@ class SplitPredictions(NamedTuple):
 
 
 class TaskSection(NamedTuple):
-    """Report section, CSV files and scores that a task builds from its predictions on a split."""
+    """Report section, CSV files, scores and text about a task's predictions on a split."""
 
     section: ReportSection
     tables: Mapping[str, str]  # contents of CSV files beside the report, by file name
@@ -46,20 +49,39 @@ class TaskSection(NamedTuple):
 
 
 def task_section(task: Task, of: SplitPredictions) -> TaskSection:
-    """Returns the section that a task builds on its predictions, or the one that fits any task."""
+    """Builds the report section on predictions with the function that `task.section` names.
+
+    If `task.section` is "", the section is that of `any_section`, which shows the losses.
+
+    Args:
+      task: task that made the predictions.
+      of: predictions of a split.
+
+    Raises:
+      ValueError: if the data set is damaged.
+      OSError: if a file of the data set cannot be read.
+      ImportError, AttributeError: if there is no function `task.section`.
+    """
     return import_attribute(task.section or _ANY)(of)
 
 
 def predictions(
     parts: Parts, split: str, interrupted: Callable[[], bool]
 ) -> SplitPredictions | None:
-    """Returns the predictions of the split "validation" or "test"; None if interrupted.
+    """Computes the predictions of a split; returns None if interrupted.
 
-    Uses the weights that evaluation uses (their EMA, with `--ema` and `--evaluate_ema`). Runs on
-    one device, even if the run uses several. `interrupted` is called before each batch and returns
-    whether to stop.
+    Uses the weights that evaluation uses: with `--ema` and `--evaluate_ema`, the EMA of the
+    weights. Runs on one device, even if the run uses several. Stops after the batch with which the
+    predictions, targets and losses exceed 1 GiB.
+
+    Args:
+      parts: assembled run.
+      split: "validation" or "test", a split that the data set has.
+      interrupted: returns whether to stop; called before each batch.
 
     Raises:
+      ValueError: if the data set is damaged.
+      OSError: if a file of the data set cannot be read.
       RuntimeError: if TensorFlow fails to read or to evaluate the examples.
     """
     config, source = parts.config, parts.source
@@ -95,7 +117,11 @@ def predictions(
 
 
 def _traced(parts: Parts, feed: pipelines.Feed) -> Callable[..., Any]:
-    """Returns a function from a step and its input to (predictions, targets, losses)."""
+    """Returns a `tf.function` that computes the predictions, targets and losses of a batch.
+
+    The function takes the step, int64 [], and `feed.open(step, 1).given`. It returns predictions
+    {name: [rows, ...]}, a nest of targets [rows, ...], and losses [rows], including padding rows.
+    """
     config, task = parts.config, parts.task
     model = parts.state.scored_model(config.stopping.evaluate_ema)
     dtype = compute_dtype(config.precision.precision)

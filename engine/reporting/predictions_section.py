@@ -1,4 +1,4 @@
-"""Builds the report's section on predictions: confusion matrix, scores, mistakes, calibration."""
+"""Builds the report section on predicted classes: confusion, scores, mistakes, calibration."""
 
 from __future__ import annotations
 
@@ -32,10 +32,14 @@ _MAX_COLUMNS = 20  # maximum number of classes in a table with one column per cl
 
 
 def section(split: str, of: Predictions, names: list[str], images: Images | None) -> ReportSection:
-    """Returns the section on the predictions `of` a split with 1 or more examples.
+    """Returns the report section on the predicted classes of a split.
 
-    `names` are the class names; `images` reads images of the split by index, None: its inputs are
-    no images, and none are shown.
+    Args:
+      split: name of the split, for titles and file names.
+      of: predictions of 1 or more examples; all labels are indices of `names`.
+      names: class names.
+      images: maps indices of predictions, int [k], to images [k, H, W, C]; None: the inputs are
+        not images, and the section shows none. The exceptions of `images` are not caught.
     """
     counts = scores.confusion(of.labels, of.predicted, len(names))
     by_class, calibrated = scores.by_class(counts), scores.calibration(of)
@@ -100,7 +104,12 @@ def class_table(by_class: ClassScores, names: list[str]) -> ReportTable:
 
 
 def predictions_csv(of: Predictions, names: list[str]) -> str:
-    """Returns the text of a CSV file: index, label, predicted class, probability, 1 if correct."""
+    """Returns the text of a CSV file with a row for each prediction.
+
+    The columns are the index, the label, the predicted class, the probability of the predicted
+    class, and 1 if the prediction is correct, else 0. A label that is not an index of `names`, such
+    as an ignored one, is written as a number.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(("number", "label", "predicted", "probability", "right"))
@@ -114,7 +123,10 @@ def predictions_csv(of: Predictions, names: list[str]) -> str:
 def _pairs(
     of: Predictions, counts: np.ndarray, names: list[str], images: Images | None
 ) -> list[Element]:
-    """Returns a table and a figure of the most confused pairs of classes; a sentence if none is."""
+    """Returns a table of the most confused pairs of classes and, with `images`, a figure.
+
+    If no two classes are confused, returns a sentence that says so.
+    """
     pairs = scores.confused_pairs(counts, _PAIRS)
     if not pairs:
         return ["No two classes were confused."]
@@ -200,7 +212,10 @@ def _first(split: str, of: Predictions, names: list[str], images: Images) -> Rep
 
 
 def _probabilities(split: str, of: Predictions, names: list[str]) -> ReportTable:
-    """Returns a table of the first examples' probabilities; with many classes, the 5 highest."""
+    """Returns a table with the class probabilities of the first `_WITH_PROBABILITIES` examples.
+
+    With more than `_MAX_COLUMNS` classes, only the 5 highest probabilities of each are listed.
+    """
     many = len(names) > _MAX_COLUMNS
     columns = ["most likely classes"] if many else [f"p({name})" for name in names]
     rows = []
@@ -216,5 +231,5 @@ def _probabilities(split: str, of: Predictions, names: list[str]) -> ReportTable
 
 
 def percent(fraction: float) -> str:
-    """Formats a fraction as a percentage; `-` if it is nan."""
+    """Formats a fraction as a percentage, such as `98.97%`; returns `-` for nan."""
     return "-" if math.isnan(fraction) else f"{fraction:.2%}"

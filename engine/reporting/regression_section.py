@@ -21,7 +21,7 @@ _CHUNK = 1 << 22  # how many numbers are converted to float64 at once
 
 
 class Errors(NamedTuple):
-    """Error metrics of predictions, of one number or of all, and the moments of the targets."""
+    """Error metrics of predicted numbers, and mean and standard deviation of the targets."""
 
     mean_absolute_error: float
     root_mean_squared_error: float
@@ -31,7 +31,12 @@ class Errors(NamedTuple):
 
 
 def section(of: SplitPredictions) -> TaskSection:
-    """Returns the section on predicted numbers, their errors, and a CSV of predictions."""
+    """Returns the section on predicted numbers, the error metrics, and a CSV of predictions.
+
+    Raises:
+      ValueError: if the inputs are images and the data set is damaged.
+      OSError: if the inputs are images and a file of the data set cannot be read.
+    """
     targets = of.targets.reshape(len(of.losses), -1)
     predicted = of.predicted["predictions"].reshape(targets.shape)
     names = _names(of.targets.shape[1:])
@@ -68,9 +73,10 @@ def section(of: SplitPredictions) -> TaskSection:
 
 
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
-    """Returns mean absolute error, root mean squared error and R2, and moments of the targets.
+    """Returns mean absolute and root mean squared error, R2, and the targets' mean and deviation.
 
-    `targets` and `predicted` are [n, ...]; each element has the same weight.
+    `targets` and `predicted` have the same shape, [n, ...], with at least one element; each element
+    has the same weight.
     """
     targets, predicted = targets.ravel(), predicted.ravel()
     mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
@@ -96,7 +102,7 @@ def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
 def predictions_csv(targets: np.ndarray, predicted: np.ndarray, names: list[str]) -> str:
     """Returns the text of a CSV file: index, targets and predictions of each example.
 
-    At most the first 16 numbers of an example are included.
+    Only the first 16 numbers of an example are included.
 
     Args:
       targets: targets, [n, numbers].
@@ -130,7 +136,7 @@ def _shown(numbers: int, many: bool) -> str:
 
 
 def _some(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns `_MAX_POINTS` of the targets and predictions, evenly spaced, or all; both [n]."""
+    """Returns targets and predictions, [n], at `_MAX_POINTS` evenly spaced indices, or at all."""
     chosen = np.linspace(0, len(targets) - 1, min(len(targets), _MAX_POINTS)).astype(int)
     return targets[chosen], predicted[chosen]
 

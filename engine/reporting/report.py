@@ -1,4 +1,4 @@
-"""Builds and writes reports: run_dir/report.html, plots/*.png and the predictions as CSV."""
+"""Builds and writes reports: report.html, `plots/*.png` and CSV files of predictions or losses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from engine.runtime.atomic_files import replace_file
 
 
 class Report(NamedTuple):
-    """The content of report.html, of its figures and of the CSV files beside it."""
+    """The content of report.html, with figures, and of the CSV files beside report.html."""
 
     title: str
     lead: str  # sentence below the title
@@ -40,19 +40,22 @@ def build_run_report(
     best_step: int | None,
     interrupted: Callable[[], bool],
 ) -> Report | None:
-    """Builds the report on a run; returns None if interrupted.
+    """Builds the report on a run and draws the figures; returns None if interrupted.
+
+    The predictions are those of the test split or, without a test split, of the validation split.
+    Without both splits, the report has no section on predictions.
 
     Args:
       parts: assembled run, whose model has the weights that compute the predictions.
       outcome: content of result.json; None: the run has not ended.
       weights: description of the weights, for display.
-      best_step: step of the best epoch so far; None: there is none yet.
+      best_step: step at the end of the best epoch so far; None: there is no best epoch yet.
       interrupted: returns whether to stop; called before each batch and each figure.
 
     Raises:
-      ValueError: if the data is damaged.
+      ValueError: if the data set or metrics.jsonl is damaged.
       OSError: if metrics.jsonl or a file of the data set cannot be read.
-      RuntimeError: if TensorFlow fails.
+      RuntimeError: if TensorFlow fails to compute the predictions.
     """
     source, config = parts.source, parts.config
     tables: dict[str, str] = {}
@@ -84,10 +87,21 @@ def build_run_report(
 def build_split_report(
     parts: Parts, split: str, weights: str, interrupted: Callable[[], bool]
 ) -> tuple[Report, TaskSection] | None:
-    """Builds the report on the predictions of the split "validation" or "test".
+    """Builds the report on the predictions of one split and draws the figures.
 
-    Also returns the task's section, which holds the scores. Returns None if interrupted. Other
-    arguments and exceptions are as in `build_run_report`.
+    Args:
+      parts: assembled run, whose model has the weights that compute the predictions.
+      split: "validation" or "test", a split that the data set has.
+      weights: description of the weights, for display.
+      interrupted: returns whether to stop; called before each batch and each figure.
+
+    Returns:
+      The report, and the task's section of the report, which has the scores; None if interrupted.
+
+    Raises:
+      ValueError: if the data set is damaged.
+      OSError: if a file of the data set cannot be read.
+      RuntimeError: if TensorFlow fails to compute the predictions.
     """
     config = parts.config
     content = _task_section(parts, split, interrupted)
@@ -104,7 +118,15 @@ def build_split_report(
 def build_data_report(
     source: pipelines.Source, config: Config, interrupted: Callable[[], bool]
 ) -> Report | None:
-    """Builds the report on a data set and the options, without a run; None if interrupted.
+    """Builds the report on a data set and the options before training; draws the figures.
+
+    Args:
+      source: data set.
+      config: options.
+      interrupted: returns whether to stop; called before each figure.
+
+    Returns:
+      The report; None if interrupted.
 
     Raises:
       ValueError: if the data set is damaged.
@@ -116,10 +138,17 @@ def build_data_report(
 
 
 def write(run_dir: str, report: Report) -> str:
-    """Writes report.html, plots/*.png and CSV files, each atomically; returns a line with paths.
+    """Writes report.html, `plots/*.png` and the CSV files of a report, each file atomically.
+
+    Args:
+      run_dir: directory of the report, which is created if it does not exist.
+      report: report to write; figures that are not drawn yet are drawn.
+
+    Returns:
+      A line to print, with the number of figures and the paths.
 
     Raises:
-      OSError: if a file cannot be written.
+      OSError: if a file or directory cannot be written.
     """
     plots = os.path.join(run_dir, "plots")
     os.makedirs(plots, exist_ok=True)
@@ -134,13 +163,13 @@ def write(run_dir: str, report: Report) -> str:
 
 
 def _task_section(parts: Parts, split: str, interrupted: Callable[[], bool]) -> TaskSection | None:
-    """Returns the task's section on its predictions of a split; None if interrupted."""
+    """Computes the predictions of a split; returns the task's section, None if interrupted."""
     of_split = predictions(parts, split, interrupted)
     return None if of_split is None else task_section(parts.task, of_split)
 
 
 def _drawn(report: Report, config: Config, interrupted: Callable[[], bool]) -> Report | None:
-    """Draws the figures of a report with a progress bar; returns it, or None if interrupted."""
+    """Draws a report's figures and shows progress; returns the report, None if interrupted."""
     figures = report.pictures
     progress = Progress(config.logging.progress, "drawing", len(figures), unit="figures")
     with contextlib.closing(progress):

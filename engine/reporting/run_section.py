@@ -46,8 +46,10 @@ _RESULTS = {
 def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) -> ReportSection:
     """Returns the section with the final metrics, the best epoch and the counters of a run.
 
-    `outcome` is the content of result.json; None if the run has not ended. `weights` describes the
-    weights that compute the predictions; `metrics` are those of the task.
+    Args:
+      outcome: content of result.json; None: the run has not ended, and the section only says so.
+      weights: description of the weights that compute the predictions, for display.
+      metrics: the task's metrics, by name.
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
@@ -82,7 +84,14 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
 def curves(
     rows: list[dict[str, Any]], task: Task, steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
-    """Returns the section with charts of loss and metrics by epoch; None if none is logged yet."""
+    """Returns the section with charts of loss and metrics by epoch; None if none is logged yet.
+
+    Args:
+      rows: rows of metrics.jsonl.
+      task: task, with the metrics.
+      steps_per_epoch: number of steps of an epoch.
+      best_step: step at the end of the best epoch, which is marked; None: no mark.
+    """
     panels = metric_history.metric_charts(rows, task, steps_per_epoch, best_step)
     if not panels:
         return None
@@ -104,7 +113,10 @@ def curves(
 
 
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
-    """Returns the section with charts of learning rate, gradient norm and speed; None if none."""
+    """Returns the section with charts of learning rate, gradient norm, loss scale and throughput.
+
+    `rows` are the rows of metrics.jsonl; returns None if they have none of these values.
+    """
     panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
         return None
@@ -117,7 +129,10 @@ def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | N
 
 
 def network(model: tf.Module, name: str) -> ReportSection:
-    """Returns the section with the table of layers, their output shapes and parameter counts."""
+    """Returns the section with the layers of a model, their output shapes and parameter counts.
+
+    `name` is the caption of the table: the name of the model.
+    """
     layers = summary_rows(model)
     rows = [
         (layer.layer, str(layer.output_shape or "-"), f"{layer.parameters:,}") for layer in layers
@@ -128,7 +143,7 @@ def network(model: tf.Module, name: str) -> ReportSection:
 
 
 def configuration(config: Config) -> ReportSection:
-    """Returns the section with non-default options, all options, and the package versions."""
+    """Returns the section with non-default options, all options, and the versions of packages."""
     changed, options, defaults = [], [], Config()
     for name, section in sections():
         for field in dataclasses.fields(section):

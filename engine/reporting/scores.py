@@ -1,4 +1,4 @@
-"""Computes class scores, confusion matrix and calibration of predictions; needs only NumPy."""
+"""Computes scores, confusion matrix and calibration of predicted classes; needs only NumPy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BINS = 15  # number of confidence bins, as in Guo et al. (2017)
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Predicted class probabilities and labels of the examples of a split, in file order."""
+    """Predicted class probabilities and labels of n examples of a split, in file order."""
 
     probabilities: np.ndarray  # float32 [n, classes], each row a probability distribution
     labels: np.ndarray  # int32 [n]
@@ -36,7 +36,7 @@ class Predictions:
 
 
 class ClassScores(NamedTuple):
-    """Scores of each class, float64 [classes]; nan where the denominator is 0."""
+    """Scores of each class, float64 [classes] (nan where the denominator is 0), and the support."""
 
     precision: np.ndarray  # fraction of the predictions of the class that are correct
     recall: np.ndarray  # fraction of the examples of the class that are predicted as it
@@ -54,12 +54,12 @@ class ConfusedPair(NamedTuple):
 
     @property
     def times(self) -> int:
-        """The number of examples of one of the classes that are predicted as the other."""
+        """The number of examples of either class that are predicted as the other class."""
         return self.one_as_other + self.other_as_one
 
 
 class Calibration(NamedTuple):
-    """Confidence and accuracy in confidence bins of equal width; nan for an empty bin."""
+    """Mean confidence and accuracy in confidence bins of equal width; nan for an empty bin."""
 
     edges: np.ndarray  # edges of the bins, from 0 to 1, float64 [bins + 1]
     confidence: np.ndarray  # mean confidence of each bin, float64 [bins]
@@ -69,7 +69,10 @@ class Calibration(NamedTuple):
 
 
 def confusion(labels: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """Returns the confusion matrix: counts, int64 [classes (label), classes (predicted)]."""
+    """Returns the confusion matrix: counts, int64 [classes (label), classes (predicted)].
+
+    `labels` and `predicted` are class indices from 0 to `classes` - 1, int [n].
+    """
     pairs = labels.astype(np.int64) * classes + predicted
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
@@ -83,21 +86,25 @@ def by_class(counts: np.ndarray) -> ClassScores:
 
 
 def by_label(true: np.ndarray, predicted: np.ndarray) -> ClassScores:
-    """Returns the scores of each label of a multi-label task; both arguments: bool [n, labels].
+    """Returns precision, recall, F1 and support of each label of a multi-label task, [labels].
 
-    The support of a label is the number of examples that have it.
+    The support of a label is the number of examples that have the label.
+
+    Args:
+      true: whether each example has each label, bool [n, labels].
+      predicted: whether each label is predicted for each example, bool [n, labels].
     """
     hits = (true & predicted).sum(axis=0)
     return of_counts(hits, true.sum(axis=0), predicted.sum(axis=0))
 
 
 def of_counts(hits: np.ndarray, support: np.ndarray, predicted: np.ndarray) -> ClassScores:
-    """Returns the scores from counts of each class, int [classes].
+    """Returns precision, recall, F1 and support of each class from counts, int [classes].
 
     Args:
-      hits: number of examples or positions that are predicted correctly as the class.
-      support: number of those that have the class.
-      predicted: number of those that are predicted as it.
+      hits: number of examples or positions that have the class and are predicted as the class.
+      support: number of examples or positions that have the class.
+      predicted: number of examples or positions that are predicted as the class.
     """
     precision, recall = _ratio(hits, predicted), _ratio(hits, support)
     return ClassScores(precision, recall, _ratio(2 * hits, support + predicted), support)
@@ -108,8 +115,8 @@ def curve_areas(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
     The ROC area is the probability that a positive example has a higher score than a negative one,
     ties counting half; the average precision is the mean of the precision at the score of each
-    positive. As in scikit-learn, examples with equal scores share one threshold. NaN where they are
-    undefined: without negatives (the ROC area only) or positives, or if a score is NaN.
+    positive. As in scikit-learn, examples with equal scores share one threshold. Both values are
+    nan without positives, or if a score is nan; the ROC area is also nan without negatives.
 
     Args:
       true: whether each example has the label, bool [n].
@@ -134,7 +141,11 @@ def curve_areas(true: np.ndarray, scores: np.ndarray) -> tuple[float, float]:
 
 
 def confused_pairs(counts: np.ndarray, limit: int) -> list[ConfusedPair]:
-    """Returns the `limit` most confused pairs of classes, or all; `counts` is as in `by_class`."""
+    """Returns the most confused pairs of classes, at most `limit`, in descending order of `times`.
+
+    Pairs that are never confused are omitted. `counts` is the confusion matrix, int [classes
+    (label), classes (predicted)].
+    """
     either = counts + counts.T
     ones, others = np.triu_indices(len(counts), 1)
     # A stable sort keeps pairs with equal counts in the order of the class indices.
@@ -156,9 +167,10 @@ def most_confident_errors(predictions: Predictions, limit: int) -> np.ndarray:
 def calibration(predictions: Predictions) -> Calibration:
     """Computes mean confidence and accuracy in `BINS` bins, and the expected calibration error.
 
-    Naeini et al., 2015, "Obtaining Well Calibrated Probabilities Using Bayesian Binning"; Guo et
-    al., 2017, "On Calibration of Modern Neural Networks". A bin excludes its lower edge and
-    includes its upper edge.
+    A bin excludes the lower edge (the first bin includes 0) and includes the upper edge. Without
+    predictions, the error is 0. References: Naeini et al., 2015, "Obtaining Well Calibrated
+    Probabilities Using Bayesian Binning"; Guo et al., 2017, "On Calibration of Modern Neural
+    Networks".
     """
     edges = np.linspace(0, 1, BINS + 1)
     confidence = predictions.confidence.astype(np.float64)
@@ -172,5 +184,5 @@ def calibration(predictions: Predictions) -> Calibration:
 
 
 def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
-    """Returns the elementwise part / total, float64; nan where the total is 0."""
+    """Returns part / total elementwise, float64 [n]; nan where the total is 0."""
     return np.divide(part, total, out=np.full(len(total), np.nan), where=total > 0)

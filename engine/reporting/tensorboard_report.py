@@ -33,9 +33,14 @@ _NOT_SHOWN = {"curves", "steps", "class_balance", "class_scores", "confused_pair
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
-    """Writes a run's options, layer table and graph; at its end also figures and hyperparameters.
+    """Writes the TensorBoard summaries of a run, in place of those that `show` wrote before.
 
-    `pictures` are the figures of the run's report; None: the run has not ended.
+    They are the options, the layer table and the graph; at the end of the run, also figures of the
+    report and a row of the HParams dashboard.
+
+    Args:
+      parts: assembled run.
+      pictures: figures of the run's report, of which some are shown; None: the run has not ended.
 
     Raises:
       OSError: if the event file cannot be written.
@@ -59,9 +64,9 @@ def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
 
 
 def _hyperparameters(config: Config) -> dict[str, Any]:
-    """Returns {name: value} of options that affect the weights: non-default or in `_ALWAYS`.
+    """Returns {name: value} of the options that affect the weights: non-default or in `_ALWAYS`.
 
-    Arguments of registered functions are always among them.
+    All arguments of registered functions are included. Values are bool, int, float or text.
     """
     values, defaults = {}, Config()
     for name, section in sections():
@@ -78,7 +83,7 @@ def _hyperparameters(config: Config) -> dict[str, Any]:
 
 
 def _graph(parts: Parts) -> bytes:
-    """Returns the graph of the network's forward pass as a serialized GraphDef."""
+    """Returns the graph of the network's forward pass in evaluation as a serialized GraphDef."""
     batch = tf.nest.map_structure(
         lambda spec: tf.TensorSpec([None, *spec.shape], spec.dtype), parts.source.inputs
     )

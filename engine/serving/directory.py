@@ -1,4 +1,4 @@
-"""Replaces a directory as a whole: writes the new one beside it, then renames it."""
+"""Replaces a directory as a whole: a new directory is written beside it, then renamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,14 @@ from engine.runtime.atomic_files import lock
 
 @contextlib.contextmanager
 def temporary_directory(folder: str) -> Iterator[str]:
-    """Yields an empty directory beside `folder` for this process only; removes it on an error.
+    """Yields the path of an empty directory beside `folder`; removes the directory on an error.
 
-    The name is always the same unless another process has locked it, so that the next export
-    removes the files that a killed process left.
+    The path is `folder`.part, locked for this process and emptied, so that files of a killed
+    process are removed. If it cannot be locked, because another process uses it, the path is
+    `folder`.PID.part.
+
+    Raises:
+      OSError: if the directory cannot be created or emptied.
     """
     temporary = f"{folder}.part"
     while True:
@@ -43,7 +47,13 @@ def temporary_directory(folder: str) -> Iterator[str]:
 
 
 def publish(temporary: str, folder: str) -> None:
-    """Moves the export from `temporary` to `folder`, then deletes the previous export."""
+    """Renames the directory `temporary` to `folder`, then deletes the previous `folder`.
+
+    For a moment between two renames, there is no `folder`.
+
+    Raises:
+      OSError: if a directory cannot be renamed.
+    """
     before = f"{folder}.{os.getpid()}.before"
     while True:
         with contextlib.suppress(FileNotFoundError):

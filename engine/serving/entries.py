@@ -1,4 +1,4 @@
-"""Formats predictions of single examples: as text, as a JSON entry and as a table row."""
+"""Formats predictions as entries of predictions.json, lines to print, a CSV table and a PNG."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FEW = 64  # maximum number of values of a prediction that are written as text
 
 
 class PredictionRequest(NamedTuple):
-    """An example whose targets are to be predicted."""
+    """The inputs of an example to predict, with the name and the label for display."""
 
     name: str  # path of the file, or "SPLIT[INDEX]"
     inputs: Any  # nest of arrays: the decoded inputs of one example
@@ -24,10 +24,17 @@ class PredictionRequest(NamedTuple):
 def entry(
     trained: TrainedModel, request: PredictionRequest, predicted: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Returns an example's entry in predictions.json.
+    """Returns an example's entry in predictions.json, a dict for `json.dumps`.
 
-    For classification, it has the most probable classes and, if known, the label; for other tasks,
-    each prediction that has few values, by name.
+    "input" is the name of the example. For classification, the entry also has "class" and
+    "probability" of the most probable class, "top" (the same of the `--top_k` most probable
+    classes) and, if the label is known, "label" and "right". For other tasks, the entry also has
+    each prediction of at most 64 values, by name.
+
+    Args:
+      trained: network that made the prediction.
+      request: the example.
+      predicted: predictions of the example by name, [...] each.
     """
     names = trained.source.class_names
     if not (names and {"probabilities", "classes"} <= predicted.keys()):
@@ -43,7 +50,7 @@ def entry(
 
 
 def summary_line(prediction: dict[str, Any]) -> str:
-    """Returns a prediction as a line to print."""
+    """Formats an entry of predictions.json as a line to print."""
     if "class" in prediction:
         is_label = "" if prediction.get("right", True) else f", is {prediction['label']}"
         likely = f"{prediction['class']} {prediction['probability']:.1%}"
@@ -53,7 +60,10 @@ def summary_line(prediction: dict[str, Any]) -> str:
 
 
 def csv_table(predictions: list[dict[str, Any]]) -> str:
-    """Returns the predictions as a CSV table with a row each."""
+    """Returns 1 or more entries of predictions.json as the text of a CSV file, with a row each.
+
+    All entries must have the same keys.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if "class" not in predictions[0]:
@@ -70,7 +80,11 @@ def csv_table(predictions: list[dict[str, Any]]) -> str:
 
 
 def _write_values(writer: Any, predictions: list[dict[str, Any]]) -> None:
-    """Writes CSV rows with a column "name" for each single value, "name_0", ... for several."""
+    """Writes the header and a row for each entry of a task without classes.
+
+    A prediction of one value has a column of its name; a prediction of several values has a column
+    for each value, such as "name_0" and "name_1".
+    """
     header = ["input"]
     for name, value in predictions[0].items():
         if name != "input":
@@ -83,7 +97,14 @@ def _write_values(writer: Any, predictions: list[dict[str, Any]]) -> None:
 
 
 def picture(predictions: list[dict[str, Any]], drawn: list[PredictionRequest]) -> bytes:
-    """Returns a PNG of the first images with their predictions."""
+    """Draws the first images with their predictions as captions; returns the PNG as bytes.
+
+    Images whose predicted class is not the label are marked.
+
+    Args:
+      predictions: entries of predictions.json, beginning with those of `drawn`.
+      drawn: 1 or more examples to draw, with images [H, W, C] as inputs.
+    """
     from engine.reporting.figures import CaptionedImages, grid, join_captions
 
     images = np.stack([each.inputs for each in drawn])

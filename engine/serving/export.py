@@ -1,4 +1,4 @@
-"""`--mode=export`: exports a SavedModel that needs only TensorFlow, and a TFLite model."""
+"""Implements `--mode=export`: a SavedModel that needs only TensorFlow, and a TFLite model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _MAX_BYTES = 256 << 20  # maximum decoded size of the examples that are compared
 
 
 class _Examples(NamedTuple):
-    """Examples on which export and run are compared."""
+    """Examples on which the predictions of the exported model and of the run are compared."""
 
     inputs: Any  # nest of arrays, decoded inputs [n, ...]
     served: list[list[np.ndarray]]  # batches of the arguments of the signature
@@ -39,14 +39,16 @@ class _Examples(NamedTuple):
 def run(config: Config) -> int:
     """Exports the trained network to run_dir/export: a SavedModel, a TFLite model and about.json.
 
-    The SavedModel is compared with the run before it replaces an earlier export. If TensorFlow
-    cannot convert the network, tflite_error.txt replaces the TFLite model. Prints a summary;
-    returns the exit status, 0.
+    The predictions of the SavedModel are compared with those of the run before the new export
+    replaces an earlier one. If TensorFlow cannot convert the network to TFLite, tflite_error.txt
+    is written in place of the TFLite model. Prints a summary and about.json; returns the exit
+    status, 0.
 
     Raises:
-      ValueError: if the run has no weights that --weights selects, or no EMA for --averaged=yes.
+      ValueError: if the run has no weights that `--weights` selects, if the options are those of
+        another network, or if `--averaged=yes` is given for a run without EMA.
       OSError: if the checkpoint is damaged or the export cannot be written.
-      RuntimeError: if a prediction of the SavedModel differs by more than ALLOWED.
+      RuntimeError: if a prediction of the SavedModel differs by more than `ALLOWED`.
     """
     folder = os.path.join(config.run.run_dir, "export")
     trained = trained_model(config, averaged=_uses_ema(config))
@@ -91,7 +93,12 @@ def _uses_ema(config: Config) -> bool:
 
 
 def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
-    """Returns examples of the run's data set, or random inputs if it is missing or has changed."""
+    """Returns examples to compare: of the run's data set, or random ones.
+
+    Examples are the first ones of the test, else the validation, else the training split: at most
+    512, which take at most 256 MiB. If the data set cannot be read or has changed, they are 64
+    random ones. With `any_size`, the signature gets the images of the data set in the stored sizes.
+    """
     try:
         source = data.open_source(trained.config, prepared_only=True)
         if pipelines.source_to_json(source) != pipelines.source_to_json(trained.source):
@@ -116,7 +123,10 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
 
 
 def _random(random: np.random.Generator, spec: tf.TensorSpec) -> np.ndarray:
-    """Returns random values of a spec, [_RANDOM, ...]: normal floats; uint8 0-255; else 0 or 1."""
+    """Returns `_RANDOM` random examples of a spec, [`_RANDOM`, ...], of the spec's dtype.
+
+    The values are standard normal for floats, 0 to 255 for uint8, and 0 or 1 for other dtypes.
+    """
     shape, dtype = [_RANDOM, *spec.shape], spec.dtype.as_numpy_dtype
     if spec.dtype.is_floating:
         return random.standard_normal(shape).astype(dtype)
@@ -132,7 +142,7 @@ def _expected(trained: TrainedModel, inputs: Any) -> dict[str, np.ndarray]:
 
 
 def _served(folder: str, serving: ServingModule, examples: _Examples) -> dict[str, np.ndarray]:
-    """Returns the predictions of a SavedModel for the examples, by name."""
+    """Loads the SavedModel in `folder`; returns the predictions for the examples, by name."""
     serve = tf.saved_model.load(folder).signatures["serving_default"]
     batches = [
         _arrays(serve(**dict(zip(serving.input_names, map(tf.constant, batch), strict=True))))
@@ -146,10 +156,10 @@ def _arrays(predictions: Mapping[str, tf.Tensor]) -> dict[str, np.ndarray]:
 
 
 def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> float:
-    """Returns the largest difference over all outputs; 0: they are equal.
+    """Returns the largest difference over all outputs in `expected`; 0 if all are equal.
 
-    For floats, it is |actual - expected| / max(1, |expected|); for other dtypes, the fraction of
-    the elements that differ.
+    The difference of a float output is the maximum of |actual - expected| / max(1, |expected|) over
+    the elements; of another dtype, the fraction of the elements that differ.
     """
     largest = 0.0
     for name, wanted in expected.items():
@@ -204,12 +214,25 @@ def _metadata(trained: TrainedModel, serving: ServingModule, difference: float) 
 def _export_tflite(
     serving: ServingModule, folder: str, inputs: Any, expected: dict[str, np.ndarray]
 ) -> dict[str, Any]:
-    """Writes model.tflite if TensorFlow can convert the network; returns its entry for about.json.
+    """Writes model.tflite if TensorFlow can convert the network, else tflite_error.txt.
 
-    The TFLite model takes one example of decoded inputs, because no TFLite operation resizes as
-    TensorFlow does. The model outputs the task's floating-point predictions, or all if there are
-    none. If the conversion fails, the converter's messages are written to tflite_error.txt, not to
-    standard error.
+    The TFLite model takes one example, [1, ...], and images only in the network's size, because no
+    TFLite operation resizes as TensorFlow does. The model outputs the task's floating-point
+    predictions, or all predictions if none is floating-point. If the conversion or the first run
+    fails, the messages are written to tflite_error.txt, not to standard error.
+
+    Args:
+      serving: module to convert.
+      folder: directory of the files.
+      inputs: nest of decoded inputs [n, ...], on which the model is compared with `expected`.
+      expected: predictions of the run for `inputs`, by name.
+
+    Returns:
+      The value of "tflite" in about.json: "images", the shape of the first input (None without a
+      model); "difference", as in `_max_difference` (only with a model); "words", for display.
+
+    Raises:
+      OSError: if a file cannot be written.
     """
     floats = [name for name, each in expected.items() if np.issubdtype(each.dtype, np.floating)]
     names = floats or list(expected)
@@ -249,7 +272,13 @@ def _export_tflite(
 def _tflite_predictions(
     content: bytes, inputs: list[np.ndarray], names: list[str]
 ) -> dict[str, np.ndarray]:
-    """Returns the outputs of a TFLite model for examples, run one by one, by output name."""
+    """Runs a TFLite model on n examples, one at a time; returns {output name: [n, ...]}.
+
+    Args:
+      content: content of the .tflite file.
+      inputs: arrays [n, ...], one per input.
+      names: names of the inputs.
+    """
     interpreter = tf.lite.Interpreter(model_content=content)
     run = interpreter.get_signature_runner()
     rows = [

@@ -1,4 +1,4 @@
-"""Inputs of `--mode=predict`: reads examples from files, directories and glob patterns."""
+"""Reads the inputs of `--mode=predict` from files, directories and glob patterns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _UNREADABLE = (ValueError, OSError, KeyError, TypeError, IndexError, EOFError, z
 
 
 class InputFile(NamedTuple):
-    """The inputs of an example to predict, or the reason why they cannot be read."""
+    """The inputs of an example to predict, or the reason why the file cannot be read."""
 
     name: str  # path to display, with an index if the file holds several examples
     inputs: Any  # nest of arrays, such as an image [H, W, C]; None: it cannot be read
@@ -26,10 +26,14 @@ class InputFile(NamedTuple):
 
 
 def files(inputs: str) -> list[str]:
-    """Returns the paths that `inputs`, separated by commas, names, in order, without duplicates.
+    """Returns the paths of the files that a comma-separated list names, without duplicates.
 
-    An item is a file, a glob pattern, or a directory: all files below it, except hidden ones.
-    Raises ValueError if an item matches no file, or if there are no items.
+    An item of the list is a file, a glob pattern, or a directory, which stands for all files below
+    the directory except hidden ones. The paths are in the order of the items; those of one item are
+    sorted.
+
+    Raises:
+      ValueError: if an item matches no file, or if the list is empty.
     """
     paths: list[str] = []
     for item in filter(None, map(str.strip, inputs.split(","))):
@@ -50,7 +54,15 @@ def files(inputs: str) -> list[str]:
 
 
 def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
-    """Reads pictures and .npy files; yields each image, or an error for an unreadable file."""
+    """Reads image files and .npy files; yields each image, or an error for an unusable file.
+
+    The images have the network's input size, uint8 [height, width, C]. A .npy file holds one image
+    or several.
+
+    Args:
+      paths: paths of the files.
+      spec: format of the network's input images, to which images are converted.
+    """
     for path in paths:
         try:
             if path.lower().endswith(".npy"):
@@ -66,8 +78,12 @@ def images(paths: list[str], spec: pipelines.ImageSpec) -> Iterator[InputFile]:
 def arrays(paths: list[str], spec: Any) -> Iterator[InputFile]:
     """Reads .npy and .npz files; yields each example, or an error for an unusable file.
 
-    `spec` is a nest of specs (`tf.TensorSpec`) of an example's decoded inputs. A .npy file holds
-    one tensor, [rows, ...]; a .npz file an array of each tensor, by its key in the nest.
+    A .npy file holds one array, [rows, ...], with an example per row. A .npz file holds an array
+    for each key of `spec`; if `spec` is a single `tf.TensorSpec`, the first array is read.
+
+    Args:
+      paths: paths of the files.
+      spec: `tf.TensorSpec` of an example's decoded inputs, or a dict of them.
     """
     for path in paths:
         try:
@@ -81,7 +97,14 @@ def arrays(paths: list[str], spec: Any) -> Iterator[InputFile]:
 
 
 def _read_arrays(path: str, spec: Any) -> Any:
-    """Returns a nest of arrays [rows, ...] of the spec's dtypes; ValueError for other shapes."""
+    """Reads a .npy or .npz file; returns a nest of arrays [rows, ...] with the dtypes of `spec`.
+
+    Raises:
+      ValueError: if the file is of another type, or its shapes do not fit `spec`.
+      TypeError: if a dtype cannot be cast to that of `spec`, or the structure differs.
+      KeyError: if an array of `spec` is missing.
+      OSError, IndexError, EOFError, zipfile.BadZipFile: if the file is damaged or empty.
+    """
     if not path.lower().endswith((".npy", ".npz")):
         raise ValueError("is neither .npy nor .npz, and the inputs are no images")
     nest: Any

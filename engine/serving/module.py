@@ -1,4 +1,4 @@
-"""Module for export: a network with its preprocessing and its task's predictions."""
+"""The `tf.Module` that is exported: a network with preprocessing and the task's predictions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from engine.tasks.task import Task
 
 
 class ServingModule(tf.Module):
-    """A network that maps decoded inputs, such as uint8 images, to the predictions of its task.
+    """A network that maps decoded inputs, such as uint8 images, to the predictions of a task.
 
-    `serve` is its signature: it takes a batch of each tensor of the inputs, by the names of
-    `input_names`, and checks their shapes in the graph.
+    `serve` is the signature of the SavedModel: it takes a batch of each input tensor, named as in
+    `input_names`, checks the shapes in the graph and returns the predictions by name. If the data
+    set has class names and "classes" is a prediction, "labels" are the names of the predicted
+    classes. `class_names()` returns all class names, string [classes].
 
     Args:
       model: network with the weights to serve.
@@ -59,7 +61,11 @@ class ServingModule(tf.Module):
         return "image" if self._source.has_images else "example"
 
     def predictions(self, *inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the task's predictions by name for a batch of decoded inputs, [rows, ...]."""
+        """Returns the task's predictions, [rows, ...] each, by name.
+
+        `inputs` are a batch of each tensor of the decoded inputs, [rows, ...], in the order of
+        `input_names`.
+        """
         specs = self.specs.values()
         whole = [tf.ensure_shape(x, spec.shape) for x, spec in zip(inputs, specs, strict=True)]
         nest = tf.nest.pack_sequence_as(self._source.decoded[0], whole)
@@ -86,7 +92,11 @@ class ServingModule(tf.Module):
 
 
 def input_names(source: pipelines.Source) -> tuple[str, ...]:
-    """Returns the names of the inputs: "images", "inputs", keys of a dict, or "inputs_0", ..."""
+    """Returns the name of each tensor of the decoded inputs, in the order of `tf.nest.flatten`.
+
+    One tensor is named "images" if the inputs are images, else "inputs". Tensors of a dict have the
+    names of the keys. Tensors of another nest are named "inputs_0", "inputs_1" and so on.
+    """
     inputs = source.decoded[0]
     if isinstance(inputs, tf.TensorSpec):
         return ("images" if source.has_images else "inputs",)
@@ -98,6 +108,17 @@ def input_names(source: pipelines.Source) -> tuple[str, ...]:
 def predict(
     model: Any, task: Task, source: pipelines.Source, inputs: Any, dtype: tf.DType
 ) -> dict[str, tf.Tensor]:
-    """Returns a task's predictions by a model for decoded inputs, [rows, ...] each, by name."""
+    """Preprocesses inputs and calls the model; returns the task's predictions by name.
+
+    Args:
+      model: network.
+      task: task whose `predict` interprets the outputs of the model.
+      source: data set with the preprocessing.
+      inputs: nest of decoded inputs, [rows, ...] each.
+      dtype: compute dtype of the model.
+
+    Returns:
+      Predictions, [rows, ...] each, by name.
+    """
     outputs = model(source.preprocess(inputs), ForwardContext(dtype=dtype))
     return dict(task.predict(outputs))

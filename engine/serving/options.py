@@ -1,4 +1,4 @@
-"""Options of prediction and export."""
+"""Options of `--mode=predict` and `--mode=export`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class ServingOptions(OptionGroup):
-    """Prediction and export of a trained run."""
+    """Prediction and export of a trained run.
+
+    `averaged` is an option of `--mode=export`, the others are options of `--mode=predict`.
+    """
 
     inputs: str = option(
         "", "images to predict: files, folders, patterns and .npy files, separated by commas"

@@ -1,4 +1,4 @@
-"""`--mode=predict`: writes the predictions of a trained network for files or for a split."""
+"""Implements `--mode=predict`: writes the predictions of a trained network for files or a split."""
 
 from __future__ import annotations
 
@@ -31,18 +31,25 @@ _MAX_BYTES = 512 << 20  # maximum size of predictions.npz
 
 
 def run(config: Config) -> int:
-    """Predicts examples; prints predictions, writes predictions.csv, .json, .npz and .png.
+    """Predicts the examples of `--inputs` or `--split`; prints and writes the predictions.
 
-    Classes of a task are written by name to .csv and .json; other predictions as arrays to .npz,
-    and to .csv and .json where they have few numbers.
+    Writes predictions.json and predictions.csv; for images, also predictions.png. In
+    classification, these have the most probable classes by name. In other tasks, they have the
+    predictions of at most 64 values per example, and predictions.npz has all predictions. If no
+    file can be read, only predictions.json is written. Prints the first predictions, an error for
+    each unreadable file, and a summary as JSON. After a signal before the last batch, no file is
+    written.
 
-    Returns the exit status: 128 + the number of a received signal; else 1 if a file cannot be read
-    (all other files are predicted); else 0.
+    Returns:
+      The exit status: 128 + the number of a received signal; else 1 if a file cannot be read (all
+      other files are predicted); else 0.
 
     Raises:
-      ValueError: if not exactly one of --inputs and --split is given, an input does not exist, or
-        the run has no weights that --weights selects.
-      OSError: if the checkpoint is damaged or a file cannot be written.
+      ValueError: if not exactly one of `--inputs` and `--split` is given, an input or the split
+        does not exist, the data set is damaged, the run has no weights that `--weights` selects,
+        the options are those of another network, or image files cannot be converted to the inputs.
+      OSError: if the checkpoint is damaged, the data set cannot be read, or a file cannot be
+        written.
     """
     if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
@@ -139,7 +146,7 @@ def _write(
     failed: list[inputs.InputFile],
     drawn: list[PredictionRequest],
 ) -> str:
-    """Prints the first predictions, writes all to files, and returns a line with their paths."""
+    """Prints the first predictions and writes all to files; returns a line with the paths."""
     config = trained.config
     for each in predictions[:_PRINTED]:
         print(summary_line(each))
@@ -168,5 +175,5 @@ def _write(
 
 
 def _concatenated(arrays: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Returns the predictions of all batches by name."""
+    """Concatenates the predictions of all batches; returns {name: [n, ...]}."""
     return {name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]}

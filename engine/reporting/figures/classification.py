@@ -25,7 +25,10 @@ _MAX_NUMBERS = 25  # maximum number of classes of a confusion matrix with number
 
 @renders_png
 def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
-    """Draws a bar chart of the examples of each class; `counts` is {split: int [classes]}."""
+    """Draws a bar chart of the number of examples of each class, with a series for each split.
+
+    `counts` is {split: int [classes]}, with 1 or more splits.
+    """
     classes = len(names)
     figure, axes = _one_chart(_length(classes, 2, 0.55, 6, 14), 3.4)
     axes.grid(visible=False, axis="x")
@@ -86,9 +89,10 @@ def class_scores(
 def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, title: str) -> Figure:
     """Draws a confusion matrix, int [classes (label), classes (predicted)], as a heat map.
 
-    With at most `_MAX_NUMBERS` classes, cells show percentages of their row if `by_row`, else
-    counts. The shade of a cell is proportional to the square root of its fraction of the row, so
-    that rare mistakes are visible; with more classes and without `by_row`, to that of its count.
+    With at most `_MAX_NUMBERS` classes, each cell shows a percentage of the row if `by_row`, else
+    the count; a cell of count 0 shows a dot. The shade of a cell is proportional to the square root
+    of a number, so that rare mistakes are visible: of the count if there are more classes and not
+    `by_row`, else of the fraction of the row.
     """
     classes = len(names)
     fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -130,9 +134,15 @@ def reliability(
 ) -> Figure:
     """Draws a reliability diagram, and below it the number of predictions in each confidence bin.
 
-    `edges` of the bins are float [bins + 1]; mean `confidence`, `accuracy` (both nan for an empty
-    bin) and `counts` are [bins]. `error` is the expected calibration error; all but the counts are
-    from 0 to 1. Guo et al., 2017, "On Calibration of Modern Neural Networks".
+    Reference: Guo et al., 2017, "On Calibration of Modern Neural Networks".
+
+    Args:
+      edges: edges of the bins, from 0 to 1, float [bins + 1].
+      confidence: mean confidence of each bin, from 0 to 1, float [bins]; nan for an empty bin.
+      accuracy: accuracy in each bin, from 0 to 1, float [bins]; nan for an empty bin.
+      counts: number of predictions in each bin, int [bins].
+      error: expected calibration error, from 0 to 1, which is added to the title.
+      title: title of the figure.
     """
     figure = Figure(figsize=(4.8, 5), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -156,7 +166,10 @@ def _one_chart(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _length(classes: int, margin: float, each: float, minimum: float, maximum: float) -> float:
-    """Returns the length in inches of a chart's class axis; over `maximum` if the names need it."""
+    """Returns the length of a figure along the class axis: `margin` plus `each` per class, inches.
+
+    The length is at least `minimum`, and at most the larger of `maximum` and what names need.
+    """
     needed = margin + 0.14 * min(classes, MAX_NAMES)
     return float(np.clip(margin + each * classes, minimum, max(maximum, needed)))
 

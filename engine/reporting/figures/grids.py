@@ -32,7 +32,7 @@ class CaptionedImages(NamedTuple):
 
 
 def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
-    """Joins the parts of each caption: on one line if all captions fit, else one line per part."""
+    """Returns captions joined from parts: on one line if all captions fit, else a line per part."""
     together = [" ".join(each) for each in parts]
     fit = all(len(each) <= _ONE_LINE[0] for each in together)
     return together if fit else ["\n".join(each) for each in parts]
@@ -56,7 +56,8 @@ def grid(tiles: CaptionedImages, *, columns: int, title: str) -> Figure:
 def image_rows(rows: Sequence[tuple[str, CaptionedImages]], *, title: str, margin: float) -> Figure:
     """Draws 1 or more rows of images, each given as (name, images), with the name on its left.
 
-    `margin` is the width of the names in inches. A row may have no images, but not all rows.
+    `margin` is the width in inches reserved for the names. Rows without images are allowed, but at
+    least one row must have images.
     """
     columns = max(len(tiles.images) for _, tiles in rows)
     height = _row_height(max(tiles.lines for _, tiles in rows))
@@ -77,7 +78,17 @@ def _row_height(lines: int) -> float:
 def _sheet(
     rows: int, columns: int, title: str, height: float, margin: float = 0.0
 ) -> tuple[Axes, Figure]:
-    """Creates axes, in inches from the first image's upper left corner, and their figure."""
+    """Creates a figure for a grid of images; returns (axes, figure).
+
+    The coordinates of the axes are inches from the upper left corner of the first image.
+
+    Args:
+      rows: number of rows.
+      columns: number of columns.
+      title: title of the figure.
+      height: distance between rows in inches.
+      margin: width in inches reserved to the left of the images.
+    """
     width, height = columns * (_TILE + _GAP) - _GAP, rows * height - _GAP
     left, right = 0.15 + margin, max(0.15, 3.2 - width - margin)  # leave room for the title
     top, bottom = 0.42, 0.12
@@ -135,7 +146,11 @@ def _draw_tile(
 
 
 def pixel_limits(images: np.ndarray) -> tuple[float, float]:
-    """Returns the pixel values of black and white: 0 and 255 if uint8, else the finite extremes."""
+    """Returns the pixel values that are drawn black and white: 0 and 255 for uint8.
+
+    For other dtypes, these are the finite minimum and maximum (0 and 1 if no value is finite). The
+    second value is always greater: if the two are equal, 1 is added.
+    """
     if images.dtype == np.uint8:
         return 0.0, 255.0
     finite = images[np.isfinite(images)]

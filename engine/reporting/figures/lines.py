@@ -39,7 +39,8 @@ def charts(panels: Sequence[Chart], *, x: str) -> Figure:
     """Draws charts in rows of two; `x` is the label of every x axis.
 
     A curve of more than `_MAX_RAW_POINTS` points is drawn smoothed, over the raw curve in a lighter
-    shade. With more than `_MAX_POINTS`, the raw curve shows minimum and maximum of `_BINS` bins.
+    shade. Of more than `_MAX_POINTS` points, the raw curve has the minimum and maximum of each of
+    `_BINS` bins.
     """
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -50,11 +51,11 @@ def charts(panels: Sequence[Chart], *, x: str) -> Figure:
 
 
 def downsample(line: Line) -> tuple[Line, Line]:
-    """Reduces a curve of `_BINS` or more points to `_BINS` bins; their sizes differ by 1 at most.
+    """Reduces a curve of `_BINS` or more points to `_BINS` bins, whose sizes differ by 1 at most.
 
     Returns:
-      A curve of 2 * `_BINS` points, the minimum and the maximum of each bin, which keeps every
-      peak; and a curve of the means of the bins.
+      A curve of 2 * `_BINS` points, the minimum and the maximum of each bin, at the mean x of the
+      bin; and a curve of the means of the bins, `_BINS` points.
     """
     edges = np.linspace(0, len(line.x), _BINS + 1).astype(int)
     first, sizes = edges[:-1], np.diff(edges)
@@ -66,8 +67,8 @@ def downsample(line: Line) -> tuple[Line, Line]:
 def exponential_moving_average(y: np.ndarray, points: int) -> np.ndarray:
     """Returns the bias-corrected EMA of `y` over about `points` points, float64 [n].
 
-    The decay is 1 - 1 / points. The bias correction divides the EMA by the sum of its weights
-    (Kingma and Ba, 2015), so that it starts at y[0].
+    The decay is 1 - 1 / `points`. The bias correction divides by the sum of the weights of the
+    average (Kingma and Ba, 2015), so that the first element is y[0].
     """
     decay = 1 - 1 / points
     total, weight, averages = 0.0, 0.0, np.empty(len(y))
@@ -106,7 +107,7 @@ def _draw(axes: Axes, panel: Chart, x: str) -> None:
 
 
 def _magnitudes(panel: Chart) -> float:
-    """Returns log10 of the largest over the smallest positive y value; 0 if there is none."""
+    """Returns log10 of the ratio of largest to smallest positive y; 0 if no y is positive."""
     values = np.concatenate([line.y for line in panel.lines.values()])
     values = values[np.isfinite(values) & (values > 0)]
     return float(np.log10(values.max() / values.min())) if len(values) else 0.0

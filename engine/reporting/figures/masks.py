@@ -1,4 +1,4 @@
-"""Draws target and predicted masks of classes over the images that they belong to."""
+"""Draws target and predicted class masks over the images of the examples."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PER_ROW = 2  # examples
 
 
 class MaskedExample(NamedTuple):
-    """Target and predicted mask of an example: the class at each position; negative: ignored."""
+    """An example with target and predicted mask: the class at each position; negative: ignored."""
 
     caption: str
     image: np.ndarray | None  # uint8 or float [H, W, 1 or 3], of any size; None: no image
@@ -45,10 +45,14 @@ class MaskedExample(NamedTuple):
 
 @renders_png
 def masks(examples: Sequence[MaskedExample], names: Sequence[str], *, title: str) -> Figure:
-    """Draws 1 or more examples: image, target, prediction, and where the two differ.
+    """Draws 1 or more examples: image, target, prediction, and a map of the wrong predictions.
 
-    `names` are those of the classes. The last picture of an example is black where the prediction
-    is wrong and grey where the position does not count. All examples have images, or none.
+    The map is black where the prediction is wrong, grey where the target is negative, else white.
+
+    Args:
+      examples: examples, all with images or all without.
+      names: names of the classes, for the legend.
+      title: title of the figure.
     """
     has_images = examples[0].image is not None
     kinds = (*(["image"] if has_images else []), "target", "predicted", "wrong")
@@ -111,21 +115,24 @@ def _draw(
 
 
 def _grey_or_colour(image: np.ndarray) -> np.ndarray:
-    """Returns an image as RGB from 0 to 1, float [H, W, 3]."""
+    """Returns an image [H, W, 1 or 3] as RGB from 0 to 1, float64 [H, W, 3]; nan becomes 0."""
     low, high = pixel_limits(image)
     scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
     return np.broadcast_to(np.nan_to_num(scaled), (*image.shape[:2], 3))
 
 
 def _colours(mask: np.ndarray) -> np.ndarray:
-    """Returns the colours of the classes of a mask, float [h, w, 3]."""
+    """Returns the colour of the class at each position of a mask, RGB from 0 to 1, [h, w, 3]."""
     classes, inverse = np.unique(mask, return_inverse=True)
     table = np.array([_colour(each) for each in classes.tolist()])
     return table[inverse.reshape(mask.shape)]
 
 
 def _colour(label: int) -> tuple[float, float, float]:
-    """Returns the colour of a class, RGB from 0 to 1; classes after the eighth vary in hue."""
+    """Returns the colour of a class, RGB from 0 to 1.
+
+    Classes 0 to 7 have fixed colours, classes from 8 have computed ones; negative labels are grey.
+    """
     if label < 0:
         return to_rgb(_LEFT_OUT)
     if label in _COLOURS:
@@ -136,7 +143,7 @@ def _colour(label: int) -> tuple[float, float, float]:
 
 
 def _present(examples: Sequence[MaskedExample], classes: int) -> list[int]:
-    """Returns the classes that occur in any mask, sorted, at most the first `_MAX_LEGEND`."""
+    """Returns the first `_MAX_LEGEND` classes below `classes` that occur in any mask, sorted."""
     both = [each for example in examples for each in (example.target, example.predicted)]
     found = np.unique(np.concatenate([each.ravel() for each in both]))
     return found[(found >= 0) & (found < classes)][:_MAX_LEGEND].tolist()

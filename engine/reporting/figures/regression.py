@@ -16,7 +16,7 @@ _MARGIN = 0.04  # of the axes' range, on both sides
 
 
 class Scatter(NamedTuple):
-    """Targets and predictions of one number; pairs that are not finite are not drawn."""
+    """Targets and predictions of one number; a pair is drawn only if both values are finite."""
 
     name: str
     targets: np.ndarray  # float [n]
@@ -25,7 +25,7 @@ class Scatter(NamedTuple):
 
 @renders_png
 def predictions_over_targets(panels: Sequence[Scatter], *, title: str) -> Figure:
-    """Draws a scatter plot of predictions over targets for each number, in rows of two.
+    """Draws 1 or more scatter plots of predictions over targets, in rows of two.
 
     Both axes of a plot have the same range; on the dashed diagonal, the prediction is the target.
     """

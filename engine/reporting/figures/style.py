@@ -59,7 +59,7 @@ P = ParamSpec("P")
 
 
 def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
-    """Decorates a function that draws a figure, so that it returns the bytes of a PNG."""
+    """Decorator for a function that draws a figure; the decorated one returns the PNG as bytes."""
 
     @functools.wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> bytes:
@@ -74,8 +74,8 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
     """Labels the axis "x" or "y" with class names: all, or every n-th, at most `MAX_NAMES`.
 
-    Class k is at position k. If `upright`, the names are rotated by 90 degrees if any has more than
-    2 characters.
+    Class k is at position k. Names of more than 16 characters are truncated. If `upright`, all
+    names are rotated by 90 degrees if any has more than 2 characters.
     """
     every = -(-len(names) // MAX_NAMES)
     shown = range(0, len(names), every)
@@ -87,5 +87,5 @@ def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = Fa
 
 
 def truncate(name: str, limit: int = 16) -> str:
-    """Returns a name, cut to `limit` characters with an ellipsis if it is longer."""
+    """Returns a name; if longer than `limit` characters, cut to `limit`, the last an ellipsis."""
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"
