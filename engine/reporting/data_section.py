@@ -154,14 +154,14 @@ def _values(
 def _pixels(source: pipelines.Source, images: np.ndarray) -> ReportTable:
     """Returns a table of the pixel values of training images [n, H, W, C], with a row per channel.
 
-    The columns are minimum, maximum, mean, standard deviation, mean and standard deviation again
-    (of uint8 images, divided by 255), and the fraction of zeros.
+    The columns are minimum, maximum, mean, standard deviation, mean and standard deviation after
+    preprocessing, and the fraction of zeros.
     """
-    scale = 255.0 if images.dtype == np.uint8 else 1.0
     rows = []
-    for channel, values in enumerate(images.reshape(-1, images.shape[-1]).T):
-        mean, deviation = values.mean(dtype=np.float64), values.std(dtype=np.float64)
-        moments = (mean, deviation, mean / scale, deviation / scale)
+    seen = source.preprocess(tf.constant(images)).numpy()  # what the network gets
+    flat, flat_seen = (each.reshape(-1, images.shape[-1]).T for each in (images, seen))
+    for channel, (values, scaled) in enumerate(zip(flat, flat_seen, strict=True)):
+        moments = [f(dtype=np.float64) for f in (values.mean, values.std, scaled.mean, scaled.std)]
         zeros = f"{(values == 0).mean():.1%}"
         extremes = f"{values.min():g}", f"{values.max():g}"
         rows.append((str(channel), *extremes, *(f"{value:.4f}" for value in moments), zeros))

@@ -62,20 +62,22 @@ def summary_line(prediction: dict[str, Any]) -> str:
 def csv_table(predictions: list[dict[str, Any]]) -> str:
     """Returns 1 or more entries of predictions.json as the text of a CSV file, with a row each.
 
-    All entries must have the same keys.
+    Entries must have the same keys, but only some need "label" and "right"; without them, these
+    two columns are empty.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     if "class" not in predictions[0]:
         _write_values(writer, predictions)
         return out.getvalue()
-    top_k, labels = len(predictions[0]["top"]), "label" in predictions[0]
+    top_k, labels = len(predictions[0]["top"]), any("label" in each for each in predictions)
     ranks = [name for k in range(2, top_k + 1) for name in (f"class_{k}", f"probability_{k}")]
     header = ["input", "class", "probability", *ranks]
     writer.writerow([*header, "label", "right"] if labels else header)
     for each in predictions:
         row = [each["input"], *(value for rank in each["top"] for value in rank.values())]
-        writer.writerow([*row, each["label"], int(each["right"])] if labels else row)
+        told = [each["label"], int(each["right"])] if "label" in each else ["", ""]
+        writer.writerow([*row, *told] if labels else row)
     return out.getvalue()
 
 

@@ -159,17 +159,21 @@ def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.
     """Returns the largest difference over all outputs in `expected`; 0 if all are equal.
 
     The difference of a float output is the maximum of |actual - expected| / max(1, |expected|) over
-    the elements; of another dtype, the fraction of the elements that differ.
+    the elements; of another dtype, the fraction of the elements that differ. The result is nan if
+    an element is nan in one of the two alone, or is infinite in `expected` alone.
     """
-    largest = 0.0
+    differences = [0.0]
     for name, wanted in expected.items():
+        found = actual[name]
         if np.issubdtype(wanted.dtype, np.floating):
-            apart = np.abs(actual[name].astype(np.float64) - wanted)
-            apart = apart / np.maximum(1, np.abs(wanted.astype(np.float64)))
-            largest = max(largest, float(apart.max(initial=0)))
+            found, wanted = found.astype(np.float64), wanted.astype(np.float64)
+            equal = (found == wanted) | (np.isnan(found) & np.isnan(wanted))
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(found - wanted) / np.maximum(1, np.abs(wanted))
+            differences.append(float(np.where(equal, 0, apart).max(initial=0)))
         else:
-            largest = max(largest, float(np.mean(actual[name] != wanted)))
-    return largest
+            differences.append(float(np.mean(found != wanted)))
+    return float(np.max(differences))  # nan if any is
 
 
 def _metadata(trained: TrainedModel, serving: ServingModule, difference: float) -> dict[str, Any]:

@@ -133,10 +133,17 @@ def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
             one = tf.nest.map_structure(lambda each: each[row], examples.inputs)  # noqa: B023
             label = ""
             if source.class_names and np.ndim(examples.targets) == 1:
-                label = source.class_names[examples.targets[row]]
+                label = _label_name(trained, int(examples.targets[row]))
             yield PredictionRequest(f"{split.name}[{index}]", one, label)
         progress.advance(len(indices))
     progress.close()
+
+
+def _label_name(trained: TrainedModel, label: int) -> str:
+    """Returns the name of a label's class; "" if the label is ignored or is not a class."""
+    names = trained.source.class_names
+    is_class = 0 <= label < len(names) and label != trained.task.ignore_label
+    return names[label] if is_class else ""
 
 
 def _write(

@@ -122,6 +122,18 @@ def test_predict_split(run: Run, warm: Warm, tmp_path: Path):
     assert len(found["predictions"]) == 360 and "label" in found["predictions"][0]
 
 
+def test_ignored_labels_do_not_count(warm: Warm, tmp_path: Path):
+    """The accuracy of a predicted split is that of evaluation, without the ignored label."""
+    options = "--model=logistic", "--epochs=2", "--ignore_label=3"
+    run = warm.train(tmp_path / "run", *options)
+    outcome, found = predict(warm, run, tmp_path / "out", "--split=test")
+    assert outcome.status == 0, outcome.said()
+    told = json.loads(outcome.out.splitlines()[-1])
+    assert told["accuracy"] == pytest.approx(run.result["test"]["accuracy"], rel=1e-6)
+    labels = [each.get("label") for each in found["predictions"]]
+    assert len(labels) == 360 and None in labels and "3" not in labels
+
+
 def test_input_patterns(run: Run, warm: Warm, examples, tmp_path: Path):
     """Inputs keep the order of the options, and duplicates are removed."""
     for label in (3, 1, 2):

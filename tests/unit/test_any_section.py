@@ -10,6 +10,8 @@ import pytest
 from engine.reporting import data_section
 from engine.tasks.classification import Classification
 from engine.tasks.task import Task
+from pipelines import fitted
+from pipelines.preprocessing import preprocessing
 from tests.nested import source_of
 from tests.split_predictions import drawn_section, figure_names, first_table, split_predictions
 
@@ -80,3 +82,17 @@ def test_data_with_other_labels_than_classes(shape: tuple[int, ...], tmp_path):
     assert names == (
         {"samples_train", "samples_by_class", "class_balance"} if shape == () else set()
     )
+
+
+@pytest.mark.parametrize("scale", ["unit", "none", "standardize"])
+def test_pixels_as_the_network_gets_them(scale: str, tmp_path):
+    """The table of pixels has the moments of the images as stored, and after preprocessing."""
+    images = RANDOM.integers(0, 255, (20, 8, 8, 1)).astype(np.uint8)
+    source = source_of(images, np.zeros(20, np.int32))
+    prepared = preprocessing(scale, source.decoded[0])
+    source = fitted(dataclasses.replace(source, preprocess=prepared), str(tmp_path))
+    (row,) = data_section.section(source, str(tmp_path)).elements[1].rows
+    mean, deviation = images.mean(), images.std()
+    seen = {"unit": (mean / 255, deviation / 255), "none": (mean, deviation)}
+    expected = [mean, deviation, *seen.get(scale, (0, 1))]
+    assert [float(each) for each in row[3:7]] == pytest.approx(expected, abs=1e-3)
