@@ -29,7 +29,10 @@ def check_packages() -> str:
 
 
 def entry() -> None:
-    """Runs Tapeline with this process's command-line arguments, and exits with its status."""
+    """Runs Tapeline with this process's command-line arguments, and exits with the exit status.
+
+    If the engine cannot be imported, prints why and exits with status 2.
+    """
     if problem := check_packages():
         print("error:", problem, file=sys.stderr)
         sys.exit(2)
@@ -37,7 +40,10 @@ def entry() -> None:
 
 
 def run_and_exit(arguments: Sequence[str]) -> NoReturn:
-    """Runs Tapeline with command-line arguments, and exits with its status."""
+    """Runs Tapeline with command-line arguments, and exits with the exit status of `main`.
+
+    If the reader of standard output has exited, the status is 1.
+    """
     from tapeline.command import main
 
     try:

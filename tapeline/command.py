@@ -37,7 +37,13 @@ _TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs Tapeline with options such as "--epochs=2"; prints errors; returns the exit status."""
+    """Runs Tapeline with options such as "--epochs=2"; prints errors; returns the exit status.
+
+    Raises:
+      BrokenPipeError: if the reader of standard output has exited.
+      Exception: an error that is no ValueError, OSError or RuntimeError, unless a user's code
+        raises it before the first step.
+    """
     startup = Startup()
     try:
         config = flags.parse(arguments)

@@ -92,13 +92,20 @@ def build(
 ) -> tf.Module:
     """Builds a registered network for inputs and outputs that are one float32 tensor each.
 
-    The shapes have no batch axis; images are scaled to 0..1. For the other arguments and the
-    errors, see `engine.models.build.build_model`.
+    Args:
+      name: name of the network.
+      input_shape: shape of an example's input, without the batch axis; images are scaled to 0..1.
+      output_shape: shape of an example's output, without the batch axis.
+      seed: seed of the initial weights.
+      hidden: number of units of each hidden layer, for a network that has this parameter.
+
+    Raises:
+      ValueError: as `engine.models.build.build_model`.
     """
     inputs, outputs = tf.TensorSpec(input_shape), tf.TensorSpec(output_shape)
     return build_model(name, inputs=inputs, outputs=outputs, seed=seed, hidden=hidden)
 
 
 def names() -> tuple[str, ...]:
-    """Returns the names of the registered networks."""
+    """Returns the names of the registered networks, first the built-in ones."""
     return tuple(NETWORKS)

@@ -1,4 +1,4 @@
-"""The data set of a run and the feeds of its splits, opened as the options specify."""
+"""Opens a run's data set and the feeds of its splits, as the options specify."""
 
 from __future__ import annotations
 
@@ -15,21 +15,30 @@ from engine.logging.progress import Progress
 
 
 class Feeds(NamedTuple):
-    """The feeds of a run, which read batches from its splits."""
+    """The feeds of a run, one per split; each supplies batches of examples."""
 
     training: pipelines.Feed  # shuffled every epoch
     held_out: dict[str, pipelines.Feed]  # in file order; "validation" and "test", if they exist
 
 
 def cache_dir(config: Config) -> str:
-    """Returns the directory where decoded examples are cached between runs."""
+    """Returns the path of the directory where decoded data is cached between runs.
+
+    This is `--cache_dir` or, if that is empty, `pipelines.default_cache_dir()`.
+    """
     return config.data.cache_dir or pipelines.default_cache_dir()
 
 
 def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Source:
-    """Opens the configured data set and splits; ValueError if one cannot be used.
+    """Opens the data set and splits that the options select; prepares a TFDS data set if needed.
 
-    With `prepared_only`, that includes a data set that is not on disk.
+    Args:
+      config: options of the run.
+      prepared_only: whether a TFDS data set that is not prepared on disk is an error.
+
+    Raises:
+      ValueError: if the data set or a split cannot be used, or if `--augment` does not apply to the
+        examples.
     """
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
@@ -67,11 +76,21 @@ def open_feeds(
     shards: int,
     include_next_example: bool,
 ) -> Feeds:
-    """Opens the feeds of all splits; `kind` is "resident" (in memory) or "stream" (from disk).
+    """Opens the feeds of all splits of a run.
 
-    With `include_next_example`, as for mixup, a replica's training batches have one row more, the
-    next example. Each micro-batch has `shards` shards over all replicas; 0: one per replica. A
-    damaged split is a ValueError, and one that cannot be read an OSError.
+    Args:
+      config: options of the run.
+      source: data set of the run.
+      kind: "resident" (decoded examples are kept in memory) or "stream" (decoded during training).
+      strategy: strategy whose replicas share each batch.
+      shards: number of shards of each micro-batch, over all replicas; 0: one per replica.
+      include_next_example: whether each local micro-batch of the training split has one more row,
+        the next example, as mixup needs.
+
+    Raises:
+      ValueError: if the data of a split is missing or damaged.
+      OSError: if a file of a split cannot be read.
+      tf.errors.OpError: if TensorFlow fails, for example when a device runs out of memory.
     """
     replicas, seed = strategy.num_replicas_in_sync, config.run.seed
     layout = pipelines.BatchLayout(replicas, config.training.accumulate, shards)
@@ -90,7 +109,10 @@ def open_feeds(
 def open_split(
     config: Config, source: pipelines.Source, records: pipelines.DataSplit, kind: str
 ) -> pipelines.Feed:
-    """Opens a feed of a split for one device, in file order, with the evaluation batch size."""
+    """Opens the feed of one split for evaluation on one device, with examples in file order.
+
+    A batch has `--evaluation_batch_size` examples. `kind` and the errors are as in `open_feeds`.
+    """
     strategy = tf.distribute.get_strategy()
     return _open_feed(config, source, records, kind, strategy, pipelines.BatchLayout())
 
@@ -105,7 +127,12 @@ def _open_feed(
     seed: int | None = None,
     include_next_example: bool = False,
 ) -> pipelines.Feed:
-    """Opens a feed and shows decoding progress; without `seed`, examples are in file order."""
+    """Opens the feed of a split; shows a progress bar while examples are decoded.
+
+    With `seed`, the order of examples is shuffled in each epoch, and a batch has
+    `--global_batch_size` examples. If `seed` is None, the order is that of the file, and a batch
+    has `--evaluation_batch_size` examples.
+    """
     sizes, mode = config.training, config.logging.progress
     batch_size = sizes.evaluation_batch_size if seed is None else sizes.global_batch_size
     progress = Progress(mode, f"decoding {records.name}", len(records), unit="examples")

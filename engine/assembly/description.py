@@ -1,4 +1,4 @@
-"""Description of a run's data, saved with its weights so that they can be used without it."""
+"""Describes a run's data set in checkpoints, so that the weights can be used without the data."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ _REFERENCE = 256  # maximum number of training images that define the background
 
 
 class RunDescription:
-    """Description of a run's data set for its checkpoints; computed on first use.
+    """Callable that returns the description of a run's data set, which is saved in checkpoints.
 
-    Its JSON object has "source": specs, classes and preprocessing of the data set; and
-    "image_format": background and ink layout of its images, or None if inputs are no images.
+    The description is a dict: "source" holds the specs, classes and preprocessing of the data set,
+    "image_format" the result of `image_format`. The first call computes the description, and later
+    calls return the same dict.
     """
 
     def __init__(self, source: pipelines.Source, cache_dir: str) -> None:
@@ -23,7 +24,7 @@ class RunDescription:
         self._made: dict[str, Any] | None = None
 
     def __call__(self) -> dict[str, Any]:
-        """Returns the description as an object for `json.dumps`."""
+        """Returns the description as a dict that `json.dumps` accepts."""
         if self._made is None:
             self._made = {
                 "source": pipelines.source_to_json(self._source),
@@ -33,9 +34,13 @@ class RunDescription:
 
 
 def image_format(source: pipelines.Source, cache_dir: str) -> dict[str, Any] | None:
-    """Returns `pipelines.image_format` of the first training images as an object for `json.dumps`.
+    """Measures the background and the foreground's size and position in the first training images.
 
-    None if image files cannot be converted to the inputs, or a training image cannot be read.
+    Reads at most 256 images.
+
+    Returns:
+      The fields of `pipelines.ImageFormat` as a dict that `json.dumps` accepts. None if the inputs
+      are not uint8 images with 1 or 3 channels, or if one of the images cannot be read.
     """
     if not pipelines.converts_pictures(source):
         return None

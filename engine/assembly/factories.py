@@ -1,4 +1,4 @@
-"""Factories of task, network, schedule, optimizer and loss scale, by the options."""
+"""Builds a run's task, network, learning-rate schedule, loss scale and optimizer from options."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ from engine.tasks.task import Task
 
 
 def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Module:
-    """Returns the network with initial weights, from a data set's inputs to a task's outputs."""
+    """Builds the network that `--model` names, with initial weights that `--seed` determines.
+
+    The network maps the inputs of `source` to the outputs that `task` needs. Raises the errors of
+    `engine.models.build.build_model`.
+    """
     return build_model(
         config.model.model,
         inputs=source.inputs,
@@ -33,7 +37,14 @@ def build_network(config: Config, source: pipelines.Source, task: Task) -> tf.Mo
 
 
 def build_task(config: Config, source: pipelines.Source) -> Task:
-    """Returns the task that the options specify, for the targets of a data set."""
+    """Builds the task that the options specify, for the targets of a data set.
+
+    Reads the labels of the training split if the class weights are balanced.
+
+    Raises:
+      ValueError: if an option does not fit the task or the data, or if the data is damaged.
+      OSError: if a file of the training split cannot be read.
+    """
 
     def labels() -> np.ndarray:
         return np.asarray(pipelines.read_targets(source, source.train, cache_dir(config)))
@@ -44,14 +55,17 @@ def build_task(config: Config, source: pipelines.Source) -> Task:
 
 
 def build_schedule(config: Config, steps: int) -> WarmupSchedule:
-    """Returns the learning rate schedule, warmup included, of a run of `steps` steps."""
+    """Builds the learning-rate schedule, including the warmup, of a run of `steps` steps.
+
+    Raises the errors of `engine.optim.schedules.build_schedule`.
+    """
     options = dataclasses.asdict(config.schedule)
     name, arguments = options.pop("schedule"), config.arguments_of("schedule")
     return schedules.build_schedule(name, total_steps=steps, arguments=arguments, **options)
 
 
 def build_loss_scale(config: Config) -> LossScale:
-    """Returns the loss scale at its initial value; creates its variables."""
+    """Builds the loss scale that the options specify, at its initial value; creates variables."""
     options = config.precision
     return LossScale(
         options.precision,
@@ -63,7 +77,10 @@ def build_loss_scale(config: Config) -> LossScale:
 
 
 def build_optimizer(config: Config) -> Optimizer:
-    """Returns the optimizer; its slot variables are not created yet."""
+    """Builds the optimizer that the options specify, without slot variables.
+
+    Raises the errors of `engine.optim.build.build_optimizer`.
+    """
     options = config.optimizer
     return optimizers.build_optimizer(
         options.optimizer,

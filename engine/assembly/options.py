@@ -1,4 +1,4 @@
-"""Options of a run as a whole, its data and its batches."""
+"""Options of the run as a whole, of its data set and of its batches."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SCALES = ("auto", "none", "unit", "standardize")
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions(OptionGroup):
-    """Mode, run directory and seed."""
+    """Mode, run directory and seed.
+
+    Option group of the run as a whole; the first line is the heading in `--help`.
+    """
 
     mode: str = option("train", "what to do: " + ", ".join(MODES), choices=MODES)
     run_dir: str = option("", "run directory; empty: runs/DATASET-MODEL")
@@ -45,14 +48,21 @@ class RunOptions(OptionGroup):
 
 
 def _registered_augmentations() -> tuple[str, ...]:
-    """Returns the names of the registered augmentations; none if `pipelines` is not imported."""
+    """Returns the names of the augmentations that users have registered.
+
+    The result is () if `pipelines.augmentation.registry` is not imported: nothing is registered
+    then.
+    """
     module = sys.modules.get("pipelines.augmentation.registry")
     return module.registered_names() if module else ()
 
 
 @dataclasses.dataclass(frozen=True)
 class DataOptions(OptionGroup):
-    """Data set, splits, preprocessing and augmentation."""
+    """Data set, splits, preprocessing and augmentation.
+
+    Option group of the data and the feeds; the first line is the heading in `--help`.
+    """
 
     dataset: str = option(
         "digits",
@@ -141,7 +151,10 @@ class DataOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOptions(OptionGroup):
-    """Batch size and length of training."""
+    """Batch size and length of training.
+
+    Option group of the batches and the number of steps; the first line is the heading in `--help`.
+    """
 
     global_batch_size: int = option(
         128, "examples per step, over all replicas", minimum=1, below=1 << 31, trajectory=True
@@ -171,5 +184,5 @@ class TrainingOptions(OptionGroup):
             )
 
     def steps(self, steps_per_epoch: int) -> int:
-        """Returns the number of training steps of a whole run."""
+        """Returns the run's number of steps: `train_steps` unless 0, else that of all `epochs`."""
         return self.train_steps or self.epochs * steps_per_epoch

@@ -54,9 +54,9 @@ class Parts:
             feed.close()
 
     def trace(self) -> None:
-        """Traces the training loop; with `--load`, also the evaluations.
+        """Traces the training loop; with `--load`, also the evaluation loops.
 
-        Therefore errors in the user's model, task or optimizer are raised here, not in a step.
+        Therefore an error in a user's model, task or optimizer is raised here, not in a step.
         """
         self.loop.graph()
         if self.config.run.load:
@@ -70,20 +70,20 @@ class Parts:
 
     @property
     def traces(self) -> dict[str, int]:
-        """Number of traces of each `tf.function` that was traced: "train", "evaluate_SPLIT"."""
+        """Number of traces by function, for traced functions only: "train", "evaluate_SPLIT"."""
         counts = {"train": self.loop.traces}
         counts |= {f"evaluate_{split}": e.traces for split, e in self.evaluations.items()}
         return {name: traces for name, traces in counts.items() if traces}
 
 
 def total_steps(config: Config, steps_per_epoch: int) -> int:
-    """Returns the number of training steps of a whole run."""
+    """Returns the run's number of steps: `--train_steps` unless 0, else that of all `--epochs`."""
     return config.training.steps(steps_per_epoch)
 
 
 @contextlib.contextmanager
 def _runtime_errors() -> Iterator[None]:
-    """Converts `tf.errors.OpError` to RuntimeError with a one-line message."""
+    """Converts a `tf.errors.OpError` of the block to a RuntimeError with a one-line message."""
     try:
         yield
     except tf.errors.OpError as error:
@@ -100,13 +100,21 @@ def assemble(
     collectives: HostCollectives | None = None,
     startup: Startup | None = None,
 ) -> Parts:
-    """Builds a run: devices, data, model, optimizer, state and loop.
+    """Builds a run: devices, data, model, optimizer, state and loops.
 
-    By default, the options determine the task, the data set (`source`) and the devices, there is
-    one worker, and the durations of the parts of the startup are not kept (`startup`).
+    Sets TensorFlow's threads and devices, so TensorFlow should not have run any operation before.
+
+    Args:
+      config: options of the run.
+      task: task to train; None: the one that the options specify.
+      source: data set; None: the one that the options select.
+      devices: strategy and devices; None: those that the options select.
+      collectives: collectives of the workers; None: there is one worker.
+      startup: timer that records the duration of each part of the assembly; None: no record.
 
     Raises:
-      ValueError: for an option that does not fit the data set, the devices or the model.
+      ValueError: for an option that does not fit the data set, the devices or the model, for
+        damaged data, or if TensorFlow has started with other threads or too few devices.
       RuntimeError: when TensorFlow fails, for example when it runs out of memory.
       OSError: when a split cannot be read.
     """

@@ -4,9 +4,10 @@
     def scenes():
         return tapeline.tfds("scenes", ...)
 
-A factory returns a `pipelines.Source`; its keyword-only parameters become flags, such as
-`--dataset.fold=3`. Its names take precedence over those of TensorFlow Datasets. The registry is not
-in `pipelines`, because importing that package imports TensorFlow.
+A factory returns a source description, such as that of `tapeline.tfds`, or a `pipelines.Source`.
+The keyword-only parameters of the factory become flags, such as `--dataset.fold=3`. Registered
+names take precedence over those of TensorFlow Datasets. The registry is not in `pipelines`, because
+importing that package imports TensorFlow.
 """
 
 from __future__ import annotations

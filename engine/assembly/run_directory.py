@@ -1,4 +1,4 @@
-"""Files of a run directory, and checks of whether its run can be resumed."""
+"""Reads and writes files of a run directory, and checks whether its run can be resumed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ _PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights", "load")
 
 
 def read_options(run_dir: str) -> Config | None:
-    """Returns a run's options, in config.flags; None without this file, ValueError if invalid."""
+    """Reads the options of a run from config.flags in `run_dir`; returns None without this file.
+
+    Does not import the files of `--load`.
+
+    Raises:
+      ValueError: if config.flags cannot be read or holds invalid options.
+    """
     path = os.path.join(run_dir, "config.flags")
     if not os.path.isfile(path):
         return None
@@ -37,7 +43,11 @@ def result_file(run_dir: str) -> str:
 
 
 def read_result(run_dir: str) -> dict[str, Any] | None:
-    """Returns a run's results, in result.json; None without this file, ValueError if invalid."""
+    """Reads the results of a run from result.json in `run_dir`; returns None without this file.
+
+    Raises:
+      ValueError: if result.json cannot be read or is not valid JSON.
+    """
     path = result_file(run_dir)
     try:
         with open(path, encoding="utf-8") as file:
@@ -51,18 +61,21 @@ def read_result(run_dir: str) -> dict[str, Any] | None:
 
 
 def has_checkpoint(run_dir: str) -> bool:
-    """Returns whether a run has a checkpoint to resume from."""
+    """Returns whether a run has a checkpoint file to resume from, whether intact or damaged."""
     return bool(catalog.list_checkpoints(catalog.newest_directory(run_dir)))
 
 
 def open_for_training(config: Config) -> Config | None:
-    """Checks run_dir against `--resume`, without TensorFlow; returns the options of its run.
+    """Checks that training may start or resume in run_dir; returns the options of a run to resume.
 
-    Returns None for a new run; also if an option that affects the weights has changed and the run
-    in run_dir is at step 0, because starting over then loses no training.
+    Writes no files and imports no TensorFlow. Returns None for a new run, and also if options that
+    affect the weights have changed and the newest checkpoint is of step 0, because starting over
+    then loses no training.
 
     Raises:
-      ValueError: if run_dir cannot be used with `--resume`, or if such an option changed later.
+      ValueError: if run_dir is a file or not writable; if `--resume` does not allow its use; if it
+        holds checkpoints of version 0.2 or older, or checkpoints without a valid config.flags; or
+        if options that affect the weights have changed after step 0.
     """
     run_dir, resume = config.run.run_dir, config.run.resume
     path = Path(os.path.abspath(run_dir))
@@ -97,7 +110,7 @@ def open_for_training(config: Config) -> Config | None:
 
 
 def _at_start(run_dir: str) -> bool:
-    """Returns whether the newest checkpoint is of step 0; False if it cannot be read."""
+    """Returns whether the newest checkpoint is of step 0; False if it is missing or unreadable."""
     newest = catalog.newest_checkpoint(run_dir)
     try:
         return newest is not None and catalog.read_metadata(newest)["step"] == 0
@@ -106,9 +119,10 @@ def _at_start(run_dir: str) -> bool:
 
 
 def check_trajectory(config: Config, before: Config | None) -> None:
-    """Raises ValueError if options that affect the weights differ from `before`; names them.
+    """Raises ValueError, which names the options, if options that affect the weights have changed.
 
-    `before` has the options of the run to resume; None for a new run, which passes.
+    `config` has the options now, `before` those of the run to resume; None for a new run, which
+    passes.
     """
     if before is not None and (differences := _differences(before, config, "trajectory")):
         raise _other_options(config, differences)
@@ -124,8 +138,13 @@ def check_length(
 ) -> None:
     """Raises ValueError if the configured number of steps does not fit the run to resume.
 
-    The number must be at least `step`, which the run has reached. If the learning rate schedule
-    depends on it (`schedule_depends`), it must be as in `before`, the run's options; None: new run.
+    Args:
+      config: options now.
+      before: options of the run to resume; None for a new run.
+      steps_per_epoch: number of steps of an epoch.
+      step: step that the run has reached; the number of steps must not be smaller.
+      schedule_depends: whether the learning-rate schedule depends on the number of steps, which
+        then has to be the same as in `before`.
     """
     old, new = ((c or config).training.steps(steps_per_epoch) for c in (before, config))
     if schedule_depends and old != new:
@@ -143,10 +162,10 @@ def check_length(
 
 
 def check_logging_options(config: Config, before: Config | None) -> None:
-    """Raises ValueError if logging options differ from `before` and the run has no steps left.
+    """Raises ValueError if options that affect files written during training have changed.
 
-    `before` has the run's options; None for a new run, which passes. Call it only when no steps are
-    left.
+    Call it only for a run without steps left, in which these options can have no effect. `config`
+    has the options now, `before` those of the run so far; None for a new run, which passes.
     """
     if before is not None and (differences := _differences(before, config, "record")):
         raise ValueError(
@@ -156,10 +175,15 @@ def check_logging_options(config: Config, before: Config | None) -> None:
 
 
 def finished(config: Config) -> str:
-    """Returns a message if the run has ended and `config` would not change it, else "".
+    """Returns a message if the run is complete and `config` leaves nothing to do, else "".
 
-    This function and its caller write nothing, so a repetition leaves all files unchanged. An
-    unreadable config.flags is a ValueError.
+    A run is complete if it has a checkpoint, config.flags and a valid result.json. Nothing is left
+    to do if no option has changed that affects the weights, the number of steps or the run's files.
+    With `--resume=never`, the result is "". Neither this function nor its caller then writes a
+    file, so that a repeated command leaves all files unchanged.
+
+    Raises:
+      ValueError: if config.flags cannot be read or holds invalid options.
     """
     run_dir = config.run.run_dir
     if config.run.resume == "never" or not has_checkpoint(run_dir):
@@ -203,6 +227,9 @@ def write_options(config: Config) -> None:
     """Removes result.json, then writes the options to config.flags.
 
     In this order, a killed process never leaves a result next to options that did not produce it.
+
+    Raises:
+      OSError: if a file cannot be removed or written.
     """
     run_dir = config.run.run_dir
     with contextlib.suppress(FileNotFoundError):
@@ -212,10 +239,12 @@ def write_options(config: Config) -> None:
 
 
 def clear(run_dir: str) -> None:
-    """Removes files of a run at step 0, so that a new run can use its directory.
+    """Removes the checkpoints, timings and records of a run at step 0, so that a new run can start.
 
-    The files are the checkpoints, the timings (clock.json) and the records of skipped steps
-    (left_out).
+    The timings are in clock.json, the records of skipped steps in left_out and left_out.jsonl.
+
+    Raises:
+      OSError: if a file cannot be removed.
     """
     shutil.rmtree(os.path.join(run_dir, "left_out"), ignore_errors=True)
     for path in (

@@ -19,9 +19,11 @@ _SMALL = 1 << 15  # weights; logistic regression on MNIST has a quarter; 1 threa
 
 
 def may_be_small(config: Config) -> bool:
-    """Returns whether one thread may be enough: dense network, one device, compiled by XLA.
+    """Returns whether the options select a run for which one intra-op thread may be enough.
 
-    `threads` then decides by the number of weights, which depends on the shape of the data.
+    This is so for a network with dense layers only, on one CPU device, with a loop that XLA may
+    compile, without augmentation and without shards. `threads` then decides by the number of
+    weights, which depends on the shape of the data.
     """
     devices = config.devices
     dense = config.model.model in _DENSE and config.loop.jit in ("auto", "loop")
@@ -30,7 +32,11 @@ def may_be_small(config: Config) -> bool:
 
 
 def threads(config: Config, source: pipelines.Source) -> int:
-    """Returns the number of intra-op threads to use if no option sets it; 0: one per core."""
+    """Returns the number of intra-op threads for a run that sets none: 1, or 0 for the default.
+
+    The number is 1 if `may_be_small` is true, there is no GPU, the inputs are one tensor, and the
+    network has at most 2^15 weights. TensorFlow's default is one thread per core.
+    """
     if not may_be_small(config) or tf.config.list_physical_devices("GPU"):
         return 0
     hidden = config.model.hidden if config.model.model == "mlp" else ()

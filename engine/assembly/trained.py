@@ -1,4 +1,4 @@
-"""Trained runs, rebuilt from their options with saved weights."""
+"""Rebuilds trained runs and their networks from the options and the saved weights."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ from engine.tasks.task import Task
 
 
 class SelectedCheckpoint(NamedTuple):
-    """The checkpoint that `--weights` selects, loaded into memory: its file may be deleted."""
+    """The checkpoint that `--weights` selects, loaded into memory: its file is no longer needed."""
 
     kind: str  # "newest" or "best"
     snapshot: LoadedCheckpoint
 
     @property
     def description(self) -> str:
-        """Description of the weights, for display."""
+        """Description of the weights for display, such as "the best weights, of step 1,200"."""
         return f"the {self.kind} weights, of step {self.snapshot.step:,}"
 
 
 class RestoredRun(NamedTuple):
     """An assembled run with restored weights; a context manager that closes its feeds on exit.
 
-    Only the model's weights and their EMA are restored.
+    Only the model's weights and their EMA are restored: the rest of the state has initial values.
     """
 
     parts: Parts
@@ -54,9 +54,13 @@ class RestoredRun(NamedTuple):
 def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
-    With `--restore_best`, `--weights=auto` selects the best weights, or the newest if there is no
-    best checkpoint yet; training does so at its end. A run without such weights, or with a
-    checkpoint in an unknown format, is a ValueError; a damaged checkpoint is an OSError.
+    `--weights=auto` selects the newest checkpoint. With `--restore_best`, it selects the best one
+    if there is one, as training does at its end.
+
+    Raises:
+      ValueError: if the run has no such checkpoint, or if this version of Tapeline cannot read its
+        format.
+      OSError: if the checkpoint is damaged.
     """
     run_dir, kind = config.run.run_dir, config.run.weights
     if kind == "best" or (kind == "auto" and config.stopping.restore_best):
@@ -75,13 +79,13 @@ def choose(config: Config) -> SelectedCheckpoint:
 
 
 class TrainedModel(NamedTuple):
-    """A run's network with trained weights, on one device, and the metadata saved with them."""
+    """A run's network with trained weights, on one device, and the metadata of the weights."""
 
     config: Config
     model: tf.Module
     task: Task
     source: pipelines.Source  # as saved with the weights: specs, classes, preprocessing
-    image_format: dict[str, Any] | None  # saved `pipelines.ImageFormat`; None: no images
+    image_format: dict[str, Any] | None  # saved `ImageFormat.to_json()`; None: not measured
     averaged: bool  # whether the weights are the EMA
     path: str  # of the checkpoint
     description: str  # description of the weights, for display
@@ -89,19 +93,25 @@ class TrainedModel(NamedTuple):
 
     @property
     def dtype(self) -> tf.DType:
-        """Compute dtype of the network."""
+        """Dtype in which the layers compute: float32, bfloat16 or float16."""
         return compute_dtype(self.config.precision.precision)
 
 
 def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedModel:
-    """Builds a run's network with the weights that `--weights` selects; opens no data set.
+    """Builds a run's network, on one device, with the weights that `--weights` selects.
 
-    Classes, specs and preprocessing are those that were saved with the weights. `averaged` selects
-    the EMA; None: the EMA if evaluation uses it. A run saved by an older version needs its data
-    set.
+    Classes, specs and preprocessing are those that were saved with the weights, so the data set is
+    not opened; only a checkpoint of an older version, which lacks this metadata, needs the data
+    set. Sets TensorFlow's threads and devices.
+
+    Args:
+      config: options of the run.
+      averaged: whether to use the EMA of the weights; None: as evaluation does.
 
     Raises:
-      ValueError: as `choose`, and for options of another network.
+      ValueError: as `choose`; for options of another network, weights that do not fit the network,
+        or devices or a data set that cannot be used.
+      OSError: if the checkpoint is damaged, or if the data set is needed and cannot be read.
     """
     chosen = choose(config)
     before = run_directory.read_options(config.run.run_dir)
@@ -139,9 +149,16 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
 
 
 def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
-    """Assembles a run on one machine and restores weights, by default those that `choose` selects.
+    """Assembles a run on one machine, and restores the weights of a checkpoint.
 
-    Weights of another network or data set are a ValueError; also raises as `choose`, `assemble`.
+    Args:
+      config: options of the run; "auto" replaces the strategy "multi_worker".
+      chosen: checkpoint; None: the one that `choose` loads.
+
+    Raises:
+      ValueError: as `choose` and `assemble`, and for weights of another network or data set.
+      OSError: as `choose` and `assemble`.
+      RuntimeError: as `assemble`.
     """
     chosen = chosen or choose(config)
     before = run_directory.read_options(config.run.run_dir)
@@ -167,7 +184,7 @@ def _refuse_other_network(config: Config, before: Config) -> None:
 
 
 def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint) -> None:
-    """Raises ValueError if the data set or image size does not fit the shapes of the weights."""
+    """Raises ValueError if a changed data set or image size does not fit the weights' shapes."""
     data = parts.config.data
     if (data.dataset, data.image_size) == (before.data.dataset, before.data.image_size):
         return
@@ -181,7 +198,10 @@ def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint)
 
 
 def _refuse_other_classes(source: pipelines.Source, saved: dict[str, Any] | None) -> None:
-    """Raises ValueError if a data set has the classes of the run in another order."""
+    """Raises ValueError if a data set has the classes of the run in another order.
+
+    `saved` is the description of the run's data set, saved in a checkpoint; None passes.
+    """
     if saved is None or list(source.class_names) == saved["class_names"]:
         return
     if set(source.class_names) == set(saved["class_names"]):

@@ -1,4 +1,4 @@
-"""Lists, reads and prunes the checkpoints of a run directory; there is no other index.
+"""Lists, reads and prunes the checkpoints of a run directory; the file names are the only index.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
@@ -32,12 +32,12 @@ def best_directory(run_dir: str) -> str:
 
 
 def checkpoint_path(directory: str, number: int) -> str:
-    """Returns the path in `directory` of the checkpoint `number`."""
+    """Returns the path of checkpoint `number` in `directory`."""
     return os.path.join(directory, f"ckpt-{number}{checkpoint_file.SUFFIX}")
 
 
 def checkpoint_number(path: str | None) -> int:
-    """Returns the number in a checkpoint's file name, 1 or more; 0 if there is no path."""
+    """Returns the number in a checkpoint's file name, 1 or more; 0 if `path` is None or empty."""
     return int(path.removesuffix(checkpoint_file.SUFFIX).rsplit("-", 1)[1]) if path else 0
 
 
@@ -49,7 +49,10 @@ def list_checkpoints(directory: str) -> list[str]:
 
 
 def last_number(run_dir: str) -> int:
-    """Returns a run's largest checkpoint number, including damaged files; 0 if there is none."""
+    """Returns the largest checkpoint number in a run's file names; 0 if there is none.
+
+    The names of damaged and partial files count, too.
+    """
     directories = filter(os.path.isdir, (newest_directory(run_dir), best_directory(run_dir)))
     names = [name for directory in directories for name in os.listdir(directory)]
     numbers = [int(match[1]) for name in names if (match := re.match(r"ckpt-(\d+)\.", name))]
@@ -57,11 +60,13 @@ def last_number(run_dir: str) -> int:
 
 
 def read(path: str) -> CheckpointContents:
-    """Reads and validates a checkpoint, and renames arrays of older versions to current names.
+    """Reads and validates a checkpoint; converts the arrays of an older version by `migrated`.
 
     Raises:
-      DamagedError: if the file is missing or damaged, or its name has a wrong number.
-      FormatVersionError: if this version of Tapeline cannot read its format.
+      MissingError: if the file does not exist, or was removed while open on a network file system.
+      DamagedError: if the file cannot be read, differs from what was written, or has a number in
+        its name that is not that of the checkpoint.
+      FormatVersionError: if this version of Tapeline cannot read the format.
     """
     metadata, arrays = checkpoint_file.read(path)
     _check_number(path, metadata)
@@ -69,7 +74,11 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Returns the metadata as `checkpoint_file.read_metadata` does; raises the errors of `read`."""
+    """Reads the metadata of a checkpoint, as a dict, and checks the number in the file's name.
+
+    Does not read the arrays. The result is that of `checkpoint_file.read_metadata`; the errors are
+    those of `read`.
+    """
     metadata = checkpoint_file.read_metadata(path)
     _check_number(path, metadata)
     return metadata
@@ -95,7 +104,7 @@ class LoadedCheckpoint(NamedTuple):
 
     @property
     def best_step(self) -> int:
-        """The step at the end of the best epoch up to this checkpoint; -1: none yet."""
+        """The step at the end of the best epoch up to this checkpoint; -1 if there is none yet."""
         return int(self.archive.facts["best_step"])
 
 
@@ -121,7 +130,7 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def load_best(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads the best checkpoint; returns None if there is no checkpoint or no best epoch yet.
+    """Reads a run's best checkpoint; returns None if there is no checkpoint or no best epoch yet.
 
     The newest checkpoint contains the best step. If a training process prunes the best checkpoint
     meanwhile, the newest one, which then contains another best step, is read again.
@@ -152,7 +161,14 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def find_best_checkpoint(run_dir: str, step: int) -> str | None:
-    """Returns the path of the best checkpoint saved at `step`; None if it is missing or damaged."""
+    """Returns the path of the best checkpoint saved at `step`; None if there is none.
+
+    Reads only the metadata of the files, so damaged arrays are not noticed. A file with damaged
+    metadata is ignored.
+
+    Raises:
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
     for path in reversed(list_checkpoints(best_directory(run_dir))):
         with contextlib.suppress(DamagedError):
             if read_metadata(path)["step"] == step:
@@ -167,7 +183,11 @@ def newest_checkpoint(run_dir: str) -> str | None:
 
 
 def best_checkpoint_problem(run_dir: str, step: int) -> str:
-    """Returns an error message if the best checkpoint of `step` is missing or damaged, else ""."""
+    """Returns an error message if the best checkpoint of `step` is missing or damaged, else "".
+
+    Raises:
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
     path = find_best_checkpoint(run_dir, step)
     if path is None:
         return f"the best checkpoint, of step {step}, is gone or damaged"
@@ -182,7 +202,11 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
     """Removes a run's checkpoints except the `keep` newest and the best one.
 
     `step` and `best_step` are those of the newest checkpoint. A best checkpoint of a later step was
-    saved before a rollback; it is kept, because the run will reach that step again.
+    saved before a rollback; it is kept, because the run will reach that step again. Files that
+    cannot be removed are ignored.
+
+    Raises:
+      FormatVersionError: if this version of Tapeline cannot read the format of a best checkpoint.
     """
     old = list_checkpoints(newest_directory(run_dir))[:-keep]
     best = find_best_checkpoint(run_dir, best_step)
@@ -194,7 +218,10 @@ def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
 
 
 def tidy(run_dir: str, damaged: list[str]) -> None:
-    """Renames `damaged` files to *.damaged, which no run resumes from; removes partial files."""
+    """Appends ".damaged" to the names of the files at the paths `damaged`; removes partial files.
+
+    No run resumes from a renamed file. Files that cannot be renamed or removed are ignored.
+    """
     for path in damaged:
         with contextlib.suppress(OSError):
             os.replace(path, path + DAMAGED)

@@ -1,6 +1,7 @@
 """Reads and writes checkpoint files: named arrays and `manifest.json` in an uncompressed npz file.
 
-The manifest contains the metadata, and the dtype, shape and SHA-256 digest of each array.
+The manifest contains the format version and the metadata, and the dtype, shape and SHA-256 digest
+of each array.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ _GONE = (errno.ENOENT, errno.ESTALE)  # ESTALE: removed on a network file system
 
 
 class DamagedError(OSError):
-    """Raised when a checkpoint file is missing, unreadable, or differs from what was written."""
+    """Raised when a checkpoint file is missing or unreadable, or differs from what was written."""
 
 
 class MissingError(DamagedError):
@@ -47,8 +48,12 @@ class CheckpointContents(NamedTuple):
 def write(path: str, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Writes a checkpoint durably: after the return, a power failure does not lose the file.
 
-    An existing file is replaced only when the new one is complete. JSON must be able to represent
-    the metadata; the arrays may have any NumPy or TensorFlow dtype.
+    An existing file is replaced only when the new one is complete.
+
+    Args:
+      path: path of the file, in an existing directory.
+      metadata: values that `json.dumps` accepts, by name.
+      arrays: numeric or bool arrays, of NumPy's or TensorFlow's dtypes, by name.
 
     Raises:
       OSError: if the file cannot be written; no partial file remains.
@@ -65,14 +70,21 @@ def write(path: str, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarra
 
 
 def copy(source: str, target: str) -> None:
-    """Copies a checkpoint file durably, or raises OSError and leaves no partial file."""
+    """Copies a checkpoint file durably, as `write` writes one.
+
+    Raises:
+      OSError: if a file cannot be read or written; no partial file remains.
+    """
     with open(source, "rb") as reader, _replaced(target) as writer:
         shutil.copyfileobj(reader, writer, 1 << 20)
 
 
 @contextlib.contextmanager
 def _replaced(path: str) -> Iterator[BinaryIO]:
-    """Yields a temporary file; then syncs and renames it to `path`, or removes it on an error."""
+    """Yields a temporary file, open for writing; on exit, syncs it and renames it to `path`.
+
+    If the block raises an exception, the temporary file is removed, and `path` is unchanged.
+    """
     part = path + PART
     try:
         with open(part, "wb") as file:
@@ -118,10 +130,12 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Returns a checkpoint's metadata and "arrays": {name: {"dtype", "shape", "sha256"}}.
+    """Returns a checkpoint's metadata with an entry "arrays": {name: {"dtype", "shape", "sha256"}}.
+
+    Does not read the arrays.
 
     Raises:
-      DamagedError, FormatVersionError: as in `read`.
+      MissingError, DamagedError, FormatVersionError: as in `read`.
     """
     with _open(path) as archive:
         return _read_manifest(path, archive)
@@ -129,7 +143,11 @@ def read_metadata(path: str) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _open(path: str) -> Iterator[zipfile.ZipFile]:
-    """Yields an open checkpoint; converts errors to DamagedError, except FormatVersionError."""
+    """Yields an open checkpoint file; converts exceptions of opening it and of the block.
+
+    An exception becomes a MissingError if the file does not exist, else a DamagedError. A
+    FormatVersionError is not converted.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             yield archive

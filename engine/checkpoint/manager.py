@@ -1,4 +1,4 @@
-"""Saves checkpoints of the training state: the newest few, and the best one separately."""
+"""Saves checkpoints of the training state; keeps the newest ones and, separately, the best one."""
 
 from __future__ import annotations
 
@@ -21,12 +21,18 @@ from pipelines import DataIdentity
 
 
 class CheckpointManager:
-    """Saver of a run's state, which keeps the `keep` newest checkpoints and the best one.
+    """Saver of a run's state, which keeps the newest checkpoints and the best one.
 
-    A background thread writes the files. Each holds `data`, the identity of the training data, the
-    digests of the files of `--load`, and the metadata that `describe` returns, which that thread
-    calls before each file that it writes. `writes` is True on one worker; on other workers, nothing
-    is saved.
+    A checkpoint holds the variables of the state and, as metadata, `data`, the digests of the files
+    of `--load`, and the result of `describe`.
+
+    Args:
+      run_dir: run directory.
+      state: training state.
+      keep: number of newest checkpoints that are kept.
+      data: identity of the training data; None: an empty identity.
+      describe: returns further metadata; called by the thread that writes a checkpoint.
+      writes: whether to save, True on one worker; on other workers, nothing is saved.
     """
 
     def __init__(
@@ -47,10 +53,13 @@ class CheckpointManager:
         self._background = AsyncWorker()
 
     def save(self, *, best: bool = False, soon: bool = False) -> None:
-        """Saves the current state in the background; if `best`, also as the best checkpoint.
+        """Saves the current state in a background thread.
 
-        Waits only for the copy of the state, and for a queued save that may not be replaced. A
-        later save may replace a queued one that has `soon` and not `best`.
+        Waits only for the copy of the state, and for a queued save that may not be replaced.
+
+        Args:
+          best: whether to save the state as the best checkpoint, too.
+          soon: whether a later save may replace this one while it is queued; ignored with `best`.
 
         Raises:
           OSError: if an earlier save failed.
@@ -60,7 +69,10 @@ class CheckpointManager:
             self._background.put(lambda: self._write(contents, best), replaceable=soon and not best)
 
     def save_and_wait(self, *, best: bool = False) -> str:
-        """Saves the current state after pending saves; returns its path, or "" if not `writes`.
+        """Saves the current state in this thread, after pending saves; returns the file's path.
+
+        If `best`, saves the state as the best checkpoint, too; the path is that of the newest
+        checkpoint. On workers that do not write, only waits and returns "".
 
         Raises:
           OSError: if this or an earlier save failed.
@@ -69,7 +81,7 @@ class CheckpointManager:
         return self._write(self._copy_state(), best) if self._writes else ""
 
     def _copy_state(self) -> CheckpointContents:
-        """Returns copies of the state's arrays, and metadata with the next checkpoint number."""
+        """Takes the next checkpoint number; returns copies of the state's arrays, and metadata."""
         self._number = 1 + max(self._number, catalog.last_number(self._run_dir))
         arrays = {name: value_of(variable) for name, variable in self._variables.items()}
         metadata = {
@@ -97,7 +109,14 @@ class CheckpointManager:
         self._background.close()
 
     def _write(self, contents: CheckpointContents, best: bool) -> str:
-        """Writes a checkpoint, if `best` also as the best one; prunes; returns the newest path."""
+        """Writes a checkpoint to checkpoints/, if `best` also to best/; prunes old checkpoints.
+
+        Returns:
+          The path of the file in checkpoints/.
+
+        Raises:
+          OSError: if a file cannot be written.
+        """
         metadata, arrays = {**self._describe(), **contents.facts}, contents.arrays
         directories = [catalog.newest_directory(self._run_dir)]
         if best:  # first, so that it exists before the newest checkpoint refers to it

@@ -35,9 +35,10 @@ _REMOVED = ("update_ratio",)
 
 
 def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns the arrays of a checkpoint of this or an older version by their current names.
+    """Converts the arrays of a checkpoint of this or an older version to this version's names.
 
-    Arrays that this version does not use are dropped; those that it adds have default values.
+    Arrays that this version does not use are dropped, arrays that an older version lacks get
+    default values, and the sums of metrics of 0.4.0 get the current layout.
     """
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     if "ended" in arrays:  # of 0.4.0
@@ -46,7 +47,11 @@ def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _sums(sums: np.ndarray) -> np.ndarray:
-    """Converts metric sums of 0.4.0: each metric, then a mean, becomes (sum, examples)."""
+    """Converts the sums of a checkpoint of 0.4.0, float64 [metrics + 4], to the current layout.
+
+    [loss, each metric, examples, norms, steps] becomes [loss, weights, examples, each metric and
+    its denominator, norms, steps]. The weights and denominators are the number of examples.
+    """
     loss, *metrics, examples, norms, steps = sums
     pairs = [value for metric in metrics for value in (metric, examples)]
     return np.array([loss, examples, examples, *pairs, norms, steps])

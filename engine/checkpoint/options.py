@@ -1,4 +1,4 @@
-"""Options of checkpoints."""
+"""Options of when checkpoints are saved, and how many are kept."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointOptions(OptionGroup):
-    """Checkpoints."""
+    """Checkpoints.
+
+    Option group of when checkpoints are saved; the first line is the heading in `--help`.
+    """
 
     checkpoint_every: int = option(
         0,

@@ -18,8 +18,11 @@ from pipelines import DataIdentity
 class Restorer:
     """Loader of a run's checkpoints, which assigns their values to the variables of `state`.
 
-    `data` is the identity of the training data; None matches only checkpoints saved with None.
-    `writes` is True on one worker; on other workers, `tidy` does nothing.
+    Args:
+      run_dir: run directory.
+      state: training state to restore.
+      data: identity of the training data; None matches only checkpoints saved with None.
+      writes: whether `tidy` changes files, True on one worker; on other workers, it does nothing.
     """
 
     def __init__(
@@ -37,11 +40,15 @@ class Restorer:
         self._says_changes = True  # once: not again after a rollback
 
     def newest(self) -> tuple[str | None, list[str]]:
-        """Restores the newest intact checkpoint, if possible one whose best checkpoint is too.
+        """Restores the newest intact checkpoint, if possible one with an intact best checkpoint.
 
-        Returns its path, or None if there is no checkpoint, and a message for each problem found;
-        that files of `--load` have changed is one.
-        Changes no files; call `tidy` to rename the damaged ones.
+        The best checkpoint is the one that the restored checkpoint names as the best. Changes no
+        files; call `tidy` to rename the damaged ones.
+
+        Returns:
+          The path of the restored checkpoint, or None if there is no checkpoint; and a message for
+          each problem: a damaged checkpoint, a missing or damaged best checkpoint, and, in the
+          first call only, changed files of `--load`.
 
         Raises:
           OSError: if there are checkpoints but none can be loaded.
@@ -84,12 +91,14 @@ class Restorer:
         return path, problems
 
     def tidy(self) -> None:
-        """Renames the damaged files that `newest` found, and removes partial files."""
+        """Renames the damaged files that the last call of `newest` found; removes partial files."""
         if self._writes:
             catalog.tidy(self._run_dir, self._damaged)
 
     def same(self, number: int) -> str | None:
-        """Restores checkpoint `number`, the chief worker's choice; returns its path, None for 0.
+        """Restores checkpoint `number`, which the chief worker has chosen; returns its path.
+
+        For 0, restores nothing and returns None.
 
         Raises:
           OSError: if this worker cannot load the checkpoint.
@@ -102,7 +111,11 @@ class Restorer:
         return path
 
     def best_number(self) -> int:
-        """Returns the number of the best checkpoint, of `state.best.step`; 0 if there is none."""
+        """Returns the number of the best checkpoint, of step `state.best.step`; 0 if there is none.
+
+        Raises:
+          ValueError: if this version of Tapeline cannot read the format of a best checkpoint.
+        """
         path = catalog.find_best_checkpoint(self._run_dir, int(self._state.best.step))
         return catalog.checkpoint_number(path)
 
@@ -118,7 +131,13 @@ class Restorer:
         restore_weights(self._state, path, catalog.read(path))
 
     def _read(self, path: str) -> CheckpointContents:
-        """Reads a checkpoint; raises ValueError if its data set or variables are not the run's."""
+        """Reads a checkpoint, and checks that it has the data set and the variables of the run.
+
+        Raises:
+          DamagedError: if the file is missing or damaged.
+          ValueError: if the data set or the variables differ, or if this version of Tapeline cannot
+            read the format.
+        """
         contents = catalog.read(path)
         if not self._data.matches(DataIdentity(**contents.facts["data"])):
             raise ValueError(
@@ -137,7 +156,7 @@ def restore_weights(state: TrainState, path: str, contents: CheckpointContents) 
     `path` is only for messages: the file is not opened.
 
     Raises:
-      ValueError: if the checkpoint belongs to another model.
+      ValueError: if a weight is missing in the checkpoint, or has another shape or dtype.
     """
     variables = named_variables(state).items()
     weights = {name: value for name, value in variables if name.startswith(("model/", "ema/"))}
@@ -145,7 +164,13 @@ def restore_weights(state: TrainState, path: str, contents: CheckpointContents) 
 
 
 def assign(variables: Mapping[str, tf.Variable], path: str, contents: CheckpointContents) -> None:
-    """Assigns a checkpoint's arrays to variables by name; raises as `restore_weights`."""
+    """Assigns a checkpoint's arrays to the variables of the same names.
+
+    `path` is only for messages: the file is not opened.
+
+    Raises:
+      ValueError: if an array is missing, or has another shape or dtype than its variable.
+    """
     check_variables(path, contents.arrays, variables)
     _assign(variables, contents)
 

@@ -20,7 +20,10 @@ def value_of(variable: tf.Variable) -> np.ndarray:
 def check_variables(
     path: str, arrays: Mapping[str, np.ndarray], variables: Mapping[str, tf.Variable]
 ) -> None:
-    """Raises ValueError if a variable's array is missing or has another shape or dtype."""
+    """Raises ValueError if a variable's array is missing or has another shape or dtype.
+
+    `path`, that of the checkpoint, is only for the message. Arrays without a variable are allowed.
+    """
     for name, variable in variables.items():
         array = arrays.get(name)
         if array is None:

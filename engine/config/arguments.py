@@ -49,7 +49,14 @@ class Argument:
     place: str = ""  # of the function, as "my.py:12: "
 
     def parsed(self, value: Any) -> Any:
-        """Returns a value, or text, converted to the type; ValueError names function and flag."""
+        """Converts a value, or its text on the command line, to the type of the argument.
+
+        Of texts, only "true" is True for a bool.
+
+        Raises:
+          ValueError: if the value does not have the type or is not one of the choices; the message
+            names the function's place and the flag.
+        """
         flag = f"{self.place}--{self.name}={written(value)}"
         if self.is_tuple:
             parts = value.split(",") if isinstance(value, str) else value
@@ -82,25 +89,27 @@ class Argument:
 
 
 def registry(option: str) -> Registry:
-    """Returns the registry from which an option selects, such as "model"."""
+    """Returns the registry of the functions that an option, such as "model", selects by name."""
     return import_attribute(_REGISTRIES[option])
 
 
 def added() -> Iterator[tuple[str, str]]:
-    """Yields (option, name) of each function in the registries that a user has registered."""
+    """Yields (option, name) of each user-registered function, such as ("model", "resnet")."""
     for option in _REGISTRIES:
         for name in registry(option).added:
             yield option, name
 
 
 def split_name(name: str) -> str:
-    """Returns the option of an argument, such as "model" of "model.depth"; "" for others."""
+    """Returns the option in an argument's name: "model" for "model.depth"; "" for other names."""
     option, dot, _ = name.partition(".")
     return option if dot and option in _REGISTRIES else ""
 
 
 def selected(values: Mapping[str, Any]) -> list[Argument]:
-    """Returns the arguments of the user-registered functions that option values select.
+    """Returns the arguments of the user-registered functions that the options select.
+
+    `values` holds the values of options by name.
 
     Raises:
       ValueError: if a function has a parameter that cannot get a value.
@@ -116,11 +125,12 @@ def selected(values: Mapping[str, Any]) -> list[Argument]:
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the typed values of the arguments of all selected functions, by name of the flag.
 
-    `values` holds the values of options, and those of arguments that are given. Values of functions
-    that are registered, but not selected, have no effect.
+    `values` holds the values of options, and those of the arguments that are given. Arguments of
+    functions that are registered, but not selected, have no effect.
 
     Raises:
-      ValueError: for a value of another type, a missing value or an unknown argument.
+      ValueError: for a value of another type, a missing value or an unknown argument, or if a
+        function has a parameter that cannot get a value.
     """
     found = {}
     for argument in selected(values):
@@ -138,10 +148,11 @@ def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def arguments(option: str, name: str) -> list[Argument]:
-    """Returns the arguments of a registered function that are flags, in order.
+    """Returns the arguments of a registered function that are flags, in the parameters' order.
 
     Raises:
-      ValueError: if a parameter that the engine does not fill in has no default, and is no flag.
+      ValueError: if the name is unknown, or if a parameter that the engine does not fill in has no
+        default and cannot be a flag.
     """
     passed, factory = registry(option).passed, registry(option)[name]
     texts, found, where = _documented(factory), [], place(factory)
@@ -177,7 +188,7 @@ def arguments(option: str, name: str) -> list[Argument]:
 
 
 def heading(option: str, name: str) -> str:
-    """Returns the heading of a function's arguments, for help."""
+    """Returns the heading of a registered function's arguments in `--help`."""
     text = (inspect.getdoc(registry(option)[name]) or "").partition("\n")[0]
     return f"Arguments of --{option}={name}" + (f": {text}" if text else "")
 
@@ -190,7 +201,7 @@ def _signature(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def _type(annotation: Any, default: Any) -> tuple[type, bool, tuple[str, ...]] | None:
-    """Returns (type, whether a tuple of it, choices) of a flag; None if it can be no flag."""
+    """Returns (type, is_tuple, choices) of a parameter's `Argument`; None if it can be no flag."""
     if isinstance(annotation, str):
         annotation = _SCALARS.get(annotation, REQUIRED)
     origin, parts = typing.get_origin(annotation), typing.get_args(annotation)
@@ -215,7 +226,11 @@ def _type(annotation: Any, default: Any) -> tuple[type, bool, tuple[str, ...]] |
 
 
 def _documented(factory: Callable[..., Any]) -> dict[str, str]:
-    """Returns the texts of the "Args:" section of a docstring, one line each, by name."""
+    """Returns the description of each parameter in the "Args:" section of a docstring, by name.
+
+    Of a class, the docstrings of the class and of `__init__` are read. The lines of a description
+    are joined.
+    """
     initializer = getattr(factory, "__init__", None) if inspect.isclass(factory) else None
     texts: dict[str, str] = {}
     for documented in (factory, initializer):

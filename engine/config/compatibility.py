@@ -14,7 +14,7 @@ _MOST_STEPS = 1 << 53  # float64, the dtype of schedules, represents all integer
 
 
 def refuse(config: Config) -> None:
-    """Raises ValueError if options conflict; its one line names the options and the remedy."""
+    """Raises ValueError, with one line that names options and remedy, if options conflict."""
     schedule, precision = config.schedule, config.precision
     training, shards, bad_steps = config.training, config.devices.shards, config.bad_steps
     if schedule.schedule == "one_cycle" and schedule.warmup_steps:
@@ -60,7 +60,11 @@ def refuse(config: Config) -> None:
 
 
 def check_length_options(config: Config, total_steps: int) -> None:
-    """Raises ValueError if a run of `total_steps` is too long, or too short for its options."""
+    """Raises ValueError if a run of `total_steps` steps is too long, or too short for the options.
+
+    It is too long from 2^53 steps on. It is too short if `--leave_out` or the start of `--profile`
+    is not below `total_steps`, or if `--leave_out` lists every step.
+    """
     training, logging = config.training, config.logging
     length = f"the run has only {total_steps} steps, from 0 to {total_steps - 1}"
     if total_steps >= _MOST_STEPS:

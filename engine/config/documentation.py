@@ -25,7 +25,10 @@ def heading(section: type) -> str:
 
 
 def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns an option's help and choices; if `built_in`, without those that users registered."""
+    """Returns an option's help, the choices that the help lacks, and the names users registered.
+
+    If `built_in`, names that users registered are left out.
+    """
     help, choices = field.metadata["help"], field.metadata["choices"] or field.metadata["any_of"]
     if built_in and isinstance(choices, Registry):
         choices = choices.built_in

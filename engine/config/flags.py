@@ -73,7 +73,11 @@ def _define_arguments(registry: absl_flags.FlagValues, values: dict[str, str]) -
 
 
 def _expanded(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments with the lines of the flagfiles in place of --flagfile."""
+    """Returns the command-line arguments with each --flagfile replaced by the lines of the file.
+
+    Raises:
+      ValueError: if a flagfile cannot be read.
+    """
     try:
         return absl_flags.FlagValues().read_flags_from_files(list(arguments))
     except absl_flags.CantOpenFlagFileError as error:
@@ -88,7 +92,10 @@ def _expanded(arguments: Sequence[str]) -> list[str]:
 
 
 def _texts(expanded: Sequence[str]) -> dict[str, str]:
-    """Returns the last text that is given for each flag, in the order of the arguments."""
+    """Returns the text that is given last for each flag, by name.
+
+    The text follows "="; without "=", it is the next argument.
+    """
     texts = {}
     for argument, following in itertools.zip_longest(expanded, expanded[1:], fillvalue=""):
         name, equals, text = argument.partition("=")
@@ -98,9 +105,13 @@ def _texts(expanded: Sequence[str]) -> dict[str, str]:
 
 
 def _load(texts: dict[str, str]) -> str:
-    """Imports the files of --load, else those of the run in run_dir; returns the value of --load.
+    """Imports the files of --load, else those of the run in run_dir; returns their absolute paths.
 
-    `texts` holds the flags that are given. A script that calls `tapeline.main` counts as loaded.
+    The paths are separated by commas. `texts` holds the flags that are given. A script that calls
+    `tapeline.main` counts as loaded.
+
+    Raises:
+      ValueError: if a file does not exist or raises an error.
     """
     text, source = texts.get("load"), ""
     if text is None:
@@ -124,15 +135,19 @@ def _load(texts: dict[str, str]) -> str:
 
 
 def parse(arguments: Sequence[str], *, load: bool = True) -> Config:
-    """Parses command-line arguments, without the program's name, into a Config.
+    """Parses command-line arguments into a Config.
 
-    The files of --load are imported first; without that option, those of the run in run_dir, if
-    there is one. With `load` False, nothing is imported.
+    First, this imports the files of --load; without that option, those of the run in run_dir, if
+    there is one.
+
+    Args:
+      arguments: command-line arguments without the program's name, such as "--epochs=2".
+      load: whether to import these files.
 
     Raises:
       HelpRequest: for --help.
       ValueError: for an unknown flag or argument, an invalid value, an unreadable flagfile or an
-        error in a file of --load; names the flag, argument or file.
+        error in a file of --load; the message names the flag, the argument or the file.
     """
     expanded = _expanded(arguments)
     texts = _texts(expanded)
@@ -167,14 +182,17 @@ def _parse_integers(name: str, text: str) -> tuple[int, ...]:
 
 
 def option_names() -> list[str]:
-    """Returns the names of all options, in the order of the docs."""
+    """Returns the names of all options, in the order of docs/options.md."""
     return [field.name for field in _fields()]
 
 
 def of_run(run_dir: str, arguments: Sequence[str]) -> list[str]:
-    """Returns command-line arguments that reproduce the options of a run, then `arguments`.
+    """Returns command-line arguments that reproduce the options of a run, followed by `arguments`.
 
-    The later ones override. Raises ValueError if there is no run.
+    So `arguments` override the options of the run.
+
+    Raises:
+      ValueError: if there is no run in `run_dir`, or if its config.flags cannot be read.
     """
     path = _options_file(run_dir)
     if not os.path.isfile(path):
@@ -189,8 +207,11 @@ def _options_file(run_dir: str) -> str:
 def of_file(path: str) -> list[str]:
     """Returns command-line arguments that reproduce a run, given the path of its config.flags.
 
-    The arguments start with the legacy values of options, for a file of an older version that lacks
-    these. Raises ValueError if the file cannot be read.
+    The arguments start with the legacy values of options, which apply if the file is of an older
+    version and lacks these options.
+
+    Raises:
+      ValueError: if the file cannot be read.
     """
     texts = _texts(_expanded([f"--flagfile={path}"]))
     legacy = [
@@ -205,8 +226,13 @@ def of_file(path: str) -> list[str]:
 def from_values(values: dict[str, Any]) -> Config:
     """Builds a Config from option values by name; a missing option takes its default.
 
-    `values` may hold arguments of registered functions, such as "model.depth". An empty run_dir
-    becomes runs/DATASET-MODEL. An invalid value is a ValueError naming the flag.
+    `values` may hold arguments of registered functions, such as "model.depth"; other unknown names
+    are ignored. A tuple may be given as text, such as "512,512". An empty run_dir becomes
+    runs/DATASET-MODEL.
+
+    Raises:
+      ValueError: for an invalid value, an unknown argument, or an argument that needs a value;
+        names the flag.
     """
     groups = {}
     for name, section in sections():
@@ -253,7 +279,11 @@ def flagfile(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Returns the hexadecimal SHA-256 of the version, options and user's files of a worker."""
+    """Returns the SHA-256, in hex, of what must be the same on all workers.
+
+    This is the version of Tapeline, the files of --load and their local imports, and all options
+    but those that may differ between workers, such as --run_dir.
+    """
     excluded = tuple(f"--{name}=" for name in _PER_WORKER)
     shared = [line for line in flagfile(config).splitlines() if not line.startswith(excluded)]
     code = [f"{each['file']} {each['sha256']}" for each in user_code.digests()]

@@ -31,8 +31,8 @@ def option(
     """Returns a dataclass field that declares an option, with the rules in its metadata.
 
     With `trajectory`, the value affects the results of training steps, so a run cannot be resumed
-    with another. Else `affects` names the effect of the value: "length", on the number of steps;
-    "record", on files written during training; "end", on files written after the last step; "":
+    with another value. Otherwise `affects` names what the value affects: "length", the number of
+    steps; "record", files written during training; "end", files written after the last step; "",
     none of these.
     """
     metadata = dict(locals())  # the arguments above
@@ -42,13 +42,13 @@ def option(
 
 
 def did_you_mean(value: str, known: Sequence[str]) -> str:
-    """Returns `; did you mean 'adam'?` if a known name is close to `value`, else ""."""
+    """Returns "; did you mean 'adam'?" with the known name closest to `value`, else ""."""
     close = difflib.get_close_matches(value, known, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def names_in(text: str) -> tuple[str, ...]:
-    """Returns the names in a comma-separated list."""
+    """Returns the names in a comma-separated list, without surrounding space; drops empty names."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
@@ -64,7 +64,8 @@ def written(value: Any) -> str:
 class OptionGroup:
     """Base class of the frozen dataclasses of options; validates the values on construction.
 
-    The first invalid value is a ValueError that names the flag, the value and the allowed values.
+    Raises ValueError for the first invalid value; the message names the flag, the value and the
+    allowed values.
     """
 
     def __post_init__(self) -> None:
@@ -110,7 +111,10 @@ def _check_number(flag: str, number: float, rules: Mapping[str, Any]) -> None:
 
 
 def _check_float32(flag: str, number: float, below: float | None) -> None:
-    """Raises ValueError if a number, in float32, overflows, underflows or reaches `below`."""
+    """Raises ValueError if a number, in float32, overflows, underflows or reaches `below`.
+
+    `below` None: there is no upper bound.
+    """
     try:
         (rounded,) = struct.unpack("<f", struct.pack("<f", number))
     except OverflowError:

@@ -21,7 +21,7 @@ from engine.runtime.user_code import place
 
 
 def import_attribute(path: str) -> Any:
-    """Imports a module and returns its attribute, by import path "module:attribute"."""
+    """Imports the module of a path "module:attribute", and returns the attribute."""
     module, _, attribute = path.partition(":")
     return getattr(importlib.import_module(module), attribute)
 
@@ -42,8 +42,10 @@ class Registry(Mapping[str, Any]):
         """Registers the decorated factory under a name, which the option then accepts.
 
         Used as `@REGISTRY.register("name")`, or as `@REGISTRY.register`, which uses the factory's
-        `__name__` in snake case. A name that is registered already, or that is not a Python
-        identifier, is a ValueError.
+        `__name__` in snake case.
+
+        Raises:
+          ValueError: if the name is registered already or is not a Python identifier.
         """
         if callable(name):
             snake_case = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.__name__).lower()
@@ -65,7 +67,11 @@ class Registry(Mapping[str, Any]):
         return add
 
     def __getitem__(self, name: str) -> Any:
-        """Returns the factory with a name, imported on use; ValueError for an unknown name."""
+        """Returns the factory registered under a name; a built-in one is imported on use.
+
+        Raises:
+          ValueError: if the name is unknown.
+        """
         if name not in self._entries:
             hint = did_you_mean(name, tuple(self)) or ";"
             raise ValueError(f"unknown {self.kind} {name!r}{hint} known: {', '.join(self)}")
@@ -88,7 +94,7 @@ class Registry(Mapping[str, Any]):
 
     @property
     def added(self) -> tuple[str, ...]:
-        """Names of the factories that were registered, in order."""
+        """Names of the factories that `register` has added, in the order of registration."""
         return tuple(name for name, entry in self._entries.items() if not isinstance(entry, str))
 
 
@@ -98,9 +104,15 @@ def parameters(factory: Callable[..., Any]) -> frozenset[str]:
 
 
 def call(what: str, factory: Callable[..., Any], values: Mapping[str, Any]) -> Any:
-    """Calls a registered function with those of `values` that it has parameters for.
+    """Calls a registered factory with the values of its parameters, and returns the result.
 
-    `what` names it in the message of the ValueError for a parameter without value and default.
+    Args:
+      what: what the factory is, for the error message, such as "the network cnn".
+      factory: factory to call.
+      values: values by parameter name; names that are no parameters of the factory are ignored.
+
+    Raises:
+      ValueError: if a parameter has neither a value nor a default.
     """
     required = [
         name

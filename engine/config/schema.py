@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 
 class _Group:
-    """Lazily imported group of options "PACKAGE:NAME": NAME in engine/PACKAGE/options.py."""
+    """Default factory of a field of Config: an option group, whose class is imported on use.
+
+    `path` "PACKAGE:NAME" stands for the class NAME in engine/PACKAGE/options.py. A call returns the
+    group with the default values.
+    """
 
     def __init__(self, path: str) -> None:
         package, _, name = path.partition(":")
@@ -76,7 +80,8 @@ class Config:
     def arguments_of(self, option: str) -> dict[str, Any]:
         """Returns the arguments of the function that an option selects, by parameter name.
 
-        `option` is "model", "task", "dataset", "optimizer" or "schedule".
+        `option` is "model", "task", "dataset", "optimizer" or "schedule". The result is {} for a
+        built-in function.
         """
         prefix = f"{option}."
         named = self.arguments.items()
@@ -84,7 +89,7 @@ class Config:
 
 
 def sections() -> Iterator[tuple[str, Any]]:
-    """Yields (name of a Config attribute, its dataclass), in the order of the docs."""
+    """Yields (name of a Config attribute, dataclass of the option group), in the docs' order."""
     for group in dataclasses.fields(Config):
         if isinstance(group.default_factory, _Group):
             yield group.name, group.default_factory.load()
@@ -97,7 +102,14 @@ def option_values(config: Config) -> dict[str, Any]:
 
 
 def replaced(config: Config, **values: Any) -> Config:
-    """Returns a copy with other values of options, by name; an invalid value is a ValueError."""
+    """Returns a copy of a Config with other values of options, by name.
+
+    `values` may hold arguments of registered functions, too. Arguments of a function that is no
+    longer selected are dropped.
+
+    Raises:
+      ValueError: for an invalid value.
+    """
     kept = {name: value for name, value in config.arguments.items() if name not in values}
     arguments = {name: values.pop(name) for name in tuple(values) if split_name(name)}
     groups = {}

@@ -22,7 +22,7 @@ _SCALAR = summary_pb2.SummaryMetadata(
 
 
 class EventFile(tf.io.TFRecordWriter):
-    """A TensorBoard event file in a directory, which is created if missing."""
+    """Writer of a new TensorBoard event file in a directory, which is created if missing."""
 
     def __init__(self, directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
@@ -59,7 +59,11 @@ def event_files(directory: str) -> list[str]:
 
 
 def rewind(directory: str, step: int) -> None:
-    """Removes the events after `step` from a directory's event files; replaces each atomically."""
+    """Removes the events after `step` from a directory's event files, each of them atomically.
+
+    Also removes an event truncated by a kill, and files left by a rewind that was killed. Files
+    without anything to remove are not changed.
+    """
     for path in event_files(directory):
         if path.endswith(".part"):  # left by a rewind that was killed
             os.unlink(path)

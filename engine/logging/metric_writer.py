@@ -33,9 +33,9 @@ class MetricRow(NamedTuple):
 
 
 class MetricWriter:
-    """Writes a run's metrics to metrics.jsonl and to TensorBoard event files.
+    """Writer of a run's metrics to metrics.jsonl and to TensorBoard event files.
 
-    Of several workers, only one `writes`; on the others, all methods do nothing.
+    `writes` is True on one worker; on other workers, all methods do nothing.
     """
 
     def __init__(self, run_dir: str, writes: bool = True) -> None:
@@ -50,6 +50,10 @@ class MetricWriter:
         `train` and `validation` are the last steps whose rows are kept; -1: none. All rows of the
         test split are removed, because the resumed run evaluates it again at its end, and so is a
         last line truncated by a kill. Each file is replaced atomically.
+
+        Raises:
+          OSError: if a file cannot be replaced.
+          tf.errors.OpError: if TensorFlow cannot write an event file.
         """
         assert not self._files, "rewind before writing"
         if not self._writes:

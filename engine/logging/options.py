@@ -10,7 +10,10 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class LoggingOptions(OptionGroup):
-    """Logging, TensorBoard and the profiler."""
+    """Logging, TensorBoard and the profiler.
+
+    Option group of what is logged and when; the first line is the heading in `--help`.
+    """
 
     log_every: int = option(
         0, "steps between log points; 0: one per epoch", minimum=0, affects="record"

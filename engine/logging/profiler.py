@@ -11,10 +11,12 @@ from pipelines import reason
 
 
 class Profiler:
-    """Starts and stops TensorFlow's profiler for the range of steps given by `--profile`.
+    """Controller that starts and stops TensorFlow's profiler for the steps given by `--profile`.
 
-    `steps` is that range, as (first, one past the last); (0, 0): none. Only one worker `writes` a
-    profile, to run_dir/tensorboard/profile/.
+    Args:
+      steps: range of steps to profile, as (first, one past the last); (0, 0): none.
+      run_dir: run directory; profiles are written to run_dir/tensorboard/profile/.
+      writes: whether to profile, True on one worker; on other workers, nothing is profiled.
     """
 
     def __init__(self, steps: tuple[int, int], run_dir: str, writes: bool = True) -> None:
@@ -23,7 +25,7 @@ class Profiler:
         self._active = False
 
     def until(self, step: int) -> int:
-        """Returns the steps from `step` to the next start or stop of profiling; `NEVER` if none."""
+        """Returns the number of steps from `step` to the next start or stop; `NEVER` if none."""
         return min(
             (bound - step for bound in (self._first, self._end) if bound > step), default=NEVER
         )
@@ -42,7 +44,11 @@ class Profiler:
         return ""
 
     def stop(self) -> str:
-        """Stops the profiler, if active, which writes the profile; returns and raises as `at`."""
+        """Stops the profiler, which writes the profile; returns a message, "" if it was inactive.
+
+        Raises:
+          OSError: if the profile cannot be written.
+        """
         if not self._active:
             return ""
         self._active = False

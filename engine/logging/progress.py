@@ -8,10 +8,15 @@ from typing import Any
 
 
 class Progress:
-    """Shows a progress bar on standard error, and prints lines on standard output above it.
+    """A progress bar on standard error, and lines printed on standard output above the bar.
 
-    The mode "auto" shows the bar if standard error is a terminal, "on" always, "off" never;
-    "silent" shows no bar and prints no lines. The bar starts at `done` of `total` units.
+    Args:
+      mode: "auto" shows the bar if standard error is a terminal, "on" always, "off" never; "silent"
+        shows no bar and prints no lines.
+      description: label of the bar.
+      total: number of units at the end of the bar.
+      done: number of units at which the bar starts.
+      unit: name of the units.
     """
 
     def __init__(
@@ -58,7 +63,10 @@ class Progress:
             self._description = description
 
     def line(self, text: str) -> None:
-        """Prints a line on standard output, unless the mode is "silent"."""
+        """Prints a line on standard output, unless the mode is "silent".
+
+        If standard output is a pipe that has been closed, this line and later ones are discarded.
+        """
         if self._silent:
             return
         if self._bar is not None:

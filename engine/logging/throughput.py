@@ -36,10 +36,12 @@ class _Timings:
 
 
 class ThroughputMeter:
-    """Measures throughput and goodput of a run over all its starts, each in a new process.
+    """Meter of the throughput and goodput of a run over all its starts, each in a new process.
 
-    Continues from `times`, the timings in the training state, to which `note` writes them. Only one
-    worker `writes` clock.json to the run directory.
+    Args:
+      times: timings in the training state, from which the meter continues; `note` updates them.
+      run_dir: run directory, which holds clock.json.
+      writes: whether to write clock.json, True on one worker.
     """
 
     def __init__(self, times: TimingState, run_dir: str, writes: bool = True) -> None:
@@ -51,10 +53,11 @@ class ThroughputMeter:
         self._last_write = -_WRITE_INTERVAL
 
     def start(self, step: int, *, counts: bool = True) -> None:
-        """Starts the measurement at `step`; counts a restart, and the steps lost by a kill.
+        """Starts the measurement at `step`, that of the restored state; writes clock.json.
 
-        `step` is that of the restored state. `counts` is False if the run is already complete; then
-        nothing is counted.
+        If clock.json exists or `step` is not 0, counts a restart, and counts the steps from `step`
+        to the step in clock.json as lost. If `counts` is False, because the run is already
+        complete, counts nothing.
         """
         timings, before = self._from_state(), self._read()
         timings.restarts = max(timings.restarts, before.get("restarts", 0))
@@ -69,7 +72,11 @@ class ThroughputMeter:
         self.beat(step, at_once=True)
 
     def roll_back(self, steps: int, step: int) -> None:
-        """Continues with the timings of a state restored to `step`; counts `steps` as lost."""
+        """Continues from the timings of a state that was rolled back to `step`; writes clock.json.
+
+        Keeps the first start and the number of restarts, and adds `steps` to the number of lost
+        steps.
+        """
         self._timings = dataclasses.replace(
             self._from_state(),
             first_start=self._timings.first_start,
@@ -86,7 +93,10 @@ class ThroughputMeter:
             getattr(self._state, name).assign(number)
 
     def record_call(self, steps: int, seconds: float) -> None:
-        """Adds the duration of a loop call; `steps_per_second` excludes the first call."""
+        """Adds a call of the loop, which took `steps` steps in `seconds`.
+
+        `steps_per_second` excludes the first call of each process.
+        """
         self._timings.training += seconds
         self._timings.last_step = time.time()
         self._calls += 1
@@ -116,12 +126,12 @@ class ThroughputMeter:
 
     @property
     def startup_seconds(self) -> dict[str, float] | None:
-        """Seconds by startup part, of the last start that took a step; None if no start did."""
+        """Seconds of each startup part in the last start that took a step; None if none did."""
         return self._launch.get("startup_seconds")
 
     @property
     def traces(self) -> dict[str, int]:
-        """{"train": traces of the loop} in the last start that took a step; {} if no start did."""
+        """{"train": number of loop traces} in the last start that took a step; {} if none did."""
         return {"train": self._launch["traces"]} if self._launch else {}
 
     @property
@@ -136,7 +146,7 @@ class ThroughputMeter:
 
     @property
     def goodput(self) -> float:
-        """`train_seconds` over the wall time from the first start to the last step, 0 to 1."""
+        """Ratio of `train_seconds` to the wall time from first start to last step, 0 to 1."""
         wall = self._timings.last_step - self._timings.first_start
         return min(1.0, self.train_seconds / wall) if wall > 0 else 0.0
 

@@ -28,7 +28,7 @@ class AsyncWorker:
           replaceable: whether a later job may replace this one while it is queued.
 
         Raises:
-          Exception: the exception that an earlier job raised.
+          Exception: the exception that an earlier job raised; the new job is not queued then.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._queued is None or self._replaceable)

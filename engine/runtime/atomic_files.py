@@ -44,10 +44,11 @@ def replace_file(path: str, content: str | bytes, *, durable: bool = True) -> No
 
 
 def _open_part(path: str) -> tuple[str, BinaryIO]:
-    """Opens a temporary file beside `path` that no other process writes; returns (path, file).
+    """Opens a temporary file beside `path` that nobody else writes; returns (its path, the file).
 
-    The file is `path`.part unless another process has locked that file, so that later writes
-    overwrite the file of a killed process.
+    The path is that of `path` with ".part" appended, so that a later write overwrites the file of a
+    killed process. If that file is locked by another writer, or the file system does not support
+    locks, the path is unique.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
     temporary = f"{path}.part"

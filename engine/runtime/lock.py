@@ -9,11 +9,17 @@ import time
 
 
 class RunLock:
-    """Context manager that holds the exclusive lock of a run directory; a kill releases it, too.
+    """Context manager that holds the exclusive lock of a run directory; a kill also releases it.
+
+    Entering acquires the lock if the directory exists; if the directory is created later, call
+    `take`.
 
     Args:
-      run_dir: run directory. Entering locks it if it exists; else `take` does, once it exists.
+      run_dir: run directory.
       taken: whether entering acquires the lock; of several workers, True on one only.
+
+    Raises:
+      ValueError: on entering, as `take`.
     """
 
     def __init__(self, run_dir: str, taken: bool = True) -> None:
@@ -32,10 +38,11 @@ class RunLock:
             os.close(self._file)
 
     def take(self) -> None:
-        """Acquires the lock, unless this process holds it already.
+        """Acquires the lock, unless this object holds it already; the run directory must exist.
 
         Raises:
           ValueError: when another process holds it; the message names that process.
+          OSError: when the file of the lock cannot be opened or written.
         """
         if self._file is not None:
             return

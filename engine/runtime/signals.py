@@ -11,11 +11,11 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Signals:
-    """Context manager in which SIGINT, SIGTERM or SIGHUP is recorded and does not end the process.
+    """Context manager that records SIGINT, SIGTERM or SIGHUP, which then does not end the process.
 
     A signal that the process was started to ignore, as under nohup, stays ignored. The first signal
     restores the system's default handlers, so that a second one ends the process at once; files
-    stay intact, because every write is atomic.
+    stay intact, because every write is atomic. Outside the main thread, no signal is recorded.
     """
 
     def __init__(self) -> None:
@@ -39,9 +39,9 @@ class Signals:
             signal.signal(other, signal.SIG_DFL)
 
     def agree(self, max_over_workers: Callable[[int], int]) -> int:
-        """Returns the highest signal number that any worker received; 0: none.
+        """Returns the highest signal number that any worker received; 0 if none did.
 
-        Every worker must call this method, which records that number as received by it.
+        Every worker must call this method, which stores the number in `received` unless it is 0.
         `max_over_workers` returns the maximum of an integer over all workers.
         """
         agreed = max_over_workers(self.received)

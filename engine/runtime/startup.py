@@ -21,7 +21,7 @@ from engine.runtime.native_stderr import capture_stderr
 
 
 class Startup:
-    """Measures the duration of each part of the startup, from process launch to the first step.
+    """Timer of the parts of the startup, from process launch to the first step.
 
     Attributes:
       seconds: duration of each part so far, in the order in which the parts were first recorded.
@@ -39,7 +39,10 @@ class Startup:
 
 
 def after_import(seconds: Mapping[str, float]) -> float:
-    """Returns the seconds of the startup after TensorFlow's import; `seconds`: of `Startup`."""
+    """Returns the duration in seconds of the startup after TensorFlow's import.
+
+    `seconds` is `Startup.seconds`.
+    """
     return sum(spent for part, spent in seconds.items() if part not in ("python", "tensorflow"))
 
 
@@ -54,7 +57,7 @@ def _age() -> float:
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow without Keras; silences its log unless TF_CPP_MIN_LOG_LEVEL is set."""
+    """Imports TensorFlow without Keras; silences the log unless TF_CPP_MIN_LOG_LEVEL is set."""
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
         with _without_keras():
             importlib.import_module("tensorflow")

@@ -1,7 +1,7 @@
 """Imports a user's Python files (`--load`) once, locates errors in them, and hashes their contents.
 
-The folder of a loaded file is appended to `sys.path`, so that the file can import its neighbours
-and hides no other module. A local import is a module whose file is in such a folder.
+The folder of a loaded file is appended to `sys.path`, so that the file can import modules beside it
+and they hide no other module. A local import is a module whose file is in such a folder.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _loading: list[str] = []  # those that are being imported now
 
 
 class UserCodeError(ValueError):
-    """Raised when a user's code fails, as in import; one line that names file and line number."""
+    """Raised when a user's code fails, as in import; the one-line message says where."""
 
 
 def load(paths: Sequence[str]) -> None:
@@ -52,7 +52,14 @@ def load(paths: Sequence[str]) -> None:
 
 
 def add_script(path: str) -> None:
-    """Marks the running script as loaded; importing it by name then returns `__main__`."""
+    """Counts the running script as loaded, and appends its folder to `sys.path`.
+
+    Importing the script by name then returns `__main__`. Does nothing if `path` is no file or is
+    loaded already.
+
+    Raises:
+      UserCodeError: if the script cannot be read.
+    """
     path = os.path.realpath(path)
     if path not in _loaded and os.path.isfile(path):
         _register(path, _contents(path))
@@ -61,9 +68,10 @@ def add_script(path: str) -> None:
 
 
 def with_scripts(paths: Sequence[str]) -> list[str]:
-    """Returns the paths of files to load, and of the running script, which counts as loaded.
+    """Returns `paths`, the paths of files to load, and the running script, which counts as loaded.
 
-    The script replaces a file of the same name, which may be its path before a project was moved.
+    A file with the name of the script is left out: its path may be that of the script before the
+    project was moved.
     """
     names = {os.path.basename(script) for script in _scripts}
     return [*(path for path in paths if os.path.basename(path) not in names), *_scripts]
@@ -75,9 +83,10 @@ def is_loading() -> bool:
 
 
 def digests() -> list[dict[str, str]]:
-    """Returns the file and the SHA-256 of each loaded file, then of their local imports.
+    """Returns {"file": name, "sha256": hex digest} of each loaded file, then of each local import.
 
-    A file is named relative to the folder of the loaded file that it belongs to.
+    A file is named relative to the folder of the loaded file that it belongs to. Its digest is that
+    of the contents when it was loaded or, for a local import, when this function first found it.
     """
     modules = [each for each in sys.modules.values() if each is not sys.modules["__main__"]]
     for module in modules if _loaded else ():
@@ -91,7 +100,10 @@ def digests() -> list[dict[str, str]]:
 
 
 def differences(before: Sequence[dict[str, str]]) -> list[str]:
-    """Returns the names of files whose contents differ from `before`, a result of `digests`."""
+    """Returns the sorted names of files that were changed, added or removed since `before`.
+
+    `before` is a result of `digests`.
+    """
     one, other = ({(each["file"], each["sha256"]) for each in d} for d in (before, digests()))
     return sorted({name for name, _ in one ^ other})
 
@@ -99,8 +111,9 @@ def differences(before: Sequence[dict[str, str]]) -> list[str]:
 def user_code_location(error: BaseException | None) -> str:
     """Returns where in a user's files an error was raised, as "my.py:12"; "" if it was not there.
 
-    That is the innermost frame of its traceback, or of that of its cause, which is in a loaded file
-    or in a local import.
+    A user's files are the loaded files and their local imports. The location is the innermost frame
+    in such a file of the error's traceback or, if there is none, of the traceback of its cause. For
+    a SyntaxError in such a file, the location is the line with the syntax error.
     """
     while error is not None and _loaded:
         if isinstance(error, SyntaxError) and (name := _local_name(error.filename or "")):
@@ -117,9 +130,10 @@ def user_code_location(error: BaseException | None) -> str:
 
 
 def place(*written: Any) -> str:
-    """Returns the file and line of the first user-written function or class, as "my.py:12: ".
+    """Returns the file and line of the first user-written argument, as "my.py:12: ".
 
-    A message about it starts with this text. "" if the engine or libraries define all of them.
+    The arguments are functions or classes. A message about one starts with this text. The result is
+    "" if the engine or libraries define all arguments.
     """
     for each in written:
         try:
@@ -132,7 +146,10 @@ def place(*written: Any) -> str:
 
 
 def described(error: BaseException) -> str:
-    """Returns an error of a user's code as one line: its place, type and message."""
+    """Returns an error of a user's code as one line: location (if known), type and message.
+
+    A message is cut after 400 characters. For a UserCodeError, the line is its message alone.
+    """
     if isinstance(error, UserCodeError):
         return str(error)
     message = error.msg if isinstance(error, SyntaxError) else str(error)
@@ -178,7 +195,7 @@ def _contents(path: str) -> bytes:
 
 
 def _register(path: str, contents: bytes) -> None:
-    """Adds a file to those that are loaded, and its folder to `sys.path`."""
+    """Adds a file to the loaded files, with its digest, and its folder to `sys.path`."""
     _digests[path] = hashlib.sha256(contents).hexdigest()
     _loaded.append(path)
     _local_name.cache_clear()
@@ -187,7 +204,10 @@ def _register(path: str, contents: bytes) -> None:
 
 
 def _module_name(path: str) -> str:
-    """Returns the module name of a file; a unique one if that name imports another module."""
+    """Returns the file's name without suffix if importing that would find it, else a unique name.
+
+    A unique name is also returned if a module of the file's name is imported already.
+    """
     name = Path(path).stem
     if name.isidentifier() and name not in sys.modules:
         spec = importlib.util.find_spec(name)
@@ -197,7 +217,10 @@ def _module_name(path: str) -> str:
 
 
 def _real_path(path: str) -> str:
-    """Returns the real path of a file that is no link, faster than `os.path.realpath`."""
+    """Returns the path with all links in the folder resolved, faster than `os.path.realpath`.
+
+    A file that is a link itself is not resolved.
+    """
     folder, name = os.path.split(path)
     return os.path.join(_real_folder(folder), name)
 
@@ -207,7 +230,11 @@ _real_folder = functools.lru_cache(maxsize=4096)(os.path.realpath)
 
 @functools.lru_cache(maxsize=4096)
 def _local_name(path: str) -> str:
-    """Returns the path of a user's file, relative to a loaded file's folder; "" for other files."""
+    """Returns the path of a user's file, relative to a loaded file's folder; "" for other files.
+
+    A user's file is a loaded file or a file in the folder of one, except for files of the engine,
+    the standard library and installed packages.
+    """
     if not os.path.isabs(path) or "__autograph_generated_file" in path:  # such as "<string>"
         return ""
     path = _real_path(path)
