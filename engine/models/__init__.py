@@ -1,5 +1,5 @@
-"""Networks by name, such as lists of layers: `tf.Module`s built from `tf.nn` operations.
+"""Networks by name, layers built from `tf.nn` operations, and adapters of Keras models and modules.
 
-A layer assigns no variable: `ForwardContext` holds all that a forward pass depends on except the
-images and the variables, and collects the new values of non-trainable variables.
+A forward pass assigns no variable: `ForwardContext` holds everything that it depends on except the
+inputs and the variables, and collects the new values of non-trainable variables.
 """

@@ -20,7 +20,8 @@ class StatisticUpdate(NamedTuple):
     """A new value that a layer proposes for one of its non-trainable variables.
 
     The training step assigns the weighted mean of the values that all micro-batches and replicas
-    propose; if the weights add up to 0, the variable keeps its value.
+    propose; if the weights add up to 0, the variable keeps its value. The variable must have an
+    aggregation other than NONE, like those that `Initializer.statistic` returns.
     """
 
     variable: tf.Variable
@@ -33,7 +34,8 @@ class ForwardContext:
     """Everything that a forward pass depends on, except its input and the variables.
 
     A forward pass assigns no variable. A layer appends new values of its non-trainable variables to
-    `updates`; the training step assigns them if all gradients, new values and metrics are finite.
+    `updates`; the training step assigns their weighted means if all gradients, new values and
+    metrics are finite.
 
     Attributes:
       training: whether dropout is active and batch norm uses the statistics of the batch.
@@ -43,8 +45,9 @@ class ForwardContext:
       all_reduce: differentiable function that sums each tensor over the replicas that share a
         micro-batch, for batch norm; by default, the identity.
       updates: proposed values of non-trainable variables, in the order of the layers.
-      penalties: functions of only the weights, such as weight regularization, float32 [] each; the
-        training step adds their sum to the loss of each row, so that the mean counts it once.
+      penalties: losses that depend only on the weights, such as weight regularization, float32 []
+        each; training and evaluation add their sum to the loss of each row, so the mean loss
+        contains the sum once.
     """
 
     training: bool = False
@@ -58,8 +61,8 @@ class ForwardContext:
     def seed(self, name: str) -> tf.Tensor:
         """Returns a seed for `tf.random.stateless_*` operations, int32 [2].
 
-        The seed is a pure function of (seed of the run, step, first row of the micro-batch,
-        `name`); in evaluation without `noise`, of only `name`.
+        The seed is a pure function of (seed of the run, step, index of the first row of the
+        micro-batch in the global batch, `name`); in evaluation without `noise`, of only `name`.
 
         Raises:
           ValueError: in training if `noise` is None.
@@ -80,10 +83,10 @@ _TRUNCATED_STDDEV = 0.87962566103423978
 
 @dataclass(frozen=True)
 class Initializer:
-    """Factory of a layer's variables; initial values are a pure function of (seed, index).
+    """Factory of a layer's variables; random initial values are a pure function of (seed, index).
 
-    Two kernels of one layer would draw the same random numbers: give each kernel another `nested`
-    initializer.
+    Two kernels of the same shape and distribution from one initializer would be equal: create each
+    kernel of a layer with a separate `nested` initializer.
     """
 
     seed: int
@@ -98,12 +101,16 @@ class Initializer:
         return self.path or str(self.index)
 
     def nested(self, place: str, kind: str) -> Initializer:
-        """Returns the initializer of a layer inside this one, such as "branch_0" or "query".
+        """Returns the initializer of a layer that is nested in the layer of this initializer.
 
-        `place` distinguishes the layers inside this one. Their variables are named "{index}_{kind
-        of this layer}/{place}_{kind}/{variable}". Their `index`, which selects the initial values
-        and the dropout masks, is a hash of at least 2^62, so that layers that are not nested have
-        other ones.
+        The variables of the nested layer are named like "3_residual/branch_0_dense/kernel": by
+        index and kind of the outermost layer, then by place and kind at each level of nesting. The
+        `index` of the nested layer, which selects its initial values and dropout masks, is a hash
+        of at least 2^62, so that it differs from the index of any layer that is not nested.
+
+        Args:
+          place: name that is unique among the layers nested in this layer, such as "branch_0".
+          kind: type of the nested layer, such as "dense" (`Layer.kind`).
         """
         path = f"{self.place}.{place}"
         digest = hashlib.blake2b(path.encode(), digest_size=8).digest()
@@ -112,12 +119,17 @@ class Initializer:
         return Initializer(self.seed, index, kind, path, f"{self._name(place)}_{kind}")
 
     def glorot_uniform(self, name: str, shape: Shape, groups: int = 1) -> tf.Variable:
-        """Returns a Glorot-uniform kernel, float32 [..., inputs, outputs].
+        """Returns a trainable kernel with Glorot-uniform elements, float32 of `shape`.
 
         The elements are uniform in +-sqrt(6 / (fan_in + fan_out)), where a fan is the number of
         input or output channels times the spatial positions of the kernel (Glorot and Bengio 2010,
-        "Understanding the difficulty of training deep feedforward neural networks"). With `groups`,
-        each input channel is connected to 1 of `groups` equal parts of the outputs.
+        "Understanding the difficulty of training deep feedforward neural networks").
+
+        Args:
+          name: name of the variable within the layer, such as "kernel".
+          shape: [..., inputs, outputs]; the axes before these two are spatial.
+          groups: number of groups of a grouped convolution. `inputs` are then the input channels of
+            one group, each of which is connected to outputs / groups output channels.
         """
         fans = shape[-2] + shape[-1] // groups
         limit = math.sqrt(6 / (math.prod(shape[:-2]) * fans))
@@ -128,7 +140,7 @@ class Initializer:
         return tf.Variable(value, name=self._name(name))
 
     def he_normal(self, name: str, shape: Shape) -> tf.Variable:
-        """Returns a kernel for a ReLU, float32 [..., inputs, outputs].
+        """Returns a trainable kernel for a layer with a ReLU, float32 [..., inputs, outputs].
 
         The elements have the standard deviation sqrt(2 / fan_in), where `fan_in` is the number of
         input channels times the spatial positions (He et al. 2015, "Delving deep into rectifiers").
@@ -139,10 +151,11 @@ class Initializer:
         return self.truncated_normal(name, shape, stddev / _TRUNCATED_STDDEV)
 
     def truncated_normal(self, name: str, shape: Shape, stddev: float) -> tf.Variable:
-        """Returns normal random numbers within two standard deviations, float32.
+        """Returns a trainable float32 variable of truncated normal random numbers.
 
-        `stddev` is the standard deviation before the truncation, which makes it 12% smaller. BERT
-        (Devlin et al. 2019) initializes all its weights like this, with 0.02.
+        The normal distribution is truncated at two standard deviations. `stddev` is the standard
+        deviation before the truncation, which makes it 12% smaller. BERT (Devlin et al. 2019)
+        initializes all its weights like this, with 0.02.
         """
         # The inverse of the distribution function at uniform numbers, in float64: rounding to
         # float32 hides differences in the last digits between the processors' kernels.
@@ -157,8 +170,9 @@ class Initializer:
     def zeros(self, name: str, shape: Shape) -> tf.Variable:
         """Returns a trainable float32 variable of zeros.
 
-        As the last kernel of a residual branch, it makes the block the identity before training
-        (Goyal et al. 2017, "Accurate, large minibatch SGD", for the scale of a batch norm).
+        If the last kernel of a residual branch is 0, the block returns the output of its shortcut
+        before training. Goyal et al. 2017, "Accurate, large minibatch SGD", set the scale of the
+        branch's last batch norm to 0 for this.
         """
         return self.constant(name, shape, 0.0)
 
@@ -169,7 +183,7 @@ class Initializer:
     def statistic(self, name: str, shape: Shape, value: float) -> tf.Variable:
         """Returns a non-trainable float32 variable, such as a moving mean, that starts at `value`.
 
-        A layer does not assign it, but appends new values to `ForwardContext.updates`.
+        A layer does not assign this variable, but appends new values to `ForwardContext.updates`.
         """
         # All replicas assign the same all-reduced value, so that of the first replica is used.
         return tf.Variable(
@@ -187,7 +201,7 @@ class Initializer:
 
 
 class Layer(tf.Module):
-    """Base class of layers: a layer maps a tensor to a tensor and contains its variables.
+    """Base class of layers, which map a tensor to a tensor and contain their variables.
 
     The constructor checks the settings; `build`, which the network calls once, creates the
     variables. Both raise ValueError, with a remedy, for settings or shapes that are unsupported.
@@ -203,24 +217,31 @@ class Layer(tf.Module):
     def expect_norm(self) -> None:
         """Tells the layer, before `build`, that a batch norm follows, which would cancel its bias.
 
-        A layer with a bias and no activation then omits the bias; other layers do nothing. The
-        gradient of such a bias is rounding error, which an optimizer that normalizes gradients
-        turns into updates of full size that differ between numbers of replicas.
+        This method does nothing. A layer with a bias overrides it to omit the bias if there is no
+        activation: the gradient of such a bias is rounding error, which an optimizer that
+        normalizes gradients turns into updates of full size that differ between numbers of
+        replicas.
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape. No shape includes the batch axis."""
+        """Creates the layer's variables and returns the output shape; each subclass implements it.
+
+        `input_shape` and the output shape have no batch axis.
+
+        Raises:
+          ValueError: if the layer does not support `input_shape`.
+        """
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input corner that an output corner depends on; None: all of it.
+        """Returns (rows, columns) of the input corner that determines an output corner, or None.
 
-        The output corner is the first `height` rows and `width` columns of the output. This corner
-        depends on the first rows and columns of the input, as many as the result (height, width)
-        says, and on no other input, whatever the input's size, also in training.
+        The output corner is the first `height` rows and `width` columns of the output. It depends
+        on no input outside the first `rows` rows and `columns` columns, for any input size, also in
+        training. None, which this method returns, means that it can depend on the whole input.
         """
         return None
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Maps [rows, *input_shape] to [rows, *output_shape], both in `context.dtype`."""
+        """Maps `[rows, *input_shape]` to `[rows, *output_shape]`; floats are in `context.dtype`."""
         raise NotImplementedError

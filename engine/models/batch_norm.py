@@ -1,4 +1,4 @@
-"""Batch normalization, synchronized over the replicas; padding rows are ignored."""
+"""Batch normalization with statistics of all replicas, which exclude padding rows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ from engine.models.base import ForwardContext, Initializer, Layer, Shape, Statis
 
 
 class BatchNorm(Layer):
-    """Normalizes each channel (the last dimension), then applies a learned scale and offset.
+    """Batch normalization of each channel (the last dimension), with a learned scale and offset.
 
     Ioffe and Szegedy, 2015, "Batch Normalization". Training uses the mean and the biased variance
-    of the valid rows of the batch, over all replicas; evaluation uses their moving averages, of
-    decay `momentum`. If a global batch is split into micro-batches or virtual shards (`--shards`),
-    each of these is normalized by its mean and variance (ghost batch norm; Hoffer et al., 2017,
-    "Train longer, generalize better"), and the moving averages are updated once, towards the
-    weighted mean of these statistics. `epsilon` is added to the variance.
+    of the valid rows of the batch, over all replicas; evaluation uses their moving averages. If a
+    global batch is split into micro-batches or virtual shards (`--shards`), each of these is
+    normalized by its mean and variance (ghost batch norm; Hoffer et al., 2017, "Train longer,
+    generalize better"), and the moving averages are updated once, towards the weighted mean of
+    these statistics.
+
+    Args:
+      momentum: decay of the moving averages, in [0, 1].
+      epsilon: number that is added to the variance.
+
+    Raises:
+      ValueError: if `momentum` is not in [0, 1].
     """
 
     kind = "batch norm"
@@ -38,7 +45,10 @@ class BatchNorm(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Normalizes [rows, ..., channels] in float32; returns it in `context.dtype`."""
+        """Normalizes `x`, [rows, ..., channels], in float32; returns the result in `context.dtype`.
+
+        In training, appends the proposed moving mean and moving variance to `context.updates`.
+        """
         x = tf.cast(x, tf.float32)  # Squares overflow float16; sums are inexact in bfloat16.
         if context.training:
             mean, variance = self._moments(x, context)
@@ -48,7 +58,11 @@ class BatchNorm(Layer):
         return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
     def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and variance of valid rows, [channels]; proposes new moving averages."""
+        """Returns the mean and the biased variance of the valid rows, float32 [channels] each.
+
+        Appends the proposed moving averages to `context.updates`. Their weight is the number of
+        valid elements per channel on this replica.
+        """
         axes = list(range(x.shape.rank - 1))
         # The inputs are shifted by the moving mean before they are squared. Once it is close to the
         # mean of the batch, the variance is not a small difference of large numbers.

@@ -30,14 +30,21 @@ def build_model(
     Args:
       name: name of the network.
       inputs: nest of specs (`tf.TensorSpec`) of an example's inputs, without the batch axis.
-      outputs: nest of specs (`tf.TensorSpec`) of its outputs, as the task needs them.
+      outputs: nest of specs (`tf.TensorSpec`) of the outputs for one example that the task needs;
+        the dtypes are not checked.
       seed: seed of the initial weights.
-      hidden: number of units of each hidden layer, for a network that has this parameter.
-      arguments: further arguments of the network's function, by name.
+      hidden: number of units of each hidden layer, for a factory that has this parameter.
+      arguments: further arguments of the network's factory, by name.
+
+    Returns:
+      A `Sequential` if the factory returns a list of layers, else the `tf.Module` that the factory
+      returns. The attribute `made_by` is set to the factory.
 
     Raises:
-      ValueError: for an unknown name, for inputs that the network does not support, and for a
-        network with other outputs, without trainable variables, or that creates some when called.
+      ValueError: for an unknown name, for a parameter of the factory that has no value, for a
+        factory that returns neither layers nor a `tf.Module`, for inputs that the network does not
+        support, and for a network that has other outputs or no trainable variables, or that creates
+        variables when it is called.
     """
     factory = NETWORKS[name]
     try:
@@ -107,7 +114,7 @@ def _layers(name: str, made: Sequence[Any]) -> Sequence[Layer]:
 
 
 def _abstract_outputs(name: str, model: tf.Module, inputs: Any) -> Any:
-    """Returns the specs of a model's outputs, without the batch axis, from tracing a call.
+    """Traces a call in evaluation; returns the specs of the outputs for one example.
 
     Raises ValueError if the call creates variables.
     """

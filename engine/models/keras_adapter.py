@@ -1,8 +1,8 @@
 """Adapter that trains a Keras 3 model or layer as a network of the engine.
 
-The Keras layers are called with the values of variables of the engine, and assign none: the engine
-collects the values to assign. Dropout, noise and batch norm, also inside other layers, are replaced
-during a call (`engine.models.keras_layers`).
+The Keras layers are called with the values of variables of the engine. What the layers would assign
+to their variables is collected instead: a call assigns no variable. Dropout, noise and batch norm,
+also inside other layers, are replaced during a call (`engine.models.keras_layers`).
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from engine.models.tracing import batch_spec, check_forward_pass, fits, one_line
 class KerasModel(tf.Module):
     """Network that calls a Keras model or layer with variables of the engine; see `keras_model`.
 
+    `create_variables` sets all attributes except `function`.
+
     Attributes:
       weights: variables by layer and name, such as `weights["03_conv2d"]["kernel"]`. A layer is
-        named after its position and class, because the names that Keras gives it vary in a process.
+        named after its position and class, because the names that Keras gives depend on the layers
+        that were made before in the process.
       randomness: "none", "per_example", or "per_microbatch" if a seed generator of Keras is used.
-      cross_example: whether an example's output depends on others.
+      cross_example: whether an example's output in training can depend on other examples: a batch
+        norm uses the statistics of the batch, or a layer assigns a variable.
       outputs: nest of `tf.TensorSpec` of the outputs for one example.
+      function: class of the Keras model.
     """
 
     def __init__(self, model: Any) -> None:
@@ -40,16 +45,17 @@ class KerasModel(tf.Module):
         self._inputs: Any = None
 
     def create_variables(self, inputs: Any) -> None:
-        """Creates the variables, with the Keras model's values; checks that it can be trained.
+        """Creates variables with the Keras model's values; checks that the engine can train it.
 
-        Call it in the scope of the strategy. A further call only checks `inputs`.
+        Call it in the scope of the strategy. A Keras model that has no variables yet is built by a
+        call on zeros. A further call only checks that the model takes `inputs`.
 
         Args:
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
 
         Raises:
           ValueError: if the Keras model does not take such inputs, or uses a feature that the
-            engine does not support on several devices; the error names the layer.
+            engine does not support, which the message names.
         """
         called = self._called
         if self._inputs is not None and fits(self._inputs, inputs):
@@ -70,7 +76,7 @@ class KerasModel(tf.Module):
         self._inputs = inputs
 
     def _checked(self, inputs: Any) -> set[int]:
-        """Traces a call in training; returns the `id` of the Keras variables that it assigns.
+        """Traces a call in training; returns the `id` of each Keras variable that it assigns.
 
         Sets `randomness`, `cross_example` and `outputs`. Raises ValueError if the engine cannot
         train the model.
@@ -113,8 +119,13 @@ class KerasModel(tf.Module):
     def __call__(self, inputs: Any, context: ForwardContext | None = None) -> Any:
         """Maps a batch of inputs, a nest [rows, ...], to the Keras model's outputs.
 
-        Outputs of floating dtypes are cast to float32. `context` None stands for evaluation. Raises
-        ValueError before `create_variables`.
+        Floating outputs are cast to float32. `context` None stands for evaluation in float32. In
+        training, the values that the Keras model would assign are appended to `context.updates`;
+        the losses of weight regularizers are appended to `context.penalties`, also in evaluation.
+
+        Raises:
+          ValueError: before `create_variables`, or if the call uses a feature that the engine does
+            not support.
         """
         called = self._called
         if self._inputs is None:
@@ -134,7 +145,11 @@ class KerasModel(tf.Module):
         return outputs
 
     def _propose(self, context: ForwardContext, scope: Scope, passed: Forward, ours: Any) -> None:
-        """Appends the float32 statistics that the Keras model would assign to `context.updates`."""
+        """Appends the values that the call would assign to float32 variables to `context.updates`.
+
+        `ours` maps the `id` of a Keras variable to the engine's variable. A value's weight is the
+        number of valid elements for a replaced batch norm, else the number of valid rows.
+        """
         rows = tf.cast(passed.rows, tf.float32)
         valid = rows if context.mask is None else tf.reduce_sum(context.mask)
         for key, variable in scope.updated.items():
@@ -148,14 +163,15 @@ def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
     """Returns a network that calls a Keras 3 model or layer with variables of the engine.
 
     The variables start from the values of the Keras model, pretrained or not; the Keras model
-    itself does not change. Its dropout, noise and batch norm are replaced during a call, so that a
-    step is the same on any number of devices. docs/guide/keras_models.md lists the layers that are
-    replaced or refused.
+    itself is not trained. Dropout, noise and batch norm layers are replaced during a call, so that
+    a step is the same on any number of devices. docs/guide/keras_models.md lists the layers that
+    are replaced or refused.
 
     Args:
       model: functional, Sequential or subclassed model, or a layer.
-      inputs: nest of `tf.TensorSpec` of one example. Without it, a model that does not know its
-        inputs is built by `create_variables`, which the engine calls.
+      inputs: nest of `tf.TensorSpec` of one example, without a batch axis. By default, the inputs
+        with which the model was made; if these are not known, the engine creates the variables
+        later, by `create_variables`.
 
     Raises:
       ValueError: if `model` is not a Keras model or layer, or the engine cannot train it.
@@ -170,9 +186,10 @@ def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:
 
 
 def _own_inputs(model: Any) -> Any | None:
-    """Returns the specs of one example from a model's inputs; None if a shape is unknown.
+    """Returns the specs of one example from a model's inputs, without the batch axis, or None.
 
-    Raises ValueError if the model's inputs have a fixed batch size.
+    The result is None if the model is not built, has no `inputs` (a layer, a subclassed model), or
+    has inputs with an unknown side. Raises ValueError if an input has a fixed batch size.
     """
     if not model.built or not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         return None

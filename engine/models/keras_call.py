@@ -18,7 +18,7 @@ SEED = "seed_generator_state"  # name of the variable of each of Keras's seed ge
 
 
 class Weight(NamedTuple):
-    """A variable of a Keras model, and the name of the engine's variable that replaces it."""
+    """A variable of a Keras model, and the name of the engine's variable that takes its place."""
 
     layer: str  # of the owner, such as "03_conv2d"
     name: str  # within the layer, such as "kernel"
@@ -26,7 +26,13 @@ class Weight(NamedTuple):
 
 
 class Scope(keras.StatelessScope):
-    """Gives Keras variables other values in a `with` block, and records those assigned in it."""
+    """Scope of Keras in which variables have other values, and assignments are recorded, not made.
+
+    Args:
+      values: (Keras variable, value) pairs.
+      known: names of the model's variables and seed generators, by `id` of the Keras variable.
+      seed: function that returns a seed, int32 [2], for a name.
+    """
 
     def __init__(self, values: list[tuple[Any, tf.Tensor]], known: dict[int, str], seed: Any):
         super().__init__(values, collect_losses=True, initialize_variables=False)
@@ -35,7 +41,11 @@ class Scope(keras.StatelessScope):
         self._known, self._seed = known, seed
 
     def get_current_value(self, variable: Any) -> Any:
-        """Returns a variable's value in this block; for a seed generator, a seed of the engine."""
+        """Returns the value that this scope gives to a Keras variable, or None if it gives none.
+
+        The value of the state of a seed generator is a seed of the engine. A variable that has no
+        value in this scope and is not the model's is added to `foreign`.
+        """
         value = super().get_current_value(variable)
         if value is None and variable.name == SEED:
             name = self._known.get(id(variable), "global")
@@ -46,7 +56,11 @@ class Scope(keras.StatelessScope):
         return value
 
     def add_update(self, update: Any) -> None:
-        """Records an assignment, (variable, value), instead of assigning."""
+        """Records an assignment, (Keras variable, value), instead of making it.
+
+        The variable is added to `updated`, and to `foreign` if it is not the model's, unless it is
+        the state of a seed generator.
+        """
         super().add_update(update)
         variable = update[0]
         if variable.name != SEED:
@@ -56,7 +70,10 @@ class Scope(keras.StatelessScope):
 
 
 class CalledModel:
-    """Keras model and its layers; not a `tf.Module`, so that checkpoints exclude its variables."""
+    """Keras model that is called with given values of its variables and some layers replaced.
+
+    It is not a `tf.Module`, so that checkpoints do not contain the variables of the Keras model.
+    """
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -67,7 +84,10 @@ class CalledModel:
         self._lock, self._entered = threading.Lock(), 0
 
     def find_layers(self) -> None:
-        """Lists layers and their variables, named by position and class, such as "03_conv2d"."""
+        """Finds the layers and their variables; sets `weights` and `trained`.
+
+        The layers are named by position and class, such as "03_conv2d".
+        """
         layers = list(_layers(self.model, set()))
         self._indices = {id(layer): index for index, layer in enumerate(layers)}
         # The model itself and its inputs have no number, so that a Sequential model and the same
@@ -110,9 +130,10 @@ class CalledModel:
         """Checks that the engine can train with the settings of the Keras layers and variables.
 
         Raises:
-          ValueError: names the layer that is quantized, rematerialized or has an activity
-            regularizer or a dtype policy other than float32, or the variable that has a constraint,
-            a gradient that overwrites it, or is trained in another dtype.
+          ValueError: if a layer is quantized or rematerialized, or has an activity regularizer or a
+            floating dtype policy other than float32; if a variable is overwritten with its
+            gradient; if a trained variable has a constraint or is not float32. The message names
+            the layer or the variable.
         """
         trained = self.trained
         for label, layer in self._layers.items():
@@ -146,7 +167,7 @@ class CalledModel:
                 raise ValueError(f"{label}/{name} is overwritten with its gradient: leave it out")
 
     def check_statistic(self, variable: Any) -> None:
-        """Raises ValueError if the engine cannot average a variable's values assigned in a call."""
+        """Raises ValueError if a Keras variable that a call assigns is trainable or not float32."""
         name = self._known[id(variable)]
         if variable.trainable:
             raise ValueError(
@@ -163,6 +184,11 @@ class CalledModel:
         self, inputs: Any, context: ForwardContext, values: list[tuple[Any, tf.Tensor]]
     ) -> tuple[Any, Scope, Forward]:
         """Calls the Keras model with `values` in place of those of its variables.
+
+        Args:
+          inputs: batch of inputs, a nest [rows, ...].
+          context: context of the forward pass.
+          values: (Keras variable, value) pairs.
 
         Returns:
           The outputs, in float32 if floating; the scope, which holds the values that the model
@@ -181,7 +207,10 @@ class CalledModel:
         return tf.nest.map_structure(_float32, outputs), scope, forward
 
     def _refuse(self, scope: Scope, forward: Forward) -> None:
-        """Raises ValueError if the call used features that prevent training, such as `add_loss`."""
+        """Raises ValueError if the call used features that prevent training, such as `add_loss`.
+
+        The reasons are appended to `forward.refusals`; the message is the first of them.
+        """
         graph = tf.compat.v1.get_default_graph()
         for layer in self._layers.values():
             if scope.losses and any(id(loss) in layer._loss_ids for loss in scope.losses):
@@ -209,8 +238,8 @@ class CalledModel:
     def _prepared(self, dtype: tf.DType) -> Iterator[None]:
         """Replaces `call` of some layers, and sets the layers' compute dtype, in a `with` block.
 
-        The threads of a strategy's replicas enter it at the same time, all with the same dtype: the
-        first replaces, and the last restores.
+        The threads of a strategy's replicas enter the block at the same time, all with the same
+        dtype: the first thread that enters replaces, and the last thread that leaves restores.
         """
         with self._lock:
             self._entered += 1

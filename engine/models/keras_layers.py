@@ -1,8 +1,8 @@
 """Replacements of Keras's dropout, noise and batch norm while the engine calls a Keras model.
 
 Keras's layers draw random numbers for a whole micro-batch, and count padding as examples. The
-replacements draw them for each row of the global batch, and take the mean over the valid rows of
-all replicas, so that a step is the same on any number of devices.
+replacements draw random numbers for each row of the global batch, and take means over the valid
+rows of all replicas, so that a step is the same on any number of devices.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Forward:
     Args:
       context: context of the forward pass.
       indices: index of each layer in the model, by `id`.
-      rows: number of rows of the micro-batch.
+      rows: number of rows of the micro-batch, int or int32 [].
     """
 
     def __init__(self, context: ForwardContext, indices: dict[int, int], rows: Any) -> None:
@@ -42,8 +42,8 @@ class Forward:
     def is_inside(self, layer: Any) -> bool:
         """Returns whether the layer is called directly in the graph of the forward pass.
 
-        In a nested graph, such as a loop, random numbers would repeat and statistics could not
-        leave it. Therefore a call there is added to `refusals`.
+        If not, adds an error message to `refusals`: in a nested graph, such as that of a loop,
+        random numbers would repeat, and statistics could not be returned.
         """
         if tf.compat.v1.get_default_graph() is self._graph:
             return True
@@ -54,15 +54,20 @@ class Forward:
         return False
 
     def stream(self, layer: Any) -> int:
-        """Returns the random number stream of a layer's next call, which no other call has."""
+        """Returns the random number stream of a layer's next call, and counts the call.
+
+        No other call in the forward pass has the same stream.
+        """
         call = self._calls[id(layer)]
         self._calls[id(layer)] += 1
         return self._indices[id(layer)] + call * len(self._indices)
 
     def row_weights(self, rank: int, repeats: int) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mask, each row `repeats` times, and its sum, float32.
+        """Returns row weights, 1 if valid and 0 for padding, and the number of valid rows.
 
-        The mask is [rows * repeats, 1, ...] of `rank` axes; without padding, ones of size 1.
+        Each row of the micro-batch counts as `repeats` consecutive rows. The number is float32 [].
+        The weights are float32 [rows * repeats, 1, ...], with `rank` axes; if the context has no
+        mask, they are a single 1, with `rank` axes.
         """
         key = rank, repeats
         if key not in self._row_weights:
@@ -79,7 +84,11 @@ class Forward:
         return self._row_weights[key]
 
     def repeats(self, x: Any) -> int | None:
-        """Returns how often each row occurs in the first axis of `x`; None if not all equally."""
+        """Returns how often each row of the micro-batch occurs in the first axis of `x`, or None.
+
+        The result is 1 if the length of the axis or the number of rows is not static. It is None
+        for a scalar, and for a length that is 0 or not a multiple of the number of rows.
+        """
         if x.shape.rank == 0:
             return None
         first, rows = x.shape[0], self.rows
@@ -92,12 +101,12 @@ _local = threading.local()  # A strategy calls each replica in a thread of its o
 
 
 def current() -> Forward | None:
-    """Returns the forward pass that this thread is in; None outside of one."""
+    """Returns the forward pass that this thread is in; None outside of a forward pass."""
     return getattr(_local, "forward", None)
 
 
 class entered:  # noqa: N801
-    """Makes a forward pass the current one of this thread in a `with` block."""
+    """Context manager that makes a forward pass the one that `current` returns in this thread."""
 
     def __init__(self, forward: Forward) -> None:
         self._forward = forward
@@ -121,10 +130,17 @@ class _Draw(NamedTuple):
 
 
 def _draw(forward: Forward, layer: Any, x: Any, noise_shape: Any = None) -> _Draw | None:
-    """Returns the stream and shape of the random numbers that a layer draws for input `x`.
+    """Returns the stream and shape of the random numbers that a layer draws for input `x`, or None.
 
-    None if Keras's generator must draw them, because the numbers do not belong to single rows of
-    the batch, the layer is called in a nested graph, or the context has no `noise`.
+    None means that the Keras layer draws them itself: the numbers do not belong to single rows of
+    the batch, the layer is called in a nested graph, which is added to `forward.refusals`, or the
+    context has no `noise`.
+
+    Args:
+      forward: forward pass, which counts the call of the layer.
+      layer: Keras layer.
+      x: input of the layer.
+      noise_shape: shape of the numbers, with None for a side of `x`; by default, the shape of `x`.
     """
     repeats = forward.repeats(x)
     shape = list(x.shape) if noise_shape is None else list(noise_shape)
@@ -154,7 +170,7 @@ def _dropout(forward: Forward, layer: Any, own: Callable, inputs: Any, training:
 
 
 def _normal(draw: _Draw, dtype: tf.DType) -> tf.Tensor:
-    """Returns standard normal numbers, [`draw.shape`], by the method of Box and Muller (1958)."""
+    """Returns standard normal numbers, `dtype` of shape `draw.shape`, by Box and Muller (1958)."""
     uniform = draw.noise.uniform(draw.stream, draw.rows, 2 * draw.features)
     radius = tf.sqrt(-2 * tf.math.log(1 - uniform[:, : draw.features]))
     normal = radius * tf.cos(2 * math.pi * uniform[:, draw.features :])
@@ -223,7 +239,10 @@ def _batch_norm(
 
 
 def _parameters(layer: Any) -> tuple[Any, ...]:
-    """Returns moving mean, moving variance, scale and offset, float32 [channels] or None."""
+    """Returns moving mean, moving variance, scale and offset of a batch norm, float32 [channels].
+
+    A scale or offset that the layer does not have is None.
+    """
     parts = layer.moving_mean, layer.moving_variance, layer.gamma, layer.beta
     return tuple(None if part is None else _float32(part) for part in parts)
 
@@ -233,7 +252,11 @@ def _float32(variable: Any) -> tf.Tensor:
 
 
 def _scaled(layer: Any, inputs: Any, mean: Any, variance: Any, scale: Any, offset: Any) -> Any:
-    """Normalizes inputs by mean and variance; applies scale and offset, if any; all in float32."""
+    """Normalizes inputs by mean and variance in float32; applies scale and offset unless None.
+
+    Mean, variance, scale and offset are float32 [channels]. The result is in the compute dtype of
+    the layer.
+    """
     factor = tf.math.rsqrt(variance + layer.epsilon)
     factor = factor if scale is None else factor * scale
     shift = -mean * factor if offset is None else offset - mean * factor
@@ -252,7 +275,11 @@ def _channels(layer: Any, inputs: Any) -> Callable[[tf.Tensor], tf.Tensor]:
 
 
 def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
-    """Normalizes by mean and variance of all replicas' valid elements; updates moving averages."""
+    """Normalizes inputs by mean and variance of the valid elements of all replicas.
+
+    Assigns the new moving averages to the variables of the layer, which the scope records, and adds
+    their weights, the number of valid elements per channel on this replica, to `forward.weights`.
+    """
     moving_mean, _, scale, offset = _parameters(layer)
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
     # Shifted by the moving mean, so that the variance is no small difference of large numbers.
@@ -277,8 +304,10 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
 def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns weights, 1 for valid elements, else 0, and how many are valid per channel; float32.
 
-    The weights have the rank of the inputs, and broadcast to them. If the first axis is not that of
-    the rows, adds an error message to `forward.refusals` and returns ones for both.
+    The weights have the rank of the inputs, and broadcast to them; the number, float32 [], is that
+    of this replica. If the first axis of the inputs is not that of the rows, adds an error message
+    to `forward.refusals` and returns ones for both. `mask`, bool or None, is that of Keras, for all
+    axes of the inputs but the last.
     """
     repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
     if repeats is None:
@@ -316,8 +345,9 @@ _REPLACEMENTS: dict[Callable, Callable] = {
 def replacement(layer: Any) -> Callable | None:
     """Returns the function to call in place of `layer.call`; None if the layer is not replaced.
 
-    The function is called in a forward pass with (Forward, layer, `layer.call`, *arguments of
-    `layer.call`). A subclass that overrides `call`, or a batch norm with `renorm`, is not replaced.
+    The function is called in a forward pass with the `Forward`, the layer, `layer.call` and the
+    arguments of `layer.call`. A subclass that overrides `call`, or a batch norm with `renorm`, is
+    not replaced.
     """
     if getattr(layer, "renorm", False):
         return None

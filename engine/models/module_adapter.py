@@ -20,10 +20,11 @@ class ModuleModel(tf.Module):
     """Network that calls a `tf.Module`; see `module_model`.
 
     Attributes:
-      module: the module.
+      module: the `tf.Module` that is called.
       randomness: the module's attribute of this name; "none" if it has none.
       cross_example: the module's attribute of this name; False if it has none.
-      outputs: nest of `tf.TensorSpec` of the outputs for one example.
+      outputs: nest of `tf.TensorSpec` of the outputs for one example; None before
+        `create_variables`.
     """
 
     def __init__(self, module: tf.Module) -> None:
@@ -36,9 +37,9 @@ class ModuleModel(tf.Module):
         self._checked = False
 
     def create_variables(self, inputs: Any) -> None:
-        """Calls the module once, which may create variables; checks that it can be trained.
+        """Calls the module on zeros, which may create variables; checks that it can be trained.
 
-        Call it in the scope of the strategy, once; further calls do nothing.
+        Call it in the scope of the strategy, once; further calls do nothing. It sets `outputs`.
 
         Args:
           inputs: nest of `tf.TensorSpec` of one example, without a batch axis.
@@ -70,7 +71,8 @@ class ModuleModel(tf.Module):
     def __call__(self, inputs: Any, context: ForwardContext | None = None) -> Any:
         """Maps a batch of inputs, a nest [rows, ...], to the module's outputs.
 
-        Outputs of 16-bit dtypes are cast to float32. `context` None stands for evaluation.
+        Outputs of 16-bit floating dtypes are cast to float32. `context` None stands for evaluation
+        in float32.
         """
         context = context or ForwardContext()
         if self._argument is None:
@@ -87,17 +89,18 @@ def module_model(
 ) -> ModuleModel:
     """Returns a network that calls a `tf.Module`, for example one of Sonnet.
 
-    The module is called as `module(inputs)`, `module(inputs, context)`, `module(inputs, training=)`
-    or `module(inputs, is_training=)`, depending on its signature.
+    The module is called as `module(inputs)`, `module(inputs, context=)`, `module(inputs,
+    training=)` or `module(inputs, is_training=)`, depending on the parameters of its `__call__`.
 
     Args:
       module: the module, or a function without arguments or a class that makes it.
-      inputs: nest of `tf.TensorSpec` of one example. If it is given, variables that the module
-        creates in its first call are created now; otherwise by `create_variables`, which the engine
-        calls.
+      inputs: nest of `tf.TensorSpec` of one example, without a batch axis. If it is given, the
+        variables that the module creates in its first call are created now; otherwise by
+        `create_variables`, which the engine calls.
 
     Raises:
-      ValueError: if `module` is not and does not make a `tf.Module`, or has another signature.
+      ValueError: if `module` is not and does not make a `tf.Module`, if its `__call__` has other
+        parameters, or, with `inputs`, if the engine cannot train it.
     """
     made = module if isinstance(module, tf.Module) else module()
     if not isinstance(made, tf.Module):
@@ -109,7 +112,7 @@ def module_model(
 
 
 def _second_argument(module: Any) -> str | None:
-    """Returns the argument of a module's call besides its inputs, such as "training"; None: none.
+    """Returns the parameter of a module's call besides the inputs, such as "training", or None.
 
     Raises ValueError for a module that cannot be called, or needs other arguments.
     """
@@ -130,7 +133,10 @@ def _second_argument(module: Any) -> str | None:
 
 
 def _undecorated(function: Callable) -> Callable:
-    """Returns the user's `__call__`, which Sonnet wraps in a function of (*args, **kwargs)."""
+    """Returns the user's `__call__`, which Sonnet wraps in a function with variadic parameters.
+
+    A function that is not wrapped like this is returned as it is.
+    """
     _, *others = inspect.signature(function).parameters.values()
     if all(parameter.kind in _ANY for parameter in others):
         for cell in getattr(function, "__closure__", None) or ():

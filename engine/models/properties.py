@@ -1,15 +1,15 @@
 """Properties of a model (`tf.Module`) that the engine needs: variables and use of randomness.
 
-A model may have an attribute `randomness`:
+A model may have two attributes, `randomness` and `cross_example`. `randomness` is one of:
 
-- "none" (the default): it draws no random numbers.
-- "per_example": the random numbers of an example do not depend on the devices, as with
+- "none" (the default): the model draws no random numbers.
+- "per_example": the random numbers of an example do not depend on the number of devices, as with
   `ForwardContext.noise`.
-- "per_microbatch": they depend on the micro-batch, as with `ForwardContext.seed`, so that other
-  devices compute the same only with `--shards`.
+- "per_microbatch": the random numbers depend on the micro-batch, as with `ForwardContext.seed`, so
+  that another number of devices gives the same results only with `--shards`.
 
-and `cross_example`: whether the output of an example depends on the others of its micro-batch.
-Verification does not rely on either: it finds out what a training step does.
+`cross_example` is whether the output for an example depends on other examples of its micro-batch.
+Verification relies on neither attribute, but examines what a training step does.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 
 def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
-    """Returns a module's variables by attribute path, such as "model/layers/0/kernel"."""
+    """Returns a dict of a module's variables by attribute path, such as "model/layers/0/kernel"."""
     flat = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
     return {"/".join(map(str, path)): variable for path, variable in flat}
 
@@ -26,8 +26,8 @@ def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
 def statistics(model: tf.Module) -> list[tf.Variable]:
     """Returns the non-trainable variables for which the forward pass proposes new values.
 
-    Such a variable, for example a moving mean, has an aggregation: how replicas combine it.
-    Non-trainable variables without one are frozen, and cost a training step nothing.
+    Such a variable, for example a moving mean, has an aggregation other than NONE. Non-trainable
+    variables with the aggregation NONE are frozen: a training step does not update them.
     """
     return [
         variable

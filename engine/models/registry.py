@@ -1,15 +1,17 @@
 """Registry of networks by the names that `--model` accepts.
 
-The factory of a network takes any of `inputs` and `outputs`, nests of specs (`tf.TensorSpec`) of an
-example without the batch axis, and `hidden`, the numbers of units of the hidden layers. It returns
-a list of new layers at each call, or a `tf.Module` that is called with inputs [rows, ...] and a
-`ForwardContext`::
+The factory of a network has any of the parameters `inputs` and `outputs`, nests of specs
+(`tf.TensorSpec`) of the inputs and outputs of an example without the batch axis, and `hidden`, the
+numbers of units of the hidden layers. It returns a list of new layers at each call, or a
+`tf.Module` that is called with inputs [rows, ...] and a `ForwardContext`::
 
     @NETWORKS.register
     def linear(outputs):
         return [Flatten(), Dense(outputs.shape[-1])]
 
-This module does not import TensorFlow, so that the names are available without that delay.
+Other keyword-only parameters of a factory that a user registers become flags, such as
+`--model.depth`. This module does not import TensorFlow, so that the names are available without
+that delay.
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ def make_seeded(seed: int, make: Callable[[], Any]) -> Any:
     """Returns the result of `make`, called in a `seeded` block.
 
     Importing Keras draws numbers from Python's generator. If `make` is the first to import Keras,
-    `make` is called again after the import, so that later calls in the process return equal models.
+    `make` is called again after the import, and the second result, equal to the results of later
+    calls in the process, is returned.
     """
     imported = "keras" in sys.modules
     with seeded(seed):
@@ -32,8 +33,9 @@ def seeded(seed: int) -> Iterator[None]:
     """Seeds the generators of Python, NumPy, TensorFlow and Keras in a `with` block.
 
     A model that is made in the block has the same initial weights in any process, whatever was made
-    before. Initializers that have a seed are not affected. After the block, the states of Python
-    and NumPy are restored; the generators of Keras and TensorFlow are reset.
+    before. Initializers that have a seed are not affected. After the block, the states of Python's
+    and NumPy's generators are restored. If Keras is imported, Keras's global generator is deleted
+    and TensorFlow's generator is seeded again; if not, TensorFlow's generator keeps its state.
     """
     states = random.getstate(), np.random.get_state()
     _reset_keras_generator(seed)
@@ -49,9 +51,10 @@ def seeded(seed: int) -> Iterator[None]:
 
 
 def _reset_keras_generator(seed: int) -> None:
-    """Resets Keras's global generator, if Keras is imported, and all the others that it seeds.
+    """Calls `keras.utils.set_random_seed`, if Keras is imported; does nothing otherwise.
 
-    The next use of the generator creates another, with a seed from Python's generator, as in a
+    That seeds the generators of Python, NumPy and TensorFlow, and deletes Keras's global generator.
+    The next use creates another global generator, with a seed from Python's generator, as in a
     process that has not imported Keras yet.
     """
     if keras := sys.modules.get("keras"):

@@ -16,10 +16,16 @@ from engine.models.layers.composite import with_nested
 class Sequential(tf.Module):
     """Network that applies a list of layers in order, from one tensor to one tensor.
 
-    The constructor builds the layers, in the caller's `tf.distribute` scope if there is one, for
-    inputs of `input_shape`, without the batch axis. The initial weights are a pure function of
-    (seed, index of the layer). `trainable_variables` are ordered by layer and, within a layer, by
-    attribute name; the names of optimizer slots in checkpoints rely on this order.
+    The constructor builds the layers, in the caller's `tf.distribute` scope if there is one. The
+    initial weights are a pure function of (seed, index of the layer). `trainable_variables` are
+    ordered by layer and, within a layer, by attribute name; the names of optimizer slots in
+    checkpoints rely on this order.
+
+    Args:
+      name: name of the network, a Python identifier.
+      layers: the layers, which must not have been built.
+      input_shape: shape of the inputs, without the batch axis.
+      seed: seed of the initial weights.
 
     Raises:
       ValueError: if a layer is listed twice or does not support its input shape.
@@ -43,12 +49,12 @@ class Sequential(tf.Module):
 
     @property
     def randomness(self) -> str:
-        """Random numbers drawn in training: "none", or "per_example" if a layer is a dropout."""
+        """Random numbers of a training step: "per_example" if there is a `Dropout`, else "none"."""
         return "per_example" if any(isinstance(m, Dropout) for m in self.submodules) else "none"
 
     @property
     def cross_example(self) -> bool:
-        """Whether the output of an example depends on other examples."""
+        """Whether there is a `BatchNorm`, through which examples affect each other in training."""
         return any(isinstance(module, BatchNorm) for module in self.submodules)
 
     @property
@@ -71,13 +77,14 @@ class Sequential(tf.Module):
             self._needed_size = size
 
     def __call__(self, inputs: tf.Tensor, context: ForwardContext | None = None) -> tf.Tensor:
-        """Maps inputs [rows, *input_shape] to outputs, float32 [rows, *output_shapes[-1]].
+        """Maps inputs `[rows, *input_shape]` to outputs, float32 `[rows, *output_shapes[-1]]`.
 
-        Floats are cast to the compute dtype, integers are not. `context` None stands for evaluation
-        in float32.
+        Floating inputs are cast to the compute dtype, integers are not. `context` None stands for
+        evaluation in float32.
 
         Raises:
-          ValueError: if the shape of the inputs is not `input_shape`.
+          ValueError: if the shape of the inputs is not `input_shape`, or a layer does not support
+            the inputs or the context, such as a dropout in training without `context.noise`.
         """
         if not inputs.shape[1:].is_compatible_with(self.input_shape):
             raise ValueError(
@@ -103,7 +110,10 @@ class Sequential(tf.Module):
 
 
 def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
-    """Returns how many first rows and first columns of images the outputs depend on."""
+    """Returns the numbers of first rows and first columns of an image that the outputs depend on.
+
+    If the inputs are not images, returns the first two sides of their shape.
+    """
     # A max pool drops incomplete windows; a strided convolution skips what follows its last window.
     if len(shapes[0]) != 3:
         return tuple(shapes[0][:2])
@@ -116,13 +126,14 @@ def _needed_size(layers: Sequence[Layer], shapes: Sequence[Shape]) -> Shape:
 
 
 def pooled(layers: Sequence[Layer]) -> list[tuple[int, Layer, MaxPool | None]]:
-    """Returns the layers with their indices; a max pool is paired with the convolution before it.
+    """Returns (index, layer, max pool or None) tuples; a max pool joins the convolution before it.
 
-    Such a pair is (index, convolution, pool); any other layer is (index, layer, None). If the pool
-    is applied before bias and activation, these process fewer elements, a quarter for a 2x2 pool.
-    The outputs are bitwise identical, because bias, activation and rounding are non-decreasing, and
-    so commute with max pooling; a convolution with another activation is not paired. In evaluation,
-    fused convolution, bias and activation are faster.
+    The tuple of a convolution and the max pool right after it has the index of the convolution; any
+    other layer has no max pool. If the max pool is applied before bias and activation, these
+    process fewer elements, a quarter for a 2x2 pool. The outputs are bitwise identical, because
+    bias, activation and rounding are non-decreasing, and so commute with max pooling; a convolution
+    that is not `is_non_decreasing` is not paired. In evaluation, fused convolution, bias and
+    activation are faster.
     """
     stages: list[tuple[int, Layer, MaxPool | None]] = []
     for index, layer in enumerate(layers):

@@ -24,8 +24,6 @@ class StatelessRNG:
     at `row=k`. So a draw depends neither on the number of replicas nor on restarts, and there is no
     state to save.
 
-    `drawn` holds the kinds of the numbers drawn so far, as `engine.models.properties` names them.
-
     Args:
       seed: seed of the run, any integer.
       step: training step, or the epoch for augmentation, int64 [].
@@ -33,6 +31,10 @@ class StatelessRNG:
         of the epoch, int64 [].
       compiled: whether XLA compiles the draws. The numbers do not depend on the compilation if this
         is set correctly: False under XLA changes them, True without XLA only makes draws slower.
+
+    Attributes:
+      drawn: set of the kinds of numbers drawn so far: "per_example" for `uniform` and `dropout`,
+        "per_microbatch" for `seed`.
     """
 
     def __init__(
@@ -57,9 +59,10 @@ class StatelessRNG:
 
         An element is 0 with probability `rate`, else 1 / (1 - rate). An element uses 1, 2, 4 or 8
         random bits, the fewest that represent a rate that is a multiple of 1/256. Other rates, up
-        to MAX_DROPOUT_RATE, are rounded: to a multiple of 2^-16, with 16 bits, or of 2^-32 if that
-        of 2^-16 would be off by more than 1% of `rate` or of `1 - rate`; the scale uses the rounded
-        rate.
+        to MAX_DROPOUT_RATE, are rounded to a multiple of 2^-16, with 16 random bits; or to one of
+        2^-32, with 32 bits, if the error would be above 1% of `rate` or of `1 - rate`. The scale
+        uses the rounded rate. `stream`, the index of the layer, distinguishes the draws of one
+        step.
         """
         self.drawn.add("per_example")
         bits = next((few for few in (1, 2, 4, 8) if float(rate * 2**few).is_integer()), 0)
@@ -92,7 +95,7 @@ class StatelessRNG:
     def _bits(
         self, stream: int | str, rows: tf.Tensor | int, bits: int, dtype: tf.DType
     ) -> tf.Tensor:
-        """Draws random integers, `dtype` [rows, n]: the fewest that hold `bits` bits per row."""
+        """Draws random integers, `dtype` [rows, n], where n of them hold at least `bits` bits."""
         # The key of Philox is a hash of seed and stream, the high half of the counter is the step.
         # A row is a whole number of blocks, so that row k starts at k * blocks in the low half.
         blocks = -(-bits // (32 * BLOCK_WORDS))
@@ -111,7 +114,7 @@ class StatelessRNG:
 
 
 def stream_key(seed: int, stream: int | str) -> int:
-    """Hashes (seed, stream) to a uint64 that is equal in all processes and Python versions."""
+    """Returns a 64-bit hash of (seed, stream), equal in all processes and Python versions."""
     digest = hashlib.blake2b(f"{seed}/{stream}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
@@ -127,7 +130,7 @@ def philox_bits(key: tf.Tensor, counter: tf.Tensor, blocks: tf.Tensor | int) -> 
 
     Without XLA, `StatelessRandomUniformFullIntV2` draws the same numbers. `key` is uint64 [];
     `counter`, uint64 [2], is the low and the high half of the 128-bit counter of the first block,
-    which increases by 1 from block to block, modulo 2**128.
+    which increases by 1 from block to block, modulo 2^128.
     """
     # Each 32-bit word is held in a uint64, so that a product of two words fits. Word i of all
     # blocks is a vector, uint64 [blocks].

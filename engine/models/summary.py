@@ -23,12 +23,13 @@ class LayerSummary:
 
 
 def rows(model: tf.Module) -> list[LayerSummary]:
-    """Returns a row for the first layer and each layer that changes the shape or has parameters.
+    """Returns the rows of a model's summary, in the order of its layers.
 
-    The label of any other layer (a dropout, an activation) is appended to the preceding row. The
-    row of a residual or a concatenation is followed by those of the layers inside it, indented,
-    which hold the parameters. A model that is not a `Sequential` has a row for each module that
-    directly contains variables, named by its attribute path.
+    There is a row for the first layer and each layer that changes the shape or has parameters; the
+    label of any other layer (a dropout, an activation) is appended to the preceding row. The row of
+    a residual or a concatenation has 0 parameters, and the rows of the layers inside it follow,
+    indented, with the parameters. A model that is not a `Sequential` has a row for each module,
+    list or dict that directly contains variables, named by its attribute path.
     """
     if not isinstance(model, Sequential):
         return _modules(model)
@@ -70,7 +71,7 @@ def _rows(
 
 
 def table(model: tf.Module) -> str:
-    """Returns the summary of a model as an aligned text table with the total of the parameters."""
+    """Returns the summary of a model as an aligned text table; the last line is the total."""
     lines = [("layer", "output shape", "parameters")]
     lines += [
         (row.layer, str(row.output_shape or "-"), f"{row.parameters:,}") for row in rows(model)

@@ -1,4 +1,4 @@
-"""Inspection of graphs: what a user-defined forward pass writes, reads, creates and draws."""
+"""Inspection of graphs: the variables and the random numbers that a forward pass uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,10 @@ _RANDOM_OPS = frozenset(
 
 
 def batch_spec(spec: Any, rows: int | None = TRACED_ROWS) -> Any:
-    """Returns the specs of a batch of `rows` examples for a nest of specs of one example."""
+    """Returns the specs of a batch of `rows` examples for a nest of specs of one example.
+
+    With `rows` None, the batch axis has an unknown size.
+    """
     return tf.nest.map_structure(lambda s: tf.TensorSpec([rows, *s.shape], s.dtype), spec)
 
 
@@ -45,7 +48,10 @@ def zeros(spec: Any, rows: int = 2) -> Any:
 
 
 def fits(found: Any, expected: Any) -> bool:
-    """Returns whether the shapes of two nests of specs are compatible, leaf by leaf."""
+    """Returns whether two nests of specs have the same structure and compatible shapes.
+
+    The dtypes are not compared.
+    """
     try:
         tf.nest.assert_same_structure(found, expected, check_types=False)
     except (TypeError, ValueError):
@@ -57,7 +63,7 @@ def fits(found: Any, expected: Any) -> bool:
 def check_forward_pass(
     what: str, forward: Callable[[Any], Any], spec: Any, variables: Iterable[tf.Variable]
 ) -> Any:
-    """Traces `forward` on a micro-batch and checks the graph; returns the specs of the outputs.
+    """Traces `forward` on a micro-batch and checks the graph.
 
     Args:
       what: name of the model for error messages.
@@ -69,7 +75,7 @@ def check_forward_pass(
       The specs of the outputs for one example, a nest of `tf.TensorSpec`.
 
     Raises:
-      ValueError: if the forward pass creates or writes a variable, reads a variable that is not in
+      ValueError: if the forward pass creates or assigns a variable, reads a variable that is not in
         `variables`, or draws numbers from a generator with a hidden state.
     """
 
@@ -125,7 +131,7 @@ def hidden_random_ops(function: Any) -> list[str]:
 
 
 def nodes(function: Any) -> Iterator[Any]:
-    """Yields the NodeDefs of a ConcreteFunction and of the functions it calls, as of a loop."""
+    """Yields the NodeDefs of a ConcreteFunction and of all functions in it, such as loop bodies."""
     graph = function.graph.as_graph_def()
     yield from graph.node
     for inner in graph.library.function:
@@ -133,7 +139,11 @@ def nodes(function: Any) -> Iterator[Any]:
 
 
 def one_line(error: BaseException) -> str:
-    """Returns the first informative line of an error's message, without ANSI colour codes."""
+    """Returns the first informative line of an error's message, without ANSI color codes.
+
+    Lines that Keras adds ("Exception encountered ...") are skipped. Returns the name of the error's
+    type if no line is left.
+    """
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
     lines = [line.strip() for line in text.splitlines()]
     said = (line for line in lines if line and not line.startswith("Exception encountered"))

@@ -36,7 +36,10 @@ class Optimizer(Protocol):
 
 
 def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
-    """Returns a new zero-initialized slot for each variable, of the variable's shape and dtype."""
+    """Returns a new slot for each variable: non-trainable zeros of the variable's shape and dtype.
+
+    A slot is named "{name of the variable}/{name}".
+    """
     return [
         tf.Variable(
             tf.zeros(variable.shape, variable.dtype),
@@ -48,7 +51,10 @@ def slots(variables: Sequence[tf.Variable], name: str) -> list[tf.Variable]:
 
 
 def is_matrix(variable: tf.Variable) -> bool:
-    """Returns whether a variable's rank is above 1: False for biases and batch-norm parameters."""
+    """Returns whether the rank of a variable is above 1.
+
+    This is False for biases and for the parameters of normalization layers.
+    """
     return variable.shape.rank > 1
 
 
@@ -62,15 +68,16 @@ def bias_correction(beta: float, update: tf.Tensor) -> tf.Tensor:
 
 
 def norm(tensor: tf.Tensor) -> tf.Tensor:
-    """Returns the Euclidean norm of a tensor, float64 [], because float32 squares can overflow."""
+    """Returns the Euclidean norm of a tensor, float64 []: squares in float32 could overflow."""
     return tf.norm(tf.cast(tensor, tf.float64))
 
 
 def average(mean: tf.Variable, value: tf.Tensor, decay: float) -> tf.Tensor:
-    """Updates a moving average in place, `mean = decay * mean + (1 - decay) * value`; returns it.
+    """Updates a moving average in place, `mean = decay * mean + (1 - decay) * value`.
 
-    The computation is `mean + (1 - decay) * (value - mean)`, because `decay` and `1 - decay`, each
-    rounded to float32, do not add up to 1: at 0.999, a relative error of 1.3e-5 in the mean.
+    Returns the new value. The computation is `mean + (1 - decay) * (value - mean)`, because `decay`
+    and `1 - decay`, each rounded to float32, do not add up to 1: at 0.999, a relative error of
+    1.3e-5 in the mean.
     """
     new = mean + (1.0 - decay) * (value - mean)
     tf.raw_ops.AssignVariableOp(resource=mean.handle, value=new)
@@ -85,9 +92,9 @@ def descend(variable: tf.Variable, rate: tf.Tensor, direction: tf.Tensor) -> Non
 class DecoupledDecay(tf.Module):
     """An optimizer wrapped with decoupled weight decay (Loshchilov and Hutter 2019).
 
-    It computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which
-    must not depend on the values of the variables. The decay is not part of the gradient, so it
-    does not change the slots. The decay applies to matrices and kernels only (`is_matrix`).
+    Computes `w -= learning_rate * decay * w`, then the update of the wrapped optimizer, which must
+    not depend on the values of the variables. The decay is not part of the gradient, so it does not
+    change the slots. The decay applies to matrices and kernels only (`is_matrix`).
     """
 
     def __init__(self, optimizer: Optimizer, decay: float) -> None:
@@ -99,7 +106,7 @@ class DecoupledDecay(tf.Module):
         self.optimizer.create_slots(variables)
 
     def apply(self, gradients, variables, learning_rate, update) -> None:
-        """Updates the variables and slots in place; see `Optimizer.apply`."""
+        """Decays the weights, then applies the wrapped optimizer; see `Optimizer.apply`."""
         decay = tf.cast(learning_rate * self.decay, tf.float32)
         for variable in filter(is_matrix, variables):
             descend(variable, decay, variable)

@@ -27,11 +27,20 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds a registered optimizer from the hyperparameters that its factory takes.
 
-    `name` is the option --optimizer, each other argument the option of the same name. `beta_2` 0
-    and a negative `weight_decay` stand for the factory's defaults. If the factory does not take
-    `weight_decay`, the optimizer is wrapped in `DecoupledDecay`, unless the decay is 0 or negative.
-    `learning_rate` is used only to check the weight decay. `arguments` are further arguments of the
-    factory, by parameter name.
+    Hyperparameters that are not parameters of the factory are not used, except `weight_decay`.
+
+    Args:
+      name: name of the optimizer (--optimizer).
+      learning_rate: highest learning rate, only for the check of the weight decay.
+      momentum: decay of the velocity of momentum, nesterov and muon.
+      rho: decay of the mean square of rmsprop.
+      beta_1: decay of the mean gradient; of lion, the weight of the mean gradient in the update.
+      beta_2: decay of the mean square; of lion, that of the mean gradient. 0 stands for the
+        factory's default.
+      epsilon: number that keeps a denominator from 0.
+      weight_decay: decay of the weights. A negative value stands for the factory's default. If the
+        factory does not take it, a positive value wraps the optimizer in `DecoupledDecay`.
+      arguments: further arguments of the factory, by parameter name.
 
     Raises:
       ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for

@@ -17,10 +17,11 @@ class Clip:
     """Function that clips the all-reduced gradients of the global batch.
 
     Attributes:
-      norm: maximum global norm; gradients of a larger norm are all scaled down by the same factor
-        (Pascanu et al. 2013, "On the difficulty of training recurrent neural networks"); 0: no
-        maximum.
-      value: maximum absolute value of an element, applied before `norm`; 0: no maximum.
+      norm: maximum global norm; if that of the gradients is larger, all are scaled down to it by
+        the same factor (Pascanu et al. 2013, "On the difficulty of training recurrent neural
+        networks"). 0 disables this.
+      value: maximum absolute value of an element, to which elements are clipped before the clipping
+        by `norm`. 0 disables this.
       compiled: whether XLA compiles the clipping.
     """
 
@@ -29,7 +30,7 @@ class Clip:
     compiled: bool = False
 
     def __call__(self, gradients: Sequence[tf.Tensor]) -> tuple[Tensors, tf.Tensor]:
-        """Returns the clipped gradients and their global norm before clipping, float32 []."""
+        """Returns the clipped gradients, and the global norm before clipping, float32 []."""
         gradients, norm = list(gradients), global_norm(gradients, self.compiled)
         if self.value:
             gradients = [tf.clip_by_value(g, -self.value, self.value) for g in gradients]
@@ -43,9 +44,9 @@ class Clip:
 def global_norm(tensors: Sequence[tf.Tensor], compiled: bool = False) -> tf.Tensor:
     """Returns the Euclidean norm of all elements of float32 tensors, float32 [].
 
-    The norm is infinite or nan if and only if an element is, or if it exceeds 1.8e19, because its
-    square overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into nan.)
-    `compiled`: whether XLA compiles the calling function; it selects the faster code.
+    The norm is infinite or nan if and only if an element is, or if the norm exceeds 1.8e19, because
+    its square overflows float32. (`tf.clip_by_global_norm` turns gradients of infinite norm into
+    nan.) `compiled` is whether XLA compiles the calling function; it selects the faster code.
     """
     if compiled:  # by XLA
         return tf.sqrt(tf.add_n([_compiled_sum(tf.square(tensor)) for tensor in tensors]))

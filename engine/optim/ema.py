@@ -13,7 +13,8 @@ def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.T
     `a = d a + (1 - d) w` with `d = min(decay, (1 + t) / (10 + t))`, where t is `updates`, int64 [],
     the number of updates before this one (Polyak and Juditsky 1992). This warmup of the decay, the
     same as in `tf.train.ExponentialMovingAverage`, quickly removes the random initial weights from
-    the average. Moving statistics of batch norm are copied, because they are averages already.
+    the average. Moving statistics, such as those of batch norm, are copied, because they are
+    averages already; frozen variables are not updated.
     """
     t = tf.cast(updates, tf.float64)
     current_decay = tf.minimum(tf.constant(decay, tf.float64), (1.0 + t) / (10.0 + t))
@@ -28,5 +29,8 @@ def update_ema(average: tf.Module, model: tf.Module, decay: float, updates: tf.T
 
 
 def averaged(average: tf.Module) -> list[tf.Variable]:
-    """Returns the variables of `average` that `update_ema` updates: all that are not frozen."""
+    """Returns the variables of `average` that `update_ema` updates: all that are not frozen.
+
+    The trainable variables are first, then the statistics.
+    """
     return [*average.trainable_variables, *properties.statistics(average)]

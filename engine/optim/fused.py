@@ -26,7 +26,8 @@ class GradientDescent(tf.Module):
 class Momentum(tf.Module):
     """SGD with momentum: `m = momentum * m - rate * g; w += m` (Polyak 1964).
 
-    With `nesterov`, `w += momentum * m - rate * g` (Sutskever et al. 2013).
+    With `nesterov`, the second step is `w += momentum * m - rate * g`, with the new `m` (Sutskever
+    et al. 2013).
     """
 
     def __init__(self, momentum: float, nesterov: bool = False) -> None:
@@ -52,7 +53,7 @@ class Momentum(tf.Module):
 
 
 def nesterov(momentum: float) -> Momentum:
-    """Returns SGD with Nesterov momentum (`Momentum`)."""
+    """Returns SGD with Nesterov momentum: `Momentum` with `nesterov`."""
     return Momentum(momentum, nesterov=True)
 
 

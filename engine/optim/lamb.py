@@ -15,12 +15,12 @@ class Lamb(tf.Module):
     `m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2;
     u = m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + epsilon) + decay * w;
     w -= rate * ||w|| / ||u|| * u`, with t counted from 1. The trust ratio `||w|| / ||u||` is 1
-    if either norm is 0. As in AdamW, the weight decay does not enter the moments; but the trust
-    ratio scales it with the rest of the update.
+    if `||w||` is 0 or `||u||` is at most 1e-30. As in AdamW, the weight decay does not enter the
+    moments; but the trust ratio scales it with the rest of the update.
 
     Biases and normalization parameters (rank 1) have no weight decay and a trust ratio of 1, as in
     the authors' code, which excludes the same variables from both; the paper does not specify this.
-    A trust ratio would let a bias, which starts at 0, grow only by a fraction of its norm a step.
+    A trust ratio would let a bias, which starts at 0, grow only by a fraction of its norm per step.
     """
 
     def __init__(
@@ -56,7 +56,10 @@ class Lamb(tf.Module):
 
 
 def _trust_ratio(weight: tf.Variable, direction: tf.Tensor) -> tf.Tensor:
-    """Returns `||weight|| / ||direction||`, float64 [], or 1 if a norm is 0."""
+    """Returns `||weight|| / ||direction||`, float64 [], or 1 if that is not defined.
+
+    The ratio is not defined if `||weight||` is 0 or `||direction||` is at most 1e-30.
+    """
     numerator, denominator = norm(weight), norm(direction)
     # A norm of an update below 1e-30 counts as 0, because the ratio could overflow float32.
     defined = (numerator > 0.0) & (denominator > 1e-30)

@@ -51,7 +51,7 @@ class Muon(tf.Module):
 
 
 def orthogonalized(matrix: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """Returns a float32 matrix with the same singular vectors and singular values close to 1.
+    """Returns a float32 matrix with the singular vectors of `matrix` and singular values near 1.
 
     Starts from `x = matrix / (||matrix|| + epsilon)`, with the Frobenius norm, and runs five
     Newton-Schulz iterations `x = (a I + b x x' + c (x x')^2) x`, whose coefficients trade

@@ -24,12 +24,17 @@ class LossScaleState(NamedTuple):
 
 
 class LossScale(tf.Module):
-    """Dynamic loss scale: shrinks at non-finite steps, grows after consecutive finite steps.
+    """Dynamic loss scale, which shrinks at non-finite steps and grows after several finite steps.
 
-    The scale is divided by `factor` at a non-finite step, but not below `floor`, or `initial` if
-    that is less, and multiplied by `factor` after `growth_steps` finite steps, unless it would
-    overflow. `initial` 0 stands for 2^15 with the policy mixed_float16, else 1; a scale of 1 is
-    constant.
+    If the initial loss scale is 1, the loss scale is constant.
+
+    Args:
+      policy: precision policy, such as "mixed_float16".
+      initial: initial loss scale. 0 stands for 2^15 with the policy mixed_float16, else 1.
+      growth_steps: consecutive finite steps after which the loss scale is multiplied by `factor`,
+        unless it would overflow.
+      factor: growth factor; the loss scale is divided by it at a non-finite step.
+      floor: minimum of the loss scale; the initial loss scale if that is less.
     """
 
     def __init__(
@@ -49,20 +54,27 @@ class LossScale(tf.Module):
         self._floor = min(floor, initial)
 
     def read(self) -> tuple[LossScaleState, ...]:
-        """Returns the variables' values as a tuple of one scale; empty if the scale is constant."""
+        """Returns the values of the variables as a tuple of one `LossScaleState`.
+
+        Returns an empty tuple if the loss scale is constant.
+        """
         if not self.dynamic:
             return ()
         return (LossScaleState(self.value.read_value(), self.finite_steps.read_value()),)
 
     @staticmethod
     def value_of(scale: tuple[LossScaleState, ...]) -> tf.Tensor:
-        """Returns the loss scale, float32 [], from the result of `read` or `after`."""
+        """Returns the loss scale of a result of `read` or `after`, float32 []; 1 if it is empty."""
         return scale[0].value if scale else tf.constant(1.0)
 
     def after(
         self, scale: tuple[LossScaleState, ...], finite: tf.Tensor
     ) -> tuple[LossScaleState, ...]:
-        """Returns the scale after a step, as `read`; `finite`, bool []: whether it was finite."""
+        """Returns the loss scale after a step, in the form that `read` returns.
+
+        `scale` is the loss scale before the step; `finite`, bool [], is whether the step was
+        finite.
+        """
         return tuple(self._after(each, finite) for each in scale)
 
     def _after(self, scale: LossScaleState, finite: tf.Tensor) -> LossScaleState:

@@ -1,8 +1,9 @@
 """The registries of optimizers and learning-rate schedules by name.
 
-A factory is called with the options that have the names of its parameters, such as `beta_1`; its
-other keyword-only parameters become flags, such as `--optimizer.nesterov`. This module does not
-import TensorFlow, so that the names are available without that delay.
+A factory is called with the options that have the names of its parameters, such as `beta_1`; other
+keyword-only parameters of a factory that a user registers become flags, such as
+`--optimizer.nesterov`. This module does not import TensorFlow, so that the names are available
+without that delay.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Learning-rate schedules: pure functions of the step, with no state to save.
 
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
-the warmup, float64 [], to a factor of the peak learning rate, float64 []. Its parameters are any of
-the options `decay_rate`, `decay_steps` (never 0) and `final_fraction`, and `total_steps`, the
-number of steps after the warmup. Other keyword-only parameters are flags, such as
-`--schedule.cycles`.
+the warmup, float64 [], to a factor of the peak learning rate, float64 []. A factory has any of the
+parameters `decay_rate`, `decay_steps` (never 0) and `final_fraction`, which are options, and
+`total_steps`, the number of steps after the warmup. Other keyword-only parameters of a factory that
+a user registers are flags, such as `--schedule.cycles`.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Shape = Callable[[tf.Tensor], tf.Tensor]
 
 @dataclass(frozen=True)
 class WarmupSchedule:
-    """A learning-rate schedule: a linear warmup, then the peak times a factor of each step.
+    """A learning-rate schedule: a linear warmup, then the peak learning rate times `shape`.
 
     In the warmup, the learning rate rises from learning_rate / warmup_steps at step 0 to
-    learning_rate at step warmup_steps - 1.
+    learning_rate at step warmup_steps - 1. Then it is `learning_rate * shape(step - warmup_steps)`.
     """
 
     learning_rate: float  # peak
@@ -53,32 +53,32 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
 
 
 def constant() -> Shape:
-    """Returns the factor of a constant learning rate, 1.0 at each step."""
+    """Returns the shape of a constant learning rate, a function that returns 1.0 at each step."""
     return tf.ones_like
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns cosine decay from 1 to `final_fraction` in `total_steps` steps, then constant.
+    """Returns the shape of cosine decay from 1 to `final_fraction` in `total_steps` steps.
 
-    Loshchilov and Hutter 2017, "SGDR", without restarts.
+    The factor then remains `final_fraction`. Loshchilov and Hutter 2017, "SGDR", without restarts.
     """
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
 def step_decay(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
+    """Returns the shape of step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, tf.floor(step / decay_steps))
 
 
 def exponential(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
+    """Returns the shape of exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, step / decay_steps)
 
 
 def one_cycle(total_steps: float) -> Shape:
-    """Returns the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
+    """Returns the shape of the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
 
     It has the two phases of PyTorch's OneCycleLR: the learning rate rises along half a cosine from
     1/25 of the peak during the first 30% of the steps, then falls along half a cosine to 1/250,000
@@ -106,12 +106,18 @@ def build_schedule(
     final_fraction: float = 0.0,
     arguments: Mapping[str, Any] | None = None,
 ) -> WarmupSchedule:
-    """Builds a schedule: a linear warmup, then that of the registered factory `name`.
+    """Builds a schedule: a linear warmup, then the shape that a registered factory returns.
 
-    `total_steps` is the number of steps of the run, including the warmup; `name` is the option
-    --schedule, each other argument the option of the same name. `decay_steps` 0 stands for a third
-    of the steps after the warmup. `arguments` are further arguments of the factory, by parameter
-    name.
+    Args:
+      name: name of the factory (--schedule).
+      learning_rate: peak learning rate.
+      total_steps: number of steps of the run, including the warmup.
+      warmup_steps: number of steps of the warmup.
+      decay_rate: factor of the learning rate per `decay_steps`, if the factory takes it.
+      decay_steps: steps per decay, if the factory takes it; 0: a third of the steps after the
+        warmup.
+      final_fraction: last factor of the peak learning rate, if the factory takes it.
+      arguments: further arguments of the factory, by parameter name.
 
     Raises:
       ValueError: for an unknown name, or if `warmup_steps` is not below `total_steps`.

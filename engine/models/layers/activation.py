@@ -19,11 +19,11 @@ NON_DECREASING = (None, "relu", "relu6")
 
 
 class Activation(Layer):
-    """An activation as a separate layer, for example after a batch norm.
+    """Layer that applies an activation function, for example after a batch norm.
 
     `activation` is the name of a function of `tf.nn`: "elu", "gelu" (with the error function),
     "leaky_relu" (slope 0.2), "log_softmax", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
-    "softplus", "softsign", "swish" or "tanh".
+    "softplus", "softsign", "swish" or "tanh". The softmaxes are over the last axis.
     """
 
     kind = "activation"
@@ -46,5 +46,5 @@ class Activation(Layer):
         return height, width
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies the activation to `x`, [rows, ...]."""
+        """Applies the activation to `x`, [rows, ...]; returns the same shape."""
         return ACTIVATIONS[self.activation](x)

@@ -17,10 +17,14 @@ class Attention(Layer):
     """Multi-head self-attention over the tokens of each row, with as many output as input units.
 
     Vaswani et al., 2017, "Attention is all you need", section 3.2. Queries, values and outputs have
-    biases; keys have none, because the softmax would cancel it: its gradient would be rounding
-    error, as before a batch norm. If the layer is `causal`, a token attends only to itself and to
-    earlier tokens. `dropout` is the dropout rate of the attention weights; like `Dropout`, it is a
-    function of (seed, step, row of the global batch, layer).
+    biases; keys have none, because the softmax would cancel the bias, whose gradient would be
+    rounding error, as before a batch norm.
+
+    Args:
+      heads: number of heads, which must divide the number of units.
+      causal: whether a token attends only to itself and to earlier tokens.
+      dropout: dropout rate of the attention weights. Like that of `Dropout`, the dropout mask is a
+        function of (seed, step, row of the global batch, layer).
     """
 
     kind = "attention"
@@ -76,6 +80,6 @@ class Attention(Layer):
         return self.output(tf.reshape(mixed, [-1, self._tokens, units]), context)
 
     def _split(self, x: tf.Tensor) -> tf.Tensor:
-        """Reshapes [rows, tokens, units] to [rows, heads, tokens, units of a head]."""
+        """Splits [rows, tokens, units] into heads: [rows, heads, tokens, units of a head]."""
         shape = [-1, self._tokens, self.heads, self._head_units]
         return tf.transpose(tf.reshape(x, shape), [0, 2, 1, 3])

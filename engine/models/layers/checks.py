@@ -10,7 +10,10 @@ from engine.models.base import Initializer, Layer, Shape
 
 
 def image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initializer) -> Shape:
-    """Returns `shape`; raises ValueError if its rank is not 3 or a side is below `smallest`."""
+    """Returns `shape`, (height, width, channels).
+
+    Raises ValueError if the rank is not 3, or the height or the width is below `smallest`.
+    """
     if len(shape) != 3:
         raise ValueError(
             f"{called(layer, initializer)} takes images (height, width, channels), got shape"
@@ -32,7 +35,7 @@ def called(layer: Layer, initializer: Initializer) -> str:
 
 
 def at_least_one(what: str, value: int) -> int:
-    """Returns `value`; raises ValueError, which names `what`, unless it is an integer from 1."""
+    """Returns `value`; raises ValueError, which names `what`, unless it is an integer above 0."""
     if not isinstance(value, int) or value < 1:
         raise ValueError(f"{what} must be an integer of at least 1, got {value}")
     return value

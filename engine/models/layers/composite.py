@@ -42,9 +42,10 @@ class Composite(Layer):
         ]
 
     def _build(self, input_shape: Shape, initializer: Initializer) -> list[Shape]:
-        """Builds the layers of all lists; returns the output shape of each list.
+        """Builds the layers of all lists; returns the output shape of each list, in order.
 
-        Raises ValueError if a layer is listed twice.
+        The output shape of an empty list is `input_shape`. Raises ValueError if a layer is listed
+        twice.
         """
         nested = with_nested(self)
         if len({id(layer) for layer in nested}) < len(nested):
@@ -68,8 +69,9 @@ class Composite(Layer):
 class Residual(Composite):
     """Residual block: the sum of a branch and a shortcut, both lists of layers.
 
-    He et al., 2016, "Deep residual learning for image recognition". Both get the input, and their
-    output shapes must agree. The shortcut, a layer or a list, is the identity by default.
+    He et al., 2016, "Deep residual learning for image recognition". The branch and the shortcut get
+    the same input, and their output shapes must agree. The shortcut, a layer or a list of layers,
+    is the identity by default.
     """
 
     kind = "residual"
@@ -84,7 +86,12 @@ class Residual(Composite):
         return {"branch": self.branch, "shortcut": self.shortcut}
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Builds the layers; returns the output shape, which branch and shortcut share."""
+        """Builds the layers; returns the output shape, which branch and shortcut share.
+
+        Raises:
+          ValueError: if the output shapes of branch and shortcut differ, or a layer is listed twice
+            or does not support its input shape.
+        """
         branch, shortcut = self._build(input_shape, initializer)
         if branch != shortcut:
             raise ValueError(
@@ -94,16 +101,17 @@ class Residual(Composite):
         return branch
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns branch(x) + shortcut(x)."""
+        """Returns branch(x) + shortcut(x), `[rows, *output_shape]`."""
         shortcut = _apply(self.shortcut, x, context)
         return shortcut + _apply(self.branch, x, context)
 
 
 class Concatenate(Composite):
-    """Concatenates the outputs of branches, each a layer or a list of layers, on the last axis.
+    """Concatenation of the outputs of branches on the last axis.
 
-    All branches get the input; an empty list is the identity. So `Concatenate([], [Convolution(8,
-    padding="SAME")])` appends channels to an image.
+    A branch is a layer or a list of layers. All branches get the same input; an empty list is the
+    identity. For example, `Concatenate([], [Convolution(8, padding="SAME")])` appends 8 channels to
+    an image.
     """
 
     kind = "concatenate"
@@ -118,7 +126,7 @@ class Concatenate(Composite):
         return {f"branch{index}": layers for index, layers in enumerate(self.branches)}
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Builds the layers; returns the output shape, (..., channels of all branches)."""
+        """Builds the layers; returns the output shape, (..., sum of the branches' channels)."""
         shapes = self._build(input_shape, initializer)
         if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
             raise ValueError(
@@ -128,7 +136,7 @@ class Concatenate(Composite):
         return (*shapes[0][:-1], sum(shape[-1] for shape in shapes))
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies all branches to `x`; returns [rows, ..., channels of all branches]."""
+        """Applies all branches to `x`; returns [rows, ..., sum of the branches' channels]."""
         return tf.concat([_apply(layers, x, context) for layers in self.branches], -1)
 
 

@@ -1,4 +1,4 @@
-"""Convolutions of images."""
+"""Convolution layers for images: standard, depthwise and transposed."""
 
 from __future__ import annotations
 
@@ -44,10 +44,18 @@ class Convolution(_OnImages):
     """A 2-D convolution with `size` x `size` kernels and a zero-initialized bias.
 
     There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
-    `dilation` is the distance between the kernel's elements; it must be 1 if `stride` is not. With
-    `groups`, the channels and the filters are divided into that many equal parts, and the filters
-    of a part have its channels as inputs. `activation` is one of those of `Activation`;
-    `kernel_initializer`: "glorot_uniform", "he_normal" or "zeros".
+
+    Args:
+      filters: number of output channels, a multiple of `groups`.
+      size: height and width of the kernels.
+      stride: distance between the windows.
+      padding: "VALID" or "SAME".
+      activation: name of an activation, as in `Activation`; None: no activation.
+      dilation: distance between the elements of a kernel in the image; 1 if `stride` is above 1.
+      groups: number of equal parts into which channels and filters are divided; the filters of a
+        part have the channels of the same part as inputs.
+      use_bias: whether there is a bias.
+      kernel_initializer: "glorot_uniform", "he_normal" or "zeros".
     """
 
     kind = "convolution"
@@ -91,7 +99,10 @@ class Convolution(_OnImages):
         return (self.size - 1) * self.dilation + 1
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape (height', width', filters)."""
+        """Creates the variables; returns the output shape, (height, width, filters).
+
+        Height and width are those of the output.
+        """
         smallest = self._extent if self.padding == "VALID" else 1
         height, width, channels = image_shape(self, input_shape, smallest, initializer)
         if channels % self.groups:
@@ -104,18 +115,21 @@ class Convolution(_OnImages):
         return (*self._positions(height, width, self._extent), self.filters)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies convolution, bias and activation; returns [rows, height', width', filters]."""
+        """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input corner for an output corner; None for padding "SAME"."""
+        """Returns (rows, columns) of the input corner, None for "SAME"; see `Layer.reads`."""
         if self.padding == "SAME":
             return None
         extent = self._extent
         return (height - 1) * self.stride + extent, (width - 1) * self.stride + extent
 
     def convolve(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns the convolution of `x` with the kernel, without bias and activation."""
+        """Returns the convolution of `x` with the kernel, without bias and activation.
+
+        The result is `[rows, *output_shape]` in `context.dtype`.
+        """
         kernel = tf.cast(self.kernel, context.dtype)
         # Group by group: without oneDNN, TensorFlow has no kernel of a grouped convolution that its
         # graph optimizer fuses with a bias.
@@ -143,10 +157,10 @@ class Convolution(_OnImages):
 
 
 class DepthwiseConvolution(_OnImages):
-    """A convolution of each channel separately, to `multiplier` output channels.
+    """A 2-D convolution of each channel separately, with `multiplier` outputs per channel.
 
     A following `Convolution` of size 1 makes it a separable convolution (Chollet 2017, "Xception").
-    The other settings are those of `Convolution`.
+    The other arguments are those of `Convolution`.
     """
 
     kind = "depthwise convolution"
@@ -173,7 +187,10 @@ class DepthwiseConvolution(_OnImages):
         return self._label(f"{self.size}x{self.size}{times}")
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape (height', width', outputs)."""
+        """Creates the variables; returns the output shape, (height, width, channels * multiplier).
+
+        Height and width are those of the output.
+        """
         smallest = self.size if self.padding == "VALID" else 1
         height, width, self._channels = image_shape(self, input_shape, smallest, initializer)
         outputs = self._channels * self.multiplier
@@ -181,7 +198,7 @@ class DepthwiseConvolution(_OnImages):
         return (*self._positions(height, width, self.size), outputs)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies convolution, bias and activation; returns [rows, height', width', outputs]."""
+        """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
         shape = self.size, self.size, self._channels, self.multiplier
         kernel = tf.reshape(tf.cast(self.kernel, context.dtype), shape)
         strides = [1, self.stride, self.stride, 1]
@@ -191,8 +208,9 @@ class DepthwiseConvolution(_OnImages):
 class ConvolutionTranspose(_OnImages):
     """A transposed convolution, which multiplies the size of an image by `stride`.
 
-    The output has side * stride positions with padding "SAME", and side * stride + max(size -
-    stride, 0) with "VALID", as in Keras. The other settings are those of `Convolution`.
+    A side of the output has side * stride positions with padding "SAME", and side * stride +
+    max(size - stride, 0) with "VALID", as in Keras, where `side` is that of the input. The other
+    arguments are those of `Convolution`.
     """
 
     kind = "transposed convolution"
@@ -218,7 +236,10 @@ class ConvolutionTranspose(_OnImages):
         return self._label(f"{self.size}x{self.size}x{self.filters}")
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape (height', width', filters)."""
+        """Creates the variables; returns the output shape, (height, width, filters).
+
+        Height and width are those of the output.
+        """
         height, width, channels = image_shape(self, input_shape, 1, initializer)
         self.create_variables((self.size, self.size, channels, self.filters), initializer)
         more = max(self.size - self.stride, 0) if self.padding == "VALID" else 0
@@ -227,7 +248,7 @@ class ConvolutionTranspose(_OnImages):
         return self._output_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies convolution, bias and activation; returns [rows, height', width', filters]."""
+        """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
         # `tf.nn` wants [size, size, outputs, inputs], as that of the convolution it transposes.
         kernel = tf.transpose(tf.cast(self.kernel, context.dtype), [0, 1, 3, 2])
         shape = [tf.shape(x)[0], *self._output_shape]

@@ -15,8 +15,12 @@ class Dense(WithKernel):
     """A fully connected layer on the last axis: a kernel, a zero-initialized bias, an activation.
 
     There is no bias without `use_bias`, or if a batch norm follows and the layer has no activation.
-    `activation` is one of those of `Activation`; `kernel_initializer`: "glorot_uniform",
-    "he_normal" or "zeros".
+
+    Args:
+      units: number of outputs, 1 or more.
+      activation: name of an activation, as in `Activation`; None: no activation.
+      use_bias: whether there is a bias.
+      kernel_initializer: "glorot_uniform", "he_normal" or "zeros".
     """
 
     kind = "dense"
@@ -59,7 +63,7 @@ class Dense(WithKernel):
 
 
 class Flatten(Layer):
-    """Reshapes each row to a vector, in row-major order."""
+    """Layer that reshapes each row to a vector, in row-major order."""
 
     kind = "flatten"
 
@@ -76,9 +80,10 @@ class Flatten(Layer):
 
 
 class Reshape(Layer):
-    """Reshapes each row to `sides`, one of which may be -1, in row-major order.
+    """Layer that reshapes each row to the shape `sides`, in row-major order.
 
-    For example, `Reshape(-1, channels)` turns an image into a sequence of its positions.
+    One side may be -1, which stands for the side that keeps the number of elements. For example,
+    `Reshape(-1, channels)` turns an image into a sequence of its positions.
     """
 
     kind = "reshape"
@@ -101,5 +106,5 @@ class Reshape(Layer):
         return self._shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Reshapes [rows, ...] to [rows, *sides]."""
+        """Reshapes [rows, ...] to `[rows, *sides]`, with -1 replaced."""
         return tf.reshape(x, [-1, *self._shape])

@@ -11,11 +11,12 @@ from engine.models.stateless_random import MAX_DROPOUT_RATE
 
 
 class Dropout(Layer):
-    """Dropout: in training, zeroes elements with probability `rate`, divides others by 1 - rate.
+    """Dropout layer, which zeroes elements with probability `rate` in training.
 
-    A rate that is not a multiple of 1/256 is rounded to a multiple of 2^-16, or of 2^-32 if that of
-    2^-16 would be off by more than 1% of `rate` or of `1 - rate`. The dropout mask depends only on
-    (seed, step, row of the global batch, index of the layer).
+    The other elements are divided by 1 - `rate`. The rate is 0 to 1 - 2^-15. A rate that is not a
+    multiple of 1/256 is rounded to a multiple of 2^-16; or of 2^-32, if the error would be above 1%
+    of `rate` or of `1 - rate`. The dropout mask depends only on (seed, step, row of the global
+    batch, index of the layer).
     """
 
     kind = "dropout"
@@ -43,7 +44,11 @@ class Dropout(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Applies dropout; raises ValueError in training if `context.noise` is None."""
+        """Applies dropout in training, if the rate is not 0; else returns `x`.
+
+        Raises:
+          ValueError: if dropout has to be applied and `context.noise` is None.
+        """
         if not context.training or self.rate == 0:
             return x
         if context.noise is None:

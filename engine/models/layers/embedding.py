@@ -13,11 +13,15 @@ _STDDEV = 0.02  # of initial values: that of BERT (Devlin et al. 2019) and GPT-2
 
 
 class Embedding(Layer):
-    """A learned vector of `units` numbers for each of the ids 0 to `vocabulary` - 1.
+    """Layer that maps integer ids to vectors, with a learned vector for each id below `vocabulary`.
 
-    Ids are integers of any dtype: they are never cast to the compute dtype, which would round large
-    ones. The vector of an id out of range is NaN, so that the step is skipped; on a CPU, the op
+    Ids, of any integer dtype, are never cast to the compute dtype, which would round large ones.
+    The vector of an id out of range is NaN, so that the step is skipped; on a CPU, `tf.gather`
     raises an error instead unless XLA compiles it. Padding rows may hold any ids.
+
+    Args:
+      vocabulary: number of ids; valid ids are 0 to `vocabulary` - 1.
+      units: number of elements of each vector.
     """
 
     kind = "embedding"
@@ -43,6 +47,7 @@ class Embedding(Layer):
 
         Raises:
           ValueError: if the ids are not integers.
+          tf.errors.InvalidArgumentError: for an id out of range, on a CPU without XLA.
         """
         if not ids.dtype.is_integer:
             raise ValueError(
@@ -60,7 +65,10 @@ class Embedding(Layer):
 
 
 class PositionEmbedding(Layer):
-    """Adds a learned vector to each position of a sequence (Devlin et al. 2019, "BERT")."""
+    """Layer that adds a learned vector to each position (Devlin et al. 2019, "BERT").
+
+    The inputs are sequences, [rows, tokens, units].
+    """
 
     kind = "position embedding"
 
@@ -75,13 +83,13 @@ class PositionEmbedding(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds the table to each row of `x`, [rows, tokens, units]."""
+        """Adds the table to each row of `x`, [rows, tokens, units]; returns the same shape."""
         return x + tf.cast(self.table, context.dtype)
 
 
 @tf.custom_gradient
 def _rows_of(table, ids):
-    """Returns the rows `ids` of a table; its gradient is dense and summed in a fixed order."""
+    """Returns the rows `ids` of a table; the gradient is dense and summed in a fixed order."""
     # `tf.gather` itself has a sparse gradient, which cannot be added up in a fixed order.
     vocabulary, units = table.shape
 

@@ -40,7 +40,10 @@ class WithKernel(Layer):
     def create_variables(
         self, kernel_shape: Shape, initializer: Initializer, groups: int = 1
     ) -> None:
-        """Creates the kernel, [..., inputs of a group, outputs], and the bias if there is one."""
+        """Creates the kernel, of shape `kernel_shape`, and a bias of zeros if the layer has one.
+
+        `kernel_shape` is [..., inputs of a group, outputs]; `groups` is the number of groups.
+        """
         if self.kernel_initializer == "glorot_uniform":
             self.kernel = initializer.glorot_uniform("kernel", kernel_shape, groups)
         elif self.kernel_initializer == "he_normal":
@@ -51,7 +54,7 @@ class WithKernel(Layer):
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Adds the bias, if there is one, to `x`, and applies the activation."""
+        """Adds the bias, if there is one, to `x`, and applies the activation; keeps the shape."""
         if self.has_bias:
             bias = tf.cast(self.bias, context.dtype)
             exact = self.exact_bias_gradient and context.dtype == tf.bfloat16
@@ -61,7 +64,7 @@ class WithKernel(Layer):
 
 @tf.custom_gradient
 def _add_bias(x, bias):
-    """Adds a bfloat16 bias to `x`; the bias's gradient is summed in float32."""
+    """Adds a bfloat16 bias to `x`; the gradient of the bias, in bfloat16, is summed in float32."""
 
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         summed = tf.raw_ops.BiasAddGrad(out_backprop=tf.cast(upstream, tf.float32))

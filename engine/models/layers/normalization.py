@@ -9,10 +9,10 @@ from engine.models.layers.checks import called
 
 
 class LayerNorm(Layer):
-    """Normalizes the last axis of each position, then applies a learned scale and offset.
+    """Layer normalization over the last axis of each position, with a learned scale and offset.
 
-    Ba, Kiros and Hinton, 2016, "Layer normalization". `epsilon` is added to the biased variance;
-    1e-5 is that of GPT-2 (Radford et al. 2019).
+    Ba, Kiros and Hinton, 2016, "Layer normalization". `epsilon`, above 0, is added to the biased
+    variance; 1e-5 is that of GPT-2 (Radford et al. 2019).
     """
 
     kind = "layer norm"
@@ -35,7 +35,7 @@ class LayerNorm(Layer):
         return input_shape
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Normalizes [rows, ..., features] in float32; returns it in `context.dtype`."""
+        """Normalizes [rows, ..., features] in float32; returns the result in `context.dtype`."""
         x = tf.cast(x, tf.float32)
         # The variance is that of the centred values: a difference of mean squares would cancel.
         centred = x - tf.reduce_mean(x, -1, keepdims=True)

@@ -30,19 +30,20 @@ class MaxPool(Layer):
         return (height // self.size, width // self.size, channels)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns the maximum of each window: [rows, height // size, width // size, channels]."""
+        """Returns the maximum of each window, [rows, height // size, width // size, channels]."""
         return tf.nn.max_pool2d(x, self.size, self.size, "VALID")
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns the size of the input corner for an output corner; see `Layer.reads`."""
+        """Returns (height * size, width * size): windows do not overlap; see `Layer.reads`."""
         return height * self.size, width * self.size
 
 
 class AveragePool(Layer):
-    """Average pooling over `size` x `size` windows that are `stride` apart; default: `size`.
+    """Average pooling over `size` x `size` windows that are `stride` (by default `size`) apart.
 
-    With padding "VALID", there are no incomplete windows; with "SAME", a window at the border is
-    the mean of the elements inside the image, as in Keras.
+    With padding "VALID", there are no incomplete windows. With "SAME", the output has ceil(side /
+    stride) positions, and a window at the border averages only the elements inside the image, as in
+    Keras.
     """
 
     kind = "average pool"
@@ -63,14 +64,14 @@ class AveragePool(Layer):
         return f"average pool {self.size}x{self.size}{stride}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, (height', width', channels); there are no variables."""
+        """Returns the output shape, (windows in height, windows in width, channels)."""
         covered = self.size if self.padding == "VALID" else 1
         height, width, channels = image_shape(self, input_shape, covered, initializer)
         positions = [(side - covered) // self.stride + 1 for side in (height, width)]
         return (*positions, channels)
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
-        """Returns the mean of each window: [rows, height', width', channels]."""
+        """Returns the mean of each window, `[rows, *output_shape]` in `context.dtype`."""
         # In float32, for the reason given in `GlobalAveragePool`.
         means = tf.nn.avg_pool2d(tf.cast(x, tf.float32), self.size, self.stride, self.padding)
         return tf.cast(means, context.dtype)
