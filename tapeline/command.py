@@ -45,6 +45,7 @@ def main(arguments: Sequence[str]) -> int:
         raises it before the first step.
     """
     startup = Startup()
+    config = None
     try:
         config = flags.parse(arguments)
         mode, run_dir = config.run.mode, config.run.run_dir
@@ -87,9 +88,9 @@ def main(arguments: Sequence[str]) -> int:
         raise
 
 
-def _advice(config: Config, error: Exception) -> str:
+def _advice(config: Config | None, error: Exception) -> str:
     """Returns advice to append to the message of a failed run's error; "" if there is none."""
-    if config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
+    if config is None or config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
         return ""
     if isinstance(error, StepError) and not error.step:  # the same command would fail again
         return "; the first step failed: fix the cause before you run it again"

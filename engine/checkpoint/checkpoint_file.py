@@ -59,7 +59,7 @@ def write(path: str, metadata: Mapping[str, Any], arrays: Mapping[str, np.ndarra
       OSError: if the file cannot be written; no partial file remains.
     """
     described = {name: _described(array) for name, array in arrays.items()}
-    manifest = {"format": FORMAT, **metadata, "arrays": described}
+    manifest = {**metadata, "format": FORMAT, "arrays": described}
     with _replaced(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_MANIFEST, json.dumps(manifest, indent=1))
         for name, array in arrays.items():

@@ -53,20 +53,20 @@ class MetricWriter:
 
         Raises:
           OSError: if a file cannot be replaced.
-          tf.errors.OpError: if TensorFlow cannot write an event file.
         """
         assert not self._files, "rewind before writing"
         if not self._writes:
             return
         last = {"train": train, "validation": validation, "test": -1}
-        if os.path.exists(self._metrics):
-            with open(self._metrics, encoding="utf-8") as file:
-                kept = [line.rstrip("\n") + "\n" for line in file if _is_kept(line, last)]
-            replace_file(self._metrics, "".join(kept))
-        for split, step in last.items():
-            directory = os.path.join(self._tensorboard, split)
-            if os.path.isdir(directory):
-                event_file.rewind(directory, step)
+        with self._as_os_error():
+            if os.path.exists(self._metrics):
+                with open(self._metrics, encoding="utf-8") as file:
+                    kept = [line.rstrip("\n") + "\n" for line in file if _is_kept(line, last)]
+                replace_file(self._metrics, "".join(kept))
+            for split, step in last.items():
+                directory = os.path.join(self._tensorboard, split)
+                if os.path.isdir(directory):
+                    event_file.rewind(directory, step)
 
     def write(self, split: str, rows: Sequence[MetricRow]) -> None:
         """Appends rows of a split to metrics.jsonl and to the split's event file; flushes both.

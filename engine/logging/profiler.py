@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import tensorflow as tf
 
@@ -39,7 +41,8 @@ class Profiler:
         if not self._first <= step < self._end:
             return self.stop()
         if not self._active:
-            tf.profiler.experimental.start(self._directory)
+            with _as_os_error():
+                tf.profiler.experimental.start(self._directory)
             self._active = True
         return ""
 
@@ -52,8 +55,15 @@ class Profiler:
         if not self._active:
             return ""
         self._active = False
-        try:
+        with _as_os_error():
             tf.profiler.experimental.stop()
-        except tf.errors.OpError as error:
-            raise OSError(f"cannot write the profile: {reason(error)}") from error
         return f"profile {self._directory}: steps {self._first:,} to {self._end:,}"
+
+
+@contextlib.contextmanager
+def _as_os_error() -> Iterator[None]:
+    """Converts `tf.errors.OpError` to OSError with a one-line message."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        raise OSError(f"cannot write the profile: {reason(error)}") from error

@@ -124,6 +124,19 @@ def test_rewind_drops_later_steps(tmp_path):
     assert points(tmp_path, "test") == []
 
 
+def test_rewind_fails(tmp_path, monkeypatch):
+    """An error of TensorFlow, such as that of a full disk, is one line."""
+
+    class Full:
+        def __init__(self, path: str) -> None:
+            raise tf.errors.ResourceExhaustedError(None, None, "No space left on device")
+
+    write(tmp_path, *RUN)
+    monkeypatch.setattr(tf.io, "TFRecordWriter", Full)
+    with pytest.raises(OSError, match=r"^cannot write curves to .*: No space left on device"):
+        rewound(tmp_path, 20)
+
+
 def test_rewind_to_last_step(tmp_path):
     write(tmp_path, *RUN)
     before = contents(tmp_path)

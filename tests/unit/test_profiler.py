@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import tensorflow as tf
 
 from engine.core.log_points import NEVER
@@ -34,6 +35,25 @@ def test_stop_while_recording(monkeypatch, tmp_path: Path):
     recorded, profiler = Recorded(monkeypatch), Profiler((5, 90), str(tmp_path))
     profiler.at(6)
     assert "profile" in profiler.stop() and recorded.told[1:] == ["stop"]
+
+
+def test_profiler_fails(monkeypatch, tmp_path: Path):
+    """An error of TensorFlow's profiler, such as another one that runs, is one line."""
+
+    def fails(*_: object) -> None:
+        raise tf.errors.AlreadyExistsError(None, None, "Another profiler is running.")
+
+    profiler = Profiler((5, 9), str(tmp_path))
+    with monkeypatch.context() as patched:
+        patched.setattr(tf.profiler.experimental, "start", fails)
+        with pytest.raises(OSError, match=r"^cannot write the profile: Another profiler"):
+            profiler.at(5)
+    assert profiler.stop() == ""  # it did not start
+    Recorded(monkeypatch)
+    profiler.at(5)
+    monkeypatch.setattr(tf.profiler.experimental, "stop", fails)
+    with pytest.raises(OSError, match=r"^cannot write the profile: Another profiler"):
+        profiler.at(9)
 
 
 def test_records_nothing(monkeypatch, tmp_path: Path):

@@ -43,3 +43,15 @@ def test_advice_to_rerun(tmp_path: Path, saved: bool, mode: str):
     assert "run the same command" not in first
     assert ("fix the cause" in first) == (mode == "train")
     assert command._advice(config, TooManyBadStepsError("says it itself")) == ""
+
+
+@pytest.mark.parametrize("error", [OSError("cannot be read"), RuntimeError("no library")])
+def test_error_before_the_options_are_known(monkeypatch, capsys, error: Exception):
+    """An error of `--load` or of TensorFlow's import is one line, too."""
+
+    def fails(arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(command.flags, "parse", fails)
+    assert command.main([]) == 1
+    assert capsys.readouterr() == ("", f"error: {error}\n")
