@@ -28,9 +28,6 @@ class KerasModel(tf.Module):
       weights: variables by layer and name, such as `weights["03_conv2d"]["kernel"]`. A layer is
         named after its position and class, because the names that Keras gives depend on the layers
         that were made before in the process.
-      randomness: "none", "per_example", or "per_microbatch" if a seed generator of Keras is used.
-      cross_example: whether an example's output in training can depend on other examples: a batch
-        norm uses the statistics of the batch, or a layer assigns a variable.
       outputs: nest of `tf.TensorSpec` of the outputs for one example.
       function: class of the Keras model.
     """
@@ -38,7 +35,6 @@ class KerasModel(tf.Module):
     def __init__(self, model: Any) -> None:
         super().__init__(name="keras")
         self.weights: dict[str, dict[str, tf.Variable]] = {}
-        self.randomness, self.cross_example = "none", False
         self.function = type(model)  # whose code this is: not the engine's
         self._called = CalledModel(model)
         self.outputs: Any = None
@@ -78,7 +74,7 @@ class KerasModel(tf.Module):
     def _checked(self, inputs: Any) -> set[int]:
         """Traces a call in training; returns the `id` of each Keras variable that it assigns.
 
-        Sets `randomness`, `cross_example` and `outputs`. Raises ValueError if the engine cannot
+        Sets `outputs`. Raises ValueError if the engine cannot
         train the model.
         """
         called, found = self._called, set[int]()
@@ -88,12 +84,10 @@ class KerasModel(tf.Module):
             noise = StatelessRNG(0, tf.constant(0, tf.int64))
             rows = tf.shape(tf.nest.flatten(batch)[0])[0]
             context = ForwardContext(training=True, mask=tf.ones([rows]), noise=noise)
-            outputs, scope, passed = called(batch, context, [])
+            outputs, scope, _ = called(batch, context, [])
             for variable in scope.updated.values():
                 called.check_statistic(variable)
             found.update(scope.updated)
-            self.randomness = max(noise.drawn, default="none")  # "per_microbatch" is the last
-            self.cross_example = passed.normalizes or bool(found)
             return outputs
 
         own = [w.own.value for w in called.weights]

@@ -33,7 +33,6 @@ class Forward:
         self.context, self.rows = context, rows
         self.refusals: list[str] = []  # reasons why the model cannot be trained, one line each
         self.weights: dict[int, tf.Tensor] = {}  # of updated statistics, by `id` of the variable
-        self.normalizes = False  # whether a batch norm used the statistics of the micro-batch
         self._indices = indices
         self._calls: collections.Counter[int] = collections.Counter()
         self._row_weights: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
@@ -217,7 +216,6 @@ def _batch_norm(
 ):
     if training and layer.trainable:
         if forward.is_inside(layer):
-            forward.normalizes = True
             return _normalized(forward, layer, inputs, mask)
         return own(inputs, training=training, mask=mask)
     mean, variance, scale, offset = _parameters(layer)

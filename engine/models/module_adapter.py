@@ -21,8 +21,6 @@ class ModuleModel(tf.Module):
 
     Attributes:
       module: the `tf.Module` that is called.
-      randomness: the module's attribute of this name; "none" if it has none.
-      cross_example: the module's attribute of this name; False if it has none.
       outputs: nest of `tf.TensorSpec` of the outputs for one example; None before
         `create_variables`.
     """
@@ -30,8 +28,6 @@ class ModuleModel(tf.Module):
     def __init__(self, module: tf.Module) -> None:
         super().__init__(name="module")
         self.module = module
-        self.randomness: str = getattr(module, "randomness", "none")
-        self.cross_example: bool = getattr(module, "cross_example", False)
         self._argument = _second_argument(module)
         self.outputs: Any = None
         self._checked = False

@@ -1,16 +1,4 @@
-"""Properties of a model (`tf.Module`) that the engine needs: variables and use of randomness.
-
-A model may have two attributes, `randomness` and `cross_example`. `randomness` is one of:
-
-- "none" (the default): the model draws no random numbers.
-- "per_example": the random numbers of an example do not depend on the number of devices, as with
-  `ForwardContext.noise`.
-- "per_microbatch": the random numbers depend on the micro-batch, as with `ForwardContext.seed`, so
-  that another number of devices gives the same results only with `--shards`.
-
-`cross_example` is whether the output for an example depends on other examples of its micro-batch.
-Verification relies on neither attribute, but examines what a training step does.
-"""
+"""Variables of a model, a `tf.Module`: by attribute path, and those that are statistics."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext, Initializer, Layer, Shape
 from engine.models.batch_norm import BatchNorm
-from engine.models.layers import Convolution, Dropout, Flatten, MaxPool
+from engine.models.layers import Convolution, Flatten, MaxPool
 from engine.models.layers.composite import with_nested
 
 
@@ -46,16 +46,6 @@ class Sequential(tf.Module):
         self.layers = list(layers)
         self._shapes = shapes
         self._needed_size = _needed_size(self.layers, shapes)
-
-    @property
-    def randomness(self) -> str:
-        """Random numbers of a training step: "per_example" if there is a `Dropout`, else "none"."""
-        return "per_example" if any(isinstance(m, Dropout) for m in self.submodules) else "none"
-
-    @property
-    def cross_example(self) -> bool:
-        """Whether there is a `BatchNorm`, through which examples affect each other in training."""
-        return any(isinstance(module, BatchNorm) for module in self.submodules)
 
     @property
     def input_shape(self) -> Shape:

@@ -97,7 +97,7 @@ def test_outputs_and_weights_of_keras(make):
     assert not model(x).numpy().any()
     for variable, value in zip(original.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
-    assert (model.randomness, model.cross_example) == ("per_example", True)
+    assert context.noise.drawn == {"per_example"}
     assert len(model.trainable_variables) == len(original.trainable_variables)
     assert model.outputs == tf.TensorSpec([3])
 
@@ -217,7 +217,7 @@ def test_frozen_layers():
     x, context = normal(6, *SHAPE), training()
     rows = [model(x[row : row + 1], training(row=row)) for row in range(6)]
     np.testing.assert_allclose(model(x, context), tf.concat(rows, 0), rtol=1e-4, atol=1e-4)
-    assert context.updates == [] and not model.cross_example
+    assert context.updates == []
 
 
 def test_statistics_have_an_aggregation():
@@ -245,7 +245,6 @@ def test_statistics_of_own_layers():
     np.testing.assert_allclose(value, tf.reduce_mean(x, 0), rtol=1e-5, atol=1e-6)
     frozen = model.weights["00_mean"]["constant"]
     assert frozen.aggregation == tf.VariableAggregation.NONE
-    assert model.cross_example
 
 
 def test_regularizers_are_penalties():
@@ -510,7 +509,6 @@ def test_applications(name):
     assert np.abs(expected).max() > 1e-3
     scale = float(np.abs(expected).max())
     np.testing.assert_allclose(model(x) / scale, expected / scale, rtol=1e-4, atol=1e-4)
-    assert model.randomness == ("per_example" if name == "EfficientNetB0" else "none")
     assert len(model.trainable_variables) == len(original.trainable_variables)
     names = list(named_variables(model))
     assert len(names) == len(set(names)) == len(model.variables)

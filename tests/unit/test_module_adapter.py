@@ -106,19 +106,6 @@ def test_variables_of_first_call():
     np.testing.assert_array_equal(model(tf.ones([4, 3])), tf.fill([4, 2], 3.0))
 
 
-def test_attributes_of_the_module():
-    module = Plain()
-    assert (tapeline.module(module).randomness, tapeline.module(module).cross_example) == (
-        "none",
-        False,
-    )
-    module.randomness, module.cross_example = "per_example", True
-    assert (tapeline.module(module).randomness, tapeline.module(module).cross_example) == (
-        "per_example",
-        True,
-    )
-
-
 def test_outputs_are_float32():
     class Half(Plain):
         def __call__(self, inputs, context):
