@@ -16,12 +16,13 @@ Compute = Callable[..., Tensors]  # (Batch, *arguments) -> float32 tensors to su
 
 @dataclasses.dataclass(eq=False, repr=False)
 class Accumulation:
-    """Sums of the outputs of `compute` over the micro-batches and shards of a global batch.
+    """Accumulator of the outputs of `compute` over the micro-batches and shards of a global batch.
 
-    Each micro-batch is cut into shards, one or more per replica. The outputs for a shard of all
-    micro-batches are added sequentially, then these sums in a binary tree, neighbouring shards
-    first, which `tree_reduce` continues over the replicas: the order of the additions is the same
-    on any number of replicas. Memory holds only one partial sum per level of the tree.
+    Each micro-batch is cut into shards, one or more per replica. For each shard of a replica, the
+    outputs for all micro-batches are added sequentially. These sums are then added in a binary
+    tree, neighbouring shards first; `tree_reduce` continues the tree over the replicas. So with
+    virtual shards, the order of the additions is the same on any number of replicas. Memory holds
+    only one partial sum per level of the tree.
     """
 
     strategy: tf.distribute.Strategy
@@ -34,9 +35,17 @@ class Accumulation:
         self._levels = self._layout.local_shards.bit_length() - 1
 
     def total(self, element: Any, step: tf.Tensor, *arguments: Any) -> Any:
-        """Returns each replica's sums over its part of a global batch; in cross-replica context.
+        """Returns the sums of each replica over its part of a global batch.
 
-        `element` is the result of `feed.next`; `compute` gets the batch, then `arguments`.
+        Called in cross-replica context, in the graph.
+
+        Args:
+          element: result of `feed.next`, the input of one step.
+          step: index of the step, int64 [].
+          *arguments: further arguments of `compute`, after the batch.
+
+        Returns:
+          The summed outputs of `compute`, a list of tensors, as per-replica values.
         """
         if not self._levels:
             return self._sum_shard(0, element, step, arguments)
@@ -57,7 +66,17 @@ class Accumulation:
         return sums[self._levels]
 
     def _carry(self, sums: list[Tensors], shard_sum: Tensors, shard: tf.Tensor) -> list[Tensors]:
-        """Adds a shard's sums to those of the tree's levels, carrying as a binary counter does."""
+        """Returns the sums of the levels of the tree after adding the sums of a shard.
+
+        The sums are carried from level to level as in a binary counter: the sum over 2^level
+        neighbouring shards is added to the sum over the next 2^level shards. Called in replica
+        context.
+
+        Args:
+          sums: sums of each level; `sums[level]` is over 2^level shards.
+          shard_sum: sums over the micro-batches of the shard.
+          shard: index of the shard among those of the replica, int32 [].
+        """
 
         def carry_to(level: int) -> list[Tensors]:
             carry = shard_sum
@@ -71,7 +90,14 @@ class Accumulation:
         return tf.switch_case(level, branches)
 
     def _sum_shard(self, shard: Any, element: Any, step: tf.Tensor, arguments: Any) -> Any:
-        """Returns each replica's sums over the micro-batches of one of its shards."""
+        """Returns the per-replica sums over the micro-batches of one shard of each replica.
+
+        Args:
+          shard: index of the shard among those of each replica, an int or int32 [].
+          element: result of `feed.next`.
+          step: index of the step, int64 [].
+          arguments: further arguments of `compute`, as a tuple.
+        """
         micro_batches = self._layout.micro_batches
         first = shard * micro_batches
         if micro_batches == 1:
@@ -92,7 +118,17 @@ class Accumulation:
     def _add_micro_batch(
         self, element: Any, step: tf.Tensor, index: Any, arguments: Any, total: Any = None
     ) -> Tensors:
-        """Returns the output of `compute` for a micro-batch, plus `total`; in replica context."""
+        """Returns the outputs of `compute` for a local micro-batch, plus `total` unless it is None.
+
+        Called in replica context.
+
+        Args:
+          element: result of `feed.next`.
+          step: index of the step, int64 [].
+          index: index of the local micro-batch among those of the replica, an int or int32 [].
+          arguments: further arguments of `compute`, as a tuple.
+          total: sums to add to; None: the outputs are returned as they are.
+        """
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         sums = self.compute(self.feed.batch(element, step, replica, index), *arguments)
         return sums if total is None else _plus(total, sums)
@@ -101,6 +137,7 @@ class Accumulation:
 def _plus(one: Tensors, other: Tensors) -> Tensors:
     """Returns the pairwise sums of two lists of tensors.
 
-    `ensure_shape` keeps the graph optimizer from merging additions, which changes their order.
+    `ensure_shape` keeps the graph optimizer from merging additions, which would change the order of
+    the additions.
     """
     return [tf.ensure_shape(a + b, a.shape) for a, b in zip(one, other, strict=True)]

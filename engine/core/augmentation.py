@@ -1,4 +1,4 @@
-"""Augmentation with stateless random numbers: a pure function of (seed, epoch, example)."""
+"""Augmentation with stateless random numbers, a pure function of (seed, epoch, example)."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ def augmenter(
     compiled: bool = False,
     preprocess: Callable[[Nest], Nest] | None = None,
 ) -> Callable[[Batch], Batch]:
-    """Returns a function that augments a training batch in the graph; `compiled`: under XLA.
+    """Returns a function that augments and preprocesses a training batch, in the graph.
 
-    The function also applies `preprocess`, the preprocessing of the data set, to the inputs. The
-    random numbers of an example depend only on the seed, the epoch and its position in the epoch's
-    order, and not on the batch size or the number of replicas, micro-batches and shards.
+    The random numbers of an example depend only on the seed, the epoch and the position of the
+    example in the order of the epoch, and not on the batch size or the number of replicas,
+    micro-batches and shards.
+
+    Args:
+      augmentation: transforms to apply.
+      classes: number of classes, of which mixup creates distributions.
+      seed: seed of the run.
+      compiled: whether XLA compiles the function.
+      preprocess: preprocessing of the inputs by the data set; None: uint8 images are divided by
+        255.
     """
 
     def augmented(batch: Batch) -> Batch:

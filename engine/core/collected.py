@@ -1,8 +1,9 @@
-"""Collects the rows of a whole split for the metrics that are no sums, `tl.metrics.collected`.
+"""Collects the rows of a split for the metrics that `tl.metrics.collected` returns.
 
-Each replica puts its rows where they are in the global batch, and zeros elsewhere. So the reduction
-of the metric sums, over micro-batches, replicas and workers, also collects the rows. Values are
-added as integers of the same bits, which adding zeros does not change.
+Each replica writes its rows at their positions in the global batch, and zeros at all other
+positions. So the reduction of the metric sums, over micro-batches, replicas and workers, also
+collects the rows. Values are added as integers with the same bits; adding zeros does not change
+these integers.
 """
 
 from __future__ import annotations
@@ -28,9 +29,16 @@ _CONVERTED = {tf.float16: tf.float32, tf.bfloat16: tf.float32}
 
 
 def collected_rows(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> Rows:
-    """Returns what the collected metrics of a task need of a micro-batch; zeros in padding rows.
+    """Returns the tensors that the collected metrics of a task need from a micro-batch.
 
-    These are the weights, float32 [rows], if the metric takes them, and the metric's arguments.
+    Args:
+      output: output of the task for the micro-batch.
+      mask: float32 [rows], 1 for an example and 0 for padding.
+      metrics: all metrics of the task, by name.
+
+    Returns:
+      For each collected metric, by name: the weights, float32 [rows], if the function of the metric
+      takes weights; then the arguments of the metric, [rows, ...] each; zeros in padding rows.
     """
     weights = mask if output.weights is None else tf.cast(output.weights, tf.float32)
     return {
@@ -44,9 +52,14 @@ def collected_rows(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> Row
 
 
 class Collection:
-    """Collects rows in the graph, and computes the collected metrics of a task from them.
+    """Collection of the rows of a split, from which the collected metrics of a task are computed.
 
-    All methods do nothing for a task without such metrics.
+    For a task without such metrics, `bool` of the collection is False, and the methods return empty
+    lists and dicts.
+
+    Args:
+      metrics: all metrics of the task, by name.
+      feed: feed of the split, in file order.
     """
 
     def __init__(self, metrics: Metrics, feed: Feed) -> None:
@@ -63,12 +76,23 @@ class Collection:
         return bool(self._metrics)
 
     def packed(self, rows: Rows, batch: Batch) -> Tensors:
-        """Returns the rows of a micro-batch at their places in the global batch, among zeros.
+        """Places the rows of a micro-batch at their positions in the global batch, among zeros.
 
-        They are a list of one tensor, int64 [length, 1 + values], whose first column is the mask.
+        Called in the graph. Also records the shapes and dtypes of the rows, which other methods
+        need.
+
+        Args:
+          rows: result of `collected_rows`.
+          batch: micro-batch.
+
+        Returns:
+          A list of one tensor, int64 [length, 1 + values], whose first column is the mask and whose
+          other columns are the values of all collected metrics; an empty list without collected
+          metrics.
 
         Raises:
-          ValueError: if the dtype or shape of an argument does not fit, or for too many bytes.
+          ValueError: if the dtype of an argument is not a number, if its shape is not fully
+            defined, or if the arrays of the split would be larger than `max_bytes`.
         """
         if not self:
             return []
@@ -86,21 +110,37 @@ class Collection:
         return [tf.math.unsorted_segment_sum(values, places, length)]
 
     def zeros(self) -> Tensors:
-        """Returns zeros of the shape of what `packed` returned, which must have been called."""
+        """Returns zeros of the shape and dtype of the result of `packed`.
+
+        `packed` must be traced before. Without collected metrics, the list is empty.
+        """
         return [tf.zeros(self._shape, tf.int64)] if self else []
 
     @property
     def max_steps(self) -> int:
-        """Maximum number of steps of a call of the graph, which bounds the size of its result."""
+        """Maximum number of steps in a call of the graph, 1 or more.
+
+        The maximum bounds the size of the result of a call, which has the rows of each step. It is
+        1 << 62 without collected metrics, and before `packed` is traced.
+        """
         step_bytes = 8 * math.prod(self._shape)
         return max(1, _CALL_BYTES // step_bytes) if step_bytes else 1 << 62
 
     def clear(self) -> None:
-        """Removes all rows."""
+        """Removes the rows that `add` has collected."""
         self._arrays, self._count = [], 0
 
     def add(self, steps: Sequence[np.ndarray]) -> None:
-        """Adds the rows of consecutive steps: a list of `packed` of each, int64 [steps, ...]."""
+        """Adds the rows of consecutive steps.
+
+        Args:
+          steps: the results of `packed`, reduced over the replicas and stacked over the steps: a
+            list of one array, int64 [steps, length, 1 + values]; not read without collected
+            metrics.
+
+        Raises:
+          AssertionError: if an example is collected twice.
+        """
         if not self:
             return
         (rows,) = (each.reshape(-1, self._shape[1]) for each in steps)
@@ -121,12 +161,14 @@ class Collection:
         self._count = end
 
     def results(self, agree: Callable[[int], int]) -> dict[str, float]:
-        """Returns the value of each metric by name, and removes the rows.
+        """Returns the value of each collected metric by name, and removes the rows.
 
-        `agree` returns, on every worker, the integer of 64 bits that the first worker gives.
+        Args:
+          agree: returns, on every worker, the 64-bit integer that the chief passes.
 
         Raises:
-          UserCodeError: if the function of a metric fails.
+          UserCodeError: if the function of a metric fails or does not return a number.
+          AssertionError: if the rows are not those of all examples of the split.
         """
         assert not self or self._count == self._examples, "evaluation did not collect all examples"
         arrays, results = iter(self._arrays), {}
@@ -142,7 +184,17 @@ class Collection:
 
 
 def _check(name: str, specs: Sequence[tf.TensorSpec], examples: int, max_bytes: int) -> None:
-    """Raises ValueError if a metric cannot collect arguments of these specs, of one example."""
+    """Raises ValueError if a metric cannot collect its arguments.
+
+    The reason is a dtype that is not a number, a shape that is not fully defined, or a size above
+    `max_bytes`.
+
+    Args:
+      name: name of the metric.
+      specs: spec of each argument for one example.
+      examples: number of examples in the split.
+      max_bytes: maximum size of the arguments of all examples, in bytes.
+    """
     size = 0
     for spec in specs:
         kind, shape = spec.dtype, spec.shape
@@ -162,7 +214,14 @@ def _check(name: str, specs: Sequence[tf.TensorSpec], examples: int, max_bytes: 
 
 
 def _bits(values: tf.Tensor) -> tf.Tensor:
-    """Returns the bits of numbers [rows, ...] as integers, int64 [rows, values]."""
+    """Returns the bits of each number as an integer, sign-extended to int64.
+
+    Args:
+      values: numbers of any integer, floating or bool dtype of up to 8 bytes, [rows, ...].
+
+    Returns:
+      int64 [rows, number of values in a row].
+    """
     flat = tf.reshape(values, [values.shape[0], values.shape[1:].num_elements()])
     if flat.dtype.is_bool:
         return tf.cast(flat, tf.int64)

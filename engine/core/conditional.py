@@ -1,4 +1,4 @@
-"""Updates of variables in place, only if a condition in the graph holds."""
+"""In-place updates of variables that depend on a condition in the graph."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ def conditional_update(
     variables: Sequence[tf.Variable],
     compiled: bool,
 ) -> None:
-    """Executes `update`, which may assign only to `variables`, if `condition` is true.
+    """Updates variables in place if a condition in the graph is true.
 
-    `condition` is a bool []. XLA copies the variables that a branch changes, but updates in place
-    those that a loop changes. So if XLA compiles the update (`compiled`), a loop of at most one
-    iteration replaces the branch. For a small network, the loop would take longer than the update:
-    then XLA always computes the update, and selects the new or the old values.
+    XLA copies the variables that a branch changes, but updates in place those that a loop changes.
+    So if XLA compiles the update, a loop of at most one iteration replaces the branch. For a small
+    network, the loop would take longer than the update: then XLA always executes the update, and
+    afterwards restores the old values if the condition is false.
+
+    Args:
+      condition: bool [].
+      update: assigns new values to some of `variables`; must have no other side effects.
+      variables: all variables to which `update` may assign.
+      compiled: whether XLA compiles the update.
     """
 
     def once(*_: tf.Tensor) -> tuple[tf.Tensor]:

@@ -1,7 +1,7 @@
-"""Early stopping and the choice of the best epoch, by Keras' rules; counters are in `TrainState`.
+"""Early stopping and selection of the best epoch, by Keras' rules; `TrainState` has the counters.
 
-The two have separate reference values: any improvement of the metric selects a new best epoch, but
-only an improvement of more than `min_delta` resets the patience.
+Early stopping and the best epoch have separate reference values: any improvement of the metric
+selects a new best epoch, but only an improvement of more than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from engine.runtime.scalars import as_float64, as_int64
 
 
 class Monitor:
-    """Monitor of one metric, which selects the best epoch and stops training early.
+    """Monitor of one metric: selects the best epoch, and decides when to stop training early.
 
     Args:
       metric: split, underscore and metric, for example "validation_accuracy".
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
-      patience: number of epochs without improvement before training stops, counted as in Keras;
-        -1: training never stops early.
+      patience: number of epochs without improvement before training stops, counted as in Keras; -1:
+        training never stops early.
       higher_is_better: whether a higher value of the metric is better.
     """
 
@@ -38,7 +38,10 @@ class Monitor:
         return float(results[self._split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
-        """Returns whether `value` beats `reference` by more than `margin`; numbers beat nan."""
+        """Returns whether `value` is better than `reference` by more than `margin`.
+
+        Any number is better than a `reference` of nan; a `value` of nan is never better.
+        """
         if math.isnan(reference):
             return not math.isnan(value)
         return self._sign * (value - self._sign * margin) > self._sign * reference
@@ -52,9 +55,16 @@ class Monitor:
         return True
 
     def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
-        """Updates `patience` with the metric of an epoch; returns whether to stop training.
+        """Updates the state of early stopping with the metric of an epoch; returns whether to stop.
 
-        As in Keras, training never stops after the first epoch (`first_epoch`) of a run.
+        Args:
+          value: monitored metric of the epoch.
+          first_epoch: whether this is the first epoch of the run; as in Keras, training does not
+            stop at the end of that epoch.
+          patience: state of early stopping, which is updated unless the patience is -1.
+
+        Returns:
+          Whether to stop training; once this is True, it is True for all later epochs.
         """
         if self._patience < 0:
             return False
@@ -71,15 +81,18 @@ class Monitor:
 def resolve(
     monitor: str, metrics: Collection[str], has_validation: bool, collected: Collection[str] = ()
 ) -> str:
-    """Resolves `--monitor` to a split and a metric, such as "validation_accuracy".
+    """Resolves `--monitor` to the name of a split and a metric, such as "validation_accuracy".
 
-    `metrics` names the task's metrics. "auto" is the first of them on the validation split, or the
-    validation loss if there is none; without a validation split, it is the training loss.
-    `collected` names those that only evaluation computes, see `tl.metrics.collected`.
+    Args:
+      monitor: value of `--monitor`. "auto" is the first metric on the validation split, or the
+        validation loss if the task has no metrics; without a validation split, the training loss.
+      metrics: names of the metrics of the task, in order.
+      has_validation: whether there is a validation split.
+      collected: names of the metrics that only evaluation computes, see `tl.metrics.collected`.
 
     Raises:
-      ValueError: if the task has no such metric, or if it is a metric of the validation split, and
-        there is no such split.
+      ValueError: if the task has no such metric, for a metric of the validation split if there is
+        no such split, and for a metric of the training split that only evaluation computes.
     """
     if monitor == "auto":
         first = next(iter(metrics), "loss")

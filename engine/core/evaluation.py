@@ -19,7 +19,10 @@ from pipelines import Batch, Feed, opened, reason
 
 
 class Evaluation:
-    """Evaluation of one split in a compiled loop: mean loss and metrics over its examples."""
+    """Evaluation of one split in a compiled loop: mean loss and metrics over its examples.
+
+    The attribute `traces` is the number of traces of the loop.
+    """
 
     def __init__(
         self,
@@ -45,10 +48,17 @@ class Evaluation:
     def run(self, interrupted: Callable[[], bool] = lambda: False) -> dict[str, float | int] | None:
         """Evaluates the split; returns `metrics.means`: loss and metrics by name, and "examples".
 
-        `interrupted` is polled before each call of the graph; if True, `run` returns None.
+        Args:
+          interrupted: called before each call of the graph; returns whether to stop.
+
+        Returns:
+          The values by name; None if `interrupted` returned True.
 
         Raises:
-          RuntimeError: if TensorFlow fails.
+          RuntimeError: if TensorFlow fails, or if the feed returns an invalid number of steps.
+          ValueError: if the model, task or a metric is found invalid when the loop is traced.
+          UserCodeError: if the function of a collected metric fails.
+          AssertionError: if an example was lost or scored twice.
         """
         sums, collection = np.zeros(self._size), self._collection
         collection.clear()
@@ -77,13 +87,13 @@ class Evaluation:
         return means
 
     def graph(self) -> Any:
-        """Returns the ConcreteFunction of the loop that `run` calls, without evaluating."""
+        """Returns the ConcreteFunction of the loop that `run` calls; evaluates nothing."""
         _, given = self._feed.open(0, 1)
         start, steps = (tf.constant(as_int64(each)) for each in (0, 1))
         return self._compiled.get_concrete_function(start, steps, given)
 
     def _compute(self, batch: Batch) -> Tensors:
-        """Returns the sums over a micro-batch, and its packed rows if any are collected."""
+        """Returns the sums over a micro-batch, then the packed rows for collected metrics."""
         sums, rows = self._step(batch)
         return [sums, *self._collection.packed(rows, batch)]
 
@@ -102,7 +112,17 @@ class Evaluation:
         tf.function(step, autograph=False).get_concrete_function()
 
     def _steps(self, start: tf.Tensor, steps: tf.Tensor, given: object) -> list[tf.Tensor]:
-        """Returns the sums over the steps, float64, and the collected rows of each step, if any."""
+        """Evaluates consecutive steps in the graph, and counts the traces.
+
+        Args:
+          start: index of the first step, int64 [].
+          steps: number of steps, int64 [].
+          given: input of the graph from `Feed.open`.
+
+        Returns:
+          The sums over all steps, float64 [sums], and, if the task has collected metrics, the
+          reduced result of `Collection.packed` for each step, int64 [steps, length, 1 + values].
+        """
         self.traces += 1
         accumulation, strategy = self._accumulation, self._strategy
         if self._collection and self._feed.layout.local_micro_batches > 1:

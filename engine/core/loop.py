@@ -1,7 +1,7 @@
 """The compiled training loop: one call of the graph takes several steps.
 
 The number of steps is a tensor, so that one trace serves all calls. A call is a loop over log
-points around a loop over steps, so that logging costs nothing between log points.
+points around a loop over steps, so that the steps between log points do no work for logging.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient 
 
 
 class LoopResult(NamedTuple):
-    """Outcome of one call of the loop; a step that updated the weights is called finite."""
+    """Result of one call of the loop; a step that updated the weights is called finite."""
 
     steps: int  # number of steps taken; all but possibly the last were finite
     finite: bool  # whether the last step was finite
@@ -38,7 +38,7 @@ class LoopResult(NamedTuple):
 
 
 class LoopArgs(NamedTuple):
-    """The bounds of one call of the loop and the count of skipped updates; int64 [] each."""
+    """Bounds of one call of the loop, and the number of skipped updates; int64 [] each."""
 
     end: tf.Tensor  # step at which the call ends
     every: tf.Tensor  # as LogPoints.every
@@ -47,7 +47,7 @@ class LoopArgs(NamedTuple):
 
 
 class LoopState(NamedTuple):
-    """Loop-carried values: all that a step changes but the model, optimizer slots and EMA."""
+    """Loop-carried values: all that a step changes except the model, optimizer slots and EMA."""
 
     step: tf.Tensor  # int64 []
     sums: tf.Tensor  # float64, as TrainState.sums
@@ -59,8 +59,9 @@ class LoopState(NamedTuple):
 class Loop:
     """The compiled training loop, which takes steps in the graph on all replicas.
 
-    The counters and sums are loop-carried values. Their final values are assigned to the state's
-    variables once per call, because updating variables in each step takes longer.
+    The counters and sums are loop-carried values. Their final values are assigned to the variables
+    of `state` once per call, because updating variables in each step takes longer. The attribute
+    `traces` is the number of traces of the loop.
     """
 
     strategy: tf.distribute.Strategy
@@ -90,13 +91,21 @@ class Loop:
     def run(self, steps: int, points: LogPoints = LogPoints()) -> LoopResult:  # noqa: B008
         """Takes up to `steps` training steps of one epoch in one call of the graph.
 
-        Returns the number of steps taken and the values logged at `points`. Stops after the first
-        non-finite step, which does not update the weights, where the feed's input ends, and, if
-        `watched`, after `MAX_WATCHED` steps.
+        The call ends early after the first non-finite step, which does not update the weights;
+        where the input from the feed ends; and, if `watched`, after `MAX_WATCHED` steps.
+
+        Args:
+          steps: maximum number of steps, 1 or more.
+          points: log points; by default, there are none.
+
+        Returns:
+          The number of steps taken, whether the last step was finite, the loss and gradient norm of
+          each step if `watched`, and the values logged at the log points that were reached.
 
         Raises:
-          ValueError: for fewer than 1 step, for steps of two epochs, or for steps beyond
-            `points.last` or `points.most_steps`.
+          ValueError: for fewer than 1 step; for steps of two epochs; for steps beyond `points.last`
+            or `most_steps(points)`; if no log point of `points` is after the current step; if the
+            model, task or optimizer is found invalid when the loop is traced.
           StepError: if TensorFlow fails in a step.
           RuntimeError: if the feed or the loop returns an invalid number of steps.
         """
@@ -124,36 +133,42 @@ class Loop:
         return LoopResult(int(taken), bool(finite), losses, norms, reached)
 
     def most_steps(self, points: LogPoints) -> int:
-        """Returns the maximum number of steps of the next call with these log points."""
+        """Returns the maximum number of steps that the next call may take with these log points.
+
+        Raises:
+          ValueError: if no log point of `points` is after the current step.
+        """
         return points.most_steps(int(self.state.step), self._most_points)
 
     def with_feed(self, feed: Feed) -> Loop:
-        """Returns a loop that trains the same state by the same step on another feed."""
+        """Returns a new loop that trains the same state by the same step on another feed."""
         return dataclasses.replace(self, feed=feed)
 
     def graph(self, *, retrace: bool = False) -> Any:
-        """Returns the loop's ConcreteFunction, for inspection; takes no step.
+        """Returns the ConcreteFunction of the loop, for inspection; takes no step.
 
-        The function is the one that `run` calls, or with `retrace` a new trace, not counted in
-        `traces`.
+        The function is the one that `run` calls, or, with `retrace`, a new trace that `traces` does
+        not count.
         """
         _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
         return function.get_concrete_function(tf.constant([1, *LogPoints()], tf.int64), given)
 
     def _traced(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Returns the result of `_assigned`, while it is traced; counts the traces."""
+        """Calls `_assigned` and counts the traces: this Python code runs once per trace."""
         self.traces += 1
         return self._assigned(request, given)
 
     def _assigned(self, request: tf.Tensor, given: object) -> tuple[tf.Tensor, ...]:
-        """Takes the steps of a call and assigns the loop-carried values to the state.
+        """Takes the steps of a call; assigns the final loop-carried values to the state variables.
 
-        `request` is the number of steps and the two fields of `LogPoints`, int64 [3].
+        Args:
+          request: number of steps and the two fields of `LogPoints`, int64 [3].
+          given: input of the graph from `Feed.open`.
 
         Returns:
-          The number of steps taken, int64 []; whether the last was finite, bool []; the results of
-          `_steps` after the LoopState.
+          The number of steps taken, int64 []; whether the last step was finite, bool []; then the
+          number of log points, the rows and the watched values, as `_steps` returns them.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
@@ -170,12 +185,18 @@ class Loop:
         return now.step - first.step, now.finite, *logged
 
     def _steps(self, args: LoopArgs, first: LoopState, given: object) -> tuple[Any, ...]:
-        """Takes the steps of a call, and packs a LogPoint into a row at each log point.
+        """Takes the steps of a call, and packs a `LogPoint` into a row at each log point.
+
+        Args:
+          args: bounds of the call.
+          first: loop-carried values before the call.
+          given: input of the graph from `Feed.open`.
 
         Returns:
-          The final LoopState; the number of log points reached, int32 []; the rows, float64
-          [log points + 1, 4 + len(sums)], of which only so many are valid; and
-          `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2]; [0, 2] if not recorded.
+          The final `LoopState`; the number of log points reached, int32 []; the rows, float64
+          [maximum log points + 1, 4 + len(sums)], of which only as many are valid as log points
+          were reached; and `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2]
+          if not recorded.
         """
         one_step = functools.partial(self._one_step, args, first.step, given)
 
@@ -217,7 +238,19 @@ class Loop:
         now: LoopState,
         *watched: tf.TensorArray,
     ) -> tuple[Any, ...]:
-        """Takes a step; returns the LoopState after it, and `watched` with its loss and norm."""
+        """Takes one step on all replicas.
+
+        Args:
+          args: bounds of the call.
+          first: index of the first step of the call, int64 [].
+          given: input of the graph from `Feed.open`.
+          now: loop-carried values before the step.
+          *watched: one array of the losses and gradient norms of the steps so far, or none.
+
+        Returns:
+          The `LoopState` after the step, then `watched` with the loss and gradient norm of the
+          step.
+        """
         scale = self.state.loss_scale
         # All earlier steps of this call updated the weights: the first that does not ends it.
         context = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
@@ -237,12 +270,12 @@ class Loop:
             return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Returns the loop variables after steps up to `end` or to a non-finite step.
+        """Repeats `body` until step `end` or a non-finite step; returns the final loop variables.
 
         Args:
           end: step to stop before, int64 [].
-          body: returns new loop variables for the current ones; takes a step.
-          start: the first loop variables, of which the first is a LoopState.
+          body: takes the current loop variables and returns new ones, after one or more steps.
+          start: the first loop variables, of which the first is a `LoopState`.
         """
 
         def condition(now: LoopState, *_: Any) -> tf.Tensor:
@@ -252,7 +285,7 @@ class Loop:
         return tf.while_loop(condition, body, start, parallel_iterations=1)
 
     def _on_host(self) -> contextlib.AbstractContextManager:
-        """Returns a device scope: the host, for counters; none if XLA compiles the whole loop."""
+        """Returns the device scope of counters: the host CPU, or none if XLA compiles the loop."""
         return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
 
@@ -263,6 +296,6 @@ def _compiled(function: Callable) -> Callable:
 def _updates(now: LoopState, args: LoopArgs) -> tf.Tensor:
     """Returns the number of steps so far that updated the weights, int64 [].
 
-    Of the steps of a call, only the last may not have updated them.
+    Of the steps of a call, only the last may not have updated the weights.
     """
     return now.step - args.skipped - tf.cast(~now.finite, tf.int64)

@@ -24,7 +24,7 @@ _LOSS, _WEIGHT, _EXAMPLES, _FIRST_METRIC = 0, 1, 2, 3
 
 
 def summed(metrics: Metrics) -> Metrics:
-    """Returns the metrics that follow from sums, all but those of `tl.metrics.collected`."""
+    """Returns the metrics that are computed from sums: all but those of `tl.metrics.collected`."""
     return {name: each for name, each in metrics.items() if not isinstance(each, Collected)}
 
 
@@ -44,12 +44,18 @@ def zeros(metrics: Metrics) -> tf.Tensor:
 
 
 def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Tensor:
-    """Returns the sums over the rows of a micro-batch, [`size`] of `dtype`.
+    """Returns the vector of sums over the rows of a micro-batch, [`size`] of `dtype`.
 
-    Padding, where the mask, float32 [rows], is 0, adds nothing, even if its loss is nan.
+    Padding rows add nothing, even if their loss is nan.
+
+    Args:
+      output: output of the task for the micro-batch.
+      mask: float32 [rows], 1 for an example and 0 for padding.
+      metrics: all metrics of the task, by name.
 
     Raises:
-      ValueError: if the names of the metrics in the output differ from those in `metrics`.
+      ValueError: if the names of the metrics in the output differ from those in `metrics`, or if a
+        metric fails or returns sums of another shape than [metric.size].
     """
     if set(output.metrics) != set(metrics):
         ours, theirs = (", ".join(each) or "none" for each in (metrics, output.metrics))
@@ -69,7 +75,17 @@ def masked_sums(output: TaskOutput, mask: tf.Tensor, metrics: Metrics) -> tf.Ten
 def _sums_of(
     name: str, metric: Metric, weights: tf.Tensor, arguments: Sequence[tf.Tensor]
 ) -> tf.Tensor:
-    """Returns the sums of a metric; ValueError, with `name`, if the metric rejects arguments."""
+    """Returns the sums of a metric over the rows of a micro-batch, [metric.size].
+
+    Args:
+      name: name of the metric, for the error message.
+      metric: the metric.
+      weights: weights of the rows, float64 [rows].
+      arguments: arguments of the metric, [rows, ...] each.
+
+    Raises:
+      ValueError: if the metric raises any exception, or returns sums of another shape.
+    """
     try:
         sums = metric.sums(weights, *arguments)
         sums.shape.assert_is_compatible_with([metric.size])
@@ -81,13 +97,13 @@ def _sums_of(
 
 
 def without_padding(valid: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Replaces the rows of padding with zeros: where `valid`, bool [rows], is False."""
+    """Returns `rows`, [rows, ...], with zeros where `valid`, bool [rows], is False."""
     valid = tf.reshape(valid, [-1, *[1] * (rows.shape.rank - 1)])
     return tf.where(valid, rows, tf.zeros([], rows.dtype))
 
 
 def mean_weight(sums: tf.Tensor) -> tf.Tensor:
-    """Returns the mean of the weights of the examples, float32 []."""
+    """Returns the mean weight of the examples, float32 [], from the vector of sums."""
     return tf.cast(sums[_WEIGHT] / sums[_EXAMPLES], tf.float32)
 
 
@@ -97,12 +113,21 @@ def step_sums(sums: tf.Tensor, norm: tf.Tensor) -> tf.Tensor:
 
 
 def step_watched(sums: tf.Tensor) -> tf.Tensor:
-    """Returns a step's mean loss and gradient norm for the bad-step detector, float32 [2]."""
+    """Returns the mean loss and gradient norm of a step for the bad-step detector, float32 [2].
+
+    `sums` is the result of `step_sums`.
+    """
     return tf.cast(tf.stack([sums[_LOSS] / sums[_WEIGHT], sums[-2]]), tf.float32)
 
 
 def step_means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
-    """Returns `means` from the sums of training steps, and "gradient_norm", the mean over steps."""
+    """Returns the result of `means`, and "gradient_norm", the mean of the gradient norm over steps.
+
+    Args:
+      sums: total of `step_sums` over training steps, float64; over no steps, the loss and the
+        gradient norm are nan.
+      metrics: all metrics of the task, by name.
+    """
     norms, steps = sums[-2:].tolist()
     norm = norms / steps if steps else math.nan
     return {**means(sums[:-2], metrics), "gradient_norm": norm}
@@ -111,9 +136,15 @@ def step_means(sums: np.ndarray, metrics: Metrics) -> dict[str, float | int]:
 def means(
     sums: np.ndarray, metrics: Metrics, collected: Mapping[str, float] | None = None
 ) -> dict[str, float | int]:
-    """Returns the mean loss, the metrics and "examples" from float64 sums; nan without examples.
+    """Returns the mean loss, the values of the metrics and the number of examples, by name.
 
-    `collected` has the values of collected metrics, in evaluation; None: they are left out.
+    Args:
+      sums: total of `masked_sums`, float64 [`size`].
+      metrics: all metrics of the task, by name.
+      collected: values of the collected metrics by name; None or empty: these metrics are left out.
+
+    Returns:
+      "loss", the metrics by name, and "examples". The loss is nan if the sum of the weights is 0.
     """
     weight = float(sums[_WEIGHT])
     values: dict[str, float | int] = {"loss": float(sums[_LOSS]) / weight if weight else math.nan}
@@ -128,23 +159,29 @@ def means(
 
 
 def brief(values: Mapping[str, float | int], metrics: Metrics) -> str:
-    """Formats loss and metrics for a progress line, such as `loss 0.0312, accuracy 98.97%`."""
+    """Formats loss and metrics for a progress line, such as `loss 0.0312, accuracy 98.97%`.
+
+    The line has all `values` but "examples" and "gradient_norm".
+    """
     shown = (name for name in values if name not in ("examples", "gradient_norm"))
     return ", ".join(f"{name} {formatted(name, values[name], metrics)}" for name in shown)
 
 
 def formatted(name: str, value: float, metrics: Metrics) -> str:
-    """Formats a value: `98.97%` if its metric is displayed as a percentage, else `0.0312`."""
+    """Formats a value: 0.9897 as `98.97%` for a percentage metric, otherwise as `0.9897`."""
     return f"{value:.2%}" if is_percentage(name, metrics) else f"{value:.4f}"
 
 
 def is_percentage(name: str, metrics: Metrics) -> bool:
-    """Returns whether the metric of a task is displayed as a percentage; the loss is not."""
+    """Returns whether `name` is a metric of `metrics` that is displayed as a percentage."""
     return name in metrics and metrics[name].percentage
 
 
 def jsonable(value: Any) -> Any:
-    """Returns `value` with None for nan and infinity, which JSON lacks, also in nested mappings."""
+    """Returns `value` with None for nan and infinity, which JSON lacks.
+
+    Mappings are converted to dicts, recursively; lists are returned unchanged.
+    """
     if isinstance(value, Mapping):
         return {name: jsonable(inner) for name, inner in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,7 +14,13 @@ LARGEST_NORMS = 16  # number of largest gradient norms of a run that are kept to
 
 @dataclasses.dataclass(frozen=True)
 class LoopOptions(OptionGroup):
-    """Compiled loop."""
+    """Compiled loop.
+
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     steps_per_loop: str = option(
         "auto", "steps per call of the graph; auto: as many as take half a second"
@@ -43,7 +49,13 @@ class LoopOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class StoppingOptions(OptionGroup):
-    """Early stopping and the best weights."""
+    """Early stopping and the best weights.
+
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     monitor: str = option(
         "auto",

@@ -1,4 +1,4 @@
-"""The training state, everything that a resumed run needs.
+"""The training state: everything that a resumed run needs.
 
 A checkpoint holds the variables of `TrainState` and no others. Only the step represents the
 position in the data: the step and the seed determine the next examples.
@@ -26,7 +26,7 @@ def _number(name: str, value: float = 0.0, shape: Sequence[int] = ()) -> tf.Vari
 
 
 class BestState(tf.Module):
-    """Monitored metric and end step of the best epoch so far; step -1: no epoch yet."""
+    """Monitored metric and end step of the best epoch; nan and -1 before the first epoch."""
 
     def __init__(self) -> None:
         super().__init__(name="best")
@@ -45,7 +45,7 @@ class PatienceState(tf.Module):
 
 
 class TimingState(tf.Module):
-    """Counters of throughput and goodput; times and durations are in seconds."""
+    """Timings and counters for throughput and goodput; times and durations are in seconds."""
 
     def __init__(self) -> None:
         super().__init__(name="timing")
@@ -124,7 +124,7 @@ class TrainState(tf.Module):
 
 
 def weights_sha256(model: tf.Module) -> str:
-    """Returns the SHA-256, in hex, of the trainable variables' bytes in the model's order."""
+    """Returns the SHA-256, in hex, of the bytes of `model.trainable_variables`, in that order."""
     digest = hashlib.sha256()
     for variable in model.trainable_variables:
         digest.update(variable.numpy().tobytes())

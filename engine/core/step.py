@@ -75,20 +75,28 @@ class Step:
         self._updated = [*moving, *self.optimizer.variables, *averaged]
 
     def zero_accumulators(self) -> Tensors:
-        """Returns zeros of the shapes of the tensors that `compute_gradients` returns."""
+        """Returns zeros of the shapes and dtypes of the results of `compute_gradients`."""
         variables = [*self._weights, *self._statistics]
         shapes = [*(v.shape for v in variables), *([] for _ in self._statistics)]
         return [*map(tf.zeros, shapes), metrics.zeros(self.task.metrics)]
 
     def compute_gradients(self, batch: Batch, context: StepContext) -> Tensors:
-        """Returns the float32 tensors to sum over micro-batches for `apply_gradients`.
+        """Returns the tensors to sum over micro-batches for `apply_gradients`.
 
-        In this order: each trainable variable's gradient of the summed losses, times the loss scale
-        and divided by the global number of examples; each other variable's sum of weight * value
-        over its `StatisticUpdate`s; each such variable's sum of weights; `metrics.masked_sums`.
+        They are float32, except the metric sums of `metrics.dtype`, and in this order: the gradient
+        of each trainable variable; the sum of weight * value over the `StatisticUpdate`s of each
+        statistic, a non-trainable variable such as a moving mean; the sum of the weights of each
+        statistic; `metrics.masked_sums`. The gradients are those of the sum of weight * loss over
+        the rows, times the loss scale, and divided by the number of examples in the global batch.
+
+        Args:
+          batch: local micro-batch of decoded examples.
+          context: counters and loss scale before the step.
 
         Raises:
-          ValueError: if the loss does not depend on a trainable variable.
+          ValueError: if the loss does not depend on a trainable variable, if the output of the task
+            or the arguments of a metric are invalid, or if the model proposes a new value of a
+            variable that is not a statistic.
         """
         batch = preprocessed(batch, self.augment, self.preprocess)
         # L3: randomness is a function of the step and of the row in the global batch.
@@ -120,7 +128,15 @@ class Step:
         return [*gradients, *self._weighted(forward.updates), sums]
 
     def _refuse_unused(self, gradients: Sequence[tf.Tensor | None]) -> None:
-        """Raises ValueError if a gradient is None; names the task if all are, else the model."""
+        """Raises ValueError if a gradient is None, that is, the loss does not depend on a weight.
+
+        The message starts with a place in the user's code: that of the task if all gradients are
+        None, otherwise that of the model. If only the task or only the model is user code, that
+        place is named; if neither is, there is no place.
+
+        Args:
+          gradients: gradients of the trainable variables, in order.
+        """
         without = {id(w) for g, w in zip(gradients, self._weights, strict=True) if g is None}
         named = properties.named_variables(self.model).items()
         unused = [name for name, variable in named if id(variable) in without]
@@ -132,9 +148,16 @@ class Step:
         raise ValueError(f"{where}the loss does not depend on the trainable {', '.join(unused)}")
 
     def apply_gradients(self, total: Tensors, context: StepContext) -> StepResult:
-        """Reduces `total` over the replicas; updates model, slots and EMA if all sums are finite.
+        """Reduces sums over the replicas; updates model, optimizer slots and EMA if all are finite.
 
-        `total` is this replica's sum over its micro-batches of the results of `compute_gradients`.
+        Args:
+          total: sums of this replica, over its micro-batches, of the results of
+            `compute_gradients`.
+          context: counters and loss scale before the step.
+
+        Returns:
+          Whether gradients, statistics and metric sums were finite, so that the variables were
+          updated, and the metric sums of the step.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self.reduce(total)
@@ -161,7 +184,11 @@ class Step:
         return StepResult(finite, metrics.step_sums(sums, norm))
 
     def _weighted(self, updates: Sequence[StatisticUpdate]) -> Tensors:
-        """Returns the sum of weight * value of each statistic, then the sum of weights of each."""
+        """Returns the sum of weight * value of each statistic, then the sum of the weights of each.
+
+        Raises:
+          ValueError: if an update is of a variable that is not a statistic.
+        """
         indices = {id(variable): i for i, variable in enumerate(self._statistics)}
         values = [tf.zeros(variable.shape) for variable in self._statistics]
         weights = [tf.zeros([])] * len(values)
@@ -190,10 +217,18 @@ def evaluation_step(
     dtype: tf.DType = tf.float32,
     preprocess: Callable[[Any], Any] = lambda inputs: inputs,
 ) -> Callable[[Batch], tuple[tf.Tensor, Rows]]:
-    """Returns a function that evaluates the model on a Batch, to be called in replica context.
+    """Returns a function that evaluates a model on a micro-batch, to be called in replica context.
 
-    The function returns `metrics.masked_sums`, the sums of loss and metrics over the rows that are
-    not padding, and `collected_rows`. The loss includes the model's penalties.
+    The function takes a `Batch` and returns `metrics.masked_sums`, the sums of loss and metrics
+    over the rows that are not padding, and `collected_rows`. The loss includes the penalties of the
+    model. The function raises ValueError if the output of the task or the arguments of a metric are
+    invalid.
+
+    Args:
+      model: model to evaluate.
+      task: task, which computes losses and metric arguments.
+      dtype: dtype in which layers compute.
+      preprocess: converts decoded inputs to the inputs of the model; by default, the identity.
     """
 
     def scored(batch: Batch) -> tuple[tf.Tensor, Rows]:
@@ -213,12 +248,29 @@ def preprocessed(
     augment: Callable[[Batch], Batch] | None,
     preprocess: Callable[[Any], Any],
 ) -> Batch:
-    """Returns a batch of decoded examples with augmented (by `augment`) or preprocessed inputs."""
+    """Returns a batch with augmented and preprocessed, or only preprocessed, inputs.
+
+    Args:
+      batch: batch of decoded examples.
+      augment: augments and preprocesses a batch, including the targets; None: no augmentation.
+      preprocess: converts decoded inputs to the inputs of the model; called only if `augment` is
+        None.
+    """
     return augment(batch) if augment else batch._replace(inputs=preprocess(batch.inputs))
 
 
 def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
-    """Returns a task's output as tensors; raises ValueError if it is not one loss for each row."""
+    """Returns the output of a task with losses and weights converted to tensors.
+
+    Args:
+      task: task that returned the output, for error messages.
+      output: result of the call of the task.
+      batch: micro-batch that the task was called with.
+
+    Raises:
+      ValueError: if the output is not a `TaskOutput`, if the losses or weights are not one number
+        for each row, or if the first axis of a metric argument is not the rows.
+    """
     where, rows = f"{place(*_written(task))}{type(task).__name__}", batch.mask.shape
     if not isinstance(output, TaskOutput):
         raise ValueError(f"{where} returned a {type(output).__name__}: return a tl.TaskOutput")
@@ -241,7 +293,12 @@ def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
 
 
 def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
-    """Returns `metrics.masked_sums`; adds the task's name to a ValueError."""
+    """Returns `metrics.masked_sums` of the output of a task.
+
+    Raises:
+      ValueError: as raised by `metrics.masked_sums`; unless it comes from the user's code, the name
+        and place of the task are added to the message.
+    """
     try:
         return metrics.masked_sums(output, batch.mask, task.metrics)
     except ValueError as error:
@@ -252,5 +309,5 @@ def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
 
 
 def _written(task: Task) -> tuple[object, ...]:
-    """Returns a task's `__call__` and class, whose place in the user's code error messages name."""
+    """Returns the `__call__` and the class of a task, by which `place` locates user code."""
     return type(task).__call__, type(task)

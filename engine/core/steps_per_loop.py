@@ -7,11 +7,19 @@ from collections.abc import Callable
 
 
 class StepsPerLoop:
-    """The number of steps per call of the graph, adapted to the durations of earlier calls.
+    """Number of steps per call of the graph, adapted to the durations of earlier calls.
 
     Signals are handled and progress is shown between two calls, so a call should take about
-    `seconds`. The first call, which compiles the graph, takes a single step unless
-    the number is fixed. A negative `steps_per_loop` is a ValueError.
+    `seconds`. The first call, which compiles the graph, takes a single step unless the number is
+    fixed.
+
+    Args:
+      steps_per_loop: fixed number of steps per call; 0: as many as take `seconds`.
+      seconds: target duration of a call, in seconds.
+      agree: converts the number of steps of this worker to the one number that all workers take.
+
+    Raises:
+      ValueError: if `steps_per_loop` is negative.
     """
 
     def __init__(
@@ -27,7 +35,7 @@ class StepsPerLoop:
         self._calls = 0
 
     def steps(self, max_steps: int) -> int:
-        """Returns the number of steps of the next call, 1 to `max_steps`.
+        """Returns the number of steps of the next call, 1 to `max_steps`, the same on all workers.
 
         Raises:
           ValueError: if `max_steps` is below 1.
@@ -39,7 +47,15 @@ class StepsPerLoop:
         return self._agree(min(self._steps, max_steps))
 
     def took(self, steps: int, seconds: float) -> None:
-        """Records that a call of `steps` steps took `seconds`; ignores the first call."""
+        """Records the duration of a call, to which the number of steps of the next call is adapted.
+
+        The number grows at most by a factor of 4 per call. The first call is ignored; if the number
+        is fixed, all calls are.
+
+        Args:
+          steps: number of steps that the call took.
+          seconds: duration of the call, in seconds.
+        """
         self._calls += 1
         if not self._fixed and self._calls > 1:
             fitting = int(steps * self._seconds / max(seconds, 1e-6))

@@ -1,4 +1,4 @@
-"""Choice of the code for XLA to compile, and whether gradients are a separate function.
+"""Choice of the code that XLA compiles, and of whether gradients are a separate function.
 
 On two CPU cores, XLA is 1.5 to 2 times faster than the executor for a step of many small
 operations, and several times slower for a step of a few convolutions. XLA is used on one device
@@ -28,12 +28,26 @@ def choose(
 ) -> str:
     """Resolves `--jit`: XLA compiles nothing ("off"), each "step" or the whole "loop".
 
-    `others` are the task and the optimizer; `augments`: whether images are augmented. "auto" is the
-    fastest known choice. The choice does not depend on the feed: XLA rounds differently, and a run
-    must be bitwise identical whether its data is in memory or streamed.
+    "auto" is "loop" on one CPU device without virtual shards or augmentation, if layers, task,
+    metrics and optimizer are built in, and the model has no max pool and no variable of rank 4 or
+    more, such as the kernel of a convolution; otherwise it is "off". The choice does not depend on
+    the feed: XLA rounds differently, and a run must be bitwise identical whether its data is in
+    memory or streamed.
+
+    Args:
+      jit: value of `--jit`: "auto", "off", "step" or "loop".
+      devices: devices of the run.
+      model: model to train.
+      others: the task, its metrics and the optimizer.
+      shards: number of virtual shards; 0: none.
+      augments: whether training examples are augmented.
+
+    Returns:
+      "off", "step" or "loop".
 
     Raises:
-      ValueError: if `--jit` requests XLA for a configuration that does not support it.
+      ValueError: if `jit` is "step" or "loop", and there are several replicas, virtual shards or a
+        max pool.
     """
     pooled = any(isinstance(part, MaxPool) for part in model.submodules)
     if jit == "auto":
@@ -62,10 +76,17 @@ def choose(
 def apart(jit: str, devices: Devices, model: tf.Module) -> bool:
     """Returns whether `compute_gradients` should be a separate function, which is not inlined.
 
-    TensorFlow uses oneDNN's kernel for the gradient of a max pool only if it visits the pool before
-    the gradient. In the cyclic graph of a loop, the order depends on memory addresses: in one of
-    four starts, a network of two convolutions trains a seventh slower. The graph of a separate
-    function is acyclic; a call of it takes about 0.05 ms.
+    This is so on one CPU device without XLA, for a model with convolutions and with max pools or
+    user-defined parts, which may contain max pools. TensorFlow uses oneDNN's kernel for the
+    gradient of a max pool only if it visits the pool before the gradient. In the cyclic graph of a
+    loop, the order depends on memory addresses: in one of four starts, a network of two
+    convolutions trains a seventh slower. The graph of a separate function is acyclic; a call of
+    this function takes about 0.05 ms.
+
+    Args:
+      jit: result of `choose`.
+      devices: devices of the run.
+      model: model to train.
     """
     if jit != "off" or devices.are_gpus or devices.replicas > 1:
         return False

@@ -1,7 +1,8 @@
-"""The cluster of workers: connects them before TensorFlow is imported, and monitors them.
+"""Connects the workers of a cluster before TensorFlow is imported, and monitors them.
 
-Each worker except the chief has one connection, to the chief. Both ends send JSON lines: {} as
-a heartbeat every second, {"lost": reason} after a failure, {"bye": true} before a regular end.
+The chief has a connection to each other worker; there are no other connections. Both ends send JSON
+lines: {} as a heartbeat every second, {"lost": reason} after a failure, {"bye": true} before a
+regular end.
 """
 
 from __future__ import annotations
@@ -20,12 +21,26 @@ _HEARTBEAT = 1.0  # seconds between two heartbeats
 
 
 class Cluster:
-    """Context manager of the workers: waits at entry until all join, at exit until all finish.
+    """Context manager of the membership of this process in a cluster of workers.
 
-    A worker that exits with an error sends it to the other workers, and does not wait. When a
-    worker is lost, the others end with a one-line error that names it. If the strategy is not
-    multi_worker, entry and exit do nothing. `digest`, of the version and the options, must be the
-    same on all workers. An invalid cluster configuration is a ValueError.
+    Entry waits until all workers have joined, and a regular exit until all have finished. A worker
+    that exits with an error sends the error to the other workers, and does not wait for them. When
+    a worker is lost, the other workers end with a one-line error that names the lost worker. If the
+    strategy is not "multi_worker", entry and exit do nothing.
+
+    Args:
+      options: options of the devices and the cluster.
+      environment: environment variables, which define the cluster.
+      digest: digest of the version and the options, which must be the same on all workers.
+
+    Attributes:
+      cluster: configuration of the cluster; None if the strategy is not "multi_worker".
+      peers: monitor of the other workers; None before entry and without a cluster.
+
+    Raises:
+      ValueError: if the configuration of the cluster is missing or invalid.
+      RuntimeError: at entry, if the workers do not join, see `join_cluster`; at exit, if a worker
+        is lost.
     """
 
     def __init__(
@@ -60,7 +75,7 @@ class Cluster:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process is the chief, or the only one, which writes the run directory."""
+        """Whether this process is the chief or the only worker, which writes the run directory."""
         return self.cluster is None or self.cluster.is_chief
 
 
@@ -68,7 +83,16 @@ class LivenessMonitor:
     """Monitor of the other workers, in a background thread.
 
     A worker whose connection ends before it has finished, or that sends nothing for `silence`
-    seconds, is lost. The worker that detects the loss reports it to the others, through the chief.
+    seconds, is lost. The worker that detects the loss reports the loss to the other workers,
+    through the chief.
+
+    Args:
+      cluster: configuration of the cluster.
+      connections: connections to other workers by worker index, as `join_cluster` returns them.
+      silence: maximum time without data from a worker, in seconds.
+
+    Attributes:
+      lost: reason why a worker was lost; None if none was.
     """
 
     def __init__(
@@ -84,13 +108,20 @@ class LivenessMonitor:
         self._thread.start()
 
     def on_failure(self, call: Callable[[str], None]) -> None:
-        """Registers `call` to get the reason when a worker is lost; at once if one already is."""
+        """Registers a function that is called with the reason when a worker is lost.
+
+        The function is called in the monitoring thread, or at once if a worker is lost already. It
+        replaces a function that was registered earlier.
+
+        Args:
+          call: takes the reason, one line of text that names the worker.
+        """
         self._on_loss = call
         if self.lost:
             call(self.lost)
 
     def fail(self, reason: str) -> None:
-        """Sends the error that ends this worker to the other workers, which display it."""
+        """Sends the reason why this worker ends, one line of text, to the other workers."""
         self._broadcast(lost=f"{self._cluster.name(self._cluster.task)} ended: {reason}")
 
     def leave(self) -> None:
@@ -99,7 +130,8 @@ class LivenessMonitor:
         So no worker exits while another may still communicate with it.
 
         Raises:
-          RuntimeError: when a worker is lost.
+          RuntimeError: if a worker is lost; monitoring is stopped and connections are closed then,
+            too.
         """
         if not self._cluster.is_chief:
             self._broadcast(bye=True)
@@ -146,7 +178,7 @@ class LivenessMonitor:
                         self._lose(f"{name} has been silent for {self._silence:g} s")
 
     def _read(self, worker: int) -> bool:
-        """Reads a worker's messages; returns whether its connection is still open."""
+        """Reads and handles the messages of a worker; returns whether the connection is open."""
         messages = self._connections[worker].read()
         for message in messages or ():
             if message.get("bye") is True:

@@ -1,6 +1,6 @@
 """The cluster configuration, from TF_CONFIG or from the environment of a Slurm job step.
 
-Imports no TensorFlow, so that an invalid environment fails at once.
+This module does not import TensorFlow, so that an invalid environment fails at once.
 """
 
 from __future__ import annotations
@@ -27,19 +27,22 @@ class ClusterConfig(NamedTuple):
         return f"worker {worker} ({self.workers[worker]})"
 
     def address(self, worker: int) -> tuple[str, int]:
-        """Returns the host, without the brackets of IPv6, and the port of a worker."""
+        """Returns the host and the port of a worker; an IPv6 address is without brackets."""
         host, _, port = self.workers[worker].rpartition(":")
         return host.strip("[]"), int(port)
 
 
 def read(kind: str, environment: Mapping[str, str]) -> ClusterConfig:
-    """Returns the cluster configuration from environment variables; `kind` is as `--cluster`.
+    """Returns the cluster configuration that environment variables define.
 
-    With "tf_config", it is read from TF_CONFIG: a task of type "chief" precedes those of type
-    "worker". With "slurm", each task of the Slurm job step is a worker.
+    Args:
+      kind: value of `--cluster`. "tf_config": TF_CONFIG, in which a task of type "chief" precedes
+        those of type "worker". "slurm": the variables of a Slurm job step, each task of which is a
+        worker.
+      environment: environment variables.
 
     Raises:
-      ValueError: when the configuration is missing or invalid.
+      ValueError: if the configuration is missing or invalid.
     """
     return {"tf_config": _from_tf_config, "slurm": _from_slurm}[kind](environment)
 
@@ -72,7 +75,15 @@ def _from_tf_config(environment: Mapping[str, str]) -> ClusterConfig:
 
 
 def _from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
-    """Returns a Slurm step's cluster, on ports of `srun --resv-ports`, else derived from its ID."""
+    """Returns the cluster of a Slurm job step, whose tasks are the workers.
+
+    The ports are those of `srun --resv-ports`, or otherwise derived from the IDs of the job and the
+    step.
+
+    Raises:
+      ValueError: if a variable is missing or invalid, if too few ports are reserved, or if the
+        tasks are not distributed in blocks.
+    """
     nodes = _slurm(environment, "SLURM_STEP_NODELIST", "SLURM_NODELIST", "SLURM_JOB_NODELIST")
     per_node = _slurm(environment, "SLURM_STEP_TASKS_PER_NODE", "SLURM_TASKS_PER_NODE")
     job = _slurm(environment, "SLURM_JOB_ID", "SLURM_JOBID")
@@ -107,7 +118,13 @@ def _from_slurm(environment: Mapping[str, str]) -> ClusterConfig:
 
 
 def _slurm(environment: Mapping[str, str], *names: str) -> str:
-    """Returns the first set variable of `names`, of several Slurm versions; ValueError if none."""
+    """Returns the value of the first of the variables `names` that is set and not empty.
+
+    The name of a variable depends on the version of Slurm.
+
+    Raises:
+      ValueError: if no variable is set.
+    """
     for name in names:
         if environment.get(name):
             return environment[name]
@@ -117,7 +134,11 @@ def _slurm(environment: Mapping[str, str], *names: str) -> str:
 
 
 def expand_hosts(text: str) -> list[str]:
-    """Expands a Slurm host list, `a[01-03,7],b` to a01, a02, a03, a7, b; ValueError if invalid."""
+    """Returns the hosts of a Slurm host list: `a[01-03,7],b` is a01, a02, a03, a7 and b.
+
+    Raises:
+      ValueError: if the list is empty or invalid.
+    """
     hosts: list[str] = []
     items = re.findall(r"(?:[^,\[]|\[[^\]]*\])+", text)
     for item in items:
@@ -132,7 +153,11 @@ def expand_hosts(text: str) -> list[str]:
 
 
 def _expand_ranges(text: str) -> list[str]:
-    """Expands Slurm's number ranges, `01-03,7` to 01, 02, 03, 7; ValueError if invalid."""
+    """Returns the numbers of Slurm's ranges, as text: `01-03,7` is 01, 02, 03 and 7.
+
+    Raises:
+      ValueError: if the text is not a list of numbers and ranges.
+    """
     numbers: list[str] = []
     for item in text.split(","):
         if not (match := re.fullmatch(r"(\d+)(?:-(\d+))?", item)):
@@ -145,7 +170,11 @@ def _expand_ranges(text: str) -> list[str]:
 
 
 def expand_counts(text: str) -> list[int]:
-    """Expands Slurm's tasks per node, `2(x3),1` to 2, 2, 2, 1; ValueError if invalid."""
+    """Returns the number of tasks on each node from Slurm's text: `2(x3),1` is 2, 2, 2 and 1.
+
+    Raises:
+      ValueError: if the text is invalid.
+    """
     counts: list[int] = []
     for item in text.split(","):
         if not (match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", item)):

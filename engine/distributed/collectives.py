@@ -18,10 +18,17 @@ _EXIT_DELAY = 10.0  # seconds from the loss of a worker to the forced exit of th
 
 
 class HostCollectives:
-    """Collective operations on host integers, over an entered `Cluster`; None: one worker.
+    """Collective operations on one integer of 64 bits per worker.
 
-    All workers must call `max`, `broadcast` and `same` in the same order. These raise RuntimeError
-    when the workers cannot reach each other. With a single worker, they return `value`.
+    All workers must call `max`, `broadcast` and `same` in the same order, after `strategy`. These
+    methods raise RuntimeError if the workers cannot reach each other. Without a cluster, `max` and
+    `broadcast` return `value`, and `same` does nothing.
+
+    Args:
+      cluster: cluster that was entered; None: this process is the only worker.
+
+    Attributes:
+      is_chief: whether this process is the chief or the only worker.
     """
 
     def __init__(self, cluster: Cluster | None = None) -> None:
@@ -37,10 +44,11 @@ class HostCollectives:
     def strategy(self) -> tf.distribute.Strategy:
         """Returns the MultiWorkerMirroredStrategy over the GPUs, or the CPUs, of all workers.
 
-        The first call creates it, and must precede TensorFlow's first operation.
+        The first call creates the strategy, and must precede TensorFlow's first operation. Requires
+        a cluster. From this call on, the process ends if a worker is lost.
 
         Raises:
-          RuntimeError: when TensorFlow cannot start its server at this worker's address.
+          RuntimeError: if TensorFlow cannot start its server at the address of this worker.
         """
         assert self._cluster is not None and self._peers is not None
         if self._strategy is not None:
@@ -89,8 +97,12 @@ class HostCollectives:
     def same(self, what: str, value: int) -> None:
         """Checks that all workers have the same value.
 
+        Args:
+          what: name of the value, for the error message.
+          value: value of this worker.
+
         Raises:
-          RuntimeError: when the values differ; the message gives `what` and each worker's value.
+          RuntimeError: if the values differ; the message lists the value of each worker.
         """
         values = self._gather(value)
         if len(set(values)) > 1:
@@ -99,7 +111,11 @@ class HostCollectives:
             )
 
     def _gather(self, value: int) -> list[int]:
-        """Returns the values of all workers, the chief's first."""
+        """Returns the values of all workers, the chief's first.
+
+        Raises:
+          RuntimeError: if the workers cannot reach each other.
+        """
         if self._cluster is None:
             return [value]
         values = np.zeros(len(self._cluster.workers), np.int64)
@@ -123,7 +139,11 @@ class HostCollectives:
         return strategy.experimental_local_results(strategy.run(on_replica, args=(values,)))[0]
 
     def _end(self, reason: str) -> None:
-        """Aborts pending collectives for a lost worker; ends the process after `_EXIT_DELAY`."""
+        """Aborts pending collective operations; ends the process after `_EXIT_DELAY` seconds.
+
+        The aborted operations raise an error, which may end the process earlier. Otherwise the
+        process prints `reason`, why a worker was lost, and exits with status 1.
+        """
         if self._strategy is not None:
             eager_context.context().abort_collective_ops(tf.errors.UNAVAILABLE, reason)
 

@@ -9,7 +9,14 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions(OptionGroup):
-    """Devices, machines and threads."""
+    """Devices, machines and threads.
+
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid, see `OptionGroup`, or for virtual devices with a strategy
+        of "gpu" or "multi_worker".
+    """
 
     strategy: str = option(
         "auto",

@@ -11,7 +11,10 @@ Reduction = Callable[[Sequence[tf.Tensor]], Tensors]
 
 
 def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
-    """Sums each tensor over the replicas (one replica: unchanged); call in replica context."""
+    """Returns the sum of each tensor over the replicas; called in replica context.
+
+    With a single replica, the tensors are returned unchanged.
+    """
     context = tf.distribute.get_replica_context()
     if context.num_replicas_in_sync == 1:
         return list(tensors)
@@ -25,11 +28,12 @@ def all_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
 
 
 def tree_reduce(tensors: Sequence[tf.Tensor]) -> Tensors:
-    """Sums each tensor over the replicas in a binary tree; call in replica context.
+    """Returns the sum of each tensor over the replicas, added in a binary tree.
 
-    Adds the tensors of neighbouring replicas first, then neighbouring sums. If each replica's
-    float32 tensors are such sums over its virtual shards, the results are bitwise identical for any
-    number of replicas. The numbers of replicas and of shards must be powers of two.
+    The tensors of neighbouring replicas are added first, then neighbouring sums. If the float32
+    tensors of each replica are such sums over the virtual shards of the replica, the results are
+    bitwise identical for any number of replicas. The numbers of replicas and of shards must be
+    powers of two. Called in replica context.
     """
     context = tf.distribute.get_replica_context()
     replicas = context.num_replicas_in_sync
@@ -62,9 +66,15 @@ def _for_each_dtype(reduce: Reduction, tensors: Sequence[tf.Tensor]) -> Tensors:
 
 
 def reductions(shards: int) -> tuple[Reduction, Reduction]:
-    """Returns two reductions over replicas: for batch norm in a micro-batch, for a step's sums.
+    """Returns the reductions over replicas for batch norm and for the sums of a step.
 
-    With virtual shards (`shards` > 0), the first is the identity: shards are computed separately,
-    and batch normalization treats each shard as a batch.
+    Args:
+      shards: number of virtual shards; 0: none.
+
+    Returns:
+      The reduction of batch statistics in a micro-batch, and that of gradients, statistics and
+      metric sums. Both are `all_reduce` without virtual shards. With virtual shards, the first
+      returns the tensors unchanged, because batch normalization treats each shard as a batch; the
+      second is `tree_reduce`.
     """
     return (list, tree_reduce) if shards else (all_reduce, all_reduce)

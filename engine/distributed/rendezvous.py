@@ -1,8 +1,8 @@
 """Rendezvous of the workers, which checks that all were started with the same options.
 
-TensorFlow's wait for workers cannot be interrupted and may never end, so the rendezvous precedes
-its import. A worker sends the chief {"worker": index, "of": number of workers, "digest": string};
-the chief answers {"go": true} when all have joined, or {"refuse": reason}.
+TensorFlow's wait for workers cannot be interrupted and may never end, so the rendezvous takes place
+before TensorFlow is imported. A worker sends the chief {"worker": index, "of": number of workers,
+"digest": string}; the chief answers {"go": true} when all have joined, or {"refuse": reason}.
 """
 
 from __future__ import annotations
@@ -25,7 +25,16 @@ _GRACE = 5.0  # additional seconds to wait for a connected chief, which reports 
 
 
 class Connection:
-    """A TCP connection for JSON objects; `name` is the display name of the other end."""
+    """TCP connection that transfers JSON objects, one per line.
+
+    Args:
+      peer: connected socket.
+      name: display name of the other end.
+
+    Attributes:
+      name: display name of the other end.
+      heard: time of the last data received, in seconds of `time.monotonic`.
+    """
 
     def __init__(self, peer: socket.socket, name: str) -> None:
         peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -39,14 +48,20 @@ class Connection:
         return self._peer.fileno()
 
     def send(self, **message: Any) -> None:
-        """Sends a JSON object; ignores errors, because `read` reports a broken connection."""
+        """Sends the keyword arguments as a JSON object.
+
+        Ignores an OSError, because `read` reports a broken connection.
+        """
         with contextlib.suppress(OSError), self._lock:
             self._peer.sendall(json.dumps(message).encode() + b"\n")
 
     def read(self) -> list[dict[str, Any]] | None:
-        """Receives data; returns the complete JSON objects, an empty list on a timeout.
+        """Waits for data, at most until the timeout; returns the JSON objects that are complete.
 
-        Returns None if the connection has ended, or has sent invalid JSON or a line of 64 KiB.
+        Returns:
+          The objects as dicts; an empty list if none is complete or on a timeout; None if the
+          connection has ended, or has sent invalid JSON, a value that is not an object, or an
+          incomplete line of 64 KiB or more.
         """
         try:
             data = self._peer.recv(_MAX_LINE)
@@ -61,7 +76,7 @@ class Connection:
         return messages if valid and len(self._rest) < _MAX_LINE else None
 
     def set_timeout(self, seconds: float) -> None:
-        """Sets the timeout of `read` and `send` to `seconds`, or to 0.05 if that is larger."""
+        """Sets the timeout of `read` and `send` to `seconds`, but to at least 0.05 seconds."""
         self._peer.settimeout(max(0.05, seconds))
 
     def close(self) -> None:
@@ -72,12 +87,18 @@ class Connection:
 def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[int, Connection]:
     """Waits until all workers have joined the cluster with the same digest of their options.
 
-    Returns the connections by worker index: on the chief, to each other worker; on any other
-    worker, only to the chief, 0.
+    Args:
+      cluster: configuration of the cluster.
+      digest: digest of the version and the options of this worker.
+      seconds: maximum time to wait.
+
+    Returns:
+      Connections by worker index: on the chief, to each other worker; on any other worker, only to
+      the chief, 0.
 
     Raises:
-      RuntimeError: when a worker does not join within `seconds` or was started with other
-        options, or when the chief cannot listen on its port.
+      RuntimeError: if a worker does not join within `seconds` or was started with another version,
+        other options or in another cluster, or if the chief cannot listen on its port.
     """
     if not cluster.is_chief:
         return {0: _join(cluster, digest, seconds)}
@@ -89,7 +110,15 @@ def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[in
 
 
 def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict[Connection, int]:
-    """Returns each other worker's connection and its index; on an error, closes all connections."""
+    """Waits on the chief until all other workers have joined.
+
+    Returns:
+      The worker index of each connection. On an error, all connections are closed.
+
+    Raises:
+      RuntimeError: if a worker does not join within `seconds` or is refused, or if the chief cannot
+        listen on its port.
+    """
     joined: dict[Connection, int] = {}
     with _listen(cluster) as listener, selectors.DefaultSelector() as selector:
         selector.register(listener, selectors.EVENT_READ)
@@ -122,9 +151,22 @@ def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict
 def _receive(
     cluster: ClusterConfig, digest: str, connection: Connection, joined: dict[Connection, int]
 ) -> bool:
-    """Adds a worker that sends its index to `joined`; returns False if its connection ended.
+    """Reads messages of a connection; adds the connection to `joined` if it is that of a worker.
 
-    Other options, or another version or cluster, are a RuntimeError, also on all joined workers.
+    Args:
+      cluster: configuration of the cluster.
+      digest: digest of the version and the options of the chief.
+      connection: connection with data to read.
+      joined: worker index of each connection of a worker that has joined; changed in place. An
+        ended connection is removed.
+
+    Returns:
+      Whether the connection is still open.
+
+    Raises:
+      RuntimeError: if the digest or the number of workers differs from that of the chief, or if the
+        worker index is invalid or taken; the reason is also sent to this worker and all that have
+        joined.
     """
     messages = connection.read()
     if messages is None:  # not a worker, or one that ended and may be restarted
@@ -161,7 +203,15 @@ def _refuse(connections: Iterable[Connection], reason: str) -> NoReturn:
 
 
 def _join(cluster: ClusterConfig, digest: str, seconds: float) -> Connection:
-    """Returns a connection to the chief once all have joined; RuntimeError if not in `seconds`."""
+    """Connects to the chief, and waits until all workers have joined; repeats failed attempts.
+
+    Returns:
+      The connection to the chief.
+
+    Raises:
+      RuntimeError: if the chief does not answer within `seconds`, refuses this worker, or does not
+        find all workers in time.
+    """
     deadline = time.monotonic() + seconds
     problem = "no answer"
     while (remaining := deadline - time.monotonic()) > 0:
@@ -181,7 +231,19 @@ def _join(cluster: ClusterConfig, digest: str, seconds: float) -> Connection:
 
 
 def _wait_for_all(chief: Connection, seconds: float, deadline: float) -> bool:
-    """Returns True once all joined, False if the chief disconnects; else raises RuntimeError."""
+    """Waits until the chief reports that all workers have joined.
+
+    Args:
+      chief: connection to the chief; closed unless all workers have joined.
+      seconds: maximum time that the chief waits, for the error message.
+      deadline: end of that time, in seconds of `time.monotonic`; `_GRACE` seconds are added.
+
+    Returns:
+      True once all workers have joined; False if the chief disconnects.
+
+    Raises:
+      RuntimeError: if the chief refuses this worker, or does not answer in time.
+    """
     while (remaining := deadline + _GRACE - time.monotonic()) > 0:
         chief.set_timeout(min(0.5, remaining))
         messages = chief.read()

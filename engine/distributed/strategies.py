@@ -27,13 +27,13 @@ class Devices(NamedTuple):
 
 
 class Topologies(NamedTuple):
-    """The devices on which a configuration is verified.
+    """Devices on which a configuration is verified.
 
     Attributes:
       configured: devices that the configuration trains on, or their replacements on this machine.
       one: a single device; a CPU where training uses a single GPU.
-      many: several devices, virtual CPUs if `one` is a CPU, GPUs if it is a GPU.
-      note: differences between these devices and those of the configuration; empty: none.
+      many: several devices: virtual CPU devices if `one` is a CPU, GPUs if it is a GPU.
+      note: differences between these devices and those of the configuration; empty: no differences.
     """
 
     configured: Devices
@@ -43,14 +43,17 @@ class Topologies(NamedTuple):
 
 
 def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
-    """Creates the strategy for `name`, the value of `--strategy`; enables op determinism.
+    """Configures TensorFlow's devices and op determinism; returns the strategy and its devices.
 
-    `virtual_devices` is the number of devices to split the CPU into (0: no split). With a cluster,
-    the strategy is that of `collectives`.
+    Args:
+      name: value of `--strategy`.
+      virtual_devices: number of devices to split the CPU into; 0: the CPU is not split.
+      collectives: collective operations; with a cluster, the strategy is `collectives.strategy()`.
 
     Raises:
-      ValueError: when there is no GPU for `name`, or TensorFlow has started with too few devices.
-      RuntimeError: when TensorFlow cannot start its server at this worker's address.
+      ValueError: if `name` is "gpu" or "mirrored", `virtual_devices` is 0 and there is no GPU, or
+        if TensorFlow has started with too few CPU devices.
+      RuntimeError: if TensorFlow cannot start its server at the address of this worker.
     """
     if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
         raise ValueError(
@@ -72,10 +75,14 @@ def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Dev
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
-    """Sets TensorFlow's numbers of threads (0: unchanged); call before the first tensor.
+    """Sets TensorFlow's numbers of threads; must be called before the first tensor is created.
+
+    Args:
+      intra_op: number of threads of one operation; 0: unchanged.
+      inter_op: number of operations that run in parallel; 0: unchanged.
 
     Raises:
-      ValueError: when TensorFlow has started with other numbers of threads.
+      ValueError: if TensorFlow has started with other numbers of threads.
     """
     threading = tf.config.threading
     for name, count in (("intra", intra_op), ("inter", inter_op)):
@@ -92,12 +99,16 @@ def set_threads(intra_op: int, inter_op: int) -> None:
 def topologies(name: str, virtual_devices: int) -> Topologies:
     """Configures TensorFlow's devices; returns those on which a configuration is verified.
 
-    These are the devices of training with this --strategy and --virtual_devices, and one device and
-    several, on which a step is compared: the GPUs, if training uses several, else at least two
-    virtual CPU devices. A CPU stands in for a missing GPU, and this machine for other workers.
+    These are the devices of training with this `--strategy` and `--virtual_devices`, and one device
+    and several, on which a step is compared: the GPUs, if training uses several, otherwise at least
+    two virtual CPU devices. A CPU replaces a missing GPU, and this machine replaces other workers.
+
+    Args:
+      name: value of `--strategy`.
+      virtual_devices: value of `--virtual_devices`.
 
     Raises:
-      ValueError: when TensorFlow has started already, with too few devices.
+      ValueError: if TensorFlow has started already, with too few CPU devices.
     """
     use_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
     gpus = 0 if use_cpu else len(_gpus())
@@ -126,11 +137,11 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
 
 
 def check_shards(shards: int, strategy: tf.distribute.Strategy) -> int:
-    """Returns `shards`, a number of virtual shards (0: none), if the replicas can share them.
+    """Returns `shards`, the number of virtual shards, after a check; 0 stands for none.
 
     Raises:
-      ValueError: when there are shards, and the number of replicas does not divide it or is not
-        a power of 2.
+      ValueError: if there are shards, and the number of replicas is not a power of 2 or does not
+        divide the number of shards.
     """
     replicas = strategy.num_replicas_in_sync
     if shards and (shards % replicas or replicas & (replicas - 1)):
@@ -159,7 +170,10 @@ def _mirrored_gpus(count: int) -> Devices:
 
 
 def _single(gpu: bool) -> Devices:
-    """Returns the default strategy, which runs on one device: the first GPU, or else the CPU."""
+    """Returns the default strategy, which runs on one device, with a description of the device.
+
+    `gpu` is whether TensorFlow sees a GPU; the device is the first GPU, or otherwise the CPU.
+    """
     return Devices(tf.distribute.get_strategy(), _gpu_name() if gpu else "CPU")
 
 
@@ -173,7 +187,15 @@ def _gpu_name() -> str:
 
 
 def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
-    """Configures devices and op determinism; ValueError if TensorFlow has started with too few."""
+    """Configures TensorFlow's devices, and enables op determinism.
+
+    Args:
+      virtual_devices: number of devices to split the CPU into; 0: the CPU is not split.
+      hide_gpus: whether TensorFlow sees no GPU; otherwise GPU memory is allocated as needed.
+
+    Raises:
+      ValueError: if TensorFlow has started already, with too few CPU devices.
+    """
     tf.config.experimental.enable_op_determinism()  # L3: bitwise identical runs, also on a GPU
     try:
         if hide_gpus:

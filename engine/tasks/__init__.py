@@ -1,1 +1,1 @@
-"""Tasks, which compute the loss and the metrics of each example."""
+"""Tasks, which compute losses, metric arguments and predictions from the outputs of a model."""

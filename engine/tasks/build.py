@@ -24,16 +24,20 @@ def build_task(
     labels: Callable[[], np.ndarray],
     arguments: Mapping[str, Any] | None = None,
 ) -> Task:
-    """Returns a new task as the options specify, for the targets of a data set.
+    """Returns a new task, built from the options for the targets of a data set.
 
     Args:
       options: options of the task.
-      source: data set, which gives the number of classes of the metrics.
-      labels: returns the labels of the training split, int [n]; called for balanced class weights.
-      arguments: further arguments of the task, by name.
+      source: data set, which gives the number of classes, or of labels for "multi_label".
+      labels: returns the labels of the training split, integer [examples, ...]; called only for
+        balanced class weights.
+      arguments: further arguments of the task by name, which override those from the options; None:
+        no further arguments.
 
     Raises:
-      ValueError: for an option that the task does not take, or that does not fit the data.
+      ValueError: for an unknown task or metric; for an option that the task does not take, or that
+        does not fit the data; if a required parameter of the task has no value; if the registered
+        class or function does not return a `Task`.
     """
     factory, name = TASKS[options.task], options.task
     accepted = parameters(factory)
@@ -65,13 +69,21 @@ def build_task(
 def class_weights(
     options: TaskOptions, source: Source, labels: Callable[[], np.ndarray]
 ) -> tuple[float, ...]:
-    """Returns the weight of each class, as numbers in the options or balanced.
+    """Returns one weight per class: the numbers of `--class_weights`, or balanced weights.
 
-    Balanced weights are n / (classes * examples of the class), whose mean over examples is 1, as in
-    scikit-learn; a class without examples has 0.
+    The balanced weight of a class is n / (classes * examples of the class), as in scikit-learn,
+    where n is the number of labels that count; a class without examples has the weight 0. Labels
+    that equal `--ignore_label`, or that are not in 0 .. classes - 1, do not count. If each class
+    has examples, the mean of the balanced weights over the examples is 1.
+
+    Args:
+      options: options of the task, with class weights that are not empty.
+      source: data set, which gives the number of classes if `--classes` is 0.
+      labels: returns the labels of the training split, integer [examples, ...]; called only for
+        balanced weights.
 
     Raises:
-      ValueError: if the number of weights in the options is not that of the classes.
+      ValueError: if the number of weights in the options is not the number of classes.
     """
     classes = options.classes or source.classes
     if options.class_weights != "balanced":
@@ -87,7 +99,18 @@ def class_weights(
 
 
 def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
-    """Returns the metric that `--metrics` calls `name`, for a task and the classes of its data."""
+    """Returns the metric of a name in `--metrics`, for a task and a data set.
+
+    Args:
+      task: name of the task.
+      source: data set, which gives the number of labels of the task "multi_label", and the number
+        of classes of other tasks if `classes` is 0.
+      classes: value of `--classes`; not used for "multi_label".
+      name: name of the metric.
+
+    Raises:
+      ValueError: for an unknown name, and for a metric that the task or the data does not support.
+    """
     if task == "multi_label":
         from engine.tasks import multi_label
 
@@ -98,10 +121,20 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
 
 
 def build_metric(name: str, classes: int) -> Metric:
-    """Returns a new metric of a registered name, for a number of classes.
+    """Returns the metric that is registered under a name.
+
+    A registered `Metric` is returned as it is. A registered subclass of `Metric`, or function whose
+    only parameter, if any, is `classes`, is called to create the metric. Any other function becomes
+    a `MeanOfFunction`.
+
+    Args:
+      name: name of the metric.
+      classes: number of classes, for metrics with a parameter `classes`; 0: the targets are not
+        classes.
 
     Raises:
-      ValueError: for an unknown name, and for a metric that needs classes if `classes` is 0.
+      ValueError: for an unknown name, and for a metric with a parameter `classes` if `classes` is
+        0.
     """
     entry = METRICS[name]
     if isinstance(entry, Metric):

@@ -14,7 +14,7 @@ from pipelines import Batch, Source
 
 
 class Classification(Task):
-    """Classification with softmax cross-entropy in float32.
+    """Classification task with softmax cross-entropy, computed in float32.
 
     Targets are labels, int32 [rows], or distributions over the classes, float32 [rows, classes], as
     mixup creates them. For a distribution, metrics use the most probable class as the label.
@@ -22,13 +22,13 @@ class Classification(Task):
     Args:
       label_smoothing: in training, the probability taken from the target and spread evenly over all
         classes (Szegedy et al. 2016, "Rethinking the Inception architecture"). Evaluation does not
-        smooth, so that its loss is comparable between runs.
-      metrics: metrics of labels, int32 [rows], and logits, float32 [rows, classes], by name; None:
-        the accuracy.
-      class_weights: weight of an example in training by its class, [classes]; empty: 1. Evaluation
-        does not weight.
+        smooth, so that the loss is comparable between runs.
+      metrics: metrics by name; each gets labels, int32 [rows], and logits, float32 [rows, classes].
+        None: the accuracy.
+      class_weights: one weight per class, by which an example is weighted in training; a
+        distribution has the mean weight over the classes. Empty: 1. Evaluation does not weight.
       ignore_label: label of examples that count neither in the loss nor in metrics; None: all
-        count.
+        count. Not applied to distributions.
     """
 
     section = "engine.reporting.classification_section:section"
@@ -48,7 +48,8 @@ class Classification(Task):
     def output_spec(self, source: Source) -> tf.TensorSpec:
         """Returns the spec of the logits, float32 [classes].
 
-        Raises ValueError if the targets of the data set are not class labels.
+        Raises:
+          ValueError: if the targets of the data set are not class labels.
         """
         targets = source.targets
         is_label = isinstance(targets, tf.TensorSpec) and not targets.shape.rank
@@ -60,10 +61,16 @@ class Classification(Task):
         return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns the cross-entropy of each row and the metrics' arguments, (labels, logits).
+        """Returns the cross-entropy of each row, the metric arguments and row weights.
 
-        `model` returns logits [rows, classes]. Rows have weights if the task weights classes or
-        ignores a label.
+        The metric arguments are (labels, logits). Label smoothing and class weights are applied
+        only if `context.training` is true. The weights are float32 [rows]; None if neither class
+        weights nor `ignore_label` are applied.
+
+        Args:
+          model: called as `model(batch.inputs, context)`; returns logits [rows, classes].
+          batch: micro-batch.
+          context: `ForwardContext` of the call of the model.
         """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = labels = batch.targets
@@ -91,31 +98,36 @@ class Classification(Task):
         return TaskOutput(losses, dict.fromkeys(self.metrics, (labels, logits)), weights)
 
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns "probabilities", float32 [rows, classes], and "classes", int64 [rows]."""
+        """Returns the predictions for logits, [rows, classes].
+
+        Returns:
+          "probabilities", float32 [rows, classes], and "classes", the most probable class of each
+          row, int64 [rows].
+        """
         probabilities = tf.nn.softmax(tf.cast(outputs, tf.float32))
         return {"probabilities": probabilities, "classes": tf.argmax(probabilities, axis=-1)}
 
 
 def top_3() -> Metric:
-    """Returns a metric: the share of the rows whose label is among the 3 largest logits."""
+    """Returns a metric: the fraction of rows whose label is among the 3 largest logits."""
     return TopK(3)
 
 
 def top_5() -> Metric:
-    """Returns a metric: the share of the rows whose label is among the 5 largest logits."""
+    """Returns a metric: the fraction of rows whose label is among the 5 largest logits."""
     return TopK(5)
 
 
 def auc(classes: int) -> Metric:
-    """Returns a metric: the mean over classes of the area under the ROC curve, one versus rest."""
+    """Returns a metric of logits: the mean over classes of one-versus-rest ROC AUC."""
     return AUC("ROC", classes=classes, from_logits=True)
 
 
 def pr_auc(classes: int) -> Metric:
-    """Returns a metric: the mean over classes of the average precision, one versus rest."""
+    """Returns a metric of logits: the mean over classes of one-versus-rest average precision."""
     return AUC("PR", classes=classes, from_logits=True)
 
 
 def calibration_error() -> Metric:
-    """Returns a metric: the expected calibration error in 15 bins."""
+    """Returns a metric of logits: the expected calibration error in 15 bins of the confidence."""
     return CalibrationError(from_logits=True)

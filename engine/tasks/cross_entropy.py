@@ -1,8 +1,8 @@
 """Sparse softmax cross-entropy with a deterministic gradient.
 
-With op determinism, `tf.nn.sparse_softmax_cross_entropy_with_logits` consists of several dozen
-small operations. Its fused CPU kernel is deterministic, so it is called directly; the fused GPU
-kernel is not, so a few operations replace it.
+With op determinism, `tf.nn.sparse_softmax_cross_entropy_with_logits` runs several dozen small
+operations instead of one fused kernel. The fused CPU kernel is deterministic, so this module calls
+that kernel directly. The fused GPU kernel is not, so a few operations replace it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ import tensorflow as tf
 
 @tf.custom_gradient
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, Callable]:
-    """Returns each row's loss, `-log softmax(logits)[label]`, float32 [rows].
+    """Returns the loss of each row, `-log softmax(logits)[label]`, float32 [rows].
+
+    The loss is differentiable with respect to the logits; the gradient is deterministic.
 
     Args:
       logits: float32 [rows, classes].
-      labels: int32 [rows], each in 0 .. classes-1.
+      labels: int32 [rows], each in 0 .. classes - 1.
     """
     if tf.config.list_logical_devices("GPU"):
         one_hot = tf.one_hot(labels, logits.shape[-1])

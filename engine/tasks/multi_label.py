@@ -13,14 +13,14 @@ from pipelines import Batch, Source
 
 
 class MultiLabel(Task):
-    """Multi-label classification: the mean over labels of the sigmoid cross-entropy, in float32.
+    """Multi-label classification task: sigmoid cross-entropy, averaged over labels, in float32.
 
     Targets are 0 or 1 for each label, [rows, labels]. A label is predicted if its logit is above 0,
     that is, if its probability is above 1/2.
 
     Args:
-      metrics: metrics of targets and logits, both [rows, labels], by name; None: the accuracy, the
-        share of all labels that are predicted correctly.
+      metrics: metrics by name; each gets targets and logits, float32 [rows, labels]. None: the
+        accuracy, the fraction of all labels that are predicted correctly.
     """
 
     section = "engine.reporting.label_section:section"
@@ -32,7 +32,8 @@ class MultiLabel(Task):
     def output_spec(self, source: Source) -> tf.TensorSpec:
         """Returns the spec of the logits, float32 [labels].
 
-        Raises ValueError if the target of an example is not a vector.
+        Raises:
+          ValueError: if the target of an example is not a vector.
         """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or targets.shape.rank != 1:
@@ -43,9 +44,12 @@ class MultiLabel(Task):
         return tf.TensorSpec(targets.shape, tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns each row's mean cross-entropy, and the metrics' arguments (targets, logits).
+        """Returns the mean cross-entropy of each row, and the metric arguments (targets, logits).
 
-        `model` returns logits [rows, labels].
+        Args:
+          model: called as `model(batch.inputs, context)`; returns logits [rows, labels].
+          batch: micro-batch.
+          context: `ForwardContext` of the call of the model.
         """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         targets = tf.cast(batch.targets, tf.float32)
@@ -54,13 +58,22 @@ class MultiLabel(Task):
         return TaskOutput(tf.reduce_mean(losses, -1), dict.fromkeys(self.metrics, arguments))
 
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns "probabilities", float32 [rows, labels], and "predicted", bool of that shape."""
+        """Returns the predictions for logits, [rows, labels].
+
+        Returns:
+          "probabilities", float32 [rows, labels], and "predicted", whether a label is predicted,
+          bool [rows, labels].
+        """
         logits = tf.cast(outputs, tf.float32)
         return {"probabilities": tf.sigmoid(logits), "predicted": logits > 0}
 
 
 class LabelAccuracy(Accuracy):
-    """Metric: the share of all labels of all rows that are predicted correctly, from logits."""
+    """Weighted fraction of all labels of all rows that are predicted correctly.
+
+    Targets are 0 or 1, and predictions are logits, both [rows, labels]. A label is predicted if its
+    logit is above 0.
+    """
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         """Returns whether each label is predicted correctly, bool [rows, labels]."""
@@ -68,10 +81,14 @@ class LabelAccuracy(Accuracy):
 
 
 def metric(name: str, labels: int) -> Metric:
-    """Returns the metric that `--metrics` calls `name`, averaged over `labels` labels.
+    """Returns the metric of a name in `--metrics`, for multi-label classification from logits.
+
+    Args:
+      name: "accuracy", "precision", "recall", "f1", "auc" or "pr_auc".
+      labels: number of labels, over which all metrics but the accuracy are averaged.
 
     Raises:
-      ValueError: if multi-label classification has no metric of that name.
+      ValueError: for any other name.
     """
     options: dict[str, Any] = {"classes": labels, "multi_label": True}
     counts = {"precision": Precision, "recall": Recall, "f1": F1}

@@ -1,4 +1,4 @@
-"""Options of the task."""
+"""Options of the task: loss, metrics and class weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from engine.tasks.registry import DEFAULT_METRICS, METRICS, REGRESSION_LOSSES, T
 
 @dataclasses.dataclass(frozen=True)
 class TaskOptions(OptionGroup):
-    """Task: loss and metrics."""
+    """Task: loss and metrics.
+
+    The first line is the heading of these options in `--help`. A `metrics` of "auto" is replaced by
+    the default metric of the task, or by "" for a task that is not built in.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     task: str = option(
         "classification", "what is learned of the targets", choices=TASKS, trajectory=True
@@ -69,12 +76,12 @@ class TaskOptions(OptionGroup):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the metrics in `--metrics`."""
+        """Names of the metrics in `--metrics`, in order."""
         return names_in(self.metrics)
 
     @property
     def numbers(self) -> tuple[float, ...]:
-        """The class weights if they are given as numbers; () if empty or "balanced"."""
+        """Class weights given as numbers; () if `--class_weights` is empty or "balanced"."""
         try:
             return tuple(float(part) for part in names_in(self.class_weights))
         except ValueError:

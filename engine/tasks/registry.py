@@ -6,13 +6,19 @@ A task is a class or a function that returns a `Task`::
     class FocalLoss(Classification):  # --task=focal_loss --task.gamma=2
         def __init__(self, metrics, *, gamma: float = 2.0): ...
 
-It takes any of `metrics` (those of `--metrics`, by name), `label_smoothing`, `regression_loss`,
-`classes`, `class_weights` and `ignore_label`, as the options say, and further keyword-only
-arguments, which become flags.
+The class or function may have any of these parameters, whose values are those of the options:
+`metrics` (the metrics of `--metrics`, by name), `label_smoothing`, `regression_loss`, `classes`,
+`class_weights` and `ignore_label`. Further keyword-only parameters become flags.
 
-A metric is a function of labels, int32 [rows], and logits, float32 [rows, classes], that returns a
-value of each row, whose mean is reported; or a class of `Metric`, or a function that returns one,
-whose only parameter, if any, is `classes`, the number of classes; or a `Metric`::
+A metric is one of:
+
+- a function of the metric arguments of the task, such as labels, int32 [rows], and logits, float32
+  [rows, classes], that returns a value for each row; the weighted mean of the values is reported;
+- a subclass of `Metric`, or a function that returns a `Metric` and whose only parameter, if any, is
+  `classes`, the number of classes;
+- a `Metric`.
+
+For example::
 
     @METRICS.register
     def margin(labels, logits):
@@ -22,7 +28,7 @@ whose only parameter, if any, is `classes`, the number of classes; or a `Metric`
     def weighted_f1(classes):
         return MyF1(classes)
 
-This module imports no TensorFlow, so that invalid names are rejected at once.
+This module does not import TensorFlow, so that invalid names are rejected at once.
 """
 
 from __future__ import annotations

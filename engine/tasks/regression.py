@@ -1,4 +1,4 @@
-"""Regression task: numbers are predicted for each example."""
+"""Regression task: the model predicts numbers for each example."""
 
 from __future__ import annotations
 
@@ -26,12 +26,13 @@ LOSSES: dict[str, Callable[[tf.Tensor], tf.Tensor]] = {
 
 
 class Regression(Task):
-    """Regression: the mean loss of the numbers of an example, in float32.
+    """Regression task: the loss of an example is the mean loss of its numbers, in float32.
 
-    Targets are numbers, [rows, ...]. Outputs have the same shape; for targets [rows], [rows, 1].
+    Targets are numbers, [rows, ...]. Outputs have the same shape, but [rows, 1] for targets [rows].
 
     Args:
-      metrics: metrics of targets and outputs by name; None: the mean absolute error.
+      metrics: metrics by name; each gets targets and outputs, float32 of the shape of the outputs.
+        None: the mean absolute error.
       regression_loss: "mean_squared_error", "mean_absolute_error" or "huber" (delta 1).
     """
 
@@ -48,9 +49,12 @@ class Regression(Task):
         self.metrics = default if metrics is None else metrics
 
     def output_spec(self, source: Source) -> tf.TensorSpec:
-        """Returns the spec of the predicted numbers, float32 of the targets' shape, or [1] for [].
+        """Returns the spec of the predicted numbers, float32 of the shape of a target.
 
-        Raises ValueError if the targets of the data set are not numbers.
+        If a target is a scalar, the shape is [1].
+
+        Raises:
+          ValueError: if the target of an example is not a single tensor of numbers.
         """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or targets.dtype in (tf.string, tf.bool):
@@ -58,9 +62,13 @@ class Regression(Task):
         return tf.TensorSpec(targets.shape if targets.shape.rank else [1], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns each row's loss, and the metrics' arguments (targets, outputs).
+        """Returns the mean loss of each row, and the metric arguments (targets, outputs).
 
-        `model` returns the predicted numbers [rows, ...].
+        Args:
+          model: called as `model(batch.inputs, context)`; returns the predicted numbers,
+            [rows, ...].
+          batch: micro-batch.
+          context: `ForwardContext` of the call of the model.
         """
         outputs = tf.cast(model(batch.inputs, context), tf.float32)
         targets = tf.cast(batch.targets, tf.float32)
@@ -71,5 +79,5 @@ class Regression(Task):
         return TaskOutput(losses, dict.fromkeys(self.metrics, (targets, outputs)))
 
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns "predictions", float32 [rows, ...]."""
+        """Returns the outputs of the model as "predictions", float32 [rows, ...]."""
         return {"predictions": tf.cast(outputs, tf.float32)}

@@ -14,18 +14,19 @@ from pipelines import Batch, Source
 
 
 class Segmentation(Task):
-    """Segmentation: softmax cross-entropy of each position, in float32.
+    """Segmentation task: softmax cross-entropy of each position, in float32.
 
-    The loss is the weighted mean over all positions of all examples. Targets are classes, integer
-    [rows, ...] or [rows, ..., 1]; outputs are logits [rows, ..., classes].
+    The loss is the weighted mean over all positions of all examples. Targets are class indices,
+    integer [rows, ...] or [rows, ..., 1]; outputs are logits [rows, ..., classes].
 
     Args:
       metrics: metrics by name; each gets labels, int32 [rows, ...], logits and, if positions are
-        weighted, their weights, float32 [rows, ...].
-      classes: number of classes; 0: that of the data set.
-      class_weights: weight of a position in training by its class; empty: 1.
+        weighted, the weight of each position divided by that of the row, float32 [rows, ...].
+      class_weights: one weight per class, by which a position is weighted in training; empty: 1.
+        Evaluation does not weight.
       ignore_label: label of positions that count neither in the loss nor in metrics; None: all
         count.
+      classes: number of classes; 0: the number of classes of the data set.
     """
 
     section = "engine.reporting.mask_section:section"
@@ -45,7 +46,8 @@ class Segmentation(Task):
     def output_spec(self, source: Source) -> tf.TensorSpec:
         """Returns the spec of the logits, float32 [..., classes].
 
-        Raises ValueError if the targets are not integers, or the number of classes is not known.
+        Raises:
+          ValueError: if the targets are not integers, or if the number of classes is not known.
         """
         targets = source.targets
         if not isinstance(targets, tf.TensorSpec) or not targets.dtype.is_integer:
@@ -55,9 +57,18 @@ class Segmentation(Task):
         )
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Returns each row's mean loss over positions, the metrics' arguments and any row weights.
+        """Returns the mean loss over the positions of each row, metric arguments and row weights.
 
-        `model` returns logits [rows, ..., classes].
+        The metric arguments are (labels, logits) and, if positions are weighted, position weights.
+        The mean is weighted; it is 0 if all positions of a row have the weight 0. The row weights
+        are the mean weight of the positions of each row, float32 [rows]; None if neither class
+        weights nor `ignore_label` are applied. Class weights are applied only if `context.training`
+        is true.
+
+        Args:
+          model: called as `model(batch.inputs, context)`; returns logits [rows, ..., classes].
+          batch: micro-batch.
+          context: `ForwardContext` of the call of the model.
         """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         classes = logits.shape[-1]
@@ -89,12 +100,16 @@ class Segmentation(Task):
         return TaskOutput(losses, dict.fromkeys(self.metrics, arguments), row_weights)
 
     def predict(self, outputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns "mask", the most probable class of each position, int32 [rows, ...]."""
+        """Returns "mask", the class with the largest logit at each position, int32 [rows, ...]."""
         return {"mask": tf.argmax(outputs, axis=-1, output_type=tf.int32)}
 
 
 def class_count(source: Source, classes: int = 0) -> int:
-    """Returns `classes`, or if 0, the number of the data set; raises ValueError if both are 0."""
+    """Returns `classes`, or the number of classes of the data set if `classes` is 0.
+
+    Raises:
+      ValueError: if both are 0.
+    """
     if not (classes or source.classes):
         raise ValueError(
             f"--task=segmentation: {source.name} does not say how many classes it has; give "
@@ -104,5 +119,8 @@ def class_count(source: Source, classes: int = 0) -> int:
 
 
 def _positions(shape: list[int]) -> list[int]:
-    """Returns a target's shape without a last axis of size 1; one of rank below 3 is kept."""
+    """Returns the shape of the positions of a target: the last axis is left out if it has size 1.
+
+    The last axis of a target of rank 2 or less is kept.
+    """
     return shape[:-1] if len(shape) > 2 and shape[-1] == 1 else shape

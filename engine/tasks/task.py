@@ -1,4 +1,4 @@
-"""Interface of tasks: the losses, metrics and predictions that a model's outputs are used for."""
+"""Base class of tasks, which compute losses, metrics and predictions from a model's outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipelines import Batch, Source
 
 
 class TaskOutput(NamedTuple):
-    """Losses and metric arguments of a micro-batch; the values in padding rows may be anything."""
+    """Losses, metric arguments and weights of a micro-batch; padding rows may have any values."""
 
     losses: tf.Tensor  # float [rows]
     # Arguments of each of the task's metrics, [rows, ...], by name: labels, predictions.
@@ -41,10 +41,11 @@ class Task:
     def output_spec(self, source: Source) -> Any:
         """Returns the nest of specs (`tf.TensorSpec`) of the model's outputs, without a batch axis.
 
-        By default, these are the logits of the classes of the data.
+        The default is one spec: logits for the classes of the data, float32 [classes].
 
         Raises:
-          ValueError: if the task cannot learn the targets of this data.
+          ValueError: if the task cannot learn the targets of this data; by default, if the data has
+            no classes.
         """
         if not source.classes:
             raise ValueError(
@@ -53,17 +54,25 @@ class Task:
         return tf.TensorSpec([source.classes], tf.float32)
 
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
-        """Calls `model` on a micro-batch; returns its rows' losses and the metrics' arguments.
+        """Returns the losses, metric arguments and weights of the rows of a micro-batch.
 
-        `context` is the model's `ForwardContext`.
+        Every task overrides this method.
+
+        Args:
+          model: called as `model(batch.inputs, context)`; returns the outputs, [rows, ...] each.
+          batch: micro-batch.
+          context: `ForwardContext` of the call of the model; `context.training` is whether the call
+            is a training step.
         """
         raise NotImplementedError
 
     def predict(self, outputs: Any) -> dict[str, tf.Tensor]:
         """Returns the predictions for the model's `outputs`, [rows, ...] each, by name.
 
-        The predictions are written by `--mode=predict` and returned by the exported model. By
-        default, they are the outputs themselves.
+        The predictions are written by `--mode=predict` and returned by the exported model. The
+        default predictions are the outputs: those of a dict under their own names, a single tensor
+        as "outputs", and several tensors as "outputs_0", "outputs_1" and so on, in the order of
+        `tf.nest.flatten`.
         """
         if isinstance(outputs, Mapping):
             return dict(outputs)

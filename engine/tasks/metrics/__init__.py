@@ -1,14 +1,16 @@
 """Metrics computed from sums over examples.
 
-A metric turns its arguments into a vector of sums of fixed length. The engine adds these vectors
-over micro-batches, replicas and batches, and the metric turns the total into a number. So its value
-depends neither on the division into batches nor on the number of devices (L2, L7, L8).
+A metric computes a vector of sums, of fixed length, from its arguments. The engine adds the vectors
+of micro-batches, replicas and batches, and the metric computes its value from the total. So the
+value depends neither on the division into batches nor on the number of devices, up to rounding
+(laws L2, L7 and L8).
 
-Metrics are named and called as those of Keras: with labels, then predictions. Both have a first
-axis of rows. Where they have more axes, as masks of images have, each position counts alike. An
-optional last argument gives a weight of each position, for example 0 where it is to be ignored.
+Most metrics have the names and arguments of Keras metrics: labels, then predictions. Both have a
+first axis of rows. If they have more axes, as masks of images do, each position counts equally. An
+optional last argument gives a weight for each position, for example 0 for a position to ignore.
 
-What is no sum is a metric by `collected`: a function of all examples of a split, in NumPy.
+For a metric that cannot be computed from sums, use `collected`: the value is a NumPy function of
+all examples of a split.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The base class of metrics, weighted means, and helpers of the families of metrics."""
+"""Base classes of metrics, metrics that are weighted means, and functions that compute sums."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import tensorflow as tf
 
 
 class Metric:
-    """Base class of metrics: sums over examples, and the number that follows from the sums.
+    """Base class of metrics, whose value is a function of sums over examples.
 
     Attributes:
       size: number of sums.
       better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether the value is displayed as a percentage.
-      float64: whether sums of a batch need float64, as where large sums cancel; otherwise they are
-        rounded to float32 before they are added to those of other batches, in float64.
+      float64: whether the sums of a global batch must be added in float64, as where large sums
+        cancel. Otherwise the sums of a micro-batch are rounded to float32. The sums of global
+        batches are added in float64 in both cases.
     """
 
     size: int
@@ -27,21 +28,33 @@ class Metric:
     float64: bool = False
 
     def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
-        """Returns the sums over the rows of a micro-batch, float64 [size]; in the graph.
+        """Returns the sums over the rows of a micro-batch, float64 [size]; called in the graph.
+
+        Every metric overrides this method.
 
         Args:
           weights: weights of the rows, float64 [rows]; 0 in padding rows.
-          *arguments: what the task gives for this metric, [rows, ...] each; zeros in padding rows.
+          *arguments: arguments that the task returns for this metric, [rows, ...] each; zeros in
+            padding rows.
         """
         raise NotImplementedError
 
     def result(self, sums: np.ndarray) -> float:
-        """Returns the value from the total of the sums, float64 [size]; nan if it is undefined."""
+        """Returns the value of the metric; nan if it is undefined.
+
+        Every metric overrides this method.
+
+        Args:
+          sums: total of the sums over all examples, float64 [size].
+        """
         raise NotImplementedError
 
 
 class WeightedMean(Metric):
-    """Base class of ratios of two sums, such as a mean: the sum of the weights is the second."""
+    """Base class of metrics that are the ratio of two sums; nan if the second sum is 0.
+
+    For a weighted mean, these are the sum of weight * value and the sum of the weights.
+    """
 
     size = 2
 
@@ -51,6 +64,9 @@ class WeightedMean(Metric):
 
 class Mean(WeightedMean):
     """Weighted mean of a value of each row or position.
+
+    The arguments are the values, [rows, ...], and optionally weights of the positions, of the same
+    shape.
 
     Args:
       better: direction that `--monitor` prefers, "higher" or "lower".
@@ -67,7 +83,15 @@ class Mean(WeightedMean):
 
 
 class Ratio(WeightedMean):
-    """Ratio of the sums of two values of each row or position; arguments as those of `Mean`."""
+    """Ratio of the weighted sums of two values of each row or position.
+
+    The arguments are values and divisors, [rows, ...] each, and optionally weights of the
+    positions, of the same shape. The value is nan if the weighted sum of the divisors is 0.
+
+    Args:
+      better: direction that `--monitor` prefers, "higher" or "lower".
+      percentage: whether the value is displayed as a percentage.
+    """
 
     def __init__(self, better: str = "higher", percentage: bool = False) -> None:
         self.better, self.percentage = better, percentage
@@ -85,7 +109,12 @@ class Ratio(WeightedMean):
 
 
 class MeanOfFunction(WeightedMean):
-    """Weighted mean of a function of labels and predictions that returns a value of each row."""
+    """Weighted mean of the values that a function returns.
+
+    Args:
+      function: takes the arguments of the metric, such as labels and predictions, in the graph;
+        returns a value for each row or position, [rows, ...].
+    """
 
     def __init__(self, function: Callable[[Any, Any], Any]) -> None:
         self.function = function
@@ -95,10 +124,17 @@ class MeanOfFunction(WeightedMean):
 
 
 class MeanOf(WeightedMean):
-    """Base class of means of a value that labels and predictions of a position give."""
+    """Base class of weighted means of a value computed from the label and the prediction."""
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-        """Returns the value of each row or position."""
+        """Returns the value of each row or position, [rows, ...].
+
+        Every subclass overrides this method.
+
+        Args:
+          labels: labels, [rows, ...].
+          predictions: predictions, [rows, ...].
+        """
         raise NotImplementedError
 
     def sums(
@@ -112,7 +148,10 @@ class MeanOf(WeightedMean):
 
 
 class Perplexity(Mean):
-    """Exponential of the weighted mean of a value in nats, such as the loss of a language model."""
+    """Exponential of the weighted mean of a value in nats, such as the loss of a language model.
+
+    The arguments are those of `Mean`. If the mean is 700 nats or more, the perplexity is inf.
+    """
 
     def __init__(self) -> None:
         super().__init__(better="lower")
@@ -123,7 +162,7 @@ class Perplexity(Mean):
 
 
 def divided(numerator: Any, denominator: Any) -> np.ndarray:
-    """Divides float64 arrays; nan where the denominator is 0."""
+    """Returns numerator / denominator, broadcast, as float64; nan where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(
         np.asarray(numerator, np.float64), np.asarray(denominator, np.float64)
     )
@@ -132,7 +171,9 @@ def divided(numerator: Any, denominator: Any) -> np.ndarray:
 
 
 def position_weights(weights: tf.Tensor, like: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
-    """Returns the weights of positions, float64 of the shape of `like`, [rows, ...].
+    """Returns the weight of each position, float64 of the shape of `like`, [rows, ...].
+
+    This is the weight of the row, times the weight in `positions` if given.
 
     Args:
       weights: weights of rows, float64 [rows].
@@ -146,25 +187,48 @@ def position_weights(weights: tf.Tensor, like: tf.Tensor, positions: tf.Tensor |
 
 
 def mean_sums(weights: tf.Tensor, values: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:
-    """Returns the sum of weight * value, and that of the weights, float64 [2]."""
+    """Returns the sum of weight * value over all positions and the sum of the weights, float64 [2].
+
+    Args:
+      weights: weights of rows, float64 [rows].
+      values: value of each position, [rows, ...].
+      positions: further weights of positions, of the shape of `values`; None: 1.
+    """
     weights = position_weights(weights, values, positions)
     return stacked_sums(weights * tf.cast(values, tf.float64), weights)
 
 
 def stacked_sums(*terms: tf.Tensor) -> tf.Tensor:
-    """Returns the sum of the elements of each term, float64 [terms]; terms are float64 [...]."""
+    """Returns the sum of all elements of each term, float64 [number of terms].
+
+    Args:
+      *terms: float64 tensors of any shapes.
+    """
     return tf.stack([tf.reduce_sum(term) for term in terms])
 
 
 def sums_by(index: tf.Tensor, terms: tf.Tensor, size: int) -> tf.Tensor:
-    """Returns the sum of the terms at each index, float64 [size]; an index outside adds nothing."""
+    """Returns, for each index from 0 to `size` - 1, the sum of the terms that have this index.
+
+    Args:
+      index: integer index of each term; a term whose index is not in 0 .. size - 1 is left out.
+      terms: float64 terms, in the shape of `index`.
+      size: number of sums.
+
+    Returns:
+      The sums, float64 [size].
+    """
     index, terms = tf.reshape(index, [-1]), tf.reshape(terms, [-1])
     index = tf.where((index >= 0) & (index < size), index, -1)
     return tf.math.unsorted_segment_sum(terms, index, size)
 
 
 def predicted_classes(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """Returns the predicted classes, int32 of the shape of the labels; see `Accuracy`."""
+    """Returns the predicted classes, int32 of the shape of the labels, [rows, ...].
+
+    Predictions of the rank of the labels are classes. Otherwise they are scores,
+    [rows, ..., classes], and the predicted class is the one with the largest score.
+    """
     if predictions.shape.rank == labels.shape.rank:
         return tf.cast(predictions, tf.int32)
     return tf.argmax(predictions, -1, output_type=tf.int32)

@@ -1,4 +1,4 @@
-"""Calibration: whether predictions are as often correct as their confidence says."""
+"""Calibration error: the difference between the confidence of predictions and their accuracy."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from engine.tasks.metrics.base import Metric, divided, position_weights, predict
 
 
 class CalibrationError(Metric):
-    """Expected calibration error: the mean gap between confidence and accuracy over bins.
+    """Expected calibration error: mean difference between confidence and accuracy over bins.
 
-    The confidence, the largest probability, is divided into equal bins; the gap of a bin counts
-    with the share of the positions in it (Guo et al. 2017, "On Calibration of Modern Neural
-    Networks"). Labels are classes, integer [rows, ...].
+    The confidence of a prediction is the largest probability. The interval from 0 to 1 is divided
+    into bins of equal width. The absolute difference between the mean confidence and the accuracy
+    in a bin is weighted by the fraction of the positions, counted by their weights, that are in the
+    bin (Guo et al. 2017, "On Calibration of Modern Neural Networks"). Labels are class indices,
+    integer [rows, ...]; predictions are float [rows, ..., classes]. The error is nan if all weights
+    are 0.
 
     Args:
       bins: number of bins.

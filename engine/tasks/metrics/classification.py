@@ -1,4 +1,4 @@
-"""Metrics of predicted classes: shares of positions, and counts of each class."""
+"""Metrics of predicted classes, computed from fractions of positions or from counts per class."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from engine.tasks.metrics.base import (
 
 
 class Accuracy(MeanOf):
-    """Share of the positions whose predicted class is the label.
+    """Weighted fraction of the positions whose predicted class is the label.
 
-    Labels are classes, integer [rows, ...]; predictions classes of the same shape, or scores of all
-    classes, float [rows, ..., classes], the largest of which is the prediction.
+    Labels are class indices, integer [rows, ...]. Predictions are class indices of the same shape,
+    or scores of all classes, float [rows, ..., classes]; then the predicted class is the one with
+    the largest score.
     """
 
     percentage = True
@@ -32,10 +33,10 @@ class Accuracy(MeanOf):
 
 
 class TopK(MeanOf):
-    """Share of the rows whose label is among the k largest scores.
+    """Weighted fraction of the positions whose label has one of the k largest scores.
 
-    Labels are classes, integer [rows, ...]; predictions scores, float [rows, ..., classes]. A score
-    that equals the label's does not count as larger.
+    Labels are class indices, integer [rows, ...]; predictions are scores, float
+    [rows, ..., classes]. Other scores that equal that of the label are not counted as larger.
 
     Args:
       k: number of scores.
@@ -55,18 +56,19 @@ class TopK(MeanOf):
 
 
 class _Confusion(Metric):
-    """Base class of metrics of the counts of true positives, labels and predictions of each class.
+    """Base class of metrics computed from the true positives, labels and predictions of each class.
 
-    Labels are either classes, integer [rows, ...], with predictions as for `Accuracy`; or, if
-    `multi_label` is set, 0 or 1 for each class, [rows, ..., classes], with predictions of the same
-    shape: a class is predicted where its score is above the threshold.
+    Positions count by their weights. Labels are either class indices, integer [rows, ...], with
+    predictions as for `Accuracy`; or, if `multi_label` is set, 0 or 1 for each class,
+    [rows, ..., classes], with scores of the same shape as predictions: a class is predicted if its
+    score is above the threshold. The value is nan if no position with a weight above 0 has a label
+    (of 1, if labels are 0 or 1).
 
     Args:
       classes: number of classes; 1: labels are 0 or 1, [rows, ...], and predictions are scores of
         the same shape.
-      multi_label: whether several classes may be true at once.
-      threshold: score above which a class is predicted; used where there is one score for each
-        yes or no.
+      multi_label: whether a position may have several classes.
+      threshold: score above which a class is predicted; used only if labels are 0 or 1.
     """
 
     percentage = True
@@ -109,26 +111,48 @@ class _Confusion(Metric):
         return self.of_counts(hits, labels, predictions)
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
-        """Returns the value from the weights of each class, float64 [classes].
+        """Returns the value of the metric from weights per class, float64 [classes] each.
+
+        Called only if the sum of `labels` is not 0. Every subclass overrides this method.
 
         Args:
-          hits: weight of the positions that have the class and were predicted to.
-          labels: weight of those that have it.
-          predictions: weight of those that were predicted to have it.
+          hits: total weight of the positions that have the class and for which it was predicted
+            (true positives).
+          labels: total weight of the positions that have the class.
+          predictions: total weight of the positions for which the class was predicted.
         """
         raise NotImplementedError
 
 
 def _macro(scores: Any, present: np.ndarray) -> float:
-    """Returns the mean over the classes that are present; a score that is nan counts as 0."""
+    """Returns the unweighted mean of the scores of the classes that are present.
+
+    Args:
+      scores: score of each class, float64 [classes]; nan counts as 0.
+      present: whether the class is present, bool [classes].
+
+    Returns:
+      The mean; nan if no class is present.
+    """
     return float(np.nan_to_num(scores)[present].mean()) if present.any() else math.nan
 
 
 class Precision(_Confusion):
-    """Share of the predictions of a class that are correct, averaged over classes.
+    """Fraction of the predictions of a class that are correct, averaged over classes.
 
-    Arguments as those of all metrics of counts, see the base class. Classes that occur neither in
-    labels nor in predictions are left out of the mean, here and in the metrics that follow.
+    Classes that occur neither in labels nor in predictions are left out of the average; a class
+    that is never predicted counts as 0. The value is nan if there are no labels.
+
+    Labels are class indices, integer [rows, ...], and predictions are classes of the same shape or
+    scores, float [rows, ..., classes], the largest of which is predicted. If `multi_label` is set,
+    labels are 0 or 1 for each class, [rows, ..., classes], and predictions are scores of the same
+    shape.
+
+    Args:
+      classes: number of classes; 1: labels are 0 or 1, [rows, ...], and predictions are scores of
+        the same shape.
+      multi_label: whether a position may have several classes.
+      threshold: score above which a class is predicted; used only if labels are 0 or 1.
     """
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
@@ -136,28 +160,44 @@ class Precision(_Confusion):
 
 
 class Recall(_Confusion):
-    """Share of the labels of a class that are predicted, averaged over classes."""
+    """Fraction of the labels of a class that are predicted, averaged over classes.
+
+    Classes that occur neither in labels nor in predictions are left out of the average; a class
+    that has no labels, but is predicted, counts as 0. The value is nan if there are no labels.
+    Labels, predictions and arguments are those of `Precision`.
+    """
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
         return _macro(divided(hits, labels), labels + predictions > 0)
 
 
 class F1(_Confusion):
-    """Harmonic mean of precision and recall of a class, averaged over classes."""
+    """Harmonic mean of precision and recall of a class, averaged over classes.
+
+    Classes that occur neither in labels nor in predictions are left out of the average. The value
+    is nan if there are no labels. Labels, predictions and arguments are those of `Precision`.
+    """
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
         return _macro(divided(2 * hits, labels + predictions), labels + predictions > 0)
 
 
 class MeanIoU(_Confusion):
-    """Intersection over union of a class, averaged over classes (the Jaccard index)."""
+    """Intersection over union (Jaccard index) of a class, averaged over classes.
+
+    Classes that occur neither in labels nor in predictions are left out of the average. The value
+    is nan if there are no labels. Labels, predictions and arguments are those of `Precision`.
+    """
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
         return _macro(divided(hits, labels + predictions - hits), labels + predictions > 0)
 
 
 class BalancedAccuracy(_Confusion):
-    """Recall averaged over the classes that have labels."""
+    """Recall averaged over the classes that have labels; nan if there are no labels.
+
+    Labels, predictions and arguments are those of `Precision`.
+    """
 
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
         return _macro(divided(hits, labels), labels > 0)
@@ -166,7 +206,10 @@ class BalancedAccuracy(_Confusion):
 class CohenKappa(_Confusion):
     """Cohen's kappa: agreement beyond chance, (observed - expected) / (1 - expected).
 
-    nan if labels and predictions are all of one class.
+    The value is nan if all labels and all predictions are of one class. Labels are class indices,
+    integer [rows, ...], so `classes` must be 2 or more, and `multi_label` False. Predictions are
+    classes of the same shape or scores, float [rows, ..., classes], the largest of which is
+    predicted.
     """
 
     percentage = False

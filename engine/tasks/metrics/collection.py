@@ -1,4 +1,4 @@
-"""Metrics that are no sums: functions, in NumPy, of what evaluation collected of a whole split."""
+"""Metrics that a NumPy function computes from all examples of a split, instead of from sums."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ from engine.tasks.metrics.base import Metric
 
 
 class Collected(Metric):
-    """Metric of all examples of a split at once, which `collected` returns; it has no sums.
+    """Metric computed from all examples of a split at once; `collected` creates it. It has no sums.
 
     Attributes:
-      weighted: whether the function takes the weights of the examples.
-      max_bytes: maximum size of what is collected of a split.
+      weighted: whether the function has a parameter `weights`, for the weights of the examples.
+      max_bytes: maximum size of the collected arrays of a split, in bytes.
+
+    Raises:
+      ValueError: if `better` is neither "higher" nor "lower".
     """
 
     size = 0
@@ -38,14 +41,15 @@ class Collected(Metric):
         return tf.zeros([0], tf.float64)
 
     def value(self, arrays: Sequence[np.ndarray]) -> float:
-        """Returns the value of the function; nan if it is undefined.
+        """Returns the result of the function as a float, which may be nan.
 
         Args:
           arrays: weights, float32 [examples], only if `weighted`; then the arguments of the metric,
             [examples, ...] each.
 
         Raises:
-          TypeError: if the function does not return a number.
+          TypeError, ValueError: if the function does not return a number.
+          Exception: any exception that the function raises.
         """
         weights = {"weights": arrays[0]} if self.weighted else {}
         found = self._function(*arrays[self.weighted :], **weights)
@@ -62,27 +66,29 @@ def collected(
     percentage: bool = False,
     max_bytes: int = 1 << 30,
 ) -> Metric:
-    """Returns a metric that is no sum, such as mean average precision: a function of a whole split.
+    """Returns a metric that a function computes from all examples of a split at once.
 
-    Evaluation collects what the task gives for this metric, of each example once and in the order
-    of the split, on any number of replicas; padding is left out. Every worker then calls the
-    function, and all use the value of the first worker.
+    Use it for a metric that is not a function of sums, such as mean average precision. Evaluation
+    collects the arguments of the metric from the task, each example once and in the order of the
+    split, on any number of replicas; padding is left out. Every worker then calls the function, and
+    all workers use the value of the chief.
 
-    Training adds sums alone, so this metric has no value of the training split: its curve is that
-    of the validation split, and `--monitor` takes it as validation_NAME.
+    Training only adds sums, so this metric has no value for the training split: its curve shows the
+    validation split, and `--monitor` accepts it as validation_NAME.
 
     Args:
       function: takes the arguments of the metric, such as labels and predictions, as NumPy arrays
         [examples, ...] of the task's dtype (float32 for float16 and bfloat16), and returns a
         number. If it has a parameter `weights`, it gets the weights of the examples by that name,
-        float32 [examples], 1 where the task gives none.
+        float32 [examples], 1 if the task returns no weights.
       better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether the value is displayed as a percentage.
-      max_bytes: maximum size of the arrays of a split. Each worker holds them in its host memory
-        while it evaluates; collecting takes some 100 MiB beside them, or several times what one
-        batch has, with 8 bytes for each value.
+      max_bytes: maximum size of the arrays of a split, in bytes; a run with larger arrays raises
+        ValueError before training. Each worker holds the arrays in host memory while it evaluates.
+        Collecting takes about 100 MiB more, or several times the size of the values of one global
+        batch, at 8 bytes each, if that is larger.
 
     Raises:
-      ValueError: if `better` is neither; and before training, if the arrays would be larger.
+      ValueError: if `better` is neither "higher" nor "lower".
     """
     return Collected(function, better, percentage, max_bytes)

@@ -1,4 +1,4 @@
-"""Areas under the ROC and the precision-recall curve."""
+"""Areas under the ROC curve and the precision-recall curve."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from engine.tasks.metrics.base import Metric, divided, position_weights, sums_by
 
 
 class AUC(Metric):
-    """Area under the ROC curve or the precision-recall curve, from counts in bins of the score.
+    """Area under the ROC curve or the precision-recall curve, from weighted counts in score bins.
 
-    Bins are narrow where probabilities crowd at 0, at 1 and at 0.5. Within a bin, positives and
-    negatives are taken to be spread evenly: that gives trapezoids of the ROC curve, and the average
-    precision for the precision-recall curve (Davis and Goadrich 2006, "The Relationship Between
-    Precision-Recall and ROC Curves").
+    A class has max(512, 2^17 // classes) bins, which are narrowest at probabilities near 0, 1/2 and
+    1. Positives and negatives are assumed to be evenly distributed within a bin: this gives the
+    trapezoidal rule for the ROC curve, and the average precision for the precision-recall curve
+    (Davis and Goadrich 2006, "The Relationship Between Precision-Recall and ROC Curves").
 
-    Labels are 0 or 1, [rows, ...], with one score each; or, for several classes, integer
-    [rows, ...], with scores [rows, ..., classes], or 0 or 1 for each class, [rows, ..., classes]
-    (`multi_label`). The value is the mean of the areas of each class against all others; of those
-    classes that have both.
+    For 1 class, labels are 0 or 1, [rows, ...], and predictions are scores of the same shape. For
+    several classes, labels are class indices, integer [rows, ...], or, if `multi_label` is set, 0
+    or 1 for each class, [rows, ..., classes]; predictions are scores, [rows, ..., classes]. The
+    value is the mean of the one-versus-rest areas of the classes that have both positives and
+    negatives; nan if there is no such class.
 
     Args:
       curve: "ROC" or "PR".
       classes: number of classes.
-      multi_label: whether several classes may be true at once.
+      multi_label: whether a position may have several classes.
       from_logits: whether predictions are logits; otherwise they are probabilities.
     """
 
@@ -88,7 +89,7 @@ _BIN_SCALES = ((8.0, 0.7), (1e-4, 0.3))
 
 
 def _bin_position(logits: tf.Tensor) -> tf.Tensor:
-    """Returns the position of each logit among the bins, from 0 to 1; float64."""
+    """Returns the position of each logit in the range of all bins, float64 from 0 to 1."""
     logits = tf.clip_by_value(logits, -_MAX_LOGIT, _MAX_LOGIT)
     parts = [
         tf.asinh(logits / scale) * (weight / math.asinh(_MAX_LOGIT / scale))
@@ -98,18 +99,24 @@ def _bin_position(logits: tf.Tensor) -> tf.Tensor:
 
 
 def _roc_area(positives: np.ndarray, negatives: np.ndarray, _: np.ndarray) -> float:
-    """Returns the area under the ROC curve from counts by falling score, float64 [bins]."""
+    """Returns the area under the ROC curve; nan without positives or without negatives.
+
+    Args:
+      positives: weight of the positives of each bin, highest scores first, float64 [bins].
+      negatives: weight of the negatives of each bin, in the same order.
+      _: not used; see `_pr_area`.
+    """
     above = np.cumsum(positives) - positives / 2
     return float(divided((negatives * above).sum(), positives.sum() * negatives.sum()))
 
 
 def _pr_area(positives: np.ndarray, negatives: np.ndarray, squares: np.ndarray) -> float:
-    """Returns the average precision from counts by falling score, float64 [bins]; see `AUC`.
+    """Returns the average precision; nan without positives or without negatives.
 
     Args:
-      positives: weight of the positives of a bin.
-      negatives: weight of the negatives of a bin.
-      squares: sum of the squared weights of the positives of a bin.
+      positives: weight of the positives of each bin, highest scores first, float64 [bins].
+      negatives: weight of the negatives of each bin, in the same order.
+      squares: sum of the squared weights of the positives of each bin, in the same order.
     """
     filled = positives > 0
     if not filled.any() or not negatives.any():

@@ -11,7 +11,10 @@ from engine.tasks.metrics.base import MeanOf, Metric, divided, position_weights,
 
 
 class MeanSquaredError(MeanOf):
-    """Mean of (prediction - label)^2 over all positions."""
+    """Weighted mean of (prediction - label)^2 over all positions.
+
+    Labels and predictions are numbers of the same shape, [rows, ...].
+    """
 
     better = "lower"
 
@@ -20,14 +23,20 @@ class MeanSquaredError(MeanOf):
 
 
 class RootMeanSquaredError(MeanSquaredError):
-    """Square root of the mean of (prediction - label)^2 over all positions."""
+    """Square root of the weighted mean of (prediction - label)^2 over all positions.
+
+    Labels and predictions are numbers of the same shape, [rows, ...].
+    """
 
     def result(self, sums: np.ndarray) -> float:
         return math.sqrt(super().result(sums))
 
 
 class MeanAbsoluteError(MeanOf):
-    """Mean of the absolute value of (prediction - label) over all positions."""
+    """Weighted mean of the absolute value of (prediction - label) over all positions.
+
+    Labels and predictions are numbers of the same shape, [rows, ...].
+    """
 
     better = "lower"
 
@@ -36,9 +45,11 @@ class MeanAbsoluteError(MeanOf):
 
 
 class R2(Metric):
-    """Coefficient of determination: 1 - squared errors / squared deviations of the labels.
+    """Coefficient of determination, 1 - sum of squared errors / sum of squared label deviations.
 
-    Both are summed over all positions. nan if all labels are equal.
+    The deviations are those of the labels from their mean. Both sums are weighted and over all
+    positions. The value is nan if all labels are equal. Labels and predictions are numbers of the
+    same shape, [rows, ...].
     """
 
     size = 4
