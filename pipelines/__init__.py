@@ -1,4 +1,4 @@
-"""Input pipelines: from a data set on disk to batches. Start at `open_dataset` and `open_feed`."""
+"""Input pipelines: from a data set to batches. Start at `open_dataset` and `open_feed`."""
 
 from pipelines.augmentation.augment import Augmentation
 from pipelines.augmentation.registry import register as register_augmentation

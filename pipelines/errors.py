@@ -1,4 +1,4 @@
-"""Shortens error messages, which can be pages long, to one line."""
+"""Shortens error messages, which can be pages long, to one line; formats messages on damage."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ _NOISE = ("Graph execution error", "Detected at node", "File ", "<stack traces",
 
 
 def one_line_message(error: BaseException, limit: int = 300) -> str:
-    """Returns the message of an error on one line of at most `limit` characters."""
+    """Returns the message of an error on one line of at most `limit` characters.
+
+    A longer message is cut and ends with "...". For an error without a message, the result is the
+    name of the error's class.
+    """
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 

@@ -18,17 +18,20 @@ _CONTROL_GROUPS = (
 
 
 def usable_cores() -> int:
-    """Returns the number of logical CPUs that this process may use; on macOS, of all CPUs."""
+    """Returns the number of logical CPUs that this process may run on.
+
+    If the operating system does not tell, as on macOS, it is the number of all CPUs.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def available_memory(root: str = "/") -> int:
-    """Returns the RAM in bytes that can be had without swapping, within a container's limit.
+    """Returns the bytes of RAM that are available without swapping, within a container's limit.
 
-    Cached files count as available. macOS does not report it: half of the total is returned.
-    `root` is the directory in which the system's files are looked up.
+    Inactive cached files count as available. Without proc/meminfo, as on macOS, half of the total
+    RAM is taken. `root` is the directory that contains the system's proc and sys directories.
     """
     found = _number(Path(root, "proc/meminfo"), "MemAvailable:")
     if found is None:
@@ -44,7 +47,10 @@ def available_memory(root: str = "/") -> int:
 
 
 def _number(path: Path, entry: str = "") -> int | None:
-    """Returns the number in a file, of the line that begins with `entry`; None if none is there."""
+    """Returns the first number that follows `entry`, a pattern, at the beginning of a line.
+
+    Returns None if there is none, or if the file cannot be read.
+    """
     try:
         found = re.search(rf"^{entry}\s*(\d+)", path.read_text(), re.MULTILINE)
     except OSError:

@@ -38,7 +38,7 @@ def _leaves(nest: Nest, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def example_bytes(spec: Spec) -> int:
-    """Returns the size of one example in bytes."""
+    """Returns the size in bytes of one example of a spec with fixed shapes and numeric dtypes."""
     return sum(math.prod(leaf.shape) * leaf.dtype.size for leaf in tf.nest.flatten(spec))
 
 
@@ -52,15 +52,18 @@ def described(spec: Spec) -> str:
 
 
 def signature(spec: Spec) -> str:
-    """Returns a text that is equal for equal specs: the paths, shapes and dtypes of the leaves."""
+    """Returns the paths, shapes and dtypes of a spec's leaves as one text, to compare specs by."""
     leaves = zip(paths(spec), tf.nest.flatten(spec), strict=True)
     return ";".join(f"{path}:{list(leaf.shape)}:{leaf.dtype.name}" for path, leaf in leaves)
 
 
 def checked_spec(where: str, spec: Spec) -> Spec:
-    """Returns `spec`; raises ValueError if a leaf is not numeric or has no fixed shape.
+    """Returns `spec` unchanged, after a check of its leaves.
 
     `where` begins the message and names the data, such as "the inputs of mnist".
+
+    Raises:
+      ValueError: when a leaf has no fixed shape, or is neither numeric nor bool.
     """
     for path, leaf in zip(paths(spec), tf.nest.flatten(spec), strict=True):
         name = f"{where}{f' ({path})' if path else ''}"
@@ -84,7 +87,7 @@ def spec_of(arrays: Nest) -> Spec:
 
 
 def without_lists(nest: Nest) -> Nest:
-    """Returns a nest with its lists as tuples, because tf.data takes lists for tensors."""
+    """Returns a nest with its lists as tuples, because tf.data converts lists to tensors."""
     if isinstance(nest, Mapping):
         return {key: without_lists(value) for key, value in nest.items()}
     if hasattr(nest, "_fields"):

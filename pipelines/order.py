@@ -1,4 +1,7 @@
-"""Order of an epoch's examples, a function of (seed, epoch): L3, L4 of docs/concepts/laws.md."""
+"""Order of an epoch's examples, and random numbers of positions: functions of seed and epoch.
+
+They keep the laws L3 and L4 of docs/concepts/laws.md.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,11 @@ _ROUNDS = 8  # rounds of the cipher; four random rounds are proven to suffice
 
 
 def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the indices of all n examples in an epoch's order, int32 [n]; read-only."""
+    """Returns the indices of all n examples in an epoch's order, int32 [n]; read-only.
+
+    Raises:
+      ValueError: when the seed or the epoch is negative.
+    """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)
     order = permutation_at(seed, epoch, examples, np.arange(examples))
@@ -22,7 +29,13 @@ def permutation(seed: int, epoch: int, examples: int) -> np.ndarray:
 
 
 def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) -> np.ndarray:
-    """Returns `permutation(seed, epoch, examples)[positions]`, int32 [k]; positions are int [k]."""
+    """Returns `permutation(seed, epoch, examples)[positions]`, int32 [k]; positions are int [k].
+
+    A large order is not computed as a whole.
+
+    Raises:
+      ValueError: when the seed or the epoch is negative.
+    """
     if examples <= _SORTED:
         return _sorted(seed, epoch, examples)[positions]
     keys = _seed_sequence(seed, epoch).generate_state(_ROUNDS, np.uint64)
@@ -51,10 +64,19 @@ def _seed_sequence(seed: int, epoch: int) -> np.random.SeedSequence:
 
 
 def uniform(seed: int, epoch: int, positions: np.ndarray, numbers: int) -> np.ndarray:
-    """Returns uniform random numbers in [0, 1) of positions, int [k]: float64 [k, numbers].
+    """Returns uniform random numbers in [0, 1) for positions in an epoch, float64 [k, numbers].
 
-    A row is a pure function of seed, epoch and position: as many numbers of SplitMix64 (Steele et
-    al. 2014), which has random access. They are independent of the order of the epoch.
+    A row is a pure function of seed, epoch and position: consecutive outputs of SplitMix64 (Steele
+    et al. 2014), which has random access. The numbers are independent of the order of the epoch.
+
+    Args:
+      seed: seed of the run, 0 or more.
+      epoch: epoch, 0 or more.
+      positions: positions in the epoch's order, int [k].
+      numbers: number of random numbers for each position.
+
+    Raises:
+      ValueError: when the seed or the epoch is negative.
     """
     state = _seed_sequence(seed, epoch).spawn(1)[0].generate_state(1, np.uint64)
     first = positions.astype(np.uint64)[:, None] * np.uint64(numbers)
@@ -64,10 +86,11 @@ def uniform(seed: int, epoch: int, positions: np.ndarray, numbers: int) -> np.nd
 
 
 def _encipher(keys: np.ndarray, examples: int, positions: np.ndarray) -> np.ndarray:
-    """Maps positions, uint64 [k], by a keyed permutation of all integers with the bits of n - 1.
+    """Maps positions, uint64 [k], by a keyed permutation of the integers 0 to 2**bits - 1.
 
-    n is `examples`. The permutation is a Feistel network: each round, one per key, changes one half
-    of the bits by a hash of the other half, which is invertible. The number of rounds is even.
+    `bits` is the number of bits of `examples` - 1. The permutation is a Feistel network: each
+    round, one per key, changes one half of the bits by a hash of the other half, which is
+    invertible. The number of rounds is even.
     """
     bits = (examples - 1).bit_length()
     widths = np.uint64(bits // 2), np.uint64(bits - bits // 2)

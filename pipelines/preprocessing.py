@@ -26,8 +26,9 @@ class Scale:
     """The scaling of one tensor of the inputs, by `kind`.
 
     "none": unchanged. "unit": cast to float32 and divided by 255. "standardize": cast to float32,
-    minus `mean`, divided by `deviation`. These have one number for each index of the last axis,
-    such as the channel of an image, from the training split; they are empty until `fitted`.
+    minus `mean`, divided by `deviation`. Mean and deviation are of the training split and have one
+    number for each index of the last axis, such as the channel of an image; they are empty until
+    `fitted`.
     """
 
     kind: str = "none"
@@ -40,7 +41,10 @@ class Scale:
         return self.kind != "standardize" or bool(self.mean)
 
     def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        """Scales a batch of any numeric dtype, [rows, ...], in the graph."""
+        """Scales a batch of any numeric dtype, [rows, ...], in the graph, to float32.
+
+        For the kind "none", returns the batch unchanged.
+        """
         if self.kind == "unit":
             return tf.cast(values, tf.float32) / 255.0
         if self.kind == "standardize":
@@ -63,11 +67,11 @@ class Preprocessing:
 
     @property
     def fitted(self) -> bool:
-        """Whether the means and deviations of the training split are known for all scales."""
+        """Whether all scales that need means and deviations of the training split have them."""
         return all(scale.fitted for scale in self.scales.values())
 
     def __call__(self, inputs: Nest) -> Nest:
-        """Maps a batch of decoded inputs, [rows, ...] each, to the model's inputs; in the graph.
+        """Maps decoded inputs, a nest of [rows, ...], to the model's inputs in the graph.
 
         Floating-point images in 0..255, as augmentation creates them, are scaled as uint8 ones are.
         """
@@ -84,17 +88,20 @@ class Preprocessing:
 
     @property
     def steps(self) -> list[str]:
-        """Descriptions of the scalings that are applied: "divided by 255", "standardized"."""
+        """Descriptions of the scalings, without repetition: "divided by 255", "standardized"."""
         words = {"unit": "divided by 255", "standardize": "standardized"}
         return list(dict.fromkeys(words[scale.kind] for scale in self.scales.values()))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns an object for `json.dumps`, {path: {"kind": ...}}, that `from_json` reads."""
+        """Returns the scales as a dict that `json.dumps` accepts; `from_json` reads it.
+
+        The dict has the fields of each `Scale` by path: {path: {"kind": ..., "mean": ..., ...}}.
+        """
         return {path: dataclasses.asdict(scale) for path, scale in sorted(self.scales.items())}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Preprocessing:
-        """Returns the preprocessing from the object of `to_json`, with bitwise equal numbers."""
+        """Returns the preprocessing from the dict of `to_json`, with bitwise equal numbers."""
         return cls(
             {
                 path: Scale(each["kind"], tuple(each["mean"]), tuple(each["deviation"]))
@@ -106,8 +113,9 @@ class Preprocessing:
 def preprocessing(scale: str, decoded: Spec) -> Preprocessing:
     """Returns the preprocessing that `--scale` selects for inputs of a spec, not yet fitted.
 
-    auto: "unit" for images, which are uint8 of rank 3; "none" for everything else. unit: "unit" for
-    all uint8 tensors. standardize: "standardize" for uint8 images and floating-point tensors.
+    auto: "unit" for images, which are uint8 of rank 3. none: no scaling. unit: "unit" for all uint8
+    tensors. standardize: "standardize" for uint8 images and floating-point tensors. All other
+    tensors are not scaled.
     """
 
     def kind(leaf: tf.TensorSpec) -> str:
@@ -132,7 +140,7 @@ class Moments:
         self._count, self._mean, self._squares = 0.0, np.zeros(()), np.zeros(())
 
     def add(self, values: np.ndarray) -> None:
-        """Adds examples, [k, ...], in float64, without cancellation (Chan et al. 1983)."""
+        """Adds a chunk of examples, [k >= 1, ...], with the stable update of Chan et al. 1983."""
         width = values.shape[-1] if values.ndim > 1 else 1
         flat = values.reshape(-1, width).astype(np.float64)
         count, mean = len(flat), flat.mean(axis=0)
@@ -142,7 +150,7 @@ class Moments:
         self._mean, self._count = self._mean + apart * (count / total), total
 
     def scale(self) -> Scale:
-        """Returns the fitted scale, "standardize"; where the deviation is 0, it is set to 1."""
+        """Returns the fitted scale of kind "standardize"; a deviation of 0 is replaced by 1."""
         deviation = np.sqrt(self._squares / self._count)
         deviation = np.where(deviation > 0, deviation, 1.0)
         return Scale("standardize", *(tuple(map(float, x)) for x in (self._mean, deviation)))

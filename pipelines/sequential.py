@@ -1,4 +1,4 @@
-"""Splits without random access: a user's `tf.data` pipeline, created for each epoch."""
+"""Splits without random access: a user's `tf.data` pipeline, created anew for each epoch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Make = Callable[[int, int], Any]  # (seed, epoch) -> tf.data.Dataset of (inputs,
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SequentialSplit:
-    """Examples `start` to `stop` of the pipeline `make(seed, epoch)`, for streaming.
+    """Examples `start` to `stop` (exclusive) of the pipeline `make(seed, epoch)`, for streaming.
 
     The order of an epoch is the pipeline's. Reading by index, as for a report, iterates over the
     pipeline of seed 0 and epoch 0.
@@ -49,7 +49,10 @@ class SequentialSplit:
         return SequentialReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
-        """Returns a digest of version, range and specs; ignores `all_bytes`, reads no example."""
+        """Returns a hexadecimal digest of version, range and spec; reads no example.
+
+        The argument is ignored.
+        """
         text = f"{self.version}\n{self.start} {self.stop}\n{nests.signature(self.spec)}"
         return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -63,14 +66,18 @@ class SequentialSplit:
 
 
 class SequentialReader:
-    """Reads examples by position in an epoch; to read a forgotten one, it restarts the pipeline."""
+    """Reader of examples by position in an epoch; restarts the pipeline for a forgotten example."""
 
     def __init__(self, split: SequentialSplit) -> None:
         self._split, self.spec = split, split.spec
         self._epochs: dict[tuple[int, int], _Epoch] = {}
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by position, int [k], in the pipeline of seed 0 and epoch 0."""
+        """Returns (inputs, targets) by position, int [k], in the pipeline of seed 0 and epoch 0.
+
+        Restarts the pipeline, and forgets the examples of all epochs. Raises the errors of
+        `read_epoch`.
+        """
         self._epochs.clear()
         return self.read_epoch(0, 0, np.asarray(indices))
 
@@ -82,10 +89,11 @@ class SequentialReader:
         return f"example {index}"
 
     def read_epoch(self, seed: int, epoch: int, positions: np.ndarray) -> Nest:
-        """Returns the examples at positions, int [k], of an epoch: arrays [k, ...].
+        """Returns (inputs, targets) at positions of an epoch, int [k >= 1]: nests of [k, ...].
 
         Raises:
           ValueError: when the pipeline fails, has too few examples, or has one of another spec.
+          Exception: any error of the user's function that creates the pipeline.
         """
         key = seed, epoch
         if key not in self._epochs or not self._epochs[key].has(positions):
@@ -95,7 +103,10 @@ class SequentialReader:
         return tf.nest.pack_sequence_as(self.spec, leaves)
 
     def forget(self, epoch: int, position: int) -> None:
-        """Frees the memory of earlier epochs, and of this epoch's examples before `position`."""
+        """Frees the memory of earlier epochs, and of the examples of `epoch` before `position`.
+
+        The first example of `epoch` is kept, which mixup may need again.
+        """
         for key, each in list(self._epochs.items()):
             if key[1] < epoch:
                 del self._epochs[key]
@@ -104,7 +115,7 @@ class SequentialReader:
 
 
 class _Epoch:
-    """Iterates over the pipeline of one epoch; keeps the examples read until they are forgotten."""
+    """Iteration over the pipeline of one epoch, with the examples read until they are forgotten."""
 
     def __init__(self, split: SequentialSplit, seed: int, epoch: int) -> None:
         self._split = split
@@ -119,11 +130,15 @@ class _Epoch:
             self._iterator = iter(dataset)
 
     def has(self, positions: np.ndarray) -> bool:
-        """Returns whether no position has been forgotten; position 0 is always kept."""
+        """Returns whether none of `positions`, int [k], is forgotten; position 0 is always kept."""
         return bool(np.all((positions >= self._first) | (positions == 0)))
 
     def rows(self, positions: np.ndarray) -> list[list[np.ndarray]]:
-        """Returns the leaves of each example at positions; advances the pipeline if necessary."""
+        """Returns the leaves of each example at positions, int [k]; reads on as far as necessary.
+
+        Raises:
+          ValueError: as `_read_next`.
+        """
         last = int(positions.max(initial=-1))
         while self._next <= last:
             self._kept[self._next] = self._read_next()
@@ -137,9 +152,10 @@ class _Epoch:
         self._first = max(self._first, position)
 
     def _read_next(self) -> list[np.ndarray]:
-        """Returns the leaves of the next example.
+        """Returns the leaves of the next example, in the order of `tf.nest`.
 
-        Raises ValueError if the pipeline fails or ends early, or the example has another shape.
+        Raises:
+          ValueError: when the pipeline fails or ends early, or the example has another shape.
         """
         split, where, position = self._split, self._where, self._next
         try:
@@ -162,7 +178,10 @@ class _Epoch:
 
 
 def check_spec(where: str, found: Any, expected: Spec) -> None:
-    """Raises ValueError if the elements of a pipeline cannot have the expected spec."""
+    """Raises ValueError if the elements of a pipeline cannot have the expected spec.
+
+    `where` begins the message and names the pipeline.
+    """
     try:
         tf.nest.assert_same_structure(found, expected)
         fits = all(

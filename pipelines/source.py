@@ -16,7 +16,7 @@ from pipelines.splits import DataSplit
 # Compared by identity: splits may hold arrays, and specs may be dicts, which have no hash.
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Source:
-    """A data set of inputs and targets, nests of tensors of any dtype and fixed shapes.
+    """A data set of inputs and targets: nests of numeric or bool tensors of fixed shapes.
 
     A split's reader returns stored examples. Decoded examples are pairs (inputs, targets), which
     feeds and the cache hold. A model gets `preprocess(inputs)`.
@@ -57,7 +57,7 @@ class Source:
 
     @property
     def splits(self) -> dict[str, DataSplit]:
-        """The splits that are not None, by name: "train", "validation", "test"."""
+        """The splits that are not None, as a dict by name: "train", "validation", "test"."""
         splits = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: split for name, split in splits.items() if split is not None}
 
@@ -78,7 +78,7 @@ class Source:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Height, width and channels of decoded images; raises ValueError if inputs are not."""
+        """Height, width and channels of decoded images; ValueError if inputs are not one image."""
         if not self.has_images:
             raise ValueError(
                 f"the inputs of {self.name} are not one image: this works for images only"
@@ -88,16 +88,25 @@ class Source:
 
     @property
     def dtype(self) -> str:
-        """Data type of the decoded images, "uint8" or "float32"."""
+        """Data type of the decoded images, "uint8" or "float32".
+
+        Only a source whose inputs are one image (`has_images`) has it.
+        """
         return str(self.decoded[0].dtype.name)
 
     @property
     def resize(self) -> Resize:
-        """Function that resizes an image of any size to the height and width of `image_shape`."""
+        """Function that resizes an image of any size to the height and width of `image_shape`.
+
+        ValueError if the inputs are not one image.
+        """
         return Resize(self.image_shape[:2], self.fit, self.antialias)
 
     @property
     def stored_size(self) -> tuple[int, int] | None:
-        """Height and width of the stored images; None if they vary."""
+        """Height and width of the stored images; None if they vary.
+
+        ValueError if the inputs are not one image.
+        """
         height, width, _ = self.stored_shape or self.image_shape
         return None if height is None or width is None else (height, width)

@@ -1,7 +1,7 @@
-"""Interface of splits, in any storage, with random access to examples; splits of arrays.
+"""Interfaces of splits and of tables, which splits select rows from; tables of arrays in memory.
 
-The feeds, the cache and the data's digests use only this interface. Splits in TFRecord files are in
-`pipelines.storage.records`.
+The feeds, the cache and the data's digests use the interface of splits. Splits in TFRecord files
+are in `pipelines.storage.records`, and splits of tf.data pipelines in `pipelines.sequential`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipelines.nests import Nest, Spec
 
 
 def no_progress(done: int) -> None:
-    """Does nothing: a progress callback that ignores the number of examples done."""
+    """Does nothing: the default progress callback, which ignores the number of examples done."""
 
 
 class ExampleReader(Protocol):
@@ -30,15 +30,16 @@ class ExampleReader(Protocol):
         """Spec of one stored example; strings, such as encoded images, are allowed."""
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns stored examples by index, int [k], in the given order: arrays [k, ...].
+        """Returns stored examples by index, int [k], in the given order: a nest of arrays [k, ...].
 
         Raises:
-          ValueError: when an example is damaged or does not have the spec; names the example.
+          ValueError: when an example is damaged, cannot be read or does not have the spec; names
+            it.
           OSError: when a file cannot be read.
         """
 
     def targets(self) -> Nest | None:
-        """Returns decoded targets of all examples, [n, ...]; None if examples must be decoded."""
+        """Returns all targets, a nest of [n, ...]; None if examples must be read for them."""
 
     def location(self, index: int) -> str:
         """Returns the place of an example for messages, such as "example 7" or its file."""
@@ -62,12 +63,19 @@ class DataSplit(Protocol):
         """Returns a reader; an index that it must build is cached in `cache_dir`, if not None.
 
         `progress` is called with the number of examples indexed since the last call.
+
+        Raises:
+          ValueError: when a file is damaged, or cannot be read to build an index in memory.
+          OSError: when a file cannot be read.
         """
 
     def digest(self, all_bytes: bool = False) -> str:
         """Returns a digest of the stored examples and their order, in hexadecimal.
 
-        Without `all_bytes`, samples of large files are hashed instead of all of their bytes.
+        Without `all_bytes`, samples of large data sets are hashed instead of all of their bytes.
+
+        Raises:
+          ValueError, OSError: as `ExampleReader.read`.
         """
 
     def in_common(self, other: DataSplit) -> int:
@@ -91,10 +99,14 @@ class Table(Protocol):
         """Spec of one stored example."""
 
     def read(self, rows: np.ndarray) -> Nest:
-        """Returns stored examples by row, int [k]: arrays [k, ...]; errors as `ExampleReader`."""
+        """Returns stored examples by row, int [k]: a nest of arrays [k, ...].
+
+        Raises:
+          ValueError, OSError: as `ExampleReader.read`.
+        """
 
     def targets(self, rows: np.ndarray) -> Nest | None:
-        """Returns decoded targets by row, int [k]: [k, ...]; None if examples must be decoded."""
+        """Returns targets by row, int [k]: a nest of [k, ...]; None if examples must be read."""
 
     def location(self, row: int) -> str:
         """Returns the place of an example for messages, such as "example 7" or its file."""
@@ -121,7 +133,7 @@ class IndexedSplit:
     def reader(
         self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
     ) -> IndexedReader:
-        """Returns a reader of the table's rows; the arguments are ignored."""
+        """Returns a reader of the split's examples; the arguments are ignored."""
         return IndexedReader(self)
 
     def digest(self, all_bytes: bool = False) -> str:
@@ -129,7 +141,7 @@ class IndexedSplit:
         return self.table.digest(self.rows, all_bytes)
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns the number of examples that `other` has too: rows of the same table."""
+        """Returns the number of rows that `other` has too; 0 for a split of another table."""
         if not isinstance(other, IndexedSplit) or other.table is not self.table:
             return 0
         return int(np.isin(self.rows, other.rows).sum())
@@ -141,7 +153,7 @@ class IndexedSplit:
 
 @dataclasses.dataclass(frozen=True)
 class IndexedReader:
-    """Reads the examples of an `IndexedSplit`."""
+    """Reader of the examples of an `IndexedSplit` by index."""
 
     split: IndexedSplit
 
@@ -151,11 +163,11 @@ class IndexedReader:
         return self.split.table.spec
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns stored examples by index, int [k]: arrays [k, ...]."""
+        """Returns stored examples by index, int [k]: a nest of arrays [k, ...]."""
         return self.split.table.read(self.split.rows[indices])
 
     def targets(self) -> Nest | None:
-        """Returns decoded targets of all examples, [n, ...]; None if examples must be decoded."""
+        """Returns all targets, a nest of [n, ...]; None if examples must be read for them."""
         return self.split.table.targets(self.split.rows)
 
     def location(self, index: int) -> str:
@@ -164,17 +176,17 @@ class IndexedReader:
 
 
 class ArrayTable:
-    """Examples in memory, stored decoded: a nest (inputs, targets) of NumPy arrays [n, ...]."""
+    """Table of examples in memory, stored decoded: a nest (inputs, targets) of arrays [n, ...]."""
 
     def __init__(self, arrays: tuple[Nest, Nest]) -> None:
         self.arrays, self.spec = arrays, nests.spec_of(arrays)
 
     def read(self, rows: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by row: arrays [k, ...]."""
+        """Returns (inputs, targets) by row: nests of arrays [k, ...]."""
         return tf.nest.map_structure(lambda array: array[rows], self.arrays)
 
     def targets(self, rows: np.ndarray) -> Nest:
-        """Returns the targets by row: arrays [k, ...]."""
+        """Returns the targets by row: a nest of arrays [k, ...]."""
         return tf.nest.map_structure(lambda array: array[rows], self.arrays[1])
 
     def location(self, row: int) -> str:
@@ -182,7 +194,7 @@ class ArrayTable:
         return f"example {row}"
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a digest of the rows' values, the dtypes and shapes, whatever `all_bytes` is."""
+        """Returns a digest of the values, dtypes and shapes of rows; ignores `all_bytes`."""
         digest = hashlib.sha256(nests.signature(self.spec).encode())
         for leaf in tf.nest.flatten(self.arrays):
             for start in range(0, len(rows), _HASHED):

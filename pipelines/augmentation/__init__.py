@@ -1,1 +1,1 @@
-"""Augmentation of training examples: what `--augment` selects, and the functions it names."""
+"""Augmentation of training examples: the transforms that `--augment` selects."""

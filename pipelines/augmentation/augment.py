@@ -3,8 +3,8 @@
     augment = parse_augmentation("shift:2,rotation:10,mixup:0.2", (28, 28, 1))
     images, targets = augment(images, labels, numbers, classes=10)
 
-Row i of the returned tensors is bitwise determined by row i of the inputs; with mixup, also by row
-i + 1.
+Row i of the returned tensors depends only on row i of the tensors given, to the bit; with mixup,
+also on row i + 1.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ class Augmentation:
 
     @property
     def mixes(self) -> bool:
-        """Whether mixup is enabled: each row is blended with the next, so a call drops the last."""
+        """Whether mixup is selected.
+
+        Mixup blends each row with the next, so a call returns one row less than it is given.
+        """
         return "mixup" in self.strengths
 
     def __call__(
@@ -50,13 +53,24 @@ class Augmentation:
     ) -> tuple[Any, Any]:
         """Augments and preprocesses a batch in the graph.
 
-        If only transforms of pairs are selected, inputs and targets are nests of any tensors.
-        Otherwise they are images, uint8 [rows, H, W, C] (or float32, if `warp` is not used), and
-        labels, int32 [rows]. `numbers` are uniform random numbers, float32 [rows, self.numbers] in
-        [0, 1). `preprocess` scales images after flips and warps, which change pixels as stored;
-        None: uint8 images are divided by 255. Returns float32 images and targets: the labels, int32
-        [rows]. With mixup, returns rows - 1 images and class distributions, float32 [rows - 1,
-        classes].
+        Args:
+          images: uint8 [rows, H, W, C]; or float32 if none of shift, rotation, zoom, shear and
+            elastic is selected. If only transforms of pairs are selected, a nest of any tensors
+            [rows, ...].
+          labels: a nest of any tensors [rows, ...]; for mixup, class labels, int32 [rows].
+          numbers: uniform random numbers in [0, 1), float32 [rows, self.numbers].
+          classes: number of classes, which mixup needs.
+          preprocess: scales the inputs. It is applied after transforms of pairs, flips and warps,
+            which change pixels as stored, and before all other transforms. None: one uint8 tensor
+            is divided by 255, and other inputs are not scaled.
+
+        Returns:
+          (inputs, targets). The inputs are preprocessed images, float32 [rows, H, W, C]; if only
+          transforms of pairs are selected, they are what `preprocess` returns. With mixup, both
+          have rows - 1 rows, and the targets are class distributions, float32 [rows - 1, classes].
+
+        Raises:
+          ValueError: when a transform of pairs changes a structure, shape or dtype.
         """
         counts = self._counts
         parts = tf.split(numbers, list(counts.values()), axis=1)
@@ -86,7 +100,7 @@ class Augmentation:
 
     @property
     def _counts(self) -> dict[str, int]:
-        """Number of random numbers per image by selected transform, in order of application."""
+        """Number of random numbers per example by selected transform, in the order of columns."""
         flips = len(FLIPS[self.strengths["flip"]]) if "flip" in self.strengths else 0
         counts = {"flip": flips, **NUMBERS, "cutout": 2, "mixup": 1}
         counts |= {
@@ -100,7 +114,7 @@ class Augmentation:
 
 
 def _scale(inputs: Any) -> Callable[[Any], Any]:
-    """Returns the default preprocessing, which divides uint8 images by 255, and only these."""
+    """Returns the default preprocessing: divides one uint8 tensor by 255, keeps other inputs."""
     is_uint8 = not tf.nest.is_nested(inputs) and inputs.dtype == tf.uint8
     return Scale("unit" if is_uint8 else "none")
 
@@ -108,7 +122,11 @@ def _scale(inputs: Any) -> Callable[[Any], Any]:
 def _apply_pair(
     name: str, strength: float, inputs: Any, targets: Any, numbers: tf.Tensor
 ) -> tuple[Any, Any]:
-    """Applies a transform of pairs; ValueError if it changes structures or shapes."""
+    """Returns the inputs and targets that a registered transform of pairs returns for a batch.
+
+    Raises:
+      ValueError: when the transform changes a structure, shape or dtype.
+    """
     result = registry.pair_transforms[name].transform(inputs, targets, numbers, strength)
 
     def like(before: tf.Tensor, after: Any) -> tf.Tensor:
@@ -128,7 +146,11 @@ def _apply_pair(
 
 
 def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Tensor:
-    """Mirrors images along axis `axes[k]` (1: H, 2: W) where numbers[:, k] in [0, 1) is >= 1/2."""
+    """Mirrors image i along axis `axes[k]` (1: H, 2: W) if `numbers[i, k]` is at least 1/2.
+
+    `images` is [rows, H, W, C] of any dtype; `numbers` are uniform random numbers in [0, 1),
+    float32 [rows, len(axes)]. Returns images of the same shape and dtype.
+    """
     for column, axis in enumerate(axes):
         mirrored = numbers[:, column, tf.newaxis, tf.newaxis, tf.newaxis] >= 0.5
         images = tf.where(mirrored, tf.reverse(images, [axis]), images)
@@ -138,9 +160,10 @@ def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Ten
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
     """Sets a square of `side` x `side` pixels to zero in each image (DeVries and Taylor 2017).
 
-    `numbers`, [rows, 2] in [0, 1), select the row and column of its centre, uniformly over the
-    image's pixels, so the square may extend beyond the border. If `side` is even, the centre is the
-    pixel below and to the right of the middle.
+    `images` is float32 [rows, H, W, C]. `numbers`, float32 [rows, 2] in [0, 1), select the row and
+    column of the square's centre, uniformly over the image's pixels, so the square may extend
+    beyond the border. If `side` is even, the centre is the pixel below and to the right of the
+    middle.
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2
@@ -157,8 +180,8 @@ def mixup(
     """Blends each row except the last with the next row (mixup, Zhang et al. 2018).
 
     `images` is float32 [rows + 1, H, W, C], `labels` int32 [rows + 1] and `weights` float32
-    [rows + 1, 1] in 1/2..1: w of a row gives w * row + (1 - w) * next row. Returns images, float32
-    [rows, H, W, C], and targets, class distributions, float32 [rows, classes].
+    [rows + 1, 1] in 1/2..1: a row of weight w becomes w * row + (1 - w) * next row. Returns the
+    blended images, float32 [rows, H, W, C], and class distributions, float32 [rows, classes].
     """
     own = weights[:-1]
 

@@ -18,7 +18,7 @@ PairTransform = Callable[[Any, Any, tf.Tensor, float], tuple[Any, Any]]
 
 
 class Registered(NamedTuple):
-    """A registered transform, with the properties of its strength and of its random numbers."""
+    """A registered transform, its number of random numbers, its default and largest strength."""
 
     transform: Callable[..., Any]  # a Transform or PairTransform
     numbers: int  # of random numbers for each example
@@ -31,13 +31,17 @@ pair_transforms: dict[str, Registered] = {}
 
 
 def names() -> tuple[str, ...]:
-    """Returns all transforms' names, in the order of application and of random-number columns."""
+    """Returns the names of all transforms, in the order of their columns of random numbers.
+
+    Transforms are applied in this order, except that shift, rotation, zoom, shear and elastic are
+    one resampling; see `warp`.
+    """
     images = ("flip", *NUMBERS, "cutout", *image_transforms, "mixup")
     return ("resized_crop", *pair_transforms, *images)
 
 
 def registered_names() -> tuple[str, ...]:
-    """Returns the names of the transforms that `register` has added."""
+    """Returns the names of the transforms that `register_pair` and `register` have added."""
     return (*pair_transforms, *image_transforms)
 
 
@@ -46,16 +50,20 @@ def register(
 ) -> Callable[[Transform], Transform]:
     """Returns a decorator that registers a transform for `--augment=NAME[:STRENGTH]`.
 
-    The decorated function takes images, float32 [rows, H, W, C] in 0..1, random numbers, float32
-    [rows, numbers] in [0, 1), and the strength, and returns images of the same shape. Row i of the
-    output may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). The transform
-    is applied after cutout and before mixup::
+    The decorated function takes images after the scaling of `--scale`, float32 [rows, H, W, C]
+    (with `unit` in 0..1), random numbers, float32 [rows, numbers] in [0, 1), and the strength, and
+    returns images of the same shape. Row i of the output may depend only on row i of the inputs
+    (law L3 of docs/concepts/laws.md). The transform is applied after cutout and before mixup::
 
         @register("brightness", numbers=1, default=0.2, maximum=1.0)
         def brightness(images, numbers, strength):
             return images * (1 + strength * (2 * numbers[:, :, tf.newaxis, tf.newaxis] - 1))
 
-    `default` is the strength if the option gives none, `maximum`, above 0, the largest allowed.
+    Args:
+      name: name of the transform, a Python identifier.
+      numbers: number of random numbers that the transform needs for each example.
+      default: strength if the option gives none.
+      maximum: largest strength allowed, above 0.
 
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.
@@ -89,8 +97,13 @@ def register_pair(
             mirrored = numbers[:, :, tf.newaxis, tf.newaxis] >= 0.5
             return [tf.where(mirrored, x[:, :, ::-1], x) for x in (image, mask)]
 
-    The decorator also takes arguments: `name`, by default the name of the function; `default`, the
-    strength if the option gives none; and `maximum`, the largest strength allowed.
+    The decorator can be used without arguments, as here, or with arguments.
+
+    Args:
+      name: name of the transform, a Python identifier; None: the name of the function.
+      numbers: number of random numbers that the transform needs for each example.
+      default: strength if the option gives none.
+      maximum: largest strength allowed, above 0.
 
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.

@@ -1,7 +1,8 @@
-"""Random resized crop of training images, applied where they are decoded.
+"""Random resized crop of training images, applied when they are decoded.
 
 A crop needs the whole image at its stored size. The cache and the in-memory feed hold decoded
-examples, all resized to one size, so only the streaming feed, which decodes each time, crops.
+examples, all resized to one size. So of the feeds only the streaming feed, which decodes examples
+in every epoch, crops.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ TRIES = 10  # boxes drawn for a picture, of which the first that fits into it is
 
 @dataclasses.dataclass(frozen=True)
 class ResizedCrop:
-    """The crops of Szegedy et al. 2015, "Going deeper with convolutions", as torchvision has them.
+    """Random resized crop of training images, as in torchvision.
 
-    The share of the picture's area is uniform in min_area..1, the box's width / height log-uniform
-    in 1 / max_aspect..max_aspect, its place uniform. Of `TRIES` boxes, computed together, the first
-    that fits is taken. If none does, it is the largest box at the centre whose sides have at most
-    the ratio max_aspect.
+    The crop is that of Szegedy et al. 2015, "Going deeper with convolutions". The area of the crop
+    box, as a fraction of the image's area, is uniform in min_area..1. The box's width / height is
+    log-uniform in 1 / max_aspect..max_aspect, and its position is uniform. `TRIES` boxes are
+    computed together, and the first that fits into the image is taken. If none fits, the box is the
+    largest one at the centre whose ratio of the sides is at most max_aspect.
     """
 
     min_area: float = 0.08
@@ -39,15 +41,24 @@ class ResizedCrop:
 
     @property
     def spec(self) -> tf.TensorSpec:
-        """Spec of the draws of one example."""
+        """Spec of the random draws of one example, float64 [TRIES + 1, 2]."""
         return tf.TensorSpec([TRIES + 1, 2], tf.float64)
 
     def draws(self, seed: int, epochs: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Returns what is random of examples, a pure function of seed, epoch and position.
+        """Returns the random draws of examples, a pure function of seed, epoch and position.
 
-        `positions` in the orders of `epochs` are int [k] both. Returns float64 [k, TRIES + 1, 2]:
-        (height, width) of each box, in a picture of area 1, and last the place of the box, (down,
-        right), as a fraction in [0, 1) of the space that is left.
+        Args:
+          seed: seed of the run, 0 or more.
+          epochs: epoch of each example, int [k].
+          positions: position of each example in the order of its epoch, int [k].
+
+        Returns:
+          float64 [k, TRIES + 1, 2]. Row i < TRIES of an example is (height, width) of a box, in an
+          image of area 1. The last row is the position of the box, (down, right), each a fraction
+          in [0, 1) of the possible offsets.
+
+        Raises:
+          ValueError: when the seed or an epoch is negative.
         """
         numbers = np.empty((len(positions), TRIES + 1, 2))
         for epoch in np.unique(epochs):
@@ -60,9 +71,12 @@ class ResizedCrop:
         return np.concatenate([np.stack([side / root, side * root], 2), numbers[:, -1:]], 1)
 
     def box(self, draws: tf.Tensor, height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-        """Returns the box of a picture: top, left, height and width in pixels, int32 [4].
+        """Returns the crop box of an image: top, left, height and width in pixels, int32 [4].
 
-        `draws` are the picture's, float64 [TRIES + 1, 2]; its height and width are integers.
+        Args:
+          draws: the random draws of the example, float64 [TRIES + 1, 2]; see the method `draws`.
+          height: height of the image in pixels, an integer [].
+          width: width of the image in pixels, an integer [].
         """
         size = tf.cast(tf.stack([height, width]), tf.float64)
         sides = tf.round(draws[:-1] * tf.sqrt(size[0] * size[1]))
@@ -74,10 +88,13 @@ class ResizedCrop:
         return tf.cast(tf.concat([tf.floor(place), side], 0), tf.int32)
 
     def decoder(self, source: Source) -> Callable[[tuple[Nest, tf.Tensor]], tuple[Any, Nest]]:
-        """Returns the function that decodes (stored example, its draws) to (picture, targets).
+        """Returns a function that maps (stored example, random draws) to (cropped image, targets).
 
-        It takes the box of the picture as it is stored, and resizes it to the size of the source's
-        decoded pictures, [H, W, C], in the graph.
+        The function crops the image at its stored size and resizes the crop, which may change the
+        aspect ratio, to `source.image_shape`. It runs in the graph, on one example.
+
+        Raises:
+          ValueError: when the inputs of the source are not one image.
         """
         whole = source.decode_stored or source.decode or (lambda stored: stored)
         resize = Resize(source.image_shape[:2], "stretch", source.antialias)
@@ -94,10 +111,10 @@ class ResizedCrop:
 
 
 def parsed(flag: str, text: str | None) -> ResizedCrop:
-    """Returns the crop of MIN_AREA[:MAX_ASPECT], None for the defaults.
+    """Returns the crop that `text`, MIN_AREA[:MAX_ASPECT], selects; the default crop for None.
 
     Raises:
-      ValueError: when a number is missing or out of range; `flag` begins the message.
+      ValueError: when `text` is invalid or a number is out of range; `flag` begins the message.
     """
     try:
         numbers = [float(part) for part in text.split(":")] if text is not None else []

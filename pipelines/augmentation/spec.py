@@ -1,4 +1,4 @@
-"""Reads the value of `--augment`, and checks that its transforms apply to a source's examples."""
+"""Parses the value of `--augment`, and checks that its transforms apply to a source's examples."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
 
 
 def augmentation_of(spec: str, source: Source) -> Augmentation | None:
-    """Returns what `--augment` does to batches of a source's examples; None if it is nothing.
+    """Returns the augmentation of a source's batches that `--augment` selects.
+
+    Returns None if `spec`, the value of `--augment`, selects no transform, or only resized_crop,
+    which the source applies when it decodes examples. `source` must be the result of `with_crop`
+    for the same `spec`.
 
     Raises:
-      ValueError: as `parse_augmentation`; when transforms of images cannot apply to the source.
+      ValueError: as `parse_augmentation`; when a transform cannot apply to the source's examples.
     """
     parsed = _of_source(spec, source)
     assert parsed is None or parsed.crop == source.crop, "a source is to be opened by `with_crop`"
@@ -31,7 +35,10 @@ def augmentation_of(spec: str, source: Source) -> Augmentation | None:
 
 
 def with_crop(source: Source, spec: str) -> Source:
-    """Returns the source with the random crop at decoding that `--augment` selects, if it does.
+    """Returns the source with the random crop at decoding that `--augment` selects.
+
+    If `spec`, the value of `--augment`, selects transforms but not resized_crop, the source has the
+    crop None. If `spec` is empty, the source is returned unchanged.
 
     Raises:
       ValueError: as `augmentation_of`.
@@ -41,7 +48,11 @@ def with_crop(source: Source, spec: str) -> Source:
 
 
 def _of_source(spec: str, source: Source) -> Augmentation | None:
-    """Returns the transforms of `--augment`; ValueError if one cannot apply to the source."""
+    """Returns the transforms and the crop that `--augment` selects; None if there are none.
+
+    Raises:
+      ValueError: as `augmentation_of`.
+    """
     shape = source.image_shape if source.has_images else None
     parsed = parse_augmentation(spec, shape, source.dtype if shape else "")
     if parsed is None:
@@ -67,11 +78,9 @@ def _of_source(spec: str, source: Source) -> Augmentation | None:
 def parse_augmentation(
     spec: str, image_shape: tuple[int, int, int] | None, dtype: str = "uint8"
 ) -> Augmentation | None:
-    """Converts the value of `--augment` to a function that augments batches; None if it is empty.
+    """Converts the value of `--augment` to an `Augmentation`; None if the value is empty.
 
-    `spec` lists `name` or `name:strength`, separated by commas, in any order; `image_shape` is
-    (height, width, channels), None for inputs that are no images, which only transforms added by
-    `register_pair` apply to. Besides these and those added by `register`, there are these, with the
+    Besides the transforms that `register` and `register_pair` add, there are these, with the
     default strengths for images of 28 x 28 (those in pixels scale with the shorter side):
 
       flip: horizontal (default), vertical or both; each with probability 1/2.
@@ -82,8 +91,14 @@ def parse_augmentation(
       elastic: maximum distortion along each axis in pixels; 3.
       cutout: side of the square that is set to zero, in whole pixels; 8.
       mixup: alpha of the Beta distribution; a larger alpha mixes more; 0.2.
-      resized_crop: smallest area of the crop, a fraction of the picture's, and after another colon
-        the largest ratio of its sides; 0.08:1.3333. See `ResizedCrop`.
+      resized_crop: smallest area of the crop, as a fraction of the image's area, and after another
+        colon the largest ratio of the crop's sides; 0.08:1.3333. See `ResizedCrop`.
+
+    Args:
+      spec: `name` or `name:strength` of each transform, separated by commas, in any order.
+      image_shape: (height, width, channels) of the images; None: the inputs are not images, so only
+        transforms that `register_pair` added apply.
+      dtype: dtype of the images; shift, rotation, zoom, shear and elastic require "uint8".
 
     Raises:
       ValueError: when `spec` is invalid or not possible for these images; says what is allowed.

@@ -1,8 +1,9 @@
 """Geometric augmentation: shift, rotation, zoom, shear and elastic distortion in one resampling.
 
-An output row is bitwise identical in a batch of any size. Matrix products and Grappler regroup sums
-by shape, so those of three or more terms per pixel are exact in any order: of numbers with few
-enough bits for their dtype, mostly float64. The rest is elementwise, with a single rounding.
+An output row is bitwise identical in a batch of any size. Matrix products and Grappler reorder sums
+depending on shapes. So wherever three or more terms are summed per pixel, the terms have so few
+bits that the sum is exact in their dtype, mostly float64, in any order. All other operations are
+elementwise, each with a single rounding.
 """
 
 from __future__ import annotations
@@ -37,8 +38,14 @@ def warp(
       shear: each pixel moves right by s(u) times its distance below the centre.
       elastic: each pixel is sampled up to `strength` pixels away along each axis; see `field`.
 
-    Maps uint8 [rows, H, W, C], with H and W at most MAX_SIDE, and the random numbers of each
-    transform, float32 [rows, NUMBERS[name]] in [0, 1), to float32 [rows, H, W, C] in 0..255.
+    Args:
+      images: uint8 [rows, H, W, C], with H and W at most MAX_SIDE.
+      strengths: strength of each transform to apply, by name.
+      numbers: random numbers of each of these transforms, by name: float32 [rows, NUMBERS[name]] in
+        [0, 1).
+
+    Returns:
+      The images, float32 [rows, H, W, C] in 0..255; zero where they sample outside of the input.
     """
     _, height, width, _ = images.shape
     return bilinear(images, *_sample_positions(height, width, strengths, numbers))
@@ -47,7 +54,10 @@ def warp(
 def _sample_positions(
     height: int, width: int, strengths: Mapping[str, float], numbers: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns (y, x), the input positions that output pixels sample, float32; see `bilinear`."""
+    """Returns (y, x), the positions in the input image that the output pixels sample, in pixels.
+
+    Both are float32 and broadcast to [rows, height, width]; see `bilinear`.
+    """
     # One scalar per image, float64 [rows, 1, 1], in units of _ONE until applied to pixels.
     affine = [name for name in strengths if name != "elastic"]
     uniform = {

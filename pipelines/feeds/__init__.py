@@ -1,1 +1,1 @@
-"""Feeds: from decoded or stored examples to the batches of each replica and step."""
+"""Feeds, in-memory and streaming, which supply the batches of each replica and step."""

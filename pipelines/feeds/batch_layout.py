@@ -1,8 +1,8 @@
 """The layout of batches, a pure function of seed and step, and `Feed`, which supplies batches.
 
-A global batch is consecutive positions of the epoch's order. The batch is cut into micro-batches,
-and each of them into shards. A device computes one shard of one micro-batch at a time: a local
-micro-batch. The laws, such as L1, are in docs/concepts/laws.md.
+A global batch is a range of consecutive positions in the epoch's order. It is divided into
+micro-batches, and each micro-batch into shards. A device computes one shard of one micro-batch at a
+time: a local micro-batch. The laws, such as L1, are in docs/concepts/laws.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pipelines.nests import Nest
 
 
 class Batch(NamedTuple):
-    """A local micro-batch: the rows of a global batch that a replica computes at a time."""
+    """A local micro-batch: the rows of a global batch that a replica computes at once."""
 
     inputs: Nest  # tensors [rows, ...]; one more row for mixup
     targets: Nest  # tensors [rows, ...], one row per row of the inputs
@@ -30,7 +30,7 @@ class Batch(NamedTuple):
 
 
 class OpenedSteps(NamedTuple):
-    """Result of `Feed.open`: a number of steps, and the graph's input for them."""
+    """Result of `Feed.open`: a number of steps, and the graph's input for these steps."""
 
     steps: int  # 1 or more
     given: Any  # argument of `Feed.next`: nest of tensors, of the same structure and shapes always
@@ -46,26 +46,38 @@ class Feed(Protocol):
     def open(self, step: int, steps: int) -> OpenedSteps:
         """Returns how many steps from `step` can run, 1 to `steps`, and the graph's input for them.
 
-        Called on the host; all steps are in one epoch.
+        Called on the host. The steps `step` to `step + steps - 1` are in one epoch.
         """
 
     def next(self, given: Any) -> Any:
-        """Returns the `element` argument of `batch` from the input; in cross-replica context."""
+        """Returns the `element` argument of `batch` for one step, from `OpenedSteps.given`.
+
+        Called once per step, in the graph or eagerly, in cross-replica context.
+        """
 
     def batch(
         self, element: Any, step: tf.Tensor, replica: tf.Tensor | int, micro_batch: tf.Tensor | int
     ) -> Batch:
-        """Returns local micro-batch `micro_batch` of a replica; in the graph, replica context."""
+        """Returns a local micro-batch of a replica in a step.
+
+        Called in the graph or eagerly, in replica context.
+
+        Args:
+          element: result of `next`, with the replica's values instead of per-replica values.
+          step: step of the run, from 0, int64 [].
+          replica: index of the replica among the replicas of all workers.
+          micro_batch: index of the local micro-batch, from 0 to `layout.local_micro_batches` - 1.
+        """
 
     def close(self) -> None:
         """Stops prefetching, if the feed prefetches."""
 
 
 def opened(feed: Feed, step: int, steps: int) -> OpenedSteps:
-    """Returns `feed.open(step, steps)`, after checks of these arguments and of its number of steps.
+    """Calls `feed.open(step, steps)` and returns the result; checks the arguments and the result.
 
     Raises:
-      ValueError: for fewer than 1 step, a negative step, or steps of two epochs.
+      ValueError: for fewer than 1 step, a negative step, or steps of more than one epoch.
       RuntimeError: when the feed does not return 1 to `steps` steps.
     """
     if step < 0 or steps < 1:
@@ -103,7 +115,11 @@ class BatchLayout(NamedTuple):
 
 @dataclasses.dataclass(kw_only=True)
 class BatchPlan:
-    """Maps a step to positions in the epoch's order, and these to the indices of examples."""
+    """Mapping of a step to positions in the epoch's order, and of positions to example indices.
+
+    Raises:
+      ValueError: when `examples` or `global_batch_size` is below 1.
+    """
 
     examples: int  # of the split, n, 1 or more
     global_batch_size: int  # number of examples in a full step, over all replicas, 1 or more
@@ -133,16 +149,24 @@ class BatchPlan:
         return order.permutation_at(self.seed, epoch, self.examples, positions)
 
     def positions(self, step: Any, replica: Any, micro_batch: Any, arange: Any) -> Any:
-        """Returns the positions of rows `arange` of a local micro-batch; NumPy or in the graph.
+        """Returns the positions of rows of a local micro-batch, as NumPy arrays or tensors.
 
         Rows past the end of the epoch, or past a micro-batch that does not divide evenly, are
         padding, of weight 0 (law L1). A padding row holds an example that the step uses anyway:
         a NaN in another example would make the step NaN, because zero times NaN is NaN.
 
+        Args:
+          step: step of the run.
+          replica: index of the replica among the replicas of all workers.
+          micro_batch: index of the local micro-batch of the replica.
+          arange: numbers of the rows in the local micro-batch, int [m]. The other arguments are
+            integer scalars, or in NumPy also arrays that broadcast with these.
+
         Returns:
-          Position of the first row in the global batch; position of each row in the epoch's order,
-          where `self.examples` stands for 0 (the row after the last, for mixup); and bool [m],
-          False for padding and for rows of another local micro-batch.
+          Position of the first row in the global batch (if the arguments are scalars); position of
+          each row in the epoch's order, where `self.examples` stands for position 0 (for mixup, the
+          row after the last); and a bool for each row, False for padding and for rows of another
+          local micro-batch.
         """
         layout = self.layout
         shard = replica * layout.local_shards + micro_batch // layout.micro_batches
@@ -163,7 +187,7 @@ class BatchPlan:
     def masked(
         self, inputs: Nest, targets: Nest, step: tf.Tensor, replica: Any, micro_batch: Any
     ) -> Batch:
-        """Returns inputs and targets fetched for a local micro-batch as a `Batch`, with mask."""
+        """Returns the `Batch` of a local micro-batch whose inputs and targets have been fetched."""
         replica, micro_batch = tf.cast(replica, tf.int64), tf.cast(micro_batch, tf.int64)
         arange = tf.range(self.rows, dtype=tf.int64)
         first, in_epoch, valid = self.positions(step, replica, micro_batch, arange)

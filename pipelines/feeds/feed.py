@@ -22,12 +22,13 @@ from pipelines.storage.decode import decode_split
 def choose_feed(kind: str, source: Source) -> tuple[str, int]:
     """Returns the type of feed, "resident" or "stream", and the size of all splits in bytes.
 
-    The size is that of decoded examples, which a resident feed copies to each device. `kind` is one
-    of these types, or "auto": "resident" if the size is at most 2 GiB and a quarter of the host's
-    available memory.
+    The size is that of the decoded examples of all splits, which resident feeds copy to each
+    device. `kind` is one of the types, or "auto": "resident" if the source allows it (see
+    `feed_kinds`) and the size is at most 2 GiB and at most a quarter of the host's available
+    memory, else "stream".
 
     Raises:
-      ValueError: for "resident" if the source is a tf.data pipeline.
+      ValueError: for "resident" if the source is a tf.data pipeline or crops images at decoding.
     """
     needed = sum(map(len, source.splits.values())) * nests.example_bytes(source.decoded)
     if feed_kinds(source) == ("stream",):
@@ -43,7 +44,10 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
 
 
 def feed_kinds(source: Source) -> tuple[str, ...]:
-    """Returns the types of feeds, "resident" and "stream", that can read a training split."""
+    """Returns the types of feeds that can read the training split: "resident" and "stream".
+
+    For a tf.data pipeline, and for images that are cropped at decoding, "stream" is the only type.
+    """
     streamed = isinstance(source.train, SequentialSplit) or source.crop is not None
     return ("stream",) if streamed else ("resident", "stream")
 
@@ -63,11 +67,26 @@ def open_feed(
 ) -> InMemoryFeed | StreamingFeed:
     """Opens the feed of a split: in-memory if `kind` is "resident", streaming if "stream".
 
-    Batches follow `BatchPlan`. Decoded examples and record indices are cached in `cache_dir`. Calls
-    `progress` periodically with the number of examples decoded or indexed since the last call.
+    Batches follow `BatchPlan`. An in-memory feed decodes all examples, or loads them from the
+    cache, before this returns.
+
+    Args:
+      kind: "resident" or "stream".
+      source: the data set.
+      split: a split of the data set.
+      global_batch_size: number of examples of a step, over all replicas.
+      seed: seed of the order of each epoch; None: file order in every epoch.
+      layout: division of a global batch into micro-batches and shards.
+      strategy: strategy whose replicas compute the batches.
+      cache_dir: directory where decoded examples and record indices are cached.
+      include_next_example: whether a local micro-batch has one more row, the next example of the
+        epoch, as for mixup.
+      progress: called periodically with the number of examples decoded or indexed since the last
+        call.
 
     Raises:
-      ValueError: when the data is missing or damaged.
+      ValueError: when the data is missing or damaged, or the split or a batch is empty.
+      OSError: when a file cannot be read.
     """
     plan = BatchPlan(
         examples=len(split),

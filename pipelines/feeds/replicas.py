@@ -1,4 +1,4 @@
-"""Indices of this worker's replicas, and tensors that are created on the device of each."""
+"""Indices of this worker's replicas, and values that are created on the device of each replica."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ def local_replicas(strategy: tf.distribute.Strategy) -> range:
 def per_replica_values(strategy: tf.distribute.Strategy, make: Callable[[], Any]) -> Any:
     """Calls `make` once for each replica of this worker, in order, on the replica's device.
 
-    The function replaces distributed datasets, whose iterators create a tf.data pipeline for each
-    device that is autotuned whatever its options are; destroying that waits up to a minute for the
+    A single replica's `make` is called in the current device scope instead. The function replaces
+    distributed datasets, whose iterators create a tf.data pipeline for each device that is
+    autotuned whatever its options are; destroying such a pipeline waits up to a minute for the
     autotuner.
 
     Returns:

@@ -14,7 +14,7 @@ from pipelines.nests import Nest
 
 
 class OrderPrefetch:
-    """Computes the example order of each epoch; the next epoch's in a background thread."""
+    """Example orders of epochs, with the next epoch's order computed in a background thread."""
 
     def __init__(self, plan: BatchPlan) -> None:
         self._plan = plan
@@ -22,7 +22,7 @@ class OrderPrefetch:
         self._prefetched: dict[int, Future[np.ndarray]] = {}
 
     def of(self, epoch: int) -> np.ndarray:
-        """Returns example indices in an epoch's order, int32 [n]; prefetches the next epoch's."""
+        """Returns the example indices in an epoch's order, int32 [n]; prefetches the next order."""
         if self._pool is None:
             self._pool = ThreadPoolExecutor(1, thread_name_prefix="order")
         prefetched = self._prefetched.get(epoch)
@@ -56,7 +56,7 @@ class InMemoryFeed:
         self._data = per_replica_values(strategy, lambda: tuple(map(tf.constant, leaves)))
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the graph's input for all `steps` steps: the order of their epoch, int32 [n]."""
+        """Returns `steps` and the graph's input: the example order of the epoch, int32 [n]."""
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
             self._opened = epoch, tf.constant(self._orders.of(epoch))
@@ -67,7 +67,7 @@ class InMemoryFeed:
         self._orders.close()
 
     def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        """Returns the input of `batch`: (epoch's order, per-replica tensors of all examples)."""
+        """Returns the `element` of `batch`: (epoch's order, tensors of all examples by replica)."""
         return given, self._data
 
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:

@@ -2,8 +2,9 @@
 
 A thread reads stored examples and enqueues them in chunks. A tf.data pipeline dequeues the chunks,
 decodes them in parallel and prefetches blocks (`_table`) of the examples of consecutive steps. No
-Python runs in the pipeline: TensorFlow destroys a pipeline while it holds the GIL, so one that
-waits for Python would deadlock. The loop receives a block, not the pipeline, so XLA can compile it.
+Python runs in the pipeline: TensorFlow holds the GIL while it destroys a pipeline, so a pipeline
+that waits for Python would deadlock. The loop receives a block, not the pipeline, so XLA can
+compile the loop.
 """
 
 from __future__ import annotations
@@ -89,10 +90,16 @@ class StreamingFeed:
         _streams.add(self)
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns the number of steps from `step` in the current block, and the graph's input.
+        """Returns the number of steps from `step` to the end of its block, and the graph's input.
 
-        The number is at most `steps`. The input is (offset, per-replica tensors); step + offset is
-        the index of a step in the block. Waits until the block is decoded.
+        A block has the decoded examples of consecutive steps. The number is at most `steps`. The
+        input is (offset, per-replica tensors of the block), where step + offset is the index of a
+        step in the block. If the block is not the current one, waits until it is decoded; if it is
+        not the next one either, restarts the pipeline first.
+
+        Raises:
+          RuntimeError: when stored examples could not be read.
+          tf.errors.OpError: when an example could not be decoded.
         """
         position = step
         if self._plan.seed is None:  # all epochs are alike: continue from the current block
@@ -116,14 +123,17 @@ class StreamingFeed:
         return self._steps * (_READY + 3)  # plus the current block and two in progress
 
     def close(self) -> None:
-        """Stops prefetching and the reader thread; `open` restarts them."""
+        """Discards the current block, and stops prefetching and the reader thread.
+
+        A later `open` starts both again.
+        """
         if self._thread is not None:
             self._queue.close(cancel_pending_enqueues=True)
             self._thread.join()
         self._iterator = self._queue = self._thread = self._table = None
 
     def next(self, given: Any) -> Any:
-        """Returns `given`, the input of `batch`, the same for all steps of a prefetched block."""
+        """Returns `given`, which is the `element` of `batch` for all steps of an `open`."""
         return given
 
     def batch(self, element: Any, step: tf.Tensor, replica: Any, micro_batch: Any = 0) -> Batch:
@@ -183,7 +193,10 @@ class StreamingFeed:
         return tuple(tf.nest.flatten(decode_batch(self._source, examples, self._per_iteration)))
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
-        """Enqueues stored examples by block and replica from `step` on until `queue` is closed."""
+        """Enqueues stored examples by block and replica from `step` on until `queue` is closed.
+
+        If that fails, stores the error in `_failure` and closes the queue.
+        """
         try:
             while True:
                 if isinstance(self._reader, SequentialReader):
@@ -205,7 +218,10 @@ class StreamingFeed:
             queue.close()  # reading failed: the pipeline must not wait forever
 
     def _read(self, places: np.ndarray) -> Nest:
-        """Reads stored examples by (epoch, position in the order of the epoch), int64 [k, 2]."""
+        """Reads stored examples by (epoch, position in the order of the epoch), int64 [k, 2].
+
+        If images are cropped, returns (stored examples, random draws of their crops).
+        """
         epochs, positions = places[:, 0], places[:, 1] % self._plan.examples
         stored = self._read_stored(epochs, positions)
         if self._crop is None:
@@ -213,7 +229,10 @@ class StreamingFeed:
         return stored, self._crop.draws(self._plan.seed or 0, epochs, positions)
 
     def _read_stored(self, epochs: np.ndarray, positions: np.ndarray) -> Nest:
-        """Reads the stored examples at positions of the orders of epochs, int64 [k] both."""
+        """Reads the stored examples at `positions[i]` in the order of epoch `epochs[i]`.
+
+        Both arguments are int64 [k].
+        """
         plan, reader = self._plan, self._reader
         if not isinstance(reader, SequentialReader):
             indices = np.empty(len(positions), np.int64)
@@ -234,8 +253,8 @@ class StreamingFeed:
     def _table_places(self, first: int, replica: int) -> np.ndarray:
         """Returns (epoch, position) of the examples of a replica's block of steps, int64 [k, 2].
 
-        The block has `self._steps` steps from step `first`, in the order of steps, then of local
-        micro-batches.
+        The block has `self._steps` steps from step `first`. The rows are in the order of steps,
+        then of local micro-batches. Positions are as in `BatchPlan.positions`.
         """
         plan = self._plan
         steps = np.arange(first, first + self._steps)[:, None, None]
@@ -246,7 +265,7 @@ class StreamingFeed:
 
 
 def _tuple(dequeued: Any) -> tuple[tf.Tensor, ...]:
-    """Returns dequeued elements as a tuple; a queue with one component returns no tuple itself."""
+    """Returns dequeued elements as a tuple; a queue of one component returns a tensor instead."""
     return tuple(tf.nest.flatten(dequeued))
 
 

@@ -1,1 +1,1 @@
-"""Images: resizing, and the conversion of files of any origin to what a network was trained on."""
+"""Images: resizing, and conversion of image files to inputs that resemble a data set's images."""

@@ -1,4 +1,4 @@
-"""Size and position of the foreground in grey images: measured in data sets, imposed on images.
+"""Size and position of the foreground in grey images: measured in data sets, applied to images.
 
 The foreground ("ink") is the pixels that contrast with a plain background. A network is trained on
 one layout, such as MNIST's, whose digits fit in 20 of 28 pixels and are centred by their mass.
@@ -35,8 +35,8 @@ class InkLayout(NamedTuple):
 def layout(images: np.ndarray) -> InkLayout | None:
     """Returns the layout of the foreground in a sample of a data set, uint8 [n, H, W, 1].
 
-    Returns None unless at least nine in ten images have a plain dark background, or as many a plain
-    light one; or if none of these has a foreground.
+    Returns None unless at least 90% of the images have a plain dark background, or at least 90% a
+    plain light one; and None if no image with that background has a foreground.
     """
     plain = [image[..., 0] for image in images if _is_plain(image[..., 0])]
     if not (common := common_background([border_kind(image) for image in plain], of=len(images))):
@@ -53,10 +53,11 @@ def layout(images: np.ndarray) -> InkLayout | None:
 
 
 def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.ndarray | None:
-    """Redraws an image's foreground with the size, position and contrast of a data set's layout.
+    """Redraws an image's foreground, at full contrast, in the size and position of a layout.
 
-    The image, uint8 [H, W, 1], has a dark background if `like.dark`, else a light one.
-    Returns uint8 [height, width, 1]; None if no foreground stands out from the background.
+    The image, uint8 [H, W, 1], has a dark background if `like.dark`, else a light one. The result
+    has the layout's background. Returns uint8 [height, width, 1]; None if no foreground stands out
+    from the background.
     """
     strength = _ink(image[..., 0], like.dark)
     if not strength.any():
@@ -84,7 +85,10 @@ def fitted(image: np.ndarray, height: int, width: int, like: InkLayout) -> np.nd
 
 
 def common_background(kinds: Sequence[str], of: int) -> str:
-    """Returns the background, "dark" or "light", of at least 90% of `of` images; "" if neither."""
+    """Returns "dark" or "light" if at least 90% of `of` images are of this kind, else "".
+
+    `kinds` are the backgrounds, "dark" or "light", of the images that count, at most `of`.
+    """
     return next((kind for kind in ("dark", "light") if kinds.count(kind) >= _COMMON * of), "")
 
 
@@ -94,7 +98,7 @@ def border_kind(luminance: np.ndarray) -> str:
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" if all outermost pixels are, and are near their median; else ""."""
+    """Returns "dark" or "light" if all outermost pixels are so and near their median, else ""."""
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = (np.abs(pixels - _border(luminance)) <= _PLAIN).all()
     same_kind = ((pixels < 128) == (kind == "dark")).all()
@@ -119,8 +123,9 @@ def _is_plain(luminance: np.ndarray) -> bool:
 def _ink(luminance: np.ndarray, dark: bool) -> np.ndarray:
     """Returns each pixel's contrast to the background, divided by the maximum: float32 [H, W].
 
-    The background is the median of the outermost pixels. Only brighter pixels have contrast if it
-    is `dark`, else only darker ones. All are 0 if the maximum is below `_MIN_CONTRAST`.
+    The background is the median of the outermost pixels. If `dark`, only pixels brighter than the
+    background have contrast, else only darker ones. The result is all 0 if the maximum contrast is
+    below `_MIN_CONTRAST`.
     """
     difference = luminance.astype(np.float32) - np.float32(_border(luminance))
     strength = np.maximum(0, difference if dark else -difference)

@@ -49,12 +49,12 @@ class ImageFormat(NamedTuple):
     layout: ink.InkLayout | None = None  # of grey images of one stored size; None: none in common
 
     def to_json(self) -> dict[str, Any]:
-        """Returns an object for `json.dumps`, that `from_json` reads."""
+        """Returns the fields as a dict that `json.dumps` accepts; `from_json` reads it."""
         return {**self._asdict(), "layout": self.layout and list(self.layout)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any] | None) -> ImageFormat:
-        """Returns the format from the object of `to_json`; from None, the default format."""
+        """Returns the format from the dict of `to_json`; from None, the default format."""
         if content is None:
             return cls()
         layout = content["layout"]
@@ -65,14 +65,18 @@ class ImageFormat(NamedTuple):
 
 
 def converts_pictures(source: Source) -> bool:
-    """Returns whether image files can be converted to inputs: uint8 with 1 or 3 channels."""
+    """Returns whether image files can be converted to a source's inputs.
+
+    That is possible if the inputs are one uint8 image with 1 or 3 channels.
+    """
     return source.has_images and source.dtype == "uint8" and source.image_shape[2] in (1, 3)
 
 
 def image_format(source: Source, images: Sequence[np.ndarray]) -> ImageFormat:
     """Returns the background and ink layout of a data set's images, measured in a sample of them.
 
-    `images` is the sample, uint8 [h, w, C] each, in the sizes in which they are stored.
+    `images` is the sample, uint8 [h, w, C] each, in the sizes in which they are stored. The ink
+    layout is measured only if the images are grey and all stored in one size; otherwise it is None.
     """
     kinds = [ink.border_kind(_luminance(image)) for image in images]
     layout = None
@@ -84,12 +88,16 @@ def image_format(source: Source, images: Sequence[np.ndarray]) -> ImageFormat:
 def image_spec(source: Source, measured: ImageFormat, invert: str) -> ImageSpec:
     """Returns the format that image files are converted to for a data set.
 
-    `measured` is its `image_format`. `invert` is "yes" (invert every file), "no", or "auto": invert
-    files whose background is dark where that of at least nine in ten of the data set's images is
-    light, or the reverse.
+    Args:
+      source: the data set.
+      measured: result of `image_format` for the data set.
+      invert: "yes": every file is inverted. "no": none is. "auto": files whose background is dark
+        where that of at least nine in ten of the data set's images is light, or the reverse, are
+        inverted. Files that have the size of the data set's images or of the network's input are
+        inverted only if their border is plain and no sampled image has such a background.
 
     Raises:
-      ValueError: when the data set's images are not uint8 with 1 or 3 channels.
+      ValueError: when the data set's inputs are not one uint8 image with 1 or 3 channels.
     """
     if not converts_pictures(source):
         raise ValueError(
@@ -112,7 +120,8 @@ def read(path: str, want: ImageSpec) -> np.ndarray:
     """Reads an image file and converts it to the network's input, uint8 [height, width, C].
 
     Raises:
-      ValueError: when it is not a usable image; the message is one line without the file's name.
+      ValueError: when the file cannot be read or is not a usable image; the message is one line
+        without the file's name.
     """
     try:
         if os.path.getsize(path) == 0:
@@ -138,10 +147,11 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
 
     The array is [H, W], [H, W, C], [n, H, W] or [n, H, W, C]; with three dimensions, it is one
     image if the last dimension is 1, 3 or 4. Integers from 0 to 255 are kept; bool, and floats from
-    0 to 1, are multiplied by 255.
+    0 to 1, are multiplied by 255 and rounded.
 
     Raises:
-      ValueError: when it has an unusable image; the message is one line without the file's name.
+      ValueError: when the file cannot be read, is not such an array or has an unusable image; the
+        message is one line without the file's name.
     """
     try:
         array = np.load(path, allow_pickle=False)
@@ -162,6 +172,8 @@ def read_array(path: str, want: ImageSpec) -> list[np.ndarray]:
 def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
     """Converts an image, uint8 [H, W, want.channels], to the network's input, uint8 [h, w, C].
 
+    As `want` specifies, inverts the image, redraws its foreground (`ink.fitted`) and resizes it.
+
     Raises:
       ValueError: when the image is too small or has a single colour, unless it has the data set's
         stored size or the network's input size: it may then be one of the data set's images.
@@ -180,7 +192,7 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
 
 
 def to_channels(picture: Image.Image, channels: int) -> np.ndarray:
-    """Converts a Pillow image of any mode, 16-bit ones included, to uint8 [H, W, channels]."""
+    """Converts a Pillow image of any mode, including 16-bit modes, to uint8 [H, W, channels]."""
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture).astype(np.float64)
         if values.max() > 255 or picture.mode.startswith("I;16"):
@@ -229,10 +241,11 @@ def _luminance(image: np.ndarray) -> np.ndarray:
 
 
 def _is_foreign(image: np.ndarray, want: ImageSpec) -> bool:
-    """Returns whether an image's background is the opposite, dark or light, of the data set's.
+    """Returns whether an image's background is dark and the data set's light, or the reverse.
 
-    For an image of the stored size or the network's input size, only if all of its border is plain
-    and none of the data set's sampled images has such a background (`want.exceptions`).
+    For an image of the stored size or of the network's input size, the result is True only if all
+    of its border is plain, too, and none of the data set's sampled images has such a background
+    (`want.exceptions` is False). `want.background` is "dark" or "light".
     """
     luminance, other = _luminance(image), "light" if want.background == "dark" else "dark"
     if not want.is_own(image):

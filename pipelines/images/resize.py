@@ -22,12 +22,15 @@ class Resize:
     Args:
       shape: target height and width.
       fit: how images of another aspect ratio are resized. pad: the whole image is resized to the
-        largest size that fits (each side at least 1) and centred; the rest is filled with its
-        border's median colour. crop: the centre with the target's aspect ratio is resized. stretch:
-        the aspect ratio changes.
+        largest size that fits (each side at least 1) and centred; the rest is filled with the
+        median colour of the image's border. crop: the centre with the target's aspect ratio is
+        resized. stretch: the aspect ratio changes.
       antialias: whether the filter is widened to average all pixels where an image is downsampled.
-      nearest: whether each pixel is the nearest one instead, as for masks of class labels, whose
-        padding is 0.
+      nearest: whether each output pixel is a copy of the nearest input pixel, without a filter, as
+        for masks of class labels; the padding is then 0.
+
+    Raises:
+      ValueError: when `fit` is unknown.
     """
 
     shape: tuple[int, int]
@@ -42,7 +45,8 @@ class Resize:
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
         """Resizes [H, W, C] or [n >= 1, H, W, C], uint8 (rounded) or float32, to `self.shape`.
 
-        H, W and C, at least 1, may be unknown at tracing.
+        H, W and C, at least 1, may be unknown at tracing. Returns images of the same rank and
+        dtype.
         """
         if images.shape.rank == 3:
             return self(images[tf.newaxis])[0]
@@ -52,7 +56,10 @@ class Resize:
         return tf.ensure_shape(images, [None, *self.shape, images.shape[-1]])
 
     def array(self, image: np.ndarray) -> np.ndarray:
-        """Resizes one NumPy image, uint8 or float32 [H, W, C]; one trace serves all sizes."""
+        """Resizes one NumPy image, uint8 or float32 [H, W, C]; one trace serves all sizes.
+
+        An image that has the target size is returned itself, not a copy.
+        """
         if image.shape[:2] == self.shape:
             return image
         with tf.device("CPU:0"):
@@ -87,7 +94,7 @@ class Resize:
         return self._filter(centre)
 
     def _proportions(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns H, W (int64 []) and whether H / W is at least the target's height / width."""
+        """Returns H, W (int64 []) and whether H / W is at least the target's ratio (bool [])."""
         height, width = self._target
         rows, columns = tf.unstack(tf.shape(images, tf.int64)[1:3])
         return rows, columns, rows * width >= columns * height
@@ -116,9 +123,10 @@ class Resize:
 
 
 def border_colour(images: tf.Tensor) -> tf.Tensor:
-    """Returns the median of an image's outermost pixels by channel; uint8 is rounded half to even.
+    """Returns the median of the outermost pixels of each image by channel.
 
-    Maps [n, H, W, C] of uint8 or float32 to [n, 1, 1, C] of the same dtype.
+    For uint8, it is rounded half to even. Maps [n, H, W, C] of uint8 or float32 to [n, 1, 1, C] of
+    the same dtype.
     """
     sides = (  # each pixel once, even where there is one row or column
         images[:, :1],

@@ -1,1 +1,1 @@
-"""Types of data sets, one module each, that open as a `pipelines.Source`."""
+"""Types of data sets, each of which opens as a `pipelines.Source`."""

@@ -36,7 +36,12 @@ class Arrays:
     shuffle: bool = True
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if the arrays do not match or an option does not apply."""
+        """Loads the arrays and returns the source, called `name` in messages.
+
+        Raises:
+          ValueError: when a value or file is no valid array, the arrays do not match, a label is
+            invalid, or an option does not apply.
+        """
         description.refuse_unusable(name, options)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         whole_arrays = _loaded(name, self.inputs, self.targets, class_names)
@@ -60,8 +65,9 @@ def arrays(
 
     Args:
       inputs: array [n, ...], a nest (dict, tuple) of arrays with the same first axis, or the path
-        of an `.npz` file and a name in it, such as "data.npz:images". float64 becomes float32.
-      targets: as `inputs`. int64 class labels become int32.
+        of an `.npz` file and a name in it, such as "data.npz:images", or of an `.npy` file. float64
+        becomes float32.
+      targets: as `inputs`. Integer class labels become int32.
       validation: a fraction of the examples, or separate (inputs, targets); None:
         `--validation_split` decides.
       test: as `validation`; a fraction is split off before that of validation. None: no test split.
@@ -80,7 +86,19 @@ def given_splits(
     class_names: tuple[str, ...],
     shuffle: bool,
 ) -> dict[str, DataSplit]:
-    """Returns "train" and the given held-out splits, by name; ValueError if one is invalid."""
+    """Returns "train" and the given held-out splits, by name.
+
+    Args:
+      name: name of the data set, for messages.
+      arrays: (inputs, targets), nests of arrays [n, ...].
+      validation: a fraction of the examples (0: no split), or (inputs, targets); None: no split.
+      test: as `validation`; a fraction is split off before that of validation.
+      class_names: names of the classes; empty if the targets are not class labels.
+      shuffle: whether the training split is in a fixed random order, and so fractions are random.
+
+    Raises:
+      ValueError: when a fraction or the arrays of a held-out split are invalid.
+    """
     count = len(tf.nest.flatten(arrays)[0])
     table = ArrayTable(arrays)
     splits: dict[str, DataSplit] = {"train": whole("train", table, count, shuffle)}
@@ -103,7 +121,14 @@ def given_splits(
 
 
 def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, DataSplit]:
-    """Returns, by name, train without a fraction at the end, and the fraction as split `key`."""
+    """Splits the fraction `value` off the end of `train`, as the split `key`.
+
+    Returns the shortened training split as "train" and the other one as `key`; for 0, only "train",
+    unchanged. `name` is that of the data set, for messages.
+
+    Raises:
+      ValueError: when `value` is not 0 or between 0 and 1, or one of the splits would be empty.
+    """
     flag = f"{key}={value:g} of {name}"
     if value == 0:
         return {"train": train}
@@ -119,7 +144,12 @@ def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, Da
 def _loaded(
     name: str, inputs: Nest, targets: Nest, class_names: tuple[str, ...]
 ) -> tuple[Nest, Nest]:
-    """Returns (inputs, targets) as arrays [n, ...]; ValueError if their first axes differ."""
+    """Returns (inputs, targets) as nests of arrays [n, ...], with class labels as int32.
+
+    Raises:
+      ValueError: when a value or file is no valid array, the first axes differ or are 0, or a class
+        label is invalid.
+    """
     pair = tuple(
         tf.nest.map_structure(lambda leaf: as_array(name, leaf), nests.without_lists(part))
         if isinstance(part, (Mapping, tuple))
@@ -140,7 +170,13 @@ def _loaded(
 
 
 def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
-    """Returns class labels as int32, other targets unchanged; ValueError for an invalid label."""
+    """Returns class labels, integers [n], as int32; returns other targets unchanged.
+
+    Targets are class labels if there are class names and the targets are one array of rank 1.
+
+    Raises:
+      ValueError: when class labels are not integers, or one is not in 0..classes - 1.
+    """
     if not class_names or tf.nest.is_nested(targets) or targets.ndim != 1:
         return targets
     if not np.issubdtype(targets.dtype, np.integer):
@@ -155,7 +191,7 @@ def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
 
 
 def as_array(name: str, value: Any) -> np.ndarray:
-    """Returns a value as an array for a model: loads "file.npz:key", makes float64 float32.
+    """Returns a value as a NumPy array: loads "file.npz:key" or a .npy file, makes float64 float32.
 
     Raises:
       ValueError: when the value is not an array of numbers, or a file cannot be read.
@@ -174,7 +210,10 @@ def as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _unlike_the_first(rows: Any) -> str:
-    """Returns text about the first row of another shape, or without numbers; "" if none is."""
+    """Describes the first row of another shape than row 0, or without numbers.
+
+    Returns "" if there is none, or if `rows` cannot be converted to arrays.
+    """
     shape = None
     with contextlib.suppress(Exception):  # whatever a user gives instead of rows
         for index, row in enumerate(rows):

@@ -33,13 +33,17 @@ def open_builder(
 ) -> Any:
     """Returns the TFDS builder of a data set, and prepares the data set if it is not on disk.
 
-    Opens the highest prepared version that matches `dataset`: "name[/config][:version]", or the
-    path of a version directory. `data_dir` None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
-    `registered` are the names of sources that the message for an unknown data set lists, too.
+    Opens the highest prepared version that matches `dataset`.
+
+    Args:
+      dataset: "name[/config][:version]", or the path of a version directory.
+      data_dir: directory of prepared data sets; None: $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      prepared_only: whether a data set that would have to be prepared is an error.
+      registered: names of sources that the message for an unknown data set lists, too.
 
     Raises:
-      ValueError: when the data set cannot be opened, or, with `prepared_only`, would have to be
-        prepared; the message has one line.
+      ValueError: when the data set cannot be opened or prepared, or, with `prepared_only`, would
+        have to be prepared; the message has one line.
     """
     as_path = Path(dataset).expanduser()
     if (as_path / DATASET_INFO).is_file():
@@ -67,6 +71,8 @@ def open_builder(
 
 def parse_name(dataset: str) -> tuple[str, dict[str, Any]]:
     """Splits "name/config:version" as TFDS does, into the name and the builder's arguments.
+
+    The arguments are a dict, such as {"config": "small", "version": "1.0.0"}.
 
     Raises:
       ValueError: when the name is invalid or is that of a community data set ("namespace:name").
@@ -112,10 +118,11 @@ def _builder_from(directory: Path) -> Any:
 def _prepared_directory(
     root: Path, config: str | None = None, version: str | None = None
 ) -> Path | None:
-    """Returns the directory of the highest matching version of a data set; None if none.
+    """Returns the directory of the highest prepared version of a data set; None if there is none.
 
-    If `config` is None, it is the highest of the data prepared without a config, if any; else of
-    TFDS's default config, or of the only config in `root`, the directory of the data set.
+    If `config` is None, the version is the highest of the data prepared without a config, if any;
+    else of TFDS's default config, or of the only config in `root`, the directory of the data set.
+    `version` is as for `_highest_version`.
     """
     directory = _highest_version(root / (config or ""), version)
     if directory is None and config is None and (default := _default_config(root)):
@@ -124,7 +131,7 @@ def _prepared_directory(
 
 
 def _highest_version(directory: Path, version: str | None = None) -> Path | None:
-    """Returns the prepared subdirectory of the highest version that matches a pattern, if any.
+    """Returns the prepared subdirectory of the highest version that matches a pattern, or None.
 
     `version` may have wildcards, such as "1.*.*"; None: any version.
     """
@@ -159,7 +166,12 @@ def _subdirectories(directory: Path) -> list[Path]:
 def _builder_from_code(
     dataset: str, name: str, arguments: dict[str, Any], root: Path, registered: Sequence[str]
 ) -> Any:
-    """Creates a registered builder, prepared or not; raises ValueError if that is impossible."""
+    """Creates the builder of a data set, prepared or not, from its code in TFDS.
+
+    Raises:
+      ValueError: when TFDS has no such code, or the builder cannot be created; the message for an
+        unknown data set lists the names `registered`, too.
+    """
     import tensorflow_datasets as tfds
 
     with quiet():
@@ -188,7 +200,11 @@ def _builder_from_code(
 
 
 def _unknown(dataset: str, name: str, root: Path, registered: Sequence[str]) -> str:
-    """Returns the error message for a data set with neither builder code nor prepared files."""
+    """Returns the error message for a data set that has no code in TFDS and is not prepared.
+
+    If other versions or configs of the data set are prepared in `root`, the message lists these;
+    otherwise it suggests similar names, `registered` ones included.
+    """
     import tensorflow_datasets as tfds
 
     if (root / name).is_dir():
@@ -208,7 +224,10 @@ def _unknown(dataset: str, name: str, root: Path, registered: Sequence[str]) -> 
 
 
 def _prepared_names(root: Path) -> list[str]:
-    """Returns the `--dataset` value of the highest version of each config in directory `root`."""
+    """Returns the `--dataset` value of the highest version of each config, such as "mnist:3.0.1".
+
+    `root` is the directory of the data set.
+    """
     highest = [_highest_version(path) for path in (root, *_subdirectories(root))]
     paths = [path.relative_to(root.parent) for path in highest if path]
     return [f"{path.parent.as_posix()}:{path.name}" for path in paths]
@@ -222,8 +241,11 @@ def _join(names: list[str]) -> str:
 def prepare(builder: Any) -> None:
     """Downloads and prepares the data set of a TFDS builder, as TFRecord files.
 
+    If another process prepares the data set meanwhile, its files are used.
+
     Raises:
-      ValueError: when preparing fails, within 10 s without the network; the message has one line.
+      ValueError: when the directory exists but is incomplete, when the network cannot be reached
+        within `PROBE_TIMEOUT_SECONDS`, or when preparing fails; the message has one line.
     """
     import tensorflow_datasets as tfds
 
@@ -257,7 +279,8 @@ def prepare(builder: Any) -> None:
 def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
     """Returns whether the host of `url` answers within `seconds`, through the configured proxies.
 
-    Any answer counts, including an error status: the probe tests the network, not the file.
+    Any answer counts, including an error status and an invalid certificate: the probe tests the
+    network, not the file.
     """
     answered = threading.Event()
 
@@ -281,7 +304,7 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Hides all output of TFDS except logged errors, while the `with` block runs.
+    """Hides log messages below errors, progress bars and standard output while a `with` block runs.
 
     With `progress`, shows progress bars, and standard output on standard error.
     """

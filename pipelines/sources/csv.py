@@ -31,7 +31,7 @@ class Csv:
     shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Reads the CSV files and returns the source.
+        """Reads the CSV files and returns the source, called `name` in messages.
 
         Raises:
           ValueError: if a file cannot be read, a column is missing, a row is invalid (the message
@@ -59,7 +59,10 @@ class Csv:
         return dataclasses.replace(source, version=os.path.basename(self.path), features=features)
 
     def _class_names(self, table: _Table) -> tuple[str, ...]:
-        """Returns the sorted distinct texts of the target column; () if the column has numbers."""
+        """Returns the names of the classes: the sorted distinct texts of the target column.
+
+        Returns () for several target columns, and for a column whose first text is a number.
+        """
         if not isinstance(self.target, str) or table.is_numeric(self.target):
             return ()
         return tuple(sorted(set(table.texts(self.target))))
@@ -78,11 +81,11 @@ def csv(
     """Describes a data set in a CSV file; for functions that `tl.source` registers.
 
     Args:
-      path: path of the file, whose first line names the columns.
+      path: path of the file, in UTF-8, whose first line names the columns.
       inputs: names of columns of numbers, which become a float32 vector; a single name, which
         becomes a scalar; or a dict of these, which becomes a nest.
-      target: as `inputs`. A column of text becomes class labels, whose classes are the sorted
-        texts.
+      target: as `inputs`. A single column whose first value is not a number becomes class labels,
+        int32; the classes are the sorted distinct texts of the column.
       validation: a fraction of the examples, or the path of another file; None:
         `--validation_split` decides.
       test: as `validation`; None: no test split.
@@ -95,7 +98,7 @@ def csv(
 
 @dataclasses.dataclass(frozen=True)
 class _Table:
-    """The texts of a CSV file by column."""
+    """The content of a CSV file as texts by column, without the header."""
 
     path: str
     columns: dict[str, list[str]]
@@ -109,7 +112,7 @@ class _Table:
         return self.columns[column]
 
     def is_numeric(self, column: str) -> bool:
-        """Returns whether the first text of a column is a number."""
+        """Returns whether the first text of a column is a number; False if there is no column."""
         try:
             float(self.texts(column)[0])
         except ValueError:
@@ -117,7 +120,12 @@ class _Table:
         return True
 
     def numbers(self, column: str) -> np.ndarray:
-        """Returns a column as float32 [n]; ValueError names the first line without a number."""
+        """Returns a column as float32 [n].
+
+        Raises:
+          ValueError: when there is no such column, or a text is not a number; names the first such
+            line.
+        """
         texts = self.texts(column)
         try:
             numbers = np.array(texts, np.float64)
@@ -133,7 +141,12 @@ class _Table:
         return numbers.astype(np.float32)
 
     def labels(self, column: str, class_names: Sequence[str]) -> np.ndarray:
-        """Returns a column of class names as labels, int32 [n]; ValueError for an unknown one."""
+        """Returns a column of class names as labels, the indices in `class_names`, int32 [n].
+
+        Raises:
+          ValueError: when there is no such column, or a text is not a class name; names the first
+            such line.
+        """
         labels = {class_name: label for label, class_name in enumerate(class_names)}
         for line, text in zip(self.lines, self.texts(column), strict=True):
             if text not in labels:
@@ -160,7 +173,12 @@ def _listed(columns: Columns) -> str:
 
 
 def _read(path: str, delimiter: str) -> _Table:
-    """Reads a CSV file; ValueError if it cannot be read or its rows differ in length."""
+    """Reads a CSV file in UTF-8; strips white space around texts, and skips empty lines.
+
+    Raises:
+      ValueError: when the file cannot be read, is not a CSV file, has no header or no examples, or
+        has a row that is not as long as the header.
+    """
     try:
         with open(os.path.expanduser(path), newline="", encoding="utf-8-sig") as file:
             reader = csv_format.reader(file, delimiter=delimiter)

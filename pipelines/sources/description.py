@@ -18,7 +18,7 @@ from pipelines.splits import DataSplit
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SourceOptions:
-    """Options that select and prepare data; named as the engine's `DataOptions`."""
+    """Options that select and prepare data; most are named as in the engine's `DataOptions`."""
 
     cache_dir: str
     data_dir: str | None = None
@@ -39,14 +39,18 @@ class SourceOptions:
 
 
 class Description(Protocol):
-    """Interface of the object that a registered source function returns, which opens a data set."""
+    """Interface of a description of a data set, as a registered source function returns it."""
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source, called `name` in messages; ValueError if it cannot be opened."""
+        """Opens the data set and returns it as a source, called `name` in messages.
+
+        Raises:
+          ValueError: when the data set cannot be opened.
+        """
 
 
 def fraction(text: str) -> float | None:
-    """Returns the number that an option's text is, or 0 for ""; None if the text is no number."""
+    """Converts the text of an option to a number, "" to 0; returns None if it is not a number."""
     try:
         return float(text.strip() or "0")
     except ValueError:
@@ -54,13 +58,18 @@ def fraction(text: str) -> float | None:
 
 
 def check_fraction(flag: str, value: float) -> None:
-    """Raises ValueError if a fraction to split off is not between 0 and 1, both exclusive."""
+    """Raises ValueError if a fraction to split off is not between 0 and 1, both exclusive.
+
+    `flag` begins the message.
+    """
     if not 0 < value < 1:  # also rejects nan
         raise ValueError(f"{flag}: give a fraction between 0 and 1")
 
 
 def cut(name: str, train: DataSplit, flag: str, value: float) -> tuple[DataSplit, DataSplit]:
-    """Splits a fraction off the end of a split, as Keras's validation_split; returns both parts.
+    """Splits the fraction `value` off the end of a split, as Keras's validation_split.
+
+    Returns both parts: the first examples, and the fraction. `name` is that of the data set.
 
     Raises:
       ValueError: when one of the parts would be empty; `flag` begins the message.
@@ -84,10 +93,16 @@ _SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
 
 
 def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> DataSplit:
-    """Returns the split that an option names, such as "train" or "train[:80%]".
+    """Returns the split, or the part of a split, that an option names.
+
+    Args:
+      name: name of the data set, for messages.
+      splits: splits of the data set by name.
+      flag: name of the option, for messages.
+      text: name of a split, such as "train", or a part, such as "train[:80%]" or "train[-100:]".
 
     Raises:
-      ValueError: when it is unknown or empty.
+      ValueError: when the split is unknown or the part is empty.
     """
     match = _SLICE.fullmatch(text.strip())
     if match is None or match[1] not in splits:
@@ -111,13 +126,21 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
 def choose_splits(
     name: str, given: Mapping[str, DataSplit], options: SourceOptions
 ) -> dict[str, DataSplit | None]:
-    """Returns the splits "train", "validation" and "test" that the options select; None: none.
+    """Returns the splits "train", "validation" and "test" that the options select; None: no split.
 
-    `given` are the splits of the data. If it has no "validation", a fraction is taken from the end
-    of the training split.
+    `--train_split` and `--test_split` name splits or parts of splits; "" is no test split, and
+    "auto" is `given["test"]`, if there is one. `--validation_split` names a split too, or is a
+    fraction that is taken from the end of the training split ("" or 0: no validation split). Its
+    default value selects `given["validation"]` instead, if there is one.
+
+    Args:
+      name: name of the data set, for messages.
+      given: the splits of the data set by name.
+      options: the options of the data set.
 
     Raises:
-      ValueError: when an option names an unknown split, or splits share examples.
+      ValueError: when an option names an unknown or empty split, when a fraction is out of range or
+        leaves a split empty, or when splits share examples and the options do not allow that.
     """
     train = named(name, given, "train_split", options.train_split)
     text = options.validation_split
@@ -140,7 +163,14 @@ def choose_splits(
 def checked(
     splits: dict[str, DataSplit | None], options: SourceOptions
 ) -> dict[str, DataSplit | None]:
-    """Returns `splits`; ValueError if they share examples and the options do not allow that."""
+    """Returns `splits`, after a check that no example is in two of them, or twice in one.
+
+    With the option `allow_overlap`, nothing is checked. Only the training and the validation split
+    are checked if the test split was given by `--split`, as for the evaluation of any split.
+
+    Raises:
+      ValueError: when an example is in two splits, or twice in one.
+    """
     flags = {
         "train": f"--train_split={options.train_split}",
         "validation": f"--validation_split={options.validation_split}",
@@ -167,7 +197,16 @@ def decoded_source(
     options: SourceOptions,
     notes: tuple[str, ...] = (),
 ) -> Source:
-    """Returns the source of examples of a spec that are stored decoded, in the splits `given`.
+    """Returns the source of a data set whose examples are stored decoded.
+
+    Args:
+      name: name of the source.
+      version: version of the source.
+      spec: specs of the inputs and targets of an example.
+      given: the splits of the data set by name, of which `options` select some.
+      class_names: names of the classes; empty if the targets are not class labels.
+      options: options that select the splits and the scaling.
+      notes: lines to print at the start of a run.
 
     Raises:
       ValueError: as `choose_splits`.
@@ -185,14 +224,21 @@ def decoded_source(
 
 
 def checked_specs(name: str, spec: tuple[Spec, Spec]) -> tuple[Spec, Spec]:
-    """Returns the specs of inputs and targets; ValueError if one is not fixed or not of numbers."""
+    """Returns `spec`, the specs of inputs and targets, unchanged.
+
+    Raises:
+      ValueError: when a tensor has no fixed shape, or is neither numeric nor bool.
+    """
     for kind, part in zip(("inputs", "targets"), spec, strict=True):
         nests.checked_spec(f"the {kind} of {name}", part)
     return spec
 
 
 def refuse_unusable(name: str, options: SourceOptions, examples: int = 1) -> None:
-    """Raises ValueError for options that examples of one shape do not have, or for no examples."""
+    """Raises ValueError if options select features or an image size, or if there are no examples.
+
+    It is for data sets whose examples have one shape, which a user's code determines.
+    """
     refuse_features(name, options)
     if options.image_size:
         raise ValueError(

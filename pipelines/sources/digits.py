@@ -24,7 +24,7 @@ _FRAME_BYTES = 16  # of a TFRecord: the length and the CRCs of the length and of
 
 # Not registered with TFDS, which would reject a second import; open_source does not need it.
 class Digits(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Scans of handwritten digits: image uint8 [8, 8, 1] in 0..255, label in 0..9.
+    """TFDS builder of scans of handwritten digits: image uint8 [8, 8, 1], label in 0..9.
 
     Every fifth scan, from the first, is in test (360); the others are in train (1,437).
     """
@@ -61,7 +61,8 @@ def prepared(cache_dir: str) -> Any:
     Several processes may call this at once. A damaged copy is replaced.
 
     Raises:
-      ValueError: when the digits cannot be written to `cache_dir`, or scikit-learn is missing.
+      ValueError: when the digits cannot be written to `cache_dir`, scikit-learn is missing, or the
+        prepared copy is damaged.
     """
     root = Path(cache_dir).expanduser()
     directory = root / "digits" / str(Digits.VERSION)
@@ -84,7 +85,12 @@ def prepared(cache_dir: str) -> Any:
 
 
 def _prepare(directory: Path) -> None:
-    """Writes the digits to `directory` atomically; keeps an intact copy by another process."""
+    """Writes the digits to `directory` atomically; keeps an intact copy by another process.
+
+    Raises:
+      ImportError: when scikit-learn is missing.
+      OSError: when the directory cannot be written.
+    """
     directory.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".preparing-", dir=directory.parent) as temporary:
         with quiet():

@@ -27,8 +27,15 @@ Keys = Any  # a nest of names of features: one name, or a dict by name
 def selected(name: str, info: Any, inputs: str, targets: str) -> tuple[Keys, Keys]:
     """Returns the names of the features that are the inputs and the targets.
 
-    `inputs` and `targets` are comma-separated names, as `--input_features` has them, or "": the
-    data set's supervised keys decide, and without these its only image and class label.
+    Each of the two is the name of one feature, or a dict of several, {name: name}.
+
+    Args:
+      name: name of the data set, for messages.
+      info: the `tfds.core.DatasetInfo` of the data set.
+      inputs: comma-separated names, as `--input_features` has them. "": the data set's supervised
+        keys decide; if the data set has none and `targets` is "" too, its only image and class
+        label.
+      targets: as `inputs`, for `--target_features`.
 
     Raises:
       ValueError: when a feature does not exist, or it is not clear which ones to use.
@@ -76,7 +83,10 @@ def _described(known: dict[str, Any]) -> str:
 
 
 def is_image(feature: Any) -> bool:
-    """Returns whether a feature is an `Image` that is no mask, or a plain `Tensor` of rank 3."""
+    """Returns whether a feature is an image: an `Image` that is no mask, or a `Tensor` of rank 3.
+
+    The `Tensor` must be of dtype uint8 or float32.
+    """
     from tensorflow_datasets import features as kinds
 
     if type(feature) is kinds.Tensor and len(feature.shape) == 3:
@@ -128,7 +138,8 @@ def is_classification(features: Any, inputs: Keys, targets: Keys) -> bool:
 def class_names(name: str, features: Any, targets: Keys) -> tuple[str, ...]:
     """Returns the names of the classes if the targets are one class label, else ().
 
-    Raises ValueError if the label has no known number of classes.
+    Raises:
+      ValueError: when the label has no known number of classes.
     """
     from tensorflow_datasets import features as kinds
 
@@ -143,7 +154,10 @@ class Tensors:
     """Decoder of stored examples with any numeric features to nests of tensors, (inputs, targets).
 
     Class labels become int32. If `resize` is not None, images are resized to its size, and masks
-    and images among the targets by the nearest pixel.
+    and images among the targets by the nearest pixel. `name` is that of the data set, for messages.
+
+    Raises:
+      ValueError: when a selected feature is not numeric or has no fixed shape.
     """
 
     def __init__(
@@ -184,7 +198,7 @@ class Tensors:
         return of(keys) if isinstance(keys, str) else {key: of(key) for key in keys}
 
     def decode(self, serialized: tf.Tensor) -> tuple[Nest, Nest]:
-        """Decodes a serialized example, string [], in the graph."""
+        """Decodes a serialized example, string [], in the graph; returns (inputs, targets)."""
         example = self._parsed.deserialize_example(serialized)
 
         def of(key: str) -> Nest:
@@ -213,6 +227,8 @@ def image_shape(
     name: str, key: str, feature: Any, image_size: tuple[int, int] | None
 ) -> tuple[int, int, int]:
     """Returns (height, width, channels) of decoded images, resized to `image_size` if not None.
+
+    `feature` is the TFDS feature of the images, `key` its name and `name` that of the data set.
 
     Raises:
       ValueError: when the dtype, shape or `image_size` is not supported, or when images vary in

@@ -24,6 +24,7 @@ def fitted(source: Source, cache_dir: str) -> Source:
 
     Raises:
       ValueError: when the data is damaged.
+      OSError: when a file of the data cannot be read.
     """
     if source.preprocess.fitted:
         return source

@@ -45,7 +45,11 @@ class Folder:
     channels: int
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError names a folder or file that cannot be used."""
+        """Checks all image files and returns the source, called `name` in messages.
+
+        Raises:
+          ValueError: when a folder, file or option cannot be used; names it.
+        """
         description.refuse_features(name, options)
         root = Path(self.path).expanduser()
         places = _split_folders(root)
@@ -90,7 +94,13 @@ class Folder:
     def _splits(
         self, name: str, files: Sequence[_File], channels: int, options: SourceOptions
     ) -> dict[str, DataSplit | None]:
-        """Returns the splits: those with folders, and fractions of train by hashes of contents."""
+        """Returns the splits "train", "validation" and "test", or None for each.
+
+        A split without a folder is a fraction of train, selected by hashes of the files' contents.
+
+        Raises:
+          ValueError: when a fraction is out of range or leaves a split empty; as `choose_splits`.
+        """
         table = PictureTable([(each.path, each.label, each.facts) for each in files], channels)
         rows = {key: [i for i, each in enumerate(files) if each.split == key] for key in _SPLITS}
         value = description.fraction(options.validation_split)
@@ -138,23 +148,23 @@ def folder(
     test: float | None = None,
     channels: int = 0,
 ) -> Folder:
-    """Describes a folder of pictures; for functions that `tl.source` registers.
+    """Describes a folder of image files; for functions that `tl.source` registers.
 
     Args:
-      path: folder that contains a folder of pictures for each class; or folders "train" and, if
-        there are such splits, "validation" and "test", each of which contains the folders of the
-        classes.
-      validation: fraction of the pictures, selected by hashes of their contents, so that a picture
+      path: folder that contains a folder of images for each class; or folders "train" and, if there
+        are such splits, "validation" (or "val") and "test", each of which contains the folders of
+        the classes.
+      validation: fraction of the images, selected by hashes of their contents, so that an image
         stays in its split when others are added or removed; None: `--validation_split` decides.
         Ignored if there is a folder "validation".
       test: as `validation`; None: no test split.
-      channels: 1 for grey pictures, 3 for RGB; 0: 1 if all of them are grey, else 3.
+      channels: 1 for grey images, 3 for RGB; 0: 1 if all of them are grey, else 3.
     """
     return Folder(path, validation, test, channels)
 
 
 class _File(NamedTuple):
-    """A picture file with its split and label."""
+    """An image file with its split, label and properties."""
 
     split: str
     path: str
@@ -163,7 +173,12 @@ class _File(NamedTuple):
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
-    """Returns the folder of each split by name; ValueError if there is no folder for train."""
+    """Returns the folder of each split by name; only `root` as "train" if it has no such folders.
+
+    Raises:
+      ValueError: when `root` is no folder, has folders of other splits but none for train, or has
+        two for validation.
+    """
     if not root.is_dir():
         raise ValueError(f"--dataset=folder:{root}: there is no such folder")
     found: dict[str, Path] = {}
@@ -186,7 +201,11 @@ def _class_folders(place: Path) -> list[str]:
 
 
 def _class_names(root: Path, places: dict[str, Path]) -> tuple[str, ...]:
-    """Returns the names of train's class folders; ValueError if another split has other classes."""
+    """Returns the names of train's class folders, sorted.
+
+    Raises:
+      ValueError: when train has no class folders, or another split has a class that train lacks.
+    """
     names = _class_folders(places["train"])
     if not names:
         raise ValueError(f"{places['train']} has no folders, which are the classes of its pictures")
@@ -202,7 +221,7 @@ def _class_names(root: Path, places: dict[str, Path]) -> tuple[str, ...]:
 def _checked(
     root: Path, places: dict[str, Path], names: Sequence[str], options: SourceOptions
 ) -> tuple[list[_File], tuple[str, ...]]:
-    """Returns the usable pictures of all splits, and lines to print.
+    """Returns the usable image files of all splits, and lines to print about the other files.
 
     Raises:
       ValueError: when files are damaged and are not to be skipped; names them.
@@ -233,7 +252,10 @@ def _checked(
 
 
 def _files(place: Path) -> Iterator[Path]:
-    """Yields the paths of all files below a folder but hidden ones; none if it does not exist."""
+    """Yields the paths of all files below a folder, except hidden ones and those in hidden folders.
+
+    Yields nothing if the folder does not exist.
+    """
     for parent, folders, files in os.walk(place, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):

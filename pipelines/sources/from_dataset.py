@@ -35,7 +35,11 @@ class FromDataset:
     class_names: int | Sequence[str]
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if the pipeline cannot be used."""
+        """Returns the source, called `name` in messages; reads validation and test into memory.
+
+        Raises:
+          ValueError: when a pipeline cannot be used, or an option does not apply.
+        """
         description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         spec = self._spec(name)
@@ -83,24 +87,30 @@ def from_dataset(
 ) -> FromDataset:
     """Describes a pipeline without random access; for functions that `tl.source` registers.
 
-    Training streams the examples. Other than with other sources, the order of an epoch is that of
-    the pipeline, a resumed run reads its epoch again from the start, splits are not compared, and
-    only `version` identifies the data.
+    Training streams the examples. Unlike with other sources, the order of an epoch is that of the
+    pipeline, a resumed run reads its epoch again from the start, splits are not compared, and only
+    `version` identifies the data.
 
     Args:
       make: returns the `tf.data.Dataset` of (inputs, targets), one example per element, for a seed
         and an epoch; it must return the same examples for the same arguments.
       examples: number of examples of each epoch; further ones are not read.
       version: text that identifies the data for resumed runs; must change when the data changes.
-      validation: returns a finite `tf.data.Dataset`, which is read into memory; None: no split.
-      test: as `validation`.
+      validation: returns a finite `tf.data.Dataset`, which is read into memory; None: no validation
+        split.
+      test: as `validation`; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
     """
     return FromDataset(make, examples, version, validation, test, class_names)
 
 
 def _examples(name: str, make: Callable[[], Any]) -> Iterator[Any]:
-    """Yields the examples of a finite pipeline; ValueError of one line if one cannot be read."""
+    """Yields the examples of a finite pipeline as nests of NumPy arrays.
+
+    Raises:
+      ValueError: when the pipeline cannot be created or an example cannot be read; the message has
+        one line.
+    """
     count = 0
     try:
         for example in make().as_numpy_iterator():
@@ -112,7 +122,11 @@ def _examples(name: str, make: Callable[[], Any]) -> Iterator[Any]:
 
 
 def _read(name: str, make: Callable[[], Any], spec: Any) -> Any:
-    """Reads a finite pipeline into arrays; ValueError if an example does not match `spec`."""
+    """Reads a finite pipeline into a nest of arrays [n, ...].
+
+    Raises:
+      ValueError: when an example cannot be read or does not match `spec`, or there is none.
+    """
     rows: list[list[np.ndarray]] = []
     signature = nests.signature(spec)
     for example in _examples(name, make):

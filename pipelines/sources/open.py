@@ -1,4 +1,4 @@
-"""Opens the data set that `--dataset` names: a user's source, an image folder, or one of TFDS."""
+"""Opens the data set that `--dataset` names: a user's source, an image folder, or a TFDS one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ def open_dataset(
 ) -> Source:
     """Opens a data set: a user's registered source, a folder of images, or a data set of TFDS.
 
-    `registered` returns the description of the source that `dataset` names; None: it names none.
+    Args:
+      dataset: value of `--dataset`: the name of a registered source, "folder:PATH", or a TFDS data
+        set as for `open_tfds`.
+      options: options that select and prepare the data.
+      registered: the user's function that `dataset` names, which returns a description or a source;
+        None: `dataset` names no registered source.
 
     Raises:
       ValueError: when the data set or a split cannot be used; the message has one line.

@@ -17,7 +17,7 @@ def refuse_overlap(
 
     Args:
       splits: splits of a source by name, such as "train".
-      allowed: whether to check nothing.
+      allowed: whether such examples are allowed; then nothing is checked.
       flags: option that gave each split, for messages, such as {"test":
         "--test_split=train[70%:]"}.
 

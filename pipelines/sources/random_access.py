@@ -26,7 +26,7 @@ Read = Callable[[int], tuple[Nest, Nest]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RandomAccess:
-    """Description of a data set that a function reads; fields as in `random_access`."""
+    """Description of a data set that a function reads; fields as arguments of `random_access`."""
 
     examples: int
     read: Read
@@ -37,7 +37,11 @@ class RandomAccess:
     shuffle: bool
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if an example cannot be read."""
+        """Reads the first example and returns the source, called `name` in messages.
+
+        Raises:
+          ValueError: when the example cannot be read or used, or an option does not apply.
+        """
         description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         table = AccessTable(name, self.examples, self.read, self.version, class_names)
@@ -75,7 +79,7 @@ def random_access(
       test: as `validation`; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
       version: text that identifies the data for resumed runs; must change when the data changes.
-        "": the examples are read and hashed at every start, or a sample of them above 64 MiB.
+        "": the examples are read and hashed at every start, or of more than 64 MiB a sample.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
         every run. False: fractions are taken from the end, as for time series.
     """
@@ -83,7 +87,13 @@ def random_access(
 
 
 class AccessTable:
-    """Table of decoded examples that a function reads; `spec` is that of the first example."""
+    """Table of decoded examples that a function reads.
+
+    Reads the first example. The table has the spec of this example, unless `spec` is given.
+
+    Raises:
+      ValueError: when the first example cannot be read, or a spec is not fixed or not numeric.
+    """
 
     def __init__(
         self,
@@ -100,7 +110,11 @@ class AccessTable:
         self.spec = description.checked_specs(name, spec if spec is not None else first)
 
     def read(self, rows: np.ndarray) -> Nest:
-        """Returns (inputs, targets) by row, [k, ...]; ValueError if an example has another spec."""
+        """Returns (inputs, targets) by row, int [k]: nests of arrays [k, ...].
+
+        Raises:
+          ValueError: when an example cannot be read or has another spec.
+        """
         stacked = nests.empty(self.spec, len(rows))
         leaves = tf.nest.flatten(stacked)
         expected = nests.signature(self.spec)
@@ -119,7 +133,11 @@ class AccessTable:
         return stacked
 
     def _example(self, row: int) -> tuple[Nest, Nest]:
-        """Returns (inputs, targets) of one example as arrays; ValueError if it cannot be read."""
+        """Returns (inputs, targets) of one example as nests of arrays, with class labels as int32.
+
+        Raises:
+          ValueError: when the example cannot be read or has values that cannot be used.
+        """
         where = f"example {row} of {self._name}"
         try:
             pair = self._read(row)
@@ -142,13 +160,17 @@ class AccessTable:
         """Returns None, because targets cannot be read without inputs."""
 
     def location(self, row: int) -> str:
-        """Returns the index of an example, for messages."""
+        """Returns "example" and the row, for messages."""
         return f"example {row}"
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a hexadecimal digest of rows and version or, without a version, of examples.
+        """Returns a hexadecimal digest of spec, rows and version.
 
-        Of more than 64 MiB of examples, a sample is hashed, unless `all_bytes`.
+        If there is no version, the examples at `rows` are hashed, too. Of more than 64 MiB of
+        examples, a sample is hashed, unless `all_bytes`.
+
+        Raises:
+          ValueError: when an example cannot be read or has another spec.
         """
         content = f"{nests.signature(self.spec)}\n{self._version}\n"
         digest = hashlib.sha256(content.encode() + np.ascontiguousarray(rows, "<i8").tobytes())

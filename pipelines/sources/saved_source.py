@@ -18,7 +18,11 @@ from pipelines.splits import ArrayTable, whole
 
 
 def source_to_json(source: Source) -> dict[str, Any]:
-    """Returns an object for `json.dumps` that `source_from_json` reads."""
+    """Returns what describes a source without its data, as a dict that `json.dumps` accepts.
+
+    The dict has the name, version, specs, class names, preprocessing and, for images, how they are
+    resized. `source_from_json` reads it.
+    """
     inputs, targets = source.decoded
     content: dict[str, Any] = {
         "name": source.name,
@@ -39,7 +43,7 @@ def source_to_json(source: Source) -> dict[str, Any]:
 
 
 def source_from_json(content: Mapping[str, Any]) -> Source:
-    """Returns the source that `source_to_json` has saved; its training split has no examples."""
+    """Returns the source from the dict of `source_to_json`; its only split, train, is empty."""
     inputs, targets = _spec_from_json(content["inputs"]), _spec_from_json(content["targets"])
     stored = content.get("stored_shape")
     return Source(
@@ -62,7 +66,10 @@ def _no_examples(spec: Spec) -> Nest:
 
 
 def _spec_to_json(spec: Spec) -> Any:
-    """Returns [dtype, shape] for a tensor's spec, and an object for a mapping or a tuple."""
+    """Returns [dtype, shape] for a tensor's spec, and a dict for a nest.
+
+    The dict is {"mapping": {key: spec, ...}} or {"tuple": [spec, ...]}.
+    """
     if isinstance(spec, Mapping):
         return {"mapping": {key: _spec_to_json(spec[key]) for key in sorted(spec)}}
     if isinstance(spec, (tuple, list)):

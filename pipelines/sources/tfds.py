@@ -37,7 +37,13 @@ class Tfds:
     targets: str
 
     def open(self, name: str, options: SourceOptions) -> Source:
-        """Returns the source; ValueError if the data set or a split cannot be used."""
+        """Opens the data set as `open_tfds` does and returns the source; `name` is not used.
+
+        The options `input_features` and `target_features`, if given, replace the description's.
+
+        Raises:
+          ValueError: when the data set or a split cannot be used.
+        """
         options = dataclasses.replace(
             options,
             input_features=options.input_features or self.inputs,
@@ -54,8 +60,8 @@ def tfds(
     Args:
       dataset: name as in `--dataset`: "name[/config][:version]", or a version directory.
       inputs: names of the input features; several names make a dict. Default: the inputs of the
-        data set's supervised keys.
-      targets: as `inputs`.
+        data set's supervised keys or, if it has none and `targets` is empty too, its only image.
+      targets: as `inputs`. Default: the targets of the supervised keys, or the only class label.
     """
 
     def text(names: str | Sequence[str]) -> str:
@@ -71,18 +77,25 @@ def open_source(dataset: str, *, data_dir: str | None, cache_dir: str, **options
 
 
 def open_tfds(dataset: str, options: SourceOptions) -> Source:
-    """Opens a data set, which is prepared first if it is not on disk, and returns its source.
+    """Opens a TFDS data set, which is prepared first if it is not on disk, and returns the source.
 
-    `dataset` and `data_dir` are as for `open_builder`; "digits" is the embedded data set, prepared
-    in `cache_dir`. `validation_split` is "" or "0" for none, a fraction below 1 to take from the
-    end of train as Keras does, or a TFDS split that shares no example with train. `test_split` is a
-    TFDS split, "" for none, or "auto" for "test" if that exists and has labels; error messages call
-    its option `test_flag`. `Resize` resizes images to `image_size` (height, width), if given;
-    `scale` is as for `preprocessing`, and the features as for `features.selected`.
+    `dataset` is as for `open_builder`, or "digits", the embedded data set, which is prepared in
+    `cache_dir`. Some of the options:
+
+      data_dir, prepared_only: as for `open_builder`.
+      train_split: a TFDS split.
+      validation_split: "" or "0" for none, a fraction below 1 to take from the end of train as
+        Keras does, or a TFDS split.
+      test_split: a TFDS split, "" for none, or "auto" for "test" if that exists and has labels.
+        Error messages call the option by `test_flag`.
+      image_size: (height, width) that `Resize` resizes images to; None: images are not resized.
+      scale: as for `preprocessing`.
+      input_features, target_features: as for `features.selected`.
 
     Raises:
-      ValueError: when the data set or a split cannot be used, or is not on disk with
-        `prepared_only`; the message has one line.
+      ValueError: when the data set or a split cannot be used, when splits share examples without
+        `allow_overlap`, or when the data set is not on disk with `prepared_only`; the message has
+        one line.
     """
     builder = _builder(dataset, options)
     info = builder.info
@@ -156,7 +169,14 @@ def _splits(
     options: SourceOptions,
     records: Callable[[str, str], RecordSplit],
 ) -> dict[str, DataSplit | None]:
-    """Returns the splits that the options select; ValueError if a split cannot be used."""
+    """Returns the splits "train", "validation" and "test" that the options select; None: no split.
+
+    `records` returns the records of a split for the name of an option and its value; `has_test` is
+    whether the data set has a split "test".
+
+    Raises:
+      ValueError: when a split or fraction cannot be used, or splits share examples.
+    """
     train: DataSplit = records("train_split", options.train_split)
     validation: DataSplit | None = None
     text = options.validation_split.strip()
@@ -182,7 +202,7 @@ def _splits(
 
 
 class UnlabelledError(ValueError):
-    """The examples of a split have no labels."""
+    """Error for a split whose examples have no labels."""
 
 
 def _builder(dataset: str, options: SourceOptions) -> Any:
@@ -250,8 +270,8 @@ def _check_files(name: str, records: RecordSplit, splits: Any) -> None:
 def _first_label(records: RecordSplit, label_key: str) -> int:
     """Returns the label of the first example in the first file of a split.
 
-    The label is read without a TensorFlow operation, after which the CPU could not be split into
-    virtual devices.
+    The label is read without a TensorFlow operation, because after one the CPU could not be split
+    into virtual devices.
 
     Raises:
       ValueError: when the label cannot be read.

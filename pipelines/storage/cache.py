@@ -1,6 +1,6 @@
 """Caches decoded examples and record indices on disk, for reuse by later runs.
 
-An entry is validated by its digest before it is used: the cache never changes a result.
+Both are validated by their digest before they are used, so the cache never changes a result.
 """
 
 from __future__ import annotations
@@ -33,7 +33,13 @@ def default_dir() -> str:
 
 
 def key(split: DataSplit, recipe: str) -> str:
-    """Returns the cache key of a split's decoded examples: a hash of stored bytes and `recipe`."""
+    """Returns the cache key of a split's decoded examples: a hash of stored bytes and `recipe`.
+
+    `recipe` is any text that describes the decoding.
+
+    Raises:
+      ValueError, OSError: as `DataSplit.digest`.
+    """
     text = f"{_VERSION}\n{recipe}\n{split.digest(all_bytes=True)}"
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -41,7 +47,7 @@ def key(split: DataSplit, recipe: str) -> str:
 def load(cache_dir: str, name: str, spec: Spec) -> Nest | None:
     """Loads decoded examples by key: a nest of arrays [n, ...]; None if missing or invalid.
 
-    `spec` is the nest of the specs of an example: (inputs, targets).
+    `spec` is the nest of the specs of an example: (inputs, targets). Marks the entry as used.
     """
     path = os.path.join(cache_dir, f"{name}.decoded")
     try:
@@ -109,7 +115,14 @@ def store(cache_dir: str, name: str, decoded: Nest) -> None:
 
 @contextlib.contextmanager
 def written(path: str) -> Iterator[BinaryIO]:
-    """Yields a binary file, then renames it to `path` and prunes the cache; may raise OSError."""
+    """Yields a binary file that replaces the file `path` when the `with` block ends.
+
+    If the block raises an error, `path` is not changed. Creates the directory of `path`, the cache,
+    and at the end deletes the least recently used entries above 8 GiB.
+
+    Raises:
+      OSError: when a file cannot be written or deleted.
+    """
     cache_dir = os.path.dirname(path)
     os.makedirs(cache_dir, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=cache_dir, suffix=".part")

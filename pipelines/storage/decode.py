@@ -31,6 +31,7 @@ def decode_batch(source: Source, stored: Nest, chunk: int = DECODE_CHUNK) -> tup
     """Decodes stored examples in the graph, `chunk` of them per loop iteration.
 
     Maps a nest of [k >= 1, ...] to (inputs, targets), nests of [k, ...] as in `source.decoded`.
+    Examples that are stored decoded are returned unchanged.
     """
     if source.decode is None:
         return stored
@@ -47,9 +48,10 @@ def decode_batch(source: Source, stored: Nest, chunk: int = DECODE_CHUNK) -> tup
 
 
 def decode_cropped(source: Source, stored: Nest, draws: tf.Tensor) -> tuple[Nest, Nest]:
-    """Decodes stored examples to train on in the graph, with the random crop of the source.
+    """Decodes stored examples in the graph and crops their images at random, for training.
 
-    Maps a nest of [k, ...] and `ResizedCrop.draws`, float64 [k, ...], to (inputs, targets).
+    Maps a nest of [k, ...] and `ResizedCrop.draws`, float64 [k, ...], to (inputs, targets), nests
+    of [k, ...] as in `source.decoded`. The source has a `crop`.
     """
     assert source.crop is not None
     decode = source.crop.decoder(source)
@@ -119,8 +121,8 @@ def batched(spec: Spec) -> Spec:
 def traced(source: Source, spec: Spec) -> Callable[[Nest], tuple[Nest, Nest]]:
     """Returns `decode_batch` of a source as a `tf.function` of any number of stored examples.
 
-    `spec` is that of a stored example. The function is traced once for each source and spec,
-    however often `traced` is called.
+    `spec` is that of a stored example. The functions of the last 8 sources and specs are kept, so
+    that a repeated call does not trace again.
     """
     return _traced(source, _Hashable(nests.signature(spec), spec))
 
@@ -151,6 +153,7 @@ def decode_split(
 
     Raises:
       ValueError: when a file is missing or damaged, or an example cannot be decoded.
+      OSError: when a file cannot be read.
     """
     reader = split.reader()  # raises an error that names a damaged or truncated file
     arrays = nests.empty(source.decoded, len(split))
@@ -177,7 +180,14 @@ def _write(arrays: Nest, batch: Sequence[np.ndarray], start: int) -> int:
 
 
 def decoded_batches(source: Source, split: DataSplit, reader: ExampleReader) -> Iterator[Nest]:
-    """Yields the decoded examples of a split in order, as batches (inputs, targets) of arrays."""
+    """Yields the decoded examples of a split in order, as batches (inputs, targets) of arrays.
+
+    A batch is nests of arrays [k, ...], with k at most 256.
+
+    Raises:
+      ValueError, OSError: as `reader.read`.
+      tf.errors.OpError: when an example cannot be decoded, or a TFRecord file cannot be read.
+    """
     if source.decode is None:
         for start in range(0, len(split), _BATCH):
             yield reader.read(np.arange(start, min(start + _BATCH, len(split))))
@@ -204,7 +214,11 @@ def decoded_batches(source: Source, split: DataSplit, reader: ExampleReader) -> 
 
 
 def _decoded_records(source: Source, split: RecordSplit) -> Iterator[Nest]:
-    """Yields the decoded examples of TFRecord files as batches (inputs, targets) of [k, ...]."""
+    """Yields the decoded examples of TFRecord files as batches (inputs, targets) of [k, ...].
+
+    Raises:
+      tf.errors.OpError: when an example cannot be decoded, or a file cannot be read.
+    """
 
     def stored(serialized: tf.Tensor) -> Nest:
         if split.fields is None:
@@ -235,7 +249,10 @@ def _decoded_records(source: Source, split: RecordSplit) -> Iterator[Nest]:
 def _first_undecodable(
     source: Source, reader: ExampleReader, first: int, examples: int, error: tf.errors.OpError
 ) -> tuple[int, tf.errors.OpError]:
-    """Returns (index, error) of the first undecodable example from `first`; else (first, error)."""
+    """Returns the index and error of the first example from `first` that cannot be decoded.
+
+    If there is none, returns (`first`, `error`). `examples` is the number of examples in the split.
+    """
     for index in range(first, examples):
         try:
             stored = reader.read(np.array([index]))

@@ -27,7 +27,7 @@ from pipelines.storage.decode import (
 
 
 class Examples(NamedTuple):
-    """Decoded examples of a split, without augmentation and preprocessing."""
+    """Decoded examples of a split, before preprocessing and the augmentation of batches."""
 
     indices: np.ndarray  # int [k], in the split
     inputs: Nest  # arrays [k, ...]
@@ -44,10 +44,24 @@ def read_step_examples(
     include_next_example: bool = False,
     cache_dir: str | None = None,
 ) -> Examples:
-    """Returns the examples of a training step, as its feed gives them, in the order of its batch.
+    """Returns the examples of a training step, in the order of its global batch.
 
-    For mixup, `include_next_example` appends the next example of the epoch; at its end, its first
-    one. Raises the errors of `read_examples`.
+    They are those that the feed of a training run gives, with the random crop of the source.
+
+    Args:
+      source: the data set.
+      split: the split that is trained on.
+      step: step of the run, from 0.
+      global_batch_size: number of examples of a step, over all replicas.
+      seed: seed of the run.
+      include_next_example: whether to append the next example of the epoch (at the end of the
+        epoch, its first one), as for mixup.
+      cache_dir: directory where a record index that has to be built is cached; None: it is not
+        cached.
+
+    Raises:
+      ValueError: when a file is damaged, an example cannot be decoded, or the split is empty.
+      OSError: when a file cannot be read.
     """
     epoch, step_in_epoch = divmod(step, order.steps_per_epoch(len(split), global_batch_size))
     first = step_in_epoch * global_batch_size
@@ -84,7 +98,10 @@ def _decoded(
 ) -> tuple[Nest, Nest]:
     """Decodes stored examples of a spec to (inputs, targets), nests of arrays [k, ...].
 
-    With `draws`, pictures are cropped by them, as in training. ValueErrors name the split `where`.
+    With `draws`, crops images as in training; see `ResizedCrop.draws`.
+
+    Raises:
+      ValueError: when an example cannot be decoded; names the split `where`.
     """
     if source.decode is None and draws is None:
         return stored
@@ -102,6 +119,8 @@ def read_stored_images(
     source: Source, split: DataSplit, indices: np.ndarray, cache_dir: str
 ) -> Iterator[np.ndarray]:
     """Yields images by index, int [k], at their stored sizes: uint8 or float32 [h, w, C].
+
+    `cache_dir` is as for `DataSplit.reader`.
 
     Raises:
       ValueError: when a file is damaged, or an example cannot be decoded.
@@ -129,13 +148,13 @@ def _decoding(source: Source, where: str) -> Iterator[None]:
 
 
 def read_targets(source: Source, split: DataSplit, cache_dir: str) -> Nest:
-    """Returns the targets of a split in its order, arrays [n, ...]; labels are int32 [n].
+    """Returns the targets of a split in its order, a nest of arrays [n, ...]; labels are int32 [n].
 
     Examples are decoded only if their targets are not stored separately and the decoded examples
-    are not cached.
+    are not cached in `cache_dir`.
 
     Raises:
-      ValueError: when a file is damaged.
+      ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when a file cannot be read.
     """
     reader = split.reader(cache_dir)

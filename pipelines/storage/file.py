@@ -6,7 +6,11 @@ import os
 
 
 class RandomAccessFile:
-    """A file kept open for reading; not mapped, as mapped pages count as the process's memory."""
+    """A file kept open for reading, not memory-mapped: mapped pages count as memory of the process.
+
+    Raises:
+      OSError: when the file cannot be opened.
+    """
 
     def __init__(self, path: str) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

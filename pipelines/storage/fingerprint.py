@@ -15,11 +15,17 @@ _POSITIONS = 256  # number of positions in such a file
 def examples_digest(
     ranges: Sequence[tuple[str, int, int]], recipe: str, all_bytes: bool = False
 ) -> str:
-    """Returns a digest of examples' files and of how they are decoded: 32 hexadecimal digits.
+    """Returns a digest of ranges of records in files and of `recipe`: 32 hexadecimal digits.
 
-    `ranges` are (path, first record, past-the-last record) of each file, whose name and time do not
-    matter; `recipe` is any text that describes the decoding. Without `all_bytes`, of files above
-    1 GiB in total only the sizes and at most 256 MiB of each are hashed.
+    Args:
+      ranges: (path, first record, past-the-last record) of each file; the file's content is hashed,
+        and neither the path nor the modification time.
+      recipe: any text that describes how the records are decoded.
+      all_bytes: whether to hash all bytes. False: of files above 1 GiB in total, only the sizes and
+        at most 256 MiB of each are hashed.
+
+    Raises:
+      OSError: when a file cannot be read.
     """
     stats = {path: os.stat(path) for path, _, _ in ranges}
     all_bytes = all_bytes or sum(stat.st_size for stat in stats.values()) <= _WHOLE
@@ -32,7 +38,10 @@ def examples_digest(
 
 @functools.lru_cache(maxsize=4096)
 def _digest(path: str, size: int, modified: int, all_bytes: bool) -> str:
-    """Returns the SHA-256 of a file, or of samples of it; `modified` only keys the `lru_cache`."""
+    """Returns the SHA-256 of a file, or of its size and samples of it, in hexadecimal.
+
+    `modified` is only a part of the key of the `lru_cache`.
+    """
     del modified
     digest = hashlib.sha256()
     if not all_bytes:

@@ -28,7 +28,10 @@ class DataIdentity(NamedTuple):
     examples: str = ""  # of the decoded examples of each split; "" if not computed
 
     def matches(self, other: DataIdentity) -> bool:
-        """Returns whether `files` or `examples` (not "") of both are equal: it is the same data."""
+        """Returns whether both are of the same data.
+
+        That is so if their `files` are equal, or their `examples` are equal and not "".
+        """
         decoded = bool(self.examples) and self.examples == other.examples
         return decoded or self.files == other.files
 
@@ -36,9 +39,12 @@ class DataIdentity(NamedTuple):
 def data_identity(source: Source, cache_dir: str) -> DataIdentity:
     """Returns the digests of the training and the validation split.
 
-    If both take at most 256 MiB decoded, and are not stored decoded, this includes the digest of
-    the decoded examples; those not in `cache_dir` are decoded and cached. An undecodable example is
-    a ValueError.
+    The digest of the decoded examples is included if they take at most 256 MiB in total and are not
+    stored decoded. Examples that are not cached in `cache_dir` are decoded and cached.
+
+    Raises:
+      ValueError: when a file is damaged, or an example cannot be decoded.
+      OSError: when a file cannot be read.
     """
     splits = [split for split in (source.train, source.validation) if split is not None]
     decoded_bytes = sum(map(len, splits)) * nests.example_bytes(source.decoded)

@@ -1,8 +1,8 @@
 """The record index of a split: offset and length of each example in its file, for random access.
 
 A TFRecord file is a sequence of [length uint64][crc uint32][bytes][crc uint32]. One pass through
-tf.data, which checks every CRC, builds the index. If images are stored encoded, it locates these
-and has the labels, so that the streaming feed reads only images and parses no example.
+tf.data, which checks every CRC, builds the index. If images are stored encoded, the index locates
+the images and has the labels, so that the streaming feed reads only images and parses no example.
 """
 
 from __future__ import annotations
@@ -31,14 +31,16 @@ _ROW = np.dtype([("start", "<i8"), ("length", "<i4"), ("label", "<i4")])
 
 
 class Fields(NamedTuple):
-    """Names of two features of a `tf.train.Example`: the index locates one and stores the other."""
+    """Names of two features of a `tf.train.Example`: an image to locate, and a label to store."""
 
     image: str  # of a bytes feature, one encoded image
     label: str  # of an int64 feature, one class label
 
 
 class RecordIndex:
-    """The record index of a split: each example's offset and length in bytes, and label or -1.
+    """The record index of a split: offset and length in bytes, and label or -1, of each example.
+
+    With `Fields`, offset and length are those of the example's encoded image.
 
     Args:
       rows: structured array [n] of `_ROW`; or, for a large index, the file that contains it.
@@ -67,7 +69,13 @@ def load_or_build_index(
     cache_dir: str | None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> RecordIndex:
-    """Loads or builds (and caches) the index of a split; arguments are as for `RecordReader`.
+    """Returns the index of a split from the cache, or builds it and writes it to the cache.
+
+    Args:
+      ranges: (path, first record, past-the-last record) of each file, in the split's order.
+      fields: names of the features to index; None: whole serialized examples.
+      cache_dir: directory where the index is cached; None: it is not cached.
+      progress: called with the number of examples indexed since the last call.
 
     Raises:
       ValueError: when a file is damaged, or has fewer records than its range.
@@ -92,7 +100,11 @@ def _build(
     fields: Fields | None,
     progress: Callable[[int], None],
 ) -> Iterator[np.ndarray]:
-    """Yields the index rows of a split in chunks, structured [k]; ValueError for a damaged file."""
+    """Yields the index rows of a split in chunks, structured [k].
+
+    Raises:
+      ValueError: when a file is damaged, cannot be read, or has fewer records than its range.
+    """
     for path, first, stop in ranges:
         seen, end = 0, 0
         for examples in _examples(path):
@@ -122,7 +134,11 @@ def _build(
 
 
 def _examples(path: str) -> Iterator[np.ndarray]:
-    """Yields a TFRecord file's examples in chunks, object [k] of bytes; ValueError if damaged."""
+    """Yields a TFRecord file's examples in chunks, object [k] of bytes.
+
+    Raises:
+      ValueError: when the file is damaged or cannot be read.
+    """
     dataset = tf.data.TFRecordDataset(path, buffer_size=1 << 20).batch(_CHUNK)
     try:
         yield from dataset.as_numpy_iterator()
@@ -133,7 +149,13 @@ def _examples(path: str) -> Iterator[np.ndarray]:
 
 
 def _parse(example: bytes, start: int, fields: Fields, where: str) -> tuple[int, int, int]:
-    """Returns (image's offset in the file, its length, label) of an example; ValueError if bad."""
+    """Returns (offset of the image in the file, its length, label) of a serialized example.
+
+    `start` is the offset of the example in the file, in bytes.
+
+    Raises:
+      ValueError: when the example is invalid, or a feature does not have one value; names `where`.
+    """
     try:
         features = tf.train.Example.FromString(example).features.feature
         (image,) = features[fields.image].bytes_list.value

@@ -1,4 +1,4 @@
-"""Picture files: checked once, read by index, and decoded as Pillow decodes them."""
+"""Image files: checked once, read by index, and decoded as Pillow decodes them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _AS_THEY_ARE = {
 
 
 class PictureFacts(NamedTuple):
-    """Properties of a picture file, as the check of the file finds them."""
+    """Properties of an image file, as the check of the file finds them."""
 
     digest: str  # SHA-256 of the file's bytes, in hexadecimal
     height: int  # in pixels, turned as EXIF says
@@ -46,7 +46,17 @@ class PictureFacts(NamedTuple):
 
 
 def picture_facts(place: str, paths: Sequence[str], cache_dir: str) -> dict[str, PictureFacts]:
-    """Returns the facts of files by path; caches them by path, size and modification time."""
+    """Returns the properties of image files by path; decodes files that are new or changed.
+
+    Args:
+      place: folder of the files; the properties found are cached under a hash of its path.
+      paths: paths of the files.
+      cache_dir: directory of the cache, in which a file is known by path, size and modification
+        time.
+
+    Raises:
+      OSError: when a file does not exist.
+    """
     key = hashlib.sha256(os.path.abspath(place).encode()).hexdigest()[:32]
     store = os.path.join(cache_dir, f"{key}.pictures")
     known: dict[str, Any] = {}
@@ -72,7 +82,7 @@ def picture_facts(place: str, paths: Sequence[str], cache_dir: str) -> dict[str,
 
 
 def _check(path: str) -> PictureFacts:
-    """Decodes a picture file and returns its facts, with `error` set if that fails."""
+    """Decodes an image file and returns its properties, with `error` set if that fails."""
     content, picture = b"", None
     try:
         with open(path, "rb") as file:
@@ -97,7 +107,12 @@ def _check(path: str) -> PictureFacts:
 
 
 class PictureTable:
-    """Table of picture files; a stored example is (encoded picture, label)."""
+    """Table of image files; a stored example is (encoded image, label).
+
+    Args:
+      files: (path, label, properties) of each file, which is a row of the table.
+      channels: 1 for grey images, 3 for RGB.
+    """
 
     def __init__(self, files: Sequence[tuple[str, int, PictureFacts]], channels: int) -> None:
         self._files, self._channels = files, channels
@@ -105,10 +120,13 @@ class PictureTable:
         self.spec = tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.int32)
 
     def read(self, rows: np.ndarray) -> Nest:
-        """Returns (encoded pictures, object [k] of bytes; labels, int32 [k]) by row.
+        """Returns (encoded images, object [k] of bytes; labels, int32 [k]) by row.
 
-        Pictures that tf.io does not decode as Pillow does, or that have to be rotated, are encoded
+        Images that tf.io does not decode as Pillow does, or that have to be rotated, are encoded
         again as PNG.
+
+        Raises:
+          ValueError: when a file cannot be read.
         """
         encoded = np.empty(len(rows), object)
         for place, row in enumerate(rows.tolist()):
@@ -139,11 +157,14 @@ class PictureTable:
         return self._labels[rows]
 
     def location(self, row: int) -> str:
-        """Returns the path of a row's picture."""
+        """Returns the path of a row's image file, for messages."""
         return self._files[row][0]
 
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
-        """Returns a hexadecimal digest of the contents and labels of the files in `rows`."""
+        """Returns a hexadecimal digest of the contents and labels of the files in `rows`.
+
+        The contents were hashed when the files were checked; `all_bytes` is ignored.
+        """
         digest = hashlib.sha256(f"{self._channels}\n".encode())
         for row in rows.tolist():
             _, label, facts = self._files[row]
@@ -152,7 +173,11 @@ class PictureTable:
 
 
 def decoders(resize: Resize, channels: int) -> tuple[Any, Any]:
-    """Returns `decode` and `decode_stored` of a `Source` of pictures."""
+    """Returns the functions `decode` and `decode_stored` of a `Source` of image files.
+
+    Both map (encoded image, label) to (image uint8 [h, w, channels], label) in the graph; `decode`
+    resizes the image by `resize`, `decode_stored` does not.
+    """
 
     def decode_stored(stored: Any) -> tuple[tf.Tensor, tf.Tensor]:
         encoded, label = stored

@@ -56,7 +56,10 @@ class RecordSplit:
         return examples_digest(self.ranges, "", all_bytes)
 
     def in_common(self, other: DataSplit) -> int:
-        """Returns the number of examples that `other` has too: records of the same files."""
+        """Returns the number of distinct records of the split that `other` has too.
+
+        Returns 0 if `other` is not a `RecordSplit`.
+        """
         if not isinstance(other, RecordSplit):
             return 0
         return _covered([*_merged(self.ranges), *_merged(other.ranges)], at_least=2)
@@ -93,7 +96,7 @@ def _merged(ranges: Sequence[tuple[str, int, int]]) -> list[tuple[str, int, int]
 
 
 class RecordReader:
-    """Reads the examples of a split by index.
+    """Reader of the examples of a split of TFRecord files by index.
 
     Args:
       ranges: (path, first record, past-the-last record) of each file, in the split's order.
@@ -144,6 +147,9 @@ class RecordReader:
         Returns:
           (encoded images, object [k] of bytes; labels, int32 [k]), or without `fields` serialized
           examples, object [k] of bytes.
+
+        Raises:
+          OSError: when a file cannot be read.
         """
         rows = self._index.rows(indices)
         files = np.searchsorted(self._ends, indices, side="right").tolist()
