@@ -19,8 +19,8 @@ def interleave_blocks(
 ) -> Iterator[dict[str, float]]:
     """Runs a block of steps of each variant in each round; yields a round's seconds by variant.
 
-    Each variant is a function that runs a block and returns its duration in seconds. Each round
-    starts with another variant.
+    Each variant is a function that runs a block and returns the duration in seconds. Each round
+    starts with the next variant, in turn.
     """
     names = collections.deque(variants)
     for _ in range(rounds):
@@ -30,7 +30,7 @@ def interleave_blocks(
 
 
 def spread(values: Floats, *percentiles: int) -> dict[str, float]:
-    """Returns percentiles of one or more values by name, such as "p10"; that of 50 is "median"."""
+    """Returns percentiles of one or more values by name: "p10" for 10, but "median" for 50."""
     results = np.percentile(np.asarray(values, np.float64), percentiles).tolist()
     names = ["median" if each == 50 else f"p{each}" for each in percentiles]
     return dict(zip(names, results, strict=True))

@@ -17,8 +17,13 @@ from engine.runtime.signals import Signals
 def run(config: Config) -> int:
     """Benchmarks a configuration and prints the measurements; writes nothing to `run_dir`.
 
-    Returns the exit status: 0, or 128 + the number of a received signal. Raises ValueError for
-    invalid input, such as several workers, and RuntimeError as `measure`.
+    Returns:
+      The exit status: 0; 128 + the signal number, such as 130 or 143, when stopped by a signal.
+
+    Raises:
+      ValueError: for invalid input, such as several workers.
+      OSError: when a data file cannot be read, or a temporary file cannot be written.
+      RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
     """
     if config.devices.strategy == "multi_worker":
         raise ValueError(

@@ -17,7 +17,7 @@ from engine.trainer.train_logging import metric_rows
 
 
 class Extra:
-    """Base class of work besides steps, such as evaluation, timed once per block of steps."""
+    """Base class of work besides steps, such as evaluation, done once per timed block of steps."""
 
     is_point = False  # whether metrics are recorded at the block's last step (a log point)
 
@@ -28,7 +28,7 @@ class Extra:
         """Does the work that precedes the block's steps."""
 
     def after(self, points: list[LogPoint]) -> None:
-        """Does the work that follows the block's steps, given their log points."""
+        """Does the work that follows the block's steps; `points` are their log points."""
 
     def settle(self) -> None:
         """Waits until asynchronous work is done; called after the timed block."""
@@ -49,7 +49,11 @@ class Extra:
 
 
 class _Saving(Extra):
-    """Measures checkpoints: stall of an asynchronous save, time of a synchronous one, file size."""
+    """Extra that saves checkpoints in `directory`.
+
+    It measures the stall of an asynchronous save, the duration of a synchronous save, and the file
+    size.
+    """
 
     def __init__(self, parts: Parts, directory: Path) -> None:
         super().__init__()
@@ -79,7 +83,7 @@ class _Saving(Extra):
 
 
 class _Logging(Extra):
-    """Measures logging: stall of writing metrics to an event file and metrics.jsonl."""
+    """Extra that logs metrics to metrics.jsonl and event files in `directory`; measures stalls."""
 
     is_point = True
 
@@ -97,7 +101,11 @@ class _Logging(Extra):
 
 
 class _Evaluation(Extra):
-    """Measures evaluation of all held-out splits: stall, examples/s; ValueError if none exist."""
+    """Extra that evaluates all held-out splits; measures stalls and examples per second.
+
+    Raises:
+      ValueError: if there are no held-out splits.
+    """
 
     def __init__(self, parts: Parts, directory: Path) -> None:
         super().__init__()

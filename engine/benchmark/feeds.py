@@ -14,10 +14,16 @@ _IMAGES_RANK = 5  # micro-batches, rows, height, width, channels
 
 
 class RepeatedBatchFeed:
-    """Repeats the first global batch of a feed; each replica keeps its rows in device memory.
+    """Feed that repeats the first global batch of another feed from device memory.
 
-    With a `seed`, random images and labels in [0, `classes`) replace the real ones; inputs that are
-    not images, and targets where `classes` is 0, are shuffled values instead. Closes `feed`.
+    Each replica keeps the rows that it computes. Inputs that are nan or infinite are replaced by 0.
+
+    Args:
+      feed: feed that gives the batch; closed afterwards.
+      strategy: strategy whose replicas get the batch.
+      seed: seed of random values that replace the real ones: integers in [0, 256) in images, in
+        [0, classes) in targets; other inputs are shuffled values. None: the real values.
+      classes: number of classes; 0: the targets are not class labels, and are shuffled values.
     """
 
     def __init__(
@@ -46,7 +52,10 @@ class RepeatedBatchFeed:
             random = np.random.default_rng(seed)
 
             def randomized(leaf: Any, bound: int) -> Any:
-                """Returns random integers below a bound; 0: the values in random order."""
+                """Returns random integers in [0, bound), of the shape and dtype of `leaf`.
+
+                If `bound` is 0, the result is the values of `leaf` in random order instead.
+                """
                 local = strategy.experimental_local_results(leaf)[0].numpy()
                 values = random.integers(0, bound, local.shape) if bound else local.reshape(-1)
                 if not bound:  # other values, such as of ids without an embedding, may be invalid
@@ -65,7 +74,7 @@ class RepeatedBatchFeed:
         self._batch = batch
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns `steps` and a placeholder for the data, which is already in memory."""
+        """Returns `steps`, and a placeholder for the data, which is in memory already."""
         return OpenedSteps(steps, tf.constant(0))
 
     def next(self, given: Any) -> Batch:
@@ -82,7 +91,7 @@ class RepeatedBatchFeed:
 
 
 class TimedFeed:
-    """Wraps a feed and records when each step begins, for at most `max_steps` steps."""
+    """Feed wrapper that records when each step begins, for at most `max_steps` steps."""
 
     def __init__(self, feed: Feed, max_steps: int) -> None:
         self.examples, self.steps_per_epoch = feed.examples, feed.steps_per_epoch
@@ -93,7 +102,7 @@ class TimedFeed:
             self._count = tf.Variable(0, trainable=False)
 
     def next(self, given: Any) -> Any:
-        """Returns the next element of the wrapped feed, and records the time."""
+        """Records the time in the graph; returns the next element of the wrapped feed."""
         with tf.device("CPU:0"):
             index = self._count.assign_add(1) - 1
             self._stamps.scatter_nd_update([[index]], [tf.timestamp()])
@@ -105,7 +114,7 @@ class TimedFeed:
 
 
 def _finite(batch: Batch) -> Batch:
-    """Returns a batch with 0 for non-finite inputs, which would end the training loop."""
+    """Returns a batch with 0 in place of non-finite inputs, which would end the training loop."""
 
     def finite(leaf: tf.Tensor) -> tf.Tensor:
         if not leaf.dtype.is_floating:

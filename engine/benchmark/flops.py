@@ -27,17 +27,25 @@ _KERNELS = {"Conv2D": 1, "Conv2DBackpropInput": 1, "Conv2DBackpropFilter": 3}
 
 
 def flops_of_step(loop: Any, local_micro_batches: int) -> float:
-    """Returns the number of floating-point operations of one step on all replicas.
+    """Returns the number of floating-point operations of one training step on all replicas.
 
-    The ConcreteFunction `loop`, or the function that it calls, has one loop over log points, in it
-    one over steps, and in this loops over the micro-batches of a replica. Raises ValueError if a
-    dimension is unknown in the graph.
+    Args:
+      loop: ConcreteFunction of the training loop. This function, or the one that it calls, has a
+        single loop over log points, whose body has a single loop over steps, whose body may have
+        loops over micro-batches.
+      local_micro_batches: number of micro-batches that a replica computes in a step.
+
+    Raises:
+      ValueError: if a dimension is unknown in the graph.
     """
     return _flops(_body(_body(loop.graph)), local_micro_batches)
 
 
 def _body(graph: Any) -> Any:
-    """Returns the body of the only loop, except `ONCE`, in a graph or the function it calls."""
+    """Returns the graph of the body of the only loop in a graph, or in the function it calls.
+
+    A loop named `ONCE` does not count.
+    """
     operations = graph.get_operations()
     loops = [op for op in operations if op.type in _WHILE and ONCE not in op.name]
     if not loops:
@@ -91,7 +99,11 @@ def _called(graph: Any, op: tf.Operation) -> list[Any]:
 
 
 def _multiplications(op: tf.Operation) -> int:
-    """Counts multiplications of a matrix product or convolution; ValueError for unknown sizes."""
+    """Returns the number of multiplications of a matrix product or convolution.
+
+    Raises:
+      ValueError: if a dimension is unknown in the graph.
+    """
     shapes = [tensor.shape for tensor in (*op.inputs, *op.outputs)]
     if op.type in _KERNELS:  # one per output pixel and kernel element
         output, kernel = list(shapes[2]), shapes[_KERNELS[op.type]]

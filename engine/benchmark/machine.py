@@ -25,7 +25,11 @@ def peak_rss_mb() -> float:
 
 
 def described() -> dict[str, Any]:
-    """Returns the processor, the cores this process may use, and the operating system, by name."""
+    """Returns a description of this machine, by the names "processor", "cores" and "system".
+
+    The cores are the number of logical CPUs that this process may use; the system is the operating
+    system with its version.
+    """
     return {
         "processor": _processor(),
         "cores": pipelines.usable_cores(),
@@ -42,9 +46,10 @@ def gpu_memory_mb() -> float | None:
 
 @contextlib.contextmanager
 def gpu_utilization() -> Iterator[list[float]]:
-    """Samples the utilization of the first GPU, 0 to 1, into the list that it yields.
+    """Samples the utilization of the first GPU, 0 to 1, during a `with` block.
 
-    Takes no samples without a GPU or without nvidia-smi.
+    A thread appends a sample to the yielded list four times a second. The list stays empty without
+    a GPU or without nvidia-smi.
     """
     samples: list[float] = []
     stop = threading.Event()

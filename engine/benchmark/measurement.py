@@ -39,10 +39,21 @@ _MOST_TIMED = 400  # maximum number of steps that are timed individually
 
 
 def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
-    """Benchmarks the training of a configuration and returns the timings; keeps no files.
+    """Benchmarks the training of a configuration; returns the measurements.
 
-    Raises ValueError for invalid options, Interrupted when a signal is received, and RuntimeError
-    when TensorFlow fails or there are more bad steps than training may skip.
+    Prints the devices, data and model first. Files that are written are temporary, except decoded
+    examples in the cache directory.
+
+    Args:
+      config: all options.
+      bar: progress bar, in rounds.
+      signals: received signals, which are polled.
+
+    Raises:
+      ValueError: for invalid options.
+      OSError: when a data file cannot be read, or a temporary file cannot be written.
+      RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
+      Interrupted: when a signal is received.
     """
     try:
         with contextlib.closing(assemble(config)) as parts, contextlib.ExitStack() as stack:
@@ -59,7 +70,24 @@ def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
 
 
 class Measurement:
-    """A benchmark of an assembled run; `run` sets the measurements, with durations in seconds."""
+    """A benchmark of an assembled run; `run` sets the measurements, with durations in seconds.
+
+    Attributes:
+      parts: the run; with synthetic data, its loop repeats one batch.
+      extras: work that is measured besides steps, by name.
+      roofline: rate of matrix products on all devices in each round, GFLOP/s.
+      trace_seconds: duration of tracing the training loop.
+      first_call_seconds: `trace_seconds` and the duration of the first step.
+      flop: floating-point operations of a step on all replicas, as computed.
+      model_flop: the same without cropping images to the part that affects outputs.
+      steps_per_block: number of steps in a block.
+      blocks: durations of the blocks, one per round, by variant: "plain"; "repeated_batch", unless
+        the data is synthetic; and each name in `extras`.
+      utilization: samples of the utilization of the first GPU, 0 to 1.
+      each_step: durations of single steps.
+      each_step_by: method by which these were measured.
+      left_out: number of bad steps, which training would skip.
+    """
 
     def __init__(self, parts: Parts, directory: Path, bar: Progress, signals: Signals) -> None:
         config = self._config = parts.config
@@ -87,7 +115,13 @@ class Measurement:
         self.roofline: list[float] = []  # GFLOP/s of matrix products on all devices, per round
 
     def run(self) -> None:
-        """Measures tracing, then, after a warm-up, rounds of blocks of steps, then single steps."""
+        """Measures tracing, then, after a warm-up, rounds of blocks of steps, then single steps.
+
+        Raises:
+          Interrupted: when a signal is received.
+          OSError: when a checkpoint or metrics cannot be written.
+          RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
+        """
         self._poll("tracing")
         plain = self._stepper(self.parts.loop)
         started = stopwatch()
@@ -145,7 +179,11 @@ class Measurement:
         return bool(self._signals.received)
 
     def _steps_of_block(self, plain: Stepper) -> int:
-        """Returns the number of steps in a block: as configured, or for about `_BLOCK_SECONDS`."""
+        """Returns the number of steps in a block.
+
+        The number is `--benchmark_steps` divided by the number of rounds, rounded up; or, if that
+        option is 0, the number that takes about `_BLOCK_SECONDS`, found by timing `plain`.
+        """
         if total := self._config.benchmark.benchmark_steps:
             return -(-total // min(ROUNDS, total))
         steps = 1
@@ -160,7 +198,10 @@ class Measurement:
             steps *= 2
 
     def _block(self, stepper: Stepper, steps: int, extra: Extra | None = None) -> float:
-        """Runs a block of steps with the extra work, if any; returns its duration in seconds."""
+        """Runs a block of steps with the work of `extra`, if any; returns the duration in seconds.
+
+        First restores the initial state and takes some steps that are not timed.
+        """
         stepper.restart()  # the same work in every block
         stepper.take(max(1, steps // 8, stepper.read_ahead))  # consumes prefetched batches
         self._synchronize()
@@ -183,7 +224,7 @@ class Measurement:
         return stepper
 
     def _time_single_steps(self) -> None:
-        """Measures the durations of single steps, and names the method in `each_step_by`.
+        """Sets `each_step`, the durations of single steps, and `each_step_by`, the method.
 
         On the CPU the graph records when each step begins, which is when the previous one is done.
         On a GPU each step is a call of the graph, timed until the device is done. A loop that XLA

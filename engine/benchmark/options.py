@@ -1,4 +1,4 @@
-"""Options of benchmarks."""
+"""Options of `--mode=benchmark`, which measures training speed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ BENCHMARK_EXTRAS = ("saving", "logging", "evaluation")  # what a benchmark can m
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkOptions(OptionGroup):
-    """Benchmarks with --mode=benchmark."""
+    """Benchmarks with --mode=benchmark.
+
+    Options of a benchmark; the first line is the heading in `--help`.
+    """
 
     benchmark_steps: int = option(
         0,
@@ -30,5 +33,5 @@ class BenchmarkOptions(OptionGroup):
 
     @property
     def extras(self) -> tuple[str, ...]:
-        """Names, in `BENCHMARK_EXTRAS`, of the work to measure besides steps."""
+        """Names of the work to measure besides steps, each one of `BENCHMARK_EXTRAS`."""
         return names_in(self.benchmark_with)

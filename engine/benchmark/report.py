@@ -1,4 +1,4 @@
-"""Formats the measurements of a benchmark as a JSON object and as a table."""
+"""Formats the measurements of a benchmark as a dict for JSON and as a text table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from engine.config.schema import option_values
 
 
 def figures(measurement: Measurement) -> dict[str, Any]:
-    """Returns measurements, machine, versions and options as a dictionary for the JSON output."""
+    """Returns measurements, machine, versions and options as a dict for the JSON output.
+
+    The fields are documented in docs/guide/benchmark.md. Values may be nan or infinite.
+    """
     parts, plain = measurement.parts, np.array(measurement.blocks["plain"])
     rates = measurement.steps_per_block / plain
     flops = measurement.model_flop * rates / 1e9
@@ -70,14 +73,17 @@ def figures(measurement: Measurement) -> dict[str, Any]:
 
 
 def _input_wait_fraction(blocks: dict[str, list[float]]) -> float:
-    """Returns the fraction of step time that a repeated batch in memory saves; 0: not measured."""
+    """Returns the fraction of step time that a repeated batch in memory saves.
+
+    The result is 0 if nothing is saved, or if the data is synthetic, where this is not measured.
+    """
     if "repeated_batch" not in blocks:
         return 0.0
     return max(0.0, 1 - median_ratio(blocks["repeated_batch"], blocks["plain"]))
 
 
 def table(results: dict[str, Any]) -> str:
-    """Formats the result of `figures` as a text table, with one line per measurement."""
+    """Returns the result of `figures` as a text table, with one line per measurement."""
     rate, step = results["steps_per_second"], results["step_ms"]
     steps = f"{results['blocks']} blocks, {results['steps_timed']:,} steps"
     percentiles = f"p90 {step['p90']:.3f}, p99 {step['p99']:.3f}"

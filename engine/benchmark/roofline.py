@@ -14,7 +14,11 @@ _SECONDS = 0.15  # approximate duration of one measurement
 
 
 def roofline(dtype: tf.DType, *, gpu: bool) -> Callable[[], float]:
-    """Returns a function that measures GFLOP/s of matrix products on the first GPU or the CPU."""
+    """Returns a function that measures the rate of matrix products of a dtype, in GFLOP/s.
+
+    The products are computed on the first GPU if `gpu`, else on the CPU. The matrices are square,
+    of the fastest of the sizes in `_SIZES`. A measurement takes about `_SECONDS`.
+    """
 
     def operands(size: int) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.device("GPU:0" if gpu else "CPU:0"):
@@ -37,7 +41,11 @@ def _rate(matrix: tf.Tensor, identity: tf.Tensor, times: int) -> float:
 
 @tf.function(autograph=False)
 def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
-    """Multiplies a matrix `times` times by the identity, so it stays finite; returns an element."""
+    """Multiplies a matrix `times` times by the identity, so that all products stay finite.
+
+    `times` is an int32 []. Returns the first element of the last product, for which the caller can
+    wait.
+    """
     _, last = tf.while_loop(
         lambda done, _: done < times,
         lambda done, product: (done + 1, tf.matmul(product, identity)),

@@ -27,10 +27,14 @@ def read_ahead(parts: Parts) -> int:
 
 
 class Stepper:
-    """Takes training steps of a loop, which updates the state of `parts`; writes no files.
+    """Runner of a training loop for timing, which handles bad steps and writes no files.
 
-    `interrupted`, called before each call of the graph, returns whether to stop. `restart` assigns
-    to each variable in `start` its value there. Unless `judged`, any number of steps may be bad.
+    Args:
+      parts: run whose state the steps update.
+      loop: loop that takes the steps.
+      interrupted: returns whether to stop; called before each call of the graph.
+      start: variables, and the values that `restart` assigns to them.
+      judged: whether the number of bad steps is limited, as in training.
     """
 
     def __init__(
@@ -63,17 +67,24 @@ class Stepper:
         return read_ahead(self._parts)
 
     def restart(self) -> None:
-        """Restores the state in `start`, the bad-step detector and the counts of this stepper."""
+        """Assigns the values in `start`, and resets the bad-step detector and the step counts.
+
+        `left_out` is not reset.
+        """
         for variable, value in self._start:
             variable.assign(value)
         self._detector.load()
         self._taken = self._run = self._run_left_out = 0
 
     def take(self, steps: int, *, point: bool = False) -> list[LogPoint]:
-        """Takes `steps` training steps; returns their log points: the last if `point`, else none.
+        """Takes `steps` training steps; returns a list of their log points.
 
-        Raises Interrupted when `interrupted` returns True, and RuntimeError when TensorFlow fails
-        or, if `judged`, after more bad steps than training may skip.
+        If `point`, there is one log point, after the last step; else there is none.
+
+        Raises:
+          Interrupted: when `interrupted` returns True.
+          RuntimeError: when TensorFlow fails or, if `judged`, after more bad steps than training
+            may skip.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps
@@ -92,9 +103,12 @@ class Stepper:
     def _leave_out(self, bad_step: BadStep) -> None:
         """Counts a bad step and prepares the next one, without the rollback of training.
 
-        A non-finite step has not updated the weights; after any other bad step, the variables in
-        `start`, except the step counter, are reset to their values there. Raises RuntimeError, if
-        `judged`, when there are more bad steps than `--most_left_out` allows in one run.
+        A non-finite step has not updated the weights. After any other bad step, the variables in
+        `start`, except the step counter, are reset to the values in `start`.
+
+        Raises:
+          RuntimeError: if `judged`, when there are more bad steps than `--most_left_out` allows in
+            one run.
         """
         if bad_step.reason.updated_weights:
             for variable, value in self._start:

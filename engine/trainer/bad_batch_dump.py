@@ -1,7 +1,7 @@
-"""Records the examples of skipped steps, and which of them have a non-finite image or loss.
+"""Records the examples of skipped steps, and which examples have non-finite values or losses.
 
 run_dir/left_out.jsonl            one JSON object per skipped step
-run_dir/left_out/step-120.npz     its examples: indices in the split, inputs, targets, losses
+run_dir/left_out/step-120.npz     examples of a step: indices in the split, inputs, targets, losses
 """
 
 from __future__ import annotations
@@ -25,24 +25,25 @@ from engine.runtime.atomic_files import replace_file
 from engine.trainer.bad_steps import BadStep
 from pipelines import Examples
 
-_SHOWN = 3  # maximum number of examples with a non-finite image or loss named in a line
+_SHOWN = 3  # maximum number of examples with non-finite values or losses named in a line
 
 
 class BadBatchRecorder:
-    """Writes the examples and losses of skipped steps to the run directory, each step once."""
+    """Writer of the examples and losses of skipped steps to the run directory, each step once."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts, self._dir = parts, parts.config.run.run_dir
         self._path = os.path.join(self._dir, "left_out.jsonl")
 
     def record(self, bad_step: BadStep) -> str:
-        """Records a skipped step, with the losses of its examples under the current weights.
+        """Records a skipped step: its examples, and their losses under the current weights.
 
         Returns:
-          A message that describes the step; "" if it is already recorded.
+          A message that describes the step; "" if the step is already recorded.
 
         Raises:
-          OSError: if the record cannot be written.
+          OSError: if the record cannot be written, or a file of the data set cannot be read.
+          ValueError: if a file of the data set is damaged.
         """
         step, reason = bad_step.step, bad_step.reason.label
         lines = self._lines()
@@ -96,7 +97,10 @@ class BadBatchRecorder:
         )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
-        """Returns the loss of each example in evaluation mode, current weights, float32 [k]."""
+        """Returns each example's loss under the current weights, in evaluation, float32 [k].
+
+        If the task returns several losses of an example, this is their mean.
+        """
         count, dtype = len(examples.indices), self._parts.config.precision.precision
         decoded = tf.nest.map_structure(tf.constant, examples.inputs)
         batch = pipelines.Batch(
@@ -114,15 +118,19 @@ class BadBatchRecorder:
 
     @property
     def _kind(self) -> str:
-        """Name of an example's inputs in the record: "image" or "inputs"."""
+        """Name of an example's inputs in records: "image" if they are one image, else "inputs"."""
         return "image" if self._parts.source.has_images else "inputs"
 
     def _label(self, examples: Examples, row: int) -> dict[str, int]:
-        """Returns the label of an example, {"label": 3}, where the targets are classes."""
+        """Returns the label of an example, such as {"label": 3}; {} if targets are not classes."""
         return {"label": int(examples.targets[row])} if self._parts.source.classes else {}
 
     def _named(self, examples: Examples) -> dict[str, np.ndarray]:
-        """Returns the inputs and targets by name: "images" and "labels", or paths of leaves."""
+        """Returns the inputs and targets as arrays [k, ...] by name.
+
+        The names are "images" and "labels" for images with class labels. Else they are the paths of
+        the arrays in {"inputs": inputs, "targets": targets}, such as "inputs.ids".
+        """
         source = self._parts.source
         if source.has_images and source.classes:
             return {"images": examples.inputs, "labels": examples.targets}
@@ -142,7 +150,10 @@ class BadBatchRecorder:
             raise OSError(f"cannot write {path}: {error.strerror or error}") from error
 
     def _lines(self) -> dict[bytes, float]:
-        """Returns {line: step} of left_out.jsonl; the step of an unparsable line is infinity."""
+        """Returns {line: step} of left_out.jsonl; {} without this file.
+
+        The step of a line that cannot be parsed is infinity.
+        """
         try:
             with open(self._path, "rb") as file:
                 return {line: _step_of(line) for line in file.read().splitlines()}

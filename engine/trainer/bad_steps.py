@@ -1,4 +1,4 @@
-"""Detects bad steps (not finite, or a spike of loss or gradient norm); keeps the steps to skip.
+"""Detects bad steps (not finite, or a spike of loss or gradient norm); records the steps to skip.
 
 A skipped step keeps its number, its examples and its learning rate, but does not update the
 weights. Below, a *normal* step is one that is finite and not a spike.
@@ -50,7 +50,7 @@ class BadStepReason(enum.IntEnum):
 
     @property
     def updated_weights(self) -> bool:
-        """Whether a step that is bad for this reason has updated the weights when detected."""
+        """Whether a step that is bad for this reason had updated the weights when detected."""
         return self in (BadStepReason.SPIKE, BadStepReason.STEEP)
 
 
@@ -66,14 +66,20 @@ class BadStep(NamedTuple):
 
 
 class BadStepDetector:
-    """Detects steps with a non-finite gradient, a loss spike or a gradient-norm spike.
+    """Detector of steps with a non-finite gradient, a loss spike or a gradient-norm spike.
 
-    The detector checks each step once, in order, and `watch`, its state, is part of the training
-    state. So its decisions depend neither on the number of steps per call of the graph nor on
-    restarts.
+    The detector checks each step once, in order, and its state is part of the training state. So
+    its decisions depend neither on the number of steps per call of the graph nor on restarts.
 
-    `scaled` says whether the loss scale is dynamic, so that some non-finite steps are expected.
-    `examples` is the size of the training split, and `batch` that of a full global batch.
+    Args:
+      options: options of the detection.
+      scaled: whether the loss scale is dynamic, so that some non-finite steps are expected.
+      watch: state of the detector.
+      examples: number of examples in the training split.
+      batch: number of examples in a full global batch.
+
+    Attributes:
+      left_out: reason for skipping each step to skip, detected or given by `--leave_out`.
     """
 
     def __init__(
@@ -93,7 +99,7 @@ class BadStepDetector:
         self.load()
 
     def load(self) -> None:
-        """Reads the detector's state; must be called after each restore of the training state."""
+        """Reads the detector's state; must be called after the training state is restored."""
         self._bad, self._in_a_row = int(self._watch.tolerated), int(self._watch.in_a_row)
         losses = self._watch.losses.numpy()
         self._losses = list(losses[~np.isnan(losses)])
@@ -106,13 +112,18 @@ class BadStepDetector:
         self.left_out = dict.fromkeys(requested, BadStepReason.ASKED_FOR) | self._detected
 
     def steps_until_skipped(self, step: int) -> int:
-        """Returns the steps from `step` to the next to skip: 0 if `step` is; 1 << 62 if none."""
+        """Returns the number of steps from `step` to the next step to skip.
+
+        The result is 0 if that is `step` itself, and 1 << 62 if no step from `step` on is skipped.
+        """
         return min((each - step for each in self.left_out if each >= step), default=1 << 62)
 
     def examine(
         self, step: int, taken: int, finite: bool, losses: np.ndarray, norms: np.ndarray
     ) -> BadStep | None:
-        """Checks the steps of one call of the graph; each step must be checked once, in order.
+        """Checks the steps of one call of the graph, and updates the detector's state.
+
+        Each step must be checked once, in order.
 
         Args:
           step: number of the first step, from 0.
@@ -122,7 +133,8 @@ class BadStepDetector:
           norms: gradient norm of each step before clipping, float32 [taken]; empty if `losses` is.
 
         Returns:
-          The bad step that must be rolled back, the first if there are several; None without one.
+          The first bad step, which must be rolled back; None if there is none, or if the last step
+          is not finite but tolerated.
         """
         finite_losses = losses[: taken if finite else taken - 1].tolist()
         for index, loss in enumerate(finite_losses):
@@ -149,7 +161,9 @@ class BadStepDetector:
         return None
 
     def leave_out(self, bad_step: BadStep) -> None:
-        """Adds a bad step to the steps to skip; requires a rollback of the state and `load` before.
+        """Adds a bad step to the steps to skip.
+
+        The training state must have been rolled back, and `load` called, before.
 
         Raises:
           TooManyBadStepsError: if the run may not skip one more bad step.
@@ -175,15 +189,16 @@ class BadStepDetector:
         self.load()
 
     def _is_spike(self, step: int, loss: float) -> bool:
-        """Returns whether a loss is a spike; if it is not, records its excess over the median.
+        """Returns whether a loss is a spike; if not, records its excess over the median.
 
-        The excess of a loss over the median of the losses before it is measured in robust standard
-        deviations. Near 0, losses of normal steps hardly deviate and are skewed. So the deviation
-        is at least a fraction of the median, of the decrease of the loss since the start, and of
-        the largest excess of a normal step. A constant factor of all losses changes nothing.
+        The first `_HISTORY` losses are not checked. The excess of a loss over the median of the
+        losses before it is measured in robust standard deviations. Near 0, losses of normal steps
+        hardly deviate and are skewed. So the deviation is at least a fraction of the median, of the
+        decrease of the loss since the start, and of the largest excess of a normal step. A constant
+        factor of all losses changes nothing.
 
-        A bad batch raises the loss in a single step. If the losses before it already rise, the
-        cause is the weights: with a high learning rate, they can oscillate with a growing amplitude
+        A bad batch raises the loss in a single step. If the losses before already rise, the cause
+        is the weights: with a high learning rate, weights can oscillate with a growing amplitude
         and then recover. So the deviation is also at least the excess of the previous loss.
         """
         if len(self._losses) < _HISTORY:
@@ -206,11 +221,11 @@ class BadStepDetector:
         return False
 
     def _is_steep(self, step: int, norm: float) -> bool:
-        """Returns whether a gradient norm is a spike; if it is not, adds it to the largest norms.
+        """Returns whether a gradient norm is a spike; if not, adds it to the largest norms.
 
         A bad batch with a low loss by chance may still change the weights too much. The norm is
         compared with the second largest norm of the steps before, so that one bad step among the
-        first steps, which are not checked, does not determine the bound.
+        first `LARGEST_NORMS` steps, which are not checked, does not determine the bound.
         """
         norm /= self._allowance(step)
         if len(self._norms) == LARGEST_NORMS and norm > self._options.spike * self._norms[1]:
@@ -222,8 +237,8 @@ class BadStepDetector:
         """Returns the factor, 1 or more, that raises the bounds of a step if its batch is small.
 
         The standard error of a mean over n examples is proportional to 1 / sqrt(n), and the
-        contribution of a single hard example to 1 / n. So a batch that is smaller than a full one,
-        as the last one of an epoch may be, or smaller than `_FEW`, may deviate more.
+        contribution of a single hard example to 1 / n. So a batch of fewer examples than a full
+        one, as the last one of an epoch may be, or of fewer than `_FEW`, may deviate more.
         """
         index = step % -(-self._examples // self._batch)
         examples = min(self._batch, self._examples - index * self._batch)
@@ -231,7 +246,7 @@ class BadStepDetector:
 
 
 def _padded(values: list[float], size: int) -> np.ndarray:
-    """Returns the values, padded with nan, float64 [size]."""
+    """Returns the values, followed by nan, float64 [size]."""
     return np.array([*values, *[np.nan] * (size - len(values))])
 
 

@@ -17,9 +17,15 @@ from engine.models.summary import table as summary_table
 
 
 def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") -> str:
-    """Returns the first lines of a run: device, data, model, training plan, and new or resumed.
+    """Returns the first lines that a run prints: those of `setting`, and the status of the run.
 
-    `over` says whether training is complete; `stopped` is the reason for early stopping, if any.
+    The status says whether the run is new, resumed or already complete.
+
+    Args:
+      parts: the run, with its state restored.
+      resumed: whether the run existed before.
+      over: whether the training of a resumed run is complete.
+      stopped: reason for early stopping; "" if training did not stop early.
     """
     state, config = parts.state, parts.config
     step = int(state.step)
@@ -53,7 +59,7 @@ def setting(parts: Parts) -> str:
 
 
 def example(source: pipelines.Source) -> str:
-    """Returns text about the targets and decoded inputs: `10 classes, images 28x28x1`."""
+    """Returns text about targets and decoded inputs, such as `10 classes, images 28x28x1`."""
     inputs, targets = source.decoded
     of_inputs = f"inputs {pipelines.described(inputs)}"
     if source.has_images:
@@ -66,7 +72,7 @@ def example(source: pipelines.Source) -> str:
 
 
 def plan(config: Config) -> str:
-    """Describes training as text: batch size, optimizer, learning rate, seed, unusual options."""
+    """Returns text about batch size, optimizer, learning rate, seed and unusual options."""
     rate = config.schedule
     return (
         f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "
@@ -75,7 +81,7 @@ def plan(config: Config) -> str:
 
 
 def _unusual(config: Config) -> str:
-    """Returns the non-default options of the step, such as `, accumulate 4, clip_norm 1.0`."""
+    """Returns the non-default options of the step as text, such as `, accumulate 4, ema 0.99`."""
     sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
     return "".join(
@@ -94,10 +100,14 @@ def results_line(
     skipped: int,
     comparison: str = "",
 ) -> str:
-    """Returns the results of all splits, {split: {metric: mean}}, as one line.
+    """Returns a line of text about the results of an epoch.
 
-    `of` are the task's metrics; `skipped` is the number of steps so far that did not update the
-    weights; `comparison` is the text that compares the epoch with the best one.
+    Args:
+      results: mean loss and metrics of each split, {split: {metric: value}}.
+      of: metrics of the task.
+      steps_per_second: throughput so far.
+      skipped: number of steps so far that did not update the weights.
+      comparison: text that compares the epoch with the best one; "" to leave this out.
     """
     columns = [f"{split} {brief(values, of)}" for split, values in results.items()]
     columns.append(f"{steps_per_second:.1f} steps/s")

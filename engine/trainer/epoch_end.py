@@ -19,16 +19,27 @@ from engine.trainer.triggers import Triggers
 
 
 class EpochResult(NamedTuple):
-    """Whether an ended epoch is the best so far, and messages about it."""
+    """Result of an epoch: whether it is the best so far, and the messages to print."""
 
     is_best: bool  # whether the monitored metric is the best so far
     lines: list[str]  # to print
 
 
 class EpochEnd:
-    """Evaluates and logs an epoch, and updates the best epoch and early stopping.
+    """The work at the end of each epoch: evaluation, logging, best epoch and early stopping.
 
-    `interrupted` is called before each call of the evaluation graph; returns whether to stop.
+    Args:
+      parts: the run.
+      triggers: schedule of the run, which gives the number of the epoch.
+      meter: measures the throughput.
+      train_logger: writes the metrics.
+      interrupted: returns whether to stop; called before each call of the evaluation graph.
+
+    Attributes:
+      monitor: monitor of the metric that selects the best epoch.
+
+    Raises:
+      ValueError: if `--monitor` names a metric or split that does not exist.
     """
 
     def __init__(
@@ -60,10 +71,15 @@ class EpochEnd:
     def run(self) -> EpochResult | None:
         """Evaluates and logs an epoch, and updates the best epoch and early stopping in the state.
 
-        The caller must save the checkpoint of the epoch afterwards, so that it has the updates.
+        Also resets the metric sums of the epoch. The caller must save the checkpoint of the epoch
+        afterwards, so that the checkpoint has these changes.
 
         Returns:
-          Whether the epoch is the best, and messages; None if interrupted before any change.
+          Whether the epoch is the best, and messages; None, without any change, if interrupted.
+
+        Raises:
+          OSError: if the metrics cannot be written.
+          RuntimeError: if TensorFlow fails.
         """
         state, step = self._state, int(self._state.step)
         results = self._results()
@@ -90,11 +106,15 @@ class EpochEnd:
     def run_inside_epoch(self) -> str | None:
         """Evaluates and logs at the end of training, if it ends inside an epoch.
 
-        This changes neither the training state, nor the best epoch, nor early stopping. If the run
-        is extended later, the resumed run removes the logged rows and continues the epoch.
+        The training state, with the best epoch and early stopping, is not changed. If the run is
+        extended later, the resumed run removes the logged rows and continues the epoch.
 
         Returns:
           A message with the metrics; None if interrupted.
+
+        Raises:
+          OSError: if the metrics cannot be written.
+          RuntimeError: if TensorFlow fails.
         """
         results = self._results()
         if results is None:
@@ -115,7 +135,11 @@ class EpochEnd:
         )
 
     def _results(self) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of this epoch and validation, if any; None if interrupted."""
+        """Returns {split: means}; None if interrupted.
+
+        The splits are "train", with the means of the epoch's steps, and "validation", if it exists,
+        which is evaluated.
+        """
         sums = self._state.sums.numpy()
         results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
         if "validation" in self._parts.evaluations:

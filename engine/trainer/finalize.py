@@ -18,7 +18,7 @@ from engine.trainer.train_logging import TrainLogger
 
 @dataclasses.dataclass(frozen=True)
 class Finalizer:
-    """Evaluates a run after its last step, and writes its report and result.json.
+    """The last phase of a run, after all steps: evaluation, report and result.json.
 
     All workers evaluate; only the chief writes files. A signal stops evaluation and report.
     """
@@ -34,15 +34,16 @@ class Finalizer:
     def run(self, *, epoch: int, metric: str, left_out: Sequence[int]) -> bool:
         """Evaluates validation and test splits, then writes the report and result.json.
 
-        With `--restore_best`, the best weights are restored before. For the arguments see
-        `result.outcome`.
+        With `--restore_best`, the weights of the best epoch, if any, are restored before. For the
+        arguments see `result.outcome`.
 
         Returns:
-          Whether the run is finished; False if a signal interrupted it.
+          Whether the run is finished; False if a signal stopped evaluation or report.
 
         Raises:
-          OSError: if a file cannot be written.
-          RuntimeError: if a TensorFlow operation fails.
+          OSError: if a file cannot be written, or the best checkpoint cannot be loaded.
+          ValueError: if the report finds damaged data.
+          RuntimeError: if TensorFlow fails.
         """
         weights = self._restore_best()
         results = self._evaluate(weights)
@@ -62,7 +63,10 @@ class Finalizer:
         return True
 
     def _restore_best(self) -> str:
-        """Restores the best weights if `--restore_best`; returns a description of the weights."""
+        """Restores the best weights, if any, with `--restore_best`; returns a description.
+
+        The description is "final weights", or such as "weights of step 120, the best".
+        """
         best = int(self.parts.state.best.step)
         number = 0
         if self.parts.config.stopping.restore_best and best >= 0:
@@ -73,7 +77,10 @@ class Finalizer:
         return f"weights of step {best:,}, the best"
 
     def _evaluate(self, weights: str) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of the validation and test splits; None if interrupted."""
+        """Returns {split: means} of the validation and test splits; None if interrupted.
+
+        Also prints a line for each split, with `weights`, the description of the weights.
+        """
         results = {}
         for split, evaluation in self.parts.evaluations.items():
             means = evaluation.run(lambda: bool(self.signals.agree(self.collectives.max)))
@@ -85,7 +92,10 @@ class Finalizer:
         return results
 
     def _report(self, outcome: Mapping[str, Any], weights: str) -> bool:
-        """Writes report.html and TensorBoard summaries; returns False if interrupted, else True."""
+        """Writes the report and TensorBoard summaries; returns False if interrupted, else True.
+
+        `outcome` is the content of result.json, `weights` a description of the weights.
+        """
         from engine.reporting import report, tensorboard_report  # imports Matplotlib
 
         best = int(self.parts.state.best.step)

@@ -17,7 +17,7 @@ from engine.trainer.train_logging import current_log_point
 
 
 class RunnerResult(NamedTuple):
-    """Steps taken or skipped by a call of `LoopRunner.run`, its bad step and log points."""
+    """Result of `LoopRunner.run`: steps taken or skipped, bad step, and log points."""
 
     steps: int  # number of steps by which the run advanced, including a skipped step
     bad_step: BadStep | None  # bad step that must be rolled back; None: none
@@ -25,10 +25,18 @@ class RunnerResult(NamedTuple):
 
 
 class LoopRunner:
-    """Runs the training loop, measures its time, and checks its steps with the bad-step detector.
+    """Runner of the training loop, which times the calls of the graph and detects bad steps.
 
-    All workers take the same number of steps per call. Only a `recorder`, which one worker has,
-    writes the examples of skipped steps.
+    All workers take the same number of steps per call.
+
+    Args:
+      parts: run, with the loop.
+      detector: detector of bad steps, which also knows the steps to skip.
+      meter: records the durations of calls and of the startup.
+      collectives: makes the workers agree on the number of steps.
+      startup: records the durations of the restore and of the first call.
+      print_line: prints messages about skipped steps.
+      recorder: writes the examples of skipped steps; None on all workers but one.
     """
 
     def __init__(
@@ -56,7 +64,8 @@ class LoopRunner:
           points: log points, at least one of them after the current step.
 
         Raises:
-          ValueError: if `max_steps` is below 1.
+          ValueError: if `max_steps` is below 1, or if no log point is after the current step.
+          OSError: if the record of a skipped step cannot be written.
           RuntimeError: if TensorFlow fails in a step.
         """
         step = int(self._state.step)
@@ -91,6 +100,10 @@ class LoopRunner:
         return RunnerResult(1, None, passed)
 
     def record(self, bad_step: BadStep) -> None:
-        """Records the examples of a skipped step, if there is a recorder, and prints a message."""
+        """Records the examples of a skipped step, if there is a recorder, and prints a message.
+
+        Raises:
+          OSError: if the record cannot be written.
+        """
         if self._recorder is not None and (line := self._recorder.record(bad_step)):
             self._print_line(line)

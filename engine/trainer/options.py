@@ -1,4 +1,4 @@
-"""Options of bad-step handling."""
+"""Options of the detection and skipping of bad steps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from engine.core.options import MAX_SKIPPED_STEPS
 
 @dataclasses.dataclass(frozen=True)
 class BadStepOptions(OptionGroup):
-    """Bad steps: detection, rollback and skipping."""
+    """Bad steps: detection, rollback and skipping.
+
+    Options of the handling of bad steps; the first line is the heading in `--help`.
+    """
 
     bad_steps: int = option(
         -1,

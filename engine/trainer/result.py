@@ -29,10 +29,15 @@ def outcome(
     results: Mapping[str, Mapping[str, float | int]],
     left_out: Sequence[int],
 ) -> dict[str, Any]:
-    """Returns the contents of result.json; the model must hold the weights that were evaluated.
+    """Returns the content of result.json as a dict, which may hold nan and infinity.
 
-    `epoch`, counted from 1, is that in which training ended; `metric` is the monitored metric;
-    `results` holds {split: means}; `left_out` holds the numbers of the skipped steps.
+    Args:
+      parts: the run, whose model holds the weights that were evaluated.
+      meter: throughput and startup times.
+      epoch: epoch, counted from 1, in which training ended.
+      metric: name of the monitored metric, such as "validation_accuracy".
+      results: mean loss and metrics of each evaluated split, {split: means}.
+      left_out: numbers, from 0, of the skipped steps.
     """
     state, startup_seconds = parts.state, meter.startup_seconds
     step, best_step = int(state.step), int(state.best.step)
@@ -63,7 +68,7 @@ def outcome(
 
 
 def write(run_dir: str, content: Mapping[str, Any]) -> str:
-    """Writes the contents that `outcome` returns to run_dir/result.json; returns a summary line.
+    """Writes the content that `outcome` returns to run_dir/result.json; returns a summary line.
 
     Raises:
       OSError: if the file cannot be written.

@@ -30,14 +30,17 @@ def current_log_point(parts: Parts) -> LogPoint:
 def metric_rows(
     parts: Parts, points: list[LogPoint], *, kept: bool = True
 ) -> list[tuple[int, dict[str, float | int]]]:
-    """Returns (step, values) of each log point.
+    """Returns (step, {name: value}) for each log point.
 
-    Values are the means of loss and metrics since the previous log point, the learning rate, the
-    loss scale if it is dynamic, and the number of steps so far without a weight update.
+    The values are the means of loss, metrics and gradient norm and the number of examples since the
+    previous log point, the learning rate, the loss scale if it is dynamic, and the number of steps
+    so far without a weight update.
 
-    `points` are 1 or more log points of one epoch, in order, after the one that the state stores.
-    If `kept`, the state then stores the last of them, from which the next means start; if not, a
-    resumed run removes the rows.
+    Args:
+      parts: the run, whose state stores the sums at the last log point.
+      points: 1 or more log points of one epoch, in order, after the last one that is stored.
+      kept: whether the state then stores the last of `points`, from which the next means start; if
+        False, a resumed run removes the rows.
     """
     state, rows = parts.state, []
     logged = state.last_logged_sums.numpy()
@@ -56,7 +59,7 @@ def metric_rows(
 
 
 class TrainLogger:
-    """Writes training metrics, evaluation metrics and weight histograms of a run."""
+    """Writer of training metrics, evaluation metrics and weight histograms of a run."""
 
     def __init__(
         self, parts: Parts, metric_writer: MetricWriter, meter: ThroughputMeter, triggers: Triggers
@@ -65,7 +68,11 @@ class TrainLogger:
         self._meter, self._triggers = meter, triggers
 
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
-        """Writes a row of training metrics per log point; arguments as in `metric_rows`."""
+        """Writes a row of training metrics for each log point; arguments as in `metric_rows`.
+
+        A row also has the steps per second; for TensorBoard, also the examples per second, goodput,
+        restarts and lost steps.
+        """
         rate = self._meter.steps_per_second
         batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
         clock = {"examples_per_second": rate * batch_size, **self._meter.figures}

@@ -1,4 +1,4 @@
-"""Trains a run: runs its start, steps, epoch ends, rollbacks and final evaluation."""
+"""Trains a run: start, steps, epoch ends, rollbacks and final evaluation."""
 
 from __future__ import annotations
 
@@ -46,11 +46,13 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
 
     Returns:
       The exit status: 0 if the run is finished; 128 + the signal number, such as 130 or 143, if a
-      signal stopped it after a checkpoint was saved.
+      signal was received. A signal during training stops it after a checkpoint is saved; one after
+      the last step stops the final evaluation.
 
     Raises:
-      ValueError: for invalid options or data; nothing has been written.
-      OSError: if a file cannot be written, or no checkpoint of the run can be loaded.
+      ValueError: for invalid options or data. Nothing has been written, unless damaged data is
+        found after the first step.
+      OSError: if a file cannot be read or written, or no checkpoint of the run can be loaded.
       RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
     """
     collectives = HostCollectives(cluster)
@@ -69,7 +71,7 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
 
 
 class Trainer:
-    """Runs the phases of one run: start, training and end.
+    """Trainer of one run, in the phases `start`, `train` and `finish`; then `close` must be called.
 
     Signals are checked between two calls of the graph. All workers make the same decisions, and
     only the chief writes files.
@@ -119,12 +121,21 @@ class Trainer:
         self._startup.ended("trace")
 
     def start(self, lock: RunLock, before: Config | None) -> None:
-        """Restores the newest checkpoint if there is one, and prints the introduction.
+        """Prepares the run directory and the training state, and prints the introduction.
 
-        `before` holds the options of the run to resume; None for a new run.
+        Restores the newest checkpoint, or saves the initial state of a new run. Traces the
+        functions, unless the run is complete. Writes the options to config.flags, and removes
+        metrics logged after the restored step.
+
+        Args:
+          lock: lock of the run directory, which is acquired.
+          before: options of the run to resume; None for a new run.
 
         Raises:
-          ValueError: if the run cannot be resumed with these options; nothing has been written.
+          ValueError: if the run directory is in use, or if the run cannot be resumed with these
+            options or this data; nothing has been written.
+          OSError: if a file cannot be written, or no checkpoint of the run can be loaded.
+          RuntimeError: if TensorFlow fails, or if the workers do not restore the same step.
         """
         parts, chief = self.parts, self._collectives.is_chief
         if before is None:  # code that fails leaves nothing behind
@@ -172,7 +183,10 @@ class Trainer:
         )
 
     def _restore(self) -> bool:
-        """Restores the newest intact checkpoint, chosen by the chief; returns whether it exists."""
+        """Restores the newest intact checkpoint, chosen by the chief; returns whether there is one.
+
+        Also prints problems with newer checkpoints, and loads the state of the bad-step detector.
+        """
         path, problems = self._restorer.newest() if self._collectives.is_chief else (None, [])
         for problem in problems:
             self._print_line(problem)
@@ -189,10 +203,16 @@ class Trainer:
         return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
-        """Takes steps and runs epoch ends until training is complete; a signal saves and stops.
+        """Takes steps and runs epoch ends until training is complete.
+
+        A signal stops training after a checkpoint is saved.
 
         Args:
           until: step to stop at, before an epoch end at that step; None: train to the end.
+
+        Raises:
+          OSError: if a file cannot be written.
+          RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
         """
         while not (self._interrupted or self._is_complete() or int(self.state.step) == until):
             self._checkpoints.check()
@@ -217,9 +237,9 @@ class Trainer:
         return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
 
     def _take_steps(self, until: int | None) -> None:
-        """Runs one graph call of training steps, up to step `until`; then logs and saves if due.
+        """Runs one call of the graph, at most up to step `until`; then logs and saves if due.
 
-        After a bad step, it only rolls back to the last checkpoint.
+        After a bad step, the function only rolls back to the last checkpoint.
         """
         step = int(self.state.step)
         due = self._triggers.due(step)
@@ -247,7 +267,7 @@ class Trainer:
             self._save(soon=True)
 
     def _roll_back(self, bad_step: BadStep) -> None:
-        """Rolls back to the last checkpoint, and adds the bad step to the steps to skip.
+        """Rolls back to the last checkpoint, adds the bad step to the steps to skip, and saves.
 
         Raises:
           TooManyBadStepsError: if the run may not skip one more bad step.
@@ -272,7 +292,10 @@ class Trainer:
         )
 
     def _end_epoch(self) -> None:
-        """Evaluates and logs an epoch, saves a checkpoint, and then prints the results."""
+        """Evaluates and logs an epoch, saves a checkpoint, and then prints the results.
+
+        Only sets `_interrupted` if a signal stops the evaluation.
+        """
         ended = self._epoch_end.run()
         if ended is None:
             self._interrupted = True
@@ -294,10 +317,12 @@ class Trainer:
     def finish(self) -> None:
         """Evaluates the held-out splits; writes result.json and, if configured, the report.
 
-        Does nothing if a signal has stopped training; a signal during the evaluation ends it.
+        If a signal has stopped training, only ends profiling. A signal during the evaluation or the
+        report stops them.
 
         Raises:
-          OSError: if a file cannot be written.
+          OSError: if a file cannot be written, or the best checkpoint cannot be loaded.
+          ValueError: if the report finds damaged data.
           RuntimeError: if TensorFlow fails.
         """
         self._print_line(self._profiler.stop())

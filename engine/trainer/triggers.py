@@ -19,7 +19,7 @@ class StepsUntil(NamedTuple):
 
 
 class Triggers:
-    """Computes after how many steps to log, to save a checkpoint, and to end an epoch or training.
+    """Schedule of log points, periodic checkpoints, and ends of epochs and training, in steps.
 
     Args:
       steps_per_epoch: number of steps per epoch, 1 or more.
@@ -46,7 +46,9 @@ class Triggers:
         self._log_every, self._save_every = log_every, save_every
 
     def due(self, step: int) -> StepsUntil:
-        """Returns the steps from `step` to the next checkpoint and to the end of epoch or training.
+        """Returns the numbers of steps from `step` to the next checkpoint and to the epoch's end.
+
+        If training ends inside the epoch, the end of training replaces that of the epoch.
 
         Raises:
           ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
@@ -61,7 +63,8 @@ class Triggers:
     def points(self, step: int) -> LogPoints:
         """Returns the log points after `step`: multiples of `log_every` inside the epoch.
 
-        The end of the epoch, or of training if that comes first, is the last log point.
+        The end of the epoch, or of training if that comes first, is the last log point. Raises as
+        `due`.
         """
         return LogPoints(self._log_every or NEVER, step + self.due(step).end)
 

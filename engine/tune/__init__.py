@@ -1,1 +1,1 @@
-"""`--mode=tune`: measures options that affect speed only, and finds the fastest ones."""
+"""`--mode=tune`: measures options that affect training speed, and finds their fastest values."""

@@ -14,7 +14,7 @@ FEEDS = ("resident", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Values of options that affect only the speed of training; the defaults are automatic."""
+    """Values of options that affect training speed; a default lets Tapeline choose the value."""
 
     jit: str = "auto"
     feed: str = "auto"
@@ -38,8 +38,12 @@ class Candidate:
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
     """Yields the first round of candidates: each XLA mode with several numbers of threads.
 
-    `Candidate()` is left out. `jit` is the mode that `--jit=auto` resolves to. `now` is the number
-    of threads for `--intra_op_threads=0`; 0: one per core. The process may use `cores` cores.
+    `Candidate()` is left out.
+
+    Args:
+      jit: mode that `--jit=auto` resolves to.
+      now: number of threads that `--intra_op_threads=0` resolves to; 0: one per core.
+      cores: number of cores that the process may use.
     """
     counts = sorted({1, cores // 2, cores} - {0, now or cores})
     for mode in ("auto", *(other for other in JITS if other != jit)):
@@ -49,7 +53,10 @@ def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
 
 
 def around(best: Candidate, feed: str) -> Iterator[Candidate]:
-    """Yields variations of `best`, which uses `feed`: the other feed, threads, steps per call."""
+    """Yields copies of `best` that differ in one option: feed, inter-op threads, steps per call.
+
+    `feed` is the feed, "resident" or "stream", that `best` resolves to.
+    """
     yield dataclasses.replace(best, feed=next(other for other in FEEDS if other != feed))
     yield dataclasses.replace(best, inter_op_threads=1)
     for steps in ("32", "1024"):

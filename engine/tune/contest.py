@@ -47,7 +47,10 @@ class CandidateProcess:
         )
 
     def ready(self) -> bool:
-        """Waits until the process can train, and sets `metadata`; returns False if it failed."""
+        """Waits until the process can train or has failed; returns whether it can.
+
+        Also sets `metadata`.
+        """
         self.metadata = self._answer()
         return "error" not in self.metadata
 
@@ -94,14 +97,19 @@ def contest(
 ) -> ComparisonResult:
     """Compares the training speed, in steps/s, of candidate option values with that of `choice`.
 
-    Each candidate trains in a separate process; they take turns, and slow ones are dropped early. A
-    candidate that fails is in `errors` of the result. `others` returns the other candidates, given
-    the `metadata` of the process of `choice`. `poll` is called periodically; an exception that it
-    raises ends the comparison.
+    Each candidate trains in a separate process. The processes take turns, and slow ones are dropped
+    early. A candidate that cannot train is in `errors` of the result; one that fails later has a
+    speed of 0 from then on.
+
+    Args:
+      config: all options; those of a candidate replace some.
+      choice: candidate that the others are compared with.
+      others: returns the other candidates for the `metadata` of the process of `choice`.
+      poll: called periodically; an exception that `poll` raises ends the comparison.
 
     Raises:
       ValueError: when the options of `choice` are invalid.
-      RuntimeError: when `choice` fails.
+      RuntimeError: when `choice` cannot train.
     """
     with contextlib.ExitStack() as stack:
 

@@ -1,9 +1,10 @@
-"""Measures one configuration in a separate process, because threads are fixed at its start.
+"""Measures one configuration in a process of its own: a process cannot change TensorFlow's threads.
 
     python -m engine.tune.contestant --OPTION=VALUE ...
 
-Writes a line of JSON: jit, threads, feed and device when ready, else error and bad_input. For each
-line of input, a number of seconds, trains about so long and writes steps and seconds as JSON.
+Writes a line of JSON: jit, threads, feed and device when ready, or error and bad_input on failure.
+For each line of input, a number of seconds, trains for about that time and writes a line of JSON:
+the steps taken and the seconds.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from engine.runtime.user_code import described, user_code_location
 
 
 def main() -> None:
-    """Runs the program: trains and answers for each line of standard input, until it ends."""
+    """Runs the program: trains for each line of standard input, and writes the measurements."""
     output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # redirects what libraries print to stderr
     import_tensorflow()

@@ -1,4 +1,4 @@
-"""Options of tuning."""
+"""Options of `--mode=tune`, which searches for the options with the highest training throughput."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from engine.config.option import OptionGroup, option
 
 @dataclasses.dataclass(frozen=True)
 class TuneOptions(OptionGroup):
-    """Tuning with --mode=tune."""
+    """Tuning with --mode=tune.
+
+    Options of tuning; the first line is the heading in `--help`.
+    """
 
     tuned_flags: str = option("tuned.flags", "flagfile that --mode=tune writes")

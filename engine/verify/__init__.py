@@ -1,6 +1,6 @@
 """Checks that training is correct on a user's configuration, task and machine.
 
-The checks are of the eight laws in docs/concepts/laws.md, such as bitwise reproducibility, exact
+The package checks the eight laws of docs/concepts/laws.md, such as bitwise reproducibility, exact
 resumption, and results that do not depend on the number of devices.
 """
 

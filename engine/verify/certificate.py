@@ -18,7 +18,7 @@ ROOT_CAUSE_ORDER = ("L4", "L3", "L6", "L5", "L2", "L1", "L7", "L8")
 
 
 class Finding(NamedTuple):
-    """The result of a law's check; its fields have the same meaning as those of `Verdict`."""
+    """Result of the check of a law: the fields of `Verdict` without law, name and duration."""
 
     passed: bool | None
     done: str
@@ -28,20 +28,30 @@ class Finding(NamedTuple):
 
 
 def not_compared(reason: str) -> Finding:
-    """Returns a finding with `passed` None, for a law that cannot be checked, and the reason."""
+    """Returns the finding for a law that cannot be checked, with `passed` None and the reason."""
     return Finding(None, "", reason)
 
 
 def apart(done: str, difference: Difference, found: str = "") -> Finding:
-    """Returns a finding that passes if `difference`, described by `found`, is within its bound."""
+    """Returns a finding that passes if `difference` is within its bound.
+
+    Args:
+      done: description of what the check did.
+      difference: the largest difference that the check measured.
+      found: description of what the check found; "": `difference` as text.
+    """
     found = found or str(difference)
     return Finding(difference.within, done, found, difference.measured, difference.bound)
 
 
 def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] = ()) -> Finding:
-    """Returns a finding that passes if `differing` and `more` are empty.
+    """Returns a finding that passes if no tensors differ and there are no other problems.
 
-    These are the names of the tensors, out of `of`, that differ bitwise, and other problems.
+    Args:
+      done: description of what the check did.
+      differing: names of the tensors that differ bitwise.
+      of: number of tensors that were compared.
+      more: descriptions of other problems.
     """
     found = f"the same bits in all {of} tensors"
     if differing:
@@ -51,13 +61,13 @@ def same_bits(done: str, differing: Sequence[str], of: int, more: Sequence[str] 
 
 
 def few(names: Sequence[str]) -> str:
-    """Returns the first three names, separated by commas, and an ellipsis if there are more."""
+    """Returns the first three names, separated by commas, and ", ..." if there are more."""
     return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of checking one law of docs/concepts/laws.md."""
+    """Result of the check of one law of docs/concepts/laws.md."""
 
     law: str  # its number, "L1" to "L8"
     name: str
@@ -87,10 +97,12 @@ class Certificate:
     Attributes:
       verdicts: verdict on each law, L1 to L8.
       config: values of all options, by name.
-      data: data set, numbers of examples for training and evaluation, feed, and numbers of steps.
-      device: devices that the configuration trains on, devices that are compared, and how they
-        differ from the configured ones.
-      versions: versions of Tapeline, TensorFlow, NumPy and Python.
+      data: data set, evaluated split, numbers of examples that are used and that exist, feed, and
+        numbers of steps, by name.
+      device: descriptions of the devices that the configuration trains on ("device") and of those
+        that are compared ("one", "many"); number of replicas of the latter ("replicas"); and how
+        the devices differ from the configured ones ("note", empty if they do not).
+      versions: versions of Tapeline, TensorFlow, NumPy and Python, by name in lower case.
       seconds: duration of the verification.
     """
 
@@ -112,12 +124,17 @@ class Certificate:
         return [law for law in ROOT_CAUSE_ORDER if self[law].passed is False]
 
     def __getitem__(self, law: str) -> Verdict:
-        """Returns the verdict on a law by its number, such as "L7"."""
+        """Returns the verdict on a law by number, such as "L7"; KeyError for an unknown number."""
         return {verdict.law: verdict for verdict in self.verdicts}[law]
 
     @property
     def summary(self) -> str:
-        """One line: FAIL and the broken laws, or PASS and the laws that were not compared."""
+        """One line of text about the result, which starts with FAIL or PASS.
+
+        FAIL is followed by what was done and found for the first law in `broken`, and the numbers
+        of the other broken laws. PASS is followed by the number of laws that hold, the laws that
+        were not compared, with the reasons, and the duration.
+        """
         if self.broken:
             root, *others = self.broken
             also = f"; also broken: {', '.join(others)}" if others else ""
@@ -128,7 +145,10 @@ class Certificate:
 
     @property
     def json(self) -> str:
-        """The certificate as one line of JSON."""
+        """The certificate as one line of JSON: all attributes, `passed` and `broken`.
+
+        The verdicts are in "laws". A value that is nan or infinite is null.
+        """
         laws = [
             jsonable({**dataclasses.asdict(v), "seconds": round(v.seconds, 2)})
             for v in self.verdicts

@@ -14,14 +14,17 @@ from engine.verify.verification import verify
 def run(config: Config) -> int:
     """Verifies a configuration; prints a line per law, the certificate as JSON, and PASS or FAIL.
 
-    Writes `verify.json` to `run_dir` if that exists, and changes nothing else in it.
+    Prints a description of what is verified first. Writes the certificate to `verify.json` in
+    `run_dir` if that directory exists, and changes nothing else there.
 
     Returns:
-      The exit status: 0 if no law is broken, else 1; 128 + the number of a signal that stops it.
+      The exit status: 0 if no law is broken, else 1; 128 + the signal number, such as 130 or 143,
+      when stopped by a signal.
 
     Raises:
       ValueError: for invalid input, as in training.
-      RuntimeError: when TensorFlow fails.
+      OSError: when a data file cannot be read, or `verify.json` cannot be written.
+      RuntimeError: when TensorFlow fails in the first run.
     """
     with Signals() as signals:
         try:

@@ -1,4 +1,4 @@
-"""Relative differences of weights, losses and gradient norms between two runs; their bounds."""
+"""Computes relative differences of weights, losses and gradient norms of two runs, and bounds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEANS = "loss", "gradient norm"  # what is compared besides tensors
 
 @dataclass(frozen=True)
 class Difference:
-    """A relative difference in norm between two runs, see `difference`, and its bound."""
+    """Relative difference, by `difference`, of a tensor or metric of two runs, and the bound."""
 
     name: str  # of the tensor or metric
     measured: float
@@ -25,12 +25,15 @@ class Difference:
 
     @property
     def within(self) -> bool:
-        """Whether the difference is at most its bound; False if it is nan."""
+        """Whether the difference is at most its bound; False if the difference is nan."""
         return self.measured <= self.bound
 
     @property
     def share(self) -> float:
-        """Ratio of the difference to its bound: 0 for no difference, infinite if undefined."""
+        """Ratio of the difference to its bound; infinite if the bound is 0 or the quotient is nan.
+
+        For a difference of 0, the ratio is 0, whatever the bound is.
+        """
         if self.measured == 0:
             return 0.0
         share = self.measured / self.bound if self.bound else math.inf
@@ -42,16 +45,23 @@ class Difference:
 
 
 def worst(differences: Sequence[Difference]) -> Difference:
-    """Returns the difference that is largest relative to its bound."""
+    """Returns the difference that is largest relative to its bound; there must be at least one."""
     return max(differences, key=lambda difference: difference.share)
 
 
 def difference(one: np.ndarray | float, other: np.ndarray | float, scale: float = 0.0) -> float:
     """Returns the norm of `one - other` divided by the norm of `one`, or by `scale` if larger.
 
-    Both have the same shape. `scale` is the norm of the values that were rounded and summed to
-    `one`, which may cancel. The quotient is 0 if `one` equals `other`, even if both are 0; it may
-    be nan or infinite.
+    The norm is that of all elements as one vector.
+
+    Args:
+      one: reference value.
+      other: value to compare, of the same shape.
+      scale: norm of the values that were rounded and summed to `one`, which may cancel.
+
+    Returns:
+      The quotient; 0 if `one` and `other` are equal and finite, even if both are 0. Otherwise the
+      quotient is infinite if `one` and `scale` are 0, and infinite or nan if an element is.
     """
     with np.errstate(invalid="ignore"):
         apart, length = _norm(np.subtract(one, other)), max(_norm(one), scale)
@@ -65,8 +75,12 @@ def tensors(
 ) -> list[Difference]:
     """Returns the differences of each tensor of model and EMA, and of mean loss and gradient norm.
 
-    The trajectories start from the same state. `arithmetic` is as `bounds.arithmetic` returns it;
-    `sizes`, as `Trajectory.typical_sizes`, has the minimum scales of loss and gradient norm.
+    Args:
+      one: reference trajectory.
+      other: trajectory to compare, from the same state.
+      arithmetic: precision that layers round to, the result of `bounds.arithmetic`.
+      sizes: minimum scales, by name, of the differences of "loss" and "gradient norm", such as
+        `Trajectory.typical_sizes`; 0 for a missing name.
     """
     differences, typical = [], _norms_of_statistics(one)
     for name, value in one.weights.items():
@@ -83,7 +97,11 @@ def tensors(
 def whole_model_differences(
     one: Trajectory, other: Trajectory, arithmetic: str, sizes: Mapping[str, float]
 ) -> list[Difference]:
-    """Returns differences as `tensors`, but after one step and with all weights as one vector."""
+    """Returns the differences after one step: of all weights as one vector, and of the means.
+
+    The weights are all variables of model and EMA; the means are the loss and the gradient norm.
+    The arguments are as in `tensors`, but the trajectories have one step.
+    """
     vector, other_vector = _vector(one), _vector(other)
     update = _norm(np.array(list(one.path.values())))
     length = max(_norm(vector), update)
@@ -95,10 +113,13 @@ def whole_model_differences(
 
 
 def _norms_of_statistics(trajectory: Trajectory) -> dict[str, float]:
-    """Returns the root mean square of the norms of a model's statistics of one kind, by name.
+    """Returns, for each statistic of a model, the root mean square of the norms of its kind.
 
-    A kind is the last part of the name, such as "moving_mean". The mean of a layer's inputs may be
-    0 but for the rounding errors of a sum, as between two batch norms without an activation.
+    The statistics are the non-trainable variables of the model, and the keys of the result are
+    names in `trajectory.weights`. Statistics are of one kind if the last parts of their names are
+    equal, such as "moving_mean". The norm of a single statistic is no scale for errors: the mean of
+    a layer's inputs may be 0 but for the rounding errors of a sum, as between two batch norms
+    without an activation.
     """
     kinds: dict[str, list[str]] = {}
     for name, variable in named_variables(trajectory.parts.state.model).items():
@@ -126,7 +147,7 @@ def _of_means(
 
 
 def _norm(value: np.ndarray | float) -> float:
-    """Returns the norm of all elements as one vector."""
+    """Returns the Euclidean norm of all elements as one vector."""
     return float(np.linalg.norm(np.asarray(value)))
 
 

@@ -1,4 +1,4 @@
-"""A task wrapper that makes the loss, gradient or metrics of one row infinite or nan."""
+"""A task wrapper that makes loss, gradient, metrics or statistics of one row infinite or nan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.tasks.task import Task, TaskOutput
 
 
 class _FaultyMetric(Metric):
-    """Wraps a metric; multiplies the sums by the factors [rows] in an additional last argument."""
+    """Metric wrapper that multiplies a metric's sums by factors, the last argument of `sums`."""
 
     def __init__(self, metric: Metric) -> None:
         self.size, self.better, self.float64 = metric.size, metric.better, metric.float64
@@ -21,16 +21,20 @@ class _FaultyMetric(Metric):
         self.result = metric.result  # type: ignore[method-assign]
 
     def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
-        """Returns the metric's sums times the factors of all rows but padding."""
+        """Returns the metric's sums times the product of the factors, float64 [size].
+
+        The last of the `arguments` is the factors, float32 [rows]; the factors of rows of weight 0,
+        such as padding, are left out.
+        """
         *arguments, factors = arguments  # type: ignore[assignment]
         factor = tf.reduce_prod(tf.where(weights > 0, factors, 1.0))
         return self._metric.sums(weights, *arguments) * tf.cast(factor, tf.float64)
 
 
 class FaultInjectingTask(Task):
-    """Wraps a task; `inject` makes a part of one row's results, one of `PARTS`, infinite or nan.
+    """Task wrapper that can make a part of one row's results, one of `PARTS`, infinite or nan.
 
-    Without a fault, all parts are multiplied by 1, which leaves them bitwise identical.
+    `inject` sets a fault. Without a fault, each part is multiplied by 1, which changes no bit.
     """
 
     PARTS = ("gradient", "loss", "metric", "statistic")
@@ -45,31 +49,38 @@ class FaultInjectingTask(Task):
 
     @property
     def switches(self) -> tuple[tf.Variable, ...]:
-        """Variables with the row and the factors of a fault, which steps read and do not write."""
+        """Variables of the row and the factors of a fault, which steps read and do not write."""
         return self._row, *self._factors.values()
 
     def inject(self, row: int, factor: float, part: str = "gradient") -> None:
         """Multiplies a part of the results for one row of the batch by `factor`, until `heal`.
 
-        `row` counts in the global batch. `part` is "gradient" (without the loss), "loss" (without
-        the gradient), "metric" (all metrics) or "statistic" (all updates of moving statistics from
-        the row's micro-batch).
+        Args:
+          row: row in the global batch, from 0.
+          factor: factor of the part, such as infinity or nan.
+          part: "gradient" (without the loss), "loss" (without the gradient), "metric" (all metrics
+            that are computed from sums) or "statistic" (all updates of moving statistics from the
+            row's micro-batch).
         """
         self._row.assign(row)
         self._factors[part].assign(factor)
 
     def heal(self) -> None:
-        """Removes the fault that `inject` set."""
+        """Removes the faults that `inject` has set."""
         self._row.assign(-1)
         for factor in self._factors.values():
             factor.assign(1.0)
 
     def output_spec(self, source: Any) -> Any:
-        """Returns the spec of the wrapped task."""
+        """Returns the spec of the model's outputs, as the wrapped task does."""
         return self.task.output_spec(source)
 
     def __call__(self, model: Any, batch: Any, context: Any) -> TaskOutput:
-        """Returns the output of the wrapped task with the fault; see `Task`."""
+        """Returns the output of the wrapped task, with the fault if one is set; see `Task`.
+
+        Also applies the fault to `context.updates`, and adds to `drawn` the kinds of random numbers
+        drawn. A scalar loss, which is invalid, is repeated for all rows.
+        """
         output = self.task(model, batch, context)
         self.drawn |= context.noise.drawn if context.noise else set()
         losses = output.losses
@@ -94,6 +105,6 @@ class FaultInjectingTask(Task):
 
 
 def _of_rows(factor: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
-    """Returns the factors [rows] in the dtype of `values`, reshaped to broadcast to its shape."""
+    """Returns `factor`, [rows], in the dtype and, as [rows, 1, ...], the rank of `values`."""
     shape = [-1] + [1] * ((values.shape.rank or 1) - 1)
     return tf.cast(tf.reshape(factor, shape), values.dtype)

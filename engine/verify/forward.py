@@ -1,4 +1,4 @@
-"""Forward passes on the first batch of a sample: losses, and whether examples affect each other."""
+"""Reads the first batch of a sample, and finds whether outputs depend on other examples."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.verify.sample import Sample
 
 
 def first_batch(parts: Parts, sample: Sample) -> pipelines.Batch:
-    """Returns the first full batch of the sample's training split, not shuffled, decoded."""
+    """Returns the first `sample.batch` training examples as a batch: decoded, in file order."""
     feed = pipelines.open_feed(
         "resident",
         sample.source,
@@ -33,7 +33,11 @@ def first_batch(parts: Parts, sample: Sample) -> pipelines.Batch:
 
 
 def gathered(batch: pipelines.Batch, rows: np.ndarray) -> pipelines.Batch:
-    """Returns a batch of the examples at `rows`, int [k], in consecutive rows from `rows[0]`."""
+    """Returns a batch of the examples of `batch` at `rows`, int [k], k >= 1.
+
+    The rows of the new batch are numbered consecutively from the number of `rows[0]` on. These
+    numbers select the random numbers.
+    """
 
     def gather(values: Any) -> Any:
         return tf.nest.map_structure(lambda value: tf.gather(value, rows), values)
@@ -50,8 +54,9 @@ def gathered(batch: pipelines.Batch, rows: np.ndarray) -> pipelines.Batch:
 def crosses_examples(parts: Parts, sample: Sample, bound: float) -> bool:
     """Returns whether the model's training outputs for an example depend on the other examples.
 
-    It compares the outputs for the first half of a batch with those after the second half has been
-    replaced by copies of the first example. A relative difference above `bound` is a dependence.
+    The function compares the outputs for the first half of a batch with those after the second half
+    has been replaced by copies of the first example. A relative difference above `bound` is a
+    dependence. For a batch of one example, the result is False.
     """
     half = sample.batch // 2
     if not half:
@@ -74,7 +79,10 @@ def crosses_examples(parts: Parts, sample: Sample, bound: float) -> bool:
 
 
 class _Recorder:
-    """Calls a model and keeps its outputs; has the model's attributes."""
+    """Model wrapper that appends the outputs of each call to `outputs`.
+
+    Other attributes are those of the model.
+    """
 
     def __init__(self, model: tf.Module) -> None:
         self._model = model

@@ -18,17 +18,21 @@ def untracked_variables(function: Any, known: Iterable[tf.Variable]) -> list[tf.
 
 
 def fingerprint(function: Any) -> Counter:
-    """Counts a ConcreteFunction's operations by type and attributes, such as a constant's value.
+    """Returns how often a ConcreteFunction has each operation, by type and attributes.
 
-    Two traces of the same computation have the same fingerprint. Names are ignored, because they
-    differ in each trace. A Python number that a trace depends on is a constant in the graph or has
-    selected a Python branch, so another number gives another fingerprint.
+    An attribute is, for example, the value of a constant. The operations in called functions count,
+    too. Two traces of the same computation have the same fingerprint. Names are ignored, because
+    they differ in each trace. A Python number that a trace depends on is a constant in the graph or
+    has selected a Python branch, so another number gives another fingerprint.
     """
     return Counter((node.op, _attributes(node)) for node in nodes(function))
 
 
 def _attributes(node: Any) -> tuple[tuple[str, bytes], ...]:
-    """Returns (name, serialized value) of a node's attributes but functions, strings and seeds."""
+    """Returns (name, serialized value) of a node's attributes, sorted by name.
+
+    Functions, strings, seeds and attributes whose name starts with an underscore are left out.
+    """
     return tuple(
         (key, value.SerializeToString(deterministic=True))
         for key, value in sorted(node.attr.items())

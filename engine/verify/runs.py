@@ -1,4 +1,4 @@
-"""The small training runs of a configuration that the checks of the laws compare."""
+"""Assembles and trains the small runs of a configuration that the checks of the laws compare."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MakeTask = Callable[[], Task]
 
 
 class ReferenceRun(NamedTuple):
-    """The run on the configured devices, with which other runs are compared."""
+    """The run on the configured devices, with which the checks compare other runs."""
 
     trajectory: Trajectory
     written: list[str]  # names of the variables outside the state that its steps wrote
@@ -41,22 +41,27 @@ class ReferenceRun(NamedTuple):
 
     @property
     def parts(self) -> Parts:
-        """The assembled run of the trajectory: its network, state, data feeds and loops."""
+        """The assembled run that took the steps: options, network, state, feeds and loops."""
         return self.trajectory.parts
 
 
 class VerificationRuns:
-    """Assembles and trains small runs of one configuration, on one device and on several.
+    """The small runs of one configuration, on one device and on several, assembled when needed.
 
-    A run takes `STEPS` steps on a sample of the user's data, so that it has several epochs, each
-    with a partial batch if possible. All else is as configured, except the length of a short
+    A run takes `STEPS` steps on a sample of the user's data, so that the run has several epochs,
+    each with a partial batch if possible. All else is as configured, except the length of a short
     schedule (see `scheduled_steps`) and the options that the caller replaces.
 
-    The arguments are as in `verify`; `directory` is for decoded data and checkpoints.
+    Args:
+      config: all options.
+      task: task, or function that makes one, as `make_task` of `verify`.
+      directory: directory for decoded data and checkpoints.
+      interrupted: returns whether to stop; polled by all methods that assemble, train or evaluate,
+        which then raise Interrupted.
 
     Raises:
       ValueError: for invalid input, as in training.
-      Interrupted: from any method, when `interrupted` returns True.
+      OSError: if a file of the data set cannot be read.
     """
 
     def __init__(
@@ -100,7 +105,11 @@ class VerificationRuns:
         self.xla_note = f" with --jit=off, not {config.loop.jit}," if self.without_xla else ""
 
     def assembled(self, devices: Devices, **options: Any) -> Parts:
-        """Returns a newly assembled run with a new task; `options` replace the configured ones."""
+        """Assembles and returns a new run with a new task; `options` replace the configured ones.
+
+        Stops prefetching in all other runs, sets another global seed of TensorFlow, and resets the
+        variables outside the training state, which runs may share. Raises as `assemble`.
+        """
         self._stop_prefetching()
         options = {
             "feed": self.feed_kind,
@@ -123,14 +132,21 @@ class VerificationRuns:
             raise Interrupted
 
     def _stop_prefetching(self, running: Parts | None = None) -> None:
-        """Stops prefetching in all runs except `running`, which needs the CPU threads."""
+        """Stops prefetching in all runs except `running`, to free CPU threads for that run.
+
+        Raises:
+          Interrupted: if `interrupted` returns True.
+        """
         self._poll()
         for parts in self.built:
             if parts is not running:
                 parts.close()
 
     def take(self, parts: Parts, steps: int) -> Parts:
-        """Takes training steps of a run, at most three per call of the graph; returns `parts`."""
+        """Takes `steps` training steps of a run, at most 3 per call of the graph; returns `parts`.
+
+        Stops prefetching in all other runs.
+        """
         self._stop_prefetching(parts)
         for done in range(0, steps, 3):
             self._poll()
@@ -138,7 +154,11 @@ class VerificationRuns:
         return parts
 
     def score(self, parts: Parts) -> dict[str, float | int]:
-        """Evaluates the held-out split of the sample; returns the mean loss and metrics by name."""
+        """Evaluates a run on the held-out split of the sample, and stops prefetching in the others.
+
+        Returns:
+          The mean loss, the metrics and the number of "examples", by name.
+        """
         self._stop_prefetching(parts)
         means = parts.evaluations[self.sample.scored].run(self._interrupted)
         if means is None:
@@ -147,7 +167,10 @@ class VerificationRuns:
 
     @functools.cached_property
     def reference(self) -> ReferenceRun:
-        """The run on the configured devices, trained, checkpointed and scored on first access."""
+        """The run on the configured devices, trained and evaluated on first access.
+
+        A checkpoint is saved after step `CHECKPOINT_STEP`.
+        """
         parts = self.assembled(self.topologies.configured)
         known = [*parts.state.variables, *fault_injector(parts).switches]
         untracked = graph.untracked_variables(parts.loop.graph(), known)
@@ -168,7 +191,11 @@ class VerificationRuns:
         return ReferenceRun(trajectory, written, self.score(parts))
 
     def on(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of the first `STEPS` steps of an `assembled` run, cached."""
+        """Returns the trajectory of the first `STEPS` steps of a run; it is cached by arguments.
+
+        For the configured devices without other options, the run is that of `reference`; else
+        `assembled` makes the run from the arguments.
+        """
         key = (devices.description, *sorted(options.items()))
         if key == (self.topologies.configured.description,):
             return self.reference.trajectory
@@ -178,34 +205,43 @@ class VerificationRuns:
         return self._trajectories[key]
 
     def continued(self, devices: Devices, **options: Any) -> Trajectory:
-        """Returns the trajectory of the run of `on`, resumed from the checkpoint of `reference`."""
+        """Resumes the run of `on` from the checkpoint of `reference`; returns the trajectory.
+
+        The trajectory has the steps from `CHECKPOINT_STEP` to `STEPS`.
+        """
         parts = self.on(devices, **options).parts
         return record_trajectory(self.restored(parts), STEPS - CHECKPOINT_STEP, self._poll)
 
     def restored(self, parts: Parts) -> Parts:
-        """Restores the state of a run from the checkpoint of `reference`; returns `parts`."""
+        """Restores the state of a run from the checkpoint of `reference`; returns `parts`.
+
+        Stops prefetching in all other runs.
+        """
         self._stop_prefetching(parts)
         Restorer(self._directory, parts.state).newest()
         return parts
 
     def arithmetic(self, devices: Devices) -> str:
-        """Returns the precision that layers round to on `devices`, see `bounds.arithmetic`."""
+        """Returns the precision that layers round to on `devices`, as `bounds.arithmetic`."""
         return bounds.arithmetic(self.config.precision.precision, devices.are_gpus)
 
     @property
     def single(self) -> Devices:
-        """The configured devices if they are one replica, else one of them."""
+        """The configured devices if they hold one replica, else a single device of their kind."""
         configured, one = self.topologies.configured, self.topologies.one
         return configured if configured.replicas == 1 else one
 
     @property
     def per_microbatch(self) -> bool:
-        """Whether random numbers of a step depend on its micro-batches, as its trace has shown."""
+        """Whether a traced training step draws random numbers that depend on the micro-batch."""
         return "per_microbatch" in fault_injector(self.reference.parts).drawn
 
     @functools.cached_property
     def cross_example(self) -> bool:
-        """Whether the model's outputs for an example depend on others, as a forward pass shows."""
+        """Whether the model's outputs for an example depend on other examples of the batch.
+
+        This is measured by `crosses_examples` on first access.
+        """
         bound = bounds.step_metric_bound(self.arithmetic(self.single))
         return forward.crosses_examples(self.on(self.single).parts, self.sample, bound)
 
@@ -217,13 +253,23 @@ class VerificationRuns:
 
 
 def fault_injector(parts: Parts) -> FaultInjectingTask:
-    """Returns the task of a run that `VerificationRuns` assembled, which can inject faults."""
+    """Returns the task, which can inject faults, of a run that `VerificationRuns` assembled."""
     assert isinstance(parts.task, FaultInjectingTask)
     return parts.task
 
 
 def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.Source) -> MakeTask:
-    """Returns a function that makes a task for each run; ValueError if it returns a task twice."""
+    """Returns a function that makes a new task for each run.
+
+    Args:
+      task: function or class that makes a task; a task, which is copied; None: as configured.
+      config: all options.
+      source: data set, which determines the task of the options.
+
+    Raises:
+      ValueError: if `task` is neither a task nor callable, or if two calls of `task` return the
+        same task. The returned function raises ValueError if a task cannot be copied.
+    """
     if task is None:
         return lambda: factories.build_task(config, source)
 

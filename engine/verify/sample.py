@@ -33,7 +33,12 @@ class Sample:
 
 
 def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
-    """Returns a sample with up to `FULL_BATCHES` batches an epoch and a partial one if possible."""
+    """Returns the first examples of a data set as a sample.
+
+    The training split gets up to `FULL_BATCHES` full batches and, if possible, a partial one. The
+    held-out split gets the first examples, up to `EVALUATION_BYTES` but at least one, of the
+    validation split, or of the test split if there is none, or else of the training split.
+    """
     examples = len(full.train)
     batch = min(global_batch_size, examples)
     # The partial batch is more than half full, so that each of two devices gets examples.

@@ -14,7 +14,7 @@ from engine.models.properties import named_variables
 
 
 def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
-    """Takes training steps, at most `at_once` per call of the graph; returns `parts`."""
+    """Takes `steps` training steps, at most `at_once` per call of the graph; returns `parts`."""
     while steps:
         to_epoch_end = parts.steps_per_epoch - int(parts.state.step) % parts.steps_per_epoch
         steps -= parts.loop.run(min(steps, to_epoch_end, at_once)).steps
@@ -24,7 +24,11 @@ def take(parts: Parts, steps: int, *, at_once: int = 1 << 62) -> Parts:
 def run_steps_measured(
     parts: Parts, steps: int, before_step: Callable[[], None] = lambda: None
 ) -> dict[str, float]:
-    """Takes single training steps; returns the sum of each tensor's update norms, by name."""
+    """Takes `steps` training steps, one per call of the graph, each after calling `before_step`.
+
+    Returns:
+      For each tensor in `weights`, the sum of the norms of its updates, by name.
+    """
     path = dict.fromkeys(weights(parts), 0.0)
     for _ in range(steps):
         before_step()
@@ -36,7 +40,10 @@ def run_steps_measured(
 
 
 def weights(parts: Parts) -> dict[str, np.ndarray]:
-    """Returns the values of the variables of the model and of its EMA, by attribute path."""
+    """Returns the values of all variables of the model and of its EMA, if any, by name.
+
+    The names are attribute paths after "model/" or "ema/", such as "model/layers/0/kernel".
+    """
     models = {"model": parts.state.model, "ema": parts.state.ema}
     return {
         f"{prefix}/{name}": variable.numpy()
@@ -54,25 +61,29 @@ def state_bytes(parts: Parts, *, but: Sequence[tf.Variable] = ()) -> dict[str, b
 
 
 def changed(before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
-    """Returns the names of the variables that differ between results of `state_bytes`."""
+    """Returns the names of the variables that differ between two results of `state_bytes`."""
     return [name for name in before if before[name] != after[name]]
 
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The final state of a run's consecutive steps, and sums over these steps."""
+    """The state of a run after some consecutive steps, and sums over these steps."""
 
     parts: Parts  # the run, which may have continued since
     path: dict[str, float]  # sum of the norms of the updates of each tensor in `weights`, by name
     weights: dict[str, np.ndarray]  # returned by `weights` after the last step
     state: dict[str, bytes]  # returned by `state_bytes` after the last step
-    sums: np.ndarray  # sum of metrics.step_sums over the steps, float64 [4 + metrics]
+    sums: np.ndarray  # sum of metrics.step_sums over the finite steps, float64, as TrainState.sums
     updates: int  # number of the run's steps so far that updated the weights
     out_of_sync: list[str]  # names of the variables whose values differ between replicas
 
     @property
     def means(self) -> dict[str, float]:
-        """Means over the steps that updated the weights, see `metrics.step_means`; {} if none."""
+        """Means of loss, metrics and gradient norm over the steps that updated weights, by name.
+
+        The names are those of `metrics.step_means` and, for the gradient norm, also "gradient
+        norm". The result is {} if no step updated the weights.
+        """
         if not self.sums[-1]:
             return {}
         means = metrics.step_means(self.sums, self.parts.task.metrics)
@@ -80,10 +91,11 @@ class Trajectory:
 
     @property
     def typical_sizes(self) -> dict[str, float]:
-        """Absolute values of `means`: the scale of rounding errors, for a trajectory from step 0.
+        """Absolute values of `means`, by name.
 
-        Late in training, loss and gradient are small differences of large values (cancellation),
-        with errors relative to these, which are about as large as loss and gradient were at first.
+        For a trajectory from step 0, they are the scale of rounding errors. Late in training, loss
+        and gradient are small differences of large values (cancellation). Their errors are relative
+        to these values, which are about as large as loss and gradient were at first.
         """
         return {name: abs(float(value)) for name, value in self.means.items()}
 
@@ -112,11 +124,18 @@ def record_trajectory(
 def steps_together(
     one: Parts, other: Parts, steps: int, perturb: Callable[[Parts], None] = lambda parts: None
 ) -> Pairs:
-    """Takes steps of two runs, each from the first's state; returns trajectory pairs of one step.
+    """Takes `steps` steps of two runs; both take each step from the state of `one` before it.
 
-    Before each step, `perturb` may change the second run's copy of that state.
-    Leaves out steps in which, with a dynamic loss scale, only one run updates its weights: a
-    float16 gradient may overflow for the whole batch and not for its micro-batches.
+    Args:
+      one: first run.
+      other: second run, whose state is overwritten before each step.
+      steps: number of steps.
+      perturb: called before each step with `other`, whose state it may change.
+
+    Returns:
+      A pair of trajectories of one step, of `one` and of `other`, for each step. With a dynamic
+      loss scale, steps in which only one run updates its weights are left out: a float16 gradient
+      may overflow for the whole batch and not for its micro-batches.
     """
     pairs = []
     for _ in range(steps):

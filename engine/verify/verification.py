@@ -32,29 +32,32 @@ def verify(
 ) -> Certificate:
     """Checks that training on a configuration, optionally with a custom task, is correct.
 
-    It checks the eight laws of docs/concepts/laws.md, such as bitwise reproducibility and results
-    that do not depend on the number of devices, on about a dozen small runs in a temporary
-    directory; `config.run.run_dir` is neither read nor written. Call it before the first tensor is
-    created, because it splits the CPU into virtual devices. Afterwards, TensorFlow's op determinism
-    is enabled and its global seed is unset.
+    The function checks the eight laws of docs/concepts/laws.md, such as bitwise reproducibility and
+    results that do not depend on the number of devices, on about a dozen small runs in a temporary
+    directory; `config.run.run_dir` is neither read nor written. Call the function before the first
+    tensor is created, because it splits the CPU into virtual devices. Afterwards, TensorFlow's op
+    determinism is enabled and its global seed is unset.
 
     Args:
       config: all options, as `engine.config.flags.parse` returns them.
       make_task: function without arguments, or class, that makes a new task for each run, so that
-        runs share no task state; or a task, which is copied for each run; None: classification, as
-        configured.
+        runs share no task state; or a task, which is copied for each run; None: the task that
+        `config` specifies.
       print_line: called with text to print: a description of what is verified, then a line per law.
       interrupted: called periodically; returns whether to stop.
 
     Returns:
-      The certificate, with a verdict on each law. An exception of the task in its first run is
-      raised; one in a later run, such as on several devices, counts as a broken law.
+      The certificate, with a verdict on each law.
 
     Raises:
       ValueError: for invalid input, as in training; when TensorFlow has started with too few
-        devices; when a task cannot be copied.
-      RuntimeError: when TensorFlow fails.
+        devices; when `make_task` is neither a task nor callable, or returns the same task twice;
+        when a task cannot be copied.
+      OSError: when a file of the data set cannot be read.
+      RuntimeError: when TensorFlow fails in the first run.
       Interrupted: when `interrupted` returns True.
+      Exception: when the task raises it in the first run. An exception in a later run, such as on
+        several devices, is not raised but counts as a broken law.
     """
     started = stopwatch()
     with tempfile.TemporaryDirectory(prefix="tapeline-verify-") as directory:
@@ -121,7 +124,10 @@ def _certificate(runs: VerificationRuns, verdicts: list[Verdict], seconds: float
 
 
 def _heading(runs: VerificationRuns) -> str:
-    """Returns a description of what is verified; takes the steps of the reference run first."""
+    """Takes the steps of the reference run; returns lines of text about what is verified.
+
+    The lines are about the versions, devices, data, model and training plan.
+    """
     parts, config, sample = runs.reference.parts, runs.config, runs.sample
     full = sample.full
     configured, _, many, note = runs.topologies

@@ -20,7 +20,7 @@ from engine.verify.runs import VerificationRuns
 
 
 class Law(NamedTuple):
-    """A law and its check; number and name are the `law` and `name` of a `Verdict`."""
+    """A law and the function that checks it; `number` is the `law` of a `Verdict`."""
 
     number: str  # "L1" to "L8"
     name: str

@@ -1,4 +1,4 @@
-"""L1: an example's loss does not depend on others, nor the update on gradient accumulation."""
+"""L1: a loss does not depend on other examples, nor an update on gradient accumulation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ _UPDATES = 4  # steps after the checkpoint; they include a partial batch and the
 def check(runs: VerificationRuns) -> Finding:
     """Checks that losses do not depend on other examples, nor updates on gradient accumulation.
 
-    It compares losses in a batch and in chunks of it, then updates from the same state.
+    The function compares the losses of a batch evaluated at once with those evaluated in chunks,
+    then the updates, from the same state, of different numbers of micro-batches. Updates are not
+    compared if the batch is a single example, if the model's outputs (as with batch norm) or random
+    numbers depend on the micro-batch, or if the gradients of only one run overflow in each step.
     """
     batch, accumulate = runs.sample.batch, runs.config.training.accumulate
     reference = runs.restored(runs.on(runs.single).parts)
@@ -49,8 +52,9 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _losses_of_rows(runs: VerificationRuns, parts: Parts) -> Finding:
-    """Checks that the loss of an example does not depend on the other examples of its batch.
+    """Checks that each example has one loss, which does not depend on the rest of the batch.
 
+    The function compares the losses of a batch evaluated at once with those evaluated in 4 chunks.
     The losses are computed as in evaluation, so that batch norm does not use batch statistics.
     """
     size, source = runs.sample.batch, runs.sample.source

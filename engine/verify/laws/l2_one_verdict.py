@@ -16,7 +16,8 @@ def check(runs: VerificationRuns) -> Finding:
     """Checks that an infinite or nan gradient of a row on the last replica changes no weights.
 
     In that step, only the step counter and the loss scale may change. The next finite step must
-    update the weights.
+    update the weights, to finite values. The function checks a run on the configured devices and a
+    run on several devices, unless these are the same.
     """
     configured, many = runs.topologies.configured, runs.topologies.many
     problems, where = [], ""
@@ -39,7 +40,10 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
-    """Returns (row, replica): the last replica's last row in a full batch, and its index."""
+    """Returns (row, replica) of the last row of a full batch on the last replica that has any.
+
+    `row` is the index in the global batch of `batch` examples; both count from 0.
+    """
     layout = parts.feeds.training.layout
     micro_rows = -(-batch // layout.micro_batches)
     rows = -(-micro_rows // layout.all_shards)
@@ -48,7 +52,18 @@ def _last_row(parts: Parts, batch: int) -> tuple[int, int]:
 
 
 def _problems(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> list[str]:
-    """Takes a step with a faulty gradient, then steps until an update; returns violations of L2."""
+    """Takes a step with a faulty gradient, then steps until an update; returns violations of L2.
+
+    Args:
+      runs: runs of the configuration.
+      parts: run that takes the steps. It first takes those to the end of the epoch, so that the
+        faulty step has a full batch.
+      row: row of the batch whose gradient is multiplied by `factor`.
+      factor: infinity or nan.
+
+    Returns:
+      A description of each violation, as text.
+    """
     state, options = parts.state, parts.config.precision
     scale = state.loss_scale
     runs.take(parts, -int(state.step) % parts.steps_per_epoch)

@@ -11,7 +11,11 @@ from engine.verify.trajectory import changed, state_bytes
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Checks that two runs are bitwise equal and that steps have no stateful random operations."""
+    """Checks that two runs are bitwise equal and that steps have no stateful random operations.
+
+    The runs have the same seed, but different numbers of steps per call of the graph. The function
+    compares their states after `STEPS` steps and the results of an evaluation.
+    """
     reference = runs.reference
     state = reference.trajectory.state
     again = runs.take(runs.assembled(runs.topologies.configured), STEPS)  # other steps per call

@@ -18,7 +18,11 @@ _STEPS = (FULL_BATCHES, CHECKPOINT_STEP, STEPS - 1)  # a partial batch, and step
 
 
 def check(runs: VerificationRuns) -> Finding:
-    """Checks that both feeds, opened at later steps, give the same batches as one from step 0."""
+    """Checks that feeds opened at later steps give the same batches as a feed from step 0.
+
+    The feeds are in-memory and streaming ones, or only streaming ones where the data set allows no
+    other; the feed from step 0 is as configured.
+    """
     configured = runs.topologies.configured
     from_start = runs.assembled(configured)
     expected = [_digest(from_start, step) for step in range(STEPS)]
@@ -40,7 +44,7 @@ def check(runs: VerificationRuns) -> Finding:
 
 
 def _reads_the_same_twice(parts: Parts) -> bool:
-    """Returns whether the source gives the same examples of the first step to two readers."""
+    """Returns whether two readers get the same examples of the first step from the data set."""
     source, config = parts.source, parts.config
     size, seed = config.training.global_batch_size, config.run.seed
     one, other = (
@@ -52,7 +56,10 @@ def _reads_the_same_twice(parts: Parts) -> bool:
 
 
 def _digest(parts: Parts, step: int) -> bytes:
-    """Returns the SHA-256 of all tensors in the micro-batches of a step, on all replicas."""
+    """Returns the SHA-256 of all tensors in the micro-batches of a step, on all replicas.
+
+    Rows of inputs and targets that are padding are left out.
+    """
     feed, digest = parts.feeds.training, hashlib.sha256()
     element, step_tensor = feed.next(feed.open(step, 1).given), tf.constant(step, tf.int64)
 

@@ -22,12 +22,11 @@ _LARGEST = 0.1  # largest relative difference of a step that rounding errors may
 def check(runs: VerificationRuns) -> Finding:
     """Checks that steps on one device and on several agree, from the start and a checkpoint.
 
-    With virtual shards, the states must be bitwise equal; else they must agree within the bound for
-    rounding errors. A rounding error can change the sign of a ReLU's input, after which two runs
-    diverge. So a larger difference passes, too, if single steps from the same state agree within
-    the bound; or if it is at most `_FACTOR` times the difference that random relative changes of
-    the weights by up to `_ROUNDING` make to a step on one device, and that is at most `_LARGEST`.
-    See `_explained` for tensors whose gradient is 0 but for rounding errors.
+    All replicas must hold the same values. With virtual shards, the states on one device and on
+    several must be bitwise equal; else they must agree within the bound for rounding errors. A
+    rounding error can change the sign of a ReLU's input, after which two runs diverge. So a larger
+    difference passes, too, if single steps from the same state agree within the bound, or if
+    `_explained` attributes the differences of single steps to rounding errors.
     """
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
@@ -80,9 +79,17 @@ def _explained(
 ) -> Finding:
     """Returns a finding that passes if rounding errors explain the differences of single steps.
 
-    `steps` are those on one device and on several; `changes` those that random changes of the
-    weights make on one device. Tensors that these change by more than `_LARGEST / _FACTOR` are left
-    out, if they are fewer than half: their gradients are 0 but for rounding errors.
+    The largest difference must be within its bound, or at most `_FACTOR` times the largest change
+    that `_Perturbation` causes; this product must be at most `_LARGEST`. Tensors whose change
+    exceeds `_LARGEST / _FACTOR` are left out, if they are fewer than half: their gradients are 0
+    but for rounding errors.
+
+    Args:
+      done: description of what the check did.
+      found: description of what the check found so far.
+      steps: differences of single steps between one device and several.
+      changes: differences of single steps on one device, between the weights and perturbed weights;
+        empty if there are none, and then only the bound counts.
     """
     noise = {d.name for d in changes if d.name not in MEANS and _FACTOR * d.measured > _LARGEST}
     if 2 * len(noise) < len({d.name for d in changes}):
@@ -105,7 +112,10 @@ def _explained(
 
 
 class _Perturbation:
-    """Changes the trainable variables of a run by random relative amounts of up to `_ROUNDING`."""
+    """Callable that multiplies the trainable variables of a run by random factors near 1.
+
+    The factors are uniformly distributed from 1 - `_ROUNDING` to 1 + `_ROUNDING`.
+    """
 
     def __init__(self) -> None:
         self._random = np.random.default_rng(0)
@@ -121,8 +131,12 @@ def _chunked(runs: VerificationRuns) -> tuple[dict[str, Any], str]:
 
     In mixed precision the gradient of each chunk of a batch is rounded, and a bound must allow for
     chunks whose gradients cancel. A device that computes the same chunks sequentially, as
-    micro-batches, rounds each of them identically: only float32 sums can differ. The options are {}
-    if that is not needed, or if the chunks cannot be the same.
+    micro-batches, rounds each of them identically: only float32 sums can differ.
+
+    Returns:
+      The number of micro-batches as {"accumulate": chunks}, and "float32". If chunks are not needed
+      (in float32, or with virtual shards) or cannot be the same (because of the batch size, or if
+      outputs depend on other examples): {}, and the result of `bounds.arithmetic`.
     """
     accumulate, arithmetic = runs.config.training.accumulate, runs.arithmetic(runs.topologies.one)
     chunks, batch = accumulate * runs.topologies.many.replicas, runs.sample.batch

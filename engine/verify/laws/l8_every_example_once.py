@@ -14,7 +14,10 @@ from engine.verify.runs import VerificationRuns
 def check(runs: VerificationRuns) -> Finding:
     """Checks that evaluation on one device and on several scores each example of a split once.
 
-    Both must count all examples and agree within rounding error, although batches are uneven.
+    Both evaluations must count all examples, and the sums of their losses and metrics must agree
+    within rounding error, although batches and replicas are uneven. In float32, sums that are
+    integers, such as the number of correct predictions, must be equal. Collected metrics are not
+    compared.
     """
     one, many = runs.topologies.one, runs.topologies.many
     examples = runs.sample.examples_scored
@@ -53,7 +56,8 @@ def check(runs: VerificationRuns) -> Finding:
 def _uneven(examples: int, at_most: int, replicas: int) -> int:
     """Returns the largest batch size with a partial batch and uneven replicas; 1 if there is none.
 
-    The size is at most `at_most` and 2/5 of the examples.
+    `examples` is not a multiple of the size, and the size is not a multiple of `replicas`, or of 2
+    for one replica. The size is at most `at_most` and 2/5 of the examples.
     """
     sizes = range(min(at_most, 2 * examples // 5), 1, -1)
     return next((size for size in sizes if examples % size and size % max(2, replicas)), 1)
