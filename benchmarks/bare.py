@@ -6,7 +6,9 @@ masks and no checkpoints. Initial weights, order and dropout are those of the en
 the engine end with the same weights up to rounding, and with bitwise equal weights if compiler and
 processor round both in the same way.
 
-    python -m benchmarks.bare W1 mnist.npz      serves requests, see benchmarks/serve.py
+    python -m benchmarks.bare W1 mnist.npz [jit]      serves requests, see benchmarks/serve.py
+
+jit: XLA compiles the whole loop.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Bare:
         self._compiled = tf.function(self._steps, autograph=False, jit_compile=jit)
 
     def take(self, steps: int) -> None:
-        """Trains for a number of steps, with one call of the graph for each epoch."""
+        """Trains for a number of steps, with one call of the graph for the steps of each epoch."""
         per_epoch = self._examples // self._batch
         while steps:
             epoch, at = divmod(self._step, per_epoch)

@@ -1,11 +1,12 @@
-"""A hand-written tf.data pipeline that reads the engine's TFRecord files in file order.
+"""A hand-written tf.data pipeline that reads MNIST's TFRecord files in file order.
 
     python bare_stream.py DATA_DIR '{"decode": "each", "ordered": true, "reads": "tuned"}'
 
 decode: "each" decodes single examples before batching; "batch" parses whole batches and decodes
-them with `tf.map_fn`; "unrolled" decodes them without a loop. ordered: whether the order of the
-examples is deterministic. reads: number of files read in parallel, "tuned" or "one". The number of
-parallel decodes is AUTOTUNE. A step reads one batch; see benchmarks/serve.py.
+them with `tf.map_fn`; "unrolled" parses whole batches and decodes them without a loop. ordered:
+whether the order of the batches is deterministic. reads: number of files that are read in parallel,
+"tuned" (AUTOTUNE) or "one". The number of parallel decodes is AUTOTUNE. A step reads one batch; see
+benchmarks/serve.py.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def one(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def several(serialized: tf.Tensor, unrolled: bool) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch of serialized examples, with `tf.map_fn` unless `unrolled`."""
+    """Decodes a batch of serialized examples, with `tf.map_fn` unless `unrolled`.
+
+    Returns:
+      Images, uint8 [128, 28, 28, 1], and labels, int32 [128].
+    """
     parsed = tf.io.parse_example(serialized, FEATURES)
     if unrolled:
         images = tf.stack([image_of(png) for png in tf.unstack(parsed["image"], BATCH)])
@@ -54,7 +59,14 @@ def several(serialized: tf.Tensor, unrolled: bool) -> tuple[tf.Tensor, tf.Tensor
 
 
 def dataset_of(paths: list[str], decode: str, ordered: bool, reads: str) -> tf.data.Dataset:
-    """Returns an infinite dataset of batches (images, labels); see the module for the arguments."""
+    """Returns an infinite dataset of batches (images, labels).
+
+    Args:
+      paths: paths of the TFRecord files.
+      decode: "each", "batch" or "unrolled", as in the module's docstring.
+      ordered: whether the order of the batches is deterministic.
+      reads: "tuned" or "one".
+    """
     at_a_time = AUTOTUNE if reads == "tuned" else None
     found = tf.data.TFRecordDataset(paths, num_parallel_reads=at_a_time, buffer_size=1 << 20)
     found = found.take(EXAMPLES[BATCH]).repeat()

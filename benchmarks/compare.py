@@ -28,7 +28,14 @@ PAIRED = 2  # comparisons of the pair, each over several starts
 
 
 def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> list[Contender]:
-    """Returns all contenders of a workload; those with settings to tune have several variants."""
+    """Returns all contenders of a workload; those with settings to tune have several variants.
+
+    Args:
+      workload: what they train.
+      place: directory of the peers' environments and of mnist.npz.
+      data_dir: directory in which MNIST is prepared.
+      quick: whether contenders have fewer variants.
+    """
     arrays = str(place / "mnist.npz")
 
     def peer(environment: str, script: str, variant: dict[str, Any]) -> list[str]:
@@ -72,7 +79,12 @@ def contenders(workload: Workload, place: Path, data_dir: str, quick: bool) -> l
 
 
 def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[str, Any]:
-    """Returns speeds of all contenders of a workload, and of Tapeline and bare loop as a pair."""
+    """Measures all contenders of a workload, and then only Tapeline and the bare loop.
+
+    Returns:
+      An entry of results.json: the dict of `rounds.compared` with "what" and "date", and, if both
+      Tapeline and the bare loop were measured, "pair" (the rates of the two) and "same_bits".
+    """
     print(f"{workload.name}: {workload.what}", flush=True)
     asked = contenders(workload, args.place, args.data_dir, args.quick)
     found = rounds.compared(asked, args, errors, "steps/s")
@@ -90,7 +102,7 @@ def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[
 
 
 def written(results: dict[str, Any]) -> list[str]:
-    """Returns the lines of RESULTS.md."""
+    """Returns the lines of RESULTS.md for the content of results.json."""
     lines = rounds.heading("Results", results)
     for name, found in results["workloads"].items():
         lines += ["", f"## {name}: {found['what']}", "", *rounds.rows(found)]
@@ -108,7 +120,10 @@ def written(results: dict[str, Any]) -> list[str]:
 
 
 def same_bits(pair: list[Contender], errors: Any) -> bool:
-    """Returns whether both contenders report the same digest of the weights after 500 steps."""
+    """Returns whether both contenders report the same SHA-256 of the weights after 500 more steps.
+
+    Both trained the same few steps before they were ready.
+    """
     found = []
     for contender in pair:
         process = Answering(contender.variants[""], errors)

@@ -11,7 +11,7 @@ from engine.runtime.startup import import_tensorflow
 
 
 def main() -> None:
-    """Decodes MNIST's training and test splits and writes their arrays."""
+    """Decodes MNIST's training and test splits and writes their images and labels."""
     import_tensorflow()
     import numpy as np
 

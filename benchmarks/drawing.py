@@ -2,8 +2,9 @@
 
     python -m benchmarks.drawing
 
-Draws each type of figure several times, for 10 classes and for 100, with images of 28x28 pixels and
-with color images of 96x96. The exit status is 1 if a median is over two seconds.
+Draws each type of figure five times for 10 classes with grayscale images of 28x28 pixels, and five
+times for 100 classes with color images of 96x96. The exit status is 1 if a median is over two
+seconds.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ POINTS = 100_000  # of a curve
 
 
 def all_of(classes: int, shape: tuple[int, int, int]) -> dict[str, Callable[[], bytes]]:
-    """Returns functions that draw each type of figure as a PNG, by the name of the figure."""
+    """Returns functions that draw a figure and return the PNG, by the name of the figure.
+
+    Args:
+      classes: number of classes.
+      shape: height, width and channels of the images.
+    """
     chance = np.random.default_rng(0)
     names = [f"class number {label}" for label in range(classes)]
     labels = chance.integers(0, classes, 10_000)

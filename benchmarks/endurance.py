@@ -4,10 +4,10 @@
 
 Trains with metrics, curves and checkpoints as in any run, one hundredth at a time, and in turn with
 the hand-written loop (`bare.py`), which restarts before every tenth. The restarted loop cannot slow
-down over time, and a drift of the machine affects both. The result is the throughput of the last
-tenth over that of the first, each as a multiple of the bare loop's, as the median over several
-trainings. The exit status is 1 if it is not within 2% of 1. A training whose graph is traced more
-than once has no result (`engine_loop.py`). Run nothing else at the same time.
+down over time, and a change in the machine's speed affects both. The result is the throughput of
+the last tenth over that of the first, each as a multiple of the bare loop's, as the median over
+several trainings. The exit status is 1 if the result is not within 2% of 1. If a training traces
+its graph more than once, the benchmark fails (`engine_loop.py`). Run nothing else at the same time.
 """
 
 from __future__ import annotations
@@ -32,8 +32,18 @@ _WARM = 2_000  # warm-up steps of each process, which trace and compile
 def trained(engine: list[str], bare: list[str], steps: int, errors: Any) -> dict[str, Any]:
     """Runs one training of the engine in turn with the bare loop.
 
+    Args:
+      engine: command line of the engine's process.
+      bare: command line of the bare loop's process.
+      steps: number of steps of the training.
+      errors: file for the processes' standard error.
+
     Returns:
-      The seconds of each tenth under "seconds", and those of the bare loop under "beside".
+      Under "seconds", the seconds in which the engine trained each tenth of the steps; under
+      "beside", the seconds of the bare loop for as many steps.
+
+    Raises:
+      RuntimeError: if a process fails.
     """
     piece = steps // TENTHS // PIECES
     seconds, beside = [], []
@@ -86,13 +96,21 @@ def main() -> int:
 
 
 def lasting(run: dict[str, Any]) -> float:
-    """Returns the throughput of the last tenth over the first, relative to the bare loop."""
+    """Returns the throughput of the last tenth over that of the first, relative to the bare loop.
+
+    `run` is a result of `trained`.
+    """
     multiples = np.divide(run["beside"], run["seconds"])
     return float(multiples[-1] / multiples[0])
 
 
 def table(runs: list[dict[str, Any]], steps: int) -> list[str]:
-    """Returns the lines of the table of throughput by tenth, the medians of several trainings."""
+    """Returns the lines of the table of throughput by tenth, with medians over the trainings.
+
+    Args:
+      runs: result of `trained` for each training.
+      steps: number of steps of a training.
+    """
     seconds = np.array([run["seconds"] for run in runs])
     multiples = np.median([np.divide(run["beside"], run["seconds"]) for run in runs], axis=0)
     rates = np.median(steps / TENTHS / seconds, axis=0)

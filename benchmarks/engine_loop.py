@@ -32,7 +32,14 @@ from engine.trainer.trainer import Trainer  # noqa: E402
 
 
 def config_of(workload: Workload, data_dir: str, run_dir: str, *options: str) -> Config:
-    """Returns the configuration of a workload, without validation, as for the other contenders."""
+    """Returns the configuration of a training run of a workload, without validation and testing.
+
+    Args:
+      workload: what to train.
+      data_dir: directory in which MNIST is prepared.
+      run_dir: directory of the run.
+      *options: further command-line options, which have precedence.
+    """
     return flags.parse(
         [
             "--dataset=mnist",

@@ -25,11 +25,15 @@ BATCH = 128
 
 
 class Consumer:
-    """Reads batches of the streaming feed, many in one call of the graph, as training does.
+    """Reader of batches of the streaming feed, many in one call of the graph, as in training.
 
     Args:
       data_dir: directory in which MNIST is prepared.
       examples: number of examples of MNIST's training split; 0: all.
+
+    Attributes:
+      feed: the streaming feed.
+      seen: "examples", the number of examples read, and "labels", the sum of their labels.
     """
 
     def __init__(self, data_dir: str, examples: int = EXAMPLES[BATCH]) -> None:
@@ -71,7 +75,11 @@ class Consumer:
             steps -= portion
 
     def _batches(self, step: tf.Tensor, end: tf.Tensor, given: object) -> list[tf.Tensor]:
-        """Reads batches in the graph; returns the number of examples and the sum of the labels."""
+        """Reads the batches of the steps from `step` until before `end`, in the graph.
+
+        `given` is the graph's input from the feed. Returns the number of examples and the sum of
+        their labels, int64 [].
+        """
 
         def one(step: tf.Tensor, examples: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
             batch = self.feed.batch(self.feed.next(given), step, 0)

@@ -23,12 +23,16 @@ PACKAGES: dict[str, list[list[str]]] = {
 
 
 def python_of(place: Path, name: str) -> Path:
-    """Returns the path of the interpreter of an environment in a directory."""
+    """Returns the path of the Python interpreter of the environment `name` in `place`."""
     return place / name / "bin" / "python"
 
 
 def make(place: Path) -> None:
-    """Creates the environments of `PACKAGES` that a directory does not contain yet."""
+    """Creates the environments of `PACKAGES` that a directory does not contain yet.
+
+    Raises:
+      subprocess.CalledProcessError: if `venv` or `pip` fails.
+    """
     for name, steps in PACKAGES.items():
         done = place / name / "done"
         if done.exists():

@@ -32,7 +32,15 @@ BATCHES = (128, 256, 512, 1000, 2000, 10_000)
 def contenders(
     workload: Workload, place: Path, data_dir: str, weights: Path, quick: bool
 ) -> list[Contender]:
-    """Returns the engine with defaults, and Keras with defaults and with tuned settings."""
+    """Returns the engine with defaults, and Keras with defaults and with tuned settings.
+
+    Args:
+      workload: whose network to evaluate.
+      place: directory of Keras's environment and of mnist.npz.
+      data_dir: directory in which MNIST is prepared.
+      weights: file that `write_weights` has written.
+      quick: whether to tune fewer settings of Keras.
+    """
 
     def keras(variant: dict[str, Any]) -> list[str]:
         python = str(python_of(place, "keras").absolute())
@@ -56,7 +64,10 @@ def contenders(
 
 
 def write_weights(workload: Workload, path: Path) -> None:
-    """Writes the engine's initial weights in Keras's order: each layer's kernel, then bias."""
+    """Writes the engine's initial weights to an .npz file in Keras's order: kernel, bias by layer.
+
+    The names of the arrays, "000" and so on, sort in this order.
+    """
     network = models.build(
         MODELS[workload.network],
         input_shape=(28, 28, 1),
@@ -70,7 +81,11 @@ def write_weights(workload: Workload, path: Path) -> None:
 
 
 def agree(found: dict[str, Any]) -> bool:
-    """Returns whether all contenders computed the same loss and accuracy, within 1e-5."""
+    """Returns whether all contenders computed the same loss and accuracy.
+
+    Each may differ from the first contender's by a relative 1e-5. `found` is a result of
+    `rounds.compared`.
+    """
     first, *others = found["final"].values()
     return all(
         math.isclose(first[name], each[name], rel_tol=1e-5)

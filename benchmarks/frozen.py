@@ -1,10 +1,12 @@
-"""What frozen parameters cost a step: a table as a frozen variable, and as a constant.
+"""Measures the time that frozen parameters add to a step, in comparison with a constant.
 
     python -m benchmarks.frozen [--parameters=20000000] [--rounds=9] [--option=--jit=off ...]
 
-A classifier of the embedded digits adds up rows of a table of float32 numbers, one by pixel. Both
-runs are assembled as the command does and train for an epoch in turn, in one process. Prints one
-JSON object: the median milliseconds a step of both, and that of the differences of the rounds.
+The model classifies the embedded digits with the mean of rows of a float32 table, one row for each
+pixel. The table is a frozen variable in one run and a constant in the other. Both runs are
+assembled as the command line does; each round trains an epoch of one and then of the other, in one
+process. Prints one JSON object: the median milliseconds per step of both runs, and the median of
+the differences in a round.
 """
 
 from __future__ import annotations
@@ -30,7 +32,15 @@ PIXELS, COLUMNS = 64, 64  # of an image, and of the table
 
 
 class Embedded(tf.Module):
-    """A dense layer on the sum of one row of a table by pixel; the table is not trained."""
+    """A linear layer without bias on the mean of table rows, one row for each pixel.
+
+    The table is not trained.
+
+    Args:
+      parameters: number of elements of the table, rounded down to a multiple of `COLUMNS`.
+      variable: whether the table is a variable; otherwise it is a constant.
+      classes: number of logits.
+    """
 
     def __init__(self, parameters: int, variable: bool, classes: int) -> None:
         super().__init__()
@@ -43,7 +53,7 @@ class Embedded(tf.Module):
         self.kernel = tf.Variable(tf.zeros([COLUMNS, classes]), name="kernel")
 
     def __call__(self, images: tf.Tensor, context: object) -> tf.Tensor:
-        """Returns logits, float32 [rows, classes], of images, [rows, 8, 8, 1] in [0, 1]."""
+        """Returns logits, float32 [rows, classes], of images, float32 [rows, 8, 8, 1] in [0, 1]."""
         levels = tf.cast(tf.round(tf.reshape(images, [-1, PIXELS]) * 16), tf.int32)  # 0 to 16
         apart = self.rows // (PIXELS * 17)
         rows = tf.gather(self.table, (levels + tf.range(PIXELS) * 17) * apart)
@@ -51,7 +61,14 @@ class Embedded(tf.Module):
 
 
 def assembled(place: str, parameters: int, variable: bool, options: list[str]) -> Parts:
-    """Returns the parts of a run whose table is a variable, or a constant."""
+    """Registers a model and returns the assembled parts of a run that trains it.
+
+    Args:
+      place: directory for the run directory and the cache.
+      parameters: number of elements of the table.
+      variable: whether the table is a variable; otherwise it is a constant.
+      options: further command-line options.
+    """
     name = "frozen_variable" if variable else "constant"
 
     @models.register(name)
@@ -64,14 +81,14 @@ def assembled(place: str, parameters: int, variable: bool, options: list[str]) -
 
 
 def milliseconds(parts: Parts) -> float:
-    """Trains for an epoch in one call of the loop, and returns the milliseconds of a step."""
+    """Trains for an epoch in one call of the loop and returns the mean milliseconds per step."""
     started = time.perf_counter()
     parts.loop.run(parts.steps_per_epoch)
     return (time.perf_counter() - started) / parts.steps_per_epoch * 1000
 
 
 def main() -> None:
-    """Measures both in turn and prints the medians."""
+    """Measures both runs in turn and prints the medians as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parameters", type=int, default=20_000_000)
     parser.add_argument("--rounds", type=int, default=9)

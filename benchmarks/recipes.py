@@ -1,11 +1,11 @@
-"""Trains the five seed systems, with their authors' settings and tuned, and checks their goals.
+"""Trains the recipes of the five seed systems, the authors' and tuned ones, and checks goals.
 
     python -m benchmarks.recipes --data_dir=DATA_DIR [--seeds=3] [--keras] [--only=seed_003]
 
-Trains every recipe once for each seed, each in a separate process, and writes the tables of
-recipes/README.md; with --only it writes none. The exit status is 1 if a recipe misses a goal, with
-one line for each miss. With --keras, Keras's `fit` also trains each of the authors' settings, in
-turn with Tapeline; this needs
+Trains every recipe once for each random seed, each in a separate process, and writes the tables of
+recipes/README.md, but not if --only selects some recipes. The exit status is 1 if a recipe misses a
+goal, with one line for each miss. With --keras, Keras's `fit` also trains with each of the authors'
+settings, in turn with Tapeline; this needs
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
@@ -58,9 +58,15 @@ LOG = {
 def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
     """Trains with a recipe.
 
+    Args:
+      recipe: name of the flagfile, without ".flags".
+      data_dir: directory in which MNIST is prepared.
+      seed: random seed.
+
     Returns:
-      Accuracy and loss on the test split; seconds from the first step to the last, including
-      tracing, evaluation and saving, as for Keras's `fit`; epochs; the rows of metrics.jsonl.
+      A dict: "accuracy" and "loss" on the test split; "seconds", the wall time from the start of
+      training, after the loop is traced, to the last step, including evaluation and saving;
+      "epochs"; "rows", the rows of metrics.jsonl with loss and accuracy; "versions" of packages.
 
     Raises:
       RunError: the training fails.
@@ -78,7 +84,10 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
 
 
 def train_with_keras(recipe: str, place: Path, seed: int) -> dict[str, Any]:
-    """Trains with Keras's `fit` and an author's settings; returns peers/keras_recipe.py's results.
+    """Trains with Keras's `fit` and an author's settings.
+
+    Returns:
+      The JSON that peers/keras_recipe.py prints.
 
     Raises:
       RunError: the training fails.
@@ -88,7 +97,7 @@ def train_with_keras(recipe: str, place: Path, seed: int) -> dict[str, Any]:
 
 
 def misses(found: dict[str, list[dict[str, Any]]]) -> list[str]:
-    """Returns a message for each missed goal."""
+    """Returns a message for each missed goal; `found` holds the results of `train` by recipe."""
     missed = []
     for recipe, runs in found.items():
         mean = 100 * float(np.mean([run["accuracy"] for run in runs]))
@@ -123,7 +132,11 @@ def table(found: dict[str, list[dict[str, Any]]]) -> Iterator[str]:
 
 
 def curves(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """Yields a table that compares the log of seed_003 with the one that its author published."""
+    """Yields the lines of a table that compares metrics of `runs` with those that were published.
+
+    Args:
+      runs: results of `train` for the recipe seed_003, whose author published a log.
+    """
     yield "| | published | Tapeline |"
     yield "|---|---|---|"
     for words, (metric, split, epoch, published) in LOG.items():
@@ -143,7 +156,7 @@ def _seconds(runs: Sequence[dict[str, Any]]) -> float:
 
 
 def _spread(values: Sequence[float], digits: int = 2) -> str:
-    """Formats the mean and, for several values, the standard deviation."""
+    """Formats the mean and, for several values, the sample standard deviation."""
     mean = f"{np.mean(values):.{digits}f}"
     return f"{mean} ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else mean
 
@@ -157,7 +170,7 @@ def between(text: str, name: str, lines: Sequence[str]) -> str:
 
 
 def write_tables(readme: Path, results: dict[str, Any]) -> None:
-    """Rewrites the tables of results in recipes/README.md."""
+    """Rewrites the table of results, and the one of curves if seed_003 was trained, in `readme`."""
     machine, found = results["machine"], results["recipes"]
     made = (
         f"{results['date']}, `{results['command']}`, {machine['processor']}, "
@@ -170,14 +183,19 @@ def write_tables(readme: Path, results: dict[str, Any]) -> None:
 
 
 def keep(out: Path, results: dict[str, Any]) -> None:
-    """Writes the raw results as JSON, to a separate file if some recipes are missing."""
+    """Writes the results as JSON to results.json; to results_of_some.json if recipes are missing.
+
+    Both files are in the directory `out`.
+    """
     every = set(results["recipes"]) == set(WANTED)
     name = results["raw"] if every else "results_of_some.json"
     (out / name).write_text(compact.dumps(results) + "\n")
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Trains the selected recipes; returns 1 if a goal is missed or a training fails, otherwise 0.
+    """Trains the selected recipes, and writes and prints the results.
+
+    Returns 1 if an option is invalid, a training fails or a goal is missed, otherwise 0.
 
     Args:
       given: command-line arguments; None: those of the process.

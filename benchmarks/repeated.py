@@ -1,4 +1,4 @@
-"""Makes a large dataset: MNIST with a training split that is repeated, one shard per repetition.
+"""Makes a large dataset: MNIST with a repeated training split, one shard for each repetition.
 
     python -m benchmarks.repeated DATA_DIR TARGET 100
 
@@ -18,7 +18,7 @@ def repeat(data_dir: Path, target: Path, times: int) -> int:
 
     Args:
       data_dir: directory in which MNIST is prepared, in one shard.
-      target: data_dir to create.
+      target: TFDS directory to write to, which does not contain MNIST yet.
       times: number of repetitions.
 
     Returns:

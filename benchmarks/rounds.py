@@ -1,10 +1,12 @@
-"""Measures contenders in turn and formats the table of the results.
+"""Measures the speed of contenders in turn and formats the table of the results.
 
-Each contender is a process that sleeps until it gets a request. If a contender has several
-variants, each variant is first measured while no other runs. Because the machine drifts meanwhile,
-the three fastest are then measured in turn, and the fastest of them is chosen. Each round then
-measures a block of each contender, in a new random order, over three starts of all processes. The
-result is the median of the ratios of blocks that are adjacent in time.
+Each contender is a process that sleeps until it gets a request. A block is a request for as many
+steps as take about three seconds. If a contender has several variants, each variant is first
+measured while no other runs. Because the speed of the machine changes with time, up to three of the
+fastest variants are then measured in turn, and the fastest of them is chosen. Each round then
+measures a block of each contender, in a new random order. The rounds are divided among three starts
+of all processes. The ratio of two contenders is the median, over the rounds, of the ratio of their
+rates in a round.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Contender(NamedTuple):
 
     Attributes:
       name: name in the table.
-      variants: commands that start its process, by the description of their settings.
+      variants: command line of the process of each variant, by the description of its settings.
     """
 
     name: str
@@ -48,11 +50,18 @@ class Contender(NamedTuple):
 
 
 class Answering:
-    """A contender's process; the client of benchmarks/serve.py.
+    """A contender's process, and the client for the requests that benchmarks/serve.py answers.
+
+    The constructor starts the process and waits until it is ready. The constructor and all methods
+    raise a RuntimeError if the process ends without an answer.
 
     Args:
       command: command line of the process.
       errors: file for the process's standard error.
+
+    Attributes:
+      facts: first answer of the process: package versions, and `at_least` if blocks have a minimum.
+      steps: number of steps of a block.
     """
 
     def __init__(self, command: list[str], errors: Any) -> None:
@@ -77,23 +86,23 @@ class Answering:
         raise RuntimeError(f"exit status {self._process.wait()}")
 
     def take(self, steps: int) -> float:
-        """Runs `steps` steps, or more if the contender cannot run so few; returns steps/s."""
+        """Requests `steps` steps, of which the contender may run more; returns steps/s."""
         assert self._process.stdin is not None
         print(steps, file=self._process.stdin, flush=True)
         found = self._answer()
         return found["steps"] / found["seconds"]
 
     def fit(self, seconds: float) -> float:
-        """Sets the steps of a block to take `seconds`; returns the measured steps per second."""
+        """Sets `self.steps` so that a block takes about `seconds`; returns the measured steps/s."""
         while self.steps / (rate := self.take(self.steps)) < seconds / 3:
             self.steps *= 2
         self.steps = max(1, round(rate * seconds))
         return rate
 
     def block(self) -> float:
-        """Runs some warm-up steps and then a block; returns steps per second of the block.
+        """Runs warm-up steps, an eighth of a block, and then a block; returns its steps per second.
 
-        The warm-up consumes data that was prefetched while the process slept, and warms the caches.
+        The warm-up consumes data that was prefetched while the process slept, and fills the caches.
         """
         self.take(-(-self.steps // 8))
         return self.take(self.steps)
@@ -110,7 +119,12 @@ class Answering:
 def variants(
     command: Callable[[dict[str, Any]], list[str]], **choices: Iterable[Any]
 ) -> dict[str, list[str]]:
-    """Returns the command of each combination of `choices`, by a description of the combination."""
+    """Returns the command line of each combination of settings, by a description of the settings.
+
+    Args:
+      command: returns the command line for the settings of a combination, given as a dict.
+      **choices: values to combine, by the name of the setting.
+    """
     made = {}
     for chosen in itertools.product(*choices.values()):
         variant = dict(zip(choices, chosen, strict=True))
@@ -121,17 +135,22 @@ def variants(
 def compared(
     asked: list[Contender], args: argparse.Namespace, errors: Any, unit: str, each: int = 1
 ) -> dict[str, Any]:
-    """Measures contenders in turn.
+    """Measures contenders in turn and prints the rates of each round.
 
     Args:
-      asked: the contenders.
-      args: the options of `parser`.
+      asked: the contenders; those that `args.only` does not name are left out, unless it is "".
+      args: the options of `parser`; `args.rounds` is the number of rounds.
       errors: file for the processes' standard error.
       unit: unit of the rates, such as "steps/s".
-      each: number of units in a step.
+      each: number by which steps/s are multiplied for this unit, such as the examples of a step.
 
     Returns:
-      The rates of each contender in each round, with variants and versions.
+      A dict with "unit" and five dicts by contender: "rates" (a list, one rate per round),
+      "variants" (the chosen one), "tried" (the rate of each variant), "versions" (the facts of the
+      process) and "final" (the last result of the process).
+
+    Raises:
+      RuntimeError: if no variant of a contender runs, or a process ends without an answer.
     """
     if args.only:
         asked = [contender for contender in asked if contender.name in args.only.split(",")]
@@ -171,7 +190,13 @@ def compared(
 def _fastest(
     contender: Contender, errors: Any, unit: str, each: int
 ) -> tuple[str, dict[str, float]]:
-    """Returns the description of a contender's fastest variant, and the rates of the variants."""
+    """Returns the description of a contender's fastest variant, and the rates of all variants.
+
+    A variant that fails has the rate 0. A single variant is not measured: the rates are empty.
+
+    Raises:
+      RuntimeError: if no variant runs.
+    """
     rates: dict[str, float] = {}
     if len(contender.variants) == 1:
         return next(iter(contender.variants)), rates
@@ -198,7 +223,7 @@ def _fastest(
 def _fastest_in_turn(
     contender: Contender, finalists: list[str], errors: Any, unit: str, each: int
 ) -> str:
-    """Returns the fastest of several variants, measured in blocks that alternate in time."""
+    """Returns the finalist with the highest median rate, measured in blocks that take turns."""
     if len(finalists) == 1:
         return finalists[0]
     processes = {words: Answering(contender.variants[words], errors) for words in finalists}
@@ -218,7 +243,7 @@ def _fastest_in_turn(
 
 
 def rows(found: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines of a comparison's table, with a row for each contender."""
+    """Yields the lines of the table of `found`, a result of `compared`: a row per contender."""
     rates = found["rates"]
     yield f"| | {found['unit']} | Tapeline is so many times as fast | as |"
     yield "|---|---|---|---|"
@@ -228,13 +253,13 @@ def rows(found: dict[str, Any]) -> Iterator[str]:
 
 
 def ratio(rates: list[float], others: list[float]) -> str:
-    """Formats the ratio of rates: the median, and the 10th and 90th percentiles."""
+    """Formats the ratios `rates` / `others`: the median, and the 10th and 90th percentiles."""
     p10, median, p90 = np.percentile(np.divide(rates, others), [10, 50, 90])
     return f"{median:.2f} ({p10:.2f} to {p90:.2f})"
 
 
 def versions(found: dict[str, Any]) -> str:
-    """Returns a line with the versions of all packages of the contenders."""
+    """Returns a line with the package versions of all contenders in a result of `compared`."""
     named = {
         f"{package} {version}"
         for facts in found["versions"].values()
@@ -245,7 +270,7 @@ def versions(found: dict[str, Any]) -> str:
 
 
 def heading(title: str, results: dict[str, Any]) -> list[str]:
-    """Returns the first lines of a results file: title, command, method and machine."""
+    """Returns the first lines of a Markdown file of results: title, command, method, machine."""
     machine = results["machine"]
     return [
         f"# {title}",
@@ -259,7 +284,12 @@ def heading(title: str, results: dict[str, Any]) -> list[str]:
 
 
 def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
-    """Returns a parser with the options common to all comparisons."""
+    """Returns a parser with the options common to all comparisons.
+
+    Args:
+      module: name of the benchmark's module.
+      doc: description of the command, printed as it is by `--help`.
+    """
     made = argparse.ArgumentParser(prog=f"python -m benchmarks.{module}", description=doc)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")
@@ -273,7 +303,14 @@ def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
 
 
 def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dict[str, Any]:
-    """Returns the header of the results; its command repeats the values of `options`."""
+    """Returns the first entries of the results: command, raw, date, machine and rounds.
+
+    Args:
+      module: name of the benchmark's module.
+      raw: file name of the results as JSON.
+      args: options of the command line.
+      *options: names of numeric options, which the command repeats with their values.
+    """
     given = [f"--{name}={getattr(args, name):g}" for name in options]
     return {
         "command": " ".join([f"python -m benchmarks.{module} --data_dir=DATA_DIR", *given]),
@@ -285,6 +322,9 @@ def begun(module: str, raw: str, args: argparse.Namespace, *options: str) -> dic
 
 
 def write(out: Path, results: dict[str, Any], table: str, lines: list[str]) -> None:
-    """Writes the raw results as JSON and the lines of the table to the file `table`."""
+    """Writes `results` as JSON to the file that its "raw" names, and `lines` to the file `table`.
+
+    Both files are in the directory `out`.
+    """
     (out / results["raw"]).write_text(compact.dumps(results) + "\n")
     (out / table).write_text("\n".join(lines) + "\n")

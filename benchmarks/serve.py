@@ -1,8 +1,9 @@
 """Runs a contender's steps on request, over standard input and output; standard library only.
 
 The process prints one line of JSON when it is ready. Each input line is a number of steps; the
-answer is one line of JSON with the number of steps that were run and their seconds. The process
-sleeps while other contenders are measured.
+answer is one line of JSON with the number of steps that were run and their seconds. The answer to
+0, or to the end of the input, is the final result. The process sleeps while other contenders are
+measured.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from typing import Any
 def serve(
     take: Callable[[int], int | None], facts: dict[str, Any], final: Callable[[], Any]
 ) -> None:
-    """Answers requests until standard input ends or a request is 0.
+    """Answers requests until standard input ends or a request is 0; then prints the final result.
+
+    Standard output is redirected to standard error, except for the answers.
 
     Args:
-      take: runs a number of steps and waits for their end; returns the number of steps if it had to
-        run more.
-      facts: versions of the packages; optionally `at_least`, the minimum of steps in a block.
-      final: called at the end; returns a result that shows that the work was done.
+      take: runs a number of steps and waits for their end; returns the number of steps that were
+        run, or None if it is the requested number.
+      facts: versions by package; optionally `at_least`, the minimum number of steps in a block.
+      final: called at the end; returns the final result, which shows that the work was done.
     """
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keeps the output of libraries apart from the answers

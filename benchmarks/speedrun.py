@@ -7,7 +7,7 @@ Trains once for each seed, each in a separate process, and writes the table. The
 with one line that says why, if the mean accuracy or the mean time misses the goal, or a run fails.
 Seconds are of training only: without loading the data, tracing and evaluation. With --keras, each
 seed is also trained by Keras's `fit` with the network and settings of recipes/seed_003.flags, until
-its first epoch with 99% on test; this needs
+the first epoch with 99% on test; this needs
 
     python -m benchmarks.environments .benchmarks
     python -m benchmarks.data DATA_DIR .benchmarks/mnist.npz
@@ -55,11 +55,15 @@ def misses(accuracies: Sequence[float], seconds: Sequence[float]) -> list[str]:
 
 
 def measured(result: dict[str, Any]) -> dict[str, Any]:
-    """Returns the test accuracy, training seconds and steps of a run.
+    """Returns the test accuracy and training time of a run.
 
     Args:
-      result: content of result.json. Its `train_seconds` include tracing; its `steps_per_second`
-        exclude evaluation and the call that traces, a single step.
+      result: content of result.json.
+
+    Returns:
+      A dict: "accuracy" on the test split; "steps"; "seconds", the number of steps divided by
+      `steps_per_second`, which excludes evaluation and the first call of the loop; and
+      "train_seconds", which includes that call.
 
     Raises:
       RunError: the result has no test accuracy or no steps per second.
@@ -76,7 +80,10 @@ def measured(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def train(data_dir: str, seed: int) -> dict[str, Any]:
-    """Trains with the speedrun recipe; returns the values of `measured`, and package versions.
+    """Trains with the speedrun recipe.
+
+    Returns:
+      The dict of `measured`, with the package versions under "versions".
 
     Raises:
       RunError: the training fails.
@@ -92,8 +99,8 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
     """Trains with Keras's `fit` until the first epoch that reaches `ACCURACY`.
 
     Returns:
-      The results of peers/keras_until.py, the number of epochs, and whether the accuracy was
-      reached.
+      The JSON that peers/keras_until.py prints, with the number of "epochs", and "reached": whether
+      an epoch reached the accuracy.
 
     Raises:
       RunError: the training fails.
@@ -107,7 +114,13 @@ def train_with_keras(place: Path, seed: int) -> dict[str, Any]:
 
 
 def collected(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Trains each seed, with the recipe and then with Keras if selected; returns the results."""
+    """Trains with each seed and returns a dict for each: "seed" and the results of `train`.
+
+    With `args.keras`, Keras trains with the same seed afterwards; its results are under "keras".
+
+    Raises:
+      RunError: a training fails.
+    """
     found = []
     for seed in range(args.rounds):
         run: dict[str, Any] = {"seed": seed} | train(args.data_dir, seed)
@@ -125,7 +138,7 @@ def _epochs(keras: dict[str, Any]) -> str:
 
 
 def ratios(runs: list[dict[str, Any]]) -> list[float]:
-    """Returns Keras's training time over the recipe's for each seed; empty without Keras."""
+    """Returns Keras's training time divided by the recipe's, for each seed; [] without Keras."""
     return [sum(run["keras"]["seconds"]) / run["seconds"] for run in runs if "keras" in run]
 
 
@@ -186,7 +199,9 @@ def text(results: dict[str, Any]) -> list[str]:
 
 
 def main(given: Sequence[str] | None = None) -> int:
-    """Runs the benchmark; returns 1 if a goal is missed or a training fails, otherwise 0.
+    """Runs the benchmark on two CPU cores, and writes and prints the results.
+
+    Returns 1 if an option is invalid, a training fails or a goal is missed, otherwise 0.
 
     Args:
       given: command-line arguments; None: those of the process.

@@ -4,8 +4,8 @@
 
 Trains one step of each workload several times, in turn, with `python run.py`: once with an empty
 cache, so that the data is decoded first, and once with the cache of decoded data. For comparison,
-it also measures an interpreter that only imports TensorFlow. Prints medians. Run nothing else at
-the same time.
+also measures a Python process that only imports TensorFlow. Prints medians. Run nothing else at the
+same time.
 """
 
 from __future__ import annotations
@@ -30,7 +30,17 @@ IMPORT = "import tensorflow"
 
 
 def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, float]:
-    """Trains a workload for one step with run.py; returns the seconds of each startup part."""
+    """Trains a workload for one step with run.py; returns the seconds of each startup part.
+
+    Args:
+      name: name of the workload.
+      data_dir: directory in which MNIST is prepared.
+      scratch: directory for the options file and the run.
+      cache: directory of decoded data.
+
+    Raises:
+      subprocess.CalledProcessError: if run.py fails.
+    """
     run_dir = scratch / "run"
     config = config_of(WORKLOADS[name], data_dir, str(run_dir), f"--cache_dir={cache}")
     options = scratch / "options.flags"
@@ -41,7 +51,13 @@ def started(name: str, data_dir: str, scratch: Path, cache: Path) -> dict[str, f
 
 
 def imported() -> dict[str, float]:
-    """Returns the seconds of an interpreter that only imports TensorFlow."""
+    """Runs a Python process that only imports TensorFlow; returns a dict of its seconds.
+
+    The key is `IMPORT`.
+
+    Raises:
+      subprocess.CalledProcessError: if the process fails.
+    """
     begun = time.perf_counter()
     _run([sys.executable, "-c", IMPORT])
     return {IMPORT: time.perf_counter() - begun}
@@ -53,7 +69,11 @@ def _run(command: list[str]) -> None:
 
 
 def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
-    """Returns the lines of a table with the median seconds of each startup part and of the sum."""
+    """Returns the lines of a table with the median seconds of each startup part and of the sum.
+
+    Args:
+      found: for each row, by name, the seconds of each startup part in each start.
+    """
     parts = list(next(iter(found.values()))[0])
     lines = ["| seconds | " + " | ".join(parts) + " | together |", "|---" * (len(parts) + 2) + "|"]
     for name, starts in found.items():
@@ -65,7 +85,7 @@ def table(found: dict[str, list[dict[str, float]]]) -> list[str]:
 
 
 def main() -> int:
-    """Runs the benchmark, writes startup.json, prints the table and returns 0."""
+    """Runs the benchmark, writes startup.json and STARTUP.md, prints the table and returns 0."""
     made = argparse.ArgumentParser(prog="python -m benchmarks.startup", description=__doc__)
     made.formatter_class = argparse.RawDescriptionHelpFormatter
     made.add_argument("--data_dir", required=True, help="where MNIST is prepared")

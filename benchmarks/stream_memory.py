@@ -1,9 +1,10 @@
-"""Measures the memory of a process that streams MNIST. Linux only.
+"""Measures the memory of a process that streams MNIST, on Linux only.
 
     python -m benchmarks.stream_memory DATA_DIR [BATCHES]       an epoch by default
 
-The last line of the output is JSON: the peak memory while streaming, in MB, of anonymous memory
-(RssAnon) and of mapped files (RssFile), which are page cache that the system reclaims as needed.
+The last line of the output is JSON: the resident memory in MiB, before streaming, its peak while
+streaming ("most"), and after; and the number of examples of the split and of those streamed. Memory
+is anonymous (RssAnon) or of mapped files (RssFile), page cache that the system reclaims as needed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ EVERY = 0.02  # seconds between two samples
 
 
 def held() -> dict[str, float]:
-    """Returns this process's resident memory in MB, by the names "RssAnon" and "RssFile"."""
+    """Returns this process's resident memory in MiB, by the names "RssAnon" and "RssFile"."""
     found = {}
     for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
@@ -27,7 +28,11 @@ def held() -> dict[str, float]:
 
 
 class Watch(threading.Thread):
-    """A thread that samples the process's memory every 20 ms and keeps the maxima."""
+    """A thread that samples the process's memory every 20 ms and keeps the maxima.
+
+    Attributes:
+      most: the largest sample in MiB, by the names of `held`.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -40,11 +45,11 @@ class Watch(threading.Thread):
             self.look()
 
     def look(self) -> None:
-        """Samples the memory once."""
+        """Samples the memory once and updates `most`."""
         self.most = {name: max(self.most[name], now) for name, now in held().items()}
 
     def end(self) -> dict[str, float]:
-        """Stops the thread and returns the maxima, by the names of `held`."""
+        """Stops the thread, samples the memory once more and returns `most`."""
         self._ended.set()
         self.join()
         self.look()
@@ -52,7 +57,7 @@ class Watch(threading.Thread):
 
 
 def main() -> None:
-    """Streams the batches and prints the memory before, at most during, and after streaming."""
+    """Streams the batches and prints as JSON the numbers of examples and the memory."""
     from benchmarks.engine_stream import Consumer
 
     data_dir, *batches = sys.argv[1:]

@@ -3,7 +3,7 @@
     python -m benchmarks.streaming --data_dir=DATA_DIR [--times=100]
 
 The engine's feed reads each epoch in a new order; the hand-written pipeline reads in file order.
-The method is described in benchmarks/rounds.py. With --times=T, it also measures the memory of the
+The method is described in benchmarks/rounds.py. With --times=T, also measures the memory of the
 feed for a dataset T times as large, which is written to a temporary directory: 20 MB for each copy.
 Run nothing else at the same time.
 """
@@ -26,7 +26,12 @@ BATCH = 128
 
 
 def contenders(data_dir: str, quick: bool) -> list[Contender]:
-    """Returns the engine's feed, and tf.data with the variants of its settings to try."""
+    """Returns two contenders: the engine's feed, and a tf.data pipeline with several variants.
+
+    Args:
+      data_dir: directory in which MNIST is prepared.
+      quick: whether to try fewer settings.
+    """
 
     def bare(variant: dict[str, Any]) -> list[str]:
         return [sys.executable, str(HERE / "bare_stream.py"), data_dir, json.dumps(variant)]
@@ -42,7 +47,14 @@ def contenders(data_dir: str, quick: bool) -> list[Contender]:
 
 
 def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
-    """Returns memory use for MNIST, `times` epochs of MNIST, and a `times` as large MNIST."""
+    """Measures memory while streaming MNIST once, `times` times, and a dataset `times` as large.
+
+    Returns:
+      The JSON that benchmarks/stream_memory.py prints, by description of the measurement.
+
+    Raises:
+      subprocess.CalledProcessError: if a measuring process fails.
+    """
 
     def streamed(place: str, *batches: str) -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.stream_memory", place, *batches]
@@ -59,7 +71,7 @@ def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
 
 
 def memory_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """Yields the lines of the table of memory use."""
+    """Yields the lines of the table of memory use; `found` is a result of `memory`."""
     yield "| | examples streamed | own memory, MB | mapped files, MB |"
     yield "|---|---|---|---|"
     for name, each in found.items():

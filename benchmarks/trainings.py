@@ -1,4 +1,4 @@
-"""Complete trainings in separate processes: with a flagfile, and with Keras's `fit`."""
+"""Runs complete trainings in separate processes: with a flagfile, and with Keras's `fit`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE = 1.0  # seconds between two processes
 
 
 class RunError(RuntimeError):
-    """A training failed; the message is one line."""
+    """Error of a training that failed; the message is one line."""
 
 
 class Trained(NamedTuple):
@@ -73,7 +73,15 @@ def train_with_keras(place: Path, script: str, *given: str, who: str) -> dict[st
 
 
 def told(command: list[str], who: str) -> list[str]:
-    """Runs a command and returns the lines of its standard output; raises RunError if it fails."""
+    """Runs a command and returns the lines of its standard output.
+
+    Args:
+      command: command line.
+      who: name of the training, for the error message.
+
+    Raises:
+      RunError: the exit status is not 0; the message has the last line of the output.
+    """
     time.sleep(_PAUSE)
     environment = os.environ | {"PYTHONPATH": f"{HERE.parent}:{HERE}"}
     done = subprocess.run(command, capture_output=True, text=True, cwd=HERE.parent, env=environment)

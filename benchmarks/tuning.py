@@ -3,10 +3,11 @@
     python -m benchmarks.tuning --data_dir=DATA_DIR [--workloads=W3,W4]
 
 For each workload: tunes once, then measures every candidate of the grid, a few processes at a time,
-each together with the tuned candidate. The fastest of the grid are measured again together with the
-tuned one, over several starts of all, because the maximum of many noisy measurements is biased, and
-the speed of a process depends on its memory layout. A workload takes 15 minutes; workloads that are
-not selected keep their previous row. Run nothing else at the same time.
+each together with the tuned candidate. The four fastest of the grid and the default are measured
+again together with the tuned candidate, over four starts of all processes, because the maximum of
+many noisy measurements is biased, and the speed of a process depends on its memory layout. A
+workload takes 15 minutes; workloads that are not selected keep their previous row. Run nothing else
+at the same time.
 """
 
 from __future__ import annotations
@@ -51,7 +52,15 @@ def grid(cores: int) -> list[Candidate]:
 
 
 def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
-    """Runs `--mode=tune` in a directory; returns the tuned candidate and the seconds it took."""
+    """Runs `--mode=tune`; returns the tuned candidate and the seconds of the tuning.
+
+    Args:
+      config: the training run to tune.
+      scratch: directory for the files of options.
+
+    Raises:
+      subprocess.CalledProcessError: if tuning fails.
+    """
     path = Path(scratch) / "tuned.flags"
     options = Path(scratch) / "options.flags"
     options.write_text(flags.flagfile(config))
@@ -77,7 +86,18 @@ def tuned(config: Config, scratch: str) -> tuple[Candidate, float]:
 
 
 def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
-    """Measures all candidates together with the tuned one; returns entries of tuning.json."""
+    """Measures the default and all candidates of the grid, together with the tuned candidate.
+
+    Args:
+      config: the training run.
+      chosen: the tuned candidate.
+
+    Returns:
+      Entries of tuning.json. "grid": speedup of each candidate over the tuned one. "again": the
+      same for the fastest and the default, in each of several starts. "fastest", with its median
+      speedup in these starts and each of them. "default_over_tuned": the default's median speedup.
+      "tuned_steps_per_second": the median over these starts.
+    """
     others = [Candidate(), *grid(usable_cores())]
     others = [choice for choice in others if choice != chosen]
     ratios: dict[Candidate, float] = {}
@@ -108,7 +128,7 @@ def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
 
 
 def rows(results: dict[str, Any]) -> Iterator[str]:
-    """Yields the lines of the table of results, with a row for each workload."""
+    """Yields the lines of TUNING.md's table, a row for each workload, and of the note below."""
     yield (
         "| | tuned in, s | tuned | steps/s | the grid's fastest, again, over it | starts | "
         "default over it | the grid's fastest |"

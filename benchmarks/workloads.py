@@ -1,4 +1,7 @@
-"""The workloads of all contenders, in the standard library, since environments differ."""
+"""The workloads that all contenders train.
+
+This module imports only the standard library, because each contender has its own environment.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ REQUIRED = "TAPELINE_TEST_BROWSER"  # "required": tests fail if there is no brow
 
 
 def find() -> str:
-    """Returns the path of Chromium; if there is none, skips the test, or fails it if required."""
+    """Returns the path of Chromium or Chrome.
+
+    If there is none, skips the test; fails it if `TAPELINE_TEST_BROWSER` is "required".
+    """
     found = next((path for name in NAMES if (path := shutil.which(name))), None)
     if found is None:
         words = "no Chromium: install Debian's package chromium"
@@ -55,7 +58,10 @@ class Page:
         return self._browser.ask(method, params, self)
 
     def run(self, script: str) -> Any:
-        """Evaluates a JavaScript expression, awaits promises, and returns the value as JSON."""
+        """Returns the value of a JavaScript expression, or of its promise, as decoded JSON.
+
+        Asserts that the expression throws no exception.
+        """
         answer = self.ask(
             "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
         )
@@ -63,7 +69,10 @@ class Page:
         return answer["result"].get("value")
 
     def until(self, script: str, seconds: float = HANG) -> Any:
-        """Waits until a JavaScript expression is true; returns its value."""
+        """Waits until a JavaScript expression is truthy; returns its value.
+
+        Asserts that this takes at most `seconds`.
+        """
         end = time.monotonic() + seconds
         while not (value := self.run(script)):
             assert time.monotonic() < end, f"{script} stayed {value!r}; errors: {self.errors}"
@@ -123,7 +132,8 @@ class Browser:
     def ask(self, method: str, params: dict[str, Any], page: Page | None = None) -> dict[str, Any]:
         """Sends a protocol command, to a tab if `page` is given, and returns the result.
 
-        Events that arrive before the answer are passed to their tabs.
+        Events that arrive before the answer are passed to their tabs. Raises AssertionError if the
+        answer is an error or takes longer than `HANG` seconds.
         """
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": params}
@@ -156,7 +166,10 @@ def _said(argument: dict[str, Any]) -> str:
 
 @contextmanager
 def browser(profile: Path) -> Iterator[Browser]:
-    """Yields a browser started with a profile directory; kills it at the end of the block."""
+    """Yields a browser started with a profile directory; kills the browser at the end of the block.
+
+    Without Chromium, skips or fails the test, as `find` does.
+    """
     path = find()
     commands, to = os.pipe()
     of, answers = os.pipe()

@@ -1,4 +1,4 @@
-"""Test parameters from a product of factors: a covering design by default, all with `-m full`.
+"""Test parameters from a product of factors: a covering design by default, others with `-m full`.
 
 In a covering design of strength t, every combination of choices of t factors occurs. Kuhn et al.
 (2004) found that most faults need two interacting factors, and hardly any more than three.
@@ -46,10 +46,10 @@ def covering(factors: Iterable[Sequence[Any]], strength: int) -> list[tuple[int,
 def choices(
     *factors: Sequence[Any], strength: int = 1, name: Callable[[Any], str] = str
 ) -> list[Any]:
-    """Returns test parameters for all cases; cases outside the covering design are marked full.
+    """Returns test parameters for all cases; cases outside a covering design are marked `full`.
 
     Args:
-      *factors: sequences of choices; those that are `Rare` are in no selected case.
+      *factors: sequences of choices; all cases with a `Rare` choice are marked `full`.
       strength: as for `covering`.
       name: returns the name of a choice in the test ID.
     """
@@ -71,5 +71,5 @@ def choices(
 
 
 def seldom(*values: Any) -> Any:
-    """Returns a parametrization that runs only with `-m full`."""
+    """Returns a test parameter of these values that is marked `full`: it runs with `-m full`."""
     return pytest.param(*values, marks=pytest.mark.full)

@@ -36,7 +36,7 @@ _retraced: list[str] = []
 
 
 def _remember_retracing(record: logging.LogRecord) -> bool:
-    """Records TensorFlow's retracing warnings and suppresses all warnings."""
+    """Filters TensorFlow's log: remembers warnings of retracing, returns True for errors only."""
     if "retracing" in record.getMessage():
         _retraced.append(record.getMessage())
     return record.levelno >= logging.ERROR
@@ -50,7 +50,7 @@ tf.get_logger().addFilter(_remember_retracing)
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Returns an empty cache directory for the session, without files of earlier sessions."""
+    """Returns the path of the session's cache directory, which is new and empty at the start."""
     return str(tmp_path_factory.mktemp("cache"))
 
 

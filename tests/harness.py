@@ -34,14 +34,20 @@ CLASSES = 3
 
 
 def strategy_of(replicas: int) -> tf.distribute.Strategy:
-    """Returns TensorFlow's default strategy, or a mirrored one on several virtual CPU devices."""
+    """Returns TensorFlow's default strategy for one replica, a mirrored strategy for several.
+
+    The replicas of the mirrored strategy are on virtual CPU devices.
+    """
     if replicas == 1:
         return tf.distribute.get_strategy()
     return strategies.mirrored("CPU", replicas)
 
 
 def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Returns random images, uint8 [n, size, size, 1], and learnable labels, int32 [n]."""
+    """Returns random images, uint8 [examples, size, size, 1], and labels, int32 [examples].
+
+    The labels are from 0 to 2; the mean pixel value of an image depends on the label.
+    """
     random = np.random.default_rng(seed)
     labels = random.integers(0, CLASSES, examples).astype(np.int32)
     images = random.integers(0, 128, (examples, size, size, 1), np.uint8)
@@ -50,7 +56,7 @@ def pictures(examples: int, size: int = 8, seed: int = 0) -> tuple[np.ndarray, n
 
 
 def scaled(inputs: Any) -> Any:
-    """Returns a batch of inputs as the model receives it: uint8 images are divided by 255."""
+    """Returns uint8 images, a tensor of rank 4, as float32 from 0 to 1; other inputs unchanged."""
     image = inputs.dtype == tf.uint8 and inputs.shape.rank == 4
     return tf.cast(inputs, tf.float32) / 255 if image else inputs
 
@@ -68,7 +74,10 @@ def norm_network(classes: int = CLASSES) -> list[models.Layer]:
 
 
 def smooth_network(classes: int = CLASSES) -> list[models.Layer]:
-    """Returns the layers of `norm_network` without ReLU and max pool, which rounding switches."""
+    """Returns the layers of `norm_network` without ReLU and max pool.
+
+    In those layers, a rounding error can switch which unit gets the gradient.
+    """
     return [
         models.Convolution(4),
         models.BatchNorm(),
@@ -96,7 +105,7 @@ class Training:
         return [variable.numpy() for variable in self.state.model.variables]
 
     def take(self, steps: int) -> Training:
-        """Trains a number of steps, which may cross epochs; returns the training itself."""
+        """Trains a number of steps, which may cross epochs; returns `self`."""
         while steps:
             step = int(self.state.step)
             portion = min(steps, self.feed.steps_per_epoch - step % self.feed.steps_per_epoch)
@@ -112,7 +121,7 @@ class Training:
         }
 
     def take_measured(self, steps: int) -> dict[str, float]:
-        """Trains a number of steps; returns the sum of update norms by variable name."""
+        """Trains a number of steps; returns the sum of each variable's update norms, by name."""
         path = {variable.name: 0.0 for variable in self.state.model.variables}
         for _ in range(steps):
             before = self.weights()
@@ -122,7 +131,14 @@ class Training:
         return path
 
     def evaluate(self, images: np.ndarray, labels: np.ndarray, batch: int, shards: int = 0) -> dict:
-        """Evaluates the model on images [n, ...] and labels [n]; returns the mean metrics."""
+        """Evaluates the model; returns mean loss and metrics by name, and the number of "examples".
+
+        Args:
+          images: inputs, [n, ...].
+          labels: targets, [n].
+          batch: global batch size.
+          shards: number of shards; 0: none.
+        """
         plan = BatchPlan(
             examples=len(images),
             global_batch_size=batch,
@@ -210,10 +226,10 @@ def put_together(
       optimizer: optimizer name.
       rule: options of the optimizer.
       learning_rate: constant learning rate.
-      rate: schedule that replaces the constant learning rate.
+      rate: learning-rate schedule; None: the constant `learning_rate`.
       precision: name of the precision policy.
       make_loss_scale: returns the loss scale; None: that of the policy.
-      clip: gradient clipping.
+      clip: gradient clipping; None: no clipping.
       ema: decay of the EMA of the weights; 0: no EMA.
       jit: what XLA compiles: "off", "step" or "loop".
     """
@@ -266,7 +282,7 @@ def tf_configs(workers: int) -> list[str]:
 
 
 def rates_of(rate: schedules.Schedule, steps: Iterable[int]) -> np.ndarray:
-    """Returns a schedule's learning rates at the given steps, computed by one graph."""
+    """Returns a schedule's learning rates at the given steps, float64 [steps], from one graph."""
     compiled = tf.function(rate, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
     values = [compiled(tf.constant(step, tf.int64)) for step in steps]
     assert all(value.dtype == tf.float64 and value.shape == [] for value in values)
@@ -274,7 +290,10 @@ def rates_of(rate: schedules.Schedule, steps: Iterable[int]) -> np.ndarray:
 
 
 def relative_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
-    """Returns the largest relative difference, in norm, of corresponding arrays."""
+    """Returns the largest relative difference of two corresponding arrays, in norm.
+
+    The norm of the difference is divided by that of the first array, at least 1e-12.
+    """
     return max(
         float(np.linalg.norm(a - b) / max(np.linalg.norm(a), 1e-12))
         for a, b in zip(one, other, strict=True)
@@ -312,7 +331,7 @@ def assert_rounding_apart(
 
 
 def same_bits(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> bool:
-    """Returns whether corresponding arrays are bitwise equal."""
+    """Returns whether corresponding arrays, of two sequences of one length, have equal bytes."""
     return all(
         np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in zip(one, other, strict=True)
     )

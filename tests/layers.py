@@ -11,7 +11,7 @@ from tapeline.models import ForwardContext, Initializer, Layer, StatelessRNG
 
 
 def normal(*shape: int, seed: int = 0) -> tf.Tensor:
-    """Returns normally distributed random numbers, float32 of the given shape."""
+    """Returns random numbers of the standard normal distribution, float32 of the given shape."""
     return tf.constant(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
@@ -58,10 +58,10 @@ def differences(
     dtype: tf.DType = tf.float32,
     floor: float = 0.0,
 ) -> list[float]:
-    """Returns the differences of a layer from Keras's in float64, relative in norm.
+    """Returns the relative differences, in norm, of a layer from Keras's layer in float64.
 
-    The differences are those of the output and of the gradients with respect to the input, unless
-    it has integers, and to each variable.
+    There is one for the output, one for the gradient with respect to the input, unless the input
+    has integers, and one for the gradient with respect to each variable.
 
     Args:
       layer: layer with weights.
@@ -70,7 +70,7 @@ def differences(
         the first to that of the second); Keras's variables are overwritten.
       x: input, [rows, ...].
       dtype: compute dtype of the layer.
-      floor: lower limit of the norm that a difference is divided by, as a share of the largest
+      floor: lower limit of the norm that a difference is divided by, as a fraction of the largest
         norm: for gradients in which large terms cancel, whose errors are relative to the terms.
     """
     variables, theirs, changes = zip(*pairs, strict=True) if pairs else ((), (), ())

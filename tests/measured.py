@@ -11,7 +11,10 @@ BROKEN = 57  # index in the training split of the example with a NaN
 
 
 class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder of float32 images [8, 8, 1] of three separable classes, one with a NaN."""
+    """TFDS builder of float32 images [8, 8, 1] of three separable classes.
+
+    One image of the training split, number `BROKEN`, has the pixel value `VALUE`: a NaN.
+    """
 
     VERSION = tfds.core.Version("1.0.0")
     VALUE = np.nan  # pixels at one position of the bad example
@@ -43,19 +46,19 @@ class Measured(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 
 class Whole(Measured, skip_registration=True):
-    """`Measured` without a NaN."""
+    """`Measured` without a NaN: `VALUE` is 0.5."""
 
     VALUE = 0.5
 
 
 class Loud(Measured, skip_registration=True):
-    """`Measured` with one pixel of 30,000 instead of the NaN."""
+    """`Measured` with a pixel value of 30,000 instead of the NaN."""
 
     VALUE = 3e4
 
 
 def prepared(data_dir: Path, builder: type[Measured] = Measured) -> str:
-    """Writes a dataset to `data_dir`; returns the path that `--dataset` accepts as its name."""
+    """Writes the dataset of `builder` to `data_dir`; returns its path, a value for `--dataset`."""
     made = builder(data_dir=str(data_dir))
     made.download_and_prepare()
     return str(made.data_dir)

@@ -35,7 +35,13 @@ examples = st.recursive(
 
 
 def filled(nest, count: int, seed: int):
-    """Returns a structure of random arrays [count, ...] for the structure of one example."""
+    """Returns a structure of random arrays [count, ...] with the dtypes of one example's structure.
+
+    Args:
+      nest: structure of the arrays of one example.
+      count: number of examples.
+      seed: seed of the values, integers from 0 to 249, or booleans.
+    """
     import tensorflow as tf
 
     random = np.random.default_rng(seed)

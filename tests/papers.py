@@ -12,7 +12,7 @@ import numpy as np
 
 
 class Reference:
-    """One variable with its optimizer's state and update rule.
+    """One variable with the state and the update rule of an optimizer.
 
     Args:
       name: optimizer name.
@@ -96,13 +96,31 @@ class Reference:
 
 
 def averaged(average, weight, decay, turn):
-    """Returns the EMA of a weight after an update; `turn` is the number of the update, from 1."""
+    """Returns the EMA of a weight after an update.
+
+    Args:
+      average: EMA before the update.
+      weight: weight after the update.
+      decay: largest decay.
+      turn: number of the update, from 1.
+    """
     kept = min(decay, turn / (9 + turn))
     return kept * average + (1 - kept) * weight
 
 
 def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, final_fraction=0.0):
-    """Returns the learning rate of a step, from 0, in a run of `total` steps."""
+    """Returns the learning rate of a step.
+
+    Args:
+      name: "constant", "cosine", "step", "exponential" or "one_cycle".
+      step: number of the step, from 0.
+      total: number of steps of the run.
+      peak: largest learning rate.
+      warmup: number of steps of linear warmup.
+      decay_rate: factor of "step" and "exponential".
+      decay_steps: steps after which the factor applies; 0: a third of the steps after the warmup.
+      final_fraction: last learning rate of "cosine", as a fraction of the peak.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     step, total = step - warmup, total - warmup
@@ -119,7 +137,7 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
 
 
 def _pytorch_one_cycle(step, total, peak):
-    """Returns the rate of PyTorch's OneCycleLR with default arguments (cosine, two phases)."""
+    """Returns the rate of PyTorch's OneCycleLR with default arguments: two phases, cosine."""
     pct_start, div_factor, final_div_factor = 0.3, 25.0, 1e4
     initial = peak / div_factor
     phases = [
@@ -135,7 +153,13 @@ def _pytorch_one_cycle(step, total, peak):
 
 
 def clipped(gradients, norm=0.0, value=0.0):
-    """Returns gradients with elements clipped to `value`, then global norm to `norm`; 0: off."""
+    """Returns float64 gradients with clipped elements and then a clipped global norm.
+
+    Args:
+      gradients: arrays of any shapes.
+      norm: largest global norm; 0: no limit.
+      value: largest absolute value of an element; 0: no limit.
+    """
     gradients = [np.asarray(gradient, np.float64) for gradient in gradients]
     if value:
         gradients = [np.clip(gradient, -value, value) for gradient in gradients]
@@ -145,7 +169,10 @@ def clipped(gradients, norm=0.0, value=0.0):
 
 
 def orthogonalized(matrix, epsilon):
-    """Returns a matrix after Muon's five iterations, applied to its singular values."""
+    """Returns the result of Muon's five iterations on a matrix, float64.
+
+    They are applied to the singular values, divided by the sum of their norm and `epsilon`.
+    """
     left, values, right = np.linalg.svd(matrix.astype(np.float64), full_matrices=False)
     values /= np.linalg.norm(values) + epsilon
     for _ in range(5):

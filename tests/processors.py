@@ -157,7 +157,11 @@ def _held(cores: int) -> Iterator[None]:
 
 
 def outcomes_of(record: Path) -> dict[str, str]:
-    """Returns each test's outcome by name: "failed" if any of its phases failed."""
+    """Returns each test's outcome by name: "failed" if a phase failed, else that of the last phase.
+
+    Args:
+      record: file of `_Recorder`.
+    """
     found: dict[str, str] = {}
     for line in record.read_text().splitlines():
         phase = json.loads(line)
@@ -167,7 +171,10 @@ def outcomes_of(record: Path) -> dict[str, str]:
 
 
 class _Recorder:
-    """A pytest plugin that appends each outcome to a JSON Lines file when it is reported."""
+    """A pytest plugin that appends the test's name and outcome to a JSON Lines file at each report.
+
+    Set-up, teardown and collection are recorded only if they do not pass.
+    """
 
     def __init__(self, path: str) -> None:
         self._path = path

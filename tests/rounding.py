@@ -13,18 +13,18 @@ signs, where the result cancels to the root of the terms). Each of two programs 
 Roundings of sums of sums add up: n is the total number of terms.
 
 **Switches.** Rounding can move an activation to the other side of zero in a ReLU, or past its
-neighbour in a max pool. This affects a share of 2d of the units, where d is the error. These units
-contribute to only one of the two gradients, so the relative difference is the root of the share:
-`engine/verify/bounds.py`.
+neighbour in a max pool. This affects a fraction 2d of the units, where d is the error. These units
+contribute to only one of the two gradients, so the relative difference is the square root of that
+fraction: `engine/verify/bounds.py`.
 
 **Update rules.** A rule that divides a gradient by its root mean square has the relative error of
 each element: d / x for an element of x times the tensor's norm per element. The smallest of k
 normal numbers have x = 1/k, 2/k and so on, so the sum of squares is 1.6 (d k)^2, in norm
-1.3 sqrt(k) d. No element differs by more than twice its update, which is the case for a share of d:
-2 sqrt(d). The slope of Muon is up to 3.4445^5 = 485, in the direction of a small singular value:
-tests/unit/test_muon.py.
+1.3 sqrt(k) d. No element differs by more than twice its update, which is the case for a fraction d
+of the elements: 2 sqrt(d). The slope of Muon is up to 3.4445^5 = 485, in the direction of a small
+singular value: tests/unit/test_muon.py.
 
-**Steps.** Errors of updates add up to the same share of the path, the sum of the norms of all
+**Steps.** Errors of updates add up to the same fraction of the path, the sum of the norms of all
 updates. The weights are a sum as well, with one term per step.
 """
 

@@ -20,7 +20,11 @@ SPLITS = ("train", "validation", "test")
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Returns descriptions of the differences of two run directories; an empty list if equal."""
+    """Returns descriptions of the differences of two run directories; [] if there are none.
+
+    Compares the decisions in result.json, the rows of metrics.jsonl, TensorBoard's points and the
+    newest and best checkpoint. It is a difference as well if TensorBoard has no training losses.
+    """
     found = [key for key in DECIDED if result_of(one)[key] != result_of(other)[key]]
     if curves_of(one) != curves_of(other):
         found.append("metrics.jsonl")
@@ -66,7 +70,7 @@ def points_of(run_dir: Path, split: str) -> dict[str, list[tuple[int, bytes]]]:
 
 
 def records_of(path: Path) -> Iterator[bytes]:
-    """Yields the records of a TFRecord file.
+    """Yields the records of a TFRecord file, without a check of the checksums.
 
     TensorFlow is not used for reading, because its threads do not survive a fork.
     """
@@ -78,7 +82,10 @@ def records_of(path: Path) -> Iterator[bytes]:
 
 
 def state_of(folder: Path) -> dict[str, bytes]:
-    """Returns the variables' bytes in a folder's newest checkpoint by name, without timings."""
+    """Returns the bytes of each variable in a folder's newest checkpoint, by name, without timings.
+
+    Returns {} for a folder "best" without a checkpoint.
+    """
     found = list_checkpoints(str(folder))
     if not found and folder.name == "best":  # no epoch has ended
         return {}

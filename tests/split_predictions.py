@@ -50,7 +50,7 @@ def split_predictions(
 
 
 def drawn_section(of: SplitPredictions) -> TaskSection:
-    """Returns the task's report section for the predictions, after rendering it as a page."""
+    """Returns the task's report section for predictions, and asserts that it renders to HTML."""
     found = task_section(of.task, of)
     text = page("t", "l", [found.section])
     assert text.count("<h2>") == 1

@@ -30,7 +30,7 @@ class TensorBoard:
         self._direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, route: str, **query: str) -> Any:
-        """Returns the JSON answer of a route below `data/`."""
+        """Returns the decoded JSON answer of a route below `data/`."""
         url = f"{self.address}data/{route}?{urllib.parse.urlencode(query)}"
         with self._direct.open(url, timeout=HANG) as answer:
             return json.load(answer)

@@ -1,4 +1,4 @@
-"""Fifty updates of an optimizer on random gradients, without a training loop."""
+"""Runs fifty updates of an optimizer on random gradients, without a training loop."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ each_optimizer = pytest.mark.parametrize("name", OPTIMIZERS)
 
 
 def start():
-    """Returns initial weights, gradients [step][weight], and the learning rate of each step."""
+    """Returns initial weights, gradients [step][weight] and the learning rates of the steps.
+
+    Weights and gradients are float32 arrays of the shapes `SHAPES`; rates are float64 [STEPS].
+    """
     random = np.random.default_rng(7)
     weights = [random.normal(size=shape).astype(np.float32) for shape in SHAPES]
     gradients = [
@@ -44,7 +47,15 @@ def start():
 
 
 class Engine:
-    """An engine optimizer with its variables and a compiled update."""
+    """An optimizer of the engine, the variables that it updates, and the compiled update.
+
+    Args:
+      name: optimizer name.
+      weights: initial values of the variables.
+      decay: weight decay; None: that of `DECAY`.
+      replicas: number of replicas.
+      jit_compile: whether XLA compiles the update.
+    """
 
     def __init__(self, name, weights, *, decay=None, replicas=1, jit_compile=False):
         self.strategy = strategy_of(replicas)
@@ -77,7 +88,7 @@ class Engine:
           gradients: a gradient for each variable.
           rate: learning rate.
           turn: number of the update, from 0.
-          move: condition of a `tf.cond` around the update; None: no `tf.cond`.
+          move: whether to update, as the condition of a `tf.cond`; None: update without `tf.cond`.
         """
         move = None if move is None else tf.constant(move)
         gradients = [tf.constant(gradient) for gradient in gradients]

@@ -37,7 +37,7 @@ class Vectors:
     """A feed whose micro-batches have one example each.
 
     Args:
-      vectors: examples, [steps, rows of a global batch, length]; repeats after the last step.
+      vectors: examples, [steps, rows of a global batch, length]; an epoch has these steps.
       layout: division of a global batch into replicas, shards and micro-batches.
     """
 

@@ -34,7 +34,7 @@ _BASE = getattr(sys, "_base_executable", sys.executable)
 
 
 def interpreter(version: str) -> str:
-    """Returns the path of an interpreter of a Python version with `venv`; "" if there is none."""
+    """Returns the path of an interpreter of a Python version that has `venv`; "" if none does."""
     places = sorted(Path("~/.pyenv/versions").expanduser().glob(f"{version}.*/bin/python3"))
     for place in [shutil.which(f"python{version}"), *map(str, places)]:
         if (
@@ -46,7 +46,7 @@ def interpreter(version: str) -> str:
 
 
 def commands(readme: str) -> dict[str, str]:
-    """Returns the README's commands by the comments before them: "start" and "tests"."""
+    """Returns the README's commands "start" and "tests", which comments in the text name."""
     return dict(re.findall(r"<!-- (start|tests) -->\n```\n(.+)\n```", readme))
 
 
@@ -66,7 +66,7 @@ def adapted(command: str, python: str, tensorflow: str) -> str:
 
 
 def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) -> dict[str, str]:
-    """Runs README commands in a clone; returns "passed" or "failed STATUS" for each, and a digest.
+    """Runs README commands in a clone of the last commit; returns how each ended, and a digest.
 
     Args:
       name: name of the log file.
@@ -76,8 +76,8 @@ def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) 
       out: directory of the log file.
 
     Returns:
-      The outcome of each command by name, and under "weights" the digest of the trained weights,
-      which is empty if there is no result.
+      "passed" or "failed STATUS" for each command, by name, and under "weights" the SHA-256 of the
+      trained weights, which is "" if there is no result.
     """
     outcome = {}
     with tempfile.TemporaryDirectory(prefix="tapeline-versions-") as place:
@@ -98,7 +98,10 @@ def tried(name: str, python: str, tensorflow: str, asked: list[str], out: Path) 
 
 
 def main() -> int:
-    """Runs the selected combinations in turn; returns 0 if everything passed, otherwise 1."""
+    """Runs the selected combinations in turn, and prints the table.
+
+    Returns 0 if everything passed, 1 if not, and 2 without an interpreter of a selected version.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m tests.versions",
         description=__doc__,

@@ -1,1 +1,1 @@
-"""The same trainings in other frameworks, each written in the style of its examples."""
+"""The benchmarks' trainings in other frameworks, in the style of each framework's examples."""

@@ -21,7 +21,7 @@ from workloads import EXAMPLES, RATE, SEED, WORKLOADS, Workload
 
 
 def initial(workload: Workload, key: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """Returns random initial weights, (kernel, bias) of each layer."""
+    """Returns initial weights, float32 (kernel, bias) of each layer; the biases are zeros."""
     if workload.network == "convolutional":
         shapes = [(3, 3, 1, 32), (3, 3, 32, 64), (1600, 10)]
     else:
@@ -36,7 +36,14 @@ def initial(workload: Workload, key: jax.Array) -> list[tuple[jax.Array, jax.Arr
 
 
 def logits_of(workload: Workload, weights: list, x: jax.Array, key: jax.Array) -> jax.Array:
-    """Returns the network's logits [rows, 10] for uint8 images [rows, 28, 28, 1]."""
+    """Returns the network's logits in training, float32 [rows, 10].
+
+    Args:
+      workload: selects the network.
+      weights: (kernel, bias) of each layer.
+      x: images, uint8 [rows, 28, 28, 1].
+      key: random key of dropout.
+    """
     dtype = jnp.bfloat16 if workload.bfloat16 else jnp.float32
     x = x.astype(dtype) / 255
     weights = [(kernel.astype(dtype), bias.astype(dtype)) for kernel, bias in weights]

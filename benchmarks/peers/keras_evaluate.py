@@ -2,9 +2,10 @@
 
     python keras_evaluate.py W1 mnist.npz '{"batch": 512, "jit": false, "input": "array"}' [weights]
 
-batch: null for Keras's default. jit: true, false or "auto", Keras's default. input: "array", or
-"dataset" for tf.data. weights: file with the engine's weights, so that both compute the same
-metrics. A step is a pass over MNIST's test split; see benchmarks/serve.py.
+batch: batch size; null: Keras's default. jit: true, false or "auto", Keras's default. input:
+"array", or "dataset" for tf.data. weights: .npz file with the engine's weights, so that Keras and
+the engine compute the same metrics. A step is a pass over MNIST's test split; see
+benchmarks/serve.py.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Trains the network of one of the five seeds with Keras's `fit` and its author's settings.
+"""Trains the network of one of the five seed systems with Keras's `fit` and its author's settings.
 
     python keras_recipe.py mnist.npz seed_003 SEED
 
-Images are divided by 255, Keras splits off the validation examples, and labels are one-hot and
-callbacks used where the author did so. Prints one line of JSON: test accuracy and loss, the seconds
-of `fit`, and the history of its epochs.
+Images are divided by 255, and Keras splits off the validation examples. Labels are one-hot, and
+callbacks are used, where the author did so. Prints one line of JSON: test accuracy and loss, the
+seconds of `fit`, the history that `fit` returns, and the package versions.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class Recipe(NamedTuple):
     Attributes:
       filters: number of filters of each convolution.
       dense: units of a hidden layer; 0: no hidden layer.
-      dropout: dropout rate before the last layer.
-      epochs: number of epochs.
+      dropout: dropout rate before the last layer; 0: no dropout.
+      epochs: maximum number of epochs.
       batch: batch size.
-      validation: share of the training examples that `fit` uses for validation.
+      validation: fraction of the training examples that `fit` uses for validation.
       one_hot: whether labels are one-hot vectors.
-      plain: number of convolutions, the last ones, that are not followed by a max pool.
+      plain: number of convolutions without a max pool after them; they are the last ones.
     """
 
     filters: tuple[int, ...]

@@ -2,10 +2,11 @@
 
     python keras_until.py mnist.npz SEED 0.99
 
-The network, the split and the largest number of epochs are those of recipes/seed_003.flags: the
-first nine tenths of the training split. Other settings are Keras's defaults. Prints one line of
-JSON: the accuracy after each epoch and the seconds of each epoch, without the test. Two steps are
-trained and undone before, so that the seconds include no tracing.
+The network, the training examples (the first nine tenths of the training split), the optimizer, the
+batch size and the maximum number of epochs (15) are those of recipes/seed_003.flags. Other settings
+are Keras's defaults. Prints one line of JSON: the test accuracy after each epoch, the seconds of
+each epoch without the test, and the package versions. Before the training, two steps are trained
+and undone, so that the seconds do not include tracing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,16 @@ SHARE = 0.9
 
 
 class Watch(keras.callbacks.Callback):
-    """Times epochs, tests after each, and stops the training when the accuracy is reached.
+    """Callback that times epochs, tests after each, and stops at the required accuracy.
 
     Args:
       images: test images, uint8 [n, 28, 28, 1].
       labels: test labels, int32 [n].
       accuracy: required accuracy, from 0 to 1.
+
+    Attributes:
+      seconds: duration of each epoch, without the test.
+      accuracies: test accuracy after each epoch.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, accuracy: float) -> None:
@@ -43,11 +48,11 @@ class Watch(keras.callbacks.Callback):
         self._started = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Starts the clock of an epoch."""
+        """Records the start time of the epoch."""
         self._started = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Records seconds and test accuracy; stops the training at the required accuracy."""
+        """Records duration and test accuracy of the epoch; stops at the required accuracy."""
         self.seconds.append(time.perf_counter() - self._started)
         scored = self.model.evaluate(self._images, self._labels, 512, verbose=0, return_dict=True)
         self.accuracies.append(float(scored["accuracy"]))
@@ -81,7 +86,10 @@ def main() -> None:
 
 
 def _trace(model: keras.Model, images: np.ndarray, labels: np.ndarray, batch: int) -> None:
-    """Trains on a full and a partial batch, to trace both, and then restores all variables."""
+    """Trains on a full batch and one of the last batch's size, to trace both; undoes the steps.
+
+    All variables of the model and the optimizer get their previous values.
+    """
     model.optimizer.build(model.trainable_variables)
     variables = [*model.variables, *model.optimizer.variables]
     before = [keras.ops.convert_to_numpy(variable) for variable in variables]

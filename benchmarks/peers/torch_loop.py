@@ -2,7 +2,8 @@
 
     python torch_loop.py W1 mnist.npz '{"compile": false, "channels_last": true}'
 
-compile: use of `torch.compile`. channels_last: memory format. See benchmarks/serve.py.
+compile: whether to use `torch.compile`. channels_last: whether the memory format of images and
+weights is `torch.channels_last`. See benchmarks/serve.py.
 """
 
 from __future__ import annotations

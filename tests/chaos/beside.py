@@ -1,12 +1,13 @@
-"""Runs every mode beside a training that saves continually, and checks the mode's output.
+"""Runs every mode during a training that saves checkpoints continually, and checks the output.
 
     python -m tests.chaos.beside --times=100
 
-The training saves more often than every 0.1 s, keeps two checkpoints, and nearly every epoch is its
-best, so that files are deleted continually. A mode must exit with status 0 and name a step that the
-training saved. For two of ten runs of a mode, its output must equal that from a run directory with
-only that checkpoint. The training must end bitwise equal to an undisturbed training; then another
-one starts. The exit status is 1 if anything fails.
+The training saves more often than every 0.1 s, keeps two checkpoints, and nearly every epoch is the
+best so far, so that files are deleted continually. Every mode must exit with status 0. A mode that
+reads a checkpoint must name a step that the training saved. For two of ten runs of such a mode, the
+output must equal that from a run directory with only that checkpoint. Each training must end
+bitwise equal to an undisturbed training; then another training starts. The exit status is 1 if
+anything fails.
 """
 
 from __future__ import annotations
@@ -48,12 +49,12 @@ _AS_ALONE = 10  # of so many runs of a mode, the output of the first two is comp
 
 
 class Mode(NamedTuple):
-    """A mode that reads a run.
+    """A mode that reads a checkpoint of a run.
 
     Attributes:
       options: options of the command.
-      answers: patterns of the files that it writes to the run directory, without time-dependent
-        ones.
+      answers: glob patterns of the output files in the run directory that are compared: those that
+        do not depend on the time.
     """
 
     options: tuple[str, ...]
@@ -80,7 +81,7 @@ OTHERS = {
 
 
 def main() -> int:
-    """Runs the modes beside trainings, prints a table of results, and returns the exit status."""
+    """Runs the modes during trainings and prints a table; returns 1 if anything fails, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.beside", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--times", type=int, default=100, help="of each mode (default 100)")
@@ -99,7 +100,7 @@ def main() -> int:
 
 
 class Beside:
-    """Runs modes beside trainings, and compares their outputs.
+    """Runner of modes during trainings, which compares the outputs.
 
     Args:
       place: directory of the runs.
@@ -122,11 +123,11 @@ class Beside:
         self._problems: list[str] = []
 
     def go(self, times: int, only: list[str]) -> list[str]:
-        """Runs each mode several times.
+        """Runs each mode several times, and trainings at the same time.
 
         Args:
-          times: number of runs of each mode that reads a run.
-          only: names of modes; empty: all.
+          times: number of runs of each mode in `READING`; `OTHERS` has those of the other modes.
+          only: names of modes; []: all.
 
         Returns:
           The problems, one line each.
@@ -163,7 +164,11 @@ class Beside:
         return self._problems
 
     def _once(self, name: str, number: int) -> str:
-        """Runs a mode once; returns the problem, or "" if there is none."""
+        """Runs a mode once; returns the problem, or "" if there is none.
+
+        `number` is the number of earlier runs of this mode; even runs read the newest weights, odd
+        runs the best.
+        """
         training = self._beside()
         if name in OTHERS:
             ended = self._command(self._asked(OTHERS[name][1], training.run_dir))
@@ -203,7 +208,10 @@ class Beside:
         return Ended(_status(child), said.read_text())
 
     def _answer(self, name: str, ended: Ended, run_dir: Path) -> list[object]:
-        """Returns the output of a mode, without the checkpoint's path and measurements of time."""
+        """Returns the output of a mode, without the checkpoint's path and measurements of time.
+
+        The output is (relative path, content) of each file; for "evaluate" also the printed JSON.
+        """
         paths = sorted(path for each in READING[name].answers for path in run_dir.glob(each))
         assert paths, f"{name} wrote none of {READING[name].answers}"
         found: list[object] = [
@@ -215,7 +223,10 @@ class Beside:
         return found
 
     def _alone(self, training: _Training, path: Path, weights: str) -> Path:
-        """Creates a run directory that has only one checkpoint of a training; returns its path."""
+        """Creates a run directory with only one checkpoint of a training; returns the directory.
+
+        `weights` is "newest" or "best"; a best checkpoint is the newest one, too.
+        """
         alone = self._place / "alone"
         shutil.rmtree(alone, ignore_errors=True)
         for folder in ("checkpoints", "best") if weights == "best" else ("checkpoints",):
@@ -237,7 +248,10 @@ class Beside:
         return self._training
 
     def _end(self, training: _Training) -> None:
-        """Waits for a training and compares it with the uninterrupted one; records a difference."""
+        """Waits for a training, and compares it with the undisturbed training; deletes its files.
+
+        A failure or a difference is recorded as a problem.
+        """
         from tests.sameness import differences
 
         status = training.wait()
@@ -253,6 +267,8 @@ class Beside:
 
 class _Training:
     """A training in a child process, with a hard link to every checkpoint that it saves.
+
+    The constructor waits until the training has saved a best checkpoint, or has ended.
 
     Args:
       folder: directory of this training.
@@ -270,7 +286,7 @@ class _Training:
             time.sleep(0.01)
 
     def _keep_all(self) -> None:
-        """Replaces pruning, so that every checkpoint gets a hard link before any is deleted."""
+        """Replaces `catalog.prune` by a function that first links all checkpoints of the run."""
         from engine.checkpoint import catalog
 
         prune, run_dir, kept = catalog.prune, self.run_dir, self._kept
@@ -286,11 +302,14 @@ class _Training:
         catalog.prune = keeping
 
     def kept_at(self, path: Path) -> Path:
-        """Returns the path of the link to a checkpoint of the run."""
+        """Returns the path of the hard link to a checkpoint of the run."""
         return self._kept / path.relative_to(self.run_dir)
 
     def step_of(self, path: Path) -> int | None:
-        """Returns the step of a checkpoint that was saved at a path; None if there was none."""
+        """Returns the step of the checkpoint that was saved at a path; None if there was none.
+
+        Waits up to five seconds for the hard link.
+        """
         from engine.checkpoint.catalog import read_metadata
 
         end = time.monotonic() + 5  # the link follows shortly after the file's rename
@@ -331,7 +350,10 @@ class _Training:
 
 
 def _status(child: int) -> int:
-    """Waits for a child, at most `HANG` seconds; returns its exit status, negative for a signal."""
+    """Waits for a child and kills it after `HANG` seconds; returns the exit status.
+
+    The status is the negative number of a signal if that ended the child.
+    """
     started = time.monotonic()
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -354,7 +376,7 @@ def _import_modes() -> None:
 
 
 def _shorten_tuning() -> None:
-    """Limits `--mode=tune` to one round of two candidates, because the choice does not matter."""
+    """Limits `--mode=tune` to one round of two candidates, because the result is not checked."""
     from engine.tune import choices, contest
 
     contest.ROUNDS = 1

@@ -1,7 +1,7 @@
 """Runs commands in forked children of a process that has imported TensorFlow.
 
-Run as a module, this file is the process that forks; `Children` is its client. The children do not
-exit through the client, because a test framework would mistake their exit for the client's.
+Run as a module, this file is the process that forks; `Children` is its client. The client itself
+does not fork, because a test framework would mistake the exit of a child for that of the client.
 """
 
 from __future__ import annotations

@@ -30,7 +30,7 @@ _ONE_EPOCH = "--train_steps=60"  # a short run reaches its evaluation soon
 
 
 def main() -> int:
-    """Measures and prints the times; returns 1 if a run did not save."""
+    """Measures and prints the times; returns 1 if a run did not save and exit with 143, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.latency", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--tries", type=int, default=50)
@@ -65,7 +65,14 @@ def main() -> int:
 
 
 def aimed(where: str, delay: str, at: str, *arguments: str) -> None:
-    """Runs the command, which sends itself SIGTERM `delay` seconds after a call; see `AIMS`."""
+    """Runs the command in this process, which sends itself SIGTERM at a chosen time.
+
+    Args:
+      where: key of `AIMS`; the delay starts at the first call of `run` of its class.
+      delay: seconds from this call to the signal.
+      at: path of the file to which the time of the signal is written.
+      *arguments: arguments of the command.
+    """
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()

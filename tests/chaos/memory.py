@@ -2,7 +2,7 @@
 
     python -m tests.chaos.memory --steps=100000
 
-Prints the resident memory of the process at step 1,000, at the end and in between, in MB. Other
+Prints the resident memory of the process at step 1,000, at the end and in between, in MiB. Other
 options are passed to the command.
 """
 

@@ -41,7 +41,7 @@ _IMPORT = 4.0  # additional seconds of a new process
 
 
 class Ordeal:
-    """Kills runs, resumes them, and compares them with an uninterrupted run.
+    """Test harness that kills runs, resumes each, and compares it with an uninterrupted run.
 
     Args:
       place: directory of the runs.
@@ -58,7 +58,7 @@ class Ordeal:
         self._seconds = 0.0
 
     def go(self, kills: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills runs at random instants, and resumes each until it ends.
+        """Kills runs at random instants, and resumes each run to the end.
 
         Args:
           kills: total number of kills.
@@ -85,7 +85,7 @@ class Ordeal:
         return failures
 
     def sweep(self, times: int, tell: Callable[[str], None] = lambda line: None) -> list[str]:
-        """Kills a run at each function in `PLACES`, on entry and on exit of its first calls.
+        """Kills a run on entry, and one on exit, of the first calls of each function in `PLACES`.
 
         Args:
           times: number of calls of each function.
@@ -114,7 +114,11 @@ class Ordeal:
         return failures
 
     def _tormented(self, run_dir: Path, untouched: Path, most: int) -> tuple[int, str]:
-        """Kills a run a few times and resumes it; returns the number of kills, and any problem."""
+        """Kills a run up to `most` times, resumes it to the end and compares it with `untouched`.
+
+        Returns:
+          The number of kills, and the problem, or "" if there is none.
+        """
         made, history = 0, []
         while made < most:
             instant = self._instant()
@@ -131,7 +135,7 @@ class Ordeal:
         return made, self._ended(run_dir, untouched, history)
 
     def _untouched(self, tell: Callable[[str], None]) -> Path:
-        """Trains without interruption; returns the run directory."""
+        """Trains without interruption, and measures the duration; returns the run directory."""
         run_dir = self._place / "untouched"
         # The first run decodes the examples and fills the cache.
         run(self._arguments(run_dir), self._place / "said", self._number, None)
@@ -144,7 +148,10 @@ class Ordeal:
         return run_dir
 
     def _ended(self, run_dir: Path, untouched: Path, history: list[Instant]) -> str:
-        """Resumes a run to its end; returns the problem, or "" if there is none."""
+        """Resumes a run to the end and compares it with `untouched`; returns the problem or "".
+
+        Deletes the run directory if nothing differs. `history` holds the instants of the kills.
+        """
         arguments = self._arguments(run_dir, *history)
         ended = run(arguments, self._place / "said", self._number, None)
         if ended.status:

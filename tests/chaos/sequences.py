@@ -1,4 +1,4 @@
-"""Sequences of lengths, signals, kills and early stops: the last command determines the run.
+"""Checks sequences of commands: only the last command on a run directory determines the run.
 
     python -m tests.chaos.sequences --sequences=300 --seed=0
 
@@ -98,14 +98,14 @@ SEQUENCES = st.tuples(
 
 
 class Property:
-    """Runs sequences of commands, and checks the run after each command.
-
-    Attributes:
-      outcomes: number of commands by how they ended.
+    """Checker of sequences of commands, which checks the run after each command.
 
     Args:
       place: directory of the runs.
       children: runner of the commands.
+
+    Attributes:
+      outcomes: number of commands by outcome: "refused", "ended" or "stopped by SIGNAL".
     """
 
     def __init__(self, place: Path, children: Children) -> None:
@@ -116,7 +116,12 @@ class Property:
     def check(self, options: list[str], commands: list[Command]) -> None:
         """Runs the commands of a sequence one after the other, and checks the run after each.
 
-        Raises AssertionError if a command hangs, or the run is not as the module describes.
+        Args:
+          options: options of all commands of the sequence.
+          commands: the commands.
+
+        Raises:
+          AssertionError: if a command hangs, or the run is not as the module describes.
         """
         number = next(self._numbers)
         run_dir, alone = self._place / f"run-{number}", self._place / f"alone-{number}"
@@ -202,7 +207,7 @@ def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Prop
 
 
 def main() -> int:
-    """Checks sequences and prints the outcomes; returns the exit status."""
+    """Checks sequences and prints the outcomes; returns 1 if a sequence fails, otherwise 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos.sequences", description=__doc__)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--sequences", type=int, default=300, help="how many (default 300)")

@@ -1,4 +1,4 @@
-"""Runs each mode that reads a run once beside a training; `tests.chaos.beside` runs hundreds."""
+"""Runs two modes, once each, during a training; `tests.chaos.beside` runs all modes many times."""
 
 from __future__ import annotations
 

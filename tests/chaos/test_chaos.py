@@ -1,4 +1,4 @@
-"""Kills runs twice in each test; `python -m tests.chaos` kills hundreds of times."""
+"""Kills runs, twice in each test; `python -m tests.chaos` kills runs hundreds of times."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A few random sequences of commands; `python -m tests.chaos.sequences` checks hundreds."""
+"""Checks three random sequences of commands; `python -m tests.chaos.sequences` checks hundreds."""
 
 from __future__ import annotations
 

@@ -68,12 +68,12 @@ class Instant(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a child ended.
+    """The result of a child process.
 
     Attributes:
-      status: exit status, negative for a signal.
-      said: output.
-      hung: whether it was killed because it did not end.
+      status: exit status; the negative number of a signal if that ended the process.
+      said: standard output and standard error.
+      hung: whether the process was killed because it did not end in time.
     """
 
     status: int
@@ -89,7 +89,7 @@ def run(
     *,
     hang: float = HANG,
 ) -> Ended:
-    """Runs the command in a child, and sends it a signal; returns how it ended.
+    """Runs the command in a forked child, and sends a signal to the child; returns the result.
 
     Args:
       arguments: arguments of the command.
@@ -117,7 +117,9 @@ def run(
 
 
 def begin(arguments: list[str], said: Path, prepare: Callable[[], object]) -> int:
-    """Starts the command in a forked child; returns its process ID.
+    """Starts the command in a forked child; returns the child's process ID.
+
+    In the child, this function does not return: the child exits with the command's status.
 
     Args:
       arguments: arguments of the command.

@@ -1,8 +1,8 @@
 """Runs `python run.py ...` as users do: in a process that shares no state with the tests.
 
 Run as a module, this file is the server of `Warm`: a process that imports TensorFlow once and forks
-for each command line or script, which saves each the seconds of that import. Everything that a
-process shows is unchanged: exit status, streams, and behavior at exit.
+for each command line or script, which saves each fork the seconds of that import. Exit status,
+output and behavior at exit are those of a new process.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Outcome:
 
 
 class Runner:
-    """Base class of objects that run `python run.py`."""
+    """Base class of runners, which run `python run.py`."""
 
     def run(self, *arguments: str, **environment: str) -> Outcome:
         """Runs run.py with arguments and additional environment variables; returns the outcome."""
@@ -58,11 +58,14 @@ class Runner:
     def started(
         self, *arguments: str, **environment: str
     ) -> AbstractContextManager[subprocess.Popen[str] | Forked]:
-        """Yields a running process of run.py; kills it at the end of the block."""
+        """Returns a context manager that starts a process of run.py, and kills it at the end."""
         raise NotImplementedError
 
     def train(self, run_dir: Path, *arguments: str) -> Run:
-        """Runs a training in `run_dir` that must succeed without warnings; returns the run."""
+        """Runs a training in `run_dir` and returns the run.
+
+        Asserts that the exit status is 0, and that nothing is printed to standard error.
+        """
         outcome = self.run(f"--run_dir={run_dir}", *arguments)
         assert outcome.status == 0, outcome.said()
         # Standard error is not a terminal: no progress bar. There are no warnings either.
@@ -71,7 +74,7 @@ class Runner:
 
 
 class Command(Runner):
-    """Runs run.py in a new process.
+    """Runner that starts a new process of Python for each call.
 
     Args:
       home: directory that replaces the user's home, empty at first.
@@ -111,7 +114,7 @@ class Command(Runner):
 
     @contextmanager
     def started(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
-        """Yields a running process of run.py; kills it at the end of the block."""
+        """Yields a running process of run.py; kills the process at the end of the block."""
         process = subprocess.Popen(
             self.line(*arguments),
             cwd=REPOSITORY,
@@ -129,7 +132,10 @@ class Command(Runner):
 
     @contextmanager
     def warmed(self, folder: Path) -> Iterator[Warm]:
-        """Yields a runner whose server has imported TensorFlow; `folder` is for output."""
+        """Yields a runner with a server, and kills the server at the end of the block.
+
+        The server imports TensorFlow. The output of its processes is written to `folder`.
+        """
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.cli.command", self.cache_dir],
             cwd=REPOSITORY,
@@ -180,13 +186,16 @@ class Run:
 
     @property
     def checkpoints(self) -> list[int]:
-        """Numbers in the file names of the newest checkpoints, in increasing order."""
+        """Numbers in the names of the files in checkpoints/, in increasing order."""
         names = (self.run_dir / "checkpoints").glob("ckpt-*.npz")
         return sorted(int(name.stem.split("-")[1]) for name in names)
 
 
 def await_rows(process: subprocess.Popen[str] | Forked, run_dir: Path, rows: int) -> None:
-    """Waits until metrics.jsonl has this many rows, so that training is in progress."""
+    """Waits until metrics.jsonl has this many rows, so that training is in progress.
+
+    Raises AssertionError if the process ends before, or after `HANG` seconds.
+    """
     end = time.monotonic() + HANG
     while len(rows_of(run_dir)) < rows:
         if process.poll() is not None and len(rows_of(run_dir)) < rows:
@@ -196,7 +205,7 @@ def await_rows(process: subprocess.Popen[str] | Forked, run_dir: Path, rows: int
 
 
 def rows_of(run_dir: Path) -> list[dict[str, Any]]:
-    """Returns the complete rows of metrics.jsonl; none if the file does not exist yet."""
+    """Returns the complete rows of metrics.jsonl; [] if the file does not exist yet."""
     path = run_dir / "metrics.jsonl"
     text = path.read_text() if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -218,7 +227,11 @@ class Forked:
         return self.returncode
 
     def wait(self, timeout: float = HANG) -> int:
-        """Returns the exit status when the process has ended; TimeoutError after `timeout` s."""
+        """Waits for the end of the process; returns the exit status, negative for a signal.
+
+        Raises:
+          TimeoutError: if the process still runs after `timeout` seconds.
+        """
         end = time.monotonic() + timeout
         while (status := self.poll()) is None:
             if time.monotonic() > end:
@@ -227,7 +240,13 @@ class Forked:
         return status
 
     def communicate(self, timeout: float = HANG) -> tuple[str, str]:
-        """Waits for the end of the process and returns its output and errors."""
+        """Waits for the end of the process; returns standard output and standard error.
+
+        The lines that TensorFlow 2.20 logs are removed from standard error.
+
+        Raises:
+          TimeoutError: if the process still runs after `timeout` seconds.
+        """
         self.wait(timeout)
         return self._out.read_text(), without_log(self._err.read_text())
 
@@ -242,7 +261,7 @@ class Forked:
 
 
 class Warm(Runner):
-    """Runs run.py in forks of a server that has imported TensorFlow; the client of `serve`."""
+    """Runner that forks a server, which has imported TensorFlow; the client of `serve`."""
 
     def __init__(self, process: subprocess.Popen[str], folder: Path, cache_dir: str) -> None:
         self._process, self._folder, self._cache_dir = process, folder, cache_dir
@@ -252,12 +271,12 @@ class Warm(Runner):
         return self._ended(self._forked({"arguments": self._line(arguments)}, environment))
 
     def run_script(self, script: Path) -> Outcome:
-        """Runs a Python file in its directory, in a fork, and waits for its end."""
+        """Runs a Python file in a fork of the server, in its directory; returns the outcome."""
         return self._ended(self._forked({"script": str(script)}, {}))
 
     @contextmanager
     def started(self, *arguments: str, **environment: str) -> Iterator[Forked]:
-        """Yields a running fork of the server; kills it at the end of the block."""
+        """Yields a running fork of the server; kills the fork at the end of the block."""
         process = self._forked({"arguments": self._line(arguments)}, environment)
         try:
             yield process
@@ -278,23 +297,24 @@ class Warm(Runner):
         return [f"--cache_dir={self._cache_dir}", *QUICK, *arguments]
 
     def _forked(self, request: dict[str, Any], environment: dict[str, str]) -> Forked:
-        """Starts a child of the server, whose output goes to files."""
+        """Starts a child of the server, whose output goes to files, and returns the process."""
         place = Path(tempfile.mkdtemp(dir=self._folder))
         out, err = place / "out", place / "err"
         request |= {"environment": environment, "out": str(out), "err": str(err)}
         return Forked(self, int(self.asked(request)), out, err)
 
     def _ended(self, process: Forked) -> Outcome:
-        """Returns the outcome of a child when it has ended."""
+        """Waits for the end of a child of the server; returns the outcome."""
         process.returncode = int(self.asked({"wait": process.pid}))
         return Outcome(process.returncode, *process.communicate())
 
 
 def serve() -> None:
-    """Answers requests, JSON objects in lines.
+    """Answers requests on standard input, one JSON object per line, until the input ends.
 
-    A command line or a script is run in a fork, and the answer is its process number. To "wait" and
-    "poll", with such a number, the answer is the exit status, or "running".
+    A command line ("arguments") or a "script" is run in a fork, and the answer is its process ID.
+    For "wait" and "poll", with a process ID, the answer is the exit status; for "poll" also
+    "running". A fork that runs for `HANG` seconds is ended by SIGALRM.
     """
     from engine.runtime.startup import import_tensorflow
 

@@ -20,7 +20,7 @@ def command(tmp_path_factory: pytest.TempPathFactory, cache_dir: str) -> Command
 
 @pytest.fixture(scope="session")
 def warm(command: Command, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    """Yields a runner without the seconds of TensorFlow's import."""
+    """Yields a runner whose processes are forked after TensorFlow's import, which saves seconds."""
     with command.warmed(tmp_path_factory.mktemp("warm")) as warm:
         yield warm
 
@@ -33,7 +33,7 @@ def whole(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="session")
 def killed(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
-    """Returns a run of `LONG` that was killed some rows after its last checkpoint, and resumed."""
+    """Returns a run of `LONG` that was killed 10 or more steps after a checkpoint, and resumed."""
     run_dir = tmp_path_factory.mktemp("killed") / "run"
     options = [*LONG, "--checkpoint_every=0"]  # one checkpoint an epoch
     with warm.started(f"--run_dir={run_dir}", *options) as process:

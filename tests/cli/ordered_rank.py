@@ -1,4 +1,4 @@
-"""A metric that is no sum and depends on the order of the examples; tests give it to `--load`."""
+"""Collected metrics for `--load`: one depends on the order of the examples, two raise errors."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ import tapeline as tl
 
 @tl.metric
 def ordered_rank():
-    """Returns the mean rank of the label's logit; later examples have larger weights."""
+    """Returns a metric: the weighted mean of the label's rank; later examples have more weight."""
 
     def value(labels, logits):
         own = np.take_along_axis(logits, labels[:, np.newaxis], 1)
@@ -18,11 +18,11 @@ def ordered_rank():
 
 @tl.metric
 def failing_rank():
-    """Returns a metric whose function fails."""
+    """Returns a metric whose function raises an IndexError."""
     return tl.metrics.collected(lambda labels, logits: labels["none"])
 
 
 @tl.metric
 def large_rank():
-    """Returns a metric that collects more bytes than it may."""
+    """Returns a metric that collects more bytes than its `max_bytes`."""
     return tl.metrics.collected(max, max_bytes=1000)

@@ -1,4 +1,4 @@
-"""Bad input: a one-line error that names it, exit status 2, and no file written."""
+"""Tests of bad input: an error line names it, the exit status is 2, and no file is written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.cli.command import Command, Outcome, Warm
 
 
 class Sample(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS data set of random images in three classes; subclasses change one property."""
+    """TFDS data set of random images in three classes; subclasses have other features."""
 
     VERSION = tfds.core.Version("1.0.0")
     FEATURES = {  # noqa: RUF012
@@ -65,7 +65,7 @@ class Varying(Sample, skip_registration=True):
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Prepares the data sets above, each split in two files; returns the data_dir."""
+    """Prepares `Sample`, `Unlabelled` and `Varying`, each split in two files; returns data_dir."""
     root = tmp_path_factory.mktemp("shelf")
     tfds.disable_progress_bar()
     config = tfds.download.DownloadConfig(num_shards=2)
@@ -84,7 +84,11 @@ def finished(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def line_of(outcome: Outcome) -> str:
-    """Checks that a command ended with status 2 and one error line; returns the line's message."""
+    """Asserts that a command ended with status 2 and one error line; returns the error message.
+
+    Also asserts that nothing is on standard output and that the message has no internals, such as a
+    traceback.
+    """
     assert outcome.status == 2, outcome.said()
     assert outcome.out == "", outcome.said()
     assert outcome.err.startswith("error: ") and outcome.err.endswith("\n"), outcome.said()
@@ -172,7 +176,7 @@ def test_bad_options_before_import(
     arguments: str,
     expected: list[str],
 ):
-    """Options that are invalid whatever the data and the devices are refused without TensorFlow."""
+    """Options that are invalid for any data and devices are refused without TensorFlow's import."""
     run_dir = tmp_path / "run"
     line = line_of(command.run(f"--run_dir={run_dir}", *arguments.split(), **without_tensorflow))
     for words in expected:
@@ -342,7 +346,7 @@ def test_damaged_data(
     named: str,
     feed: str,
 ):
-    """Damaged data is refused before training, and the error names the location."""
+    """Damaged data is refused before training, and the error names the damaged file or split."""
     shutil.copytree(shelf / "sample", tmp_path / "sample")
     damage(tmp_path / "sample" / "1.0.0")
     run_dir = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""`--mode=benchmark` prints the documented measurements and leaves no files."""
+"""Tests that `--mode=benchmark` prints the documented measurements and leaves no files."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_benchmark_with(warm: Warm, tmp_path: Path):
 
 @pytest.mark.parametrize("feed", ["resident", seldom("stream")])
 def test_bad_steps_skipped(warm: Warm, tmp_path: Path, feed):
-    """On data with one NaN, one step of the 14 of an epoch is counted as bad and skipped."""
+    """On data with one NaN, one of the 14 steps of each epoch is counted as bad and skipped."""
     dataset = measured.prepared(tmp_path / "data")
     options = f"--dataset={dataset}", "--global_batch_size=10", "--epochs=3", f"--feed={feed}"
     run_dir = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The report and TensorBoard, rendered by a real browser."""
+"""Tests the report and TensorBoard in a real browser."""
 
 from __future__ import annotations
 

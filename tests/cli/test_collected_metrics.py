@@ -1,4 +1,4 @@
-"""Metrics of a whole split: refusals and errors, one line each. They train in other files."""
+"""Tests that errors of collected metrics, computed from a whole split, are one line each."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_refused_before_training(warm: Warm, tmp_path: Path, options: tuple, mes
 
 
 def test_function_fails(warm: Warm, tmp_path: Path):
-    """An error in the function is one line with its place, in training and in evaluation."""
+    """An error in a metric's function is one line with file and line number, in all modes."""
     options = (f"--run_dir={tmp_path / 'run'}", LOAD)
     outcome = warm.run(*options, "--model=logistic", "--epochs=1", "--metrics=failing_rank")
     assert outcome.status == 2, outcome.said()

@@ -1,4 +1,4 @@
-"""The files of a run and their contents, on which scripts rely."""
+"""Tests of the files, contents and output of a run on which users' scripts rely."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_xla_compiles_loop_once(command: Command, tmp_path: Path, feed):
 
 
 def test_run_dir_files(run: Run):
-    """A run directory has the documented files and no partial ones."""
+    """A run directory has the documented files and no partial files."""
     found = {path.name for path in run.run_dir.iterdir()}
     expected = {"config.flags", "checkpoints", "best", "tensorboard", "metrics.jsonl", "clock.json"}
     assert found == {*expected, "result.json"}

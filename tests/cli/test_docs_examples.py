@@ -1,4 +1,4 @@
-"""The Python code blocks of the docs run without changes."""
+"""Tests that the Python code blocks of the docs run without changes."""
 
 from __future__ import annotations
 

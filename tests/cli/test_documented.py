@@ -1,6 +1,6 @@
-"""The commands of the docs print no warnings: a subset of tests.documented.
+"""Tests that commands of the docs print no warnings: one command of each mode that uses a run.
 
-`python -m tests.documented --data_dir=DATA_DIR` runs all of them.
+`python -m tests.documented --data_dir=DATA_DIR` runs all commands.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`--mode=export`: the SavedModel serves in a process that imports only TensorFlow."""
+"""Tests that the SavedModel of `--mode=export` serves in a process that imports only TensorFlow."""
 
 from __future__ import annotations
 
@@ -41,13 +41,19 @@ def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def test_split(cache_dir: str) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the digits' test split: uint8 [360, 8, 8, 1] and labels, in file order."""
+    """Returns the test split of digits: images, uint8 [360, 8, 8, 1], and labels, in file order."""
     some = list(digits.prepared(cache_dir).as_dataset(split="test").as_numpy_iterator())
     return np.stack([e["image"] for e in some]), np.array([e["label"] for e in some])
 
 
 def served(folder: Path, images: np.ndarray, tmp_path: Path) -> dict[str, np.ndarray]:
-    """Returns the outputs of the SavedModel in a separate process and directory."""
+    """Returns the outputs of a SavedModel, and "class_names", from a separate process.
+
+    Args:
+      folder: folder of the SavedModel.
+      images: images, uint8 [n, height, width, channels].
+      tmp_path: working directory of the process.
+    """
     np.save(tmp_path / "images.npy", images)
     line = [sys.executable, "-c", SERVED, str(folder), "images.npy", "out.npz"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": ""}
@@ -82,14 +88,17 @@ def test_served_accuracy(run: Run, warm: Warm, test_split, tmp_path: Path):
 
 
 def exported_variables(folder: Path) -> bytes:
-    """Returns the bytes of all variables of a SavedModel."""
+    """Returns the bytes of all variables of a SavedModel that are not scalars."""
     saved = tf.train.load_checkpoint(str(folder / "variables" / "variables"))
     names = [name for name, shape in saved.get_variable_to_shape_map().items() if shape]
     return b"".join(saved.get_tensor(name).tobytes() for name in sorted(names))
 
 
 def test_choice_of_weights(run: Run, warm: Warm):
-    """Each combination of --averaged and --weights exports different weights."""
+    """Each combination of `--averaged` and `--weights` exports different weights.
+
+    If the best epoch is the last, only the choices of `--averaged` must differ.
+    """
     kinds = ("--averaged=yes", "--averaged=no"), ("--weights=best", "--weights=newest")
     found = {}
     for averaged in kinds[0]:
@@ -118,7 +127,7 @@ def test_missing_ema_refused(warm: Warm, tmp_path: Path):
 
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", seldom("mixed_float16")])
 def test_no_tflite_of_16_bit_run(warm: Warm, tmp_path: Path, precision: str):
-    """A 16-bit run is exported without a TFLite model, which the output says in one line."""
+    """A 16-bit run is exported without a TFLite model; one line of the output says so."""
     run = warm.train(tmp_path / "run", "--epochs=1", f"--precision={precision}")
     outcome = warm.run("--mode=export", f"--run_dir={run.run_dir}")
     assert outcome.status == 0 and outcome.err == "", outcome.said()

@@ -1,4 +1,4 @@
-"""A finished run: the same command changes no file; a changed option is applied or refused."""
+"""Tests of finished runs: the same command changes no file; other options apply or are refused."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def asked(warm: Warm, run_dir: Path, *more: str) -> Outcome:
 
 
 def assert_consistent(run_dir: Path) -> None:
-    """Checks that config.flags, result.json, checkpoints, curves and report agree."""
+    """Asserts that config.flags, result.json, checkpoints, metrics.jsonl and report agree."""
     config = flags.parse([f"--flagfile={run_dir / 'config.flags'}"])
     result = json.loads((run_dir / "result.json").read_text())
     newest = catalog.read(catalog.newest_checkpoint(str(run_dir)) or "")
@@ -132,7 +132,7 @@ def test_changed_option(warm: Warm, run_dir: Path, name: str, field):
 
 
 def test_restore_best_afterwards(warm: Warm, tmp_path: Path):
-    """With --restore_best, a finished run is evaluated again with its best weights."""
+    """With `--restore_best`, a finished run is evaluated again with its best weights."""
     spoiled = "--schedule=step", "--decay_steps=22", "--decay_rate=3000", "--report"
     run = warm.train(tmp_path / "run", *OPTIONS, *spoiled, "--epochs=4")
     first = run.result

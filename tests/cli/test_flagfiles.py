@@ -1,4 +1,4 @@
-"""Flagfiles: each parses, recipes have the authors' hyperparameters, and training works."""
+"""Tests that flagfiles parse and train, and that recipes have the authors' hyperparameters."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_help_closed_pipe(command: Command):
 
 
 def assert_seed_003s_table(table: list[str]) -> None:
-    """Checks that a table has the six layers of seed_003 and 34,826 parameters in total."""
+    """Asserts that a table has the six layers of seed_003 and 34,826 parameters in total."""
     header, *layers, total = [line.split() for line in table]
     assert header == ["layer", "output", "shape", "parameters"]
     shapes = ["(26, 26, 32)", "(13, 13, 32)", "(11, 11, 64)", "(5, 5, 64)", "(1600,)", "(10,)"]

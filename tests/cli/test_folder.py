@@ -1,4 +1,4 @@
-"""A folder of JPEGs of odd sizes with damaged files, from the refusal to the exported model."""
+"""Tests a folder of JPEGs of many sizes, some damaged: the refusal, training, predict, export."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ OPTIONS = ("--model=logistic", "--image_size=16,12", "--epochs=1", "--global_bat
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Writes 2,000 JPEGs of 17 to 60 pixels a side, three damaged files and a text file."""
+    """Writes 2,000 JPEGs with sides of 17 to 60 pixels, three damaged files and a text file.
+
+    Returns the folder, which has a subfolder for each split.
+    """
     root, random = tmp_path_factory.mktemp("folder") / "views", np.random.default_rng(0)
     for split, count in COUNTS.items():
         for name, color in CLASSES.items():
@@ -44,7 +47,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_damaged_files_are_named_first(warm: Warm, pictures: Path, tmp_path: Path):
-    """All damaged files of all splits are in the one line of the refusal; nothing is written."""
+    """One error line names the damaged files of all splits, and nothing is written."""
     run_dir = tmp_path / "run"
     line = line_of(warm.run(f"--dataset=folder:{pictures}", f"--run_dir={run_dir}", *OPTIONS))
     assert line.startswith(f"3 of 2003 pictures in {pictures} cannot be read: ")
@@ -54,9 +57,9 @@ def test_damaged_files_are_named_first(warm: Warm, pictures: Path, tmp_path: Pat
 
 
 def test_files_match_training(warm: Warm, pictures: Path, tmp_path: Path):
-    """Files have the probabilities that the test split has, in predict and in the export.
+    """Files have the probabilities of the test split, in predict and in the exported model.
 
-    Random crops are of training alone. `tests/unit/test_folder.py` compares the pixels of all
+    Random crops apply to training only. `tests/unit/test_folder.py` compares the pixels of all
     values of `--fit`.
     """
     given = f"--dataset=folder:{pictures}", "--fit=crop", "--skip_damaged=true"

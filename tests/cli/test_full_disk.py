@@ -1,4 +1,4 @@
-"""A disk that fills up or becomes read-only stops a run with one line and damages nothing."""
+"""Tests that a full or read-only disk stops a run with one error line and damages nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from tests.sameness import differences
 
 @contextlib.contextmanager
 def small_disk(place: Path, size: str) -> Iterator[None]:
-    """Mounts a tmpfs of `size` bytes at `place`; skips the test if that is not possible."""
+    """Mounts a tmpfs at `place` for the block; skips the test if that is not possible.
+
+    `size` is the capacity in the syntax of `mount`, such as "700k".
+    """
     place.mkdir()
     asked = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)]
     try:

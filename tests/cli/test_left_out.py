@@ -1,4 +1,4 @@
-"""Steps with a damaged example are rolled back and skipped, and the record names the example."""
+"""Tests that steps with a damaged example are rolled back and skipped, and the example is named."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Prepares data in which one example has a NaN; returns the options of a run on it."""
+    """Prepares data in which one example has a NaN; returns the options of a run on this data."""
     return [f"--dataset={measured.prepared(tmp_path_factory.mktemp('data'))}", *OPTIONS]
 
 
@@ -54,7 +54,7 @@ def test_bad_steps_skipped(found: Run):
 
 
 def test_record_names_example(found: Run):
-    """left_out.jsonl names the example with the NaN, and its batch is saved."""
+    """left_out.jsonl names the example with the NaN, and the batch of that example is saved."""
     for row in records(found.run_dir):
         assert row["split"] == "train[:135]" and row["why"] == "gradient not finite"
         (unsound,) = row["unsound"]

@@ -1,4 +1,4 @@
-"""Changed lengths of a run: the run ends as one that had the last length from the start."""
+"""Tests that a run whose length is changed ends as one that had the last length from the start."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
 
 
 def test_fewer_epochs_refused(warm: Warm, tmp_path: Path):
-    """Fewer epochs than trained are refused, also at the end of an epoch."""
+    """Fewer epochs than the run has trained are refused."""
     warm.train(tmp_path / "run", *LOGISTIC, "--epochs=3")
     outcome = warm.run(f"--run_dir={tmp_path / 'run'}", *LOGISTIC, "--epochs=2")
     assert outcome.status == 2 and "--epochs=3 or more" in outcome.err, outcome.said()
 
 
 def test_restart_before_first_save(warm: Warm, tmp_path: Path):
-    """A run that ended before its first checkpoint starts over, even with other options."""
+    """A run that ended before its first step was saved starts over, even with other options."""
     warm.train(tmp_path / "run", "--model=mlp", "--train_steps=1")
     (tmp_path / "run" / "checkpoints" / "ckpt-2.npz").unlink()  # as if it failed before the save
     (tmp_path / "run" / "result.json").unlink()

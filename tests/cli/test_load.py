@@ -1,4 +1,4 @@
-"""A user's file in `--load`: in all modes and processes; its flags, errors and digests."""
+"""Tests of `--load`: a user's file in all modes and processes, with options, errors and digests."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ BRIEF = ("--global_batch_size=64", "--epochs=3", "--log_every=3", "--checkpoint_
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Writes a user's file, my.py, and heights.py, which it imports; returns their folder."""
+    """Writes a user's file, my.py, and heights.py, which my.py imports; returns the folder."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "heights.py").write_text("def height(x):\n    return 1.0 + 0.5 * x\n")
     (folder / "my.py").write_text(f"{START}{OPTIMIZER}{SCHEDULE}{MODEL}\n\ntl.main()\n")
@@ -81,7 +81,7 @@ def own(warm: Warm, folder: Path) -> Run:
 
 
 def refused(outcome: Outcome) -> str:
-    """Checks that a command ended with status 2 and one error line; returns the line."""
+    """Asserts that a command ended with status 2 and one error line; returns the line."""
     assert outcome.status == 2, outcome.said()
     assert outcome.err.startswith("error: ") and outcome.err.count("\n") == 1, outcome.said()
     return outcome.err
@@ -117,7 +117,7 @@ def test_flags_are_kept(own: Run, folder: Path):
 
 
 def test_every_mode_finds_the_code(own: Run, warm: Warm, tmp_path: Path):
-    """Modes that use a run load its file without `--load`."""
+    """Modes that use a run load the file of the run, without `--load`."""
     run = f"--run_dir={own.run_dir}"
     outcome = warm.run("--mode=evaluate", run)
     assert outcome.status == 0, outcome.said()
@@ -130,7 +130,7 @@ def test_every_mode_finds_the_code(own: Run, warm: Warm, tmp_path: Path):
 
 
 def test_killed_run_resumes_to_the_same_bits(warm: Warm, own: Run, tmp_path):
-    """A killed run, resumed without `--load`, loads its file and ends bitwise equal."""
+    """A killed run resumed without `--load` loads the user's file and ends bitwise equal."""
     run_dir = tmp_path / "run"
     load = f"--load={Path(own.run_dir).parent / 'my.py'}"
     with warm.started(f"--run_dir={run_dir}", load, *OWN, *OWN_MODEL, *BRIEF) as process:
@@ -153,7 +153,7 @@ def test_changed_argument_refuses_resume(own: Run, warm: Warm):
 
 
 def copied(own: Run, tmp_path: Path) -> Path:
-    """Copies a finished run and its user's files to a new folder; returns that."""
+    """Copies a finished run and the user's files to a new folder; returns the folder."""
     import shutil
 
     folder = tmp_path / "copy"
@@ -269,7 +269,10 @@ MAINS = {
 
 @pytest.mark.parametrize("end", MAINS)
 def test_main(command: Command, tmp_path: Path, end: str):
-    """`tl.main` returns the status for a list, else exits with it; in an import it does nothing."""
+    """`tl.main` returns the exit status if it gets a list of arguments; otherwise it exits.
+
+    In a module that another program imports, `tl.main()` does nothing.
+    """
     text = "import sys\n\nimport tapeline as tl\n\n\n@tl.schedule\ndef %s():\n    ...\n\n\n%s\n"
     (tmp_path / "again.py").write_text(text % ("other", "tl.main()"))
     (tmp_path / "own.py").write_text(text % ("own", end))
@@ -343,7 +346,10 @@ print([each["file"] for each in user_code.digests()])
 
 
 def test_local_imports(command: Command, tmp_path: Path):
-    """Digests cover imports from the file's folder, but not the main program or packages in it."""
+    """Digests cover a file and its imports from its folder, except installed packages.
+
+    The main program is not covered, although it is in that folder.
+    """
     (tmp_path / "program.py").write_text(DIGESTS)
     for name in ("nets/blocks.py", "venv/site-packages/installed.py", "late.py", "unused.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -365,7 +371,7 @@ def test_missing_file(warm: Warm, tmp_path: Path):
 
 
 def test_errors_of_ours_show_a_traceback(command: Command, tmp_path: Path):
-    """An exception without a frame in the user's file, a bug of the engine, shows a traceback."""
+    """An exception that has no frame in the user's file is shown with a traceback, as a bug."""
     file = tmp_path / "my.py"
     file.write_text(
         "from engine.assembly import parts\n\nfrom functools import partial\n\n"

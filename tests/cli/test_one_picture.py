@@ -1,4 +1,4 @@
-"""Image files have the same predictions as the split they are from, in predict and export."""
+"""Tests that image files have the predictions of their split, in predict and in the export."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIZES = {"digits": "5,11", "fashion_mnist": "14,28", "cifar10": "20,9"}
 
 
 def read_stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
-    """Returns the first stored images of the test split, uint8 [COUNT, H, W, C]."""
+    """Returns the first `COUNT` stored images of the test split, uint8 [COUNT, H, W, C]."""
     builder = (
         digits.prepared(cache_dir) if name == "digits" else tfds.builder(name, data_dir=data_dir)
     )
@@ -30,7 +30,7 @@ def read_stored_images(name: str, cache_dir: str, data_dir: str) -> np.ndarray:
 
 @pytest.fixture(params=["digits", seldom("fashion_mnist"), "cifar10"])
 def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
-    """Trains a run on resized images; returns the run, its data set and its data_dir."""
+    """Trains on resized images; returns the run, the name of its data set, and data_dir or ""."""
     name = request.param
     place = "" if name == "digits" else request.getfixturevalue("real_data")
     if place and not (Path(place) / name).is_dir():
@@ -42,7 +42,14 @@ def trained(request, warm: Warm, tmp_path: Path) -> tuple[Run, str, str]:
 
 
 def predicted(warm: Warm, run: Run, out: Path, asked: str) -> list[dict]:
-    """Runs `--mode=predict` for `--inputs` or `--split`; returns its predictions of all classes."""
+    """Runs `--mode=predict` and returns the predictions in predictions.json, with all classes.
+
+    Args:
+      warm: runs the command.
+      run: the run.
+      out: directory for the predictions.
+      asked: option `--inputs` or `--split`.
+    """
     options = f"--run_dir={run.run_dir}", f"--predictions={out}", "--top_k=10", asked
     outcome = warm.run("--mode=predict", *options)
     assert outcome.status == 0, outcome.said()
@@ -55,7 +62,7 @@ def by_class(prediction: dict) -> list[float]:
 
 
 def test_files_match_split(trained, warm: Warm, cache_dir: str, tmp_path: Path):
-    """Images in files have the probabilities of the split, in predict and in the export."""
+    """Images in files have the probabilities of the split, in predict and in the exported model."""
     run, name, place = trained
     images = read_stored_images(name, cache_dir, place)
     folder = tmp_path / "pictures"

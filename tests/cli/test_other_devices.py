@@ -1,4 +1,4 @@
-"""A sharded run that is interrupted and resumed on other devices ends bitwise equal."""
+"""Tests that a sharded run, interrupted and resumed on other devices, ends bitwise equal."""
 
 from __future__ import annotations
 

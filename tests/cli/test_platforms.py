@@ -1,6 +1,6 @@
-"""The command on macOS, and on systems without fcntl.
+"""Tests of the command on macOS, and on systems without fcntl.
 
-Both are simulated on Linux, by removing functions and files from a process.
+Both are simulated on Linux: functions and files are hidden from a process.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ builtins.open = io.open = without_proc
 
 @pytest.fixture
 def as_on_macos(tmp_path: Path) -> dict[str, str]:
-    """Returns environment variables that remove the functions that macOS lacks from a process."""
+    """Returns environment variables that hide functions and /proc, as on macOS, from a process."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(WITHOUT)
     return {"PYTHONPATH": str(tmp_path / "site")}

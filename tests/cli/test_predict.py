@@ -1,4 +1,4 @@
-"""`--mode=predict`: each file gets a prediction or an error line; splits are predicted, too."""
+"""Tests of `--mode=predict`: each file has a prediction or an error line; splits are predicted."""
 
 from __future__ import annotations
 
@@ -39,7 +39,15 @@ def predict(warm: Warm, run: Run, out: Path, *arguments: str) -> tuple[Outcome, 
 
 
 def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str]]:
-    """Writes thirty image files, some invalid; returns {name: label} and the invalid names."""
+    """Writes thirty image files, six of them invalid.
+
+    Args:
+      folder: folder to create.
+      images: an image of each class, uint8 [10, 8, 8].
+
+    Returns:
+      The label of each valid file by name, and the names of the invalid files.
+    """
     folder.mkdir()
     known: dict[str, int] = {}
 
@@ -48,7 +56,7 @@ def hand_made(folder: Path, images: np.ndarray) -> tuple[dict[str, int], set[str
         known[name] = label
 
     def large(label: int, size: tuple[int, int], light: bool = False) -> Image.Image:
-        """Returns a digit pasted into the middle of a larger image; inverted if `light`."""
+        """Returns an image of the given size with a digit in the middle; inverted if `light`."""
         side = min(size)
         inner = Image.fromarray(images[label]).resize((side, side), Image.Resampling.BICUBIC)
         whole = Image.new("L", size, 0)

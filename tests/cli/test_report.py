@@ -1,4 +1,4 @@
-"""The report: report.html, plots/ and CSV files of predictions."""
+"""Tests of the report: report.html, plots/ and CSV files of predictions."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_report_of_unfinished_run(warm: Warm, run: Run, tmp_path: Path):
 
 
 def test_report_before_training(warm: Warm, tmp_path: Path):
-    """Before training, the report is on the data set only, and training is still possible."""
+    """Before training, the report shows the data set only, and a later training is possible."""
     outcome = warm.run("--mode=report", f"--run_dir={tmp_path / 'none'}", "--model=logistic")
     assert outcome.status == 0, outcome.said()
     assert set(plots(tmp_path / "none")) == OF_DATA

@@ -1,4 +1,4 @@
-"""Resuming: after any interruption, the same command ends bitwise equal."""
+"""Tests that the same command, after any interruption, resumes the run and ends bitwise equal."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOTAL = 6 * 81
 
 
 def assert_same_run(one: Run, other: Run) -> None:
-    """Checks that two runs are bitwise equal, except for measured times."""
+    """Asserts that two runs are bitwise equal, except for measured times."""
     assert differences(one.run_dir, other.run_dir) == []
 
 
@@ -111,7 +111,7 @@ def raised(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[s
 
 
 def test_more_epochs_keep_bits(raised: tuple[dict[str, bytes], Run], whole: Run):
-    """A run extended to more epochs equals one that had them from the start."""
+    """A run extended to more epochs equals one trained with that number from the start."""
     _, run = raised
     assert f"resumed at step {4 * 81}" in run.outcome.out
     assert_same_run(run, whole)
@@ -143,7 +143,7 @@ def test_damaged_newest_checkpoint(warm: Warm, whole: Run, tmp_path: Path):
 
 
 def test_all_checkpoints_damaged(warm: Warm, tmp_path: Path):
-    """If all checkpoints are damaged, the run is refused, not restarted."""
+    """If all checkpoints are damaged, the command fails and does not restart the run."""
     run_dir = tmp_path / "run"
     options = "--model=logistic", "--epochs=2"
     warm.train(run_dir, *options)
@@ -159,7 +159,7 @@ def test_all_checkpoints_damaged(warm: Warm, tmp_path: Path):
 
 
 def test_resume_on_prepared_again_data(warm: Warm, whole: Run, tmp_path: Path):
-    """A run resumes on data that was prepared again, whose files differ but not its examples."""
+    """A run resumes on data that was prepared again, if the examples are the same."""
     run_dir = tmp_path / "run"
     warm.train(run_dir, *LONG, "--epochs=4")
     resumed = warm.train(run_dir, *LONG, f"--cache_dir={tmp_path / 'cache'}")

@@ -1,4 +1,4 @@
-"""The command on several machines, simulated by two processes on the loopback address."""
+"""Tests of runs on several machines, simulated by two processes on the loopback address."""
 
 from __future__ import annotations
 
@@ -35,7 +35,15 @@ SHORT = (
 
 @contextlib.contextmanager
 def workers(runner: Runner, run_dir: Path, *options: str, count: int = 2, start: int = 2):
-    """Starts the first `start` of `count` workers; kills them at the end of the `with` block."""
+    """Yields the running processes of the first `start` of `count` workers; kills them at the end.
+
+    Args:
+      runner: starts the processes.
+      run_dir: the run directory of all workers.
+      *options: options of all workers.
+      count: number of workers in TF_CONFIG.
+      start: number of workers that are started.
+    """
     options = (f"--run_dir={run_dir}", *options)
     with contextlib.ExitStack() as stack:
         yield [
@@ -107,7 +115,7 @@ def test_bad_step_on_workers(warm: Warm, tmp_path: Path):
 
 
 def test_segmentation_on_workers(warm: Warm, tmp_path: Path):
-    """A user's data, network and task on two workers: the bits of one process."""
+    """With a user's data, network and task, two workers end bitwise equal to one process."""
     alone = [*JOBS["segmentation"].small(tmp_path), "--shards=2", "--feed=stream"]
     with workers(warm, tmp_path / "two", *alone, "--strategy=multi_worker") as started:
         outcomes = [ended(worker) for worker in started]

@@ -1,4 +1,4 @@
-"""TensorBoard shows the metrics of metrics.jsonl, for interrupted runs as well."""
+"""Tests that TensorBoard shows the metrics of metrics.jsonl, for interrupted runs as well."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ def shown(
     killed: Interrupted,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[tuple[Run, TensorBoard]]:
-    """Yields a run and a TensorBoard of it: an uninterrupted run, then one killed and resumed."""
+    """Yields a run and a client of a TensorBoard of this run.
+
+    The parameters are an uninterrupted run, and a run that was killed and resumed.
+    """
     run = whole if request.param == "whole" else killed.resumed
     log = tmp_path_factory.mktemp("tensorboard") / "log"
     with tensorboard(command, run.run_dir / "tensorboard", log) as board:

@@ -1,4 +1,4 @@
-"""`--mode=tune` writes a flagfile for training."""
+"""Tests that `--mode=tune` writes a flagfile for training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`--mode=verify`: verification of the laws on a user's configuration."""
+"""Tests of `--mode=verify`, which checks the laws on a user's configuration."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.cli.test_flagfiles import FLAGFILES
 
 
 def assert_certified(outcome: Outcome) -> dict:
-    """Checks that all laws hold, and returns the JSON of the certificate."""
+    """Asserts that all laws hold; returns the certificate, decoded from JSON."""
     assert (outcome.status, outcome.err) == (0, ""), outcome.said()
     *lines, text, last = outcome.out.splitlines()
     assert last.startswith("PASS: 8 laws hold"), outcome.said()
@@ -44,7 +44,7 @@ def test_standardized_inputs(warm: Warm, tmp_path: Path):
 
 
 def test_verify_run_in_use(warm: Warm, tmp_path: Path):
-    """In the directory of a locked run, verification writes only its certificate."""
+    """In the directory of a locked run, verification writes only verify.json."""
     small = "--model=logistic", "--global_batch_size=32", "--train_steps=20"
     run = warm.train(tmp_path / "run", *small)
     with open(run.run_dir / "lock", "w") as lock:

@@ -1,4 +1,4 @@
-"""Every mode except train writes only its documented files to a run directory."""
+"""Tests that each mode, except train, writes only the documented files to a run directory."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ OTHERS = {
 
 @pytest.fixture(scope="module")
 def run(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Returns a run with OPTIONS, which make it write many files."""
+    """Returns a run with `OPTIONS`, which make training write many files."""
     return warm.train(tmp_path_factory.mktemp("written") / "run", *OPTIONS)
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Returns the SHA-256 of each file below a folder, "directory" for a directory, by path."""
+    """Returns, by relative path, the SHA-256 of each file, and "directory" for each directory."""
     return {
         str(path.relative_to(folder)): (
             hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "directory"
@@ -70,7 +70,7 @@ def changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
 
 @pytest.mark.parametrize("mode", [*OF_RUNS, *OTHERS])
 def test_files_of_mode(warm: Warm, run: Run, tmp_path: Path, mode: str):
-    """A mode writes only its documented files."""
+    """A mode writes only its documented files, and each mode except benchmark writes some."""
     copied = tmp_path / "run"
     shutil.copytree(run.run_dir, copied)
     options, promised = (OF_RUNS | OTHERS)[mode]

@@ -1,4 +1,4 @@
-"""The command installed from a wheel, in a folder that contains a user's own modules."""
+"""Tests the command as installed from a wheel, in a folder that contains a user's own modules."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MODES = {
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Builds the wheel and unzips it to a directory, which installs it; returns the directory."""
+    """Builds the wheel and unzips it to a directory, as an installation does; returns that path."""
     place = tmp_path_factory.mktemp("wheel")
     for name in ("tapeline", "engine", "pipelines", "examples", "tests/examples"):
         shutil.copytree(ROOT / name, place / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -67,7 +67,10 @@ def test_top_level_of_wheel(site: Path):
 
 
 def test_modes_of_wheel(site: Path, folder: Path):
-    """Each mode works in a folder with a user's modules; all in one process, to save time."""
+    """Training and each of `MODES` work in a folder with a user's modules.
+
+    All run in one process, to save time.
+    """
     commands = [TWO_EPOCHS, *((f"--mode={mode}", of, *TWO_EPOCHS) for mode, of in MODES.items())]
     program = (
         "import json, sys, engine, tapeline as tl\n"
@@ -82,7 +85,7 @@ def test_modes_of_wheel(site: Path, folder: Path):
 
 @pytest.mark.parametrize("mode", [seldom("verify"), seldom("tune")])
 def test_processes_of_wheel(site: Path, folder: Path, mode: str):
-    """Verify, which needs virtual devices, and tune, which starts processes, work, too."""
+    """`--mode=verify`, which needs virtual devices, and tune, which starts processes, work."""
     done = _python(site, folder, "-m", "tapeline", f"--mode={mode}", *TWO_EPOCHS)
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -1,4 +1,4 @@
-"""A run is used without its data: specs, classes and preprocessing are saved with it."""
+"""Tests that predict and export need no data: specs, classes and preprocessing are in the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NAMES = ("cat", "dog", "owl")
 
 
 class Animals(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS data set of images of three classes, each of one level of grey."""
+    """TFDS data set of images [8, 8, 1] of three classes, each with a level of grey."""
 
     VERSION = tfds.core.Version("1.0.0")
     NAMES = NAMES
@@ -62,7 +62,7 @@ def picture(name: str, seed: int) -> np.ndarray:
 
 
 def prepared(root: Path, builder: type[Animals]) -> str:
-    """Prepares the data set as "animals" in `root`; returns its data_dir."""
+    """Prepares a data set named "animals" in `root`; returns `root`, the value for `--data_dir`."""
     tfds.disable_progress_bar()
     builder(data_dir=str(root)).download_and_prepare()
     return str(root)

@@ -1,4 +1,4 @@
-"""Errors in a user's code: one line with file and line number, before any file is written."""
+"""Tests that errors in a user's code are one line with file and line number."""
 
 from __future__ import annotations
 
@@ -100,7 +100,10 @@ MODELS = {
 
 
 def line_of(warm: Warm, folder: Path, text: str, *options: str) -> str:
-    """Returns the error line of a run with a `--load` file of this text, which writes nothing."""
+    """Returns the error line of a run with a `--load` file of this text.
+
+    Asserts that the run directory is not created.
+    """
     file = folder / "my.py"
     file.write_text(text)
     run_dir = folder / "run"
@@ -162,7 +165,7 @@ def test_nan_from_the_first_step(warm: Warm, tmp_path: Path):
 
 @pytest.mark.full
 def test_hidden_generator(warm: Warm, tmp_path: Path):
-    """Training does not notice the generator; verification names it."""
+    """Verification names a task's hidden random generator, which training does not detect."""
     drawn = "tl.TaskOutput(losses * tf.random.uniform([]), {'right': (losses,)})"
     (tmp_path / "my.py").write_text(HEAD + TASK.replace(RETURNED, drawn))
     load, run_dir = f"--load={tmp_path / 'my.py'}", f"--run_dir={tmp_path / 'run'}"

@@ -1,1 +1,1 @@
-"""Checks of the scripts in examples/ on small data; `python -m tests.examples` runs all checks."""
+"""Checks of the commands in examples/ on small data; `python -m tests.examples` runs all checks."""

@@ -2,9 +2,10 @@
 
     python -m tests.examples [--only=NAME] [--check=NAME]
 
-A failure is written below the table; the exit status is then 1. The names are those of the files,
-and MobileNetV2 and EfficientNetB0 of keras_applications.py: give these two TEST_HANG=3600, seconds
-before a process counts as hung, because verify takes longer than the 300 that are usual.
+A failure is written below the table; the exit status is then 1. The name of an example is that of
+the file. keras_applications.py has two examples, MobileNetV2 and EfficientNetB0: for these, set the
+environment variable TEST_HANG=3600, the seconds after which a process counts as hung, because their
+verification takes longer than the default of 300 seconds.
 """
 
 from __future__ import annotations

@@ -63,14 +63,24 @@ SMALL = {
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """An example, and the options of its command, including those of its flagfile."""
+    """A command of an example.
+
+    Attributes:
+      name: name of the example.
+      file: path of the script or flagfile.
+      arguments: options of the command, after those of the flagfile.
+    """
 
     name: str
     file: Path
     arguments: tuple[str, ...]
 
     def small(self, pictures: Path) -> list[str]:
-        """Returns the options of a short run; `pictures`: folder with a subfolder per class."""
+        """Returns the options of a short run.
+
+        Args:
+          pictures: folder with a subfolder of images for each class, which replaces PATH.
+        """
         filled = {"DIRECTORY": str(prepared.data_dir()), "PATH": str(pictures)}
         given = [
             re.sub("DIRECTORY|PATH", lambda found: filled[found[0]], each)
@@ -81,25 +91,25 @@ class Job:
 
     @property
     def test_split(self) -> str:
-        """The split that the run is tested on."""
+        """The split that the run is tested on; "test" if the command does not name one."""
         return self.value("test_split") or "test"
 
     @property
     def available(self) -> bool:
-        """Whether the data is on this machine."""
+        """Whether the dataset is on this machine, if the example downloads it; otherwise True."""
         downloads = any("DIRECTORY" in each for each in self.arguments)
         return not downloads or bool(
             (folder := prepared.data_dir()) and (Path(folder) / DOWNLOADED[self.file.stem]).is_dir()
         )
 
     def value(self, option: str) -> str:
-        """Returns the value of an option in the command; "" if it is not given."""
+        """Returns the last value of an option in the command; "" if the option is not given."""
         given = [each for each in self.arguments if each.startswith(f"--{option}=")]
         return given[-1].partition("=")[2] if given else ""
 
 
 def text_of(file: Path) -> str:
-    """Returns the text that describes an example: its docstring, or its first comment."""
+    """Returns the docstring of a script, or the comment at the start of a flagfile without "#"."""
     text = file.read_text()
     if file.suffix == ".py":
         return ast.get_docstring(ast.parse(text)) or ""
@@ -109,9 +119,10 @@ def text_of(file: Path) -> str:
 
 
 def jobs(file: Path) -> list[Job]:
-    """Returns the jobs of an example, one for each command in its text.
+    """Returns the jobs of a file in examples/, one for each command in its text.
 
-    Its name is that of the file, or of several commands in one text that of the model or network.
+    The name of a single job is that of the file. Several jobs have the names of their networks or
+    models.
     """
     text = re.sub(r"\\\n", "", text_of(file))
     lines = re.findall(r"^ {4}(python .*)$", text, re.MULTILINE)
@@ -143,7 +154,7 @@ JOBS = {
 
 
 def make_pictures(folder: Path) -> Path:
-    """Writes JPEGs of three classes and various sizes to subfolders; returns the folder."""
+    """Writes 80 JPEGs of various sizes to a subfolder for each of 3 classes; returns `folder`."""
     random = np.random.default_rng(0)
     for label, name in enumerate(("dark", "grey", "light")):
         (folder / name).mkdir(parents=True)

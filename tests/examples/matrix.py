@@ -53,13 +53,19 @@ assert not ours, ours
 
 
 class NotKilledError(AssertionError):
-    """Raised when a run could not be killed inside an epoch, in several attempts."""
+    """Error of a run that could not be killed inside an epoch in five attempts."""
 
 
 class Matrix:
-    """Runs the checks of one example in a directory; each check is a method, in `CHECKS`.
+    """The checks of one example; `CHECKS` has the methods by name.
 
-    A check returns text for the table of results, and raises AssertionError if it fails.
+    A check returns text for the table of results, often "", and raises AssertionError if it fails.
+
+    Args:
+      job: the example.
+      command: provides the cache directory.
+      warm: runs the commands.
+      place: directory of the runs.
     """
 
     def __init__(self, job: Job, command: Command, warm: Warm, place: Path) -> None:
@@ -75,13 +81,16 @@ class Matrix:
         return self._train("whole")
 
     def trains(self) -> str:
-        """The test loss of the run is finite."""
+        """Checks that the test loss of the run is finite."""
         test = self.whole.result["test"]
         assert np.isfinite(test["loss"]), test
         return ""
 
     def resumes(self) -> str:
-        """A run that is killed inside an epoch and resumed ends with bitwise equal weights."""
+        """Checks that a run killed inside an epoch and resumed has bitwise equal weights and rows.
+
+        Returns the step of the checkpoint from which the run resumed.
+        """
         run_dir = self._place / "killed"
         for _ in range(5):  # the signal may come too late, or at the end of an epoch
             shutil.rmtree(run_dir, ignore_errors=True)
@@ -105,7 +114,10 @@ class Matrix:
         return f"at step {saved}"
 
     def agrees(self) -> str:
-        """One step on two virtual devices equals one on one device, tensor by tensor."""
+        """Checks that a step on two virtual devices gives the state of a step on one device.
+
+        Returns the largest relative difference of a tensor, which may be up to 1e-5.
+        """
         if self.job.name in SWITCHING:
             return "not compared"
         one = self._state("one", "--virtual_devices=1")
@@ -116,7 +128,7 @@ class Matrix:
         return f"{worst:.0e}"
 
     def shards(self) -> str:
-        """With --shards=2, runs on one and on two devices end with bitwise equal weights."""
+        """Checks that `--shards=2` gives bitwise equal weights on one and on two devices."""
         runs = [
             self._train(f"shards{n}", "--shards=2", "--strategy=cpu", f"--virtual_devices={n}")
             for n in (1, 2)
@@ -126,20 +138,23 @@ class Matrix:
         return ""
 
     def evaluates(self) -> str:
-        """`--mode=evaluate` prints the test metrics of result.json."""
+        """Checks that `--mode=evaluate` prints the test metrics of result.json."""
         out = self._mode("evaluate")
         assert json.loads(out.splitlines()[-1])["test"] == self.whole.result["test"]
         return ""
 
     def predicts(self) -> str:
-        """`--mode=predict` predicts each example of the test split."""
+        """Checks that `--mode=predict` predicts each example of the test split."""
         summary = json.loads(self._predicted.splitlines()[-1])
         expected = self.whole.result["test"]["examples"]
         assert summary["predicted"] == expected and not summary["failed"], summary
         return ""
 
     def exports(self) -> str:
-        """The export, loaded by TensorFlow only, gives the predictions of `--mode=predict`."""
+        """Checks that the exported model gives the predictions of `--mode=predict`.
+
+        A process loads the model with TensorFlow only, without the engine.
+        """
         self._mode("export")
         place, whole = self._place, self.whole.run_dir
         _python(INPUTS, place, str(place / "inputs.npz"), *self._options_of_data, path=REPOSITORY)
@@ -163,13 +178,13 @@ class Matrix:
         return ""
 
     def reports(self) -> str:
-        """`--mode=report` writes report.html."""
+        """Checks that `--mode=report` writes report.html, of more than 10,000 bytes."""
         self._mode("report")
         assert (self.whole.run_dir / "report.html").stat().st_size > 10_000
         return ""
 
     def verifies(self) -> str:
-        """All laws hold, or say why they are not compared."""
+        """Checks that `--mode=verify` finds no broken law; names the laws that are not compared."""
         options = [*self.options, *(["--shards=2"] if self.job.name in SWITCHING else [])]
         outcome = self._warm.run("--mode=verify", f"--run_dir={self._place / 'no'}", *options)
         laws = [line for line in outcome.out.splitlines() if line.startswith("L")]
@@ -179,14 +194,17 @@ class Matrix:
         return f"{', '.join(skipped)} not compared" if skipped else ""
 
     def benchmarks(self) -> str:
-        """`--mode=benchmark` measures 20 steps without an error."""
+        """Checks that `--mode=benchmark` measures 20 steps without an error."""
         run = "--mode=benchmark", "--benchmark_steps=20", f"--run_dir={self._place / 'no'}"
         outcome = self._warm.run(*run, *self.options)
         assert outcome.status == 0, outcome.said()
         return ""
 
     def bfloat16(self) -> str:
-        """Training in mixed_bfloat16 reaches about the test loss of float32."""
+        """Checks that mixed_bfloat16 reaches about the test loss of float32; returns both losses.
+
+        The loss must be below 1.2 times that of float32 plus 0.1.
+        """
         test = self._train("bfloat16", "--precision=mixed_bfloat16").result["test"]
         whole = self.whole.result["test"]
         assert np.isfinite(test["loss"]) and test["loss"] < 1.2 * whole["loss"] + 0.1, test
@@ -216,7 +234,7 @@ class Matrix:
         return outcome.out
 
     def _state(self, name: str, *options: str) -> dict[str, np.ndarray]:
-        """Returns the weights, slots and EMA of the checkpoint after one step, by name."""
+        """Trains one step; returns the weights, slots and EMA in the checkpoint, by name."""
         one_step = "--train_steps=1", "--strategy=cpu", *options
         run = self._train(name, *one_step)
         arrays = read(list_checkpoints(str(run.run_dir / "checkpoints"))[-1]).arrays
@@ -239,7 +257,7 @@ CHECKS: dict[str, Callable[[Matrix], str]] = {
 
 
 def _saved_step(run_dir: Path) -> int:
-    """Returns the step of the newest checkpoint; 0 if there is none."""
+    """Returns the step of a run's newest checkpoint; 0 if there is none, or if it was deleted."""
     try:
         path = newest_checkpoint(str(run_dir))
         return read_metadata(path)["step"] if path else 0
@@ -248,7 +266,7 @@ def _saved_step(run_dir: Path) -> int:
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> float:
-    """Returns the norm of the difference over the larger norm; 0 if both are 0."""
+    """Returns the norm of the difference divided by the larger norm; 0 if both norms are 0."""
     one, two = one.astype(np.float64), two.astype(np.float64)
     largest = max(np.linalg.norm(one), np.linalg.norm(two))
     return float(np.linalg.norm(one - two) / largest) if largest else 0.0
@@ -268,7 +286,15 @@ def _python(program: str, place: Path, *arguments: str, path: Path | str = "") -
 
 
 def _of_classes(folder: Path, names: list[str]) -> dict[str, np.ndarray]:
-    """Returns the probabilities, [examples, classes], and labels that predictions.json lists."""
+    """Returns the predictions in the predictions.json of a folder.
+
+    Args:
+      folder: the folder.
+      names: class names, in the order of the columns.
+
+    Returns:
+      "probabilities", float64 [examples, classes], and "labels", class names as bytes [examples].
+    """
     listed = json.loads((folder / "predictions.json").read_text())["predictions"]
     scores = [{one["class"]: one["probability"] for one in each["top"]} for each in listed]
     return {

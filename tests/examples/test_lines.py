@@ -1,4 +1,4 @@
-"""Limits on the lines of code of each example, without the definitions that are not its topic."""
+"""Tests the limits on an example's lines of code, without definitions that are not its topic."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ PARTS = {"FocalLoss": 6, "sawtooth": 6, "SignDescent": 6}  # of own_training
 
 
 def lines_of(node: ast.AST, text: str) -> set[int]:
-    """Returns the numbers of the lines of a statement that count: no blank lines or docstrings."""
+    """Returns the line numbers of a statement, without blank lines, comments and docstrings.
+
+    Args:
+      node: the statement.
+      text: text of the file.
+    """
     numbers = set()
     for each in ast.walk(node):
         if isinstance(each, ast.stmt):
@@ -38,7 +43,10 @@ def lines_of(node: ast.AST, text: str) -> set[int]:
 
 
 def statements(name: str) -> dict[str, set[int]]:
-    """Returns the lines of each statement of a file by name, without docstring and imports."""
+    """Returns the result of `lines_of` for each top-level statement of an example, by name.
+
+    Docstring and imports are left out. A statement without a name has the name "line NUMBER".
+    """
     text = (EXAMPLES / f"{name}.py").read_text()
     body = ast.parse(text).body[1:]
     counted = [each for each in body if not isinstance(each, ast.Import | ast.ImportFrom)]

@@ -1,4 +1,4 @@
-"""Runs the checks of `tests.examples.matrix`: a selection by default, all with marker `full`."""
+"""Runs the checks of `tests.examples.matrix`: a selection by default, the others with `-m full`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PART = {
 
 @pytest.fixture(scope="module")
 def matrices(command: Command, warm: Warm, tmp_path_factory: pytest.TempPathFactory):
-    """Returns a function from the name of an example to its checks, which share its runs."""
+    """Returns a function from the name of an example to its `Matrix`, made once for the module."""
     found: dict[str, Matrix] = {}
 
     def matrix(name: str) -> Matrix:

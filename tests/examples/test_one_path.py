@@ -1,4 +1,4 @@
-"""A task needs no code of another task, and a source no code of another kind of source."""
+"""Tests that a task needs no code of other tasks, and a source no code of other sources."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ assert tl.main([*run, "--mode=predict", "--inputs=rows.npy"]) == 0
 
 @pytest.fixture
 def copied(tmp_path: Path) -> Path:
-    """Returns a folder with the engine's code, less `REMOVED`, and an example's file."""
+    """Returns a folder with the code except `REMOVED`, the regression example, and three inputs."""
     for package in ("engine", "pipelines", "tapeline"):
         shutil.copytree(REPOSITORY / package, tmp_path / package)
     for name in REMOVED:
@@ -50,7 +50,7 @@ def copied(tmp_path: Path) -> Path:
 
 
 def test_regression_without_classification(copied: Path):
-    """Regression on arrays works in all modes without the code of classes, pictures and TFDS."""
+    """Regression works in six modes without the code of other tasks, image folders and TFDS."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, *OPTIONS],
         cwd=copied,

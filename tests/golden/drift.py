@@ -1,8 +1,8 @@
 """Measures how far the golden losses vary with the environment: python -m tests.golden.drift
 
 Each setting runs in a separate process, because TensorFlow reads settings once. The last line is
-for runs whose initial weights are a few roundings away, which is how another machine's weights soon
-differ.
+for runs whose initial weights differ by a few roundings, as the weights on another machine do after
+a few steps.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ SETTINGS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {
 
 
 def trials(count: int) -> dict[str, list[list[float]]]:
-    """Returns, by run, its losses and those of `count` runs with perturbed initial weights."""
+    """Trains the golden runs; returns, by name, the losses of a run and those of perturbed runs.
+
+    The first list holds the losses of the run itself, the next `count` lists those of runs with
+    perturbed initial weights.
+    """
     with places() as where:
         return {
             name: [runs.losses(name, nudge=nudge, **where) for nudge in range(count + 1)]
@@ -43,7 +47,16 @@ def trials(count: int) -> dict[str, list[list[float]]]:
 def elsewhere(
     prefix: tuple[str, ...], environment: dict[str, str], count: int
 ) -> dict[str, list[list[float]]]:
-    """Runs `trials` in a subprocess with additional environment variables; returns its result."""
+    """Returns the result of `trials`, run in a subprocess.
+
+    Args:
+      prefix: command that runs the subprocess, such as `ONE_CORE`; (): none.
+      environment: additional environment variables.
+      count: argument of `trials`.
+
+    Raises:
+      subprocess.CalledProcessError: if the subprocess fails.
+    """
     ran = subprocess.run(
         [*prefix, sys.executable, "-m", "tests.golden.drift", str(count)],
         env={**os.environ, **environment},
@@ -54,7 +67,11 @@ def elsewhere(
 
 
 def main() -> int:
-    """Prints, for each setting, the largest relative difference of each run from the first one."""
+    """Prints a table, and returns 0.
+
+    A row has, for each golden run, the largest relative difference of a setting's losses from those
+    without a setting.
+    """
     print(f"{'':28}" + "".join(f"{name:>12}" for name in runs.RUNS))
     base = elsewhere((), {}, TRIALS)
 

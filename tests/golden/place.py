@@ -13,7 +13,7 @@ from tests import prepared
 
 @contextmanager
 def places() -> Iterator[dict[str, str]]:
-    """Yields the directory arguments of `runs.losses`; exits if MNIST is not prepared."""
+    """Yields the directory arguments of `runs.losses`; raises SystemExit without prepared MNIST."""
     data_dir = prepared.data_dir()
     if data_dir is None:
         sys.exit("no prepared MNIST: set TAPELINE_TEST_DATA_DIR to a TFDS data directory")

@@ -34,7 +34,7 @@ _INSTRUCTIONS = re.compile(r"sse4_\d|avx.*|fma|f16c|amx.*|sve.*|asimd.*|bf16|i8m
 
 
 def losses(name: str, *, data_dir: str, cache_dir: str, nudge: int = 0) -> list[float]:
-    """Trains a run; returns the mean loss of each step's batch.
+    """Trains `STEPS` steps of a golden run; returns the mean loss of each step's batch.
 
     Args:
       name: name of the run.
@@ -65,16 +65,17 @@ def losses(name: str, *, data_dir: str, cache_dir: str, nudge: int = 0) -> list[
 
 
 def drift(found: list[float], wanted: list[float]) -> float:
-    """Returns the largest relative difference between two runs' losses at a step."""
+    """Returns the largest relative difference of a step's losses, `found` from `wanted`."""
     return float(np.max(np.abs(np.divide(found, wanted) - 1)))
 
 
 def machine() -> dict[str, Any]:
-    """Returns a fingerprint of everything known to change bits; equal ones give equal losses.
+    """Returns a fingerprint of what is known to change bits; equal fingerprints give equal losses.
 
-    The fingerprint includes the vector instructions of the kernels, the cache sizes, which
-    determine the blocks of matrix products, and the number of threads, which divides sums.
-    TensorFlow uses one thread per available core.
+    The fingerprint includes the version of TensorFlow, the settings of oneDNN, the processor, the
+    vector instructions of the kernels, the cache sizes, which determine the blocks of matrix
+    products, and the number of threads, which divides sums. TensorFlow uses one thread per
+    available core.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = os.environ.get("TF_NUM_INTRAOP_THREADS")
@@ -110,11 +111,14 @@ def path(name: str) -> Path:
 
 
 def read(name: str) -> dict[str, Any]:
-    """Reads a golden file: "run", "machine" and "losses"."""
+    """Returns the content of a run's golden file: "run", "machine" and "losses"."""
     return json.loads(path(name).read_text())
 
 
 def text(name: str, found: list[float]) -> str:
-    """Returns the content of a golden file for losses; JSON preserves every bit of a float."""
+    """Returns the text of a run's golden file with the losses `found`.
+
+    JSON preserves every bit of a float.
+    """
     kept = {"run": RUNS[name], "machine": machine(), "losses": found}
     return json.dumps(kept, indent=1) + "\n"

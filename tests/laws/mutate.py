@@ -1,11 +1,11 @@
-"""Mutation testing of the laws: applies each break to a copy of the code and runs its tests.
+"""Mutation testing of the laws: applies each break to a copy of the code, and runs tests there.
 
     python -m tests.laws.mutate              all breaks, one process per core
     python -m tests.laws.mutate L1 golden    the breaks of some laws
     python -m tests.laws.mutate --table > tests/laws/README.md
 
-A detected break shows that the tests of its law can fail. The exit status is 1 if a break is not
-detected, or if the code has changed so that a break no longer applies.
+A detected break shows that the tests of the broken law can fail. The exit status is 1 if a break is
+not detected, or if the code has changed so that a break no longer applies.
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ def applies(change: Break) -> bool:
 
 
 def first_failure(change: Break) -> str | None:
-    """Returns the name of the first test that fails under a break; None if all its tests pass."""
+    """Returns the name of the first test that fails on a copy of the code with the break.
+
+    Returns None if all tests pass, take longer than `HANG` seconds, or pytest reports an error
+    other than failed tests.
+    """
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "tree"
         ignored = shutil.ignore_patterns(".git", ".venv", "runs", ".*_cache", "__pycache__")
@@ -56,7 +60,7 @@ def first_failure(change: Break) -> str | None:
 
 
 def verdict(change: Break) -> tuple[bool, str]:
-    """Returns whether the tests detect a break, and the line that `main` prints for it."""
+    """Returns whether the tests of a break detect it, and the line to print with the result."""
     if not applies(change):
         said = "DOES NOT APPLY"
     else:
@@ -73,6 +77,9 @@ def main(arguments: list[str]) -> int:
 
     Returns:
       The exit status: 1 if a break is not detected or does not apply, otherwise 0.
+
+    Raises:
+      SystemExit: if an argument is not a key of `LAWS`.
     """
     if arguments == ["--table"]:
         print(table(), end="")

@@ -1,7 +1,7 @@
 """Combinations of features on which the laws are tested.
 
-A case is one choice for each factor. `-m full` runs all cases. By default, a covering design is
-run, in which every pair of choices of two factors occurs.
+A case is one choice for each factor. `-m full` selects the other cases; by default, a covering
+design is run, in which every pair of choices of two factors occurs.
 """
 
 from __future__ import annotations
@@ -82,7 +82,14 @@ def law_linear(outputs) -> list[models.Layer]:
 
 
 def assembled(place: str, *, replicas: int = 1, task: Task | None = None, **options: Any) -> Parts:
-    """Assembles a run on the embedded digits with the given options, as run.py does."""
+    """Returns the parts of a run on the embedded digits, assembled as run.py does.
+
+    Args:
+      place: directory for the run directory and the cache.
+      replicas: number of replicas; several are on virtual CPU devices.
+      task: the task; None: that of the options.
+      **options: values of command-line options by name.
+    """
     values = {
         "run_dir": f"{place}/run",
         "cache_dir": f"{place}/cache",
@@ -116,7 +123,14 @@ def options_of(case: Case) -> dict[str, Any]:
 def poisoned_steps(
     parts: Parts, task: FaultInjectingTask, faults: dict[int, int], steps: int
 ) -> None:
-    """Takes steps one by one; the gradient of row `faults[step]` is infinite in faulty steps."""
+    """Takes steps one by one, some of them with an infinite gradient.
+
+    Args:
+      parts: the run, whose task is `task`.
+      task: the task, without a fault.
+      faults: row of the global batch whose gradient is infinite, by step from 0.
+      steps: number of steps.
+    """
     for _ in range(steps):
         if (step := int(parts.state.step)) in faults:
             task.inject(faults[step], np.inf)

@@ -10,7 +10,7 @@ from tests.laws.breaks import BREAKS, LAWS
 
 @pytest.mark.parametrize("change", BREAKS, ids=lambda change: f"{change.law}-{change.why}")
 def test_break_applies(change):
-    """A break's old text occurs once in the current code, and the tests that it names exist."""
+    """The text that a break replaces occurs once in the current code, and its tests exist."""
     assert mutate.applies(change)
     assert change.old != change.new
     assert change.tests
@@ -25,7 +25,7 @@ def test_two_breaks_per_law(law):
 
 
 def test_every_file_has_a_break():
-    """At least one break names each test file in tests/laws that tests a single law."""
+    """Each test file in tests/laws that tests a single law has at least one break."""
     laws = mutate.ROOT / "tests" / "laws"
     broken = {test.split("::")[0] for change in BREAKS for test in change.tests}
     others = {f"test_{name}.py" for name in ("breaks", "product", "pairs", "verify")}

@@ -100,7 +100,7 @@ def test_steps_per_call_bitwise(tmp_path, jit):
 
 @pytest.mark.parametrize(("model", "jit"), choices(["law_dense", "mlp"], ["loop", "step"]))
 def test_bad_step_is_skipped(tmp_path, jit, model):
-    """A step with an infinite gradient changes only the step counter, and ends the call."""
+    """A step with an infinite gradient changes only the step counter, and ends the loop's call."""
     task = FaultInjectingTask(Classification())
     options = {"model": model, "jit": jit, "ema": 0.9, "optimizer": "adam", **SPLIT}
     parts = assembled(str(tmp_path), task=task, **options)

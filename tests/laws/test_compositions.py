@@ -47,7 +47,7 @@ def transformer():
 
 
 class NextId(Task):
-    """Next-token prediction; the loss of a sequence is its mean cross-entropy."""
+    """Task of next-token prediction; the loss of a sequence is the mean cross-entropy."""
 
     def __init__(self):
         self.metrics = {}
@@ -134,7 +134,7 @@ def test_transformer_in_bfloat16():
 
 
 def test_transformer_of_shards():
-    """With four shards, the trained weights are bitwise equal on 1, 2 and 4 replicas."""
+    """With two shards, the trained weights are bitwise equal on one and on two replicas."""
     one, two = (trained(replicas, shards=2).weights() for replicas in (1, 2))
     assert same_bits(one, two)
 

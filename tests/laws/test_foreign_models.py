@@ -76,7 +76,7 @@ def subclassed():
 
 
 class Linear(tf.Module):
-    """A linear layer in Sonnet's style: created at the first call, which takes `is_training`."""
+    """A linear layer as in Sonnet: the first call creates the weight; calls get `is_training`."""
 
     def __init__(self, size):
         super().__init__()

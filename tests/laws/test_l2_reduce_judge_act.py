@@ -48,8 +48,8 @@ def opposed(layout: BatchLayout, ours, theirs) -> list[list]:
     """Returns steps with the gradients `ours` and `theirs` in different shards or micro-batches.
 
     A step is a list with a gradient per row, of which the engine takes the mean: `ours + theirs`.
-    In the first step shards differ, in the second micro-batches; a step is left out if its layout
-    has only one shard or micro-batch.
+    In the first step, shards differ; there is no such step if the layout has only one shard. In the
+    next step, micro-batches differ; there is no such step if the layout has only one micro-batch.
     """
     rows = np.arange(layout.replicas * layout.local_micro_batches)
     shard, micro_batch = rows % layout.all_shards, rows // layout.all_shards
@@ -102,8 +102,8 @@ SCALE = {"initial": 2.0, "growth_steps": 2, "factor": 4.0, "floor": 1.0}
 def poisons(layout: BatchLayout):
     """Yields (row, factor, part) of the faults to inject into single steps.
 
-    Infinite and NaN gradients are injected into a random row of each micro-batch on each replica;
-    an infinity is injected into each other part of a step, in one of those rows.
+    Infinite and NaN gradients are injected into a random row of each micro-batch on each replica.
+    The loss, the metrics and the statistics get an infinity in one of those rows each.
     """
     random = np.random.default_rng(0)
     rows = BATCH // layout.micro_batches // layout.replicas
@@ -117,7 +117,9 @@ def poisons(layout: BatchLayout):
 
 
 def learned(scale: float, run: int, good: bool) -> tuple[float, int]:
-    """Returns the expected loss scale and finite steps in a row after a step with settings `SCALE`.
+    """Returns the expected loss scale, and consecutive finite steps, after a step.
+
+    The settings of the loss scale are `SCALE`.
 
     Args:
       scale: loss scale before the step.
@@ -130,7 +132,11 @@ def learned(scale: float, run: int, good: bool) -> tuple[float, int]:
 
 
 def kernels(found: dict[str, bytes]) -> list[bytes]:
-    """Returns the bytes of the first convolution's kernel and its EMA on each replica."""
+    """Returns the bytes on each replica of the first convolution's kernel and of the kernel's EMA.
+
+    Args:
+      found: result of `Training.everywhere`.
+    """
     return [bits for name, bits in found.items() if "/0_convolution/kernel:0/" in name]
 
 

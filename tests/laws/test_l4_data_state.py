@@ -14,7 +14,10 @@ from pipelines.sources.tfds import open_source
 
 
 def rows_of(feed, step: int, steps: int = 1) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Returns (images, labels) of the valid rows of each of `steps` steps of a one-replica feed."""
+    """Returns (images, labels) of the valid rows of each of `steps` steps from `step`.
+
+    The feed has one replica.
+    """
     found = []
     while steps:
         taken, given = feed.open(step, steps)
@@ -85,7 +88,7 @@ def test_stream_reuses_iterator(feeds, monkeypatch):
 
 @pytest.mark.parametrize("kind", ["resident", "stream"])
 def test_feed_opens_at_any_step(feeds, kind):
-    """A feed opened at step 19 returns the batch of a feed that was read from step 0 to 19."""
+    """A feed opened at step 19 returns the same batch as a feed that was read from step 0 to 19."""
     through, fresh = feeds(kind), feeds(kind)
     for step in range(20):
         seen = rows_of(through, step)[0]

@@ -27,7 +27,10 @@ def bits(state) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory) -> tuple[dict[str, bytes], dict[int, dict[str, bytes]]]:
-    """Returns a run's checkpoint files by path, and the state of each checkpoint by number."""
+    """Returns the contents of checkpoint files by path, and the states by checkpoint number.
+
+    A state is a dict of the bytes of each variable by name.
+    """
     place, run, states = tmp_path_factory.mktemp("saved"), made(), {}
     checkpoints = CheckpointManager(str(place), run.state, KEEP)
     for step in range(1, 5):
@@ -46,12 +49,15 @@ def fresh():
 
 
 def corrupt(random: np.random.Generator, place: Path, names: list[str]) -> str:
-    """Truncates, alters, empties or deletes a random file, or swaps two; returns a description.
+    """Truncates, alters, empties or deletes a random file, or swaps two files.
 
     Args:
       random: random generator.
       place: directory of the files.
       names: paths of the files, relative to `place`; those that do not exist are ignored.
+
+    Returns:
+      A description of the damage.
     """
     kind = str(random.choice(["truncate", "flip", "delete", "swap", "empty", "zeros"]))
     name, other = random.choice([n for n in names if (place / n).exists()], 2, replace=False)
@@ -102,7 +108,7 @@ def test_damage_is_never_loaded(saved, fresh, tmp_path, seed):
 
 
 def test_lost_best_falls_back(tmp_path):
-    """If the best checkpoint is lost, an earlier checkpoint that does not refer to it is restored.
+    """If the best checkpoint is lost, the newest checkpoint that does not refer to it is restored.
 
     The repeated steps save the same best checkpoint again, so the run ends unchanged.
     """
@@ -129,7 +135,7 @@ def test_best_lost_by_all(tmp_path):
 
 
 def test_later_best_survives_fallback(tmp_path):
-    """After a fallback, the best checkpoint of a later step is kept until training is there."""
+    """After a fallback, a best checkpoint of a later step is kept until training reaches it."""
     run = made().take(3)
     checkpoints = CheckpointManager(str(tmp_path), run.state, KEEP)
     checkpoints.save_and_wait()

@@ -52,7 +52,7 @@ def test_replicas_match_one_device(of, replicas, examples):
 
 
 def without_norm() -> list[models.Layer]:
-    """Returns a network without batch norm, whose statistics would differ per shard."""
+    """Returns a network without batch norm, which would use other statistics for each shard."""
     return [models.Flatten(), models.Dropout(0.5), models.Dense(CLASSES)]
 
 

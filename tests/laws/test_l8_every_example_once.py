@@ -29,7 +29,7 @@ def runs():
 
 
 def reference(run) -> dict:
-    """Returns the mean loss and the number of correct predictions, computed in NumPy."""
+    """Returns "loss", the mean loss, and "right", the number of correct predictions, from NumPy."""
     logits = run.state.model(scaled(tf.constant(IMAGES))).numpy().astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     losses = np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(EXAMPLES), LABELS]
@@ -59,7 +59,10 @@ def test_metrics_for_any_batch_size(runs, replicas, shards, batch):
 
 
 class Register(Task):
-    """A task with a metric per example: 1 for that example and 0 for others; labels are indices."""
+    """A task with a metric for each example, which is 1 for that example and 0 for all others.
+
+    The label of an example must be the index of the example.
+    """
 
     metrics = {f"example_{number}": Mean() for number in range(EXAMPLES)}  # noqa: RUF012
 

@@ -22,7 +22,10 @@ WAYS = [
 
 
 def rows_by_calls(parts, calls, every):
-    """Trains an epoch in calls of the given lengths; returns rows logged every `every` steps."""
+    """Trains an epoch in calls of the given lengths; returns the rows of all log points.
+
+    Asserts that the log points are the multiples of `every` and the end of the epoch.
+    """
     rows = []
     for steps in calls:
         step = int(parts.state.step)

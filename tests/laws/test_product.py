@@ -68,9 +68,10 @@ def test_laws_hold(case: Case, tmp_path_factory):
     ("precision", "seed"), choices(["mixed_bfloat16", "mixed_float16"], range(3))
 )
 def test_smooth_network_rounding(precision, seed, tmp_path_factory):
-    """A smooth network under SGD differs between topologies by at most 4u of its path.
+    """A smooth network trained by SGD differs between topologies by at most 4u of the path.
 
-    The loss scale is low enough that no step overflows on either topology.
+    u is the unit roundoff of the precision, and the path the sum of the norms of all updates. The
+    loss scale is low enough that no step overflows on either topology.
     """
     place = str(tmp_path_factory.getbasetemp())
     case = Case(2, precision, 1, 0.0, "exact", 0.0, "resident", "law_linear")
@@ -87,7 +88,10 @@ def test_smooth_network_rounding(precision, seed, tmp_path_factory):
 
 
 def overflow(case: Case, parts, task: FaultInjectingTask) -> None:
-    """Asserts that a bad step on one replica updates no replica, and the next step trains."""
+    """Asserts that a bad step on one replica updates no replica, and that the next step trains.
+
+    The bad steps are one with an infinite gradient in the first row, and one with NaN in the last.
+    """
     scale = parts.state.loss_scale
     for row, factor in ((0, np.inf), (parts.config.training.global_batch_size - 1, np.nan)):
         while int(parts.state.step) % parts.steps_per_epoch:  # to a full batch

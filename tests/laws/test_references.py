@@ -40,14 +40,14 @@ PEAK = 0.05
 
 
 def references(name, weights):
-    """Returns a list with a reference optimizer for each weight."""
+    """Returns a `papers.Reference` for each weight."""
     options = {**OPTIONS, "weight_decay": DECAY[name]}
     return [papers.Reference(name, weight, options) for weight in weights]
 
 
 @functools.cache
 def referred(name):
-    """Returns the weights after `STEPS` updates by the paper's formula."""
+    """Returns the float64 weights after `STEPS` updates by the paper's formula."""
     weights, gradients, rates = start()
     moved = references(name, weights)
     for turn in range(STEPS):
@@ -205,7 +205,7 @@ SETTINGS = [
 
 
 def named(choice) -> str:
-    """Returns the ID of a setting, and of a layout its number of replicas."""
+    """Returns the test ID of a setting, or of a layout: the number of replicas."""
     if isinstance(choice, BatchLayout):
         return str(choice.replicas)
     return "-".join(map(str, choice))
@@ -232,7 +232,10 @@ def cut(vector):
 
 @functools.cache
 def expected(optimizer, name, warmup):
-    """Returns the final weights and their EMA, computed by the papers' formulas."""
+    """Returns the final weights and their EMA, float64, computed by the papers' formulas.
+
+    Asserts that a third to two thirds of the steps are clipped.
+    """
     weights, vectors = made_up()
     moved = references(optimizer, weights)
     averages = [reference.weight for reference in moved]

@@ -43,7 +43,7 @@ def config(cache_dir, tmp_path):
 
 @pytest.fixture(scope="module")
 def runs_of(cache_dir, tmp_path_factory):
-    """Returns a function from a task and options to runs, made once, to check single laws on."""
+    """Yields a cached function from a task and options to `VerificationRuns`; closes these."""
     opened = []
 
     @functools.cache
@@ -58,7 +58,7 @@ def runs_of(cache_dir, tmp_path_factory):
 
 
 def law(number, runs) -> Finding:
-    """Checks one law."""
+    """Checks one law, such as "L1", and returns the finding."""
     (check,) = (each.check for each in LAWS if each.number == number)
     return check(runs)
 
@@ -89,7 +89,7 @@ def test_sound_configuration_passes(config, tmp_path):
 
 
 def test_residual_network(runs_of):
-    """Neither batch norms nor rounding that switches ReLUs are taken for a fault."""
+    """Batch norm is not reported as a fault, and neither is rounding that switches a ReLU."""
     runs = runs_of(None, "--model=verify_residual")
     found = law("L1", runs)
     assert (found.passed, runs.cross_example, runs.per_microbatch) == (None, True, False)
@@ -99,7 +99,7 @@ def test_residual_network(runs_of):
 
 
 def test_shards_give_same_bits(runs_of):
-    """With shards, law L7 is checked bitwise, for a task whose metric is no count as well."""
+    """With shards, law L7 is checked bitwise, even for a metric that is a mean and not a count."""
     runs = runs_of(Squared, "--shards=2", "--virtual_devices=2")
     assert runs.topologies.configured.description == "2 virtual CPU devices, mirrored"
     found = law("L7", runs)
@@ -127,9 +127,10 @@ def test_automatic_xla_in_bfloat16(runs_of):
 
 @models.register("verify_residual")
 def verify_residual(outputs):
-    """Returns a network with ReLUs; the mean that its last batch norm subtracts is 0 before.
+    """Returns a network with ReLUs, in which one batch norm has an offset of gradient 0.
 
-    So the gradient of the offset of the batch norm before it is 0, too, but for rounding errors.
+    Only a linear convolution is between that batch norm and the last one, which subtracts the mean.
+    So the offset has no effect, and its gradient consists of rounding errors.
     """
     branch = models.BatchNorm(), models.Activation("relu"), models.Convolution(4, padding="SAME")
     bottleneck = models.BatchNorm(), models.Convolution(6, 1, use_bias=False), models.BatchNorm()
@@ -231,7 +232,7 @@ class SumsItsSmallMetric(SumsItsMetric):
 
 
 class PutsOff(Changed):
-    """Multiplies the loss by a number that any rounding of the weights changes."""
+    """Classification with losses scaled by a number that any rounding of the weights changes."""
 
     def changed(self, losses, model, context):
         weights = [tf.cast(each, tf.float64) for each in model.trainable_variables]
@@ -240,7 +241,10 @@ class PutsOff(Changed):
 
 
 class MagnifiesRounding(Changed):
-    """Multiplies the loss by a number that depends on the order of summation, 200-fold."""
+    """Classification whose losses are multiplied by a function of their sum.
+
+    The function magnifies the sum's rounding error, which depends on the topology, 200-fold.
+    """
 
     def changed(self, losses, model, context):
         (total,) = context.all_reduce([tf.reduce_sum(losses)])
@@ -315,7 +319,7 @@ def test_irreproducible_run(certificate_of):
     }.items(),
 )
 def test_rounding_that_grows_is_no_fault(runs_of, task, words):
-    """L7 compares single steps where runs diverge, and these with a change of the weights."""
+    """If rounding errors make runs diverge, L7 compares single steps, and passes."""
     found = law("L7", runs_of(task))
     assert found.passed and words in found.found, found
 
@@ -345,7 +349,7 @@ def test_what_rounding_explains(steps, changes, passed):
 
 
 class Linear(tf.Module):
-    """A linear model of a user's, whose variables have no names."""
+    """A user's linear model, whose variables are created without names."""
 
     def __init__(self, features, classes):
         super().__init__()
@@ -382,7 +386,7 @@ class BranchesOnShape(Linear):
 
 
 class NormalizesInTraining(Linear):
-    """Says nothing of its crossing of examples, and does not reduce over replicas."""
+    """A linear model that subtracts the mean of a replica's rows in training, undeclared."""
 
     def __call__(self, inputs, context):
         mean = tf.reduce_mean(inputs, 0) if context.training else 0.0
@@ -390,7 +394,7 @@ class NormalizesInTraining(Linear):
 
 
 class DrawsForMicroBatch(Linear):
-    """Says nothing of its random numbers."""
+    """A linear model that adds noise in training, drawn per micro-batch, without declaring that."""
 
     def __call__(self, inputs, context):
         if context.training:
@@ -407,7 +411,7 @@ MODELS = {
 
 
 def registered(kind) -> str:
-    """Registers a model, once; returns the option that selects it."""
+    """Registers a model class if it is not registered yet; returns the option that selects it."""
     name = f"verify_{kind.__name__.lower()}"
     if name not in NETWORKS:
 
@@ -426,7 +430,7 @@ def test_fault_of_a_model(runs_of, kind):
 
 
 def test_randomness_is_found(runs_of):
-    """A model need not say that other micro-batches draw other numbers."""
+    """Verification detects that a model draws other random numbers for other micro-batches."""
     runs = runs_of(None, registered(DrawsForMicroBatch))
     assert (runs.per_microbatch, runs.cross_example) == (True, False)
     for number in ("L1", "L7"):
@@ -435,7 +439,7 @@ def test_randomness_is_found(runs_of):
 
 
 def test_crossing_is_found(runs_of):
-    """A model need not say that its outputs for an example depend on others."""
+    """Verification detects that a model's outputs for an example depend on other examples."""
     runs = runs_of(None, registered(NormalizesInTraining))
     assert runs.cross_example and law("L1", runs).passed is None
 
@@ -444,7 +448,11 @@ def test_crossing_is_found(runs_of):
 
 
 def pipeline_of(random):
-    """Returns a source of a pipeline in an order that `random`, a function of seed, draws."""
+    """Returns a source that reads a tf.data pipeline, whose order is drawn from a generator.
+
+    Args:
+      random: returns a NumPy generator for a seed.
+    """
 
     def make(seed, epoch):
         order = random([seed, epoch]).permutation(100)
@@ -455,7 +463,11 @@ def pipeline_of(random):
 
 
 def function_of(random):
-    """Returns a source of a function that reads values that `random`, a function of seed, draws."""
+    """Returns a source that reads single examples by a function, which draws the values.
+
+    Args:
+      random: returns a NumPy generator for a seed.
+    """
 
     def read(index):
         return random([index]).random(2, np.float32), index % 2

@@ -1,1 +1,1 @@
-"""Tests that `--spike` skips a faulty step, and no step of a run without a fault."""
+"""Tests that `--spike` skips a faulty step, and skips no step of a run without a fault."""

@@ -3,11 +3,12 @@
     python -m tests.spikes --data_dir=DATA_DIR
     python -m tests.spikes --data_dir=DATA_DIR --only=quickstart --json=FILE
 
-A run without a fault must skip no step. The faulty run multiplies the inputs of a random step by
-1,000 where the median loss is above 0.1, or shuffles its labels where the median is below: that
-step must be skipped, and no other. If the faulty step has a loss no higher than that of guessing,
-and a gradient norm no larger than that of a sound step, another step is drawn; the table counts
-these. The exit status is 1 if a run fails. Takes 15 minutes on two idle cores.
+A run without a fault must skip no step. A faulty run multiplies the inputs of a random step by
+1,000 where the median of the losses before it is 0.1 or more, or shuffles the labels of a random
+step where the median is below: that step must be skipped, and no other. A fault has no effect if no
+step is skipped, the loss is no higher than that of guessing, and the gradient norm is no larger
+than the largest before in the run without a fault. Then another step is drawn; the table counts
+these faults. The exit status is 1 if a run fails. Takes 15 minutes on two idle cores.
 """
 
 from __future__ import annotations

@@ -112,7 +112,7 @@ class Outcome:
     Attributes:
       left_out: numbers of the skipped steps, in order.
       losses: loss of each step, [steps]; NaN if not taken; the first loss if the step was repeated.
-      norms: gradient norm of each step, as for `losses`.
+      norms: gradient norm of each step, [steps], as for `losses`.
       error: message of the error that stopped the run; empty if none did.
       seconds: duration.
     """
@@ -126,6 +126,8 @@ class Outcome:
 
 def run(trial: Trial, place: Path, common: list[str], fault: Fault | None = None) -> Outcome:
     """Trains a trial with `--spike=10` in this process; returns the outcome.
+
+    Only TooManyBadStepsError is recorded in the outcome; other errors are raised.
 
     Args:
       trial: the trial.
@@ -192,6 +194,8 @@ class _Recorded:
 class _Faulty(Classification):
     """Classification task that corrupts the training batch of one step.
 
+    `steps_per_epoch` must be set before the task is traced.
+
     Args:
       fault: the faulty step and its kind of fault.
       batch: number of examples in a full global batch.
@@ -228,9 +232,9 @@ class Struck:
       loss: loss of the faulty step.
       norm: gradient norm of the faulty step.
       before: median of the 64 losses before the faulty step in the run without a fault.
-      unseen: faults that were drawn first and discarded, because the loss is no higher than that of
-        guessing and the gradient norm no larger than the largest earlier one in the run without a
-        fault.
+      unseen: faults that were drawn first and discarded, because no step was skipped, the loss is
+        no higher than that of guessing, and the gradient norm no larger than the largest earlier
+        one in the run without a fault.
       outcome: outcome of the run.
     """
 
@@ -250,7 +254,10 @@ class Struck:
 def strike(
     trial: Trial, sound: Outcome, place: Path, common: list[str], *, seed: int, kind: str
 ) -> Struck:
-    """Repeats a trial with faults at random steps until one affects loss or norm; returns that run.
+    """Repeats a trial with a fault at one random step until a fault has an effect.
+
+    A fault has an effect if a step is skipped, or the faulty step's loss exceeds that of guessing,
+    or the gradient norm exceeds all earlier ones of the run without a fault.
 
     Args:
       trial: the trial.
@@ -259,6 +266,9 @@ def strike(
       common: options of all runs, as in `run`.
       seed: seed of the choice of the step.
       kind: LOUD or SHUFFLED; replaced by LOUD if fewer than 64 median losses are below 0.1.
+
+    Returns:
+      The run whose fault has an effect, and the faults before it.
 
     Raises:
       RuntimeError: none of 20 faults has an effect.
