@@ -72,7 +72,7 @@ def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
 
 def memory_rows(found: dict[str, dict[str, Any]]) -> Iterator[str]:
     """Yields the lines of the table of memory use; `found` is a result of `memory`."""
-    yield "| | examples streamed | own memory, MB | mapped files, MB |"
+    yield "| | examples streamed | own memory, MiB | mapped files, MiB |"
     yield "|---|---|---|---|"
     for name, each in found.items():
         own, files = each["most"]["RssAnon"], each["most"]["RssFile"]

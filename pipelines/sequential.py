@@ -93,7 +93,6 @@ class SequentialReader:
 
         Raises:
           ValueError: when the pipeline fails, has too few examples, or has one of another spec.
-          Exception: any error of the user's function that creates the pipeline.
         """
         key = seed, epoch
         if key not in self._epochs or not self._epochs[key].has(positions):
@@ -125,7 +124,7 @@ class _Epoch:
         options = tf.data.Options()
         options.autotune.enabled = False  # see options_without_autotune
         with tf.device("CPU:0"):
-            dataset = split.make(seed, epoch).with_options(options).skip(split.start)
+            dataset = _made(split, seed, epoch).with_options(options).skip(split.start)
             check_spec(self._where, dataset.element_spec, split.spec)
             self._iterator = iter(dataset)
 
@@ -141,7 +140,9 @@ class _Epoch:
         """
         last = int(positions.max(initial=-1))
         while self._next <= last:
-            self._kept[self._next] = self._read_next()
+            example = self._read_next()
+            if self._next >= self._first or not self._next:
+                self._kept[self._next] = example
             self._next += 1
         return [self._kept[position] for position in positions.tolist()]
 
@@ -175,6 +176,16 @@ class _Epoch:
                     f"{tuple(spec.shape)} is that of the first one"
                 )
         return leaves
+
+
+def _made(split: SequentialSplit, seed: int, epoch: int) -> tf.data.Dataset:
+    """Returns the pipeline of an epoch; ValueError, with one line, if the user's function fails."""
+    try:
+        return split.make(seed, epoch)
+    except Exception as error:  # any error of the user's function
+        raise ValueError(
+            f"the pipeline of {split.name}: make({seed}, {epoch}) failed: {reason(error)}"
+        ) from error
 
 
 def check_spec(where: str, found: Any, expected: Spec) -> None:

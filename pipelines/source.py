@@ -67,6 +67,11 @@ class Source:
         return len(self.class_names)
 
     @property
+    def has_labels(self) -> bool:
+        """Whether the targets of an example are one class label, a scalar."""
+        return bool(self.classes) and getattr(self.targets, "shape", None) == []
+
+    @property
     def has_images(self) -> bool:
         """Whether the inputs of an example are one image: a tensor of rank 3, uint8 or float32."""
         image = self.decoded[0]

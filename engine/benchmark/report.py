@@ -108,7 +108,7 @@ def table(results: dict[str, Any]) -> str:
         ),
         ("before the first step", f"{results['trace_seconds']:.2f} s", f"tracing, and {compiling}"),
         ("traces", traces, ""),
-        ("memory", f"{results['peak_rss_mb']:,.0f} MB", "at most"),
+        ("memory", f"{results['peak_rss_mb']:,.0f} MiB", "at most"),
     ]
     if count := results["steps_left_out"]:
         note = "of all steps taken; training would skip them too"
@@ -116,7 +116,9 @@ def table(results: dict[str, Any]) -> str:
     if gpu := results.get("gpu"):
         utilization = gpu["utilisation"]
         value = f"{utilization:.0%}" if utilization is not None else "not known"
-        rows.append(("GPU in use", value, f"{gpu['peak_memory_mb']:,.0f} MB of its memory at most"))
+        rows.append(
+            ("GPU in use", value, f"{gpu['peak_memory_mb']:,.0f} MiB of its memory at most")
+        )
     for name in BENCHMARK_EXTRAS:
         if name in results:
             rows.append(_row_of_extra(name, results[name]))

@@ -29,6 +29,13 @@ def refuse(config: Config) -> None:
             f"above --learning_rate={written(schedule.learning_rate)}, which is the highest: give "
             "a fraction from 0 to 1"
         )
+    mixes = any(each.split(":")[0].strip() == "mixup" for each in config.data.augment.split(","))
+    if mixes and config.task.ignore_label >= 0:
+        raise ValueError(
+            f"--augment={config.data.augment} --ignore_label={config.task.ignore_label}: mixup "
+            "blends each example with the next, also with one whose label is ignored: give one of "
+            "the two"
+        )
     if config.optimizer.optimizer == "lion" and not config.optimizer.beta_1:
         raise ValueError(
             "--optimizer=lion --beta_1=0: the mean gradient has no share in the update then: give "

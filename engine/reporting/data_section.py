@@ -49,7 +49,7 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
         elements.append(_pixels(source, inputs))
     else:
         elements.append(_values("inputs", source, inputs, len(some)))
-    if not _has_labels(source):
+    if not source.has_labels:
         rows = tf.nest.map_structure(lambda leaf: leaf[: len(some)], targets["train"])
         elements.append(_values("targets", source, rows, len(some)))
         return ReportSection("Data", elements)
@@ -97,18 +97,13 @@ def _samples(
     return [figure, _samples_by_class(source, labels, names, cache_dir)]
 
 
-def _has_labels(source: pipelines.Source) -> bool:
-    """Returns whether the target of an example is one class label, a scalar."""
-    return bool(source.classes) and getattr(source.targets, "shape", None) == []
-
-
 def _name(names: list[str], label: int) -> str:
     """Returns the name of a class; the number of a label without a name, such as an ignored one."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 
 def _sizes(source: pipelines.Source) -> ReportTable:
-    if not (source.has_images and _has_labels(source)):
+    if not (source.has_images and source.has_labels):
         rows = [(name, split.name, f"{len(split):,}") for name, split in source.splits.items()]
         inputs, targets = map(pipelines.described, source.decoded)
         caption = f"{source.name} {source.version}: inputs {inputs}; targets {targets}."

@@ -132,7 +132,7 @@ def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
         for row, index in enumerate(indices):
             one = tf.nest.map_structure(lambda each: each[row], examples.inputs)  # noqa: B023
             label = ""
-            if source.class_names and np.ndim(examples.targets) == 1:
+            if source.has_labels:
                 label = _label_name(trained, int(examples.targets[row]))
             yield PredictionRequest(f"{split.name}[{index}]", one, label)
         progress.advance(len(indices))

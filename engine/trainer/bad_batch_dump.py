@@ -123,7 +123,7 @@ class BadBatchRecorder:
 
     def _label(self, examples: Examples, row: int) -> dict[str, int]:
         """Returns the label of an example, such as {"label": 3}; {} if targets are not classes."""
-        return {"label": int(examples.targets[row])} if self._parts.source.classes else {}
+        return {"label": int(examples.targets[row])} if self._parts.source.has_labels else {}
 
     def _named(self, examples: Examples) -> dict[str, np.ndarray]:
         """Returns the inputs and targets as arrays [k, ...] by name.
@@ -132,7 +132,7 @@ class BadBatchRecorder:
         the arrays in {"inputs": inputs, "targets": targets}, such as "inputs.ids".
         """
         source = self._parts.source
-        if source.has_images and source.classes:
+        if source.has_images and source.has_labels:
             return {"images": examples.inputs, "labels": examples.targets}
         nest = {"inputs": examples.inputs, "targets": examples.targets}
         leaves = zip(pipelines.leaf_paths(nest), tf.nest.flatten(nest), strict=True)

@@ -65,7 +65,7 @@ def example(source: pipelines.Source) -> str:
     if source.has_images:
         of_inputs = f"images {'x'.join(map(str, source.image_shape))}"
     classes = f"{source.classes} classes"
-    if source.classes and isinstance(targets, tf.TensorSpec) and not targets.shape.rank:
+    if source.has_labels:
         return f"{classes}, {of_inputs}"
     of_classes = f" of {classes}" if source.classes else ""
     return f"{of_inputs}, targets {pipelines.described(targets)}{of_classes}"

@@ -32,6 +32,7 @@ class CandidateProcess:
         self.candidate = candidate
         self.rates: list[float] = []  # steps per second of each block
         self.metadata: dict[str, Any] = {}  # first answer of the process, see `contestant`
+        self.error = ""  # why the process cannot train; "" if it can
         lines = flags.flagfile(candidate.applied(config)).splitlines()
         options = [x for x in lines if x.startswith("--") and not x.startswith("--mode=")]
         root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
@@ -52,15 +53,17 @@ class CandidateProcess:
         Also sets `metadata`.
         """
         self.metadata = self._answer()
-        return "error" not in self.metadata
+        self.error = self.metadata.get("error", "")
+        return not self.error
 
     def measure(self) -> None:
         """Measures a block of steps; appends its steps/s to `rates`, 0 if the process fails."""
-        answer: dict[str, Any] = {}
+        answer: dict[str, Any] = {"error": "the process ended"}
         with contextlib.suppress(BrokenPipeError):  # the process has ended
             print(_BLOCK_SECONDS, file=self._process.stdin, flush=True)
             answer = self._answer()
-        self.rates.append(answer["steps"] / answer["seconds"] if "seconds" in answer else 0.0)
+        self.error = self.error or answer.get("error", "")
+        self.rates.append(0.0 if "error" in answer else answer["steps"] / answer["seconds"])
 
     def close(self) -> None:
         """Kills the process."""
@@ -97,9 +100,9 @@ def contest(
 ) -> ComparisonResult:
     """Compares the training speed, in steps/s, of candidate option values with that of `choice`.
 
-    Each candidate trains in a separate process. The processes take turns, and slow ones are dropped
-    early. A candidate that cannot train is in `errors` of the result; one that fails later has a
-    speed of 0 from then on.
+    Each candidate trains in a separate process. The processes take turns, and slow ones are
+    dropped early. A candidate that cannot train, or fails while it is measured, is in `errors` of
+    the result.
 
     Args:
       config: all options; those of a candidate replace some.
@@ -109,7 +112,7 @@ def contest(
 
     Raises:
       ValueError: when the options of `choice` are invalid.
-      RuntimeError: when `choice` cannot train.
+      RuntimeError: when `choice` cannot train, or fails while it is measured.
     """
     with contextlib.ExitStack() as stack:
 
@@ -120,7 +123,7 @@ def contest(
         poll()
         if not first.ready():
             kind = ValueError if first.metadata.get("bad_input") else RuntimeError
-            raise kind(first.metadata["error"])
+            raise kind(first.error)
         result = ComparisonResult(first.metadata)
         processes = [first, *map(started, others(first.metadata))]
         running = [first]
@@ -128,18 +131,20 @@ def contest(
             poll()
             if process.ready():
                 running.append(process)
-            else:
-                result.errors[process.candidate] = process.metadata["error"]
         for number in range(ROUNDS):
             offset = number % len(running)
             for process in running[offset:] + running[:offset]:
                 poll()
                 process.measure()
+            if first.error:
+                raise RuntimeError(first.error)
             if share := _ELIMINATE_BELOW.get(number + 1):
                 least = share * max(_ratio(process, first) for process in running)
                 running = [p for p in running if p is first or _ratio(p, first) >= least]
     for process in processes:
-        measured = process.candidate not in result.errors
+        measured = not process.error
+        if process.error:
+            result.errors[process.candidate] = process.error
         result.ratios[process.candidate] = _ratio(process, first) if measured else 0.0
         result.rates[process.candidate] = float(np.median(process.rates)) if measured else 0.0
     return result

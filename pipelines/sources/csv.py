@@ -190,6 +190,8 @@ def _read(path: str, delimiter: str) -> _Table:
     if not lines:
         raise ValueError(f"{path} is empty: its first line has to name the columns")
     header = [name.strip() for name in lines[0][1]]
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise ValueError(f"{path} has two columns {twice[0]!r}: give each a name of its own")
     lines = [(line, row) for line, row in lines[1:] if row]
     for line, row in lines:
         if len(row) != len(header):

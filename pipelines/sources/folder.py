@@ -105,9 +105,12 @@ class Folder:
         rows = {key: [i for i, each in enumerate(files) if each.split == key] for key in _SPLITS}
         value = description.fraction(options.validation_split)
         fractions = {"validation": self.validation, "test": self.test}
-        if self.validation is None and not rows["validation"] and value:
-            description.check_fraction(f"--validation_split={options.validation_split}", value)
+        if value is not None and options.validation_split != SourceOptions.validation_split:
+            rows["validation"], fractions["validation"] = [], value  # given: it goes first
+        elif self.validation is None:
             fractions["validation"] = value
+        if fractions["validation"] == value and value:
+            description.check_fraction(f"--validation_split={options.validation_split}", value)
         start = 0.0
         hashes = np.array([int(each.facts.digest[:8], 16) / _PARTS for each in files])
         for key, part in fractions.items():

@@ -50,13 +50,18 @@ class FromDataset:
                 held[key] = whole(key, table, len(tf.nest.flatten(table.arrays)[0]))
         if options.train_split != "train":
             raise ValueError(f"--train_split={options.train_split}: {name} has one pipeline: train")
-        value = description.fraction(options.validation_split)
-        if "validation" not in held and value and options.validation_split != "0.1":
-            raise ValueError(
-                f"--validation_split={options.validation_split}: {name} is a pipeline, which "
-                "nothing can be cut off: give it a validation pipeline"
-            )
-        if "validation" not in held and value:
+        asked = {"validation_split": options.validation_split}
+        if options.test_flag == "test_split":  # else any split is evaluated, of train too
+            asked["test_split"] = options.test_split
+        given = options.validation_split != SourceOptions.validation_split
+        for flag, text in asked.items():
+            value = description.fraction(text)
+            if text.split("[")[0].strip() == "train" or (value and given):
+                raise ValueError(
+                    f"--{flag}={text}: {name} is a pipeline, which nothing can be cut off: give "
+                    f"it a {flag.removesuffix('_split')} pipeline"
+                )
+        if "validation" not in held and not given:
             options = dataclasses.replace(options, validation_split="0")
         train = SequentialSplit("train", self.make, spec, self.version, 0, self.examples)
         splits = {"train": train, **held}

@@ -45,11 +45,11 @@ def main() -> int:
             if due and resident:
                 found[due[-1]] = resident
                 marks = [mark for mark in marks if mark > step]
-                print(f"step {step:,}: {resident:.1f} MB", flush=True)
+                print(f"step {step:,}: {resident:.1f} MiB", flush=True)
             if resident:
                 last = resident
             time.sleep(0.2)
-    print(f"end: {last:.1f} MB; grown since step 1,000: {last - min(found.values()):.1f} MB")
+    print(f"end: {last:.1f} MiB; grown since step 1,000: {last - min(found.values()):.1f} MiB")
     return process.returncode
 
 

@@ -12,6 +12,7 @@ REFUSED = {
         "--schedule=cosine --final_fraction=1.5:",
         "--learning_rate=0.1",
     ],
+    "--augment=shift:1,mixup:0.3 --ignore_label=9": ["--augment=shift:1,mixup:0.3 --ignore_label"],
     "--optimizer=lion --beta_1=0": ["--optimizer=lion --beta_1=0:"],
     "--precision=mixed_float16 --loss_scale_floor=65536": [
         "--loss_scale_floor=65536.0:",
@@ -33,6 +34,8 @@ ALLOWED = [
     "--schedule=one_cycle --final_fraction=1.5",
     "--schedule=cosine --final_fraction=1 --warmup_steps=10",
     "--optimizer=lion --learning_rate=1",
+    "--augment=shift:1 --ignore_label=9",
+    "--augment=mixup",
     "--loss_scale_floor=65536",  # the scale is constant in float32
     "--precision=mixed_float16 --loss_scale_floor=32768",
     "--precision=mixed_float16 --loss_scale=0.5",

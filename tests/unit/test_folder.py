@@ -25,6 +25,7 @@ from pipelines import (
     read_targets,
 )
 from pipelines.images.resize import FITS
+from pipelines.sources.folder import folder
 from pipelines.storage import picture_files
 from pipelines.storage.decode import decode_split
 
@@ -229,6 +230,35 @@ def test_split_folders(tmp_path, validation):
         assert found["validation"] == 24
     shutil.copytree(tmp_path / "pets" / "test" / "cat", tmp_path / "pets" / "test" / "fox")
     assert "test/fox is a class that" in said(tmp_path / "pets", tmp_path / "cache")
+
+
+@pytest.mark.parametrize(
+    ("text", "of_folder", "expected"),
+    [
+        ("0.1", None, {"train": 40, "validation": 24}),
+        ("0", None, {"train": 40}),
+        ("0.4", None, {"train": 24, "validation": 16}),
+        ("0.1", 0.4, {"train": 24, "validation": 16}),
+        ("0", 0.4, {"train": 40}),
+        ("0.4", 0.2, {"train": 24, "validation": 16}),
+        ("validation[:5]", None, {"train": 40, "validation": 5}),
+    ],
+)
+def test_validation_split_goes_first(tmp_path, text, of_folder, expected):
+    """`--validation_split`, if given, goes before the folder "validation" and the argument."""
+    fill(tmp_path / "pets" / "train", count=20)
+    if of_folder is None:
+        fill(tmp_path / "pets" / "validation", count=12)
+    described = folder(str(tmp_path / "pets"), validation=of_folder)
+    options = SourceOptions(
+        cache_dir=str(tmp_path / "cache"), image_size=(8, 8), validation_split=text
+    )
+    source = described.open("pets", options)
+    found = {name: len(split) for name, split in source.splits.items()}
+    assert found.keys() == expected.keys() and sum(found.values()) == sum(expected.values())
+    # A fraction is selected by hashes of the contents, so it is not exact.
+    exact = text in ("0.1", "0", "validation[:5]") and of_folder is None
+    assert all(abs(found[name] - expected[name]) <= (0 if exact else 8) for name in found)
 
 
 @pytest.mark.parametrize(

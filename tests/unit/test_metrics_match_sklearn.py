@@ -168,6 +168,18 @@ def others() -> dict[str, Case]:
         "mean": Case(tm.Mean(), (scores,), mean(scores)),
         "ratio": Case(tm.Ratio(), (LOSSES, numbers), mean(LOSSES) / mean(numbers)),
         "function": Case(tm.MeanOfFunction(tf.maximum), (LOSSES, scores), larger),
+        "function_of_positions": Case(
+            tm.MeanOfFunction(lambda label, mask: tf.equal(label, mask)),
+            (masks, found_masks, kept),
+            np.average(both[0] == both[1], weights=pixels),
+        ),
+        "function_of_rows": Case(
+            tm.MeanOfFunction(
+                lambda label, mask: tf.reduce_mean(tf.cast(label, tf.float32), [1, 2])
+            ),
+            (masks, found_masks, kept),
+            mean(masks.mean((1, 2))),
+        ),
         "perplexity": Case(tm.Perplexity(), (LOSSES,), math.exp(mean(LOSSES))),
     }
 

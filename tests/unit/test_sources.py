@@ -219,6 +219,7 @@ def test_csv(table):
         ("size,kind\n1,cat\n\n\n2\n", "line 5: has 1 columns and the header 2"),
         ("size\n1\n", "has no column 'kind': it has size"),
         ("size,kind\n", "has no examples"),
+        ("size,kind,size\n1,cat,2\n", "has two columns 'size'"),
         ("", "is empty"),
     ],
 )
@@ -425,6 +426,50 @@ def test_pipeline_keeps_first_for_mixup(tmp_path, monkeypatch):
         assert batch.inputs.numpy()[rows, 0] == (order * 2)[within * 8 + rows]
 
 
+@pytest.mark.parametrize("worker", [0, 1])
+def test_pipeline_keeps_few_examples(worker):
+    """A worker that reads its part of each batch keeps one batch and the first example at most."""
+    examples, batch, part = 1000, 100, 50
+    source = opened(
+        from_dataset(lambda s, e: shuffled(s, e, examples), examples=examples, version="1")
+    )
+    reader = source.train.reader()
+    order = [int(x[0]) for x, _ in shuffled(7, 0, examples).as_numpy_iterator()]
+    for start in range(0, examples, batch):
+        reader.forget(0, start)
+        positions = np.arange(start, start + part) + worker * part
+        assert reader.read_epoch(7, 0, positions)[0][:, 0].tolist() == [
+            order[position] for position in positions
+        ]
+        (epoch,) = reader._epochs.values()
+        assert len(epoch._kept) <= batch + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"validation_split": "0.2"}, "--validation_split=0.2: mine is a pipeline, which nothing"),
+        ({"validation_split": "train[:5]"}, "--validation_split=train[:5]: mine is a pipeline"),
+        ({"test_split": "train[:5]"}, "--test_split=train[:5]: mine is a pipeline"),
+    ],
+)
+@pytest.mark.parametrize("validation", [None, lambda: shuffled(0, 0).take(5)])
+def test_nothing_is_cut_off_a_pipeline(validation, options, expected):
+    described = from_dataset(shuffled, examples=20, version="1", validation=validation)
+    assert expected in said(lambda: opened(described, **options))
+
+
+def test_validation_of_a_pipeline():
+    described = from_dataset(
+        shuffled, examples=20, version="1", validation=lambda: shuffled(0, 0).take(5)
+    )
+    for text, expected in {"0.1": 5, "0": 0, "validation[:2]": 2}.items():
+        source = opened(described, validation_split=text)
+        assert (sizes(source)["train"], sizes(source).get("validation", 0)) == (20, expected)
+    part = opened(described, test_split="train[:6]", test_flag="split")
+    assert sizes(part)["test"] == 6  # --split evaluates any split
+
+
 def test_pipeline_splits(tmp_path):
     source = pipeline()
     assert choose_feed("auto", source)[0] == "stream" and sizes(source)["validation"] == 5
@@ -453,6 +498,10 @@ def test_pipeline_splits(tmp_path):
         ),
         ({"make": lambda seed, epoch: tf.data.Dataset.range(3)}, "have to be (inputs, targets)"),
         ({"make": lambda seed: None}, "make(0, 0) failed: TypeError"),
+        (
+            {"make": lambda seed, epoch: shuffled(seed, [][0] if epoch else 0)},
+            "make(7, 1) failed: list index out of range",
+        ),
         ({"validation": lambda: tf.data.Dataset.range(3).map(lambda i: (i, i))}, "example 0 of va"),
     ],
 )

@@ -225,3 +225,9 @@ def test_r2_of_equal_labels_is_nan(label, count):
         labels = tf.fill([rows], np.float32(label))
         sums += metric.sums(tf.ones([rows], tf.float64), labels, labels + 1).numpy()
     assert math.isnan(metric.result(sums))
+
+
+def test_kappa_needs_classes():
+    """Kappa is of one class per example: 0 or 1 are two classes."""
+    with pytest.raises(ValueError, match=r"CohenKappa\(classes=1\): give 2 or more"):
+        tm.CohenKappa(1)

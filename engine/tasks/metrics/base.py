@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -113,14 +115,19 @@ class MeanOfFunction(WeightedMean):
 
     Args:
       function: takes the arguments of the metric, such as labels and predictions, in the graph;
-        returns a value for each row or position, [rows, ...].
+        returns a value for each row or position, [rows, ...]. If the task gives one argument more
+        than the function requires, it is the weights of the positions: values of positions are
+        weighted by it.
     """
 
-    def __init__(self, function: Callable[[Any, Any], Any]) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
+        self._arguments = _required_arguments(function)
 
     def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
-        return mean_sums(weights, self.function(*arguments), None)
+        values = self.function(*arguments[: self._arguments])
+        of_positions = values.shape.rank != 1 and len(arguments) == self._arguments + 1
+        return mean_sums(weights, values, arguments[-1] if of_positions else None)
 
 
 class MeanOf(WeightedMean):
@@ -168,6 +175,17 @@ def divided(numerator: Any, denominator: Any) -> np.ndarray:
     )
     undefined = np.full(numerator.shape, math.nan)
     return np.divide(numerator, denominator, out=undefined, where=denominator != 0)
+
+
+def _required_arguments(function: Callable[..., Any]) -> int:
+    """Returns the number of arguments that a function must get; a large number for `*arguments`."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a builtin
+        return sys.maxsize
+    if any(each.kind is inspect.Parameter.VAR_POSITIONAL for each in parameters):
+        return sys.maxsize
+    return sum(each.default is inspect.Parameter.empty for each in parameters)
 
 
 def position_weights(weights: tf.Tensor, like: tf.Tensor, positions: tf.Tensor | None) -> tf.Tensor:

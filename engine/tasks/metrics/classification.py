@@ -214,6 +214,11 @@ class CohenKappa(_Confusion):
 
     percentage = False
 
+    def __init__(self, classes: int) -> None:
+        if classes < 2:
+            raise ValueError(f"CohenKappa(classes={classes}): give 2 or more classes")
+        super().__init__(classes)
+
     def of_counts(self, hits: np.ndarray, labels: np.ndarray, predictions: np.ndarray) -> float:
         total = labels.sum()
         expected = (labels * predictions).sum() / total**2
