@@ -64,8 +64,8 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
       seed: random seed.
 
     Returns:
-      A dict: "accuracy" and "loss" on the test split; "seconds", the wall time from the start of
-      training, after the loop is traced, to the last step, including evaluation and saving;
+      A dict: "accuracy" and "loss" on the test split; "seconds", the wall time of tracing
+      and of training up to the last step, including evaluation and saving;
       "epochs"; "rows", the rows of metrics.jsonl with loss and accuracy; "versions" of packages.
 
     Raises:
@@ -76,7 +76,7 @@ def train(recipe: str, data_dir: str, seed: int) -> dict[str, Any]:
     return {
         "accuracy": result["test"]["accuracy"],
         "loss": result["test"]["loss"],
-        "seconds": result["train_seconds"] / result["goodput"],
+        "seconds": result["startup_seconds"]["trace"] + result["train_seconds"] / result["goodput"],
         "epochs": result["epoch"],
         "rows": [{k: r[k] for k in ("epoch", "split", "loss", "accuracy")} for r in trained.rows],
         "versions": result["versions"],
