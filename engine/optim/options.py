@@ -25,7 +25,7 @@ class OptimizerOptions(OptionGroup):
     beta_1: float = _option(
         0.9,
         "decay of the mean gradient of adam, adamw, lamb and, for vectors, muon; in lion the "
-        "share of the mean in the update",
+        "fraction of the mean in the update",
         minimum=0,
         below=1,
     )

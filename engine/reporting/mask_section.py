@@ -130,7 +130,7 @@ def class_table(found: MaskScores, names: list[str]) -> ReportTable:
     known = [column[~np.isnan(column)] for column in columns]
     iou, _, *others = (percent(each.mean() if len(each) else math.nan) for each in known)
     rows.append(("mean of the classes", iou, "", *others))
-    header = ("class", "IoU", "share of the positions", "precision", "recall")
+    header = ("class", "IoU", "fraction of the positions", "precision", "recall")
     return ReportTable(header, rows, bold=frozenset([len(names)]))
 
 

@@ -33,14 +33,33 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
     A last line without a newline, which is still being written, is omitted.
 
     Raises:
-      ValueError: if another line is not valid JSON.
+      ValueError: if another line is not valid JSON; names file and line.
       OSError: if the file cannot be read.
     """
+    path = os.path.join(run_dir, "metrics.jsonl")
+    found = []
     try:
-        with open(os.path.join(run_dir, "metrics.jsonl"), encoding="utf-8") as file:
-            return [json.loads(line) for line in file if line.endswith("\n")]
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.endswith(b"\n"):
+                    found.append(_row(line, f"{path}, line {number}"))
     except FileNotFoundError:
         return []
+    return found
+
+
+def _row(line: bytes, where: str) -> dict[str, Any]:
+    """Returns the row of a line; ValueError, with one line, if it is not a JSON object."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ValueError(
+            f"{where}: is not valid JSON: {error}; remove the line, or resume the run, which "
+            "removes it"
+        ) from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{where}: is not a JSON object; remove the line")
+    return row
 
 
 def metric_charts(

@@ -68,7 +68,7 @@ def test_section():
     rows = list(csv.DictReader(found.tables["test_losses.csv"].splitlines()))
     scores = mask_section.mask_scores(of.targets, of.predicted["mask"], 4, 255)
     assert float(rows[5]["mean_iou"]) == pytest.approx(scores.by_example[5], abs=1e-6)
-    assert "share of the positions" in found.text
+    assert "fraction of the positions" in found.text
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from engine.reporting import metric_history
 from engine.tasks.classification import Classification
@@ -30,6 +31,14 @@ def written(tmp_path: Path, tail: str = "") -> str:
 def test_reads_whole_rows(tmp_path: Path):
     assert metric_history.rows(written(tmp_path, '{"step": 30, "spl')) == ROWS
     assert metric_history.rows(str(tmp_path / "nowhere")) == []
+
+
+@pytest.mark.parametrize("line", ["{", "\xff\x00", "[1]", ""])
+def test_damaged_line(tmp_path: Path, line: str):
+    """A damaged line that is complete is named."""
+    run_dir = written(tmp_path, f"{line}\n")
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 5: is not .*; remove the line"):
+        metric_history.rows(run_dir)
 
 
 def test_learning_curves():

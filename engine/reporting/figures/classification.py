@@ -107,7 +107,7 @@ def confusion_matrix(counts: np.ndarray, names: list[str], *, by_row: bool, titl
     set_class_ticks(axes, "x", names, upright=True)
     set_class_ticks(axes, "y", names)
     axes.set(xlabel="predicted", ylabel="label", title=title)
-    label = "share of the row, %" if of_row else "examples"
+    label = "percentage of the row" if of_row else "examples"
     bar = figure.colorbar(image, ax=axes, fraction=0.04, pad=0.02, label=label)
     if of_row:
         bar.set_ticks([0, 0.01, 0.1, 0.25, 0.5, 1], labels=["0", "1", "10", "25", "50", "100"])
