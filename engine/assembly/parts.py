@@ -200,7 +200,7 @@ def assemble(
         reduce=reduce,
         compiled=compiled,
     )
-    evaluated = state.scored_model(config.stopping.evaluate_ema)
+    evaluated = state.scored_model(config.evaluation.evaluate_ema)
     evaluate = evaluation_step(
         model=evaluated, task=task, dtype=dtype, preprocess=source.preprocess
     )

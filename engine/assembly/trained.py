@@ -131,7 +131,7 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
     task = factories.build_task(config, source)
     model = factories.build_network(config, source, task)
     if averaged is None:
-        averaged = bool(config.optimizer.ema) and config.stopping.evaluate_ema
+        averaged = bool(config.optimizer.ema) and config.evaluation.evaluate_ema
     prefix = "ema/" if averaged else "model/"
     weights = {prefix + name: each for name, each in named_variables(model).items()}
     assign(weights, chosen.snapshot.path, contents)

@@ -104,7 +104,7 @@ class LoadedCheckpoint(NamedTuple):
 
     @property
     def best_step(self) -> int:
-        """The step at the end of the best epoch up to this checkpoint; -1 if there is none yet."""
+        """The step of the best evaluation up to this checkpoint; -1 if there is none yet."""
         return int(self.archive.facts["best_step"])
 
 
@@ -130,7 +130,7 @@ def load_newest(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def load_best(run_dir: str) -> LoadedCheckpoint | None:
-    """Reads a run's best checkpoint; returns None if there is no checkpoint or no best epoch yet.
+    """Reads a run's best checkpoint; returns None if there is no checkpoint or no best one yet.
 
     The newest checkpoint contains the best step. If a training process prunes the best checkpoint
     meanwhile, the newest one, which then contains another best step, is read again.

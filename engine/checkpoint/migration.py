@@ -11,7 +11,8 @@ from engine.core.options import LARGEST_NORMS
 # Names of variables, or of groups of variables ("group/"): in checkpoints of 0.4.0, and now.
 _RENAMED = {
     "average/": "ema/",
-    "ended": "last_epoch_end_step",
+    "ended": "last_evaluation_step",
+    "last_epoch_end_step": "last_evaluation_step",  # between 0.4.0 and 0.5.0
     "logged": "last_logged_sums",
     "loss_scale/good_steps": "loss_scale/finite_steps",
     "patience/waited": "patience/wait",

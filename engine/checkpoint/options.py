@@ -16,7 +16,7 @@ class CheckpointOptions(OptionGroup):
 
     checkpoint_every: int = option(
         0,
-        "steps between checkpoints, in addition to the one at the end of each epoch; one is "
+        "steps between checkpoints, in addition to the one at each evaluation; one is "
         "left out if the previous one is still being written; 0: no others",
         minimum=0,
     )

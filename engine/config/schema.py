@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from engine.assembly.options import DataOptions, RunOptions, TrainingOptions
     from engine.benchmark.options import BenchmarkOptions
     from engine.checkpoint.options import CheckpointOptions
-    from engine.core.options import LoopOptions, StoppingOptions
+    from engine.core.options import EvaluationOptions, LoopOptions, StoppingOptions
     from engine.distributed.options import DeviceOptions
     from engine.logging.options import LoggingOptions
     from engine.models.options import ModelOptions
@@ -67,6 +67,7 @@ class Config:
     training: TrainingOptions = field(default_factory=_Group("assembly:TrainingOptions"))
     loop: LoopOptions = field(default_factory=_Group("core:LoopOptions"))
     devices: DeviceOptions = field(default_factory=_Group("distributed:DeviceOptions"))
+    evaluation: EvaluationOptions = field(default_factory=_Group("core:EvaluationOptions"))
     stopping: StoppingOptions = field(default_factory=_Group("core:StoppingOptions"))
     bad_steps: BadStepOptions = field(default_factory=_Group("trainer:BadStepOptions"))
     checkpoints: CheckpointOptions = field(default_factory=_Group("checkpoint:CheckpointOptions"))

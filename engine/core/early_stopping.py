@@ -1,7 +1,7 @@
-"""Early stopping and selection of the best epoch, by Keras' rules; `TrainState` has the counters.
+"""Early stopping and selection of the best weights, by Keras' rules; `TrainState` has the counters.
 
-Early stopping and the best epoch have separate reference values: any improvement of the metric
-selects a new best epoch, but only an improvement of more than `min_delta` resets the patience.
+Early stopping and the best weights have separate reference values: any improvement of the metric
+selects new best weights, but only an improvement of more than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from engine.runtime.scalars import as_float64, as_int64
 
 
 class Monitor:
-    """Monitor of one metric: selects the best epoch, and decides when to stop training early.
+    """Monitor of one metric: selects the best weights, and decides when to stop training early.
 
     Args:
       metric: split, underscore and metric, for example "validation_accuracy".
@@ -29,13 +29,13 @@ class Monitor:
         self, metric: str, min_delta: float, patience: int, *, higher_is_better: bool
     ) -> None:
         self.metric = metric
-        self._split, self._name = metric.split("_", 1)
+        self.split, self._name = metric.split("_", 1)
         self._sign = 1.0 if higher_is_better else -1.0
         self._min_delta, self._patience = min_delta, patience
 
     def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
         """Returns the monitored metric of an epoch; `results` is {split: {metric: value}}."""
-        return float(results[self._split][self._name])
+        return float(results[self.split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
         """Returns whether `value` is better than `reference` by more than `margin`.

@@ -48,6 +48,39 @@ class LoopOptions(OptionGroup):
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationOptions(OptionGroup):
+    """Evaluation during training."""
+
+    evaluate_every: str = option(
+        "epoch",
+        "steps between evaluations of the validation split, each with a checkpoint; --patience "
+        "counts them; epoch: at the end of each epoch",
+        trajectory=True,
+    )
+    evaluate_at_start: bool = option(
+        False,
+        "also evaluate the initial weights, as step 0 of the curves; they may be the best",
+        trajectory=True,
+    )
+    evaluate_ema: bool = option(
+        True,
+        "with --ema: evaluate the EMA of the weights, and choose the best weights by it",
+        trajectory=True,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"epoch|[1-9][0-9]{0,14}", self.evaluate_every):
+            raise ValueError(
+                f"--evaluate_every={self.evaluate_every}: give epoch or a number of steps"
+            )
+
+    def interval(self, steps_per_epoch: int) -> int:
+        """Returns the number of steps between two evaluations."""
+        return steps_per_epoch if self.evaluate_every == "epoch" else int(self.evaluate_every)
+
+
+@dataclasses.dataclass(frozen=True)
 class StoppingOptions(OptionGroup):
     """Early stopping and the best weights.
 
@@ -59,28 +92,26 @@ class StoppingOptions(OptionGroup):
 
     monitor: str = option(
         "auto",
-        "metric that chooses the best epoch: validation_loss, train_loss, or another metric after "
-        "validation_ or train_, such as validation_accuracy; auto: the first of --metrics on the "
-        "validation split, or train_loss without one. Any improvement counts",
+        "metric that chooses the best weights: validation_loss, train_loss, or another metric "
+        "after validation_ or train_, such as validation_accuracy; auto: the first of --metrics on "
+        "the validation split, or train_loss without one. Any improvement counts",
         trajectory=True,
     )
     min_delta: float = option(
         0.0,
-        "smallest improvement that counts for --patience; does not affect which epoch is the best",
+        "smallest improvement that counts for --patience; the best weights do not depend on it",
         minimum=0,
         trajectory=True,
     )
     patience: int = option(
-        -1, "epochs without improvement before stopping; -1: never", minimum=-1, trajectory=True
-    )
-    evaluate_ema: bool = option(
-        True,
-        "with --ema: evaluate the EMA of the weights, and choose the best epoch by it",
+        -1,
+        "evaluations without improvement before stopping; -1: never",
+        minimum=-1,
         trajectory=True,
     )
     restore_best: bool = option(
         False,
-        "test the weights of the best epoch by --monitor instead of the last ones. "
+        "test the best weights by --monitor instead of the last ones. "
         "--min_delta does not matter, as it does for restore_best_weights of Keras",
         affects="end",
     )

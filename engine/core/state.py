@@ -26,7 +26,7 @@ def _number(name: str, value: float = 0.0, shape: Sequence[int] = ()) -> tf.Vari
 
 
 class BestState(tf.Module):
-    """Monitored metric and end step of the best epoch; nan and -1 before the first epoch."""
+    """Monitored metric and step of the best evaluation so far; nan and -1 before the first."""
 
     def __init__(self) -> None:
         super().__init__(name="best")
@@ -106,7 +106,7 @@ class TrainState(tf.Module):
         with tf.device("CPU:0"):
             self.step = _counter("step")
             self.updates = _counter("updates")  # number of steps that updated the weights
-            self.last_epoch_end_step = _counter("last_epoch_end_step")  # last epoch end handled
+            self.last_evaluation_step = _counter("last_evaluation_step")  # -1: step 0 is to come
             self.last_logged_step = _counter("last_logged_step", -1)  # in metrics.jsonl; -1: none
             self.loss_scale = make_loss_scale()
             shape = [metrics.size(task_metrics) + 2]

@@ -74,7 +74,7 @@ def metric_charts(
       history: rows of metrics.jsonl.
       task: task, with the metrics and the unit of the loss.
       steps_per_epoch: number of steps of an epoch.
-      best_step: step at the end of the best epoch, which is marked; None: no mark.
+      best_step: step of the best evaluation, which is marked; None: no mark.
     """
     measured = [name for name in (*task.metrics, "loss") if any(name in row for row in history)]
     validated = {name for row in history if row["split"] == "validation" for name in row}

@@ -123,7 +123,7 @@ def _traced(parts: Parts, feed: pipelines.Feed) -> Callable[..., Any]:
     {name: [rows, ...]}, a nest of targets [rows, ...], and losses [rows], including padding rows.
     """
     config, task = parts.config, parts.task
-    model = parts.state.scored_model(config.stopping.evaluate_ema)
+    model = parts.state.scored_model(config.evaluation.evaluate_ema)
     dtype = compute_dtype(config.precision.precision)
 
     @tf.function(autograph=False)

@@ -49,7 +49,7 @@ def build_run_report(
       parts: assembled run, whose model has the weights that compute the predictions.
       outcome: content of result.json; None: the run has not ended.
       weights: description of the weights, for display.
-      best_step: step at the end of the best epoch so far; None: there is no best epoch yet.
+      best_step: step of the best evaluation so far; None: there is none yet.
       interrupted: returns whether to stop; called before each batch and each figure.
 
     Raises:

@@ -44,7 +44,7 @@ _RESULTS = {
 
 
 def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) -> ReportSection:
-    """Returns the section with the final metrics, the best epoch and the counters of a run.
+    """Returns the section with the final metrics, the best evaluation and the counters of a run.
 
     Args:
       outcome: content of result.json; None: the run has not ended, and the section only says so.
@@ -90,7 +90,7 @@ def curves(
       rows: rows of metrics.jsonl.
       task: task, with the metrics.
       steps_per_epoch: number of steps of an epoch.
-      best_step: step at the end of the best epoch, which is marked; None: no mark.
+      best_step: step of the best evaluation, which is marked; None: no mark.
     """
     panels = metric_history.metric_charts(rows, task, steps_per_epoch, best_step)
     if not panels:
@@ -107,7 +107,7 @@ def curves(
         lambda: charts(panels, x="epoch"),
         "Training and validation by epoch. A training point is the mean over the steps "
         "since the point before, with dropout and augmentation where there are any. The "
-        "vertical line is the best epoch.",
+        "vertical line is the best evaluation.",
     )
     return ReportSection("Curves", [f"Last points: {'; '.join(points)}.", figure])
 

@@ -89,7 +89,8 @@ def _uses_ema(config: Config) -> bool:
     averaged, has_ema = config.serving.averaged, bool(config.optimizer.ema)
     if averaged == "yes" and not has_ema:
         raise ValueError(f"--averaged=yes: {config.run.run_dir} keeps no averaged weights")
-    return has_ema and (averaged == "yes" or (averaged == "auto" and config.stopping.evaluate_ema))
+    automatic = averaged == "auto" and config.evaluation.evaluate_ema
+    return has_ema and (averaged == "yes" or automatic)
 
 
 def _examples(trained: TrainedModel, any_size: bool) -> _Examples:

@@ -96,21 +96,22 @@ def results_line(
     results: Mapping[str, Mapping[str, float | int]],
     of: Metrics,
     *,
-    steps_per_second: float,
+    steps_per_second: float | None,
     skipped: int,
     comparison: str = "",
 ) -> str:
-    """Returns a line of text about the results of an epoch.
+    """Returns a line of text about the results of an evaluation.
 
     Args:
       results: mean loss and metrics of each split, {split: {metric: value}}.
       of: metrics of the task.
-      steps_per_second: throughput so far.
+      steps_per_second: throughput so far; None: no step was taken yet.
       skipped: number of steps so far that did not update the weights.
-      comparison: text that compares the epoch with the best one; "" to leave this out.
+      comparison: text that compares the result with the best one; "" to leave this out.
     """
     columns = [f"{split} {brief(values, of)}" for split, values in results.items()]
-    columns.append(f"{steps_per_second:.1f} steps/s")
+    if steps_per_second is not None:
+        columns.append(f"{steps_per_second:.1f} steps/s")
     if comparison:
         columns.append(comparison)
     if skipped:

@@ -34,7 +34,7 @@ class Finalizer:
     def run(self, *, epoch: int, metric: str, left_out: Sequence[int]) -> bool:
         """Evaluates validation and test splits, then writes the report and result.json.
 
-        With `--restore_best`, the weights of the best epoch, if any, are restored before. For the
+        With `--restore_best`, the best weights, if any, are restored before. For the
         arguments see `result.outcome`.
 
         Returns:

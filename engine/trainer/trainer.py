@@ -1,4 +1,4 @@
-"""Trains a run: start, steps, epoch ends, rollbacks and final evaluation."""
+"""Trains a run: start, steps, evaluations, rollbacks and the end."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ from engine.logging.progress import Progress
 from engine.logging.throughput import ThroughputMeter
 from engine.reporting import tensorboard_report
 from engine.runtime.lock import RunLock
+from engine.runtime.scalars import as_int64
 from engine.runtime.signals import Signals
 from engine.runtime.startup import Startup
 from engine.trainer import console
 from engine.trainer.bad_batch_dump import BadBatchRecorder
 from engine.trainer.bad_steps import BadStep, TooManyBadStepsError, bad_step_detector
-from engine.trainer.epoch_end import EpochEnd
+from engine.trainer.evaluator import Evaluator
 from engine.trainer.finalize import Finalizer
 from engine.trainer.loop_runner import LoopRunner
 from engine.trainer.train_logging import TrainLogger
@@ -86,6 +87,7 @@ class Trainer:
         self._triggers = Triggers(
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
+            evaluate_every=config.evaluation.interval(parts.steps_per_epoch),
             log_every=config.logging.log_every,
             save_every=config.checkpoints.checkpoint_every,
         )
@@ -103,7 +105,7 @@ class Trainer:
         self._metric_writer = MetricWriter(self._dir, writes=chief)
         self._meter = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
         self._train_logger = TrainLogger(parts, self._metric_writer, self._meter, self._triggers)
-        self._epoch_end = EpochEnd(
+        self._evaluator = Evaluator(
             parts, self._triggers, self._meter, self._train_logger, self._stop_requested
         )
         self._detector = bad_step_detector(parts)
@@ -164,10 +166,12 @@ class Trainer:
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
         if not resumed:
+            if self.config.evaluation.evaluate_at_start:
+                self.state.last_evaluation_step.assign(as_int64(-1))
             self._checkpoints.save()  # for the rollback of a bad step in the first epoch
         self._meter.start(step, counts=not complete)
         self._rewind()
-        stopped = self._epoch_end.reason_to_stop() if int(self.state.patience.stopped) else ""
+        stopped = self._evaluator.reason_to_stop() if int(self.state.patience.stopped) else ""
         self._print_line(
             console.introduction(parts, resumed=resumed, over=complete, stopped=stopped)
         )
@@ -179,7 +183,7 @@ class Trainer:
     def _rewind(self) -> None:
         """Removes the metrics logged after the restored step from all log files."""
         self._metric_writer.rewind(
-            int(self.state.last_logged_step), int(self.state.last_epoch_end_step)
+            int(self.state.last_logged_step), int(self.state.last_evaluation_step)
         )
 
     def _restore(self) -> bool:
@@ -198,17 +202,17 @@ class Trainer:
         return number > 0
 
     def _is_complete(self) -> bool:
-        """Returns whether all steps and epoch ends are done, or training stopped early."""
-        at_end = int(self.state.step) >= self.parts.total_steps and not self._at_epoch_end()
+        """Returns whether all steps and evaluations are done, or training stopped early."""
+        at_end = int(self.state.step) >= self.parts.total_steps and not self._evaluation_due()
         return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
-        """Takes steps and runs epoch ends until training is complete.
+        """Takes steps and evaluates until training is complete.
 
         A signal stops training after a checkpoint is saved.
 
         Args:
-          until: step to stop at, before an epoch end at that step; None: train to the end.
+          until: step to stop at, before an evaluation at that step; None: train to the end.
 
         Raises:
           OSError: if a file cannot be written.
@@ -218,8 +222,8 @@ class Trainer:
             self._checkpoints.check()
             if self._stop_requested():
                 self._interrupted = True
-            elif self._at_epoch_end():
-                self._end_epoch()
+            elif self._evaluation_due():
+                self._evaluate()
             else:
                 self._take_steps(until)
         if self._interrupted:
@@ -232,9 +236,9 @@ class Trainer:
                 "command to resume"
             )
 
-    def _at_epoch_end(self) -> bool:
+    def _evaluation_due(self) -> bool:
         step = int(self.state.step)
-        return step != int(self.state.last_epoch_end_step) and self._triggers.ends_epoch(step)
+        return step != int(self.state.last_evaluation_step) and self._triggers.evaluates(step)
 
     def _take_steps(self, until: int | None) -> None:
         """Runs one call of the graph, at most up to step `until`; then logs and saves if due.
@@ -259,8 +263,8 @@ class Trainer:
             self._progress.advance(passed.steps, metrics.brief(means, of))
         if points := [each for each in passed.points if self._triggers.logs(each.step)]:
             self._train_logger.passed(points)
-        if self._triggers.ends_epoch(reached):
-            return  # `_end_epoch` logs and saves
+        if self._triggers.evaluates(reached):
+            return  # `_evaluate` logs and saves
         if reached == self.parts.total_steps:
             self._save()
         elif passed.steps == due.save or self._time_to_save():
@@ -291,12 +295,12 @@ class Trainer:
             "it is skipped from now on"
         )
 
-    def _end_epoch(self) -> None:
-        """Evaluates and logs an epoch, saves a checkpoint, and then prints the results.
+    def _evaluate(self) -> None:
+        """Evaluates and logs, saves a checkpoint, and then prints the results.
 
         Only sets `_interrupted` if a signal stops the evaluation.
         """
-        ended = self._epoch_end.run()
+        ended = self._evaluator.run()
         if ended is None:
             self._interrupted = True
             return
@@ -333,8 +337,8 @@ class Trainer:
         self._checkpoints.finish()
         self._progress.describe("evaluating")
         line: str | None = ""
-        if not self._triggers.ends_epoch(step):
-            line = self._epoch_end.run_inside_epoch()
+        if not self._triggers.evaluates(step):
+            line = self._evaluator.run_at_end()
             self._print_line(line or "")
         finalizer = Finalizer(
             self.parts,
@@ -347,7 +351,7 @@ class Trainer:
         )
         finished = line is not None and finalizer.run(
             epoch=self._triggers.epoch(step),
-            metric=self._epoch_end.monitor.metric,
+            metric=self._evaluator.monitor.metric,
             left_out=[each for each in sorted(self._detector.left_out) if each < step],
         )
         if not finished:

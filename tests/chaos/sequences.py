@@ -55,6 +55,14 @@ STOPPING = (
     ("--patience=2", "--min_delta=0.05", "--restore_best"),
     ("--validation_split=0", "--patience=1", "--learning_rate=0.5"),
 )
+EVALUATIONS = (
+    (),
+    (),
+    ("--evaluate_every=7",),
+    ("--evaluate_every=4", "--evaluate_at_start"),
+    ("--evaluate_at_start",),
+    ("--evaluate_every=25", "--ema=0.9", "--accumulate=2"),
+)
 OTHERS = (
     (),
     ("--jit=off",),
@@ -91,6 +99,7 @@ COMMANDS = st.builds(
 SEQUENCES = st.tuples(
     st.sampled_from(SCHEDULES),
     st.sampled_from(STOPPING),
+    st.sampled_from(EVALUATIONS),
     st.sampled_from(OTHERS),
     st.lists(COMMANDS, min_size=1, max_size=4),
     LENGTHS,
@@ -197,8 +206,9 @@ def run(sequences: int, number: int, place: Path, *, tell: bool = False) -> Prop
         )
         @given(SEQUENCES)
         def each(sequence: tuple) -> None:
-            schedule, stopping, others, commands, last = sequence
-            checked.check([*schedule, *stopping, *others], [*commands, Command(last)])
+            schedule, stopping, evaluations, others, commands, last = sequence
+            options = [*schedule, *stopping, *evaluations, *others]
+            checked.check(options, [*commands, Command(last)])
             if tell and (count := next(done)) % 10 == 0:
                 print(f"{count} of {sequences} sequences: {dict(checked.outcomes)}", flush=True)
 

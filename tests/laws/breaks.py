@@ -699,18 +699,27 @@ BREAKS = (
     ),
     Break(
         "nothing lost",
-        "where a command ends is taken for the end of an epoch",
+        "where a command ends is taken for the step of an evaluation",
         ("tests/cli/test_lengths.py",),
         "engine/trainer/triggers.py",
-        "        return step % self.steps_per_epoch == 0",
-        "        return step % self.steps_per_epoch == 0 or step == self.total_steps",
+        "        return step % self.evaluate_every == 0",
+        "        return step % self.evaluate_every == 0 or step == self.total_steps",
+    ),
+    Break(
+        "nothing lost",
+        "the metrics of training are of the epoch and not since the last evaluation",
+        ("tests/cli/test_evaluation.py",),
+        "engine/trainer/evaluator.py",
+        "        state.sums.assign(tf.zeros_like(state.sums))\n",
+        "        if step % self._triggers.steps_per_epoch == 0:\n"
+        "            state.sums.assign(tf.zeros_like(state.sums))\n",
     ),
     Break(
         "nothing lost",
         "the rows of a command's end inside an epoch stay when it is lengthened",
         ("tests/cli/test_lengths.py",),
         "engine/trainer/trainer.py",
-        "int(self.state.last_logged_step), int(self.state.last_epoch_end_step)",
+        "int(self.state.last_logged_step), int(self.state.last_evaluation_step)",
         "int(self.state.step), int(self.state.step)",
     ),
     Break(

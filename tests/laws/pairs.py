@@ -85,6 +85,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "patience": ("", "--patience=1 --min_delta=0.01", "--patience=1 --restore_best=true"),
     "validation": ("--validation_split=0.1", "--validation_split=0"),
     "test": ("", "--test_split="),
+    "evaluate": ("", "--evaluate_every=4", "--evaluate_every=5 --evaluate_at_start=true"),
     "steps_per_loop": ("", "--steps_per_loop=1", "--steps_per_loop=5"),
     "saving": ("", "--checkpoint_every=3", "--checkpoint_seconds=0"),
     "length": ("--train_steps=9", "--epochs=2", "--train_steps=40"),

@@ -70,7 +70,7 @@ OF_0_4_0 = {
     "bad_steps/reasons": "watch/why",
     "bad_steps/in_a_row": "watch/in_a_row",
     "bad_steps/losses": "watch/losses",
-    "last_epoch_end_step": "ended",
+    "last_evaluation_step": "ended",
     "last_logged_step": "written",
     "last_logged_sums": "logged",
     "loss_scale/finite_steps": "loss_scale/good_steps",

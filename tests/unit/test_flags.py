@@ -58,6 +58,8 @@ def values_of(field):
         return st.sampled_from(("", "balanced", "1,0.5"))
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
+    if field.name == "evaluate_every":
+        return st.just("epoch") | st.integers(1, 10**9).map(str)
     if field.name == "profile":
         return st.just("") | st.integers(0, 10**9).map(lambda first: f"{first}:{first + 7}")
     if field.name == "leave_out":

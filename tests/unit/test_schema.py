@@ -37,7 +37,7 @@ BOUND = {
     *("global_batch_size", "monitor", "min_delta", "patience", "augment", "clip_norm"),
     *("clip_value", "label_smoothing", "ema", "evaluate_ema", "accumulate", "shards"),
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
-    *("loss_scale_floor", "jit"),
+    *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
 }
 
 
@@ -55,7 +55,7 @@ def with_value(name, field, value, base=None):
 def another(field):
     """Returns a valid value that is not the default, if there is one."""
     default = field.default
-    if field.name == "steps_per_loop":
+    if field.name in ("steps_per_loop", "evaluate_every"):
         return "7"
     if field.name == "leave_out":
         return "120,350"

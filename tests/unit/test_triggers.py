@@ -9,7 +9,14 @@ from engine.trainer.triggers import Triggers
 
 def made(**options: int) -> Triggers:
     return Triggers(
-        **{"steps_per_epoch": 10, "total_steps": 25, "log_every": 4, "save_every": 6, **options}
+        **{
+            "steps_per_epoch": 10,
+            "evaluate_every": 10,
+            "total_steps": 25,
+            "log_every": 4,
+            "save_every": 6,
+            **options,
+        }
     )
 
 
@@ -28,7 +35,7 @@ def test_meets_every_trigger_once():
     assert saved == [6, 12, 18, 24]
     assert ended == [10, 20, 25]
     # The end of a command is the end of an epoch only if both are at the same step.
-    assert [s for s in range(1, 26) if triggers.ends_epoch(s)] == [10, 20]
+    assert [s for s in range(1, 26) if triggers.evaluates(s)] == [10, 20]
     assert [s for s in range(1, 26) if triggers.logs(s)] == [4, 8, 12, 16, 24]
 
 

@@ -1,4 +1,4 @@
-"""Runs the end of an epoch: evaluation, logging, selection of the best epoch, early stopping."""
+"""Evaluates during training: logging, selection of the best weights, early stopping."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from engine.trainer.train_logging import TrainLogger, current_log_point
 from engine.trainer.triggers import Triggers
 
 
-class EpochResult(NamedTuple):
-    """Result of an epoch: whether it is the best so far, and the messages to print."""
+class EvaluationResult(NamedTuple):
+    """Result of an evaluation: whether it is the best so far, and the messages to print."""
 
     is_best: bool  # whether the monitored metric is the best so far
     lines: list[str]  # to print
 
 
-class EpochEnd:
-    """The work at the end of each epoch: evaluation, logging, best epoch and early stopping.
+class Evaluator:
+    """Evaluates during training, and updates the best weights and early stopping.
 
     Args:
       parts: the run.
-      triggers: schedule of the run, which gives the number of the epoch.
+      triggers: schedule of the run, which gives the steps of the evaluations.
       meter: measures the throughput.
       train_logger: writes the metrics.
       interrupted: returns whether to stop; called before each call of the evaluation graph.
 
     Attributes:
-      monitor: monitor of the metric that selects the best epoch.
+      monitor: monitor of the metric that selects the best weights.
 
     Raises:
       ValueError: if `--monitor` names a metric or split that does not exist.
@@ -68,53 +68,51 @@ class EpochEnd:
             higher_is_better=measured is not None and measured.better == "higher",
         )
 
-    def run(self) -> EpochResult | None:
-        """Evaluates and logs an epoch, and updates the best epoch and early stopping in the state.
+    def run(self) -> EvaluationResult | None:
+        """Evaluates and logs, and updates the best weights and early stopping in the state.
 
-        Also resets the metric sums of the epoch. The caller must save the checkpoint of the epoch
-        afterwards, so that the checkpoint has these changes.
+        The caller must save a checkpoint afterwards, so that it has the updates. Training metrics
+        are those since the evaluation before. At step 0 there are none, so that a `--monitor` of
+        the training metrics sees no value.
 
         Returns:
-          Whether the epoch is the best, and messages; None, without any change, if interrupted.
-
-        Raises:
-          OSError: if the metrics cannot be written.
-          RuntimeError: if TensorFlow fails.
+          Whether the weights are the best so far, and messages; None if interrupted before any
+          change.
         """
         state, step = self._state, int(self._state.step)
         results = self._results()
         if results is None:
             return None
-        self._train_logger.passed([current_log_point(self._parts)])
+        if step:
+            self._train_logger.passed([current_log_point(self._parts)])
         if self._parts.config.logging.histograms:
             self._train_logger.weights()
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])
-        epoch = self._triggers.epoch(step)
-        value, previous = self.monitor.value(results), float(state.best.value)
-        is_best = self.monitor.is_best(value, step, state.best)
-        stop = self.monitor.should_stop(value, epoch == 1, state.patience)
-        state.last_epoch_end_step.assign(as_int64(step))
+        is_best, stop, comparison = False, False, ""
+        if self.monitor.split in results:
+            value, previous = self.monitor.value(results), float(state.best.value)
+            is_best = self.monitor.is_best(value, step, state.best)
+            first = step <= self._triggers.evaluate_every
+            stop = self.monitor.should_stop(value, first, state.patience)
+            comparison = self._comparison(is_best, previous)
+        state.last_evaluation_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.last_logged_sums.assign(tf.zeros_like(state.last_logged_sums))
-        line = self._line(results, self._comparison(is_best, previous))
-        lines = [f"epoch {epoch}/{self._triggers.epochs}: {line}"]
+        lines = [f"{self._where(step)}: {self._line(results, comparison)}"]
         if stop:
-            lines.append(f"stopped early after epoch {epoch}: {self.reason_to_stop()}")
-        return EpochResult(is_best, lines)
+            lines.append(f"stopped early after {self._stopped(step)}: {self.reason_to_stop()}")
+        return EvaluationResult(is_best, lines)
 
-    def run_inside_epoch(self) -> str | None:
-        """Evaluates and logs at the end of training, if it ends inside an epoch.
+    def run_at_end(self) -> str | None:
+        """Evaluates and logs at the end of training, if no evaluation is due there.
 
-        The training state, with the best epoch and early stopping, is not changed. If the run is
-        extended later, the resumed run removes the logged rows and continues the epoch.
+        This changes neither the training state, nor the best weights, nor early stopping. If the
+        run is extended later, the resumed run removes the logged rows and goes on to the next
+        evaluation.
 
         Returns:
           A message with the metrics; None if interrupted.
-
-        Raises:
-          OSError: if the metrics cannot be written.
-          RuntimeError: if TensorFlow fails.
         """
         results = self._results()
         if results is None:
@@ -129,19 +127,35 @@ class EpochEnd:
 
     def reason_to_stop(self) -> str:
         """Returns the reason for early stopping, as text."""
+        unit = "epochs" if self._by_epochs else "evaluations"
         return (
             f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
-            f"{int(self._state.patience.wait)} epochs"
+            f"{int(self._state.patience.wait)} {unit}"
         )
 
-    def _results(self) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means}; None if interrupted.
+    @property
+    def _by_epochs(self) -> bool:
+        return self._parts.config.evaluation.evaluate_every == "epoch"
 
-        The splits are "train", with the means of the epoch's steps, and "validation", if it exists,
-        which is evaluated.
+    def _where(self, step: int) -> str:
+        """Returns text about the step of an evaluation, such as "epoch 1/2"."""
+        if not step:
+            return "initial weights"
+        epoch = f"epoch {self._triggers.epoch(step)}/{self._triggers.epochs}"
+        return epoch if self._by_epochs else f"step {step:,}, {epoch}"
+
+    def _stopped(self, step: int) -> str:
+        return f"epoch {self._triggers.epoch(step)}" if self._by_epochs else f"step {step:,}"
+
+    def _results(self) -> dict[str, dict[str, float | int]] | None:
+        """Returns {split: means} of training and validation, where there are; None if interrupted.
+
+        The training metrics are those of the steps since the last evaluation.
         """
-        sums = self._state.sums.numpy()
-        results = {"train": metrics.step_means(sums, self._parts.task.metrics)}
+        results: dict[str, dict[str, float | int]] = {}
+        if int(self._state.step):
+            sums = self._state.sums.numpy()
+            results["train"] = metrics.step_means(sums, self._parts.task.metrics)
         if "validation" in self._parts.evaluations:
             validation = self._parts.evaluations["validation"].run(self._interrupted)
             if validation is None:
@@ -161,7 +175,7 @@ class EpochEnd:
         return console.results_line(
             results,
             self._parts.task.metrics,
-            steps_per_second=self._meter.steps_per_second,
+            steps_per_second=self._meter.steps_per_second if int(self._state.step) else None,
             skipped=int(self._state.step) - int(self._state.updates),
             comparison=comparison,
         )
