@@ -31,7 +31,7 @@ from engine.config import flags
 from engine.config.schema import Config
 from engine.tune import choices
 from engine.tune.choices import Candidate
-from engine.tune.contest import contest
+from engine.tune.contest import ROUNDS, contest
 from pipelines import usable_cores
 
 TOGETHER = 6  # processes at a time
@@ -93,10 +93,12 @@ def against_grid(config: Config, chosen: Candidate) -> dict[str, Any]:
       chosen: the tuned candidate.
 
     Returns:
-      Entries of tuning.json. "grid": speedup of each candidate over the tuned one. "again": the
-      same for the fastest and the default, in each of several starts. "fastest", with its median
-      speedup in these starts and each of them. "default_over_tuned": the default's median speedup.
-      "tuned_steps_per_second": the median over these starts.
+      Entries of tuning.json. "grid": for each candidate, the speedup over the tuned one. "again":
+      for the `AGAIN` fastest candidates of the grid, and the default, the speedups in `STARTS` new
+      starts. "fastest": the one of these `AGAIN` with the largest median of its new speedups;
+      "fastest_over_tuned": that median; "fastest_over_tuned_by_start": the speedups themselves.
+      "default_over_tuned": the median of the default's new speedups; 1 if the default is the tuned
+      candidate. "tuned_steps_per_second": the tuned candidate's median over the new starts.
     """
     others = [Candidate(), *grid(usable_cores())]
     others = [choice for choice in others if choice != chosen]
@@ -156,7 +158,7 @@ def main() -> int:
     made.add_argument("--workloads", default=",".join(WORKLOADS))
     made.add_argument("--out", type=Path, default=rounds.HERE, help="where the results go")
     args = made.parse_args()
-    args.rounds = 11
+    args.rounds = ROUNDS
     results = rounds.begun("tuning", "tuning.json", args)
     raw = args.out / results["raw"]
     before = json.loads(raw.read_text())["workloads"] if raw.exists() else {}

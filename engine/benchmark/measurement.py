@@ -77,15 +77,17 @@ class Measurement:
       extras: work that is measured besides steps, by name.
       roofline: rate of matrix products on all devices in each round, GFLOP/s.
       trace_seconds: duration of tracing the training loop.
-      first_call_seconds: `trace_seconds` and the duration of the first step.
-      flop: floating-point operations of a step on all replicas, as computed.
-      model_flop: the same without cropping images to the part that affects outputs.
+      first_call_seconds: sum of `trace_seconds` and the duration of the first step.
+      flop: number of floating-point operations of a step on all replicas, in the matrix products
+        and convolutions of the traced loop.
+      model_flop: the same for whole images, in a loop that does not crop them to the part that
+        affects the outputs.
       steps_per_block: number of steps in a block.
       blocks: durations of the blocks, one per round, by variant: "plain"; "repeated_batch", unless
         the data is synthetic; and each name in `extras`.
       utilization: samples of the utilization of the first GPU, 0 to 1.
       each_step: durations of single steps.
-      each_step_by: method by which these were measured.
+      each_step_by: method by which `each_step` was measured.
       left_out: number of bad steps, which training would skip.
     """
 

@@ -51,15 +51,15 @@ class Argument:
     def parsed(self, value: Any) -> Any:
         """Converts a value, or its text on the command line, to the type of the argument.
 
-        Of texts, only "true" is True for a bool.
-
         Raises:
           ValueError: if the value does not have the type or is not one of the choices; the message
-            names the function's place and the flag.
+            starts with the place of the function in the user's code and names the flag.
         """
         flag = f"{self.place}--{self.name}={written(value)}"
         if self.is_tuple:
             parts = value.split(",") if isinstance(value, str) else value
+            if not isinstance(parts, list | tuple):
+                raise ValueError(f"{flag}: give values separated by commas")
             return tuple(self._number(flag, part) for part in parts if part != "")
         if self.type is str:
             if not isinstance(value, str) or value != value.strip() or len(value.splitlines()) > 1:
@@ -71,7 +71,9 @@ class Argument:
                 raise ValueError(f"{flag}: choose one of {', '.join(self.choices)}{hint}")
             return value
         if self.type is bool:
-            return value == "true" if isinstance(value, str) else bool(value)
+            if str(value).lower() not in ("true", "false"):
+                raise ValueError(f"{flag}: give true or false")
+            return str(value).lower() == "true"
         return self._number(flag, value)
 
     def _number(self, flag: str, value: Any) -> Any:
@@ -79,8 +81,10 @@ class Argument:
         kind = f"{kind}s separated by commas".removeprefix("a ") if self.is_tuple else kind
         try:
             number = self.type(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"{flag}: give {kind}") from None
+        if isinstance(value, float) and number != value and not math.isnan(value):
+            raise ValueError(f"{flag}: give {kind}")
         if isinstance(number, int) and abs(number) >= 1 << 63:
             raise ValueError(f"{flag}: must fit in 64 bits")
         if math.isnan(number):

@@ -86,9 +86,10 @@ class Collection:
           batch: micro-batch.
 
         Returns:
-          A list of one tensor, int64 [length, 1 + values], whose first column is the mask and whose
-          other columns are the values of all collected metrics; an empty list without collected
-          metrics.
+          A list of one tensor, int64 [length, 1 + values]; an empty list without collected metrics.
+          The length is the number of rows of the global batch, padding included. The first column
+          is the mask. The other columns are the arguments of the collected metrics, one number per
+          column, as the integer with the same bits.
 
         Raises:
           ValueError: if the dtype of an argument is not a number, if its shape is not fully

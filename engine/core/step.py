@@ -293,7 +293,7 @@ def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
 
 
 def masked_sums(task: Task, output: TaskOutput, batch: Batch) -> tf.Tensor:
-    """Returns `metrics.masked_sums` of the output of a task.
+    """Returns the sums of loss and metrics over the valid rows, as `metrics.masked_sums` does.
 
     Raises:
       ValueError: as raised by `metrics.masked_sums`; unless it comes from the user's code, the name

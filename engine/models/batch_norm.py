@@ -58,10 +58,11 @@ class BatchNorm(Layer):
         return tf.cast(x * scale + (self.offset - mean * scale), context.dtype)
 
     def _moments(self, x: tf.Tensor, context: ForwardContext) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and the biased variance of the valid rows, float32 [channels] each.
+        """Returns the mean and the biased variance of the valid rows of all replicas.
 
-        Appends the proposed moving averages to `context.updates`. Their weight is the number of
-        valid elements per channel on this replica.
+        Both are float32 [channels]; `context.all_reduce` sums over the replicas. Appends the
+        proposed moving averages to `context.updates`. Their weight is the number of valid elements
+        per channel on this replica.
         """
         axes = list(range(x.shape.rank - 1))
         # The inputs are shifted by the moving mean before they are squared. Once it is close to the

@@ -286,7 +286,7 @@ def _bound(stand_in: Any, layer: Any) -> Any:
 
 
 def _layers(layer: Any, seen: set[int]) -> Iterator[Any]:
-    """Yields a layer and all layers inside it, each once, in depth-first order of creation."""
+    """Yields a layer and all layers inside it, each once, depth-first in the order of `_layers`."""
     if id(layer) in seen:
         return
     seen.add(id(layer))

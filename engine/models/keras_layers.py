@@ -283,6 +283,8 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     # Shifted by the moving mean, so that the variance is no small difference of large numbers.
     centred = tf.cast(inputs, tf.float32) - _channels(layer, inputs)(moving_mean)
     weights, local_count = _weights(forward, layer, inputs, mask)
+    if mask is not None:  # what is masked may be nan, as in Keras
+        centred = tf.where(tf.cast(mask, tf.bool)[..., tf.newaxis], centred, 0.0)
     valid = centred * weights
     sums, squares, count = forward.context.all_reduce(
         [tf.reduce_sum(valid, axes), tf.reduce_sum(valid * centred, axes), local_count]
@@ -315,6 +317,12 @@ def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.T
         )
         return tf.ones([1] * rank), tf.ones([])
     weights, rows = forward.row_weights(rank, repeats)
+    if mask is not None and axis != rank - 1:
+        forward.refusals.append(
+            f"{layer.name} ({type(layer).__name__}) gets a mask and normalizes axis {layer.axis}: "
+            "with a mask, only the last axis can be normalized"
+        )
+        return tf.ones([1] * rank), tf.ones([])
     if mask is not None:  # of Keras, such as that of an embedding: all axes but the last
         weights = weights * tf.cast(mask, tf.float32)[..., tf.newaxis]
         return weights, tf.reduce_sum(weights)

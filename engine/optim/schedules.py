@@ -53,32 +53,33 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
 
 
 def constant() -> Shape:
-    """Returns the shape of a constant learning rate, a function that returns 1.0 at each step."""
+    """Returns a function of a constant learning rate: steps after the warmup -> 1.0."""
     return tf.ones_like
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns the shape of cosine decay from 1 to `final_fraction` in `total_steps` steps.
+    """Returns a function of cosine decay: steps after the warmup -> factor of the peak rate.
 
-    The factor then remains `final_fraction`. Loshchilov and Hutter 2017, "SGDR", without restarts.
+    The factor, float64 [], falls from 1 to `final_fraction` in `total_steps` steps, then stays at
+    `final_fraction`. Loshchilov and Hutter 2017, "SGDR", without restarts.
     """
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
 def step_decay(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns the shape of step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
+    """Returns a function of step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, tf.floor(step / decay_steps))
 
 
 def exponential(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns the shape of exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
+    """Returns a function of exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, step / decay_steps)
 
 
 def one_cycle(total_steps: float) -> Shape:
-    """Returns the shape of the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
+    """Returns a function of the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
 
     It has the two phases of PyTorch's OneCycleLR: the learning rate rises along half a cosine from
     1/25 of the peak during the first 30% of the steps, then falls along half a cosine to 1/250,000

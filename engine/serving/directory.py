@@ -63,6 +63,8 @@ def publish(temporary: str, folder: str) -> None:
             break
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                with contextlib.suppress(OSError):
+                    os.rename(before, folder)  # the previous one stays
                 raise
             # Another process has moved its export there in the meantime: it is deleted, too.
             shutil.rmtree(before, ignore_errors=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from engine.config.registry import call, parameters
+from engine.runtime.user_code import place
 from engine.tasks.metrics import MeanOfFunction, Metric
 from engine.tasks.options import TaskOptions
 from engine.tasks.registry import DEFAULT_METRICS, METRICS, TASKS
@@ -143,5 +144,11 @@ def build_metric(name: str, classes: int) -> Metric:
     if inspect.isclass(entry) or accepted <= {"classes"}:
         if "classes" in accepted and not classes:
             raise ValueError(f"--metrics={name}: counts classes, and the targets have none")
-        return entry(**({"classes": classes} if "classes" in accepted else {}))
+        made = entry(**({"classes": classes} if "classes" in accepted else {}))
+        if not isinstance(made, Metric):
+            raise ValueError(
+                f"{place(entry)}--metrics={name}: has to return a tl.metrics.Metric, and returned "
+                f"{type(made).__name__}; a metric of each example takes labels and predictions"
+            )
+        return made
     return MeanOfFunction(entry)

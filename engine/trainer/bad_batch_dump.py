@@ -97,10 +97,7 @@ class BadBatchRecorder:
         )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
-        """Returns each example's loss under the current weights, in evaluation, float32 [k].
-
-        If the task returns several losses of an example, this is their mean.
-        """
+        """Returns each example's loss under the current weights, in evaluation, float32 [k]."""
         count, dtype = len(examples.indices), self._parts.config.precision.precision
         decoded = tf.nest.map_structure(tf.constant, examples.inputs)
         batch = pipelines.Batch(
@@ -114,7 +111,7 @@ class BadBatchRecorder:
         )
         context = ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
         losses = self._parts.task(self._parts.model, batch, context).losses
-        return tf.cast(losses, tf.float32).numpy().reshape(count, -1).mean(1)
+        return tf.cast(losses, tf.float32).numpy()
 
     @property
     def _kind(self) -> str:

@@ -66,10 +66,11 @@ class BadStep(NamedTuple):
 
 
 class BadStepDetector:
-    """Detector of steps with a non-finite gradient, a loss spike or a gradient-norm spike.
+    """Detector of bad steps: non-finite steps, loss spikes and gradient-norm spikes.
 
-    The detector checks each step once, in order, and its state is part of the training state. So
-    its decisions depend neither on the number of steps per call of the graph nor on restarts.
+    A step is non-finite if a gradient, a moving statistic or a metric sum is nan or infinite. The
+    detector checks each step once, in order, and its state is part of the training state. So its
+    decisions depend neither on the number of steps per call of the graph nor on restarts.
 
     Args:
       options: options of the detection.
@@ -79,7 +80,8 @@ class BadStepDetector:
       batch: number of examples in a full global batch.
 
     Attributes:
-      left_out: reason for skipping each step to skip, detected or given by `--leave_out`.
+      left_out: steps to skip, as a dict {step: reason}: the detected bad steps and those that
+        `--leave_out` names.
     """
 
     def __init__(

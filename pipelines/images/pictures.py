@@ -215,9 +215,10 @@ def _to_uint8(array: np.ndarray) -> np.ndarray:
 
 
 def _channels(image: np.ndarray, channels: int) -> np.ndarray:
-    """Converts uint8 [H, W, 1, 3 or 4] to uint8 [H, W, channels], luminance (1) or RGB (3).
+    """Converts an image, uint8 [H, W, C] with 1, 3 or 4 channels, to uint8 [H, W, channels].
 
-    A fourth channel is alpha: light images are blended with black, dark ones with white.
+    `channels` is 1 (luminance) or 3 (RGB). A fourth channel of the image is alpha: light images are
+    blended with black, dark ones with white.
     """
     if image.shape[-1] == 4:
         opacity = image[..., 3:].astype(np.float64) / 255

@@ -157,7 +157,8 @@ class Tensors:
     and images among the targets by the nearest pixel. `name` is that of the data set, for messages.
 
     Raises:
-      ValueError: when a selected feature is not numeric or has no fixed shape.
+      ValueError: when a selected feature is not numeric or has no fixed shape, or when there is
+        nothing to resize.
     """
 
     def __init__(
@@ -183,15 +184,21 @@ class Tensors:
             nests.checked_spec(f"the {kind} of {name}", self._spec(name, keys))
             for kind, keys in zip(("inputs", "targets"), self._keys, strict=True)
         )
+        if resize is not None and not self._resized:
+            raise ValueError(
+                f"--image_size: none of the features of {name} that are read is stored as an image"
+            )
 
     def _spec(self, name: str, keys: Keys) -> Spec:
+        from tensorflow_datasets import features as kinds
+
         def of(key: str) -> Spec:
             spec = self._features[key].get_tensor_spec()
             if key in self._resized:
                 return tf.TensorSpec((*self._resized[key].shape, spec.shape[2]), spec.dtype)
             if key in self._labels:
                 return tf.TensorSpec(spec.shape, tf.int32)
-            if is_image(self._features[key]) and None in spec.shape:
+            if isinstance(self._features[key], kinds.Image) and None in spec.shape:
                 raise ValueError(f"images of {name} vary in size: give --image_size=64,64")
             return spec
 

@@ -30,7 +30,13 @@ from pipelines.storage.records import RecordSplit
 
 @dataclasses.dataclass(frozen=True)
 class Tfds:
-    """Description of a TFDS data set; fields as the arguments of `tfds`."""
+    """Description of a TFDS data set, which `open` opens; `tfds` creates it.
+
+    Attributes:
+      dataset: name of the data set, as for `tfds`.
+      inputs: names of the input features, separated by commas; "" for the default of `tfds`.
+      targets: names of the target features, separated by commas; "" for the default of `tfds`.
+    """
 
     dataset: str
     inputs: str

@@ -136,7 +136,7 @@ class PictureTable:
                     encoded[place] = file.read()
                 if (facts.format, facts.mode) not in _AS_THEY_ARE[self._channels]:
                     encoded[place] = self._as_png(encoded[place])
-            except (OSError, ValueError) as error:
+            except Exception as error:  # Pillow raises errors of many kinds for damaged files
                 raise ValueError(
                     f"cannot read {path}: {one_line_message(error, 120)}; it could be read at the "
                     "start: run again"

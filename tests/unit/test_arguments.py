@@ -177,3 +177,36 @@ def test_parameter_without_a_value(monkeypatch):
 def test_built_in_functions_have_no_arguments():
     assert Config().arguments == flags.from_values({}).arguments == {}
     assert "schedule.final_fraction" not in by_name("own")
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "parsed"),
+    [
+        (bool, "true", True),
+        (bool, "False", False),
+        (bool, True, True),
+        (bool, "1", None),
+        (bool, 2, None),
+        (int, 3.0, 3),
+        (int, 2.5, None),
+        (int, float("inf"), None),
+        (int, "3.0", None),
+        (float, "inf", float("inf")),
+        (float, "nan", None),
+    ],
+)
+def test_conversion(kind, value, parsed):
+    """A value that does not have the type is refused, and not cut to size."""
+    argument = arguments.Argument("model.depth", kind, REQUIRED, "")
+    if parsed is None:
+        with pytest.raises(ValueError, match=r"^--model\.depth=.*: give "):
+            argument.parsed(value)
+    else:
+        assert argument.parsed(value) == parsed
+
+
+def test_conversion_of_tuples():
+    argument = arguments.Argument("model.sizes", int, REQUIRED, "", is_tuple=True)
+    assert argument.parsed("1,2") == argument.parsed([1, 2]) == (1, 2)
+    with pytest.raises(ValueError, match="give values separated by commas"):
+        argument.parsed(3)

@@ -242,6 +242,29 @@ def test_batch_norm_of_masked_positions():
         np.testing.assert_allclose(value, theirs, rtol=1e-4, atol=1e-6)
 
 
+def test_masked_positions_may_be_nan():
+    """What a mask excludes has no effect on the statistics, whatever it is, as in Keras."""
+    i, mask = keras.Input((6, 4)), keras.Input((6,), dtype="bool")
+    twin = keras.layers.BatchNormalization(momentum=0.5)
+    model = adapted(keras.Model([i, mask], twin(i, mask=mask)))
+    x, valid = normal(7, 6, 4), tf.range(6) < tf.reshape(tf.range(1, 8), [7, 1])
+    broken = tf.where(valid[..., None], x, np.nan)
+    contexts = training(), training()
+    y, of_broken = (model([each, valid], c) for each, c in zip((x, broken), contexts, strict=True))
+    np.testing.assert_array_equal(y[valid], of_broken[valid])
+    for (_, one, _), (_, other, _) in zip(*(c.updates for c in contexts), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_mask_of_another_axis_is_refused():
+    """With a mask, channels that are not the last axis would have different counts."""
+    i = keras.Input((6,), dtype="int32")
+    embedded = keras.layers.Embedding(9, 4, mask_zero=True)(i)
+    model = keras.Model(i, keras.layers.BatchNormalization(axis=1)(embedded))
+    with pytest.raises(ValueError, match="gets a mask and normalizes axis 1: with a mask, only"):
+        adapted(model)
+
+
 def test_shared_batch_norm_moves_twice():
     twin = keras.layers.BatchNormalization(momentum=0.5)
     i = keras.Input((3,))

@@ -231,3 +231,10 @@ def test_kappa_needs_classes():
     """Kappa is of one class per example: 0 or 1 are two classes."""
     with pytest.raises(ValueError, match=r"CohenKappa\(classes=1\): give 2 or more"):
         tm.CohenKappa(1)
+
+
+def test_top_k_of_nan():
+    """A label whose score is nan is not among the largest, as in `tf.math.in_top_k`."""
+    scores = tf.constant([[0.1, np.nan, 0.3], [np.nan] * 3, [0.1, 0.2, np.nan], [1.0, np.inf, 0.0]])
+    found = tm.TopK(1).values(tf.constant([1, 0, 1, 1]), scores)
+    assert found.numpy().tolist() == [False, False, True, True]

@@ -212,6 +212,13 @@ def test_refused_options(options, source, message):
         build.build_task(TaskOptions(**options), source, labels=no_labels)
 
 
+def test_metric_that_is_none(monkeypatch):
+    """A function that makes a metric has to return one."""
+    monkeypatch.setitem(registry.METRICS._entries, "mine", lambda: tf.constant(1.0))
+    with pytest.raises(ValueError, match=r"--metrics=mine: has to return a tl.metrics.Metric, and"):
+        build.build_metric("mine", 3)
+
+
 def test_own_metric_of_labels(monkeypatch):
     """A registered metric is for multi_label too, whose number of labels it gets."""
     monkeypatch.setitem(registry.METRICS._entries, "mine", MeanIoU)

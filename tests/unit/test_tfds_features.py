@@ -172,6 +172,10 @@ def test_recipes_differ(opened):
         ({"input_features": "foto"}, "--input_features=foto: scenes has no feature 'foto': it has"),
         ({"dataset": "worded"}, "the targets of worded are string; inputs and targets have to be"),
         ({"input_features": "sizes"}, "the inputs of scenes vary in shape"),
+        (
+            {"input_features": "box", "target_features": "kind"},
+            "--image_size: none of the features",
+        ),
         ({"dataset": "unkeyed", "input_features": "box"}, "--target_features: unkeyed does not sa"),
         ({"dataset": "unkeyed"}, "several images (mask, photo) and does not say which to use"),
     ],

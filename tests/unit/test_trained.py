@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -90,6 +91,26 @@ def test_concurrent_exports(tmp_path):
             if whole == one:
                 assert os.path.isdir(other)
     assert os.listdir(tmp_path) == ["export"]
+
+
+def test_failed_rename_keeps_old(tmp_path, monkeypatch):
+    """If the new export cannot be moved to its place, the previous one stays there."""
+    folder, rename = tmp_path / "export", os.rename
+    folder.mkdir()
+    (folder / "of").write_text("before")
+
+    def fails(one, other):
+        if other == str(folder) and not str(one).endswith(".before"):
+            raise OSError(errno.EACCES, "Permission denied")
+        rename(one, other)
+
+    with (
+        pytest.raises(OSError, match="Permission denied"),
+        directory.temporary_directory(str(folder)) as whole,
+    ):
+        monkeypatch.setattr(os, "rename", fails)
+        directory.publish(whole, str(folder))
+    assert (folder / "of").read_text() == "before" and os.listdir(tmp_path) == ["export"]
 
 
 def test_failed_export_keeps_old(tmp_path):

@@ -119,7 +119,10 @@ class Convolution(_OnImages):
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns (rows, columns) of the input corner, None for "SAME"; see `Layer.reads`."""
+        """Returns (rows, columns) of the input that an output corner depends on; None for "SAME".
+
+        The output corner is the first `height` rows and `width` columns; see `Layer.reads`.
+        """
         if self.padding == "SAME":
             return None
         extent = self._extent

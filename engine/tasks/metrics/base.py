@@ -44,7 +44,7 @@ class Metric:
     def result(self, sums: np.ndarray) -> float:
         """Returns the value of the metric; nan if it is undefined.
 
-        Every metric overrides this method.
+        Every metric overrides this method, except those that `tl.metrics.collected` returns.
 
         Args:
           sums: total of the sums over all examples, float64 [size].

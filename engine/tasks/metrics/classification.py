@@ -36,7 +36,8 @@ class TopK(MeanOf):
     """Weighted fraction of the positions whose label has one of the k largest scores.
 
     Labels are class indices, integer [rows, ...]; predictions are scores, float
-    [rows, ..., classes]. Other scores that equal that of the label are not counted as larger.
+    [rows, ..., classes]. Other scores that equal that of the label are not counted as larger. A
+    label whose score is nan is not among the largest.
 
     Args:
       k: number of scores.
@@ -52,7 +53,7 @@ class TopK(MeanOf):
             predictions, tf.cast(labels, tf.int32)[..., tf.newaxis], batch_dims=labels.shape.rank
         )
         larger = tf.reduce_sum(tf.cast(predictions > own, tf.int32), -1)
-        return larger < self.k
+        return (larger < self.k) & ~tf.math.is_nan(own[..., 0])
 
 
 class _Confusion(Metric):
