@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -133,17 +133,22 @@ def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
             one = tf.nest.map_structure(lambda each: each[row], examples.inputs)  # noqa: B023
             label = ""
             if source.has_labels:
-                label = _label_name(trained, int(examples.targets[row]))
+                label = _label_name(trained, source.class_names, int(examples.targets[row]))
             yield PredictionRequest(f"{split.name}[{index}]", one, label)
         progress.advance(len(indices))
     progress.close()
 
 
-def _label_name(trained: TrainedModel, label: int) -> str:
-    """Returns the name of a label's class; "" if the label is ignored or is not a class."""
-    names = trained.source.class_names
-    is_class = 0 <= label < len(names) and label != trained.task.ignore_label
-    return names[label] if is_class else ""
+def _label_name(trained: TrainedModel, names: Sequence[str], label: int) -> str:
+    """Returns the name of a label's class; "" if the run ignores the class, or it is none.
+
+    `names` are those of the classes of the split, which may be in another order than the run's.
+    """
+    if not 0 <= label < len(names):
+        return ""
+    ignored = trained.task.ignore_label
+    of_run = dict(enumerate(trained.source.class_names))
+    return "" if ignored is not None and names[label] == of_run.get(ignored) else names[label]
 
 
 def _write(

@@ -141,6 +141,19 @@ def test_reordered_classes(run, warm, tmp_path):
     assert outcome.status == 2 and "its examples have changed" in outcome.err, outcome.said()
 
 
+def test_ignored_class_of_reordered_classes(warm, tmp_path):
+    """The class that a run ignores is ignored by name, too: owl, label 2, and later label 0."""
+    data_dir = prepared(tmp_path / "data", Animals)
+    options = ("--dataset=animals", f"--data_dir={data_dir}", "--model=logistic", "--epochs=1")
+    run = warm.train(tmp_path / "run", *options, "--ignore_label=2")
+    shutil.rmtree(tmp_path / "data")
+    prepared(tmp_path / "data", Reordered)
+    outcome = asked(warm, run, "--mode=predict", "--split=test")
+    assert outcome.status == 0, outcome.said()
+    found = json.loads((run.run_dir / "predictions" / "predictions.json").read_text())
+    assert {each.get("label") for each in found["predictions"]} == {"cat", "dog", None}
+
+
 def test_split_of_reordered_classes(run, warm, tmp_path):
     """Labels of a split are compared by class name, whatever their order in the data set."""
     shutil.rmtree(tmp_path / "data")
