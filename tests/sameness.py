@@ -13,7 +13,8 @@ from tensorflow.core.util import event_pb2
 from engine.checkpoint.catalog import list_checkpoints, read
 
 DECIDED = (
-    *("step", "epoch", "stopped_early", "best", "validation", "test"),
+    *("step", "epoch", "stopped_early", "stopped_by", "stop_reason", "best"),
+    *("validation", "test"),
     *("skipped_steps", "left_out", "weights_sha256"),
 )
 SPLITS = ("train", "validation", "test")

@@ -197,8 +197,11 @@ def finished(config: Config) -> str:
         return ""
     if changed(before, config, "trajectory", "length", "record", "end"):
         return ""
+    if result.get("stopped_by") == "max_hours":
+        return ""
     stopped_early = bool(result.get("stopped_early"))
-    notes = ["stopped early"] if stopped_early else []
+    reason = result.get("stop_reason")
+    notes = [f"stopped early: {reason}" if reason else "stopped early"] if stopped_early else []
     if idle := [
         f"--{name}" for name, *_ in changed(before, config, "") if name not in _PER_COMMAND
     ]:

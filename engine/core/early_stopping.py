@@ -6,12 +6,45 @@ selects new best weights, but only an improvement of more than `min_delta` reset
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Collection, Mapping
+from typing import NamedTuple
 
 from engine.config.option import did_you_mean
 from engine.core.state import BestState, PatienceState
 from engine.runtime.scalars import as_float64, as_int64
+
+
+class StopReason(enum.IntEnum):
+    """Why training has stopped early; as stored in `PatienceState.stopped`."""
+
+    NONE = 0
+    PATIENCE = 1  # no improvement
+    TARGET = 2  # the target is reached
+    BASELINE = 3  # the baseline is not reached in time
+
+
+OPTIONS = {  # options that stop training, by reason
+    StopReason.NONE: "",
+    StopReason.PATIENCE: "patience",
+    StopReason.TARGET: "stop_at",
+    StopReason.BASELINE: "baseline",
+}
+
+
+class StopRules(NamedTuple):
+    """Rules that stop training early besides the patience.
+
+    Attributes:
+      target: value of the metric that stops training when it is reached; None: none.
+      required: value to reach, and the step of the first evaluation that requires it; None: none.
+      min_steps: number of steps before which nothing stops training.
+    """
+
+    target: float | None = None
+    required: tuple[float, int] | None = None
+    min_steps: int = 0
 
 
 class Monitor:
@@ -20,15 +53,22 @@ class Monitor:
     Args:
       metric: split, underscore and metric, for example "validation_accuracy".
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
-      patience: number of epochs without improvement before training stops, counted as in Keras; -1:
-        training never stops early.
+      patience: number of evaluations without improvement before training stops, counted as in
+        Keras; -1: this never stops training.
       higher_is_better: whether a higher value of the metric is better.
+      rules: further rules of early stopping.
     """
 
     def __init__(
-        self, metric: str, min_delta: float, patience: int, *, higher_is_better: bool
+        self,
+        metric: str,
+        min_delta: float,
+        patience: int,
+        *,
+        higher_is_better: bool,
+        rules: StopRules = StopRules(),  # noqa: B008  # immutable
     ) -> None:
-        self.metric = metric
+        self.metric, self._rules = metric, rules
         self.split, self._name = metric.split("_", 1)
         self._sign = 1.0 if higher_is_better else -1.0
         self._min_delta, self._patience = min_delta, patience
@@ -54,32 +94,55 @@ class Monitor:
         best.step.assign(as_int64(step))
         return True
 
-    def should_stop(self, value: float, first_epoch: bool, patience: PatienceState) -> bool:
-        """Updates the state of early stopping with the metric of an epoch; returns whether to stop.
+    def decide(
+        self, value: float, step: int, first: bool, best: BestState, patience: PatienceState
+    ) -> StopReason:
+        """Updates the state of early stopping with an evaluation; returns why to stop, or NONE.
 
         Args:
-          value: monitored metric of the epoch.
-          first_epoch: whether this is the first epoch of the run; as in Keras, training does not
-            stop at the end of that epoch.
-          patience: state of early stopping, which is updated unless the patience is -1.
-
-        Returns:
-          Whether to stop training; once this is True, it is True for all later epochs.
+          value: monitored metric of the evaluation.
+          step: step of the evaluation.
+          first: whether this is the first evaluation of the run; as in Keras, missing improvement
+            does not stop training there.
+          best: best evaluation so far, including this one.
+          patience: state of early stopping, which is updated; once it has a reason to stop, the
+            reason stays.
         """
+        waited = self._has_waited(value, patience) and not first
+        reached, rules, reason = float(best.value), self._rules, StopReason.NONE
+        if rules.target is not None and self._reaches(reached, rules.target):
+            reason = StopReason.TARGET
+        elif rules.required is not None and step >= rules.required[1]:
+            missed = not self._reaches(reached, rules.required[0])
+            reason = StopReason.BASELINE if missed else reason
+        if waited and not reason:
+            reason = StopReason.PATIENCE
+        if reason and step >= rules.min_steps:
+            patience.stopped.assign(int(reason))
+        return StopReason(int(patience.stopped))
+
+    def _has_waited(self, value: float, patience: PatienceState) -> bool:
+        """Counts an evaluation without improvement; returns whether the patience is exhausted."""
         if self._patience < 0:
             return False
         if self._better(value, float(patience.reference), self._min_delta):
             patience.reference.assign(as_float64(value))
             patience.wait.assign(0)
-        else:
-            patience.wait.assign_add(1)
-            if int(patience.wait) >= self._patience and not first_epoch:
-                patience.stopped.assign(1)
-        return bool(int(patience.stopped))
+            return False
+        patience.wait.assign_add(1)
+        return int(patience.wait) >= self._patience
+
+    def _reaches(self, value: float, target: float) -> bool:
+        """Returns whether `value` is as good as `target`, or better; False for nan."""
+        return self._sign * value >= self._sign * target
 
 
 def resolve(
-    monitor: str, metrics: Collection[str], has_validation: bool, collected: Collection[str] = ()
+    monitor: str,
+    metrics: Collection[str],
+    has_validation: bool,
+    collected: Collection[str] = (),
+    logged: Collection[str] = (),
 ) -> str:
     """Resolves `--monitor` to the name of a split and a metric, such as "validation_accuracy".
 
@@ -89,6 +152,7 @@ def resolve(
       metrics: names of the metrics of the task, in order.
       has_validation: whether there is a validation split.
       collected: names of the metrics that only evaluation computes, see `tl.metrics.collected`.
+      logged: names of other numbers that are logged with the training metrics; lower is better.
 
     Raises:
       ValueError: if the task has no such metric, for a metric of the validation split if there is
@@ -98,6 +162,7 @@ def resolve(
         first = next(iter(metrics), "loss")
         return f"validation_{first}" if has_validation else "train_loss"
     known = [f"{split}_{name}" for split in ("validation", "train") for name in ("loss", *metrics)]
+    known += [f"train_{name}" for name in logged]
     absent = [f"train_{name}" for name in collected]
     known = [each for each in known if each not in absent]
     if monitor in absent:

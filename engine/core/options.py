@@ -9,6 +9,7 @@ from engine.config.option import OptionGroup, option
 
 MAX_SKIPPED_STEPS = 128  # maximum number of skipped steps that the state records
 SPIKE_WINDOW = 64  # number of losses in the spike-detection window
+_DECIMAL = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?"
 LARGEST_NORMS = 16  # number of largest gradient norms of a run that are kept to detect spikes
 
 
@@ -109,6 +110,29 @@ class StoppingOptions(OptionGroup):
         minimum=-1,
         trajectory=True,
     )
+    min_epochs: int = option(
+        0,
+        "epochs of training before --patience, --stop_at or --baseline may stop it",
+        minimum=0,
+        trajectory=True,
+    )
+    stop_at: str = option(
+        "",
+        "value of --monitor, such as 0.99: training stops at the evaluation that reaches it",
+        trajectory=True,
+    )
+    baseline: str = option(
+        "",
+        "VALUE:STEP, such as 0.5:2000: training stops at the first evaluation from that step on "
+        "if none so far has reached that value of --monitor",
+        trajectory=True,
+    )
+    max_hours: float = option(
+        0.0,
+        "hours after the start of a command when it ends training at the next call of the graph, "
+        "as a shorter --train_steps would; a later command continues; 0: no limit",
+        minimum=0,
+    )
     restore_best: bool = option(
         False,
         "test the best weights by --monitor instead of the last ones. "
@@ -123,3 +147,18 @@ class StoppingOptions(OptionGroup):
                 f"--monitor={self.monitor}: give auto, or a metric after validation_ or train_, "
                 "such as validation_accuracy"
             )
+        if not re.fullmatch(_DECIMAL, self.stop_at or "0"):
+            raise ValueError(f"--stop_at={self.stop_at}: give a number, such as 0.99")
+        if not re.fullmatch(rf"{_DECIMAL}:[0-9]{{1,15}}", self.baseline or "0:0"):
+            raise ValueError(f"--baseline={self.baseline}: give VALUE:STEP, such as 0.5:2000")
+
+    @property
+    def target(self) -> float | None:
+        """The value of the monitored metric at which training stops; None: none."""
+        return float(self.stop_at) if self.stop_at else None
+
+    @property
+    def required(self) -> tuple[float, int] | None:
+        """The value to reach and the step from which it is required; None: none."""
+        value, _, step = self.baseline.partition(":")
+        return (float(value), int(step)) if self.baseline else None

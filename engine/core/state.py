@@ -41,7 +41,7 @@ class PatienceState(tf.Module):
         super().__init__(name="patience")
         self.reference = _number("reference", float("nan"))  # metric at the last improvement
         self.wait = _counter("wait")  # number of epochs since that improvement
-        self.stopped = _counter("stopped")  # 1: training has stopped early
+        self.stopped = _counter("stopped")  # a StopReason; 0: training goes on
 
 
 class TimingState(tf.Module):

@@ -29,6 +29,7 @@ _RESULTS = {
     "step": "steps",
     "epoch": "epochs",
     "stopped_early": "stopped early",
+    "stop_reason": "reason to stop",
     "train_seconds": "seconds of training",
     "steps_per_second": "steps/s",
     "goodput": "goodput",

@@ -29,13 +29,17 @@ class Startup:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._last = time.monotonic() - _age()
+        self._launch = self._last = time.monotonic() - _age()
 
     def ended(self, part: str) -> None:
         """Adds the time since the end of the previous part to the duration of `part`."""
         now = time.monotonic()
         self.seconds[part] = self.seconds.get(part, 0.0) + now - self._last
         self._last = now
+
+    def elapsed(self) -> float:
+        """Returns the seconds since process launch."""
+        return time.monotonic() - self._launch
 
 
 def after_import(seconds: Mapping[str, float]) -> float:

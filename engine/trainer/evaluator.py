@@ -11,11 +11,14 @@ import tensorflow as tf
 
 from engine.assembly.parts import Parts
 from engine.core import early_stopping, metrics
+from engine.core.early_stopping import StopReason, StopRules
 from engine.logging.throughput import ThroughputMeter
 from engine.runtime.scalars import as_int64
 from engine.trainer import console
 from engine.trainer.train_logging import TrainLogger, current_log_point
 from engine.trainer.triggers import Triggers
+
+_LOGGED = ("gradient_norm", "learning_rate", "skipped_steps")  # with the training metrics
 
 
 class EvaluationResult(NamedTuple):
@@ -59,6 +62,7 @@ class Evaluator:
             task_metrics,
             "validation" in parts.evaluations,
             collected=task_metrics.keys() - metrics.summed(task_metrics).keys(),
+            logged=[*_LOGGED, *["loss_scale"] * parts.state.loss_scale.dynamic],
         )
         measured = task_metrics.get(monitor.split("_", 1)[1])  # None: the loss
         self.monitor = early_stopping.Monitor(
@@ -66,6 +70,9 @@ class Evaluator:
             options.min_delta,
             options.patience,
             higher_is_better=measured is not None and measured.better == "higher",
+            rules=StopRules(
+                options.target, options.required, options.min_epochs * parts.steps_per_epoch
+            ),
         )
 
     def run(self) -> EvaluationResult | None:
@@ -83,18 +90,20 @@ class Evaluator:
         results = self._results()
         if results is None:
             return None
+        watched = dict(results)
         if step:
-            self._train_logger.passed([current_log_point(self._parts)])
+            logged = self._train_logger.passed([current_log_point(self._parts)])
+            watched["train"] = {**logged, **results["train"]}
         if self._parts.config.logging.histograms:
             self._train_logger.weights()
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])
-        is_best, stop, comparison = False, False, ""
-        if self.monitor.split in results:
-            value, previous = self.monitor.value(results), float(state.best.value)
+        is_best, stop, comparison = False, StopReason.NONE, ""
+        if self.monitor.split in watched:
+            value, previous = self.monitor.value(watched), float(state.best.value)
             is_best = self.monitor.is_best(value, step, state.best)
             first = step <= self._triggers.evaluate_every
-            stop = self.monitor.should_stop(value, first, state.patience)
+            stop = self.monitor.decide(value, step, first, state.best, state.patience)
             comparison = self._comparison(is_best, previous)
         state.last_evaluation_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
@@ -126,12 +135,25 @@ class Evaluator:
         return f"step {point.step:,}, inside epoch {epoch}: {self._line(results)}"
 
     def reason_to_stop(self) -> str:
-        """Returns the reason for early stopping, as text."""
-        unit = "epochs" if self._by_epochs else "evaluations"
-        return (
-            f"{self.monitor.metric} did not improve by more than {self._options.min_delta:g} for "
-            f"{int(self._state.patience.wait)} {unit}"
-        )
+        """Returns why training has stopped early, as text; "" if it has not."""
+        metric, options, wait = self.monitor.metric, self._options, int(self._state.patience.wait)
+        required, _, step = options.baseline.partition(":")
+        unit = ("epoch" if self._by_epochs else "evaluation") + "s" * (wait != 1)
+        return {
+            StopReason.NONE: "",
+            StopReason.PATIENCE: (
+                f"{metric} did not improve by more than {options.min_delta:g} for {wait} {unit}"
+            ),
+            StopReason.TARGET: f"{metric} reached --stop_at={options.stop_at}",
+            StopReason.BASELINE: (
+                f"{metric} did not reach {required} by step {step}, as --baseline requires"
+            ),
+        }[self.stopped]
+
+    @property
+    def stopped(self) -> StopReason:
+        """Why training has stopped early; NONE if it has not."""
+        return StopReason(int(self._state.patience.stopped))
 
     @property
     def _by_epochs(self) -> bool:

@@ -31,7 +31,9 @@ class Finalizer:
     train_logger: TrainLogger
     print_line: Callable[[str], None]
 
-    def run(self, *, epoch: int, metric: str, left_out: Sequence[int]) -> bool:
+    def run(
+        self, *, epoch: int, metric: str, stopped: tuple[str, str], left_out: Sequence[int]
+    ) -> bool:
         """Evaluates validation and test splits, then writes the report and result.json.
 
         With `--restore_best`, the best weights, if any, are restored before. For the
@@ -54,7 +56,13 @@ class Finalizer:
         if not self.collectives.is_chief:
             return True
         outcome = result.outcome(
-            self.parts, self.meter, epoch=epoch, metric=metric, results=results, left_out=left_out
+            self.parts,
+            self.meter,
+            epoch=epoch,
+            metric=metric,
+            stopped=stopped,
+            results=results,
+            left_out=left_out,
         )
         config = self.parts.config
         if config.report.report and not self._report(outcome, weights):

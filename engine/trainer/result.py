@@ -26,6 +26,7 @@ def outcome(
     *,
     epoch: int,
     metric: str,
+    stopped: tuple[str, str],
     results: Mapping[str, Mapping[str, float | int]],
     left_out: Sequence[int],
 ) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def outcome(
       meter: throughput and startup times.
       epoch: epoch, counted from 1, in which training ended.
       metric: name of the monitored metric, such as "validation_accuracy".
+      stopped: option that ended training before its length, and the reason as text; "" for none.
       results: mean loss and metrics of each evaluated split, {split: means}.
       left_out: numbers, from 0, of the skipped steps.
     """
@@ -47,6 +49,8 @@ def outcome(
         "step": step,
         "epoch": epoch,
         "stopped_early": bool(int(state.patience.stopped)),
+        "stopped_by": stopped[0] or None,
+        "stop_reason": stopped[1] or None,
         "best": best if best_step >= 0 else None,
         "validation": results.get("validation"),
         "test": results.get("test"),

@@ -67,20 +67,22 @@ class TrainLogger:
         self._parts, self._metric_writer = parts, metric_writer
         self._meter, self._triggers = meter, triggers
 
-    def passed(self, points: list[LogPoint], *, kept: bool = True) -> None:
+    def passed(self, points: list[LogPoint], *, kept: bool = True) -> dict[str, float | int]:
         """Writes a row of training metrics for each log point; arguments as in `metric_rows`.
 
         A row also has the steps per second; for TensorBoard, also the examples per second, goodput,
-        restarts and lost steps.
+        restarts and lost steps. Returns the metrics of the last row, {name: value}, without these.
         """
         rate = self._meter.steps_per_second
         batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
         clock = {"examples_per_second": rate * batch_size, **self._meter.figures}
+        values_of = metric_rows(self._parts, points, kept=kept)
         rows = [
             MetricRow(step, self._triggers.epoch(step), values | {"steps_per_second": rate}, clock)
-            for step, values in metric_rows(self._parts, points, kept=kept)
+            for step, values in values_of
         ]
         self._metric_writer.write("train", rows)
+        return values_of[-1][1]
 
     def scored(self, split: str, means: Mapping[str, float | int]) -> None:
         """Writes `means`, the metrics of an evaluated split, for the current step."""

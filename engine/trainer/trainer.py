@@ -12,8 +12,10 @@ from engine.checkpoint.catalog import checkpoint_number
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.restore import Restorer
 from engine.config import compatibility
+from engine.config.option import written
 from engine.config.schema import Config
 from engine.core import metrics
+from engine.core.early_stopping import OPTIONS
 from engine.core.steps_per_loop import stopwatch
 from engine.distributed.cluster import Cluster
 from engine.distributed.collectives import HostCollectives
@@ -115,6 +117,8 @@ class Trainer:
         )
         self._profiler = Profiler(config.logging.profiled, self._dir, writes=chief)
         self._interrupted = False
+        self._first_step = 0  # step at which this command starts
+        self._stop_reason = ""  # why this command ended training, if by time
         self._progress = Progress("off" if chief else "silent", "", 0)
 
     def _trace(self) -> None:
@@ -169,9 +173,10 @@ class Trainer:
             if self.config.evaluation.evaluate_at_start:
                 self.state.last_evaluation_step.assign(as_int64(-1))
             self._checkpoints.save()  # for the rollback of a bad step in the first epoch
+        self._first_step = step
         self._meter.start(step, counts=not complete)
         self._rewind()
-        stopped = self._evaluator.reason_to_stop() if int(self.state.patience.stopped) else ""
+        stopped = self._evaluator.reason_to_stop()
         self._print_line(
             console.introduction(parts, resumed=resumed, over=complete, stopped=stopped)
         )
@@ -224,6 +229,9 @@ class Trainer:
                 self._interrupted = True
             elif self._evaluation_due():
                 self._evaluate()
+            elif self._time_is_up():
+                self._stop_by_time()
+                break
             else:
                 self._take_steps(until)
         if self._interrupted:
@@ -235,6 +243,24 @@ class Trainer:
                 f"stopped by signal {self._signals.received} at step {step:,}, saved; run the same "
                 "command to resume"
             )
+
+    def _time_is_up(self) -> bool:
+        """Returns whether `--max_hours` have passed; False before this command takes a step."""
+        seconds = 3600 * self.config.stopping.max_hours
+        if not seconds or int(self.state.step) == self._first_step:
+            return False
+        return bool(self._collectives.broadcast(int(self._startup.elapsed() >= seconds)))
+
+    def _stop_by_time(self) -> None:
+        """Saves a checkpoint, from which a later command continues, and ends training."""
+        step = int(self.state.step)
+        if not self._triggers.evaluates(step):
+            self._save()
+        self._stop_reason = f"--max_hours={written(self.config.stopping.max_hours)} have passed"
+        self._print_line(
+            f"training ended at step {step:,}, saved: {self._stop_reason}; run the same command "
+            "to continue"
+        )
 
     def _evaluation_due(self) -> bool:
         step = int(self.state.step)
@@ -352,6 +378,7 @@ class Trainer:
         finished = line is not None and finalizer.run(
             epoch=self._triggers.epoch(step),
             metric=self._evaluator.monitor.metric,
+            stopped=self._stopped(),
             left_out=[each for each in sorted(self._detector.left_out) if each < step],
         )
         if not finished:
@@ -359,6 +386,12 @@ class Trainer:
                 f"stopped by signal {self._signals.received} after the last step; run the same "
                 "command to evaluate"
             )
+
+    def _stopped(self) -> tuple[str, str]:
+        """Returns the option that ended training early, and the reason as text; "" for none."""
+        if self._stop_reason:
+            return "max_hours", self._stop_reason
+        return OPTIONS[self._evaluator.stopped], self._evaluator.reason_to_stop()
 
     def close(self) -> None:
         """Stops prefetching, waits for pending saves, and closes progress bar and event files."""

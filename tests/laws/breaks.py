@@ -707,6 +707,14 @@ BREAKS = (
     ),
     Break(
         "nothing lost",
+        "a run that ended by time is taken for complete",
+        ("tests/cli/test_stopping.py",),
+        "engine/assembly/run_directory.py",
+        'if result.get("stopped_by") == "max_hours":',
+        'if result.get("stopped_by") == "nothing":',
+    ),
+    Break(
+        "nothing lost",
         "the metrics of training are of the epoch and not since the last evaluation",
         ("tests/cli/test_evaluation.py",),
         "engine/trainer/evaluator.py",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.early_stopping import Monitor, resolve
+from engine.core.early_stopping import Monitor, StopReason, StopRules, resolve
 from engine.core.state import BestState, PatienceState
 
 # Multiples of 1/64: exact in float32, in which Keras compares, and in float64.
@@ -88,7 +88,7 @@ def stopping(metric, values, min_delta, patience, interrupted=()):
     monitor = make_monitor(metric, min_delta, patience)
     better = []
     for epoch, value in enumerate(values):
-        stop = monitor.should_stop(value, epoch == 0, state)
+        stop = monitor.decide(value, epoch, epoch == 0, BestState(), state)
         if int(state.wait) == 0:
             better.append(epoch)
         if stop:
@@ -175,8 +175,47 @@ def test_zero_patience():
 def test_stop_is_final():
     state, monitor = PatienceState(), make_monitor("train_loss", 0.0, 1)
     for value in (1.0, 2.0):
-        stop = monitor.should_stop(value, False, state)
-    assert stop and monitor.should_stop(0.0, False, copied(state))
+        stop = monitor.decide(value, 1, False, BestState(), state)
+    assert stop and monitor.decide(0.0, 2, False, BestState(), copied(state))
+
+
+def decisions(metric, values, rules, patience=-1):
+    """Returns the reason to stop after each evaluation, at steps 10, 20 and so on."""
+    higher = metric.endswith("accuracy")
+    monitor = Monitor(metric, 0.0, patience, higher_is_better=higher, rules=rules)
+    best_so_far, state, found = BestState(), PatienceState(), []
+    for index, value in enumerate(values):
+        step = 10 * (index + 1)
+        monitor.is_best(value, step, best_so_far)
+        found.append(monitor.decide(value, step, index == 0, best_so_far, state))
+    return found
+
+
+NONE, PATIENCE, TARGET, BASELINE = StopReason
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "rules", "patience", "expected"),
+    [
+        # Stops at the evaluation that reaches the target, also the first, and exactly.
+        ("validation_accuracy", [0.5, 0.9], {"target": 0.9}, -1, [NONE, TARGET]),
+        ("train_loss", [0.5, 0.1], {"target": 0.5}, -1, [TARGET, TARGET]),
+        ("train_loss", [math.nan, 0.4], {"target": 0.5}, -1, [NONE, TARGET]),
+        # The baseline is required from its step on, of the best value so far.
+        ("validation_accuracy", [0.1, 0.2], {"required": (0.3, 20)}, -1, [NONE, BASELINE]),
+        ("validation_accuracy", [0.1, 0.2], {"required": (0.3, 11)}, -1, [NONE, BASELINE]),
+        ("validation_accuracy", [0.4, 0.2], {"required": (0.3, 20)}, -1, [NONE, NONE]),
+        ("train_loss", [math.nan] * 2, {"required": (0.3, 20)}, -1, [NONE, BASELINE]),
+        # Nothing stops before the fewest steps; what has been reached then counts.
+        ("train_loss", [0.1, 0.9, 0.9], {"target": 0.5, "min_steps": 30}, -1, [NONE, NONE, TARGET]),
+        ("train_loss", [1.0] * 3, {"min_steps": 30}, 1, [NONE, NONE, PATIENCE]),
+        ("train_loss", [1.0, 1.0, 0.5], {"min_steps": 30}, 1, [NONE, NONE, NONE]),
+        # Reaching the target is named before missing improvement.
+        ("train_loss", [0.4, 0.4], {"target": 0.4, "min_steps": 20}, 1, [NONE, TARGET]),
+    ],
+)
+def test_rules(metric, values, rules, patience, expected):
+    assert decisions(metric, values, StopRules(**rules), patience) == expected
 
 
 @pytest.mark.parametrize(
@@ -196,5 +235,10 @@ def test_resolves_monitor():
     assert resolve("auto", ["accuracy"], False) == "train_loss"
     assert resolve("train_accuracy", ["accuracy"], False) == "train_accuracy"
     assert resolve("validation_loss", [], True) == "validation_loss"
+    assert resolve("train_gradient_norm", [], False, logged=["gradient_norm"]) == (
+        "train_gradient_norm"
+    )
+    with pytest.raises(ValueError, match=r"--monitor=train_loss_scale: choose one of .*gradient_n"):
+        resolve("train_loss_scale", [], False, logged=["gradient_norm"])
     with pytest.raises(ValueError, match=r"--monitor=validation_loss: .*--monitor=train_loss"):
         resolve("validation_loss", ["accuracy"], False)

@@ -58,6 +58,9 @@ def values_of(field):
         return st.sampled_from(("", "balanced", "1,0.5"))
     if field.name == "steps_per_loop":
         return st.just("auto") | st.integers(0, 10**9 - 1).map(str)
+    if field.name in ("stop_at", "baseline"):
+        ends = {"stop_at": "", "baseline": ":20"}[field.name]
+        return st.just("") | st.sampled_from(["0.9", "-3", "1e-5"]).map(lambda text: text + ends)
     if field.name == "evaluate_every":
         return st.just("epoch") | st.integers(1, 10**9).map(str)
     if field.name == "profile":

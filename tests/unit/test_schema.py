@@ -26,7 +26,17 @@ FREE = {
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
     *("intra_op_threads", "inter_op_threads", "tuned_flags"),
     *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
-    *("report", "histograms", "profile", "split", "inputs", "invert", "top_k", "predictions"),
+    *(
+        "max_hours",
+        "report",
+        "histograms",
+        "profile",
+        "split",
+        "inputs",
+        "invert",
+        "top_k",
+        "predictions",
+    ),
     "averaged",
 }
 # Another value of one of these makes another experiment.
@@ -38,6 +48,7 @@ BOUND = {
     *("clip_value", "label_smoothing", "ema", "evaluate_ema", "accumulate", "shards"),
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
+    *("min_epochs", "stop_at", "baseline"),
 }
 
 
@@ -57,8 +68,9 @@ def another(field):
     default = field.default
     if field.name in ("steps_per_loop", "evaluate_every"):
         return "7"
-    if field.name == "leave_out":
-        return "120,350"
+    texts = {"leave_out": "120,350", "stop_at": "0.9", "baseline": "0.5:20"}
+    if field.name in texts:
+        return texts[field.name]
     if field.name == "benchmark_with":
         return "saving,logging"
     if field.name == "profile":
