@@ -208,7 +208,7 @@ def put_together(
     optimizer: str = "adam",
     rule: Mapping[str, float] | None = None,
     learning_rate: float = 0.01,
-    rate: schedules.Schedule | None = None,
+    rate: schedules.WarmupSchedule | None = None,
     precision: str = "float32",
     make_loss_scale: Callable[[], LossScale] | None = None,
     clip: Clip | None = None,
@@ -281,7 +281,7 @@ def tf_configs(workers: int) -> list[str]:
     ]
 
 
-def rates_of(rate: schedules.Schedule, steps: Iterable[int]) -> np.ndarray:
+def rates_of(rate: schedules.WarmupSchedule, steps: Iterable[int]) -> np.ndarray:
     """Returns a schedule's learning rates at the given steps, float64 [steps], from one graph."""
     compiled = tf.function(rate, autograph=False).get_concrete_function(tf.TensorSpec([], tf.int64))
     values = [compiled(tf.constant(step, tf.int64)) for step in steps]

@@ -112,7 +112,8 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
     """Returns the learning rate of a step.
 
     Args:
-      name: "constant", "cosine", "step", "exponential" or "one_cycle".
+      name: "constant", "cosine", "step", "exponential", "one_cycle", or "plateau", whose rate is
+        that before any evaluation.
       step: number of the step, from 0.
       total: number of steps of the run.
       peak: largest learning rate.
@@ -124,7 +125,7 @@ def rate(name, step, total, peak, *, warmup=0, decay_rate=0.1, decay_steps=0, fi
     if step < warmup:
         return peak * (step + 1) / warmup
     step, total = step - warmup, total - warmup
-    if name == "constant":
+    if name in ("constant", "plateau"):  # no evaluation has reduced it
         return peak
     if name == "cosine":
         low = peak * final_fraction

@@ -155,6 +155,7 @@ def assemble(
         optimizer,
         task.metrics,
         ema=ema_model,
+        plateau=schedule.plateau,
         make_loss_scale=lambda: factories.build_loss_scale(config),
     )
     startup.ended("network")

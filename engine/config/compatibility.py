@@ -23,10 +23,15 @@ def refuse(config: Config) -> None:
             "itself, from a 25th of the learning rate, over the first 30% of the steps: leave "
             "--warmup_steps out, or give --schedule=cosine"
         )
-    if schedule.schedule == "cosine" and schedule.final_fraction > 1:
+    if schedule.schedule == "plateau" and schedule.decay_rate >= 1:
         raise ValueError(
-            f"--schedule=cosine --final_fraction={written(schedule.final_fraction)}: would end "
-            f"above --learning_rate={written(schedule.learning_rate)}, which is the highest: give "
+            f"--schedule=plateau --decay_rate={written(schedule.decay_rate)}: would not reduce the "
+            "learning rate: give less than 1"
+        )
+    if schedule.schedule in ("cosine", "plateau") and schedule.final_fraction > 1:
+        raise ValueError(
+            f"--schedule={schedule.schedule} --final_fraction={written(schedule.final_fraction)}: "
+            f"would be above --learning_rate={written(schedule.learning_rate)}, the highest: give "
             "a fraction from 0 to 1"
         )
     mixes = any(each.split(":")[0].strip() == "mixup" for each in config.data.augment.split(","))

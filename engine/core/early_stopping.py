@@ -86,6 +86,13 @@ class Monitor:
             return not math.isnan(value)
         return self._sign * (value - self._sign * margin) > self._sign * reference
 
+    def improves(self, value: float, reference: float) -> bool:
+        """Returns whether `value` is better than `reference` by more than the smallest improvement.
+
+        Any number improves on a `reference` of nan.
+        """
+        return self._better(value, reference, self._min_delta)
+
     def is_best(self, value: float, step: int, best: BestState) -> bool:
         """Returns whether `value` is the best so far; if so, assigns it and `step` to `best`."""
         if not self._better(value, float(best.value), 0.0):
@@ -125,7 +132,7 @@ class Monitor:
         """Counts an evaluation without improvement; returns whether the patience is exhausted."""
         if self._patience < 0:
             return False
-        if self._better(value, float(patience.reference), self._min_delta):
+        if self.improves(value, float(patience.reference)):
             patience.reference.assign(as_float64(value))
             patience.wait.assign(0)
             return False

@@ -38,12 +38,13 @@ class LoopResult(NamedTuple):
 
 
 class LoopArgs(NamedTuple):
-    """Bounds of one call of the loop, and the number of skipped updates; int64 [] each."""
+    """What does not change in a call of the loop: bounds, skipped updates; int64 [] each."""
 
     end: tf.Tensor  # step at which the call ends
     every: tf.Tensor  # as LogPoints.every
     last: tf.Tensor  # as LogPoints.last
     skipped: tf.Tensor  # number of steps before this call that did not update the weights
+    factor: tf.Tensor | None  # of the learning rate, by the plateau schedule, float64 []
 
 
 class LoopState(NamedTuple):
@@ -175,7 +176,9 @@ class Loop:
             finite = tf.constant(True)
             first = LoopState(state.step + 0, state.sums + 0, scale.read(), finite)
             steps, every, last = tf.unstack(request)
-            args = LoopArgs(first.step + steps, every, last, first.step - state.updates)
+            plateau = self.step.schedule.plateau
+            factor = None if plateau is None else plateau(first.step)
+            args = LoopArgs(first.step + steps, every, last, first.step - state.updates, factor)
         take = _compiled(self._steps) if self.jit == "loop" else self._steps
         now, *logged = take(args, first, given)
         state.step.assign(now.step)
@@ -214,7 +217,7 @@ class Loop:
                     now.step,
                     _updates(now, args),
                     self.state.loss_scale.value_of(now.scale),
-                    self.step.schedule(now.step - 1),
+                    self.step.schedule(now.step - 1, args.factor),
                     sums=now.sums,
                 )
                 # The last row of a call that ends between two log points is not counted.
@@ -253,7 +256,9 @@ class Loop:
         """
         scale = self.state.loss_scale
         # All earlier steps of this call updated the weights: the first that does not ends it.
-        context = StepContext(now.step, now.step - args.skipped, scale.value_of(now.scale))
+        context = StepContext(
+            now.step, now.step - args.skipped, scale.value_of(now.scale), args.factor
+        )
         total = self._accumulation.total(self.feed.next(given), context.step, context)
         result = self.strategy.run(self._apply_gradients, args=(total, context))
         # After the reduction, all replicas hold the same values.

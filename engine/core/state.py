@@ -85,6 +85,7 @@ class TrainState(tf.Module):
       optimizer: optimizer whose slots were created in the same scope.
       task_metrics: metrics of the task.
       ema: model with the same variables, which holds their EMA; None: no EMA.
+      plateau: state of the plateau schedule; None: another schedule.
       make_loss_scale: returns the loss scale; called in the device scope of its variables.
     """
 
@@ -95,12 +96,14 @@ class TrainState(tf.Module):
         task_metrics: metrics.Metrics,
         *,
         ema: tf.Module | None = None,
+        plateau: tf.Module | None = None,
         make_loss_scale: Callable[[], LossScale] = LossScale,
     ) -> None:
         super().__init__(name="state")
         self.model = model
         self.ema = ema
         self.optimizer = optimizer
+        self.plateau = plateau
         # The host reads the other variables, or the loop reads them once per call. So they are not
         # mirrored.
         with tf.device("CPU:0"):

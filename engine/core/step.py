@@ -22,7 +22,7 @@ from engine.models.stateless_random import StatelessRNG
 from engine.optim import ema
 from engine.optim.base import Optimizer
 from engine.optim.clipping import Clip
-from engine.optim.schedules import Schedule
+from engine.optim.schedules import WarmupSchedule
 from engine.runtime.user_code import place, user_code_location
 from engine.tasks.task import Task, TaskOutput
 from pipelines import Batch
@@ -34,6 +34,7 @@ class StepContext(NamedTuple):
     step: tf.Tensor  # int64 [], number of earlier steps
     updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
     loss_scale: tf.Tensor  # float32 []
+    factor: tf.Tensor | None = None  # of the learning rate, by the plateau schedule, float64 []
 
 
 class StepResult(NamedTuple):
@@ -53,7 +54,7 @@ class Step:
     model: tf.Module
     task: Task
     optimizer: Optimizer  # with slots for the model's trainable variables
-    schedule: Schedule
+    schedule: WarmupSchedule
     seed: int
     dtype: tf.DType = tf.float32  # that layers compute in
     scaled: bool = False  # whether the loss scale may differ from 1
@@ -174,7 +175,7 @@ class Step:
         finite = tf.math.is_finite(tf.add_n(checked))
 
         def update() -> None:
-            learning_rate = self.schedule(context.step)
+            learning_rate = self.schedule(context.step, context.factor)
             self.optimizer.apply(gradients, self._weights, learning_rate, context.updates)
             self._write_statistics(statistics)
             if self.average is not None:

@@ -88,11 +88,26 @@ class ScheduleOptions(OptionGroup):
         minimum=0,
     )
     decay_rate: float = _option(
-        0.1, "factor of the step and exponential schedules per decay_steps", above=0
+        0.1,
+        "factor of the step and exponential schedules per decay_steps, and of each reduction of "
+        "plateau",
+        above=0,
     )
     decay_steps: int = _option(0, "steps per decay; 0: a third of the run", minimum=0)
     final_fraction: float = _option(
-        0.0, "last learning rate of cosine, as a fraction of learning_rate, at most 1", minimum=0
+        0.0,
+        "last learning rate of cosine, and smallest one of plateau, as a fraction of "
+        "learning_rate, at most 1",
+        minimum=0,
+    )
+    plateau_patience: int = _option(
+        10,
+        "evaluations in a row that may pass without --monitor improving by more than --min_delta; "
+        "at one more, the plateau schedule reduces the learning rate",
+        minimum=0,
+    )
+    plateau_cooldown: int = _option(
+        0, "evaluations after a reduction that the plateau schedule does not count", minimum=0
     )
 
 

@@ -34,6 +34,10 @@ SCHEDULES = Registry(
         "step": "engine.optim.schedules:step_decay",
         "exponential": "engine.optim.schedules:exponential",
         "one_cycle": "engine.optim.schedules:one_cycle",
+        "plateau": "engine.optim.plateau:plateau",
     },
-    passed=("total_steps", "decay_rate", "decay_steps", "final_fraction"),
+    passed=(
+        *("total_steps", "decay_rate", "decay_steps", "final_fraction"),
+        *("plateau_patience", "plateau_cooldown"),
+    ),
 )

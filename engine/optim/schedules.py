@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step, with no state to save.
+"""Learning-rate schedules: pure functions of the step; `plateau`, in its own file, has a state.
 
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
 the warmup, float64 [], to a factor of the peak learning rate, float64 []. A factory has any of the
@@ -17,9 +17,9 @@ from typing import Any
 import tensorflow as tf
 
 from engine.config.registry import parameters
+from engine.optim.plateau import Plateau
 from engine.optim.registry import SCHEDULES
 
-Schedule = Callable[[tf.Tensor], tf.Tensor]  # step, int64 [] -> learning rate, float64 []
 # Steps since the warmup -> factor of the peak learning rate, both float64 [].
 Shape = Callable[[tf.Tensor], tf.Tensor]
 
@@ -38,9 +38,21 @@ class WarmupSchedule:
     # Whether `shape` depends on the total number of steps, which a resumed run must then keep.
     depends_on_length: bool = False
 
-    def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the learning rate, float64 [], at a step, int64 [], counted from 0."""
-        rate = self.learning_rate * self.shape(tf.cast(step - self.warmup_steps, tf.float64))
+    @property
+    def plateau(self) -> Plateau | None:
+        """The state of the plateau schedule; None for other schedules, which have no state."""
+        return self.shape if isinstance(self.shape, Plateau) else None
+
+    def __call__(self, step: tf.Tensor, factor: tf.Tensor | None = None) -> tf.Tensor:
+        """Returns the learning rate, float64 [], at a step.
+
+        Args:
+          step: number of earlier steps, int64 [].
+          factor: factor of the plateau schedule, float64 [], if it was read already.
+        """
+        if factor is None:
+            factor = self.shape(tf.cast(step - self.warmup_steps, tf.float64))
+        rate = self.learning_rate * factor
         if not self.warmup_steps:
             return rate
         rising = self.learning_rate * tf.cast(step + 1, tf.float64) / self.warmup_steps
@@ -105,6 +117,8 @@ def build_schedule(
     decay_rate: float = 0.1,
     decay_steps: int = 0,
     final_fraction: float = 0.0,
+    plateau_patience: int = 10,
+    plateau_cooldown: int = 0,
     arguments: Mapping[str, Any] | None = None,
 ) -> WarmupSchedule:
     """Builds a schedule: a linear warmup, then the shape that a registered factory returns.
@@ -117,7 +131,9 @@ def build_schedule(
       decay_rate: factor of the learning rate per `decay_steps`, if the factory takes it.
       decay_steps: steps per decay, if the factory takes it; 0: a third of the steps after the
         warmup.
-      final_fraction: last factor of the peak learning rate, if the factory takes it.
+      final_fraction: last or smallest factor of the peak learning rate, if the factory takes it.
+      plateau_patience: evaluations without improvement that are tolerated, for "plateau".
+      plateau_cooldown: evaluations after a reduction that are not counted, for "plateau".
       arguments: further arguments of the factory, by parameter name.
 
     Raises:
@@ -134,6 +150,8 @@ def build_schedule(
         "decay_rate": decay_rate,
         "decay_steps": decay_steps or shape_steps / 3,
         "final_fraction": final_fraction,
+        "plateau_patience": plateau_patience,
+        "plateau_cooldown": plateau_cooldown,
     }
     accepted = parameters(factory)
     passed = {each: values[each] for each in accepted & values.keys()}

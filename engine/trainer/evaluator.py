@@ -98,17 +98,22 @@ class Evaluator:
             self._train_logger.weights()
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])
-        is_best, stop, comparison = False, StopReason.NONE, ""
+        is_best, stop, comparison, reduced = False, StopReason.NONE, "", False
         if self.monitor.split in watched:
             value, previous = self.monitor.value(watched), float(state.best.value)
             is_best = self.monitor.is_best(value, step, state.best)
             first = step <= self._triggers.evaluate_every
             stop = self.monitor.decide(value, step, first, state.best, state.patience)
             comparison = self._comparison(is_best, previous)
+            plateau = self._parts.schedule.plateau
+            reduced = plateau is not None and plateau.update(value, self.monitor.improves)
         state.last_evaluation_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.last_logged_sums.assign(tf.zeros_like(state.last_logged_sums))
         lines = [f"{self._where(step)}: {self._line(results, comparison)}"]
+        if reduced:
+            rate = float(self._parts.schedule(tf.constant(as_int64(step))))
+            lines.append(f"learning rate reduced to {rate:.3g}")
         if stop:
             lines.append(f"stopped early after {self._stopped(step)}: {self.reason_to_stop()}")
         return EvaluationResult(is_best, lines)

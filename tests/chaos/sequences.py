@@ -47,6 +47,7 @@ SCHEDULES = (
     ("--schedule=exponential",),
     ("--schedule=cosine",),
     ("--schedule=one_cycle",),
+    ("--schedule=plateau", "--plateau_patience=0", "--decay_rate=0.5", "--learning_rate=0.1"),
 )
 STOPPING = (
     (),

@@ -98,3 +98,53 @@ def test_refuses(warm: Warm, tmp_path: Path, option: str):
     outcome = warm.run(f"--run_dir={tmp_path / 'run'}", option)
     assert outcome.status == 2 and outcome.err.count("\n") == 1 and f"{option}:" in outcome.err
     assert not (tmp_path / "run").exists()
+
+
+PLATEAU = (
+    *(*LONG, "--schedule=plateau", "--plateau_patience=1", "--plateau_cooldown=1"),
+    *("--min_delta=0.2", "--decay_rate=0.5", "--final_fraction=0.3", "--evaluate_every=30"),
+)
+
+
+@pytest.fixture(scope="module")
+def reduced(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Returns a run whose learning rate is reduced several times, down to the floor."""
+    return warm.train(tmp_path_factory.mktemp("plateau") / "run", *PLATEAU)
+
+
+def test_plateau_reduces(reduced: Run):
+    """The rate is halved after evaluations that do not improve, and ends at the floor."""
+    rates = [row["learning_rate"] for row in reduced.rows("train")]
+    assert sorted({round(rate / rates[0], 6) for rate in rates}) == [0.3, 0.5, 1.0]
+    assert rates == sorted(rates, reverse=True)
+    assert reduced.outcome.out.count("learning rate reduced to") == 2
+    assert "learning rate reduced to 0.0005" in reduced.outcome.out
+
+
+@pytest.mark.parametrize("jit", ["step", "loop"])
+def test_plateau_under_xla(warm: Warm, reduced: Run, tmp_path: Path, jit: str):
+    """The compiled loop reads the factor in each call, and is not traced again."""
+    run = warm.train(tmp_path / "run", *PLATEAU, "--model=logistic", f"--jit={jit}")
+    rates = [row["learning_rate"] for row in run.rows("train")]
+    assert len(set(rates)) > 1 and run.result["traces"]["train"] == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_plateau_after_an_interruption(warm: Warm, reduced: Run, tmp_path: Path, number):
+    with warm.started(f"--run_dir={tmp_path / 'run'}", *PLATEAU) as process:
+        await_rows(process, tmp_path / "run", 60)
+        process.send_signal(number)
+        process.wait(HANG)
+    warm.train(tmp_path / "run", *PLATEAU)
+    assert differences(reduced.run_dir, tmp_path / "run") == []
+
+
+def test_plateau_on_devices(warm: Warm, tmp_path: Path):
+    """On one and on two devices with shards, the decisions and bits are the same."""
+    options = (*PLATEAU, "--shards=2", "--epochs=4")
+    one, two = (
+        warm.train(tmp_path / str(n), *options, "--strategy=cpu", f"--virtual_devices={n}")
+        for n in (1, 2)
+    )
+    assert differences(one.run_dir, two.run_dir) == []
+    assert "learning rate reduced" in two.outcome.out

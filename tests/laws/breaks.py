@@ -706,6 +706,14 @@ BREAKS = (
         "        return step % self.evaluate_every == 0 or step == self.total_steps",
     ),
     Break(
+        "L5",
+        "the state of the plateau schedule is not in the checkpoint",
+        ("tests/cli/test_stopping.py",),
+        "engine/core/state.py",
+        "self.plateau = plateau",
+        "self._plateau = [lambda: plateau]",
+    ),
+    Break(
         "nothing lost",
         "a run that ended by time is taken for complete",
         ("tests/cli/test_stopping.py",),

@@ -47,7 +47,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
         )
     ),
     "schedule": tuple(
-        f"--schedule={name}" for name in ("constant", "cosine", "step", "exponential", "one_cycle")
+        f"--schedule={name}"
+        for name in ("constant", "cosine", "step", "exponential", "one_cycle", "plateau")
     ),
     "warmup": ("", "--warmup_steps=3"),
     "precision": ("", "--precision=mixed_bfloat16", "--precision=mixed_float16"),

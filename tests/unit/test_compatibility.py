@@ -13,6 +13,8 @@ REFUSED = {
         "--learning_rate=0.1",
     ],
     "--augment=shift:1,mixup:0.3 --ignore_label=9": ["--augment=shift:1,mixup:0.3 --ignore_label"],
+    "--schedule=plateau --decay_rate=1": ["--schedule=plateau --decay_rate=1.0:"],
+    "--schedule=plateau --final_fraction=2": ["--schedule=plateau --final_fraction=2.0:"],
     "--optimizer=lion --beta_1=0": ["--optimizer=lion --beta_1=0:"],
     "--precision=mixed_float16 --loss_scale_floor=65536": [
         "--loss_scale_floor=65536.0:",

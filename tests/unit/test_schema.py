@@ -48,7 +48,7 @@ BOUND = {
     *("clip_value", "label_smoothing", "ema", "evaluate_ema", "accumulate", "shards"),
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
-    *("min_epochs", "stop_at", "baseline"),
+    *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
 }
 
 
