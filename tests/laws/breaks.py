@@ -856,7 +856,7 @@ BREAKS = (
         "the schedule is a step late",
         _LOOP,
         "engine/core/step.py",
-        "learning_rate = self.schedule(context.step)",
+        "learning_rate = self.schedule(context.step, context.factor)",
         "learning_rate = self.schedule(tf.maximum(context.step - 1, 0))",
     ),
     Break(
