@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 
 from engine.assembly.registry import SOURCES
@@ -35,9 +36,8 @@ class RunOptions(OptionGroup):
     )
     weights: str = option(
         "auto",
-        "weights to evaluate, predict with, export or report on: newest; best; auto: as "
-        "--restore_best of the run",
-        choices=("auto", "newest", "best"),
+        "weights to evaluate, predict with, export or report on: newest; best; step:N, of a "
+        "checkpoint of step N, see --keep_every; auto: as --restore_best of the run",
     )
     seed: int = option(
         0,
@@ -45,6 +45,13 @@ class RunOptions(OptionGroup):
         minimum=0,
         trajectory=True,
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"auto|newest|best|step:[0-9]{1,15}", self.weights):
+            raise ValueError(
+                f"--weights={self.weights}: give auto, newest, best, or step:N, such as step:1000"
+            )
 
 
 def _registered_augmentations() -> tuple[str, ...]:

@@ -253,6 +253,7 @@ def clear(run_dir: str) -> None:
     for path in (
         os.path.join(run_dir, "left_out.jsonl"),
         os.path.join(run_dir, "clock.json"),
+        *catalog.list_checkpoints(catalog.kept_directory(run_dir)),
         *catalog.list_checkpoints(catalog.best_directory(run_dir)),
         *catalog.list_checkpoints(catalog.newest_directory(run_dir)),
     ):

@@ -25,7 +25,7 @@ from engine.tasks.task import Task
 class SelectedCheckpoint(NamedTuple):
     """The checkpoint that `--weights` selects, loaded into memory: its file is no longer needed."""
 
-    kind: str  # "newest" or "best"
+    kind: str  # "newest", "best" or "kept"
     snapshot: LoadedCheckpoint
 
     @property
@@ -55,7 +55,7 @@ def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
     `--weights=auto` selects the newest checkpoint. With `--restore_best`, it selects the best one
-    if there is one, as training does at its end.
+    if there is one, as training does at its end. `--weights=step:N` selects that of step N.
 
     Raises:
       ValueError: if the run has no such checkpoint, or if this version of Tapeline cannot read its
@@ -69,9 +69,18 @@ def choose(config: Config) -> SelectedCheckpoint:
             return SelectedCheckpoint("best", best)
         if kind == "best" and run_directory.has_checkpoint(run_dir):
             raise ValueError(
-                f"--weights=best: {run_dir} has no best checkpoint yet, because no epoch has been "
-                "judged; wait for the end of an epoch, or give --weights=newest"
+                f"--weights=best: {run_dir} has no best checkpoint yet, because nothing has been "
+                "evaluated; wait for an evaluation, or give --weights=newest"
             )
+    if kind.startswith("step:"):
+        step = int(kind.removeprefix("step:"))
+        if (found := catalog.load_step(run_dir, step)) is not None:
+            return SelectedCheckpoint("kept", found)
+        steps = ", ".join(map(str, sorted(catalog.saved_steps(run_dir)))) or "none"
+        raise ValueError(
+            f"--weights={kind}: {run_dir} has no checkpoint of that step, but of {steps}; "
+            "--keep_every keeps more"
+        )
     newest = catalog.load_newest(run_dir)
     if newest is None:
         raise ValueError(f"--weights={kind}: {run_dir} has no checkpoint yet; train first")

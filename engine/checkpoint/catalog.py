@@ -2,8 +2,9 @@
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
+    run_dir/kept/ckpt-4.npz             checkpoints that are kept for good, see --keep_every
 
-Checkpoint numbers increase; both directories share one sequence of numbers.
+Checkpoint numbers increase; the directories share one sequence of numbers.
 """
 
 from __future__ import annotations
@@ -31,6 +32,16 @@ def best_directory(run_dir: str) -> str:
     return os.path.join(run_dir, "best")
 
 
+def kept_directory(run_dir: str) -> str:
+    """Returns the path of the directory of a run's checkpoints that are kept for good."""
+    return os.path.join(run_dir, "kept")
+
+
+def directories(run_dir: str) -> tuple[str, ...]:
+    """Returns the paths of the directories of a run's checkpoints, which may not exist."""
+    return newest_directory(run_dir), best_directory(run_dir), kept_directory(run_dir)
+
+
 def checkpoint_path(directory: str, number: int) -> str:
     """Returns the path of checkpoint `number` in `directory`."""
     return os.path.join(directory, f"ckpt-{number}{checkpoint_file.SUFFIX}")
@@ -53,8 +64,8 @@ def last_number(run_dir: str) -> int:
 
     The names of damaged and partial files count, too.
     """
-    directories = filter(os.path.isdir, (newest_directory(run_dir), best_directory(run_dir)))
-    names = [name for directory in directories for name in os.listdir(directory)]
+    present = filter(os.path.isdir, directories(run_dir))
+    names = [name for directory in present for name in os.listdir(directory)]
     numbers = [int(match[1]) for name in names if (match := re.match(r"ckpt-(\d+)\.", name))]
     return max(numbers, default=0)
 
@@ -160,6 +171,35 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
     return None
 
 
+def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
+    """Reads a run's checkpoint of a step, from any directory; returns None if there is none.
+
+    Raises:
+      DamagedError: if the checkpoint is damaged.
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
+    for saved, path in sorted(saved_steps(run_dir).items()):
+        if saved == step:
+            return LoadedCheckpoint(path, read(path))
+    return None
+
+
+def saved_steps(run_dir: str) -> dict[int, str]:
+    """Returns the path of a checkpoint of each step of which the run has one.
+
+    Reads only the metadata of the files; a file with damaged metadata is ignored.
+
+    Raises:
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
+    found = {}
+    for directory in directories(run_dir):
+        for path in list_checkpoints(directory):
+            with contextlib.suppress(DamagedError):
+                found[int(read_metadata(path)["step"])] = path
+    return found
+
+
 def find_best_checkpoint(run_dir: str, step: int) -> str | None:
     """Returns the path of the best checkpoint saved at `step`; None if there is none.
 
@@ -198,6 +238,19 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
         return str(error)
 
 
+def prune_kept(run_dir: str, step: int) -> None:
+    """Removes all but the last kept checkpoint of a step, which a run reaches again after a kill.
+
+    Files that cannot be removed are ignored.
+    """
+    same = []
+    for path in list_checkpoints(kept_directory(run_dir)):
+        with contextlib.suppress(DamagedError):
+            if read_metadata(path)["step"] == step:
+                same.append(path)
+    _remove(same[:-1])
+
+
 def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
     """Removes a run's checkpoints except the `keep` newest and the best one.
 
@@ -225,7 +278,7 @@ def tidy(run_dir: str, damaged: list[str]) -> None:
     for path in damaged:
         with contextlib.suppress(OSError):
             os.replace(path, path + DAMAGED)
-    for directory in (newest_directory(run_dir), best_directory(run_dir)):
+    for directory in directories(run_dir):
         names = glob.glob(f"*{checkpoint_file.PART}", root_dir=directory)
         _remove([os.path.join(directory, name) for name in names])
 

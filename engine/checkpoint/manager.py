@@ -52,21 +52,24 @@ class CheckpointManager:
         self._number = 0
         self._background = AsyncWorker()
 
-    def save(self, *, best: bool = False, soon: bool = False) -> None:
+    def save(self, *, best: bool = False, kept: bool = False, soon: bool = False) -> None:
         """Saves the current state in a background thread.
 
         Waits only for the copy of the state, and for a queued save that may not be replaced.
 
         Args:
           best: whether to save the state as the best checkpoint, too.
-          soon: whether a later save may replace this one while it is queued; ignored with `best`.
+          kept: whether to save the state as a checkpoint that is kept for good, too.
+          soon: whether a later save may replace this one while it is queued; ignored with `best`
+            and `kept`.
 
         Raises:
           OSError: if an earlier save failed.
         """
         if self._writes:
             contents = self._copy_state()
-            self._background.put(lambda: self._write(contents, best), replaceable=soon and not best)
+            replaceable = soon and not (best or kept)
+            self._background.put(lambda: self._write(contents, best, kept), replaceable=replaceable)
 
     def save_and_wait(self, *, best: bool = False) -> str:
         """Saves the current state in this thread, after pending saves; returns the file's path.
@@ -108,8 +111,10 @@ class CheckpointManager:
         """Waits for pending saves and ends the background thread; ignores errors of saves."""
         self._background.close()
 
-    def _write(self, contents: CheckpointContents, best: bool) -> str:
-        """Writes a checkpoint to checkpoints/, if `best` also to best/; prunes old checkpoints.
+    def _write(self, contents: CheckpointContents, best: bool, kept: bool = False) -> str:
+        """Writes a checkpoint to checkpoints/, if `best` also to best/, and if `kept` to kept/.
+
+        Then removes old checkpoints.
 
         Returns:
           The path of the file in checkpoints/.
@@ -119,8 +124,11 @@ class CheckpointManager:
         """
         metadata, arrays = {**self._describe(), **contents.facts}, contents.arrays
         directories = [catalog.newest_directory(self._run_dir)]
-        if best:  # first, so that it exists before the newest checkpoint refers to it
+        # These first, so that they exist before the newest checkpoint, from which the run resumes.
+        if best:
             directories.insert(0, catalog.best_directory(self._run_dir))
+        if kept:
+            directories.insert(0, catalog.kept_directory(self._run_dir))
         written = ""
         for directory in directories:
             path = catalog.checkpoint_path(directory, metadata["number"])
@@ -134,4 +142,6 @@ class CheckpointManager:
                 raise OSError(f"cannot save to {directory}: {error.strerror or error}") from error
             written = path
         catalog.prune(self._run_dir, self._keep, metadata["step"], metadata["best_step"])
+        if kept:
+            catalog.prune_kept(self._run_dir, metadata["step"])
         return written

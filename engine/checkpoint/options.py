@@ -23,4 +23,10 @@ class CheckpointOptions(OptionGroup):
     checkpoint_seconds: int = option(
         300, "seconds between checkpoints, in addition to those; 0: no others", minimum=0
     )
+    keep_every: int = option(
+        0,
+        "steps between checkpoints that are kept for good, in run_dir/kept, for --weights=step:N; "
+        "0: none",
+        minimum=0,
+    )
     keep: int = option(3, "number of newest checkpoints that are kept", minimum=2)

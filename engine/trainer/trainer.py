@@ -92,6 +92,7 @@ class Trainer:
             evaluate_every=config.evaluation.interval(parts.steps_per_epoch),
             log_every=config.logging.log_every,
             save_every=config.checkpoints.checkpoint_every,
+            keep_every=config.checkpoints.keep_every,
         )
         self._dir = config.run.run_dir
         self._checkpoints = CheckpointManager(
@@ -341,7 +342,8 @@ class Trainer:
 
     def _save(self, *, best: bool = False, soon: bool = False) -> None:
         self._meter.note()
-        self._checkpoints.save(best=best, soon=soon)
+        kept = self._triggers.keeps(int(self.state.step))
+        self._checkpoints.save(best=best, kept=kept, soon=soon)
         self._saved_at = stopwatch()
 
     def finish(self) -> None:

@@ -14,7 +14,7 @@ from engine.core.log_points import NEVER, LogPoints
 class StepsUntil(NamedTuple):
     """Numbers of steps, each 1 or more, from the current step to the next events."""
 
-    save: int  # periodic checkpoint; `NEVER` if there are none
+    save: int  # periodic checkpoint, or one that is kept; `NEVER` if there are none
     end: int  # evaluation, end of the epoch or end of training, whichever comes first
 
 
@@ -27,6 +27,7 @@ class Triggers:
       evaluate_every: number of steps between evaluations, 1 or more.
       log_every: number of steps between log points; 0: no log points between evaluations.
       save_every: number of steps between periodic checkpoints; 0: no periodic checkpoints.
+      keep_every: number of steps between checkpoints that are kept for good; 0: there are none.
 
     Raises:
       ValueError: if an argument is out of range.
@@ -40,6 +41,7 @@ class Triggers:
         evaluate_every: int,
         log_every: int,
         save_every: int,
+        keep_every: int = 0,
     ) -> None:
         for name, value, minimum in (
             ("steps_per_epoch", steps_per_epoch, 1),
@@ -47,12 +49,13 @@ class Triggers:
             ("evaluate_every", evaluate_every, 1),
             ("log_every", log_every, 0),
             ("save_every", save_every, 0),
+            ("keep_every", keep_every, 0),
         ):
             if value < minimum:
                 raise ValueError(f"{name} is {value}: must be at least {minimum}")
         self.steps_per_epoch, self.total_steps = steps_per_epoch, total_steps
         self.evaluate_every = evaluate_every
-        self._log_every, self._save_every = log_every, save_every
+        self._log_every, self._save_every, self._keep_every = log_every, save_every, keep_every
 
     def due(self, step: int) -> StepsUntil:
         """Returns the numbers of steps from `step` to the next checkpoint, and to the next end.
@@ -63,7 +66,7 @@ class Triggers:
         if not 0 <= step < self.total_steps:
             raise ValueError(f"step {step} of {self.total_steps}: there is no step left to take")
         return StepsUntil(
-            _until_multiple(step, self._save_every),
+            min(_until_multiple(step, every) for every in (self._save_every, self._keep_every)),
             min(
                 _until_multiple(step, self.evaluate_every),
                 _until_multiple(step, self.steps_per_epoch),
@@ -81,6 +84,10 @@ class Triggers:
     def logs(self, step: int) -> bool:
         """Returns whether `step` is a multiple of `log_every` without an evaluation."""
         return bool(self._log_every) and step % self._log_every == 0 and not self.evaluates(step)
+
+    def keeps(self, step: int) -> bool:
+        """Returns whether the checkpoint of `step` is kept for good; False for step 0."""
+        return bool(self._keep_every and step) and step % self._keep_every == 0
 
     def evaluates(self, step: int) -> bool:
         """Returns whether there is an evaluation after `step` steps; also True for 0 steps."""

@@ -715,6 +715,14 @@ BREAKS = (
     ),
     Break(
         "nothing lost",
+        "a checkpoint to keep is replaced by a later one in the queue",
+        ("tests/unit/test_keeping.py",),
+        "engine/checkpoint/manager.py",
+        "replaceable = soon and not (best or kept)",
+        "replaceable = soon and not best",
+    ),
+    Break(
+        "nothing lost",
         "a run that ended by time is taken for complete",
         ("tests/cli/test_stopping.py",),
         "engine/assembly/run_directory.py",

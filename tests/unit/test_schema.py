@@ -25,7 +25,15 @@ FREE = {
     *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
     *("intra_op_threads", "inter_op_threads", "tuned_flags"),
-    *("virtual_devices", "restore_best", "checkpoint_every", "keep", "log_every", "progress"),
+    *(
+        "virtual_devices",
+        "restore_best",
+        "checkpoint_every",
+        "keep",
+        "keep_every",
+        "log_every",
+        "progress",
+    ),
     *(
         "max_hours",
         "report",
@@ -68,7 +76,7 @@ def another(field):
     default = field.default
     if field.name in ("steps_per_loop", "evaluate_every"):
         return "7"
-    texts = {"leave_out": "120,350", "stop_at": "0.9", "baseline": "0.5:20"}
+    texts = {"leave_out": "120,350", "stop_at": "0.9", "baseline": "0.5:20", "weights": "best"}
     if field.name in texts:
         return texts[field.name]
     if field.name == "benchmark_with":
