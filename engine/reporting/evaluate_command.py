@@ -11,7 +11,7 @@ from engine.assembly.trained import restored
 from engine.config.schema import Config, replaced
 from engine.core import metrics
 from engine.core.metrics import jsonable
-from engine.reporting import report
+from engine.reporting import follow, report
 from engine.runtime.signals import Signals
 
 
@@ -25,6 +25,8 @@ def run(config: Config) -> int:
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
+    With `--follow`, does what `follow.run` does instead.
+
     Raises:
       ValueError: if the run has no weights that `--weights` selects, if the options or the data set
         do not fit the run, if the split does not exist, if there is neither a held-out split nor
@@ -32,6 +34,8 @@ def run(config: Config) -> int:
       OSError: if the checkpoint is damaged, or a file cannot be read or written.
       RuntimeError: if TensorFlow fails.
     """
+    if config.report.follow:
+        return follow.run(config)
     split = config.report.split
     if split:
         config = replaced(config, test_split=split)

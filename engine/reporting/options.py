@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 from engine.config.option import OptionGroup, option
 
@@ -24,3 +25,23 @@ class ReportOptions(OptionGroup):
     split: str = option(
         "", "TFDS split to evaluate or predict, such as test[:100]; empty: the splits of the run"
     )
+    follow: bool = option(
+        False,
+        "with --mode=evaluate: evaluate every new checkpoint of a run while it trains, until the "
+        "run has ended",
+    )
+    evaluation_name: str = option(
+        "follow", "name of what --follow writes: run_dir/evaluations/NAME.jsonl"
+    )
+    follow_timeout: int = option(
+        600,
+        "seconds after which --follow ends if no process trains the run and it has not ended",
+        minimum=0,
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"[\w-][\w.-]{0,99}", self.evaluation_name):
+            raise ValueError(
+                f"--evaluation_name={self.evaluation_name}: give letters, digits, _ and -"
+            )

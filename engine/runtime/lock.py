@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 import time
 
@@ -65,3 +66,30 @@ class RunLock:
         holder = f"process {os.getpid()} on {socket.gethostname()} since {now}\n"
         os.ftruncate(self._file, 0)
         os.write(self._file, holder.encode())
+
+
+def in_use(run_dir: str) -> bool:
+    """Returns whether a process seems to hold the lock of a run directory; does not take it.
+
+    A process of this host is looked up by the number that the file of the lock names. One of
+    another host counts if it has written clock.json in the last two minutes.
+    """
+    try:
+        with open(os.path.join(run_dir, "lock"), encoding="utf-8") as file:
+            named = re.match(r"process (\d+) on (\S+)", file.read())
+    except OSError:
+        return False
+    if named is None:  # it is being taken
+        return True
+    if named[2] == socket.gethostname():
+        try:
+            os.kill(int(named[1]), 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass
+        return True
+    try:
+        return time.time() - os.stat(os.path.join(run_dir, "clock.json")).st_mtime < 120
+    except OSError:
+        return False

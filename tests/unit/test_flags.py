@@ -61,6 +61,8 @@ def values_of(field):
     if field.name in ("stop_at", "baseline"):
         ends = {"stop_at": "", "baseline": ":20"}[field.name]
         return st.just("") | st.sampled_from(["0.9", "-3", "1e-5"]).map(lambda text: text + ends)
+    if field.name == "evaluation_name":
+        return st.sampled_from(["follow", "a-b.c", "_1"])
     if field.name == "weights":
         return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200"])
     if field.name == "evaluate_every":

@@ -45,7 +45,7 @@ FREE = {
         "top_k",
         "predictions",
     ),
-    "averaged",
+    *("averaged", "follow", "evaluation_name", "follow_timeout"),
 }
 # Another value of one of these makes another experiment.
 BOUND = {

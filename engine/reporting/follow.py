@@ -1,0 +1,204 @@
+"""Implements `--mode=evaluate --follow`: evaluates every new checkpoint while a run trains.
+
+run_dir/evaluations/NAME.jsonl        one JSON object per step and split, as in metrics.jsonl
+run_dir/tensorboard/NAME_SPLIT/       the same metrics for TensorBoard
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from engine.assembly import run_directory
+from engine.assembly.trained import restored
+from engine.checkpoint import catalog
+from engine.checkpoint.checkpoint_file import DamagedError, MissingError
+from engine.checkpoint.restore import restore_weights
+from engine.config.schema import Config, replaced
+from engine.core import metrics
+from engine.core.metrics import jsonable
+from engine.logging.event_file import EventFile
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.lock import in_use
+from engine.runtime.signals import Signals
+
+_POLL = 0.5  # seconds between two looks at the run directory
+
+
+def run(config: Config) -> int:
+    """Evaluates each checkpoint of a run once, until the run has ended or a signal is received.
+
+    The splits are those that the run holds out, or `--split`. A killed follower that is started
+    again goes on with the checkpoints that it has not evaluated. A checkpoint that training removes
+    before it is read is not evaluated. The last line of the output is JSON, with the number of
+    checkpoints that this process has evaluated.
+
+    Returns:
+      The exit status: 0, or 128 + the number of the received signal.
+
+    Raises:
+      ValueError: if the run has no checkpoint, if the options or the data set do not fit the run,
+        or if no split is held out and `--split` is not given.
+      OSError: if a file cannot be read or written.
+      RuntimeError: if TensorFlow fails.
+    """
+    split, name = config.report.split, config.report.evaluation_name
+    if split:
+        config = replaced(config, test_split=split)
+    with Signals() as signals, restored(config) as restored_run:
+        parts, run_dir = restored_run.parts, config.run.run_dir
+
+        def interrupted() -> bool:
+            return bool(signals.received)
+
+        chosen = {
+            split or key: each
+            for key, each in parts.evaluations.items()
+            if not split or key == "test"
+        }
+        if not chosen:
+            raise ValueError("no split is held out: give --split")
+        rows, evaluated = EvaluationRows(run_dir, name, tuple(chosen)), 0
+        print(f"following {run_dir} on {parts.device}, to {rows.path}", flush=True)
+        for step, path in _new_checkpoints(config, rows, interrupted):
+            try:
+                contents = catalog.read(path)
+            except MissingError:  # training has removed it
+                continue
+            except DamagedError as error:
+                print(error, flush=True)
+                rows.pass_over(step)
+                continue
+            restore_weights(parts.state, path, contents)
+            results: dict[str, Mapping[str, float | int]] = {}
+            for key, evaluation in chosen.items():
+                means = evaluation.run(interrupted)
+                if means is None:
+                    break
+                results[key] = means
+            if len(results) < len(chosen):
+                break
+            rows.add(step, max(1, -(-step // parts.steps_per_epoch)), results)
+            evaluated += 1
+            shown = (f"{key} {metrics.brief(m, parts.task.metrics)}" for key, m in results.items())
+            print(f"step {step:,}: {'; '.join(shown)}", flush=True)
+        rows.close()
+        print(json.dumps({"evaluated": evaluated, "rows": str(rows.path)}))
+        return signals.exit_status
+
+
+def _new_checkpoints(
+    config: Config, rows: EvaluationRows, interrupted: Callable[[], bool]
+) -> Iterator[tuple[int, str]]:
+    """Yields (step, path) of each checkpoint that is not evaluated, until the run has ended.
+
+    A run has ended if result.json exists, unless it was ended by time, or if no process has trained
+    it for `--follow_timeout` seconds.
+    """
+    run_dir, idle_since = config.run.run_dir, time.monotonic()
+    while not interrupted():
+        result = _result(run_dir)  # before the checkpoints, which are saved before it
+        saved = catalog.saved_steps(run_dir)
+        if new := {step: path for step, path in saved.items() if step not in rows.steps}:
+            yield min(new.items())
+            idle_since = time.monotonic()
+            continue
+        if result is not None and result.get("stopped_by") != "max_hours":
+            return
+        now = time.monotonic()
+        if in_use(run_dir):
+            idle_since = now
+        elif now - idle_since > config.report.follow_timeout:
+            print(
+                f"no process has trained {run_dir} for {config.report.follow_timeout} s "
+                "(--follow_timeout)",
+                flush=True,
+            )
+            return
+        time.sleep(_POLL)
+
+
+def _result(run_dir: str) -> dict[str, Any] | None:
+    try:
+        return run_directory.read_result(run_dir)
+    except ValueError:  # it is being replaced
+        return None
+
+
+class EvaluationRows:
+    """The rows of evaluations/NAME.jsonl and of TensorBoard; those of earlier processes are kept.
+
+    Args:
+      run_dir: run directory.
+      name: name of the evaluation.
+      splits: names of the splits, each of which has a row of every evaluated step.
+
+    Attributes:
+      path: path of the file of rows.
+      steps: steps that are evaluated, or passed over.
+    """
+
+    def __init__(self, run_dir: str, name: str, splits: tuple[str, ...]) -> None:
+        self.path = Path(run_dir, "evaluations", f"{name}.jsonl")
+        self.path.parent.mkdir(exist_ok=True)
+        rows = self._whole_rows(splits)
+        self.steps = {row["step"] for row in rows}
+        replace_file(str(self.path), "".join(json.dumps(row) + "\n" for row in rows))
+        # The event files are written again, because a kill may have come between file and event.
+        self._files = {}
+        for split in splits:
+            words = "".join(each if each.isalnum() else "_" for each in split).strip("_")
+            folder = os.path.join(run_dir, "tensorboard", f"{name}_{words}")
+            shutil.rmtree(folder, ignore_errors=True)
+            self._files[split] = EventFile(folder)
+        for row in rows:
+            self._draw(row)
+
+    def _whole_rows(self, splits: tuple[str, ...]) -> list[dict[str, Any]]:
+        """Returns the rows of the file, without those of steps that lack a split."""
+        try:
+            lines = self.path.read_bytes().splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        present: dict[int, set[str]] = {}
+        for row in rows:
+            present.setdefault(row["step"], set()).add(row["split"])
+        return [row for row in rows if present[row["step"]] >= set(splits)]
+
+    def pass_over(self, step: int) -> None:
+        """Does not evaluate a step, because its checkpoint is damaged."""
+        self.steps.add(step)
+
+    def add(self, step: int, epoch: int, results: Mapping[str, Mapping[str, float | int]]) -> None:
+        """Appends the rows of a step, {split: metrics}, and writes them to the event files."""
+        rows = [
+            jsonable({"step": step, "epoch": epoch, "split": split, **values})
+            for split, values in results.items()
+        ]
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(row) + "\n" for row in rows))
+        for row in rows:
+            self._draw(row)
+        self.steps.add(step)
+
+    def _draw(self, row: Mapping[str, Any]) -> None:
+        named = ("step", "epoch", "split", "examples")
+        values = {
+            key: float("nan") if value is None else value
+            for key, value in row.items()
+            if key not in named
+        }
+        if (file := self._files.get(row["split"])) is not None:
+            file.add(row["step"], values)
+            file.flush()
+
+    def close(self) -> None:
+        """Closes the event files."""
+        for file in self._files.values():
+            file.close()
