@@ -224,9 +224,9 @@ class Layer(tf.Module):
         """
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the layer's variables and returns the output shape; each subclass implements it.
+        """Creates the layer's variables, if it has any, and returns the output shape.
 
-        `input_shape` and the output shape have no batch axis.
+        `input_shape` and the output shape have no batch axis. Layers must implement this method.
 
         Raises:
           ValueError: if the layer does not support `input_shape`.
@@ -234,11 +234,16 @@ class Layer(tf.Module):
         raise NotImplementedError
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns (rows, columns) of the input corner that determines an output corner, or None.
+        """Returns how much of an input image the top left part of the output image depends on.
 
-        The output corner is the first `height` rows and `width` columns of the output. It depends
-        on no input outside the first `rows` rows and `columns` columns, for any input size, also in
-        training. None, which this method returns, means that it can depend on the whole input.
+        Args:
+          height: number of rows of that part.
+          width: number of columns of that part.
+
+        Returns:
+          (rows, columns): the part depends on no input outside the first `rows` rows and the first
+          `columns` columns, for any input size, also in training. None, as in this base class: the
+          part can depend on the whole input.
         """
         return None
 

@@ -43,8 +43,9 @@ def build_model(
     Raises:
       ValueError: for an unknown name, for a parameter of the factory that has no value, for a
         factory that returns neither layers nor a `tf.Module`, for inputs that the network does not
-        support, and for a network that has other outputs or no trainable variables, or that creates
-        variables when it is called.
+        support, for a Keras model or `tf.Module` in an adapter that the engine cannot train, and
+        for a network that has other outputs or no trainable variables, or that creates variables
+        when it is called.
     """
     factory = NETWORKS[name]
     try:

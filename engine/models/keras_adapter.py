@@ -74,8 +74,7 @@ class KerasModel(tf.Module):
     def _checked(self, inputs: Any) -> set[int]:
         """Traces a call in training; returns the `id` of each Keras variable that it assigns.
 
-        Sets `outputs`. Raises ValueError if the engine cannot
-        train the model.
+        Sets `outputs`. Raises ValueError if the engine cannot train the model.
         """
         called, found = self._called, set[int]()
         called.check_settings()
@@ -115,7 +114,8 @@ class KerasModel(tf.Module):
 
         Floating outputs are cast to float32. `context` None stands for evaluation in float32. In
         training, the values that the Keras model would assign are appended to `context.updates`;
-        the losses of weight regularizers are appended to `context.penalties`, also in evaluation.
+        the losses of the regularizers of trained weights are appended to `context.penalties`, also
+        in evaluation.
 
         Raises:
           ValueError: before `create_variables`, or if the call uses a feature that the engine does

@@ -26,7 +26,7 @@ class Weight(NamedTuple):
 
 
 class Scope(keras.StatelessScope):
-    """Scope of Keras in which variables have other values, and assignments are recorded, not made.
+    """Scope of Keras in which variables have given values, and assignments are recorded, not made.
 
     Args:
       values: (Keras variable, value) pairs.
@@ -86,7 +86,7 @@ class CalledModel:
     def find_layers(self) -> None:
         """Finds the layers and their variables; sets `weights` and `trained`.
 
-        The layers are named by position and class, such as "03_conv2d".
+        The layers are named by position and class, such as "03_conv2d", the model itself by class.
         """
         layers = list(_layers(self.model, set()))
         self._indices = {id(layer): index for index, layer in enumerate(layers)}
@@ -286,7 +286,10 @@ def _bound(stand_in: Any, layer: Any) -> Any:
 
 
 def _layers(layer: Any, seen: set[int]) -> Iterator[Any]:
-    """Yields a layer and all layers inside it, each once, depth-first in the order of `_layers`."""
+    """Yields a layer and all layers inside it, each once, depth-first in Keras's order.
+
+    `seen` has the `id` of each layer to leave out; the yielded layers are added to `seen`.
+    """
     if id(layer) in seen:
         return
     seen.add(id(layer))

@@ -129,11 +129,11 @@ class _Draw(NamedTuple):
 
 
 def _draw(forward: Forward, layer: Any, x: Any, noise_shape: Any = None) -> _Draw | None:
-    """Returns the stream and shape of the random numbers that a layer draws for input `x`, or None.
+    """Returns what a layer needs to draw random numbers for input `x`; None if Keras draws them.
 
-    None means that the Keras layer draws them itself: the numbers do not belong to single rows of
-    the batch, the layer is called in a nested graph, which is added to `forward.refusals`, or the
-    context has no `noise`.
+    The Keras layer draws the numbers itself if they do not belong to single rows of the batch, if
+    the layer is called in a nested graph, for which an error message is added to
+    `forward.refusals`, or if the context has no `noise`.
 
     Args:
       forward: forward pass, which counts the call of the layer.
@@ -304,10 +304,11 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
 def _weights(forward: Forward, layer: Any, inputs: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns weights, 1 for valid elements, else 0, and how many are valid per channel; float32.
 
-    The weights have the rank of the inputs, and broadcast to them; the number, float32 [], is that
-    of this replica. If the first axis of the inputs is not that of the rows, adds an error message
-    to `forward.refusals` and returns ones for both. `mask`, bool or None, is that of Keras, for all
-    axes of the inputs but the last.
+    The weights have the rank of the inputs, and broadcast to the inputs; the number, float32 [], is
+    that of this replica. If the first axis of the inputs is not that of the rows, or if there is a
+    mask and the normalized axis is not the last, adds an error message to `forward.refusals` and
+    returns ones for both. `mask`, bool or None, is that of Keras, for all axes of the inputs but
+    the last.
     """
     repeats, rank, axis = forward.repeats(inputs), inputs.shape.rank, layer.axis % inputs.shape.rank
     if repeats is None:

@@ -108,9 +108,10 @@ def module_model(
 
 
 def _second_argument(module: Any) -> str | None:
-    """Returns the parameter of a module's call besides the inputs, such as "training", or None.
+    """Returns the name of the parameter that a module's call has besides the inputs, or None.
 
-    Raises ValueError for a module that cannot be called, or needs other arguments.
+    The name is "context", "training" or "is_training". Raises ValueError for a module that cannot
+    be called, or whose call takes no inputs, requires other arguments or has several of the three.
     """
     what = type(module).__name__
     if not callable(module):

@@ -10,7 +10,13 @@ from engine.models.registry import NETWORKS
 
 @dataclasses.dataclass(frozen=True)
 class ModelOptions(OptionGroup):
-    """Network."""
+    """Network.
+
+    Options of the network; the first line is the heading in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     model: str = option("cnn", "network", choices=NETWORKS, trajectory=True)
     hidden: tuple[int, ...] = option(

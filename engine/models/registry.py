@@ -10,8 +10,8 @@ numbers of units of the hidden layers. It returns a list of new layers at each c
         return [Flatten(), Dense(outputs.shape[-1])]
 
 Other keyword-only parameters of a factory that a user registers become flags, such as
-`--model.depth`. This module does not import TensorFlow, so that the names are available without
-that delay.
+`--model.depth`. This module does not import TensorFlow, so that the names are known before
+TensorFlow is imported.
 """
 
 from __future__ import annotations

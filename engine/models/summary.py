@@ -15,7 +15,10 @@ from engine.models.sequential import Sequential
 
 @dataclasses.dataclass(frozen=True)
 class LayerSummary:
-    """Row of a model's summary, for one layer or several consecutive ones, or for a module."""
+    """Row of a model's summary, for one layer or several consecutive ones, or for a module.
+
+    In the row of a module, `layer` is the attribute path of the module.
+    """
 
     layer: str  # comma-separated labels of the layer and of the following ones without a row
     output_shape: tuple[int, ...] | None  # without the batch dimension; None: not known

@@ -39,7 +39,7 @@ def batch_spec(spec: Any, rows: int | None = TRACED_ROWS) -> Any:
 
 
 def zeros(spec: Any, rows: int = 2) -> Any:
-    """Returns a batch of zeros, or of empty strings, for a nest of specs of one example."""
+    """Returns a batch of `rows` examples of zeros or empty strings, for a nest of specs of one."""
 
     def fill(s: tf.TensorSpec) -> tf.Tensor:
         return tf.zeros([rows, *s.shape], s.dtype)

@@ -27,7 +27,8 @@ def build_optimizer(
 ) -> Optimizer:
     """Builds a registered optimizer from the hyperparameters that its factory takes.
 
-    Hyperparameters that are not parameters of the factory are not used, except `weight_decay`.
+    Hyperparameters that are not parameters of the factory are checked, but not used, except
+    `weight_decay`.
 
     Args:
       name: name of the optimizer (--optimizer).
@@ -43,9 +44,11 @@ def build_optimizer(
       arguments: further arguments of the factory, by parameter name.
 
     Raises:
-      ValueError: for an unknown name, for a momentum or decay rate that rounds to 1 in float32, for
-        an epsilon below the smallest normal float32, and for a decoupled weight decay whose product
-        with `learning_rate` is 1 or more.
+      ValueError: for an unknown name; if `momentum`, `rho`, `beta_1` or `beta_2` is 1 or more in
+        float32; if `epsilon` is below the smallest normal float32; or if the product of a decoupled
+        weight decay and `learning_rate` is 1 or more.
+      TypeError: if `arguments` lacks a required parameter of the factory, or has a name that is not
+        a parameter of the factory or is one of the hyperparameters passed to the factory.
     """
     factory = OPTIMIZERS[name]
     below_1 = {"momentum": momentum, "rho": rho, "beta_1": beta_1, "beta_2": beta_2}

@@ -17,11 +17,11 @@ class Clip:
     """Function that clips the all-reduced gradients of the global batch.
 
     Attributes:
-      norm: maximum global norm; if that of the gradients is larger, all are scaled down to it by
-        the same factor (Pascanu et al. 2013, "On the difficulty of training recurrent neural
-        networks"). 0 disables this.
-      value: maximum absolute value of an element, to which elements are clipped before the clipping
-        by `norm`. 0 disables this.
+      norm: maximum global norm. If the global norm of the gradients is larger, all gradients are
+        multiplied by the same factor, so that their global norm becomes `norm` (Pascanu et al.
+        2013, "On the difficulty of training recurrent neural networks"). 0 disables this.
+      value: maximum absolute value of a gradient element. Larger elements are clipped to `value`
+        (negative ones to -`value`) before the clipping by `norm`. 0 disables this.
       compiled: whether XLA compiles the clipping.
     """
 

@@ -15,7 +15,13 @@ _option = functools.partial(option, trajectory=True)
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerOptions(OptionGroup):
-    """Optimizer and regularization."""
+    """Optimizer and regularization.
+
+    Options of the optimizer; the first line is the heading in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     optimizer: str = _option("adam", "optimizer", choices=OPTIMIZERS)
     momentum: float = _option(
@@ -78,7 +84,13 @@ class OptimizerOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleOptions(OptionGroup):
-    """Learning-rate schedule."""
+    """Learning-rate schedule.
+
+    Options of the learning-rate schedule; the first line is the heading in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     learning_rate: float = _option(0.001, "highest learning rate of the schedule", above=0)
     schedule: str = _option("constant", "learning-rate schedule", choices=SCHEDULES)
@@ -113,7 +125,13 @@ class ScheduleOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class PrecisionOptions(OptionGroup):
-    """Precision and loss scale; weights are always float32."""
+    """Precision and loss scale; weights are always float32.
+
+    Options of the precision policy and of loss scaling; the first line is the heading in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     precision: str = _option(
         "float32",

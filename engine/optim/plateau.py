@@ -14,7 +14,7 @@ class Plateau(tf.Module):
     """State of the plateau schedule: the factor of the learning rate, and counts of evaluations.
 
     The variables are part of the training state. They are created on the host, which updates them
-    after an evaluation; the loop reads the factor once per call.
+    after an evaluation; the training loop reads `factor` once per call of its graph.
 
     Args:
       decay_rate: factor of a reduction, above 0 and below 1.
@@ -24,7 +24,10 @@ class Plateau(tf.Module):
       floor: smallest factor, from 0 to 1.
 
     Attributes:
-      factor: factor of the peak learning rate, float64 [].
+      factor: factor of the peak learning rate, float64 []; 1 before the first reduction.
+      reference: metric at the last improvement, float64 []; nan before the first improvement.
+      wait: number of counted evaluations in a row without improvement, int64 [].
+      resting: number of evaluations to come that are not counted, int64 [].
     """
 
     def __init__(self, decay_rate: float, patience: int, cooldown: int, floor: float) -> None:
@@ -42,15 +45,19 @@ class Plateau(tf.Module):
             self.resting = tf.Variable(0, trainable=False, name="resting", dtype=tf.int64)
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the current factor, float64 [], whatever the step is."""
+        """Returns the current factor, float64 []; `step` is not used."""
         return self.factor.read_value()
 
     def update(self, value: float, improves: Callable[[float, float], bool]) -> bool:
-        """Counts an evaluation; returns whether the learning rate is reduced.
+        """Updates the state with an evaluation; returns whether the factor has become smaller.
+
+        The factor is multiplied by `decay_rate` if more than `patience` evaluations in a row did
+        not improve, but does not fall below `floor`.
 
         Args:
           value: monitored metric of the evaluation.
-          improves: returns whether a value improves on a reference, which may be nan.
+          improves: function of (value, reference) that returns whether the value improves on the
+            reference by enough; the reference is nan before the first improvement.
         """
         if improves(value, float(self.reference)):
             self.reference.assign(value)
@@ -72,5 +79,12 @@ class Plateau(tf.Module):
 def plateau(
     decay_rate: float, plateau_patience: int, plateau_cooldown: int, final_fraction: float
 ) -> Plateau:
-    """Returns a schedule that reduces the learning rate on a plateau of the monitored metric."""
+    """Returns a `Plateau`, which reduces the learning rate when the monitored metric stalls.
+
+    Args:
+      decay_rate: factor of a reduction, above 0 and below 1.
+      plateau_patience: number of evaluations in a row without improvement that are tolerated.
+      plateau_cooldown: number of evaluations after a reduction that are not counted.
+      final_fraction: smallest factor of the peak learning rate, from 0 to 1.
+    """
     return Plateau(decay_rate, plateau_patience, plateau_cooldown, final_fraction)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 
 def compute_dtype(policy: str) -> tf.DType:
-    """Returns the dtype in which layers compute under a policy, such as "mixed_bfloat16"."""
+    """Returns the compute dtype of a precision policy: bfloat16 for "mixed_bfloat16"."""
     return tf.as_dtype(policy.removeprefix("mixed_"))
 
 
@@ -64,7 +64,7 @@ class LossScale(tf.Module):
 
     @staticmethod
     def value_of(scale: tuple[LossScaleState, ...]) -> tf.Tensor:
-        """Returns the loss scale of a result of `read` or `after`, float32 []; 1 if it is empty."""
+        """Returns the loss scale in a result of `read` or `after`, float32 []; 1 for ()."""
         return scale[0].value if scale else tf.constant(1.0)
 
     def after(

@@ -2,8 +2,8 @@
 
 A factory is called with the options that have the names of its parameters, such as `beta_1`; other
 keyword-only parameters of a factory that a user registers become flags, such as
-`--optimizer.nesterov`. This module does not import TensorFlow, so that the names are available
-without that delay.
+`--optimizer.nesterov`. This module does not import TensorFlow, so that the names are known before
+TensorFlow is imported.
 """
 
 from __future__ import annotations

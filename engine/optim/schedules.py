@@ -2,9 +2,10 @@
 
 A factory of `SCHEDULES` returns a shape: a function that maps the number of steps since the end of
 the warmup, float64 [], to a factor of the peak learning rate, float64 []. A factory has any of the
-parameters `decay_rate`, `decay_steps` (never 0) and `final_fraction`, which are options, and
-`total_steps`, the number of steps after the warmup. Other keyword-only parameters of a factory that
-a user registers are flags, such as `--schedule.cycles`.
+parameters `decay_rate`, `decay_steps` (never 0), `final_fraction`, `plateau_patience` and
+`plateau_cooldown`, which are options, and `total_steps`, the number of steps after the warmup.
+Other keyword-only parameters of a factory that a user registers are flags, such as
+`--schedule.cycles`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class WarmupSchedule:
 
         Args:
           step: number of earlier steps, int64 [].
-          factor: factor of the plateau schedule, float64 [], if it was read already.
+          factor: factor of the peak learning rate after the warmup, float64 [], which is used
+            instead of a call of `shape`; None: `shape` is called.
         """
         if factor is None:
             factor = self.shape(tf.cast(step - self.warmup_steps, tf.float64))
@@ -65,37 +67,38 @@ def _cosine(start: float, end: float, fraction: tf.Tensor) -> tf.Tensor:
 
 
 def constant() -> Shape:
-    """Returns a function of a constant learning rate: steps after the warmup -> 1.0."""
+    """Returns a function that maps steps after the warmup to 1: a constant learning rate."""
     return tf.ones_like
 
 
 def cosine(total_steps: float, final_fraction: float) -> Shape:
-    """Returns a function of cosine decay: steps after the warmup -> factor of the peak rate.
+    """Returns a function that maps steps after the warmup to a factor that falls along a cosine.
 
-    The factor, float64 [], falls from 1 to `final_fraction` in `total_steps` steps, then stays at
-    `final_fraction`. Loshchilov and Hutter 2017, "SGDR", without restarts.
+    The factor of the peak learning rate falls along half a cosine from 1 to `final_fraction` in
+    `total_steps` steps, then stays at `final_fraction` (Loshchilov and Hutter 2017, "SGDR", without
+    restarts).
     """
     return lambda step: _cosine(1.0, final_fraction, tf.minimum(step / total_steps, 1.0))
 
 
 def step_decay(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns a function of step decay: `step -> decay_rate ** floor(step / decay_steps)`."""
+    """Returns a function that maps a step to `decay_rate ** floor(step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, tf.floor(step / decay_steps))
 
 
 def exponential(decay_rate: float, decay_steps: float) -> Shape:
-    """Returns a function of exponential decay: `step -> decay_rate ** (step / decay_steps)`."""
+    """Returns a function that maps a step to `decay_rate ** (step / decay_steps)`."""
     base = tf.constant(decay_rate, tf.float64)
     return lambda step: tf.pow(base, step / decay_steps)
 
 
 def one_cycle(total_steps: float) -> Shape:
-    """Returns a function of the one-cycle policy (Smith and Topin 2018) over `total_steps` steps.
+    """Returns a function that maps a step to the factor of the one-cycle policy.
 
-    It has the two phases of PyTorch's OneCycleLR: the learning rate rises along half a cosine from
-    1/25 of the peak during the first 30% of the steps, then falls along half a cosine to 1/250,000
-    of the peak at the last step.
+    Smith and Topin 2018, with the two phases of PyTorch's OneCycleLR: the factor of the peak
+    learning rate rises along half a cosine from 1/25 to 1 during the first 30% of the `total_steps`
+    steps, then falls along half a cosine to 1/250,000 at the last step.
     """
 
     def shape(step: tf.Tensor) -> tf.Tensor:
@@ -128,16 +131,19 @@ def build_schedule(
       learning_rate: peak learning rate.
       total_steps: number of steps of the run, including the warmup.
       warmup_steps: number of steps of the warmup.
-      decay_rate: factor of the learning rate per `decay_steps`, if the factory takes it.
+      decay_rate: factor of the learning rate per `decay_steps` or, for "plateau", per reduction; if
+        the factory takes it.
       decay_steps: steps per decay, if the factory takes it; 0: a third of the steps after the
         warmup.
       final_fraction: last or smallest factor of the peak learning rate, if the factory takes it.
-      plateau_patience: evaluations without improvement that are tolerated, for "plateau".
-      plateau_cooldown: evaluations after a reduction that are not counted, for "plateau".
+      plateau_patience: for "plateau", evaluations in a row without improvement that are tolerated.
+      plateau_cooldown: for "plateau", evaluations after a reduction that are not counted.
       arguments: further arguments of the factory, by parameter name.
 
     Raises:
       ValueError: for an unknown name, or if `warmup_steps` is not below `total_steps`.
+      TypeError: if `arguments` lacks a required parameter of the factory, or has a name that is not
+        a parameter of the factory or is one of the values above that the factory takes.
     """
     factory = SCHEDULES[name]
     if warmup_steps >= total_steps:

@@ -110,7 +110,8 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
       name: name of the metric.
 
     Raises:
-      ValueError: for an unknown name, and for a metric that the task or the data does not support.
+      ValueError: for an unknown name, and for a metric that the task or the data does not support;
+        see `build_metric`.
     """
     if task == "multi_label":
         from engine.tasks import multi_label
@@ -124,9 +125,9 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
 def build_metric(name: str, classes: int) -> Metric:
     """Returns the metric that is registered under a name.
 
-    A registered `Metric` is returned as it is. A registered subclass of `Metric`, or function whose
-    only parameter, if any, is `classes`, is called to create the metric. Any other function becomes
-    a `MeanOfFunction`.
+    A registered `Metric` is returned as it is. A registered subclass of `Metric`, and a registered
+    function that has no parameter but `classes`, or none, are called to create the metric. Any
+    other function becomes a `MeanOfFunction`.
 
     Args:
       name: name of the metric.
@@ -134,8 +135,8 @@ def build_metric(name: str, classes: int) -> Metric:
         classes.
 
     Raises:
-      ValueError: for an unknown name, and for a metric with a parameter `classes` if `classes` is
-        0.
+      ValueError: for an unknown name; if `classes` is 0 and the registered class or function that
+        is called has a parameter `classes`; if it does not return a `Metric`.
     """
     entry = METRICS[name]
     if isinstance(entry, Metric):

@@ -25,8 +25,9 @@ class Classification(Task):
         smooth, so that the loss is comparable between runs.
       metrics: metrics by name; each gets labels, int32 [rows], and logits, float32 [rows, classes].
         None: the accuracy.
-      class_weights: one weight per class, by which an example is weighted in training; a
-        distribution has the mean weight over the classes. Empty: 1. Evaluation does not weight.
+      class_weights: one weight per class, by which an example is weighted in training. The weight
+        of an example whose target is a distribution is the mean of the class weights under that
+        distribution. Empty: 1. Evaluation does not weight.
       ignore_label: label of examples that count neither in the loss nor in metrics; None: all
         count. Not applied to distributions.
     """
@@ -109,12 +110,12 @@ class Classification(Task):
 
 
 def top_3() -> Metric:
-    """Returns a metric: the fraction of rows whose label is among the 3 largest logits."""
+    """Returns a metric: the fraction of rows whose label has one of the 3 largest logits."""
     return TopK(3)
 
 
 def top_5() -> Metric:
-    """Returns a metric: the fraction of rows whose label is among the 5 largest logits."""
+    """Returns a metric: the fraction of rows whose label has one of the 5 largest logits."""
     return TopK(5)
 
 

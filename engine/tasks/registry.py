@@ -1,6 +1,6 @@
 """Registries of tasks, by the names that `--task` accepts, and of metrics, by those of `--metrics`.
 
-A task is a class or a function that returns a `Task`::
+A task is registered as a subclass of `Task`, or as a function that returns a `Task`::
 
     @TASKS.register
     class FocalLoss(Classification):  # --task=focal_loss --task.gamma=2
@@ -14,8 +14,9 @@ A metric is one of:
 
 - a function of the metric arguments of the task, such as labels, int32 [rows], and logits, float32
   [rows, classes], that returns a value for each row; the weighted mean of the values is reported;
-- a subclass of `Metric`, or a function that returns a `Metric` and whose only parameter, if any, is
-  `classes`, the number of classes;
+- a subclass of `Metric`, which is called with the number of classes if it has a parameter
+  `classes`, else without arguments;
+- a function that returns a `Metric`; it has no parameter but `classes`, or none;
 - a `Metric`.
 
 For example::

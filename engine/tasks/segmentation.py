@@ -20,8 +20,9 @@ class Segmentation(Task):
     integer [rows, ...] or [rows, ..., 1]; outputs are logits [rows, ..., classes].
 
     Args:
-      metrics: metrics by name; each gets labels, int32 [rows, ...], logits and, if positions are
-        weighted, the weight of each position divided by that of the row, float32 [rows, ...].
+      metrics: metrics by name; each gets labels, int32 [rows, ...], logits, float32
+        [rows, ..., classes], and, if positions are weighted, the weight of each position divided by
+        the mean weight of the positions of the row, float32 [rows, ...].
       class_weights: one weight per class, by which a position is weighted in training; empty: 1.
         Evaluation does not weight.
       ignore_label: label of positions that count neither in the loss nor in metrics; None: all

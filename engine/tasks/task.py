@@ -56,7 +56,7 @@ class Task:
     def __call__(self, model: Any, batch: Batch, context: Any) -> TaskOutput:
         """Returns the losses, metric arguments and weights of the rows of a micro-batch.
 
-        Every task overrides this method.
+        Tasks must implement this method.
 
         Args:
           model: called as `model(batch.inputs, context)`; returns the outputs, [rows, ...] each.

@@ -24,6 +24,9 @@ class Activation(Layer):
     `activation` is the name of a function of `tf.nn`: "elu", "gelu" (with the error function),
     "leaky_relu" (slope 0.2), "log_softmax", "relu", "relu6", "selu", "sigmoid", "silu", "softmax",
     "softplus", "softsign", "swish" or "tanh". The softmaxes are over the last axis.
+
+    Raises:
+      ValueError: for any other name.
     """
 
     kind = "activation"

@@ -25,6 +25,9 @@ class Attention(Layer):
       causal: whether a token attends only to itself and to earlier tokens.
       dropout: dropout rate of the attention weights. Like that of `Dropout`, the dropout mask is a
         function of (seed, step, row of the global batch, layer).
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "attention"
@@ -42,7 +45,11 @@ class Attention(Layer):
         return f"{'causal ' if self.causal else ''}{heads}{dropout}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, which is the input shape."""
+        """Creates the variables; returns the output shape, which is the input shape.
+
+        Raises:
+          ValueError: if the inputs are not sequences, or `heads` does not divide the units.
+        """
         if len(input_shape) != 2:
             raise ValueError(
                 f"{called(self, initializer)} takes sequences (tokens, units), got shape"

@@ -10,7 +10,7 @@ from engine.models.base import Initializer, Layer, Shape
 
 
 def image_shape(layer: Layer, shape: Shape, smallest: int, initializer: Initializer) -> Shape:
-    """Returns `shape`, (height, width, channels).
+    """Checks that `shape` is that of an image, (height, width, channels); returns `shape`.
 
     Raises ValueError if the rank is not 3, or the height or the width is below `smallest`.
     """

@@ -72,6 +72,9 @@ class Residual(Composite):
     He et al., 2016, "Deep residual learning for image recognition". The branch and the shortcut get
     the same input, and their output shapes must agree. The shortcut, a layer or a list of layers,
     is the identity by default.
+
+    Raises:
+      ValueError: if the branch has no layer.
     """
 
     kind = "residual"
@@ -112,6 +115,9 @@ class Concatenate(Composite):
     A branch is a layer or a list of layers. All branches get the same input; an empty list is the
     identity. For example, `Concatenate([], [Convolution(8, padding="SAME")])` appends 8 channels to
     an image.
+
+    Raises:
+      ValueError: if there is no branch.
     """
 
     kind = "concatenate"
@@ -126,7 +132,12 @@ class Concatenate(Composite):
         return {f"branch{index}": layers for index, layers in enumerate(self.branches)}
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Builds the layers; returns the output shape, (..., sum of the branches' channels)."""
+        """Builds the layers; returns the output shape, (..., sum of the branches' channels).
+
+        Raises:
+          ValueError: if the output shapes of the branches differ in another side than the last or
+            have no sides, or if a layer is listed twice or does not support its input shape.
+        """
         shapes = self._build(input_shape, initializer)
         if not all(shapes) or len({shape[:-1] for shape in shapes}) > 1:
             raise ValueError(

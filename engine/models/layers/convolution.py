@@ -56,6 +56,9 @@ class Convolution(_OnImages):
         part have the channels of the same part as inputs.
       use_bias: whether there is a bias.
       kernel_initializer: "glorot_uniform", "he_normal" or "zeros".
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "convolution"
@@ -102,6 +105,10 @@ class Convolution(_OnImages):
         """Creates the variables; returns the output shape, (height, width, filters).
 
         Height and width are those of the output.
+
+        Raises:
+          ValueError: if the inputs are not images or, with padding "VALID", are smaller than a
+            kernel, or if `groups` does not divide the number of channels.
         """
         smallest = self._extent if self.padding == "VALID" else 1
         height, width, channels = image_shape(self, input_shape, smallest, initializer)
@@ -119,9 +126,9 @@ class Convolution(_OnImages):
         return self.finish(self.convolve(x, context), context)
 
     def reads(self, height: int, width: int) -> tuple[int, int] | None:
-        """Returns (rows, columns) of the input that an output corner depends on; None for "SAME".
+        """Returns ((height - 1) * stride + extent, (width - 1) * stride + extent); None for "SAME".
 
-        The output corner is the first `height` rows and `width` columns; see `Layer.reads`.
+        The extent, (size - 1) * dilation + 1, is the side of a dilated kernel; see `Layer.reads`.
         """
         if self.padding == "SAME":
             return None
@@ -164,6 +171,9 @@ class DepthwiseConvolution(_OnImages):
 
     A following `Convolution` of size 1 makes it a separable convolution (Chollet 2017, "Xception").
     The other arguments are those of `Convolution`.
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "depthwise convolution"
@@ -193,6 +203,10 @@ class DepthwiseConvolution(_OnImages):
         """Creates the variables; returns the output shape, (height, width, channels * multiplier).
 
         Height and width are those of the output.
+
+        Raises:
+          ValueError: if the inputs are not images or, with padding "VALID", are smaller than a
+            kernel.
         """
         smallest = self.size if self.padding == "VALID" else 1
         height, width, self._channels = image_shape(self, input_shape, smallest, initializer)
@@ -209,11 +223,14 @@ class DepthwiseConvolution(_OnImages):
 
 
 class ConvolutionTranspose(_OnImages):
-    """A transposed convolution, which multiplies the size of an image by `stride`.
+    """A 2-D transposed convolution, for example to enlarge images by the factor `stride`.
 
     A side of the output has side * stride positions with padding "SAME", and side * stride +
-    max(size - stride, 0) with "VALID", as in Keras, where `side` is that of the input. The other
+    max(size - stride, 0) with "VALID", as in Keras, where `side` is that of the input. The
     arguments are those of `Convolution`.
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "transposed convolution"
@@ -242,6 +259,9 @@ class ConvolutionTranspose(_OnImages):
         """Creates the variables; returns the output shape, (height, width, filters).
 
         Height and width are those of the output.
+
+        Raises:
+          ValueError: if the inputs are not images.
         """
         height, width, channels = image_shape(self, input_shape, 1, initializer)
         self.create_variables((self.size, self.size, channels, self.filters), initializer)

@@ -21,6 +21,9 @@ class Dense(WithKernel):
       activation: name of an activation, as in `Activation`; None: no activation.
       use_bias: whether there is a bias.
       kernel_initializer: "glorot_uniform", "he_normal" or "zeros".
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "dense"
@@ -42,7 +45,11 @@ class Dense(WithKernel):
         return f"dense {self.activation}" if self.activation else "dense"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, (..., units)."""
+        """Creates the variables; returns the output shape, (..., units).
+
+        Raises:
+          ValueError: if `input_shape` is empty.
+        """
         if not input_shape:
             raise ValueError(
                 f"{called(self, initializer)} takes [rows, ..., features], got a number of each"
@@ -84,6 +91,9 @@ class Reshape(Layer):
 
     One side may be -1, which stands for the side that keeps the number of elements. For example,
     `Reshape(-1, channels)` turns an image into a sequence of its positions.
+
+    Raises:
+      ValueError: if a side is neither -1 nor 1 or more, or if several sides are -1.
     """
 
     kind = "reshape"
@@ -95,7 +105,11 @@ class Reshape(Layer):
         self.sides = sides
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape: `sides` with -1 replaced; there are no variables."""
+        """Returns the output shape: `sides` with -1 replaced; there are no variables.
+
+        Raises:
+          ValueError: if the number of elements of `input_shape` does not fit `sides`.
+        """
         features, known = math.prod(input_shape), math.prod(s for s in self.sides if s != -1)
         if features % known or (-1 not in self.sides and features != known):
             raise ValueError(

@@ -17,6 +17,9 @@ class Dropout(Layer):
     multiple of 1/256 is rounded to a multiple of 2^-16; or of 2^-32, if the error would be above 1%
     of `rate` or of `1 - rate`. The dropout mask depends only on (seed, step, row of the global
     batch, index of the layer).
+
+    Raises:
+      ValueError: if `rate` is out of range.
     """
 
     kind = "dropout"

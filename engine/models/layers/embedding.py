@@ -22,6 +22,9 @@ class Embedding(Layer):
     Args:
       vocabulary: number of ids; valid ids are 0 to `vocabulary` - 1.
       units: number of elements of each vector.
+
+    Raises:
+      ValueError: if `vocabulary` or `units` is not an integer of 1 or more.
     """
 
     kind = "embedding"
@@ -73,7 +76,11 @@ class PositionEmbedding(Layer):
     kind = "position embedding"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the table [tokens, units]; returns the output shape, which is the input shape."""
+        """Creates the table [tokens, units]; returns the output shape, which is the input shape.
+
+        Raises:
+          ValueError: if the inputs are not sequences.
+        """
         if len(input_shape) < 2:
             raise ValueError(
                 f"{called(self, initializer)} takes sequences (tokens, units), got shape"

@@ -13,6 +13,9 @@ class LayerNorm(Layer):
 
     Ba, Kiros and Hinton, 2016, "Layer normalization". `epsilon`, above 0, is added to the biased
     variance; 1e-5 is that of GPT-2 (Radford et al. 2019).
+
+    Raises:
+      ValueError: if `epsilon` is not above 0.
     """
 
     kind = "layer norm"
@@ -24,7 +27,11 @@ class LayerNorm(Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Creates the variables; returns the output shape, which is the input shape."""
+        """Creates the variables; returns the output shape, which is the input shape.
+
+        Raises:
+          ValueError: if `input_shape` is empty.
+        """
         if not input_shape:
             raise ValueError(
                 f"{called(self, initializer)} takes [rows, ..., features], got a number of each"

@@ -11,7 +11,11 @@ from engine.models.layers.checks import at_least_one, called, image_shape, one_o
 
 
 class MaxPool(Layer):
-    """Max pooling over non-overlapping `size` x `size` windows, with VALID padding."""
+    """Max pooling over non-overlapping `size` x `size` windows, with VALID padding.
+
+    Raises:
+      ValueError: if `size` is not an integer of 1 or more.
+    """
 
     kind = "max pool"
 
@@ -25,7 +29,11 @@ class MaxPool(Layer):
         return f"max pool {self.size}x{self.size}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, (height // size, width // size, channels)."""
+        """Returns the output shape, (height // size, width // size, channels).
+
+        Raises:
+          ValueError: if the inputs are not images, or are smaller than a window.
+        """
         height, width, channels = image_shape(self, input_shape, self.size, initializer)
         return (height // self.size, width // self.size, channels)
 
@@ -44,6 +52,9 @@ class AveragePool(Layer):
     With padding "VALID", there are no incomplete windows. With "SAME", the output has ceil(side /
     stride) positions, and a window at the border averages only the elements inside the image, as in
     Keras.
+
+    Raises:
+      ValueError: if an argument is invalid.
     """
 
     kind = "average pool"
@@ -64,7 +75,12 @@ class AveragePool(Layer):
         return f"average pool {self.size}x{self.size}{stride}"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, (windows in height, windows in width, channels)."""
+        """Returns the output shape, (windows in height, windows in width, channels).
+
+        Raises:
+          ValueError: if the inputs are not images or, with padding "VALID", are smaller than a
+            window.
+        """
         covered = self.size if self.padding == "VALID" else 1
         height, width, channels = image_shape(self, input_shape, covered, initializer)
         positions = [(side - covered) // self.stride + 1 for side in (height, width)]
@@ -83,7 +99,11 @@ class GlobalAveragePool(Layer):
     kind = "global average pool"
 
     def build(self, input_shape: Shape, initializer: Initializer) -> Shape:
-        """Returns the output shape, (channels,); there are no variables."""
+        """Returns the output shape, (channels,); there are no variables.
+
+        Raises:
+          ValueError: if the inputs are neither images nor sequences.
+        """
         if len(input_shape) not in (2, 3):
             raise ValueError(
                 f"{called(self, initializer)} takes images (height, width, channels) or sequences"

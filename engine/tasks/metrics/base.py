@@ -19,9 +19,9 @@ class Metric:
       size: number of sums.
       better: direction that `--monitor` prefers, "higher" or "lower".
       percentage: whether the value is displayed as a percentage.
-      float64: whether the sums of a global batch must be added in float64, as where large sums
-        cancel. Otherwise the sums of a micro-batch are rounded to float32. The sums of global
-        batches are added in float64 in both cases.
+      float64: whether the sums of a global batch must be added in float64, for example because
+        `result` subtracts large sums. Otherwise the sums of a micro-batch are rounded to float32.
+        The sums of global batches are added in float64 in both cases.
     """
 
     size: int
@@ -32,7 +32,7 @@ class Metric:
     def sums(self, weights: tf.Tensor, *arguments: tf.Tensor) -> tf.Tensor:
         """Returns the sums over the rows of a micro-batch, float64 [size]; called in the graph.
 
-        Every metric overrides this method.
+        Metrics must implement this method.
 
         Args:
           weights: weights of the rows, float64 [rows]; 0 in padding rows.
@@ -44,7 +44,7 @@ class Metric:
     def result(self, sums: np.ndarray) -> float:
         """Returns the value of the metric; nan if it is undefined.
 
-        Every metric overrides this method, except those that `tl.metrics.collected` returns.
+        Metrics must implement this method, except those that `tl.metrics.collected` returns.
 
         Args:
           sums: total of the sums over all examples, float64 [size].
@@ -115,9 +115,9 @@ class MeanOfFunction(WeightedMean):
 
     Args:
       function: takes the arguments of the metric, such as labels and predictions, in the graph;
-        returns a value for each row or position, [rows, ...]. If the task gives one argument more
-        than the function requires, it is the weights of the positions: values of positions are
-        weighted by it.
+        returns a value for each row or position, [rows, ...]. The function gets only the arguments
+        that it requires. If the task returns one argument more, that argument is the weights of the
+        positions; it is not used if the values have the shape [rows].
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -136,7 +136,7 @@ class MeanOf(WeightedMean):
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         """Returns the value of each row or position, [rows, ...].
 
-        Every subclass overrides this method.
+        Subclasses must implement this method.
 
         Args:
           labels: labels, [rows, ...].
@@ -178,7 +178,10 @@ def divided(numerator: Any, denominator: Any) -> np.ndarray:
 
 
 def _required_arguments(function: Callable[..., Any]) -> int:
-    """Returns the number of arguments that a function must get; a large number for `*arguments`."""
+    """Returns the number of parameters of a function that have no default.
+
+    Returns `sys.maxsize` if the function has variadic positional parameters or no signature.
+    """
     try:
         parameters = inspect.signature(function).parameters.values()
     except (TypeError, ValueError):  # a builtin

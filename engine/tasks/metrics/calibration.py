@@ -15,8 +15,8 @@ class CalibrationError(Metric):
     into bins of equal width. The absolute difference between the mean confidence and the accuracy
     in a bin is weighted by the fraction of the positions, counted by their weights, that are in the
     bin (Guo et al. 2017, "On Calibration of Modern Neural Networks"). Labels are class indices,
-    integer [rows, ...]; predictions are float [rows, ..., classes]. The error is nan if all weights
-    are 0.
+    integer [rows, ...]; predictions are probabilities or logits, float [rows, ..., classes]. The
+    error is nan if all weights are 0.
 
     Args:
       bins: number of bins.

@@ -142,7 +142,8 @@ class Precision(_Confusion):
     """Fraction of the predictions of a class that are correct, averaged over classes.
 
     Classes that occur neither in labels nor in predictions are left out of the average; a class
-    that is never predicted counts as 0. The value is nan if there are no labels.
+    that is never predicted counts as 0. Positions count by their weights. The value is nan if there
+    are no labels (of 1, if labels are 0 or 1).
 
     Labels are class indices, integer [rows, ...], and predictions are classes of the same shape or
     scores, float [rows, ..., classes], the largest of which is predicted. If `multi_label` is set,
@@ -207,10 +208,15 @@ class BalancedAccuracy(_Confusion):
 class CohenKappa(_Confusion):
     """Cohen's kappa: agreement beyond chance, (observed - expected) / (1 - expected).
 
-    The value is nan if all labels and all predictions are of one class. Labels are class indices,
-    integer [rows, ...], so `classes` must be 2 or more, and `multi_label` False. Predictions are
-    classes of the same shape or scores, float [rows, ..., classes], the largest of which is
-    predicted.
+    The value is nan if there are no labels, or if all labels and all predictions are of the same
+    class. Labels are class indices, integer [rows, ...]. Predictions are classes of the same shape
+    or scores, float [rows, ..., classes], the largest of which is predicted.
+
+    Args:
+      classes: number of classes, 2 or more.
+
+    Raises:
+      ValueError: if `classes` is below 2.
     """
 
     percentage = False

@@ -48,8 +48,8 @@ class R2(Metric):
     """Coefficient of determination, 1 - sum of squared errors / sum of squared label deviations.
 
     The deviations are those of the labels from their mean. Both sums are weighted and over all
-    positions. The value is nan if all labels are equal. Labels and predictions are numbers of the
-    same shape, [rows, ...].
+    positions. The value is nan if all labels are equal or all weights are 0. Labels and predictions
+    are numbers of the same shape, [rows, ...].
     """
 
     size = 4
