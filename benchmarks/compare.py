@@ -84,6 +84,9 @@ def compared(workload: Workload, args: argparse.Namespace, errors: Any) -> dict[
     Returns:
       An entry of results.json: the dict of `rounds.compared` with "what" and "date", and, if both
       Tapeline and the bare loop were measured, "pair" (the rates of the two) and "same_bits".
+
+    Raises:
+      RuntimeError: as `rounds.compared`.
     """
     print(f"{workload.name}: {workload.what}", flush=True)
     asked = contenders(workload, args.place, args.data_dir, args.quick)
@@ -123,6 +126,9 @@ def same_bits(pair: list[Contender], errors: Any) -> bool:
     """Returns whether both contenders report the same SHA-256 of the weights after 500 more steps.
 
     Both trained the same few steps before they were ready.
+
+    Raises:
+      RuntimeError: if a process ends without an answer.
     """
     found = []
     for contender in pair:

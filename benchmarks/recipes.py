@@ -162,7 +162,13 @@ def _spread(values: Sequence[float], digits: int = 2) -> str:
 
 
 def between(text: str, name: str, lines: Sequence[str]) -> str:
-    """Returns a text with `lines` between the comments `<!-- name -->` and `<!-- /name -->`."""
+    """Returns a text with `lines` in place of what is between two comments.
+
+    The comments are `<!-- name -->`, at the end of a line, and `<!-- /name -->`.
+
+    Raises:
+      ValueError: if one of the comments does not occur exactly once.
+    """
     start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
     before, rest = text.split(start)
     _, after = rest.split(end)

@@ -86,7 +86,7 @@ class Answering:
         raise RuntimeError(f"exit status {self._process.wait()}")
 
     def take(self, steps: int) -> float:
-        """Requests `steps` steps, of which the contender may run more; returns steps/s."""
+        """Requests `steps` steps and returns the steps/s; the contender may run more steps."""
         assert self._process.stdin is not None
         print(steps, file=self._process.stdin, flush=True)
         found = self._answer()
@@ -100,7 +100,7 @@ class Answering:
         return rate
 
     def block(self) -> float:
-        """Runs warm-up steps, an eighth of a block, and then a block; returns its steps per second.
+        """Runs warm-up steps, an eighth of a block, and then a block; returns the block's steps/s.
 
         The warm-up consumes data that was prefetched while the process slept, and fills the caches.
         """

@@ -172,7 +172,7 @@ def _spread(values: Sequence[float], digits: int) -> str:
 
 
 def text(results: dict[str, Any]) -> list[str]:
-    """Returns the lines of SPEEDRUN.md."""
+    """Returns the lines of SPEEDRUN.md for the content of speedrun.json."""
     machine, runs, missed = results["machine"], results["runs"], results["missed"]
     versions = runs[0]["versions"] | runs[0].get("keras", {}).get("versions", {})
     lines = [
@@ -201,7 +201,8 @@ def text(results: dict[str, Any]) -> list[str]:
 def main(given: Sequence[str] | None = None) -> int:
     """Runs the benchmark on two CPU cores, and writes and prints the results.
 
-    Returns 1 if an option is invalid, a training fails or a goal is missed, otherwise 0.
+    On a system without `os.sched_setaffinity`, such as macOS, all cores are used. Returns 1 if an
+    option is invalid, a training fails or a goal is missed, otherwise 0.
 
     Args:
       given: command-line arguments; None: those of the process.

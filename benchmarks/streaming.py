@@ -47,7 +47,11 @@ def contenders(data_dir: str, quick: bool) -> list[Contender]:
 
 
 def memory(data_dir: str, times: int) -> dict[str, dict[str, Any]]:
-    """Measures memory while streaming MNIST once, `times` times, and a dataset `times` as large.
+    """Measures the memory for streaming MNIST, in one and in many epochs, and a larger dataset.
+
+    Args:
+      data_dir: directory in which MNIST is prepared.
+      times: number of epochs of MNIST, and how many times as large the larger dataset is.
 
     Returns:
       The JSON that benchmarks/stream_memory.py prints, by description of the measurement.

@@ -22,8 +22,9 @@ def one_line_message(error: BaseException, limit: int = 300) -> str:
 def reason(error: BaseException) -> str:
     """Returns the first informative line of an error's message, without graph node names.
 
-    The line has at most 300 characters; without any such line, the result is the name of the
-    error's class.
+    A line is informative if it is not empty and does not start like a line of a traceback, such as
+    "Detected at node". The result is cut after 300 characters. If no line is informative, the
+    result is the name of the error's class.
     """
     message = error.message if isinstance(error, tf.errors.OpError) else str(error)
     text = re.sub(r"\{\{.*?\}\}|\[\[.*?\]\]|\[Op:.*?\]|\bname:\s*$", " ", message or "")

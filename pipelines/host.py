@@ -31,7 +31,8 @@ def available_memory(root: str = "/") -> int:
     """Returns the bytes of RAM that are available without swapping, within a container's limit.
 
     Inactive cached files count as available. Without proc/meminfo, as on macOS, half of the total
-    RAM is taken. `root` is the directory that contains the system's proc and sys directories.
+    RAM counts as available. `root` is the directory that contains the system's proc and sys
+    directories.
     """
     found = _number(Path(root, "proc/meminfo"), "MemAvailable:")
     if found is None:

@@ -87,7 +87,10 @@ def spec_of(arrays: Nest) -> Spec:
 
 
 def without_lists(nest: Nest) -> Nest:
-    """Returns a nest with its lists as tuples, because tf.data converts lists to tensors."""
+    """Returns a nest with lists converted to tuples, and mappings to dicts.
+
+    This is for tf.data, which converts a list to a tensor.
+    """
     if isinstance(nest, Mapping):
         return {key: without_lists(value) for key, value in nest.items()}
     if hasattr(nest, "_fields"):

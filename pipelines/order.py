@@ -47,7 +47,11 @@ def permutation_at(seed: int, epoch: int, examples: int, positions: np.ndarray) 
 
 @functools.lru_cache(maxsize=4)
 def _sorted(seed: int, epoch: int, examples: int) -> np.ndarray:
-    """Returns the order that sorts one random 64-bit key per example, int32 [n]; read-only."""
+    """Returns the order that sorts one random 64-bit key per example, int32 [n]; read-only.
+
+    Raises:
+      ValueError: when the seed or the epoch is negative.
+    """
     # All versions of NumPy have the same bits of Philox and of a stable sort, not of `permutation`.
     keys = np.random.Philox(_seed_sequence(seed, epoch)).random_raw(examples)
     order = np.argsort(keys, kind="stable").astype(np.int32)

@@ -26,9 +26,9 @@ class Scale:
     """The scaling of one tensor of the inputs, by `kind`.
 
     "none": unchanged. "unit": cast to float32 and divided by 255. "standardize": cast to float32,
-    minus `mean`, divided by `deviation`. Mean and deviation are of the training split and have one
-    number for each index of the last axis, such as the channel of an image; they are empty until
-    `fitted`.
+    minus `mean`, divided by `deviation`. Mean and standard deviation are of the training split and
+    have one number for each index of an example's last axis, such as each channel of an image, and
+    one number for a scalar. They are empty for other kinds, and before they are computed.
     """
 
     kind: str = "none"
@@ -134,7 +134,11 @@ def preprocessing(scale: str, decoded: Spec) -> Preprocessing:
 
 
 class Moments:
-    """Mean and standard deviation for each index of the last axis, accumulated over chunks."""
+    """Accumulator, over chunks of examples, of the mean and standard deviation of a tensor.
+
+    There is one mean and one deviation for each index of an example's last axis, and one of each
+    for scalar examples.
+    """
 
     def __init__(self) -> None:
         self._count, self._mean, self._squares = 0.0, np.zeros(()), np.zeros(())

@@ -37,7 +37,7 @@ class SequentialSplit:
         return self.stop - self.start
 
     def part(self, start: int, stop: int, name: str) -> SequentialSplit:
-        """Returns examples `start` to `stop` (exclusive) of the pipeline's order as a split."""
+        """Returns examples `start` to `stop` (exclusive) of this split as a split."""
         return dataclasses.replace(
             self, name=name, start=self.start + start, stop=self.start + stop
         )
@@ -75,8 +75,10 @@ class SequentialReader:
     def read(self, indices: np.ndarray) -> Nest:
         """Returns (inputs, targets) by position, int [k], in the pipeline of seed 0 and epoch 0.
 
-        Restarts the pipeline, and forgets the examples of all epochs. Raises the errors of
-        `read_epoch`.
+        Restarts the pipeline, and forgets the examples of all epochs.
+
+        Raises:
+          ValueError: as `read_epoch`.
         """
         self._epochs.clear()
         return self.read_epoch(0, 0, np.asarray(indices))
@@ -114,7 +116,11 @@ class SequentialReader:
 
 
 class _Epoch:
-    """Iteration over the pipeline of one epoch, with the examples read until they are forgotten."""
+    """Iteration over the pipeline of one epoch, which keeps examples until they are forgotten.
+
+    Raises:
+      ValueError: when the pipeline cannot be created or has elements of another spec.
+    """
 
     def __init__(self, split: SequentialSplit, seed: int, epoch: int) -> None:
         self._split = split

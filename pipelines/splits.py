@@ -33,8 +33,8 @@ class ExampleReader(Protocol):
         """Returns stored examples by index, int [k], in the given order: a nest of arrays [k, ...].
 
         Raises:
-          ValueError: when an example is damaged, cannot be read or does not have the spec; names
-            it.
+          ValueError: when an example is damaged, cannot be read or does not have the spec; the
+            message names the example.
           OSError: when a file cannot be read.
         """
 
@@ -163,7 +163,11 @@ class IndexedReader:
         return self.split.table.spec
 
     def read(self, indices: np.ndarray) -> Nest:
-        """Returns stored examples by index, int [k]: a nest of arrays [k, ...]."""
+        """Returns stored examples by index, int [k]: a nest of arrays [k, ...].
+
+        Raises:
+          ValueError, OSError: as `ExampleReader.read`.
+        """
         return self.split.table.read(self.split.rows[indices])
 
     def targets(self) -> Nest | None:

@@ -13,8 +13,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs Tapeline from a script, and adds the script to `--load`.
 
     Therefore other modes, the processes of `--mode=tune` and resumed runs find the script's code.
-    While a file is being imported, a call of `main` at its end does nothing and returns 0. A caller
-    that is not the main script is not added.
+    While a file is being imported, a call of `main` in the file does nothing and returns 0. A
+    caller that is not the main script is not added.
 
     Args:
       arguments: options such as "--epochs=2". None: those of the command line; the process then

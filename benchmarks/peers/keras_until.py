@@ -36,7 +36,7 @@ class Watch(keras.callbacks.Callback):
       accuracy: required accuracy, from 0 to 1.
 
     Attributes:
-      seconds: duration of each epoch, without the test.
+      seconds: wall time of each epoch in seconds, without the test.
       accuracies: test accuracy after each epoch.
     """
 

@@ -179,8 +179,9 @@ def finished(config: Config) -> str:
 
     A run is complete if it has a checkpoint, config.flags and a valid result.json. Nothing is left
     to do if no option has changed that affects the weights, the number of steps or the run's files.
-    With `--resume=never`, the result is "". Neither this function nor its caller then writes a
-    file, so that a repeated command leaves all files unchanged.
+    With `--resume=never`, and for a run that `--max_hours` stopped, the result is "". If there is a
+    message, neither this function nor its caller writes a file, so that a repeated command leaves
+    all files unchanged.
 
     Raises:
       ValueError: if config.flags cannot be read or holds invalid options.

@@ -209,7 +209,8 @@ def _refuse_other_data(parts: Parts, before: Config, snapshot: LoadedCheckpoint)
 def _refuse_other_classes(source: pipelines.Source, saved: dict[str, Any] | None) -> None:
     """Raises ValueError if a data set has the classes of the run in another order.
 
-    `saved` is the description of the run's data set, saved in a checkpoint; None passes.
+    `saved` is the description of the run's data set, saved in a checkpoint. None passes, and so
+    does a data set with other classes.
     """
     if saved is None or list(source.class_names) == saved["class_names"]:
         return

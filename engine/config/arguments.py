@@ -230,7 +230,7 @@ def _type(annotation: Any, default: Any) -> tuple[type, bool, tuple[str, ...]] |
 
 
 def _documented(factory: Callable[..., Any]) -> dict[str, str]:
-    """Returns the description of each parameter in the "Args:" section of a docstring, by name.
+    """Returns the descriptions in the "Args:" section of a factory's docstring, by parameter name.
 
     Of a class, the docstrings of the class and of `__init__` are read. The lines of a description
     are joined.

@@ -74,8 +74,8 @@ def refuse(config: Config) -> None:
 def check_length_options(config: Config, total_steps: int) -> None:
     """Raises ValueError if a run of `total_steps` steps is too long, or too short for the options.
 
-    It is too long from 2^53 steps on. It is too short if `--leave_out` or the start of `--profile`
-    is not below `total_steps`, or if `--leave_out` lists every step.
+    It is too long from 2^53 steps on. It is too short if a step of `--leave_out` or the start of
+    `--profile` is not below `total_steps`, or if `--leave_out` lists every step.
     """
     training, logging = config.training, config.logging
     length = f"the run has only {total_steps} steps, from 0 to {total_steps - 1}"

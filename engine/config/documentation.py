@@ -20,14 +20,15 @@ _EFFECTS = {
 
 
 def heading(section: type) -> str:
-    """Returns the heading of a group of options: the first line of its docstring."""
+    """Returns the heading of a group of options: the first line of the dataclass's docstring."""
     return str(section.__doc__).splitlines()[0]
 
 
 def _description(field: dataclasses.Field, *, built_in: bool = False) -> str:
-    """Returns an option's help, the choices that the help lacks, and the names users registered.
+    """Returns an option's help, followed by its choices and the names that users registered.
 
-    If `built_in`, names that users registered are left out.
+    If the help mentions every choice, the choices are not repeated. If `built_in`, names that users
+    registered are left out.
     """
     help, choices = field.metadata["help"], field.metadata["choices"] or field.metadata["any_of"]
     if built_in and isinstance(choices, Registry):

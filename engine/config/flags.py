@@ -231,8 +231,8 @@ def from_values(values: dict[str, Any]) -> Config:
     runs/DATASET-MODEL.
 
     Raises:
-      ValueError: for an invalid value, an unknown argument, or an argument that needs a value;
-        names the flag.
+      ValueError: for an invalid value, an unknown argument, or an argument that needs a value; the
+        message names the flag.
     """
     groups = {}
     for name, section in sections():

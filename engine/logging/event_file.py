@@ -59,10 +59,13 @@ def event_files(directory: str) -> list[str]:
 
 
 def rewind(directory: str, step: int) -> None:
-    """Removes the events after `step` from a directory's event files, each of them atomically.
+    """Removes the events after `step` from the event files in a directory.
 
-    Also removes an event truncated by a kill, and files left by a rewind that was killed. Files
-    without anything to remove are not changed.
+    Also removes an event truncated by a kill, and files left by a rewind that was killed. Each file
+    is replaced atomically; files without anything to remove are not changed.
+
+    Raises:
+      OSError, tf.errors.OpError: if a file cannot be read, written or removed.
     """
     for path in event_files(directory):
         if path.endswith(".part"):  # left by a rewind that was killed

@@ -20,7 +20,7 @@ class RunLock:
       taken: whether entering acquires the lock; of several workers, True on one only.
 
     Raises:
-      ValueError: on entering, as `take`.
+      ValueError, OSError: on entering, as `take`.
     """
 
     def __init__(self, run_dir: str, taken: bool = True) -> None:

@@ -24,7 +24,7 @@ class Startup:
     """Timer of the parts of the startup, from process launch to the first step.
 
     Attributes:
-      seconds: duration of each part so far, in the order in which the parts were first recorded.
+      seconds: seconds of each part so far, by name, in the order in which they were first recorded.
     """
 
     def __init__(self) -> None:

@@ -36,7 +36,7 @@ _loading: list[str] = []  # those that are being imported now
 
 
 class UserCodeError(ValueError):
-    """Raised when a user's code fails, as in import; the one-line message says where."""
+    """Raised when a user's code fails, such as on import; the one-line message says where."""
 
 
 def load(paths: Sequence[str]) -> None:
@@ -87,6 +87,9 @@ def digests() -> list[dict[str, str]]:
 
     A file is named relative to the folder of the loaded file that it belongs to. Its digest is that
     of the contents when it was loaded or, for a local import, when this function first found it.
+
+    Raises:
+      UserCodeError: if the file of a local import cannot be read.
     """
     modules = [each for each in sys.modules.values() if each is not sys.modules["__main__"]]
     for module in modules if _loaded else ():
@@ -204,9 +207,10 @@ def _register(path: str, contents: bytes) -> None:
 
 
 def _module_name(path: str) -> str:
-    """Returns the file's name without suffix if importing that would find it, else a unique name.
+    """Returns the module name under which a file is imported.
 
-    A unique name is also returned if a module of the file's name is imported already.
+    This is the file's name without suffix. If importing that name would not find the file, or a
+    module of that name is imported already, it is a unique name.
     """
     name = Path(path).stem
     if name.isidentifier() and name not in sys.modules:

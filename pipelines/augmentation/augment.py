@@ -25,7 +25,7 @@ FLIPS = {"horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of [rows,
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """The transforms of an `--augment` option, as a callable that augments a batch."""
+    """Callable that augments a batch with the transforms that an `--augment` option selects."""
 
     strengths: Mapping[str, Any]  # strength of each selected transform; of flip: the direction
     crop: ResizedCrop | None = None  # done at decoding, see `with_crop`, and not by a call
@@ -66,8 +66,9 @@ class Augmentation:
 
         Returns:
           (inputs, targets). The inputs are preprocessed images, float32 [rows, H, W, C]; if only
-          transforms of pairs are selected, they are what `preprocess` returns. With mixup, both
-          have rows - 1 rows, and the targets are class distributions, float32 [rows - 1, classes].
+          transforms of pairs are selected, they are what `preprocess` returns. The targets are
+          `labels`, which transforms of pairs may have changed. With mixup, both have rows - 1 rows,
+          and the targets are class distributions, float32 [rows - 1, classes].
 
         Raises:
           ValueError: when a transform of pairs changes a structure, shape or dtype.
@@ -158,12 +159,12 @@ def flip(images: tf.Tensor, numbers: tf.Tensor, axes: tuple[int, ...]) -> tf.Ten
 
 
 def cutout(images: tf.Tensor, numbers: tf.Tensor, side: int) -> tf.Tensor:
-    """Sets a square of `side` x `side` pixels to zero in each image (DeVries and Taylor 2017).
+    """Returns the images with a square of `side` x `side` pixels of each set to zero.
 
-    `images` is float32 [rows, H, W, C]. `numbers`, float32 [rows, 2] in [0, 1), select the row and
-    column of the square's centre, uniformly over the image's pixels, so the square may extend
-    beyond the border. If `side` is even, the centre is the pixel below and to the right of the
-    middle.
+    This is cutout (DeVries and Taylor 2017). `images` is float32 [rows, H, W, C]. `numbers`,
+    float32 [rows, 2] in [0, 1), selects the row and the column of the square's centre, uniformly
+    over the image's pixels, so the square may extend beyond the border. If `side` is even, the
+    centre is the pixel below and to the right of the middle.
     """
     height, width = images.shape[1:3]
     corner = tf.floor(numbers * [height, width]) - side // 2

@@ -84,13 +84,14 @@ def register_pair(
     default: float = 1.0,
     maximum: float = math.inf,
 ) -> Any:
-    """Registers a function that augments inputs and targets together, for `--augment=NAME`.
+    """Registers a transform of pairs, as a decorator, for `--augment=NAME[:STRENGTH]`.
 
-    The decorated function takes decoded inputs and targets, nests of tensors [rows, ...] before
-    scaling, random numbers, float32 [rows, numbers] in [0, 1), and, if it has a fourth parameter,
-    the strength. It returns inputs and targets of the same shapes and dtypes. Row i of the output
-    may depend only on row i of the inputs (law L3 of docs/concepts/laws.md). Transforms of pairs
-    are applied before those of images::
+    A transform of pairs augments inputs and targets together. The decorated function takes decoded
+    inputs and targets, nests of tensors [rows, ...] before scaling, random numbers, float32
+    [rows, numbers] in [0, 1), and, if it has a fourth parameter, the strength. It returns inputs
+    and targets of the same shapes and dtypes. Row i of the output may depend only on row i of the
+    arguments (law L3 of docs/concepts/laws.md). Transforms of pairs are applied before those of
+    images::
 
         @tl.augment
         def mirror(image, mask, numbers):
@@ -104,6 +105,9 @@ def register_pair(
       numbers: number of random numbers that the transform needs for each example.
       default: strength if the option gives none.
       maximum: largest strength allowed, above 0.
+
+    Returns:
+      The function, unchanged, if `name` is the function; else a decorator that returns it.
 
     Raises:
       ValueError: when the name is already in use or is not a Python identifier.

@@ -37,8 +37,8 @@ def augmentation_of(spec: str, source: Source) -> Augmentation | None:
 def with_crop(source: Source, spec: str) -> Source:
     """Returns the source with the random crop at decoding that `--augment` selects.
 
-    If `spec`, the value of `--augment`, selects transforms but not resized_crop, the source has the
-    crop None. If `spec` is empty, the source is returned unchanged.
+    The result is a copy of the source with another `crop`, which is None if `spec`, the value of
+    `--augment`, does not select resized_crop. If `spec` is empty, the source itself is returned.
 
     Raises:
       ValueError: as `augmentation_of`.
@@ -48,7 +48,7 @@ def with_crop(source: Source, spec: str) -> Source:
 
 
 def _of_source(spec: str, source: Source) -> Augmentation | None:
-    """Returns the transforms and the crop that `--augment` selects; None if there are none.
+    """Returns the transforms and the crop that `--augment` selects; None if it selects none.
 
     Raises:
       ValueError: as `augmentation_of`.

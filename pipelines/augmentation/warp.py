@@ -120,7 +120,10 @@ def field(numbers: tf.Tensor, height: int, width: int) -> tf.Tensor:
 
 
 def spline(size: int) -> np.ndarray:
-    """Returns cubic B-spline weights at each pixel's centre, float64 [size, CONTROL_POINTS]."""
+    """Returns the cubic B-spline weights of the control points along an axis of `size` pixels.
+
+    Row i, of float64 [size, CONTROL_POINTS], has the weights at the centre of pixel i.
+    """
     position = (np.arange(size) + 0.5) * (GRID_SPACINGS / size)
     first = np.floor(position).astype(int)
     t = position - first

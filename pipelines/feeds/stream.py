@@ -56,6 +56,9 @@ class StreamingFeed:
     """Feed that reads and decodes the examples of a split ahead of their use by the loop.
 
     `cache_dir` and `progress` are as for `DataSplit.reader`.
+
+    Raises:
+      ValueError, OSError: as `DataSplit.reader`.
     """
 
     def __init__(

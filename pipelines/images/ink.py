@@ -98,7 +98,11 @@ def border_kind(luminance: np.ndarray) -> str:
 
 
 def plain_kind(luminance: np.ndarray) -> str:
-    """Returns "dark" or "light" if all outermost pixels are so and near their median, else ""."""
+    """Returns "dark" or "light" for an image [H, W] whose whole border is plain, else "".
+
+    The border is plain if all outermost pixels are dark (below 128), or all are light, and all are
+    within `_PLAIN` of their median.
+    """
     pixels, kind = _outermost(luminance), border_kind(luminance)
     alike = (np.abs(pixels - _border(luminance)) <= _PLAIN).all()
     same_kind = ((pixels < 128) == (kind == "dark")).all()
@@ -115,7 +119,7 @@ def _border(luminance: np.ndarray) -> float:
 
 
 def _is_plain(luminance: np.ndarray) -> bool:
-    """Returns whether at least half of the outermost pixels are close to their median."""
+    """Returns whether at least half of the outermost pixels are within `_PLAIN` of their median."""
     difference = np.abs(_outermost(luminance) - _border(luminance))
     return bool((difference <= _PLAIN).mean() >= 0.5)
 

@@ -173,6 +173,8 @@ def convert(image: np.ndarray, want: ImageSpec) -> np.ndarray:
     """Converts an image, uint8 [H, W, want.channels], to the network's input, uint8 [h, w, C].
 
     As `want` specifies, inverts the image, redraws its foreground (`ink.fitted`) and resizes it.
+    The foreground of an image of the data set's stored size or of the network's input size is not
+    redrawn.
 
     Raises:
       ValueError: when the image is too small or has a single colour, unless it has the data set's

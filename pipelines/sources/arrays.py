@@ -40,7 +40,7 @@ class Arrays:
 
         Raises:
           ValueError: when a value or file is no valid array, the arrays do not match, a label is
-            invalid, or an option does not apply.
+            invalid, a split cannot be used, or an option does not apply.
         """
         description.refuse_unusable(name, options)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
@@ -70,7 +70,8 @@ def arrays(
       targets: as `inputs`. Integer class labels become int32.
       validation: a fraction of the examples, or separate (inputs, targets); None:
         `--validation_split` decides.
-      test: as `validation`; a fraction is split off before that of validation. None: no test split.
+      test: as `validation`, but None means no test split. A fraction is split off before that of
+        validation.
       class_names: names of the classes, or their number, if the targets are class labels.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
         every run. False: fractions are taken from the end, as for time series.

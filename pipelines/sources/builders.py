@@ -224,9 +224,10 @@ def _unknown(dataset: str, name: str, root: Path, registered: Sequence[str]) -> 
 
 
 def _prepared_names(root: Path) -> list[str]:
-    """Returns the `--dataset` value of the highest version of each config, such as "mnist:3.0.1".
+    """Returns the `--dataset` values of the highest prepared version of each config.
 
-    `root` is the directory of the data set.
+    A value is, for example, "mnist:3.0.1" or "name/config:1.0.0". `root` is the directory of the
+    data set.
     """
     highest = [_highest_version(path) for path in (root, *_subdirectories(root))]
     paths = [path.relative_to(root.parent) for path in highest if path]
@@ -304,9 +305,9 @@ def is_reachable(url: str, seconds: float = PROBE_TIMEOUT_SECONDS) -> bool:
 
 @contextlib.contextmanager
 def quiet(progress: bool = False) -> Iterator[None]:
-    """Hides log messages below errors, progress bars and standard output while a `with` block runs.
+    """Hides progress bars, standard output and absl's logs up to warnings during a `with` block.
 
-    With `progress`, shows progress bars, and standard output on standard error.
+    With `progress`, shows progress bars, and redirects standard output to standard error instead.
     """
     import tensorflow_datasets as tfds
     from absl import logging

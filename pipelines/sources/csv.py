@@ -35,7 +35,7 @@ class Csv:
 
         Raises:
           ValueError: if a file cannot be read, a column is missing, a row is invalid (the message
-            names its line), or an option does not apply to CSV files.
+            names the line), a split cannot be used, or an option does not apply to CSV files.
         """
         table = _read(self.path, self.delimiter)
         class_names = self._class_names(table)
@@ -62,6 +62,9 @@ class Csv:
         """Returns the names of the classes: the sorted distinct texts of the target column.
 
         Returns () for several target columns, and for a column whose first text is a number.
+
+        Raises:
+          ValueError: when there is no such column.
         """
         if not isinstance(self.target, str) or table.is_numeric(self.target):
             return ()
@@ -112,7 +115,7 @@ class _Table:
         return self.columns[column]
 
     def is_numeric(self, column: str) -> bool:
-        """Returns whether the first text of a column is a number; False if there is no column."""
+        """Returns whether the first text of a column is a number; False for an unknown column."""
         try:
             float(self.texts(column)[0])
         except ValueError:
@@ -123,8 +126,8 @@ class _Table:
         """Returns a column as float32 [n].
 
         Raises:
-          ValueError: when there is no such column, or a text is not a number; names the first such
-            line.
+          ValueError: when there is no such column, or a text is not a number; the message names the
+            first such line.
         """
         texts = self.texts(column)
         try:
@@ -144,8 +147,8 @@ class _Table:
         """Returns a column of class names as labels, the indices in `class_names`, int32 [n].
 
         Raises:
-          ValueError: when there is no such column, or a text is not a class name; names the first
-            such line.
+          ValueError: when there is no such column, or a text is not a class name; the message names
+            the first such line.
         """
         labels = {class_name: label for label, class_name in enumerate(class_names)}
         for line, text in zip(self.lines, self.texts(column), strict=True):
@@ -176,8 +179,8 @@ def _read(path: str, delimiter: str) -> _Table:
     """Reads a CSV file in UTF-8; strips white space around texts, and skips empty lines.
 
     Raises:
-      ValueError: when the file cannot be read, is not a CSV file, has no header or no examples, or
-        has a row that is not as long as the header.
+      ValueError: when the file cannot be read, is not a CSV file, has no header or no examples, has
+        two columns of one name, or has a row that is not as long as the header.
     """
     try:
         with open(os.path.expanduser(path), newline="", encoding="utf-8-sig") as file:

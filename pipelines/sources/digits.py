@@ -1,7 +1,7 @@
 """The embedded data set: scikit-learn's handwritten digits, as a TFDS data set.
 
 1,797 scans of 8 x 8 pixels (E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten
-Digits, UCI Machine Learning Repository, 1998). Only preparing them requires scikit-learn.
+Digits, UCI Machine Learning Repository, 1998). Only preparing the data set requires scikit-learn.
 """
 
 from __future__ import annotations

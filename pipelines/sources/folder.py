@@ -48,7 +48,7 @@ class Folder:
         """Checks all image files and returns the source, called `name` in messages.
 
         Raises:
-          ValueError: when a folder, file or option cannot be used; names it.
+          ValueError: when a folder, file, split or option cannot be used; the message names it.
         """
         description.refuse_features(name, options)
         root = Path(self.path).expanduser()
@@ -94,9 +94,10 @@ class Folder:
     def _splits(
         self, name: str, files: Sequence[_File], channels: int, options: SourceOptions
     ) -> dict[str, DataSplit | None]:
-        """Returns the splits "train", "validation" and "test", or None for each.
+        """Returns the splits "train", "validation" and "test" as a dict; None for an absent split.
 
-        A split without a folder is a fraction of train, selected by hashes of the files' contents.
+        A held-out split without a folder is a fraction of train, selected by hashes of the files'
+        contents.
 
         Raises:
           ValueError: when a fraction is out of range or leaves a split empty; as `choose_splits`.
@@ -227,7 +228,7 @@ def _checked(
     """Returns the usable image files of all splits, and lines to print about the other files.
 
     Raises:
-      ValueError: when files are damaged and are not to be skipped; names them.
+      ValueError: when files are damaged and are not to be skipped; the message names up to ten.
     """
     suffixes = set(Image.registered_extensions())
     found: list[_File] = []

@@ -40,7 +40,8 @@ class RandomAccess:
         """Reads the first example and returns the source, called `name` in messages.
 
         Raises:
-          ValueError: when the example cannot be read or used, or an option does not apply.
+          ValueError: when the example cannot be read or used, a split cannot be used, or an option
+            does not apply.
         """
         description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
@@ -79,7 +80,8 @@ def random_access(
       test: as `validation`; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
       version: text that identifies the data for resumed runs; must change when the data changes.
-        "": the examples are read and hashed at every start, or of more than 64 MiB a sample.
+        "": the examples are read and hashed at every start; if they take more than 64 MiB, only a
+        sample of them.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
         every run. False: fractions are taken from the end, as for time series.
     """
@@ -89,7 +91,7 @@ def random_access(
 class AccessTable:
     """Table of decoded examples that a function reads.
 
-    Reads the first example. The table has the spec of this example, unless `spec` is given.
+    The constructor reads the first example, whose spec is that of the table unless `spec` is given.
 
     Raises:
       ValueError: when the first example cannot be read, or a spec is not fixed or not numeric.
@@ -166,8 +168,8 @@ class AccessTable:
     def digest(self, rows: np.ndarray, all_bytes: bool) -> str:
         """Returns a hexadecimal digest of spec, rows and version.
 
-        If there is no version, the examples at `rows` are hashed, too. Of more than 64 MiB of
-        examples, a sample is hashed, unless `all_bytes`.
+        If there is no version, the examples at `rows` are hashed, too; if they take more than 64
+        MiB and `all_bytes` is False, only a sample of them is.
 
         Raises:
           ValueError: when an example cannot be read or has another spec.

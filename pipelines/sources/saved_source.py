@@ -18,10 +18,10 @@ from pipelines.splits import ArrayTable, whole
 
 
 def source_to_json(source: Source) -> dict[str, Any]:
-    """Returns what describes a source without its data, as a dict that `json.dumps` accepts.
+    """Returns a description of a source, without its data, as a dict that `json.dumps` accepts.
 
-    The dict has the name, version, specs, class names, preprocessing and, for images, how they are
-    resized. `source_from_json` reads it.
+    The dict has the name, version, specs, class names, preprocessing and, for images, the stored
+    shape and the options of resizing. `source_from_json` reads the dict.
     """
     inputs, targets = source.decoded
     content: dict[str, Any] = {

@@ -140,7 +140,11 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
 def _decoding(
     name: str, known: Any, keys: tuple[features.Keys, features.Keys], options: SourceOptions
 ) -> tuple[Fields | None, dict[str, Any]]:
-    """Returns the `Fields` to read (None: whole examples), and keyword arguments for `Source`."""
+    """Returns the `Fields` to read (None: whole examples), and keyword arguments for `Source`.
+
+    Raises:
+      ValueError: when a feature or `--image_size` cannot be used.
+    """
     if not features.is_classification(known, *keys):
         resize = None
         if options.image_size:

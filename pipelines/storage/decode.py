@@ -31,7 +31,8 @@ def decode_batch(source: Source, stored: Nest, chunk: int = DECODE_CHUNK) -> tup
     """Decodes stored examples in the graph, `chunk` of them per loop iteration.
 
     Maps a nest of [k >= 1, ...] to (inputs, targets), nests of [k, ...] as in `source.decoded`.
-    Examples that are stored decoded are returned unchanged.
+    Images to be resized that vary in size or are large are decoded one per iteration. Examples that
+    are stored decoded are returned unchanged.
     """
     if source.decode is None:
         return stored

@@ -46,7 +46,8 @@ def read_step_examples(
 ) -> Examples:
     """Returns the examples of a training step, in the order of its global batch.
 
-    They are those that the feed of a training run gives, with the random crop of the source.
+    These are the examples that the feed of a training run supplies, with the random crop of the
+    source.
 
     Args:
       source: the data set.
@@ -60,7 +61,8 @@ def read_step_examples(
         cached.
 
     Raises:
-      ValueError: when a file is damaged, an example cannot be decoded, or the split is empty.
+      ValueError: when a file is damaged, an example cannot be decoded, or the split or a batch is
+        empty.
       OSError: when a file cannot be read.
     """
     epoch, step_in_epoch = divmod(step, order.steps_per_epoch(len(split), global_batch_size))
@@ -101,7 +103,7 @@ def _decoded(
     With `draws`, crops images as in training; see `ResizedCrop.draws`.
 
     Raises:
-      ValueError: when an example cannot be decoded; names the split `where`.
+      ValueError: when an example cannot be decoded; the message names the split, `where`.
     """
     if source.decode is None and draws is None:
         return stored

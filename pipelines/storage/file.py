@@ -20,5 +20,9 @@ class RandomAccessFile:
             os.close(self._descriptor)
 
     def read(self, start: int, length: int) -> bytes:
-        """Returns `length` bytes from `start`, or fewer at the end of the file."""
+        """Returns `length` bytes from byte `start` on, or fewer at the end of the file.
+
+        Raises:
+          OSError: when the file cannot be read.
+        """
         return os.pread(self._descriptor, length, start)

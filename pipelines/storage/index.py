@@ -154,7 +154,8 @@ def _parse(example: bytes, start: int, fields: Fields, where: str) -> tuple[int,
     `start` is the offset of the example in the file, in bytes.
 
     Raises:
-      ValueError: when the example is invalid, or a feature does not have one value; names `where`.
+      ValueError: when the example is invalid, or a feature does not have one value; the message
+        contains `where`.
     """
     try:
         features = tf.train.Example.FromString(example).features.feature
@@ -188,7 +189,11 @@ def _load(path: str, count: int) -> RecordIndex | None:
 
 
 def _store(path: str, chunks: Iterator[np.ndarray]) -> bool:
-    """Writes chunks of index rows to the cache atomically; returns whether that succeeded."""
+    """Writes chunks of index rows to the cache atomically; returns False for an OSError, else True.
+
+    Raises:
+      ValueError: as `_build`, which yields the chunks.
+    """
     digest = hashlib.sha256()
 
     def header() -> bytes:
