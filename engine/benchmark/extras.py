@@ -25,19 +25,25 @@ class Extra:
         self.stalls: list[float] = []  # seconds that training waits for the work, per block
 
     def before(self) -> None:
-        """Does the work that precedes the block's steps."""
+        """Does the work that precedes the block's steps, by default none."""
 
     def after(self, points: list[LogPoint]) -> None:
-        """Does the work that follows the block's steps; `points` are their log points."""
+        """Does the work that follows the block's steps, by default none.
+
+        `points` are the log points of the steps.
+        """
 
     def settle(self) -> None:
-        """Waits until asynchronous work is done; called after the timed block."""
+        """Waits until asynchronous work is done; called after the timed block.
+
+        By default, does nothing.
+        """
 
     def close(self) -> None:
-        """Closes the files that the work writes."""
+        """Closes the files that the work writes. By default, does nothing."""
 
     def figures(self) -> dict[str, Any]:
-        """Returns measurements other than the stalls, by their names in the JSON output."""
+        """Returns measurements other than the stalls, by name in the JSON output; {} by default."""
         return {}
 
     @contextlib.contextmanager

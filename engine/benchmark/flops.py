@@ -1,6 +1,7 @@
 """Counts the floating-point operations of a traced function from its graph.
 
-Only matrix products and convolutions count, with two operations for each multiply-add.
+Only matrix products and 2-D convolutions count, with two operations for each multiply-add.
+Depthwise convolutions and Einsum operations do not count.
 """
 
 from __future__ import annotations

@@ -46,10 +46,10 @@ def gpu_memory_mb() -> float | None:
 
 @contextlib.contextmanager
 def gpu_utilization() -> Iterator[list[float]]:
-    """Samples the utilization of the first GPU, 0 to 1, during a `with` block.
+    """Samples the utilization of the first GPU of nvidia-smi, 0 to 1, during a `with` block.
 
-    A thread appends a sample to the yielded list four times a second. The list stays empty without
-    a GPU or without nvidia-smi.
+    A thread appends samples to the yielded list, at most four a second. The list stays empty if
+    TensorFlow has no GPU or nvidia-smi cannot be run. Sampling ends when nvidia-smi fails.
     """
     samples: list[float] = []
     stop = threading.Event()

@@ -50,7 +50,8 @@ def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
       signals: received signals, which are polled.
 
     Raises:
-      ValueError: for invalid options.
+      ValueError: for invalid options or damaged data, or when the graph of a training step has an
+        unknown dimension.
       OSError: when a data file cannot be read, or a temporary file cannot be written.
       RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
       Interrupted: when a signal is received.
@@ -72,16 +73,23 @@ def measure(config: Config, bar: Progress, signals: Signals) -> Measurement:
 class Measurement:
     """A benchmark of an assembled run; `run` sets the measurements, with durations in seconds.
 
+    Args:
+      parts: the run.
+      directory: directory for the files that `extras` write.
+      bar: progress bar, in rounds.
+      signals: received signals, which are polled.
+
     Attributes:
       parts: the run; with synthetic data, its loop repeats one batch.
       extras: work that is measured besides steps, by name.
-      roofline: rate of matrix products on all devices in each round, GFLOP/s.
+      roofline: rate of plain matrix products in each round, GFLOP/s: of the CPU, or of the first
+        GPU times the number of replicas.
       trace_seconds: duration of tracing the training loop.
       first_call_seconds: sum of `trace_seconds` and the duration of the first step.
-      flop: number of floating-point operations of a step on all replicas, in the matrix products
-        and convolutions of the traced loop.
-      model_flop: the same for whole images, in a loop that does not crop them to the part that
-        affects the outputs.
+      flop: number of floating-point operations of a step on all replicas, as `flops_of_step`
+        counts them in the training loop.
+      model_flop: number of operations of a step, counted as `flop`, in a loop that does not crop
+        images to the part that affects the outputs; equal to `flop` if the model does not crop.
       steps_per_block: number of steps in a block.
       blocks: durations of the blocks, one per round, by variant: "plain"; "repeated_batch", unless
         the data is synthetic; and each name in `extras`.
@@ -89,6 +97,9 @@ class Measurement:
       each_step: durations of single steps.
       each_step_by: method by which `each_step` was measured.
       left_out: number of bad steps, which training would skip.
+
+    Raises:
+      ValueError: if evaluation is to be measured and no split is held out.
     """
 
     def __init__(self, parts: Parts, directory: Path, bar: Progress, signals: Signals) -> None:
@@ -122,7 +133,11 @@ class Measurement:
         Raises:
           Interrupted: when a signal is received.
           OSError: when a checkpoint or metrics cannot be written.
-          RuntimeError: when TensorFlow fails, or for more bad steps than training may skip.
+          RuntimeError: when TensorFlow fails in a step or an evaluation, or for more bad steps than
+            training may skip.
+          tf.errors.OpError: when TensorFlow fails otherwise.
+          ValueError: when the model, task, a metric or the optimizer is found invalid while a loop
+            is traced, or when the graph of a step has an unknown dimension.
         """
         self._poll("tracing")
         plain = self._stepper(self.parts.loop)

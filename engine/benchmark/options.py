@@ -13,7 +13,8 @@ BENCHMARK_EXTRAS = ("saving", "logging", "evaluation")  # what a benchmark can m
 class BenchmarkOptions(OptionGroup):
     """Benchmarks with --mode=benchmark.
 
-    Options of a benchmark; the first line is the heading in `--help`.
+    The options set the number of timed steps, the data, and what else is measured; the first line
+    is the heading in `--help`.
     """
 
     benchmark_steps: int = option(

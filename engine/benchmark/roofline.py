@@ -43,7 +43,7 @@ def _rate(matrix: tf.Tensor, identity: tf.Tensor, times: int) -> float:
 def _products(matrix: tf.Tensor, identity: tf.Tensor, times: tf.Tensor) -> tf.Tensor:
     """Multiplies a matrix `times` times by the identity, so that all products stay finite.
 
-    `times` is an int32 []. Returns the first element of the last product, for which the caller can
+    `times` is int32 []. Returns the first element of the last product, for which the caller can
     wait.
     """
     _, last = tf.while_loop(

@@ -85,6 +85,7 @@ class Stepper:
           Interrupted: when `interrupted` returns True.
           RuntimeError: when TensorFlow fails or, if `judged`, after more bad steps than training
             may skip.
+          ValueError: when the model, task or optimizer is found invalid while the loop is traced.
         """
         points: list[LogPoint] = []
         end = int(self._state.step) + steps

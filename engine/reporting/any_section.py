@@ -31,9 +31,9 @@ def section(of: SplitPredictions) -> TaskSection:
 
 
 def largest_losses(of: SplitPredictions) -> list[Element]:
-    """Returns a table of the 25 largest losses and their examples; of images, also a figure.
+    """Returns a table of the 25 examples with the largest losses; for images, also a figure.
 
-    NaN counts as the largest loss.
+    A loss of nan counts as the largest.
 
     Raises:
       ValueError: if the inputs are images and the data set is damaged.
@@ -66,7 +66,10 @@ def write_csv(header: Iterable[Any], rows: Iterable[Iterable[Any]]) -> str:
 
 
 def _quantiles(of: SplitPredictions) -> ReportTable:
-    """Returns a table of minimum, quartiles, maximum and mean of the finite losses, if any."""
+    """Returns a table of minimum, quartiles, maximum and mean of the finite losses.
+
+    Without finite losses, the cells are `-`.
+    """
     finite = of.losses[np.isfinite(of.losses)].astype(np.float64)
     header = ("least", "lower quartile", "median", "upper quartile", "greatest", "mean")
     cells = ["-"] * len(header)

@@ -24,7 +24,8 @@ def run(config: Config) -> int:
       ValueError: if the run has no weights that `--weights` selects, if the options or the data set
         do not fit the run, or if the data set, result.json or metrics.jsonl cannot be used.
       OSError: if the checkpoint is damaged, or a file cannot be read or written.
-      RuntimeError: if TensorFlow fails.
+      RuntimeError, tf.errors.OpError: if TensorFlow fails.
+      ImportError, AttributeError: if there is no function `task.section`.
     """
     with Signals() as signals:
         checkpoint, outcome = _read(config)
@@ -55,6 +56,7 @@ def run_on_data(config: Config) -> int:
     Raises:
       ValueError: if the data set or a split cannot be used, or is damaged.
       OSError: if a file cannot be read or written.
+      tf.errors.OpError: if TensorFlow fails.
     """
     run_dir = config.run.run_dir
     with Signals() as signals:

@@ -26,8 +26,9 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     """Returns the section on a data set: splits, statistics of the training inputs, class balance.
 
     The statistics are of the first training examples, whose inputs take at most 64 MiB (but at
-    least 1 example). If the inputs are images with class labels, the section also shows examples.
-    Without class labels, it has statistics of the training targets in place of the class balance.
+    least 1 example). If the inputs are images with class labels, the section also shows examples
+    and, of images up to 32x32, the pixel values of one. Without class labels, the section has
+    statistics of the training targets in place of the class balance.
 
     Args:
       source: data set.
@@ -36,6 +37,7 @@ def section(source: pipelines.Source, cache_dir: str) -> ReportSection:
     Raises:
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
+      tf.errors.OpError: if TensorFlow fails, such as when a device runs out of memory.
     """
     targets = {
         name: pipelines.read_targets(source, split, cache_dir)
@@ -98,7 +100,7 @@ def _samples(
 
 
 def _name(names: list[str], label: int) -> str:
-    """Returns the name of a class; the number of a label without a name, such as an ignored one."""
+    """Returns the class name of a label; the label as text if it is not an index of `names`."""
     return names[label] if 0 <= label < len(names) else str(label)
 
 

@@ -20,19 +20,20 @@ def run(config: Config) -> int:
 
     For each split, prints the metrics and the task's additional text, such as a table of the scores
     of each class, and writes a report to run_dir/evaluation/SPLIT. The last line of the output has
-    all scores as JSON. A signal stops the evaluation without the JSON line.
+    all scores as JSON. A signal stops the evaluation without the JSON line. With `--follow`, calls
+    `follow.run` instead, which evaluates every new checkpoint of the run.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
-    With `--follow`, does what `follow.run` does instead.
-
     Raises:
       ValueError: if the run has no weights that `--weights` selects, if the options or the data set
         do not fit the run, if the split does not exist, if there is neither a held-out split nor
-        `--split`, or if the data set is damaged.
+        `--split`, if the data set is damaged, or if a metric fails.
       OSError: if the checkpoint is damaged, or a file cannot be read or written.
-      RuntimeError: if TensorFlow fails.
+      RuntimeError, tf.errors.OpError: if TensorFlow fails.
+      ImportError, AttributeError: if there is no function `task.section`.
+      AssertionError: if an example was lost or scored twice.
     """
     if config.report.follow:
         return follow.run(config)

@@ -33,19 +33,22 @@ _POLL = 0.5  # seconds between two looks at the run directory
 def run(config: Config) -> int:
     """Evaluates each checkpoint of a run once, until the run has ended or a signal is received.
 
-    The splits are those that the run holds out, or `--split`. A killed follower that is started
-    again goes on with the checkpoints that it has not evaluated. A checkpoint that training removes
-    before it is read is not evaluated. The last line of the output is JSON, with the number of
-    checkpoints that this process has evaluated.
+    The splits are those that the run holds out, or `--split`. The results are written to
+    evaluations/NAME.jsonl and to TensorBoard; a checkpoint of a step whose results are in the file
+    is not evaluated again. Nor are damaged checkpoints, and those that training removes before they
+    are read. Prints a line per checkpoint; the last line of the output is JSON, with the number of
+    checkpoints that this process has evaluated and the path of the file.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
 
     Raises:
       ValueError: if the run has no checkpoint, if the options or the data set do not fit the run,
-        or if no split is held out and `--split` is not given.
+        if the split does not exist, if no split is held out and `--split` is not given, if a metric
+        fails, or if evaluations/NAME.jsonl has an invalid line.
       OSError: if a file cannot be read or written.
-      RuntimeError: if TensorFlow fails.
+      RuntimeError, tf.errors.OpError: if TensorFlow fails, for example to write an event file.
+      AssertionError: if an example was lost or scored twice.
     """
     split, name = config.report.split, config.report.evaluation_name
     if split:
@@ -95,10 +98,12 @@ def run(config: Config) -> int:
 def _new_checkpoints(
     config: Config, rows: EvaluationRows, interrupted: Callable[[], bool]
 ) -> Iterator[tuple[int, str]]:
-    """Yields (step, path) of each checkpoint that is not evaluated, until the run has ended.
+    """Yields (step, path) of checkpoints whose step is not in `rows.steps`, lowest step first.
 
-    A run has ended if result.json exists, unless it was ended by time, or if no process has trained
-    it for `--follow_timeout` seconds.
+    Waits for new checkpoints until `interrupted` returns True or the run has ended: result.json
+    exists, and `--max_hours` did not stop the run, or no process has trained the run for
+    `--follow_timeout` seconds. The caller must add each step to `rows.steps`, unless the checkpoint
+    has been removed.
     """
     run_dir, idle_since = config.run.run_dir, time.monotonic()
     while not interrupted():
@@ -131,16 +136,24 @@ def _result(run_dir: str) -> dict[str, Any] | None:
 
 
 class EvaluationRows:
-    """The rows of evaluations/NAME.jsonl and of TensorBoard; those of earlier processes are kept.
+    """Writer of evaluations/NAME.jsonl and of TensorBoard event files with the same metrics.
+
+    Rows of earlier processes are kept if their step has a row for each of `splits`; other rows are
+    removed from the file. The event files are replaced by new ones with the rows that are kept.
 
     Args:
       run_dir: run directory.
-      name: name of the evaluation.
-      splits: names of the splits, each of which has a row of every evaluated step.
+      name: name of the evaluation, NAME in the paths.
+      splits: names of the splits that are evaluated at every step.
 
     Attributes:
-      path: path of the file of rows.
-      steps: steps that are evaluated, or passed over.
+      path: path of evaluations/NAME.jsonl.
+      steps: steps that are evaluated already, or whose checkpoint is damaged.
+
+    Raises:
+      ValueError: if a line of the file is not valid JSON.
+      OSError: if the file cannot be read or written.
+      tf.errors.OpError: if an event file cannot be written.
     """
 
     def __init__(self, run_dir: str, name: str, splits: tuple[str, ...]) -> None:
@@ -160,7 +173,14 @@ class EvaluationRows:
             self._draw(row)
 
     def _whole_rows(self, splits: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Returns the rows of the file, without those of steps that lack a split."""
+        """Returns the rows of the file whose step has a row for each of `splits`.
+
+        The result is [] if the file does not exist. A last line without a newline is omitted.
+
+        Raises:
+          ValueError: if another line is not valid JSON.
+          OSError: if the file cannot be read.
+        """
         try:
             lines = self.path.read_bytes().splitlines(keepends=True)
         except FileNotFoundError:
@@ -172,11 +192,21 @@ class EvaluationRows:
         return [row for row in rows if present[row["step"]] >= set(splits)]
 
     def pass_over(self, step: int) -> None:
-        """Does not evaluate a step, because its checkpoint is damaged."""
+        """Adds a step to `steps`, because its checkpoint is damaged and cannot be evaluated."""
         self.steps.add(step)
 
     def add(self, step: int, epoch: int, results: Mapping[str, Mapping[str, float | int]]) -> None:
-        """Appends the rows of a step, {split: metrics}, and writes them to the event files."""
+        """Appends a row per split to the file and to the event files, and adds `step` to `steps`.
+
+        Args:
+          step: number of steps of the evaluated checkpoint.
+          epoch: epoch that contains `step` or ends at it, counted from 1.
+          results: metrics by name, for each split.
+
+        Raises:
+          OSError: if the file cannot be written.
+          tf.errors.OpError: if an event file cannot be written.
+        """
         rows = [
             jsonable({"step": step, "epoch": epoch, "split": split, **values})
             for split, values in results.items()

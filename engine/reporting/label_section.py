@@ -122,6 +122,10 @@ def _names(of: SplitPredictions) -> list[str]:
 
 
 def _cells(values: list[float]) -> list[str]:
-    """Formats precision, recall and F1 as percentages, the two areas as fractions; nan as `-`."""
+    """Formats the five scores of a label as table cells; nan as `-`.
+
+    Precision, recall and F1 are percentages; the area under the ROC curve and the average precision
+    have four decimals.
+    """
     areas = ("-" if math.isnan(value) else f"{value:.4f}" for value in values[3:])
     return [*map(percent, values[:3]), *areas]

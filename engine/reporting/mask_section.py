@@ -39,7 +39,8 @@ def section(of: SplitPredictions) -> TaskSection:
     """Returns the section on predicted masks, the scores of each class, and a CSV of examples.
 
     Positions do not count if the label is negative, or if the task ignores the label. The section
-    shows masks if they have two dimensions, over the images if the inputs are images.
+    shows masks if they have two dimensions, over the inputs if these are images with 1 or 3
+    channels.
     """
     predicted = of.predicted["mask"]
     ignored = of.task.ignore_label

@@ -33,7 +33,7 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
     A last line without a newline, which is still being written, is omitted.
 
     Raises:
-      ValueError: if another line is not valid JSON; names file and line.
+      ValueError: if another line is not a JSON object; the message names the file and the line.
       OSError: if the file cannot be read.
     """
     path = os.path.join(run_dir, "metrics.jsonl")
@@ -49,7 +49,11 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
 
 
 def _row(line: bytes, where: str) -> dict[str, Any]:
-    """Returns the row of a line; ValueError, with one line, if it is not a JSON object."""
+    """Parses a line of metrics.jsonl; returns the row as a dict.
+
+    Raises:
+      ValueError: if the line is not a JSON object; the message starts with `where`.
+    """
     try:
         row = json.loads(line)
     except ValueError as error:
@@ -94,9 +98,13 @@ def metric_charts(
 
 
 def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Chart]:
-    """Returns charts of learning rate, gradient norm, loss scale and steps/s, each if logged.
+    """Returns a chart for each of learning rate, gradient norm, loss scale and steps/s, if logged.
 
-    `history` has the rows of metrics.jsonl. The x axis is in epochs.
+    The x axis is in epochs.
+
+    Args:
+      history: rows of metrics.jsonl.
+      steps_per_epoch: number of steps of an epoch.
     """
     charts = []
     for name, logarithmic in _STEP_METRICS.items():
@@ -111,7 +119,7 @@ def step_charts(history: list[dict[str, Any]], steps_per_epoch: int) -> list[Cha
 def _line(
     history: list[dict[str, Any]], split: str, name: str, steps_per_epoch: int, factor: int = 1
 ) -> Line:
-    """Returns a split's curve of a metric over epochs, y times `factor`; null becomes nan."""
+    """Returns the curve of a metric of a split: x in epochs, y times `factor`; None becomes nan."""
     points = [
         (row["step"] / steps_per_epoch, np.nan if row[name] is None else row[name])
         for row in history

@@ -1,4 +1,4 @@
-"""Options of reports: whether training writes one, and the split to evaluate or predict."""
+"""Options of reports, of `--mode=evaluate`, and of the split that is evaluated or predicted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class ReportOptions(OptionGroup):
     """Evaluation and reports.
 
     `report` controls the report at the end of training; `split` is an option of `--mode=evaluate`
-    and `--mode=predict`.
+    and `--mode=predict`; the other options are those of `--mode=evaluate`.
     """
 
     report: bool = option(

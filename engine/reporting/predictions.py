@@ -26,7 +26,8 @@ _MAX_BYTES = 1 << 30  # maximum size of the predictions that are kept for a repo
 class SplitPredictions(NamedTuple):
     """Predictions, targets and losses of the first n examples of a split, in file order.
 
-    n is the number of all examples if the arrays take at most 1 GiB in total.
+    n is the number of all examples, unless the arrays exceed 1 GiB: then the remaining batches are
+    left out.
     """
 
     split: str  # "validation" or "test"
@@ -61,6 +62,7 @@ def task_section(task: Task, of: SplitPredictions) -> TaskSection:
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
       ImportError, AttributeError: if there is no function `task.section`.
+      Exception: if the function `task.section` raises it.
     """
     return import_attribute(task.section or _ANY)(of)
 
@@ -83,6 +85,7 @@ def predictions(
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
       RuntimeError: if TensorFlow fails to read or to evaluate the examples.
+      tf.errors.OpError: if opening the feed fails, such as when a device runs out of memory.
     """
     config, source = parts.config, parts.source
     records = getattr(source, split)

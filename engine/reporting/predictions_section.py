@@ -214,7 +214,8 @@ def _first(split: str, of: Predictions, names: list[str], images: Images) -> Rep
 def _probabilities(split: str, of: Predictions, names: list[str]) -> ReportTable:
     """Returns a table with the class probabilities of the first `_WITH_PROBABILITIES` examples.
 
-    With more than `_MAX_COLUMNS` classes, only the 5 highest probabilities of each are listed.
+    With more than `_MAX_COLUMNS` classes, only the 5 highest probabilities of each example
+    are listed.
     """
     many = len(names) > _MAX_COLUMNS
     columns = ["most likely classes"] if many else [f"p({name})" for name in names]

@@ -73,10 +73,10 @@ def section(of: SplitPredictions) -> TaskSection:
 
 
 def errors(targets: np.ndarray, predicted: np.ndarray) -> Errors:
-    """Returns mean absolute and root mean squared error, R2, and the targets' mean and deviation.
+    """Computes error metrics of predictions, and the mean and standard deviation of the targets.
 
-    `targets` and `predicted` have the same shape, [n, ...], with at least one element; each element
-    has the same weight.
+    The metrics are the mean absolute error, the root mean squared error and R2. Both arguments have
+    the same shape, [n, ...], with at least one element; each element has the same weight.
     """
     targets, predicted = targets.ravel(), predicted.ravel()
     mean, totals = targets.mean(dtype=np.float64), np.zeros(3)
@@ -136,7 +136,7 @@ def _shown(numbers: int, many: bool) -> str:
 
 
 def _some(targets: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns targets and predictions, [n], at `_MAX_POINTS` evenly spaced indices, or at all."""
+    """Returns `targets` and `predicted`, [n] each, at up to `_MAX_POINTS` evenly spaced indices."""
     chosen = np.linspace(0, len(targets) - 1, min(len(targets), _MAX_POINTS)).astype(int)
     return targets[chosen], predicted[chosen]
 

@@ -56,6 +56,8 @@ def build_run_report(
       ValueError: if the data set or metrics.jsonl is damaged.
       OSError: if metrics.jsonl or a file of the data set cannot be read.
       RuntimeError: if TensorFlow fails to compute the predictions.
+      tf.errors.OpError: if TensorFlow fails otherwise, such as when a device runs out of memory.
+      ImportError, AttributeError: if there is no function `parts.task.section`.
     """
     source, config = parts.source, parts.config
     tables: dict[str, str] = {}
@@ -102,6 +104,8 @@ def build_split_report(
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
       RuntimeError: if TensorFlow fails to compute the predictions.
+      tf.errors.OpError: if TensorFlow fails otherwise, such as when a device runs out of memory.
+      ImportError, AttributeError: if there is no function `parts.task.section`.
     """
     config = parts.config
     content = _task_section(parts, split, interrupted)
@@ -131,6 +135,7 @@ def build_data_report(
     Raises:
       ValueError: if the data set is damaged.
       OSError: if a file of the data set cannot be read.
+      tf.errors.OpError: if TensorFlow fails, such as when a device runs out of memory.
     """
     sections = [data_section.section(source, cache_dir(config)), run_section.configuration(config)]
     lead = f"{source.name} {source.version}, as these options cut it; nothing is trained yet"

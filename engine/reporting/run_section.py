@@ -45,10 +45,13 @@ _RESULTS = {
 
 
 def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) -> ReportSection:
-    """Returns the section with the final metrics, the best evaluation and the counters of a run.
+    """Returns the section on the results of a run: final metrics, best evaluation and counters.
+
+    The metrics of a split are left out if one of them is None, which result.json has for nan.
 
     Args:
-      outcome: content of result.json; None: the run has not ended, and the section only says so.
+      outcome: content of result.json; None: the run has not ended, and the section is a sentence
+        that says so and names `weights`.
       weights: description of the weights that compute the predictions, for display.
       metrics: the task's metrics, by name.
     """
@@ -85,7 +88,9 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
 def curves(
     rows: list[dict[str, Any]], task: Task, steps_per_epoch: int, best_step: int | None
 ) -> ReportSection | None:
-    """Returns the section with charts of loss and metrics by epoch; None if none is logged yet.
+    """Returns the section with charts of loss and metrics over epochs, and the last values as text.
+
+    Returns None if neither the loss nor a metric is logged yet.
 
     Args:
       rows: rows of metrics.jsonl.
@@ -116,7 +121,11 @@ def curves(
 def steps(rows: list[dict[str, Any]], steps_per_epoch: int) -> ReportSection | None:
     """Returns the section with charts of learning rate, gradient norm, loss scale and throughput.
 
-    `rows` are the rows of metrics.jsonl; returns None if they have none of these values.
+    A value that is not logged has no chart; returns None if no value is logged.
+
+    Args:
+      rows: rows of metrics.jsonl.
+      steps_per_epoch: number of steps of an epoch.
     """
     panels = metric_history.step_charts(rows, steps_per_epoch)
     if not panels:
@@ -144,7 +153,10 @@ def network(model: tf.Module, name: str) -> ReportSection:
 
 
 def configuration(config: Config) -> ReportSection:
-    """Returns the section with non-default options, all options, and the versions of packages."""
+    """Returns the section with non-default options, all options, and versions.
+
+    The versions are those of Tapeline and TensorFlow.
+    """
     changed, options, defaults = [], [], Config()
     for name, section in sections():
         for field in dataclasses.fields(section):

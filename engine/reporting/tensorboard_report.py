@@ -33,14 +33,15 @@ _NOT_SHOWN = {"curves", "steps", "class_balance", "class_scores", "confused_pair
 
 
 def show(parts: Parts, pictures: Sequence[ReportFigure] | None = None) -> None:
-    """Writes the TensorBoard summaries of a run, in place of those that `show` wrote before.
+    """Writes the TensorBoard summaries of a run, and removes those that `show` wrote before.
 
     They are the options, the layer table and the graph; at the end of the run, also figures of the
     report and a row of the HParams dashboard.
 
     Args:
       parts: assembled run.
-      pictures: figures of the run's report, of which some are shown; None: the run has not ended.
+      pictures: figures of the run's report, of which those in `_NOT_SHOWN` are left out; None: the
+        run has not ended.
 
     Raises:
       OSError: if the event file cannot be written.

@@ -49,10 +49,11 @@ def temporary_directory(folder: str) -> Iterator[str]:
 def publish(temporary: str, folder: str) -> None:
     """Renames the directory `temporary` to `folder`, then deletes the previous `folder`.
 
-    For a moment between two renames, there is no `folder`.
+    For a moment between two renames, there is no `folder`. Also deletes previous versions of
+    `folder` that other processes have left.
 
     Raises:
-      OSError: if a directory cannot be renamed.
+      OSError: if a directory cannot be renamed; the previous `folder` is then kept.
     """
     before = f"{folder}.{os.getpid()}.before"
     while True:

@@ -26,10 +26,11 @@ def entry(
 ) -> dict[str, Any]:
     """Returns an example's entry in predictions.json, a dict for `json.dumps`.
 
-    "input" is the name of the example. For classification, the entry also has "class" and
-    "probability" of the most probable class, "top" (the same of the `--top_k` most probable
-    classes) and, if the label is known, "label" and "right". For other tasks, the entry also has
-    each prediction of at most 64 values, by name.
+    "input" is the name of the example. If the data set has class names and the predictions include
+    "classes" and "probabilities", the entry also has "class" and "probability" of the most probable
+    class, "top" (a list of these two for each of the `--top_k` most probable classes) and, if the
+    label is known, "label" and "right" (whether "class" is the label). Otherwise, the entry also
+    has each prediction of at most 64 values, by name, as a number or as nested lists.
 
     Args:
       trained: network that made the prediction.
@@ -62,8 +63,8 @@ def summary_line(prediction: dict[str, Any]) -> str:
 def csv_table(predictions: list[dict[str, Any]]) -> str:
     """Returns 1 or more entries of predictions.json as the text of a CSV file, with a row each.
 
-    Entries must have the same keys, but only some need "label" and "right"; without them, these
-    two columns are empty.
+    All entries must have the same keys, except "label" and "right". These two columns are written
+    if an entry has the keys, and are empty in the rows of entries without them.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

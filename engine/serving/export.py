@@ -46,9 +46,10 @@ def run(config: Config) -> int:
 
     Raises:
       ValueError: if the run has no weights that `--weights` selects, if the options are those of
-        another network, or if `--averaged=yes` is given for a run without EMA.
-      OSError: if the checkpoint is damaged or the export cannot be written.
-      RuntimeError: if a prediction of the SavedModel differs by more than `ALLOWED`.
+        another network, if the devices cannot be used, or if `--averaged=yes` is given for a run
+        without EMA.
+      OSError: if the checkpoint is damaged, TensorFlow fails, or the export cannot be written.
+      RuntimeError: if a prediction of the SavedModel differs by more than `ALLOWED`, or by nan.
     """
     folder = os.path.join(config.run.run_dir, "export")
     trained = trained_model(config, averaged=_uses_ema(config))
@@ -97,8 +98,9 @@ def _examples(trained: TrainedModel, any_size: bool) -> _Examples:
     """Returns examples to compare: of the run's data set, or random ones.
 
     Examples are the first ones of the test, else the validation, else the training split: at most
-    512, which take at most 256 MiB. If the data set cannot be read or has changed, they are 64
-    random ones. With `any_size`, the signature gets the images of the data set in the stored sizes.
+    512, which take at most 256 MiB, but at least 1. If the data set is not on disk, cannot be read
+    or has changed, the result is 64 random examples. With `any_size`, the signature gets the images
+    of the data set in the stored sizes.
     """
     try:
         source = data.open_source(trained.config, prepared_only=True)
@@ -161,7 +163,8 @@ def _max_difference(actual: Mapping[str, np.ndarray], expected: Mapping[str, np.
 
     The difference of a float output is the maximum of |actual - expected| / max(1, |expected|) over
     the elements; of another dtype, the fraction of the elements that differ. The result is nan if
-    an element is nan in one of the two alone, or is infinite in `expected` alone.
+    an element is nan in only one of `actual` and `expected`, or if an element is infinite in
+    `expected` and has another value in `actual`.
     """
     differences = [0.0]
     for name, wanted in expected.items():

@@ -47,9 +47,11 @@ def run(config: Config) -> int:
     Raises:
       ValueError: if not exactly one of `--inputs` and `--split` is given, an input or the split
         does not exist, the data set is damaged, the run has no weights that `--weights` selects,
-        the options are those of another network, or image files cannot be converted to the inputs.
+        the options are those of another network, the devices cannot be used, or image files cannot
+        be converted to the inputs.
       OSError: if the checkpoint is damaged, the data set cannot be read, or a file cannot be
         written.
+      tf.errors.OpError: if TensorFlow fails, such as when a device runs out of memory.
     """
     if bool(config.serving.inputs) == bool(config.report.split):
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
@@ -140,9 +142,9 @@ def _of_split(trained: TrainedModel) -> Iterator[PredictionRequest]:
 
 
 def _label_name(trained: TrainedModel, names: Sequence[str], label: int) -> str:
-    """Returns the name of a label's class; "" if the run ignores the class, or it is none.
+    """Returns the class name of a label; "" if the label has no class, or one that the run ignores.
 
-    `names` are those of the classes of the split, which may be in another order than the run's.
+    `names` are the class names of the split, which may be in another order than those of the run.
     """
     if not 0 <= label < len(names):
         return ""

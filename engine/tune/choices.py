@@ -14,7 +14,7 @@ FEEDS = ("resident", "stream")
 
 @dataclasses.dataclass(frozen=True)
 class Candidate:
-    """Values of options that affect training speed; a default lets Tapeline choose the value."""
+    """Values of options that affect training speed; with a default, Tapeline chooses the value."""
 
     jit: str = "auto"
     feed: str = "auto"
@@ -36,7 +36,7 @@ class Candidate:
 
 
 def first(jit: str, now: int, cores: int) -> Iterator[Candidate]:
-    """Yields the first round of candidates: each XLA mode with several numbers of threads.
+    """Yields the first round of candidates: each XLA mode with several numbers of intra-op threads.
 
     `Candidate()` is left out.
 

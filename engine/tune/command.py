@@ -30,7 +30,7 @@ def run(config: Config) -> int:
       The exit status: 0; 128 + the signal number, such as 130 or 143, when stopped by a signal.
 
     Raises:
-      ValueError: for invalid input.
+      ValueError: for invalid input, or when user code, such as a model of `--load`, fails.
       RuntimeError: when the configuration cannot be trained.
       OSError: when the flagfile cannot be written.
     """

@@ -50,14 +50,17 @@ class CandidateProcess:
     def ready(self) -> bool:
         """Waits until the process can train or has failed; returns whether it can.
 
-        Also sets `metadata`.
+        Also sets `metadata` and `error`.
         """
         self.metadata = self._answer()
         self.error = self.metadata.get("error", "")
         return not self.error
 
     def measure(self) -> None:
-        """Measures a block of steps; appends its steps/s to `rates`, 0 if the process fails."""
+        """Measures a block of steps; appends the steps/s to `rates`.
+
+        If the process fails, appends 0 and sets `error`.
+        """
         answer: dict[str, Any] = {"error": "the process ended"}
         with contextlib.suppress(BrokenPipeError):  # the process has ended
             print(_BLOCK_SECONDS, file=self._process.stdin, flush=True)
@@ -111,7 +114,8 @@ def contest(
       poll: called periodically; an exception that `poll` raises ends the comparison.
 
     Raises:
-      ValueError: when the options of `choice` are invalid.
+      ValueError: when the options of `choice` are invalid, or when user code, such as a model of
+        `--load`, raises an exception in the process of `choice` before the measurement.
       RuntimeError: when `choice` cannot train, or fails while it is measured.
     """
     with contextlib.ExitStack() as stack:

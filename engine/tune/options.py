@@ -11,7 +11,7 @@ from engine.config.option import OptionGroup, option
 class TuneOptions(OptionGroup):
     """Tuning with --mode=tune.
 
-    Options of tuning; the first line is the heading in `--help`.
+    `tuned_flags` is the path of the flagfile to write; the first line is the heading in `--help`.
     """
 
     tuned_flags: str = option("tuned.flags", "flagfile that --mode=tune writes")

@@ -17,7 +17,7 @@ MEANS = "loss", "gradient norm"  # what is compared besides tensors
 
 @dataclass(frozen=True)
 class Difference:
-    """Relative difference, by `difference`, of a tensor or metric of two runs, and the bound."""
+    """Relative difference of a tensor or metric of two runs, from `difference`, and the bound."""
 
     name: str  # of the tensor or metric
     measured: float
@@ -113,7 +113,7 @@ def whole_model_differences(
 
 
 def _norms_of_statistics(trajectory: Trajectory) -> dict[str, float]:
-    """Returns, for each statistic of a model, the root mean square of the norms of its kind.
+    """Returns the root mean square of the norms of the statistics of each kind, by statistic.
 
     The statistics are the non-trainable variables of the model, and the keys of the result are
     names in `trajectory.weights`. Statistics are of one kind if the last parts of their names are

@@ -59,6 +59,19 @@ class VerificationRuns:
       interrupted: returns whether to stop; polled by all methods that assemble, train or evaluate,
         which then raise Interrupted.
 
+    Attributes:
+      config: all options.
+      built: all runs assembled so far, in order.
+      topologies: configured devices, a single device, and several devices.
+      sample: examples that the runs use.
+      total_steps: number of steps of a training run with these options.
+      scheduled_steps: length of the learning-rate schedule in steps: `total_steps`, but at least
+        2 * `STEPS`.
+      feed_kind: feed of the runs, "resident" or "stream".
+      without_xla: options that disable XLA, by name; {} for `--jit=off`, and for `--jit=auto` in
+        float32.
+      xla_note: text about `without_xla` for messages; "" if `without_xla` is {}.
+
     Raises:
       ValueError: for invalid input, as in training.
       OSError: if a file of the data set cannot be read.
@@ -154,7 +167,9 @@ class VerificationRuns:
         return parts
 
     def score(self, parts: Parts) -> dict[str, float | int]:
-        """Evaluates a run on the held-out split of the sample, and stops prefetching in the others.
+        """Evaluates a run on the held-out split of the sample.
+
+        Stops prefetching in all other runs.
 
         Returns:
           The mean loss, the metrics and the number of "examples", by name.
@@ -264,7 +279,7 @@ def _task_maker(task: MakeTask | Task | None, config: Config, source: pipelines.
     Args:
       task: function or class that makes a task; a task, which is copied; None: as configured.
       config: all options.
-      source: data set, which determines the task of the options.
+      source: data set for whose targets the task of the options is built.
 
     Raises:
       ValueError: if `task` is neither a task nor callable, or if two calls of `task` return the

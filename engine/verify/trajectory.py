@@ -81,8 +81,9 @@ class Trajectory:
     def means(self) -> dict[str, float]:
         """Means of loss, metrics and gradient norm over the steps that updated weights, by name.
 
-        The names are those of `metrics.step_means` and, for the gradient norm, also "gradient
-        norm". The result is {} if no step updated the weights.
+        The names are those of `metrics.step_means`, which include "examples", the number of
+        examples in these steps; the gradient norm also has the name "gradient norm". The result is
+        {} if no step updated the weights.
         """
         if not self.sums[-1]:
             return {}

@@ -27,12 +27,16 @@ class CaptionedImages(NamedTuple):
 
     @property
     def lines(self) -> int:
-        """The number of lines of the longest caption; 0 without captions."""
+        """The largest number of lines of a caption; 0 without captions."""
         return max((caption.count("\n") + 1 for caption in self.captions), default=0)
 
 
 def join_captions(parts: Sequence[Sequence[str]]) -> list[str]:
-    """Returns captions joined from parts: on one line if all captions fit, else a line per part."""
+    """Joins the parts of each caption, `parts[i]` for caption i; returns the captions.
+
+    The parts are joined by spaces if then all captions fit on one line (14 characters), else by
+    newlines.
+    """
     together = [" ".join(each) for each in parts]
     fit = all(len(each) <= _ONE_LINE[0] for each in together)
     return together if fit else ["\n".join(each) for each in parts]
@@ -148,8 +152,8 @@ def _draw_tile(
 def pixel_limits(images: np.ndarray) -> tuple[float, float]:
     """Returns the pixel values that are drawn black and white: 0 and 255 for uint8.
 
-    For other dtypes, these are the finite minimum and maximum (0 and 1 if no value is finite). The
-    second value is always greater: if the two are equal, 1 is added.
+    For other dtypes, these are the minimum and maximum of the finite values (0 and 1 if no value is
+    finite). If the minimum and maximum are equal, 1 is added to the maximum.
     """
     if images.dtype == np.uint8:
         return 0.0, 255.0

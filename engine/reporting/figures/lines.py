@@ -36,7 +36,7 @@ class Chart(NamedTuple):
 
 @renders_png
 def charts(panels: Sequence[Chart], *, x: str) -> Figure:
-    """Draws charts in rows of two; `x` is the label of every x axis.
+    """Draws 1 or more charts in rows of two; `x` is the label of every x axis.
 
     A curve of more than `_MAX_RAW_POINTS` points is drawn smoothed, over the raw curve in a lighter
     shade. Of more than `_MAX_POINTS` points, the raw curve has the minimum and maximum of each of

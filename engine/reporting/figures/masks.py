@@ -35,7 +35,10 @@ _PER_ROW = 2  # examples
 
 
 class MaskedExample(NamedTuple):
-    """An example with target and predicted mask: the class at each position; negative: ignored."""
+    """An example with a target mask and a predicted mask: the class index at each position.
+
+    Positions with a negative index in the target mask are ignored.
+    """
 
     caption: str
     image: np.ndarray | None  # uint8 or float [H, W, 1 or 3], of any size; None: no image
@@ -115,7 +118,11 @@ def _draw(
 
 
 def _grey_or_colour(image: np.ndarray) -> np.ndarray:
-    """Returns an image [H, W, 1 or 3] as RGB from 0 to 1, float64 [H, W, 3]; nan becomes 0."""
+    """Returns an image as RGB from 0 to 1, float64 [H, W, 3]; nan becomes 0.
+
+    `image` is uint8 or float [H, W, C], and C is 1 or 3. The range of `pixel_limits` is scaled to
+    0 to 1.
+    """
     low, high = pixel_limits(image)
     scaled = np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
     return np.broadcast_to(np.nan_to_num(scaled), (*image.shape[:2], 3))

@@ -59,7 +59,7 @@ P = ParamSpec("P")
 
 
 def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
-    """Decorator for a function that draws a figure; the decorated one returns the PNG as bytes."""
+    """Decorates a function that draws a figure: the decorated function returns the PNG as bytes."""
 
     @functools.wraps(function)
     def draw(*args: P.args, **kwargs: P.kwargs) -> bytes:
@@ -72,10 +72,15 @@ def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
 
 
 def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = False) -> None:
-    """Labels the axis "x" or "y" with class names: all, or every n-th, at most `MAX_NAMES`.
+    """Labels an axis of a chart with class names: all names, or every n-th, at most `MAX_NAMES`.
 
-    Class k is at position k. Names of more than 16 characters are truncated. If `upright`, all
-    names are rotated by 90 degrees if any has more than 2 characters.
+    Class k is at position k. Names of more than 16 characters are truncated.
+
+    Args:
+      axes: chart.
+      which: axis to label, "x" or "y".
+      names: class names, 1 or more.
+      upright: whether to rotate the names by 90 degrees where a name has more than 2 characters.
     """
     every = -(-len(names) // MAX_NAMES)
     shown = range(0, len(names), every)
@@ -87,5 +92,5 @@ def set_class_ticks(axes: Axes, which: str, names: list[str], upright: bool = Fa
 
 
 def truncate(name: str, limit: int = 16) -> str:
-    """Returns a name; if longer than `limit` characters, cut to `limit`, the last an ellipsis."""
+    """Returns a name, cut to `limit` characters with an ellipsis at the end if it is longer."""
     return name if len(name) <= limit else name[: limit - 1] + "\u2026"

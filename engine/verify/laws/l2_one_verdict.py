@@ -17,7 +17,8 @@ def check(runs: VerificationRuns) -> Finding:
 
     In that step, only the step counter and the loss scale may change. The next finite step must
     update the weights, to finite values. The function checks a run on the configured devices and a
-    run on several devices, unless these are the same.
+    run on several devices, unless these are the same. If the run fails on several devices, only the
+    configured ones are checked, because L7 reports the failure.
     """
     configured, many = runs.topologies.configured, runs.topologies.many
     problems, where = [], ""
@@ -56,8 +57,8 @@ def _problems(runs: VerificationRuns, parts: Parts, row: int, factor: float) -> 
 
     Args:
       runs: runs of the configuration.
-      parts: run that takes the steps. It first takes those to the end of the epoch, so that the
-        faulty step has a full batch.
+      parts: run that takes the steps, first those to the end of the epoch, so that the faulty step
+        has a full batch.
       row: row of the batch whose gradient is multiplied by `factor`.
       factor: infinity or nan.
 

@@ -12,8 +12,8 @@ from engine.verify.runs import VerificationRuns
 def check(runs: VerificationRuns) -> Finding:
     """Checks that runs traced each function once and that retracing the loop gives the same graph.
 
-    The functions are the training loop and the evaluations of each run assembled so far. Before,
-    the reference run is evaluated a second time.
+    The functions are the training loop and the evaluations of each run assembled so far. Before the
+    traces are counted, the reference run is evaluated a second time.
     """
     runs.score(runs.reference.parts)  # a second evaluation must not trace again
     most: Counter[str] = Counter()

@@ -27,6 +27,10 @@ def check(runs: VerificationRuns) -> Finding:
     rounding error can change the sign of a ReLU's input, after which two runs diverge. So a larger
     difference passes, too, if single steps from the same state agree within the bound, or if
     `_explained` attributes the differences of single steps to rounding errors.
+
+    The runs are not compared with `--shards=1`, if random numbers of the model depend on the
+    micro-batch and `--shards` is not given, or if the gradients of only one run overflow in each
+    single step.
     """
     one, many = runs.topologies.one, runs.topologies.many
     if many is one:
