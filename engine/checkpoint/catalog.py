@@ -38,7 +38,7 @@ def kept_directory(run_dir: str) -> str:
 
 
 def directories(run_dir: str) -> tuple[str, ...]:
-    """Returns the paths of the directories of a run's checkpoints, which may not exist."""
+    """Returns the paths of checkpoints/, best/ and kept/ in `run_dir`, which may not exist."""
     return newest_directory(run_dir), best_directory(run_dir), kept_directory(run_dir)
 
 
@@ -53,7 +53,10 @@ def checkpoint_number(path: str | None) -> int:
 
 
 def list_checkpoints(directory: str) -> list[str]:
-    """Returns the paths of the checkpoints in a directory, in ascending order of their numbers."""
+    """Returns the paths of the checkpoints in a directory, in ascending order of their numbers.
+
+    Returns an empty list if the directory does not exist.
+    """
     names = glob.glob(f"ckpt-*{checkpoint_file.SUFFIX}", root_dir=directory)
     numbered = [name for name in names if re.fullmatch(r"ckpt-\d+\.npz", name)]
     return [os.path.join(directory, name) for name in sorted(numbered, key=checkpoint_number)]
@@ -85,10 +88,16 @@ def read(path: str) -> CheckpointContents:
 
 
 def read_metadata(path: str) -> dict[str, Any]:
-    """Reads the metadata of a checkpoint, as a dict, and checks the number in the file's name.
+    """Reads the metadata of a checkpoint without the arrays; checks the number in the file's name.
 
-    Does not read the arrays. The result is that of `checkpoint_file.read_metadata`; the errors are
-    those of `read`.
+    Returns:
+      The metadata as a dict, with an entry "arrays": {name: {"dtype", "shape", "sha256"}}.
+
+    Raises:
+      MissingError: if the file does not exist, or was removed while open on a network file system.
+      DamagedError: if the metadata cannot be read, or if the number in the file's name is not that
+        of the checkpoint.
+      FormatVersionError: if this version of Tapeline cannot read the format.
     """
     metadata = checkpoint_file.read_metadata(path)
     _check_number(path, metadata)
@@ -172,10 +181,13 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
 
 
 def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
-    """Reads a run's checkpoint of a step, from any directory; returns None if there is none.
+    """Reads a run's checkpoint that was saved at `step`; returns None if there is none.
+
+    If there are several, reads the one whose path `saved_steps` returns.
 
     Raises:
-      DamagedError: if the checkpoint is damaged.
+      DamagedError: if the arrays of the checkpoint are damaged, or if the file was removed before
+        they could be read.
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
     """
     for saved, path in sorted(saved_steps(run_dir).items()):
@@ -185,9 +197,11 @@ def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
 
 
 def saved_steps(run_dir: str) -> dict[int, str]:
-    """Returns the path of a checkpoint of each step of which the run has one.
+    """Returns {step: path} for all steps at which the checkpoints of a run were saved.
 
-    Reads only the metadata of the files; a file with damaged metadata is ignored.
+    Of several checkpoints of a step, the path is that of the one in kept/, or otherwise in best/;
+    of several in a directory, that of the one with the largest number. Reads only the metadata of
+    the files; a file with damaged metadata is ignored.
 
     Raises:
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
@@ -239,9 +253,13 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
 
 
 def prune_kept(run_dir: str, step: int) -> None:
-    """Removes all but the last kept checkpoint of a step, which a run reaches again after a kill.
+    """Removes all checkpoints of `step` in kept/ but the one with the largest number.
 
-    Files that cannot be removed are ignored.
+    There are several if a killed run has reached the step again. Files that cannot be removed or
+    have damaged metadata are ignored.
+
+    Raises:
+      FormatVersionError: if this version of Tapeline cannot read the format of a kept checkpoint.
     """
     same = []
     for path in list_checkpoints(kept_directory(run_dir)):
@@ -252,11 +270,16 @@ def prune_kept(run_dir: str, step: int) -> None:
 
 
 def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
-    """Removes a run's checkpoints except the `keep` newest and the best one.
+    """Removes a run's checkpoints except the `keep` newest, the best one and those in kept/.
 
-    `step` and `best_step` are those of the newest checkpoint. A best checkpoint of a later step was
-    saved before a rollback; it is kept, because the run will reach that step again. Files that
-    cannot be removed are ignored.
+    A best checkpoint of a step after `step` was saved before a rollback; it also remains, because
+    the run will reach that step again. Files that cannot be removed are ignored.
+
+    Args:
+      run_dir: run directory.
+      keep: number of newest checkpoints that remain, 1 or more.
+      step: step of the newest checkpoint.
+      best_step: step of the best evaluation so far; -1 if there is none yet.
 
     Raises:
       FormatVersionError: if this version of Tapeline cannot read the format of a best checkpoint.

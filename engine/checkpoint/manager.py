@@ -1,4 +1,4 @@
-"""Saves checkpoints of the training state; keeps the newest ones and, separately, the best one."""
+"""Saves checkpoints of the training state in a background thread, and removes old ones."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from pipelines import DataIdentity
 
 
 class CheckpointManager:
-    """Saver of a run's state, which keeps the newest checkpoints and the best one.
+    """Saver of a run's state, which also removes old checkpoints.
+
+    The `keep` newest checkpoints, the best one and those that are kept for good remain.
 
     A checkpoint holds the variables of the state and, as metadata, `data`, the digests of the files
-    of `--load`, and the result of `describe`.
+    of `--load`, the result of `describe`, and number, steps, versions and time of the checkpoint.
 
     Args:
       run_dir: run directory.
@@ -84,7 +86,10 @@ class CheckpointManager:
         return self._write(self._copy_state(), best) if self._writes else ""
 
     def _copy_state(self) -> CheckpointContents:
-        """Takes the next checkpoint number; returns copies of the state's arrays, and metadata."""
+        """Takes the next checkpoint number; returns copies of the state's arrays, and metadata.
+
+        The metadata lack the result of `describe`.
+        """
         self._number = 1 + max(self._number, catalog.last_number(self._run_dir))
         arrays = {name: value_of(variable) for name, variable in self._variables.items()}
         metadata = {
@@ -121,6 +126,7 @@ class CheckpointManager:
 
         Raises:
           OSError: if a file cannot be written.
+          FormatVersionError: if this version of Tapeline cannot read the format of an old file.
         """
         metadata, arrays = {**self._describe(), **contents.facts}, contents.arrays
         directories = [catalog.newest_directory(self._run_dir)]

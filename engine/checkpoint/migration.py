@@ -38,8 +38,9 @@ _REMOVED = ("update_ratio",)
 def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts the arrays of a checkpoint of this or an older version to this version's names.
 
-    Arrays that this version does not use are dropped, arrays that an older version lacks get
-    default values, and the sums of metrics of 0.4.0 get the current layout.
+    Drops the array that only older versions use, adds default values of arrays that older versions
+    lack, and converts the sums of metrics of 0.4.0 to the current layout. Returns the arrays by
+    name.
     """
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     if "ended" in arrays:  # of 0.4.0

@@ -11,7 +11,10 @@ from engine.config.option import OptionGroup, option
 class CheckpointOptions(OptionGroup):
     """Checkpoints.
 
-    Option group of when checkpoints are saved; the first line is the heading in `--help`.
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
     """
 
     checkpoint_every: int = option(

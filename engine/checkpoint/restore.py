@@ -52,8 +52,8 @@ class Restorer:
 
         Raises:
           OSError: if there are checkpoints but none can be loaded.
-          ValueError: if a checkpoint belongs to other data or another network, or if this version
-            of Tapeline cannot read its format.
+          ValueError: if the data set or the variables of a checkpoint are not those of the run, or
+            if this version of Tapeline cannot read the format.
         """
         directory = catalog.newest_directory(self._run_dir)
         paths = catalog.list_checkpoints(directory)

@@ -23,15 +23,15 @@ def augmenter(
 
     The random numbers of an example depend only on the seed, the epoch and the position of the
     example in the order of the epoch, and not on the batch size or the number of replicas,
-    micro-batches and shards.
+    micro-batches and shards. With mixup, the function is given one row more than it returns.
 
     Args:
       augmentation: transforms to apply.
-      classes: number of classes, of which mixup creates distributions.
+      classes: number of classes; mixup returns distributions over the classes as targets.
       seed: seed of the run.
       compiled: whether XLA compiles the function.
-      preprocess: preprocessing of the inputs by the data set; None: uint8 images are divided by
-        255.
+      preprocess: converts decoded inputs to the inputs of the model; None: a uint8 tensor is
+        divided by 255, and other inputs are not scaled.
     """
 
     def augmented(batch: Batch) -> Batch:

@@ -1,7 +1,8 @@
-"""Early stopping and selection of the best weights, by Keras' rules; `TrainState` has the counters.
+"""Early stopping and selection of the best weights; `TrainState` has the counters.
 
-Early stopping and the best weights have separate reference values: any improvement of the metric
-selects new best weights, but only an improvement of more than `min_delta` resets the patience.
+The patience and the best weights follow the rules of Keras' EarlyStopping and ModelCheckpoint. They
+have separate reference values: any improvement of the metric selects new best weights, but only an
+improvement of more than `min_delta` resets the patience.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from engine.runtime.scalars import as_float64, as_int64
 
 
 class StopReason(enum.IntEnum):
-    """Why training has stopped early; as stored in `PatienceState.stopped`."""
+    """Reason for stopping training early, as stored in `PatienceState.stopped`.
+
+    NONE: training has not stopped early.
+    """
 
     NONE = 0
     PATIENCE = 1  # no improvement
@@ -34,12 +38,14 @@ OPTIONS = {  # options that stop training, by reason
 
 
 class StopRules(NamedTuple):
-    """Rules that stop training early besides the patience.
+    """Rules of early stopping in addition to the patience.
 
     Attributes:
-      target: value of the metric that stops training when it is reached; None: none.
-      required: value to reach, and the step of the first evaluation that requires it; None: none.
-      min_steps: number of steps before which nothing stops training.
+      target: training stops once the best value of the metric is as good as this; None: training
+        has no target.
+      required: (value, step): training stops at an evaluation at `step` or later if the best value
+        of the metric so far is worse than `value`; None: no value is required.
+      min_steps: training does not stop early at an evaluation before this step.
     """
 
     target: float | None = None
@@ -54,9 +60,13 @@ class Monitor:
       metric: split, underscore and metric, for example "validation_accuracy".
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
       patience: number of evaluations without improvement before training stops, counted as in
-        Keras; -1: this never stops training.
+        Keras; -1: missing improvement never stops training.
       higher_is_better: whether a higher value of the metric is better.
       rules: further rules of early stopping.
+
+    Attributes:
+      metric: the argument `metric`.
+      split: the split in `metric`, "train" or "validation".
     """
 
     def __init__(
@@ -74,7 +84,7 @@ class Monitor:
         self._min_delta, self._patience = min_delta, patience
 
     def value(self, results: Mapping[str, Mapping[str, float]]) -> float:
-        """Returns the monitored metric of an epoch; `results` is {split: {metric: value}}."""
+        """Returns the monitored metric of an evaluation; `results` is {split: {metric: value}}."""
         return float(results[self.split][self._name])
 
     def _better(self, value: float, reference: float, margin: float) -> bool:
@@ -87,14 +97,17 @@ class Monitor:
         return self._sign * (value - self._sign * margin) > self._sign * reference
 
     def improves(self, value: float, reference: float) -> bool:
-        """Returns whether `value` is better than `reference` by more than the smallest improvement.
+        """Returns whether `value` is better than `reference` by more than `min_delta`.
 
-        Any number improves on a `reference` of nan.
+        Any number improves on a `reference` of nan; a `value` of nan never improves.
         """
         return self._better(value, reference, self._min_delta)
 
     def is_best(self, value: float, step: int, best: BestState) -> bool:
-        """Returns whether `value` is the best so far; if so, assigns it and `step` to `best`."""
+        """Returns whether `value` is the best so far; if so, assigns it and `step` to `best`.
+
+        Any number is better than the initial value of `best`, nan; nan is never the best.
+        """
         if not self._better(value, float(best.value), 0.0):
             return False
         best.value.assign(as_float64(value))
@@ -109,11 +122,11 @@ class Monitor:
         Args:
           value: monitored metric of the evaluation.
           step: step of the evaluation.
-          first: whether this is the first evaluation of the run; as in Keras, missing improvement
-            does not stop training there.
-          best: best evaluation so far, including this one.
-          patience: state of early stopping, which is updated; once it has a reason to stop, the
-            reason stays.
+          first: whether this is the evaluation of the initial weights or the first one after it;
+            missing improvement does not stop training then, as in the first epoch in Keras.
+          best: best evaluation so far, including this one; not changed.
+          patience: state of early stopping, which is updated. A reason to stop that it has already
+            is never reset to NONE.
         """
         waited = self._has_waited(value, patience) and not first
         reached, rules, reason = float(best.value), self._rules, StopReason.NONE
@@ -129,7 +142,10 @@ class Monitor:
         return StopReason(int(patience.stopped))
 
     def _has_waited(self, value: float, patience: PatienceState) -> bool:
-        """Counts an evaluation without improvement; returns whether the patience is exhausted."""
+        """Counts evaluations without improvement for the patience; returns whether they exhaust it.
+
+        Does nothing and returns False if the patience is -1.
+        """
         if self._patience < 0:
             return False
         if self.improves(value, float(patience.reference)):
@@ -159,11 +175,13 @@ def resolve(
       metrics: names of the metrics of the task, in order.
       has_validation: whether there is a validation split.
       collected: names of the metrics that only evaluation computes, see `tl.metrics.collected`.
-      logged: names of other numbers that are logged with the training metrics; lower is better.
+      logged: names of other numbers that are logged with the training metrics, such as
+        "gradient_norm"; accepted after "train_".
 
     Raises:
-      ValueError: if the task has no such metric, for a metric of the validation split if there is
-        no such split, and for a metric of the training split that only evaluation computes.
+      ValueError: if there is no metric or logged number of the name, for a metric of the validation
+        split if there is no such split, and for a metric of the training split that only evaluation
+        computes.
     """
     if monitor == "auto":
         first = next(iter(metrics), "loss")

@@ -55,7 +55,8 @@ class Evaluation:
           The values by name; None if `interrupted` returned True.
 
         Raises:
-          RuntimeError: if TensorFlow fails, or if the feed returns an invalid number of steps.
+          RuntimeError: if TensorFlow fails, if the feed cannot read its examples, or if the feed
+            returns an invalid number of steps.
           ValueError: if the model, task or a metric is found invalid when the loop is traced.
           UserCodeError: if the function of a collected metric fails.
           AssertionError: if an example was lost or scored twice.
@@ -87,7 +88,11 @@ class Evaluation:
         return means
 
     def graph(self) -> Any:
-        """Returns the ConcreteFunction of the loop that `run` calls; evaluates nothing."""
+        """Returns the ConcreteFunction of the loop that `run` calls; evaluates nothing.
+
+        Raises:
+          ValueError: if the model, task or a metric is found invalid when the loop is traced.
+        """
         _, given = self._feed.open(0, 1)
         start, steps = (tf.constant(as_int64(each)) for each in (0, 1))
         return self._compiled.get_concrete_function(start, steps, given)
@@ -120,8 +125,9 @@ class Evaluation:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The sums over all steps, float64 [sums], and, if the task has collected metrics, the
-          reduced result of `Collection.packed` for each step, int64 [steps, length, 1 + values].
+          A list of the sums over all steps, float64 [`metrics.size`], and, if the task has
+          collected metrics, the reduced result of `Collection.packed` for each step, int64 [steps,
+          length, 1 + values].
         """
         self.traces += 1
         accumulation, strategy = self._accumulation, self._strategy

@@ -55,11 +55,11 @@ class LogPoint(NamedTuple):
     updates: int  # number of those that updated the weights
     loss_scale: float  # after the last step
     learning_rate: float  # of the last step
-    sums: np.ndarray  # float64 [metrics.size + 2], over the epoch so far, as TrainState.sums
+    sums: np.ndarray  # float64 [metrics.size + 2], as TrainState.sums
 
     @classmethod
     def unpack(cls, row: np.ndarray) -> LogPoint:
-        """Returns the `LogPoint` of a result of `pack`, float64 [4 + sums].
+        """Returns the `LogPoint` that `pack` has packed into `row`, float64 [4 + sums].
 
         Step numbers up to 2^53 are exact.
         """
@@ -68,7 +68,7 @@ class LogPoint(NamedTuple):
 
 
 def pack(*scalars: tf.Tensor, sums: tf.Tensor) -> tf.Tensor:
-    """Returns the fields of a `LogPoint`, in order, as a vector, float64 [4 + len(sums)].
+    """Returns the fields of a `LogPoint`, in order, as a vector, float64 [4 + sums].
 
     Called in the graph.
 

@@ -38,12 +38,12 @@ class LoopResult(NamedTuple):
 
 
 class LoopArgs(NamedTuple):
-    """What does not change in a call of the loop: bounds, skipped updates; int64 [] each."""
+    """Constants of a call of the loop: bounds, skipped updates and factor of the learning rate."""
 
-    end: tf.Tensor  # step at which the call ends
-    every: tf.Tensor  # as LogPoints.every
-    last: tf.Tensor  # as LogPoints.last
-    skipped: tf.Tensor  # number of steps before this call that did not update the weights
+    end: tf.Tensor  # step at which the call ends, int64 []
+    every: tf.Tensor  # as LogPoints.every, int64 []
+    last: tf.Tensor  # as LogPoints.last, int64 []
+    skipped: tf.Tensor  # number of steps before this call that did not update the weights, int64 []
     factor: tf.Tensor | None  # of the learning rate, by the plateau schedule, float64 []
 
 
@@ -108,7 +108,8 @@ class Loop:
             or `most_steps(points)`; if no log point of `points` is after the current step; if the
             model, task or optimizer is found invalid when the loop is traced.
           StepError: if TensorFlow fails in a step.
-          RuntimeError: if the feed or the loop returns an invalid number of steps.
+          RuntimeError: if the feed cannot read its examples, or if the feed or the loop returns an
+            invalid number of steps.
         """
         before = int(self.state.step)
         if steps < 1:
@@ -150,6 +151,9 @@ class Loop:
 
         The function is the one that `run` calls, or, with `retrace`, a new trace that `traces` does
         not count.
+
+        Raises:
+          ValueError: if the model, task or optimizer is found invalid when the loop is traced.
         """
         _, given = self.feed.open(int(self.state.step), 1)
         function = tf.function(self._assigned, autograph=False) if retrace else self._call
@@ -191,14 +195,14 @@ class Loop:
         """Takes the steps of a call, and packs a `LogPoint` into a row at each log point.
 
         Args:
-          args: bounds of the call.
+          args: constants of the call.
           first: loop-carried values before the call.
           given: input of the graph from `Feed.open`.
 
         Returns:
           The final `LoopState`; the number of log points reached, int32 []; the rows, float64
-          [maximum log points + 1, 4 + len(sums)], of which only as many are valid as log points
-          were reached; and `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2]
+          [maximum log points + 1, 4 + sums], of which only as many are valid as log points were
+          reached; and `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2]
           if not recorded.
         """
         one_step = functools.partial(self._one_step, args, first.step, given)
@@ -244,7 +248,7 @@ class Loop:
         """Takes one step on all replicas.
 
         Args:
-          args: bounds of the call.
+          args: constants of the call.
           first: index of the first step of the call, int64 [].
           given: input of the graph from `Feed.open`.
           now: loop-carried values before the step.

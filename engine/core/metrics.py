@@ -1,9 +1,9 @@
 """Sums of losses and metrics over examples, and the values computed from them.
 
-The sums are one vector: the sum of weight * loss, the sum of the weights (1 without weights), the
-number of examples, and the sums of each metric of the task. The vector of a training step has two
-more elements, the gradient norm and 1. Vectors of steps are added in float64, in which counts are
-exact up to 2^53.
+The sums are one vector: the sum of weight * loss, the sum of the weights, the number of examples,
+and the sums of each metric of the task. Without weights from the task, each weight is 1. The vector
+of a training step has two more elements, the gradient norm and 1. Vectors of steps are added in
+float64, in which counts are exact up to 2^53.
 """
 
 from __future__ import annotations

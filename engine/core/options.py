@@ -50,7 +50,13 @@ class LoopOptions(OptionGroup):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationOptions(OptionGroup):
-    """Evaluation during training."""
+    """Evaluation during training.
+
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
+    """
 
     evaluate_every: str = option(
         "epoch",
@@ -154,11 +160,14 @@ class StoppingOptions(OptionGroup):
 
     @property
     def target(self) -> float | None:
-        """The value of the monitored metric at which training stops; None: none."""
+        """Value of the monitored metric at which training stops; None without `--stop_at`."""
         return float(self.stop_at) if self.stop_at else None
 
     @property
     def required(self) -> tuple[float, int] | None:
-        """The value to reach and the step from which it is required; None: none."""
+        """(value, step) of `--baseline`; None without this option.
+
+        The monitored metric must have reached the value at each evaluation from the step on.
+        """
         value, _, step = self.baseline.partition(":")
         return (float(value), int(step)) if self.baseline else None

@@ -35,12 +35,12 @@ class BestState(tf.Module):
 
 
 class PatienceState(tf.Module):
-    """State of early stopping: reference value, epochs without improvement, whether stopped."""
+    """State of early stopping: reference value, evaluations without improvement, reason to stop."""
 
     def __init__(self) -> None:
         super().__init__(name="patience")
         self.reference = _number("reference", float("nan"))  # metric at the last improvement
-        self.wait = _counter("wait")  # number of epochs since that improvement
+        self.wait = _counter("wait")  # number of evaluations since that improvement
         self.stopped = _counter("stopped")  # a StopReason; 0: training goes on
 
 
@@ -83,9 +83,9 @@ class TrainState(tf.Module):
     Args:
       model: model whose variables were created in the strategy's scope.
       optimizer: optimizer whose slots were created in the same scope.
-      task_metrics: metrics of the task.
+      task_metrics: metrics of the task, by name.
       ema: model with the same variables, which holds their EMA; None: no EMA.
-      plateau: state of the plateau schedule; None: another schedule.
+      plateau: state of the plateau schedule; None: the run has another schedule.
       make_loss_scale: returns the loss scale; called in the device scope of its variables.
     """
 
@@ -113,8 +113,8 @@ class TrainState(tf.Module):
             self.last_logged_step = _counter("last_logged_step", -1)  # in metrics.jsonl; -1: none
             self.loss_scale = make_loss_scale()
             shape = [metrics.size(task_metrics) + 2]
-            self.sums = _number("sums", shape=shape)  # over the epoch so far
-            # The value of `sums` at the last log point of the epoch.
+            self.sums = _number("sums", shape=shape)  # since the last evaluation
+            # The value of `sums` at the last log point since that evaluation; 0 before it.
             self.last_logged_sums = _number("last_logged_sums", shape=shape)
             self.best = BestState()
             self.patience = PatienceState()

@@ -29,7 +29,7 @@ from pipelines import Batch
 
 
 class StepContext(NamedTuple):
-    """Step counters and loss scale before a training step."""
+    """Step counters, loss scale and factor of the learning rate before a training step."""
 
     step: tf.Tensor  # int64 [], number of earlier steps
     updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
@@ -157,8 +157,8 @@ class Step:
           context: counters and loss scale before the step.
 
         Returns:
-          Whether gradients, statistics and metric sums were finite, so that the variables were
-          updated, and the metric sums of the step.
+          A `StepResult`: whether all gradients, statistics and metric sums were finite, in which
+          case the variables were updated; and the result of `metrics.step_sums`.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self.reduce(total)

@@ -87,11 +87,19 @@ class HostCollectives:
         return self._strategy
 
     def max(self, value: int) -> int:
-        """Returns the maximum of the workers' values, on every worker."""
+        """Returns the maximum of the workers' values, on every worker.
+
+        Raises:
+          RuntimeError: if the workers cannot reach each other.
+        """
         return builtins.max(self._gather(value))
 
     def broadcast(self, value: int) -> int:
-        """Returns the chief's value on every worker."""
+        """Returns the chief's value on every worker.
+
+        Raises:
+          RuntimeError: if the workers cannot reach each other.
+        """
         return self._gather(value)[0]
 
     def same(self, what: str, value: int) -> None:
@@ -102,7 +110,8 @@ class HostCollectives:
           value: value of this worker.
 
         Raises:
-          RuntimeError: if the values differ; the message lists the value of each worker.
+          RuntimeError: if the values differ, in which case the message lists the value of each
+            worker; or if the workers cannot reach each other.
         """
         values = self._gather(value)
         if len(set(values)) > 1:

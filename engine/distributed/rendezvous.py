@@ -110,10 +110,10 @@ def join_cluster(cluster: ClusterConfig, digest: str, seconds: float) -> dict[in
 
 
 def _accept_workers(cluster: ClusterConfig, digest: str, seconds: float) -> dict[Connection, int]:
-    """Waits on the chief until all other workers have joined.
+    """Waits on the chief until all other workers have joined; on an error, closes all connections.
 
     Returns:
-      The worker index of each connection. On an error, all connections are closed.
+      The worker index of each connection.
 
     Raises:
       RuntimeError: if a worker does not join within `seconds` or is refused, or if the chief cannot

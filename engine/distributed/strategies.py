@@ -191,7 +191,7 @@ def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
 
     Args:
       virtual_devices: number of devices to split the CPU into; 0: the CPU is not split.
-      hide_gpus: whether TensorFlow sees no GPU; otherwise GPU memory is allocated as needed.
+      hide_gpus: whether to hide all GPUs; otherwise TensorFlow allocates GPU memory as needed.
 
     Raises:
       ValueError: if TensorFlow has started already, with too few CPU devices.

@@ -223,7 +223,7 @@ class BadStepDetector:
         return False
 
     def _is_steep(self, step: int, norm: float) -> bool:
-        """Returns whether a gradient norm is a spike; if not, adds it to the largest norms.
+        """Returns whether a gradient norm is a spike; if not, updates the list of largest norms.
 
         A bad batch with a low loss by chance may still change the weights too much. The norm is
         compared with the second largest norm of the steps before, so that one bad step among the

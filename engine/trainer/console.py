@@ -72,7 +72,10 @@ def example(source: pipelines.Source) -> str:
 
 
 def plan(config: Config) -> str:
-    """Returns text about batch size, optimizer, learning rate, seed and unusual options."""
+    """Returns text about batch size, optimizer, learning rate and seed.
+
+    Non-default values of some other options, such as `--accumulate`, follow.
+    """
     rate = config.schedule
     return (
         f"batch {config.training.global_batch_size}, {config.optimizer.optimizer}, {rate.schedule} "
@@ -81,7 +84,7 @@ def plan(config: Config) -> str:
 
 
 def _unusual(config: Config) -> str:
-    """Returns the non-default options of the step as text, such as `, accumulate 4, ema 0.99`."""
+    """Returns the non-default ones of seven options as text, such as `, accumulate 4, ema 0.99`."""
     sections = config.precision, config.training, config.devices, config.optimizer, config.data
     names = ("precision", "accumulate", "shards", "clip_norm", "clip_value", "ema", "augment")
     return "".join(

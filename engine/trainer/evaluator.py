@@ -1,4 +1,4 @@
-"""Evaluates during training: logging, selection of the best weights, early stopping."""
+"""Evaluates during training; logs, selects the best weights and decides on early stopping."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class EvaluationResult(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates during training, and updates the best weights and early stopping.
+    """Evaluator of a run, which updates best weights, early stopping and plateau schedule.
 
     Args:
       parts: the run.
@@ -42,7 +42,8 @@ class Evaluator:
       monitor: monitor of the metric that selects the best weights.
 
     Raises:
-      ValueError: if `--monitor` names a metric or split that does not exist.
+      ValueError: if `--monitor` names a metric or split that does not exist, or a metric of the
+        training split that only evaluation computes.
     """
 
     def __init__(
@@ -76,15 +77,20 @@ class Evaluator:
         )
 
     def run(self) -> EvaluationResult | None:
-        """Evaluates and logs, and updates the best weights and early stopping in the state.
+        """Evaluates and logs; updates the best weights, early stopping and the plateau schedule.
 
-        The caller must save a checkpoint afterwards, so that it has the updates. Training metrics
-        are those since the evaluation before. At step 0 there are none, so that a `--monitor` of
-        the training metrics sees no value.
+        The training metrics are those of the steps since the evaluation before; their sums in the
+        state are reset. The caller must save a checkpoint afterwards, so that it has all changes.
+        At step 0, there are no training metrics: if `--monitor` is one of them, the best weights,
+        early stopping and the plateau schedule do not change.
 
         Returns:
-          Whether the weights are the best so far, and messages; None if interrupted before any
-          change.
+          Whether the weights are the best so far, and messages; None if a signal stopped the
+          evaluation, before any change.
+
+        Raises:
+          OSError: if the metrics cannot be written.
+          RuntimeError, ValueError, AssertionError: as in `Evaluation.run`.
         """
         state, step = self._state, int(self._state.step)
         results = self._results()
@@ -121,12 +127,16 @@ class Evaluator:
     def run_at_end(self) -> str | None:
         """Evaluates and logs at the end of training, if no evaluation is due there.
 
-        This changes neither the training state, nor the best weights, nor early stopping. If the
-        run is extended later, the resumed run removes the logged rows and goes on to the next
+        The training state, with best weights and early stopping, is not changed. If the run is
+        extended later, the resumed run removes the logged rows and continues to the next
         evaluation.
 
         Returns:
-          A message with the metrics; None if interrupted.
+          A message with the metrics; None if a signal stopped the evaluation.
+
+        Raises:
+          OSError: if the metrics cannot be written.
+          RuntimeError, ValueError, AssertionError: as in `Evaluation.run`.
         """
         results = self._results()
         if results is None:
@@ -157,7 +167,7 @@ class Evaluator:
 
     @property
     def stopped(self) -> StopReason:
-        """Why training has stopped early; NONE if it has not."""
+        """Reason why training has stopped early; `StopReason.NONE` if it has not."""
         return StopReason(int(self._state.patience.stopped))
 
     @property
@@ -165,7 +175,7 @@ class Evaluator:
         return self._parts.config.evaluation.evaluate_every == "epoch"
 
     def _where(self, step: int) -> str:
-        """Returns text about the step of an evaluation, such as "epoch 1/2"."""
+        """Returns text about an evaluation's step, such as "epoch 1/2" or "initial weights"."""
         if not step:
             return "initial weights"
         epoch = f"epoch {self._triggers.epoch(step)}/{self._triggers.epochs}"
@@ -175,9 +185,10 @@ class Evaluator:
         return f"epoch {self._triggers.epoch(step)}" if self._by_epochs else f"step {step:,}"
 
     def _results(self) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of training and validation, where there are; None if interrupted.
+        """Returns {split: {metric: value}} of training and validation; None if a signal stops it.
 
-        The training metrics are those of the steps since the last evaluation.
+        "train" has the metrics of the steps since the last evaluation; it is absent at step 0.
+        "validation" is absent without that split.
         """
         results: dict[str, dict[str, float | int]] = {}
         if int(self._state.step):

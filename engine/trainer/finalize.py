@@ -34,17 +34,22 @@ class Finalizer:
     def run(
         self, *, epoch: int, metric: str, stopped: tuple[str, str], left_out: Sequence[int]
     ) -> bool:
-        """Evaluates validation and test splits, then writes the report and result.json.
+        """Evaluates validation and test splits, then writes the report, if any, and result.json.
 
-        With `--restore_best`, the best weights, if any, are restored before. For the
-        arguments see `result.outcome`.
+        With `--restore_best`, the best weights, if any, are restored before.
+
+        Args:
+          epoch: epoch, counted from 1, in which training ended.
+          metric: name of the monitored metric, such as "validation_accuracy".
+          stopped: option that ended training early, and the reason as text; ("", "") if none.
+          left_out: numbers, from 0, of the skipped steps.
 
         Returns:
           Whether the run is finished; False if a signal stopped evaluation or report.
 
         Raises:
           OSError: if a file cannot be written, or the best checkpoint cannot be loaded.
-          ValueError: if the report finds damaged data.
+          ValueError: if the report finds damaged data, or if a metric fails.
           RuntimeError: if TensorFlow fails.
         """
         weights = self._restore_best()
@@ -85,7 +90,7 @@ class Finalizer:
         return f"weights of step {best:,}, the best"
 
     def _evaluate(self, weights: str) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: means} of the validation and test splits; None if interrupted.
+        """Returns {split: {metric: value}} of the validation and test splits; None if interrupted.
 
         Also prints a line for each split, with `weights`, the description of the weights.
         """

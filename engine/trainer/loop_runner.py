@@ -64,9 +64,11 @@ class LoopRunner:
           points: log points, at least one of them after the current step.
 
         Raises:
-          ValueError: if `max_steps` is below 1, or if no log point is after the current step.
-          OSError: if the record of a skipped step cannot be written.
-          RuntimeError: if TensorFlow fails in a step.
+          ValueError: if `max_steps` is below 1, if no log point is after the current step, or if
+            the examples of a skipped step are damaged.
+          OSError: if the examples of a skipped step cannot be read, or if the record of the step
+            cannot be written.
+          RuntimeError: if TensorFlow fails in a step, or if the feed cannot read its examples.
         """
         step = int(self._state.step)
         if max_steps < 1:
@@ -100,10 +102,13 @@ class LoopRunner:
         return RunnerResult(1, None, passed)
 
     def record(self, bad_step: BadStep) -> None:
-        """Records the examples of a skipped step, if there is a recorder, and prints a message.
+        """Records the examples of a skipped step, and prints a message.
+
+        Does nothing without a recorder, or if the step is already recorded.
 
         Raises:
-          OSError: if the record cannot be written.
+          OSError: if the record cannot be written, or a file of the data set cannot be read.
+          ValueError: if a file of the data set is damaged.
         """
         if self._recorder is not None and (line := self._recorder.record(bad_step)):
             self._print_line(line)

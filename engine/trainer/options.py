@@ -13,7 +13,10 @@ from engine.core.options import MAX_SKIPPED_STEPS
 class BadStepOptions(OptionGroup):
     """Bad steps: detection, rollback and skipping.
 
-    Options of the handling of bad steps; the first line is the heading in `--help`.
+    The first line is the heading of these options in `--help`.
+
+    Raises:
+      ValueError: if a value is invalid; see `OptionGroup`.
     """
 
     bad_steps: int = option(

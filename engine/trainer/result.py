@@ -37,7 +37,8 @@ def outcome(
       meter: throughput and startup times.
       epoch: epoch, counted from 1, in which training ended.
       metric: name of the monitored metric, such as "validation_accuracy".
-      stopped: option that ended training before its length, and the reason as text; "" for none.
+      stopped: option that ended training early, such as "patience", and the reason as text; both
+        are "" if training ended at its full length.
       results: mean loss and metrics of each evaluated split, {split: means}.
       left_out: numbers, from 0, of the skipped steps.
     """

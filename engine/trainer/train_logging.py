@@ -32,15 +32,16 @@ def metric_rows(
 ) -> list[tuple[int, dict[str, float | int]]]:
     """Returns (step, {name: value}) for each log point.
 
-    The values are the means of loss, metrics and gradient norm and the number of examples since the
-    previous log point, the learning rate, the loss scale if it is dynamic, and the number of steps
-    so far without a weight update.
+    The values are the mean loss, the metrics, the mean gradient norm and the number of examples,
+    all since the previous log point; the learning rate; the loss scale if it is dynamic; and the
+    number of steps so far that did not update the weights.
 
     Args:
       parts: the run, whose state stores the sums at the last log point.
-      points: 1 or more log points of one epoch, in order, after the last one that is stored.
-      kept: whether the state then stores the last of `points`, from which the next means start; if
-        False, a resumed run removes the rows.
+      points: 1 or more log points between two evaluations, in order, after the last one that is
+        stored.
+      kept: whether the state then stores the last of `points`, from which the next means start. If
+        False, the state is not changed, and a resumed run removes the rows.
     """
     state, rows = parts.state, []
     logged = state.last_logged_sums.numpy()
@@ -70,8 +71,14 @@ class TrainLogger:
     def passed(self, points: list[LogPoint], *, kept: bool = True) -> dict[str, float | int]:
         """Writes a row of training metrics for each log point; arguments as in `metric_rows`.
 
-        A row also has the steps per second; for TensorBoard, also the examples per second, goodput,
-        restarts and lost steps. Returns the metrics of the last row, {name: value}, without these.
+        A row has the values of `metric_rows` and the steps per second; for TensorBoard, also the
+        examples per second, goodput, restarts and lost steps.
+
+        Returns:
+          The values of `metric_rows` of the last row, {name: value}.
+
+        Raises:
+          OSError: if the rows cannot be written.
         """
         rate = self._meter.steps_per_second
         batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
@@ -85,11 +92,19 @@ class TrainLogger:
         return values_of[-1][1]
 
     def scored(self, split: str, means: Mapping[str, float | int]) -> None:
-        """Writes `means`, the metrics of an evaluated split, for the current step."""
+        """Writes `means`, the metrics of an evaluated split, for the current step.
+
+        Raises:
+          OSError: if the row cannot be written.
+        """
         step = int(self._parts.state.step)
         self._metric_writer.write(split, [MetricRow(step, self._triggers.epoch(step), means)])
 
     def weights(self) -> None:
-        """Writes histograms of the model's variables for the current step."""
+        """Writes a histogram of each variable of the model for the current step, to TensorBoard.
+
+        Raises:
+          OSError: if the histograms cannot be written.
+        """
         values = {f"weights/{v.name.split(':')[0]}": v.numpy() for v in self._parts.model.variables}
         self._metric_writer.histograms(int(self._parts.state.step), values)

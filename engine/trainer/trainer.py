@@ -53,8 +53,8 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
       the last step stops the final evaluation.
 
     Raises:
-      ValueError: for invalid options or data. Nothing has been written, unless damaged data is
-        found after the first step.
+      ValueError: for invalid options, data or user code. Nothing has been written, unless damaged
+        data or an error in user code is found after the first step.
       OSError: if a file cannot be read or written, or no checkpoint of the run can be loaded.
       RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
     """
@@ -78,6 +78,9 @@ class Trainer:
 
     Signals are checked between two calls of the graph. All workers make the same decisions, and
     only the chief writes files.
+
+    Raises:
+      ValueError: if `--monitor` names a metric or split that the run does not have.
     """
 
     def __init__(
@@ -132,15 +135,16 @@ class Trainer:
 
         Restores the newest checkpoint, or saves the initial state of a new run. Traces the
         functions, unless the run is complete. Writes the options to config.flags, and removes
-        metrics logged after the restored step.
+        result.json and the metrics logged after the restored step.
 
         Args:
           lock: lock of the run directory, which is acquired.
           before: options of the run to resume; None for a new run.
 
         Raises:
-          ValueError: if the run directory is in use, or if the run cannot be resumed with these
-            options or this data; nothing has been written.
+          ValueError: if the run directory is in use, if the run cannot be resumed with these
+            options or this data, or if the model, task, optimizer or a metric is found invalid when
+            the functions are traced; neither options nor checkpoints have been written.
           OSError: if a file cannot be written, or no checkpoint of the run can be loaded.
           RuntimeError: if TensorFlow fails, or if the workers do not restore the same step.
         """
@@ -195,7 +199,11 @@ class Trainer:
     def _restore(self) -> bool:
         """Restores the newest intact checkpoint, chosen by the chief; returns whether there is one.
 
-        Also prints problems with newer checkpoints, and loads the state of the bad-step detector.
+        Also prints the problems that were found, and loads the state of the bad-step detector.
+
+        Raises:
+          OSError, ValueError: as in `Restorer.newest`.
+          RuntimeError: if the workers do not restore the same step.
         """
         path, problems = self._restorer.newest() if self._collectives.is_chief else (None, [])
         for problem in problems:
@@ -213,15 +221,16 @@ class Trainer:
         return at_end or bool(int(self.state.patience.stopped))
 
     def train(self, until: int | None = None) -> None:
-        """Takes steps and evaluates until training is complete.
+        """Takes steps and evaluates until training is complete or `--max_hours` have passed.
 
-        A signal stops training after a checkpoint is saved.
+        A signal stops training, too. After a signal or `--max_hours`, a checkpoint is saved.
 
         Args:
           until: step to stop at, before an evaluation at that step; None: train to the end.
 
         Raises:
-          OSError: if a file cannot be written.
+          OSError: if a file cannot be read or written.
+          ValueError: if damaged data, or an invalid metric in an evaluation, is found.
           RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
         """
         while not (self._interrupted or self._is_complete() or int(self.state.step) == until):
@@ -246,14 +255,17 @@ class Trainer:
             )
 
     def _time_is_up(self) -> bool:
-        """Returns whether `--max_hours` have passed; False before this command takes a step."""
+        """Returns whether `--max_hours` have passed since this command was started.
+
+        Returns False without this option, and before this command has taken a step.
+        """
         seconds = 3600 * self.config.stopping.max_hours
         if not seconds or int(self.state.step) == self._first_step:
             return False
         return bool(self._collectives.broadcast(int(self._startup.elapsed() >= seconds)))
 
     def _stop_by_time(self) -> None:
-        """Saves a checkpoint, from which a later command continues, and ends training."""
+        """Saves a checkpoint unless the evaluation of this step did; prints why training ends."""
         step = int(self.state.step)
         if not self._triggers.evaluates(step):
             self._save()
@@ -268,9 +280,10 @@ class Trainer:
         return step != int(self.state.last_evaluation_step) and self._triggers.evaluates(step)
 
     def _take_steps(self, until: int | None) -> None:
-        """Runs one call of the graph, at most up to step `until`; then logs and saves if due.
+        """Takes steps in one call of the graph, or skips one step; then logs, and saves if due.
 
-        After a bad step, the function only rolls back to the last checkpoint.
+        Takes no step beyond step `until`, unless it is None. After a bad step, only rolls back to
+        the last checkpoint.
         """
         step = int(self.state.step)
         due = self._triggers.due(step)
@@ -325,7 +338,7 @@ class Trainer:
     def _evaluate(self) -> None:
         """Evaluates and logs, saves a checkpoint, and then prints the results.
 
-        Only sets `_interrupted` if a signal stops the evaluation.
+        If a signal stops the evaluation, sets `_interrupted` and does nothing else.
         """
         ended = self._evaluator.run()
         if ended is None:
@@ -354,7 +367,7 @@ class Trainer:
 
         Raises:
           OSError: if a file cannot be written, or the best checkpoint cannot be loaded.
-          ValueError: if the report finds damaged data.
+          ValueError: if the report finds damaged data, or if a metric fails.
           RuntimeError: if TensorFlow fails.
         """
         self._print_line(self._profiler.stop())
@@ -390,7 +403,10 @@ class Trainer:
             )
 
     def _stopped(self) -> tuple[str, str]:
-        """Returns the option that ended training early, and the reason as text; "" for none."""
+        """Returns the option that ended training early, and the reason as text.
+
+        Both are "" if training ended at its full length.
+        """
         if self._stop_reason:
             return "max_hours", self._stop_reason
         return OPTIONS[self._evaluator.stopped], self._evaluator.reason_to_stop()

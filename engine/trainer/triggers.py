@@ -19,7 +19,7 @@ class StepsUntil(NamedTuple):
 
 
 class Triggers:
-    """Schedule of log points, periodic checkpoints, evaluations and ends of epochs, in steps.
+    """Schedule, in steps, of log points, checkpoints, evaluations, and ends of epochs and training.
 
     Args:
       steps_per_epoch: number of steps per epoch, 1 or more.
@@ -58,7 +58,9 @@ class Triggers:
         self._log_every, self._save_every, self._keep_every = log_every, save_every, keep_every
 
     def due(self, step: int) -> StepsUntil:
-        """Returns the numbers of steps from `step` to the next checkpoint, and to the next end.
+        """Returns the numbers of steps from `step` to the next checkpoint and to the next stop.
+
+        The stop is an evaluation, the end of the epoch or the end of training.
 
         Raises:
           ValueError: if `step` is not in 0 .. total_steps - 1, so that no step is left to take.
@@ -75,14 +77,20 @@ class Triggers:
         )
 
     def points(self, step: int) -> LogPoints:
-        """Returns the log points after `step`: multiples of `log_every`, up to the next end.
+        """Returns the log points after `step`: multiples of `log_every`, and one last log point.
 
-        The next end is that of `due`, which also raises the errors; it is the last log point.
+        The last one is the next evaluation, end of an epoch or end of training.
+
+        Raises:
+          ValueError: if `step` is not in 0 .. total_steps - 1.
         """
         return LogPoints(self._log_every or NEVER, step + self.due(step).end)
 
     def logs(self, step: int) -> bool:
-        """Returns whether `step` is a multiple of `log_every` without an evaluation."""
+        """Returns whether `step` is a multiple of `log_every` and has no evaluation.
+
+        Returns False if `log_every` is 0.
+        """
         return bool(self._log_every) and step % self._log_every == 0 and not self.evaluates(step)
 
     def keeps(self, step: int) -> bool:
