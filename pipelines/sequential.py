@@ -80,8 +80,15 @@ class SequentialReader:
         Raises:
           ValueError: as `read_epoch`.
         """
-        self._epochs.clear()
-        return self.read_epoch(0, 0, np.asarray(indices))
+        indices = np.asarray(indices)
+        if not indices.size:
+            return tf.nest.map_structure(
+                lambda leaf: np.zeros((0, *leaf.shape), leaf.dtype.as_numpy_dtype), self.spec
+            )
+        self._epochs = {key: each for key, each in self._epochs.items() if key == (0, 0)}
+        for each in self._epochs.values():
+            each.forget(int(indices.min()))
+        return self.read_epoch(0, 0, indices)
 
     def targets(self) -> None:
         """Returns None: no targets are available without reading the examples."""

@@ -85,7 +85,19 @@ def main(arguments: Sequence[str]) -> int:
             return _fail(str(error), 2)
         if isinstance(error, (OSError, RuntimeError)):  # the engine converts TensorFlow's errors
             return _fail(f"{error}{_advice(config, error)}", 1)
+        if (failed := _of_tensorflow(error)) is not None:
+            return _fail(f"TensorFlow failed: {failed}{_advice(config, error)}", 1)
         raise
+
+
+def _of_tensorflow(error: Exception) -> str | None:
+    """Returns the message of a `tf.errors.OpError` in one line; None for other errors."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return None
+    from pipelines import reason
+
+    return reason(error)
 
 
 def _advice(config: Config | None, error: Exception) -> str:

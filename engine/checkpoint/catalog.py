@@ -183,16 +183,24 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
 def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
     """Reads a run's checkpoint that was saved at `step`; returns None if there is none.
 
-    If there are several, reads the one whose path `saved_steps` returns.
+    Of several, reads the first intact one. Training may remove one meanwhile; then another is read.
 
     Raises:
-      DamagedError: if the arrays of the checkpoint are damaged, or if the file was removed before
-        they could be read.
+      DamagedError: if all checkpoints of the step are damaged.
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
     """
-    for saved, path in sorted(saved_steps(run_dir).items()):
-        if saved == step:
+    damaged: DamagedError | None = None
+    for saved, path in reversed(_saved(run_dir)):
+        if saved != step:
+            continue
+        try:
             return LoadedCheckpoint(path, read(path))
+        except MissingError:
+            continue
+        except DamagedError as error:
+            damaged = damaged or error
+    if damaged is not None:
+        raise damaged
     return None
 
 
@@ -206,11 +214,16 @@ def saved_steps(run_dir: str) -> dict[int, str]:
     Raises:
       FormatVersionError: if this version of Tapeline cannot read the format of a file.
     """
-    found = {}
+    return dict(_saved(run_dir))
+
+
+def _saved(run_dir: str) -> list[tuple[int, str]]:
+    """Returns (step, path) of all checkpoints of a run, those in kept/ last; see `saved_steps`."""
+    found = []
     for directory in directories(run_dir):
         for path in list_checkpoints(directory):
             with contextlib.suppress(DamagedError):
-                found[int(read_metadata(path)["step"])] = path
+                found.append((int(read_metadata(path)["step"]), path))
     return found
 
 

@@ -180,8 +180,10 @@ def is_percentage(name: str, metrics: Metrics) -> bool:
 def jsonable(value: Any) -> Any:
     """Returns `value` with None for nan and infinity, which JSON lacks.
 
-    Mappings are converted to dicts, recursively; lists are returned unchanged.
+    Mappings are converted to dicts and lists to lists, recursively.
     """
     if isinstance(value, Mapping):
         return {name: jsonable(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [jsonable(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

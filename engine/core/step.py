@@ -284,7 +284,12 @@ def checked(task: Task, output: TaskOutput, batch: Batch) -> TaskOutput:
                 f"number for each of the {rows[0]} rows is needed; average over other axes alone"
             )
     for name, arguments in output.metrics.items():
-        for value in arguments:
+        if not isinstance(arguments, tuple | list):
+            raise ValueError(
+                f"{where} gives the metric {name} a {type(arguments).__name__}: give a tuple of "
+                "its arguments"
+            )
+        for value in map(tf.convert_to_tensor, arguments):
             if not value.shape[:1].is_compatible_with(rows):
                 raise ValueError(
                     f"{where} gives the metric {name} a tensor of shape "

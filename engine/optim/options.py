@@ -105,7 +105,9 @@ class ScheduleOptions(OptionGroup):
         "plateau",
         above=0,
     )
-    decay_steps: int = _option(0, "steps per decay; 0: a third of the run", minimum=0)
+    decay_steps: int = _option(
+        0, "steps per decay; 0: a third of the steps after the warmup", minimum=0
+    )
     final_fraction: float = _option(
         0.0,
         "last learning rate of cosine, and smallest one of plateau, as a fraction of "

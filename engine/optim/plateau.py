@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from engine.runtime.scalars import as_float64
+
 
 class Plateau(tf.Module):
     """State of the plateau schedule: the factor of the learning rate, and counts of evaluations.
@@ -60,7 +62,7 @@ class Plateau(tf.Module):
             reference by enough; the reference is nan before the first improvement.
         """
         if improves(value, float(self.reference)):
-            self.reference.assign(value)
+            self.reference.assign(as_float64(value))
             self.wait.assign(0)
         else:
             self.wait.assign_add(1)
@@ -70,7 +72,7 @@ class Plateau(tf.Module):
         if int(self.wait) <= self._patience:
             return False
         before = float(self.factor)
-        self.factor.assign(max(before * self._decay_rate, self._floor))
+        self.factor.assign(as_float64(max(before * self._decay_rate, self._floor)))
         self.resting.assign(self._cooldown)
         self.wait.assign(0)
         return float(self.factor) < before

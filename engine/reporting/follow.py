@@ -6,6 +6,7 @@ run_dir/tensorboard/NAME_SPLIT/       the same metrics for TensorBoard
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -138,8 +139,8 @@ def _result(run_dir: str) -> dict[str, Any] | None:
 class EvaluationRows:
     """Writer of evaluations/NAME.jsonl and of TensorBoard event files with the same metrics.
 
-    Rows of earlier processes are kept if their step has a row for each of `splits`; other rows are
-    removed from the file. The event files are replaced by new ones with the rows that are kept.
+    Rows of earlier processes are kept. Of a step without a row for each of `splits`, which a kill
+    has cut short, those of `splits` are removed from the file. The event files are replaced by new ones with the rows that are kept.
 
     Args:
       run_dir: run directory.
@@ -151,7 +152,7 @@ class EvaluationRows:
       steps: steps that are evaluated already, or whose checkpoint is damaged.
 
     Raises:
-      ValueError: if a line of the file is not valid JSON.
+      ValueError: if a line of the file is not valid JSON, or if another process writes the file.
       OSError: if the file cannot be read or written.
       tf.errors.OpError: if an event file cannot be written.
     """
@@ -159,8 +160,17 @@ class EvaluationRows:
     def __init__(self, run_dir: str, name: str, splits: tuple[str, ...]) -> None:
         self.path = Path(run_dir, "evaluations", f"{name}.jsonl")
         self.path.parent.mkdir(exist_ok=True)
+        # Held until the process ends.
+        self._lock = os.open(self.path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._lock)
+            raise ValueError(
+                f"{self.path} is in use by another --follow: give another --evaluation_name"
+            ) from None
         rows = self._whole_rows(splits)
-        self.steps = {row["step"] for row in rows}
+        self.steps = {row["step"] for row in rows if row["split"] in splits}
         replace_file(str(self.path), "".join(json.dumps(row) + "\n" for row in rows))
         # The event files are written again, because a kill may have come between file and event.
         self._files = {}
@@ -189,7 +199,9 @@ class EvaluationRows:
         present: dict[int, set[str]] = {}
         for row in rows:
             present.setdefault(row["step"], set()).add(row["split"])
-        return [row for row in rows if present[row["step"]] >= set(splits)]
+        return [
+            row for row in rows if row["split"] not in splits or present[row["step"]] >= set(splits)
+        ]
 
     def pass_over(self, step: int) -> None:
         """Adds a step to `steps`, because its checkpoint is damaged and cannot be evaluated."""
@@ -229,6 +241,7 @@ class EvaluationRows:
             file.flush()
 
     def close(self) -> None:
-        """Closes the event files."""
+        """Closes the event files, and releases the lock."""
         for file in self._files.values():
             file.close()
+        os.close(self._lock)

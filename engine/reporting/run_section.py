@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -63,11 +64,10 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
     rows = [
         (
             split,
-            *(formatted(name, values[name], metrics) for name in names),
+            *(formatted(name, _number(values.get(name)), metrics) for name in names),
             f"{values['examples']:,}",
         )
         for split, values in scored.items()
-        if None not in values.values()
     ]
     elements: list[Element] = []
     if rows:
@@ -76,13 +76,18 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
         elements.append(ReportTable(header, rows, caption))
     if best := outcome.get("best"):
         elements.append(
-            f"Best by {best['metric']}: {best['value']:.4f}, after step {best['step']:,}."
+            f"Best by {best['metric']}: {_number(best['value']):.4f}, after step {best['step']:,}."
         )
     others = [
         (label, _value(name, outcome[name])) for name, label in _RESULTS.items() if name in outcome
     ]
     elements.append(ReportTable((), others))
     return ReportSection("Result", elements)
+
+
+def _number(value: float | None) -> float:
+    """Returns a value of result.json, which has null for nan and infinity, as nan."""
+    return math.nan if value is None else value
 
 
 def curves(

@@ -17,6 +17,7 @@ import pipelines
 from engine.assembly.data import cache_dir, open_source
 from engine.assembly.trained import TrainedModel, trained_model
 from engine.config.schema import Config, replaced
+from engine.core.metrics import jsonable
 from engine.logging.progress import Progress
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.signals import Signals
@@ -169,7 +170,7 @@ def _write(
     folder = config.serving.predictions or os.path.join(config.run.run_dir, "predictions")
     os.makedirs(folder, exist_ok=True)
     errors = [{"input": each.name, "error": each.error} for each in failed]
-    text = json.dumps({"predictions": predictions, "errors": errors}, indent=1)
+    text = json.dumps(jsonable({"predictions": predictions, "errors": errors}), indent=1)
     replace_file(os.path.join(folder, "predictions.json"), text + "\n")
     if not predictions:
         return f"nothing could be predicted: {folder}/predictions.json says why"

@@ -50,7 +50,8 @@ def build_task(
         "ignore_label": None if options.ignore_label < 0 else options.ignore_label,
     }
     for option, value in given.items():
-        if value and option not in accepted:
+        is_given = value is not None if option == "ignore_label" else bool(value)
+        if is_given and option not in accepted:
             raise ValueError(f"--{option}={value}: the task {name} does not take it")
     if options.metrics and "metrics" not in accepted:
         raise ValueError(f"--metrics={options.metrics}: the task {name} has its own metrics")
@@ -116,7 +117,8 @@ def _metric_of(task: str, source: Source, classes: int, name: str) -> Metric:
     if task == "multi_label":
         from engine.tasks import multi_label
 
-        classes = source.targets.shape[0] if getattr(source.targets, "shape", None) else 1
+        shape = getattr(source.targets, "shape", None)
+        classes = shape[0] if shape is not None and shape.rank else 1
         if name in METRICS.built_in:
             return multi_label.metric(name, classes)
     return build_metric(name, classes or source.classes)

@@ -97,7 +97,22 @@ class BadBatchRecorder:
         )
 
     def _losses(self, examples: Examples, step: int) -> np.ndarray:
-        """Returns each example's loss under the current weights, in evaluation, float32 [k]."""
+        """Returns each example's loss under the current weights, in evaluation, float32 [k].
+
+        The examples are evaluated in chunks of those of one device, or one by one if that fails.
+        They are nan where TensorFlow fails, for example when it runs out of memory.
+        """
+        count, layout = len(examples.indices), self._parts.loop.feed.layout
+        chunk = -(-count // (layout.all_shards * layout.micro_batches))
+        return np.concatenate(
+            [
+                self._losses_of(_part(examples, start, start + chunk), step)
+                for start in range(0, count, chunk)
+            ]
+        )
+
+    def _losses_of(self, examples: Examples, step: int) -> np.ndarray:
+        """Returns the losses of a chunk of examples, float32 [k]; nan if TensorFlow fails."""
         count, dtype = len(examples.indices), self._parts.config.precision.precision
         decoded = tf.nest.map_structure(tf.constant, examples.inputs)
         batch = pipelines.Batch(
@@ -110,7 +125,10 @@ class BadBatchRecorder:
             position=tf.constant(0, tf.int64),
         )
         context = ForwardContext(mask=batch.mask, dtype=compute_dtype(dtype))
-        losses = self._parts.task(self._parts.model, batch, context).losses
+        try:
+            losses = self._parts.task(self._parts.model, batch, context).losses
+        except tf.errors.OpError:  # such as out of memory: the record is made without losses
+            return np.full(count, np.nan, np.float32)
         return tf.cast(losses, tf.float32).numpy()
 
     @property
@@ -171,3 +189,8 @@ def _step_of(line: bytes) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return math.inf
+
+
+def _part(examples: Examples, start: int, stop: int) -> Examples:
+    """Returns the examples with positions from `start` to `stop`, without `stop`."""
+    return Examples(*(tf.nest.map_structure(lambda x: x[start:stop], each) for each in examples))

@@ -104,7 +104,7 @@ class Evaluator:
             self._train_logger.weights()
         if "validation" in results:
             self._train_logger.scored("validation", results["validation"])
-        is_best, stop, comparison, reduced = False, StopReason.NONE, "", False
+        is_best, stop, comparison, reduced = False, StopReason.NONE, "", 0.0
         if self.monitor.split in watched:
             value, previous = self.monitor.value(watched), float(state.best.value)
             is_best = self.monitor.is_best(value, step, state.best)
@@ -112,14 +112,14 @@ class Evaluator:
             stop = self.monitor.decide(value, step, first, state.best, state.patience)
             comparison = self._comparison(is_best, previous)
             plateau = self._parts.schedule.plateau
-            reduced = plateau is not None and plateau.update(value, self.monitor.improves)
+            if plateau is not None and plateau.update(value, self.monitor.improves):
+                reduced = self._parts.schedule.learning_rate * float(plateau.factor)
         state.last_evaluation_step.assign(as_int64(step))
         state.sums.assign(tf.zeros_like(state.sums))
         state.last_logged_sums.assign(tf.zeros_like(state.last_logged_sums))
         lines = [f"{self._where(step)}: {self._line(results, comparison)}"]
         if reduced:
-            rate = float(self._parts.schedule(tf.constant(as_int64(step))))
-            lines.append(f"learning rate reduced to {rate:.3g}")
+            lines.append(f"learning rate reduced to {reduced:.3g}")
         if stop:
             lines.append(f"stopped early after {self._stopped(step)}: {self.reason_to_stop()}")
         return EvaluationResult(is_best, lines)
@@ -204,7 +204,7 @@ class Evaluator:
     def _comparison(self, is_best: bool, previous: float) -> str:
         metric, best = self.monitor.metric, float(self._state.best.value)
         if not is_best:
-            return f"{metric} did not improve on {best:.4f}"
+            return f"{metric} did not improve on {best:.4f}" if math.isfinite(best) else ""
         change = "" if math.isnan(previous) else f"improved, {previous:.4f} to "
         saved_to = os.path.join(self._parts.config.run.run_dir, "best")
         return f"{metric} {change}{best:.4f}, saved to {saved_to}"

@@ -23,7 +23,7 @@ class Registered(NamedTuple):
     transform: Callable[..., Any]  # a Transform or PairTransform
     numbers: int  # of random numbers for each example
     default: float  # strength if `--augment` gives none
-    maximum: float  # largest strength
+    maximum: float  # largest strength; 0: the transform takes none
 
 
 image_transforms: dict[str, Registered] = {}
@@ -120,7 +120,9 @@ def register_pair(
         _check_new(of)
         takes_strength = len(inspect.signature(transform).parameters) > 3
         with_strength = transform if takes_strength else lambda x, y, u, _: transform(x, y, u)
-        pair_transforms[of] = Registered(with_strength, numbers, default, maximum)
+        pair_transforms[of] = Registered(
+            with_strength, numbers, default, maximum if takes_strength else 0.0
+        )
         return transform
 
     return add

@@ -160,6 +160,10 @@ def _strength(
             for registered, each in (registry.image_transforms | registry.pair_transforms).items()
         },
     }[name]
+    if name in registry.pair_transforms and not maximum:
+        if text is not None:
+            raise ValueError(f"{flag}: {name} takes no strength; give {name}")
+        return default
     try:
         number = default if text is None else float(text)
     except ValueError:

@@ -154,8 +154,8 @@ class AccessTable:
             lambda leaf: arrays.as_array(where, leaf), nests.without_lists(pair)
         )
         if self._class_names and not tf.nest.is_nested(targets):
-            targets = arrays.as_labels(where, targets.reshape(-1), self._class_names)
-            targets = targets.reshape(()) if targets.size == 1 else targets
+            labels = arrays.as_labels(where, targets.reshape(-1), self._class_names)
+            targets = labels.reshape(() if targets.size == 1 else targets.shape)
         return inputs, targets
 
     def targets(self, rows: np.ndarray) -> None:

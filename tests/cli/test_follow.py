@@ -90,6 +90,10 @@ def test_after_a_run(warm: Warm, whole: Run, tmp_path: Path):
 
 def test_another_split_under_another_name(warm: Warm, whole: Run, tmp_path: Path):
     shutil.copytree(whole.run_dir, tmp_path / "run")
+    followed(warm, tmp_path / "run")
+    before = rows_of(tmp_path / "run")
+    followed(warm, tmp_path / "run", "--split=test[:50]")
+    assert rows_of(tmp_path / "run")[: len(before)] == before  # other splits stay
     followed(warm, tmp_path / "run", "--split=test[:50]", "--evaluation_name=fifty")
     rows = rows_of(tmp_path / "run", "fifty")
     assert {row["split"] for row in rows} == {"test[:50]"}
@@ -111,6 +115,8 @@ def test_signal_ends_it(warm: Warm, whole: Run, tmp_path: Path):
     with warm.started(*FOLLOW, f"--run_dir={tmp_path / 'run'}") as follower:
         while not rows_of(tmp_path / "run"):
             time.sleep(0.02)
+        second = warm.run(*FOLLOW, f"--run_dir={tmp_path / 'run'}")
+        assert second.status == 2 and "is in use by another --follow" in second.err
         follower.send_signal(signal.SIGTERM)
         assert follower.wait(HANG) == 143
         assert follower.communicate()[1] == ""

@@ -389,3 +389,9 @@ def test_refuses_pairs(pair):
         found(tf.zeros([2, 3]), tf.zeros([2]), tf.zeros([2, 1]), 0)
     with pytest.raises(ValueError, match="registered already"):
         registry.register_pair("mirror")(pair)
+
+
+def test_strength_of_a_pair_that_takes_none(pair):
+    assert parse_augmentation("mirror", None).strengths == {"mirror": 1.0}
+    with pytest.raises(ValueError, match="--augment=mirror:0.2: mirror takes no strength"):
+        parse_augmentation("mirror:0.2", None)

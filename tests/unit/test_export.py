@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from engine.core.metrics import jsonable
 from engine.serving.export import ALLOWED, _max_difference
 
 NAN, INF = np.nan, np.inf
@@ -38,3 +39,11 @@ def test_any_output_counts():
     for names in (("a", "b"), ("b", "a")):
         expected = dict.fromkeys(names, sound)
         assert not _max_difference({"a": sound, "b": broken}, expected) <= ALLOWED
+
+
+def test_json_of_lists():
+    """Numbers that JSON lacks are null in lists, too."""
+    assert jsonable({"a": [1.0, NAN, [INF, 2]], "b": "x"}) == {
+        "a": [1.0, None, [None, 2]],
+        "b": "x",
+    }

@@ -546,3 +546,39 @@ def test_any_step_of_a_fresh_feed(kind, table, tmp_path):
         ]
         for left, right in zip(*map(tf.nest.flatten, batches), strict=True):
             assert np.array_equal(left, right)
+
+
+def test_masks_of_random_access():
+    """Targets of any shape keep it, also where they are classes."""
+    images = np.zeros((5, 8, 8, 1), np.uint8)
+    masks = np.arange(5 * 64).reshape(5, 8, 8).astype(np.int32) % 2
+    described = random_access(
+        examples=5, read=lambda i: (images[i], masks[i]), class_names=2, version="1"
+    )
+    source = opened(described, validation_split="0")
+    assert source.targets == tf.TensorSpec((8, 8), tf.int32)
+    np.testing.assert_array_equal(
+        read_examples(source, source.train, np.array([3])).targets, masks[3:4]
+    )
+
+
+def test_pipeline_is_read_once():
+    """Reading in order, a part at a time, does not start the pipeline again for each part."""
+    started = []
+
+    def make(seed, epoch):
+        started.append((seed, epoch))
+        return shuffled(seed, epoch, 100)
+
+    source = opened(from_dataset(make, examples=100, version="1"))
+    reader, started[:] = source.train.reader(), []
+    order = [int(x[0]) for x, _ in shuffled(0, 0, 100).as_numpy_iterator()]
+    for start in range(0, 100, 10):
+        found, _ = reader.read(np.arange(start, start + 10))
+        assert found[:, 0].tolist() == order[start : start + 10]
+    assert started == [(0, 0)]
+    (epoch,) = reader._epochs.values()
+    assert len(epoch._kept) <= 11
+    assert reader.read(np.array([4]))[0][0, 0] == order[4] and len(started) == 2
+    nothing = reader.read(np.array([], np.int64))
+    assert nothing[0].shape == (0, 2) and nothing[1].shape == (0,)

@@ -55,3 +55,15 @@ def test_error_before_the_options_are_known(monkeypatch, capsys, error: Exceptio
     monkeypatch.setattr(command.flags, "parse", fails)
     assert command.main([]) == 1
     assert capsys.readouterr() == ("", f"error: {error}\n")
+
+
+def test_error_of_tensorflow_is_one_line(monkeypatch, capsys):
+    """An error of TensorFlow that nothing converts ends a command with one line, too."""
+
+    def fails(arguments: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating\ntensor")
+
+    monkeypatch.setattr(command.flags, "parse", fails)
+    assert command.main([]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith("error: TensorFlow failed: OOM")

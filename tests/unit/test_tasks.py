@@ -303,3 +303,18 @@ def test_default_metrics():
 def test_wrong_output(output, message):
     with pytest.raises(ValueError, match=message):
         checked(Regression(), output, batch_of(np.zeros(4, np.float32)))
+
+
+@pytest.mark.parametrize("task", ["regression", "multi_label"])
+def test_ignored_label_0_is_not_taken(task):
+    options = TaskOptions(task=task, ignore_label=0)
+    with pytest.raises(ValueError, match=f"--ignore_label=0: the task {task} does not take it"):
+        build.build_task(options, source_of(tf.TensorSpec([2])), labels=no_labels)
+
+
+def test_labels_that_are_no_vector():
+    """Several labels need a vector; a scalar is refused by the task and not by its metrics."""
+    source = source_of(tf.TensorSpec([], tf.int32))
+    task = build.build_task(TaskOptions(task="multi_label"), source, labels=no_labels)
+    with pytest.raises(ValueError, match="no vector"):
+        task.output_spec(source)

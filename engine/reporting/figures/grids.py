@@ -159,4 +159,4 @@ def pixel_limits(images: np.ndarray) -> tuple[float, float]:
         return 0.0, 255.0
     finite = images[np.isfinite(images)]
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    return low, high if high > low else low + 1
+    return low, high if high > low else max(low + 1, float(np.nextafter(low, np.inf)))
