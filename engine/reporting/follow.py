@@ -140,7 +140,8 @@ class EvaluationRows:
     """Writer of evaluations/NAME.jsonl and of TensorBoard event files with the same metrics.
 
     Rows of earlier processes are kept. Of a step without a row for each of `splits`, which a kill
-    has cut short, those of `splits` are removed from the file. The event files are replaced by new ones with the rows that are kept.
+    has cut short, those of `splits` are removed from the file. The event files are replaced by new
+    ones with the rows that are kept.
 
     Args:
       run_dir: run directory.

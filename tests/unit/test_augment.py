@@ -393,5 +393,5 @@ def test_refuses_pairs(pair):
 
 def test_strength_of_a_pair_that_takes_none(pair):
     assert parse_augmentation("mirror", None).strengths == {"mirror": 1.0}
-    with pytest.raises(ValueError, match="--augment=mirror:0.2: mirror takes no strength"):
+    with pytest.raises(ValueError, match=r"--augment=mirror:0\.2: mirror takes no strength"):
         parse_augmentation("mirror:0.2", None)
