@@ -90,7 +90,7 @@ def test_more_epochs_after_early_stop(warm: Warm, tmp_path: Path):
     assert early.result["stopped_early"]
     again = warm.train(tmp_path / "run", *EARLY, "--epochs=20")
     (line,) = (line for line in again.outcome.out.splitlines() if "already complete" in line)
-    assert "train_loss did not improve by more than 1 for 1 epochs, whatever --epochs is" in line
+    assert "train_loss did not improve by more than 1 for 1 epoch, whatever --epochs is" in line
     assert "--epochs=20\n" in (early.run_dir / "config.flags").read_text()
     alone = warm.train(tmp_path / "alone", *EARLY, "--epochs=20")
     assert differences(alone.run_dir, again.run_dir) == []
