@@ -484,7 +484,9 @@ def test_help(warm: Warm, folder: Path, arguments: Path):
         outcome.out
     )
     assert "\n  --schedule.depth=\n      depth of needs" in outcome.out
-    assert "constant, cosine, step, exponential, one_cycle, waves, many, needs" in outcome.out
+    assert (
+        "constant, cosine, step, exponential, one_cycle, plateau, waves, many, needs" in outcome.out
+    )
 
 
 def test_help_imports_no_tensorflow():
