@@ -66,7 +66,7 @@ class SequentialSplit:
 
 
 class SequentialReader:
-    """Reader of examples by position in an epoch; restarts the pipeline for a forgotten example."""
+    """Reader of examples by position in an epoch; restarts the pipeline for one that was freed."""
 
     def __init__(self, split: SequentialSplit) -> None:
         self._split, self.spec = split, split.spec
@@ -75,7 +75,9 @@ class SequentialReader:
     def read(self, indices: np.ndarray) -> Nest:
         """Returns (inputs, targets) by position, int [k], in the pipeline of seed 0 and epoch 0.
 
-        Restarts the pipeline, and forgets the examples of all epochs.
+        Frees the examples of other epochs and those before the smallest position, except example 0.
+        Restarts the pipeline only if an example is no longer in memory. If `indices` is empty, does
+        neither.
 
         Raises:
           ValueError: as `read_epoch`.

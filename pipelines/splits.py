@@ -85,7 +85,7 @@ class DataSplit(Protocol):
         """
 
     def repeated(self) -> int:
-        """Returns how many examples of the split occur earlier in it."""
+        """Returns the number of repeats: occurrences of examples in the split after their first."""
 
 
 _HASHED = 4096  # number of examples copied at a time to be hashed
@@ -147,7 +147,7 @@ class IndexedSplit:
         return int(np.isin(self.rows, other.rows).sum())
 
     def repeated(self) -> int:
-        """Returns how many examples of the split occur earlier in it."""
+        """Returns the number of repeats: occurrences of examples in the split after their first."""
         return len(self.rows) - len(np.unique(self.rows))
 
 

@@ -92,9 +92,11 @@ def build(
 ) -> tf.Module:
     """Builds a registered network for inputs and outputs that are one float32 tensor each.
 
+    The network does not scale its inputs: scale images to 0..1 before you call it.
+
     Args:
       name: name of the network.
-      input_shape: shape of an example's input, without the batch axis; images are scaled to 0..1.
+      input_shape: shape of an example's input, without the batch axis.
       output_shape: shape of an example's output, without the batch axis.
       seed: seed of the initial weights.
       hidden: number of units of each hidden layer, for a network that has this parameter.

@@ -55,7 +55,10 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
 
 
 def _stored(splits: Sequence[DataSplit], recipe: str) -> str:
-    """Returns a digest of the stored examples; for TFRecord files as in version 0.4.0."""
+    """Returns a digest of the stored examples and `recipe`.
+
+    If all splits are TFRecord files, the digest is computed as in version 0.4.0.
+    """
     records = [split for split in splits if isinstance(split, RecordSplit)]
     if len(records) == len(splits):
         return examples_digest([each for part in records for each in part.ranges], recipe)

@@ -65,7 +65,7 @@ class RecordSplit:
         return _covered([*_merged(self.ranges), *_merged(other.ranges)], at_least=2)
 
     def repeated(self) -> int:
-        """Returns how many examples of the split occur earlier in it."""
+        """Returns the number of repeats: occurrences of examples in the split after their first."""
         return len(self) - _covered(self.ranges, at_least=1)
 
 
