@@ -1,4 +1,4 @@
-"""Splits without random access: a user's `tf.data` pipeline, created anew for each epoch."""
+"""Splits without random access: a user's `tf.data` pipeline that is created for each epoch."""
 
 from __future__ import annotations
 

@@ -18,12 +18,13 @@ from typing import Any
 from engine.assembly import run_directory
 from engine.assembly.trained import restored
 from engine.checkpoint import catalog
-from engine.checkpoint.checkpoint_file import DamagedError, MissingError
+from engine.checkpoint.checkpoint_file import DamagedError
 from engine.checkpoint.restore import restore_weights
 from engine.config.schema import Config, replaced
 from engine.core import metrics
 from engine.core.metrics import jsonable
 from engine.logging.event_file import EventFile
+from engine.reporting.metric_history import read_rows
 from engine.runtime.atomic_files import replace_file
 from engine.runtime.lock import in_use
 from engine.runtime.signals import Signals
@@ -69,16 +70,16 @@ def run(config: Config) -> int:
             raise ValueError("no split is held out: give --split")
         rows, evaluated = EvaluationRows(run_dir, name, tuple(chosen)), 0
         print(f"following {run_dir} on {parts.device}, to {rows.path}", flush=True)
-        for step, path in _new_checkpoints(config, rows, interrupted):
+        for step in _new_steps(config, rows, interrupted):
             try:
-                contents = catalog.read(path)
-            except MissingError:  # training has removed it
-                continue
+                checkpoint = catalog.load_step(run_dir, step)
             except DamagedError as error:
                 print(error, flush=True)
-                rows.pass_over(step)
+                rows.steps.add(step)
                 continue
-            restore_weights(parts.state, path, contents)
+            if checkpoint is None:  # training has removed it
+                continue
+            restore_weights(parts.state, checkpoint.path, checkpoint.archive)
             results: dict[str, Mapping[str, float | int]] = {}
             for key, evaluation in chosen.items():
                 means = evaluation.run(interrupted)
@@ -96,10 +97,10 @@ def run(config: Config) -> int:
         return signals.exit_status
 
 
-def _new_checkpoints(
+def _new_steps(
     config: Config, rows: EvaluationRows, interrupted: Callable[[], bool]
-) -> Iterator[tuple[int, str]]:
-    """Yields (step, path) of checkpoints whose step is not in `rows.steps`, lowest step first.
+) -> Iterator[int]:
+    """Yields the steps of checkpoints that are not in `rows.steps`, the lowest first.
 
     Waits for new checkpoints until `interrupted` returns True or the run has ended: result.json
     exists, and `--max_hours` did not stop the run, or no process has trained the run for
@@ -109,9 +110,8 @@ def _new_checkpoints(
     run_dir, idle_since = config.run.run_dir, time.monotonic()
     while not interrupted():
         result = _result(run_dir)  # before the checkpoints, which are saved before it
-        saved = catalog.saved_steps(run_dir)
-        if new := {step: path for step, path in saved.items() if step not in rows.steps}:
-            yield min(new.items())
+        if new := catalog.saved_steps(run_dir).keys() - rows.steps:
+            yield min(new)
             idle_since = time.monotonic()
             continue
         if result is not None and result.get("stopped_by") != "max_hours":
@@ -184,29 +184,17 @@ class EvaluationRows:
             self._draw(row)
 
     def _whole_rows(self, splits: tuple[str, ...]) -> list[dict[str, Any]]:
-        """Returns the rows of the file whose step has a row for each of `splits`.
+        """Returns the rows of the file, less those of `splits` of a step that lacks one of them.
 
-        The result is [] if the file does not exist. A last line without a newline is omitted.
-
-        Raises:
-          ValueError: if another line is not valid JSON.
-          OSError: if the file cannot be read.
+        Raises the errors of `metric_history.read_rows`.
         """
-        try:
-            lines = self.path.read_bytes().splitlines(keepends=True)
-        except FileNotFoundError:
-            return []
-        rows = [json.loads(line) for line in lines if line.endswith(b"\n")]
+        rows = read_rows(str(self.path))
         present: dict[int, set[str]] = {}
         for row in rows:
             present.setdefault(row["step"], set()).add(row["split"])
         return [
             row for row in rows if row["split"] not in splits or present[row["step"]] >= set(splits)
         ]
-
-    def pass_over(self, step: int) -> None:
-        """Adds a step to `steps`, because its checkpoint is damaged and cannot be evaluated."""
-        self.steps.add(step)
 
     def add(self, step: int, epoch: int, results: Mapping[str, Mapping[str, float | int]]) -> None:
         """Appends a row per split to the file and to the event files, and adds `step` to `steps`.

@@ -36,7 +36,18 @@ def rows(run_dir: str) -> list[dict[str, Any]]:
       ValueError: if another line is not a JSON object; the message names the file and the line.
       OSError: if the file cannot be read.
     """
-    path = os.path.join(run_dir, "metrics.jsonl")
+    return read_rows(os.path.join(run_dir, "metrics.jsonl"))
+
+
+def read_rows(path: str) -> list[dict[str, Any]]:
+    """Returns the rows of a file of JSON objects, one per line; [] if the file does not exist.
+
+    A last line without a newline, which is still being written, is omitted.
+
+    Raises:
+      ValueError: if another line is not a JSON object; names file and line.
+      OSError: if the file cannot be read.
+    """
     found = []
     try:
         with open(path, "rb") as file:
@@ -57,10 +68,7 @@ def _row(line: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ValueError(
-            f"{where}: is not valid JSON: {error}; remove the line, or resume the run, which "
-            "removes it"
-        ) from None
+        raise ValueError(f"{where}: is not valid JSON: {error}; remove the line") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: is not a JSON object; remove the line")
     return row
