@@ -64,6 +64,15 @@ def real_data() -> str:
 
 
 @pytest.fixture(autouse=True)
+def same_global_seed() -> None:
+    """Seeds TensorFlow's global generator, as a command does, whichever tests ran before.
+
+    With op determinism and without a global seed, TensorFlow refuses random ops that have no seed.
+    """
+    tf.random.set_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def no_stream_reads_on() -> Iterator[None]:
     """Closes the streaming feeds of a test, so that none prefetches during the next test."""
     yield
