@@ -42,6 +42,7 @@ from pipelines.storage.example_access import (
     read_step_examples,
     read_stored_images,
     read_targets,
+    source_of,
 )
 from pipelines.storage.identity import DataIdentity, data_identity
 from pipelines.storage.records import RecordSplit
@@ -99,6 +100,7 @@ __all__ = [
     "register_augmentation",
     "register_pair_augmentation",
     "source_from_json",
+    "source_of",
     "source_to_json",
     "steps_per_epoch",
     "usable_cores",

@@ -27,13 +27,14 @@ _MODULES = {
     "predict": "engine.serving.predict",
     "export": "engine.serving.export",
     "report": "engine.reporting.command",
+    "inspect": "engine.inspection.command",
     "verify": "engine.verify.command",
     "benchmark": "engine.benchmark.command",
     "tune": "engine.tune.command",
 }
 
 _OF_RUNS = ("evaluate", "predict", "export", "report")  # modes that take a run's options
-_TRAINING = ("train", "verify", "benchmark", "tune")  # modes that take steps
+_TRAINING = ("train", "inspect", "verify", "benchmark", "tune")  # modes that take steps
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,7 +9,10 @@ import sys
 from engine.assembly.registry import SOURCES
 from engine.config.option import OptionGroup, option
 
-MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
+MODES = (
+    *("train", "evaluate", "predict", "export", "report"),
+    *("inspect", "verify", "benchmark", "tune"),
+)
 FITS = ("pad", "crop", "stretch")
 SCALES = ("auto", "none", "unit", "standardize")
 

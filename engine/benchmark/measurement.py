@@ -19,12 +19,12 @@ from engine.assembly.parts import Parts, assemble
 from engine.benchmark.blocks import interleave_blocks
 from engine.benchmark.extras import EXTRAS, Extra
 from engine.benchmark.feeds import RepeatedBatchFeed, TimedFeed
-from engine.benchmark.flops import flops_of_step
 from engine.benchmark.machine import gpu_utilization
 from engine.benchmark.roofline import roofline
 from engine.benchmark.stepper import Stepper
 from engine.config import compatibility
 from engine.config.schema import Config
+from engine.core.flops import flops_of_step
 from engine.core.loop import Loop
 from engine.core.steps_per_loop import stopwatch
 from engine.logging.progress import Progress

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from engine.checkpoint.options import CheckpointOptions
     from engine.core.options import EvaluationOptions, LoopOptions, StoppingOptions
     from engine.distributed.options import DeviceOptions
+    from engine.inspection.options import InspectionOptions
     from engine.logging.options import LoggingOptions
     from engine.models.options import ModelOptions
     from engine.optim.options import OptimizerOptions, PrecisionOptions, ScheduleOptions
@@ -74,6 +75,7 @@ class Config:
     logging: LoggingOptions = field(default_factory=_Group("logging:LoggingOptions"))
     report: ReportOptions = field(default_factory=_Group("reporting:ReportOptions"))
     serving: ServingOptions = field(default_factory=_Group("serving:ServingOptions"))
+    inspection: InspectionOptions = field(default_factory=_Group("inspection:InspectionOptions"))
     benchmark: BenchmarkOptions = field(default_factory=_Group("benchmark:BenchmarkOptions"))
     tune: TuneOptions = field(default_factory=_Group("tune:TuneOptions"))
     arguments: Mapping[str, Any] = field(default_factory=dict, hash=False)

@@ -40,6 +40,11 @@ class KerasModel(tf.Module):
         self.outputs: Any = None
         self._inputs: Any = None
 
+    @property
+    def keras_layers(self) -> dict[str, Any]:
+        """The Keras layers by name, such as "03_conv2d"; empty before `create_variables`."""
+        return self._called.layers
+
     def create_variables(self, inputs: Any) -> None:
         """Creates variables with the Keras model's values; checks that the engine can train it.
 

@@ -83,6 +83,11 @@ class CalledModel:
         self._layers: dict[str, Any] = {}
         self._lock, self._entered = threading.Lock(), 0
 
+    @property
+    def layers(self) -> dict[str, Any]:
+        """The layers by name, and the model itself; empty before `find_layers`."""
+        return dict(self._layers)
+
     def find_layers(self) -> None:
         """Finds the layers and their variables; sets `weights` and `trained`.
 

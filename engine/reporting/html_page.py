@@ -73,13 +73,14 @@ pre { overflow-x: auto; font-size: .8rem; background: #f6f6f6; padding: .6rem; }
 """
 
 
-def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
+def page(title: str, lead: str, sections: Sequence[ReportSection], plots: str = "plots") -> str:
     """Returns the HTML text of a report's page; draws figures that are not drawn yet.
 
     Args:
       title: heading of the page.
       lead: sentence below the heading.
       sections: sections in the order of the page, with links to each at the top.
+      plots: directory beside the page that has the figures as PNG files; empty: there is none.
     """
     links = [
         f'<a href="#part-{number}">{escape(section.title)}</a>'
@@ -92,7 +93,7 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
     ]
     for number, section in enumerate(sections, 1):
         body.append(f'<section id="part-{number}">\n<h2>{escape(section.title)}</h2>')
-        body += map(_element, section.elements)
+        body += [_element(element, plots) for element in section.elements]
         body.append("</section>")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -101,6 +102,36 @@ def page(title: str, lead: str, sections: Sequence[ReportSection]) -> str:
         f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
+    )
+
+
+def text(section: ReportSection) -> str:
+    """Formats a section as text for a terminal: its title, paragraphs and tables.
+
+    A figure is replaced by its caption, and collapsed text is left out. Columns that have only
+    numbers and `-` are right-aligned.
+    """
+    blocks = [f"{section.title}\n{'=' * len(section.title)}"]
+    for element in section.elements:
+        if isinstance(element, str):
+            blocks.append(element)
+        elif isinstance(element, ReportTable):
+            caption = f"{element.caption}\n" if element.caption else ""
+            blocks.append(caption + _aligned(element))
+        elif isinstance(element, ReportFigure):
+            blocks.append(f"[{element.caption}]")
+    return "\n\n".join(blocks)
+
+
+def _aligned(table: ReportTable) -> str:
+    """Formats a table as text with aligned columns, with or without a header."""
+    numeric = [all(map(_is_number, column)) for column in zip(*table.rows, strict=True)]
+    lines = [*([table.header] if table.header else []), *table.rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    cells = (zip(line, widths, numeric, strict=True) for line in lines)
+    return "\n".join(
+        "  ".join(c.rjust(width) if number else c.ljust(width) for c, width, number in row).rstrip()
+        for row in cells
     )
 
 
@@ -120,7 +151,7 @@ def format_table(table: ReportTable) -> str:
     )
 
 
-def _element(element: Element) -> str:
+def _element(element: Element, plots: str) -> str:
     if isinstance(element, str):
         return f"<p>{escape(element)}</p>"
     if isinstance(element, ReportTable):
@@ -129,9 +160,10 @@ def _element(element: Element) -> str:
         title, text = escape(element.title), escape(element.text)
         return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
     data, caption = base64.b64encode(element.png).decode("ascii"), escape(element.caption)
+    file = f" ({escape(plots)}/{escape(element.name)}.png)" if plots else ""
     return (
         f'<figure><img src="data:image/png;base64,{data}" alt="{caption}">'
-        f"<figcaption>{caption} (plots/{escape(element.name)}.png)</figcaption></figure>"
+        f"<figcaption>{caption}{file}</figcaption></figure>"
     )
 
 

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Sequence
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine.runtime.startup import import_tensorflow
 
@@ -130,6 +130,27 @@ def user_code_location(error: BaseException | None) -> str:
             return frames[-1]
         error = error.__cause__
     return ""
+
+
+class CodeLine(NamedTuple):
+    """A line of a user's code."""
+
+    text: str  # "my.py:12", the file relative to the folder of the loaded file
+    path: str  # path of the file
+    line: int  # from 1
+
+
+def calling_line() -> CodeLine | None:
+    """Returns the line of a user's file that is running now, in the innermost call; None if none.
+
+    A user's files are as in `user_code_location`.
+    """
+    frame = sys._getframe(1) if _loaded else None
+    while frame is not None:
+        if name := _local_name(frame.f_code.co_filename):
+            return CodeLine(f"{name}:{frame.f_lineno}", frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return None
 
 
 def place(*written: Any) -> str:

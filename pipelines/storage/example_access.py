@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -14,7 +15,7 @@ from pipelines.errors import damaged_data_message, reason
 from pipelines.nests import Nest, Spec
 from pipelines.sequential import SequentialReader
 from pipelines.source import Source
-from pipelines.splits import DataSplit
+from pipelines.splits import ArrayTable, DataSplit, whole
 from pipelines.storage import cache
 from pipelines.storage.decode import (
     DECODE_CHUNK,
@@ -115,6 +116,24 @@ def _decoded(
         else:
             decoded = traced(source, spec)(constants(stored))
         return tf.nest.map_structure(lambda leaf: leaf.numpy(), decoded)
+
+
+def source_of(source: Source, examples: Examples) -> Source:
+    """Returns a source whose training split is the given examples, in memory, and no other split.
+
+    Specs, classes and preprocessing are those of `source`.
+    """
+    arrays = ArrayTable((examples.inputs, examples.targets))
+    return dataclasses.replace(
+        source,
+        train=whole("train", arrays, len(examples.indices)),
+        validation=None,
+        test=None,
+        decode=None,
+        decode_stored=None,
+        stored_shape=None,
+        crop=None,
+    )
 
 
 def read_stored_images(

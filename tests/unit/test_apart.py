@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from engine.benchmark.flops import flops_of_step
 from engine.core import xla
+from engine.core.flops import flops_of_step
 from engine.core.loop import Loop
 from engine.distributed.strategies import Devices
 from engine.verify.trajectory import weights

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import tensorflow as tf
 
-from engine.benchmark.flops import flops_of_step
+from engine.core import flops
+from engine.core.flops import flops_of_step
 from tests.laws.product import assembled
 
 IMAGES, CLASSES = 128, 10
@@ -42,3 +44,44 @@ def test_dense_network(tmp_path):
 )
 def test_independent_of_batch_layout(tmp_path, options):
     assert counted(tmp_path, model="cnn", **options) == FIRST + SECOND + DENSE
+
+
+def of_function(function, *shapes):
+    specs = [tf.TensorSpec(shape, tf.float32) for shape in shapes]
+    graph = tf.function(function, autograph=False).get_concrete_function(*specs).graph
+    return flops._flops(graph, 1)
+
+
+@pytest.mark.parametrize(
+    ("equation", "shapes", "products"),
+    [
+        ("ij,jk->ik", ([3, 4], [4, 5]), 3 * 4 * 5),
+        ("bqhd,bkhd->bhqk", ([2, 7, 3, 5], [2, 6, 3, 5]), 2 * 7 * 6 * 3 * 5),
+        ("...ij,...jk->...ik", ([8, 1, 3, 4], [2, 4, 5]), 8 * 2 * 3 * 4 * 5),
+        ("abc,cde->abde", ([2, 3, 4], [4, 5, 6]), 2 * 3 * 4 * 5 * 6),
+    ],
+)
+def test_einsum(equation, shapes, products):
+    counted = of_function(lambda a, b: tf.einsum(equation, a, b), *shapes)
+    assert counted == 2 * products
+
+
+def test_depthwise_convolution_and_gradient():
+    def gradients(images, kernel):
+        with tf.GradientTape() as tape:
+            tape.watch([images, kernel])
+            outputs = tf.nn.depthwise_conv2d(images, kernel, [1, 2, 2, 1], "SAME")
+        return tape.gradient(outputs, [images, kernel])
+
+    # The forward pass is not needed for the gradients of a linear function.
+    one = 2 * 4 * 8 * 8 * (3 * 3 * 6 * 2)
+    assert of_function(gradients, [4, 16, 16, 6], [3, 3, 6, 2]) == 2 * one
+
+
+def test_convolution_in_three_dimensions():
+    counted = of_function(
+        lambda x, kernel: tf.nn.conv3d(x, kernel, [1, 1, 1, 1, 1], "VALID"),
+        [2, 5, 6, 7, 3],
+        [2, 2, 2, 3, 8],
+    )
+    assert counted == 2 * 2 * (4 * 5 * 6) * (2 * 2 * 2 * 3 * 8)

@@ -9,7 +9,13 @@ from engine.reporting.figures.classification import (
     confusion_matrix,
     reliability,
 )
-from engine.reporting.figures.grids import CaptionedImages, grid, image_rows, join_captions
+from engine.reporting.figures.grids import (
+    CaptionedImages,
+    grid,
+    image_rows,
+    join_captions,
+    pixel_limits,
+)
 from engine.reporting.figures.lines import Chart, Line, charts
 from engine.reporting.figures.masks import MaskedExample, masks
 from engine.reporting.figures.regression import Scatter, predictions_over_targets
@@ -28,6 +34,7 @@ __all__ = [
     "image_rows",
     "join_captions",
     "masks",
+    "pixel_limits",
     "predictions_over_targets",
     "reliability",
 ]

@@ -1,0 +1,37 @@
+"""`--mode=inspect`: looks at a configuration before training, and writes a page about it."""
+
+from __future__ import annotations
+
+from engine.config.schema import Config
+from engine.inspection.inspection import inspect
+from engine.reporting import html_page
+from engine.runtime.atomic_files import replace_file
+from engine.runtime.signals import Signals
+
+
+def run(config: Config) -> int:
+    """Inspects a configuration; prints the result and writes it to `--inspect_path`.
+
+    Changes nothing in `run_dir`.
+
+    Returns:
+      The exit status: 0 if nothing is wrong, 1 if the checks found something, or 128 + the number
+      of the received signal.
+
+    Raises:
+      ValueError: for invalid input, such as options that do not fit the data set.
+      OSError: if a file cannot be read or written.
+      RuntimeError: if TensorFlow fails.
+    """
+    path = config.inspection.inspect_path
+    with Signals() as signals:
+        found = inspect(config, lambda: bool(signals.received))
+        if found is None:
+            print(f"stopped by signal {signals.received}; nothing was written", flush=True)
+            return signals.exit_status
+    # On a terminal, what was found is read last.
+    first, *others = found.sections
+    print("\n\n".join(map(html_page.text, (*others, first))), flush=True)
+    replace_file(path, html_page.page(found.title, found.lead, found.sections, ""), durable=False)
+    print(f"\n{len(found.findings)} findings; {path}", flush=True)
+    return 1 if found.findings else 0
