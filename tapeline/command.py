@@ -51,6 +51,8 @@ def main(arguments: Sequence[str]) -> int:
         config = flags.parse(arguments)
         mode, run_dir = config.run.mode, config.run.run_dir
         report_on_data = mode == "report" and not run_directory.has_checkpoint(run_dir)
+        if mode == "evaluate" and config.report.follow:
+            run_directory.await_checkpoint(run_dir, config.report.follow_timeout)
         if mode in _OF_RUNS and not report_on_data:
             config = flags.parse(flags.of_run(run_dir, arguments))
         if mode in _TRAINING:

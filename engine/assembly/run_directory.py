@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from engine.checkpoint.checkpoint_file import sync_directory
 from engine.config import flags
 from engine.config.option import written
 from engine.config.schema import Config, changed
+from engine.runtime import lock
 from engine.runtime.atomic_files import replace_file
 
+_POLL = 0.2  # seconds between two looks at a run directory
 # Options of one process, not of the run; the message of `finished` does not name them.
 _PER_COMMAND = ("mode", "run_dir", "resume", "progress", "weights", "load")
 
@@ -63,6 +66,34 @@ def read_result(run_dir: str) -> dict[str, Any] | None:
 def has_checkpoint(run_dir: str) -> bool:
     """Returns whether a run has a checkpoint file to resume from, whether intact or damaged."""
     return bool(catalog.list_checkpoints(catalog.newest_directory(run_dir)))
+
+
+def await_checkpoint(run_dir: str, timeout: float) -> None:
+    """Waits until a run has a checkpoint, for `--follow` started before or with the training.
+
+    Prints a line if it has to wait.
+
+    Args:
+      run_dir: run directory, which need not exist yet.
+      timeout: seconds to wait while no process trains the run.
+
+    Raises:
+      ValueError: if there is no checkpoint, and no process has trained the run for `timeout`
+        seconds.
+    """
+    idle_since, waiting = time.monotonic(), False
+    while not has_checkpoint(run_dir):
+        if not waiting:
+            print(f"waiting for the first checkpoint of {run_dir}", flush=True)
+        waiting, now = True, time.monotonic()
+        if lock.in_use(run_dir):
+            idle_since = now
+        elif now - idle_since > timeout:
+            raise ValueError(
+                f"--run_dir={run_dir}: there is no checkpoint, and no process has trained the run "
+                f"for {timeout:g} s (--follow_timeout)"
+            )
+        time.sleep(_POLL)
 
 
 def open_for_training(config: Config) -> Config | None:

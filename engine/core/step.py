@@ -171,7 +171,7 @@ class Step:
         gradients, norm = self._clip(gradients)
         # A single infinity or nan makes the sum of all values infinite or nan. All replicas hold
         # the same values, so `finite` is the same on all of them.
-        checked = [norm, *map(tf.reduce_sum, statistics), *tf.unstack(tf.cast(sums, tf.float32))]
+        checked = [norm, *map(tf.reduce_sum, statistics), tf.cast(tf.reduce_sum(sums), tf.float32)]
         finite = tf.math.is_finite(tf.add_n(checked))
 
         def update() -> None:

@@ -22,8 +22,9 @@ _LARGE = 10.0  # root mean square from which inputs are told to be large
 def targets(config: Config, source: pipelines.Source) -> list[str]:
     """Returns a line for each tensor of the targets that is the same in all training examples.
 
-    At most 1,024 examples are compared, which are spread over the split; of a tf.data pipeline, the
-    first ones.
+    There is also a line if more than half of the examples have a class of their own, as where texts
+    that are no class names became classes. At most 1,024 targets are compared, which are spread
+    over the split; of a tf.data pipeline, the first ones.
 
     Raises:
       ValueError: if the data set is damaged.
@@ -34,6 +35,12 @@ def targets(config: Config, source: pipelines.Source) -> list[str]:
     indices = np.arange(count) * spread
     found = pipelines.read_examples(source, source.train, indices, cache_dir(config)).targets
     lines = []
+    if source.classes > len(source.train) // 2:
+        of = f" ({source.features})" if source.features else ""
+        lines.append(
+            f"{source.name}: {source.classes:,} classes for {len(source.train):,} training "
+            f"examples{of}: the target may be a text that names no class"
+        )
     paths = pipelines.leaf_paths(source.targets)
     for path, leaf in zip(paths, tf.nest.flatten(found), strict=True):
         if count > 1 and (leaf == leaf.reshape(-1)[0]).all():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from engine.config.schema import Config
 from engine.inspection.inspection import inspect
 from engine.reporting import html_page
@@ -23,7 +25,13 @@ def run(config: Config) -> int:
       OSError: if a file cannot be read or written.
       RuntimeError: if TensorFlow fails.
     """
+    if config.devices.strategy == "multi_worker":
+        raise ValueError("--mode=inspect looks on one machine: leave --strategy=multi_worker out")
     path = config.inspection.inspect_path
+    if not path or not os.access(os.path.dirname(os.path.abspath(path)), os.W_OK):
+        raise ValueError(
+            f"--inspect_path={path}: give a file in a directory that can be written to"
+        )
     with Signals() as signals:
         found = inspect(config, lambda: bool(signals.received))
         if found is None:

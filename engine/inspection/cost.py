@@ -90,7 +90,7 @@ def table(found: Cost, config: Config) -> ReportTable:
     """Returns the table of a run's cost; `config` are the options of the run."""
     each = " on each device" if found.devices > 1 else ""
     feed = f"data, decoded ({found.feed} feed)"
-    unknown = "not known: a size is not known from the graph"
+    unknown = "not known"
     seconds = config.checkpoints.checkpoint_seconds
     saves = [f"{found.evaluations:,} with evaluations" if found.evaluations else ""]
     if every := config.checkpoints.checkpoint_every:

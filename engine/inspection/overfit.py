@@ -18,6 +18,7 @@ from engine.models.properties import named_variables
 from engine.optim.precision import compute_dtype
 
 _LEARNED, _HARDLY = 0.1, 0.95  # fractions of the first loss
+_FEW = 20  # number of steps from which a loss that hardly falls is told
 
 
 class Overfit(NamedTuple):
@@ -38,12 +39,15 @@ class Overfit(NamedTuple):
             return f"{fell}: the network learned it"
         if last <= _HARDLY * first:
             return f"{fell}: the network learns it, but has not yet"
+        if len(self.losses) < _FEW:
+            return f"{fell}, which are too few to tell"
         return f"{fell}: the network does not learn it"
 
     @property
     def failed(self) -> bool:
-        """Whether the loss is not finite, or hardly fell."""
-        return not self.losses[-1] <= _HARDLY * self.losses[0]
+        """Whether the loss is not finite, or hardly fell in 20 steps or more."""
+        fell = self.losses[-1] <= _HARDLY * self.losses[0] or len(self.losses) < _FEW
+        return not (fell and np.isfinite(self.losses[-1]))
 
 
 def overfit(

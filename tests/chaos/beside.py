@@ -77,6 +77,7 @@ OTHERS = {
     "verify": (3, ("--mode=verify",)),
     "benchmark": (3, ("--mode=benchmark", "--benchmark_steps=30")),
     "tune": (1, ("--mode=tune", "--tuned_flags=TUNED")),
+    "inspect": (3, ("--mode=inspect", "--inspect_path=PAGE", "--inspect_steps=5")),
 }
 
 
@@ -196,7 +197,9 @@ class Beside:
 
     def _asked(self, options: list[str] | tuple[str, ...], run_dir: Path) -> list[str]:
         filled = [
-            option.replace("PICTURES", str(self._pictures)).replace("TUNED", f"{run_dir}-tuned")
+            option.replace("PICTURES", str(self._pictures))
+            .replace("TUNED", f"{run_dir}-tuned")
+            .replace("PAGE", f"{run_dir}-page")
             for option in options
         ]
         own = [*TRAINING, *self._options] if "--mode=report" not in options else ["--progress=off"]

@@ -216,6 +216,7 @@ CANNOT_BE_DONE = {
     ],
     "--mode=tune --tuned_flags=": ["--tuned_flags=:", "give a file"],
     "--mode=tune --tuned_flags=nowhere/x.flags": ["nowhere/x.flags", "written to"],
+    "--mode=inspect --inspect_path=nowhere/x.html": ["nowhere/x.html", "written to"],
     "--jit=loop --virtual_devices=2": ["--jit=loop", "one device"],
     "--shards=2 --virtual_devices=4": ["--shards=2", "4 devices"],
     "--augment=shfit": ["--augment=shfit", "did you mean 'shift'"],

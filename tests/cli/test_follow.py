@@ -39,6 +39,24 @@ def evaluated(outcome: Outcome) -> int:
     return json.loads(outcome.out.splitlines()[-1])["evaluated"]
 
 
+def test_started_before_the_training(warm: Warm, tmp_path: Path):
+    run_dir = tmp_path / "run"
+    with warm.started(*FOLLOW, f"--run_dir={run_dir}") as follower:
+        time.sleep(0.5)
+        assert follower.poll() is None and not run_dir.exists()
+        run = warm.train(run_dir, *LONG, "--epochs=2")
+        assert follower.wait(HANG) == 0
+        out, err = follower.communicate()
+    assert err == "" and out.startswith(f"waiting for the first checkpoint of {run_dir}\n")
+    assert run.result["step"] in steps_of(run_dir, "validation")
+
+
+def test_no_training_within_timeout(warm: Warm, tmp_path: Path):
+    outcome = warm.run(*FOLLOW, f"--run_dir={tmp_path / 'run'}", "--follow_timeout=0")
+    assert outcome.status == 2 and not (tmp_path / "run").exists(), outcome.said()
+    assert outcome.err.count("\n") == 1 and "--follow_timeout" in outcome.err
+
+
 def test_beside_a_training(warm: Warm, tmp_path: Path):
     """A follower that is killed twice evaluates each step once, and ends after the run."""
     run_dir = tmp_path / "run"

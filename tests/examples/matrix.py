@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -193,6 +194,23 @@ class Matrix:
         skipped = [line.split()[0] for line in laws if "not compared" in line]
         return f"{', '.join(skipped)} not compared" if skipped else ""
 
+    def inspects(self) -> str:
+        """Checks that `--mode=inspect` finds nothing and counts the parameters of the checkpoint.
+
+        Returns the number of parameters.
+        """
+        page = f"--inspect_path={self._place / 'inspect.html'}"
+        run = "--mode=inspect", "--inspect_steps=10", page, f"--run_dir={self._place / 'no'}"
+        outcome = self._warm.run(*run, *self.options)
+        assert outcome.status == 0, outcome.said()
+        path = newest_checkpoint(str(self.whole.run_dir))
+        assert path is not None
+        arrays = read(path).arrays
+        count = sum(array.size for name, array in arrays.items() if name.startswith("model/"))
+        totals = re.findall(r"^all +([\d,]+)$", outcome.out, re.MULTILINE)
+        assert totals == [f"{count:,}"], f"{totals}, and the checkpoint has {count:,}"
+        return f"{count:,} parameters"
+
     def benchmarks(self) -> str:
         """Checks that `--mode=benchmark` measures 20 steps without an error."""
         run = "--mode=benchmark", "--benchmark_steps=20", f"--run_dir={self._place / 'no'}"
@@ -252,6 +270,7 @@ CHECKS: dict[str, Callable[[Matrix], str]] = {
     "report": Matrix.reports,
     "verify": Matrix.verifies,
     "benchmark": Matrix.benchmarks,
+    "inspect": Matrix.inspects,
     "bfloat16": Matrix.bfloat16,
 }
 

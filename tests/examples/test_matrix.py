@@ -20,6 +20,7 @@ PART = {
     "report": ("multi_label",),
     "verify": ("arrays",),
     "benchmark": ("text_classification",),
+    "inspect": ("keras_model", "segmentation", "character_model"),
     "bfloat16": ("character_model",),
 }
 

@@ -45,7 +45,7 @@ FREE = {
         "top_k",
         "predictions",
     ),
-    *("averaged", "follow", "evaluation_name", "follow_timeout"),
+    *("averaged", "follow", "evaluation_name", "follow_timeout", "inspect_path", "inspect_steps"),
 }
 # Another value of one of these makes another experiment.
 BOUND = {
