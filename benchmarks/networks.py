@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tensorflow as tf
+
 import tapeline as tl
 from tapeline import models
 
@@ -19,7 +21,7 @@ def _block(filters: int, stride: int, widens: bool) -> list[models.Layer]:
 
 
 @tl.model
-def resnet_18(outputs, *, width: int = 64):
+def resnet_18(outputs: tf.TensorSpec, *, width: int = 64) -> list[models.Layer]:
     """ResNet-18 of He et al. 2016 for images of 32x32: no pool, a first convolution of 3x3.
 
     Args:

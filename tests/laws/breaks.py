@@ -614,11 +614,11 @@ BREAKS = (
     ),
     Break(
         "shards",
-        "the gradient of an embedding is sparse",
+        "a sparse gradient keeps its rows apart",
         _COMPOSED,
-        "engine/models/layers/embedding.py",
-        "found = _rows_of(tf.convert_to_tensor(self.table), ids)",
-        "found = tf.gather(self.table, ids)",
+        "engine/core/step.py",
+        "gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]",
+        "gradients = list(gradients)",
     ),
     # L8
     Break(

@@ -31,11 +31,15 @@ def applies(change: Break) -> bool:
     return (ROOT / change.file).read_text().count(change.old) == 1
 
 
-def first_failure(change: Break) -> str | None:
+def first_failure(change: Break, *marks: str) -> str | None:
     """Returns the name of the first test that fails on a copy of the code with the break.
 
     Returns None if all tests pass, take longer than `HANG` seconds, or pytest reports an error
     other than failed tests.
+
+    Args:
+      change: the break.
+      *marks: options of pytest that select tests, such as "-m", "full".
     """
     with tempfile.TemporaryDirectory() as place:
         copy = Path(place) / "tree"
@@ -45,7 +49,16 @@ def first_failure(change: Break) -> str | None:
         path.write_text(path.read_text().replace(change.old, change.new))
         try:
             ran = subprocess.run(
-                [sys.executable, "-m", "pytest", "-xq", "-p", "no:cacheprovider", *change.tests],
+                [
+                    sys.executable,
+                    "-m",
+                    "pytest",
+                    "-xq",
+                    "-p",
+                    "no:cacheprovider",
+                    *marks,
+                    *change.tests,
+                ],
                 cwd=copy,
                 env={**os.environ, "TAPELINE_TEST_DATA_DIR": prepared.data_dir() or ""},
                 capture_output=True,
@@ -64,7 +77,7 @@ def verdict(change: Break) -> tuple[bool, str]:
     if not applies(change):
         said = "DOES NOT APPLY"
     else:
-        found = first_failure(change)
+        found = first_failure(change) or first_failure(change, "-m", "full")
         said = f"noticed by {found}" if found else "NOT NOTICED"
     return said.startswith("noticed"), f"{change.law}: {change.why} ({change.file}): {said}"
 

@@ -33,13 +33,21 @@ class Composed(tf.Module):
         return tf.cast(x, tf.float32)
 
 
-def transformer():
+class Gathered(models.Embedding):
+    """An embedding as a user writes it, whose gradient is a `tf.IndexedSlices`."""
+
+    def __call__(self, ids, context):
+        return tf.cast(tf.gather(self.table, ids), context.dtype)
+
+
+def transformer(embedding=models.Embedding):
     """Returns the layers of a causal pre-norm transformer.
 
     The layers map token ids [rows, tokens] to logits of the next ids [rows, tokens, VOCABULARY].
+    `embedding` is the class of the first layer.
     """
     return [
-        *(models.Embedding(VOCABULARY, UNITS), models.PositionEmbedding(), Dropout(0.1)),
+        *(embedding(VOCABULARY, UNITS), models.PositionEmbedding(), Dropout(0.1)),
         Residual(LayerNorm(), models.Attention(2, causal=True, dropout=0.25), Dropout(0.1)),
         Residual(LayerNorm(), Dense(4 * UNITS, "gelu"), Dense(UNITS), Dropout(0.1)),
         *(LayerNorm(), Dense(VOCABULARY)),
@@ -70,7 +78,9 @@ def sequences(examples=28):
     return ids
 
 
-def trained(replicas=1, steps=4, accumulate=1, shards=0, **options) -> Training:
+def trained(
+    replicas=1, steps=4, accumulate=1, shards=0, embedding=models.Embedding, **options
+) -> Training:
     """Trains the transformer on 28 examples in batches of 8 and returns the training.
 
     The last batch of an epoch has 4 padding rows. The initial weights are stored in the attribute
@@ -81,7 +91,7 @@ def trained(replicas=1, steps=4, accumulate=1, shards=0, **options) -> Training:
     labels = np.zeros(len(ids), np.int32)
     options = {"optimizer": "momentum", "learning_rate": 0.01} | options
     run = put_together(
-        lambda: Composed(transformer(), (TOKENS,), seed=0),
+        lambda: Composed(transformer(embedding), (TOKENS,), seed=0),
         lambda strategy: InMemoryFeed(ids, labels, plan, strategy),
         NextId(),
         layout=layout,
@@ -133,10 +143,15 @@ def test_transformer_in_bfloat16():
     assert np.linalg.norm(theirs - expected) <= allowed
 
 
-def test_transformer_of_shards():
+@pytest.mark.parametrize("embedding", [models.Embedding, Gathered])
+def test_transformer_of_shards(embedding):
     """With two shards, the trained weights are bitwise equal on one and on two replicas."""
-    one, two = (trained(replicas, shards=2).weights() for replicas in (1, 2))
+    one, two = (trained(replicas, shards=2, embedding=embedding).weights() for replicas in (1, 2))
     assert same_bits(one, two)
+
+
+def test_sparse_gradient_is_dense_gradient():
+    assert same_bits(trained().weights(), trained(embedding=Gathered).weights())
 
 
 # A residual network
