@@ -25,6 +25,7 @@ def resnet_18(outputs: tf.TensorSpec, *, width: int = 64) -> list[models.Layer]:
     """ResNet-18 of He et al. 2016 for images of 32x32: no pool, a first convolution of 3x3.
 
     Args:
+      outputs: spec of the logits.
       width: channels of the first stage.
     """
     layers = [*_convolution(width), models.Activation("relu")]
