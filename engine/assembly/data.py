@@ -12,6 +12,7 @@ import pipelines
 from engine.assembly.registry import SOURCES
 from engine.config.schema import Config
 from engine.logging.progress import Progress
+from engine.runtime.user_code import place, user_code_location
 
 
 class Feeds(NamedTuple):
@@ -38,7 +39,7 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
 
     Raises:
       ValueError: if the data set or a split cannot be used, or if `--augment` does not apply to the
-        examples.
+        examples; of a user's source, the message starts with its place.
     """
     # Evaluation and prediction set the test split with --split: messages then name that flag.
     options, split = config.data, config.report.split
@@ -63,7 +64,12 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
     registered = None
     if options.dataset in SOURCES:
         registered = functools.partial(SOURCES[options.dataset], **config.arguments_of("dataset"))
-    source = pipelines.open_dataset(options.dataset, given, registered)
+    try:
+        source = pipelines.open_dataset(options.dataset, given, registered)
+    except ValueError as error:
+        if registered is None or user_code_location(error):
+            raise
+        raise ValueError(f"{place(registered.func)}{error}") from error
     return pipelines.with_crop(source, options.augment)
 
 
