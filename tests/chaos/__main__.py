@@ -3,6 +3,7 @@
     python -m tests.chaos --kills=200 --seed=1
     python -m tests.chaos --kills=50 --signal=TERM --virtual_devices=2 --feed=stream
     python -m tests.chaos --sweep=2
+    python -m tests.chaos --kills=20 -- --evaluate_every=7 --validation_split=a=0.1,b=0.1
 
 Weights, curves, TensorBoard's points, decisions and the state in the checkpoints must be bitwise
 equal; only measurements of time may differ. The exit status is 1 if any run differs.
@@ -33,6 +34,7 @@ def main() -> int:
     parser.add_argument("--signal", choices=("KILL", "TERM", "INT"), default="KILL")
     parser.add_argument("--virtual_devices", type=int, default=0, help="replicas on the CPU")
     parser.add_argument("--feed", choices=("resident", "stream"), default="resident")
+    parser.add_argument("options", nargs="*", help="after --: further options of the training")
     asked = parser.parse_args()
     import_tensorflow()
     from tests.chaos.ordeal import Ordeal
@@ -43,7 +45,11 @@ def main() -> int:
             Path(place),
             signal_name=asked.signal,
             seed=asked.seed,
-            options=[f"--virtual_devices={asked.virtual_devices}", f"--feed={asked.feed}"],
+            options=[
+                f"--virtual_devices={asked.virtual_devices}",
+                f"--feed={asked.feed}",
+                *asked.options,
+            ],
         )
         tell = functools.partial(print, flush=True)
         failures = ordeal.sweep(asked.sweep, tell) if asked.sweep else ordeal.go(asked.kills, tell)
