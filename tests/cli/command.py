@@ -250,6 +250,10 @@ class Forked:
         self.wait(timeout)
         return self._out.read_text(), without_log(self._err.read_text())
 
+    def errors(self) -> str:
+        """Returns what the process has written to standard error so far."""
+        return self._err.read_text() if self._err.exists() else ""
+
     def send_signal(self, number: int) -> None:
         """Sends a signal if the process runs."""
         if self.poll() is None:

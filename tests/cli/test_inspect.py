@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from engine.assembly.data import open_source
 from engine.assembly.factories import build_network, build_task
 from engine.checkpoint.catalog import load_newest
 from engine.config import flags
-from tests.cli.command import REPOSITORY, Outcome, Warm
+from tests.cli.command import HANG, REPOSITORY, Outcome, Warm
 
 HEAD = """import numpy as np
 import tensorflow as tf
@@ -265,3 +267,41 @@ def table():
     options = (*load, "--dataset=table", *QUICK)
     text = findings(inspected(warm, tmp_path, *options, status=1))
     assert "table: 90 classes for 81 training examples" in text and "target city" in text
+
+
+def test_pipeline_without_random_access(warm: Warm, tmp_path: Path):
+    source = """def made(seed, epoch):
+    inputs = np.random.default_rng([seed, epoch]).normal(size=(90, 6)).astype(np.float32)
+    return tf.data.Dataset.from_tensor_slices((inputs, inputs[:, 0]))
+
+
+@tl.source
+def stream():
+    return tl.from_dataset(made, examples=90, version="1")
+"""
+    load = written(tmp_path, source)
+    options = (*load, "--dataset=stream", "--task=regression", "--global_batch_size=16", *QUICK)
+    text = inspected(warm, tmp_path, *options)
+    assert re.search(r"^inputs +16x6 float32", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("options", [("--virtual_devices=2", "--shards=2"), ("--accumulate=3",)])
+def test_batch_of_one_device(warm: Warm, tmp_path: Path, options):
+    given = ("--augment=mixup:0.3", "--precision=mixed_float16", "--ema=0.9", "--inspect_steps=2")
+    text = inspected(warm, tmp_path, *options, *given)
+    rows = 64 if "--shards=2" in options else 43
+    assert re.search(rf"^inputs +{rows}x8x8x1 float32", text, re.MULTILINE)
+    assert re.search(rf"^targets +{rows}x10 float32", text, re.MULTILINE)
+
+
+def test_signal_writes_nothing(warm: Warm, tmp_path: Path):
+    page = tmp_path / "page.html"
+    options = (f"--inspect_path={page}", "--inspect_steps=1000000", "--progress=on")
+    run_dir = tmp_path / "none"
+    with warm.started("--mode=inspect", f"--run_dir={run_dir}", *options) as process:
+        end = time.monotonic() + HANG
+        while "one batch" not in process.errors() and time.monotonic() < end:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(HANG) == 130
+    assert not page.exists() and not run_dir.exists()
