@@ -97,9 +97,9 @@ def test_killed_between_sets(warm: Warm, three: Run, tmp_path: Path):
             "rare_accuracy did not improve by more than 1 for 3 evaluations",
         ),
         (
-            ("--monitor=far_accuracy", "--stop_at=0.5"),
+            ("--monitor=far_accuracy", "--stop_at=0.3", "--patience=-1", "--learning_rate=0.01"),
             "stop_at",
-            "far_accuracy reached --stop_at=0.5",
+            "far_accuracy reached --stop_at=0.3",
         ),
         (
             ("--monitor=far_loss", "--baseline=0.001:20"),
