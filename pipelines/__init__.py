@@ -25,6 +25,7 @@ from pipelines.nests import Nest, Spec, described, example_bytes
 from pipelines.nests import paths as leaf_paths
 from pipelines.order import permutation, steps_per_epoch
 from pipelines.preprocessing import SCALES, Preprocessing
+from pipelines.selection import size_text, with_selected
 from pipelines.source import Source
 from pipelines.sources.arrays import arrays
 from pipelines.sources.csv import csv
@@ -99,10 +100,12 @@ __all__ = [
     "reason",
     "register_augmentation",
     "register_pair_augmentation",
+    "size_text",
     "source_from_json",
     "source_of",
     "source_to_json",
     "steps_per_epoch",
     "usable_cores",
     "with_crop",
+    "with_selected",
 ]

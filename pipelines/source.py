@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from pipelines.augmentation.resized_crop import ResizedCrop
 from pipelines.errors import PREPARE_AGAIN
@@ -18,6 +18,8 @@ from pipelines.splits import DataSplit
 class Source:
     """A data set of inputs and targets: nests of numeric or bool tensors of fixed shapes.
 
+    A validation set without a name of its own is called "validation".
+
     A split's reader returns stored examples. Decoded examples are pairs (inputs, targets), which
     feeds and the cache hold. A model gets `preprocess(inputs)`.
     """
@@ -25,7 +27,7 @@ class Source:
     name: str  # "mnist", or "name/config"
     version: str  # "3.0.1"
     train: DataSplit
-    validation: DataSplit | None = None
+    validation_sets: Mapping[str, DataSplit] = dataclasses.field(default_factory=dict)  # by name
     test: DataSplit | None = None
     decoded: tuple[Spec, Spec]  # of the inputs and targets of a decoded example
     # A stored example -> (inputs, targets), in the graph; None: they are stored decoded.
@@ -56,10 +58,20 @@ class Source:
         return self.decoded[1]
 
     @property
+    def validation(self) -> DataSplit | None:
+        """The first validation set; None if there is none."""
+        return next(iter(self.validation_sets.values()), None)
+
+    @property
+    def held_out(self) -> dict[str, DataSplit]:
+        """The validation sets by name, and "test", if there is a test split."""
+        test = {} if self.test is None else {"test": self.test}
+        return {**self.validation_sets, **test}
+
+    @property
     def splits(self) -> dict[str, DataSplit]:
-        """The splits that are not None, as a dict by name: "train", "validation", "test"."""
-        splits = {"train": self.train, "validation": self.validation, "test": self.test}
-        return {name: split for name, split in splits.items() if split is not None}
+        """All splits by name: "train", the validation sets, and "test", if there is one."""
+        return {"train": self.train, **self.held_out}
 
     @property
     def classes(self) -> int:

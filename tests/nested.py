@@ -64,6 +64,8 @@ def source_of(inputs, targets, *, held_out: int = 0, name: str = "arrays") -> So
         name=name,
         version="1",
         train=split.part(0, count - held_out, "train"),
-        validation=split.part(count - held_out, count, "validation") if held_out else None,
+        validation_sets=(
+            {"validation": split.part(count - held_out, count, "validation")} if held_out else {}
+        ),
         decoded=nests.spec_of(arrays),
     )

@@ -14,10 +14,9 @@ from engine.checkpoint.catalog import list_checkpoints, read
 
 DECIDED = (
     *("step", "epoch", "stopped_early", "stopped_by", "stop_reason", "best"),
-    *("validation", "test"),
+    *("validation", "validation_sets", "test"),
     *("skipped_steps", "left_out", "weights_sha256"),
 )
-SPLITS = ("train", "validation", "test")
 
 
 def differences(one: Path, other: Path) -> list[str]:
@@ -26,10 +25,12 @@ def differences(one: Path, other: Path) -> list[str]:
     Compares the decisions in result.json, the rows of metrics.jsonl, TensorBoard's points and the
     newest and best checkpoint. It is a difference as well if TensorBoard has no training losses.
     """
-    found = [key for key in DECIDED if result_of(one)[key] != result_of(other)[key]]
-    if curves_of(one) != curves_of(other):
+    result, other_result = result_of(one), result_of(other)
+    found = [key for key in DECIDED if result.get(key) != other_result.get(key)]
+    curves, other_curves = curves_of(one), curves_of(other)
+    if curves != other_curves:
         found.append("metrics.jsonl")
-    for split in SPLITS:
+    for split in sorted({"train"} | {row["split"] for row in [*curves, *other_curves]}):
         first, second = points_of(one, split), points_of(other, split)
         if first != second or (split == "train" and "loss" not in first):
             found.append(f"TensorBoard's points of {split}")

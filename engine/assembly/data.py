@@ -19,7 +19,7 @@ class Feeds(NamedTuple):
     """The feeds of a run, one per split; each supplies batches of examples."""
 
     training: pipelines.Feed  # shuffled every epoch
-    held_out: dict[str, pipelines.Feed]  # in file order; "validation" and "test", if they exist
+    held_out: dict[str, pipelines.Feed]  # in file order, by name, as `Source.held_out`
 
 
 def cache_dir(config: Config) -> str:
@@ -32,6 +32,8 @@ def cache_dir(config: Config) -> str:
 
 def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Source:
     """Opens the data set and splits that the options select; prepares a TFDS data set if needed.
+
+    With `--evaluation_examples`, the validation sets have only so many of their examples.
 
     Args:
       config: options of the run.
@@ -47,7 +49,7 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
         data_dir=options.data_dir or None,
         cache_dir=cache_dir(config),
         train_split=options.train_split,
-        validation_split=options.validation_split,
+        validation_split=options.validation_sets,
         test_split=options.test_split,
         test_flag="split" if split and split == options.test_split else "test_split",
         input_features=options.input_features,
@@ -70,6 +72,7 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
         if registered is None or user_code_location(error):
             raise
         raise ValueError(f"{place(registered.func)}{error}") from error
+    source = pipelines.with_selected(source, config.evaluation.evaluation_examples)
     return pipelines.with_crop(source, options.augment)
 
 
@@ -106,8 +109,7 @@ def open_feeds(
     layout = layout._replace(micro_batches=1)
     held_out = {
         split: _open_feed(config, source, records, kind, strategy, layout)
-        for split, records in (("validation", source.validation), ("test", source.test))
-        if records is not None
+        for split, records in source.held_out.items()
     }
     return Feeds(training, held_out)
 

@@ -97,7 +97,8 @@ class DataOptions(OptionGroup):
     train_split: str = option("train", "TFDS split to train on", trajectory=True)
     validation_split: str = option(
         "0.1",
-        "a fraction, cut from the end of the training split, or a TFDS split; 0: none",
+        "a fraction, cut from the end of the training split, or a TFDS split; several sets by "
+        "name: a=0.1,b=test[:50%]; 0: none",
         trajectory=True,
     )
     test_split: str = option(
@@ -157,6 +158,35 @@ class DataOptions(OptionGroup):
         if len(self.image_size) not in (0, 2):
             sizes = ",".join(map(str, self.image_size))
             raise ValueError(f"--image_size={sizes}: give HEIGHT,WIDTH, such as 64,64")
+        _named_sets(self.validation_split)
+
+    @property
+    def validation_sets(self) -> str | dict[str, str]:
+        """`--validation_split`: texts by the name of the set, or one text without names."""
+        return _named_sets(self.validation_split) or self.validation_split
+
+
+def _named_sets(text: str) -> dict[str, str]:
+    """Returns the splits in a value of `--validation_split` by name; {} if it names no set.
+
+    Raises:
+      ValueError: if a name is invalid or given twice, or a set has no name or no split.
+    """
+    found: dict[str, str] = {}
+    for part in text.split(",") if "=" in text else ():
+        name, _, split = (each.strip() for each in part.partition("="))
+        flag = f"--validation_split={text}"
+        if not name or not split:
+            raise ValueError(f"{flag}: give each set as NAME=SPLIT, such as a=0.1,b=test[:50%]")
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", name) or name in ("train", "test"):
+            raise ValueError(
+                f"{flag}: {name!r} is no name of a validation set: give letters, digits and _, "
+                "other than train and test"
+            )
+        if name in found:
+            raise ValueError(f"{flag}: names {name} twice")
+        found[name] = split
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

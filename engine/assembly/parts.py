@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -42,7 +43,7 @@ class Parts:
     schedule: WarmupSchedule
     state: TrainState
     loop: Loop
-    evaluations: dict[str, Evaluation]  # by split: "validation" and "test"
+    evaluations: dict[str, Evaluation]  # by name of the split, as `Source.held_out`
     steps_per_epoch: int
     total_steps: int
     feeds: data.Feeds
@@ -62,6 +63,20 @@ class Parts:
         if self.config.run.load:
             for evaluation in self.evaluations.values():
                 evaluation.graph()
+
+    def validation_scores(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the fields of result.json about validation.
+
+        "validation" has the scores of the first validation set; None: there is none. With named
+        sets, "validation_sets" has the scores of each by name.
+
+        Args:
+          results: scores by name of the evaluated split.
+        """
+        scores = {name: results[name] for name in self.source.validation_sets}
+        first = next(iter(scores.values()), None)
+        named = {} if scores.keys() <= {"validation"} else {"validation_sets": scores}
+        return {"validation": first, **named}
 
     @property
     def model(self) -> tf.Module:

@@ -9,12 +9,22 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from engine.config.option import did_you_mean
 from engine.core.state import BestState, PatienceState
 from engine.runtime.scalars import as_float64, as_int64
+
+
+class MonitoredMetric(NamedTuple):
+    """The split and the name of the monitored metric; its text is such as "validation_accuracy"."""
+
+    split: str  # "train", or the name of a validation set
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.split}_{self.name}"
 
 
 class StopReason(enum.IntEnum):
@@ -57,7 +67,7 @@ class Monitor:
     """Monitor of one metric: selects the best weights, and decides when to stop training early.
 
     Args:
-      metric: split, underscore and metric, for example "validation_accuracy".
+      metric: split and name of the metric.
       min_delta: improvement, 0 or more, that must be exceeded to reset the patience.
       patience: number of evaluations without improvement before training stops, counted as in
         Keras; -1: missing improvement never stops training.
@@ -65,21 +75,21 @@ class Monitor:
       rules: further rules of early stopping.
 
     Attributes:
-      metric: the argument `metric`.
-      split: the split in `metric`, "train" or "validation".
+      metric: the metric as text, such as "validation_accuracy".
+      split: split of the metric, "train" or the name of a validation set.
     """
 
     def __init__(
         self,
-        metric: str,
+        metric: MonitoredMetric,
         min_delta: float,
         patience: int,
         *,
         higher_is_better: bool,
         rules: StopRules = StopRules(),  # noqa: B008  # immutable
     ) -> None:
-        self.metric, self._rules = metric, rules
-        self.split, self._name = metric.split("_", 1)
+        self.metric, self._rules = str(metric), rules
+        self.split, self._name = metric
         self._sign = 1.0 if higher_is_better else -1.0
         self._min_delta, self._patience = min_delta, patience
 
@@ -163,44 +173,54 @@ class Monitor:
 def resolve(
     monitor: str,
     metrics: Collection[str],
-    has_validation: bool,
+    validation_sets: Sequence[str],
     collected: Collection[str] = (),
     logged: Collection[str] = (),
-) -> str:
-    """Resolves `--monitor` to the name of a split and a metric, such as "validation_accuracy".
+) -> MonitoredMetric:
+    """Resolves `--monitor` to a split and a metric.
 
     Args:
-      monitor: value of `--monitor`. "auto" is the first metric on the validation split, or the
-        validation loss if the task has no metrics; without a validation split, the training loss.
+      monitor: value of `--monitor`. "auto" is the first metric on the first validation set, or its
+        loss if the task has no metrics; without a validation set, the training loss.
       metrics: names of the metrics of the task, in order.
-      has_validation: whether there is a validation split.
+      validation_sets: names of the validation sets, in order.
       collected: names of the metrics that only evaluation computes, see `tl.metrics.collected`.
       logged: names of other numbers that are logged with the training metrics, such as
         "gradient_norm"; accepted after "train_".
 
     Raises:
-      ValueError: if there is no metric or logged number of the name, for a metric of the validation
-        split if there is no such split, and for a metric of the training split that only evaluation
+      ValueError: if there is no metric or logged number of the name, or several; for a metric of a
+        validation set if there is none; and for a metric of the training split that only evaluation
         computes.
     """
     if monitor == "auto":
-        first = next(iter(metrics), "loss")
-        return f"validation_{first}" if has_validation else "train_loss"
-    known = [f"{split}_{name}" for split in ("validation", "train") for name in ("loss", *metrics)]
-    known += [f"train_{name}" for name in logged]
-    absent = [f"train_{name}" for name in collected]
+        if not validation_sets:
+            return MonitoredMetric("train", "loss")
+        return MonitoredMetric(validation_sets[0], next(iter(metrics), "loss"))
+    sets = validation_sets or ("validation",)
+    names = ("loss", *metrics)
+    known = [MonitoredMetric(split, name) for split in (*sets, "train") for name in names]
+    known += [MonitoredMetric("train", name) for name in logged]
+    absent = [MonitoredMetric("train", name) for name in collected]
     known = [each for each in known if each not in absent]
-    if monitor in absent:
+    found = [each for each in known if str(each) == monitor]
+    if not found and monitor in map(str, absent):
         raise ValueError(
             f"--monitor={monitor}: only evaluation computes it, from a whole split; give "
-            f"--monitor=validation_{monitor.removeprefix('train_')}"
+            f"--monitor={sets[0]}_{monitor.removeprefix('train_')}"
         )
-    if monitor not in known:
-        hint = did_you_mean(monitor, known)
-        raise ValueError(f"--monitor={monitor}: choose one of auto, {', '.join(known)}{hint}")
-    if monitor.startswith("validation_") and not has_validation:
+    if not found:
+        texts = list(map(str, known))
+        hint = did_you_mean(monitor, texts)
+        raise ValueError(f"--monitor={monitor}: choose one of auto, {', '.join(texts)}{hint}")
+    if len(found) > 1:
+        one, other = (f"{name} of {split}" for split, name in found[:2])
+        raise ValueError(
+            f"--monitor={monitor}: may be {one} or {other}; give the validation set another name"
+        )
+    if found[0].split != "train" and not validation_sets:
         raise ValueError(
             f"--monitor={monitor}: there is no validation split; give --validation_split=0.1, or "
             "--monitor=train_loss"
         )
-    return monitor
+    return found[0]

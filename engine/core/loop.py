@@ -20,6 +20,7 @@ from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
 from engine.core.state import TrainState
 from engine.core.step import Step, StepContext
+from engine.core.steps_per_loop import stopwatch
 from engine.optim.precision import LossScaleState
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
@@ -35,6 +36,7 @@ class LoopResult(NamedTuple):
     losses: np.ndarray  # float32 [steps], mean loss of each step; empty if not recorded
     norms: np.ndarray  # float32 [steps], gradient norms before clipping; empty if not recorded
     points: list[LogPoint]  # log points reached
+    waited: float  # seconds for which the host waited for the feed
 
 
 class LoopArgs(NamedTuple):
@@ -101,7 +103,8 @@ class Loop:
 
         Returns:
           The number of steps taken, whether the last step was finite, the loss and gradient norm of
-          each step if `watched`, and the values logged at the log points that were reached.
+          each step if `watched`, the values logged at the log points that were reached, and for how
+          long the host waited for the feed.
 
         Raises:
           ValueError: for fewer than 1 step; for steps of two epochs; for steps beyond `points.last`
@@ -117,8 +120,10 @@ class Loop:
         if steps > self.most_steps(points) or before + steps > points.last:
             raise ValueError(f"{steps} steps after step {before} go beyond the points {points}")
         steps = min(steps, MAX_WATCHED) if self.watched else steps
+        start = stopwatch()
         try:
             steps, given = opened(self.feed, before, steps)
+            waited = stopwatch() - start
             result = self._call(tf.constant(np.array([steps, *points], np.int64)), given)
         except tf.errors.OpError as error:
             hint = "" if self.jit == "off" else f" (XLA compiles the {self.jit}; --jit=off: not)"
@@ -132,7 +137,7 @@ class Loop:
             )
         losses, norms = watched[:taken].T
         reached = [LogPoint.unpack(row) for row in rows[:passed]]
-        return LoopResult(int(taken), bool(finite), losses, norms, reached)
+        return LoopResult(int(taken), bool(finite), losses, norms, reached, waited)
 
     def most_steps(self, points: LogPoints) -> int:
         """Returns the maximum number of steps that the next call may take with these log points.

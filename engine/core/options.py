@@ -60,8 +60,15 @@ class EvaluationOptions(OptionGroup):
 
     evaluate_every: str = option(
         "epoch",
-        "steps between evaluations of the validation split, each with a checkpoint; --patience "
+        "steps between evaluations of the validation sets, each with a checkpoint; --patience "
         "counts them; epoch: at the end of each epoch",
+        trajectory=True,
+    )
+    evaluation_examples: int = option(
+        0,
+        "examples of each larger validation set that evaluations use, always the same ones, spread "
+        "over the set; 0: all",
+        minimum=0,
         trajectory=True,
     )
     evaluate_at_start: bool = option(
@@ -100,8 +107,9 @@ class StoppingOptions(OptionGroup):
     monitor: str = option(
         "auto",
         "metric that chooses the best weights: validation_loss, train_loss, or another metric "
-        "after validation_ or train_, such as validation_accuracy; auto: the first of --metrics on "
-        "the validation split, or train_loss without one. Any improvement counts",
+        "after the name of a validation set or train_, such as validation_accuracy; auto: the "
+        "first of --metrics on the first validation set, or train_loss without one. Any "
+        "improvement counts",
         trajectory=True,
     )
     min_delta: float = option(
@@ -148,7 +156,7 @@ class StoppingOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"auto|(validation|train)_\w+", self.monitor):
+        if not re.fullmatch(r"auto|[A-Za-z_]\w*_\w+", self.monitor):
             raise ValueError(
                 f"--monitor={self.monitor}: give auto, or a metric after validation_ or train_, "
                 "such as validation_accuracy"

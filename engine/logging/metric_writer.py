@@ -1,7 +1,7 @@
 """Writes metrics to TensorBoard and metrics.jsonl; on resume, removes those of later steps.
 
 The event files in tensorboard/{train,validation,test}/ have the same tags, so that TensorBoard
-shows the splits in the same charts.
+shows the splits in the same charts. Named validation sets have directories of their names.
 """
 
 from __future__ import annotations
@@ -35,11 +35,16 @@ class MetricRow(NamedTuple):
 class MetricWriter:
     """Writer of a run's metrics to metrics.jsonl and to TensorBoard event files.
 
-    `writes` is True on one worker; on other workers, all methods do nothing.
+    Args:
+      run_dir: run directory.
+      writes: True on one worker; on other workers, all methods do nothing.
+      validation_sets: names of the validation sets.
     """
 
-    def __init__(self, run_dir: str, writes: bool = True) -> None:
-        self._run_dir, self._writes = run_dir, writes
+    def __init__(
+        self, run_dir: str, writes: bool = True, validation_sets: Sequence[str] = ("validation",)
+    ) -> None:
+        self._run_dir, self._writes, self._sets = run_dir, writes, tuple(validation_sets)
         self._metrics = os.path.join(run_dir, "metrics.jsonl")
         self._tensorboard = os.path.join(run_dir, "tensorboard")
         self._files: dict[str, EventFile] = {}
@@ -47,9 +52,10 @@ class MetricWriter:
     def rewind(self, train: int, validation: int) -> None:
         """Removes the rows and events after the restored step. Must be called before `write`.
 
-        `train` and `validation` are the last steps whose rows are kept; -1: none. All rows of the
-        test split are removed, because the resumed run evaluates it again at its end, and so is a
-        last line truncated by a kill. Each file is replaced atomically.
+        `train` and `validation` are the last steps whose rows are kept, those of the training split
+        and of all validation sets; -1: none. All rows of other splits are removed: the resumed run
+        evaluates the test split again at its end, and a run that starts over may have other
+        validation sets. So is a last line truncated by a kill. Each file is replaced atomically.
 
         Raises:
           OSError: if a file cannot be replaced.
@@ -57,11 +63,13 @@ class MetricWriter:
         assert not self._files, "rewind before writing"
         if not self._writes:
             return
-        last = {"train": train, "validation": validation, "test": -1}
+        last = {"train": train, **dict.fromkeys(self._sets, validation), "test": -1}
         with self._as_os_error():
             if os.path.exists(self._metrics):
                 with open(self._metrics, encoding="utf-8") as file:
-                    kept = [line.rstrip("\n") + "\n" for line in file if _is_kept(line, last)]
+                    lines = [line.rstrip("\n") + "\n" for line in file]
+                last = dict.fromkeys(filter(None, map(_split_of, lines)), -1) | last
+                kept = [line for line in lines if _is_kept(line, last)]
                 replace_file(self._metrics, "".join(kept))
             for split, step in last.items():
                 directory = os.path.join(self._tensorboard, split)
@@ -125,6 +133,15 @@ class MetricWriter:
         except (OSError, tf.errors.OpError) as error:
             message = (isinstance(error, OSError) and error.strerror) or reason(error)
             raise OSError(f"cannot write curves to {self._run_dir}: {message}") from error
+
+
+def _split_of(line: str) -> str:
+    """Returns the split of a row if it may be that of a run, else ""."""
+    try:
+        split = json.loads(line)["split"]
+        return split if isinstance(split, str) and split.isidentifier() else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
 
 
 def _is_kept(line: str, last: Mapping[str, int]) -> bool:

@@ -49,6 +49,7 @@ class ThroughputMeter:
         self._path = os.path.join(run_dir, "clock.json")
         self._timings = self._from_state()
         self._calls = 0
+        self._measured, self._waited = 0.0, 0.0  # seconds since the last call of `input_wait`
         self._launch: dict[str, Any] = {}
         self._last_write = -_WRITE_INTERVAL
 
@@ -92,10 +93,11 @@ class ThroughputMeter:
             number = as_int64(value) if isinstance(value, int) else as_float64(value)
             getattr(self._state, name).assign(number)
 
-    def record_call(self, steps: int, seconds: float) -> None:
+    def record_call(self, steps: int, seconds: float, waited: float = 0.0) -> None:
         """Adds a call of the loop, which took `steps` steps in `seconds`.
 
-        `steps_per_second` excludes the first call of each process.
+        Of these, the host waited `waited` seconds for the feed. `steps_per_second` and `input_wait`
+        exclude the first call of each process.
         """
         self._timings.training += seconds
         self._timings.last_step = time.time()
@@ -103,6 +105,19 @@ class ThroughputMeter:
         if self._calls > 1:
             self._timings.steady += seconds
             self._timings.steady_steps += steps
+            self._measured += seconds
+            self._waited += waited
+
+    def input_wait(self) -> float | None:
+        """Returns the share of the loop's time in which the host waited for data, 0 to 1.
+
+        It is that since the last call of this method; None if no call of the loop was measured. No
+        step runs while the host waits. The in-memory feed gathers its batches in the steps, so that
+        its share is nearly 0.
+        """
+        measured, waited = self._measured, self._waited
+        self._measured = self._waited = 0.0
+        return min(1.0, waited / measured) if measured else None
 
     def record_startup(self, startup_seconds: Mapping[str, float], traces: int) -> None:
         """Records the seconds of each part of the startup, and the number of loop traces."""

@@ -16,12 +16,13 @@ from engine.runtime.signals import Signals
 
 
 def run(config: Config) -> int:
-    """Evaluates a run's weights on its validation and test splits, or on `--split`.
+    """Evaluates a run's weights on its validation sets and test split, or on `--split`.
 
     For each split, prints the metrics and the task's additional text, such as a table of the scores
     of each class, and writes a report to run_dir/evaluation/SPLIT. The last line of the output has
-    all scores as JSON. A signal stops the evaluation without the JSON line. With `--follow`, calls
-    `follow.run` instead, which evaluates every new checkpoint of the run.
+    all scores as JSON; those of named validation sets as in result.json. A signal stops the
+    evaluation without the JSON line. With `--follow`, calls `follow.run` instead, which evaluates
+    every new checkpoint of the run.
 
     Returns:
       The exit status: 0, or 128 + the number of the received signal.
@@ -72,5 +73,9 @@ def run(config: Config) -> int:
             subdirectory = re.sub(r"[^\w.+-]+", "_", shown).strip("_") or "split"
             directory = os.path.join(config.run.run_dir, "evaluation", subdirectory)
             print(report.write(directory, split_report), flush=True)
-        print(json.dumps(jsonable({"weights": restored_run.path, **results, "tables": tables})))
+        scores = results
+        if not split and parts.source.validation_sets:
+            test = {"test": results["test"]} if "test" in results else {}
+            scores = parts.validation_scores(results) | test
+        print(json.dumps(jsonable({"weights": restored_run.path, **scores, "tables": tables})))
         return signals.exit_status

@@ -68,6 +68,12 @@ def run(config: Config) -> int:
         }
         if not chosen:
             raise ValueError("no split is held out: give --split")
+        for key in chosen:
+            if (folder := _folder(name, key)) in parts.source.validation_sets:
+                raise ValueError(
+                    f"--evaluation_name={name}: {folder} is a validation set of the run, whose "
+                    "curves would be replaced: give another --evaluation_name"
+                )
         rows, evaluated = EvaluationRows(run_dir, name, tuple(chosen)), 0
         print(f"following {run_dir} on {parts.device}, to {rows.path}", flush=True)
         for step in _new_steps(config, rows, interrupted):
@@ -129,6 +135,12 @@ def _new_steps(
         time.sleep(_POLL)
 
 
+def _folder(name: str, split: str) -> str:
+    """Returns the name of the TensorBoard directory of a split, such as "follow_validation"."""
+    words = "".join(each if each.isalnum() else "_" for each in split).strip("_")
+    return f"{name}_{words}"
+
+
 def _result(run_dir: str) -> dict[str, Any] | None:
     try:
         return run_directory.read_result(run_dir)
@@ -176,8 +188,7 @@ class EvaluationRows:
         # The event files are written again, because a kill may have come between file and event.
         self._files = {}
         for split in splits:
-            words = "".join(each if each.isalnum() else "_" for each in split).strip("_")
-            folder = os.path.join(run_dir, "tensorboard", f"{name}_{words}")
+            folder = os.path.join(run_dir, "tensorboard", _folder(name, split))
             shutil.rmtree(folder, ignore_errors=True)
             self._files[split] = EventFile(folder)
         for row in rows:

@@ -79,8 +79,8 @@ def metric_charts(
 ) -> list[Chart]:
     """Returns charts of the logged metrics and the loss, with curves of training and validation.
 
-    The order is: metrics of the task, the loss, other metrics of the validation split. The x axis
-    is in epochs.
+    Each chart has a curve for training and one for each validation set. The order is: metrics of
+    the task, the loss, other metrics of the validation sets. The x axis is in epochs.
 
     Args:
       history: rows of metrics.jsonl.
@@ -89,7 +89,9 @@ def metric_charts(
       best_step: step of the best evaluation, which is marked; None: no mark.
     """
     measured = [name for name in (*task.metrics, "loss") if any(name in row for row in history)]
-    validated = {name for row in history if row["split"] == "validation" for name in row}
+    found = dict.fromkeys(row["split"] for row in history)
+    sets = [split for split in found if split not in ("train", "test")]
+    validated = {name for row in history if row["split"] in sets for name in row}
     measured += sorted(validated - {"step", "epoch", "split", "examples", *measured})
     best = None if best_step is None else best_step / steps_per_epoch
     charts = []
@@ -97,7 +99,7 @@ def metric_charts(
         factor = 100 if is_percentage(name, task.metrics) else 1
         lines = {
             split: _line(history, split, name, steps_per_epoch, factor)
-            for split in ("train", "validation")
+            for split in ("train", *sets)
         }
         unit = task.loss_unit if name == "loss" else f"{name}, %" if factor == 100 else name
         lines = {split: line for split, line in lines.items() if len(line.x)}

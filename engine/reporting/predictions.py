@@ -30,7 +30,7 @@ class SplitPredictions(NamedTuple):
     left out.
     """
 
-    split: str  # "validation" or "test"
+    split: str  # "test", or the name of a validation set
     predicted: Mapping[str, np.ndarray]  # as `Task.predict` returns it, [n, ...] each
     targets: Any  # nest of arrays [n, ...]
     losses: np.ndarray  # float32 [n]
@@ -78,7 +78,7 @@ def predictions(
 
     Args:
       parts: assembled run.
-      split: "validation" or "test", a split that the data set has.
+      split: name of a held-out split of the data set.
       interrupted: returns whether to stop; called before each batch.
 
     Raises:
@@ -88,7 +88,7 @@ def predictions(
       tf.errors.OpError: if opening the feed fails, such as when a device runs out of memory.
     """
     config, source = parts.config, parts.source
-    records = getattr(source, split)
+    records = source.held_out[split]
     feed = data.open_split(config, source, records, parts.feed_kind)
     predict = _traced(parts, feed)
     batches, size = [], 0

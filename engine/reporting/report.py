@@ -42,8 +42,8 @@ def build_run_report(
 ) -> Report | None:
     """Builds the report on a run and draws the figures; returns None if interrupted.
 
-    The predictions are those of the test split or, without a test split, of the validation split.
-    Without both splits, the report has no section on predictions.
+    The predictions are those of the test split or, without a test split, of the first validation
+    set. Without both, the report has no section on predictions.
 
     Args:
       parts: assembled run, whose model has the weights that compute the predictions.
@@ -66,8 +66,7 @@ def build_run_report(
         run_section.result(outcome, weights, parts.task.metrics),
         run_section.curves(rows, parts.task, parts.steps_per_epoch, best_step),
     ]
-    held_out = ("test", "validation")
-    split = next((name for name in held_out if getattr(source, name) is not None), None)
+    split = "test" if source.test is not None else next(iter(source.validation_sets), None)
     if split is not None:
         content = _task_section(parts, split, interrupted)
         if content is None:
@@ -93,7 +92,7 @@ def build_split_report(
 
     Args:
       parts: assembled run, whose model has the weights that compute the predictions.
-      split: "validation" or "test", a split that the data set has.
+      split: name of a held-out split of the data set.
       weights: description of the weights, for display.
       interrupted: returns whether to stop; called before each batch and each figure.
 
@@ -111,7 +110,7 @@ def build_split_report(
     content = _task_section(parts, split, interrupted)
     if content is None:
         return None
-    name = getattr(parts.source, split).name
+    name = parts.source.held_out[split].name
     title = f"{config.model.model} on {name} of {parts.source.name}"
     lead = f"{config.run.run_dir}, by {weights}"
     whole = Report(title, lead, [content.section], dict(content.tables))

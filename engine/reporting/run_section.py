@@ -38,6 +38,7 @@ _RESULTS = {
     "lost_steps": "steps repeated after a kill",
     "skipped_steps": "steps without a weight update",
     "left_out": "skipped bad steps",
+    "evaluation_examples": "examples of each larger validation set",
     "parameters": "parameters",
     "device": "device",
     "dataset": "data set",
@@ -58,7 +59,9 @@ def result(outcome: Mapping[str, Any] | None, weights: str, metrics: Metrics) ->
     """
     if outcome is None:
         return ReportSection("Result", [f"The run has not ended. Predictions use {weights}."])
-    scored = {split: values for split in ("validation", "test") if (values := outcome.get(split))}
+    sets = outcome.get("validation_sets") or {"validation": outcome.get("validation")}
+    splits = {**sets, "test": outcome.get("test")}
+    scored = {split: values for split, values in splits.items() if values}
     measured = dict.fromkeys(name for values in scored.values() for name in values)
     names = [*(name for name in measured if name not in ("loss", "examples")), "loss"]
     rows = [

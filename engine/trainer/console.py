@@ -45,7 +45,9 @@ def introduction(parts: Parts, *, resumed: bool, over: bool, stopped: str = "") 
 def setting(parts: Parts) -> str:
     """Returns lines of text about the versions, device, data, model and training plan of a run."""
     source, config = parts.source, parts.config
-    counts = ", ".join(f"{name} {len(split):,}" for name, split in source.splits.items())
+    counts = ", ".join(
+        f"{name} {pipelines.size_text(split)}" for name, split in source.splits.items()
+    )
     lines = [
         f"tapeline {engine.__version__}, tensorflow {tf.__version__}, on {parts.device}",
         f"data   {source.name} {source.version}: {counts}; {example(source)}; "

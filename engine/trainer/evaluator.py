@@ -57,15 +57,16 @@ class Evaluator:
         self._parts, self._state, self._options = parts, parts.state, parts.config.stopping
         self._triggers, self._meter, self._train_logger = triggers, meter, train_logger
         self._interrupted = interrupted
+        self._sets = tuple(parts.source.validation_sets)
         task_metrics, options = parts.task.metrics, self._options
         monitor = early_stopping.resolve(
             options.monitor,
             task_metrics,
-            "validation" in parts.evaluations,
+            self._sets,
             collected=task_metrics.keys() - metrics.summed(task_metrics).keys(),
             logged=[*_LOGGED, *["loss_scale"] * parts.state.loss_scale.dynamic],
         )
-        measured = task_metrics.get(monitor.split("_", 1)[1])  # None: the loss
+        measured = task_metrics.get(monitor.name)  # None: the loss
         self.monitor = early_stopping.Monitor(
             monitor,
             options.min_delta,
@@ -102,8 +103,7 @@ class Evaluator:
             watched["train"] = {**logged, **results["train"]}
         if self._parts.config.logging.histograms:
             self._train_logger.weights()
-        if "validation" in results:
-            self._train_logger.scored("validation", results["validation"])
+        self._log_scores(results)
         is_best, stop, comparison, reduced = False, StopReason.NONE, "", 0.0
         if self.monitor.split in watched:
             value, previous = self.monitor.value(watched), float(state.best.value)
@@ -144,8 +144,7 @@ class Evaluator:
         point = current_log_point(self._parts)
         if point.step > int(self._state.last_logged_step):
             self._train_logger.passed([point], kept=False)
-        if "validation" in results:
-            self._train_logger.scored("validation", results["validation"])
+        self._log_scores(results)
         epoch = self._triggers.epoch(point.step)
         return f"step {point.step:,}, inside epoch {epoch}: {self._line(results)}"
 
@@ -187,19 +186,24 @@ class Evaluator:
     def _results(self) -> dict[str, dict[str, float | int]] | None:
         """Returns {split: {metric: value}} of training and validation; None if a signal stops it.
 
-        "train" has the metrics of the steps since the last evaluation; it is absent at step 0.
-        "validation" is absent without that split.
+        "train" has the metrics of the steps since the last evaluation; it is absent at step 0. The
+        validation sets follow by name.
         """
         results: dict[str, dict[str, float | int]] = {}
         if int(self._state.step):
             sums = self._state.sums.numpy()
             results["train"] = metrics.step_means(sums, self._parts.task.metrics)
-        if "validation" in self._parts.evaluations:
-            validation = self._parts.evaluations["validation"].run(self._interrupted)
-            if validation is None:
+        for name in self._sets:
+            means = self._parts.evaluations[name].run(self._interrupted)
+            if means is None:
                 return None
-            results["validation"] = validation
+            results[name] = means
         return results
+
+    def _log_scores(self, results: dict[str, dict[str, float | int]]) -> None:
+        """Writes a row for each validation set; `results` as `_results` returns it."""
+        for name in self._sets:
+            self._train_logger.scored(name, results[name])
 
     def _comparison(self, is_best: bool, previous: float) -> str:
         metric, best = self.monitor.metric, float(self._state.best.value)

@@ -34,7 +34,7 @@ class Finalizer:
     def run(
         self, *, epoch: int, metric: str, stopped: tuple[str, str], left_out: Sequence[int]
     ) -> bool:
-        """Evaluates validation and test splits, then writes the report, if any, and result.json.
+        """Evaluates validation sets and test split, then writes report, if any, and result.json.
 
         With `--restore_best`, the best weights, if any, are restored before.
 
@@ -90,7 +90,7 @@ class Finalizer:
         return f"weights of step {best:,}, the best"
 
     def _evaluate(self, weights: str) -> dict[str, dict[str, float | int]] | None:
-        """Returns {split: {metric: value}} of the validation and test splits; None if interrupted.
+        """Returns {split: {metric: value}} of validation sets and test split; None if interrupted.
 
         Also prints a line for each split, with `weights`, the description of the weights.
         """

@@ -45,6 +45,7 @@ def outcome(
     state, startup_seconds = parts.state, meter.startup_seconds
     step, best_step = int(state.step), int(state.best.step)
     loaded = user_code.digests()
+    examples = parts.config.evaluation.evaluation_examples
     best = {"step": best_step, "metric": metric, "value": float(state.best.value)}
     return {
         "step": step,
@@ -53,8 +54,9 @@ def outcome(
         "stopped_by": stopped[0] or None,
         "stop_reason": stopped[1] or None,
         "best": best if best_step >= 0 else None,
-        "validation": results.get("validation"),
+        **parts.validation_scores(results),
         "test": results.get("test"),
+        **({"evaluation_examples": examples} if examples else {}),
         "train_seconds": meter.train_seconds,
         "steps_per_second": meter.steps_per_second,
         **meter.figures,

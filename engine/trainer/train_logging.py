@@ -72,7 +72,8 @@ class TrainLogger:
         """Writes a row of training metrics for each log point; arguments as in `metric_rows`.
 
         A row has the values of `metric_rows` and the steps per second; for TensorBoard, also the
-        examples per second, goodput, restarts and lost steps.
+        examples per second, the share of time spent waiting for data since the last rows, goodput,
+        restarts and lost steps.
 
         Returns:
           The values of `metric_rows` of the last row, {name: value}.
@@ -83,6 +84,8 @@ class TrainLogger:
         rate = self._meter.steps_per_second
         batch_size = len(self._parts.source.train) / self._parts.steps_per_epoch
         clock = {"examples_per_second": rate * batch_size, **self._meter.figures}
+        if (input_wait := self._meter.input_wait()) is not None:
+            clock["input_wait"] = input_wait
         values_of = metric_rows(self._parts, points, kept=kept)
         rows = [
             MetricRow(step, self._triggers.epoch(step), values | {"steps_per_second": rate}, clock)

@@ -108,7 +108,9 @@ class Trainer:
         )
         self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
         self._saved_at = stopwatch()
-        self._metric_writer = MetricWriter(self._dir, writes=chief)
+        self._metric_writer = MetricWriter(
+            self._dir, writes=chief, validation_sets=tuple(parts.source.validation_sets)
+        )
         self._meter = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
         self._train_logger = TrainLogger(parts, self._metric_writer, self._meter, self._triggers)
         self._evaluator = Evaluator(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import pipelines
 
@@ -24,12 +23,12 @@ class Sample:
     @property
     def examples_scored(self) -> int:
         """Number of examples in the held-out split of `source`."""
-        return len(getattr(self.source, self.scored))
+        return len(self.source.splits[self.scored])
 
     @property
     def examples_held_out(self) -> int:
         """Number of examples in the user's split `scored_from`."""
-        return len(getattr(self.full, self.scored_from))
+        return len(self.full.splits[self.scored_from])
 
 
 def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
@@ -37,7 +36,7 @@ def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
 
     The training split gets up to `FULL_BATCHES` full batches and, if possible, a partial one. The
     held-out split gets the first examples, up to `EVALUATION_BYTES` but at least one, of the
-    validation split, or of the test split if there is none, or else of the training split.
+    first validation set, or of the test split if there is none, or else of the training split.
     """
     examples = len(full.train)
     batch = min(global_batch_size, examples)
@@ -46,11 +45,12 @@ def sample(full: pipelines.Source, global_batch_size: int) -> Sample:
     if count > batch > 1 and count % batch == 0:
         count -= 1
     train = full.train.part(0, count, f"{full.train.name}[:{count}]")
-    scored_from = next(s for s in ("validation", "test", "train") if getattr(full, s) is not None)
-    held_out: pipelines.DataSplit = getattr(full, scored_from)
+    scored_from = next(iter(full.held_out), "train")
+    held_out = full.splits[scored_from]
     at_most = max(1, EVALUATION_BYTES // pipelines.example_bytes(full.decoded[0]))
     held_out = held_out.part(0, min(len(held_out), at_most), held_out.name)
     scored = "test" if scored_from == "test" else "validation"
-    splits: dict[str, Any] = {"validation": None, "test": None, scored: held_out}
-    source = dataclasses.replace(full, train=train, **splits)
+    sets = {scored: held_out} if scored == "validation" else {}
+    test = held_out if scored == "test" else None
+    source = dataclasses.replace(full, train=train, validation_sets=sets, test=test)
     return Sample(full, source, scored, scored_from, batch)

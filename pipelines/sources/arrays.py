@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from pipelines import nests
 from pipelines.errors import one_line_message
 from pipelines.nests import Nest
 from pipelines.source import Source
-from pipelines.sources import description
+from pipelines.sources import description, held_out
 from pipelines.sources.description import SourceOptions
-from pipelines.splits import ArrayTable, DataSplit, IndexedSplit, whole
+from pipelines.sources.held_out import Fraction
+from pipelines.splits import ArrayTable, DataSplit, whole
 
 _NUMBERS = "biuf"  # kinds of NumPy dtypes
 
-Held = float | tuple[Nest, Nest] | None  # a held-out split: a fraction, or (inputs, targets)
+Held = float | tuple[Nest, Nest]  # a held-out split: a fraction, or (inputs, targets)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class Arrays:
 
     inputs: Nest
     targets: Nest
-    validation: Held
-    test: Held
+    validation: Held | Mapping[str, Held] | None
+    test: Held | None
     class_names: int | Sequence[str]
     shuffle: bool = True
 
@@ -68,10 +69,10 @@ def arrays(
         of an `.npz` file and a name in it, such as "data.npz:images", or of an `.npy` file. float64
         becomes float32.
       targets: as `inputs`. Integer class labels become int32.
-      validation: a fraction of the examples, or separate (inputs, targets); None:
-        `--validation_split` decides.
-      test: as `validation`, but None means no test split. A fraction is split off before that of
-        validation.
+      validation: a fraction of the examples, or separate (inputs, targets); a dict of these:
+        several validation sets by name; None: `--validation_split` decides.
+      test: a fraction, or (inputs, targets); None: no test split. A fraction is split off before
+        those of validation.
       class_names: names of the classes, or their number, if the targets are class labels.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
         every run. False: fractions are taken from the end, as for time series.
@@ -82,18 +83,20 @@ def arrays(
 def given_splits(
     name: str,
     arrays: tuple[Nest, Nest],
-    validation: Held,
-    test: Held,
+    validation: Held | Mapping[str, Held] | None,
+    test: Held | None,
     class_names: tuple[str, ...],
     shuffle: bool,
 ) -> dict[str, DataSplit]:
-    """Returns "train" and the given held-out splits, by name.
+    """Returns "train", the validation sets and "test", as far as they are given, by name.
 
     Args:
       name: name of the data set, for messages.
       arrays: (inputs, targets), nests of arrays [n, ...].
-      validation: a fraction of the examples (0: no split), or (inputs, targets); None: no split.
-      test: as `validation`; a fraction is split off before that of validation.
+      validation: a fraction of the examples (0: no split), or (inputs, targets), or a dict of these
+        by name; None: no split.
+      test: a fraction, which is split off before those of validation, or (inputs, targets); None:
+        no split.
       class_names: names of the classes; empty if the targets are not class labels.
       shuffle: whether the training split is in a fixed random order, and so fractions are random.
 
@@ -102,44 +105,65 @@ def given_splits(
     """
     count = len(tf.nest.flatten(arrays)[0])
     table = ArrayTable(arrays)
-    splits: dict[str, DataSplit] = {"train": whole("train", table, count, shuffle)}
-    for key, held in (("test", test), ("validation", validation)):
-        if held is None:
-            continue
-        if isinstance(held, (int, float)):
-            splits |= cut_off(name, splits["train"], key, float(held))
-            continue
-        if not isinstance(held, tuple) or len(held) != 2:
+
+    def separate(key: str, pair: Any) -> DataSplit:
+        if not isinstance(pair, tuple) or len(pair) != 2:
             raise ValueError(f"{key} of {name} has to be a fraction or a pair (inputs, targets)")
-        own = _loaded(f"{key} of {name}", *held, class_names)
+        own = _loaded(f"{key} of {name}", *pair, class_names)
         if nests.signature(nests.spec_of(own)) != nests.signature(table.spec):
             raise ValueError(
                 f"{key} of {name} has examples of {nests.described(nests.spec_of(own))}, and those "
                 f"to train on are of {nests.described(table.spec)}"
             )
-        splits[key] = whole(key, ArrayTable(own), len(tf.nest.flatten(own)[0]))
+        return whole(key, ArrayTable(own), len(tf.nest.flatten(own)[0]))
+
+    return held_out_splits(name, whole("train", table, count, shuffle), validation, test, separate)
+
+
+def held_out_splits(
+    name: str,
+    train: DataSplit,
+    validation: Any,
+    test: Any,
+    separate: Callable[[str, Any], DataSplit],
+) -> dict[str, DataSplit]:
+    """Returns "train", the validation sets and "test", as far as they are given, by name.
+
+    Fractions are cut off the end of the training split: first that of the test split, then those of
+    the validation sets, of what is left, the first one at the very end.
+
+    Args:
+      name: name of the data set, for messages.
+      train: all examples that are not held out separately.
+      validation: a fraction (0: no split) or a separate split; a dict of these by name; or None.
+      test: a fraction or a separate split, or None.
+      separate: returns the split, called by the first argument, that the second one describes.
+
+    Raises:
+      ValueError: when a name or a fraction is invalid, a split would be empty, and as `separate`.
+    """
+    held = {} if test is None else {"test": test}
+    splits = {"train": train}
+    for given in (held, held_out.sets_of(name, validation)):
+        parts = {
+            key: Fraction(f"{key}={each:g} of {name}", float(each))
+            for key, each in given.items()
+            if isinstance(each, (int, float))
+        }
+        rest, found = held_out.cut(
+            name, splits["train"], {key: part for key, part in parts.items() if part.value != 0}
+        )
+        splits["train"] = _renamed(rest, "train")
+        for key, each in given.items():
+            if key in found:
+                splits[key] = _renamed(found[key], key)
+            elif key not in parts:
+                splits[key] = separate(key, each)
     return splits
 
 
-def cut_off(name: str, train: DataSplit, key: str, value: float) -> dict[str, DataSplit]:
-    """Splits the fraction `value` off the end of `train`, as the split `key`.
-
-    Returns the shortened training split as "train" and the other one as `key`; for 0, only "train",
-    unchanged. `name` is that of the data set, for messages.
-
-    Raises:
-      ValueError: when `value` is not 0 or between 0 and 1, or one of the splits would be empty.
-    """
-    flag = f"{key}={value:g} of {name}"
-    if value == 0:
-        return {"train": train}
-    description.check_fraction(flag, value)
-    rest, end = description.cut(name, train, flag, value)
-    assert isinstance(rest, IndexedSplit) and isinstance(end, IndexedSplit)
-    return {
-        "train": dataclasses.replace(rest, name="train"),
-        key: dataclasses.replace(end, name=key),
-    }
+def _renamed(split: DataSplit, name: str) -> DataSplit:
+    return split.part(0, len(split), name)
 
 
 def _loaded(

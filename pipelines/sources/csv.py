@@ -25,7 +25,7 @@ class Csv:
     path: str
     inputs: Columns
     target: Columns
-    validation: float | str | None
+    validation: float | str | Mapping[str, float | str] | None
     test: float | str | None
     delimiter: str
     shuffle: bool
@@ -46,13 +46,14 @@ class Csv:
                 return inputs, content.labels(str(self.target), class_names)
             return inputs, _columns(content, self.target)
 
-        held = {
-            key: pair(_read(value, self.delimiter)) if isinstance(value, str) else value
-            for key, value in (("validation", self.validation), ("test", self.test))
-        }
+        def held(value: Any) -> Any:
+            if isinstance(value, Mapping):
+                return {key: held(each) for key, each in value.items()}
+            return pair(_read(value, self.delimiter)) if isinstance(value, str) else value
+
         inputs, targets = pair(table)
         described = Arrays(
-            inputs, targets, held["validation"], held["test"], class_names, self.shuffle
+            inputs, targets, held(self.validation), held(self.test), class_names, self.shuffle
         )
         source = described.open(name, options)
         features = f"inputs {_listed(self.inputs)}, target {_listed(self.target)}"
@@ -76,7 +77,7 @@ def csv(
     *,
     inputs: Columns,
     target: Columns,
-    validation: float | str | None = None,
+    validation: float | str | Mapping[str, float | str] | None = None,
     test: float | str | None = None,
     delimiter: str = ",",
     shuffle: bool = True,
@@ -89,9 +90,9 @@ def csv(
         becomes a scalar; or a dict of these, which becomes a nest.
       target: as `inputs`. A single column whose first value is not a number becomes class labels,
         int32; the classes are the sorted distinct texts of the column.
-      validation: a fraction of the examples, or the path of another file; None:
-        `--validation_split` decides.
-      test: as `validation`; None: no test split.
+      validation: a fraction of the examples, or the path of another file; a dict of these: several
+        validation sets by name; None: `--validation_split` decides.
+      test: a fraction or a path; None: no test split.
       delimiter: character between columns.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
         every run. False: fractions are taken from the end, as for time series.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from pipelines import nests
 from pipelines.nests import Spec
 from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
+from pipelines.sources import held_out
+from pipelines.sources.held_out import Fraction
 from pipelines.sources.overlap import refuse_overlap
 from pipelines.splits import DataSplit
 
@@ -23,7 +24,7 @@ class SourceOptions:
     cache_dir: str
     data_dir: str | None = None
     train_split: str = "train"
-    validation_split: str = "0.1"
+    validation_split: str | Mapping[str, str] = "0.1"  # or such texts by the name of the set
     test_split: str = "auto"
     test_flag: str = "test_split"  # name of the option that gave the test split, for messages
     input_features: str = ""
@@ -37,6 +38,33 @@ class SourceOptions:
     prepared_only: bool = False  # a data set that would have to be prepared is an error
     registered: tuple[str, ...] = ()  # names of the user's own sources, for messages
 
+    @property
+    def validation_texts(self) -> dict[str, str]:
+        """Fractions or splits by the name of the validation set; {} for none."""
+        if isinstance(self.validation_split, Mapping):
+            return dict(self.validation_split)
+        text = self.validation_split.strip()
+        return {} if held_out.fraction(text) == 0 else {"validation": text}
+
+    @property
+    def is_default(self) -> bool:
+        """Whether `validation_split` has its default value, so that a source's own sets are used.
+
+        A source has its own sets if its files or its description give them.
+        """
+        return self.validation_split == SourceOptions.validation_split
+
+    def validation_option(self, key: str) -> str:
+        """Returns the option that gives a validation set: "validation_split" and any name of it."""
+        named = isinstance(self.validation_split, Mapping) and key != "validation"
+        return f"validation_split={key}" if named else "validation_split"
+
+    def validation_flag(self, key: str) -> str:
+        """Returns option and value of a validation set, such as "--validation_split=a=0.1"."""
+        text = self.validation_split
+        text = text.get(key, "") if isinstance(text, Mapping) else text
+        return f"--{self.validation_option(key)}={text}"
+
 
 class Description(Protocol):
     """Interface of a description of a data set, as a registered source function returns it."""
@@ -47,46 +75,6 @@ class Description(Protocol):
         Raises:
           ValueError: when the data set cannot be opened.
         """
-
-
-def fraction(text: str) -> float | None:
-    """Converts the text of an option to a number, "" to 0; returns None if it is not a number."""
-    try:
-        return float(text.strip() or "0")
-    except ValueError:
-        return None
-
-
-def check_fraction(flag: str, value: float) -> None:
-    """Raises ValueError if a fraction to split off is not between 0 and 1, both exclusive.
-
-    `flag` begins the message.
-    """
-    if not 0 < value < 1:  # also rejects nan
-        raise ValueError(f"{flag}: give a fraction between 0 and 1")
-
-
-def cut(name: str, train: DataSplit, flag: str, value: float) -> tuple[DataSplit, DataSplit]:
-    """Splits the fraction `value` off the end of a split, as Keras's validation_split.
-
-    Returns both parts: the first examples, and the fraction. `name` is that of the data set.
-
-    Raises:
-      ValueError: when one of the parts would be empty; `flag` begins the message.
-    """
-    count = len(train)
-    # Computed and rounded as Keras's validation_split, so that both select the same examples.
-    split_at = math.floor(count * (1.0 - value))
-    if split_at in (0, count):
-        empty = "train" if split_at == 0 else "validation"
-        raise ValueError(
-            f"{flag}: of the {count} examples in {train.name} of {name} leaves "
-            f"none for {empty}; give another --validation_split, or --validation_split=0 for none"
-        )
-    return (
-        train.part(0, split_at, f"{train.name}[:{split_at}]"),
-        train.part(split_at, count, f"{train.name}[{split_at}:]"),
-    )
 
 
 _SLICE = re.compile(r"(\w+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
@@ -123,15 +111,46 @@ def named(name: str, splits: Mapping[str, DataSplit], flag: str, text: str) -> D
     return split.part(start, stop, text.strip()) if "[" in text else split
 
 
+def validation_sets(
+    name: str, train: DataSplit, options: SourceOptions, named: Callable[[str, str], DataSplit]
+) -> tuple[DataSplit, dict[str, DataSplit]]:
+    """Returns what `--validation_split` leaves of the training split, and the validation sets.
+
+    Fractions are cut off the end of the training split, see `held_out.cut`.
+
+    Args:
+      name: name of the data set, for messages.
+      train: the training split.
+      options: the options of the data set.
+      named: returns the split that a text names, for the option that gives it and the text.
+
+    Raises:
+      ValueError: when a split or a fraction cannot be used.
+    """
+    texts = options.validation_texts
+    values = {key: held_out.fraction(text) for key, text in texts.items()}
+    fractions = {
+        key: Fraction(options.validation_flag(key), value)
+        for key, value in values.items()
+        if value is not None
+    }
+    train, sets = held_out.cut(name, train, fractions)
+    return train, {
+        key: sets[key] if key in sets else named(options.validation_option(key), text)
+        for key, text in texts.items()
+    }
+
+
 def choose_splits(
     name: str, given: Mapping[str, DataSplit], options: SourceOptions
-) -> dict[str, DataSplit | None]:
-    """Returns the splits "train", "validation" and "test" that the options select; None: no split.
+) -> dict[str, Any]:
+    """Returns the training split, validation sets and test split, by the fields of `Source`.
 
     `--train_split` and `--test_split` name splits or parts of splits; "" is no test split, and
     "auto" is `given["test"]`, if there is one. `--validation_split` names a split too, or is a
-    fraction that is taken from the end of the training split ("" or 0: no validation split). Its
-    default value selects `given["validation"]` instead, if there is one.
+    fraction that is taken from the end of the training split ("" or 0: no validation split), or
+    gives several sets by name. Its default value selects the validation sets in `given` instead, if
+    there are any: all but "train" and "test".
 
     Args:
       name: name of the data set, for messages.
@@ -143,44 +162,42 @@ def choose_splits(
         leaves a split empty, or when splits share examples and the options do not allow that.
     """
     train = named(name, given, "train_split", options.train_split)
-    text = options.validation_split
-    flag, value = f"--validation_split={text}", fraction(text)
-    validation: DataSplit | None = None
-    if value is None:
-        validation = named(name, given, "validation_split", text)
-    elif "validation" in given and text == SourceOptions.validation_split:
-        validation = given["validation"]
-    elif value != 0:
-        check_fraction(flag, value)
-        train, validation = cut(name, train, flag, value)
+    sets = {key: split for key, split in given.items() if key not in ("train", "test")}
+    if not (sets and options.is_default):
+        train, sets = validation_sets(
+            name, train, options, lambda flag, text: named(name, given, flag, text)
+        )
     test: DataSplit | None = given.get("test")
     if options.test_split != "auto":
         flagged = options.test_flag, options.test_split
         test = named(name, given, *flagged) if options.test_split else None
-    return checked({"train": train, "validation": validation, "test": test}, options)
+    return checked(train, sets, test, options)
 
 
 def checked(
-    splits: dict[str, DataSplit | None], options: SourceOptions
-) -> dict[str, DataSplit | None]:
-    """Returns `splits`, after a check that no example is in two of them, or twice in one.
+    train: DataSplit,
+    sets: Mapping[str, DataSplit],
+    test: DataSplit | None,
+    options: SourceOptions,
+) -> dict[str, Any]:
+    """Returns the splits by the fields of `Source`, after a check that they share no example.
 
-    With the option `allow_overlap`, nothing is checked. Only the training and the validation split
-    are checked if the test split was given by `--split`, as for the evaluation of any split.
+    Nor may an example be twice in one split. With the option `allow_overlap`, nothing is checked.
+    The test split is not checked if it was given by `--split`, as for the evaluation of any split.
 
     Raises:
       ValueError: when an example is in two splits, or twice in one.
     """
     flags = {
         "train": f"--train_split={options.train_split}",
-        "validation": f"--validation_split={options.validation_split}",
+        **{key: options.validation_flag(key) for key in sets},
         "test": f"--{options.test_flag}={options.test_split}",
     }
-    compared = {key: split for key, split in splits.items() if split is not None}
-    if options.test_flag == "split":  # evaluation of any split, of the training one too
-        compared.pop("test", None)
+    compared = {"train": train, **sets}
+    if test is not None and options.test_flag != "split":
+        compared["test"] = test
     refuse_overlap(compared, options.allow_overlap, flags)
-    return splits
+    return {"train": train, "validation_sets": dict(sets), "test": test}
 
 
 def class_names_of(given: int | tuple[str, ...] | list[str]) -> tuple[str, ...]:
@@ -211,7 +228,7 @@ def decoded_source(
     Raises:
       ValueError: as `choose_splits`.
     """
-    chosen: dict[str, Any] = choose_splits(name, given, options)
+    chosen = choose_splits(name, given, options)
     return Source(
         name=name,
         version=version,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ from PIL import Image
 from pipelines.images.resize import Resize
 from pipelines.preprocessing import preprocessing
 from pipelines.source import Source
-from pipelines.sources import description
+from pipelines.sources import description, held_out
 from pipelines.sources.description import SourceOptions
+from pipelines.sources.held_out import Fraction, check_fraction
 from pipelines.splits import DataSplit, IndexedSplit
 from pipelines.storage.picture_files import (
     VERSION,
@@ -40,7 +41,7 @@ class Folder:
     """Description of a data set of image files in folders; fields as the arguments of `folder`."""
 
     path: str
-    validation: float | None
+    validation: float | Mapping[str, float] | None
     test: float | None
     channels: int
 
@@ -71,7 +72,7 @@ class Folder:
         shape: Any = (*(options.image_size or stored), channels)
         resize = Resize(shape[:2], options.fit, options.antialias)
         decode, decode_stored = decoders(resize, channels)
-        splits: dict[str, Any] = self._splits(name, files, channels, options)
+        splits = self._splits(name, files, channels, options)
         image = tf.TensorSpec(shape, tf.uint8)
         return Source(
             name=name,
@@ -93,8 +94,8 @@ class Folder:
 
     def _splits(
         self, name: str, files: Sequence[_File], channels: int, options: SourceOptions
-    ) -> dict[str, DataSplit | None]:
-        """Returns the splits "train", "validation" and "test" as a dict; None for an absent split.
+    ) -> dict[str, Any]:
+        """Returns the splits that the options select, by the fields of `Source`.
 
         A held-out split without a folder is a fraction of train, selected by hashes of the files'
         contents.
@@ -104,31 +105,23 @@ class Folder:
         """
         table = PictureTable([(each.path, each.label, each.facts) for each in files], channels)
         rows = {key: [i for i, each in enumerate(files) if each.split == key] for key in _SPLITS}
-        value = description.fraction(options.validation_split)
-        fractions = {"validation": self.validation, "test": self.test}
-        if value is not None and options.validation_split != SourceOptions.validation_split:
-            rows["validation"], fractions["validation"] = [], value  # given: it goes first
-        elif self.validation is None:
-            fractions["validation"] = value
-        if fractions["validation"] == value and value:
-            description.check_fraction(f"--validation_split={options.validation_split}", value)
+        flagged, sets = self._validation_fractions(name, bool(rows["validation"]), options)
+        if self.test and not rows["test"]:
+            flagged["test"] = Fraction(f"test={self.test:g} of {name}", self.test)
         start = 0.0
         hashes = np.array([int(each.facts.digest[:8], 16) / _PARTS for each in files])
-        for key, part in fractions.items():
-            if not part or rows[key]:
-                continue
-            flag = f"{key}={part:g} of {name}"
-            description.check_fraction(flag, part)
+        for key, part in flagged.items():
+            check_fraction(part)
             train = np.array(rows["train"], np.int64)
-            inside = (hashes[train] >= start) & (hashes[train] < start + part)
+            inside = (hashes[train] >= start) & (hashes[train] < start + part.value)
             if len(train) > 1 and not inside.any():  # so few examples that none may be hit
                 inside[np.argmin(hashes[train])] = True
             rows[key], rows["train"] = train[inside].tolist(), train[~inside].tolist()
-            start += part
+            start += part.value
             if not rows[key] or not rows["train"]:
                 empty = key if not rows[key] else "train"
                 raise ValueError(
-                    f"{flag}: of {len(train)} pictures leaves none for {empty}; give "
+                    f"{part.flag}: of {len(train)} pictures leaves none for {empty}; give "
                     "--validation_split=0 for none, or a folder for each split"
                 )
         given: dict[str, DataSplit] = {
@@ -136,19 +129,41 @@ class Folder:
             for key, indices in rows.items()
             if indices
         }
-        # The fraction is cut off already.
-        text = options.validation_split if value is None else SourceOptions.validation_split
-        if "validation" not in given:
-            text = "0"
         return description.choose_splits(
-            name, given, dataclasses.replace(options, validation_split=text)
+            name, given, dataclasses.replace(options, validation_split=sets)
         )
+
+    def _validation_fractions(
+        self, name: str, has_folder: bool, options: SourceOptions
+    ) -> tuple[dict[str, Fraction], dict[str, str]]:
+        """Returns the fractions for validation, and the split of each validation set, by name.
+
+        `--validation_split`, if given, goes before the folder "validation" (`has_folder`), which
+        goes before the argument `validation`. The split of a fraction has the name of its set.
+
+        Raises:
+          ValueError: when the argument `validation` has an invalid name.
+        """
+        own: dict[str, Fraction] = {}
+        if not has_folder:
+            for key, value in held_out.sets_of(name, self.validation).items():
+                own |= {key: Fraction(f"{key}={value:g} of {name}", value)} if value else {}
+        if options.is_default and (has_folder or self.validation is not None):
+            return own, {key: key for key in own or ["validation"] * has_folder}
+        texts = options.validation_texts
+        asked = {
+            key: Fraction(options.validation_flag(key), value)
+            for key, text in texts.items()
+            if (value := held_out.fraction(text)) is not None
+        }
+        sets = {key: key if key in asked else text for key, text in texts.items()}
+        return (asked if len(asked) == len(texts) else own | asked), sets
 
 
 def folder(
     path: str,
     *,
-    validation: float | None = None,
+    validation: float | Mapping[str, float] | None = None,
     test: float | None = None,
     channels: int = 0,
 ) -> Folder:
@@ -159,9 +174,9 @@ def folder(
         are such splits, "validation" (or "val") and "test", each of which contains the folders of
         the classes.
       validation: fraction of the images, selected by hashes of their contents, so that an image
-        stays in its split when others are added or removed; None: `--validation_split` decides.
-        Ignored if there is a folder "validation".
-      test: as `validation`; None: no test split.
+        stays in its split when others are added or removed; a dict of fractions: several validation
+        sets by name; None: `--validation_split` decides. Ignored if there is a folder "validation".
+      test: fraction of the images; None: no test split. Ignored if there is a folder "test".
       channels: 1 for grey images, 3 for RGB; 0: 1 if all of them are grey, else 3.
     """
     return Folder(path, validation, test, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from pipelines import nests
 from pipelines.errors import one_line_message
 from pipelines.sequential import Make, SequentialSplit
 from pipelines.source import Source
-from pipelines.sources import description
+from pipelines.sources import description, held_out
 from pipelines.sources.description import SourceOptions
 from pipelines.splits import ArrayTable, DataSplit, whole
 
@@ -30,7 +30,7 @@ class FromDataset:
     make: Make
     examples: int
     version: str
-    validation: Callable[[], Any] | None
+    validation: Callable[[], Any] | Mapping[str, Callable[[], Any]] | None
     test: Callable[[], Any] | None
     class_names: int | Sequence[str]
 
@@ -44,24 +44,24 @@ class FromDataset:
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         spec = self._spec(name)
         held: dict[str, DataSplit] = {}
-        for key, make in (("validation", self.validation), ("test", self.test)):
-            if make is not None:
-                table = ArrayTable(_read(f"{key} of {name}", make, spec))
-                held[key] = whole(key, table, len(tf.nest.flatten(table.arrays)[0]))
+        makes = held_out.sets_of(name, self.validation)
+        makes |= {} if self.test is None else {"test": self.test}
+        for key, make in makes.items():
+            table = ArrayTable(_read(f"{key} of {name}", make, spec))
+            held[key] = whole(key, table, len(tf.nest.flatten(table.arrays)[0]))
         if options.train_split != "train":
             raise ValueError(f"--train_split={options.train_split}: {name} has one pipeline: train")
-        asked = {"validation_split": options.validation_split}
+        asked = {} if options.is_default else options.validation_texts
+        flags = {key: options.validation_flag(key) for key in asked}
         if options.test_flag == "test_split":  # else any split is evaluated, of train too
-            asked["test_split"] = options.test_split
-        given = options.validation_split != SourceOptions.validation_split
-        for flag, text in asked.items():
-            value = description.fraction(text)
-            if text.split("[")[0].strip() == "train" or (value and given):
+            asked["test"], flags["test"] = options.test_split, f"--test_split={options.test_split}"
+        for key, text in asked.items():
+            if text.split("[")[0].strip() == "train" or held_out.fraction(text):
                 raise ValueError(
-                    f"--{flag}={text}: {name} is a pipeline, which nothing can be cut off: give "
-                    f"it a {flag.removesuffix('_split')} pipeline"
+                    f"{flags[key]}: {name} is a pipeline, which nothing can be cut off: give it a "
+                    f"{key if key == 'test' else 'validation'} pipeline"
                 )
-        if "validation" not in held and not given:
+        if options.is_default and not makes.keys() - {"test"}:
             options = dataclasses.replace(options, validation_split="0")
         train = SequentialSplit("train", self.make, spec, self.version, 0, self.examples)
         splits = {"train": train, **held}
@@ -86,7 +86,7 @@ def from_dataset(
     *,
     examples: int,
     version: str,
-    validation: Callable[[], Any] | None = None,
+    validation: Callable[[], Any] | Mapping[str, Callable[[], Any]] | None = None,
     test: Callable[[], Any] | None = None,
     class_names: int | Sequence[str] = (),
 ) -> FromDataset:
@@ -101,9 +101,9 @@ def from_dataset(
         and an epoch; it must return the same examples for the same arguments.
       examples: number of examples of each epoch; further ones are not read.
       version: text that identifies the data for resumed runs; must change when the data changes.
-      validation: returns a finite `tf.data.Dataset`, which is read into memory; None: no validation
-        split.
-      test: as `validation`; None: no test split.
+      validation: returns a finite `tf.data.Dataset`, which is read into memory; a dict of such
+        functions: several validation sets by name; None: no validation split.
+      test: returns a finite `tf.data.Dataset`, which is read into memory; None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
     """
     return FromDataset(make, examples, version, validation, test, class_names)

@@ -34,9 +34,11 @@ def refuse_overlap(
             )
     for (one, first), (other, second) in itertools.combinations(splits.items(), 2):
         if count := second.in_common(first):
+            option = flags[other].rpartition("=")[0]  # of a named set: --validation_split=NAME
+            none = f"leave {other} out" if "=" in option else f"give {option}= for none"
             raise ValueError(
                 f"{flags[other]}: shares examples with {flags[one]}: {count:,} of its "
                 f"{len(second):,} are in both; leave them out, as with "
-                f"--train_split='train[:90%]' and --{other}_split='train[90%:]', or give "
-                f"--{other}_split= for none, or allow it with --allow_overlap=true"
+                f"--train_split='train[:90%]' and {option}='train[90%:]', or {none}, or allow it "
+                "with --allow_overlap=true"
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ _SAMPLED = 256  # number of examples hashed for the identity of a large data set
 _ALL_BYTES = 64 << 20  # largest size in bytes of a data set whose examples are all hashed
 
 Read = Callable[[int], tuple[Nest, Nest]]
+Held = float | tuple[int, Read]  # a held-out split: a fraction, or (examples, read)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,8 +31,8 @@ class RandomAccess:
 
     examples: int
     read: Read
-    validation: float | tuple[int, Read] | None
-    test: float | tuple[int, Read] | None
+    validation: Held | Mapping[str, Held] | None
+    test: Held | None
     class_names: int | Sequence[str]
     version: str
     shuffle: bool
@@ -46,14 +47,14 @@ class RandomAccess:
         description.refuse_unusable(name, options, self.examples)
         class_names = description.class_names_of(self.class_names)  # type: ignore[arg-type]
         table = AccessTable(name, self.examples, self.read, self.version, class_names)
-        splits: dict[str, DataSplit] = {"train": whole("train", table, self.examples, self.shuffle)}
-        for key, held in (("test", self.test), ("validation", self.validation)):
-            if isinstance(held, tuple):
-                of_split = f"{key} of {name}"
-                own = AccessTable(of_split, *held, self.version, class_names, table.spec)
-                splits[key] = whole(key, own, held[0])
-            elif held is not None:
-                splits |= arrays.cut_off(name, splits["train"], key, float(held))
+
+        def separate(key: str, held: tuple[int, Read]) -> DataSplit:
+            of_split = f"{key} of {name}"
+            own = AccessTable(of_split, *held, self.version, class_names, table.spec)
+            return whole(key, own, held[0])
+
+        train = whole("train", table, self.examples, self.shuffle)
+        splits = arrays.held_out_splits(name, train, self.validation, self.test, separate)
         version = self.version or "random access"
         return description.decoded_source(name, version, table.spec, splits, class_names, options)
 
@@ -75,9 +76,9 @@ def random_access(
       read: returns (inputs, targets) of the example with an index from 0 to examples - 1: nests of
         arrays or numbers, with the same shapes and dtypes for all examples. It is called by several
         threads and must always return the same values for an index.
-      validation: a fraction of the examples, or (examples, read) of a separate split; None:
-        `--validation_split` decides.
-      test: as `validation`; None: no test split.
+      validation: a fraction of the examples, or (examples, read) of a separate split; a dict of
+        these: several validation sets by name; None: `--validation_split` decides.
+      test: a fraction, or (examples, read); None: no test split.
       class_names: names of the classes, or their number, if the targets are class labels.
       version: text that identifies the data for resumed runs; must change when the data changes.
         "": the examples are read and hashed at every start; if they take more than 64 MiB, only a

@@ -91,7 +91,7 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
       data_dir, prepared_only: as for `open_builder`.
       train_split: a TFDS split.
       validation_split: "" or "0" for none, a fraction below 1 to take from the end of train as
-        Keras does, or a TFDS split.
+        Keras does, or a TFDS split; or fractions and splits by the name of the validation set.
       test_split: a TFDS split, "" for none, or "auto" for "test" if that exists and has labels.
         Error messages call the option by `test_flag`.
       image_size: (height, width) that `Resize` resizes images to; None: images are not resized.
@@ -125,7 +125,7 @@ def open_tfds(dataset: str, options: SourceOptions) -> Source:
             )
         return found
 
-    splits: dict[str, Any] = _splits(name, "test" in info.splits, options, records)
+    splits = _splits(name, "test" in info.splits, options, records)
     return Source(
         name=name,
         version=str(builder.version),
@@ -178,8 +178,8 @@ def _splits(
     has_test: bool,
     options: SourceOptions,
     records: Callable[[str, str], RecordSplit],
-) -> dict[str, DataSplit | None]:
-    """Returns the splits "train", "validation" and "test" that the options select; None: no split.
+) -> dict[str, Any]:
+    """Returns the splits that the options select, by the fields of `Source`.
 
     `records` returns the records of a split for the name of an option and its value; `has_test` is
     whether the data set has a split "test".
@@ -187,19 +187,9 @@ def _splits(
     Raises:
       ValueError: when a split or fraction cannot be used, or splits share examples.
     """
-    train: DataSplit = records("train_split", options.train_split)
-    validation: DataSplit | None = None
-    text = options.validation_split.strip()
-    value = description.fraction(text)
-    if value is None:
-        validation = records("validation_split", text)
-    elif value != 0:
-        if not 0 < value < 1:  # also rejects nan
-            raise ValueError(
-                f"--validation_split={text}: give a fraction between 0 and 1, or a split such as "
-                "'train[90%:]'"
-            )
-        train, validation = description.cut(name, train, f"--validation_split={text}", value)
+    train, sets = description.validation_sets(
+        name, records("train_split", options.train_split), options, records
+    )
     test: DataSplit | None = None
     if options.test_split != "auto":
         test = records(options.test_flag, options.test_split) if options.test_split else None
@@ -208,7 +198,7 @@ def _splits(
             test = records("test_split", "test")
         except UnlabelledError:  # of a competition, whose labels are not published
             test = None
-    return description.checked({"train": train, "validation": validation, "test": test}, options)
+    return description.checked(train, sets, test, options)
 
 
 class UnlabelledError(ValueError):
@@ -232,7 +222,7 @@ def _records(name: str, builder: Any, flag: str, split: str, fields: Fields | No
     splits = builder.info.splits
     requested = [part.strip().split("[")[0] for part in split.split("+")]
     if unknown := [part for part in requested if part not in splits and part != "all"]:
-        fraction = ", or a fraction such as 0.1" if flag == "validation_split" else ""
+        fraction = ", or a fraction such as 0.1" if flag.startswith("validation_split") else ""
         raise ValueError(
             f"--{flag}={split}: {name} has no split {unknown[0]!r}: it has "
             f"{', '.join(splits) or 'none'}{fraction}"

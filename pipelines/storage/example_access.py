@@ -127,7 +127,7 @@ def source_of(source: Source, examples: Examples) -> Source:
     return dataclasses.replace(
         source,
         train=whole("train", arrays, len(examples.indices)),
-        validation=None,
+        validation_sets={},
         test=None,
         decode=None,
         decode_stored=None,

@@ -37,7 +37,7 @@ class DataIdentity(NamedTuple):
 
 
 def data_identity(source: Source, cache_dir: str) -> DataIdentity:
-    """Returns the digests of the training and the validation split.
+    """Returns the digests of the training split and the validation sets.
 
     The digest of the decoded examples is included if they take at most 256 MiB in total and are not
     stored decoded. Examples that are not cached in `cache_dir` are decoded and cached.
@@ -46,7 +46,7 @@ def data_identity(source: Source, cache_dir: str) -> DataIdentity:
       ValueError: when a file is damaged, or an example cannot be decoded.
       OSError: when a file cannot be read.
     """
-    splits = [split for split in (source.train, source.validation) if split is not None]
+    splits = [source.train, *source.validation_sets.values()]
     decoded_bytes = sum(map(len, splits)) * nests.example_bytes(source.decoded)
     # Of what is stored decoded, the digest of the stored examples is all there is to know.
     small = source.decode is not None and decoded_bytes <= _SMALL

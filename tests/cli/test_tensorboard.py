@@ -42,7 +42,7 @@ def test_splits_share_tags(shown: tuple[Run, TensorBoard]):
         assert set(tags[split]) == {"loss", "accuracy"}
     step_charts = {"learning_rate", "gradient_norm", "skipped_steps"}
     of_clock = {"steps_per_second", "clock/examples_per_second", "clock/goodput"}
-    of_clock |= {"clock/restarts", "clock/lost_steps"}
+    of_clock |= {"clock/restarts", "clock/lost_steps", "clock/input_wait"}
     assert {"loss", "accuracy"} | step_charts | of_clock == set(tags["train"])
 
 

@@ -84,7 +84,12 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "leave_out": ("", "--leave_out=2,5"),
     "monitor": ("", "--monitor=train_loss", "--monitor=validation_accuracy"),
     "patience": ("", "--patience=1 --min_delta=0.01", "--patience=1 --restore_best=true"),
-    "validation": ("--validation_split=0.1", "--validation_split=0"),
+    "validation": (
+        "--validation_split=0.1",
+        "--validation_split=0",
+        "--validation_split=validation=0.1,b=0.1",
+    ),
+    "evaluation_examples": ("", "--evaluation_examples=5"),
     "test": ("", "--test_split="),
     "evaluate": ("", "--evaluate_every=4", "--evaluate_every=5 --evaluate_at_start=true"),
     "steps_per_loop": ("", "--steps_per_loop=1", "--steps_per_loop=5"),

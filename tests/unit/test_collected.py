@@ -158,12 +158,12 @@ def test_direction():
 
 def test_monitor():
     """Only the value of the validation split can be watched."""
-    names = ["accuracy", "mine"]
-    assert resolve("validation_mine", names, True, ["mine"]) == "validation_mine"
+    names, sets = ["accuracy", "mine"], ["validation"]
+    assert resolve("validation_mine", names, sets, ["mine"]) == ("validation", "mine")
     with pytest.raises(
         ValueError, match=r"--monitor=train_mine: only evaluation .*=validation_mine"
     ):
-        resolve("train_mine", names, True, ["mine"])
+        resolve("train_mine", names, sets, ["mine"])
     with pytest.raises(ValueError) as refused:
-        resolve("train_mien", names, True, ["mine"])
+        resolve("train_mien", names, sets, ["mine"])
     assert "train_accuracy" in str(refused.value) and "train_mine" not in str(refused.value)

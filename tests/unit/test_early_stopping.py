@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.early_stopping import Monitor, StopReason, StopRules, resolve
+from engine.core.early_stopping import Monitor, MonitoredMetric, StopReason, StopRules, resolve
 from engine.core.state import BestState, PatienceState
 
 # Multiples of 1/64: exact in float32, in which Keras compares, and in float64.
@@ -17,7 +17,12 @@ DELTAS = st.sampled_from([0.0, 1 / 64, 2 / 64, 8 / 64])
 
 def make_monitor(metric, min_delta, patience):
     higher = metric.endswith("accuracy")
-    return Monitor(metric, min_delta, patience, higher_is_better=higher)
+    return Monitor(named(metric), min_delta, patience, higher_is_better=higher)
+
+
+def named(metric):
+    """Returns the `MonitoredMetric` of a text such as "validation_accuracy"."""
+    return MonitoredMetric(*metric.split("_", 1))
 
 
 METRICS = st.sampled_from(["validation_accuracy", "train_loss"])
@@ -182,7 +187,7 @@ def test_stop_is_final():
 def decisions(metric, values, rules, patience=-1):
     """Returns the reason to stop after each evaluation, at steps 10, 20 and so on."""
     higher = metric.endswith("accuracy")
-    monitor = Monitor(metric, 0.0, patience, higher_is_better=higher, rules=rules)
+    monitor = Monitor(named(metric), 0.0, patience, higher_is_better=higher, rules=rules)
     best_so_far, state, found = BestState(), PatienceState(), []
     for index, value in enumerate(values):
         step = 10 * (index + 1)
@@ -230,15 +235,37 @@ def test_monitored_value(metric):
     assert make_monitor(metric, 0.0, 0).value(results) == wanted[metric]
 
 
+ONE = ["validation"]
+
+
+def resolved(monitor, metrics, sets, **options):
+    return str(resolve(monitor, metrics, sets, **options))
+
+
 def test_resolves_monitor():
-    assert resolve("auto", ["accuracy"], True) == "validation_accuracy"
-    assert resolve("auto", ["accuracy"], False) == "train_loss"
-    assert resolve("train_accuracy", ["accuracy"], False) == "train_accuracy"
-    assert resolve("validation_loss", [], True) == "validation_loss"
-    assert resolve("train_gradient_norm", [], False, logged=["gradient_norm"]) == (
+    assert resolved("auto", ["accuracy"], ONE) == "validation_accuracy"
+    assert resolved("auto", [], ONE) == "validation_loss"
+    assert resolved("auto", ["accuracy"], []) == "train_loss"
+    assert resolved("train_accuracy", ["accuracy"], []) == "train_accuracy"
+    assert resolved("validation_loss", [], ONE) == "validation_loss"
+    assert resolved("train_gradient_norm", [], [], logged=["gradient_norm"]) == (
         "train_gradient_norm"
     )
     with pytest.raises(ValueError, match=r"--monitor=train_loss_scale: choose one of .*gradient_n"):
-        resolve("train_loss_scale", [], False, logged=["gradient_norm"])
+        resolve("train_loss_scale", [], [], logged=["gradient_norm"])
     with pytest.raises(ValueError, match=r"--monitor=validation_loss: .*--monitor=train_loss"):
-        resolve("validation_loss", ["accuracy"], False)
+        resolve("validation_loss", ["accuracy"], [])
+
+
+def test_resolves_named_sets():
+    """Any metric of any validation set may be monitored; auto is the first set."""
+    sets = ["clean", "clean_b", "noisy"]
+    assert resolve("auto", ["accuracy"], sets) == ("clean", "accuracy")
+    assert resolve("noisy_accuracy", ["accuracy"], sets) == ("noisy", "accuracy")
+    assert resolve("clean_b_loss", ["accuracy"], sets) == ("clean_b", "loss")
+    with pytest.raises(ValueError, match=r"--monitor=validation_loss: choose one of auto, clean_"):
+        resolve("validation_loss", ["accuracy"], sets)
+    with pytest.raises(
+        ValueError, match=r"=clean_b_loss: may be b_loss of clean or loss of clean_"
+    ):
+        resolve("clean_b_loss", ["b_loss"], sets)

@@ -74,6 +74,10 @@ DRAWN = {
     ),
     "curves": lambda: figures.charts(panels(500), x="epoch"),
     "many points": lambda: figures.charts(panels(20_000), x="epoch"),
+    "validation sets": lambda: figures.charts(
+        [figures.Chart("t", "u", {name: line(9) for name in ("train", *"abcdefg", "test")})],
+        x="epoch",
+    ),
     "few points": lambda: figures.charts(panels(3), x="epoch"),
     "no number": lambda: figures.charts(
         [figures.Chart("t", "u", {"train": figures.Line(np.arange(3.0), np.full(3, np.nan))})],

@@ -65,6 +65,9 @@ def values_of(field):
         return st.sampled_from(["follow", "a-b.c", "_1"])
     if field.name == "weights":
         return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200"])
+    if field.name == "validation_split":
+        named = ["a=0.1,b=test[:50%]", "one=validation", " a = 0.2 , b=0.1 ".strip()]
+        return st.sampled_from(["", "0", "0.1", "test[:50%]", *named])
     if field.name == "evaluate_every":
         return st.just("epoch") | st.integers(1, 10**9).map(str)
     if field.name == "profile":
@@ -170,6 +173,14 @@ def test_later_flags_win(tmp_path):
         ("--hidden=64,0", ["--hidden=64,0", "at least 1"]),
         ("--image_size=64", ["--image_size=64", "HEIGHT,WIDTH"]),
         ("--restore_best=maybe", ["--restore_best=maybe"]),
+        ("--validation_split=a=0.1,0.2", ["--validation_split=a=0.1,0.2", "NAME=SPLIT"]),
+        ("--validation_split=a=", ["--validation_split=a=", "NAME=SPLIT"]),
+        ("--validation_split=a=0.1,a=0.2", ["names a twice"]),
+        ("--validation_split=test=0.1", ["'test' is no name of a validation set"]),
+        ("--validation_split=a=0.1,train=0.1", ["'train' is no name of a validation set"]),
+        ("--validation_split=a-b=0.1", ["'a-b' is no name", "letters, digits and _"]),
+        ("--evaluation_examples=-1", ["--evaluation_examples=-1", "at least 0"]),
+        ("--monitor=accuracy", ["--monitor=accuracy", "give auto"]),
         ("--seed=9223372036854775808", ["--seed=9223372036854775808"]),
         ("train", ["'train'", "--name=value"]),
         ("--flagfile=/no/such.flags", ["--flagfile=/no/such.flags"]),

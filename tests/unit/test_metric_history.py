@@ -52,6 +52,18 @@ def test_learning_curves():
     np.testing.assert_allclose(loss.lines["validation"].y, [1.5])
 
 
+def test_one_chart_of_all_sets():
+    """A chart has a curve for training and one for each validation set, in their order."""
+    rows = [
+        {"step": step, "split": split, "loss": step / 10, "auc": 0.5}
+        for step in (10, 20)
+        for split in ("train", "noisy", "clean")
+    ]
+    loss, _ = metric_history.metric_charts([*rows, ROWS[-1]], Task(), 10, None)
+    assert list(loss.lines) == ["train", "noisy", "clean"]
+    np.testing.assert_allclose(loss.lines["clean"].y, [1, 2])
+
+
 def test_curves_of_any_metric():
     """The metric determines whether its curve is in percent, the task the unit of the loss."""
     task = Regression({"iou": MeanIoU(3)}, "huber")

@@ -113,6 +113,23 @@ def test_nonfinite_is_null(tmp_path):
     ]
 
 
+def test_named_validation_sets(tmp_path):
+    """All sets are rewound to the last evaluation; those that the run no longer has are emptied."""
+    metric_writer = MetricWriter(str(tmp_path), validation_sets=("a", "b", "gone"))
+    for step in (10, 20):
+        for split in ("train", "a", "b", "gone"):
+            metric_writer.write(split, [MetricRow(step, 1, {"loss": float(step)})])
+    metric_writer.close()
+    metric_writer = MetricWriter(str(tmp_path), validation_sets=("a", "b"))
+    metric_writer.rewind(20, 10)
+    kept = [("train", 10), ("a", 10), ("b", 10), ("train", 20)]
+    assert standing(tmp_path) == kept
+    assert [(s, p[0]) for s in ("a", "b", "gone") for p in points(tmp_path, s)] == [
+        ("a", 10),
+        ("b", 10),
+    ]
+
+
 def test_rewind_drops_later_steps(tmp_path):
     """Rewinding drops the rows and events of later steps, and all of the test split."""
     write(tmp_path, *RUN, ("test", 10), ("test", 25))

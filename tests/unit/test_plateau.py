@@ -9,14 +9,14 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.core.early_stopping import Monitor
+from engine.core.early_stopping import Monitor, MonitoredMetric
 from engine.optim.plateau import Plateau
 from engine.optim.schedules import build_schedule
 
 
 def monitor(higher: bool, min_delta: float) -> Monitor:
-    name = "validation_accuracy" if higher else "validation_loss"
-    return Monitor(name, min_delta, -1, higher_is_better=higher)
+    metric = MonitoredMetric("validation", "accuracy" if higher else "loss")
+    return Monitor(metric, min_delta, -1, higher_is_better=higher)
 
 
 def reference(

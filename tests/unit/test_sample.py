@@ -17,6 +17,8 @@ def source(train: int, validation: int = 0, test: int = 0, side: int = 8) -> Sou
 
     counts = {"train": train, "validation": validation, "test": test}
     splits = {name: records(name, count) for name, count in counts.items()}
+    validation = splits.pop("validation")
+    splits["validation_sets"] = {} if validation is None else {"validation": validation}
     decoded = tf.TensorSpec((side, side, 1), tf.uint8), tf.TensorSpec((), tf.int32)
     return Source(name="some", version="1.0.0", decoded=decoded, class_names=("a", "b"), **splits)
 

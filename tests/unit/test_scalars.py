@@ -7,7 +7,7 @@ import sys
 import pytest
 import tensorflow as tf
 
-from engine.core.early_stopping import Monitor
+from engine.core.early_stopping import Monitor, MonitoredMetric
 from engine.core.state import BestState, TimingState
 from engine.logging.metric_writer import MetricRow, MetricWriter
 from engine.logging.throughput import ThroughputMeter
@@ -38,7 +38,7 @@ def test_arrays_are_not_kept():
 def test_repeated_writes_keep_nothing(tmp_path, what):
     clock = ThroughputMeter(TimingState(), str(tmp_path), writes=False)
     metric_writer, best = MetricWriter(str(tmp_path)), BestState()
-    monitor = Monitor("train_loss", 0.0, -1, higher_is_better=False)
+    monitor = Monitor(MonitoredMetric("train", "loss"), 0.0, -1, higher_is_better=False)
     uses = {
         "clock": lambda number: (clock.record_call(1, number), clock.note()),
         "board": lambda number: metric_writer.write("train", [MetricRow(1, 1, {"loss": number})]),

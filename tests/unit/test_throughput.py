@@ -52,6 +52,19 @@ def test_new_run(wall, started):
     assert (fresh.steps_per_second, fresh.train_seconds, fresh.goodput) == (0.0, 0.0, 0.0)
 
 
+def test_input_wait(wall, started):
+    """The share of waiting is that since the value before, without the first call."""
+    measured = started(TimingState())
+    measured.record_call(1, 9.0, 8.0)
+    assert measured.input_wait() is None
+    measured.record_call(30, 2.0, 0.5)
+    measured.record_call(10, 2.0, 1.5)
+    assert measured.input_wait() == 0.5
+    assert measured.input_wait() is None
+    measured.record_call(10, 4.0, 1.0)
+    assert measured.input_wait() == 0.25
+
+
 def test_rate_excludes_first_call(wall, started):
     measured = started(TimingState())
     measured.record_call(1, 9.0)

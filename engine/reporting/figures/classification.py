@@ -13,11 +13,10 @@ from engine.reporting.figures.style import (
     BLUE,
     GREEN,
     MAX_NAMES,
-    OTHER,
-    SPLIT_STYLES,
     VERMILION,
     renders_png,
     set_class_ticks,
+    split_styles,
 )
 
 _MAX_NUMBERS = 25  # maximum number of classes of a confusion matrix with numbers in its cells
@@ -32,9 +31,9 @@ def class_balance(counts: Mapping[str, np.ndarray], names: list[str]) -> Figure:
     classes = len(names)
     figure, axes = _one_chart(_length(classes, 2, 0.55, 6, 14), 3.4)
     axes.grid(visible=False, axis="x")
-    width = 0.84 / len(counts)
+    width, styles = 0.84 / len(counts), split_styles(counts)
     for index, (split, of_class) in enumerate(counts.items()):
-        style = SPLIT_STYLES.get(split, OTHER)
+        style = styles[split]
         axes.bar(
             np.arange(classes) - 0.42 + width * (index + 0.5),
             of_class,

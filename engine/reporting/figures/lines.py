@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from engine.reporting.figures.style import OTHER, SPLIT_STYLES, renders_png
+from engine.reporting.figures.style import renders_png, split_styles
 
 _MAX_RAW_POINTS = 30  # maximum number of points of a curve that is not smoothed
 _MAX_POINTS = 4000  # maximum number of points of a curve that is not binned
@@ -79,20 +79,23 @@ def exponential_moving_average(y: np.ndarray, points: int) -> np.ndarray:
 
 
 def _draw(axes: Axes, panel: Chart, x: str) -> None:
+    styles = split_styles(panel.lines)
     for name, line in panel.lines.items():
-        style = SPLIT_STYLES.get(name, OTHER)
+        style = styles[name]
         drawn = np.isfinite(line.y) & (line.y > 0 if panel.logarithmic else True)
         curve = Line(line.x[drawn], line.y[drawn])
         points = len(curve.x)
         if points <= _MAX_RAW_POINTS:
-            axes.plot(*curve, style.stroke, color=style.colour, marker=style.marker, label=name)
+            axes.plot(
+                *curve, linestyle=style.stroke, color=style.colour, marker=style.marker, label=name
+            )
             continue
         window = max(2, points // _MAX_RAW_POINTS)
         raw, mean = downsample(curve) if points > _MAX_POINTS else (curve, curve)
         axes.plot(*raw, "-", color=style.colour, alpha=0.3, linewidth=0.8, label=f"{name}, raw")
         smooth = exponential_moving_average(mean.y, max(2, window * len(mean.y) // points))
         label = f"{name}, over {window} points"
-        axes.plot(mean.x, smooth, style.stroke, color=style.colour, label=label)
+        axes.plot(mean.x, smooth, linestyle=style.stroke, color=style.colour, label=label)
     if panel.logarithmic:
         axes.set_yscale("log")
         plain = FuncFormatter(lambda value, _: f"{value:g}")  # not as powers of ten in TeX

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import io
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, ParamSpec
 
 from matplotlib import style
@@ -21,18 +22,21 @@ class SeriesStyle(NamedTuple):
     """The colour, line style, marker and hatch that distinguish a curve or a series of bars."""
 
     colour: str
-    stroke: str
+    stroke: str | tuple  # line style of Matplotlib
     marker: str
     hatch: str
 
 
 BLUE, VERMILION, GREEN = "#0072B2", "#D55E00", "#009E73"
-SPLIT_STYLES = {
-    "train": SeriesStyle(BLUE, "-", "o", ""),
-    "validation": SeriesStyle(VERMILION, "--", "s", "///"),
-    "test": SeriesStyle(GREEN, ":", "^", "..."),
-}
-OTHER = SeriesStyle("#333333", "-", "o", "")
+_TRAIN = SeriesStyle(BLUE, "-", "o", "")
+_TEST = SeriesStyle(GREEN, ":", "^", "...")
+_VALIDATION_SETS = (
+    SeriesStyle(VERMILION, "--", "s", "///"),
+    SeriesStyle("#CC79A7", "-.", "D", "\\\\\\"),
+    SeriesStyle("#E69F00", (0, (5, 1)), "v", "xxx"),
+    SeriesStyle("#56B4E9", (0, (3, 1, 1, 1)), "P", "+++"),
+    SeriesStyle("#333333", (0, (1, 1)), "X", "ooo"),
+)
 MAX_NAMES = 120  # maximum number of class names on an axis
 
 _SETTINGS: dict[str, Any] = {
@@ -56,6 +60,19 @@ _SETTINGS: dict[str, Any] = {
 }
 
 P = ParamSpec("P")
+
+
+def split_styles(splits: Iterable[str]) -> dict[str, SeriesStyle]:
+    """Returns the style of each split by name; splits other than train and test are validation.
+
+    Validation sets have styles by their order, the first one that of "validation". From the sixth
+    set on, styles repeat.
+    """
+    styles, sets = {}, itertools.cycle(_VALIDATION_SETS)
+    for split in splits:
+        fixed = {"train": _TRAIN, "test": _TEST}.get(split)
+        styles[split] = fixed or next(sets)
+    return styles
 
 
 def renders_png(function: Callable[P, Figure]) -> Callable[P, bytes]:
