@@ -1,4 +1,4 @@
-"""Lists, reads and prunes the checkpoints of a run directory; the file names are the only index.
+"""Lists and reads the checkpoints of a run directory; the file names are the only index.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
     run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
@@ -263,63 +263,3 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
         return ""
     except DamagedError as error:
         return str(error)
-
-
-def prune_kept(run_dir: str, step: int) -> None:
-    """Removes all checkpoints of `step` in kept/ but the one with the largest number.
-
-    There are several if a killed run has reached the step again. Files that cannot be removed or
-    have damaged metadata are ignored.
-
-    Raises:
-      FormatVersionError: if this version of Tapeline cannot read the format of a kept checkpoint.
-    """
-    same = []
-    for path in list_checkpoints(kept_directory(run_dir)):
-        with contextlib.suppress(DamagedError):
-            if read_metadata(path)["step"] == step:
-                same.append(path)
-    _remove(same[:-1])
-
-
-def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
-    """Removes a run's checkpoints except the `keep` newest, the best one and those in kept/.
-
-    A best checkpoint of a step after `step` was saved before a rollback; it also remains, because
-    the run will reach that step again. Files that cannot be removed are ignored.
-
-    Args:
-      run_dir: run directory.
-      keep: number of newest checkpoints that remain, 1 or more.
-      step: step of the newest checkpoint.
-      best_step: step of the best evaluation so far; -1 if there is none yet.
-
-    Raises:
-      FormatVersionError: if this version of Tapeline cannot read the format of a best checkpoint.
-    """
-    old = list_checkpoints(newest_directory(run_dir))[:-keep]
-    best = find_best_checkpoint(run_dir, best_step)
-    for path in list_checkpoints(best_directory(run_dir)):
-        with contextlib.suppress(DamagedError):
-            if path != best and read_metadata(path)["step"] <= step:
-                old.append(path)
-    _remove(old)
-
-
-def tidy(run_dir: str, damaged: list[str]) -> None:
-    """Appends ".damaged" to the names of the files at the paths `damaged`; removes partial files.
-
-    No run resumes from a renamed file. Files that cannot be renamed or removed are ignored.
-    """
-    for path in damaged:
-        with contextlib.suppress(OSError):
-            os.replace(path, path + DAMAGED)
-    for directory in directories(run_dir):
-        names = glob.glob(f"*{checkpoint_file.PART}", root_dir=directory)
-        _remove([os.path.join(directory, name) for name in names])
-
-
-def _remove(paths: list[str]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)

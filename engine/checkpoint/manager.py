@@ -12,6 +12,7 @@ import tensorflow as tf
 import engine
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.checkpoint_file import CheckpointContents
+from engine.checkpoint.retention import Retention
 from engine.checkpoint.variables import value_of
 from engine.core.state import TrainState
 from engine.models.properties import named_variables
@@ -47,11 +48,12 @@ class CheckpointManager:
         describe: Callable[[], Mapping[str, Any]] = dict,
         writes: bool = True,
     ) -> None:
-        self._run_dir, self._keep, self._describe = run_dir, keep, describe
+        self._run_dir, self._describe = run_dir, describe
         self._data, self._writes = data or DataIdentity(), writes
         self._variables = named_variables(state)
         self._code = user_code.digests()
         self._number = 0
+        self._retention = Retention(run_dir, keep)
         self._background = AsyncWorker()
 
     def save(self, *, best: bool = False, kept: bool = False, soon: bool = False) -> None:
@@ -147,7 +149,7 @@ class CheckpointManager:
             except OSError as error:
                 raise OSError(f"cannot save to {directory}: {error.strerror or error}") from error
             written = path
-        catalog.prune(self._run_dir, self._keep, metadata["step"], metadata["best_step"])
+        self._retention.prune(metadata["step"], [metadata["best_step"]])
         if kept:
-            catalog.prune_kept(self._run_dir, metadata["step"])
+            self._retention.prune_kept(metadata["step"])
         return written

@@ -477,9 +477,9 @@ BREAKS = (
         "L5",
         "the best one is only ever the last that was saved",
         _DAMAGE,
-        "engine/checkpoint/catalog.py",
-        'if path != best and read_metadata(path)["step"] <= step:',
-        "if path != best:",
+        "engine/checkpoint/retention.py",
+        "elif saved <= step:",
+        "else:",
     ),
     # L6
     Break(
