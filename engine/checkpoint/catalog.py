@@ -1,7 +1,7 @@
 """Lists and reads the checkpoints of a run directory; the file names are the only index.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
-    run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
+    run_dir/best/ckpt-9.npz             the best checkpoints; the newest one contains their steps
     run_dir/kept/ckpt-4.npz             checkpoints that are kept for good, see --keep_every
 
 Checkpoint numbers increase; the directories share one sequence of numbers.
@@ -28,7 +28,7 @@ def newest_directory(run_dir: str) -> str:
 
 
 def best_directory(run_dir: str) -> str:
-    """Returns the path of the directory of a run's best checkpoint."""
+    """Returns the path of the directory of a run's best checkpoints."""
     return os.path.join(run_dir, "best")
 
 
@@ -127,6 +127,12 @@ class LoadedCheckpoint(NamedTuple):
         """The step of the best evaluation up to this checkpoint; -1 if there is none yet."""
         return int(self.archive.facts["best_step"])
 
+    @property
+    def best_steps(self) -> list[int]:
+        """The steps of the best evaluations whose checkpoints are kept, the best one first."""
+        best = [self.best_step] if self.best_step >= 0 else []
+        return list(self.archive.facts.get("best_steps", best))  # of an older version: only `best`
+
 
 def load_newest(run_dir: str) -> LoadedCheckpoint | None:
     """Reads a run's newest checkpoint; returns None if there is none.
@@ -161,23 +167,41 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
     """
     previous = None
     while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:
-        damaged: DamagedError | None = None
-        for path in reversed(list_checkpoints(best_directory(run_dir))):
-            try:
-                checkpoint = LoadedCheckpoint(path, read(path))
-                if checkpoint.step == newest.best_step:
-                    return checkpoint
-            except MissingError:
-                continue
-            except DamagedError as error:
-                damaged = damaged or error
-        if newest.path == previous:
-            raise damaged or DamagedError(
-                f"{newest.path} names step {newest.best_step:,} as the best, and there is no "
-                f"checkpoint of it in {best_directory(run_dir)}; give --weights=newest"
-            )
+        try:
+            return read_best(run_dir, newest.best_step, newest.path)
+        except DamagedError:
+            if newest.path == previous:
+                raise
         previous = newest.path
     return None
+
+
+def read_best(run_dir: str, step: int, named_by: str) -> LoadedCheckpoint:
+    """Reads the checkpoint in best/ that was saved at `step`; of several, the first intact one.
+
+    Args:
+      run_dir: run directory.
+      step: step of the checkpoint.
+      named_by: path of the newest checkpoint, which contains this step, for the error message.
+
+    Raises:
+      MissingError: if there is none, such as if a training process has removed it.
+      DamagedError: if all checkpoints of the step are damaged.
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
+    damaged: DamagedError | None = None
+    for path in reversed(list_checkpoints(best_directory(run_dir))):
+        try:
+            if read_metadata(path)["step"] == step:
+                return LoadedCheckpoint(path, read(path))
+        except MissingError:
+            continue
+        except DamagedError as error:
+            damaged = damaged or error
+    raise damaged or MissingError(
+        f"{named_by} names step {step:,} as the best, and there is no checkpoint of it in "
+        f"{best_directory(run_dir)}; give --weights=newest"
+    )
 
 
 def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:

@@ -172,7 +172,7 @@ BREAKS = (
         "a short micro-batch has the say of a long one in the moving averages",
         _ACCUMULATION,
         "engine/models/batch_norm.py",
-        "StatisticUpdate(moving, proposed, local_count)",
+        "StatisticUpdate(moving, proposed, local_count, constant)",
         "StatisticUpdate(moving, proposed, tf.ones([]))",
     ),
     Break(
@@ -480,6 +480,22 @@ BREAKS = (
         "engine/checkpoint/retention.py",
         "elif saved <= step:",
         "else:",
+    ),
+    Break(
+        "L5",
+        "of equal evaluations, the later one is the better",
+        ("tests/unit/test_keeping.py::test_ranking",),
+        "engine/core/early_stopping.py",
+        "sum(not self._better(value, each, 0.0) for each, _ in ranking)",
+        "sum(self._better(each, value, 0.0) for each, _ in ranking)",
+    ),
+    Break(
+        "L5",
+        "only the best of the best checkpoints survives the next save",
+        ("tests/unit/test_keeping.py::test_kill_at_any_file_operation",),
+        "engine/checkpoint/manager.py",
+        '[metadata["best_step"], *metadata["best_steps"]]',
+        '[metadata["best_step"]]',
     ),
     # L6
     Break(
@@ -890,6 +906,30 @@ BREAKS = (
         "engine/optim/clipping.py",
         "factor = self.norm / tf.maximum(clipped_norm, self.norm)",
         "factor = self.norm / clipped_norm",
+    ),
+    Break(
+        "references",
+        "averaged weights are rounded at each addition",
+        ("tests/unit/test_averaging.py::test_average_matches_numpy",),
+        "engine/checkpoint/averaging.py",
+        "sums[name] = np.zeros(array.shape)",
+        "sums[name] = np.zeros(array.shape, np.float32)",
+    ),
+    Break(
+        "references",
+        "the statistics of averaged weights are moved, not made again",
+        ("tests/unit/test_statistics_pass.py::test_batch_norm_matches_numpy",),
+        "engine/core/statistics_pass.py",
+        "each if id(each.variable) in moved else each._replace(value=each.batch)",
+        "each",
+    ),
+    Break(
+        "references",
+        "the momentum of a user's moving average is not found",
+        ("tests/unit/test_statistics_pass.py::test_all_statistics_match_calls_of_the_model",),
+        "engine/core/statistics_pass.py",
+        "return momentum if moving else 0.0",
+        "return 0.0",
     ),
     Break(
         "references",

@@ -64,7 +64,7 @@ def values_of(field):
     if field.name == "evaluation_name":
         return st.sampled_from(["follow", "a-b.c", "_1"])
     if field.name == "weights":
-        return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200"])
+        return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200", "average:5"])
     if field.name == "evaluate_every":
         return st.just("epoch") | st.integers(1, 10**9).map(str)
     if field.name == "profile":
