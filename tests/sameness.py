@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorflow.core.util import event_pb2
 
-from engine.checkpoint.catalog import list_checkpoints, read
+from engine.checkpoint.catalog import list_checkpoints, read, read_metadata
 
 DECIDED = (
     *("step", "epoch", "stopped_early", "stopped_by", "stop_reason", "best"),
@@ -22,8 +22,9 @@ DECIDED = (
 def differences(one: Path, other: Path) -> list[str]:
     """Returns descriptions of the differences of two run directories; [] if there are none.
 
-    Compares the decisions in result.json, the rows of metrics.jsonl, TensorBoard's points and the
-    newest and best checkpoint. It is a difference as well if TensorBoard has no training losses.
+    Compares the decisions in result.json, the rows of metrics.jsonl, TensorBoard's points, the
+    newest checkpoint and the best ones. It is a difference as well if TensorBoard has no training
+    losses.
     """
     result, other_result = result_of(one), result_of(other)
     found = [key for key in DECIDED if result.get(key) != other_result.get(key)]
@@ -34,8 +35,8 @@ def differences(one: Path, other: Path) -> list[str]:
         first, second = points_of(one, split), points_of(other, split)
         if first != second or (split == "train" and "loss" not in first):
             found.append(f"TensorBoard's points of {split}")
-    for folder in ("checkpoints", "best"):
-        first, second = state_of(one / folder), state_of(other / folder)
+    for folder, states in (("checkpoints", state_of), ("best", best_states_of)):
+        first, second = states(one), states(other)
         names = sorted(first.keys() ^ second.keys())
         names += [name for name in first.keys() & second.keys() if first[name] != second[name]]
         found += [f"{name} in {folder}" for name in names]
@@ -83,14 +84,27 @@ def records_of(path: Path) -> Iterator[bytes]:
         at += 12 + length + 4
 
 
-def state_of(folder: Path) -> dict[str, bytes]:
-    """Returns the bytes of each variable in a folder's newest checkpoint, by name, without timings.
+def state_of(run_dir: Path) -> dict[str, bytes]:
+    """Returns the bytes of each variable in a run's newest checkpoint, by name, without timings."""
+    return _bytes_of(list_checkpoints(str(run_dir / "checkpoints"))[-1])
 
-    Returns {} for a folder "best" without a checkpoint.
+
+def best_states_of(run_dir: Path) -> dict[str, bytes]:
+    """Returns the bytes of each variable in all best checkpoints, by step and name.
+
+    Timings are left out, and so are checkpoints of a step that the run has not reached, which a
+    killed run may leave.
     """
-    found = list_checkpoints(str(folder))
-    if not found and folder.name == "best":  # no epoch has ended
-        return {}
-    arrays = read(found[-1]).arrays
+    reached = read_metadata(list_checkpoints(str(run_dir / "checkpoints"))[-1])["step"]
+    found = {}
+    for path in list_checkpoints(str(run_dir / "best")):
+        step = read_metadata(path)["step"]
+        if step <= reached:
+            found |= {f"{name} of step {step}": each for name, each in _bytes_of(path).items()}
+    return found
+
+
+def _bytes_of(path: str) -> dict[str, bytes]:
+    arrays = read(path).arrays
     assert len(arrays) > 20
     return {n: value.tobytes() for n, value in arrays.items() if not n.startswith("timing/")}

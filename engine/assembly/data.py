@@ -114,6 +114,19 @@ def open_feeds(
     return Feeds(training, held_out)
 
 
+def open_training(
+    config: Config, source: pipelines.Source, strategy: tf.distribute.Strategy, *, shards: int
+) -> pipelines.Feed:
+    """Opens a streaming feed of the training split alone, with the batches of training.
+
+    Arguments and errors are as in `open_feeds`.
+    """
+    layout = pipelines.BatchLayout(
+        strategy.num_replicas_in_sync, config.training.accumulate, shards
+    )
+    return _open_feed(config, source, source.train, "stream", strategy, layout, config.run.seed)
+
+
 def open_split(
     config: Config, source: pipelines.Source, records: pipelines.DataSplit, kind: str
 ) -> pipelines.Feed:

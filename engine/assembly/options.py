@@ -40,7 +40,8 @@ class RunOptions(OptionGroup):
     weights: str = option(
         "auto",
         "weights to evaluate, predict with, export or report on: newest; best; step:N, of a "
-        "checkpoint of step N, see --keep_every; auto: as --restore_best of the run",
+        "checkpoint of step N, see --keep_every; average:K, the mean of the K best, see "
+        "--keep_best; auto: as --restore_best of the run",
     )
     seed: int = option(
         0,
@@ -51,10 +52,18 @@ class RunOptions(OptionGroup):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not re.fullmatch(r"auto|newest|best|step:[0-9]{1,15}", self.weights):
+        known = r"auto|newest|best|step:[0-9]{1,15}|average:[1-9][0-9]{0,2}"
+        if not re.fullmatch(known, self.weights):
             raise ValueError(
-                f"--weights={self.weights}: give auto, newest, best, or step:N, such as step:1000"
+                f"--weights={self.weights}: give auto, newest, best, step:N, such as step:1000, or "
+                "average:K, such as average:5"
             )
+
+    @property
+    def averaged(self) -> int:
+        """Number of best checkpoints whose weights are averaged; 0 without `average:K`."""
+        kind, _, count = self.weights.partition(":")
+        return int(count) if kind == "average" else 0
 
 
 def _registered_augmentations() -> tuple[str, ...]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 import pipelines
 from engine.assembly import data, factories, run_directory
+from engine.assembly.averaging import renew_statistics
 from engine.assembly.description import image_format
 from engine.assembly.parts import Parts, assemble
 from engine.checkpoint import catalog
+from engine.checkpoint.averaging import load_average
 from engine.checkpoint.catalog import LoadedCheckpoint
 from engine.checkpoint.restore import assign, restore_weights
 from engine.config.option import written
@@ -25,12 +28,16 @@ from engine.tasks.task import Task
 class SelectedCheckpoint(NamedTuple):
     """The checkpoint that `--weights` selects, loaded into memory: its file is no longer needed."""
 
-    kind: str  # "newest", "best" or "kept"
+    kind: str  # "newest", "best", "kept" or "average"
     snapshot: LoadedCheckpoint
+    averaged: tuple[int, ...] = ()  # steps of the checkpoints whose weights are averaged
 
     @property
     def description(self) -> str:
         """Description of the weights for display, such as "the best weights, of step 1,200"."""
+        if self.averaged:
+            steps = ", ".join(f"{step:,}" for step in self.averaged)
+            return f"the average of the {len(self.averaged)} best weights, of steps {steps}"
         return f"the {self.kind} weights, of step {self.snapshot.step:,}"
 
 
@@ -55,11 +62,13 @@ def choose(config: Config) -> SelectedCheckpoint:
     """Loads the checkpoint that `--weights` selects, even while the run is training.
 
     `--weights=auto` selects the newest checkpoint. With `--restore_best`, it selects the best one
-    if there is one, as training does at its end. `--weights=step:N` selects that of step N.
+    if there is one, as training does at its end. `--weights=step:N` selects that of step N, and
+    `--weights=average:K` the average of the K best ones, whose statistics are still to be made
+    again by `renew_statistics`.
 
     Raises:
-      ValueError: if the run has no such checkpoint, or if this version of Tapeline cannot read its
-        format.
+      ValueError: if the run has no such checkpoint, or fewer than K best ones, or if this version
+        of Tapeline cannot read the format.
       OSError: if the checkpoint is damaged.
     """
     run_dir, kind = config.run.run_dir, config.run.weights
@@ -72,6 +81,9 @@ def choose(config: Config) -> SelectedCheckpoint:
                 f"--weights=best: {run_dir} has no best checkpoint yet, because nothing has been "
                 "evaluated; wait for an evaluation, or give --weights=newest"
             )
+    if count := config.run.averaged:
+        average = load_average(run_dir, count)
+        return SelectedCheckpoint("average", average.checkpoint, tuple(average.steps))
     if kind.startswith("step:"):
         step = int(kind.removeprefix("step:"))
         if (found := catalog.load_step(run_dir, step)) is not None:
@@ -106,16 +118,22 @@ class TrainedModel(NamedTuple):
         return compute_dtype(self.config.precision.precision)
 
 
-def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedModel:
+def trained_model(
+    config: Config,
+    *,
+    averaged: bool | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> TrainedModel:
     """Builds a run's network, on one device, with the weights that `--weights` selects.
 
     Classes, specs and preprocessing are those that were saved with the weights, so the data set is
-    not opened; only a checkpoint of an older version, which lacks this metadata, needs the data
-    set. Sets TensorFlow's threads and devices.
+    not opened; only a checkpoint of an older version, which lacks this metadata, and averaged
+    weights of a network with statistics need the data set. Sets TensorFlow's threads and devices.
 
     Args:
       config: options of the run.
       averaged: whether to use the EMA of the weights; None: as evaluation does.
+      interrupted: returns whether to stop the pass over the training data for `average:K`.
 
     Raises:
       ValueError: as `choose`; for options of another network, weights that do not fit the network,
@@ -144,6 +162,9 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
     prefix = "ema/" if averaged else "model/"
     weights = {prefix + name: each for name, each in named_variables(model).items()}
     assign(weights, chosen.snapshot.path, contents)
+    if chosen.averaged:
+        single = tf.distribute.get_strategy()
+        renew_statistics(config, model, task, contents, single, interrupted=interrupted)
     return TrainedModel(
         config,
         model,
@@ -157,12 +178,17 @@ def trained_model(config: Config, *, averaged: bool | None = None) -> TrainedMod
     )
 
 
-def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> RestoredRun:
+def restored(
+    config: Config,
+    chosen: SelectedCheckpoint | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> RestoredRun:
     """Assembles a run on one machine, and restores the weights of a checkpoint.
 
     Args:
       config: options of the run; "auto" replaces the strategy "multi_worker".
       chosen: checkpoint; None: the one that `choose` loads.
+      interrupted: returns whether to stop the pass over the training data for `average:K`.
 
     Raises:
       ValueError: as `choose` and `assemble`, and for weights of another network or data set.
@@ -178,7 +204,19 @@ def restored(config: Config, chosen: SelectedCheckpoint | None = None) -> Restor
     parts = assemble(config)
     _refuse_other_data(parts, before, chosen.snapshot)
     _refuse_other_classes(parts.source, chosen.snapshot.archive.facts.get("source"))
-    restore_weights(parts.state, chosen.snapshot.path, chosen.snapshot.archive)
+    contents = chosen.snapshot.archive
+    restore_weights(parts.state, chosen.snapshot.path, contents)
+    if chosen.averaged:
+        model = parts.state.scored_model(config.evaluation.evaluate_ema)
+        renew_statistics(
+            config,
+            model,
+            parts.task,
+            contents,
+            parts.strategy,
+            source=parts.source,
+            interrupted=interrupted,
+        )
     return RestoredRun(parts, chosen.snapshot.path, chosen.description)
 
 

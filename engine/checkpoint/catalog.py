@@ -1,7 +1,7 @@
-"""Lists, reads and prunes the checkpoints of a run directory; the file names are the only index.
+"""Lists and reads the checkpoints of a run directory; the file names are the only index.
 
     run_dir/checkpoints/ckpt-12.npz     the newest checkpoints
-    run_dir/best/ckpt-9.npz             the best checkpoint; the newest one contains its step
+    run_dir/best/ckpt-9.npz             the best checkpoints; the newest one contains their steps
     run_dir/kept/ckpt-4.npz             checkpoints that are kept for good, see --keep_every
 
 Checkpoint numbers increase; the directories share one sequence of numbers.
@@ -28,7 +28,7 @@ def newest_directory(run_dir: str) -> str:
 
 
 def best_directory(run_dir: str) -> str:
-    """Returns the path of the directory of a run's best checkpoint."""
+    """Returns the path of the directory of a run's best checkpoints."""
     return os.path.join(run_dir, "best")
 
 
@@ -127,6 +127,12 @@ class LoadedCheckpoint(NamedTuple):
         """The step of the best evaluation up to this checkpoint; -1 if there is none yet."""
         return int(self.archive.facts["best_step"])
 
+    @property
+    def best_steps(self) -> list[int]:
+        """The steps of the best evaluations whose checkpoints are kept, the best one first."""
+        best = [self.best_step] if self.best_step >= 0 else []
+        return list(self.archive.facts.get("best_steps", best))  # of an older version: only `best`
+
 
 def load_newest(run_dir: str) -> LoadedCheckpoint | None:
     """Reads a run's newest checkpoint; returns None if there is none.
@@ -161,23 +167,41 @@ def load_best(run_dir: str) -> LoadedCheckpoint | None:
     """
     previous = None
     while (newest := load_newest(run_dir)) is not None and newest.best_step >= 0:
-        damaged: DamagedError | None = None
-        for path in reversed(list_checkpoints(best_directory(run_dir))):
-            try:
-                checkpoint = LoadedCheckpoint(path, read(path))
-                if checkpoint.step == newest.best_step:
-                    return checkpoint
-            except MissingError:
-                continue
-            except DamagedError as error:
-                damaged = damaged or error
-        if newest.path == previous:
-            raise damaged or DamagedError(
-                f"{newest.path} names step {newest.best_step:,} as the best, and there is no "
-                f"checkpoint of it in {best_directory(run_dir)}; give --weights=newest"
-            )
+        try:
+            return read_best(run_dir, newest.best_step, newest.path)
+        except DamagedError:
+            if newest.path == previous:
+                raise
         previous = newest.path
     return None
+
+
+def read_best(run_dir: str, step: int, named_by: str) -> LoadedCheckpoint:
+    """Reads the checkpoint in best/ that was saved at `step`; of several, the first intact one.
+
+    Args:
+      run_dir: run directory.
+      step: step of the checkpoint.
+      named_by: path of the newest checkpoint, which contains this step, for the error message.
+
+    Raises:
+      MissingError: if there is none, such as if a training process has removed it.
+      DamagedError: if all checkpoints of the step are damaged.
+      FormatVersionError: if this version of Tapeline cannot read the format of a file.
+    """
+    damaged: DamagedError | None = None
+    for path in reversed(list_checkpoints(best_directory(run_dir))):
+        try:
+            if read_metadata(path)["step"] == step:
+                return LoadedCheckpoint(path, read(path))
+        except MissingError:
+            continue
+        except DamagedError as error:
+            damaged = damaged or error
+    raise damaged or MissingError(
+        f"{named_by} names step {step:,} as the best, and there is no checkpoint of it in "
+        f"{best_directory(run_dir)}; give --weights=newest"
+    )
 
 
 def load_step(run_dir: str, step: int) -> LoadedCheckpoint | None:
@@ -263,63 +287,3 @@ def best_checkpoint_problem(run_dir: str, step: int) -> str:
         return ""
     except DamagedError as error:
         return str(error)
-
-
-def prune_kept(run_dir: str, step: int) -> None:
-    """Removes all checkpoints of `step` in kept/ but the one with the largest number.
-
-    There are several if a killed run has reached the step again. Files that cannot be removed or
-    have damaged metadata are ignored.
-
-    Raises:
-      FormatVersionError: if this version of Tapeline cannot read the format of a kept checkpoint.
-    """
-    same = []
-    for path in list_checkpoints(kept_directory(run_dir)):
-        with contextlib.suppress(DamagedError):
-            if read_metadata(path)["step"] == step:
-                same.append(path)
-    _remove(same[:-1])
-
-
-def prune(run_dir: str, keep: int, step: int, best_step: int) -> None:
-    """Removes a run's checkpoints except the `keep` newest, the best one and those in kept/.
-
-    A best checkpoint of a step after `step` was saved before a rollback; it also remains, because
-    the run will reach that step again. Files that cannot be removed are ignored.
-
-    Args:
-      run_dir: run directory.
-      keep: number of newest checkpoints that remain, 1 or more.
-      step: step of the newest checkpoint.
-      best_step: step of the best evaluation so far; -1 if there is none yet.
-
-    Raises:
-      FormatVersionError: if this version of Tapeline cannot read the format of a best checkpoint.
-    """
-    old = list_checkpoints(newest_directory(run_dir))[:-keep]
-    best = find_best_checkpoint(run_dir, best_step)
-    for path in list_checkpoints(best_directory(run_dir)):
-        with contextlib.suppress(DamagedError):
-            if path != best and read_metadata(path)["step"] <= step:
-                old.append(path)
-    _remove(old)
-
-
-def tidy(run_dir: str, damaged: list[str]) -> None:
-    """Appends ".damaged" to the names of the files at the paths `damaged`; removes partial files.
-
-    No run resumes from a renamed file. Files that cannot be renamed or removed are ignored.
-    """
-    for path in damaged:
-        with contextlib.suppress(OSError):
-            os.replace(path, path + DAMAGED)
-    for directory in directories(run_dir):
-        names = glob.glob(f"*{checkpoint_file.PART}", root_dir=directory)
-        _remove([os.path.join(directory, name) for name in names])
-
-
-def _remove(paths: list[str]) -> None:
-    for path in paths:
-        with contextlib.suppress(OSError):
-            os.unlink(path)

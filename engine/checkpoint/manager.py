@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -12,6 +12,7 @@ import tensorflow as tf
 import engine
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.checkpoint_file import CheckpointContents
+from engine.checkpoint.retention import Retention
 from engine.checkpoint.variables import value_of
 from engine.core.state import TrainState
 from engine.models.properties import named_variables
@@ -23,7 +24,7 @@ from pipelines import DataIdentity
 class CheckpointManager:
     """Saver of a run's state, which also removes old checkpoints.
 
-    The `keep` newest checkpoints, the best one and those that are kept for good remain.
+    The `keep` newest checkpoints, the best ones and those that are kept for good remain.
 
     A checkpoint holds the variables of the state and, as metadata, `data`, the digests of the files
     of `--load`, the result of `describe`, and number, steps, versions and time of the checkpoint.
@@ -47,11 +48,12 @@ class CheckpointManager:
         describe: Callable[[], Mapping[str, Any]] = dict,
         writes: bool = True,
     ) -> None:
-        self._run_dir, self._keep, self._describe = run_dir, keep, describe
+        self._run_dir, self._describe = run_dir, describe
         self._data, self._writes = data or DataIdentity(), writes
-        self._variables = named_variables(state)
+        self._state, self._variables = state, named_variables(state)
         self._code = user_code.digests()
         self._number = 0
+        self._retention = Retention(run_dir, keep)
         self._background = AsyncWorker()
 
     def save(self, *, best: bool = False, kept: bool = False, soon: bool = False) -> None:
@@ -60,7 +62,7 @@ class CheckpointManager:
         Waits only for the copy of the state, and for a queued save that may not be replaced.
 
         Args:
-          best: whether to save the state as the best checkpoint, too.
+          best: whether to save the state as one of the best checkpoints, too.
           kept: whether to save the state as a checkpoint that is kept for good, too.
           soon: whether a later save may replace this one while it is queued; ignored with `best`
             and `kept`.
@@ -76,8 +78,8 @@ class CheckpointManager:
     def save_and_wait(self, *, best: bool = False) -> str:
         """Saves the current state in this thread, after pending saves; returns the file's path.
 
-        If `best`, saves the state as the best checkpoint, too; the path is that of the newest
-        checkpoint. On workers that do not write, only waits and returns "".
+        If `best`, saves the state as one of the best checkpoints, too; the path is that of the
+        newest checkpoint. On workers that do not write, only waits and returns "".
 
         Raises:
           OSError: if this or an earlier save failed.
@@ -96,6 +98,7 @@ class CheckpointManager:
             "number": self._number,
             "step": int(arrays["step"]),
             "best_step": int(arrays["best/step"]),
+            "best_steps": [int(step) for step in arrays["best/steps"] if step >= 0],
             "data": self._data._asdict(),
             "load": self._code,
             "tapeline": engine.__version__,
@@ -103,6 +106,18 @@ class CheckpointManager:
             "saved_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
         return CheckpointContents(metadata, arrays)
+
+    def tidy(self, *, kept: bool) -> None:
+        """Removes checkpoints that a save would have removed, but for a kill during that save.
+
+        Call it after a restore. `kept` is whether checkpoints of this step are kept for good.
+
+        Raises:
+          FormatVersionError: if this version of Tapeline cannot read the format of an old file.
+        """
+        if self._writes:
+            best, step = self._state.best, int(self._state.step)
+            self._prune(step, [int(best.step), *best.steps.numpy().tolist()], kept)
 
     def check(self) -> None:
         """Raises OSError if a save has failed since the last check."""
@@ -147,7 +162,10 @@ class CheckpointManager:
             except OSError as error:
                 raise OSError(f"cannot save to {directory}: {error.strerror or error}") from error
             written = path
-        catalog.prune(self._run_dir, self._keep, metadata["step"], metadata["best_step"])
-        if kept:
-            catalog.prune_kept(self._run_dir, metadata["step"])
+        self._prune(metadata["step"], [metadata["best_step"], *metadata["best_steps"]], kept)
         return written
+
+    def _prune(self, step: int, best_steps: Collection[int], kept: bool) -> None:
+        self._retention.prune(step, best_steps)
+        if kept:
+            self._retention.prune_kept(step)

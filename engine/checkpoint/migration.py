@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from engine.core.options import LARGEST_NORMS
+from engine.core.options import LARGEST_NORMS, MAX_KEEP_BEST
 
 # Names of variables, or of groups of variables ("group/"): in checkpoints of 0.4.0, and now.
 _RENAMED = {
@@ -39,13 +39,25 @@ def migrated(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Converts the arrays of a checkpoint of this or an older version to this version's names.
 
     Drops the array that only older versions use, adds default values of arrays that older versions
-    lack, and converts the sums of metrics of 0.4.0 to the current layout. Returns the arrays by
-    name.
+    lack, the ranking of the best evaluations from the best one, and converts the sums of metrics of
+    0.4.0 to the current layout. Returns the arrays by name.
     """
     kept = {_current(name): array for name, array in arrays.items() if name not in _REMOVED}
     if "ended" in arrays:  # of 0.4.0
         kept |= {name: _sums(kept[name]) for name in ("sums", "last_logged_sums")}
-    return {**_ADDED, **kept}
+    return {**_ADDED, **_ranking(kept), **kept}
+
+
+def _ranking(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the ranking of the best evaluations for a checkpoint that records only the best one.
+
+    The result is {} if `arrays` has no best evaluation either.
+    """
+    if "best/step" not in arrays:
+        return {}
+    values, steps = np.full(MAX_KEEP_BEST, np.nan), np.full(MAX_KEEP_BEST, -1, np.int64)
+    values[0], steps[0] = arrays["best/value"], arrays["best/step"]
+    return {"best/values": values, "best/steps": steps}
 
 
 def _sums(sums: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from engine.config.option import OptionGroup, option
+from engine.core.options import MAX_KEEP_BEST
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,3 +34,10 @@ class CheckpointOptions(OptionGroup):
         minimum=0,
     )
     keep: int = option(3, "number of newest checkpoints that are kept", minimum=2)
+    keep_best: int = option(
+        1,
+        "number of best checkpoints by --monitor that are kept, in run_dir/best, for "
+        "--weights=average:K; another number holds from the next evaluation on",
+        minimum=1,
+        below=MAX_KEEP_BEST + 1,
+    )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import tensorflow as tf
 
-from engine.checkpoint import catalog
+from engine.checkpoint import catalog, retention
 from engine.checkpoint.checkpoint_file import CheckpointContents, DamagedError
 from engine.checkpoint.variables import check_variables
 from engine.core.state import TrainState
@@ -93,7 +93,7 @@ class Restorer:
     def tidy(self) -> None:
         """Renames the damaged files that the last call of `newest` found; removes partial files."""
         if self._writes:
-            catalog.tidy(self._run_dir, self._damaged)
+            retention.tidy(self._run_dir, self._damaged)
 
     def same(self, number: int) -> str | None:
         """Restores checkpoint `number`, which the chief worker has chosen; returns its path.

@@ -12,7 +12,10 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 from engine.config.option import did_you_mean
+from engine.core.options import MAX_KEEP_BEST
 from engine.core.state import BestState, PatienceState
 from engine.runtime.scalars import as_float64, as_int64
 
@@ -123,6 +126,33 @@ class Monitor:
         best.value.assign(as_float64(value))
         best.step.assign(as_int64(step))
         return True
+
+    def rank(self, value: float, step: int, best: BestState, keep: int) -> int:
+        """Records an evaluation in the ranking of the `keep` best ones; returns its place.
+
+        Of equal values, the earlier one is better; nan is never recorded. If `keep` is smaller than
+        before, evaluations are removed from the end of the ranking.
+
+        Args:
+          value: monitored metric of the evaluation.
+          step: step of the evaluation, which is after those in the ranking.
+          best: best evaluations so far; `values` and `steps` are updated.
+          keep: length of the ranking, from 1 to `MAX_KEEP_BEST`.
+
+        Returns:
+          The place in the ranking, from 1; 0 if the evaluation is not one of the `keep` best.
+        """
+        pairs = zip(best.values.numpy().tolist(), best.steps.numpy().tolist(), strict=True)
+        ranking = [pair for pair in pairs if pair[1] >= 0]
+        before = sum(not self._better(value, each, 0.0) for each, _ in ranking)
+        if not math.isnan(value):
+            ranking.insert(before, (value, step))
+        ranking = ranking[:keep]
+        unused = MAX_KEEP_BEST - len(ranking)
+        values, steps = zip(*ranking, *[(math.nan, -1)] * unused, strict=True)
+        best.values.assign(np.array(values, np.float64))
+        best.steps.assign(np.array(steps, np.int64))
+        return before + 1 if before < keep and not math.isnan(value) else 0
 
     def decide(
         self, value: float, step: int, first: bool, best: BestState, patience: PatienceState

@@ -1,4 +1,4 @@
-"""Options of the training loop and of early stopping, and buffer sizes of the bad-step detector."""
+"""Options of the training loop and of early stopping, and sizes of arrays of the state."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ MAX_SKIPPED_STEPS = 128  # maximum number of skipped steps that the state record
 SPIKE_WINDOW = 64  # number of losses in the spike-detection window
 _DECIMAL = r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,2})?"
 LARGEST_NORMS = 16  # number of largest gradient norms of a run that are kept to detect spikes
+MAX_KEEP_BEST = 64  # maximum number of best evaluations that the state records
 
 
 @dataclasses.dataclass(frozen=True)

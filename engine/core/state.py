@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from engine.core import metrics
-from engine.core.options import LARGEST_NORMS, MAX_SKIPPED_STEPS, SPIKE_WINDOW
+from engine.core.options import LARGEST_NORMS, MAX_KEEP_BEST, MAX_SKIPPED_STEPS, SPIKE_WINDOW
 from engine.optim.base import Optimizer
 from engine.optim.precision import LossScale
 
@@ -26,12 +26,15 @@ def _number(name: str, value: float = 0.0, shape: Sequence[int] = ()) -> tf.Vari
 
 
 class BestState(tf.Module):
-    """Monitored metric and step of the best evaluation so far; nan and -1 before the first."""
+    """Monitored metrics and steps of the best evaluations so far; nan and -1 before the first."""
 
     def __init__(self) -> None:
         super().__init__(name="best")
         self.value = _number("value", float("nan"))
         self.step = _counter("step", -1)
+        # The best evaluations, the best one first, whose checkpoints are kept; nan and -1: unused.
+        self.values = _number("values", float("nan"), [MAX_KEEP_BEST])
+        self.steps = _counter("steps", -1, [MAX_KEEP_BEST])
 
 
 class PatienceState(tf.Module):

@@ -15,9 +15,10 @@ import tensorflow as tf
 from engine.core import metrics
 from engine.core.collected import Rows, collected_rows
 from engine.core.conditional import conditional_update
+from engine.core.statistics import weighted_sums
 from engine.distributed.reduction import Reduction, Tensors, all_reduce
 from engine.models import properties
-from engine.models.base import ForwardContext, StatisticUpdate
+from engine.models.base import ForwardContext
 from engine.models.stateless_random import StatelessRNG
 from engine.optim import ema
 from engine.optim.base import Optimizer
@@ -126,7 +127,7 @@ class Step:
         gradients = [tf.convert_to_tensor(gradient) for gradient in gradients]
         output = output._replace(losses=losses)
         sums = masked_sums(self.task, output, batch)
-        return [*gradients, *self._weighted(forward.updates), sums]
+        return [*gradients, *weighted_sums(self._statistics, forward.updates), sums]
 
     def _refuse_unused(self, gradients: Sequence[tf.Tensor | None]) -> None:
         """Raises ValueError if a gradient is None, that is, the loss does not depend on a weight.
@@ -183,26 +184,6 @@ class Step:
 
         conditional_update(finite, update, self._updated, self.compiled)
         return StepResult(finite, metrics.step_sums(sums, norm))
-
-    def _weighted(self, updates: Sequence[StatisticUpdate]) -> Tensors:
-        """Returns the sum of weight * value of each statistic, then the sum of the weights of each.
-
-        Raises:
-          ValueError: if an update is of a variable that is not a statistic.
-        """
-        indices = {id(variable): i for i, variable in enumerate(self._statistics)}
-        values = [tf.zeros(variable.shape) for variable in self._statistics]
-        weights = [tf.zeros([])] * len(values)
-        for variable, value, weight in updates:
-            if id(variable) not in indices:
-                raise ValueError(
-                    f"the model proposes a new value of {variable.name}, which is no statistic: "
-                    "create it with trainable=False and aggregation=MEAN"
-                )
-            index = indices[id(variable)]
-            values[index] += value * weight
-            weights[index] += weight
-        return [*values, *weights]
 
     def _write_statistics(self, reduced: Tensors) -> None:
         values, weights = reduced[: len(reduced) // 2], reduced[len(reduced) // 2 :]

@@ -22,11 +22,20 @@ class StatisticUpdate(NamedTuple):
     The training step assigns the weighted mean of the values that all micro-batches and replicas
     propose; if the weights add up to 0, the variable keeps its value. The variable must have an
     aggregation other than NONE, like those that `Initializer.statistic` returns.
+
+    Attributes:
+      variable: variable of the layer.
+      value: new value, float32, of the variable's shape.
+      weight: weight of the value in the mean, float32 [].
+      batch: if `value` is a moving average, the value of this micro-batch alone, which the average
+        moves towards, float32. `--weights=average:K`, which makes statistics again by a pass over
+        the training split, uses it; without it, the pass derives it from `value`.
     """
 
     variable: tf.Variable
-    value: tf.Tensor  # float32, of the variable's shape
-    weight: tf.Tensor  # float32 []
+    value: tf.Tensor
+    weight: tf.Tensor
+    batch: tf.Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,8 @@ class BatchNorm(Layer):
         variance = tf.maximum(squares / tf.maximum(count, 1.0) - tf.square(offset), 0.0)
         rate = 1 - self.momentum
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            proposed = moving + rate * (tf.stop_gradient(batch) - moving)
+            constant = tf.stop_gradient(batch)
+            proposed = moving + rate * (constant - moving)
             # The weight, the number of valid elements per channel, is 0 for padding only.
-            context.updates.append(StatisticUpdate(moving, proposed, local_count))
+            context.updates.append(StatisticUpdate(moving, proposed, local_count, constant))
         return mean, variance

@@ -154,8 +154,8 @@ class KerasModel(tf.Module):
         for key, variable in scope.updated.items():
             value = scope.get_current_value(variable)
             if value.dtype == tf.float32:
-                weight = passed.weights.get(key, valid)
-                context.updates.append(StatisticUpdate(ours[key], value, weight))
+                weight, batch = passed.weights.get(key, valid), passed.batches.get(key)
+                context.updates.append(StatisticUpdate(ours[key], value, weight, batch))
 
 
 def keras_model(model: Any, inputs: Any | None = None) -> KerasModel:

@@ -33,6 +33,8 @@ class Forward:
         self.context, self.rows = context, rows
         self.refusals: list[str] = []  # reasons why the model cannot be trained, one line each
         self.weights: dict[int, tf.Tensor] = {}  # of updated statistics, by `id` of the variable
+        # Their values of this micro-batch alone, unless a layer is called more than once.
+        self.batches: dict[int, tf.Tensor] = {}
         self._indices = indices
         self._calls: collections.Counter[int] = collections.Counter()
         self._row_weights: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
@@ -276,7 +278,8 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     """Normalizes inputs by mean and variance of the valid elements of all replicas.
 
     Assigns the new moving averages to the variables of the layer, which the scope records, and adds
-    their weights, the number of valid elements per channel on this replica, to `forward.weights`.
+    their weights, the number of valid elements per channel on this replica, to `forward.weights`,
+    and the mean and the variance to `forward.batches`.
     """
     moving_mean, _, scale, offset = _parameters(layer)
     axes = [axis for axis in range(inputs.shape.rank) if axis != layer.axis % inputs.shape.rank]
@@ -295,8 +298,12 @@ def _normalized(forward: Forward, layer: Any, inputs: Any, mask: Any) -> Any:
     # Rounding can make a variance close to 0 negative.
     variance = tf.maximum(squares / count - tf.square(mean_offset), 0.0)
     for average, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
-        moving = _float32(average)
-        average.assign(moving + (1 - layer.momentum) * (tf.stop_gradient(batch) - moving))
+        moving, constant = _float32(average), tf.stop_gradient(batch)
+        average.assign(moving + (1 - layer.momentum) * (constant - moving))
+        if id(average) not in forward.weights:
+            forward.batches[id(average)] = constant
+        else:  # of a layer that is called again, which moves the value of the call before
+            forward.batches.pop(id(average), None)
         forward.weights[id(average)] = local_count
     return _scaled(layer, inputs, mean, variance, scale, offset)
 

@@ -29,7 +29,7 @@ def run(config: Config) -> int:
     """
     with Signals() as signals:
         checkpoint, outcome = _read(config)
-        with restored(config, checkpoint) as run:
+        with restored(config, checkpoint, lambda: bool(signals.received)) as run:
             print(f"reporting on {run.description}, {run.path}, on {run.parts.device}", flush=True)
             best = checkpoint.snapshot.best_step
             content = report.build_run_report(

@@ -37,11 +37,19 @@ def run(config: Config) -> int:
       AssertionError: if an example was lost or scored twice.
     """
     if config.report.follow:
+        if config.run.averaged:
+            raise ValueError(
+                f"--follow --weights={config.run.weights}: --follow evaluates every checkpoint as "
+                "it is; leave one of the two out"
+            )
         return follow.run(config)
     split = config.report.split
     if split:
         config = replaced(config, test_split=split)
-    with Signals() as signals, restored(config) as restored_run:
+    with (
+        Signals() as signals,
+        restored(config, interrupted=lambda: bool(signals.received)) as restored_run,
+    ):
         parts, weights = restored_run.parts, restored_run.description
         if not parts.evaluations:
             raise ValueError("no split is held out: give --split")

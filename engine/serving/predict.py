@@ -58,7 +58,7 @@ def run(config: Config) -> int:
         raise ValueError("give --inputs=FILES or --split=SPLIT to predict, one of them")
     paths = inputs.files(config.serving.inputs) if config.serving.inputs else []
     with Signals() as signals:
-        trained = trained_model(config)
+        trained = trained_model(config, interrupted=lambda: bool(signals.received))
         print(
             f"predicting by {trained.description}, {trained.path}, on {trained.device}", flush=True
         )

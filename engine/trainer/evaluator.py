@@ -22,9 +22,9 @@ _LOGGED = ("gradient_norm", "learning_rate", "skipped_steps")  # with the traini
 
 
 class EvaluationResult(NamedTuple):
-    """Result of an evaluation: whether it is the best so far, and the messages to print."""
+    """Result of an evaluation: whether it is one of the best so far, and the messages to print."""
 
-    is_best: bool  # whether the monitored metric is the best so far
+    place: int  # among the --keep_best best evaluations, from 1; 0: it is none of them
     lines: list[str]  # to print
 
 
@@ -86,7 +86,7 @@ class Evaluator:
         early stopping and the plateau schedule do not change.
 
         Returns:
-          Whether the weights are the best so far, and messages; None if a signal stopped the
+          Whether the weights are among the best so far, and messages; None if a signal stopped the
           evaluation, before any change.
 
         Raises:
@@ -104,13 +104,15 @@ class Evaluator:
         if self._parts.config.logging.histograms:
             self._train_logger.weights()
         self._log_scores(results)
-        is_best, stop, comparison, reduced = False, StopReason.NONE, "", 0.0
+        place, stop, comparison, reduced = 0, StopReason.NONE, "", 0.0
         if self.monitor.split in watched:
             value, previous = self.monitor.value(watched), float(state.best.value)
-            is_best = self.monitor.is_best(value, step, state.best)
+            self.monitor.is_best(value, step, state.best)
+            keep = self._parts.config.checkpoints.keep_best
+            place = self.monitor.rank(value, step, state.best, keep)
             first = step <= self._triggers.evaluate_every
             stop = self.monitor.decide(value, step, first, state.best, state.patience)
-            comparison = self._comparison(is_best, previous)
+            comparison = self._comparison(place, previous)
             plateau = self._parts.schedule.plateau
             if plateau is not None and plateau.update(value, self.monitor.improves):
                 reduced = self._parts.schedule.learning_rate * float(plateau.factor)
@@ -122,7 +124,7 @@ class Evaluator:
             lines.append(f"learning rate reduced to {reduced:.3g}")
         if stop:
             lines.append(f"stopped early after {self._stopped(step)}: {self.reason_to_stop()}")
-        return EvaluationResult(is_best, lines)
+        return EvaluationResult(place, lines)
 
     def run_at_end(self) -> str | None:
         """Evaluates and logs at the end of training, if no evaluation is due there.
@@ -205,12 +207,13 @@ class Evaluator:
         for name in self._sets:
             self._train_logger.scored(name, results[name])
 
-    def _comparison(self, is_best: bool, previous: float) -> str:
+    def _comparison(self, place: int, previous: float) -> str:
         metric, best = self.monitor.metric, float(self._state.best.value)
-        if not is_best:
-            return f"{metric} did not improve on {best:.4f}" if math.isfinite(best) else ""
-        change = "" if math.isnan(previous) else f"improved, {previous:.4f} to "
         saved_to = os.path.join(self._parts.config.run.run_dir, "best")
+        if place != 1:
+            kept = f", number {place} of the best, saved to {saved_to}" if place else ""
+            return f"{metric} did not improve on {best:.4f}{kept}" if math.isfinite(best) else ""
+        change = "" if math.isnan(previous) else f"improved, {previous:.4f} to "
         return f"{metric} {change}{best:.4f}, saved to {saved_to}"
 
     def _line(self, results: dict[str, dict[str, float | int]], comparison: str = "") -> str:

@@ -174,6 +174,8 @@ class Trainer:
             self._startup.ended("restore")
             self._trace()
         self._restorer.tidy()
+        if resumed:
+            self._checkpoints.tidy(kept=self._triggers.keeps(step))
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
         if not resumed:
@@ -346,7 +348,7 @@ class Trainer:
         if ended is None:
             self._interrupted = True
             return
-        self._save(best=ended.is_best)
+        self._save(best=bool(ended.place))
         for line in ended.lines:
             self._print_line(line)
 

@@ -289,10 +289,11 @@ class _Training:
             time.sleep(0.01)
 
     def _keep_all(self) -> None:
-        """Replaces `catalog.prune` by a function that first links all checkpoints of the run."""
+        """Replaces `Retention.prune` by a function that first links all checkpoints of the run."""
         from engine.checkpoint import catalog
+        from engine.checkpoint.retention import Retention
 
-        prune, run_dir, kept = catalog.prune, self.run_dir, self._kept
+        prune, run_dir, kept = Retention.prune, self.run_dir, self._kept
 
         def keeping(*given: object) -> None:
             for folder in ("checkpoints", "best"):
@@ -302,7 +303,7 @@ class _Training:
                         os.link(path, kept / folder / os.path.basename(path))
             prune(*given)
 
-        catalog.prune = keeping
+        Retention.prune = keeping
 
     def kept_at(self, path: Path) -> Path:
         """Returns the path of the hard link to a checkpoint of the run."""

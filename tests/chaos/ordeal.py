@@ -30,6 +30,7 @@ OPTIONS = (
     "--patience=2",
     "--min_delta=0.02",  # stops early
     "--restore_best",
+    "--keep_best=3",
     "--log_every=7",
     "--checkpoint_every=11",
     "--progress=off",

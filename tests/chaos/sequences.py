@@ -77,6 +77,7 @@ OTHERS = (
     ("--spike=2", "--most_left_out=128", "--checkpoint_every=4", "--jit=off"),
     ("--feed=stream", "--jit=off"),
     ("--keep=2", "--checkpoint_every=2", "--steps_per_loop=3", "--jit=off"),
+    ("--keep_best=3", "--checkpoint_every=5", "--jit=off"),
 )
 
 

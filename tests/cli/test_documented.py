@@ -36,6 +36,16 @@ def test_readme_prints_no_warning(command, cache_dir, tmp_path):
     assert [row for row in rows if not row.good] == []
 
 
+def test_commands_on_the_digits(command, cache_dir, tmp_path):
+    """The commands of a page whose runs need no download work in their order."""
+    page = "docs/guide/stopping.md"
+    commands = commands_of((documented.ROOT / page).read_text(), page)
+    assert len(commands) >= 3
+    place = prepared(tmp_path / "place")
+    rows = [run(each, place, command, [f"--cache_dir={cache_dir}"]) for each in commands]
+    assert [row for row in rows if not row.good] == []
+
+
 def test_all_modes_documented():
     found = [each for commands in documented.documented() for each in commands]
     assert {each.mode for each in found} == set(documented.MODES)

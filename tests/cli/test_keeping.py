@@ -1,4 +1,4 @@
-"""Checkpoints that are kept for good: which, after any kill, and what they are used for."""
+"""Checkpoints that are kept, for good or as the N best: which, after any kill, and their use."""
 
 from __future__ import annotations
 
@@ -79,8 +79,69 @@ def test_step_without_a_checkpoint(warm: Warm, kept: Run):
     assert "has no checkpoint of that step, but of 54, 108, 162, " in outcome.err
 
 
-@pytest.mark.parametrize("value", ["step:", "step:-3", "latest", "step:1.5"])
+@pytest.mark.parametrize(
+    "value", ["step:", "step:-3", "latest", "step:1.5", "average:0", "average"]
+)
 def test_refuses_weights(warm: Warm, kept: Run, value: str):
     outcome = warm.run("--mode=evaluate", f"--run_dir={kept.run_dir}", f"--weights={value}")
     assert outcome.status == 2
-    assert f"--weights={value}: give auto, newest, best, or step:N" in outcome.err
+    assert f"--weights={value}: give auto, newest, best, step:N, such as" in outcome.err
+
+
+# 27 steps an epoch; the learning rate is too high for the metric to improve in each epoch.
+BEST = ("--model=mlp", "--hidden=16", "--global_batch_size=48", "--learning_rate=0.03")
+BEST = (*BEST, "--ema=0.8", "--checkpoint_every=9", "--log_every=9")
+
+
+@pytest.fixture(scope="module")
+def ranked(warm: Warm, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Returns a run that keeps its three best checkpoints and was not interrupted."""
+    return warm.train(
+        tmp_path_factory.mktemp("ranked") / "run", *BEST, "--epochs=9", "--keep_best=3"
+    )
+
+
+def best_of(run_dir: Path) -> list[int]:
+    paths = catalog.list_checkpoints(catalog.best_directory(str(run_dir)))
+    return sorted(catalog.read_metadata(path)["step"] for path in paths)
+
+
+def test_best_steps(ranked: Run):
+    """The three best evaluations are kept; of equal ones, the earlier."""
+    rows = sorted((-row["accuracy"], row["step"]) for row in ranked.rows("validation"))
+    assert best_of(ranked.run_dir) == sorted(step for _, step in rows[:3])
+    assert rows[0][1] != 9 * 27 or rows[1][1] != 8 * 27  # not merely the last ones
+    assert "of the best, saved to" in ranked.outcome.out
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("rows", [9, 23])
+def test_best_after_an_interruption(warm: Warm, ranked: Run, tmp_path: Path, number, rows: int):
+    """An interrupted run keeps the same best checkpoints, with the same bits."""
+    options = (*BEST, "--epochs=9", "--keep_best=3")
+    with warm.started(f"--run_dir={tmp_path / 'run'}", *options) as process:
+        await_rows(process, tmp_path / "run", rows)
+        process.send_signal(number)
+        process.wait(HANG)
+    warm.train(tmp_path / "run", *options)
+    assert differences(ranked.run_dir, tmp_path / "run") == []
+    assert best_of(ranked.run_dir) == best_of(tmp_path / "run")
+
+
+def test_other_number_on_a_resume(warm: Warm, tmp_path: Path):
+    """Fewer best checkpoints leave those of a run that had as few; more are filled from then on."""
+    alone = warm.train(tmp_path / "alone", *BEST, "--epochs=5", "--keep_best=1")
+    run = warm.train(tmp_path / "run", *BEST, "--epochs=4", "--keep_best=3")
+    assert len(best_of(run.run_dir)) == 3
+    warm.train(run.run_dir, *BEST, "--epochs=5", "--keep_best=1")
+    assert differences(alone.run_dir, run.run_dir) == []
+    warm.train(run.run_dir, *BEST, "--epochs=7", "--keep_best=3")
+    assert len(best_of(run.run_dir)) == 3
+    assert set(best_of(run.run_dir)) <= {*best_of(alone.run_dir), 6 * 27, 7 * 27}
+
+
+def test_average_without_statistics(warm: Warm, ranked: Run):
+    """A network without statistics is averaged, and its training data are not looked at."""
+    asked = ("--mode=predict", "--split=test", "--weights=average:3", "--train_split=train[:9]")
+    outcome = warm.run(f"--run_dir={ranked.run_dir}", *asked)
+    assert outcome.status == 0 and "the average of the 3 best" in outcome.out, outcome.said()

@@ -10,6 +10,7 @@ import pytest
 
 from engine.checkpoint import catalog, checkpoint_file
 from engine.checkpoint.checkpoint_file import DamagedError
+from engine.checkpoint.retention import Retention
 
 KEEP = 2
 
@@ -23,6 +24,7 @@ class Training:
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir, self._number, self._best = str(run_dir), 0, -1
+        self._retention = Retention(self._run_dir, KEEP)
 
     def save(self, *, best: bool = False) -> None:
         """Saves a checkpoint of step 10 * number with an array of that value, then prunes."""
@@ -37,7 +39,7 @@ class Training:
             os.makedirs(directory, exist_ok=True)
             path = catalog.checkpoint_path(directory, self._number)
             checkpoint_file.write(path, facts, {"x": np.array([step])})
-        catalog.prune(self._run_dir, KEEP, step, self._best)
+        self._retention.prune(step, [self._best])
 
 
 @pytest.fixture

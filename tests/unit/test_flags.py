@@ -64,7 +64,7 @@ def values_of(field):
     if field.name == "evaluation_name":
         return st.sampled_from(["follow", "a-b.c", "_1"])
     if field.name == "weights":
-        return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200"])
+        return st.sampled_from(["auto", "newest", "best", "step:0", "step:1200", "average:5"])
     if field.name == "validation_split":
         named = ["a=0.1,b=test[:50%]", "one=validation", " a = 0.2 , b=0.1 ".strip()]
         return st.sampled_from(["", "0", "0.1", "test[:50%]", *named])

@@ -240,7 +240,8 @@ def test_statistics_of_own_layers():
     model = tapeline.keras(keras.Sequential([keras.Input((3,)), Mean()]))
     x, context = normal(6, 3), training(mask=tf.constant([1.0] * 4 + [0.0] * 2))
     model(x, context)
-    ((variable, value, weight),) = context.updates
+    ((variable, value, weight, batch),) = context.updates
+    assert batch is None
     assert variable is model.weights["00_mean"]["mean"] and weight == 4
     np.testing.assert_allclose(value, tf.reduce_mean(x, 0), rtol=1e-5, atol=1e-6)
     frozen = model.weights["00_mean"]["constant"]

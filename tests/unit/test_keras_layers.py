@@ -183,10 +183,10 @@ def test_batch_norm_matches_keras(shape, kwargs):
     np.testing.assert_allclose(model(x), twin(x), rtol=1e-4, atol=1e-5)
     context = training()
     np.testing.assert_allclose(model(x, context), twin(x, training=True), rtol=1e-4, atol=1e-4)
-    names = [variable.name for variable, _, _ in context.updates]
+    names = [variable.name for variable, *_ in context.updates]
     assert names == ["00_batch_normalization/" + n for n in ("moving_mean:0", "moving_variance:0")]
     theirs = twin.moving_mean, twin.moving_variance
-    for (_, value, _), expected in zip(context.updates, theirs, strict=True):
+    for (_, value, *_), expected in zip(context.updates, theirs, strict=True):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
     assert not context.noise.drawn
 
@@ -200,7 +200,9 @@ def test_batch_norm_ignores_padding(shape):
     masked = training(mask=tf.constant([1.0] * 6 + [0.0] * 3))
     y = model(tf.concat([x, tf.fill([3, *shape], 1000.0)], 0), masked)
     np.testing.assert_allclose(y[:6], expected, rtol=1e-5, atol=1e-6)
-    for (_, value, weight), (_, reference, _) in zip(masked.updates, plain.updates, strict=True):
+    for (_, value, weight, _), (_, reference, *_) in zip(
+        masked.updates, plain.updates, strict=True
+    ):
         np.testing.assert_allclose(value, reference, rtol=1e-5)
         assert weight == 6 * np.prod(shape[:-1])
 
@@ -223,7 +225,7 @@ def test_batch_norm_across_replicas():
     y = tf.concat([model(x[:5], passes[0]), model(x[5:], passes[1])], 0)
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-6)
     for context in passes:
-        for (_, value, _), (_, reference, _) in zip(context.updates, whole.updates, strict=True):
+        for (_, value, *_), (_, reference, *_) in zip(context.updates, whole.updates, strict=True):
             np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
@@ -238,7 +240,7 @@ def test_batch_norm_of_masked_positions():
     y = model(ids, context)
     expected = twin(embedding(ids), training=True)
     np.testing.assert_allclose(y, expected, rtol=1e-3, atol=1e-3)
-    for (_, value, _), theirs in zip(context.updates, twin.non_trainable_weights, strict=True):
+    for (_, value, *_), theirs in zip(context.updates, twin.non_trainable_weights, strict=True):
         np.testing.assert_allclose(value, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -252,7 +254,7 @@ def test_masked_positions_may_be_nan():
     contexts = training(), training()
     y, of_broken = (model([each, valid], c) for each, c in zip((x, broken), contexts, strict=True))
     np.testing.assert_array_equal(y[valid], of_broken[valid])
-    for (_, one, _), (_, other, _) in zip(*(c.updates for c in contexts), strict=True):
+    for (_, one, *_), (_, other, *_) in zip(*(c.updates for c in contexts), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
@@ -273,7 +275,7 @@ def test_shared_batch_norm_moves_twice():
     model(x, context)
     twin(twin(x, training=True) * 2 + 1, training=True)
     assert len(context.updates) == 2
-    for (_, value, _), theirs in zip(context.updates, twin.non_trainable_weights, strict=True):
+    for (_, value, *_), theirs in zip(context.updates, twin.non_trainable_weights, strict=True):
         np.testing.assert_allclose(value, theirs, rtol=1e-4, atol=1e-5)
 
 
@@ -286,7 +288,7 @@ def test_batch_norm_dtypes(dtype):
         assert y.dtype == tf.float32
         expected = model(x, training() if context.training else None)
         np.testing.assert_allclose(y, expected, rtol=0.02, atol=0.02)
-        assert all(value.dtype == tf.float32 for _, value, _ in context.updates)
+        assert all(value.dtype == tf.float32 for _, value, *_ in context.updates)
 
 
 def test_refuses_norm_of_another_axis():

@@ -204,7 +204,9 @@ def test_batch_norm_matches_keras(shape):
     np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-5)
     context = training()
     np.testing.assert_allclose(layer(x, context), twin(x, training=True), rtol=1e-4, atol=1e-4)
-    for (variable, value, _), expected in zip(context.updates, twin.get_weights()[2:], strict=True):
+    for (variable, value, *_), expected in zip(
+        context.updates, twin.get_weights()[2:], strict=True
+    ):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
         variable.assign(value)
     np.testing.assert_allclose(layer(x, EVALUATION), twin(x), rtol=1e-4, atol=1e-4)
@@ -218,7 +220,7 @@ def test_batch_norm_proposes_updates():
     for variable, value in zip(layer.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
     assert all(
-        v is w for (v, _, _), w in zip(context.updates, layer.non_trainable_variables, strict=True)
+        v is w for (v, *_), w in zip(context.updates, layer.non_trainable_variables, strict=True)
     )
     evaluation = ForwardContext()
     layer(normal(8, 3), evaluation)
@@ -249,7 +251,7 @@ def test_batch_norm_ignores_padding():
     gradients[0] = gradients[0][:6]
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
-    for (_, value, _), (_, reference, _) in zip(masked.updates, plain.updates, strict=True):
+    for (_, value, *_), (_, reference, *_) in zip(masked.updates, plain.updates, strict=True):
         np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
@@ -283,7 +285,7 @@ def test_batch_norm_across_replicas():
     for gradient, reference in zip(gradients, expected_gradients, strict=True):
         np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
     for context in passes:
-        for (_, value, _), (_, reference, _) in zip(context.updates, whole.updates, strict=True):
+        for (_, value, *_), (_, reference, *_) in zip(context.updates, whole.updates, strict=True):
             np.testing.assert_allclose(value, reference, rtol=1e-5)
 
 
@@ -291,7 +293,7 @@ def test_batch_norm_of_padding_only():
     """In a batch of only padding, the moving averages have weight 0 and the outputs are finite."""
     layer, context = norm(), training(mask=tf.zeros([4]))
     assert np.isfinite(layer(normal(4, 3), context)).all()
-    assert [float(weight) for _, _, weight in context.updates] == [0.0, 0.0]
+    assert [float(weight) for _, _, weight, _ in context.updates] == [0.0, 0.0]
 
 
 def test_batch_norm_dtypes():

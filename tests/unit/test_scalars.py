@@ -34,7 +34,7 @@ def test_arrays_are_not_kept():
     assert sys.getrefcount(step) == before and int(steps) == step
 
 
-@pytest.mark.parametrize("what", ["clock", "board", "best"])
+@pytest.mark.parametrize("what", ["clock", "board", "best", "ranking"])
 def test_repeated_writes_keep_nothing(tmp_path, what):
     clock = ThroughputMeter(TimingState(), str(tmp_path), writes=False)
     metric_writer, best = MetricWriter(str(tmp_path)), BestState()
@@ -43,6 +43,7 @@ def test_repeated_writes_keep_nothing(tmp_path, what):
         "clock": lambda number: (clock.record_call(1, number), clock.note()),
         "board": lambda number: metric_writer.write("train", [MetricRow(1, 1, {"loss": number})]),
         "best": lambda number: monitor.is_best(number, 1, best),
+        "ranking": lambda number: monitor.rank(number, 1, best, 3),
     }
     assert not kept(uses[what])
     metric_writer.close()

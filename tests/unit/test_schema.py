@@ -30,6 +30,7 @@ FREE = {
         "restore_best",
         "checkpoint_every",
         "keep",
+        "keep_best",
         "keep_every",
         "log_every",
         "progress",
