@@ -274,6 +274,10 @@ class Warm(Runner):
         """Runs run.py in a fork of the server and returns the outcome."""
         return self._ended(self._forked({"arguments": self._line(arguments)}, environment))
 
+    def run_in(self, folder: Path, *arguments: str) -> Outcome:
+        """Runs `tapeline` with exactly these arguments in a folder; returns the outcome."""
+        return self._ended(self._forked({"arguments": arguments, "folder": str(folder)}, {}))
+
     def run_script(self, script: Path) -> Outcome:
         """Runs a Python file in a fork of the server, in its directory; returns the outcome."""
         return self._ended(self._forked({"script": str(script)}, {}))
@@ -316,7 +320,8 @@ class Warm(Runner):
 def serve() -> None:
     """Answers requests on standard input, one JSON object per line, until the input ends.
 
-    A command line ("arguments") or a "script" is run in a fork, and the answer is its process ID.
+    A command line ("arguments", in a "folder" if given) or a "script" is run in a fork, and the
+    answer is its process ID.
     For "wait" and "poll", with a process ID, the answer is the exit status; for "poll" also
     "running". A fork that runs for `HANG` seconds is ended by SIGALRM.
     """
@@ -345,6 +350,8 @@ def serve() -> None:
             for descriptor, path in ((0, os.devnull), (1, asked["out"]), (2, asked["err"])):
                 flags = os.O_RDONLY if descriptor == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
                 os.dup2(os.open(path, flags, 0o600), descriptor)
+            if "folder" in asked:
+                os.chdir(asked["folder"])
             if "arguments" in asked:
                 sys.exit(command.main(asked["arguments"]))
             os.chdir(Path(asked["script"]).parent)

@@ -38,6 +38,7 @@ def test_documented_options_exist():
         "no-deps",
         "logdir",
         "check",
+        "pictures",
         "flagfile",
         "help",
         "name",
