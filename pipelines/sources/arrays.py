@@ -175,12 +175,7 @@ def _loaded(
       ValueError: when a value or file is no valid array, the first axes differ or are 0, or a class
         label is invalid.
     """
-    pair = tuple(
-        tf.nest.map_structure(lambda leaf: as_array(name, leaf), nests.without_lists(part))
-        if isinstance(part, (Mapping, tuple))
-        else as_array(name, part)
-        for part in (inputs, targets)
-    )
+    pair = _as_arrays(f"{name}, inputs", inputs), _as_arrays(f"{name}, targets", targets)
     paths = nests.paths({"inputs": pair[0], "targets": pair[1]})
     leaves = tf.nest.flatten(pair)
     for path, leaf in zip(paths, leaves, strict=True):
@@ -192,6 +187,19 @@ def _loaded(
     if not len(leaves[0]):
         raise ValueError(f"{name} has no examples")
     return pair[0], as_labels(name, pair[1], class_names)
+
+
+def _as_arrays(where: str, nest: Nest) -> Nest:
+    """Returns a nest of values as a nest of arrays; `where` names it in messages, with the path.
+
+    Raises:
+      ValueError: as `as_array`.
+    """
+    if not isinstance(nest, (Mapping, tuple)):
+        return as_array(where, nest)
+    nest = nests.without_lists(nest)
+    leaves = zip(nests.paths(nest), tf.nest.flatten(nest), strict=True)
+    return tf.nest.pack_sequence_as(nest, [as_array(f"{where} {p}", leaf) for p, leaf in leaves])
 
 
 def as_labels(name: str, targets: Nest, class_names: tuple[str, ...]) -> Nest:
