@@ -90,11 +90,6 @@ class Job:
         return [*load, *given, *_SMALL, *SMALL[self.name]]
 
     @property
-    def test_split(self) -> str:
-        """The split that the run is tested on; "test" if the command does not name one."""
-        return self.value("test_split") or "test"
-
-    @property
     def available(self) -> bool:
         """Whether the dataset is on this machine, if the example downloads it; otherwise True."""
         downloads = any("DIRECTORY" in each for each in self.arguments)

@@ -231,7 +231,13 @@ class Matrix:
     @functools.cached_property
     def _predicted(self) -> str:
         folder = f"--predictions={self._place / 'predictions'}"
-        return self._mode("predict", f"--split={self.job.test_split}", "--top_k=1000", folder)
+        return self._mode("predict", f"--split={self._test_split}", "--top_k=1000", folder)
+
+    @property
+    def _test_split(self) -> str:
+        """The split that the runs are tested on; "test" if no option names one."""
+        given = [each for each in self.options if each.startswith("--test_split=")]
+        return given[-1].partition("=")[2] if given else "test"
 
     @property
     def _steps_per_epoch(self) -> int:
