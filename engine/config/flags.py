@@ -262,7 +262,10 @@ def _default_run_dir(dataset: str, model: str) -> str:
 
 
 def flagfile(config: Config) -> str:
-    """Returns the text of a flagfile that reproduces this Config."""
+    """Returns the text of a flagfile that reproduces this Config, except its `mode`.
+
+    So `--mode=verify --flagfile=RUN/config.flags` verifies, whichever of the two comes first.
+    """
     lines = [
         "# Every option of this run. Go on with it, or do it again elsewhere:",
         "#   python run.py --flagfile=THIS_FILE [--run_dir=ANOTHER]",
@@ -270,7 +273,8 @@ def flagfile(config: Config) -> str:
     values = option_values(config)
     for _, section in sections():
         lines += ["", f"# {heading(section)}"]
-        lines += [f"--{f.name}={written(values[f.name])}" for f in dataclasses.fields(section)]
+        names = [f.name for f in dataclasses.fields(section) if f.name != "mode"]
+        lines += [f"--{name}={written(values[name])}" for name in names]
     if config.arguments:
         lines += ["", "# Arguments of registered functions."]
     given = {name: value for name, value in config.arguments.items() if value is not None}

@@ -34,7 +34,7 @@ class CandidateProcess:
         self.metadata: dict[str, Any] = {}  # first answer of the process, see `contestant`
         self.error = ""  # why the process cannot train; "" if it can
         lines = flags.flagfile(candidate.applied(config)).splitlines()
-        options = [x for x in lines if x.startswith("--") and not x.startswith("--mode=")]
+        options = [line for line in lines if line.startswith("--")]
         root = os.path.dirname(os.path.dirname(os.path.abspath(engine.__file__)))
         search_path = filter(None, [root, os.environ.get("PYTHONPATH")])
         self._process = subprocess.Popen(
