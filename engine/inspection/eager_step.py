@@ -45,8 +45,7 @@ def eager_step(parts: Parts, batch: pipelines.Batch) -> EagerStep:
     """
     model, weights = parts.model, parts.model.trainable_variables
     trace = EagerTrace(named_modules(model), properties.named_variables(model))
-    noise = StatelessRNG(parts.config.run.seed, tf.constant(0, tf.int64), batch.row)
-    context = ForwardContext(True, batch.mask, noise, _dtype(parts))
+    context = _training(parts, batch)
     with trace.recorded():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(weights)
@@ -73,19 +72,25 @@ def named_modules(model: tf.Module) -> dict[str, Any]:
 def depends_on_inputs(parts: Parts, batch: pipelines.Batch) -> bool:
     """Returns whether the losses of a batch change when the rows of its inputs are exchanged.
 
-    The losses are those of evaluation. True also if the batch has a single row, or equal inputs in
-    all rows, or losses that are not finite.
+    The losses are those of training, with the same random numbers: in evaluation, the first
+    statistics of a deep network can make all outputs 0. True also if the batch has a single row, or
+    equal inputs in all rows, or losses that are not finite.
     """
     rolled = tf.nest.map_structure(lambda leaf: tf.roll(leaf, 1, 0), batch.inputs)
     pairs = zip(tf.nest.flatten(batch.inputs), tf.nest.flatten(rolled), strict=True)
     if all(np.array_equal(one.numpy(), other.numpy()) for one, other in pairs):
         return True
-    context = ForwardContext(mask=batch.mask, dtype=_dtype(parts))
     one, other = (
-        _losses(parts, batch._replace(inputs=inputs), context).numpy()
+        _losses(parts, batch._replace(inputs=inputs), _training(parts, batch)).numpy()
         for inputs in (batch.inputs, rolled)
     )
     return not np.isfinite(one).all() or not np.array_equal(one, other)
+
+
+def _training(parts: Parts, batch: pipelines.Batch) -> ForwardContext:
+    """Returns the context of a forward pass of the first training step."""
+    noise = StatelessRNG(parts.config.run.seed, tf.constant(0, tf.int64), batch.row)
+    return ForwardContext(True, batch.mask, noise, _dtype(parts))
 
 
 def _losses(parts: Parts, batch: pipelines.Batch, context: ForwardContext) -> tf.Tensor:

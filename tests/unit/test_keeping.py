@@ -18,7 +18,7 @@ from engine.checkpoint.checkpoint_file import DamagedError
 from engine.checkpoint.manager import CheckpointManager
 from engine.checkpoint.migration import migrated
 from engine.checkpoint.restore import Restorer
-from engine.core.early_stopping import Monitor
+from engine.core.early_stopping import Monitor, MonitoredMetric
 from engine.core.options import MAX_KEEP_BEST
 from engine.core.state import BadStepState, BestState
 from tests.harness import pictures, training
@@ -88,7 +88,7 @@ def test_each_file_is_read_once(tmp_path, monkeypatch):
     assert set(read.values()) == {1} and len(read) >= 20
 
 
-MONITOR = Monitor("validation_accuracy", 0.0, -1, higher_is_better=True)
+MONITOR = Monitor(MonitoredMetric("validation", "accuracy"), 0.0, -1, higher_is_better=True)
 
 
 def ranking(best: BestState) -> list[tuple[float, int]]:

@@ -107,7 +107,11 @@ def test_splits(held_out, options, expected):
             "row 17 has the shape (2,) and ",
         ),
         ({"inputs": [*INPUTS[:17], [1, 2, "3"], *INPUTS[18:]]}, {}, "row 17 has values of <U21"),
-        ({"targets": [*range(17), None, 1, 2]}, {}, "mine: row 17 has values of object; inputs"),
+        (
+            {"targets": [*range(17), None, 1, 2]},
+            {},
+            "mine, targets: row 17 has values of object; inputs",
+        ),
         ({"inputs": 5}, {}, "the first axes, of examples, have to be equal"),
         ({"validation": 1.5}, {}, "validation=1.5 of mine: give a fraction between 0 and 1"),
         ({"validation": (INPUTS[:, :2], TARGETS)}, {}, "validation of mine has examples of"),

@@ -88,7 +88,7 @@ def shelf(tmp_path_factory):
 def opened(shelf):
     def open_it(dataset="scenes", registered=None, **options):
         options = {"validation_split": "0"} | options
-        given = SourceOptions(cache_dir="unused", data_dir=str(shelf), **options)
+        given = SourceOptions(cache_dir=str(shelf / "cache"), data_dir=str(shelf), **options)
         return open_dataset(dataset, given, registered)
 
     return open_it
@@ -101,7 +101,7 @@ def said(call, **options):
     return str(error.value)
 
 
-def test_supervised_keys_decide(opened):
+def test_supervised_keys_decide(opened, tmp_path):
     """The target is the supervised key, even if the data set has a class label, too."""
     source = opened(image_size=(6, 8))
     assert source.features == "inputs photo, targets mask" and source.class_names == ()
@@ -111,7 +111,7 @@ def test_supervised_keys_decide(opened):
     assert [int(image[0, 0, 0]) for image in images] == [9 * i for i in range(10)]
     # Masks are resized by the nearest pixel, so no class appears that was not there.
     assert set(np.unique(masks)) == {0, 100} and masks.shape == (10, 6, 8, 1)
-    assert np.array_equal(read_targets(source, source.train, "unused"), masks)
+    assert np.array_equal(read_targets(source, source.train, str(tmp_path)), masks)
 
 
 @pytest.mark.parametrize("fit", ["pad", "crop", "stretch"])
