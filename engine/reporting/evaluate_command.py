@@ -30,7 +30,8 @@ def run(config: Config) -> int:
     Raises:
       ValueError: if the run has no weights that `--weights` selects, if the options or the data set
         do not fit the run, if the split does not exist, if there is neither a held-out split nor
-        `--split`, if the data set is damaged, or if a metric fails.
+        `--split`, if `--follow` is given with averaged weights, if the data set is damaged, or if a
+        metric fails.
       OSError: if the checkpoint is damaged, or a file cannot be read or written.
       RuntimeError, tf.errors.OpError: if TensorFlow fails.
       ImportError, AttributeError: if there is no function `task.section`.
