@@ -39,7 +39,10 @@ from tests.tensorflow_log import without_log
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
 DOCUMENTS = (("README.md", *PAGES), ("recipes/README.md",))  # each tuple shares a directory
-MODES = ("train", "evaluate", "predict", "export", "report", "verify", "benchmark", "tune")
+MODES = (
+    *("train", "evaluate", "predict", "export", "report"),
+    *("inspect", "verify", "benchmark", "tune"),
+)
 # Commands with these words need GPUs or several machines.
 ELSEWHERE = ("gpu.flags", "multi_gpu.flags", "multi_worker.flags", "--cluster")
 # A command in a code block, optionally after a prompt or an installation command.
