@@ -71,9 +71,15 @@ def open_source(config: Config, *, prepared_only: bool = False) -> pipelines.Sou
     except ValueError as error:
         if registered is None or user_code_location(error):
             raise
-        raise ValueError(f"{place(registered.func)}{error}") from error
+        raise ValueError(f"{source_place(config)}{error}") from error
     source = pipelines.with_selected(source, config.evaluation.evaluation_examples)
     return pipelines.with_crop(source, options.augment)
+
+
+def source_place(config: Config) -> str:
+    """Returns the place of a user's source that `--dataset` names, as "my.py:12: ", or ""."""
+    name = config.data.dataset
+    return place(SOURCES[name]) if name in SOURCES else ""
 
 
 def open_feeds(

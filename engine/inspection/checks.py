@@ -6,10 +6,12 @@ import numpy as np
 import tensorflow as tf
 
 import pipelines
+from engine.assembly import data
 from engine.assembly.data import cache_dir
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.inspection.eager_step import EagerStep, depends_on_inputs
+from engine.inspection.eager_trace import EagerTrace
 from engine.inspection.overfit import Overfit
 from engine.inspection.parameters import Parameter
 from engine.runtime.user_code import place
@@ -34,11 +36,11 @@ def targets(config: Config, source: pipelines.Source) -> list[str]:
     spread = len(source.train) // count if pipelines.feed_kinds(source) != ("stream",) else 1
     indices = np.arange(count) * spread
     found = pipelines.read_examples(source, source.train, indices, cache_dir(config)).targets
-    lines = []
+    lines, where = [], data.source_place(config)
     if source.classes > len(source.train) // 2:
         of = f" ({source.features})" if source.features else ""
         lines.append(
-            f"{source.name}: {source.classes:,} classes for {len(source.train):,} training "
+            f"{where}{source.name}: {source.classes:,} classes for {len(source.train):,} training "
             f"examples{of}: the target may be a text that names no class"
         )
     paths = pipelines.leaf_paths(source.targets)
@@ -48,8 +50,8 @@ def targets(config: Config, source: pipelines.Source) -> list[str]:
             name = f"the target {path}" if path else "the target"
             label = f" ({source.class_names[value]})" if _is_class(source, value) else ""
             lines.append(
-                f"{source.name}: {name} is {value}{label} in all of {count:,} training examples:"
-                " there is nothing to learn"
+                f"{where}{source.name}: {name} is {value}{label} in all of {count:,} training "
+                "examples: there is nothing to learn"
             )
     return lines
 
@@ -58,14 +60,27 @@ def _is_class(source: pipelines.Source, value: np.generic) -> bool:
     return source.has_labels and 0 <= int(value) < source.classes
 
 
-def scale(source: pipelines.Source, batch: pipelines.Batch) -> list[str]:
+def scale(
+    config: Config, source: pipelines.Source, batch: pipelines.Batch, trace: EagerTrace
+) -> list[str]:
     """Returns a line for each tensor of the network's inputs with large values.
 
     These are floating-point tensors, and unscaled images, one of whose last indices (a channel, a
-    column) has a root mean square over 10.
+    column) has a root mean square over 10. A network that scales its inputs itself is left out: the
+    first products, as many as there are inputs, then have smaller inputs.
+
+    Args:
+      config: options of the run.
+      source: data set.
+      batch: first batch, as the network gets it.
+      trace: record of its forward pass.
     """
-    lines = []
+    lines: list[str] = []
     paths = pipelines.leaf_paths(source.inputs)
+    large = [p for p in trace.products[: len(paths)] if p.size > _LARGE]
+    if not large:
+        return lines
+    used = large[0].place or large[0].module
     for path, leaf in zip(paths, tf.nest.flatten(batch.inputs), strict=True):
         image = leaf.dtype == tf.uint8 and leaf.shape.rank == 4
         if not (leaf.dtype.is_floating or image):
@@ -78,9 +93,11 @@ def scale(source: pipelines.Source, batch: pipelines.Batch) -> list[str]:
         if sizes[worst] > _LARGE:
             column = f"[{worst}]" if columns.shape[1] > 1 and not image else ""
             of = columns[:, worst]
+            name = f"the input {path}{column}".rstrip()
             lines.append(
-                f"{source.name}: the input {path}{column} has values from {of.min():g} to "
-                f"{of.max():g}; most networks learn from inputs near 1 alone: give --scale=unit or "
+                f"{data.source_place(config)}{source.name}: {name} has values from {of.min():g} to "
+                f"{of.max():g}, and {large[0].operation} at {used} multiplies it as it is; most "
+                "networks learn from inputs near 1 alone: give --scale=unit or "
                 "--scale=standardize, or scale it in the source"
             )
     return lines

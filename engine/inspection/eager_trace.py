@@ -18,6 +18,12 @@ from tensorflow.python.framework import op_callbacks
 
 from engine.runtime.user_code import calling_line
 
+# Operations that multiply their first input by a kernel.
+_PRODUCTS = (
+    *("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum"),
+    *("Conv2D", "Conv3D", "DepthwiseConv2dNative"),
+)
+_FIRST = 8  # maximum number of products that are recorded
 _READS = ("ReadVariableOp", "Identity")  # outputs of a variable's value, without a change
 
 
@@ -35,6 +41,15 @@ class LineResult(NamedTuple):
     place: str  # such as "my.py:12"
     code: str  # the line, without indentation
     output: str  # shape and dtype
+
+
+class Product(NamedTuple):
+    """The first input of an operation that multiplies it by a kernel."""
+
+    operation: str  # type, such as "Conv2D"
+    size: float  # root mean square of the input
+    place: str  # line of the user's code; "" outside it
+    module: str  # attribute path of the module that was being called; "" outside a module
 
 
 class NonFinite(NamedTuple):
@@ -60,12 +75,14 @@ class EagerTrace:
       modules: calls of modules, in the order in which they started.
       lines: lines of the user's code that computed tensors, in the order of their first execution.
       casts: dtypes that variables were cast to, by `id` of the variable.
+      products: the first eight matrix products and convolutions.
     """
 
     def __init__(self, modules: Mapping[str, Any], variables: Mapping[str, tf.Variable]) -> None:
         self.modules: list[ModuleCall] = []
         self.lines: dict[str, LineResult] = {}
         self.casts: dict[int, str] = {}
+        self.products: list[Product] = []
         self._names = {id(module): name for name, module in modules.items()}
         self._classes = list({type(module): None for module in modules.values()})
         self._variables = {id(v.handle): id(v) for v in variables.values() if hasattr(v, "handle")}
@@ -153,15 +170,17 @@ class EagerTrace:
         if place:
             code = linecache.getline(place.path, place.line).strip()
             self.lines[place.text] = LineResult(place.text, code, described_tensors(list(outputs)))
+        module, text = self._stack[-1] if self._stack else "", place.text if place else ""
+        if op_type in _PRODUCTS and len(self.products) < _FIRST:
+            values = np.asarray(inputs[0].numpy()).astype(np.float64)
+            size = float(np.sqrt(np.mean(np.square(values))))
+            self.products.append(Product(op_type, size, text, module))
         self._follow_variable(op_type, inputs, outputs)
         origin = self.origin(*inputs)
         for output in outputs:
-            values = not_finite(output)
-            if values:
-                module = self._stack[-1] if self._stack else ""
-                text = place.text if place else ""
+            if described := not_finite(output):
                 self._alive.append(output)
-                self._origins[id(output)] = origin or NonFinite(op_type, values, text, module)
+                self._origins[id(output)] = origin or NonFinite(op_type, described, text, module)
 
     def _follow_variable(self, op_type: str, inputs: Any, outputs: Any) -> None:
         """Notes the tensors that are a variable's value, and casts of such tensors."""

@@ -101,7 +101,10 @@ def _inspected(
     step = eager_step(parts, batch.batch)
     if interrupted():
         return None
-    found = [*checks.targets(config, source), *checks.scale(source, batch.batch)]
+    found = [
+        *checks.targets(config, source),
+        *checks.scale(config, source, batch.batch, step.trace),
+    ]
     found += checks.step(parts, step, batch.batch)
     rows = parameters.parameters(parts.model, step.trace, step.gradients)
     traced = all(row.gradient is not None for row in rows if row.use == "trained")

@@ -188,7 +188,8 @@ def test_labels_all_the_same(warm: Warm, tmp_path: Path):
     source = DATA.replace("INPUTS", "np.full(400, 2), class_names=3")
     load = written(tmp_path, source)
     text = findings(inspected(warm, tmp_path, *load, "--dataset=points", *QUICK, status=1))
-    assert "points: the target is 2 (2) in all of 360 training examples" in text
+    place = line_of(tmp_path, "@tl.source")
+    assert f"{place}: points: the target is 2 (2) in all of 360 training examples" in text
 
 
 def test_inputs_not_scaled(warm: Warm, tmp_path: Path):
@@ -200,6 +201,30 @@ def test_inputs_not_scaled(warm: Warm, tmp_path: Path):
     scaled = "--scale=standardize"
     text = inspected(warm, tmp_path, *load, "--dataset=points", "--model=mlp", scaled)
     assert "Nothing was found." in text
+
+
+def test_network_that_scales_its_inputs(warm: Warm, tmp_path: Path):
+    net = """class Scaled(tf.Module):
+    def __init__(self):
+        super().__init__()
+        self.kernel = tf.Variable(tf.random.stateless_normal([64, 10], [1, 2]) / 8)
+
+    def __call__(self, images):
+        return tf.reshape(tf.cast(images, tf.float32) / 255, [-1, 64]) @ self.kernel
+
+
+@tl.model
+def scaled():
+    return tl.module(Scaled())
+"""
+    load = written(tmp_path, net)
+    text = inspected(warm, tmp_path, *load, "--model=scaled", "--scale=none", "--inspect_steps=3")
+    assert "Nothing was found." in text
+    load = written(tmp_path, net.replace(" / 255", ""))
+    options = (*load, "--model=scaled", "--scale=none", "--inspect_steps=3")
+    text = findings(inspected(warm, tmp_path, *options, status=1))
+    place = line_of(tmp_path, "@ self.kernel")
+    assert f"digits: the input has values from 0 to 255, and MatMul at {place} multiplies" in text
 
 
 def test_loss_that_ignores_inputs(warm: Warm, tmp_path: Path):
