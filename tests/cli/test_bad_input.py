@@ -216,6 +216,8 @@ CANNOT_BE_DONE = {
     ],
     "--mode=tune --tuned_flags=": ["--tuned_flags=:", "give a file"],
     "--mode=tune --tuned_flags=nowhere/x.flags": ["nowhere/x.flags", "written to"],
+    "--scale=none --model=mlp": ["dense relu", "uint8", "--scale=unit"],
+    "--scale=none --model=cnn": ["convolution", "uint8", "--scale=unit"],
     "--mode=inspect --inspect_path=nowhere/x.html": ["nowhere/x.html", "written to"],
     "--jit=loop --virtual_devices=2": ["--jit=loop", "one device"],
     "--shards=2 --virtual_devices=4": ["--shards=2", "4 devices"],

@@ -139,7 +139,11 @@ class Convolution(_OnImages):
         """Returns the convolution of `x` with the kernel, without bias and activation.
 
         The result is `[rows, *output_shape]` in `context.dtype`.
+
+        Raises:
+          ValueError: if `x` is not floating-point.
         """
+        self.check_floating(x)
         kernel = tf.cast(self.kernel, context.dtype)
         # Group by group: without oneDNN, TensorFlow has no kernel of a grouped convolution that its
         # graph optimizer fuses with a bias.
@@ -216,6 +220,7 @@ class DepthwiseConvolution(_OnImages):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
+        self.check_floating(x)
         shape = self.size, self.size, self._channels, self.multiplier
         kernel = tf.reshape(tf.cast(self.kernel, context.dtype), shape)
         strides = [1, self.stride, self.stride, 1]
@@ -272,6 +277,7 @@ class ConvolutionTranspose(_OnImages):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies convolution, bias and activation; returns `[rows, *output_shape]`."""
+        self.check_floating(x)
         # `tf.nn` wants [size, size, outputs, inputs], as that of the convolution it transposes.
         kernel = tf.transpose(tf.cast(self.kernel, context.dtype), [0, 1, 3, 2])
         shape = [tf.shape(x)[0], *self._output_shape]

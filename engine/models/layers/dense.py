@@ -61,6 +61,7 @@ class Dense(WithKernel):
 
     def __call__(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Applies the kernel, the bias and the activation; returns [rows, ..., units]."""
+        self.check_floating(x)
         kernel = tf.cast(self.kernel, context.dtype)
         if not self._axes:
             return self.finish(tf.matmul(x, kernel), context)

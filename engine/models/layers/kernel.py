@@ -53,6 +53,14 @@ class WithKernel(Layer):
         if self.has_bias:
             self.bias = initializer.constant("bias", kernel_shape[-1:], 0.0)
 
+    def check_floating(self, x: tf.Tensor) -> None:
+        """Raises ValueError if `x`, the input of the layer, is not floating-point."""
+        if not x.dtype.is_floating:
+            raise ValueError(
+                f"{self.label} takes floating-point inputs, got {x.dtype.name}: give --scale=unit, "
+                "or put an Embedding before it"
+            )
+
     def finish(self, x: tf.Tensor, context: ForwardContext) -> tf.Tensor:
         """Adds the bias, if there is one, to `x`, and applies the activation; keeps the shape."""
         if self.has_bias:
