@@ -22,12 +22,18 @@ _SCALAR = summary_pb2.SummaryMetadata(
 
 
 class EventFile(tf.io.TFRecordWriter):
-    """Writer of a new TensorBoard event file in a directory, which is created if missing."""
+    """Writer of a new TensorBoard event file in a directory, which is created if missing.
+
+    The names of files sort by the time of their creation, to the nanosecond: TensorBoard reads them
+    in this order, and a resumed run may create its file in the same second as the killed one.
+    """
 
     def __init__(self, directory: str) -> None:
         os.makedirs(directory, exist_ok=True)
         number = next(_FILE_NUMBERS)
-        name = f"{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{number}"
+        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
+        created = f"{seconds:010d}.{nanoseconds:09d}"
+        name = f"{created}.{socket.gethostname()}.{os.getpid()}.{number}"
         super().__init__(os.path.join(directory, f"events.out.tfevents.{name}"))
         self._add(file_version="brain.Event:2")
 

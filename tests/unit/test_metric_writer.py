@@ -260,3 +260,12 @@ def test_keeps_foreign_files(tmp_path):
     rewound(tmp_path, 20)
     assert (directory / "notes.txt").read_text() == "a note longer than the head of a record"
     assert (directory / "plugins").is_dir()
+
+
+def test_event_files_sort_by_creation(tmp_path, monkeypatch):
+    """Files of the same second are in order, also if the number of the process is smaller."""
+    steps = {99999: 1, 100000: 2, 7: 3}  # by the number of the process
+    for number, step in steps.items():
+        monkeypatch.setattr(os, "getpid", lambda number=number: number)
+        write(tmp_path, ("train", step))
+    assert [event.step for event in events(tmp_path, "train") if event.step] == [1, 2, 3]
