@@ -189,8 +189,8 @@ def _named_sets(text: str) -> dict[str, str]:
             raise ValueError(f"{flag}: give each set as NAME=SPLIT, such as a=0.1,b=test[:50%]")
         if not re.fullmatch(r"[A-Za-z_][A-Za-z_0-9]*", name) or name in ("train", "test"):
             raise ValueError(
-                f"{flag}: {name!r} is no name of a validation set: give letters, digits and _, "
-                "other than train and test"
+                f"{flag}: {name!r} is not a valid name: name a validation set by letters, digits "
+                "and _, other than train and test"
             )
         if name in found:
             raise ValueError(f"{flag}: names {name} twice")

@@ -41,5 +41,6 @@ def run(config: Config) -> int:
     first, *others = found.sections
     print("\n\n".join(map(html_page.text, (*others, first))), flush=True)
     replace_file(path, html_page.page(found.title, found.lead, found.sections, ""), durable=False)
-    print(f"\n{len(found.findings)} findings; {path}", flush=True)
+    count = len(found.findings)
+    print(f"\n{count} finding{'s' * (count != 1)}; {path}", flush=True)
     return 1 if found.findings else 0

@@ -56,7 +56,7 @@ def first_batch(config: Config, source: pipelines.Source, rows: int | None = Non
         augment = augmenter(
             augmentation, source.classes, config.run.seed, preprocess=source.preprocess
         )
-    given = part(examples, 0, taken + mixes)
+    given = examples.part(0, taken + mixes)
     decoded = pipelines.Batch(
         inputs=tf.nest.map_structure(tf.constant, given.inputs),
         targets=tf.nest.map_structure(tf.constant, given.targets),
@@ -66,13 +66,7 @@ def first_batch(config: Config, source: pipelines.Source, rows: int | None = Non
         epoch=tf.constant(0, tf.int64),
         position=tf.constant(0, tf.int64),
     )
-    return FirstBatch(part(examples, 0, count), preprocessed(decoded, augment, source.preprocess))
-
-
-def part(examples: pipelines.Examples, start: int, stop: int) -> pipelines.Examples:
-    """Returns the examples with positions from `start` to `stop`, without `stop`."""
-    cut = [tf.nest.map_structure(lambda leaf: leaf[start:stop], each) for each in examples]
-    return pipelines.Examples(*cut)
+    return FirstBatch(examples.part(0, count), preprocessed(decoded, augment, source.preprocess))
 
 
 def abbreviated(values: Any, most: int = 8) -> str:

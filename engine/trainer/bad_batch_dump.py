@@ -106,7 +106,7 @@ class BadBatchRecorder:
         chunk = -(-count // (layout.all_shards * layout.micro_batches))
         return np.concatenate(
             [
-                self._losses_of(_part(examples, start, start + chunk), step)
+                self._losses_of(examples.part(start, start + chunk), step)
                 for start in range(0, count, chunk)
             ]
         )
@@ -189,8 +189,3 @@ def _step_of(line: bytes) -> float:
         return int(json.loads(line)["step"])
     except (ValueError, TypeError, KeyError):
         return math.inf
-
-
-def _part(examples: Examples, start: int, stop: int) -> Examples:
-    """Returns the examples with positions from `start` to `stop`, without `stop`."""
-    return Examples(*(tf.nest.map_structure(lambda x: x[start:stop], each) for each in examples))

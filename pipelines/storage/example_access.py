@@ -34,6 +34,10 @@ class Examples(NamedTuple):
     inputs: Nest  # arrays [k, ...]
     targets: Nest  # arrays [k, ...]
 
+    def part(self, start: int, stop: int) -> Examples:
+        """Returns the examples with positions from `start` to `stop`, without `stop`."""
+        return Examples(*(tf.nest.map_structure(lambda x: x[start:stop], each) for each in self))
+
 
 def read_step_examples(
     source: Source,

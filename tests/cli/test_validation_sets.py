@@ -245,7 +245,7 @@ def test_fixed_on_resume(warm: Warm, three: Run, option: str, message: str):
     ("options", "message"),
     [
         (("--validation_split=a=0.1,a=0.2",), "names a twice"),
-        (("--validation_split=train=0.1",), "'train' is no name of a validation set"),
+        (("--validation_split=train=0.1",), "'train' is not a valid name"),
         (("--validation_split=a=0.1,0.2",), "give each set as NAME=SPLIT"),
         (("--validation_split=a=0.6,b=0.6",), "=b=0.6: of the 574 examples in train of digits"),
         (("--validation_split=a=0.1,b=nope",), "--validation_split=b=nope: digits has no split"),
