@@ -258,13 +258,16 @@ def _local_name(path: str) -> str:
     """Returns the path of a user's file, relative to a loaded file's folder; "" for other files.
 
     A user's file is a loaded file or a file in the folder of one, except for files of the engine,
-    the standard library and installed packages.
+    the standard library and installed packages, and the running script if it is not loaded.
     """
     if not os.path.isabs(path) or "__autograph_generated_file" in path:  # such as "<string>"
         return ""
     path = _real_path(path)
     if path in _loaded:
         return os.path.basename(path)
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    if script and os.path.realpath(script) == path:  # such as run.py beside the loaded files
+        return ""
     for folder in (os.path.join(os.path.dirname(loaded), "") for loaded in _loaded):
         inside = path.removeprefix(folder)
         packages = _PACKAGES & set(Path(inside).parts)

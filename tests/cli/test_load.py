@@ -364,6 +364,29 @@ def test_local_imports(command: Command, tmp_path: Path):
     assert outcome.out == "['my.py', 'late.py', 'nets/blocks.py']\n"
 
 
+LINES = """
+import sys
+from engine.config import flags
+from engine.runtime import user_code
+
+flags.parse(sys.argv[1:])
+import my
+
+print(user_code.calling_line(), my.line().text)
+"""
+
+
+def test_program_beside_file_is_not_user_code(command: Command, tmp_path: Path):
+    """A main program that is not loaded, such as run.py, is never named as the user's code."""
+    (tmp_path / "program.py").write_text(LINES)
+    (tmp_path / "my.py").write_text(
+        "from engine.runtime import user_code\ndef line():\n    return user_code.calling_line()\n"
+    )
+    outcome = script(command, tmp_path / "program.py", f"--load={tmp_path / 'my.py'}")
+    assert (outcome.status, outcome.err) == (0, ""), outcome.said()
+    assert outcome.out == "None my.py:3\n"
+
+
 def test_missing_file(warm: Warm, tmp_path: Path):
     line = refused(warm.run(f"--load={tmp_path / 'absent.py'}"))
     assert f"--load={tmp_path / 'absent.py'}: there is no such file; give a Python file" in line
