@@ -163,7 +163,8 @@ def write(run_dir: str, report: Report) -> str:
     path = os.path.join(run_dir, "report.html")
     replace_file(path, page(report.title, report.lead, report.sections), durable=False)
     tables = "".join(f", {name}" for name in report.tables)
-    return f"report {path}: {len(report.pictures)} figures, also in {plots}{tables}"
+    count = f"{len(report.pictures)} figure" + "s" * (len(report.pictures) != 1)
+    return f"report {path}: {count}, also in {plots}{tables}"
 
 
 def _task_section(parts: Parts, split: str, interrupted: Callable[[], bool]) -> TaskSection | None:

@@ -147,8 +147,8 @@ class Evaluator:
         if point.step > int(self._state.last_logged_step):
             self._train_logger.passed([point], kept=False)
         self._log_scores(results)
-        epoch = self._triggers.epoch(point.step)
-        return f"step {point.step:,}, inside epoch {epoch}: {self._line(results)}"
+        place = f"epoch {self._triggers.epoch(point.step)}/{self._triggers.epochs}"
+        return f"step {point.step:,}, {place}, end of the training: {self._line(results)}"
 
     def reason_to_stop(self) -> str:
         """Returns why training has stopped early, as text; "" if it has not."""
@@ -213,8 +213,9 @@ class Evaluator:
         if place != 1:
             kept = f", number {place} of the best, saved to {saved_to}" if place else ""
             return f"{metric} did not improve on {best:.4f}{kept}" if math.isfinite(best) else ""
-        change = "" if math.isnan(previous) else f"improved, {previous:.4f} to "
-        return f"{metric} {change}{best:.4f}, saved to {saved_to}"
+        digits = next((d for d in range(4, 9) if f"{previous:.{d}f}" != f"{best:.{d}f}"), 9)
+        change = "" if math.isnan(previous) else f"improved, {previous:.{digits}f} to "
+        return f"{metric} {change}{best:.{digits}f}, saved to {saved_to}"
 
     def _line(self, results: dict[str, dict[str, float | int]], comparison: str = "") -> str:
         return console.results_line(

@@ -36,7 +36,7 @@ def test_evaluated_steps(by_steps: Run):
     assert sum(row["examples"] for row in by_steps.rows("train")) == 3 * 1293
     assert "initial weights: validation loss" in by_steps.outcome.out
     assert "\nstep 35, epoch 1/3: train loss" in by_steps.outcome.out
-    assert "\nstep 243, inside epoch 3: train loss" in by_steps.outcome.out
+    assert "\nstep 243, epoch 3/3, end of the training: train loss" in by_steps.outcome.out
 
 
 def test_interval_of_an_epoch(warm: Warm, tmp_path: Path):
