@@ -37,6 +37,7 @@ from pipelines.sources.random_access import random_access
 from pipelines.sources.saved_source import source_from_json, source_to_json
 from pipelines.splits import DataSplit
 from pipelines.storage.cache import default_dir as default_cache_dir
+from pipelines.storage.cache import load_programs, store_program
 from pipelines.storage.example_access import (
     Examples,
     read_examples,
@@ -84,6 +85,7 @@ __all__ = [
     "image_format",
     "image_spec",
     "leaf_paths",
+    "load_programs",
     "open_dataset",
     "open_feed",
     "opened",
@@ -105,6 +107,7 @@ __all__ = [
     "source_of",
     "source_to_json",
     "steps_per_epoch",
+    "store_program",
     "usable_cores",
     "with_crop",
     "with_selected",

@@ -35,6 +35,11 @@ class LoopOptions(OptionGroup):
         choices=("auto", "off", "step", "loop"),
         trajectory=True,
     )
+    compilation_cache: bool = option(
+        True,
+        "on a CPU, keep what XLA compiled beside the decoded data, so that a resume or the same "
+        "run on the same machine does not compile it again; the results are the same",
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

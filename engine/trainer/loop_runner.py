@@ -37,6 +37,7 @@ class LoopRunner:
       startup: records the durations of the restore and of the first call.
       print_line: prints messages about skipped steps.
       recorder: writes the examples of skipped steps; None on all workers but one.
+      compiled: called after the first call of the graph, which compiles it.
     """
 
     def __init__(
@@ -48,9 +49,11 @@ class LoopRunner:
         startup: Startup,
         print_line: Callable[[str], None],
         recorder: BadBatchRecorder | None = None,
+        compiled: Callable[[], None] = lambda: None,
     ) -> None:
         self._parts, self._state, self._detector, self._meter = parts, parts.state, detector, meter
         self._startup, self._print_line, self._recorder = startup, print_line, recorder
+        self._compiled = compiled
         self._started = False  # whether a call of the graph has ended
         self._steps_per_loop = StepsPerLoop(
             parts.config.loop.fixed_steps_per_loop, agree=collectives.broadcast
@@ -87,6 +90,7 @@ class LoopRunner:
             self._started = True
             self._startup.ended("step")
             self._meter.record_startup(self._startup.seconds, self._parts.loop.traces)
+            self._compiled()
         self._steps_per_loop.took(taken.steps, seconds)
         self._meter.record_call(taken.steps, seconds, taken.waited)
         self._meter.beat(step + taken.steps)

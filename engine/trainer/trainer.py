@@ -31,6 +31,7 @@ from engine.runtime.startup import Startup
 from engine.trainer import console
 from engine.trainer.bad_batch_dump import BadBatchRecorder
 from engine.trainer.bad_steps import BadStep, TooManyBadStepsError, bad_step_detector
+from engine.trainer.compilation_cache import CompilationCache
 from engine.trainer.evaluator import Evaluator
 from engine.trainer.finalize import Finalizer
 from engine.trainer.loop_runner import LoopRunner
@@ -60,10 +61,12 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
     """
     collectives = HostCollectives(cluster)
     with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
-        parts = assemble(config, collectives=collectives, startup=startup)
+        programs = CompilationCache(config)
+        with programs.enabled():
+            parts = assemble(config, collectives=collectives, startup=startup)
         compatibility.check_length_options(config, parts.total_steps)
         with Signals() as signals:
-            trainer = Trainer(parts, signals, startup, collectives)
+            trainer = Trainer(parts, signals, startup, collectives, programs)
             try:
                 trainer.start(lock, before)
                 trainer.train()
@@ -84,11 +87,17 @@ class Trainer:
     """
 
     def __init__(
-        self, parts: Parts, signals: Signals, startup: Startup, collectives: HostCollectives
+        self,
+        parts: Parts,
+        signals: Signals,
+        startup: Startup,
+        collectives: HostCollectives,
+        programs: CompilationCache | None = None,
     ) -> None:
         config, chief, data = parts.config, collectives.is_chief, parts.data
         self.parts, self.state, self.config = parts, parts.state, config
         self._signals, self._collectives, self._startup = signals, collectives, startup
+        self._programs = programs or CompilationCache(config)
         self._triggers = Triggers(
             steps_per_epoch=parts.steps_per_epoch,
             total_steps=parts.total_steps,
@@ -119,7 +128,14 @@ class Trainer:
         self._detector = bad_step_detector(parts)
         recorder = BadBatchRecorder(parts) if chief else None
         self._loop_runner = LoopRunner(
-            parts, self._detector, self._meter, collectives, startup, self._print_line, recorder
+            parts,
+            self._detector,
+            self._meter,
+            collectives,
+            startup,
+            self._print_line,
+            recorder,
+            compiled=self._programs.store,
         )
         self._profiler = Profiler(config.logging.profiled, self._dir, writes=chief)
         self._interrupted = False
@@ -128,8 +144,13 @@ class Trainer:
         self._progress = Progress("off" if chief else "silent", "", 0)
 
     def _trace(self) -> None:
-        """Traces the functions of the run, and records the duration as the startup part "trace"."""
+        """Traces the functions of the run, and restores their programs if XLA compiled them before.
+
+        Records the duration as the startup part "trace".
+        """
+        self._programs.before_trace()
         self.parts.trace()
+        self._programs.restore(self.parts)
         self._startup.ended("trace")
 
     def start(self, lock: RunLock, before: Config | None) -> None:

@@ -1,6 +1,6 @@
-"""Caches decoded examples and record indices on disk, for reuse by later runs.
+"""Caches decoded examples, record indices and compiled programs on disk, for reuse by later runs.
 
-Both are validated by their digest before they are used, so the cache never changes a result.
+They are validated by their digest before they are used, so the cache never changes a result.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
@@ -22,7 +23,7 @@ from pipelines.nests import Nest, Spec
 from pipelines.splits import DataSplit
 
 _VERSION = 2
-_ENTRIES = (".decoded", ".index")
+_ENTRIES = (".decoded", ".index", ".program")
 _BUDGET = 8 << 30  # maximum bytes of all entries; the least recently used are deleted first
 
 
@@ -111,6 +112,34 @@ def store(cache_dir: str, name: str, decoded: Nest) -> None:
         file.write(json.dumps(header).encode() + b"\n")
         for leaf in leaves:
             file.write(leaf.reshape(-1).view(np.uint8).data)
+
+
+def load_programs(cache_dir: str, name: str) -> Iterator[tuple[str, bytes]]:
+    """Yields the file name and the bytes of each compiled program with the key `name`.
+
+    Marks the programs as used. Leaves out those that are damaged or cannot be read.
+    """
+    for path in sorted(Path(cache_dir).glob(f"{name}-*.program")):
+        try:
+            header, _, content = path.read_bytes().partition(b"\n")
+            about = json.loads(header)
+            if hashlib.sha256(content).hexdigest() == about["sha256"]:
+                used(str(path))
+                yield os.path.basename(about["file"]), content
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+
+
+def store_program(cache_dir: str, name: str, file_name: str, content: bytes) -> None:
+    """Caches a compiled program under the key `name`, atomically.
+
+    Raises:
+      OSError: when a file cannot be written.
+    """
+    header = {"file": file_name, "sha256": hashlib.sha256(content).hexdigest()}
+    number = hashlib.sha256(file_name.encode()).hexdigest()[:16]
+    with written(os.path.join(cache_dir, f"{name}-{number}.program")) as file:
+        file.write(json.dumps(header).encode() + b"\n" + content)
 
 
 @contextlib.contextmanager

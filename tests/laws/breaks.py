@@ -850,6 +850,22 @@ BREAKS = (
         "        if agreed:  # a",
         "        if True:  # a",
     ),
+    Break(
+        "nothing lost",
+        "a damaged program of the compilation cache is run",
+        ("tests/cli/test_compilation_cache.py::test_damaged_files_are_left_out",),
+        "pipelines/storage/cache.py",
+        'if hashlib.sha256(content).hexdigest() == about["sha256"]:',
+        "if about:",
+    ),
+    Break(
+        "nothing lost",
+        "the compilation cache takes a program of another processor",
+        ("tests/cli/test_compilation_cache.py::test_key_of_another_machine",),
+        "engine/trainer/compilation_cache.py",
+        "_processor(), str(",
+        "str(",
+    ),
     # References
     Break(
         "references",

@@ -22,7 +22,14 @@ NUMBERS = [(name, f) for name, f in FIELDS if type(f.default) in (int, float)]
 # The end of the run, its output and its paths may change when a run resumes.
 FREE = {
     *("mode", "run_dir", "resume", "weights", "data_dir", "cache_dir", "feed", "test_split"),
-    *("evaluation_batch_size", "epochs", "train_steps", "steps_per_loop", "strategy"),
+    *(
+        "evaluation_batch_size",
+        "epochs",
+        "train_steps",
+        "steps_per_loop",
+        "strategy",
+        "compilation_cache",
+    ),
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
     *("intra_op_threads", "inter_op_threads", "tuned_flags"),
     *(
