@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.distributed import reduction
 from engine.distributed.reduction import reductions
 from engine.distributed.strategies import check_shards
-from tests.harness import strategy_of
+from engine.optim.clipping import Clip
+from tests.harness import Training, norm_network, pictures, same_bits, strategy_of, training
 
 SHARDS = 8
 
@@ -82,3 +84,44 @@ def test_accepts_shards(shards, replicas):
 def test_refuses_shards(shards, replicas):
     with pytest.raises(ValueError, match=f"--shards={shards}: {replicas} devices"):
         check_shards(shards, strategy_of(replicas))
+
+
+def reductions_of(training: Training) -> int:
+    """Returns the number of sums over the replicas in the traced step.
+
+    On virtual CPU devices, such a sum is an AddN of a tensor of each replica.
+    """
+    graph = training.loop.graph().graph.as_graph_def()
+    count = 0
+    for nodes in (graph.node, *(function.node_def for function in graph.library.function)):
+        device = {node.name: node.device for node in nodes}
+        for node in nodes:
+            inputs = {device.get(name.split(":")[0], "") for name in node.input}
+            count += node.op == "AddN" and len(inputs) == len(node.input) > 1
+    return count
+
+
+def unpacked(tensors):
+    """The all-reduce of each tensor by itself."""
+    context = tf.distribute.get_replica_context()
+    tensors = [tf.identity(tensor) for tensor in tensors]
+    return list(context.all_reduce(tf.distribute.ReduceOp.SUM, tensors))
+
+
+@pytest.mark.parametrize("replicas", [2, 4])
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_one_reduction_for_all_tensors(monkeypatch, replicas: int, ema: float):
+    """A step has one, and two for each batch norm; the bits are those of one for each tensor."""
+    options = {"replicas": replicas, "batch": 8, "accumulate": 2, "ema": ema, "clip": Clip(norm=1)}
+    packed = training(*pictures(27), network=norm_network, **options)
+    assert reductions_of(packed) == 3
+    monkeypatch.setattr(reduction, "all_reduce", unpacked)
+    single = training(*pictures(27), network=norm_network, **options)
+    # 6 gradients, values and weights of 2 statistics, the metric sums; 3 of batch norm, twice.
+    assert reductions_of(single) == 17
+    for each in (packed, single):
+        for _ in range(3):
+            each.loop.run(1)
+    one, other = ([v.numpy() for v in each.state.model.variables] for each in (packed, single))
+    assert same_bits(one, other)
+    assert packed.state.sums.numpy().tobytes() == single.state.sums.numpy().tobytes()
