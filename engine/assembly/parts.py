@@ -143,7 +143,7 @@ def assemble(
         startup.ended("data")
         with contextlib.suppress(ValueError):  # TensorFlow has started: its threads are fixed
             strategies.set_threads(threads.threads(config, source), 0)
-    devices = devices or strategies.choose(options.strategy, options.virtual_devices, collectives)
+    devices = devices or strategies.choose(options, collectives)
     strategy, device = devices
     shards = strategies.check_shards(options.shards, strategy)
     startup.ended("devices")
