@@ -32,6 +32,11 @@ def fake(monkeypatch):
             return
         calls.limits[device.name] = logical
 
+    def set_growth(device, on):
+        if device.name in calls.limits:
+            raise ValueError("Cannot set memory growth on device when virtual devices configured")
+        calls.growth.append((device.name, on))
+
     monkeypatch.setattr(
         config,
         "list_physical_devices",
@@ -43,9 +48,7 @@ def fake(monkeypatch):
     monkeypatch.setattr(
         config, "get_logical_device_configuration", lambda device: calls.limits.get(device.name)
     )
-    monkeypatch.setattr(
-        config.experimental, "set_memory_growth", lambda d, on: calls.growth.append((d.name, on))
-    )
+    monkeypatch.setattr(config.experimental, "set_memory_growth", set_growth)
     monkeypatch.delenv("TF_FORCE_GPU_ALLOW_GROWTH", raising=False)
     yield calls
     tf.config.experimental.enable_op_determinism()
