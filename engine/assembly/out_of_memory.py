@@ -65,7 +65,7 @@ def training_advice(
     Args:
       division: division of a global batch.
       usage: expected use of the memory.
-      trained: whether the run has a checkpoint after step 0, which another batch cannot resume.
+      trained: whether the run has a checkpoint of a step after 0, and so keeps its batch.
       statistics: whether the model has statistics of a micro-batch, as of batch norm.
     """
     rows = division.rows()

@@ -141,7 +141,7 @@ def open_for_training(config: Config) -> Config | None:
 
 
 def is_trained(run_dir: str) -> bool:
-    """Returns whether a run has a checkpoint that another batch cannot resume: after step 0."""
+    """Returns whether a run has a checkpoint of a step after 0, which fixes its options."""
     return has_checkpoint(run_dir) and not _at_start(run_dir)
 
 
