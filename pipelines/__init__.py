@@ -10,7 +10,7 @@ from pipelines.feeds.feed import choose_feed, feed_kinds, open_feed
 from pipelines.feeds.replicas import per_replica_values
 from pipelines.feeds.resident import InMemoryFeed
 from pipelines.feeds.stream import StreamingFeed
-from pipelines.host import usable_cores
+from pipelines.host import available_memory, usable_cores
 from pipelines.images.pictures import (
     ImageFormat,
     ImageSpec,
@@ -72,6 +72,7 @@ __all__ = [
     "StreamingFeed",
     "arrays",
     "augmentation_of",
+    "available_memory",
     "choose_feed",
     "converts_pictures",
     "csv",

@@ -16,7 +16,7 @@ from engine.assembly import run_directory
 from engine.config import compatibility, flags
 from engine.config.schema import Config
 from engine.distributed.cluster import Cluster
-from engine.runtime.errors import StepError
+from engine.runtime.errors import OutOfMemoryError, StepError, is_out_of_memory
 from engine.runtime.startup import Startup, import_tensorflow
 from engine.runtime.user_code import UserCodeError, described, user_code_location
 from engine.trainer.bad_steps import TooManyBadStepsError
@@ -81,6 +81,8 @@ def main(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return _fail("interrupted before training started; nothing was written", 130)
     except Exception as error:
+        if isinstance(error, OutOfMemoryError):  # which says it itself, also of a user's line
+            return _fail(str(error), 1)
         trained = "step" in startup.seconds
         if isinstance(error, UserCodeError) or (not trained and user_code_location(error)):
             return _fail(described(error), 2)
@@ -88,6 +90,9 @@ def main(arguments: Sequence[str]) -> int:
             return _fail(str(error), 2)
         if isinstance(error, (OSError, RuntimeError)):  # the engine converts TensorFlow's errors
             return _fail(f"{error}{_advice(config, error)}", 1)
+        if isinstance(error, MemoryError):
+            advice = _advice(config, error)
+            return _fail(f"the host has too little memory: {error}; try --feed=stream{advice}", 1)
         if (failed := _of_tensorflow(error)) is not None:
             return _fail(f"TensorFlow failed: {failed}{_advice(config, error)}", 1)
         raise
@@ -105,12 +110,28 @@ def _of_tensorflow(error: Exception) -> str | None:
 
 def _advice(config: Config | None, error: Exception) -> str:
     """Returns advice to append to the message of a failed run's error; "" if there is none."""
-    if config is None or config.run.mode != "train" or isinstance(error, TooManyBadStepsError):
+    if config is None or isinstance(error, TooManyBadStepsError):
         return ""
+    if config.run.mode != "train":
+        return _memory_advice(config, error)
     if isinstance(error, StepError) and not error.step:  # the same command would fail again
         return "; the first step failed: fix the cause before you run it again"
     saved = run_directory.has_checkpoint(config.run.run_dir)
     return "; run the same command to resume from its checkpoint" if saved else ""
+
+
+def _memory_advice(config: Config, error: Exception) -> str:
+    """Returns what to reduce if a device ran out of memory in a mode that keeps no run; or ""."""
+    if not is_out_of_memory(error):
+        return ""
+    training = config.training
+    if isinstance(error, StepError):
+        return (
+            f"; out of memory: give --accumulate={2 * training.accumulate}, or a smaller "
+            f"--global_batch_size than {training.global_batch_size}"
+        )
+    size = training.evaluation_batch_size
+    return f"; out of memory: give a smaller batch, such as --evaluation_batch_size={-(-size // 4)}"
 
 
 def _fail(text: str, status: int) -> int:

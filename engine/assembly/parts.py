@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 import pipelines
-from engine.assembly import data, factories, threads
+from engine.assembly import data, device_memory, factories, threads
 from engine.config.schema import Config
 from engine.core import xla
 from engine.core.augmentation import augmenter
@@ -18,7 +18,7 @@ from engine.core.evaluation import Evaluation
 from engine.core.loop import Loop
 from engine.core.state import TrainState
 from engine.core.step import Step, evaluation_step
-from engine.distributed import strategies
+from engine.distributed import gpus, strategies
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.reduction import reductions
 from engine.optim.clipping import Clip
@@ -105,6 +105,15 @@ def _runtime_errors() -> Iterator[None]:
         raise RuntimeError(f"cannot set the run up: {pipelines.reason(error)}") from error
 
 
+def _state_advice(config: Config) -> str:
+    """Returns what to reduce when a device has no memory for the state."""
+    ema = ", and without --ema" if config.optimizer.ema else ""
+    return (
+        f"the weights and the slots of --optimizer={config.optimizer.optimizer} need more: give a "
+        f"smaller model, or an optimizer with fewer slots, such as sgd{ema}"
+    )
+
+
 @_runtime_errors()
 def assemble(
     config: Config,
@@ -143,7 +152,7 @@ def assemble(
         startup.ended("data")
         with contextlib.suppress(ValueError):  # TensorFlow has started: its threads are fixed
             strategies.set_threads(threads.threads(config, source), 0)
-    devices = devices or strategies.choose(options.strategy, options.virtual_devices, collectives)
+    devices = devices or strategies.choose(options, collectives)
     strategy, device = devices
     shards = strategies.check_shards(options.shards, strategy)
     startup.ended("devices")
@@ -157,7 +166,7 @@ def assemble(
     schedule = factories.build_schedule(config, steps)
     augmentation = pipelines.augmentation_of(config.data.augment, source)
 
-    with strategy.scope():
+    with strategy.scope(), device_memory.memory_for(_state_advice(config)):
         model = factories.build_network(config, source, task)
         ema_model = factories.build_network(config, source, task) if config.optimizer.ema else None
         if ema_model is not None:  # the EMA starts from the model's initial weights
@@ -175,16 +184,6 @@ def assemble(
     )
     startup.ended("network")
 
-    feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source)
-    feeds = data.open_feeds(
-        config,
-        source,
-        feed_kind,
-        strategy,
-        shards=shards,
-        include_next_example=augmentation is not None and augmentation.mixes,
-    )
-    startup.ended("data")
     jit = xla.choose(
         config.loop.jit,
         devices,
@@ -216,6 +215,24 @@ def assemble(
         reduce=reduce,
         compiled=compiled,
     )
+    mixes = augmentation is not None and augmentation.mixes
+
+    def fits(size: int) -> bool:
+        """Returns whether each device has room for data of `size` bytes beside a step."""
+        layout = pipelines.BatchLayout(devices.replicas, config.training.accumulate, shards)
+        rows = device_memory.division(config, layout, len(source.train)).rows()
+        free = gpus.free_memory(options.gpu_memory_mb) if devices.are_gpus else None
+        return device_memory.data_fits(
+            size, lambda: device_memory.training_memory(step, source, rows, mixes), rows, free
+        )
+
+    feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source, fits)
+    room = f"the decoded examples take {device_memory.size(data_bytes)} of each device: give "
+    with device_memory.memory_for(room + "--feed=stream, which changes no result"):
+        feeds = data.open_feeds(
+            config, source, feed_kind, strategy, shards=shards, include_next_example=mixes
+        )
+    startup.ended("data")
     evaluated = state.scored_model(config.evaluation.evaluate_ema)
     evaluate = evaluation_step(
         model=evaluated, task=task, dtype=dtype, preprocess=source.preprocess

@@ -140,6 +140,11 @@ def open_for_training(config: Config) -> Config | None:
     return before
 
 
+def is_trained(run_dir: str) -> bool:
+    """Returns whether a run has a checkpoint of a step after 0, which fixes its options."""
+    return has_checkpoint(run_dir) and not _at_start(run_dir)
+
+
 def _at_start(run_dir: str) -> bool:
     """Returns whether the newest checkpoint is of step 0; False if it is missing or unreadable."""
     newest = catalog.newest_checkpoint(run_dir)

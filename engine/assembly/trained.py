@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -146,8 +147,9 @@ def trained_model(
     _refuse_other_network(config, before)
     devices = config.devices
     strategies.set_threads(devices.intra_op_threads, devices.inter_op_threads)
-    strategy = "auto" if devices.strategy == "multi_worker" else devices.strategy
-    device = strategies.choose(strategy, devices.virtual_devices, HostCollectives()).description
+    if devices.strategy == "multi_worker":  # one machine is enough
+        devices = dataclasses.replace(devices, strategy="auto")
+    device = strategies.choose(devices, HostCollectives()).description
     contents = chosen.snapshot.archive
     saved = contents.facts.get("source")
     if saved:

@@ -7,6 +7,7 @@ import difflib
 import math
 import struct
 from collections.abc import Callable, Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 _SMALLEST = 2.0**-126  # smallest normal float32; TensorFlow flushes smaller numbers to 0
@@ -25,6 +26,7 @@ def option(
     power_of_2: bool = False,  # must be a power of 2, from 2^-60 to 2^60, or 0 if that is in range
     trajectory: bool = False,
     affects: str = "",
+    same: Mapping[str, str] = MappingProxyType({}),  # a value -> another that means the same
     legacy: Any = None,  # value for a run whose config.flags predates the option; None: default
     legacy_with: str = "",  # option that a run must set for the legacy value to apply; "": none
 ) -> Any:
@@ -33,7 +35,7 @@ def option(
     With `trajectory`, the value affects the results of training steps, so a run cannot be resumed
     with another value. Otherwise `affects` names what the value affects: "length", the number of
     steps; "record", files written during training; "end", files written after the last step; "",
-    none of these.
+    none of these. `same` maps values to others of the same effect: such a pair is no change.
     """
     metadata = dict(locals())  # the arguments above
     assert affects in ("", "length", "record", "end") and not (trajectory and affects)

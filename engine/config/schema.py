@@ -138,7 +138,9 @@ def changed(before: Config, now: Config, *affects: str) -> list[tuple[str, Any, 
         (each.name, old[each.name], new[each.name])
         for _, section in sections()
         for each in dataclasses.fields(section)
-        if each.metadata["affects"] in affects and old[each.name] != new[each.name]
+        if each.metadata["affects"] in affects
+        and each.metadata["same"].get(old[each.name], old[each.name])
+        != each.metadata["same"].get(new[each.name], new[each.name])
     ]
     shared = before.arguments.keys() & now.arguments.keys() if "trajectory" in affects else ()
     arguments = [

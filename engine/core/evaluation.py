@@ -13,6 +13,7 @@ from engine.core.accumulation import Accumulation
 from engine.core.collected import Collection, Rows
 from engine.core.steps_per_loop import StepsPerLoop, stopwatch
 from engine.distributed.reduction import Tensors, reductions
+from engine.runtime.errors import EvaluationError
 from engine.runtime.scalars import as_int64
 from engine.tasks.task import Task
 from pipelines import Batch, Feed, opened, reason
@@ -21,7 +22,10 @@ from pipelines import Batch, Feed, opened, reason
 class Evaluation:
     """Evaluation of one split in a compiled loop: mean loss and metrics over its examples.
 
-    The attribute `traces` is the number of traces of the loop.
+    Attributes:
+      traces: number of traces of the loop.
+      step: function of a step, as `evaluation_step` returns it.
+      overlapping: number of steps that the loop may compute at the same time.
     """
 
     def __init__(
@@ -35,13 +39,13 @@ class Evaluation:
         self.traces = 0  # number of traces of the loop
         self._strategy, self._feed, self._task = strategy, feed, task
         self._size = metrics.size(task.metrics)
-        self._step, self._agree = step, agree
+        self.step, self._agree = step, agree
         self._collection = Collection(task.metrics, feed)
         self._accumulation = Accumulation(strategy, feed, self._zeros, self._compute)
         _, self._reduce = reductions(feed.layout.shards)
         # One step rarely keeps all cores of a device busy, so on one replica, two steps overlap.
         # Several replicas communicate in every step, so they must take one at a time.
-        self._overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
+        self.overlapping = 2 if strategy.num_replicas_in_sync == 1 else 1
         self._steps_per_loop = StepsPerLoop(0, agree=agree)
         self._compiled = tf.function(self._steps, autograph=False)
 
@@ -55,8 +59,8 @@ class Evaluation:
           The values by name; None if `interrupted` returned True.
 
         Raises:
-          RuntimeError: if TensorFlow fails, if the feed cannot read its examples, or if the feed
-            returns an invalid number of steps.
+          EvaluationError: if TensorFlow fails.
+          RuntimeError: if the feed cannot read its examples, or returns an invalid number of steps.
           ValueError: if the model, task or a metric is found invalid when the loop is traced.
           UserCodeError: if the function of a collected metric fails.
           AssertionError: if an example was lost or scored twice.
@@ -76,7 +80,8 @@ class Evaluation:
                 sums += total.numpy()
                 collection.add([each.numpy() for each in rows])
             except tf.errors.OpError as error:
-                raise RuntimeError(f"evaluation failed in batch {step}: {reason(error)}") from error
+                message = f"evaluation failed in batch {step}: {reason(error)}"
+                raise EvaluationError(message, self._feed.examples) from error
             self._steps_per_loop.took(steps, stopwatch() - started)
             step += steps
         collected = collection.results(self._agree)
@@ -99,7 +104,7 @@ class Evaluation:
 
     def _compute(self, batch: Batch) -> Tensors:
         """Returns the sums over a micro-batch, then the packed rows for collected metrics."""
-        sums, rows = self._step(batch)
+        sums, rows = self.step(batch)
         return [sums, *self._collection.packed(rows, batch)]
 
     def _zeros(self) -> Tensors:
@@ -144,7 +149,7 @@ class Evaluation:
             # The token makes overlapping steps read from the feed in order.
             with tf.control_dependencies([token]):
                 element = self._feed.next(given)
-            parts = tf.nest.flatten(element) if self._overlapping > 1 else []
+            parts = tf.nest.flatten(element) if self.overlapping > 1 else []
             with tf.control_dependencies(list(filter(tf.is_tensor, parts))):
                 token = tf.identity(token)
             found = strategy.run(self._reduce, args=(accumulation.total(element, step),))
@@ -158,6 +163,6 @@ class Evaluation:
             lambda step, *_: step < start + steps,
             body,
             [start, tf.constant(0), tf.zeros([self._size], tf.float64), *arrays],
-            parallel_iterations=self._overlapping,
+            parallel_iterations=self.overlapping,
         )
         return [total, *(each.stack() for each in arrays)]

@@ -6,6 +6,13 @@ import dataclasses
 
 from engine.config.option import OptionGroup, option
 
+# What --deterministic=no gives up, for messages.
+GIVEN_UP = (
+    "the same bits: on a GPU, two runs of one seed differ by rounding, and a resumed run from one "
+    "that was not interrupted"
+)
+LEAST_GPU_MEMORY_MB = 256  # of --gpu_memory_mb, MiB
+
 
 @dataclasses.dataclass(frozen=True)
 class DeviceOptions(OptionGroup):
@@ -14,8 +21,9 @@ class DeviceOptions(OptionGroup):
     The first line is the heading of these options in `--help`.
 
     Raises:
-      ValueError: if a value is invalid, see `OptionGroup`, or for virtual devices with a strategy
-        of "gpu" or "multi_worker".
+      ValueError: if a value is invalid, see `OptionGroup`; for virtual devices with a strategy of
+        "gpu" or "multi_worker"; or for a `gpu_memory_mb` that is too small, or where no GPU is
+        used.
     """
 
     strategy: str = option(
@@ -49,6 +57,24 @@ class DeviceOptions(OptionGroup):
         power_of_2=True,
         trajectory=True,
     )
+    # A part of the trajectory, as --jit: kernels that need not be deterministic are other kernels,
+    # which round differently, and `deterministic` in result.json must hold for all steps of a run.
+    deterministic: str = option(
+        "auto",
+        "whether operations on a GPU give the same bits each time. yes: they do; no: faster for "
+        "some networks, and two runs of one seed, or a resumed run, differ by rounding; auto: yes. "
+        "A CPU is deterministic always",
+        choices=("auto", "yes", "no"),
+        same={"auto": "yes"},
+        trajectory=True,
+    )
+    gpu_memory_mb: int = option(
+        0,
+        "most memory that TensorFlow takes of each GPU, in MiB, 256 or more; 0: as much as it "
+        "needs. It takes memory when it needs it, and keeps it",
+        minimum=0,
+        below=1 << 24,
+    )
     intra_op_threads: int = option(
         0,
         "threads of one TensorFlow operation; another number may round sums differently; 0: "
@@ -67,3 +93,21 @@ class DeviceOptions(OptionGroup):
                 f"--strategy={self.strategy} is one device a machine and --virtual_devices="
                 f"{self.virtual_devices} asks for several: leave one of them out"
             )
+        memory = f"--gpu_memory_mb={self.gpu_memory_mb}"
+        if 0 < self.gpu_memory_mb < LEAST_GPU_MEMORY_MB:
+            raise ValueError(
+                f"{memory}: is too little for TensorFlow; give {LEAST_GPU_MEMORY_MB} or more, or 0 "
+                "for no limit"
+            )
+        if self.gpu_memory_mb and (self.virtual_devices or self.strategy == "cpu"):
+            other = f"--virtual_devices={self.virtual_devices}"
+            if self.strategy == "cpu":
+                other = "--strategy=cpu"
+            raise ValueError(
+                f"{memory}: limits the memory of GPUs, and {other} uses none: leave one of them out"
+            )
+
+    @property
+    def is_deterministic(self) -> bool:
+        """Whether a run of these options promises the same bits each time on the same devices."""
+        return self.deterministic != "no"

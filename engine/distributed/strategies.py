@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from engine.distributed import gpus
 from engine.distributed.collectives import HostCollectives
+from engine.distributed.options import DeviceOptions
 
 
 class Devices(NamedTuple):
@@ -42,36 +44,32 @@ class Topologies(NamedTuple):
     note: str
 
 
-def choose(name: str, virtual_devices: int, collectives: HostCollectives) -> Devices:
+def choose(options: DeviceOptions, collectives: HostCollectives) -> Devices:
     """Configures TensorFlow's devices and op determinism; returns the strategy and its devices.
 
     Args:
-      name: value of `--strategy`.
-      virtual_devices: number of devices to split the CPU into; 0: the CPU is not split.
+      options: strategy, virtual devices, determinism and limit of the memory of GPUs.
       collectives: collective operations; with a cluster, the strategy is `collectives.strategy()`.
 
     Raises:
-      ValueError: if `name` is "gpu" or "mirrored", `virtual_devices` is 0 and there is no GPU, or
-        if TensorFlow has started with too few CPU devices.
+      ValueError: if the strategy is "gpu" or "mirrored", without virtual devices, or the memory of
+        GPUs is limited, and there is no GPU; or if TensorFlow has started with too few CPU devices,
+        or with another limit.
       RuntimeError: if TensorFlow cannot start its server at the address of this worker.
     """
-    if name in ("gpu", "mirrored") and not virtual_devices and not _gpus():
-        raise ValueError(
-            f"--strategy={name}: TensorFlow finds no GPU on this machine; install the driver and "
-            "tensorflow[and-cuda], or run on the CPU with --flagfile=cpu.flags"
-            + (" or --virtual_devices=2" if name == "mirrored" else "")
-        )
-    _prepare(virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
+    name, virtual_devices = options.strategy, options.virtual_devices
+    gpus.check(name, virtual_devices, options.gpu_memory_mb)
+    _prepare(options, virtual_devices, hide_gpus=name == "cpu" or virtual_devices > 0)
     if collectives:
         strategy = collectives.strategy()
-        count, kind = strategy.num_replicas_in_sync, _gpu_name() if _gpus() else "CPU"
+        count, kind = strategy.num_replicas_in_sync, _gpu_name() if gpus.physical() else "CPU"
         return Devices(strategy, f"{count} x {kind} of several workers")
-    gpus = tf.config.list_logical_devices("GPU")
+    visible = tf.config.list_logical_devices("GPU")
     if virtual_devices > 1 or (virtual_devices and name == "mirrored"):
         return _mirrored_cpu(virtual_devices)
-    if name == "mirrored" or (name == "auto" and len(gpus) > 1):
-        return _mirrored_gpus(len(gpus))
-    return _single(bool(gpus))
+    if name == "mirrored" or (name == "auto" and len(visible) > 1):
+        return _mirrored_gpus(len(visible))
+    return _single(bool(visible))
 
 
 def set_threads(intra_op: int, inter_op: int) -> None:
@@ -96,7 +94,7 @@ def set_threads(intra_op: int, inter_op: int) -> None:
             ) from None
 
 
-def topologies(name: str, virtual_devices: int) -> Topologies:
+def topologies(options: DeviceOptions) -> Topologies:
     """Configures TensorFlow's devices; returns those on which a configuration is verified.
 
     These are the devices of training with this `--strategy` and `--virtual_devices`, and one device
@@ -104,25 +102,26 @@ def topologies(name: str, virtual_devices: int) -> Topologies:
     two virtual CPU devices. A CPU replaces a missing GPU, and this machine replaces other workers.
 
     Args:
-      name: value of `--strategy`.
-      virtual_devices: value of `--virtual_devices`.
+      options: strategy, virtual devices, determinism and limit of the memory of GPUs.
 
     Raises:
-      ValueError: if TensorFlow has started already, with too few CPU devices.
+      ValueError: if TensorFlow has started already, with too few CPU devices, or another limit of
+        the memory of GPUs.
     """
+    name, virtual_devices = options.strategy, options.virtual_devices
     use_cpu = name == "cpu" or (virtual_devices > 0 and name != "gpu")
-    gpus = 0 if use_cpu else len(_gpus())
-    _prepare(max(virtual_devices, 2), hide_gpus=not gpus)
+    count = 0 if use_cpu else len(gpus.physical())
+    _prepare(options, max(virtual_devices, 2), hide_gpus=not count)
     many = _mirrored_cpu(max(virtual_devices, 2))
     notes = []
     if name == "multi_worker":
         notes.append(
             "--strategy=multi_worker: replicas on this machine stand in for the other machines"
         )
-    if gpus > 1 and name != "gpu":
-        configured = many = _mirrored_gpus(gpus)
+    if count > 1 and name != "gpu":
+        configured = many = _mirrored_gpus(count)
         one = _single(True)
-    elif gpus:
+    elif count:
         one = Devices(tf.distribute.OneDeviceStrategy("CPU:0"), "CPU")
         configured = _mirrored_gpus(1) if name == "mirrored" else _single(True)
         notes.append(f"one GPU is used: replicas are compared on the CPU, {many.description}")
@@ -177,31 +176,30 @@ def _single(gpu: bool) -> Devices:
     return Devices(tf.distribute.get_strategy(), _gpu_name() if gpu else "CPU")
 
 
-def _gpus() -> list:
-    return tf.config.list_physical_devices("GPU")
-
-
 def _gpu_name() -> str:
-    details = tf.config.experimental.get_device_details(_gpus()[0])
+    details = tf.config.experimental.get_device_details(gpus.physical()[0])
     return f"GPU {details.get('device_name', '')}".strip()
 
 
-def _prepare(virtual_devices: int, *, hide_gpus: bool) -> None:
-    """Configures TensorFlow's devices, and enables op determinism.
+def _prepare(options: DeviceOptions, virtual_devices: int, *, hide_gpus: bool) -> None:
+    """Configures TensorFlow's devices, their memory, and op determinism.
 
     Args:
+      options: determinism and limit of the memory of GPUs.
       virtual_devices: number of devices to split the CPU into; 0: the CPU is not split.
       hide_gpus: whether to hide all GPUs; otherwise TensorFlow allocates GPU memory as needed.
 
     Raises:
-      ValueError: if TensorFlow has started already, with too few CPU devices.
+      ValueError: if TensorFlow has started already, with too few CPU devices, or another limit of
+        the memory of GPUs.
     """
-    tf.config.experimental.enable_op_determinism()  # L3: bitwise identical runs, also on a GPU
+    # L3: bitwise identical runs, also on a GPU. On the CPU, where it costs nothing, always.
+    on_gpus = not hide_gpus and bool(gpus.physical())
+    gpus.set_determinism(options.is_deterministic or not on_gpus)
     try:
         if hide_gpus:
             tf.config.set_visible_devices([], "GPU")
-        for gpu in tf.config.get_visible_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        gpus.configure(tf.config.get_visible_devices("GPU"), options.gpu_memory_mb)
         if virtual_devices:
             tf.config.set_logical_device_configuration(
                 tf.config.list_physical_devices("CPU")[0],

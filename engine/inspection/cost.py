@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import tensorflow as tf
-
 import pipelines
+from engine.assembly.device_memory import StepMemory, data_fits, module_bytes, size
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.core.flops import flops_of_step
+from engine.distributed import gpus
 from engine.inspection.memory import step_bytes
 from engine.reporting.html_page import ReportTable
 
@@ -63,22 +63,27 @@ def cost(
             step = step_bytes(graph) // devices
         except ValueError:  # a size is not known from the graph
             pass
-    feed, decoded = pipelines.choose_feed(config.data.feed, source)
+    model = module_bytes(state.model) + module_bytes(state.optimizer) + module_bytes(state.ema)
+    free = gpus.free_memory(config.devices.gpu_memory_mb)
+    expected = None if step is None else StepMemory(model + step, 0)
+    feed, decoded = pipelines.choose_feed(
+        config.data.feed, source, lambda size: data_fits(size, lambda: expected, 0, free)
+    )
     per_epoch = pipelines.steps_per_epoch(len(source.train), config.training.global_batch_size)
     steps = config.training.steps(per_epoch)
     interval = config.evaluation.interval(per_epoch)
     keep_every = config.checkpoints.keep_every
     return Cost(
         flops=flops,
-        weights=_bytes(state.model),
-        slots=_bytes(state.optimizer),
-        ema=0 if state.ema is None else _bytes(state.ema),
+        weights=module_bytes(state.model),
+        slots=module_bytes(state.optimizer),
+        ema=module_bytes(state.ema),
         step=step,
         data=decoded if feed == "resident" else 0,
         decoded=decoded,
         feed=feed,
         devices=devices,
-        checkpoint=_bytes(state),
+        checkpoint=module_bytes(state),
         steps_per_epoch=per_epoch,
         total_steps=steps,
         evaluations=steps // interval if source.validation is not None else 0,
@@ -129,17 +134,3 @@ def flop(found: Cost) -> str:
             break
         value, unit = value / 1000, f"{prefix}FLOP"
     return f"{value:.4g} {unit} in matrix products and convolutions"
-
-
-def size(count: int) -> str:
-    """Formats a number of bytes, such as "3.4 MiB"."""
-    value, unit = float(count), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if value < 1024:
-            break
-        value, unit = value / 1024, larger
-    return f"{value:.4g} {unit}"
-
-
-def _bytes(module: tf.Module) -> int:
-    return sum(v.shape.num_elements() * v.dtype.size for v in module.variables)

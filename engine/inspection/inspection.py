@@ -48,7 +48,7 @@ def inspect(config: Config, interrupted: Callable[[], bool]) -> Inspection | Non
     """
     devices = config.devices
     strategies.set_threads(devices.intra_op_threads, devices.inter_op_threads)
-    topologies = strategies.topologies(devices.strategy, devices.virtual_devices)
+    topologies = strategies.topologies(devices)
     replicas = topologies.configured.replicas
     source = pipelines.fitted(data.open_source(config), data.cache_dir(config))
     task = factories.build_task(config, source)

@@ -13,6 +13,7 @@ from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.core.metrics import Metrics, brief
+from engine.distributed.options import GIVEN_UP
 from engine.models.summary import table as summary_table
 
 
@@ -57,6 +58,8 @@ def setting(parts: Parts) -> str:
         *(f"       {line}" for line in summary_table(parts.model).splitlines()),
         f"train  {parts.total_steps:,} steps, {parts.steps_per_epoch:,} an epoch; {plan(config)}",
     ]
+    if not config.devices.is_deterministic:
+        lines.append(f"       --deterministic=no gives up {GIVEN_UP}")
     return "\n".join(lines)
 
 

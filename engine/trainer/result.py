@@ -13,6 +13,7 @@ from engine.assembly import run_directory
 from engine.assembly.parts import Parts
 from engine.core.metrics import jsonable
 from engine.core.state import weights_sha256
+from engine.distributed.options import GIVEN_UP
 from engine.logging.throughput import ThroughputMeter
 from engine.models.summary import rows as summary_rows
 from engine.runtime import user_code
@@ -69,6 +70,8 @@ def outcome(
         "parameters": sum(row.parameters for row in summary_rows(parts.model)),
         "dataset": f"{parts.source.name}:{parts.source.version}",
         "device": parts.device,
+        "deterministic": parts.config.devices.is_deterministic,
+        **({} if parts.config.devices.is_deterministic else {"given_up": GIVEN_UP}),
         **({"load": loaded} if loaded else {}),
         "versions": {"tapeline": engine.__version__, "tensorflow": tf.__version__},
     }

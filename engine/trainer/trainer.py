@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
-from engine.assembly import run_directory
+from engine.assembly import out_of_memory, run_directory
 from engine.assembly.data import cache_dir
 from engine.assembly.description import RunDescription
 from engine.assembly.parts import Parts, assemble
@@ -24,6 +25,7 @@ from engine.logging.profiler import Profiler
 from engine.logging.progress import Progress
 from engine.logging.throughput import ThroughputMeter
 from engine.reporting import tensorboard_report
+from engine.runtime.errors import EvaluationError, StepError
 from engine.runtime.lock import RunLock
 from engine.runtime.scalars import as_int64
 from engine.runtime.signals import Signals
@@ -57,6 +59,7 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
       ValueError: for invalid options, data or user code. Nothing has been written, unless damaged
         data or an error in user code is found after the first step.
       OSError: if a file cannot be read or written, or no checkpoint of the run can be loaded.
+      OutOfMemoryError: if a device runs out of memory; the message says what to reduce.
       RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
     """
     collectives = HostCollectives(cluster)
@@ -68,11 +71,14 @@ def train(config: Config, before: Config | None, startup: Startup, cluster: Clus
         with Signals() as signals:
             trainer = Trainer(parts, signals, startup, collectives, programs)
             try:
-                trainer.start(lock, before)
-                trainer.train()
-                trainer.finish()
-            finally:
-                trainer.close()
+                with contextlib.closing(trainer):
+                    trainer.start(lock, before)
+                    trainer.train()
+                    trainer.finish()
+            except (StepError, EvaluationError) as error:
+                if (lack := out_of_memory.explained(error, parts)) is not None:
+                    raise lack from error
+                raise
             return signals.exit_status
 
 

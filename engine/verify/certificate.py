@@ -32,6 +32,11 @@ def not_compared(reason: str) -> Finding:
     return Finding(None, "", reason)
 
 
+def bits_not_checked() -> Finding:
+    """Returns the finding for a law of equal bits where `--deterministic=no` gives them up."""
+    return not_compared("not checked: --deterministic=no")
+
+
 def apart(done: str, difference: Difference, found: str = "") -> Finding:
     """Returns a finding that passes if `difference` is within its bound.
 

@@ -92,7 +92,7 @@ class VerificationRuns:
         self._untracked: list[tuple[tf.Variable, np.ndarray]] = []
         self._trajectories: dict[tuple, Trajectory] = {}
         set_threads(options.intra_op_threads, options.inter_op_threads)
-        self.topologies = topologies(options.strategy, options.virtual_devices)
+        self.topologies = topologies(options)
         if options.shards == 1:  # a single shard is on one device
             self.topologies = self.topologies._replace(many=self.topologies.one)
         # All runs scale by the numbers of the whole training split, as training does.

@@ -13,6 +13,7 @@ import engine
 import pipelines
 from engine.config.schema import Config, option_values
 from engine.core.steps_per_loop import stopwatch
+from engine.distributed.options import GIVEN_UP
 from engine.models.summary import rows as summary_rows
 from engine.runtime.errors import Interrupted
 from engine.tasks.task import Task
@@ -36,7 +37,8 @@ def verify(
     results that do not depend on the number of devices, on about a dozen small runs in a temporary
     directory; `config.run.run_dir` is neither read nor written. Call the function before the first
     tensor is created, because it splits the CPU into virtual devices. Afterwards, TensorFlow's op
-    determinism is enabled and its global seed is unset.
+    determinism is enabled, unless `--deterministic=no` leaves it off on GPUs, and its global seed
+    is unset. With that option, equal bits are not checked.
 
     Args:
       config: all options, as `engine.config.flags.parse` returns them.
@@ -153,4 +155,6 @@ def _heading(runs: VerificationRuns) -> str:
         f"model  {config.model.model}, {parameters:,} parameters, {config.precision.precision}",
         f"train  {length}, {parts.steps_per_epoch} an epoch here; {console.plan(config)}",
     ]
+    if not config.devices.is_deterministic:
+        lines.append(f"note   --deterministic=no gives up {GIVEN_UP}")
     return "\n".join(lines)

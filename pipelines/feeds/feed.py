@@ -19,13 +19,16 @@ from pipelines.storage import cache
 from pipelines.storage.decode import decode_split
 
 
-def choose_feed(kind: str, source: Source) -> tuple[str, int]:
+def choose_feed(
+    kind: str, source: Source, fits: Callable[[int], bool] = lambda size: True
+) -> tuple[str, int]:
     """Returns the type of feed, "resident" or "stream", and the size of all splits in bytes.
 
     The size is that of the decoded examples of all splits, which resident feeds copy to each
     device. `kind` is one of the types, or "auto": "resident" if the source allows it (see
     `feed_kinds`) and the size is at most 2 GiB and at most a quarter of the host's available
-    memory, else "stream".
+    memory, and `fits(size)` is true, else "stream". `fits` tells whether each device has room for
+    the size beside the model; it is called only if all else holds.
 
     Raises:
       ValueError: for "resident" if the source is a tf.data pipeline or crops images at decoding.
@@ -39,7 +42,8 @@ def choose_feed(kind: str, source: Source) -> tuple[str, int]:
             raise ValueError(f"--feed=resident: {why}: give --feed=stream")
         kind = "stream"
     if kind == "auto":
-        kind = "resident" if needed <= min(2 << 30, available_memory() // 4) else "stream"
+        on_host = needed <= min(2 << 30, available_memory() // 4)
+        kind = "resident" if on_host and fits(needed) else "stream"
     return kind, needed
 
 

@@ -206,7 +206,11 @@ CANNOT_BE_DONE = {
     "--monitor=validation_loss --validation_split=0": ["--monitor", "train_loss"],
     "--warmup_steps=100 --train_steps=100": ["--warmup_steps=100", "100 steps"],
     "--model=seed_000": ["pool", "1x1", "--image_size"],
-    "--strategy=gpu": ["--strategy=gpu", "no GPU", "cpu.flags"],
+    "--strategy=gpu": ["--strategy=gpu", "no GPU", "CUDA_VISIBLE_DEVICES= hides", "cpu.flags"],
+    "--gpu_memory_mb=4096": ["--gpu_memory_mb=4096", "no GPU", "leave the option out"],
+    "--gpu_memory_mb=255": ["--gpu_memory_mb=255", "256 or more"],
+    "--gpu_memory_mb=512 --virtual_devices=2": ["--gpu_memory_mb=512", "--virtual_devices=2"],
+    "--deterministic=maybe": ["--deterministic=maybe", "auto, yes, no"],
     "--flagfile=gpu.flags": ["--strategy=gpu", "no GPU", "cpu.flags"],
     "--flagfile=multi_gpu.flags": [
         "--strategy=mirrored",

@@ -556,3 +556,18 @@ def test_broken_law_exit_status(config, tmp_path, monkeypatch, capsys, certifica
     if exists:
         assert json.loads(written.read_text()) == json.loads(text)
         assert [path.name for path in written.parent.iterdir()] == ["verify.json"]
+
+
+def test_bits_that_are_given_up_are_not_checked(runs_of):
+    """With `--deterministic=no`, a law of equal bits is neither kept nor broken by the bits."""
+    runs = runs_of(None, "--deterministic=no", "--shards=2", "--virtual_devices=2")
+    for number in ("L3", "L5", "L7"):
+        found = law(number, runs)
+        assert (found.passed, found.found) == (None, "not checked: --deterministic=no"), number
+    for number in ("L1", "L2", "L4", "L8"):
+        assert law(number, runs).passed
+    assert "--deterministic=no gives up the same bits" in verification._heading(runs)
+    found = law("L3", runs_of(DrawsHiddenNumbers, "--deterministic=no"))
+    assert found.passed is False and "draws by RandomUniform" in found.found
+    found = law("L5", runs_of(CountsItsCalls(), "--deterministic=no"))
+    assert found.passed is False and "calls, not in the state" in found.found

@@ -37,7 +37,7 @@ def values_of(field):
         return st.integers(1, most.bit_length() - 1).map(lambda power: kind(2**power))
     if field.name == "weight_decay":
         return st.just(-1.0) | st.just(0.0) | st.floats(1e-30, 1e30)
-    if field.name in ("accumulate", "virtual_devices"):
+    if field.name in ("accumulate", "virtual_devices", "gpu_memory_mb"):
         return st.just(field.default)  # other values do not fit every batch or every strategy
     if kind is int:
         return st.integers(rules["minimum"], (rules["below"] or 10**9) - 1)

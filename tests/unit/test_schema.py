@@ -31,7 +31,7 @@ FREE = {
         "compilation_cache",
     ),
     *("cluster", "cluster_timeout", "benchmark_steps", "benchmark_data", "benchmark_with"),
-    *("intra_op_threads", "inter_op_threads", "tuned_flags"),
+    *("intra_op_threads", "inter_op_threads", "tuned_flags", "gpu_memory_mb"),
     *(
         "virtual_devices",
         "restore_best",
@@ -65,7 +65,7 @@ BOUND = {
     *("precision", "loss_scale", "loss_scale_growth_steps", "loss_scale_factor"),
     *("loss_scale_floor", "jit", "evaluate_every", "evaluate_at_start"),
     *("min_epochs", "stop_at", "baseline", "plateau_patience", "plateau_cooldown"),
-    "evaluation_examples",
+    *("evaluation_examples", "deterministic"),
 }
 
 
@@ -85,7 +85,15 @@ def another(field):
     default = field.default
     if field.name in ("steps_per_loop", "evaluate_every"):
         return "7"
-    texts = {"leave_out": "120,350", "stop_at": "0.9", "baseline": "0.5:20", "weights": "best"}
+    if field.name == "gpu_memory_mb":
+        return 256  # less is refused
+    texts = {
+        "deterministic": "no",
+        "leave_out": "120,350",
+        "stop_at": "0.9",
+        "baseline": "0.5:20",
+        "weights": "best",
+    }
     if field.name in texts:
         return texts[field.name]
     if field.name == "benchmark_with":
@@ -219,7 +227,7 @@ def test_names_changed_trajectory_option(name, field):
 def test_names_all_changed_options():
     now = Config()
     for name, field in FIELDS:
-        if field.name != "virtual_devices":  # which does not fit every strategy
+        if field.name not in ("virtual_devices", "gpu_memory_mb"):  # do not fit every strategy
             now = with_value(name, field, another(field), now)
     assert changed(Config(), now, "trajectory") == [
         (field.name, initial(name, field), another(field))
@@ -245,3 +253,12 @@ def test_parsing_loads_no_tensorflow():
         [sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_values_of_the_same_effect():
+    """A value that means what another one does is no change, so that the run resumes."""
+    (field,) = (f for _, f in FIELDS if f.name == "deterministic")
+    automatic, yes, no = (with_value("devices", field, value) for value in ("auto", "yes", "no"))
+    assert changed(automatic, yes, "trajectory") == changed(yes, automatic, "trajectory") == []
+    assert changed(automatic, no, "trajectory") == [("deterministic", "auto", "no")]
+    assert changed(no, yes, "trajectory") == [("deterministic", "no", "yes")]

@@ -6,9 +6,17 @@ import pytest
 import tensorflow as tf
 
 from engine.distributed.collectives import HostCollectives
+from engine.distributed.options import DeviceOptions
 from engine.distributed.strategies import choose, set_threads, topologies
 
 ONE, TWO, FOUR = "CPU", "2 virtual CPU devices, mirrored", "4 virtual CPU devices, mirrored"
+
+
+def options(strategy="auto", virtual=0):
+    """Returns options of devices; `topologies` replaces devices where training refuses them."""
+    found = DeviceOptions(virtual_devices=virtual)
+    object.__setattr__(found, "strategy", strategy)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -22,7 +30,7 @@ ONE, TWO, FOUR = "CPU", "2 virtual CPU devices, mirrored", "4 virtual CPU device
     ],
 )
 def test_one_and_many_devices(strategy, virtual, home, many):
-    found = topologies(strategy, virtual)
+    found = topologies(options(strategy, virtual))
     assert (found.configured.description, found.one.description, found.many.description) == (
         home,
         ONE,
@@ -38,13 +46,13 @@ def test_one_and_many_devices(strategy, virtual, home, many):
     [("gpu", 0, ONE), ("gpu", 4, ONE), ("mirrored", 0, TWO)],
 )
 def test_cpu_replaces_missing_gpu(strategy, virtual, home):
-    found = topologies(strategy, virtual)
+    found = topologies(options(strategy, virtual))
     assert found.configured.description == home
     assert f"--strategy={strategy} asks for a GPU and TensorFlow finds none" in found.note
 
 
 def test_replicas_replace_other_workers():
-    found = topologies("multi_worker", 0)
+    found = topologies(options("multi_worker"))
     assert (found.configured.description, found.one.description, found.many.description) == (
         ONE,
         ONE,
@@ -56,9 +64,9 @@ def test_replicas_replace_other_workers():
 def test_refuses_more_devices():
     refused = pytest.raises(ValueError, match="--virtual_devices=9: TensorFlow has started")
     with refused:
-        topologies("auto", 9)
+        topologies(options(virtual=9))
     with refused:
-        choose("auto", 9, HostCollectives())
+        choose(options(virtual=9), HostCollectives())
 
 
 def test_refuses_other_threads():

@@ -1,0 +1,85 @@
+"""Expected memory of a graph's tensors, from their lifetimes.
+
+A tensor is alive from the operation that computes it to the last one that uses it. The operations
+run in the order of the graph. An operation that changes single elements reuses the memory of an
+input that nothing else needs, and a reshaped tensor shares that of its input, as in TensorFlow's
+executor. Programs of XLA need less, because fused operations keep fewer tensors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import tensorflow as tf
+
+from engine.core import graphs
+
+# Operations whose output shares the memory of their first input.
+_SHARES = frozenset(
+    (
+        *("Identity", "Reshape", "ExpandDims", "Squeeze", "StopGradient", "PreventGradient"),
+        *("Bitcast", "Snapshot", "CheckNumerics", "PlaceholderWithDefault"),
+    )
+)
+# Operations without memory of their own: variables and constants count once, elsewhere.
+_OUTSIDE = frozenset(("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", "NoOp", "Arg"))
+# Operations on single elements, which may write their output over an input.
+_IN_PLACE = frozenset(
+    (
+        *("Add", "AddV2", "AddN", "Sub", "Mul", "RealDiv", "Div", "Maximum", "Minimum", "Pow"),
+        *("BiasAdd", "Relu", "Relu6", "Elu", "Selu", "LeakyRelu", "Softplus", "Softsign", "Tanh"),
+        *("Sigmoid", "Exp", "Log", "Log1p", "Expm1", "Sqrt", "Rsqrt", "Square", "Neg", "Abs"),
+        *("ReluGrad", "Relu6Grad", "EluGrad", "TanhGrad", "SigmoidGrad", "RsqrtGrad", "SqrtGrad"),
+        *("LeakyReluGrad", "SoftplusGrad", "SeluGrad", "Erf", "Erfc", "Reciprocal", "Softmax"),
+        *("SquaredDifference", "SelectV2", "Select", "Cast", "DivNoNan", "MulNoNan", "LogSoftmax"),
+    )
+)
+
+
+def peak_bytes(graph: Any) -> int:
+    """Returns the expected peak memory of a graph's tensors, without its inputs, in bytes.
+
+    Raises:
+      ValueError: if a dimension is unknown in the graph.
+    """
+    operations = graphs.needed(graph)
+    owners: dict[str, str] = {}  # name of a tensor -> that of the tensor whose memory it shares
+    last: dict[str, int] = {}  # name of such a tensor -> index of the last operation that uses it
+    for index, op in enumerate(operations):
+        for tensor in op.inputs:
+            last[owners.get(tensor.name, tensor.name)] = index
+        if op.type in _SHARES and op.inputs:
+            shared = op.inputs[0].name
+            owners[op.outputs[0].name] = owners.get(shared, shared)
+    for tensor in graph.outputs:
+        last[owners.get(tensor.name, tensor.name)] = len(operations)
+    sizes: dict[str, int] = {}  # bytes of the tensors that are alive
+    alive = peak = 0
+    for index, op in enumerate(operations):
+        used = {owners.get(tensor.name, tensor.name) for tensor in op.inputs}
+        ends = [name for name in used if last[name] == index]
+        inside = max((peak_bytes(each) for each in graphs.called(graph, op)), default=0)
+        computed = [] if op.type in _SHARES or op.type in _OUTSIDE else op.outputs
+        new = {tensor.name: _bytes(tensor) for tensor in computed}
+        if op.type in _IN_PLACE and len(new) == 1:
+            (size,) = new.values()
+            reused = next((key for key in ends if size and sizes.get(key) == size), None)
+            if reused is not None:
+                alive -= sizes.pop(reused)
+        sizes |= new
+        alive += sum(new.values())
+        # A called function's results are part of its own peak.
+        peak = max(peak, alive, alive - sum(new.values()) + inside if inside else 0)
+        for key in (*ends, *(key for key in new if key not in last)):
+            alive -= sizes.pop(key, 0)
+    return peak
+
+
+def _bytes(tensor: tf.Tensor) -> int:
+    """Returns the size of a tensor, 0 for handles; ValueError if a dimension is unknown."""
+    if tensor.dtype in (tf.resource, tf.variant, tf.string):
+        return 0
+    if not tensor.shape.is_fully_defined():
+        raise ValueError(f"{tensor.name}: a size is not known from the graph")
+    return math.prod(tensor.shape) * tensor.dtype.size
