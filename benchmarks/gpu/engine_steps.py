@@ -32,6 +32,7 @@ from engine.benchmark.stepper import Stepper  # noqa: E402
 from engine.config import flags  # noqa: E402
 from engine.core.flops import flops_of_step  # noqa: E402
 from engine.core.loop import Loop  # noqa: E402
+from engine.runtime.errors import StepError  # noqa: E402
 
 _PROFILED = 10  # steps
 
@@ -57,8 +58,10 @@ def input_wait(plain: Stepper, repeated: Stepper, steps: int, blocks: int) -> fl
         synchronize()
         return time.perf_counter() - started
 
-    variants = {name: functools.partial(block, each) for name, each in
-                (("plain", plain), ("repeated", repeated))}
+    variants = {
+        name: functools.partial(block, each)
+        for name, each in (("plain", plain), ("repeated", repeated))
+    }
     next(interleave_blocks(variants, 1))  # traces, and increases the steps of a call
     rounds = list(interleave_blocks(variants, blocks))
     pairs = [[each[name] for each in rounds] for name in ("repeated", "plain")]
@@ -70,8 +73,20 @@ def synchronize() -> None:
     timing.synchronize(tf)
 
 
-def main() -> None:
-    """Measures the steps of a workload, and prints lines of JSON."""
+def main() -> int:
+    """Measures the steps of a workload; returns 0, or 2 if the options or XLA refuse it."""
+    try:
+        _measure()
+    except (ValueError, StepError) as error:
+        if isinstance(error, StepError) and "deterministic XLA" not in str(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measure() -> None:
+    """Measures the steps of the workload of the arguments, and prints lines of JSON."""
     parser = timing.parser("engine_steps", __doc__)
     parser.add_argument("--profile", action="store_true", help="the overlap of copies, too")
     args, options = parser.parse_known_args()

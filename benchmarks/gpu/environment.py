@@ -31,6 +31,16 @@ def driver() -> list[dict[str, str]] | str:
     return [dict(zip(names, map(str.strip, line.split(",")), strict=False)) for line in lines]
 
 
+def commit() -> str | None:
+    """Returns the commit of this directory, with "-dirty" after changes; None if it has none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
 def tensorflow() -> dict[str, Any]:
     """Returns versions of TensorFlow and of what it was built with, and the GPUs that it finds."""
     from engine.runtime.startup import import_tensorflow
@@ -71,6 +81,7 @@ def main() -> None:
         "python": platform.python_version(),
         "cuda_visible_devices": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "xla_flags": os.environ.get("XLA_FLAGS"),
+        "commit": commit(),
         "driver": driver(),
     }
     tell(figures)

@@ -53,8 +53,9 @@ class Positions(keras.layers.Layer):
 
     def build(self, shape: tuple) -> None:
         """Creates the table, [tokens, units]."""
-        self.table = self.add_weight(shape=shape[1:], initializer=keras.initializers.RandomNormal(
-            stddev=0.02))
+        self.table = self.add_weight(
+            shape=shape[1:], initializer=keras.initializers.RandomNormal(stddev=0.02)
+        )
 
     def call(self, x: Any) -> Any:
         """Returns `x` plus the table."""

@@ -99,9 +99,7 @@ def keras_residual(shape: tuple[int, ...], classes: int, network: str) -> Any:
 
     if network != "tiny":
         build = getattr(keras.applications, network)
-        return build(
-            input_shape=shape, classes=classes, weights=None, classifier_activation=None
-        )
+        return build(input_shape=shape, classes=classes, weights=None, classifier_activation=None)
     layers = keras.layers
     images = keras.Input(shape)
     x = layers.Conv2D(8, 7, strides=2, padding="same")(images)

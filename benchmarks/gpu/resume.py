@@ -10,6 +10,7 @@ the exit status is 1 if a run fails or the weights differ.
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,8 @@ def main() -> int:
     place, options = Path(sys.argv[1]), sys.argv[2:]
     started = time.perf_counter()
     whole, other = place / "whole", place / "killed"
+    for run_dir in (whole, other):
+        shutil.rmtree(run_dir, ignore_errors=True)  # of an earlier start, which was cut off
     subprocess.run(command(whole, options), check=True, stdout=sys.stderr, cwd=ROOT)
     result = result_of(whole)
     figures: dict[str, Any] = {
