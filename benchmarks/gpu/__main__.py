@@ -94,9 +94,10 @@ def _run(args: argparse.Namespace, out: Path, every: list[Part], chosen: list[Pa
     )
     try:
         if not args.rehearse:
+            if not _device(driver):
+                driver.results["parts"].pop(_FIRST, None)  # there may be a GPU by now
             driver.run([part for part in every if part.name == _FIRST])
-            found = driver.results["parts"].get(_FIRST, {})
-            if found.get("status") == "ok" and not found["figures"]["device"]:
+            if driver.results["parts"][_FIRST]["status"] == "ok" and not _device(driver):
                 raise ValueError(
                     "TensorFlow finds no GPU; install the driver and tensorflow[and-cuda], or give "
                     "--rehearse, which runs the parts on the CPU"
@@ -108,6 +109,12 @@ def _run(args: argparse.Namespace, out: Path, every: list[Part], chosen: list[Pa
     bad = [part.name for part in chosen if found[part.name]["status"] not in _FINE]
     print(f"{len(chosen) - len(bad)} of {len(chosen)} parts have not failed: {out / 'GPU.md'}")
     return 1 if bad else 0
+
+
+def _device(driver: Driver) -> str | None:
+    """Returns the name of the GPU that the first part has found; None if it has found none."""
+    figures = driver.results["parts"].get(_FIRST, {}).get("figures") or {}
+    return figures.get("device")
 
 
 def _chosen(every: list[Part], names: list[str]) -> list[Part]:

@@ -129,7 +129,7 @@ def network_of(workload: GpuWorkload) -> tuple[Losses, list[tf.Variable]]:
 
 def examples_of(workload: GpuWorkload, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the inputs and targets of a workload's first examples."""
-    make = networks.random_tokens if workload.kind == "transformer" else networks.random_pictures
+    make = networks.token_arrays if workload.kind == "transformer" else networks.picture_arrays
     return make(**{**workload.data, "examples": count})
 
 

@@ -86,7 +86,7 @@ MODELS = {"convolutional": convolutional, "residual": residual, "transformer": t
 
 def dataset_of(workload: GpuWorkload) -> tf.data.Dataset:
     """Returns the endless batches of a workload, of inputs and targets."""
-    make = networks.random_tokens if workload.kind == "transformer" else networks.random_pictures
+    make = networks.token_arrays if workload.kind == "transformer" else networks.picture_arrays
     count = workload.batch if workload.synthetic else workload.data["examples"]
     examples = make(**{**workload.data, "examples": count})
     if workload.synthetic:

@@ -16,7 +16,7 @@ import tapeline as tl
 _STDDEV = 0.02  # of initial weights (Radford et al. 2019)
 
 
-def random_pictures(
+def picture_arrays(
     side: int, channels: int, classes: int, examples: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns random images, uint8 [examples, side, side, channels], and int32 labels."""
@@ -25,14 +25,16 @@ def random_pictures(
     return images, random.integers(0, classes, examples, np.int32)
 
 
-def random_tokens(context: int, vocabulary: int, examples: int) -> tuple[np.ndarray, np.ndarray]:
+def token_arrays(context: int, vocabulary: int, examples: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns random token ids and the ids after them, both int32 [examples, context]."""
     ids = np.random.default_rng(0).integers(0, vocabulary, [examples, context + 1], np.int32)
     return ids[:, :-1], ids[:, 1:]
 
 
 @tl.source
-def pictures(*, side: int = 28, channels: int = 1, classes: int = 10, examples: int = 1024) -> Any:
+def random_pictures(
+    *, side: int = 28, channels: int = 1, classes: int = 10, examples: int = 1024
+) -> Any:
     """Random images with random labels, which show the speed and teach nothing.
 
     Args:
@@ -41,12 +43,12 @@ def pictures(*, side: int = 28, channels: int = 1, classes: int = 10, examples: 
       classes: number of classes.
       examples: number of images.
     """
-    images, labels = random_pictures(side, channels, classes, examples)
+    images, labels = picture_arrays(side, channels, classes, examples)
     return tl.arrays(inputs=images, targets=labels, class_names=classes)
 
 
 @tl.source
-def tokens(*, context: int = 1024, vocabulary: int = 50_304, examples: int = 64) -> Any:
+def random_tokens(*, context: int = 1024, vocabulary: int = 50_304, examples: int = 64) -> Any:
     """Random sequences of token ids.
 
     Args:
@@ -54,7 +56,7 @@ def tokens(*, context: int = 1024, vocabulary: int = 50_304, examples: int = 64)
       vocabulary: number of ids.
       examples: number of sequences.
     """
-    inputs, targets = random_tokens(context, vocabulary, examples)
+    inputs, targets = token_arrays(context, vocabulary, examples)
     return tl.arrays(inputs=inputs, targets=targets)
 
 
@@ -113,7 +115,9 @@ def keras_residual(shape: tuple[int, ...], classes: int, network: str) -> Any:
 
 
 @tl.model
-def residual(inputs: tf.TensorSpec, outputs: tf.TensorSpec, *, network: str = "ResNet50") -> Any:
+def residual_network(
+    inputs: tf.TensorSpec, outputs: tf.TensorSpec, *, network: str = "ResNet50"
+) -> Any:
     """A residual network of Keras.
 
     Args:

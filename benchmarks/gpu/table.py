@@ -10,12 +10,13 @@ from typing import Any
 from benchmarks.gpu.peaks import mfu, peak_tflops
 
 Results = dict[str, Any]
+_ODD = LookupError, TypeError, ValueError, AttributeError  # what figures of another form raise
 _TOLD = 3  # last lines of a part that failed
 _INFORMATION = re.compile(r"[IW]\d{4} ")  # lines of TensorFlow's log that are no errors
 
 
 def summary(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Returns, by workload, a dict for each part that has timed steps.
+    """Returns, by workload, a dict for each part that has timed steps, in the figures' usual form.
 
     A dict has "part", "steps_per_second", "engine_is_so_many_times_as_fast", "mfu", "peak_tflops"
     and "memory_mb", of which all but the first two may be None. The operations of a step are those
@@ -25,7 +26,9 @@ def summary(results: Results) -> dict[str, list[dict[str, Any]]]:
     figures = {name: part.get("figures") or {} for name, part in results["parts"].items()}
     found: dict[str, list[dict[str, Any]]] = {}
     for name, own in figures.items():
-        if "workload" in own and "steps_per_second" in own:
+        if "workload" not in own or "steps_per_second" not in own:
+            continue
+        with contextlib.suppress(*_ODD):
             engine = figures.get(f"{own['workload']}.engine", {})
             row = {"part": name, **_compared(own, engine)}
             found.setdefault(own["workload"], []).append(row)
@@ -48,7 +51,7 @@ def _compared(own: dict[str, Any], engine: dict[str, Any]) -> dict[str, Any]:
 
 def line(part: dict[str, Any]) -> str:
     """Returns what a part has found, in a few words; "" if it has found nothing of its kind."""
-    with contextlib.suppress(LookupError, TypeError, ValueError, AttributeError):
+    with contextlib.suppress(*_ODD):
         return _told(part.get("figures") or {})
     return ""
 
@@ -88,7 +91,7 @@ def _section(name: str, make: Callable[..., Iterator[str]], *arguments: Any) -> 
     """Returns the lines of a section, or one line that says why it cannot be made."""
     try:
         return list(make(*arguments))
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except _ODD as error:
         return ["", f"No section of {name}: {type(error).__name__}: {_cell(str(error))}"]
 
 
