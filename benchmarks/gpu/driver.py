@@ -8,6 +8,7 @@ that does, so that it survives whatever the parts do.
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib.util
 import json
 import math
@@ -258,16 +259,24 @@ def _kill(process: subprocess.Popen[bytes]) -> bool:
         os.killpg(process.pid, signal.SIGKILL)
     try:
         process.wait(_KILL_SECONDS)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            while time.monotonic() < end:  # the others free the memory of the GPU
-                os.killpg(process.pid, 0)
-                time.sleep(_POLL_SECONDS)
     except subprocess.TimeoutExpired:
         return False
     finally:
         if process.stdin is not None:
             process.stdin.close()
+    while _is_alive(process.pid) and time.monotonic() < end:  # until the GPU's memory is free
+        time.sleep(_POLL_SECONDS)
     return True
+
+
+def _is_alive(group: int) -> bool:
+    """Returns whether a process group has processes that run; zombies do not count."""
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:
+            state, _, pgrp = file.read().rpartition(")")[2].split()[:3]  # proc(5)
+            if int(pgrp) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _figures(path: Path) -> dict[str, Any] | None:

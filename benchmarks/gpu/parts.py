@@ -72,7 +72,7 @@ def parts(out: Path, *, rehearse: bool, data_dir: str) -> list[Part]:
     for contenders in (("engine", "bare"), ("keras",)):
         for name in FULL:
             for contender in contenders:
-                found.append(Part(f"{name}.{contender}", steps(name, contender), 75))
+                found.append(Part(f"{name}.{contender}", steps(name, contender), 100))
     for name in reversed(FULL):
         for jit in ("off", "step", "loop"):
             command = steps(name, "engine", f"--jit={jit}")
