@@ -160,7 +160,6 @@ def main() -> None:
     timing.grow_memory(tf)
     loop = loop_of(workload, args.jit == "loop")
     figures: dict[str, Any] = timing.described(tf, workload, "bare loop", args.jit)
-    figures["deterministic"] = args.deterministic
     figures["feed"] = "one repeated batch" if isinstance(loop, BareLoop) else "resident"
 
     def take(steps: int) -> None:

@@ -26,7 +26,7 @@ from benchmarks.gpu.parts import REFUSES, Part
 from engine.runtime.atomic_files import replace_file
 
 ROOT = Path(__file__).parents[2]
-DONE = ("ok", "refused", "same", "not installed")  # statuses of parts that do not run again
+DONE = ("ok", "refused", "same")  # statuses of parts that do not run again
 _LEAST_SECONDS = 10.0  # with less time left, no part starts
 _POLL_SECONDS = 0.05
 _KILL_SECONDS = 5.0  # for a killed process to end, which a driver of a device may prevent

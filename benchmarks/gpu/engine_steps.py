@@ -111,7 +111,6 @@ def _measure() -> None:
             "precision": config.precision.precision,
             "options": options,
             "feed": "one repeated batch" if synthetic else parts.feed_kind,
-            "deterministic": True,
             "gflop_per_step": gflop_of(parts, loop),
         }
         # The only batch may make every step a bad step, so any number is allowed.

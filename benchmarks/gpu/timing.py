@@ -115,6 +115,8 @@ def described(tf: Any, workload: GpuWorkload, contender: str, jit: str) -> dict[
       contender: name of the implementation.
       jit: what XLA compiles: "off", "step" or "loop".
     """
+    from tensorflow.python.framework import config
+
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     return {
@@ -125,6 +127,7 @@ def described(tf: Any, workload: GpuWorkload, contender: str, jit: str) -> dict[
         "batch": workload.batch,
         "jit": jit,
         "device": details.get("device_name"),
+        "deterministic": config.is_op_determinism_enabled(),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "versions": {"tensorflow": tf.__version__},
     }

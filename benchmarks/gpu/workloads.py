@@ -89,7 +89,7 @@ FULL = _workloads(
         "mixed_bfloat16",
         256,
         "random_pictures",
-        {"side": 224, "channels": 3, "classes": 1000, "examples": 4096},
+        {"side": 224, "channels": 3, "classes": 1000, "examples": 2048},
         "residual_network",
         {"network": "ResNet50"},
         True,
