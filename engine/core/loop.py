@@ -2,6 +2,10 @@
 
 The number of steps is a tensor, so that one trace serves all calls. A call is a loop over log
 points around a loop over steps, so that the steps between log points do no work for logging.
+
+A call ends at its first non-finite step. On a CPU, the loop leaves early. On a GPU, the condition
+of the loop would then wait for the device in every step; so all steps of the call run, those after
+the first non-finite one change nothing, and the host learns at the end how many steps count.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,44 +22,14 @@ import tensorflow as tf
 from engine.core import log_points, metrics
 from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
+from engine.core.loop_state import LoopArgs, LoopResult, LoopState, updates
 from engine.core.state import TrainState
 from engine.core.step import Step, StepContext
 from engine.core.steps_per_loop import stopwatch
-from engine.optim.precision import LossScaleState
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
 MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient norm are recorded
-
-
-class LoopResult(NamedTuple):
-    """Result of one call of the loop; a step that updated the weights is called finite."""
-
-    steps: int  # number of steps taken; all but possibly the last were finite
-    finite: bool  # whether the last step was finite
-    losses: np.ndarray  # float32 [steps], mean loss of each step; empty if not recorded
-    norms: np.ndarray  # float32 [steps], gradient norms before clipping; empty if not recorded
-    points: list[LogPoint]  # log points reached
-    waited: float  # seconds for which the host waited for the feed
-
-
-class LoopArgs(NamedTuple):
-    """Constants of a call of the loop: bounds, skipped updates and factor of the learning rate."""
-
-    end: tf.Tensor  # step at which the call ends, int64 []
-    every: tf.Tensor  # as LogPoints.every, int64 []
-    last: tf.Tensor  # as LogPoints.last, int64 []
-    skipped: tf.Tensor  # number of steps before this call that did not update the weights, int64 []
-    factor: tf.Tensor | None  # of the learning rate, by the plateau schedule, float64 []
-
-
-class LoopState(NamedTuple):
-    """Loop-carried values: all that a step changes except the model, optimizer slots and EMA."""
-
-    step: tf.Tensor  # int64 []
-    sums: tf.Tensor  # float64, as TrainState.sums
-    scale: tuple[LossScaleState, ...]  # empty if the loss scale is constant
-    finite: tf.Tensor  # bool []: whether the last step was finite
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -65,6 +39,14 @@ class Loop:
     The counters and sums are loop-carried values. Their final values are assigned to the variables
     of `state` once per call, because updating variables in each step takes longer. The attribute
     `traces` is the number of traces of the loop.
+
+    Without `early_exit`, no operation on the host depends on what a device computes between two
+    steps of a call, so the host does not wait for the device. Result, state and log points have the
+    same bits. The steps after a non-finite one take time, and each step keeps the old values of all
+    variables that it updates (weights, statistics, optimizer slots, EMA) until it has selected
+    between old and new ones: as much memory again as these variables have, unless XLA compiles the
+    step and fuses the selection with the update. With `jit="loop"`, XLA for GPUs itself reads the
+    condition of its loop on the host.
     """
 
     strategy: tf.distribute.Strategy
@@ -75,6 +57,7 @@ class Loop:
     watched: bool = False  # whether loss and gradient norm of each step are recorded
     jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
     apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
+    early_exit: bool = True  # whether the loop leaves at a non-finite step: False for GPUs
 
     def __post_init__(self) -> None:
         self.traces = 0
@@ -103,8 +86,8 @@ class Loop:
 
         Returns:
           The number of steps taken, whether the last step was finite, the loss and gradient norm of
-          each step if `watched`, the values logged at the log points that were reached, and for how
-          long the host waited for the feed.
+          each step if `watched`, the values logged at the log points that were reached, for how
+          long the host waited for the feed, and the number of steps computed.
 
         Raises:
           ValueError: for fewer than 1 step; for steps of two epochs; for steps beyond `points.last`
@@ -130,14 +113,15 @@ class Loop:
             raise StepError(
                 f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
-        taken, finite, passed, rows, watched = (each.numpy() for each in result)
-        if not (0 < taken <= steps and (taken == steps or not finite)):
+        computed, taken, finite, passed, rows, watched = (each.numpy() for each in result)
+        if not (0 < taken <= computed <= steps and (taken == steps or not finite)):
             raise RuntimeError(
                 f"the loop was asked for {steps} steps after step {before} and took {taken}"
             )
         losses, norms = watched[:taken].T
-        reached = [LogPoint.unpack(row) for row in rows[:passed]]
-        return LoopResult(int(taken), bool(finite), losses, norms, reached, waited)
+        points_computed = map(LogPoint.unpack, rows[:passed])
+        reached = [each for each in points_computed if each.step <= before + taken]
+        return LoopResult(int(taken), bool(finite), losses, norms, reached, waited, int(computed))
 
     def most_steps(self, points: LogPoints) -> int:
         """Returns the maximum number of steps that the next call may take with these log points.
@@ -177,24 +161,33 @@ class Loop:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The number of steps taken, int64 []; whether the last step was finite, bool []; then the
-          number of log points, the rows and the watched values, as `_steps` returns them.
+          The number of steps computed and the number taken, int64 []; whether the last step taken
+          was finite, bool []; then the number of log points, the rows and the watched values, as
+          `_steps` returns them.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
-            finite = tf.constant(True)
-            first = LoopState(state.step + 0, state.sums + 0, scale.read(), finite)
+            step, sums, loss_scale = state.step + 0, state.sums + 0, scale.read()
             steps, every, last = tf.unstack(request)
             plateau = self.step.schedule.plateau
-            factor = None if plateau is None else plateau(first.step)
-            args = LoopArgs(first.step + steps, every, last, first.step - state.updates, factor)
+            factor = None if plateau is None else plateau(step)
+            args = LoopArgs(step + steps, every, last, step - state.updates, factor)
+        with self._on_device():
+            counted = () if self.early_exit else (tf.constant(0, tf.int64),)
+            if not self.early_exit:
+                sums, loss_scale = tf.nest.map_structure(tf.identity, (sums, loss_scale))
+            first = LoopState(step, sums, loss_scale, tf.constant(True), counted)
         take = _compiled(self._steps) if self.jit == "loop" else self._steps
         now, *logged = take(args, first, given)
-        state.step.assign(now.step)
-        state.updates.assign(_updates(now, args))
+        with self._on_host():
+            taken = now.taken(first.step)
+            reached = first.step + taken
+            computed = now.step - first.step
+        state.step.assign(reached)
+        state.updates.assign(updates(reached, now.finite, args))
         state.sums.assign(now.sums)
         scale.write(now.scale)
-        return now.step - first.step, now.finite, *logged
+        return computed, taken, now.finite, *logged
 
     def _steps(self, args: LoopArgs, first: LoopState, given: object) -> tuple[Any, ...]:
         """Takes the steps of a call, and packs a `LogPoint` into a row at each log point.
@@ -222,25 +215,30 @@ class Loop:
                 end = tf.minimum(args.end, point)
             now, *recorded = self._while_finite(end, one_step, (now, *watched))
             with self._on_host():
+                rate = self.step.schedule(now.step - 1, args.factor)
+                # The last row of a call that ends between two log points is not counted.
+                passed_after = passed + tf.cast(now.step == point, tf.int32)
+            with self._on_device():
+                # A row after a non-finite step of the call is left out by `run`.
                 row = log_points.pack(
                     now.step,
-                    _updates(now, args),
+                    updates(now.step, now.finite, args),
                     self.state.loss_scale.value_of(now.scale),
-                    self.step.schedule(now.step - 1, args.factor),
+                    rate,
                     sums=now.sums,
                 )
-                # The last row of a call that ends between two log points is not counted.
-                rows = rows.write(passed, row)
-                return now, passed + tf.cast(now.step == point, tf.int32), rows, *recorded
+                return now, passed_after, rows.write(passed, row), *recorded
 
-        with self._on_host():
+        with self._on_device():
             length = len(LogPoint._fields) - 1 + first.sums.shape[0]
             rows = tf.TensorArray(tf.float64, self._most_points + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
+        with self._on_host():
             start = first, tf.constant(0), rows, *watched
         now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
-        return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
+        with self._on_device():
+            return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
 
     def _one_step(
         self,
@@ -264,27 +262,37 @@ class Loop:
           step.
         """
         scale = self.state.loss_scale
-        # All earlier steps of this call updated the weights: the first that does not ends it.
+        # All earlier steps of this call updated the weights: a step after one that did not is not
+        # taken, or changes nothing.
         context = StepContext(
-            now.step, now.step - args.skipped, scale.value_of(now.scale), args.factor
+            now.step,
+            now.step - args.skipped,
+            scale.value_of(now.scale),
+            args.factor,
+            None if self.early_exit else now.finite,
         )
         total = self._accumulation.total(self.feed.next(given), context.step, context)
         result = self.strategy.run(self._apply_gradients, args=(total, context))
         # After the reduction, all replicas hold the same values.
         finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
         with self._on_host():
+            index, step = tf.cast(now.step - first, tf.int32), now.step + 1
+        with self._on_device():
             added = now.sums + tf.cast(sums, tf.float64)
-            after = LoopState(
-                now.step + 1,
-                tf.where(finite, added, now.sums),
-                scale.after(now.scale, finite),
-                finite,
-            )
-            index = tf.cast(now.step - first, tf.int32)
+            scale_after, counted = scale.after(now.scale, finite), now.counted
+            if not self.early_exit:
+                select = functools.partial(tf.where, now.finite)
+                scale_after = tf.nest.map_structure(select, scale_after, now.scale)
+                counted = (now.counted[0] + tf.cast(now.finite, tf.int64),)
+                finite &= now.finite
+            sums_after = tf.where(finite, added, now.sums)
+            after = LoopState(step, sums_after, scale_after, finite, counted)
             return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Repeats `body` until step `end` or a non-finite step; returns the final loop variables.
+        """Repeats `body` until step `end`, or a non-finite step; returns the final loop variables.
+
+        Without early exit, a non-finite step does not end the loop.
 
         Args:
           end: step to stop before, int64 [].
@@ -294,7 +302,8 @@ class Loop:
 
         def condition(now: LoopState, *_: Any) -> tf.Tensor:
             with self._on_host():
-                return (now.step < end) & now.finite
+                before = now.step < end
+                return before & now.finite if self.early_exit else before
 
         return tf.while_loop(condition, body, start, parallel_iterations=1)
 
@@ -302,14 +311,18 @@ class Loop:
         """Returns the device scope of counters: the host CPU, or none if XLA compiles the loop."""
         return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
+    def _on_device(self) -> contextlib.AbstractContextManager:
+        """Returns the device scope of sums, loss scale and verdict.
+
+        With early exit, which the host decides, it is that of counters; otherwise, the device of
+        the first replica of this worker.
+        """
+        if self.early_exit:
+            return self._on_host()
+        if self.strategy.num_replicas_in_sync == 1:
+            return contextlib.nullcontext()  # TensorFlow's default: the GPU, if there is one
+        return tf.device(self.strategy.extended.worker_devices[0])
+
 
 def _compiled(function: Callable) -> Callable:
     return tf.function(function, autograph=False, jit_compile=True)
-
-
-def _updates(now: LoopState, args: LoopArgs) -> tf.Tensor:
-    """Returns the number of steps so far that updated the weights, int64 [].
-
-    Of the steps of a call, only the last may not have updated the weights.
-    """
-    return now.step - args.skipped - tf.cast(~now.finite, tf.int64)
