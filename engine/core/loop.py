@@ -22,9 +22,9 @@ import tensorflow as tf
 from engine.core import log_points, metrics
 from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
-from engine.core.loop_state import LoopArgs, LoopResult, LoopState, updates
+from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
 from engine.core.state import TrainState
-from engine.core.step import Step, StepContext
+from engine.core.step import Step
 from engine.core.steps_per_loop import stopwatch
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
@@ -69,6 +69,7 @@ class Loop:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
             )
+        self._updater = LoopStateUpdater(self.step.schedule, self.state.loss_scale, self.early_exit)
         self._most_points = log_points.most_points(self.state.sums.shape[0])
         zeros = self.step.zero_accumulators
         self._accumulation = Accumulation(self.strategy, self.feed, zeros, compute)
@@ -161,30 +162,28 @@ class Loop:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The number of steps computed and the number taken, int64 []; whether the last step taken
+          The number of steps computed, int32 [], and taken, int64 []; whether the last step taken
           was finite, bool []; then the number of log points, the rows and the watched values, as
           `_steps` returns them.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
-            step, sums, loss_scale = state.step + 0, state.sums + 0, scale.read()
             steps, every, last = tf.unstack(request)
+            step, sums = state.step + 0, state.sums + 0
             plateau = self.step.schedule.plateau
             factor = None if plateau is None else plateau(step)
-            args = LoopArgs(step + steps, every, last, step - state.updates, factor)
-        with self._on_device():
-            counted = () if self.early_exit else (tf.constant(0, tf.int64),)
-            if not self.early_exit:
-                sums, loss_scale = tf.nest.map_structure(tf.identity, (sums, loss_scale))
-            first = LoopState(step, sums, loss_scale, tf.constant(True), counted)
+            bounds = step, tf.cast(steps, tf.int32), every, last
+            start = step - state.updates, factor, step, sums, scale.read()
+        skipped, factor, first = self._beside_verdict(self._updater.first, *start)
+        args = LoopArgs(*bounds, skipped, factor)
         take = _compiled(self._steps) if self.jit == "loop" else self._steps
-        now, *logged = take(args, first, given)
+        computed, now, *logged = take(args, first, given)
+        now = self._of_first_replica(now)
         with self._on_host():
-            taken = now.taken(first.step)
-            reached = first.step + taken
-            computed = now.step - first.step
+            taken = tf.cast(now.taken[0] if now.taken else computed, tf.int64)
+            reached, skipped = args.first + taken, args.first - state.updates
+            state.updates.assign(updates(reached, now.finite, skipped))
         state.step.assign(reached)
-        state.updates.assign(updates(reached, now.finite, args))
         state.sums.assign(now.sums)
         scale.write(now.scale)
         return computed, taken, now.finite, *logged
@@ -198,53 +197,52 @@ class Loop:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The final `LoopState`; the number of log points reached, int32 []; the rows, float64
-          [maximum log points + 1, 4 + sums], of which only as many are valid as log points were
-          reached; and `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2]
-          if not recorded.
+          The number of steps computed, int32 []; the final `LoopState`; the number of log points
+          reached, int32 []; the rows, float64 [maximum log points + 1, 4 + sums], of which only as
+          many are valid as log points were reached; and `metrics.step_watched` of each step,
+          float32 [MAX_WATCHED, 2], or [0, 2] if not recorded.
         """
-        one_step = functools.partial(self._one_step, args, first.step, given)
+        one_step = functools.partial(self._one_step, args, given)
 
         def to_log_point(
-            now: LoopState, passed: tf.Tensor, rows: tf.TensorArray, *watched: tf.TensorArray
+            index: tf.Tensor,
+            now: LoopState,
+            passed: tf.Tensor,
+            rows: tf.TensorArray,
+            *watched: tf.TensorArray,
         ) -> tuple[Any, ...]:
             with self._on_host():
-                steps = tf.minimum(args.every - now.step % args.every, args.last - now.step)
+                index64 = tf.cast(index, tf.int64)
+                step = args.first + index64
+                steps = tf.minimum(args.every - step % args.every, args.last - step)
                 # At least one step, whatever the arguments are; otherwise the loop never ends.
-                point = now.step + tf.maximum(steps, 1)
-                end = tf.minimum(args.end, point)
-            now, *recorded = self._while_finite(end, one_step, (now, *watched))
+                point = index64 + tf.maximum(steps, 1)
+                end = tf.cast(tf.minimum(tf.cast(args.steps, tf.int64), point), tf.int32)
+            index, now, *recorded = self._while_finite(end, one_step, (index, now, *watched))
+            row = self._beside_verdict(self._updater.log_row, now, args.skipped, args.factor)
             with self._on_host():
-                rate = self.step.schedule(now.step - 1, args.factor)
                 # The last row of a call that ends between two log points is not counted.
-                passed_after = passed + tf.cast(now.step == point, tf.int32)
+                passed_now = tf.cast(tf.cast(index, tf.int64) == point, tf.int32)
             with self._on_device():
-                # A row after a non-finite step of the call is left out by `run`.
-                row = log_points.pack(
-                    now.step,
-                    updates(now.step, now.finite, args),
-                    self.state.loss_scale.value_of(now.scale),
-                    rate,
-                    sums=now.sums,
-                )
-                return now, passed_after, rows.write(passed, row), *recorded
+                rows = rows.write(passed, self._of_first_replica(row))
+            return index, now, passed + passed_now, rows, *recorded
 
         with self._on_device():
-            length = len(LogPoint._fields) - 1 + first.sums.shape[0]
+            length = len(LogPoint._fields) - 1 + self.state.sums.shape[0]
             rows = tf.TensorArray(tf.float64, self._most_points + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
-        with self._on_host():
-            start = first, tf.constant(0), rows, *watched
-        now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
+        start = tf.constant(0), first, tf.constant(0), rows, *watched
+        index, now, passed, rows, *watched = self._while_finite(args.steps, to_log_point, start)
         with self._on_device():
-            return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
+            losses = watched[0].stack() if watched else tf.zeros([0, 2])
+            return index, now, passed, rows.stack(), losses
 
     def _one_step(
         self,
         args: LoopArgs,
-        first: tf.Tensor,  # first step of the call
         given: object,
+        index: tf.Tensor,
         now: LoopState,
         *watched: tf.TensorArray,
     ) -> tuple[Any, ...]:
@@ -252,71 +250,66 @@ class Loop:
 
         Args:
           args: constants of the call.
-          first: index of the first step of the call, int64 [].
           given: input of the graph from `Feed.open`.
+          index: number of earlier steps of the call, int32 [].
           now: loop-carried values before the step.
           *watched: one array of the losses and gradient norms of the steps so far, or none.
 
         Returns:
-          The `LoopState` after the step, then `watched` with the loss and gradient norm of the
-          step.
+          The index and the `LoopState` after the step, then `watched` with the loss and gradient
+          norm of the step.
         """
-        scale = self.state.loss_scale
-        # All earlier steps of this call updated the weights: a step after one that did not is not
-        # taken, or changes nothing.
-        context = StepContext(
-            now.step,
-            now.step - args.skipped,
-            scale.value_of(now.scale),
-            args.factor,
-            None if self.early_exit else now.finite,
-        )
+        context = self._beside_verdict(self._updater.context, now, args.skipped, args.factor)
         total = self._accumulation.total(self.feed.next(given), context.step, context)
         result = self.strategy.run(self._apply_gradients, args=(total, context))
         # After the reduction, all replicas hold the same values.
-        finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
-        with self._on_host():
-            index, step = tf.cast(now.step - first, tf.int32), now.step + 1
+        of_first = self._of_first_replica(result)
+        result = of_first if self.early_exit else result
+        after = self._beside_verdict(self._updater.after, now, *result)
         with self._on_device():
-            added = now.sums + tf.cast(sums, tf.float64)
-            scale_after, counted = scale.after(now.scale, finite), now.counted
-            if not self.early_exit:
-                select = functools.partial(tf.where, now.finite)
-                scale_after = tf.nest.map_structure(select, scale_after, now.scale)
-                counted = (now.counted[0] + tf.cast(now.finite, tf.int64),)
-                finite &= now.finite
-            sums_after = tf.where(finite, added, now.sums)
-            after = LoopState(step, sums_after, scale_after, finite, counted)
-            return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
+            watched = tuple(
+                each.write(index, metrics.step_watched(of_first.sums)) for each in watched
+            )
+        return index + 1, after, *watched
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Repeats `body` until step `end`, or a non-finite step; returns the final loop variables.
+        """Repeats `body` until `end`, or a non-finite step; returns the final loop variables.
 
         Without early exit, a non-finite step does not end the loop.
 
         Args:
-          end: step to stop before, int64 [].
+          end: index of the step in the call to stop before, int32 [].
           body: takes the current loop variables and returns new ones, after one or more steps.
-          start: the first loop variables, of which the first is a `LoopState`.
+          start: the first loop variables: the index of a step, a `LoopState`, and any others.
         """
 
-        def condition(now: LoopState, *_: Any) -> tf.Tensor:
-            with self._on_host():
-                before = now.step < end
-                return before & now.finite if self.early_exit else before
+        def condition(index: tf.Tensor, now: LoopState, *_: Any) -> tf.Tensor:
+            # TensorFlow keeps int32 on the host, on a GPU too.
+            return (index < end) & now.finite if self.early_exit else index < end
 
         return tf.while_loop(condition, body, start, parallel_iterations=1)
+
+    def _beside_verdict(self, function: Callable, *args: Any) -> Any:
+        """Calls a function that computes on the values of `LoopState`, where these are.
+
+        With early exit, that is once on the host; otherwise it is in the context of each replica.
+        """
+        if not self.early_exit:
+            return self.strategy.run(function, args=args)
+        with self._on_host():
+            return function(*args)
+
+    def _of_first_replica(self, values: Any) -> Any:
+        """Returns the values of the first replica of this worker, for a nest of values."""
+        local = self.strategy.experimental_local_results
+        return tf.nest.map_structure(lambda each: local(each)[0], values)
 
     def _on_host(self) -> contextlib.AbstractContextManager:
         """Returns the device scope of counters: the host CPU, or none if XLA compiles the loop."""
         return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
     def _on_device(self) -> contextlib.AbstractContextManager:
-        """Returns the device scope of sums, loss scale and verdict.
-
-        With early exit, which the host decides, it is that of counters; otherwise, the device of
-        the first replica of this worker.
-        """
+        """Returns the device scope of what is recorded: where the first `LoopState` is."""
         if self.early_exit:
             return self._on_host()
         if self.strategy.num_replicas_in_sync == 1:
