@@ -233,10 +233,10 @@ def contents(run_dir):
             found[path.name] = path.read_text()
     # How many checkpoints are saved on the way depends on the time that saving takes.
     newest = max(run_dir.glob("checkpoints/*.npz"), key=lambda path: int(path.stem[5:]))
-    batches = (path for path in run_dir.rglob("*.npz") if path.parent.name != "checkpoints")
-    for path in (newest, *batches):
+    (best,) = run_dir.glob("best/*.npz")
+    for path in (newest, best, *run_dir.glob("left_out/*.npz")):
         for name, value in np.load(path, allow_pickle=False).items():
             if isinstance(value, np.ndarray) and "timing" not in name:
-                key = "newest" if path == newest else path.relative_to(run_dir)
+                key = {newest: "newest", best: "best"}.get(path, path.name)
                 found[f"{key} {name}"] = value.tobytes()
     return found
