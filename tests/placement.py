@@ -1,8 +1,8 @@
-"""Places the traced loop as on a GPU, without one, and finds what waits for the host or the device.
+"""Places a traced loop as on a GPU, without one, and finds operations that wait for a copy.
 
-A copy between a GPU and the host waits until the GPU has done all that it was given before: TensorFlow
-starts it after that work, and starts what needs the copy after it. So there must be none between two
-steps of a call.
+A copy between a GPU and the host, in either direction, waits until the GPU has done what it was
+given before: TensorFlow starts the copy after that work, and what needs the copy after the copy.
+So there must be no copy between two steps of a call.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.framework import kernels
 
-# Places of a tensor: the memory of the GPU; that of the host, computed by the CPU, or by an operation
-# of the GPU whose kernel runs on the host; any, because it is known before the graph runs.
+# Places of a tensor: the memory of the GPU; that of the host, computed by the CPU, or by a kernel
+# of the GPU that runs on the host; any, because it is known before the graph runs.
 DEVICE, CPU, HOST, CONSTANT = "device", "CPU", "host", "constant"
 
 # Their kernels read the shapes of tensors only, on the host.

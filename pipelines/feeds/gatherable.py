@@ -1,9 +1,9 @@
 """Forms of examples whose rows a GPU can gather from its own memory.
 
-TensorFlow has no kernel that gathers integers of 8 or 16 bits on a GPU, so that the CPU would gather
-them in every step; and it keeps tensors of 32-bit integers in the memory of the host, from where a
-step would copy all of them. So where there is a GPU, feeds hold integers as int64: small ones eight
-bytes at a time, others one by one. The rows of a batch are converted back where they are gathered.
+TensorFlow has no kernel that gathers integers of 8 or 16 bits on a GPU, so that the CPU would
+gather them in every step; and it keeps 32-bit integers in the memory of the host, from where a step
+would copy all of them. So where there is a GPU, feeds hold integers as int64: small ones several at
+a time, others one by one. The rows of a batch are converted back where they are gathered.
 """
 
 from __future__ import annotations
