@@ -15,6 +15,7 @@ from engine.tasks.task import Task, TaskOutput
 from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
 from pipelines.feeds.resident import InMemoryFeed
+from tapeline import models
 from tests import harness, placement
 from tests.choices import seldom
 from tests.laws import test_compositions, test_foreign_models
@@ -103,6 +104,11 @@ def test_transformer(dtype, options):
 @pytest.mark.parametrize("make", [test_foreign_models.convolutional, test_foreign_models.module])
 def test_foreign_model(make):
     assert waiting(test_foreign_models.training(make, optimizer="adamw").loop) == []
+
+
+def test_rare_dropout():
+    layers = [models.Flatten(), models.Dropout(1e-4), models.Dense(3)]
+    assert waiting(harness.training(*harness.pictures(20), network=lambda: layers).loop) == []
 
 
 @pytest.mark.parametrize("shards", [0, seldom(4)])
