@@ -256,6 +256,7 @@ def assemble(
             watched=bool(config.bad_steps.spike),
             jit=jit,
             apart=xla.apart(jit, devices, model),
+            early_exit=not devices.are_gpus,
         ),
         evaluations={
             split: Evaluation(strategy, feed, evaluate, task, collectives.broadcast)

@@ -39,8 +39,24 @@ def conditional_update(
     elif sum(variable.shape.num_elements() for variable in variables) > _FEW:
         tf.while_loop(lambda due: due, once, [condition], parallel_iterations=1, name=ONCE)
     else:
-        before = [variable.read_value() for variable in variables]
-        update()
-        for variable, old in zip(variables, before, strict=True):
-            selected = tf.where(condition, variable.read_value(), old)
-            tf.raw_ops.AssignVariableOp(resource=variable.handle, value=selected)
+        selected_update(condition, update, variables)
+
+
+def selected_update(
+    condition: tf.Tensor, update: Callable[[], None], variables: Sequence[tf.Variable]
+) -> None:
+    """Updates variables in place, and afterwards restores the old values if a condition is false.
+
+    On a GPU, the host need not know the condition. Memory holds the old values of all variables
+    until the new ones are selected, unless XLA fuses both.
+
+    Args:
+      condition: bool [].
+      update: assigns new values to some of `variables`; must have no other side effects.
+      variables: all variables to which `update` may assign.
+    """
+    before = [variable.read_value() for variable in variables]
+    update()
+    for variable, old in zip(variables, before, strict=True):
+        selected = tf.where(condition, variable.read_value(), old)
+        tf.raw_ops.AssignVariableOp(resource=variable.handle, value=selected)

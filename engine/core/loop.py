@@ -2,6 +2,10 @@
 
 The number of steps is a tensor, so that one trace serves all calls. A call is a loop over log
 points around a loop over steps, so that the steps between log points do no work for logging.
+
+A call ends at its first non-finite step. On a CPU, the loop leaves early. On a GPU, the condition
+of the loop would then wait for the device in every step; so all steps of the call run, those after
+the first non-finite one change nothing, and the host learns at the end how many steps count.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -18,44 +22,14 @@ import tensorflow as tf
 from engine.core import log_points, metrics
 from engine.core.accumulation import Accumulation
 from engine.core.log_points import LogPoint, LogPoints
+from engine.core.loop_state import LoopArgs, LoopResult, LoopState, LoopStateUpdater, updates
 from engine.core.state import TrainState
-from engine.core.step import Step, StepContext
+from engine.core.step import Step
 from engine.core.steps_per_loop import stopwatch
-from engine.optim.precision import LossScaleState
 from engine.runtime.errors import StepError
 from pipelines import Feed, opened, reason
 
 MAX_WATCHED = 4096  # maximum number of steps of a call whose loss and gradient norm are recorded
-
-
-class LoopResult(NamedTuple):
-    """Result of one call of the loop; a step that updated the weights is called finite."""
-
-    steps: int  # number of steps taken; all but possibly the last were finite
-    finite: bool  # whether the last step was finite
-    losses: np.ndarray  # float32 [steps], mean loss of each step; empty if not recorded
-    norms: np.ndarray  # float32 [steps], gradient norms before clipping; empty if not recorded
-    points: list[LogPoint]  # log points reached
-    waited: float  # seconds for which the host waited for the feed
-
-
-class LoopArgs(NamedTuple):
-    """Constants of a call of the loop: bounds, skipped updates and factor of the learning rate."""
-
-    end: tf.Tensor  # step at which the call ends, int64 []
-    every: tf.Tensor  # as LogPoints.every, int64 []
-    last: tf.Tensor  # as LogPoints.last, int64 []
-    skipped: tf.Tensor  # number of steps before this call that did not update the weights, int64 []
-    factor: tf.Tensor | None  # of the learning rate, by the plateau schedule, float64 []
-
-
-class LoopState(NamedTuple):
-    """Loop-carried values: all that a step changes except the model, optimizer slots and EMA."""
-
-    step: tf.Tensor  # int64 []
-    sums: tf.Tensor  # float64, as TrainState.sums
-    scale: tuple[LossScaleState, ...]  # empty if the loss scale is constant
-    finite: tf.Tensor  # bool []: whether the last step was finite
 
 
 @dataclasses.dataclass(eq=False, repr=False)
@@ -65,6 +39,14 @@ class Loop:
     The counters and sums are loop-carried values. Their final values are assigned to the variables
     of `state` once per call, because updating variables in each step takes longer. The attribute
     `traces` is the number of traces of the loop.
+
+    Without `early_exit`, no operation on the host depends on what a device computes between two
+    steps of a call, so the host does not wait for the device. Result, state and log points have the
+    same bits. The steps after a non-finite one take time, and each step keeps the old values of all
+    variables that it updates (weights, statistics, optimizer slots, EMA) until it has selected
+    between old and new ones: as much memory again as these variables have, unless XLA compiles the
+    step and fuses the selection with the update. With `jit="loop"`, XLA for GPUs itself reads the
+    condition of its loop on the host.
     """
 
     strategy: tf.distribute.Strategy
@@ -75,6 +57,7 @@ class Loop:
     watched: bool = False  # whether loss and gradient norm of each step are recorded
     jit: str = "off"  # what XLA compiles, on one replica: "off" (nothing), "step" or "loop"
     apart: bool = False  # whether `compute_gradients` is a separate function, which is not inlined
+    early_exit: bool = True  # whether the loop leaves at a non-finite step: False for GPUs
 
     def __post_init__(self) -> None:
         self.traces = 0
@@ -86,6 +69,7 @@ class Loop:
             compute = tf.function(
                 compute, autograph=False, experimental_attributes={"_noinline": True}
             )
+        self._updater = LoopStateUpdater(self.step.schedule, self.state.loss_scale, self.early_exit)
         self._most_points = log_points.most_points(self.state.sums.shape[0])
         zeros = self.step.zero_accumulators
         self._accumulation = Accumulation(self.strategy, self.feed, zeros, compute)
@@ -103,8 +87,8 @@ class Loop:
 
         Returns:
           The number of steps taken, whether the last step was finite, the loss and gradient norm of
-          each step if `watched`, the values logged at the log points that were reached, and for how
-          long the host waited for the feed.
+          each step if `watched`, the values logged at the log points that were reached, for how
+          long the host waited for the feed, and the number of steps computed.
 
         Raises:
           ValueError: for fewer than 1 step; for steps of two epochs; for steps beyond `points.last`
@@ -130,14 +114,15 @@ class Loop:
             raise StepError(
                 f"training failed after step {before}: {reason(error)}{hint}", before
             ) from error
-        taken, finite, passed, rows, watched = (each.numpy() for each in result)
-        if not (0 < taken <= steps and (taken == steps or not finite)):
+        computed, taken, finite, passed, rows, watched = (each.numpy() for each in result)
+        if not (0 < taken <= computed <= steps and (taken == steps or not finite)):
             raise RuntimeError(
                 f"the loop was asked for {steps} steps after step {before} and took {taken}"
             )
         losses, norms = watched[:taken].T
-        reached = [LogPoint.unpack(row) for row in rows[:passed]]
-        return LoopResult(int(taken), bool(finite), losses, norms, reached, waited)
+        points_computed = map(LogPoint.unpack, rows[:passed])
+        reached = [each for each in points_computed if each.step <= before + taken]
+        return LoopResult(int(taken), bool(finite), losses, norms, reached, waited, int(computed))
 
     def most_steps(self, points: LogPoints) -> int:
         """Returns the maximum number of steps that the next call may take with these log points.
@@ -177,24 +162,31 @@ class Loop:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The number of steps taken, int64 []; whether the last step was finite, bool []; then the
-          number of log points, the rows and the watched values, as `_steps` returns them.
+          The number of steps computed, int32 [], and taken, int64 []; whether the last step taken
+          was finite, bool []; then the number of log points, the rows and the watched values, as
+          `_steps` returns them.
         """
         state, scale = self.state, self.state.loss_scale
         with self._on_host():
-            finite = tf.constant(True)
-            first = LoopState(state.step + 0, state.sums + 0, scale.read(), finite)
             steps, every, last = tf.unstack(request)
+            step, sums = state.step + 0, state.sums + 0
             plateau = self.step.schedule.plateau
-            factor = None if plateau is None else plateau(first.step)
-            args = LoopArgs(first.step + steps, every, last, first.step - state.updates, factor)
+            factor = None if plateau is None else plateau(step)
+            bounds = step, tf.cast(steps, tf.int32), every, last
+            start = step - state.updates, factor, step, sums, scale.read()
+        skipped, factor, first = self._beside_verdict(self._updater.first, *start)
+        args = LoopArgs(*bounds, skipped, factor)
         take = _compiled(self._steps) if self.jit == "loop" else self._steps
-        now, *logged = take(args, first, given)
-        state.step.assign(now.step)
-        state.updates.assign(_updates(now, args))
+        computed, now, *logged = take(args, first, given)
+        now = self._of_first_replica(now)
+        with self._on_host():
+            taken = tf.cast(now.taken[0] if now.taken else computed, tf.int64)
+            reached, skipped = args.first + taken, args.first - state.updates
+            state.updates.assign(updates(reached, now.finite, skipped))
+        state.step.assign(reached)
         state.sums.assign(now.sums)
         scale.write(now.scale)
-        return now.step - first.step, now.finite, *logged
+        return computed, taken, now.finite, *logged
 
     def _steps(self, args: LoopArgs, first: LoopState, given: object) -> tuple[Any, ...]:
         """Takes the steps of a call, and packs a `LogPoint` into a row at each log point.
@@ -205,48 +197,52 @@ class Loop:
           given: input of the graph from `Feed.open`.
 
         Returns:
-          The final `LoopState`; the number of log points reached, int32 []; the rows, float64
-          [maximum log points + 1, 4 + sums], of which only as many are valid as log points were
-          reached; and `metrics.step_watched` of each step, float32 [MAX_WATCHED, 2], or [0, 2]
-          if not recorded.
+          The number of steps computed, int32 []; the final `LoopState`; the number of log points
+          reached, int32 []; the rows, float64 [maximum log points + 1, 4 + sums], of which only as
+          many are valid as log points were reached; and `metrics.step_watched` of each step,
+          float32 [MAX_WATCHED, 2], or [0, 2] if not recorded.
         """
-        one_step = functools.partial(self._one_step, args, first.step, given)
+        one_step = functools.partial(self._one_step, args, given)
 
         def to_log_point(
-            now: LoopState, passed: tf.Tensor, rows: tf.TensorArray, *watched: tf.TensorArray
+            index: tf.Tensor,
+            now: LoopState,
+            passed: tf.Tensor,
+            rows: tf.TensorArray,
+            *watched: tf.TensorArray,
         ) -> tuple[Any, ...]:
             with self._on_host():
-                steps = tf.minimum(args.every - now.step % args.every, args.last - now.step)
+                index64 = tf.cast(index, tf.int64)
+                step = args.first + index64
+                steps = tf.minimum(args.every - step % args.every, args.last - step)
                 # At least one step, whatever the arguments are; otherwise the loop never ends.
-                point = now.step + tf.maximum(steps, 1)
-                end = tf.minimum(args.end, point)
-            now, *recorded = self._while_finite(end, one_step, (now, *watched))
+                point = index64 + tf.maximum(steps, 1)
+                end = tf.cast(tf.minimum(tf.cast(args.steps, tf.int64), point), tf.int32)
+            index, now, *recorded = self._while_finite(end, one_step, (index, now, *watched))
+            row = self._beside_verdict(self._updater.log_row, now, args.skipped, args.factor)
             with self._on_host():
-                row = log_points.pack(
-                    now.step,
-                    _updates(now, args),
-                    self.state.loss_scale.value_of(now.scale),
-                    self.step.schedule(now.step - 1, args.factor),
-                    sums=now.sums,
-                )
                 # The last row of a call that ends between two log points is not counted.
-                rows = rows.write(passed, row)
-                return now, passed + tf.cast(now.step == point, tf.int32), rows, *recorded
+                passed_now = tf.cast(tf.cast(index, tf.int64) == point, tf.int32)
+            with self._on_device():
+                rows = rows.write(passed, self._of_first_replica(row))
+            return index, now, passed + passed_now, rows, *recorded
 
-        with self._on_host():
-            length = len(LogPoint._fields) - 1 + first.sums.shape[0]
+        with self._on_device():
+            length = len(LogPoint._fields) - 1 + self.state.sums.shape[0]
             rows = tf.TensorArray(tf.float64, self._most_points + 1, element_shape=[length])
             # Recording takes time in each step, so it is optional.
             watched = [tf.TensorArray(tf.float32, MAX_WATCHED, element_shape=[2])] * self.watched
-            start = first, tf.constant(0), rows, *watched
-        now, passed, rows, *watched = self._while_finite(args.end, to_log_point, start)
-        return now, passed, rows.stack(), watched[0].stack() if watched else tf.zeros([0, 2])
+        start = tf.constant(0), first, tf.constant(0), rows, *watched
+        index, now, passed, rows, *watched = self._while_finite(args.steps, to_log_point, start)
+        with self._on_device():
+            losses = watched[0].stack() if watched else tf.zeros([0, 2])
+            return index, now, passed, rows.stack(), losses
 
     def _one_step(
         self,
         args: LoopArgs,
-        first: tf.Tensor,  # first step of the call
         given: object,
+        index: tf.Tensor,
         now: LoopState,
         *watched: tf.TensorArray,
     ) -> tuple[Any, ...]:
@@ -254,62 +250,72 @@ class Loop:
 
         Args:
           args: constants of the call.
-          first: index of the first step of the call, int64 [].
           given: input of the graph from `Feed.open`.
+          index: number of earlier steps of the call, int32 [].
           now: loop-carried values before the step.
           *watched: one array of the losses and gradient norms of the steps so far, or none.
 
         Returns:
-          The `LoopState` after the step, then `watched` with the loss and gradient norm of the
-          step.
+          The index and the `LoopState` after the step, then `watched` with the loss and gradient
+          norm of the step.
         """
-        scale = self.state.loss_scale
-        # All earlier steps of this call updated the weights: the first that does not ends it.
-        context = StepContext(
-            now.step, now.step - args.skipped, scale.value_of(now.scale), args.factor
-        )
+        context = self._beside_verdict(self._updater.context, now, args.skipped, args.factor)
         total = self._accumulation.total(self.feed.next(given), context.step, context)
         result = self.strategy.run(self._apply_gradients, args=(total, context))
         # After the reduction, all replicas hold the same values.
-        finite, sums = (self.strategy.experimental_local_results(r)[0] for r in result)
-        with self._on_host():
-            added = now.sums + tf.cast(sums, tf.float64)
-            after = LoopState(
-                now.step + 1,
-                tf.where(finite, added, now.sums),
-                scale.after(now.scale, finite),
-                finite,
+        of_first = self._of_first_replica(result)
+        result = of_first if self.early_exit else result
+        after = self._beside_verdict(self._updater.after, now, *result)
+        with self._on_device():
+            watched = tuple(
+                each.write(index, metrics.step_watched(of_first.sums)) for each in watched
             )
-            index = tf.cast(now.step - first, tf.int32)
-            return after, *(each.write(index, metrics.step_watched(sums)) for each in watched)
+        return index + 1, after, *watched
 
     def _while_finite(self, end: tf.Tensor, body: Callable, start: tuple[Any, ...]) -> list[Any]:
-        """Repeats `body` until step `end` or a non-finite step; returns the final loop variables.
+        """Repeats `body` until `end`, or a non-finite step; returns the final loop variables.
+
+        Without early exit, a non-finite step does not end the loop.
 
         Args:
-          end: step to stop before, int64 [].
+          end: index of the step in the call to stop before, int32 [].
           body: takes the current loop variables and returns new ones, after one or more steps.
-          start: the first loop variables, of which the first is a `LoopState`.
+          start: the first loop variables: the index of a step, a `LoopState`, and any others.
         """
 
-        def condition(now: LoopState, *_: Any) -> tf.Tensor:
-            with self._on_host():
-                return (now.step < end) & now.finite
+        def condition(index: tf.Tensor, now: LoopState, *_: Any) -> tf.Tensor:
+            # TensorFlow keeps int32 on the host, on a GPU too.
+            return (index < end) & now.finite if self.early_exit else index < end
 
         return tf.while_loop(condition, body, start, parallel_iterations=1)
+
+    def _beside_verdict(self, function: Callable, *args: Any) -> Any:
+        """Calls a function that computes on the values of `LoopState`, where these are.
+
+        With early exit, that is once on the host; otherwise it is in the context of each replica.
+        """
+        if not self.early_exit:
+            return self.strategy.run(function, args=args)
+        with self._on_host():
+            return function(*args)
+
+    def _of_first_replica(self, values: Any) -> Any:
+        """Returns the values of the first replica of this worker, for a nest of values."""
+        local = self.strategy.experimental_local_results
+        return tf.nest.map_structure(lambda each: local(each)[0], values)
 
     def _on_host(self) -> contextlib.AbstractContextManager:
         """Returns the device scope of counters: the host CPU, or none if XLA compiles the loop."""
         return contextlib.nullcontext() if self.jit == "loop" else tf.device("CPU:0")
 
+    def _on_device(self) -> contextlib.AbstractContextManager:
+        """Returns the device scope of what is recorded: where the first `LoopState` is."""
+        if self.early_exit:
+            return self._on_host()
+        if self.strategy.num_replicas_in_sync == 1:
+            return contextlib.nullcontext()  # TensorFlow's default: the GPU, if there is one
+        return tf.device(self.strategy.extended.worker_devices[0])
+
 
 def _compiled(function: Callable) -> Callable:
     return tf.function(function, autograph=False, jit_compile=True)
-
-
-def _updates(now: LoopState, args: LoopArgs) -> tf.Tensor:
-    """Returns the number of steps so far that updated the weights, int64 [].
-
-    Of the steps of a call, only the last may not have updated the weights.
-    """
-    return now.step - args.skipped - tf.cast(~now.finite, tf.int64)

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from engine.core import metrics
 from engine.core.collected import Rows, collected_rows
-from engine.core.conditional import conditional_update
+from engine.core.conditional import conditional_update, selected_update
 from engine.core.statistics import weighted_sums
 from engine.distributed.reduction import Reduction, Tensors, all_reduce
 from engine.models import properties
@@ -30,12 +30,13 @@ from pipelines import Batch
 
 
 class StepContext(NamedTuple):
-    """Step counters, loss scale and factor of the learning rate before a training step."""
+    """Step counters, loss scale, factor of the learning rate and verdict before a training step."""
 
     step: tf.Tensor  # int64 [], number of earlier steps
     updates: tf.Tensor  # int64 [], number of earlier steps that updated the weights
     loss_scale: tf.Tensor  # float32 []
     factor: tf.Tensor | None = None  # of the learning rate, by the plateau schedule, float64 []
+    finite: tf.Tensor | None = None  # bool []: if False, the step changes nothing; None: True
 
 
 class StepResult(NamedTuple):
@@ -159,7 +160,8 @@ class Step:
 
         Returns:
           A `StepResult`: whether all gradients, statistics and metric sums were finite, in which
-          case the variables were updated; and the result of `metrics.step_sums`.
+          case the variables were updated, unless `context.finite` is False; and the result of
+          `metrics.step_sums`.
         """
         # L2: reduce, then check, then apply. Gradients and sums are reduced together.
         *reduced, sums = self.reduce(total)
@@ -182,7 +184,10 @@ class Step:
             if self.average is not None:
                 ema.update_ema(self.average, self.model, self.ema, context.updates)
 
-        conditional_update(finite, update, self._updated, self.compiled)
+        if context.finite is None:
+            conditional_update(finite, update, self._updated, self.compiled)
+        else:
+            selected_update(finite & context.finite, update, self._updated)
         return StepResult(finite, metrics.step_sums(sums, norm))
 
     def _write_statistics(self, reduced: Tensors) -> None:

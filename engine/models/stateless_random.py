@@ -78,9 +78,11 @@ class StatelessRNG:
             table = tf.constant(np.where(fields < dropped, 0, factor), dtype)
             drawn = tf.reshape(tf.gather(table, drawn), [rows, drawn.shape[1] * 8 // bits])
         else:
-            integer = tf.int16 if bits == 16 else tf.int32
+            integer = tf.int16 if bits == 16 else tf.uint32
             drawn = self._bits(stream, rows, features * bits, integer)
-            drawn = tf.cast(drawn >= tf.constant(dropped - limit // 2, integer), dtype) * factor
+            if bits == 32:  # a GPU reshapes and compares int32 on the host
+                drawn = tf.cast(tf.bitcast(drawn, tf.int32), tf.int64)
+            drawn = tf.cast(drawn >= tf.constant(dropped - limit // 2, drawn.dtype), dtype) * factor
         return drawn if features == drawn.shape[1] else drawn[:, :features]
 
     def seed(self, name: str) -> tf.Tensor:
@@ -90,7 +92,7 @@ class StatelessRNG:
         numbers only if the global batch is divided into the same micro-batches.
         """
         self.drawn.add("per_microbatch")
-        return self._bits(f"seed/{name}", 1, 64, tf.int32)[0]
+        return tf.bitcast(self._bits(f"seed/{name}", 1, 64, tf.uint32)[0], tf.int32)
 
     def _bits(
         self, stream: int | str, rows: tf.Tensor | int, bits: int, dtype: tf.DType

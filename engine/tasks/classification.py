@@ -81,7 +81,8 @@ class Classification(Task):
             losses = tf.nn.softmax_cross_entropy_with_logits(targets, logits)
         else:
             if self.ignore_label is not None:
-                valid = tf.not_equal(labels, self.ignore_label)
+                # A GPU compares int32 on the host.
+                valid = tf.not_equal(tf.cast(labels, tf.int64), self.ignore_label)
                 weights, labels = tf.cast(valid, tf.float32), tf.where(valid, labels, 0)
             losses = cross_entropy(logits, labels)
         if self._smoothing and context.training:

@@ -73,7 +73,8 @@ class Segmentation(Task):
         """
         logits = tf.cast(model(batch.inputs, context), tf.float32)
         classes = logits.shape[-1]
-        labels = tf.cast(tf.reshape(batch.targets, tf.shape(logits)[:-1]), tf.int32)
+        # A GPU reshapes and compares int32 on the host.
+        labels = tf.reshape(tf.cast(batch.targets, tf.int64), tf.shape(logits)[:-1])
         labels = tf.ensure_shape(labels, logits.shape[:-1])
         weights = tf.ones_like(labels, tf.float32)
         if self.ignore_label is not None:
@@ -81,7 +82,8 @@ class Segmentation(Task):
             labels = tf.where(weights > 0, labels, 0)
         if self._class_weights and context.training:
             weights *= tf.gather(tf.constant(self._class_weights, tf.float32), labels)
-        losses = cross_entropy(tf.reshape(logits, [-1, classes]), tf.reshape(labels, [-1]))
+        flat = tf.cast(tf.reshape(labels, [-1]), tf.int32)
+        losses = cross_entropy(tf.reshape(logits, [-1, classes]), flat)
         rows = tf.shape(labels)[0]
         by_position = tf.reshape(weights, [rows, -1])
         total = tf.reduce_sum(by_position, -1)
@@ -90,13 +92,14 @@ class Segmentation(Task):
         by_row = tf.math.divide_no_nan(by_row, total)
         static = labels.shape[:1]
         if self.ignore_label is None and not (self._class_weights and context.training):
-            arguments: tuple[tf.Tensor, ...] = (labels, logits)
+            arguments: tuple[tf.Tensor, ...] = (tf.cast(labels, tf.int32), logits)
             row_weights = None
         else:
             count = tf.cast(tf.shape(by_position)[1], tf.float32)
             row_weights = tf.ensure_shape(total / count, static)
             share = tf.reshape(row_weights, [-1, *[1] * (labels.shape.rank - 1)])
-            arguments = (labels, logits, tf.math.divide_no_nan(weights, share))
+            of_position = tf.math.divide_no_nan(weights, share)
+            arguments = (tf.cast(labels, tf.int32), logits, of_position)
         losses = tf.ensure_shape(by_row, static)
         return TaskOutput(losses, dict.fromkeys(self.metrics, arguments), row_weights)
 

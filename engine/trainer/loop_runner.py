@@ -91,7 +91,7 @@ class LoopRunner:
             self._startup.ended("step")
             self._meter.record_startup(self._startup.seconds, self._parts.loop.traces)
             self._compiled()
-        self._steps_per_loop.took(taken.steps, seconds)
+        self._steps_per_loop.took(taken.computed, seconds)
         self._meter.record_call(taken.steps, seconds, taken.waited)
         self._meter.beat(step + taken.steps)
         bad_step = self._detector.examine(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.feeds.replicas import per_replica_values
 from pipelines.nests import Nest
@@ -50,23 +51,39 @@ class InMemoryFeed:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self.layout = plan, plan.layout
         self._orders = OrderPrefetch(plan)
-        self._opened: tuple[int, tf.Tensor] | None = None
-        self._structure = tf.nest.map_structure(lambda _: None, (inputs, targets))
+        self._opened: tuple[int, Any] | None = None
+        self._strategy, self._for_gpu = strategy, gatherable.needed()
+        self._specs = tf.nest.map_structure(
+            lambda leaf: tf.TensorSpec(leaf.shape[1:], leaf.dtype), (inputs, targets)
+        )
         leaves = tf.nest.flatten((inputs, targets))
+        if self._for_gpu:
+            with tf.device("CPU:0"):
+                leaves = [gatherable.gatherable(tf.constant(leaf)).numpy() for leaf in leaves]
         self._data = per_replica_values(strategy, lambda: tuple(map(tf.constant, leaves)))
 
     def open(self, step: int, steps: int) -> OpenedSteps:
-        """Returns `steps` and the graph's input: the example order of the epoch, int32 [n]."""
+        """Returns `steps` and the graph's input: the example order of the epoch, int32 [n].
+
+        With a GPU, the order is int64, and each replica has one: int32 would be on the host.
+        """
         epoch = step // self.steps_per_epoch
         if self._opened is None or self._opened[0] != epoch:
-            self._opened = epoch, tf.constant(self._orders.of(epoch))
+            order = self._orders.of(epoch)
+            if self._for_gpu:
+                self._opened = (
+                    epoch,
+                    per_replica_values(self._strategy, lambda: tf.constant(order, tf.int64)),
+                )
+            else:
+                self._opened = epoch, tf.constant(order)
         return OpenedSteps(steps, self._opened[1])
 
     def close(self) -> None:
         """Stops prefetching the order of the next epoch."""
         self._orders.close()
 
-    def next(self, given: tf.Tensor) -> tuple[tf.Tensor, Any]:
+    def next(self, given: Any) -> tuple[Any, Any]:
         """Returns the `element` of `batch`: (epoch's order, tensors of all examples by replica)."""
         return given, self._data
 
@@ -77,6 +94,10 @@ class InMemoryFeed:
         arange = tf.range(self._plan.fetched, dtype=tf.int64)
         _, positions, _ = self._plan.positions(step, *where, arange)
         indices = tf.gather(in_order, positions % self.examples)
-        rows = [tf.gather(leaf, indices) for leaf in data]
-        inputs, targets = tf.nest.pack_sequence_as(self._structure, rows)
+        specs = tf.nest.flatten(self._specs)
+        rows = [
+            gatherable.restored(tf.gather(leaf, indices), spec)
+            for leaf, spec in zip(data, specs, strict=True)
+        ]
+        inputs, targets = tf.nest.pack_sequence_as(self._specs, rows)
         return self._plan.masked(inputs, targets, step, *where)

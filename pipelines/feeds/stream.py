@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from pipelines import nests
 from pipelines.errors import reason
+from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import Batch, BatchPlan, OpenedSteps
 from pipelines.feeds.replicas import local_replicas, per_replica_values
 from pipelines.host import usable_cores
@@ -72,7 +73,7 @@ class StreamingFeed:
     ) -> None:
         self.examples, self.steps_per_epoch = plan.examples, plan.steps_per_epoch
         self._plan, self._strategy, self._source = plan, strategy, source
-        self.layout = plan.layout
+        self.layout, self._for_gpu = plan.layout, gatherable.needed()
         self._iterator: Any = None
         self._queue: Any = None
         self._thread: threading.Thread | None = None
@@ -117,7 +118,9 @@ class StreamingFeed:
                 self._start(first)
             self._table = per_replica_values(self._strategy, self._next_block)
             self._first = first
-        offset = tf.constant(position - step - first, tf.int64)
+        offset: Any = tf.constant(position - step - first, tf.int64)
+        if self._for_gpu:  # each replica has one
+            offset = per_replica_values(self._strategy, lambda: tf.identity(offset))
         return OpenedSteps(min(steps, first + self._steps - position), (offset, self._table))
 
     @property
@@ -149,13 +152,19 @@ class StreamingFeed:
         rows, local = self._plan.fetched, tf.cast(micro_batch, tf.int64)
         first = ((step + offset) * self.layout.local_micro_batches + local) * rows
         indices = first + tf.range(rows, dtype=tf.int64)
-        leaves = [tf.gather(leaf, indices) for leaf in table]
+        specs = tf.nest.flatten(self._source.decoded)
+        leaves = [
+            gatherable.restored(tf.gather(leaf, indices), spec)
+            for leaf, spec in zip(table, specs, strict=True)
+        ]
         inputs, targets = tf.nest.pack_sequence_as(self._source.decoded, leaves)
         return self._plan.masked(inputs, targets, step, replica, micro_batch)
 
     def _next_block(self) -> tuple[tf.Tensor, ...]:
         try:
-            return next(self._iterator)
+            block = next(self._iterator)
+            # One replica gets the block in the memory of the host, too: copy it once, not per step.
+            return tuple(map(tf.identity, block)) if self._for_gpu else block
         except (StopIteration, tf.errors.OpError):
             if self._failure is not None:  # what stopped the pipeline says more
                 raise RuntimeError(reason(self._failure)) from self._failure
@@ -179,7 +188,7 @@ class StreamingFeed:
                     deterministic=True,
                 )
                 .batch(self._chunks, drop_remainder=True)
-                .map(without_autograph(lambda *parts: tuple(map(_concatenate, parts))))
+                .map(without_autograph(self._block))
                 .prefetch(_READY * len(replicas))
                 .with_options(options_without_autotune())
             )
@@ -194,6 +203,10 @@ class StreamingFeed:
         if self._crop:
             return tuple(tf.nest.flatten(decode_cropped(self._source, *examples)))
         return tuple(tf.nest.flatten(decode_batch(self._source, examples, self._per_iteration)))
+
+    def _block(self, *parts: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        leaves = map(_concatenate, parts)
+        return tuple(map(gatherable.gatherable, leaves) if self._for_gpu else leaves)
 
     def _fill(self, queue: tf.queue.FIFOQueue, replicas: range, step: int) -> None:
         """Enqueues stored examples by block and replica from `step` on until `queue` is closed.

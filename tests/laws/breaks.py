@@ -42,6 +42,8 @@ _DATA_STATE = ("tests/laws/test_l4_data_state.py",)
 _DAMAGE = ("tests/laws/test_l5_damage.py", "tests/unit/test_checkpoint_file.py")
 _ONE_STATE = ("tests/laws/test_l5_one_state.py",)
 _COMPILED = ("tests/laws/test_compiled.py",)
+_EARLY_EXIT = ("tests/laws/test_early_exit.py::test_both_ways_bitwise",)
+_HOST_WAITS = ("tests/unit/test_host_waits.py",)
 _POINTS = ("tests/laws/test_points.py",)
 _ONE_TRACE = ("tests/laws/test_l6_one_trace.py",)
 _TOPOLOGY = ("tests/laws/test_l7_topology.py",)
@@ -240,9 +242,9 @@ BREAKS = (
         "L2",
         "a bad step counts as an update",
         _VERDICT,
-        "engine/core/loop.py",
-        "return now.step - args.skipped - tf.cast(~now.finite, tf.int64)",
-        "return now.step - args.skipped",
+        "engine/core/loop_state.py",
+        "return step - skipped - tf.cast(~finite, tf.int64)",
+        "return step - skipped",
     ),
     Break(
         "L2",
@@ -262,9 +264,41 @@ BREAKS = (
     ),
     Break(
         "L2",
+        "a call on a GPU goes on after a bad step",
+        _EARLY_EXIT,
+        "engine/core/step.py",
+        "selected_update(finite & context.finite,",
+        "selected_update(finite,",
+    ),
+    Break(
+        "L2",
+        "steps after a bad step count on a GPU",
+        _EARLY_EXIT,
+        "engine/core/loop_state.py",
+        "finite &= now.finite",
+        "pass",
+    ),
+    Break(
+        "L2",
+        "log points after a bad step are logged on a GPU",
+        _EARLY_EXIT,
+        "engine/core/loop.py",
+        "if each.step <= before + taken",
+        "if each",
+    ),
+    Break(
+        "L2",
+        "a GPU's loop waits for the verdict of each step",
+        _HOST_WAITS,
+        "engine/core/loop.py",
+        "if self.early_exit else index < end",
+        "",
+    ),
+    Break(
+        "L2",
         "the metrics of a bad step count",
         _VERDICT,
-        "engine/core/loop.py",
+        "engine/core/loop_state.py",
         "tf.where(finite, added, now.sums)",
         "added",
     ),
@@ -273,8 +307,8 @@ BREAKS = (
         "a bad step takes the number of the next one too",
         _VERDICT,
         "engine/core/loop.py",
-        "now.step + 1,",
-        "now.step + 2 - tf.cast(finite, tf.int64),",
+        "reached, skipped = args.first + taken,",
+        "reached, skipped = args.first + taken + tf.cast(~now.finite, tf.int64),",
     ),
     # Loss scale
     Break(
@@ -519,7 +553,7 @@ BREAKS = (
         "a point is noted down wherever a call ends",
         _POINTS,
         "engine/core/loop.py",
-        "tf.cast(now.step == point, tf.int32)",
+        "tf.cast(tf.cast(index, tf.int64) == point, tf.int32)",
         "1",
     ),
     Break(
@@ -617,8 +651,9 @@ BREAKS = (
         "a replica begins with its second shard and ends with its first",
         _TOPOLOGY,
         "engine/core/accumulation.py",
-        "first = shard * micro_batches",
-        "first = (shard + 1) % self._layout.local_shards * micro_batches",
+        "self.feed.batch(element, step, replica, index)",
+        "self.feed.batch(element, step, replica, (index + self._layout.micro_batches) "
+        "% self._layout.local_micro_batches)",
     ),
     Break(
         "shards",

@@ -57,7 +57,7 @@ class Embedding(Layer):
                 f"{self.label} takes integer ids, got {ids.dtype.name}: give it the ids as they are"
                 " in the data set, without scaling"
             )
-        ids = tf.cast(ids, tf.int32 if ids.dtype.size < 4 else tf.int64)
+        ids = tf.cast(ids, tf.int64)  # a GPU compares int32 on the host
         if context.mask is not None:
             valid = tf.reshape(context.mask > 0, [-1] + [1] * (ids.shape.rank - 1))
             ids = tf.where(valid, ids, tf.zeros_like(ids))

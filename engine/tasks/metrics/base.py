@@ -239,17 +239,18 @@ def sums_by(index: tf.Tensor, terms: tf.Tensor, size: int) -> tf.Tensor:
     Returns:
       The sums, float64 [size].
     """
-    index, terms = tf.reshape(index, [-1]), tf.reshape(terms, [-1])
+    # A GPU compares and reshapes int32 on the host.
+    index, terms = tf.reshape(tf.cast(index, tf.int64), [-1]), tf.reshape(terms, [-1])
     index = tf.where((index >= 0) & (index < size), index, -1)
     return tf.math.unsorted_segment_sum(terms, index, size)
 
 
 def predicted_classes(labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-    """Returns the predicted classes, int32 of the shape of the labels, [rows, ...].
+    """Returns the predicted classes, int64 of the shape of the labels, [rows, ...].
 
     Predictions of the rank of the labels are classes. Otherwise they are scores,
     [rows, ..., classes], and the predicted class is the one with the largest score.
     """
     if predictions.shape.rank == labels.shape.rank:
-        return tf.cast(predictions, tf.int32)
-    return tf.argmax(predictions, -1, output_type=tf.int32)
+        return tf.cast(predictions, tf.int64)
+    return tf.argmax(predictions, -1)

@@ -39,10 +39,10 @@ class CalibrationError(Metric):
         weights = position_weights(weights, labels, positions)
         if self._from_logits:
             predictions = tf.nn.softmax(predictions)
-        correct = tf.equal(predicted_classes(labels, predictions), tf.cast(labels, tf.int32))
+        correct = tf.equal(predicted_classes(labels, predictions), tf.cast(labels, tf.int64))
         confidence = tf.cast(tf.reduce_max(predictions, -1), tf.float64)
         # The upper end belongs to a bin, as in the paper.
-        bins = tf.cast(tf.math.ceil(confidence * self._bins), tf.int32) - 1
+        bins = tf.cast(tf.math.ceil(confidence * self._bins), tf.int64) - 1
         bins = tf.clip_by_value(bins, 0, self._bins - 1)
         terms = (weights, weights * confidence, weights * tf.cast(correct, tf.float64))
         return tf.concat([sums_by(bins, term, self._bins) for term in terms], 0)

@@ -29,7 +29,7 @@ class Accuracy(MeanOf):
     percentage = True
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
-        return tf.equal(predicted_classes(labels, predictions), tf.cast(labels, tf.int32))
+        return tf.equal(predicted_classes(labels, predictions), tf.cast(labels, tf.int64))
 
 
 class TopK(MeanOf):
@@ -50,9 +50,9 @@ class TopK(MeanOf):
 
     def values(self, labels: tf.Tensor, predictions: tf.Tensor) -> tf.Tensor:
         own = tf.gather(
-            predictions, tf.cast(labels, tf.int32)[..., tf.newaxis], batch_dims=labels.shape.rank
+            predictions, tf.cast(labels, tf.int64)[..., tf.newaxis], batch_dims=labels.shape.rank
         )
-        larger = tf.reduce_sum(tf.cast(predictions > own, tf.int32), -1)
+        larger = tf.reduce_sum(tf.cast(predictions > own, tf.int64), -1)
         return (larger < self.k) & ~tf.math.is_nan(own[..., 0])
 
 
@@ -90,7 +90,7 @@ class _Confusion(Metric):
     ) -> tf.Tensor:
         if not self._indicators:
             weights = position_weights(weights, labels, positions)
-            labels, predicted = tf.cast(labels, tf.int32), predicted_classes(labels, predictions)
+            labels, predicted = tf.cast(labels, tf.int64), predicted_classes(labels, predictions)
             hits = tf.where(tf.equal(labels, predicted), weights, 0.0)
             pairs = ((labels, hits), (labels, weights), (predicted, weights))
             return tf.concat([sums_by(index, term, self._classes) for index, term in pairs], 0)

@@ -68,8 +68,9 @@ class AUC(Metric):
             labels, logits = labels[..., tf.newaxis], logits[..., tf.newaxis]
         weights = position_weights(weights, labels[..., 0], positions)[..., tf.newaxis]
         true = tf.cast(labels, tf.float64)
-        bins = tf.cast(_bin_position(logits) * self._bins, tf.int32)
-        bins = tf.clip_by_value(bins, 0, self._bins - 1) + tf.range(self._classes) * self._bins
+        bins = tf.cast(_bin_position(logits) * self._bins, tf.int64)
+        first = tf.range(self._classes, dtype=tf.int64) * self._bins
+        bins = tf.clip_by_value(bins, 0, self._bins - 1) + first
         count = self._classes * self._bins
         terms = (weights * true, weights * (1 - true), tf.square(weights) * true)
         return tf.concat([sums_by(bins, term, count) for term in terms], 0)
