@@ -219,14 +219,19 @@ class Matrix:
         return ""
 
     def bfloat16(self) -> str:
-        """Checks that mixed_bfloat16 reaches about the test loss of float32; returns both losses.
+        """Checks that mixed_bfloat16 reaches about the loss of float32; returns both losses.
 
-        The loss must be below 1.2 times that of float32 plus 0.1.
+        The loss must be below 1.2 times that of float32 plus 0.1. It is the test loss; for the
+        networks whose batch norms have not settled after so few steps, in any precision, it is the
+        mean training loss of the last epoch.
         """
-        test = self._train("bfloat16", "--precision=mixed_bfloat16").result["test"]
-        whole = self.whole.result["test"]
-        assert np.isfinite(test["loss"]) and test["loss"] < 1.2 * whole["loss"] + 0.1, test
-        return f"loss {test['loss']:.2f}, float32 {whole['loss']:.2f}"
+        settled = self.job.name not in SWITCHING
+        both = self._train("bfloat16", "--precision=mixed_bfloat16"), self.whole
+        loss, whole = (
+            run.result["test"]["loss"] if settled else _last_training_loss(run) for run in both
+        )
+        assert np.isfinite(loss) and loss < 1.2 * whole + 0.1, (loss, whole)
+        return f"{'' if settled else 'training '}loss {loss:.2f}, float32 {whole:.2f}"
 
     @functools.cached_property
     def _predicted(self) -> str:
@@ -288,6 +293,12 @@ def _saved_step(run_dir: Path) -> int:
         return read_metadata(path)["step"] if path else 0
     except OSError:  # deleted since it was listed
         return 0
+
+
+def _last_training_loss(run: Run) -> float:
+    """Returns the mean of the training losses that a run logged in its last epoch."""
+    rows = run.rows("train")
+    return float(np.mean([row["loss"] for row in rows if row["epoch"] == rows[-1]["epoch"]]))
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> float:
