@@ -20,7 +20,7 @@ class _Caller(keras.Layer):
     """Layer that calls a function, in which other layers find whether the model is in training."""
 
     def __init__(self) -> None:
-        super().__init__(autocast=False)
+        super().__init__(name="second_call", autocast=False)
 
     def call(self, inputs: Any, function: Any = None, training: Any = None) -> Any:
         return function()

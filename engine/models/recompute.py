@@ -126,7 +126,7 @@ def _used(operations: Sequence[tf.Operation], given: Sequence[tf.Tensor]) -> lis
     """
     # A placeholder stands for a tensor of an outer graph.
     made = {op.name for op in operations if op.type != "Placeholder"}
-    known = {tensor.name for tensor in given}
+    known = {tensor.name for tensor in given if hasattr(tensor, "graph")}  # not of eager ones
     found: dict[str, tf.Tensor] = {}
     for tensor in (tensor for op in operations for tensor in op.inputs):
         if tensor.op.name not in made and tensor.name not in known and _is_recorded(tensor):
