@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import json
 import subprocess
 import sys
@@ -49,7 +50,8 @@ def measured(options: list[str]) -> dict[str, Any]:
     Returns:
       "expected" and "expected_step" as `engine.inspection.cost.Cost.memory` and `Cost.step`; "peak"
       of the allocator, with the part of its chunks that is not asked for; "step", the largest sum
-      of requested bytes over what is allocated between steps.
+      of requested bytes over what is allocated between steps; "flops" of a step; "weights", a hash
+      of the weights after three steps.
     """
     from engine.runtime.startup import import_tensorflow
 
@@ -80,6 +82,9 @@ def measured(options: list[str]) -> dict[str, Any]:
         else:
             alive -= sizes.pop(values["addr"], 0.0)
         highest = max(highest, alive)
+    weights = hashlib.sha256()
+    for variable in parts.model.variables:
+        weights.update(variable.numpy().tobytes())
     expected = cost(config, parts.source, parts, 1, traced=True)
     return {
         "jit": parts.jit,
@@ -87,6 +92,8 @@ def measured(options: list[str]) -> dict[str, Any]:
         "expected_step": expected.step,
         "peak": max(values.get("peak_bytes_in_use", 0) for _, values in events),
         "step": highest,
+        "flops": expected.flops,
+        "weights": weights.hexdigest(),
     }
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from engine.core.flops import flops_of_step
 from engine.inspection.memory import step_bytes
 from engine.models.recomputed_modules import recompute
+from engine.tasks.classification import Classification
 from engine.verify.bounds import FLOAT32_RUN
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
 from pipelines.feeds.resident import InMemoryFeed
@@ -38,8 +38,6 @@ def run(pattern, replicas=1, accumulate=1, shards=0, network=transformer, **opti
 
     The last batch of an epoch has 4 padding rows. `options` are passed to `put_together`.
     """
-    from engine.tasks.classification import Classification
-
     images, labels = pictures(28)
     layout = BatchLayout(replicas, accumulate, shards)
     plan = BatchPlan(examples=28, global_batch_size=8, layout=layout, seed=0)
@@ -58,28 +56,33 @@ def run(pattern, replicas=1, accumulate=1, shards=0, network=transformer, **opti
     )
 
 
-@pytest.mark.parametrize("network", [transformer, residual_network])
 @pytest.mark.parametrize(
     "options",
     [
         {},
-        {"replicas": 2},
         {"accumulate": 2, "shards": 2, "replicas": 2},
         {"precision": "mixed_bfloat16"},
+        seldom({"replicas": 2}),
         seldom({"precision": "mixed_float16"}),
-        seldom({"accumulate": 2}),
     ],
     ids=lambda options: "-".join(options) or "plain",
 )
-def test_same_bits_as_without(network, options):
-    """Weights and statistics have the same bits as without recomputation."""
-    plain = run("", network=network, **options).take(6)
-    ours = run("layers/*", network=network, **options).take(6)
-    assert same_bits(plain.weights(), ours.weights())
+def test_same_bits_as_without(options):
+    """The weights of a transformer have the same bits as without recomputation."""
+    plain, ours = (run(pattern, **options).take(4).weights() for pattern in ("", "layers/*"))
+    assert same_bits(plain, ours)
+
+
+@pytest.mark.parametrize("replicas", [1, seldom(2)])
+def test_batch_norm(replicas):
+    """Statistics count once; the graph optimizer may multiply in another order than without."""
+    options = {"replicas": replicas, "network": residual_network}
+    plain, ours = (run(pattern, **options).take(4).weights() for pattern in ("", "layers/*"))
+    assert relative_difference(plain, ours) <= FLOAT32_RUN
 
 
 def test_same_bits_on_two_devices():
-    """With shards, the weights have the same bits on one and on two devices."""
+    """Recomputed, and with shards, the weights have the same bits on one and on two devices."""
     one, two = (run("layers/*", replicas, shards=2).take(4) for replicas in (1, 2))
     assert same_bits(one.weights(), two.weights())
 
