@@ -45,7 +45,7 @@ def test_inspection_shows_modules(warm: Warm, tmp_path: Path):
     assert "modules computed again in the backward pass" in outcome.out, outcome.said()
 
 
-@pytest.mark.parametrize("options", [(), seldom("--virtual_devices=2", "--accumulate=2")])
+@pytest.mark.parametrize("options", [(), seldom(("--virtual_devices=2", "--accumulate=2"))])
 def test_verify(warm: Warm, options: tuple[str, ...]):
     outcome = warm.run("--mode=verify", *NETWORK, *options)
     assert outcome.status == 0, outcome.said()

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import tapeline
+from benchmarks.memory import allocated
 from engine.inspection.memory import peak_bytes
 from engine.models.recompute import recomputed
 from engine.models.recomputed_modules import callable_modules, recompute
@@ -148,6 +149,37 @@ def test_activations_are_not_kept():
     products = [op for op in stack(8, True).get_operations() if op.type == "MatMul"]
     # Of both calls, and two gradients each but for the input of the network.
     assert len(products) == 8 * 3 * (1 + 1 + 2) - 1
+
+
+@pytest.mark.parametrize("compiled_for", ["", "CPU"])
+def test_memory_of_allocator(compiled_for):
+    """TensorFlow's graph optimizer and XLA do not merge the second call with the first."""
+    kernel, jit = tf.Variable(normal(256, 256) / 16), bool(compiled_for)
+
+    def block(x):
+        for _ in range(4):
+            x = tf.tanh(x @ kernel)
+        return x
+
+    def highest(recomputes):
+        @tf.function(autograph=False, jit_compile=jit)
+        def gradient(x):
+            with tf.GradientTape() as tape:
+                for _ in range(6):
+                    x = recomputed(block, x, compiled_for=compiled_for) if recomputes else block(x)
+                loss = tf.reduce_sum(x)
+            return tape.gradient(loss, kernel)
+
+        x = normal(512, 256)
+        gradient(x)
+        try:
+            return allocated(lambda: gradient(x).numpy())[0]
+        except SystemExit as none:
+            pytest.skip(str(none))
+
+    plain, ours = highest(False), highest(True)
+    assert plain >= 6 * 4 * 512 * 256 * 4
+    assert ours <= 0.75 * plain
 
 
 class Block(models.Layer):
