@@ -46,6 +46,11 @@ class KerasModel(tf.Module):
         """The Keras layers by name, such as "03_conv2d"; empty before `create_variables`."""
         return self._called.layers
 
+    @property
+    def keras_model(self) -> Any:
+        """The Keras model or layer that is called."""
+        return self._called.model
+
     def recompute(self, names: Sequence[str], compiled_for: str = "") -> None:
         """Makes the calls of Keras layers `recomputed`, with `compiled_for` as there.
 

@@ -70,6 +70,7 @@ def callable_modules(model: tf.Module) -> dict[str, Any]:
         else []
     )
     whole = [model.module] if isinstance(model, ModuleModel) else []
+    whole += [model.keras_model] if hasattr(model, "keras_model") else []
     return {
         name: module
         for name, module in named_modules(model).items()

@@ -329,6 +329,7 @@ def keras_network(recomputes):
     for _ in range(2):
         x = KerasBlock()(x)
     model = tapeline.keras(keras.Model(inputs, keras.layers.Dense(2)(x)))
+    assert "functional" not in callable_modules(model)  # the whole model
     if recomputes:
         assert recompute(model, ["*_block"]) == ["00_keras_block", "05_keras_block"]
     return model
