@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import argparse
 import glob
+import hashlib
 import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 _MIB = 1 << 20
@@ -49,12 +50,12 @@ def measured(options: list[str]) -> dict[str, Any]:
     Returns:
       "expected" and "expected_step" as `engine.inspection.cost.Cost.memory` and `Cost.step`; "peak"
       of the allocator, with the part of its chunks that is not asked for; "step", the largest sum
-      of requested bytes over what is allocated between steps.
+      of requested bytes over what is allocated between steps; "flops" of a step; "weights", a hash
+      of the weights after three steps.
     """
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    import tensorflow as tf
 
     from engine.assembly.parts import assemble
     from engine.config import flags
@@ -63,11 +64,38 @@ def measured(options: list[str]) -> dict[str, Any]:
     config = flags.parse(options)
     parts = assemble(config)
     parts.loop.run(1)
+    highest, peak = allocated(lambda: [parts.loop.run(1) for _ in range(2)])
+    weights = hashlib.sha256()
+    for variable in parts.model.variables:
+        weights.update(variable.numpy().tobytes())
+    expected = cost(config, parts.source, parts, 1, traced=True)
+    return {
+        "jit": parts.jit,
+        "expected": expected.memory,
+        "expected_step": expected.step,
+        "peak": peak,
+        "step": highest,
+        "flops": expected.flops,
+        "weights": weights.hexdigest(),
+    }
+
+
+def allocated(run: Callable[[], object]) -> tuple[float, int]:
+    """Runs a function under TensorFlow's profiler; returns what it allocated.
+
+    Returns:
+      The largest sum of requested bytes over what was allocated before, and the peak of the
+      allocator, with the part of its chunks that is not asked for.
+
+    Raises:
+      SystemExit: if TensorFlow records no allocations.
+    """
+    import tensorflow as tf
+
     with tempfile.TemporaryDirectory() as place:
         levels = tf.profiler.experimental.ProfilerOptions(host_tracer_level=3)
         with tf.profiler.experimental.Profile(place, levels):
-            for _ in range(2):
-                parts.loop.run(1)
+            run()
         events = list(_events(place))
     if not events:
         raise SystemExit("TensorFlow recorded no allocations: it does so on a CPU with oneDNN only")
@@ -80,14 +108,7 @@ def measured(options: list[str]) -> dict[str, Any]:
         else:
             alive -= sizes.pop(values["addr"], 0.0)
         highest = max(highest, alive)
-    expected = cost(config, parts.source, parts, 1, traced=True)
-    return {
-        "jit": parts.jit,
-        "expected": expected.memory,
-        "expected_step": expected.step,
-        "peak": max(values.get("peak_bytes_in_use", 0) for _, values in events),
-        "step": highest,
-    }
+    return highest, max(values.get("peak_bytes_in_use", 0) for _, values in events)
 
 
 def _events(place: str) -> Iterator[tuple[str, dict[str, Any]]]:

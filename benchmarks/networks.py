@@ -34,3 +34,22 @@ def resnet_18(outputs: tf.TensorSpec, *, width: int = 64) -> list[models.Layer]:
             first = stage > 0 and index == 0
             layers += _block(width << stage, 2 if first else 1, first)
     return [*layers, models.GlobalAveragePool(), models.Dense(outputs.shape[-1])]
+
+
+@tl.model
+def deep_transformer(outputs, *, depth: int = 12, units: int = 64, dropout: float = 0.1):
+    """Returns the layers of a causal transformer of the rows of an image, with dropout."""
+    layers = tl.models
+
+    def block():
+        attention = layers.Attention(4, causal=True, dropout=dropout)
+        dense = (layers.Dense(4 * units, "gelu"), layers.Dense(units))
+        return (
+            layers.Residual(layers.LayerNorm(), attention, layers.Dropout(dropout)),
+            layers.Residual(layers.LayerNorm(), *dense, layers.Dropout(dropout)),
+        )
+
+    first = [layers.Reshape(-1, 8), layers.Dense(units), layers.PositionEmbedding()]
+    blocks = [layer for _ in range(depth) for layer in block()]
+    last = [layers.LayerNorm(), layers.GlobalAveragePool(), layers.Dense(outputs.shape[-1])]
+    return [*first, *blocks, *last]

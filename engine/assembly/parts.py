@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.assembly import data, device_memory, factories, threads
+from engine.config.option import names_in
 from engine.config.schema import Config
 from engine.core import xla
 from engine.core.augmentation import augmenter
@@ -21,6 +22,7 @@ from engine.core.step import Step, evaluation_step
 from engine.distributed import gpus, strategies
 from engine.distributed.collectives import HostCollectives
 from engine.distributed.reduction import reductions
+from engine.models.recomputed_modules import recompute
 from engine.optim.clipping import Clip
 from engine.optim.precision import compute_dtype
 from engine.optim.schedules import WarmupSchedule
@@ -48,6 +50,7 @@ class Parts:
     total_steps: int
     feeds: data.Feeds
     data: pipelines.DataIdentity  # digests of the examples
+    recomputed: tuple[str, ...]  # names of the modules that --recompute selects
 
     def close(self) -> None:
         """Closes all feeds, which stops their prefetching."""
@@ -193,6 +196,8 @@ def assemble(
         augments=augmentation is not None,
     )
     compiled = jit != "off"
+    compiled_for = ("GPU" if devices.are_gpus else "CPU") if compiled else ""
+    recomputed = recompute(model, names_in(config.model.recompute), compiled_for)
     synchronise, reduce = reductions(shards)
     dtype = compute_dtype(config.precision.precision)
     augment = None
@@ -266,4 +271,5 @@ def assemble(
         total_steps=steps,
         feeds=feeds,
         data=pipelines.data_identity(source, data.cache_dir(config)),
+        recomputed=tuple(recomputed),
     )

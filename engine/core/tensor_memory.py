@@ -22,6 +22,8 @@ _SHARES = frozenset(
         *("Bitcast", "Snapshot", "CheckNumerics", "PlaceholderWithDefault"),
     )
 )
+# Operations each of whose outputs shares the memory of the input of the same index.
+_SHARE_EACH = frozenset(("IdentityN", "XlaOptimizationBarrier"))
 # Operations without memory of their own: variables and constants count once, elsewhere.
 _OUTSIDE = frozenset(("Placeholder", "Const", "ReadVariableOp", "VarHandleOp", "NoOp", "Arg"))
 # Operations on single elements, which may write their output over an input.
@@ -49,9 +51,8 @@ def peak_bytes(graph: Any) -> int:
     for index, op in enumerate(operations):
         for tensor in op.inputs:
             last[owners.get(tensor.name, tensor.name)] = index
-        if op.type in _SHARES and op.inputs:
-            shared = op.inputs[0].name
-            owners[op.outputs[0].name] = owners.get(shared, shared)
+        for one, other in _shared(op):
+            owners[other.name] = owners.get(one.name, one.name)
     for tensor in graph.outputs:
         last[owners.get(tensor.name, tensor.name)] = len(operations)
     sizes: dict[str, int] = {}  # bytes of the tensors that are alive
@@ -60,7 +61,7 @@ def peak_bytes(graph: Any) -> int:
         used = {owners.get(tensor.name, tensor.name) for tensor in op.inputs}
         ends = [name for name in used if last[name] == index]
         inside = max((peak_bytes(each) for each in graphs.called(graph, op)), default=0)
-        computed = [] if op.type in _SHARES or op.type in _OUTSIDE else op.outputs
+        computed = [] if op.type in _SHARES | _SHARE_EACH | _OUTSIDE else op.outputs
         new = {tensor.name: _bytes(tensor) for tensor in computed}
         if op.type in _IN_PLACE and len(new) == 1:
             (size,) = new.values()
@@ -74,6 +75,13 @@ def peak_bytes(graph: Any) -> int:
         for key in (*ends, *(key for key in new if key not in last)):
             alive -= sizes.pop(key, 0)
     return peak
+
+
+def _shared(op: tf.Operation) -> list[tuple[tf.Tensor, tf.Tensor]]:
+    """Returns the pairs of an input and an output that share memory."""
+    if op.type in _SHARE_EACH:
+        return list(zip(op.inputs, op.outputs, strict=True))
+    return [(op.inputs[0], op.outputs[0])] if op.type in _SHARES and op.inputs else []
 
 
 def _bytes(tensor: tf.Tensor) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import pipelines
@@ -31,6 +32,7 @@ class Cost(NamedTuple):
     total_steps: int
     evaluations: int
     kept: int  # checkpoints kept for good
+    recomputed: tuple[str, ...]  # names of the modules that --recompute selects
 
     @property
     def memory(self) -> int | None:
@@ -88,6 +90,7 @@ def cost(
         total_steps=steps,
         evaluations=steps // interval if source.validation is not None else 0,
         kept=steps // keep_every if keep_every else 0,
+        recomputed=parts.recomputed,
     )
 
 
@@ -109,6 +112,7 @@ def table(found: Cost, config: Config) -> ReportTable:
         ("evaluations", f"{found.evaluations:,}"),
         ("checkpoints", f"{', '.join(filter(None, saves))}; {size(found.checkpoint)} each"),
         ("floating-point operations of a step", unknown if found.flops is None else flop(found)),
+        *_recomputed(found.recomputed),
         (f"memory of the weights{each}", size(found.weights)),
         (f"memory of the optimizer's slots{each}", size(found.slots)),
         *([(f"memory of the EMA{each}", size(found.ema))] if found.ema else []),
@@ -123,6 +127,14 @@ def table(found: Cost, config: Config) -> ReportTable:
         (f"memory expected{each}", unknown if found.memory is None else size(found.memory)),
     ]
     return ReportTable((), rows, bold=frozenset([len(rows) - 1]))
+
+
+def _recomputed(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Returns the row of the modules that are recomputed; no row if there are none."""
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (f" ... {names[-1]}" if len(names) > 3 else "")
+    return [("modules computed again in the backward pass", f"{len(names)}: {shown}")]
 
 
 def flop(found: Cost) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -44,7 +44,7 @@ def eager_step(parts: Parts, batch: pipelines.Batch) -> EagerStep:
       Exception: any that the user's model or task raises.
     """
     model, weights = parts.model, parts.model.trainable_variables
-    trace = EagerTrace(named_modules(model), properties.named_variables(model))
+    trace = EagerTrace(properties.named_modules(model), properties.named_variables(model))
     context = _training(parts, batch)
     with trace.recorded():
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -53,20 +53,11 @@ def eager_step(parts: Parts, batch: pipelines.Batch) -> EagerStep:
             mean = tf.reduce_mean(losses)
         found = tape.gradient(mean, weights)
     # In training, a convolution and the max pool after it are not called one after the other.
-    evaluated = EagerTrace(named_modules(model), {})
+    evaluated = EagerTrace(properties.named_modules(model), {})
     with evaluated.recorded():
         _losses(parts, batch, ForwardContext(mask=batch.mask, dtype=_dtype(parts)))
     gradients = dict(zip(map(id, weights), found, strict=True))
     return EagerStep(trace, evaluated.modules, losses, gradients)
-
-
-def named_modules(model: tf.Module) -> dict[str, Any]:
-    """Returns the modules inside a model, and the layers of Keras models, by attribute path."""
-    flat = model._flatten(predicate=lambda part: isinstance(part, tf.Module), with_path=True)
-    modules = {"/".join(map(str, path)): module for path, module in flat}
-    for module in (model, *modules.values()):
-        modules = {**modules, **getattr(module, "keras_layers", {})}
-    return modules
 
 
 def depends_on_inputs(parts: Parts, batch: pipelines.Batch) -> bool:

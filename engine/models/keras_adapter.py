@@ -7,6 +7,7 @@ also inside other layers, are replaced during a call (`engine.models.keras_layer
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -44,6 +45,22 @@ class KerasModel(tf.Module):
     def keras_layers(self) -> dict[str, Any]:
         """The Keras layers by name, such as "03_conv2d"; empty before `create_variables`."""
         return self._called.layers
+
+    @property
+    def keras_model(self) -> Any:
+        """The Keras model or layer that is called."""
+        return self._called.model
+
+    def recompute(self, names: Sequence[str], compiled_for: str = "") -> None:
+        """Makes the calls of Keras layers `recomputed`, with `compiled_for` as there.
+
+        Args:
+          names: names of layers, as in `keras_layers`.
+          compiled_for: type of the device that XLA compiles for, or "".
+        """
+        layers = self._called.layers
+        self._called.recomputed = {id(layers[name]) for name in names}
+        self._called.compiled_for = compiled_for
 
     def create_variables(self, inputs: Any) -> None:
         """Creates variables with the Keras model's values; checks that the engine can train it.

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from engine.models.base import ForwardContext
 from engine.models.keras_layers import Forward, current, entered, replacement
+from engine.models.keras_recompute import recomputed_call
 
 SEED = "seed_generator_state"  # name of the variable of each of Keras's seed generators
 
@@ -80,6 +81,8 @@ class CalledModel:
         self.what = f"the Keras model {type(model).__name__}"
         self.weights: list[Weight] = []
         self.trained: set[int] = set()  # `id` of the trainable ones of Keras's variables
+        self.recomputed: set[int] = set()  # `id` of the layers whose calls are `recomputed`
+        self.compiled_for = ""  # as in `recomputed`
         self._layers: dict[str, Any] = {}
         self._lock, self._entered = threading.Lock(), 0
 
@@ -206,6 +209,7 @@ class CalledModel:
         rows = tf.shape(first)[0] if first.shape[0] is None else first.shape[0]
         scope = Scope(values, self._known, context.seed)
         forward = Forward(context, self._indices, rows)
+        forward.scope = scope
         with self._prepared(context.dtype), entered(forward), scope:
             outputs = self.model(inputs, training=context.training)
         self._refuse(scope, forward)
@@ -262,13 +266,33 @@ class CalledModel:
         self._replaced, self._policies = [], []
         for layer in self._layers.values():
             stand_in = replacement(layer)
-            if stand_in and "call" not in vars(layer):
+            if "call" in vars(layer):
+                continue
+            if stand_in:
                 object.__setattr__(layer, "call", _bound(stand_in, layer))
+            if id(layer) in self.recomputed:
+                call = recomputed_call(layer, self._again, self.compiled_for)
+                object.__setattr__(layer, "call", call)
+            if "call" in vars(layer):
                 self._replaced.append(layer)
         if dtype != tf.float32:
             self._policies = [(layer, layer.dtype_policy) for layer in self._follows]
             for layer in self._follows:
                 layer.dtype_policy = f"mixed_{dtype.name}"
+
+    @contextlib.contextmanager
+    def _again(self, forward: Forward, state: dict[int, Any]) -> Iterator[None]:
+        """Prepares a second call of a layer in a `with` block, without the effects of a call.
+
+        Args:
+          forward: forward pass of the second call.
+          state: values of Keras variables before the first call, by `id` of the variable.
+        """
+        context = forward.context
+        forward.scope = Scope([], self._known, context.seed)
+        forward.scope.state_mapping.update(state)
+        with self._prepared(context.dtype), entered(forward), forward.scope:
+            yield
 
     def _put_back(self) -> None:
         for layer in self._replaced:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -31,6 +31,7 @@ class Forward:
 
     def __init__(self, context: ForwardContext, indices: dict[int, int], rows: Any) -> None:
         self.context, self.rows = context, rows
+        self.scope: Any = None  # in which Keras variables have values, a keras.StatelessScope
         self.refusals: list[str] = []  # reasons why the model cannot be trained, one line each
         self.weights: dict[int, tf.Tensor] = {}  # of updated statistics, by `id` of the variable
         # Their values of this micro-batch alone, unless a layer is called more than once.
@@ -39,6 +40,22 @@ class Forward:
         self._calls: collections.Counter[int] = collections.Counter()
         self._row_weights: dict[tuple[int, int], tuple[tf.Tensor, tf.Tensor]] = {}
         self._graph = tf.compat.v1.get_default_graph()
+
+    def again(self, context: ForwardContext, calls: Mapping[int, int]) -> Forward:
+        """Returns the forward pass of a second call of a layer, in the graph of the caller.
+
+        Args:
+          context: context of the second call.
+          calls: result of `calls` before the first call.
+        """
+        forward = Forward(context, self._indices, self.rows)
+        forward._calls.update(calls)
+        return forward
+
+    @property
+    def calls(self) -> dict[int, int]:
+        """Number of calls of each layer that draws random numbers so far, by `id` of the layer."""
+        return dict(self._calls)
 
     def is_inside(self, layer: Any) -> bool:
         """Returns whether the layer is called directly in the graph of the forward pass.

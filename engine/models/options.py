@@ -22,3 +22,10 @@ class ModelOptions(OptionGroup):
     hidden: tuple[int, ...] = option(
         (512, 512), "units of each hidden layer of the mlp", minimum=1, trajectory=True
     )
+    recompute: str = option(
+        "",
+        "modules of the network, by names or patterns such as layers/*, whose forward pass is "
+        "computed again in the backward pass, so that their activations take no memory; "
+        "--mode=inspect lists the names; empty: none",
+        trajectory=True,
+    )

@@ -1,6 +1,8 @@
-"""Variables of a model, a `tf.Module`: by attribute path, and those that are statistics."""
+"""Variables and modules of a model, a `tf.Module`, by attribute path, and its statistics."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import tensorflow as tf
 
@@ -9,6 +11,15 @@ def named_variables(module: tf.Module) -> dict[str, tf.Variable]:
     """Returns a dict of a module's variables by attribute path, such as "model/layers/0/kernel"."""
     flat = module._flatten(predicate=lambda part: isinstance(part, tf.Variable), with_path=True)
     return {"/".join(map(str, path)): variable for path, variable in flat}
+
+
+def named_modules(model: tf.Module) -> dict[str, Any]:
+    """Returns the modules inside a model, and the layers of Keras models, by attribute path."""
+    flat = model._flatten(predicate=lambda part: isinstance(part, tf.Module), with_path=True)
+    modules = {"/".join(map(str, path)): module for path, module in flat}
+    for module in (model, *modules.values()):
+        modules = {**modules, **getattr(module, "keras_layers", {})}
+    return modules
 
 
 def statistics(model: tf.Module) -> list[tf.Variable]:

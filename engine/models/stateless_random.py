@@ -5,6 +5,7 @@ Salmon, Moraes, Dror and Shaw, 2011, "Parallel random numbers: as easy as 1, 2, 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 
 import numpy as np
@@ -33,6 +34,8 @@ class StatelessRNG:
         is set correctly: False under XLA changes them, True without XLA only makes draws slower.
 
     Attributes:
+      step: training step or epoch, int64 [].
+      row: index of the first row of a draw, int64 [].
       drawn: set of the kinds of numbers drawn so far: "per_example" for `uniform` and `dropout`,
         "per_microbatch" for `seed`.
     """
@@ -41,8 +44,14 @@ class StatelessRNG:
         self, seed: int, step: tf.Tensor, row: tf.Tensor | int = 0, *, compiled: bool = False
     ):
         self._seed, self._compiled = seed, compiled
-        self._step, self._row = tf.cast(step, tf.int64), tf.cast(row, tf.int64)
+        self.step, self.row = tf.cast(step, tf.int64), tf.cast(row, tf.int64)
         self.drawn: set[str] = set()
+
+    def at(self, step: tf.Tensor, row: tf.Tensor) -> StatelessRNG:
+        """Returns a generator of the same seed at another step and row, with the same `drawn`."""
+        moved = copy.copy(self)
+        moved.step, moved.row = step, row
+        return moved
 
     def uniform(self, stream: int, rows: tf.Tensor | int, features: int) -> tf.Tensor:
         """Draws uniform random numbers in [0, 1), float32 [rows, features].
@@ -103,7 +112,7 @@ class StatelessRNG:
         blocks = -(-bits // (32 * BLOCK_WORDS))
         width = blocks * BLOCK_WORDS
         key = tf.constant([stream_key(self._seed, stream)], tf.uint64)
-        counter = tf.cast(tf.stack([self._row * blocks, self._step]), tf.uint64)
+        counter = tf.cast(tf.stack([self.row * blocks, self.step]), tf.uint64)
         if self._compiled:  # XLA would replace the kernel with its own, which draws other bits
             words = philox_bits(key[0], counter, tf.cast(rows, tf.int64) * blocks)
         else:

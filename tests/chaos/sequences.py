@@ -71,7 +71,7 @@ EVALUATIONS = (
 OTHERS = (
     (),
     ("--jit=off",),
-    ("--log_every=4", "--jit=off"),
+    ("--log_every=4", "--jit=off", "--recompute=layers/*"),
     ("--log_every=9", "--checkpoint_every=5", "--jit=off"),
     ("--leave_out=3,17", "--jit=off"),
     ("--spike=2", "--most_left_out=128", "--checkpoint_every=4", "--jit=off"),

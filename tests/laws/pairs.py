@@ -64,6 +64,7 @@ FACTORS: dict[str, tuple[str, ...]] = {
         "--virtual_devices=4",
     ),
     "accumulate": ("", "--accumulate=3", "--accumulate=4"),
+    "recompute": ("", "--recompute=layers/*"),
     "shards": ("", "--shards=1", "--shards=4"),
     "batch": ("--global_batch_size=16", "--global_batch_size=33", "--global_batch_size=64"),
     "evaluation_batch": ("", "--evaluation_batch_size=7"),

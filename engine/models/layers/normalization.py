@@ -47,5 +47,8 @@ class LayerNorm(Layer):
         # The variance is that of the centred values: a difference of mean squares would cancel.
         centred = x - tf.reduce_mean(x, -1, keepdims=True)
         variance = tf.reduce_mean(tf.square(centred), -1, keepdims=True)
-        x = centred * tf.math.rsqrt(variance + self.epsilon) * self.scale + self.offset
-        return tf.cast(x, context.dtype)
+        x = centred * tf.math.rsqrt(variance + self.epsilon)
+        # Without it, the graph optimizer multiplies in another order where no gradient uses `x`: in
+        # evaluation, and in the first call of a recomputed module.
+        x = tf.ensure_shape(x, x.shape)
+        return tf.cast(x * self.scale + self.offset, context.dtype)
