@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.checkpoint import catalog
+from tests.choices import seldom
 from tests.cli.command import HANG, LONG, Run, Warm, await_rows
 from tests.sameness import differences
 
@@ -114,8 +115,15 @@ def test_best_steps(ranked: Run):
     assert "of the best, saved to" in ranked.outcome.out
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-@pytest.mark.parametrize("rows", [9, 23])
+@pytest.mark.parametrize(
+    ("number", "rows"),
+    [
+        (signal.SIGKILL, 9),
+        (signal.SIGTERM, 23),
+        seldom(signal.SIGTERM, 9),
+        seldom(signal.SIGKILL, 23),
+    ],
+)
 def test_best_after_an_interruption(warm: Warm, ranked: Run, tmp_path: Path, number, rows: int):
     """An interrupted run keeps the same best checkpoints, with the same bits."""
     options = (*BEST, "--epochs=9", "--keep_best=3")

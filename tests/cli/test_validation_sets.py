@@ -66,7 +66,12 @@ def test_printed(three: Run):
 
 @pytest.mark.parametrize(
     ("number", "rows"),
-    [(signal.SIGKILL, 40), (signal.SIGTERM, 17), seldom(signal.SIGKILL, 3), (signal.SIGKILL, 70)],
+    [
+        (signal.SIGKILL, 40),
+        (signal.SIGTERM, 17),
+        seldom(signal.SIGKILL, 3),
+        seldom(signal.SIGKILL, 70),
+    ],
 )
 def test_interrupted(warm: Warm, three: Run, tmp_path: Path, number: signal.Signals, rows: int):
     run_dir = tmp_path / "run"
