@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import sys
+from collections.abc import Sequence
 
 from engine.runtime.startup import import_tensorflow
 
@@ -33,6 +34,42 @@ BETA_1, BETA_2, EPSILON = float(np.float32(0.9)), float(np.float32(0.999)), 1e-7
 DROPOUT_LAYER = 5  # index of the layer, which selects its random stream
 SEEN = 26  # rows and columns of an image that affect the output; the last pool drops the others
 MODELS = {"convolutional": "seed_003", "dense": "mlp"}
+
+
+def update_adam(
+    step: tf.Tensor,
+    gradients: Sequence[tf.Tensor],
+    weights: Sequence[tf.Variable],
+    means: Sequence[tf.Variable],
+    squares: Sequence[tf.Variable],
+) -> None:
+    """Updates weights in place by Adam (Kingma and Ba, 2015) at the rate `RATE`.
+
+    Args:
+      step: number of earlier updates, an integer [].
+      gradients: gradient of each weight, float32.
+      weights: float32 variables.
+      means: moving mean of the gradient of each weight.
+      squares: moving mean of the squared gradient of each weight.
+    """
+    turn = tf.cast(step + 1, tf.float64)
+    correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
+    correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
+    # As in the engine: the schedule is computed in float64, the kernel takes float32.
+    rate = tf.cast(RATE * correction, tf.float32)
+    for gradient, weight, mean, square in zip(gradients, weights, means, squares, strict=True):
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle,
+            m=mean.handle,
+            v=square.handle,
+            beta1_power=0.0,
+            beta2_power=0.0,
+            lr=rate,
+            beta1=BETA_1,
+            beta2=BETA_2,
+            epsilon=EPSILON,
+            grad=gradient,
+        )
 
 
 class Bare:
@@ -104,26 +141,7 @@ class Bare:
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_sum(losses) / self._batch
         gradients = tape.gradient(loss, self.weights)
-        turn = tf.cast(step + 1, tf.float64)
-        correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
-        correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
-        # As in the engine: the schedule is computed in float64, the kernel takes float32.
-        rate = tf.cast(RATE * correction, tf.float32)
-        for gradient, weight, mean, square in zip(
-            gradients, self.weights, self._means, self._squares, strict=True
-        ):
-            tf.raw_ops.ResourceApplyAdam(
-                var=weight.handle,
-                m=mean.handle,
-                v=square.handle,
-                beta1_power=0.0,
-                beta2_power=0.0,
-                lr=rate,
-                beta1=BETA_1,
-                beta2=BETA_2,
-                epsilon=EPSILON,
-                grad=gradient,
-            )
+        update_adam(step, gradients, self.weights, self._means, self._squares)
         return step + 1
 
     def _convolutional(self, x: tf.Tensor, step: tf.Tensor) -> tf.Tensor:

@@ -22,10 +22,10 @@ import_tensorflow()
 import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from benchmarks.bare import BETA_1, BETA_2, EPSILON, Bare  # noqa: E402
+from benchmarks.bare import Bare, update_adam  # noqa: E402
 from benchmarks.gpu import networks, timing  # noqa: E402
 from benchmarks.gpu.workloads import GpuWorkload  # noqa: E402
-from benchmarks.workloads import RATE, WORKLOADS  # noqa: E402
+from benchmarks.workloads import WORKLOADS  # noqa: E402
 from engine.models.base import ForwardContext  # noqa: E402
 from engine.optim.precision import compute_dtype  # noqa: E402
 
@@ -80,25 +80,7 @@ class BareLoop:
             tape.watch(self.weights)
             loss = tf.reduce_mean(self._losses(self._inputs, self._targets))
         gradients = tape.gradient(loss, self.weights)
-        turn = tf.cast(step + 1, tf.float64)
-        correction = tf.sqrt(1 - tf.constant(BETA_2, tf.float64) ** turn)
-        correction /= 1 - tf.constant(BETA_1, tf.float64) ** turn
-        rate = tf.cast(RATE * correction, tf.float32)
-        for gradient, weight, mean, square in zip(
-            gradients, self.weights, self._means, self._squares, strict=True
-        ):
-            tf.raw_ops.ResourceApplyAdam(
-                var=weight.handle,
-                m=mean.handle,
-                v=square.handle,
-                beta1_power=0.0,
-                beta2_power=0.0,
-                lr=rate,
-                beta1=BETA_1,
-                beta2=BETA_2,
-                epsilon=EPSILON,
-                grad=gradient,
-            )
+        update_adam(step, gradients, self.weights, self._means, self._squares)
         return step + 1, loss
 
 

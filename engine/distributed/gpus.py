@@ -20,7 +20,7 @@ def physical() -> list:
 
 
 def hidden_by(environment: Mapping[str, str]) -> str:
-    """Returns text for the message that there is no GPU, if `CUDA_VISIBLE_DEVICES` is set, or "".
+    """Returns the part of an error message about `CUDA_VISIBLE_DEVICES`; "" if it is not set.
 
     An empty value, or "-1", hides all GPUs; another one may name GPUs that do not exist.
     """

@@ -7,8 +7,6 @@ from typing import Any
 from engine.core import graphs
 from engine.core.tensor_memory import peak_bytes
 
-__all__ = ["peak_bytes", "step_bytes"]
-
 
 def step_bytes(loop: Any) -> int:
     """Returns the expected peak memory of the tensors of one training step, in bytes.

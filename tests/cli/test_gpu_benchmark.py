@@ -185,7 +185,7 @@ def test_killed_driver_goes_on(tmp_path: Path):
         process.kill()
         process.communicate(timeout=HANG)
     assert benchmark.statuses == {"first": "ok"}
-    await_true(lambda: is_gone(tmp_path / "pid"))  # no part goes on without the driver
+    await_true(lambda: is_gone(tmp_path / "pid"))  # no part continues without the driver
     go.touch()
     status, _, err = benchmark.run()
     assert (status, err) == (0, "")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.core.tensor_memory import peak_bytes
 from engine.inspection.cost import size
 from engine.inspection.eager_trace import EagerTrace, not_finite
-from engine.inspection.memory import peak_bytes
 
 KIB = tf.TensorSpec([16, 16], tf.float32)  # 1 KiB
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import tapeline
 from benchmarks.memory import allocated
-from engine.inspection.memory import peak_bytes
+from engine.core.tensor_memory import peak_bytes
 from engine.models.recompute import recomputed
 from engine.models.recomputed_modules import callable_modules, recompute
 from tapeline import models
