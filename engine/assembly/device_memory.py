@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import pipelines
 from engine.config.schema import Config
+from engine.core.state import TrainState
 from engine.core.step import Step, StepContext
 from engine.core.tensor_memory import peak_bytes
 from engine.runtime.errors import OutOfMemoryError, is_out_of_memory
@@ -152,18 +153,35 @@ def step_memory(
     return StepMemory(max(0.0, high - per_row * most), per_row)
 
 
+def replaced_bytes(state: TrainState, *, early_exit: bool, jit: str) -> int:
+    """Returns the size of the old values that an update keeps on each device, in bytes.
+
+    Where the loop does not leave early, a step keeps the old values of all variables that it
+    updates until it has selected between old and new ones, unless XLA compiles it; see `Loop`,
+    which has the arguments.
+    """
+    if early_exit or jit != "off":
+        return 0
+    return sum(map(module_bytes, (state.model, state.optimizer, state.ema)))
+
+
 def training_memory(
     step: Step,
     source: pipelines.Source,
     rows: int,
     next_example: bool,
+    replaced: int = 0,
 ) -> StepMemory | None:
-    """Returns the expected memory of a training step, without the update; as `step_memory`."""
+    """Returns the expected memory of a training step; `replaced` is that of its update.
+
+    Otherwise as `step_memory`.
+    """
 
     def compute(batch: pipelines.Batch) -> Any:
         return step.compute_gradients(batch, StepContext(batch.epoch, batch.epoch, batch.valid))
 
-    return step_memory(compute, source, rows, next_example=next_example)
+    memory = step_memory(compute, source, rows, next_example=next_example)
+    return memory and memory._replace(fixed=memory.fixed + replaced)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from engine.assembly.device_memory import (
     StepMemory,
     division,
     module_bytes,
+    replaced_bytes,
     rows_that_fit,
     size,
     step_memory,
@@ -142,7 +143,9 @@ def explained(
         if augmentation := pipelines.augmentation_of(config.data.augment, source):
             mixes = augmentation.mixes
         divided = division(config, layout, len(source.train))
-        memory = training_memory(parts.loop.step, source, divided.rows(), mixes)
+        loop = parts.loop
+        replaced = replaced_bytes(parts.state, early_exit=loop.early_exit, jit=loop.jit)
+        memory = training_memory(loop.step, source, divided.rows(), mixes, replaced)
         advice = training_advice(
             divided,
             _usage(parts, limit, memory),

@@ -195,7 +195,7 @@ def assemble(
         shards=shards,
         augments=augmentation is not None,
     )
-    compiled = jit != "off"
+    compiled, early_exit = jit != "off", not devices.are_gpus
     compiled_for = ("GPU" if devices.are_gpus else "CPU") if compiled else ""
     recomputed = recompute(model, names_in(config.model.recompute), compiled_for)
     synchronise, reduce = reductions(shards)
@@ -227,8 +227,12 @@ def assemble(
         layout = pipelines.BatchLayout(devices.replicas, config.training.accumulate, shards)
         rows = device_memory.division(config, layout, len(source.train)).rows()
         free = gpus.free_memory(options.gpu_memory_mb) if devices.are_gpus else None
+        replaced = device_memory.replaced_bytes(state, early_exit=early_exit, jit=jit)
         return device_memory.data_fits(
-            size, lambda: device_memory.training_memory(step, source, rows, mixes), rows, free
+            size,
+            lambda: device_memory.training_memory(step, source, rows, mixes, replaced),
+            rows,
+            free,
         )
 
     feed_kind, data_bytes = pipelines.choose_feed(config.data.feed, source, fits)
@@ -261,7 +265,7 @@ def assemble(
             watched=bool(config.bad_steps.spike),
             jit=jit,
             apart=xla.apart(jit, devices, model),
-            early_exit=not devices.are_gpus,
+            early_exit=early_exit,
         ),
         evaluations={
             split: Evaluation(strategy, feed, evaluate, task, collectives.broadcast)

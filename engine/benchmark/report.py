@@ -62,6 +62,7 @@ def figures(measurement: Measurement) -> dict[str, Any]:
         results["gpu"] = {"peak_memory_mb": memory, "utilisation": utilization}
     return results | {
         "device": parts.device,
+        "deterministic": parts.config.devices.is_deterministic,
         "machine": machine.described(),
         "versions": {
             "tapeline": engine.__version__,

@@ -107,8 +107,11 @@ class Collection:
         rows_here, layout = values.shape[0], self._layout
         length = rows_here * layout.all_shards * layout.micro_batches
         self._shape = (length, values.shape[1])
-        places = batch.row + tf.range(rows_here, dtype=tf.int64)
-        return [tf.math.unsorted_segment_sum(values, places, length)]
+        # Gathered: TensorFlow has no kernel on a GPU that scatters int64 or adds segments of it.
+        sources = tf.range(length, dtype=tf.int64) - batch.row
+        here = (sources >= 0) & (sources < rows_here)
+        placed = tf.gather(values, tf.clip_by_value(sources, 0, rows_here - 1))
+        return [tf.where(here[:, tf.newaxis], placed, tf.zeros([], tf.int64))]
 
     def zeros(self) -> Tensors:
         """Returns zeros of the shape and dtype of the result of `packed`.

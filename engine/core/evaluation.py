@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -139,12 +140,18 @@ class Evaluation:
         if self._collection and self._feed.layout.local_micro_batches > 1:
             self._trace_beside(start, given)
         with tf.device("CPU:0"):
-            arrays = [
-                tf.TensorArray(tf.int64, tf.cast(steps, tf.int32), element_shape=[None, None])
-            ] * bool(self._collection)
+            count = tf.cast(steps, tf.int32)
+        with self._beside_sums():
+            arrays = [tf.TensorArray(tf.int64, count, element_shape=[None, None])] * bool(
+                self._collection
+            )
 
         def body(
-            step: tf.Tensor, token: tf.Tensor, total: tf.Tensor, *arrays: tf.TensorArray
+            index: tf.Tensor,
+            step: tf.Tensor,
+            token: tf.Tensor,
+            total: tf.Tensor,
+            *arrays: tf.TensorArray,
         ) -> tuple[Any, ...]:
             # The token makes overlapping steps read from the feed in order.
             with tf.control_dependencies([token]):
@@ -154,15 +161,24 @@ class Evaluation:
                 token = tf.identity(token)
             found = strategy.run(self._reduce, args=(accumulation.total(element, step),))
             sums, *rows = (strategy.experimental_local_results(each)[0] for each in found)
-            with tf.device("CPU:0"):
-                index = tf.cast(step - start, tf.int32)
+            with self._beside_sums():
                 written = [a.write(index, each) for a, each in zip(arrays, rows, strict=True)]
-            return step + 1, token, total + tf.cast(sums, tf.float64), *written
+            return index + 1, step + 1, token, total + tf.cast(sums, tf.float64), *written
 
-        _, _, total, *arrays = tf.while_loop(
-            lambda step, *_: step < start + steps,
+        # The condition reads a count of int32, which TensorFlow keeps on the host: on a GPU, no
+        # step waits for the device.
+        zeros = tf.zeros([self._size], tf.float64)
+        _, _, _, total, *arrays = tf.while_loop(
+            lambda index, *_: index < count,
             body,
-            [start, tf.constant(0), tf.zeros([self._size], tf.float64), *arrays],
+            [tf.constant(0), start, tf.constant(0), zeros, *arrays],
             parallel_iterations=self.overlapping,
         )
-        return [total, *(each.stack() for each in arrays)]
+        with self._beside_sums():
+            return [total, *(each.stack() for each in arrays)]
+
+    def _beside_sums(self) -> contextlib.AbstractContextManager:
+        """Returns the device scope of collected rows: where the sums of the first replica are."""
+        if self._strategy.num_replicas_in_sync == 1:
+            return contextlib.nullcontext()  # TensorFlow's default: the GPU, if there is one
+        return tf.device(self._strategy.extended.worker_devices[0])

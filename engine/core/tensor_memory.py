@@ -62,7 +62,7 @@ def peak_bytes(graph: Any) -> int:
         ends = [name for name in used if last[name] == index]
         inside = max((peak_bytes(each) for each in graphs.called(graph, op)), default=0)
         computed = [] if op.type in _SHARES | _SHARE_EACH | _OUTSIDE else op.outputs
-        new = {tensor.name: _bytes(tensor) for tensor in computed}
+        new = {tensor.name: _bytes(tensor, op) for tensor in computed}
         if op.type in _IN_PLACE and len(new) == 1:
             (size,) = new.values()
             reused = next((key for key in ends if size and sizes.get(key) == size), None)
@@ -84,10 +84,20 @@ def _shared(op: tf.Operation) -> list[tuple[tf.Tensor, tf.Tensor]]:
     return [(op.inputs[0], op.outputs[0])] if op.type in _SHARES and op.inputs else []
 
 
-def _bytes(tensor: tf.Tensor) -> int:
-    """Returns the size of a tensor, 0 for handles; ValueError if a dimension is unknown."""
-    if tensor.dtype in (tf.resource, tf.variant, tf.string):
+def _bytes(tensor: tf.Tensor, op: tf.Operation) -> int:
+    """Returns the size of an output of an operation in bytes; 0 for handles and axes.
+
+    Raises:
+      ValueError: if a dimension is unknown.
+    """
+    if tensor.dtype in (tf.resource, tf.variant, tf.string) or op.type == "BroadcastGradientArgs":
         return 0
-    if not tensor.shape.is_fully_defined():
+    shape = tensor.shape
+    if not shape.is_fully_defined():
+        # The gradient of a batched product sums over axes that only the kernel knows, and reshapes
+        # the sum.
+        reshaped = (use.outputs[0].shape for use in tensor.consumers() if use.type == "Reshape")
+        shape = next((each for each in reshaped if each.is_fully_defined()), None)
+    if shape is None:
         raise ValueError(f"{tensor.name}: a size is not known from the graph")
-    return math.prod(tensor.shape) * tensor.dtype.size
+    return math.prod(shape) * tensor.dtype.size

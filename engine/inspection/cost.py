@@ -6,7 +6,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import pipelines
-from engine.assembly.device_memory import StepMemory, data_fits, module_bytes, size
+from engine.assembly.device_memory import (
+    StepMemory,
+    data_fits,
+    module_bytes,
+    replaced_bytes,
+    size,
+)
 from engine.assembly.parts import Parts
 from engine.config.schema import Config
 from engine.core.flops import flops_of_step
@@ -22,7 +28,9 @@ class Cost(NamedTuple):
     weights: int  # of the network, on each device
     slots: int  # of the optimizer, on each device
     ema: int  # of the EMA of the weights, on each device
-    step: int | None  # peak of activations, gradients and temporary tensors, on each device
+    # Peak of activations, gradients, temporary tensors and, on a GPU, the values before an update,
+    # on each device; None: not known.
+    step: int | None
     data: int  # of the decoded examples, on each device; 0: they are streamed
     decoded: int  # of the decoded examples of all splits
     feed: str  # "resident" or "stream"
@@ -63,6 +71,7 @@ def cost(
         try:
             flops = flops_of_step(graph, layout.local_micro_batches)
             step = step_bytes(graph) // devices
+            step += replaced_bytes(state, early_exit=parts.loop.early_exit, jit=parts.loop.jit)
         except ValueError:  # a size is not known from the graph
             pass
     model = module_bytes(state.model) + module_bytes(state.optimizer) + module_bytes(state.ema)

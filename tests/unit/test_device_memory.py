@@ -154,6 +154,22 @@ def test_automatic_feed_leaves_room(cache_dir, monkeypatch):
     parts.close()
 
 
+@pytest.mark.parametrize(("jit", "kept"), [("off", True), ("step", False)])
+def test_old_values_of_an_update_on_a_gpu(cache_dir, monkeypatch, jit, kept):
+    """Where the loop does not leave early, an update needs weights and slots twice."""
+    monkeypatch.setattr("engine.distributed.strategies.Devices.are_gpus", property(lambda _: True))
+    monkeypatch.setattr("engine.distributed.gpus.free_memory", lambda _: None)
+    parts = assemble(config(cache_dir, f"--jit={jit}", "--model=mlp", "--optimizer=adam"))
+    parts.close()
+    state, loop = parts.state, parts.loop
+    replaced = device_memory.replaced_bytes(state, early_exit=loop.early_exit, jit=loop.jit)
+    weights = device_memory.module_bytes(state.model)
+    assert 3 * weights <= replaced <= 3 * weights + 64 if kept else replaced == 0
+    without = device_memory.training_memory(loop.step, parts.source, 8, False)
+    memory = device_memory.training_memory(loop.step, parts.source, 8, False, replaced)
+    assert memory.of(8) == without.of(8) + replaced
+
+
 def test_room_is_looked_at_last(cache_dir):
     source = assemble(config(cache_dir)).source
     asked = []

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from engine.core.loop import Loop
+from engine.tasks.metrics import collected
 from engine.tasks.task import Task, TaskOutput
 from pipelines.feeds import gatherable
 from pipelines.feeds.batch_layout import BatchLayout, BatchPlan
@@ -51,8 +53,12 @@ def feeds_for_gpu(monkeypatch):
 
 
 def waiting(loop):
-    """Returns the faults of a loop as assembly makes it for a GPU, but those of `ALLOWED`."""
-    loop = dataclasses.replace(loop, early_exit=False)
+    """Returns the faults of a loop as assembly makes it for a GPU, but those of `ALLOWED`.
+
+    The loop is a `Loop`, or an `Evaluation`.
+    """
+    if isinstance(loop, Loop):
+        loop = dataclasses.replace(loop, early_exit=False)
     with pytest.MonkeyPatch.context() as patch:  # some code has another graph for GPUs
         patch.setattr(tf.config, "list_logical_devices", lambda kind=None: [kind])
         found = placement.faults(loop.graph())
@@ -67,6 +73,37 @@ def test_few_exceptions():
 def test_built_in_networks(tmp_path, options):
     parts = assembled(str(tmp_path), **{**DIGITS, **options})
     assert waiting(parts.loop) == []
+    parts.close()
+
+
+class Collecting(Task):
+    """Task whose metric collects the labels and logits of a whole split."""
+
+    def __init__(self):
+        self.metrics = {"mine": collected(lambda labels, logits: 0.5)}
+
+    def output_spec(self, source):
+        return tf.TensorSpec([10])
+
+    def __call__(self, model, batch, context):
+        logits, labels = model(batch.inputs, context), tf.cast(batch.targets, tf.int64)
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        return TaskOutput(losses, {"mine": (labels, logits)})
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [
+        (None, {"feed": "stream", "model": "law_norm", "precision": "mixed_bfloat16"}),
+        (Collecting(), {"monitor": "validation_loss"}),
+        seldom(None, {"model": "cnn", "shards": 2, "ema": 0.9, "metrics": "auc"}),
+        seldom(Collecting(), {"monitor": "validation_loss", "accumulate": 2, "shards": 2}),
+    ],
+)
+def test_evaluation(tmp_path, task, options):
+    held_out = {"validation_split": "train[77:120]"}
+    parts = assembled(str(tmp_path), task=task, **{**DIGITS, **held_out, **options})
+    assert waiting(parts.evaluations["validation"]) == []
     parts.close()
 
 

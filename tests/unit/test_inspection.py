@@ -53,6 +53,19 @@ def test_memory_in_loop():
     assert 2 * 1024 <= peak(looped, KIB) <= 3 * 1024 + 64
 
 
+def test_gradient_of_batched_product():
+    """Of a product with a matrix that all rows share, the sum's shape is not in the graph."""
+    rows, matrix = tf.ones([2, 16, 16]), tf.TensorSpec([1, 16, 16], tf.float32)
+
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = tf.reduce_sum(tf.square(rows @ x))
+        return tape.gradient(loss, x)
+
+    assert 3 * 1024 <= peak(gradient, matrix) <= 8 * 1024
+
+
 def test_unknown_size_is_refused():
     with pytest.raises(ValueError, match="a size is not known"):
         peak(lambda x: x @ x, tf.TensorSpec([None, 16], tf.float32))
