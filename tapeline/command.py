@@ -69,10 +69,10 @@ def main(arguments: Sequence[str]) -> int:
             startup.ended("python")
             import_tensorflow()
             startup.ended("tensorflow")
-            from engine.trainer import trainer
+            from engine.trainer import command
 
             startup.ended("engine")
-            return trainer.train(config, before, startup, cluster)
+            return command.train(config, before, startup, cluster)
     except flags.HelpRequest as help_text:
         print(help_text)
         return 0

@@ -1,31 +1,21 @@
-"""Trains a run: start, steps, evaluations, rollbacks and the end."""
+"""The phases of training a run: start, steps, evaluations, rollbacks and the end."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 
-from engine.assembly import out_of_memory, run_directory
-from engine.assembly.data import cache_dir
-from engine.assembly.description import RunDescription
-from engine.assembly.parts import Parts, assemble
-from engine.checkpoint.catalog import checkpoint_number
-from engine.checkpoint.manager import CheckpointManager
-from engine.checkpoint.restore import Restorer
-from engine.config import compatibility
+from engine.assembly import run_directory
+from engine.assembly.parts import Parts
 from engine.config.option import written
 from engine.config.schema import Config
 from engine.core import metrics
 from engine.core.early_stopping import OPTIONS
-from engine.core.steps_per_loop import stopwatch
-from engine.distributed.cluster import Cluster
 from engine.distributed.collectives import HostCollectives
 from engine.logging.metric_writer import MetricWriter
 from engine.logging.profiler import Profiler
 from engine.logging.progress import Progress
 from engine.logging.throughput import ThroughputMeter
 from engine.reporting import tensorboard_report
-from engine.runtime.errors import EvaluationError, StepError
 from engine.runtime.lock import RunLock
 from engine.runtime.scalars import as_int64
 from engine.runtime.signals import Signals
@@ -37,49 +27,9 @@ from engine.trainer.compilation_cache import CompilationCache
 from engine.trainer.evaluator import Evaluator
 from engine.trainer.finalize import Finalizer
 from engine.trainer.loop_runner import LoopRunner
+from engine.trainer.run_checkpoints import RunCheckpoints
 from engine.trainer.train_logging import TrainLogger
 from engine.trainer.triggers import Triggers
-
-
-def train(config: Config, before: Config | None, startup: Startup, cluster: Cluster) -> int:
-    """Trains a new run or resumes one, and writes result.json.
-
-    Args:
-      config: all options.
-      before: options of the run to resume; None for a new run.
-      startup: startup timings, which include the time before this call.
-      cluster: cluster of the workers; only the chief writes files.
-
-    Returns:
-      The exit status: 0 if the run is finished; 128 + the signal number, such as 130 or 143, if a
-      signal was received. A signal during training stops it after a checkpoint is saved; one after
-      the last step stops the final evaluation.
-
-    Raises:
-      ValueError: for invalid options, data or user code. Nothing has been written, unless damaged
-        data or an error in user code is found after the first step.
-      OSError: if a file cannot be read or written, or no checkpoint of the run can be loaded.
-      OutOfMemoryError: if a device runs out of memory; the message says what to reduce.
-      RuntimeError: if TensorFlow fails, or for more bad steps than the run may skip.
-    """
-    collectives = HostCollectives(cluster)
-    with RunLock(config.run.run_dir, taken=collectives.is_chief) as lock:
-        programs = CompilationCache(config)
-        with programs.enabled():
-            parts = assemble(config, collectives=collectives, startup=startup)
-        compatibility.check_length_options(config, parts.total_steps)
-        with Signals() as signals:
-            trainer = Trainer(parts, signals, startup, collectives, programs)
-            try:
-                with contextlib.closing(trainer):
-                    trainer.start(lock, before)
-                    trainer.train()
-                    trainer.finish()
-            except (StepError, EvaluationError) as error:
-                if (lack := out_of_memory.explained(error, parts)) is not None:
-                    raise lack from error
-                raise
-            return signals.exit_status
 
 
 class Trainer:
@@ -100,7 +50,7 @@ class Trainer:
         collectives: HostCollectives,
         programs: CompilationCache | None = None,
     ) -> None:
-        config, chief, data = parts.config, collectives.is_chief, parts.data
+        config, chief = parts.config, collectives.is_chief
         self.parts, self.state, self.config = parts, parts.state, config
         self._signals, self._collectives, self._startup = signals, collectives, startup
         self._programs = programs or CompilationCache(config)
@@ -113,20 +63,11 @@ class Trainer:
             keep_every=config.checkpoints.keep_every,
         )
         self._dir = config.run.run_dir
-        self._checkpoints = CheckpointManager(
-            self._dir,
-            parts.state,
-            config.checkpoints.keep,
-            data=data,
-            describe=RunDescription(parts.source, cache_dir(config)),
-            writes=chief,
-        )
-        self._restorer = Restorer(self._dir, parts.state, data=data, writes=chief)
-        self._saved_at = stopwatch()
         self._metric_writer = MetricWriter(
             self._dir, writes=chief, validation_sets=tuple(parts.source.validation_sets)
         )
         self._meter = ThroughputMeter(parts.state.timing, self._dir, writes=chief)
+        self._checkpoints = RunCheckpoints(parts, self._triggers, self._meter, collectives)
         self._train_logger = TrainLogger(parts, self._metric_writer, self._meter, self._triggers)
         self._evaluator = Evaluator(
             parts, self._triggers, self._meter, self._train_logger, self._stop_requested
@@ -200,15 +141,13 @@ class Trainer:
         elif before is not None:
             self._startup.ended("restore")
             self._trace()
-        self._restorer.tidy()
-        if resumed:
-            self._checkpoints.tidy(kept=self._triggers.keeps(step))
+        self._checkpoints.tidy(resumed)
         if self._collectives.is_chief:
             run_directory.write_options(self.config)  # before any result of these options
         if not resumed:
             if self.config.evaluation.evaluate_at_start:
                 self.state.last_evaluation_step.assign(as_int64(-1))
-            self._checkpoints.save()  # for the rollback of a bad step in the first epoch
+            self._checkpoints.save_initial()  # for the rollback of a bad step in the first epoch
         self._first_step = step
         self._meter.start(step, counts=not complete)
         self._rewind()
@@ -228,23 +167,18 @@ class Trainer:
         )
 
     def _restore(self) -> bool:
-        """Restores the newest intact checkpoint, chosen by the chief; returns whether there is one.
+        """Restores the newest intact checkpoint; returns whether there is one.
 
         Also prints the problems that were found, and loads the state of the bad-step detector.
 
         Raises:
-          OSError, ValueError: as in `Restorer.newest`.
-          RuntimeError: if the workers do not restore the same step.
+          OSError, ValueError, RuntimeError: as in `RunCheckpoints.restore`.
         """
-        path, problems = self._restorer.newest() if self._collectives.is_chief else (None, [])
+        restored, problems = self._checkpoints.restore()
         for problem in problems:
             self._print_line(problem)
-        number = self._collectives.broadcast(checkpoint_number(path))
-        if not self._collectives.is_chief:
-            self._restorer.same(number)
-        self._collectives.same("step to resume from", int(self.state.step))
         self._detector.load()
-        return number > 0
+        return restored
 
     def _is_complete(self) -> bool:
         """Returns whether all steps and evaluations are done, or training stopped early."""
@@ -299,7 +233,7 @@ class Trainer:
         """Saves a checkpoint unless the evaluation of this step did; prints why training ends."""
         step = int(self.state.step)
         if not self._triggers.evaluates(step):
-            self._save()
+            self._checkpoints.save()
         self._stop_reason = f"--max_hours={written(self.config.stopping.max_hours)} have passed"
         self._print_line(
             f"training ended at step {step:,}, saved: {self._stop_reason}; run the same command "
@@ -337,9 +271,9 @@ class Trainer:
         if self._triggers.evaluates(reached):
             return  # `_evaluate` logs and saves
         if reached == self.parts.total_steps:
-            self._save()
-        elif passed.steps == due.save or self._time_to_save():
-            self._save(soon=True)
+            self._checkpoints.save()
+        elif passed.steps == due.save or self._checkpoints.time_is_up():
+            self._checkpoints.save(soon=True)
 
     def _roll_back(self, bad_step: BadStep) -> None:
         """Rolls back to the last checkpoint, adds the bad step to the steps to skip, and saves.
@@ -375,20 +309,9 @@ class Trainer:
         if ended is None:
             self._interrupted = True
             return
-        self._save(best=bool(ended.place))
+        self._checkpoints.save(best=bool(ended.place))
         for line in ended.lines:
             self._print_line(line)
-
-    def _time_to_save(self) -> bool:
-        seconds = self.config.checkpoints.checkpoint_seconds
-        due = stopwatch() - self._saved_at >= seconds
-        return bool(seconds and self._collectives.broadcast(int(due)))
-
-    def _save(self, *, best: bool = False, soon: bool = False) -> None:
-        self._meter.note()
-        kept = self._triggers.keeps(int(self.state.step))
-        self._checkpoints.save(best=best, kept=kept, soon=soon)
-        self._saved_at = stopwatch()
 
     def finish(self) -> None:
         """Evaluates the held-out splits; writes result.json and, if configured, the report.
@@ -414,7 +337,7 @@ class Trainer:
             self._print_line(line or "")
         finalizer = Finalizer(
             self.parts,
-            self._restorer,
+            self._checkpoints.restorer,
             self._signals,
             self._collectives,
             self._meter,

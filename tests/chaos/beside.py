@@ -373,10 +373,10 @@ def _import_modes() -> None:
     from engine.benchmark import command as benchmark
     from engine.reporting import command, evaluate_command
     from engine.serving import export, predict
-    from engine.trainer import trainer
+    from engine.trainer import command as training
     from engine.verify import command as verify
 
-    del benchmark, command, evaluate_command, export, predict, trainer, verify
+    del benchmark, command, evaluate_command, export, predict, training, verify
 
 
 def _shorten_tuning() -> None:

@@ -68,7 +68,7 @@ def _serve() -> None:
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    import engine.trainer.trainer  # noqa: F401 - for the children
+    import engine.trainer.command  # noqa: F401 - for the children
 
     for line in sys.stdin:
         arguments, said, number, seconds, hang = json.loads(line)

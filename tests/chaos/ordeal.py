@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-import engine.trainer.trainer  # noqa: F401 - for the children
+import engine.trainer.command  # noqa: F401 - for the children
 from tests.chaos.victim import PLACES, Ended, Instant, run
 from tests.sameness import differences
 

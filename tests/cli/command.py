@@ -332,7 +332,7 @@ def serve() -> None:
     from tapeline import command
 
     # Imported for the children, as are the modules that TFDS imports lazily.
-    for module in ("reporting.evaluate_command", "serving.export", "trainer.trainer", "verify"):
+    for module in ("reporting.evaluate_command", "serving.export", "trainer.command", "verify"):
         importlib.import_module(f"engine.{module}")
     open_source("digits", data_dir=None, cache_dir=sys.argv[1])
     gc.freeze()  # otherwise a child's exit spends a second on collecting garbage in TensorFlow

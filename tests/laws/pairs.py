@@ -240,11 +240,11 @@ def main() -> int:
     from engine.runtime.startup import import_tensorflow
 
     import_tensorflow()
-    from engine.trainer import trainer
+    from engine.trainer import command as training
     from engine.verify import command
     from pipelines.sources.tfds import open_source
 
-    del trainer, command  # imported before the children fork
+    del training, command  # imported before the children fork
     place, parent = Path(tempfile.mkdtemp(prefix="tapeline-pairs-")), os.getpid()
     failures: list[Failure] = []
     covered: set[ConfusedPair] = set()

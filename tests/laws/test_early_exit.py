@@ -20,7 +20,7 @@ from engine.distributed.cluster import Cluster
 from engine.runtime.startup import Startup
 from engine.tasks.classification import Classification
 from engine.tasks.task import Task
-from engine.trainer import trainer
+from engine.trainer import command
 from pipelines.feeds import stream
 from tests import measured
 from tests.choices import seldom
@@ -210,7 +210,7 @@ def test_trainer_writes_same_files(tmp_path, cache_dir, monkeypatch, tolerated):
             way = {"early_exit": early_exit}
             patch.setattr(assembly, "Loop", lambda *a, _way=way, **k: Loop(*a, **(k | _way)))
             with Cluster(config.devices, {}) as company:
-                assert trainer.train(config, None, Startup(), company) == 0
+                assert command.train(config, None, Startup(), company) == 0
         written.append(contents(place))
     left, stayed = written
     assert [name for name in left if stayed[name] != left[name]] == []

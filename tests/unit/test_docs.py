@@ -36,6 +36,8 @@ def test_documented_options_exist():
         "python",
         "install",
         "no-deps",
+        "no-index",
+        "find-links",
         "logdir",
         "check",
         "pictures",

@@ -8,7 +8,7 @@ from engine.assembly import run_directory
 from engine.config import flags
 from engine.distributed.cluster import Cluster
 from engine.runtime.startup import Startup
-from engine.trainer import trainer
+from engine.trainer import command
 
 
 class Killed(BaseException):
@@ -24,5 +24,5 @@ def test_options_before_checkpoint(tmp_path, cache_dir, monkeypatch):
         {"run_dir": str(tmp_path / "run"), "cache_dir": str(cache_dir), "model": "logistic"}
     )
     with Cluster(config.devices, {}) as company, pytest.raises(Killed):
-        trainer.train(config, None, Startup(), company)
+        command.train(config, None, Startup(), company)
     assert not list(tmp_path.rglob("*.npz"))
