@@ -59,11 +59,15 @@ class DataSplit(Protocol):
         """Returns examples `start` to `stop` (exclusive) as a split; 0 <= start <= stop <= len."""
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> ExampleReader:
         """Returns a reader; an index that it must build is cached in `cache_dir`, if not None.
 
-        `progress` is called with the number of examples indexed since the last call.
+        `progress` is called with the number of examples indexed since the last call. `only` has the
+        indices of the examples that will be read, int [k], if the reader need not read others.
 
         Raises:
           ValueError: when a file is damaged, or cannot be read to build an index in memory.
@@ -132,7 +136,10 @@ class IndexedSplit:
         return IndexedSplit(name, self.table, self.rows[start:stop])
 
     def reader(
-        self, cache_dir: str | None = None, progress: Callable[[int], None] = no_progress
+        self,
+        cache_dir: str | None = None,
+        progress: Callable[[int], None] = no_progress,
+        only: np.ndarray | None = None,
     ) -> IndexedReader:
         """Returns a reader of the split's examples; the arguments are ignored."""
         return IndexedReader(self)
