@@ -86,7 +86,8 @@ def random_access(
         "": the examples are read and hashed at every start; if they take more than 64 MiB, only a
         sample of them.
       shuffle: whether fractions are taken from a random order of the examples, which is the same in
-        every run. False: fractions are taken from the end, as for time series.
+        every run. False: fractions are taken from the end, as for time series. Up to 2**31 examples
+        a random order takes 8 bytes of memory an example; beyond, it is computed.
     """
     return RandomAccess(examples, read, validation, test, class_names, version, shuffle)
 
